@@ -1,0 +1,3 @@
+"""Which fine-tuning method should be used, at what cost, and how sure are we?"""
+
+__version__ = "0.1.0"

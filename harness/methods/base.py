@@ -1,0 +1,101 @@
+"""The contract that every fine-tuning method keeps. Imports neither torch nor peft: a config is checked without them.
+
+Shapes of a model are a mapping from parameter name to shape, as in `{n: tuple(p.shape) for n, p in named_parameters()}`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rank = Annotated[int, Field(ge=1)]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a method may know about the run it takes part in."""
+
+    total_steps: int
+    compute_dtype: torch.dtype
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A fine-tuning method: its fields are the schema of `conf/method/<name>.yaml`, its docstring is its card."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    trains: ClassVar[bool] = True
+    differs_at_start: ClassVar[str] = ""  # why the logits at step 0 are not the base model's; "": they are
+    merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
+
+    lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it
+
+    @property
+    def name(self) -> str:
+        """The file's name is the method's: nothing else has to be kept in step."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def unsupported(self, device: str) -> str:
+        """The reason why this method cannot run on `device` ("cpu" or "cuda"); "" when it can."""
+        return ""
+
+    def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
+        """Keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
+        return {"dtype": compute_dtype}
+
+    @abstractmethod
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """Return the model to train, in which exactly the parameters that train require gradients.
+
+        Raises:
+            ValueError: the target matches no module of the model.
+        """
+
+    def param_groups(self, model: Any, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups for the optimizer: vectors (biases, norms, magnitudes) are not decayed."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.dim() > 1], "lr": lr, "weight_decay": weight_decay},
+            {"params": [p for p in trained if p.dim() <= 1], "lr": lr, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def after_step(self, model: Any, step: int) -> None:
+        """Called after each optimizer step, counted from 1."""
+
+    @abstractmethod
+    def expected_trainable(self, shapes: Shapes) -> int:
+        """The closed form for the number of trained parameters, from the base model's shapes."""
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write what is needed, beside the base model, to use the result."""
+        model.save_pretrained(folder)
+
+    def restore(self, model: PreTrainedModel, folder: Path) -> Any:
+        """Attach to a fresh base model what `save` wrote."""
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, str(folder))
+
+    def merge(self, model: Any) -> Any:
+        """Fold the update into the base's weights and return a plain model.
+
+        Raises:
+            ValueError: the method cannot be merged.
+        """
+        if not self.merges:
+            raise ValueError(f"method={self.name} cannot be merged into the base model: serve it attached")
+        return model.merge_and_unload()

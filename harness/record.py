@@ -1,0 +1,227 @@
+"""What is known about a run, kept in JSON: schema, write and read. Standard library and pydantic only.
+
+`runs/<recipe_id>/seed-<n>/record.json` holds a `RunRecord`, `evaluations/<eval_id>.json` beside it an
+`EvaluationRecord` whose items lie in `<eval_id>.parquet`, and `runs/sweeps/<name>/sweep.json` a `SweepRecord`.
+
+Units are in the names. A value nobody measured is None, never a sentinel.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+SCHEMA = 1
+Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
+PHASES = ("load", "train", "validate", "evaluate")
+T = TypeVar("T")
+
+
+class Strict:
+    """A missing or unknown field makes a record unreadable: no silent defaults for what was measured."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase(Strict):
+    """One phase of a run.
+
+    On the CPU `peak_memory_bytes` is the peak resident set above what the process had before the phase, and
+    `resident_bytes` the resident set it had at that moment. On CUDA it is the peak allocated, in absolute terms, and
+    `peak_reserved_bytes` what the allocator held.
+    """
+
+    seconds: float
+    peak_memory_bytes: int | None
+    peak_reserved_bytes: int | None
+    resident_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint(Strict):
+    """What trained: every trained tensor as name -> [shape, dtype], and the counts."""
+
+    trained: dict[str, tuple[tuple[int, ...], str]]
+    trainable_parameters: int
+    expected_trainable_parameters: int
+    total_parameters: int
+    saved_bytes: int | None  # bytes on disk of what must be kept beside the base model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Strict):
+    """One entry per optimizer step in every tuple; `validation` holds (step, nats per answer token)."""
+
+    step_seconds: tuple[float, ...]
+    real_tokens: tuple[int, ...]
+    padded_tokens: tuple[int, ...]  # all positions computed, padding included
+    trained_tokens: tuple[int, ...]  # those that carry a label
+    losses: tuple[float | None, ...]
+    gradient_norms: tuple[float | None, ...]
+    learning_rates: tuple[float, ...]
+    validation: tuple[tuple[int, float], ...]
+    warmup_steps_dropped: int  # first steps that `tokens_per_second` leaves out
+    tokens_per_second: float | None  # real tokens, after the dropped steps; None if no step is left
+    train_seconds: float  # optimizer steps only: no loading, validation or saving
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCounts(Strict):
+    """Rows used and left out, and the hash of the rows that were."""
+
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    removed_in_test: int  # train rows whose prompt occurs in a test set
+    removed_duplicates: int
+    removed_too_long: int
+    content_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Strict):
+    """One try at a run. The last attempt of a record is the current one."""
+
+    started_at: str  # ISO 8601, UTC
+    status: Status
+    reason: str  # "" when ok
+    phases: dict[str, Phase]
+    data: DataCounts | None
+    fingerprint: Fingerprint | None
+    training: Training | None
+    peak_memory_bytes: int | None  # headline: highest peak of load and train, weights included, imports not
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Strict):
+    """A run: its recipe, its seed and every attempt at it."""
+
+    schema: int
+    recipe_id: str
+    seed: int
+    method: str
+    recipe: dict[str, Any]
+    config: dict[str, Any]  # the whole resolved experiment of the last attempt
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def current(self) -> Attempt:
+        """The attempt that counts."""
+        return self.attempts[-1]
+
+    @property
+    def status(self) -> Status:
+        """Status of the attempt that counts."""
+        return self.current.status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Strict):
+    """A score with its standard error over items."""
+
+    value: float
+    stderr: float | None
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Strict):
+    """One task's scores for one run. `evaluation` is the identity: `experiment.Evaluation` as a dictionary."""
+
+    schema: int
+    recipe_id: str
+    seed: int
+    eval_id: str
+    evaluation: dict[str, Any]
+    metrics: dict[str, Metric]
+    num_items: int
+    num_tokens: int | None  # answer tokens of a held-out set
+    num_fewshot: int | None  # as used; the identity may leave it to the task
+    seconds: float
+    attempt_started_at: str | None  # which attempt's weights were looked at; None for untrained weights
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Strict):
+    """One requested run of a sweep, and the evaluations that were asked for."""
+
+    overrides: tuple[str, ...]
+    method: str
+    recipe_id: str
+    seed: int
+    eval_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord(Strict):
+    """The question that was asked, written before the first run starts."""
+
+    schema: int
+    name: str
+    question: str | None
+    command: str
+    cells: tuple[Cell, ...]
+    already_done: tuple[str, ...] = field(default=())  # "<recipe_id>/seed-<n>" of the cells that were not run again
+
+
+def write(value: Any, path: Path) -> Path:
+    """Write a record as JSON: a temporary file, then a rename, so that no reader ever sees half of one."""
+    text = json.dumps(asdict(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return write_text(text, path)
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write UTF-8 text atomically, making the folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read(kind: type[T], path: Path) -> T:
+    """Read a record of the given kind.
+
+    Raises:
+        ValueError: not JSON, another schema version, or a missing, unknown or ill-typed field; names the file.
+        FileNotFoundError: there is no such record.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not a record, the JSON breaks off or is damaged ({error})") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"{path}: record schema {found!r}, this version reads {SCHEMA}")
+    try:
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def find_runs(runs: Path) -> Iterator[Path]:
+    """The `record.json` files below a runs folder, in a fixed order."""
+    return iter(sorted(runs.glob("*/seed-*/record.json")))
+
+
+def evaluation_path(run_folder: Path, eval_id: str) -> Path:
+    """Where the scores of one evaluation of a run lie; its items are beside it with the suffix .parquet."""
+    return run_folder / "evaluations" / f"{eval_id}.json"
