@@ -190,6 +190,23 @@ class Experiment(Strict):
         """Where the run's record, weights and evaluations lie."""
         return Path(self.runs_dir) / self.recipe_id / f"seed-{self.run_seed}"
 
+    @property
+    def weights_folder(self) -> Path:
+        """Where what must be kept beside the base model lies."""
+        return self.folder / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Todo:
+    """What is missing of a run.
+
+    `weights_from` is the start of the attempt that made, or is about to make, the weights; None for untrained ones.
+    """
+
+    train: bool
+    evaluations: tuple[Evaluation, ...]
+    weights_from: str | None
+
 
 def recipe(experiment: Experiment) -> dict[str, Any]:
     """What determines the trained weights, without the seed: JSON-safe, resolved values.
@@ -221,7 +238,7 @@ def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
             kind="heldout",
             task=f"{experiment.data.name}/{part}",
             role=part,
-            rows=heldout_rows(experiment.data),
+            rows=heldout_rows(experiment.data, experiment.train.max_length),
             limit=spec.heldout_limit,
             num_fewshot=None,
             chat_template=False,
@@ -247,10 +264,10 @@ def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
     return (*heldout, *tasks)
 
 
-def heldout_rows(data: DataSpec) -> str:
-    """Identity of the held-out rows: the content, the prompt formats and the split."""
+def heldout_rows(data: DataSpec, max_length: int) -> str:
+    """Identity of the held-out rows: the content, the prompt formats, the split and the longest row."""
     formats = [[_format(rows) for rows in part] for part in (data.train, data.test)]
-    return digest([data.content, formats, data.validation_fraction, data.max_rows])
+    return digest([data.content, formats, data.validation_fraction, max_length])
 
 
 def canonical(value: Any) -> str:

@@ -96,6 +96,7 @@ class Attempt(Strict):
     fingerprint: Fingerprint | None
     training: Training | None
     peak_memory_bytes: int | None  # headline: highest peak of load and train, weights included, imports not
+    weights_from: str | None  # start of the attempt that made the weights on disk; None if there are none
     provenance: dict[str, Any]
 
 
@@ -145,7 +146,7 @@ class EvaluationRecord(Strict):
     num_tokens: int | None  # answer tokens of a held-out set
     num_fewshot: int | None  # as used; the identity may leave it to the task
     seconds: float
-    attempt_started_at: str | None  # which attempt's weights were looked at; None for untrained weights
+    weights_from: str | None  # start of the attempt whose weights were looked at; None for untrained weights
     provenance: dict[str, Any]
 
 

@@ -1,12 +1,11 @@
-"""The contract that every fine-tuning method keeps. Imports neither torch nor peft: a config is checked without them.
+"""The contract that every fine-tuning method keeps, and the method that does nothing.
 
-Shapes of a model are a mapping from parameter name to shape, as in `{n: tuple(p.shape) for n, p in named_parameters()}`.
+Imports neither torch nor peft, so that a configuration is checked, and a wrong one refused, without them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rank = Annotated[int, Field(ge=1)]
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +75,11 @@ class Method(ABC):
         """Called after each optimizer step, counted from 1."""
 
     @abstractmethod
-    def expected_trainable(self, shapes: Shapes) -> int:
-        """The closed form for the number of trained parameters, from the base model's shapes."""
+    def expected_trainable(self, model: PreTrainedModel) -> int:
+        """The closed form for the number of trained parameters, from the shapes of the base model.
+
+        `model` is the base before `attach`; it may be on the meta device.
+        """
 
     def save(self, model: Any, folder: Path) -> None:
         """Write what is needed, beside the base model, to use the result."""
@@ -99,3 +100,29 @@ class Method(ABC):
         if not self.merges:
             raise ValueError(f"method={self.name} cannot be merged into the base model: serve it attached")
         return model.merge_and_unload()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base(Method):
+    """The untouched base model: what every method is compared with. Trains nothing."""
+
+    trains: ClassVar[bool] = False
+
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """The model as it is."""
+        return model
+
+    def expected_trainable(self, model: PreTrainedModel) -> int:
+        """Nothing is trained."""
+        return 0
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Nothing has to be kept beside the base model."""
+
+    def restore(self, model: PreTrainedModel, folder: Path) -> Any:
+        """The base model is the result."""
+        return model
+
+    def merge(self, model: Any) -> Any:
+        """The model is plain already."""
+        return model

@@ -1,0 +1,66 @@
+"""`python -m harness`: compose, check, run, report. Owns the exit codes.
+
+0: every requested run is ok or skipped. 2: the input was wrong and nothing was started. 1: some run failed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from harness import config
+from harness.assets import conf_dir
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def run_cell(cell: DictConfig) -> str:
+    """Make one run of a sweep; this is what launchers call, here or on another machine."""
+    from harness import sweep
+
+    return sweep.run_cell(config.build(cell))
+
+
+def main() -> None:
+    """Entry point."""
+    verbose = any(word.startswith("hydra.verbose=") and not word.endswith("=false") for word in sys.argv)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of ending the process with code 1
+    config.register()
+    try:
+        run_cell()
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        if verbose:
+            raise
+        print(f"error: {config.explain(error, _first_cell(), _compose)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _first_cell() -> tuple[str, ...]:
+    """The command line's overrides, with the first of each list of alternatives."""
+    from harness.cells import expand
+
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    try:
+        return expand([], words)[0]
+    except HydraException:
+        return ()
+
+
+def _compose(overrides: tuple[str, ...]) -> DictConfig:
+    """Compose outside of the application, to say what would have been allowed."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""From what was asked for to a list of cells: each a tuple of Hydra overrides that composes to one run.
+
+A plain product is not enough: a file in `sweeps/` may hold several grids, whose union is run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+Cell = tuple[str, ...]
+# what the untouched model does not depend on: it is neither trained nor adapted
+_NOT_OF_BASE = ("method", "target", "lr_scale", "seed")
+
+
+def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Cell]:
+    """The cells of a sweep, without repetitions, in the order in which they were asked for.
+
+    Args:
+        grids: tables of setting -> list of values (or one value), as in `sweeps/<name>.yaml`; each is a product.
+        arguments: command-line overrides, in which commas sweep; they win over a grid's values for the same setting.
+
+    Raises:
+        HydraException: an argument is no override.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(arguments))
+    given = {override.get_key_element() for override in overrides}
+    from_line = [_choices(override) for override in overrides]
+    cells: list[Cell] = []
+    for grid in grids or [{}]:
+        from_file = [_alternatives(key, values) for key, values in grid.items() if key not in given]
+        cells += itertools.product(*from_line, *from_file)
+    return list(dict.fromkeys(cells))
+
+
+def base_of(cell: Cell) -> Cell:
+    """The cell of the untouched model that `cell` is to be compared with."""
+    kept = (word for word in cell if re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0] not in _NOT_OF_BASE)
+    return (*kept, "method=base")
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _alternatives(key: str, values: Any) -> list[str]:
+    return [f"{key}={_literal(value)}" for value in (values if isinstance(values, list) else [values])]
+
+
+def _literal(value: Any) -> str:
+    """A YAML value in Hydra's override grammar."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
+        return value if plain else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return json.dumps(value)
+
+
+def names(cells: Iterable[Cell]) -> list[str]:
+    """Cells as a person would type them."""
+    return [" ".join(cell) or "(the defaults)" for cell in cells]

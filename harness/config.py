@@ -1,0 +1,182 @@
+"""From Hydra's configuration to an `Experiment`, or one clear error. The only file that knows OmegaConf."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from harness.experiment import DataSpec, EvalSpec, Experiment, ModelSpec, TrackingSpec, TrainSpec
+from harness.methods.base import Method
+
+_SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
+_PLAIN = ("seed", "lr_scale", "force", "runs_dir", "reports_dir")
+_SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
+
+_FOR_DEVELOPERS = ("full_key:", "object_type=", "To append to your config", "Config search path:", "provider=", "Set the env")
+
+
+def register() -> None:
+    """Make the resolvers known that `conf/` uses."""
+    OmegaConf.register_new_resolver("times", _times, replace=True)
+
+
+def build(config: DictConfig) -> Experiment:
+    """Check a composed configuration and freeze it.
+
+    Raises:
+        ValueError: a key, type or value is wrong, or two do not fit together; names it and what is allowed.
+    """
+    try:
+        ours = OmegaConf.masked_copy(config, [*_SECTIONS, "method", "target", *_PLAIN])
+        values = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(_first_line(error)) from error
+    assert isinstance(values, dict)
+    method = _method(values["method"])
+    sections: dict[str, Any] = {name: _checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
+    plain = {name: values[name] for name in _PLAIN}
+    for name in _PLAIN:
+        _checked_plain(name, plain[name])
+    experiment = Experiment(method=method, **sections, **plain)
+    _check_together(experiment)
+    return experiment
+
+
+def sweep_of(config: DictConfig) -> dict[str, Any]:
+    """The `sweep` group as plain values; {} when no sweep was asked for.
+
+    Raises:
+        ValueError: the file has other keys than name, question and grids, or a grid is no table of settings.
+    """
+    sweep = OmegaConf.to_container(config.sweep, resolve=False) if config.get("sweep") is not None else {}
+    if not isinstance(sweep, dict):
+        raise ValueError(f"sweep={sweep}: no such file in sweeps/")
+    unknown = set(sweep) - {"name", "question", "grids"}
+    if unknown:
+        raise ValueError(f"sweep: unknown {', '.join(sorted(unknown))}; a sweep has name, question and grids")
+    if sweep and not (isinstance(sweep.get("grids"), list) and all(isinstance(g, dict) for g in sweep["grids"])):
+        raise ValueError(f"sweep={sweep.get('name')}: grids must be a list of tables, each setting -> list of values")
+    return {str(key): value for key, value in sweep.items()}
+
+
+def readable(error: Exception) -> str:
+    """An error of ours, of Hydra or of OmegaConf in a few words, without what only a developer needs."""
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error)
+    unknown = re.search(r"Could not find '([^'/]+)/([^']+)'\s+Available options in '[^']+':\s+(.*)", str(error), re.DOTALL)
+    if unknown is not None:
+        group, name, options = unknown.groups()
+        return f"{group}={name}: there is no such {group}. Available: {', '.join(options.split())}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(_FOR_DEVELOPERS)]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and _first_line(cause) not in useful:
+        useful.append(_first_line(cause))
+    return " ".join(useful)
+
+
+def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tuple[str, ...]], Any]) -> str:
+    """`readable`, and for a name that does not exist the names that do."""
+    found = re.search(r"Could not override '([^']+)'", str(error))
+    if found is None:
+        return readable(error)
+    key = found.group(1)
+    others = tuple(word for word in overrides if word.partition("=")[0].lstrip("+~") != key)
+    section, _, name = key.rpartition(".")
+    try:
+        config = compose(others)
+        node = OmegaConf.select(config, section) if section else config
+        allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
+    except (AttributeError, TypeError, HydraException, OmegaConfBaseException):
+        return readable(error)
+    of = f"{section} ({config.method._target_.rpartition('.')[2].lower()})" if section == "method" else section
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"{key}: no such setting.{hint} {of or 'The configuration'} has {', '.join(allowed)}"
+
+
+def _method(values: dict[str, Any]) -> Method:
+    """Find the class that a method's YAML names and fill it."""
+    target = values.get("_target_")
+    module, _, name = str(target).rpartition(".")
+    try:
+        schema = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"method._target_={target}: no such class ({error})") from error
+    if not (isinstance(schema, type) and issubclass(schema, Method)):
+        raise ValueError(f"method._target_={target}: not a Method; see harness/methods/base.py")
+    method: Method = _checked(schema, {k: v for k, v in values.items() if k != "_target_"}, "method")
+    return method
+
+
+def _checked(schema: type, values: Any, section: str) -> Any:
+    """Validate as strict JSON: lists become tuples, and neither "8" nor true is an integer."""
+    try:
+        return TypeAdapter(schema).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        allowed = [field.name for field in fields(schema) if field.init]
+        raise ValueError(_explain(error, values, section, allowed)) from error
+
+
+def _checked_plain(name: str, value: Any) -> None:
+    annotation = next(field.type for field in fields(Experiment) if field.name == name)
+    try:
+        TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{name}={value}: {_lower(error.errors()[0]['msg'])}") from error
+
+
+def _explain(error: ValidationError, values: Any, section: str, allowed: list[str]) -> str:
+    """The first thing that is wrong, by its name on the command line."""
+    first = error.errors()[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    path, value = [section], values
+    for part in first["loc"]:
+        if isinstance(value, dict) and part in value:
+            path, value = [*path, str(part)], value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            path, value = [f"{'.'.join(path)}[{part}]"], value[part]
+    name = ".".join(path)
+    if first["type"] == "missing":
+        return f"{section}.{first['loc'][-1]}: missing; give it a value"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{name}: no such setting. {section} has {', '.join(allowed)}"
+    return f"{name}={json.dumps(value)}: {_lower(first['msg'])}"
+
+
+def _check_together(experiment: Experiment) -> None:
+    if experiment.method.trains and experiment.train.lr is None:
+        raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
+    model = experiment.model
+    for needed in _SOURCE_NEEDS[model.source]:
+        if getattr(model, needed) is None:
+            raise ValueError(f"model.source={model.source} needs model.{needed}, which is null")
+    for section, source, path in (
+        ("data", experiment.data.source, experiment.data.path),
+        ("eval", experiment.eval.source, experiment.eval.path),
+    ):
+        if source == "path" and path is None and any(rows.dataset for rows in experiment.data.train):
+            raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
+
+
+def _times(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else float(a) * float(b)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

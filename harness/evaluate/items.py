@@ -1,0 +1,38 @@
+"""One outcome per item, beside each evaluation, in Parquet.
+
+Columns: `item_id` and `prompt_hash` (text; items of two runs are paired on the first), one `metric/<name>` (float) per
+metric, and what the task gives beside: `loglikelihoods` (a list of floats), `answer` (text), `num_tokens` (integer).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write(columns: dict[str, list[Any]], path: Path) -> None:
+    """Write a table atomically.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

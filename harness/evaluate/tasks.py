@@ -1,0 +1,218 @@
+"""Official lm-eval tasks, scored on a live model. Only where the rows come from may differ from the task's own YAML."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
+
+from harness import assets
+from harness.data import rows
+from harness.evaluate.items import text_hash
+from harness.experiment import Evaluation
+from harness.record import Metric, write_text
+
+FEWSHOT_SEED = 1234  # lm-eval's own; fixed, so that every model sees the same examples
+
+
+def load(name: str, source: str, folder: str | None) -> dict[str, Any]:
+    """The task or group `name` as lm-eval's `evaluate` takes it, its rows read from `source`.
+
+    Raises:
+        ValueError: lm-eval has no such task, or its rows cannot be had from `source`.
+    """
+
+    class SourcedTask(OfficialTask):
+        rows_source, rows_folder = source, folder
+
+    manager = TaskManager(include_defaults=False, include_path=str(_folder_of(name)))
+    index = manager.task_index
+    built = TaskFactory().build(index[name], overrides={"class": SourcedTask}, registry=index)
+    return dict(manager.load(built if isinstance(built, list) else [built]))
+
+
+class OfficialTask(ConfigurableTask):  # type: ignore[misc]
+    """An official task on rows that need not come from the Hub: prompt, metric and scoring are untouched."""
+
+    rows_source: str
+    rows_folder: str | None
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config.pop("class", None)
+        if self.rows_source != "hub":
+            available = rows.available_splits(
+                config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder
+            )
+            for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
+                if config.get(key) not in available:  # lm-eval reads every split that is named
+                    config[key] = None
+            self._splits = available
+        super().__init__(config=config)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
+        """Read the rows, each split on first use."""
+        if self.rows_source == "hub":
+            super().download(dataset_kwargs, **options)
+        else:
+            self.dataset = _Splits(self.DATASET_PATH, self.DATASET_NAME, self.rows_source, self.rows_folder)
+
+
+class _Splits(dict[str, datasets.Dataset]):
+    """Splits of an official data set by name, read when they are asked for."""
+
+    def __init__(self, dataset: str, subset: str | None, source: str, folder: str | None) -> None:
+        super().__init__()
+        self._where = (dataset, subset, source, folder)
+
+    def __missing__(self, split: str) -> datasets.Dataset:
+        dataset, subset, source, folder = self._where
+        self[split] = datasets.Dataset.from_list(rows.official(dataset, subset, split, source, folder))
+        return self[split]
+
+
+class Scorer(HFLM):  # type: ignore[misc]
+    """lm-eval's Hugging Face model over one that is loaded already, with log-probabilities in float32."""
+
+    def __init__(self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Callable[[int, int], None]) -> None:
+        super().__init__(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=evaluation.batch_size,
+            softmax_dtype="float32",
+            mixed_precision_dtype="bfloat16" if evaluation.precision == "bf16" else None,
+        )
+        self._progress, self._done, self._total = progress, 0, 0
+
+    def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[Any]:
+        self._done, self._total = 0, len(requests)
+        return super()._loglikelihood_tokens(requests, *arguments, **options)  # type: ignore[no-any-return]
+
+    def _model_call(self, inps: Any, *arguments: Any, **options: Any) -> Any:
+        logits = super()._model_call(inps, *arguments, **options)
+        self._done += len(inps)
+        self._progress(self._done, max(self._total, self._done))
+        return logits
+
+
+def score(
+    model: Any, tokenizer: Any, task: dict[str, Any], evaluation: Evaluation, progress: Callable[[int, int], None]
+) -> tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]:
+    """Score a loaded task.
+
+    Returns:
+        Its metrics; the columns of its items; and the facts worth keeping: lm-eval's version, the task's version, the
+        hash of its configuration and the number of few-shot examples in use.
+    """
+    for leaf in task["tasks"].values():
+        if evaluation.num_fewshot is not None:
+            leaf.set_config("num_fewshot", evaluation.num_fewshot)
+        leaf.set_fewshot_seed(FEWSHOT_SEED)
+    was_training = model.training
+    result = evaluate(
+        Scorer(model, tokenizer, evaluation, progress),
+        task,
+        limit=evaluation.limit,
+        apply_chat_template=evaluation.chat_template,
+        bootstrap_iters=1000,  # used by the few metrics that are no plain mean
+        log_samples=True,
+    )
+    model.train(was_training)
+    columns = _columns(result["samples"])
+    return _metrics(result, evaluation.task), columns, _facts(task, evaluation)
+
+
+def _metrics(result: dict[str, Any], task: str) -> dict[str, Metric]:
+    """lm-eval's `"acc,none": 0.5` as `acc`, `"exact_match,strict-match"` as it is."""
+    scores = result["results"].get(task) or result["groups"][task]
+    better = result["higher_is_better"].get(task, {})
+    found = {}
+    for key, value in scores.items():
+        name, _, selection = key.partition(",")
+        if not selection or name.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        stderr = scores.get(f"{name}_stderr,{selection}")
+        found[name if selection == "none" else key] = Metric(
+            value=float(value),
+            stderr=float(stderr) if isinstance(stderr, int | float) else None,
+            higher_is_better=bool(better.get(name, True)),
+        )
+    return found
+
+
+def _columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
+    """Items of every leaf task, one row per item, with one metric column per metric and filter."""
+    items: dict[tuple[str, int], dict[str, Any]] = {}
+    for leaf, entries in samples.items():
+        for entry in entries:
+            item = items.setdefault((leaf, entry["doc_id"]), _item(leaf, entry))
+            for metric in entry["metrics"]:
+                value = entry[metric]
+                if isinstance(value, int | float):
+                    name = metric if entry["filter"] == "none" else f"{metric},{entry['filter']}"
+                    item[f"metric/{name}"] = float(value)
+    names = sorted({name for item in items.values() for name in item})
+    return {name: [item.get(name) for item in items.values()] for name in names}
+
+
+def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
+    item = {
+        "task": leaf,
+        "item_id": f"{leaf}:{entry['doc_hash']}:{entry['doc_id']}",  # a few official items occur twice
+        "prompt_hash": text_hash(json.dumps([list(map(str, arguments)) for arguments in entry["arguments"]])),
+        "target": str(entry["target"]),
+    }
+    answers = entry["filtered_resps"]
+    if answers and all(isinstance(answer, tuple | list) for answer in answers):
+        item["loglikelihoods"] = [float(answer[0]) for answer in answers]
+    else:
+        item["answer"] = str(answers[0]) if answers else None
+    return item
+
+
+def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    leaves = task["tasks"]
+    configuration = {name: leaf.dump_config() for name, leaf in leaves.items()}
+    shots = {int(leaf.get_config("num_fewshot") or 0) for leaf in leaves.values()}
+    return {
+        "lm_eval": importlib.metadata.version("lm_eval"),
+        "task_versions": {name: str(leaf.VERSION) for name, leaf in leaves.items()},
+        "task_config_sha256": text_hash(json.dumps(configuration, sort_keys=True, default=_stable)),
+        "num_fewshot": max(shots),
+        "fewshot_seed": FEWSHOT_SEED,
+    }
+
+
+def _stable(value: Any) -> str:
+    """Functions by name: their address differs from process to process."""
+    return getattr(value, "__qualname__", None) or str(type(value))
+
+
+def _folder_of(name: str) -> Path:
+    """The folder of a task's YAML: lm-eval reads some 14,000 files to find it, so what it found is kept."""
+    version = importlib.metadata.version("lm_eval")
+    root = Path(__import__("lm_eval").__file__).parent
+    index_file = assets.cache_dir() / f"lm-eval-{version}-tasks.json"
+    if not index_file.exists():
+        entries = TaskManager().task_index
+        found = {n: str(e.yaml_path.parent.relative_to(root)) for n, e in entries.items() if e.yaml_path}
+        write_text(json.dumps(found, sort_keys=True), index_file)
+    index = json.loads(index_file.read_text())
+    if name not in index:
+        raise ValueError(f"eval.tasks: lm-eval {version} has no task {name!r}.{_similar(name, index)}")
+    return root / str(index[name])
+
+
+def _similar(name: str, index: dict[str, str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, index, n=5)
+    return f" Did you mean {', '.join(close)}?" if close else " `lm_eval ls tasks` lists them."

@@ -1,0 +1,287 @@
+"""What a run does in its own process: load, train, validate, evaluate. Imports the whole stack.
+
+Everything that is found out is emitted as soon as it is known, so that a process that is killed loses only what it was
+about to find out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+
+from harness import models, provenance, record
+from harness.data import encode, prepare
+from harness.evaluate import heldout, items, tasks
+from harness.experiment import Evaluation, Experiment, Todo
+from harness.measure.memory import Phases
+from harness.methods.base import Setting
+from harness.record import DataCounts, EvaluationRecord, Fingerprint
+from harness.train import Job, compute_dtype, total_steps, train
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
+    """Do what is missing of one run.
+
+    Raises:
+        ValueError: the experiment does not fit the model or the data.
+        DivergedError: training produced something that is no number.
+    """
+    _quiet()
+    emit({"facts": {"device": provenance.device()}})
+    work = _Work(experiment, todo, emit)
+    work.load()
+    if todo.train:
+        work.train()
+    work.evaluate()
+
+
+class _Work:
+    """One run under way. The methods are called in the order in which they stand."""
+
+    def __init__(self, experiment: Experiment, todo: Todo, emit: Emit) -> None:
+        self.experiment, self.todo, self.emit = experiment, todo, emit
+        self.phases = Phases(torch.cuda.is_available(), lambda name: emit({"phase": name}))
+        self.dtype = compute_dtype(experiment.train.precision)
+
+    def load(self) -> None:
+        experiment, method = self.experiment, self.experiment.method
+        with self.phases("load"):
+            self.tokenizer = models.tokenizer(experiment.model)
+            self._load_data()
+            transformers.set_seed(experiment.seed)  # adapters are drawn from it
+            base = models.load(experiment.model, _placed(method.load_options(self.dtype)))
+            expected = method.expected_trainable(base)
+            total_before = sum(map(_num_elements, base.parameters()))
+            if self.todo.train or not method.trains:
+                self.model = method.attach(base, self._setting())
+            else:
+                self.model = method.restore(base, experiment.weights_folder)
+        if self.todo.train:
+            self._emit_fingerprint(expected, total_before)
+
+    def train(self) -> None:
+        experiment = self.experiment
+        if experiment.method.trains:
+            with self.phases("train"):
+                training = train(self._job())
+            self.emit({"facts": {"training": training}})
+        self._save()
+        self._emit_phases()
+
+    def evaluate(self) -> None:
+        self.model.eval()
+        for evaluation in self.todo.evaluations:
+            phase = "validate" if evaluation.role == "validation" else "evaluate"
+            with self.phases(phase):
+                self._evaluate_one(evaluation)
+            self._emit_phases()
+
+    def _load_data(self) -> None:
+        spec, data = self.experiment.train, prepare(self.experiment.data)
+        shared = {"tokenizer": self.tokenizer, "max_length": spec.max_length}
+        self.rows, too_long = encode(data.train, loss_on=spec.loss_on, add_eos=True, **shared)
+        self.heldout = {}
+        for part in ("validation", "test"):
+            self.heldout[part], cut = encode(
+                getattr(data, part), loss_on="completion", add_eos=False, **shared
+            )
+            too_long += cut
+        if not self.rows:
+            raise ValueError(f"train.max_length={spec.max_length}: every training row is longer; nothing is left")
+        counts = DataCounts(
+            train_rows=len(self.rows),
+            validation_rows=len(self.heldout["validation"]),
+            test_rows=len(self.heldout["test"]),
+            removed_in_test=data.removed_in_test,
+            removed_duplicates=data.removed_duplicates,
+            removed_too_long=too_long,
+            content_sha256=data.content_sha256,
+        )
+        self.emit({"facts": {"data": counts}})
+
+    def _setting(self) -> Setting:
+        return Setting(
+            total_steps=total_steps(self.experiment.train, len(self.rows)),
+            compute_dtype=self.dtype,
+            tokenizer=self.tokenizer,
+        )
+
+    def _job(self) -> Job:
+        experiment = self.experiment
+        return Job(
+            model=self.model,
+            method=experiment.method,
+            rows=self.rows,
+            spec=experiment.train,
+            seed=experiment.seed,
+            tokenizer=self.tokenizer,
+            validate=self._validation_loss,
+            emit=self.emit,
+            scratch=str(experiment.folder / "trainer"),
+        )
+
+    def _validation_loss(self) -> float:
+        spec = self.experiment.eval
+        rows = self.heldout["validation"][: spec.heldout_limit]
+        scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_size, lambda _: None)
+        return heldout.metrics(scores)["loss"].value
+
+    def _emit_fingerprint(self, expected: int, total_before: int) -> None:
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        added = sum(map(_num_elements, self.model.parameters())) - total_before
+        self.fingerprint = Fingerprint(
+            trained={n: (tuple(p.shape), str(p.dtype).removeprefix("torch.")) for n, p in trained.items()},
+            trainable_parameters=sum(p.numel() for p in trained.values()),
+            expected_trainable_parameters=expected,
+            total_parameters=total_before + added,
+            saved_bytes=None,
+        )
+        self.emit({"facts": {"fingerprint": self.fingerprint}})
+
+    def _save(self) -> None:
+        """Write the weights under another name and rename: half an adapter is never taken for a whole one."""
+        folder = self.experiment.weights_folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".weights-"))
+        try:
+            self.experiment.method.save(self.model, temporary)
+            saved = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
+            shutil.rmtree(folder, ignore_errors=True)
+            # what was said of the weights that are replaced holds no longer
+            shutil.rmtree(folder.parent / "evaluations", ignore_errors=True)
+            temporary.chmod(0o755)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(self.experiment.folder / "trainer", ignore_errors=True)
+        fingerprint = dataclasses.replace(self.fingerprint, saved_bytes=saved)
+        self.emit({"facts": {"fingerprint": fingerprint, "weights_from": self.todo.weights_from}})
+
+    def _emit_phases(self) -> None:
+        self.emit({"facts": {"phases": dict(self.phases.done), "peak_memory_bytes": self.phases.headline_bytes()}})
+
+    def _evaluate_one(self, evaluation: Evaluation) -> None:
+        self.emit({"task": evaluation.task})
+        start = time.perf_counter()
+        score = self._score_heldout if evaluation.kind == "heldout" else self._score_task
+        metrics, columns, facts = score(evaluation)
+        experiment = self.experiment
+        path = record.evaluation_path(experiment.folder, evaluation.eval_id)
+        items.write(columns, path.with_suffix(".parquet"))
+        num_fewshot = facts.pop("num_fewshot", None)
+        result = EvaluationRecord(
+            schema=record.SCHEMA,
+            recipe_id=experiment.recipe_id,
+            seed=experiment.run_seed,
+            eval_id=evaluation.eval_id,
+            evaluation=dataclasses.asdict(evaluation),
+            metrics={name: m for name, m in metrics.items() if math.isfinite(m.value)},
+            num_items=len(columns["item_id"]),
+            num_tokens=sum(columns["num_tokens"]) if "num_tokens" in columns else None,
+            num_fewshot=num_fewshot,
+            seconds=time.perf_counter() - start,
+            weights_from=self.todo.weights_from,
+            provenance={**provenance.facts(), **provenance.device(), **facts},
+        )
+        record.write(result, path)
+
+    def _score_heldout(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
+        rows = self.heldout[evaluation.role][: evaluation.limit]
+        total = len(rows)
+        scores = heldout.score(
+            self.model,
+            rows,
+            evaluation.precision,
+            evaluation.batch_size,
+            lambda done: self.emit({"done": done, "total": total}),
+        )
+        hashes = [items.text_hash(str(row["input_ids"])) for row in rows]
+        columns: dict[str, list[Any]] = {
+            "item_id": [f"{digest}:{hashes[:i].count(digest)}" for i, digest in enumerate(hashes)],
+            "prompt_hash": hashes,
+            "metric/nll": [nats for nats, _ in scores],
+            "num_tokens": [count for _, count in scores],
+        }
+        return heldout.metrics(scores), columns, {}
+
+    def _score_task(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
+        spec = self.experiment.eval
+        task = tasks.load(evaluation.task, spec.source, spec.path)
+        return tasks.score(
+            self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
+        )
+
+
+def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, str]]:
+    """Find what is wrong before anything starts: targets, tasks and data files, without loading a weight.
+
+    Returns:
+        (position in `experiments`, message) of each that cannot run as asked.
+    """
+    _quiet()
+    problems: list[tuple[int, str]] = []
+    known: dict[Any, str] = {}
+    for position, experiment in enumerate(experiments):
+        emit({"done": position, "total": len(experiments)})
+        for key, look in _checks(experiment):
+            if key not in known:
+                known[key] = _complaint(look)
+            if known[key]:
+                problems.append((position, known[key]))
+    return problems
+
+
+def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
+    model, method, spec = experiment.model, experiment.method, experiment.eval
+    dtype = compute_dtype(experiment.train.precision)
+
+    def attach() -> None:
+        setting = Setting(total_steps=1, compute_dtype=dtype, tokenizer=models.tokenizer(model))
+        method.attach(models.skeleton(model, dtype), setting)
+
+    looks: list[tuple[Any, Callable[[], Any]]] = [((model, method), attach)]
+    looks.append((experiment.data, lambda: prepare(experiment.data)))
+    if spec.test != "never":
+        looks += [((t, spec.source, spec.path), lambda t=t: tasks.load(t, spec.source, spec.path)) for t in spec.tasks]
+    return looks
+
+
+def _complaint(look: Callable[[], Any]) -> str:
+    try:
+        look()
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _placed(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "device_map": {"": 0}} if torch.cuda.is_available() else options
+
+
+def _num_elements(parameter: Any) -> int:
+    """Elements of a tensor; of a 4-bit one those that are packed into it."""
+    state = getattr(parameter, "quant_state", None)
+    return math.prod(state.shape) if state is not None else parameter.numel()
+
+
+def _quiet() -> None:
+    """Leave the libraries' advice to the log file and their bars out of it."""
+    warnings.simplefilter("default")
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")

@@ -1,0 +1,165 @@
+"""A function in a fresh process: what kills it becomes a reason, never a lost record.
+
+Processes are forked from a server that has imported the stack once (seven seconds and half a gigabyte, shared by all of
+them), so that each starts in well under a second, with clean memory and without what an earlier run left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+Emit = Callable[[dict[str, Any]], None]
+Kind = Literal["returned", "raised", "oom", "killed"]
+
+_ENVIRONMENT = {
+    # bitsandbytes asks at import whether CUDA is there; asked through NVML, CUDA stays uninitialised and can be forked
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended. `value` is what the function returned, `reason` why it did not, in one line."""
+
+    kind: Kind
+    value: Any = None
+    reason: str = ""
+    error_type: str = ""  # name of the exception's class
+
+
+def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None) -> Ended:
+    """Run `function(*arguments, emit)` in a process of its own and wait for it.
+
+    `function` is "module:name", so that this process need not import what the other one does. Its standard output and error go to the end of `log`; what it hands to `emit` arrives
+    at `on_event` here, in order. An interrupt of this process ends the other one first.
+    """
+    global _start_method
+    log.parent.mkdir(parents=True, exist_ok=True)
+    kills_before = _oom_kills()
+    ended = _attempt(function, arguments, log, on_event)
+    if ended.error_type == "_CudaInServer":
+        _start_method = "spawn"  # a forked process could not use the device
+        ended = _attempt(function, arguments, log, on_event)
+    if ended.kind == "killed" and _oom_kills() > kills_before:
+        return Ended("oom", reason="killed by the kernel: out of memory")
+    return ended
+
+
+_start_method = "forkserver"
+
+
+def _context() -> Any:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    context = multiprocessing.get_context(_start_method)
+    if _start_method == "forkserver":
+        context.set_forkserver_preload(["harness.preload"])
+    return context
+
+
+def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emit | None) -> Ended:
+    context = _context()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(function, arguments, sender, str(log)), daemon=False)
+    process.start()
+    sender.close()
+    try:
+        ended = _listen(receiver, process, on_event)
+    except BaseException:
+        process.terminate()
+        process.join(5)
+        process.kill()
+        raise
+    finally:
+        receiver.close()
+        process.join()
+    return ended or Ended("killed", reason=_obituary(process.exitcode))
+
+
+def _listen(receiver: Connection, process: Any, on_event: Emit | None) -> Ended | None:
+    """Pass events on until the process says how it ended, or is gone without a word."""
+    while True:
+        wait([receiver, process.sentinel])
+        try:
+            if not receiver.poll():
+                return None
+            kind, content = receiver.recv()
+        except (EOFError, OSError):
+            return None
+        if kind == "ended":
+            return Ended(**content)
+        if on_event is not None:
+            on_event(content)
+
+
+def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    with contextlib.suppress(OSError):
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        sender.send(("ended", {"kind": "raised", "error_type": "_CudaInServer"}))
+        return
+    try:
+        module, _, name = function.partition(":")
+        work = getattr(importlib.import_module(module), name)
+        value = work(*arguments, lambda event: sender.send(("event", event)))
+        ended: dict[str, Any] = {"kind": "returned", "value": value}
+    except BaseException as error:  # whatever it is, it is this run's end and not the sweep's
+        traceback.print_exc()
+        kind = "oom" if _is_out_of_memory(error) else "raised"
+        ended = {"kind": kind, "reason": _one_line(error), "error_type": type(error).__name__}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sender.send(("ended", ended))
+    sender.close()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _obituary(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-exit_code).name}"
+    return f"the process ended without a word (exit code {exit_code})"
+
+
+def _oom_kills() -> int:
+    """Out-of-memory kills in this process's control group so far; 0 where the kernel does not count them."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
+        for line in Path("/sys/fs/cgroup", group, "memory.events").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

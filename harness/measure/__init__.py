@@ -1,0 +1,1 @@
+"""Memory and time: the harness measures, a method never reports on itself."""

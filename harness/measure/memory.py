@@ -1,0 +1,123 @@
+"""Seconds and peak memory of each phase of a run, in the process that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness.record import Phase
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+class Phases:
+    """Times named phases and takes their peaks, reset at each phase boundary.
+
+    On the CPU a peak is the highest resident set that the kernel saw (VmHWM, which writing 5 to
+    `/proc/self/clear_refs` resets: proc(5)); on CUDA it is what torch's allocator handed out and held.
+
+    Args:
+        cuda: whether the run computes on a CUDA device.
+        announce: called with each phase's name when it begins.
+    """
+
+    def __init__(self, cuda: bool, announce: Callable[[str], None]) -> None:
+        self._cuda = cuda
+        self._announce = announce
+        self._at_start = resident_bytes()
+        self._highest: dict[str, int | None] = {}
+        self.done: dict[str, Phase] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Measure one phase; a phase that is entered again adds its seconds and keeps the higher peak."""
+        self._announce(name)
+        release_freed_memory()
+        before = resident_bytes()
+        resettable = self._reset_peaks()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self._synchronized_time() - start
+            self._note(name, seconds, before, resettable)
+
+    def headline_bytes(self) -> int | None:
+        """The highest peak of loading and training, weights included, imports not.
+
+        On the CPU: above what the process held before it loaded anything. None where no peak could be taken.
+        """
+        peaks = [self._highest[name] for name in ("load", "train") if name in self._highest]
+        known = [peak for peak in peaks if peak is not None]
+        if len(known) < len(peaks) or not known:
+            return None
+        return max(known) if self._cuda else max(known) - (self._at_start or 0)
+
+    def _note(self, name: str, seconds: float, before: int | None, resettable: bool) -> None:
+        if self._cuda:
+            import torch
+
+            peak: int | None = torch.cuda.max_memory_allocated()
+            reserved: int | None = torch.cuda.max_memory_reserved()
+            absolute = peak
+        else:
+            absolute, reserved = (_status_bytes("VmHWM") if resettable else None), None
+            peak = None if absolute is None or before is None else max(0, absolute - before)
+        earlier = self.done.get(name)
+        if earlier is not None:
+            seconds += earlier.seconds
+            peak = max(peak, earlier.peak_memory_bytes) if peak and earlier.peak_memory_bytes else peak
+            absolute = max(absolute, self._highest[name] or 0) if absolute else absolute
+        self._highest[name] = absolute
+        self.done[name] = Phase(
+            seconds=seconds, peak_memory_bytes=peak, peak_reserved_bytes=reserved, resident_bytes=before
+        )
+
+    def _reset_peaks(self) -> bool:
+        if self._cuda:
+            import torch
+
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            return True
+        try:
+            _CLEAR_REFS.write_text("5")
+        except OSError:
+            return False
+        return True
+
+    def _synchronized_time(self) -> float:
+        if self._cuda:
+            import torch
+
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def resident_bytes() -> int | None:
+    """The process's resident set now; None where the kernel does not say."""
+    return _status_bytes("VmRSS")
+
+
+def release_freed_memory() -> None:
+    """Return what is freed but kept by the C allocator, so that one phase's garbage is not the next one's peak."""
+    import gc
+
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _status_bytes(field: str) -> int | None:
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,126 @@
+"""Base model and tokenizer: from a package, the Hub at a pinned revision, or a local folder.
+
+A GGUF file is converted once to a safetensors folder in the user cache: bitsandbytes cannot load GGUF, and the
+converted folder loads in under a second where the GGUF takes fifteen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import assets
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.experiment import ModelSpec
+
+CONVERTER = 1  # raised when `convert` writes something else from the same file
+
+
+def location(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` is given: a folder or Hub id, and the revision.
+
+    Raises:
+        ValueError: the model's package cannot be had.
+    """
+    if spec.source == "hub":
+        assert spec.hub_id is not None and spec.revision is not None, "sources.resolve has run before"
+        return spec.hub_id, {"revision": spec.revision}
+    if spec.source == "path":
+        assert spec.path is not None, "sources.resolve has run before"
+        return spec.path, {}
+    return str(converted(spec)), {}
+
+
+def converted(spec: ModelSpec) -> Path:
+    """The safetensors folder of a packaged GGUF model, made on first use.
+
+    Several processes may race: each converts into a folder of its own, the first rename wins.
+    """
+    assert spec.package is not None and spec.file is not None, "config.build has checked the package source"
+    gguf_file = assets.member(spec.package, spec.file)
+    key = hashlib.sha256(f"{CONVERTER} {spec.package} {spec.file} {gguf_file.parent}".encode()).hexdigest()[:16]
+    folder = assets.cache_dir() / "models" / f"{spec.name}-{key}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    try:
+        _convert(gguf_file, temporary)
+        temporary.chmod(0o755)
+        os.rename(temporary, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _convert(gguf_file: Path, folder: Path) -> None:
+    """Dequantise a GGUF file to float32 and save it as an ordinary folder with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"gguf_file": gguf_file.name}
+    model = AutoModelForCausalLM.from_pretrained(gguf_file.parent, dtype=torch.float32, **source)
+    # save_pretrained refuses a model that still says it is quantised, though its weights are plain tensors by now
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf_file.parent, **source).save_pretrained(folder)
+
+
+def load(spec: ModelSpec, options: dict[str, Any]) -> PreTrainedModel:
+    """The base model with frozen weights, in evaluation mode.
+
+    `options` are keyword arguments of `from_pretrained`, such as a method's `load_options`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    name, where = location(spec)
+    model = AutoModelForCausalLM.from_pretrained(
+        name, **where, use_safetensors=True, trust_remote_code=spec.trust_remote_code, **options
+    )
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    return model.eval()
+
+
+def skeleton(spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+    """The same architecture on the meta device: shapes and module names without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name, where = location(spec)
+    config = AutoConfig.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=spec.trust_remote_code)
+    model.requires_grad_(False)
+    return model
+
+
+def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token that is not mistaken for a label.
+
+    Padding is told from content by the attention mask and the label mask, never by the token, so that a padding token
+    equal to the end-of-sequence token leaves that token's label in place.
+    """
+    from transformers import AutoTokenizer
+
+    name, where = location(spec)
+    result = AutoTokenizer.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
+    if result.eos_token is None:
+        raise ValueError(f"model={spec.name}: its tokenizer has no end-of-sequence token, which training needs")
+    if result.pad_token is None:
+        result.pad_token = result.eos_token
+    return result

@@ -1,0 +1,25 @@
+"""Imported once by the server that runs are forked from: the whole stack, quietly."""
+
+import logging
+import os
+import sys
+import warnings
+
+
+def _import_quietly() -> None:
+    """Import with standard error closed to the libraries' advice; a broken installation shows in the runs themselves."""
+    saved = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    try:
+        import harness.execute  # noqa: F401
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(silence)
+
+
+logging.captureWarnings(True)
+warnings.simplefilter("ignore")
+_import_quietly()

@@ -1,0 +1,49 @@
+"""Records -> tables, figures, pages. Everything is a pure function of the records: equal records give equal bytes.
+
+Nothing here imports torch, so a report can be made on a laptop. Plotting and statistics are imported when used.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.report.rows import Loaded
+
+
+def write(runs: Path | Sequence[Path], sweep: str | None = None, out: Path | None = None) -> Path:
+    """Write the report of a sweep, or of every run, and return the path of its `report.md`.
+
+    Args:
+        runs: one runs folder or several.
+        sweep: its name; None for every run.
+        out: the report's folder; None for `reports/<name of the report>`.
+
+    Raises:
+        ValueError: a folder is missing, there are no records, or there is no sweep of that name.
+    """
+    from harness.report.load import load
+
+    loaded = load([runs] if isinstance(runs, Path) else list(runs), sweep)
+    return write_loaded(loaded, out or Path("reports") / name_of(loaded))
+
+
+def write_loaded(loaded: "Loaded", out: Path) -> Path:
+    """Write `report.md`, `figures/` and `records.csv` into the folder and return the path of the page."""
+    from harness.record import write_text
+    from harness.report import figure, markdown
+    from harness.report.groups import grouped
+    from harness.report.table import to_csv
+
+    write_text(to_csv(loaded.rows), out / "records.csv")
+    drawn = figure.write(grouped(loaded.rows), out / "figures")
+    return write_text(markdown.page(loaded, figure=bool(drawn)), out / "report.md")
+
+
+def name_of(loaded: "Loaded") -> str:
+    """The sweep's name, or one made from the content of the rows."""
+    from hashlib import sha256
+
+    from harness.report.table import to_csv
+
+    return loaded.sweep.name if loaded.sweep else f"runs-{sha256(to_csv(loaded.rows).encode()).hexdigest()[:8]}"

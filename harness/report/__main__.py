@@ -1,0 +1,117 @@
+"""`python -m harness.report RUNS...`: records -> reports/<name>/ again. Needs neither torch nor a network.
+
+Exit codes: 0 written; 1 written but not mirrored; 2 the input was wrong, with one line that says what.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.report.rows import Loaded
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return max([_make(loaded, given) for loaded in _load(given)])
+    except (ValueError, OSError) as error:
+        print(f"harness.report: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.report", description="Make reports from run records.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders that hold <recipe_id>/seed-<n>/")
+    parser.add_argument("--sweep", metavar="NAME", help="only this sweep (default: every sweep, else all runs)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the report's folder (default: REPORTS/NAME)")
+    parser.add_argument("--reports-dir", type=Path, default=Path("reports"), metavar="REPORTS")
+    parser.add_argument("--csv", metavar="PATH", help="write the flat table there ('-': to standard output), no report")
+    parser.add_argument("--terminal", action="store_true", help="print the table too")
+    mirror = parser.add_argument_group("Weights & Biases")
+    mirror.add_argument("--wandb", choices=("offline", "online"), help="log the comparison as a run of its own")
+    mirror.add_argument("--wandb-project", default="harness", metavar="PROJECT")
+    mirror.add_argument("--wandb-entity", metavar="ENTITY")
+    mirror.add_argument("--wandb-group", metavar="GROUP", help="default: the sweep's name")
+    mirror.add_argument("--wandb-dir", type=Path, metavar="DIR", help="for its files (default: RUNS/wandb)")
+    return parser
+
+
+def _load(given: argparse.Namespace) -> "list[Loaded]":
+    """The named sweep; else every sweep there is; else all runs. A table alone is always one: all runs or one sweep.
+
+    Raises:
+        ValueError: the folders or the sweep are not there, or several reports would share one folder.
+    """
+    from harness.report.load import check_folders, load, sweep_names
+
+    check_folders(given.runs)
+    every = sweep_names(given.runs)
+    names: list[str | None] = [given.sweep] if given.sweep or given.csv or not every else [*every]
+    if given.out and len(names) > 1:
+        raise ValueError(
+            f"--out is one folder and there are {len(names)} sweeps: add --sweep, one of {', '.join(every)}"
+        )
+    return [load(given.runs, name) for name in names]
+
+
+def _make(loaded: "Loaded", given: argparse.Namespace) -> int:
+    """Write, print and mirror what was asked for, and return the exit code; what cannot be read goes to stderr."""
+    for problem in loaded.unreadable:
+        print(f"harness.report: could not be read: {problem}", file=sys.stderr)
+    if given.csv:
+        _write_csv(loaded, given.csv)
+    page = None if given.csv else _write(loaded, given)
+    if given.terminal:
+        from harness.report.terminal import show
+
+        show(loaded, page)
+    elif page:
+        print(f"report: {page}")
+    return _mirror(loaded, page.parent, given) if page and given.wandb else 0
+
+
+def _write(loaded: "Loaded", given: argparse.Namespace) -> Path:
+    from harness.report import name_of, write_loaded
+
+    return write_loaded(loaded, given.out or given.reports_dir / name_of(loaded))
+
+
+def _write_csv(loaded: "Loaded", path: str) -> None:
+    from harness.record import write_text
+    from harness.report.table import to_csv
+
+    if path == "-":
+        sys.stdout.write(to_csv(loaded.rows))
+    else:
+        write_text(to_csv(loaded.rows), Path(path))
+
+
+def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
+    """Log to wandb; a mirror that breaks is named and spoils nothing."""
+    import wandb
+
+    from harness.report import name_of
+    from harness.report.wandb import Mirror, log_comparison
+
+    name = name_of(loaded)
+    mirror = Mirror(
+        mode=given.wandb,
+        folder=given.wandb_dir or given.runs[0] / "wandb",
+        project=given.wandb_project,
+        entity=given.wandb_entity,
+        group=given.wandb_group or name,
+    )
+    try:
+        log_comparison(loaded, name, report, mirror)
+    except (wandb.Error, OSError, ValueError) as error:
+        print(f"harness.report: not logged to wandb: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Numbers and foreign text as people read them. Records keep raw numbers; units for display live here."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from harness.stats import SeedEstimate
+
+DASH = "-"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+MEBIBYTE = 2**20
+MEGABYTE = 10**6
+
+
+def estimate(value: SeedEstimate | None, digits: int, signed: bool = False) -> str:
+    """A value and its standard error with the same decimals: 0.627 +- 0.028."""
+    if value is None:
+        return DASH
+    shown = decimals(value.value, digits, signed)
+    if value.standard_error is None:
+        return shown
+    return f"{shown} {PLUS_MINUS} {value.standard_error:.{digits}f}"
+
+
+def decimals(value: float, digits: int, signed: bool = False) -> str:
+    """A number with fixed decimals; never -0.000."""
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text.replace("-", "+" if signed else "") if float(text) == 0 else text
+
+
+def quantity(value: float | None) -> str:
+    """A measured amount: three significant digits, all digits before the point, thousands apart."""
+    if value is None:
+        return DASH
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def percent(part: int, whole: int) -> str:
+    """A share with three significant digits."""
+    return f"{100 * part / whole:.3g}" if whole else DASH
+
+
+def p_value(value: float) -> str:
+    """A p-value with two digits, or that it is below 0.001."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean over the seeds; None if any of them is unknown."""
+    known = list(values)
+    found = [value for value in known if value is not None]
+    return sum(found) / len(found) if found and len(found) == len(known) else None
+
+
+def several(names: Sequence[str], limit: int = 4) -> str:
+    """Names as a sentence lists them: a, b and c; those beyond the limit are counted."""
+    if len(names) > limit:
+        return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def escaped(text: str) -> str:
+    """Foreign text as one line of Markdown that shows it and does nothing else."""
+    line = " ".join(printable(text).split())
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", line)
+    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
+    line = re.sub(r"([\\`*\[\]|~!])", r"\\\1", line)
+    line = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)  # inside a word an underscore stands for itself
+    line = re.sub(r"^(#|>|[-+](?=\s)|\d+[.)](?=\s))", r"\\\1", line)
+    return re.sub(r"(?i)\b(https?|ftp)://", r"\1&#58;//", line)
+
+
+def printable(text: str) -> str:
+    """Text without control characters, escape sequences and marks that turn the direction of writing."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """One line of at most `length` characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= length else f"{line[: length - 3]}..."
+
+
+def code(text: str) -> str:
+    """Text as a fenced block that it cannot leave."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    lines = "\n".join(printable(line) for line in text.splitlines())
+    return f"{fence}text\n{lines}\n{fence}"
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]], text: Sequence[str] = ()) -> str:
+    """A Markdown table: the first column and those named in `text` to the left, numbers to the right.
+
+    Cells are Markdown already.
+    """
+    rule = [":--" if not i or name in text else "--:" for i, name in enumerate(header)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))

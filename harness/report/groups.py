@@ -1,0 +1,171 @@
+"""Rows of one recipe, averaged over their seeds, and what may be said about the difference of two such groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.report.items import Items, Scored
+from harness.report.rows import Row
+
+if TYPE_CHECKING:
+    from harness.stats import Floats, SeedEstimate
+
+NLL = "nll"  # the item column of a held-out loss
+HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that runs are compared by: a metric of an evaluation identity."""
+
+    eval_id: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ok runs of one recipe in one evaluation setting, or a single run that is not ok."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    @property
+    def first(self) -> Row:
+        """Any of the rows, for what they share."""
+        return self.rows[0]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are results."""
+        return self.first.status == "ok"
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is a method with results, and not the base model."""
+        return self.ok and not self.first.is_base
+
+    @property
+    def model(self) -> Any:
+        """What identifies the base model."""
+        return (self.first.record.recipe.get("model") or {}).get("content") if self.first.record else None
+
+    @cached_property
+    def evaluations(self) -> dict[str, tuple[Scored, ...]]:
+        """The evaluations that every seed has, by their identity."""
+        every = [{s.record.eval_id: s for s in row.scored} for row in self.rows]
+        return {key: tuple(one[key] for one in every) for key in every[0] if all(key in one for one in every)}
+
+    def role(self, role: str) -> list[Scored]:
+        """The first seed's evaluations of a role, in their order."""
+        return [scored[0] for scored in self.evaluations.values() if scored[0].role == role]
+
+
+def grouped(rows: Sequence[Row]) -> list[Group]:
+    """The groups in the order of their first rows."""
+    groups: dict[Any, list[Row]] = {}
+    for index, row in enumerate(rows):
+        key = (row.recipe_id, sorted(row.setting.items(), key=repr)) if row.status == "ok" else index
+        groups.setdefault(repr(key), []).append(row)
+    found = [Group(members[0].label, tuple(members)) for members in groups.values()]
+    return [replace(group, label=_with_seed(group, found)) for group in found]
+
+
+def _with_seed(group: Group, groups: Sequence[Group]) -> str:
+    """The label, with the seeds where another group has the same: one that failed, or was looked at differently."""
+    same = [other for other in groups if other.label == group.label and other is not group]
+    if not same or (group.ok and not any(other.ok for other in same)):
+        return group.label
+    seeds = ", ".join(str(row.seed) for row in group.rows)
+    return f"{group.label} (seed {seeds})"
+
+
+def base_of(group: Group, groups: Sequence[Group], eval_id: str) -> Group | None:
+    """The untouched model of the group, looked at in the same way."""
+    fits = [g for g in groups if g.ok and g.first.is_base and g.model == group.model and eval_id in g.evaluations]
+    return fits[0] if fits else None
+
+
+def headline(scored: Scored) -> str | None:
+    """The metric that a task is judged by: accuracy where there is one, else the first that should be high."""
+    metrics = scored.record.metrics
+    preferred = [name for name in HEADLINE if name in metrics]
+    others = [name for name in sorted(metrics) if metrics[name].higher_is_better]
+    return next(iter((*preferred, *others)), None)
+
+
+def score(group: Group, measure: Measure) -> SeedEstimate | None:
+    """The mean over the seeds, with the standard error over items, and over seeds where there are several."""
+    from harness.stats import SeedEstimate, over_seeds
+
+    scored = group.evaluations.get(measure.eval_id, ())
+    metrics = [s.record.metrics.get(measure.metric) for s in scored]
+    known = [metric for metric in metrics if metric is not None]
+    if not known or len(known) < len(metrics):
+        return None
+    value = sum(metric.value for metric in known) / len(known)
+    outcomes = _outcomes(scored, measure.metric)
+    if outcomes is not None:
+        return over_seeds(outcomes, _weights(scored))._replace(value=value)
+    return SeedEstimate(value, known[0].stderr if len(known) == 1 else None, None)
+
+
+def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
+    """The value of a minus that of b on the same items; None unless every run has these items with these prompts."""
+    from harness.stats import difference_over_seeds
+
+    pair = _pair(a, b, measure)
+    return difference_over_seeds(pair[0], pair[1], pair[2]) if pair else None
+
+
+def separation(a: Group, b: Group, measure: Measure) -> tuple[float, str] | None:
+    """The p-value of "a and b are equally good" and the name of the test; None where nothing can be paired."""
+    from harness.stats import difference_over_seeds, mcnemar_exact, two_sided_p
+
+    pair = _pair(a, b, measure)
+    if pair is None:
+        return None
+    first, second, weights = pair
+    if weights is None and len(first) == len(second) == 1 and {*first.ravel(), *second.ravel()} <= {0.0, 1.0}:
+        return mcnemar_exact(first[0], second[0]), "exact McNemar"
+    p = two_sided_p(difference_over_seeds(first, second, weights))
+    return None if p is None else (p, "paired t")
+
+
+def _pair(a: Group, b: Group, measure: Measure) -> tuple[Floats, Floats, Floats | None] | None:
+    """Outcomes of both sides with shape (seeds, items), and the weights of the items."""
+    sides = [group.evaluations.get(measure.eval_id, ()) for group in (a, b)]
+    if not all(sides) or not same_items([*sides[0], *sides[1]]):
+        return None
+    first, second = (_outcomes(side, measure.metric) for side in sides)
+    return None if first is None or second is None else (first, second, _weights(sides[0]))
+
+
+def same_items(scored: Sequence[Scored]) -> bool:
+    """Whether all of them asked the same items with the same prompts and, for a loss, the same answer tokens."""
+    keys = {_asked(one.items) for one in scored if one.items}
+    return len(keys) == 1 and all(one.items for one in scored)
+
+
+def _asked(items: Items) -> tuple[Any, ...]:
+    tokens = None if items.num_tokens is None else tuple(items.num_tokens)
+    return items.ids, items.prompt_hashes, tokens
+
+
+def _outcomes(scored: Sequence[Scored], metric: str) -> Floats | None:
+    """Item outcomes with shape (seeds, items); None where a seed has none or asked other items."""
+    import numpy as np
+
+    column = NLL if metric == "loss" and scored and scored[0].heldout else metric
+    if not scored or not same_items(scored):
+        return None
+    found = [one.items.outcomes.get(column) for one in scored if one.items]
+    return None if any(one is None for one in found) else np.stack([one for one in found if one is not None])
+
+
+def _weights(scored: Sequence[Scored]) -> Floats | None:
+    """The answer tokens of a held-out loss; None for a plain mean over the items."""
+    items = scored[0].items
+    return items.num_tokens if scored[0].heldout and items else None

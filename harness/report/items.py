@@ -1,0 +1,109 @@
+"""One evaluation with its items, which are read only when a paired number needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.record import EvaluationRecord
+
+if TYPE_CHECKING:
+    from harness.stats import Floats
+
+PREFIX = "metric/"
+
+
+@dataclass(frozen=True)
+class Items:
+    """Outcomes per item, in the order of the item ids; `num_tokens` weighs the items of a held-out loss."""
+
+    ids: tuple[str, ...]
+    prompt_hashes: tuple[str, ...]
+    outcomes: dict[str, Floats]
+    num_tokens: Floats | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation record and the file of its items."""
+
+    record: EvaluationRecord
+    path: Path  # of the items
+    shown: str  # the same, as a report names it
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.record.evaluation["task"])
+
+    @property
+    def role(self) -> str:
+        """What the score is for: target, retention, validation or test."""
+        return str(self.record.evaluation["role"])
+
+    @property
+    def heldout(self) -> bool:
+        """Whether it is the answer loss on held-out rows and not an official task."""
+        return bool(self.record.evaluation["kind"] == "heldout")
+
+    @property
+    def items(self) -> Items | None:
+        """The items, or None where they cannot be read: `problem` says why."""
+        return self._read[0]
+
+    @property
+    def problem(self) -> str:
+        """Why there are no items; "" when there are."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Items | None, str]:
+        try:
+            return read_items(self.path, self.record.num_items), ""
+        except FileNotFoundError:
+            return None, f"{self.shown}: the items of {self.task} are not there"
+        except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
+            return None, f"{self.shown}: {str(error).splitlines()[0]}"
+
+
+def read_items(path: Path, expected: int) -> Items:
+    """The items of one evaluation, sorted by id.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: damaged, a column is missing, an id occurs twice or not every item is there.
+    """
+    from pyarrow import parquet
+
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with parquet.ParquetFile(path) as file:
+        names = [
+            n for n in file.schema_arrow.names if n.startswith(PREFIX) or n in ("item_id", "prompt_hash", "num_tokens")
+        ]
+        columns: dict[str, list[Any]] = file.read(columns=names).to_pydict()
+    if missing := {"item_id", "prompt_hash"} - columns.keys():
+        raise ValueError(f"the items have no column {', '.join(sorted(missing))}")
+    ids = [str(value) for value in columns["item_id"]]
+    if len(ids) != expected or len(set(ids)) != len(ids):
+        raise ValueError(f"{len(ids)} items, {len(set(ids))} of them different: the record counts {expected}")
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    outcomes = {n.removeprefix(PREFIX): _floats(columns[n], order) for n in names if n.startswith(PREFIX)}
+    return Items(
+        ids=tuple(ids[i] for i in order),
+        prompt_hashes=tuple(str(columns["prompt_hash"][i]) for i in order),
+        outcomes={name: values for name, values in outcomes.items() if values is not None},
+        num_tokens=_floats(columns["num_tokens"], order) if "num_tokens" in columns else None,
+    )
+
+
+def _floats(values: list[Any], order: list[int]) -> Floats | None:
+    """The values in the given order; None if any is unknown, for a mean over the others would be another number."""
+    import numpy as np
+
+    if any(value is None for value in values):
+        return None
+    array = np.array([float(values[i]) for i in order], dtype=np.float64)
+    return array if np.isfinite(array).all() else None

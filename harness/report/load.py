@@ -1,0 +1,168 @@
+"""Records below one or several runs folders -> rows. Nothing is dropped in silence: what cannot be read is named."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord, read
+from harness.report.items import Scored
+from harness.report.labels import labelled
+from harness.report.rows import Loaded, Row, setting
+
+T = TypeVar("T")
+
+
+def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
+    """Read the rows of a sweep, in its order and base first, or of every run.
+
+    Raises:
+        ValueError: a folder is missing, there are no records, or no sweep of that name: lists those there are.
+    """
+    check_folders(runs)
+    problems: list[str] = []
+    if sweep is not None:
+        record = _read_sweep(runs, sweep)
+        cells: dict[object, Cell] = {}
+        for cell in record.cells:  # untrained weights have no seed: one row, however many seeds were asked for
+            cells.setdefault((cell.recipe_id, cell.seed, cell.eval_ids), cell)
+        rows = [_cell_row(runs, cell, record, problems) for cell in cells.values()]
+        return Loaded(rows=tuple(labelled(rows)), sweep=record, unreadable=tuple(dict.fromkeys(problems)))
+    keys = sorted({(f.parent.name, f.name) for root in runs for f in root.glob("*/seed-*") if f.is_dir()})
+    rows = [row for recipe_id, seed in keys for row in _run_rows(runs, recipe_id, seed, problems)]
+    if not rows:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise ValueError(f"no readable records below {_names(runs)}: run `python -m harness` first{listed}")
+    return Loaded(rows=tuple(labelled(rows, by_value=True)), sweep=None, unreadable=tuple(dict.fromkeys(problems)))
+
+
+def check_folders(runs: Sequence[Path]) -> None:
+    """Raise ValueError for a runs folder that is not there."""
+    if missing := [str(root) for root in runs if not root.is_dir()]:
+        raise ValueError(f"no such runs folder: {', '.join(missing)}. Give the folder that holds <recipe_id>/seed-<n>/")
+
+
+def sweep_names(runs: Sequence[Path]) -> list[str]:
+    """The names of the sweeps below the runs folders."""
+    return sorted({path.parent.name for root in runs for path in root.glob("sweeps/*/sweep.json")})
+
+
+def _read_sweep(runs: Sequence[Path], name: str) -> SweepRecord:
+    """The sweep's record; the cells of all folders that hold one of that name."""
+    paths = [root / "sweeps" / name / "sweep.json" for root in runs]
+    if name not in sweep_names(runs):
+        known = ", ".join(sweep_names(runs)) or "none"
+        raise ValueError(f"no sweep {name!r} below {_names(runs)}: there is {known}")
+    records = [read(SweepRecord, path) for path in paths if path.is_file()]
+    return replace(
+        records[0],
+        cells=tuple(cell for record in records for cell in record.cells),
+        already_done=tuple(done for record in records for done in record.already_done),
+    )
+
+
+def _cell_row(runs: Sequence[Path], cell: Cell, sweep: SweepRecord, problems: list[str]) -> Row:
+    """The row of one requested run, with exactly the evaluations that were asked for."""
+    run = f"{cell.recipe_id}/seed-{cell.seed}"
+    damaged: list[str] = []
+    row = _read_run(runs, cell.recipe_id, f"seed-{cell.seed}", damaged)
+    problems += damaged
+    if row is None:
+        reason = "the record cannot be read" if damaged else "no record: the run did not start or is not finished"
+        row = Row(method=cell.method, recipe_id=cell.recipe_id, seed=cell.seed, record=None, problem=reason)
+    found = {scored.record.eval_id: scored for scored in row.scored}
+    if row.status == "ok":
+        problems += [
+            f"{run}/evaluations/{i}.json: asked for, not there or not of the current weights"
+            for i in cell.eval_ids
+            if i not in found
+        ]
+    asked = tuple(found[i] for i in cell.eval_ids if i in found)
+    return replace(row, scored=asked, overrides=cell.overrides, already_done=run in sweep.already_done)
+
+
+def _run_rows(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Iterator[Row]:
+    """One row per evaluation setting of a run; held-out losses, which have no few-shot setting, are in each."""
+    row = _read_run(runs, recipe_id, seed, problems)
+    if row is None:
+        return
+    tasks = _by_setting([s for s in row.scored if not s.heldout])
+    heldout = _by_setting([s for s in row.scored if s.heldout])
+    pairs = [(h, t) for h, t in product(heldout, tasks) if _same_numerics(h, t)] or list(product(heldout, tasks))
+    for losses, scores in pairs:
+        yield replace(row, scored=(*losses, *scores))
+
+
+def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Row | None:
+    """A run from the first folder that holds its record, with the current evaluations of every folder."""
+    record: RunRecord | None = None
+    found: dict[str, Scored] = {}
+    for root in runs:
+        folder = root / recipe_id / seed
+        other = _read(RunRecord, folder / "record.json", root, problems) if folder.is_dir() else None
+        if other and (other.recipe_id, f"seed-{other.seed}") != (recipe_id, seed):
+            problems.append(f"{recipe_id}/{seed}/record.json: is the record of {other.recipe_id}/seed-{other.seed}")
+        elif other and record and other != record:
+            problems.append(f"{recipe_id}/{seed}/record.json: another one of the same run in {root}, left out")
+        else:
+            record = record or other
+        for path in sorted(folder.glob("evaluations/*.json")):
+            score = _read(EvaluationRecord, path, root, problems)
+            if score and score.eval_id not in found:
+                items = path.with_suffix(".parquet")
+                found[score.eval_id] = Scored(score, items, _below(items, root))
+    if record is None:
+        return None
+    fresh = [scored for scored in found.values() if _is_current(scored.record, record)]
+    scored = tuple(sorted(fresh, key=lambda s: _position(s, record)))
+    return Row(method=record.method, recipe_id=recipe_id, seed=record.seed, record=record, scored=scored)
+
+
+def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:
+    """Whether the weights that were looked at are those of the run as it stands."""
+    current = record.current
+    if current.status != "ok" and score.weights_from is not None:
+        return score.weights_from == current.started_at  # an older attempt's scores are not those of one that failed
+    return score.weights_from == current.weights_from
+
+
+def _position(scored: Scored, record: RunRecord) -> tuple[Any, ...]:
+    """Held-out first, then the tasks in the order in which the run's configuration names them."""
+    order = [*(record.config.get("eval") or {}).get("tasks", [])]
+    place = order.index(scored.task) if scored.task in order else len(order)
+    limit = scored.record.evaluation["limit"]
+    return (not scored.heldout, scored.role != "validation", place, scored.task, limit is None, limit or 0)
+
+
+def _by_setting(scored: list[Scored]) -> list[list[Scored]]:
+    """Evaluations of one setting each; one empty list where there are none."""
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        groups.setdefault(json.dumps(setting(one), sort_keys=True), []).append(one)
+    return [groups[key] for key in sorted(groups)] or [[]]
+
+
+def _same_numerics(a: list[Scored], b: list[Scored]) -> bool:
+    keys = ("precision", "batch_size")
+    return not a or not b or all(a[0].record.evaluation[key] == b[0].record.evaluation[key] for key in keys)
+
+
+def _read(kind: type[T], path: Path, root: Path, problems: list[str]) -> T | None:
+    try:
+        return read(kind, path)
+    except FileNotFoundError:
+        problems.append(f"{_below(path, root)}: not there, the run did not finish")
+    except (OSError, ValueError) as error:
+        problems.append(str(error).splitlines()[0].replace(str(path), _below(path, root)))
+    return None
+
+
+def _below(path: Path, root: Path) -> str:
+    """The path as a report names it: the same wherever the runs folder lies."""
+    return path.relative_to(root).as_posix()
+
+
+def _names(runs: Sequence[Path]) -> str:
+    return ", ".join(str(root) for root in runs)

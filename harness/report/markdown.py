@@ -1,0 +1,112 @@
+"""The page: the answer first, then the tables, then what they rest on. A pure function of the records."""
+
+from collections.abc import Sequence
+
+from harness.report import notes
+from harness.report.answer import answer
+from harness.report.comparable import method_settings, unequal, without_base
+from harness.report.display import DASH, escaped, table
+from harness.report.groups import Group, grouped
+from harness.report.labels import short
+from harness.report.rows import Loaded
+from harness.report.summary import Table, cost, quality, tasks
+
+EQUAL = "Everything outside the method's own settings is equal across the rows."
+
+
+def page(loaded: Loaded, figure: bool) -> str:
+    """`report.md` for these rows; with the figure if there is one."""
+    groups = grouped(loaded.rows)
+    parts = [
+        f"# {escaped(title(loaded, groups))}",
+        *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
+        "**Answer.** " + escaped(" ".join(answer(groups))),
+        _table(quality(groups)),
+        _equality(groups),
+        "## Cost",
+        _table(cost(groups)),
+        *([_figure(groups)] if figure else []),
+        "## Every task",
+        *(f"### {escaped(one.title)}\n\n{_table(one)}" for one in tasks(groups)),
+        "## What varied, what was equal",
+        _varied(groups),
+        "## What failed",
+        _failed(groups, loaded.unreadable),
+        "## How these numbers were made",
+        _bullets(notes.made(groups)),
+        "## How to reproduce",
+        notes.reproduce(loaded),
+        "## Limits",
+        _bullets(notes.limits(groups)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def title(loaded: Loaded, groups: Sequence[Group]) -> str:
+    """The sweep's name, or what was compared: lora, qlora, dora on science_qa with smollm2-135m."""
+    if loaded.sweep and loaded.sweep.question:
+        return loaded.sweep.name
+    methods = [method for method in dict.fromkeys(group.first.method for group in groups) if method != "base"]
+    recipes = [group.first.record.recipe for group in groups if group.first.record]
+    data, models = (
+        list(dict.fromkeys(str((recipe.get(part) or {}).get("name")) for recipe in recipes if recipe.get(part)))
+        for part in ("data", "model")
+    )
+    compared = ", ".join(methods) or "base"
+    said = compared + (f" on {', '.join(data)}" if data else "") + (f" with {', '.join(models)}" if models else "")
+    return f"{loaded.sweep.name}: {said}" if loaded.sweep else said
+
+
+def _table(content: Table) -> str:
+    header = [escaped(cell) for cell in content.header]
+    return table(header, [[escaped(cell) for cell in line] for line in content.lines], text=("Status",))
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in lines)
+
+
+def _equality(groups: Sequence[Group]) -> str:
+    """The comparability statement, computed."""
+    if sum(group.trained for group in groups) < 2:
+        return _bullets(without_base(groups))
+    lines = [*unequal(groups), *without_base(groups)]
+    return "Not equal across rows:\n\n" + _bullets(lines) if lines else EQUAL
+
+
+def _figure(groups: Sequence[Group]) -> str:
+    trained = ", ".join(escaped(group.label) for group in groups if group.trained)
+    text = (
+        "Left: training loss per optimizer step, smoothed, with the validation losses as markers. "
+        "Right: held-out loss against peak memory; lower and further left is better; the dashed line is base."
+    )
+    alternative = f"Training loss per step, and held-out loss against peak memory, of {trained}"
+    return f"![{alternative}](figures/overview.png)\n\n{text}"
+
+
+def _varied(groups: Sequence[Group]) -> str:
+    """The method's settings of every group, then what all share."""
+    lines = []
+    for group in groups:
+        settings = method_settings(group)
+        shown = ", ".join(f"{key}={short(value)}" for key, value in settings.items())
+        if not group.first.is_base:
+            lines.append((escaped(group.label), escaped(shown or DASH)))
+    header = ("Method", "Settings that belong to the method, and the learning rate")
+    varied = table(header, lines, text=header) if lines else ""
+    shared = notes.shared(groups)
+    return "\n\n".join(part for part in (varied, f"Equal for all:\n\n{_bullets(shared)}" if shared else "") if part)
+
+
+def _failed(groups: Sequence[Group], unreadable: Sequence[str]) -> str:
+    """Every run without a result and every file that could not be read."""
+    failed = [
+        f"{group.label}, seed {row.seed}: {row.status or 'missing'}: {row.reason or 'no reason recorded'}"
+        for group in groups
+        if not group.ok
+        for row in group.rows
+    ]
+    items = [scored.problem for group in groups for row in group.rows for scored in row.scored if scored.problem]
+    damaged = list(dict.fromkeys([*unreadable, *items]))
+    parts = [_bullets(failed) or "Every run ended well."]
+    return "\n\n".join([*parts, *(["Could not be read:", _bullets(damaged)] if damaged else [])])

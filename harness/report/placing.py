@@ -1,0 +1,121 @@
+"""Labels beside the points of a plot, where they cover neither a point nor each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
+NEAR, FAR = 6.0, 14.0  # points between a marker and its label
+
+
+def place_labels(
+    axes: Any, points: Sequence[tuple[float, float]], labels: Sequence[str], lines: Sequence[float]
+) -> None:
+    """Write a label beside each point and "base" on each horizontal line, in the place that covers least.
+
+    The limits of the axes must be final but for the lines, which they are widened to hold.
+    """
+    low, high = axes.get_ylim()
+    if lines:
+        pad = 0.08 * (max(high, *lines) - min(low, *lines))
+        axes.set_ylim(min(low, min(lines) - pad), max(high, max(lines) + pad))
+    figure = axes.figure
+    figure.canvas.draw()
+    frame = axes.get_window_extent()
+    scale = figure.dpi / 72
+    markers = [axes.transData.transform(point) for point in points]
+    taken: list[Box] = [(x - 4 * scale, y - 4 * scale, x + 4 * scale, y + 4 * scale) for x, y in markers]
+    edges: Box = (frame.x0, frame.y0, frame.x1, frame.y1)
+    for line in lines:
+        _name_line(axes, line, taken, edges)
+    strips = [axes.transData.transform((0, line))[1] for line in lines]
+    taken += [(frame.x0, y - scale, frame.x1, y + scale) for y in strips]
+    for point, label in sorted(zip(points, labels, strict=True), key=lambda one: (-one[0][1], one[0][0])):
+        _name_point(axes, point, label, taken, edges)
+
+
+def _name_point(axes: Any, point: tuple[float, float], label: str, taken: list[Box], edges: Box) -> None:
+    """Try the places around a point, near ones first, and take the one that covers least."""
+    tries = [
+        (distance * x, distance * y, side, level)
+        for distance in (NEAR, FAR, 2 * FAR)
+        for x, y, side, level in (
+            (1, 0, "left", "center"),
+            (-1, 0, "right", "center"),
+            (0, 1, "center", "bottom"),
+            (0, -1, "center", "top"),
+            (0.8, 0.8, "left", "bottom"),
+            (0.8, -0.8, "left", "top"),
+            (-0.8, 0.8, "right", "bottom"),
+            (-0.8, -0.8, "right", "top"),
+        )
+    ]
+    best: tuple[float, Any, Box] | None = None
+    for x, y, side, level in tries:
+        text = axes.annotate(
+            label,
+            point,
+            xytext=(x, y),
+            textcoords="offset points",
+            ha=side,
+            va=level,
+            fontsize=7,
+            annotation_clip=False,
+        )
+        box = _box(text)
+        covered = sum(_overlap(box, other) for other in taken) + 3 * _outside(box, edges)
+        if best is None or covered < best[0]:
+            if best:
+                best[1].remove()
+            best = (covered, text, box)
+        else:
+            text.remove()
+        if covered == 0:
+            break
+    assert best is not None, "there is always a first try"
+    taken.append(best[2])
+    x, y = best[1].get_position()
+    if max(abs(x), abs(y)) > NEAR:  # too far away to be read as this point's without a line
+        leader = {"arrowstyle": "-", "linewidth": 0.5, "color": "#888888", "shrinkA": 0, "shrinkB": 3}
+        axes.annotate("", point, xytext=(x, y), textcoords="offset points", arrowprops=leader)
+
+
+def _name_line(axes: Any, line: float, taken: list[Box], edges: Box) -> None:
+    """Write "base" above or below a horizontal line, at its emptier end."""
+    best: tuple[float, Any, Box] | None = None
+    for x, side in ((0.985, "right"), (0.015, "left")):
+        for offset, level in ((2, "bottom"), (-2, "top")):
+            text = axes.annotate(
+                "base",
+                (x, line),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(0, offset),
+                textcoords="offset points",
+                ha=side,
+                va=level,
+                fontsize=7,
+                color="#555555",
+            )
+            box = _box(text)
+            covered = sum(_overlap(box, other) for other in taken) + 3 * _outside(box, edges)
+            if best is None or covered < best[0]:
+                if best:
+                    best[1].remove()
+                best = (covered, text, box)
+            else:
+                text.remove()
+    assert best is not None, "there is always a first try"
+    taken.append(best[2])
+
+
+def _box(text: Any) -> Box:
+    extent = text.get_window_extent()
+    return (extent.x0, extent.y0, extent.x1, extent.y1)
+
+
+def _overlap(a: Box, b: Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _outside(box: Box, edges: Box) -> float:
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return area - _overlap(box, edges)

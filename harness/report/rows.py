@@ -1,0 +1,80 @@
+"""A row: one run with its evaluations in one setting."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.record import Attempt, RunRecord, SweepRecord
+from harness.report.items import Scored
+
+# What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
+TASK_SETTING = ("num_fewshot", "chat_template", "precision", "batch_size", "rows")
+HELDOUT_SETTING = ("rows", "limit", "precision", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A run and its evaluations in one setting."""
+
+    method: str
+    recipe_id: str
+    seed: int
+    record: RunRecord | None  # None: a sweep asked for the run and there is no readable record
+    scored: tuple[Scored, ...] = ()
+    problem: str = ""  # why there is no record
+    overrides: tuple[str, ...] = ()  # as a sweep asked for it
+    label: str = ""  # the method and what tells it from the other rows
+    already_done: bool = False
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt that counts."""
+        return self.record.current if self.record else None
+
+    @property
+    def status(self) -> str | None:
+        """The run's status; None where no record says."""
+        return self.record.status if self.record else None
+
+    @property
+    def reason(self) -> str:
+        """Why the run is not ok."""
+        return self.record.current.reason if self.record else self.problem
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the untouched model."""
+        return self.method == "base"
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """How the run was looked at: equal for the seeds of one recipe that may be averaged."""
+        return {f"{'heldout' if s.heldout else 'eval'}.{k}": v for s in self.scored for k, v in setting(s).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a report is made of."""
+
+    rows: tuple[Row, ...]
+    sweep: SweepRecord | None
+    unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
+
+
+def setting(scored: Scored) -> dict[str, Any]:
+    """The parts of an evaluation's identity that make another row; for a held-out one also whose rows they are."""
+    evaluation = scored.record.evaluation
+    if scored.heldout:
+        return {"data": scored.task.rpartition("/")[0], **{key: evaluation[key] for key in HELDOUT_SETTING}}
+    return {key: evaluation[key] for key in TASK_SETTING}
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; a list is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

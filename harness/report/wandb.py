@@ -1,0 +1,88 @@
+"""A comparison mirrored to Weights & Biases as a run of its own. The records on disk stay the truth."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.report.answer import answer
+from harness.report.groups import grouped
+from harness.report.rows import Loaded
+from harness.report.table import columns, flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror:
+    """Where to: offline needs neither a network nor an account. Every file goes below `folder`."""
+
+    mode: Literal["offline", "online"]
+    folder: Path
+    project: str = "harness"
+    entity: str | None = None
+    group: str | None = None
+
+
+def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> str:
+    """Log the flat table and the report's folder, and return the id of the run: `sweep-<name>`.
+
+    Args:
+        loaded: the rows; a number stays a number, an unknown value is None.
+        name: of the sweep, or of the report where there is none.
+        report: the report's folder, logged as an artifact.
+        mirror: where to.
+
+    Raises:
+        Exception: whatever wandb raises; the caller decides whether a mirror matters.
+    """
+    import wandb
+
+    identity = f"sweep-{_plain(name)}"
+    with _kept_below(mirror.folder):
+        run = wandb.init(
+            project=mirror.project,
+            entity=mirror.entity,
+            group=mirror.group,
+            id=identity,
+            name=name,
+            dir=str(mirror.folder),
+            mode=mirror.mode,
+            resume="allow" if mirror.mode == "online" else None,
+            job_type="comparison",
+            config={"sweep": name, "question": loaded.sweep.question if loaded.sweep else None},
+            settings=wandb.Settings(silent=True, console="off", reinit="create_new", x_disable_stats=True),
+        )
+        names = columns(loaded.rows)
+        data = [[row[column] for column in names] for row in flat(loaded.rows)]
+        run.log({"comparison": wandb.Table(columns=list(names), data=data, log_mode="MUTABLE")})
+        run.summary["answer"] = " ".join(answer(grouped(loaded.rows)))
+        artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
+        artifact.add_dir(str(report))
+        run.log_artifact(artifact)
+        run.finish()
+    return identity
+
+
+def _plain(name: str) -> str:
+    """The name with nothing that an id or an artifact's name may not hold."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100]
+
+
+@contextmanager
+def _kept_below(folder: Path) -> Iterator[None]:
+    """Keep wandb's files below the folder and its messages off the screen, for as long as it runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    places = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR")
+    values = {"WANDB_SILENT": "true", **{key: str(folder.resolve()) for key in places}}
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

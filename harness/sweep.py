@@ -1,0 +1,248 @@
+"""A sweep from beginning to end: cells, checks, runs, report. Each step is one function below.
+
+Nothing is started before every cell has been checked: what can be known beforehand is said beforehand.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import config, isolate, provenance, record, run, sources
+from harness.cells import Cell, base_of, expand
+from harness.experiment import Experiment, canonical, digest, evaluations
+from harness.progress import board, ending
+from harness.record import SweepRecord
+from harness.tracking import Tracker
+
+Compose = Callable[[Iterable[str]], Any]
+_ENOUGH_BYTES = 200 * 2**20  # a LoRA run of the default model writes 20 MB
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell and what it composes to."""
+
+    cell: Cell
+    experiment: Experiment
+
+    @property
+    def identity(self) -> tuple[str, int, tuple[str, ...]]:
+        """Two cells with one identity ask for the same thing."""
+        wanted = tuple(evaluation.eval_id for evaluation in evaluations(self.experiment))
+        return self.experiment.recipe_id, self.experiment.run_seed, wanted
+
+
+_tracker: Tracker | None = None
+
+
+def execute(master: Any, arguments: list[str], compose: Compose, launch: Callable[[list[Cell]], Any]) -> int:
+    """Run a sweep.
+
+    Args:
+        master: the configuration as composed without what is swept.
+        arguments: the command line's overrides.
+        compose: a cell's overrides -> its configuration.
+        launch: hands cells to Hydra's launcher and waits for them.
+
+    Returns:
+        The exit code: 0 when every run is ok or skipped, else 1.
+
+    Raises:
+        ValueError: something that was asked for is wrong; nothing has been started.
+    """
+    asked = config.sweep_of(master)
+    plan = compose_all(expand(asked.get("grids", []), arguments), compose)
+    experiment = plan[0].experiment
+    runs_dir = Path(experiment.runs_dir)
+    check_writable(runs_dir, Path(experiment.reports_dir))
+    plan = resolve(plan)
+    pending = [planned for planned in plan if not run.done(planned.experiment)]
+    pending = check(pending, runs_dir)
+    name = write_question(asked, plan, pending, runs_dir)
+    announce(plan, pending)
+    if pending:
+        work(pending, experiment, name, launch)
+    make_report(experiment, name)
+    return 0 if all(_status(planned) in ("ok", "skipped") for planned in plan) else 1
+
+
+def compose_all(cells: list[Cell], compose: Compose) -> list[Planned]:
+    """Compose and check every cell, with the untouched models they are compared with first.
+
+    Raises:
+        ValueError: names each cell that does not compose, and why.
+    """
+    with_bases = list(dict.fromkeys([*(base_of(cell) for cell in cells), *cells]))
+    planned, wrong = [], []
+    for cell in with_bases:
+        try:
+            planned.append(Planned(cell, config.build(compose(cell))))
+        except Exception as error:  # Hydra's, OmegaConf's or ours: all of them are the input's fault here
+            if cell in cells:
+                wrong.append(f"{' '.join(cell)}: {config.explain(error, cell, compose)}")
+    if wrong:
+        raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *dict.fromkeys(wrong)]))
+    return planned
+
+
+def check_writable(*folders: Path) -> None:
+    """Find out before the first run whether results can be written.
+
+    Raises:
+        ValueError: a folder cannot be made or written, or the disk is full.
+    """
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"0" * 65536)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to {folder} ({error.strerror}): free or unlock it, or choose another folder with "
+                "runs_dir=... and reports_dir=..."
+            ) from error
+        free = shutil.disk_usage(folder).free
+        if free < _ENOUGH_BYTES:
+            raise ValueError(
+                f"only {free / 2**20:.0f} MiB are free in {folder}, runs need at least {_ENOUGH_BYTES / 2**20:.0f} MiB: "
+                "free some, or choose another folder with runs_dir=... and reports_dir=..."
+            )
+
+
+def resolve(plan: list[Planned]) -> list[Planned]:
+    """Fetch what the cells need, identify it by content, and drop the cells that ask for the same thing."""
+    resolved: dict[Any, Planned] = {}
+    for planned in plan:
+        experiment = sources.resolve(planned.experiment, board.say)
+        sources.fetch(experiment, board.say)
+        kept = Planned(planned.cell, experiment)
+        resolved.setdefault(kept.identity, kept)
+    return list(resolved.values())
+
+
+def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
+    """Try what needs the libraries but no weights, in a process of its own; set aside what cannot run here.
+
+    Raises:
+        ValueError: names each cell whose target, task or data file is wrong.
+    """
+    if not pending:
+        return []
+    device = sources.device()
+    for planned in pending:
+        reason = planned.experiment.method.unsupported(device)
+        if reason:
+            run.skip(planned.experiment, reason)
+    runnable = [p for p in pending if not p.experiment.method.unsupported(device)]
+    board.start_bar("checking")
+    log = runs_dir / "check.log"
+    try:
+        ended = isolate.call("harness.execute:check", [p.experiment for p in runnable], log=log, on_event=board)
+    finally:
+        board.end()
+    if ended.kind != "returned":
+        raise RuntimeError(f"the check before the runs failed: {ended.reason}; see {log}")
+    wrong = [f"{' '.join(runnable[position].cell)}: {message}" for position, message in ended.value]
+    if wrong:
+        raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *wrong]))
+    return runnable
+
+
+def write_question(asked: dict[str, Any], plan: list[Planned], pending: list[Planned], runs_dir: Path) -> str:
+    """Write down what was asked, before the first run; returns the sweep's name, a hash if it was given none."""
+    name = asked.get("name") or digest(canonical([planned.identity for planned in plan]))
+    started = {planned.identity for planned in pending}
+    question = SweepRecord(
+        schema=record.SCHEMA,
+        name=name,
+        question=asked.get("question"),
+        command=provenance.command(),
+        cells=tuple(
+            record.Cell(
+                overrides=planned.cell,
+                method=planned.experiment.method.name,
+                recipe_id=planned.identity[0],
+                seed=planned.identity[1],
+                eval_ids=planned.identity[2],
+            )
+            for planned in plan
+        ),
+        already_done=tuple(f"{p.identity[0]}/seed-{p.identity[1]}" for p in plan if p.identity not in started),
+    )
+    record.write(question, runs_dir / "sweeps" / name / "sweep.json")
+    return name
+
+
+def announce(plan: list[Planned], pending: list[Planned]) -> None:
+    """Say what will be done, at which sizes."""
+    train, spec = plan[-1].experiment.train, plan[-1].experiment.eval
+    steps = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs:g} epochs"
+    limit = "all" if spec.limit is None else f"the first {spec.limit}"
+    retention = "all" if spec.retention_limit is None else f"the first {spec.retention_limit}"
+    board.say(
+        f"{len(plan)} runs, {len(plan) - len(pending)} already done | training: {steps} of {train.global_batch_size} rows, "
+        f"{train.precision}, on {sources.device()} | evaluation: {limit} items of {', '.join(spec.tasks)}"
+        + (f" ({retention} of {', '.join(spec.retention)})" if spec.retention else "")
+    )
+
+
+def work(pending: list[Planned], experiment: Experiment, name: str, launch: Callable[[list[Cell]], Any]) -> None:
+    """Launch the cells, with the mirror open as long as they run."""
+    global _tracker
+    board.total = len(pending)
+    _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir), name)
+    try:
+        launch([planned.cell for planned in pending])
+    finally:
+        _tracker.close()
+        _tracker = None
+
+
+def run_cell(experiment: Experiment) -> str:
+    """Make one run, in whatever process a launcher calls this; returns its status."""
+    experiment = sources.resolve(experiment, board.say)
+    tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir), None)
+    board.begin(_label(experiment))
+
+    def watch(event: dict[str, Any]) -> None:
+        board(event)
+        tracker.event(event)
+
+    tracker.begin(experiment)
+    try:
+        result = run.run(experiment, watch)
+    except BaseException:
+        board.end("interrupted")
+        raise
+    board.end(ending(result))
+    tracker.end(experiment, result)
+    if tracker is not _tracker:
+        tracker.close()
+    return result.status
+
+
+def make_report(experiment: Experiment, name: str) -> None:
+    """Make the report in a process of its own: figures need libraries that this process does without."""
+    command = [sys.executable, "-m", "harness.report", experiment.runs_dir, "--sweep", name, "--terminal"]
+    command += ["--reports-dir", experiment.reports_dir]
+    tracking = experiment.tracking
+    if tracking.name == "wandb":
+        command += ["--wandb", tracking.mode, "--wandb-project", tracking.project]
+        command += ["--wandb-entity", tracking.entity] if tracking.entity else []
+    subprocess.run(command, check=False)
+
+
+def _status(planned: Planned) -> str | None:
+    known = run.read(planned.experiment)
+    return known.status if known else None
+
+
+def _label(experiment: Experiment) -> str:
+    return f"{experiment.method.name} seed {experiment.run_seed}" if experiment.method.trains else experiment.method.name

@@ -1,0 +1,108 @@
+"""Runs mirrored to Weights & Biases while they happen, from a process of its own.
+
+The process that is measured does not carry the client, the sweep's process stays small, and a failure of the mirror can
+never be a failure of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+from harness import record
+from harness.experiment import Experiment, TrackingSpec, recipe
+
+_LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")
+_PATIENCE_SECONDS = 60.0
+
+
+class Tracker:
+    """Sends what happens to the mirror's process; does nothing with `tracking=none`."""
+
+    def __init__(self, spec: TrackingSpec, runs_dir: Path, group: str | None) -> None:
+        self._spec, self._group = spec, group
+        self._log = runs_dir / "wandb" / "tracking.log"
+        self._process: Any = None
+        if spec.name == "none":
+            return
+        context = multiprocessing.get_context("spawn")
+        self._queue = context.Queue()
+        settings = {"project": spec.project, "entity": spec.entity, "mode": spec.mode, "group": group}
+        self._process = context.Process(target=_serve, args=(self._queue, settings, str(runs_dir), str(self._log)))
+        self._process.daemon = True
+        self._process.start()
+
+    def begin(self, experiment: Experiment) -> None:
+        """A run starts."""
+        name = f"{experiment.method.name}-{experiment.recipe_id}-s{experiment.run_seed}"
+        tags = {"recipe_id": experiment.recipe_id, "seed": experiment.run_seed, "method": experiment.method.name}
+        self._send("begin", {"id": name, "name": name, "config": {**recipe(experiment), **tags}})
+
+    def event(self, event: dict[str, Any]) -> None:
+        """An optimizer step is logged, everything else is not."""
+        if "loss" in event:
+            self._send("step", {"step": event["done"], "values": {k: event[k] for k in _LOGGED if event[k] is not None}})
+
+    def end(self, experiment: Experiment, result: record.RunRecord) -> None:
+        """A run is over: its summary is what the record says."""
+        self._send("end", summary(experiment, result))
+
+    def close(self) -> None:
+        """Wait for the mirror to be written; says nothing if it fails, its log does."""
+        if self._process is not None:
+            self._send("close", None)
+            self._process.join(_PATIENCE_SECONDS)
+            self._process.kill()
+
+    def _send(self, kind: str, content: Any) -> None:
+        if self._process is not None:
+            with contextlib.suppress(Exception):
+                self._queue.put((kind, content))
+
+
+def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
+    """The headline numbers of a run as a flat table; what is not known is left out."""
+    attempt = result.current
+    values: dict[str, Any] = {"status": attempt.status, "reason": attempt.reason}
+    values["peak_memory_bytes"] = attempt.peak_memory_bytes
+    if attempt.fingerprint is not None:
+        counted = dataclasses.asdict(attempt.fingerprint)
+        values |= {name: counted[name] for name in ("trainable_parameters", "total_parameters", "saved_bytes")}
+    if attempt.training is not None:
+        values["train_seconds"] = attempt.training.train_seconds
+    for path in sorted((experiment.folder / "evaluations").glob("*.json")):
+        scores = record.read(record.EvaluationRecord, path)
+        for name, metric in scores.metrics.items():
+            values[f"{scores.evaluation['task']}/{name}"] = metric.value
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _serve(queue: Any, settings: dict[str, Any], runs_dir: str, log: str) -> None:
+    """Keep the mirror, one run after the other, until told to close."""
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.environ["WANDB_SILENT"] = "true"
+    current: Any = None
+    while (message := queue.get())[0] != "close":
+        kind, content = message
+        try:
+            if kind == "begin":
+                import wandb
+
+                options = {**settings, **content, "dir": runs_dir, "resume": "allow"}
+                current = wandb.init(**options, settings=wandb.Settings(silent=True, console="off"))
+            elif current is not None and kind == "step":
+                current.log(content["values"], step=content["step"])
+            elif current is not None:
+                current.summary.update(content)
+                current.finish(exit_code=0 if content["status"] in ("ok", "skipped") else 1)
+                current = None
+        except Exception:  # a mirror that breaks is its own log's business
+            traceback.print_exc()

@@ -1,0 +1,228 @@
+"""The one training loop: TRL's SFTTrainer without the work that nobody reads. Knows no method by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from harness.experiment import TrainSpec
+from harness.measure.steps import StepMeter
+from harness.methods.base import Method
+from harness.record import Training
+
+Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
+_GROUPED_BATCHES = 16  # batches that are sorted by length together
+
+
+class DivergedError(RuntimeError):
+    """The loss or its gradient is no longer a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that the loop needs.
+
+    `model` is what `method.attach` returned; `validate` gives nats per answer token on the validation set and is
+    called every `spec.eval_every` steps, outside the clock; `emit` receives progress; `scratch` is a folder that the
+    trainer wants to know of and leaves empty.
+    """
+
+    model: Any
+    method: Method
+    rows: list[Row]
+    spec: TrainSpec
+    seed: int
+    tokenizer: Any
+    validate: Callable[[], float]
+    emit: Callable[[dict[str, Any]], None]
+    scratch: str
+
+
+def total_steps(spec: TrainSpec, num_rows: int) -> int:
+    """Optimizer steps of a run over `num_rows` training rows."""
+    if spec.max_steps is not None:
+        return spec.max_steps
+    assert spec.epochs is not None, "TrainSpec lets exactly one of the two be null"
+    return max(1, math.ceil(spec.epochs * num_rows / spec.global_batch_size))
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The dtype that matrix products are computed in."""
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+
+
+def train(job: Job) -> Training:
+    """Train `job.model` in place.
+
+    Raises:
+        DivergedError: a loss or gradient norm is NaN or infinite; names the step.
+        RuntimeError: no trained parameter receives a gradient.
+    """
+    loop = _Loop(job)
+    watcher = _Watcher(job, loop.meter)
+    loop.add_callback(watcher)
+    loop.train()
+    loop.undo_patches()
+    return loop.meter.result(watcher.history, watcher.validation)
+
+
+class _Loop(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that computes a loss and nothing else, on batches of like length, with a meter beside it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.meter = StepMeter()
+        weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
+        labelled = [{"input_ids": row["input_ids"], "labels": _labels(row)} for row in job.rows]
+        super().__init__(
+            model=job.model,
+            args=_arguments(job),
+            train_dataset=Dataset.from_list(labelled),
+            processing_class=job.tokenizer,
+        )
+        still_trained = {parameter for parameter in job.model.parameters() if parameter.requires_grad}
+        assert still_trained == set(weights), "the trainer must not change what is trained"
+        # TRL rounds the adapters of a quantised base to bfloat16, and of no other: those would not be compared as equals
+        for parameter, data in weights.items():
+            parameter.data = data
+        self._lm = job.model.get_base_model() if hasattr(job.model, "get_base_model") else job.model
+        del self._lm.forward  # TRL's fused head also computes entropies and top tokens: ask for the loss alone
+        add_fused_lm_head(self._lm, outputs=("log_probs",))
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        """AdamW over the method's own parameter groups."""
+        job = self.job
+        assert job.spec.lr is not None, "config.build refuses a trained method without a rate"
+        groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        lengths = [len(row["input_ids"]) for row in self.job.rows]
+        return LikeLengths(lengths, self.job.spec.global_batch_size, self.job.seed, self.job.spec.group_by_length)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Count the micro batch, then train on it."""
+        self.meter.micro_batch(inputs["attention_mask"], inputs["labels"])
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Nats per label-carrying token of the whole optimizer step, summed over its micro batches."""
+        outputs = model(**inputs, fused_lm_head=True)
+        num_tokens = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
+        return -outputs.log_probs.sum() / torch.as_tensor(num_tokens).clamp(min=1)
+
+    def undo_patches(self) -> None:
+        """Give the model its own forward back: no autocast and no fused head around it."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        vars(self._lm).pop("forward", None)
+
+
+class LikeLengths(Sampler[int]):
+    """Rows in random order, or in batches of like length that come in random order.
+
+    Sorting happens within groups of batches only, so that each epoch mixes rows anew; the last, short batch of an
+    epoch is never in the middle.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int, grouped: bool) -> None:
+        self._lengths, self._batch_size, self._seed, self._grouped = lengths, batch_size, seed, grouped
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        self._epoch += 1
+        order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        if not self._grouped:
+            return iter(order)
+        size = self._batch_size
+        whole = len(order) // size * size
+        batches = []
+        for start in range(0, whole, size * _GROUPED_BATCHES):
+            group = sorted(order[start : min(whole, start + size * _GROUPED_BATCHES)], key=self._lengths.__getitem__)
+            batches += [group[i : i + size] for i in range(0, len(group), size)]
+        shuffled = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        return iter([row for batch in shuffled for row in batch] + order[whole:])
+
+
+class _Watcher(TrainerCallback):  # type: ignore[misc]
+    """Times steps, keeps the history, validates on the way, and stops a run that has diverged."""
+
+    def __init__(self, job: Job, meter: StepMeter) -> None:
+        self._job, self._meter = job, meter
+        self.history: list[dict[str, float]] = []
+        self.validation: list[tuple[int, float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._meter.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._job.method.after_step(self._job.model, state.global_step)
+        self._meter.end_step()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:
+            return  # the trainer's closing summary
+        loss, norm = logs["loss"], logs["grad_norm"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(f"step {state.global_step}: loss {loss}, gradient norm {norm}")
+        if state.global_step == 1 and norm == 0:
+            raise RuntimeError("no trained parameter receives a gradient: the adapter is not in the forward pass")
+        self.history.append({"loss": loss, "grad_norm": norm, "learning_rate": logs["learning_rate"]})
+        self._job.emit(
+            {
+                "done": state.global_step,
+                "total": state.max_steps,
+                "loss": loss,
+                "gradient_norm": norm,
+                "learning_rate": logs["learning_rate"],
+                "tokens_per_second": self._meter.tokens_per_second(),
+            }
+        )
+        every = self._job.spec.eval_every
+        if every and state.global_step % every == 0:
+            self.validation.append((state.global_step, self._job.validate()))
+        self._meter.start()
+
+
+def _arguments(job: Job) -> SFTConfig:
+    spec, cpu = job.spec, not torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=job.scratch,
+        max_steps=total_steps(spec, len(job.rows)),
+        per_device_train_batch_size=spec.micro_batch_size,
+        gradient_accumulation_steps=spec.global_batch_size // spec.micro_batch_size,
+        lr_scheduler_type=spec.schedule,
+        warmup_steps=spec.warmup,
+        max_grad_norm=spec.max_grad_norm,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if spec.gradient_checkpointing else None,
+        bf16=spec.precision == "bf16",
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,
+        max_length=spec.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=job.seed,
+    )
+
+
+def _labels(row: Row) -> list[int]:
+    return [token if keep else -100 for token, keep in zip(row["input_ids"], row["completion_mask"], strict=True)]

@@ -1,0 +1,39 @@
+"""Where Hydra finds this project's sweeper. What it does is in `harness.sweep`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class CellSweeper(Sweeper):  # type: ignore[misc]
+    """Expands what was asked for into cells, checks all of them, and hands them to the launcher."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's part: keep what is needed to compose and to launch."""
+        self._config = config
+        self._compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, list(overrides))
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep; exits with its code."""
+        from harness import sweep
+
+        code = sweep.execute(
+            self._config,
+            arguments,
+            compose=self._compose,
+            launch=lambda cells: self._launcher.launch([list(cell) for cell in cells], initial_job_idx=0),
+        )
+        raise SystemExit(code)
+
+
+_SETTINGS = {"_target_": "hydra_plugins.cells.CellSweeper"}
+ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=_SETTINGS, provider="harness")

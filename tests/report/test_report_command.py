@@ -1,0 +1,131 @@
+"""The command, the terminal and the mirror: what a user sees, and that nothing heavy is needed for it."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import HOSTILE, LORA, add_run
+from rich.console import Console
+
+from harness.report.__main__ import main
+from harness.report.load import load
+from harness.report.table import columns
+from harness.report.terminal import show
+from harness.report.wandb import Mirror, log_comparison
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_report_needs_no_torch(tree, tmp_path):
+    script = (
+        "import sys; from harness.report.__main__ import main\n"
+        f"code = main([{str(tree)!r}, '--sweep', 'methods', '--out', {str(tmp_path / 'out')!r}, '--terminal'])\n"
+        "heavy = {'torch', 'transformers', 'peft', 'hydra', 'omegaconf', 'lm_eval', 'pandas', 'wandb'}\n"
+        "sys.exit(code or ' '.join(heavy & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.md'}"
+
+
+def test_a_table_needs_no_plotting(tree):
+    script = (
+        "import sys; from harness.report.__main__ import main\n"
+        f"code = main([{str(tree)!r}, '--csv', '-'])\n"
+        "heavy = {'matplotlib', 'scipy', 'pyarrow', 'rich', 'numpy', 'torch'}\n"
+        "sys.exit(code or ' '.join(heavy & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("method,seed,status,reason,recipe_id,")
+
+
+def test_without_a_name_every_sweep_is_made(tree, tmp_path, capsys):
+    assert main([str(tree), "--reports-dir", str(tmp_path)]) == 0
+    assert [path.parent.name for path in tmp_path.glob("*/report.md")] == ["methods"]
+    assert capsys.readouterr().out == f"report: {tmp_path / 'methods' / 'report.md'}\n"
+
+
+def test_without_sweeps_all_runs_are_one_report(runs, tmp_path, capsys):
+    add_run(runs, LORA)
+    assert main([str(runs), "--reports-dir", str(tmp_path / "reports")]) == 0
+    assert len(list(tmp_path.glob("reports/runs-*/report.md"))) == 1
+
+
+def test_csv_goes_to_a_file(tree, tmp_path):
+    assert main([str(tree), "--sweep", "methods", "--csv", str(tmp_path / "table.csv")]) == 0
+    assert len((tmp_path / "table.csv").read_text().splitlines()) > 9
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tree}/nowhere"], "no such runs folder"),
+        (["{empty}"], "no readable records"),
+        (["{tree}", "--sweep", "metods"], "no sweep 'metods' below .*: there is methods"),
+        (["{tree}", "--sweep", "../methods"], "no sweep"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(tree, tmp_path, arguments, message):
+    given = [argument.format(tree=tree, empty=tmp_path) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.report", *given], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(message, done.stderr)
+
+
+def test_an_unknown_argument_is_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--nonsense"])
+    assert ended.value.code == 2
+
+
+def test_the_terminal_shows_every_row_within_100_columns(tree):
+    text = io.StringIO()
+    show(
+        load([tree], "methods"), Path("reports/methods/report.md"), Console(file=text, width=100, force_terminal=False)
+    )
+    lines = text.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 100
+    assert "\x1b" not in text.getvalue()
+    for label in (
+        "base =",
+        "lora lr=3e-4",
+        "dora",
+        "ia3",
+        "full oom",
+        "lora lr=0.3 failed",
+        "qlora skipped",
+        "vera missing",
+    ):
+        assert sum(line.startswith(label) for line in lines[:12]) == 1, label
+    assert lines[-1] == "report: reports/methods/report.md"
+    assert HOSTILE.splitlines()[0] in text.getvalue()
+
+
+def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = load([tree], "methods")
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "report.md").write_text("# report\n")
+    below = tmp_path / "below"
+    assert log_comparison(loaded, "methods", report, Mirror(mode="offline", folder=below)) == "sweep-methods"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "report"]
+    tables = list(below.rglob("media/table/*.table.json"))
+    assert len(tables) == 1
+    table = json.loads(tables[0].read_text())
+    assert tuple(table["columns"]) == columns(loaded.rows)
+    oom = dict(zip(table["columns"], table["data"][5], strict=True))
+    lora = dict(zip(table["columns"], table["data"][1], strict=True))
+    assert (oom["status"], oom["test_loss"], oom["trainable_parameters"]) == ("oom", None, None)
+    assert lora["trainable_parameters"] == 4_884_480
+    assert isinstance(lora["arc_easy/acc"], float)
+    assert len(list(below.rglob("run-sweep-methods.wandb"))) == 1
