@@ -12,9 +12,9 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.utils import add_fused_lm_head
 
 from harness.experiment import TrainSpec
+from harness.head import label_nats
 from harness.measure.steps import StepMeter
 from harness.methods.base import Method
 from harness.record import Training
@@ -94,9 +94,7 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         # TRL rounds the adapters of a quantised base to bfloat16, and of no other: those would not be compared as equals
         for parameter, data in weights.items():
             parameter.data = data
-        self._lm = job.model.get_base_model() if hasattr(job.model, "get_base_model") else job.model
-        del self._lm.forward  # TRL's fused head also computes entropies and top tokens: ask for the loss alone
-        add_fused_lm_head(self._lm, outputs=("log_probs",))
+        self._cuda = torch.cuda.is_available()
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
         """AdamW over the method's own parameter groups."""
@@ -118,15 +116,26 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Nats per label-carrying token of the whole optimizer step, summed over its micro batches."""
-        outputs = model(**inputs, fused_lm_head=True)
-        num_tokens = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        return -outputs.log_probs.sum() / torch.as_tensor(num_tokens).clamp(min=1)
+        """Nats per label-carrying token of the whole optimizer step, summed over its micro batches.
+
+        TRL's head works through labelled positions in tiles, but only where it has a kernel for it; elsewhere it
+        computes every position, which on a CPU is half of a step.
+        """
+        labels = inputs["labels"]
+        if self._cuda:
+            nats = -model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum()
+        else:
+            rest = {name: value for name, value in inputs.items() if name != "labels"}
+            nats = label_nats(model, {**rest, "use_cache": False}, labels)
+        num_tokens = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
 
     def undo_patches(self) -> None:
         """Give the model its own forward back: no autocast and no fused head around it."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        vars(self._lm).pop("forward", None)
+        model = self.job.model
+        language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        vars(language_model).pop("forward", None)  # TRL's head is an attribute of the instance
 
 
 class LikeLengths(Sampler[int]):

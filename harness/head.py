@@ -1,0 +1,43 @@
+"""The output head, computed only where its logits are read.
+
+Most of a small model's time goes into logits over the vocabulary, and most positions (prompts, padding) carry no label.
+The model's own forward pass runs unchanged around the head, so that whatever it does to its logits (scaling, soft
+capping) is kept, and so are virtual tokens that a method puts in front.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+@contextlib.contextmanager
+def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # noqa: N803 - shape suffixes: batch, tokens
+    """Within this context a forward pass returns logits of shape (1, N, vocabulary).
+
+    Args:
+        model: a causal language model, or an adapter around one.
+        wanted_BT: boolean; the N positions, row by row, whose logits are wanted. Virtual tokens are not counted.
+    """
+    length = wanted_BT.shape[1]
+
+    def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][:, -length:][wanted_BT][None],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def label_nats(model: Any, inputs: dict[str, torch.Tensor], labels_BT: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    """Nats summed over the labelled positions (those that are not -100) of a batch; differentiable."""
+    targets_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=-100)  # noqa: N806 - predicted one place before
+    labelled_BT = targets_BT != -100  # noqa: N806
+    with only_at(model, labelled_BT):
+        logits_NV = model(**inputs).logits[0]  # noqa: N806
+    return torch.nn.functional.cross_entropy(logits_NV.float(), targets_BT[labelled_BT], reduction="sum")
