@@ -17,7 +17,7 @@ from harness import config
 from harness.assets import conf_dir
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")  # type: ignore[untyped-decorator]
 def run_cell(cell: DictConfig) -> str:
     """Make one run of a sweep; this is what launchers call, here or on another machine."""
     from harness import sweep

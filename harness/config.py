@@ -22,7 +22,14 @@ _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": E
 _PLAIN = ("seed", "lr_scale", "force", "runs_dir", "reports_dir")
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
-_FOR_DEVELOPERS = ("full_key:", "object_type=", "To append to your config", "Config search path:", "provider=", "Set the env")
+_FOR_DEVELOPERS = (
+    "full_key:",
+    "object_type=",
+    "To append to your config",
+    "Config search path:",
+    "provider=",
+    "Set the env",
+)
 
 
 def register() -> None:
@@ -73,7 +80,9 @@ def readable(error: Exception) -> str:
     """An error of ours, of Hydra or of OmegaConf in a few words, without what only a developer needs."""
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return str(error)
-    unknown = re.search(r"Could not find '([^'/]+)/([^']+)'\s+Available options in '[^']+':\s+(.*)", str(error), re.DOTALL)
+    unknown = re.search(
+        r"Could not find '([^'/]+)/([^']+)'\s+Available options in '[^']+':\s+(.*)", str(error), re.DOTALL
+    )
     if unknown is not None:
         group, name, options = unknown.groups()
         return f"{group}={name}: there is no such {group}. Available: {', '.join(options.split())}"
@@ -129,7 +138,7 @@ def _checked(schema: type, values: Any, section: str) -> Any:
 
 
 def _checked_plain(name: str, value: Any) -> None:
-    annotation = next(field.type for field in fields(Experiment) if field.name == name)
+    annotation: Any = next(field.type for field in fields(Experiment) if field.name == name)
     try:
         TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:

@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,7 @@ class _Work:
         self.rows, too_long = encode(data.train, loss_on=spec.loss_on, add_eos=True, **shared)
         self.heldout = {}
         for part in ("validation", "test"):
-            self.heldout[part], cut = encode(
-                getattr(data, part), loss_on="completion", add_eos=False, **shared
-            )
+            self.heldout[part], cut = encode(getattr(data, part), loss_on="completion", add_eos=False, **shared)
             too_long += cut
         if not self.rows:
             raise ValueError(f"train.max_length={spec.max_length}: every training row is longer; nothing is left")
@@ -165,7 +164,7 @@ class _Work:
             # what was said of the weights that are replaced holds no longer
             shutil.rmtree(folder.parent / "evaluations", ignore_errors=True)
             temporary.chmod(0o755)
-            os.replace(temporary, folder)
+            temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(self.experiment.folder / "trainer", ignore_errors=True)
@@ -254,10 +253,12 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
         setting = Setting(total_steps=1, compute_dtype=dtype, tokenizer=models.tokenizer(model))
         method.attach(models.skeleton(model, dtype), setting)
 
-    looks: list[tuple[Any, Callable[[], Any]]] = [((model, method), attach)]
-    looks.append((experiment.data, lambda: prepare(experiment.data)))
+    looks: list[tuple[Any, Callable[[], Any]]] = [
+        ((model, method), attach),
+        (experiment.data, partial(prepare, experiment.data)),
+    ]
     if spec.test != "never":
-        looks += [((t, spec.source, spec.path), lambda t=t: tasks.load(t, spec.source, spec.path)) for t in spec.tasks]
+        looks += [((t, spec.source, spec.path), partial(tasks.load, t, spec.source, spec.path)) for t in spec.tasks]
     return looks
 
 

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from harness.methods.base import Method
 
 Source = Literal["hub", "package", "path"]
+Role = Literal["target", "retention", "validation", "test"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -69,6 +70,7 @@ class DataSpec(Strict):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     tasks: tuple[str, ...] = ()
     retention: tuple[str, ...] = ()
+    licence: str | None = None  # of the rows
     path: str | None = None  # a local mirror folder, read when source is "path"
     file: str | None = None  # the user's own training file, where the rows name it
     test_file: str | None = None
@@ -145,7 +147,7 @@ class Evaluation(Strict):
 
     kind: Literal["lm_eval", "heldout"]
     task: str  # the lm-eval task, or "<data name>/validation" and "<data name>/test"
-    role: Literal["target", "retention", "validation", "test"]
+    role: Role
     rows: str  # what identifies the rows: the data set's content, or the source of an official task
     limit: int | None
     num_fewshot: int | None
@@ -232,36 +234,40 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
 def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
     """What this experiment asks to be evaluated, in the order of a report's columns."""
     spec = experiment.eval
-    shared = {"precision": experiment.train.precision, "batch_size": spec.batch_size}
-    heldout = [
-        Evaluation(
-            kind="heldout",
-            task=f"{experiment.data.name}/{part}",
-            role=part,
-            rows=heldout_rows(experiment.data, experiment.train.max_length),
-            limit=spec.heldout_limit,
-            num_fewshot=None,
-            chat_template=False,
-            **shared,
-        )
-        for part in ("validation", *(["test"] if spec.test == "always" and experiment.data.test else []))
-    ]
-    if spec.test == "never":
-        return tuple(heldout)
-    tasks = [
-        Evaluation(
-            kind="lm_eval",
-            task=task,
-            role="retention" if task in spec.retention else "target",
-            rows=spec.source,
-            limit=spec.retention_limit if task in spec.retention else spec.limit,
-            num_fewshot=spec.num_fewshot,
-            chat_template=spec.chat_template,
-            **shared,
-        )
-        for task in spec.tasks
-    ]
-    return (*heldout, *tasks)
+    roles: tuple[Role, ...] = ("validation", "test")
+    parts = roles if spec.test == "always" and experiment.data.test else roles[:1]
+    heldout = tuple(_heldout(experiment, role) for role in parts)
+    tasks = spec.tasks if spec.test == "always" else ()
+    return (*heldout, *(_task(experiment, task) for task in tasks))
+
+
+def _heldout(experiment: Experiment, part: Role) -> Evaluation:
+    return Evaluation(
+        kind="heldout",
+        task=f"{experiment.data.name}/{part}",
+        role=part,
+        rows=heldout_rows(experiment.data, experiment.train.max_length),
+        limit=experiment.eval.heldout_limit,
+        num_fewshot=None,
+        chat_template=False,
+        precision=experiment.train.precision,
+        batch_size=experiment.eval.batch_size,
+    )
+
+
+def _task(experiment: Experiment, task: str) -> Evaluation:
+    spec, retained = experiment.eval, task in experiment.eval.retention
+    return Evaluation(
+        kind="lm_eval",
+        task=task,
+        role="retention" if retained else "target",
+        rows=spec.source,
+        limit=spec.retention_limit if retained else spec.limit,
+        num_fewshot=spec.num_fewshot,
+        chat_template=spec.chat_template,
+        precision=experiment.train.precision,
+        batch_size=spec.batch_size,
+    )
 
 
 def heldout_rows(data: DataSpec, max_length: int) -> str:

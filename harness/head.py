@@ -15,7 +15,7 @@ import torch
 
 
 @contextlib.contextmanager
-def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # noqa: N803 - shape suffixes: batch, tokens
+def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suffixes: batch, tokens
     """Within this context a forward pass returns logits of shape (1, N, vocabulary).
 
     Args:
@@ -34,10 +34,10 @@ def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # noqa: N80
         hook.remove()
 
 
-def label_nats(model: Any, inputs: dict[str, torch.Tensor], labels_BT: torch.Tensor) -> torch.Tensor:  # noqa: N803
+def label_nats(model: Any, inputs: dict[str, torch.Tensor], labels_BT: torch.Tensor) -> torch.Tensor:
     """Nats summed over the labelled positions (those that are not -100) of a batch; differentiable."""
-    targets_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=-100)  # noqa: N806 - predicted one place before
-    labelled_BT = targets_BT != -100  # noqa: N806
+    targets_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=-100)  # predicted one place before
+    labelled_BT = targets_BT != -100
     with only_at(model, labelled_BT):
-        logits_NV = model(**inputs).logits[0]  # noqa: N806
+        logits_NV = model(**inputs).logits[0]
     return torch.nn.functional.cross_entropy(logits_NV.float(), targets_BT[labelled_BT], reduction="sum")

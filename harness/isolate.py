@@ -45,8 +45,8 @@ class Ended:
 def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None) -> Ended:
     """Run `function(*arguments, emit)` in a process of its own and wait for it.
 
-    `function` is "module:name", so that this process need not import what the other one does. Its standard output and error go to the end of `log`; what it hands to `emit` arrives
-    at `on_event` here, in order. An interrupt of this process ends the other one first.
+    `function` is "module:name", so that this process need not import what the other one does. Its standard output and
+    error go to the end of `log`; what it hands to `emit` arrives at `on_event` here, in order. An interrupt of this process ends the other one first.
     """
     global _start_method
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ def converted(spec: ModelSpec) -> Path:
     try:
         _convert(gguf_file, temporary)
         temporary.chmod(0o755)
-        os.rename(temporary, folder)
+        temporary.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise

@@ -7,7 +7,7 @@ import warnings
 
 
 def _import_quietly() -> None:
-    """Import with standard error closed to the libraries' advice; a broken installation shows in the runs themselves."""
+    """Import with the libraries' advice kept off the screen; a broken installation shows in the runs themselves."""
     saved = os.dup(2)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)

@@ -60,12 +60,14 @@ class Board:
             self._bar.stop()
             self._bar = self._task = None
         if line:
-            self.console.print(f"{self._label}: {line} ({time.monotonic() - self._begun:.0f} s)", markup=False)
+            self.console.print(
+                f"{self._label}: {line} ({time.monotonic() - self._begun:.0f} s)", markup=False, soft_wrap=True
+            )
         sys.stderr.flush()
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
 
 board = Board()

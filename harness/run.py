@@ -128,16 +128,21 @@ def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Stat
     weights_from = facts.get("weights_from", _weights_from(known))
     # an attempt that only evaluates says about training what the attempt said that trained
     before = next((a for a in known.attempts if a.started_at == weights_from), None) if known else None
-    trained_here = "training" in facts or before is None
+    if before is not None and "training" not in facts:
+        phases = {**before.phases, **_looks(facts.get("phases", {}))}
+        training, peak = before.training, before.peak_memory_bytes
+    else:
+        phases = facts.get("phases", {})
+        training, peak = facts.get("training"), facts.get("peak_memory_bytes")
     return Attempt(
         started_at=started_at,
         status=status,
         reason=reason,
-        phases=facts.get("phases", {}) if trained_here else {**before.phases, **_looks(facts.get("phases", {}))},
+        phases=phases,
         data=facts.get("data") or (before.data if before else None),
         fingerprint=facts.get("fingerprint") or (before.fingerprint if before else None),
-        training=facts.get("training") if trained_here else before.training,
-        peak_memory_bytes=facts.get("peak_memory_bytes") if trained_here else before.peak_memory_bytes,
+        training=training,
+        peak_memory_bytes=peak,
         weights_from=weights_from,
         provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
     )

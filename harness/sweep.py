@@ -111,8 +111,9 @@ def check_writable(*folders: Path) -> None:
         free = shutil.disk_usage(folder).free
         if free < _ENOUGH_BYTES:
             raise ValueError(
-                f"only {free / 2**20:.0f} MiB are free in {folder}, runs need at least {_ENOUGH_BYTES / 2**20:.0f} MiB: "
-                "free some, or choose another folder with runs_dir=... and reports_dir=..."
+                f"only {free / 2**20:.0f} MiB are free in {folder}, runs need at least "
+                f"{_ENOUGH_BYTES / 2**20:.0f} MiB: free some, or choose another folder with runs_dir=... and "
+                "reports_dir=..."
             )
 
 
@@ -181,16 +182,35 @@ def write_question(asked: dict[str, Any], plan: list[Planned], pending: list[Pla
 
 
 def announce(plan: list[Planned], pending: list[Planned]) -> None:
-    """Say what will be done, at which sizes."""
-    train, spec = plan[-1].experiment.train, plan[-1].experiment.eval
-    steps = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs:g} epochs"
-    limit = "all" if spec.limit is None else f"the first {spec.limit}"
-    retention = "all" if spec.retention_limit is None else f"the first {spec.retention_limit}"
-    board.say(
-        f"{len(plan)} runs, {len(plan) - len(pending)} already done | training: {steps} of {train.global_batch_size} rows, "
-        f"{train.precision}, on {sources.device()} | evaluation: {limit} items of {', '.join(spec.tasks)}"
-        + (f" ({retention} of {', '.join(spec.retention)})" if spec.retention else "")
+    """Say what will be done, at which sizes: every distinct one, should the cells differ in them."""
+    done = len(plan) - len(pending)
+    board.say(f"{len(plan)} runs" + (f", {done} already done" if done else ""))
+    trained = [planned.experiment for planned in plan if planned.experiment.method.trains]
+    for line in dict.fromkeys(map(_training_size, trained)):
+        board.say(f"  training    {line}")
+    for line in dict.fromkeys(_evaluation_size(planned.experiment) for planned in plan):
+        board.say(f"  evaluation  {line}")
+
+
+def _training_size(experiment: Experiment) -> str:
+    spec = experiment.train
+    length = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs:g} epochs"
+    return (
+        f"{experiment.model.name} on {experiment.data.name}: {length} of {spec.global_batch_size} rows, "
+        f"{spec.precision} on {sources.device()}, loss on {spec.loss_on}"
     )
+
+
+def _evaluation_size(experiment: Experiment) -> str:
+    """`answer loss on validation (200 rows), test (200); arc_easy (200 items), hellaswag (100, retention)`."""
+    looks = evaluations(experiment)
+    parts = [f"{e.role} ({e.limit or 'all'} rows)" for e in looks if e.kind == "heldout"]
+    tasks = [
+        f"{e.task} ({e.limit or 'all'} items{', retention' if e.role == 'retention' else ''})"
+        for e in looks
+        if e.kind == "lm_eval"
+    ]
+    return f"answer loss on {', '.join(parts)}" + (f"; {', '.join(tasks)}" if tasks else "")
 
 
 def work(pending: list[Planned], experiment: Experiment, name: str, launch: Callable[[list[Cell]], Any]) -> None:
@@ -245,4 +265,6 @@ def _status(planned: Planned) -> str | None:
 
 
 def _label(experiment: Experiment) -> str:
-    return f"{experiment.method.name} seed {experiment.run_seed}" if experiment.method.trains else experiment.method.name
+    return (
+        f"{experiment.method.name} seed {experiment.run_seed}" if experiment.method.trains else experiment.method.name
+    )

@@ -46,7 +46,9 @@ class Tracker:
     def event(self, event: dict[str, Any]) -> None:
         """An optimizer step is logged, everything else is not."""
         if "loss" in event:
-            self._send("step", {"step": event["done"], "values": {k: event[k] for k in _LOGGED if event[k] is not None}})
+            self._send(
+                "step", {"step": event["done"], "values": {k: event[k] for k in _LOGGED if event[k] is not None}}
+            )
 
     def end(self, experiment: Experiment, result: record.RunRecord) -> None:
         """A run is over: its summary is what the record says."""

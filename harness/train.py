@@ -91,7 +91,7 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         )
         still_trained = {parameter for parameter in job.model.parameters() if parameter.requires_grad}
         assert still_trained == set(weights), "the trainer must not change what is trained"
-        # TRL rounds the adapters of a quantised base to bfloat16, and of no other: those would not be compared as equals
+        # TRL rounds the adapters of a quantised base to bfloat16, and of no other: no comparison of equals
         for parameter, data in weights.items():
             parameter.data = data
         self._cuda = torch.cuda.is_available()
@@ -138,7 +138,7 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         vars(language_model).pop("forward", None)  # TRL's head is an attribute of the instance
 
 
-class LikeLengths(Sampler[int]):
+class LikeLengths(Sampler[int]):  # type: ignore[misc]
     """Rows in random order, or in batches of like length that come in random order.
 
     Sorting happens within groups of batches only, so that each epoch mixes rows anew; the last, short batch of an

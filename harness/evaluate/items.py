@@ -28,7 +28,7 @@ def write(columns: dict[str, list[Any]], path: Path) -> None:
     try:
         parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
         Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 

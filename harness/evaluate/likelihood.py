@@ -53,17 +53,18 @@ class _Row:
         return len(self.context) + sum(len(continuation) - 1 for continuation in self.continuations)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def score(
     model: Any, requests: Sequence[Request], precision: str, batch_size: int, progress: Progress
 ) -> tuple[list[Score], bool]:
     """Score every request, in the order given, and say whether contexts were shared.
 
-    Sharing is tried on one row first: a model that cannot take such a mask (virtual tokens in front, recurrence, its own
-    kind of attention) is scored row by row. Leaves the model in the mode that it was in.
+    Sharing is tried on one row first: a model that cannot take such a mask (virtual tokens in front, recurrence, its
+    own kind of attention) is scored row by row. Leaves the model in the mode that it was in.
 
     Args:
         model: a causal language model, or an adapter around one.
+        requests: what to score; requests that share a context need not stand together.
         precision: "bf16" computes under autocast; log-probabilities are always taken in float32.
         batch_size: rows per forward pass; rows of like length are batched together.
         progress: called with the number of requests that are done.
@@ -105,9 +106,9 @@ def _can_share(model: Any, rows: list[_Row], precision: str) -> bool:
 def _score_rows(model: Any, rows: list[_Row], precision: str, shared: bool) -> list[list[Score]]:
     device = next(model.parameters()).device
     longest = max(map(len, rows))
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)  # noqa: N806 - shape suffixes: batch, tokens
-    position_BT, wanted_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT, dtype=torch.bool)  # noqa: N806
-    segment_BT = torch.full_like(ids_BT, -1)  # noqa: N806 - -1 padding, 0 context, 1.. continuations
+    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)  # shape suffixes: batch, tokens
+    position_BT, wanted_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT, dtype=torch.bool)
+    segment_BT = torch.full_like(ids_BT, -1)  # -1 padding, 0 context, 1.. continuations
     for i, row in enumerate(rows):
         end = len(row.context)
         ids_BT[i, :end], position_BT[i, :end], segment_BT[i, :end] = torch.tensor(row.context), torch.arange(end), 0
@@ -121,13 +122,17 @@ def _score_rows(model: Any, rows: list[_Row], precision: str, shared: bool) -> l
             end += width
     inputs = {"input_ids": ids_BT.to(device), "attention_mask": (segment_BT >= 0).long().to(device)}
     if shared:
-        inputs = {**inputs, "attention_mask": _mask(model, segment_BT.to(device)), "position_ids": position_BT.to(device)}
+        inputs = {
+            **inputs,
+            "attention_mask": _mask(model, segment_BT.to(device)),
+            "position_ids": position_BT.to(device),
+        }
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), only_at(model, wanted_BT.to(device)):
-        logits_NV = model(**inputs, use_cache=False).logits[0]  # noqa: N806 - N: wanted positions, V: vocabulary
+        logits_NV = model(**inputs, use_cache=False).logits[0]  # N: wanted positions, V: vocabulary
     return _read(logits_NV, rows)
 
 
-def _mask(model: Any, segment_BT: torch.Tensor) -> torch.Tensor:  # noqa: N803
+def _mask(model: Any, segment_BT: torch.Tensor) -> torch.Tensor:
     """(batch, 1, query, key): a token sees what stands before it in its context and in its own continuation."""
     query, key = segment_BT[:, :, None], segment_BT[:, None, :]
     length = segment_BT.shape[1]
@@ -139,9 +144,12 @@ def _mask(model: Any, segment_BT: torch.Tensor) -> torch.Tensor:  # noqa: N803
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, torch.finfo(torch.float32).min)
 
 
-def _read(logits_NV: torch.Tensor, rows: list[_Row]) -> list[list[Score]]:  # noqa: N803
+def _read(logits_NV: torch.Tensor, rows: list[_Row]) -> list[list[Score]]:
     """Gather each continuation's log-probabilities; its first token is predicted by the end of the context."""
-    places, targets, owners, number = [], [], [], 0
+    places: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    number = 0
     first = 0
     for row in rows:
         after = first + 1
@@ -154,10 +162,10 @@ def _read(logits_NV: torch.Tensor, rows: list[_Row]) -> list[list[Score]]:  # no
             number += 1
         first = after
     device = logits_NV.device
-    place_K, target_K = torch.tensor(places, device=device), torch.tensor(targets, device=device)  # noqa: N806
-    owner_K = torch.tensor(owners, device=device)  # noqa: N806 - K: all continuation tokens
-    nats_K = torch.empty(len(places), dtype=torch.float64, device=device)  # noqa: N806
-    greedy_K = torch.empty(len(places), dtype=torch.bool, device=device)  # noqa: N806
+    place_K, target_K = torch.tensor(places, device=device), torch.tensor(targets, device=device)
+    owner_K = torch.tensor(owners, device=device)  # K: all continuation tokens
+    nats_K = torch.empty(len(places), dtype=torch.float64, device=device)
+    greedy_K = torch.empty(len(places), dtype=torch.bool, device=device)
     for start in range(0, len(logits_NV), _LOGITS_AT_ONCE):
         chunk = logits_NV[start : start + _LOGITS_AT_ONCE].float()
         here = ((place_K >= start) & (place_K < start + len(chunk))).nonzero()[:, 0]

