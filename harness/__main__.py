@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import hydra
 from hydra.errors import HydraException
@@ -34,7 +35,7 @@ def main() -> None:
         run_cell()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         if verbose:
-            raise
+            traceback.print_exc()
         print(f"error: {config.explain(error, _first_cell(), _compose)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -49,7 +50,7 @@ def _first_cell() -> tuple[str, ...]:
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     try:
         return expand([], words)[0]
-    except HydraException:
+    except (ValueError, HydraException):
         return ()
 
 

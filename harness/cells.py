@@ -28,10 +28,13 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
 
     Raises:
         HydraException: an argument is no override.
+        ValueError: several sweeps are asked for at once.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     given = {override.get_key_element() for override in overrides}
     from_line = [_choices(override) for override in overrides]
+    if sum(override.get_key_element() == "sweep" and override.is_sweep_override() for override in overrides):
+        raise ValueError("sweep: one sweep at a time; a file in sweeps/ may hold several grids")
     cells: list[Cell] = []
     for grid in grids or [{}]:
         from_file = [_alternatives(key, values) for key, values in grid.items() if key not in given]

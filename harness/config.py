@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from harness.assets import conf_dir
 from harness.experiment import DataSpec, EvalSpec, Experiment, ModelSpec, TrackingSpec, TrainSpec
 from harness.methods.base import Method
+from harness.methods.targets import PRESETS
 
 _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
 _PLAIN = ("seed", "lr_scale", "force", "runs_dir", "reports_dir")
@@ -49,12 +52,12 @@ def build(config: DictConfig) -> Experiment:
     except OmegaConfBaseException as error:
         raise ValueError(_first_line(error)) from error
     assert isinstance(values, dict)
+    _check_names(values, config)
+    for name in _PLAIN:  # before what is computed from them
+        _checked_plain(name, values[name])
     method = _method(values["method"])
     sections: dict[str, Any] = {name: _checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
-    plain = {name: values[name] for name in _PLAIN}
-    for name in _PLAIN:
-        _checked_plain(name, plain[name])
-    experiment = Experiment(method=method, **sections, **plain)
+    experiment = Experiment(method=method, **sections, **{name: values[name] for name in _PLAIN})
     _check_together(experiment)
     return experiment
 
@@ -81,11 +84,16 @@ def readable(error: Exception) -> str:
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return str(error)
     unknown = re.search(
-        r"Could not find '([^'/]+)/([^']+)'\s+Available options in '[^']+':\s+(.*)", str(error), re.DOTALL
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':((?:\s+\S+$)+)", str(error), re.MULTILINE
     )
     if unknown is not None:
         group, name, options = unknown.groups()
         return f"{group}={name}: there is no such {group}. Available: {', '.join(options.split())}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not of the form setting=value. A value with brackets, commas or other signs is quoted "
+            "twice, for the shell and for Hydra: 'target=\"re:.*(q|v)_proj\"'"
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(_FOR_DEVELOPERS)]
     cause = error.__cause__
@@ -96,6 +104,11 @@ def readable(error: Exception) -> str:
 
 def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tuple[str, ...]], Any]) -> str:
     """`readable`, and for a name that does not exist the names that do."""
+    for word in overrides:
+        group, _, name = word.lstrip("+").partition("=")
+        options = _options(group)
+        if options and name not in options and (name == "null" or not re.fullmatch(r"[A-Za-z][\w.-]*", name)):
+            return f"{word}: {group} is a group, one of {', '.join(options)}"
     found = re.search(r"Could not override '([^']+)'", str(error))
     if found is None:
         return readable(error)
@@ -114,8 +127,27 @@ def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tup
     return f"{key}: no such setting.{hint} {of or 'The configuration'} has {', '.join(allowed)}"
 
 
-def _method(values: dict[str, Any]) -> Method:
+def _options(group: str) -> list[str]:
+    """What a group of `conf/` has; [] for what is no group."""
+    is_group = group in (*_SECTIONS, "method")
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if is_group else []
+
+
+def _check_names(values: dict[str, Any], config: DictConfig) -> None:
+    """Refuse settings beside the known ones, and a configuration without one of them."""
+    known = [*_SECTIONS, "method", "target", *_PLAIN]
+    for name in config:
+        if name not in (*known, "sweep", "hydra"):
+            raise ValueError(f"{name}: no such setting. The configuration has {', '.join(sorted(known))}")
+    for name in known:
+        if name not in values:
+            raise ValueError(f"{name}: missing; give it a value")
+
+
+def _method(values: Any) -> Method:
     """Find the class that a method's YAML names and fill it."""
+    if not isinstance(values, dict):
+        raise ValueError(f"method={values}: method is a group, one of {', '.join(_options('method'))}")
     target = values.get("_target_")
     module, _, name = str(target).rpartition(".")
     try:
@@ -130,6 +162,9 @@ def _method(values: dict[str, Any]) -> Method:
 
 def _checked(schema: type, values: Any, section: str) -> Any:
     """Validate as strict JSON: lists become tuples, and neither "8" nor true is an integer."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{section}={values}: {section} is a group, one of {', '.join(_options(section))}")
+    _check_finite(values, section)
     try:
         return TypeAdapter(schema).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
@@ -137,12 +172,21 @@ def _checked(schema: type, values: Any, section: str) -> Any:
         raise ValueError(_explain(error, values, section, allowed)) from error
 
 
+def _check_finite(value: Any, name: str) -> None:
+    """Neither JSON nor an identity has room for NaN or infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value}: must be a finite number")
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _check_finite(part, f"{name}.{key}")
+
+
 def _checked_plain(name: str, value: Any) -> None:
     annotation: Any = next(field.type for field in fields(Experiment) if field.name == name)
     try:
         TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise ValueError(f"{name}={value}: {_lower(error.errors()[0]['msg'])}") from error
+        raise ValueError(f"{name}={json.dumps(value)}: {_lower(error.errors()[0]['msg'])}") from error
 
 
 def _explain(error: ValidationError, values: Any, section: str, allowed: list[str]) -> str:
@@ -161,6 +205,11 @@ def _explain(error: ValidationError, values: Any, section: str, allowed: list[st
         return f"{section}.{first['loc'][-1]}: missing; give it a value"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{name}: no such setting. {section} has {', '.join(allowed)}"
+    if name.startswith("method.target"):
+        presets = ", ".join(PRESETS)
+        return f"target={json.dumps(value)}: must be one of {presets}, a list of module names, or 're:<expression>'"
+    if first["type"] in ("tuple_type", "list_type"):
+        return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{value}]"
     return f"{name}={json.dumps(value)}: {_lower(first['msg'])}"
 
 
@@ -171,16 +220,19 @@ def _check_together(experiment: Experiment) -> None:
     for needed in _SOURCE_NEEDS[model.source]:
         if getattr(model, needed) is None:
             raise ValueError(f"model.source={model.source} needs model.{needed}, which is null")
-    for section, source, path in (
-        ("data", experiment.data.source, experiment.data.path),
-        ("eval", experiment.eval.source, experiment.eval.path),
+    rows = (*experiment.data.train, *experiment.data.test)
+    for section, spec, reads in (
+        ("data", experiment.data, any(part.dataset for part in rows)),
+        ("eval", experiment.eval, bool(experiment.eval.tasks)),
     ):
-        if source == "path" and path is None and any(rows.dataset for rows in experiment.data.train):
+        if spec.source == "path" and spec.path is None and reads:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
 
 
-def _times(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else float(a) * float(b)
+def _times(a: Any, b: Any) -> float | None:
+    """The product; None where one is missing or no number, which is said of that one where it is checked."""
+    numbers = [float(value) for value in (a, b) if isinstance(value, int | float)]
+    return math.prod(numbers) if len(numbers) == 2 else None
 
 
 def _first_line(error: Exception) -> str:
@@ -188,4 +240,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return (text[:1].lower() + text[1:]).replace("input should be", "must be")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -17,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -33,6 +32,11 @@ from harness.record import DataCounts, EvaluationRecord, Fingerprint
 from harness.train import Job, compute_dtype, total_steps, train
 
 Emit = Callable[[dict[str, Any]], None]
+Verdict = Literal["wrong", "unsupported"]
+
+
+class UnsupportedError(Exception):
+    """What was asked for is right and cannot be run here."""
 
 
 def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
@@ -114,11 +118,7 @@ class _Work:
         self.emit({"facts": {"data": counts}})
 
     def _setting(self) -> Setting:
-        return Setting(
-            total_steps=total_steps(self.experiment.train, len(self.rows)),
-            compute_dtype=self.dtype,
-            tokenizer=self.tokenizer,
-        )
+        return _setting(self.experiment, self.tokenizer, self.rows)
 
     def _job(self) -> Job:
         experiment = self.experiment
@@ -226,22 +226,23 @@ class _Work:
         )
 
 
-def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, str]]:
+def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
     """Find what is wrong before anything starts: targets, tasks and data files, without loading a weight.
 
     Returns:
-        (position in `experiments`, message) of each that cannot run as asked.
+        (position in `experiments`, verdict, message) of each that is wrong or cannot be run here.
     """
     _quiet()
-    problems: list[tuple[int, str]] = []
-    known: dict[Any, str] = {}
+    problems: list[tuple[int, Verdict, str]] = []
+    known: dict[Any, tuple[Verdict, str] | None] = {}
     for position, experiment in enumerate(experiments):
         emit({"done": position, "total": len(experiments)})
         for key, look in _checks(experiment):
             if key not in known:
                 known[key] = _complaint(look)
-            if known[key]:
-                problems.append((position, known[key]))
+            complaint = known[key]
+            if complaint is not None:
+                problems.append((position, *complaint))
     return problems
 
 
@@ -250,11 +251,15 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
     dtype = compute_dtype(experiment.train.precision)
 
     def attach() -> None:
-        setting = Setting(total_steps=1, compute_dtype=dtype, tokenizer=models.tokenizer(model))
-        method.attach(models.skeleton(model, dtype), setting)
+        method.check_training(experiment.train)
+        skeleton = models.skeleton(model, dtype)
+        reason = method.unsupported_model(skeleton)
+        if reason:
+            raise UnsupportedError(reason)
+        method.attach(skeleton, _setting(experiment, models.tokenizer(model), []))
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
-        ((model, method), attach),
+        ((model, method, experiment.train), attach),
         (experiment.data, partial(prepare, experiment.data)),
     ]
     if spec.test != "never":
@@ -262,12 +267,27 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
     return looks
 
 
-def _complaint(look: Callable[[], Any]) -> str:
+def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:
     try:
         look()
+    except UnsupportedError as error:
+        return "unsupported", str(error)
     except ValueError as error:
-        return " ".join(str(error).split())
-    return ""
+        return "wrong", " ".join(str(error).split())
+    return None
+
+
+def _setting(experiment: Experiment, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Setting:
+    return Setting(
+        total_steps=total_steps(experiment.train, len(rows)),
+        compute_dtype=compute_dtype(experiment.train.precision),
+        tokenizer=tokenizer,
+        seed=experiment.seed,
+        max_length=experiment.train.max_length,
+        rows=rows,
+        model_content=experiment.model.content,
+        original=partial(models.load, experiment.model, {"dtype": torch.float32}),
+    )
 
 
 def _placed(options: dict[str, Any]) -> dict[str, Any]:

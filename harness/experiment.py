@@ -174,8 +174,8 @@ class Experiment(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     lr_scale: Rate
     force: bool
-    runs_dir: str
-    reports_dir: str
+    runs_dir: Annotated[str, Field(min_length=1)]
+    reports_dir: Annotated[str, Field(min_length=1)]
 
     @property
     def recipe_id(self) -> str:

@@ -7,6 +7,7 @@ them), so that each starts in well under a second, with clean memory and without
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from typing import Any, Literal
 Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
 
+_PR_SET_PDEATHSIG = 1
 _ENVIRONMENT = {
     # bitsandbytes asks at import whether CUDA is there; asked through NVML, CUDA stays uninitialised and can be forked
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
@@ -46,7 +48,8 @@ def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None
     """Run `function(*arguments, emit)` in a process of its own and wait for it.
 
     `function` is "module:name", so that this process need not import what the other one does. Its standard output and
-    error go to the end of `log`; what it hands to `emit` arrives at `on_event` here, in order. An interrupt of this process ends the other one first.
+    error go to the end of `log`; what it hands to `emit` arrives at `on_event` here, in order. An interrupt of this
+    process ends the other one first.
     """
     global _start_method
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,7 @@ def _listen(receiver: Connection, process: Any, on_event: Emit | None) -> Ended 
 
 def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    _end_with_the_server()
     with contextlib.suppress(OSError):
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, 1)
@@ -130,6 +134,12 @@ def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: s
     sys.stderr.flush()
     sender.send(("ended", ended))
     sender.close()
+
+
+def _end_with_the_server() -> None:
+    """Have the kernel end this process when the server goes, as it does with the sweep's own process: prctl(2)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -7,7 +7,6 @@ converted folder loads in under a second where the GGUF takes fifteen.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path

@@ -163,7 +163,9 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
 
 def _file_content(path: Path) -> str:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; give data.file=<JSON Lines file>")
+        raise ValueError(
+            f"{path}: no such file, looked for from {Path.cwd()}; give data.file or data.test_file a JSON Lines file"
+        )
     return assets.file_sha256(path)
 
 

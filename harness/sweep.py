@@ -120,11 +120,15 @@ def check_writable(*folders: Path) -> None:
 def resolve(plan: list[Planned]) -> list[Planned]:
     """Fetch what the cells need, identify it by content, and drop the cells that ask for the same thing."""
     resolved: dict[Any, Planned] = {}
-    for planned in plan:
-        experiment = sources.resolve(planned.experiment, board.say)
-        sources.fetch(experiment, board.say)
-        kept = Planned(planned.cell, experiment)
-        resolved.setdefault(kept.identity, kept)
+    board.start_bar("preparing")
+    try:
+        for planned in plan:
+            experiment = sources.resolve(planned.experiment, board.say)
+            sources.fetch(experiment, board.say)
+            kept = Planned(planned.cell, experiment)
+            resolved.setdefault(kept.identity, kept)
+    finally:
+        board.end()
     return list(resolved.values())
 
 
@@ -150,10 +154,13 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
         board.end()
     if ended.kind != "returned":
         raise RuntimeError(f"the check before the runs failed: {ended.reason}; see {log}")
-    wrong = [f"{' '.join(runnable[position].cell)}: {message}" for position, message in ended.value]
+    wrong = [f"{' '.join(runnable[i].cell)}: {message}" for i, verdict, message in ended.value if verdict == "wrong"]
     if wrong:
         raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *wrong]))
-    return runnable
+    reasons = {i: message for i, _, message in ended.value}
+    for position, reason in reasons.items():
+        run.skip(runnable[position].experiment, reason)
+    return [planned for position, planned in enumerate(runnable) if position not in reasons]
 
 
 def write_question(asked: dict[str, Any], plan: list[Planned], pending: list[Planned], runs_dir: Path) -> str:
@@ -219,10 +226,20 @@ def work(pending: list[Planned], experiment: Experiment, name: str, launch: Call
     board.total = len(pending)
     _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir), name)
     try:
-        launch([planned.cell for planned in pending])
+        results = launch([planned.cell for planned in pending])
     finally:
         _tracker.close()
         _tracker = None
+    for planned, result in zip(pending, results, strict=True):
+        _tell_failure(planned.cell, result)
+
+
+def _tell_failure(cell: Cell, result: Any) -> None:
+    """Say why a run has no record: the launcher keeps to itself what a job raised, so that the others go on."""
+    try:
+        result.return_value  # noqa: B018 - raises what the job raised
+    except Exception as error:  # whatever it is, it has cost one run and not the sweep
+        board.say(f"error: {' '.join(cell)}: {type(error).__name__}: {config.readable(error)}")
 
 
 def run_cell(experiment: Experiment) -> str:

@@ -10,8 +10,10 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import signal
 import traceback
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 from harness import record
@@ -19,6 +21,7 @@ from harness.experiment import Experiment, TrackingSpec, recipe
 
 _LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")
 _PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 2.0  # how often the mirror looks whether anyone still talks to it
 
 
 class Tracker:
@@ -84,15 +87,27 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _next(queue: Any) -> tuple[str, Any]:
+    """The next message; "close" when the process that sends them is gone without a word."""
+    parent = multiprocessing.parent_process()
+    while True:
+        with contextlib.suppress(Empty):
+            message: tuple[str, Any] = queue.get(timeout=_LOOK_SECONDS)
+            return message
+        if parent is not None and not parent.is_alive():
+            return "close", None
+
+
 def _serve(queue: Any, settings: dict[str, Any], runs_dir: str, log: str) -> None:
     """Keep the mirror, one run after the other, until told to close."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was begun is finished; the sweep's process says when
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.environ["WANDB_SILENT"] = "true"
     current: Any = None
-    while (message := queue.get())[0] != "close":
+    while (message := _next(queue))[0] != "close":
         kind, content = message
         try:
             if kind == "begin":

@@ -21,6 +21,7 @@ from harness.record import Training
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 _GROUPED_BATCHES = 16  # batches that are sorted by length together
+_NO_GRADIENT = "no trained parameter receives a gradient: the adapter is not in the forward pass"
 
 
 class DivergedError(RuntimeError):
@@ -52,7 +53,8 @@ def total_steps(spec: TrainSpec, num_rows: int) -> int:
     if spec.max_steps is not None:
         return spec.max_steps
     assert spec.epochs is not None, "TrainSpec lets exactly one of the two be null"
-    return max(1, math.ceil(spec.epochs * num_rows / spec.global_batch_size))
+    steps_per_epoch = math.ceil(num_rows / spec.global_batch_size)  # the last may be short
+    return max(1, math.ceil(spec.epochs * steps_per_epoch))
 
 
 def compute_dtype(precision: str) -> torch.dtype:
@@ -97,11 +99,11 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         self._cuda = torch.cuda.is_available()
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
-        """AdamW over the method's own parameter groups."""
+        """The method's own, over its own parameter groups."""
         job = self.job
         assert job.spec.lr is not None, "config.build refuses a trained method without a rate"
         groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = job.method.optimizer(groups)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -127,7 +129,9 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         else:
             rest = {name: value for name, value in inputs.items() if name != "labels"}
             nats = label_nats(model, {**rest, "use_cache": False}, labels)
-        num_tokens = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        if not nats.requires_grad:
+            raise RuntimeError(_NO_GRADIENT)
+        num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
 
     def undo_patches(self) -> None:
@@ -135,7 +139,8 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         model = self.job.model
         language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        vars(language_model).pop("forward", None)  # TRL's head is an attribute of the instance
+        for patched in (model, language_model):
+            vars(patched).pop("forward", None)  # the patches are attributes of the instance, over the class's own
 
 
 class LikeLengths(Sampler[int]):  # type: ignore[misc]
@@ -153,7 +158,8 @@ class LikeLengths(Sampler[int]):  # type: ignore[misc]
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        # another stream for each pair: seed 0's second epoch must not be seed 1's first
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         self._epoch += 1
         order = torch.randperm(len(self._lengths), generator=generator).tolist()
         if not self._grouped:
@@ -181,6 +187,8 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._job.method.after_step(self._job.model, state.global_step)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the trainer reads the loss, and so waits for the step, after the clock stops
         self._meter.end_step()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
@@ -190,7 +198,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(f"step {state.global_step}: loss {loss}, gradient norm {norm}")
         if state.global_step == 1 and norm == 0:
-            raise RuntimeError("no trained parameter receives a gradient: the adapter is not in the forward pass")
+            raise RuntimeError(_NO_GRADIENT)
         self.history.append({"loss": loss, "grad_norm": norm, "learning_rate": logs["learning_rate"]})
         self._job.emit(
             {
@@ -204,7 +212,8 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         )
         every = self._job.spec.eval_every
         if every and state.global_step % every == 0:
-            self.validation.append((state.global_step, self._job.validate()))
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nothing drawn here moves training
+                self.validation.append((state.global_step, self._job.validate()))
         self._meter.start()
 
 
@@ -226,6 +235,7 @@ def _arguments(job: Job) -> SFTConfig:
         max_length=spec.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log the mean of the steps before in place of a loss that is no number
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -234,4 +244,6 @@ def _arguments(job: Job) -> SFTConfig:
 
 
 def _labels(row: Row) -> list[int]:
-    return [token if keep else -100 for token, keep in zip(row["input_ids"], row["completion_mask"], strict=True)]
+    """Token ids where one is learnt, -100 elsewhere; nothing predicts a row's first token."""
+    learnt = zip(row["input_ids"][1:], row["completion_mask"][1:], strict=True)
+    return [-100, *(token if keep else -100 for token, keep in learnt)]

@@ -11,6 +11,7 @@ so that the numbers are those of separate rows. Logits are computed only where o
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,17 +91,29 @@ def score(
 
 
 def _can_share(model: Any, rows: list[_Row], precision: str) -> bool:
-    """Whether one shared row gives what its continuations give alone."""
-    row = max(rows, key=lambda row: (len(row.positions) > 1, len(row) - len(row.context)))
+    """Whether the longest shared row gives what its continuations give alone."""
+    if not _sees_everything(model):
+        return False
+    row = max(rows, key=lambda row: (len(row.positions) > 1, len(row)))
     alone = [_Row(row.context, (continuation,), (0,)) for continuation in row.continuations]
     try:
-        together = _score_rows(model, [row], precision, shared=True)[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on the mask is for a caller that would go on regardless
+            together = _score_rows(model, [row], precision, shared=True)[0]
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False
     apart = [found[0] for found in _score_rows(model, alone, precision, shared=False)]
     return all(
         abs(a.log_likelihood - b.log_likelihood) < _CLOSE[precision] for a, b in zip(together, apart, strict=True)
     )
+
+
+def _sees_everything(model: Any) -> bool:
+    """Whether every layer attends to all that stands before, through a mask that is a tensor of ours."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None)
+    full = set(layers) == {"full_attention"} if layers else getattr(config, "sliding_window", None) is None
+    return full and config._attn_implementation in ("sdpa", "eager")
 
 
 def _score_rows(model: Any, rows: list[_Row], precision: str, shared: bool) -> list[list[Score]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -127,6 +126,11 @@ class Scorer(HFLM):  # type: ignore[misc]
         asked = []
         for _, context, continuation in requests:
             room = self.max_length + 1 - len(continuation)
+            if room < 1:
+                raise ValueError(
+                    f"eval.tasks={self._evaluation.task}: a continuation has {len(continuation)} tokens and the model takes "
+                    f"{self.max_length}: leave the task out, or take a model with a longer context"
+                )
             asked.append(likelihood.Request(tuple(context)[-room:], tuple(continuation)))
         scores, shared = likelihood.score(
             self.model,
@@ -212,7 +216,7 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
     if answers and all(isinstance(answer, tuple | list) for answer in answers):
         item["loglikelihoods"] = [float(answer[0]) for answer in answers]
     else:
-        item["answer"] = str(answers[0]) if answers else None
+        item["answer"] = entry["resps"][0][0]  # as generated, before a filter reads the answer out of it
     return item
 
 
@@ -225,8 +229,16 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
         "task_versions": {name: str(leaf.VERSION) for name, leaf in leaves.items()},
         "task_config_sha256": text_hash(json.dumps(configuration, sort_keys=True, default=_stable)),
         "num_fewshot": max(shots),
+        "fewshot_splits": {name: _fewshot_split(leaf) for name, leaf in leaves.items()} if max(shots) else {},
         "fewshot_seed": FEWSHOT_SEED,
     }
+
+
+def _fewshot_split(leaf: Any) -> str | None:
+    """Where lm-eval takes examples from: the task's own choice, else the first split that there is."""
+    config = leaf.config
+    own = leaf.fewshot_cfg.split
+    return own or config.training_split or config.validation_split or config.test_split
 
 
 def _stable(value: Any) -> str:

@@ -70,8 +70,9 @@ class Phases:
         earlier = self.done.get(name)
         if earlier is not None:
             seconds += earlier.seconds
-            peak = max(peak, earlier.peak_memory_bytes) if peak and earlier.peak_memory_bytes else peak
-            absolute = max(absolute, self._highest[name] or 0) if absolute else absolute
+            peak = _higher(peak, earlier.peak_memory_bytes)
+            reserved = _higher(reserved, earlier.peak_reserved_bytes)
+            absolute = _higher(absolute, self._highest[name])
         self._highest[name] = absolute
         self.done[name] = Phase(
             seconds=seconds, peak_memory_bytes=peak, peak_reserved_bytes=reserved, resident_bytes=before
@@ -110,6 +111,11 @@ def release_freed_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _higher(a: int | None, b: int | None) -> int | None:
+    """The higher of two peaks; None where either is unknown."""
+    return None if a is None or b is None else max(a, b)
 
 
 def _status_bytes(field: str) -> int | None:

@@ -6,6 +6,7 @@ Imports neither torch nor peft, so that a configuration is checked, and a wrong 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -16,17 +17,27 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.experiment import TrainSpec
+
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rank = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a method may know about the run it takes part in."""
+    """What a method may know about the run it takes part in.
+
+    A configuration is checked on a model without weights (on the meta device) and with no rows.
+    """
 
     total_steps: int
     compute_dtype: torch.dtype
     tokenizer: PreTrainedTokenizerBase
+    seed: int
+    max_length: int  # tokens of the longest row
+    rows: Sequence[Mapping[str, list[int]]]  # training rows: input_ids and completion_mask, of one length
+    model_content: str | None  # identifies the base's weights
+    original: Callable[[], PreTrainedModel]  # loads the base once more, plain and in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +61,17 @@ class Method(ABC):
         """The reason why this method cannot run on `device` ("cpu" or "cuda"); "" when it can."""
         return ""
 
+    def unsupported_model(self, model: PreTrainedModel) -> str:
+        """The reason why there is nothing to train in this model; "" when there is. `model` may have no weights."""
+        return ""
+
+    def check_training(self, spec: TrainSpec) -> None:
+        """Refuse training settings that the method cannot keep.
+
+        Raises:
+            ValueError: names the setting, and what is allowed.
+        """
+
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
         return {"dtype": compute_dtype}
@@ -71,8 +93,18 @@ class Method(ABC):
         ]
         return [group for group in groups if group["params"]]
 
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer over what `param_groups` returned."""
+        import torch
+
+        return torch.optim.AdamW(groups, fused=True)
+
+    def penalty(self, model: Any) -> torch.Tensor | None:
+        """What is minimised beside the loss, once per optimizer step; the reported loss is without it."""
+        return None
+
     def after_step(self, model: Any, step: int) -> None:
-        """Called after each optimizer step, counted from 1."""
+        """Called after each optimizer step, counted from 1, while the gradients are still there."""
 
     @abstractmethod
     def expected_trainable(self, model: PreTrainedModel) -> int:

@@ -3,50 +3,134 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from harness.methods import targets
-from harness.methods.base import Method, Rank, Setting
+from harness.methods.adapted import Adapted, on_meta
+from harness.methods.base import Rank, Setting
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedModel
+
+_EVA_BATCH = 16  # rows per forward pass while the activations are looked at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Method):
+class Lora(Adapted):
     """W x + (lora_alpha / r) B A x, with A (r x d_in) random and B (d_out x r) zero at the start; W is frozen.
 
-    Trains r (d_in + d_out) parameters per adapted matrix. Hu et al. 2021, arXiv 2106.09685, equation 3.
+    Trains r (d_in + d_out) parameters per adapted matrix. Hu et al. 2021, arXiv 2106.09685, equation 3. Experts held in
+    one three-dimensional parameter have an A and a B each.
+
+    `init`: default (A uniform, Kaiming), gaussian (A normal, as in the paper); pissa (A and B are W's largest singular
+    vectors and W what is left of it: Meng et al. 2024, arXiv 2404.02948) and olora (the same by QR: Bueyuekakyuez 2024,
+    arXiv 2406.01775), which want a rate 10 to 18 times lower, and leave the base at step 0 as it was up to rounding;
+    eva (A holds the main directions of the layer's inputs on the training rows: Paischer et al. 2024, arXiv
+    2410.07170, with the same rank everywhere). `bias`: which biases of the base train beside: none, those of the
+    adapted layers (lora_only) or all.
     """
 
     use_dora: ClassVar[bool] = False
+    inits: ClassVar[tuple[str, ...]] = ("default", "gaussian", "pissa", "olora", "eva")
 
     target: targets.Target
     r: Rank
     lora_alpha: Annotated[float, Field(gt=0)]
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
     use_rslora: bool  # scale by lora_alpha / sqrt(r): Kalajdzievski 2023, arXiv 2312.03732
+    init: Literal["default", "gaussian", "pissa", "olora", "loftq", "eva"]
+    bias: Literal["none", "lora_only", "all"]
 
     def __post_init__(self) -> None:
         targets.check(self.target)
+        if self.init not in self.inits:
+            hint = "; LoftQ makes up for quantisation: use method=qlora" if self.init == "loftq" else ""
+            raise ValueError(f"method.init={self.init}: method={self.name} allows {', '.join(self.inits)}{hint}")
 
-    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """Wrap every targeted module."""
-        from peft import LoraConfig, get_peft_model
+    def peft_config(self, model: PreTrainedModel, setting: Setting) -> LoraConfig:
+        """The modules and experts that the target names, initialised as asked, where there are weights."""
+        from peft import LoraConfig
 
-        config = LoraConfig(
+        modules, experts = targets.resolve_all(model, self.target)
+        self._check_experts(experts)
+        return LoraConfig(
             task_type="CAUSAL_LM",
             r=self.r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
-            target_modules=list(targets.resolve(model, self.target)),
+            bias=self.bias,
+            target_modules=list(modules),
+            target_parameters=list(experts) or None,
+            init_lora_weights=True if on_meta(model) else self._peft_init(),
+            **self.more_options(model, setting),
         )
-        return get_peft_model(model, config)
+
+    def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
+        """Further arguments of `LoraConfig`."""
+        if self.init != "eva" or on_meta(model):
+            return {}
+        from peft import EvaConfig
+
+        return {"eva_config": EvaConfig(rho=1.0, use_label_mask=False)}  # rho above 1 moves ranks between layers
+
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """Wrap every targeted module; for `eva`, look at the activations of the training rows first."""
+        adapted = super().attach(model, setting)
+        if self.init == "eva" and not on_meta(model):
+            _look_at_activations(adapted, setting)
+        return adapted
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """r (d_in + d_out), summed over the adapted matrices."""
-        return sum(self.r * (d_in + d_out) for d_in, d_out in targets.shapes_of(model, self.target).values())
+        """r (d_in + d_out), summed over the adapted matrices, and the biases that train."""
+        modules, experts = targets.resolve_all(model, self.target)
+        dense = sum(self.r * sum(targets.shape(module)) for module in modules.values())
+        stacked = sum(self.r * number * (d_in + d_out) for number, d_in, d_out in experts.values())
+        return dense + stacked + self._biases(model, modules)
+
+    def _biases(self, model: PreTrainedModel, modules: dict[str, Any]) -> int:
+        if self.bias == "all":
+            return sum(p.numel() for name, p in model.named_parameters() if "bias" in name)
+        if self.bias == "none":
+            return 0
+        biases = (getattr(module, "bias", None) for module in modules.values())
+        return sum(bias.numel() for bias in biases if bias is not None)
+
+    def _peft_init(self) -> bool | str:
+        # loftq replaces A and B once the layers are there
+        return {"default": True, "loftq": True}.get(self.init, self.init)
+
+    def _check_experts(self, experts: dict[str, Any]) -> None:
+        changed = ["DoRA"] if self.use_dora else []
+        if self.lora_dropout:
+            changed.append(f"method.lora_dropout={self.lora_dropout}")
+        if self.init not in ("default", "gaussian"):
+            changed.append(f"method.init={self.init}")
+        if experts and changed:
+            raise ValueError(
+                f"target={self.target} covers experts that are three-dimensional parameters, which cannot be adapted "
+                f"with {', '.join(changed)}: use target=attention, or plain LoRA without dropout"
+            )
+
+
+def _look_at_activations(adapted: Any, setting: Setting) -> None:
+    """EVA: singular vectors of what reaches each layer, over as many rows as it takes to settle."""
+    import torch
+    from peft.tuners.lora.eva import initialize_lora_eva_weights
+
+    if not setting.rows:
+        raise ValueError("method.init=eva: there are no training rows to look at")
+    device = next(adapted.parameters()).device
+    pad = setting.tokenizer.pad_token_id
+    batches = []
+    for start in range(0, len(setting.rows), _EVA_BATCH):
+        ids = [row["input_ids"] for row in setting.rows[start : start + _EVA_BATCH]]
+        longest = max(map(len, ids))
+        padded = torch.tensor([row + [pad] * (longest - len(row)) for row in ids], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=device)
+        batches.append({"input_ids": padded, "attention_mask": mask})
+    initialize_lora_eva_weights(adapted, dataloader=batches, show_progress_bar=False)

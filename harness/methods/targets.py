@@ -2,20 +2,28 @@
 
 Presets are found by structure and not from a table of architectures: a projection belongs to the attention or to the
 MLP by the module it lies in, so that fused (GPT-NeoX, Phi-3) and transposed (GPT-2) projections are found as well.
+Where queries, keys and values are one projection, `attention_qv` is that projection. The experts of a
+mixture-of-experts model are one three-dimensional parameter and no linear layer: they belong to the MLP, and a method
+either adapts them as parameters or refuses.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PRESETS = ("attention_qv", "attention", "mlp", "all_linear")
 Target = str | tuple[str, ...]
 
-_ATTENTION = re.compile(r"(^|\.)(self_attn|self_attention|attn|attention)\.", re.IGNORECASE)
-_QUERY_VALUE = re.compile(r"(^|\.)(q_proj|v_proj|c_attn|query_key_value|qkv_proj|query|value)$")
+_ATTENTION = re.compile(r"(^|\.)(self_attn|self_attention|attn|attention|linear_attn)\.", re.IGNORECASE)
+_ROUTER = re.compile(r"(^|\.)(gate|router|shared_expert_gate)$")  # decides which expert is asked, adapts nothing
+_LAYER = re.compile(r"\.\d+\.")
+_FUSED = r"c_attn|query_key_value|qkv_proj|Wqkv|qkv"
+_QUERY_VALUE = re.compile(rf"(^|\.)(q_proj|v_proj|query|value|{_FUSED})$")
+_KEY_VALUE = re.compile(rf"(^|\.)(k_proj|v_proj|key|value|{_FUSED})$")
+_OUTPUT = re.compile(r"(^|\.)(o_proj|out_proj|c_proj|dense|down_proj|fc2|fc_out|w2|wo|dense_4h_to_h|out_lin|lin2)$")
 
 
 def check(target: Target) -> None:
@@ -43,33 +51,70 @@ def resolve(model: Any, target: Target) -> dict[str, Any]:
     """The linear modules of `model` that `target` names: full module name -> module, in the model's order.
 
     Raises:
-        ValueError: nothing matches, or a name of a list matches nothing; lists the names that exist.
+        ValueError: nothing matches, or a name of a list matches nothing; lists the names that exist. Or what matches
+            has experts in it, which are no modules.
     """
+    modules, experts = resolve_all(model, target)
+    if experts:
+        raise ValueError(
+            f"target={_shown(target)}: it covers experts that are three-dimensional parameters "
+            f"({_summary(experts)}), which this method cannot adapt: use target=attention, or method=lora"
+        )
+    return modules
+
+
+def resolve_all(model: Any, target: Target) -> tuple[dict[str, Any], dict[str, tuple[int, int, int]]]:
+    """`resolve`'s modules, and the experts that `target` covers: parameter name -> (experts, d_in, d_out)."""
     check(target)
-    linear = dict(linear_modules(model))
+    linear, experts = dict(linear_modules(model)), expert_parameters(model)
+    names = [*linear, *experts]
+    missing: list[str] = []
     if isinstance(target, tuple):
-        found = {n: m for n, m in linear.items() if any(_is_named(n, name) for name in target)}
-        missing = [name for name in target if not any(_is_named(n, name) for n in linear)]
+        found = {n for n in names if any(_is_named(n, name) for name in target)}
+        missing = [name for name in target if not any(_is_named(n, name) for n in names)]
     elif target.startswith("re:"):
-        found = {n: m for n, m in linear.items() if re.fullmatch(target[3:], n)}
-        missing = []
+        found = {n for n in names if re.fullmatch(target[3:], n)}
     else:
-        found = {n: m for n, m in linear.items() if _in_preset(n, target)}
-        missing = []
+        found = {n for n in names if _in_preset(n, target)}
     if missing or not found:
-        shown = target if isinstance(target, str) else f"[{','.join(target)}]"
         what = f"{', '.join(missing)} of it matches" if missing and found else "it matches"
         raise ValueError(
-            f"target={shown}: {what} no linear module of this model. Its linear modules: {_summary(linear)}. "
-            f"Presets: {', '.join(PRESETS)}"
+            f"target={_shown(target)}: {what} no linear module of this model. Its linear modules: "
+            f"{_summary(names)}. Presets: {', '.join(PRESETS)}"
         )
-    return found
+    return {n: m for n, m in linear.items() if n in found}, {n: s for n, s in experts.items() if n in found}
 
 
 def linear_modules(model: Any) -> list[tuple[str, Any]]:
     """Every linear layer but the output head, which no method adapts unless it names it."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return [(name, module) for name, module in model.named_modules() if _is_linear(module) and module is not head]
+
+
+def expert_parameters(model: Any) -> dict[str, tuple[int, int, int]]:
+    """Parameters that hold one matrix per expert: name -> (experts, and the two sides of each matrix)."""
+    stacked = ((n, p) for n, p in model.named_parameters() if p.dim() == 3 and re.search(r"(^|\.)experts\.", n))
+    return {n: (int(p.shape[0]), int(p.shape[2]), int(p.shape[1])) for n, p in stacked}
+
+
+def key_value(model: Any) -> dict[str, Any]:
+    """The projections of the attention that make keys and values, fused ones with the queries."""
+    return {n: m for n, m in linear_modules(model) if _ATTENTION.search(n) and _KEY_VALUE.search(n)}
+
+
+def attention_outputs(model: Any) -> dict[str, Any]:
+    """The last projection of each attention block."""
+    return {n: m for n, m in linear_modules(model) if _ATTENTION.search(n) and _OUTPUT.search(n)}
+
+
+def mlp_outputs(model: Any) -> dict[str, Any]:
+    """The last projection of each MLP."""
+    return {n: m for n, m in linear_modules(model) if _in_preset(n, "mlp") and _OUTPUT.search(n)}
+
+
+def norms(model: Any) -> dict[str, Any]:
+    """Every normalisation that has a weight."""
+    return {n: m for n, m in model.named_modules() if _is_norm(m)}
 
 
 def shape(module: Any) -> tuple[int, int]:
@@ -91,6 +136,11 @@ def _is_linear(module: Any) -> bool:
     return isinstance(module, torch.nn.Linear | Conv1D)
 
 
+def _is_norm(module: Any) -> bool:
+    weight = getattr(module, "weight", None)
+    return "norm" in type(module).__name__.lower() and getattr(weight, "ndim", 0) == 1
+
+
 def _is_named(full_name: str, name: str) -> bool:
     return full_name == name or full_name.endswith("." + name)
 
@@ -99,10 +149,16 @@ def _in_preset(name: str, preset: str) -> bool:
     attention = bool(_ATTENTION.search(name))
     if preset == "attention_qv":
         return attention and bool(_QUERY_VALUE.search(name))
+    if _ROUTER.search(name) or not _LAYER.search(name):  # nor a projection around all layers
+        return False
     return {"attention": attention, "mlp": not attention, "all_linear": True}[preset]
 
 
-def _summary(linear: Mapping[str, Any]) -> str:
+def _shown(target: Target) -> str:
+    return target if isinstance(target, str) else f"[{','.join(target)}]"
+
+
+def _summary(names: Iterable[str] | Mapping[str, Any]) -> str:
     """Last parts of the names with their counts: `q_proj (30), v_proj (30)`."""
-    counts = Counter(name.rpartition(".")[2] for name in linear)
+    counts = Counter(name.rpartition(".")[2] for name in names)
     return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"

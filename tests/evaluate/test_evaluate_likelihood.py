@@ -1,0 +1,225 @@
+"""Log-likelihoods against a computation by hand and against lm-eval's own model."""
+
+import random
+
+import peft
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from transformers import AutoModelForCausalLM
+
+from harness.evaluate import likelihood, tasks
+from harness.evaluate.likelihood import Request
+
+CLOSE = 1e-4
+
+
+def silent(done):
+    pass
+
+
+def groups(sizes, seed=0, longest=30):
+    """One context per size, that many continuations behind it, of unlike lengths."""
+    source = random.Random(seed)
+    draw = lambda low, high: tuple(source.randrange(4, 260) for _ in range(source.randint(low, high)))  # noqa: E731
+    requests = []
+    for size in sizes:
+        context = draw(1, longest)
+        requests += [Request(context, draw(1, 7)) for _ in range(size)]
+    source.shuffle(requests)
+    return requests
+
+
+def assert_by_hand(model, requests, scores, alone, close=CLOSE):
+    assert len(scores) == len(requests)
+    for request, score in zip(requests, scores, strict=True):
+        nats, greedy = alone(model, request.context, request.continuation)
+        assert score.log_likelihood == pytest.approx(nats, abs=close)
+        assert score.is_greedy == greedy
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_shared_contexts_give_what_rows_alone_give(tiny_model, alone, attention):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=attention).eval()
+    requests = groups([4, 2, 1, 5, 3])
+    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
+    assert shared
+    assert_by_hand(model, requests, scores, alone)
+
+
+def test_another_attention_is_not_given_our_mask(tiny_model, alone):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    model.config.sliding_window = 4096
+    requests = groups([4, 2])
+    assert not likelihood.score(model, requests, "fp32", 3, silent)[1]
+    del model.config.sliding_window
+    assert likelihood.score(model, requests, "fp32", 3, silent)[1]
+
+
+def test_a_window_that_a_mask_would_widen(alone):
+    """A model whose layers look back four tokens only must not see the whole context through our mask."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = MistralConfig(vocab_size=260, num_key_value_heads=2, sliding_window=4, pad_token_id=3, **shape)
+    model = MistralForCausalLM(config).eval()
+    requests = groups([4, 2, 1])
+    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
+    assert not shared
+    assert_by_hand(model, requests, scores, alone)
+
+
+def test_greedy_continuations_are_known(tiny, alone):
+    model, _ = tiny
+    contexts = [request.context for request in groups([1, 1, 1], seed=4)]
+    requests = []
+    for context in contexts:
+        ids = torch.tensor([context])
+        for _ in range(3):
+            ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
+        greedy = tuple(ids[0, len(context) :].tolist())
+        requests += [Request(context, greedy), Request(context, (*greedy[:2], (greedy[2] + 1) % 260)), Request(context, greedy[:1])]
+    scores, shared = likelihood.score(model, requests, "fp32", 4, silent)
+    assert shared
+    assert [score.is_greedy for score in scores] == [True, False, True] * 3
+    assert_by_hand(model, requests, scores, alone)
+
+
+@pytest.mark.parametrize("sizes", [[1], [1, 1, 1], [4]], ids=str)
+def test_single_choices_and_single_tokens(tiny, alone, sizes):
+    model, _ = tiny
+    requests = [Request(request.context, request.continuation[:1]) for request in groups(sizes)]
+    scores, shared = likelihood.score(model, requests, "fp32", 2, silent)
+    assert shared == (sizes == [4])
+    assert_by_hand(model, requests, scores, alone)
+
+
+def test_the_same_request_twice(tiny, alone):
+    requests = groups([2]) * 3
+    scores, _ = likelihood.score(tiny[0], requests, "fp32", 2, silent)
+    assert_by_hand(tiny[0], requests, scores, alone)
+
+
+def test_nothing_to_score(tiny):
+    assert likelihood.score(tiny[0], [], "fp32", 2, silent) == ([], False)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 64])
+def test_the_batch_size_changes_nothing(tiny, size):
+    requests = groups([4, 3, 1, 6, 2, 2])
+    expected, _ = likelihood.score(tiny[0], requests, "fp32", 3, silent)
+    found, _ = likelihood.score(tiny[0], requests, "fp32", size, silent)
+    assert [s.log_likelihood for s in found] == pytest.approx([s.log_likelihood for s in expected], abs=CLOSE)
+    assert [s.is_greedy for s in found] == [s.is_greedy for s in expected]
+
+
+def test_more_logits_than_are_held_at_once(tiny, alone):
+    requests = groups([6] * 40, longest=5)
+    assert sum(len(request.continuation) for request in requests) > likelihood._LOGITS_AT_ONCE
+    scores, _ = likelihood.score(tiny[0], requests, "fp32", 40, silent)
+    assert_by_hand(tiny[0], requests, scores, alone)
+
+
+def test_progress_ends_with_all_and_the_mode_is_kept(tiny):
+    told = []
+    model = tiny[0]
+    for training in (True, False):
+        model.train(training)
+        likelihood.score(model, groups([4, 2, 3]), "fp32", 2, told.append)
+        assert model.training is training
+    assert told == [*told[: len(told) // 2], *told[: len(told) // 2]]
+    assert told[-1] == 9
+
+
+def test_bfloat16_is_near(tiny):
+    requests = groups([4, 2, 3])
+    exact, _ = likelihood.score(tiny[0], requests, "fp32", 2, silent)
+    rounded, shared = likelihood.score(tiny[0], requests, "bf16", 2, silent)
+    assert shared
+    assert [s.log_likelihood for s in rounded] != [s.log_likelihood for s in exact]
+    assert [s.log_likelihood for s in rounded] == pytest.approx([s.log_likelihood for s in exact], abs=0.2)
+
+
+def prompt_tuned(model):
+    return peft.get_peft_model(model, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5))
+
+
+def prefix_tuned(model):
+    return peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5))
+
+
+@torch.no_grad()
+def prompted_by_hand(model, context, continuation):
+    """Virtual tokens are embeddings in front of those of the text."""
+    plain = model.get_base_model()
+    ids = torch.tensor([[*context, *continuation]])
+    virtual = model.prompt_encoder["default"].embedding.weight[None]
+    logits = plain(inputs_embeds=torch.cat([virtual, plain.get_input_embeddings()(ids)], dim=1)).logits[0]
+    nats = logits[-len(continuation) - 1 : -1].double().log_softmax(-1)
+    return nats[range(len(continuation)), list(continuation)].sum().item()
+
+
+def test_virtual_tokens_fall_back_to_rows_of_their_own(tiny_model):
+    torch.manual_seed(0)
+    model = prompt_tuned(AutoModelForCausalLM.from_pretrained(tiny_model)).eval()
+    requests = groups([4, 2, 1])
+    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
+    assert not shared
+    for request, score in zip(requests, scores, strict=True):
+        expected = prompted_by_hand(model, request.context, request.continuation)
+        assert score.log_likelihood == pytest.approx(expected, abs=CLOSE)
+
+
+def test_prefixes_fall_back_to_rows_of_their_own(tiny_model, alone):
+    torch.manual_seed(0)
+    model = prefix_tuned(AutoModelForCausalLM.from_pretrained(tiny_model)).eval()
+    requests = groups([4, 2, 1])
+    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
+    assert not shared
+    assert_by_hand(model, requests, scores, alone)
+
+
+def test_an_adapter_in_the_layers_shares(tiny_model, alone):
+    torch.manual_seed(0)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config).eval()
+    requests = groups([4, 2, 1])
+    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
+    assert shared
+    assert_by_hand(model, requests, scores, alone)
+
+
+def as_instances(pairs):
+    return [Instance("loglikelihood", {}, pair, 0, ("t", i, 1)) for i, pair in enumerate(pairs)]
+
+
+def compare(model, tokenizer, evaluation, hflm, pairs):
+    """Ours and lm-eval's on the same requests; returns the largest difference."""
+    scorer = tasks.Scorer(model, tokenizer, evaluation("t"), lambda done, total: None)
+    ours = scorer.loglikelihood(as_instances(pairs), disable_tqdm=True)
+    theirs = hflm(model, tokenizer).loglikelihood(as_instances(pairs), disable_tqdm=True)
+    assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
+    return max(abs(a - b) for (a, _), (b, _) in zip(ours, theirs, strict=True)), scorer.shared_context
+
+
+def test_texts_are_scored_as_lm_eval_scores_them(tiny, evaluation, hflm):
+    pairs = [(f"Question {i} is what?", f" {answer}") for i in range(5) for answer in ("no", "yes it is", "x")]
+    pairs += [("", "no context at all"), ("a trailing space ", "moves over")]
+    difference, shared = compare(*tiny, evaluation, hflm, pairs)
+    assert difference < CLOSE
+    assert shared
+
+
+def test_what_is_too_long_loses_its_beginning_as_in_lm_eval(tiny_model, tiny, evaluation, hflm):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, max_position_embeddings=48).eval()
+    pairs = [("abc " * n, f" {answer}") for n in (5, 11, 12, 13, 40) for answer in ("no", "yes it is", "y" * 46)]
+    difference, _ = compare(model, tiny[1], evaluation, hflm, pairs)
+    assert difference < CLOSE
+
+
+def test_a_continuation_longer_than_the_model_is_refused(tiny_model, tiny, evaluation):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, max_position_embeddings=48).eval()
+    scorer = tasks.Scorer(model, tiny[1], evaluation("t"), lambda done, total: None)
+    with pytest.raises(ValueError, match=r"50 tokens.*48"):
+        scorer.loglikelihood(as_instances([("why?", "y" * 50)]), disable_tqdm=True)

@@ -1,0 +1,164 @@
+"""The shape of the code, read from its source: who may import whom, what stays light, what knows no method."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "harness"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# A layer (a module or folder of harness/) -> the layers that it may import. Read downwards: nothing points back up.
+MAY_IMPORT = {
+    "__main__": {"assets", "cells", "config", "sweep"},
+    "sweep": {"cells", "config", "experiment", "isolate", "progress", "provenance", "record", "run", "sources", "tracking"},
+    "config": {"assets", "experiment", "methods"},
+    "tracking": {"experiment", "record"},
+    "run": {"experiment", "isolate", "provenance", "record"},
+    "progress": {"record"},
+    "preload": {"execute"},
+    "execute": {
+        "data", "evaluate", "experiment", "measure", "methods", "models", "provenance", "record", "train",
+    },
+    "train": {"experiment", "head", "measure", "methods", "record"},
+    "evaluate": {"assets", "data", "experiment", "head", "record"},
+    "measure": {"record"},
+    "provenance": {"harness"},
+    "models": {"assets", "experiment"},
+    "sources": {"assets", "data", "experiment", "hub", "record"},
+    "data": {"assets", "experiment", "hub"},
+    "report": {"record", "stats"},
+    "experiment": {"methods"},
+    "methods": set(),
+    "isolate": set(),
+    "cells": set(),
+    "head": set(),
+    "hub": set(),
+    "assets": set(),
+    "stats": set(),
+    "record": set(),
+    "harness": set(),
+}  # fmt: skip
+HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets"}
+NOT_ON_A_LAPTOP = HEAVY | {"hydra", "omegaconf", "lm_eval", "pandas"}
+KNOW_OMEGACONF = {"harness/config.py", "harness/__main__.py", "hydra_plugins/cells.py"}  # the last two for a type only
+
+
+def layer_of(path: Path) -> str:
+    """harness/train.py and harness/train/loop.py are both of the layer "train"."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "harness" if first == "__init__" else first
+
+
+def imports(path: Path, at_run_time: bool = False) -> Iterator[tuple[str, bool]]:
+    """(module, whether it is imported when this file is) for each import; `at_run_time` leaves out those for types."""
+    yield from _imports(ast.parse(path.read_text()), True, at_run_time)
+
+
+def _imports(node: ast.AST, at_top: bool, at_run_time: bool) -> Iterator[tuple[str, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, at_top) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert not child.level, "relative imports hide the layer"
+            yield from ((f"{child.module}.{alias.name}", at_top) for alias in child.names)
+        elif at_run_time and isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _imports(child, at_top and not inside, at_run_time)
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def own_layers(path: Path) -> set[str]:
+    parts = [module.split(".") for module, _ in imports(path, at_run_time=True) if top(module) == "harness"]
+    return {part[1] if len(part) > 1 else "harness" for part in parts} - {layer_of(path)}
+
+
+def method_names() -> list[str]:
+    return sorted(file.stem for file in (ROOT / "conf" / "method").glob("*.yaml"))
+
+
+def test_every_module_has_a_layer_and_every_layer_a_module():
+    assert {layer_of(path) for path in SOURCES} == set(MAY_IMPORT)
+    assert len(SOURCES) >= 50
+
+
+@pytest.mark.parametrize("layer", sorted(MAY_IMPORT))
+def test_a_layer_imports_only_what_it_may(layer):
+    found = {other for path in SOURCES if layer_of(path) == layer for other in own_layers(path)}
+    assert found <= MAY_IMPORT[layer], "an import that is right belongs into MAY_IMPORT"
+    assert found == MAY_IMPORT[layer], "MAY_IMPORT allows what nobody imports"
+
+
+def test_nothing_points_back_up():
+    """The table has no cycle: each layer can be reached only from those above it."""
+    left = dict(MAY_IMPORT)
+    while left:
+        lowest = {layer for layer, below in left.items() if not below & set(left)}
+        assert lowest, f"a cycle among {sorted(left)}"
+        left = {layer: below for layer, below in left.items() if layer not in lowest}
+
+
+@pytest.mark.parametrize("layer", ["record", "stats", "report"])
+def test_a_report_needs_no_heavy_library(layer):
+    files = [path for path in SOURCES if layer_of(path) == layer]
+    assert files
+    found = {(path.name, module) for path in files for module, _ in imports(path) if top(module) in NOT_ON_A_LAPTOP}
+    assert not found
+
+
+def test_methods_import_heavy_libraries_only_inside_their_hooks():
+    files = [path for path in SOURCES if layer_of(path) == "methods"]
+    assert len(files) >= 6
+    found = {
+        (path.name, module)
+        for path in files
+        for module, at_top in imports(path, at_run_time=True)
+        if at_top and top(module) in HEAVY
+    }
+    assert not found
+
+
+def test_only_the_configuration_knows_omegaconf():
+    files = [*SOURCES, *sorted((ROOT / "hydra_plugins").glob("*.py"))]
+    found = {
+        path.relative_to(ROOT).as_posix() for path in files if any(top(m) == "omegaconf" for m, _ in imports(path))
+    }
+    assert found == KNOW_OMEGACONF
+
+
+def test_loop_clock_and_scorer_name_no_method():
+    names = [
+        name for name in method_names() if name not in ("base", "full", "head", "prompt", "prefix")
+    ]  # also plain words
+    assert len(names) >= 3
+    files = [path for path in SOURCES if layer_of(path) in ("train", "measure", "evaluate")]
+    assert len(files) >= 8
+    pattern = re.compile(rf"\b({'|'.join(names)})\b", re.IGNORECASE)
+    found = {
+        (path.name, node.value if isinstance(node, ast.Constant) else node.id)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Constant) and str(node.value) in method_names())
+        or (isinstance(node, ast.Name) and pattern.fullmatch(node.id))
+    }
+    assert not found
+    modules = {m for path in files for m, _ in imports(path) if m.startswith("harness.methods.")}
+    assert {m.split(".")[2] for m in modules} <= {"base"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_file_is_short_plain_and_finished(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.isascii()
+    assert len(text.splitlines()) < 300
+    assert not re.search(r"\bNotImplementedError\b|\bTODO\b|\bFIXME\b|\bXXX\b", text)
+    assert path.stem not in ("utils", "helpers", "common", "misc")
+    assert text.strip() == "" or ast.get_docstring(ast.parse(text)), "a module says in its first line what it promises"
