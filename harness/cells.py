@@ -66,15 +66,21 @@ def _literal(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
-        plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in (
+        plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value, re.ASCII) and value.lower() not in (
             "null",
             "true",
             "false",
             "nan",
             "inf",
         )
-        return value if plain else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return value if plain else _quoted(value)
     return json.dumps(value)
+
+
+def _quoted(value: str) -> str:
+    """Hydra reads a backslash as one unless quotes follow: only there it is doubled."""
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
+    return "'" + re.sub(r"\\+$", lambda found: found[0] * 2, escaped) + "'"
 
 
 def names(cells: Iterable[Cell]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +22,7 @@ from harness.assets import conf_dir
 from harness.experiment import DataSpec, EvalSpec, Experiment, ModelSpec, TrackingSpec, TrainSpec
 from harness.methods.base import Method
 from harness.methods.targets import PRESETS
+from harness.record import RunRecord
 
 _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
 _PLAIN = ("seed", "lr_scale", "force", "runs_dir", "reports_dir")
@@ -38,6 +41,9 @@ _FOR_DEVELOPERS = (
 def register() -> None:
     """Make the resolvers known that `conf/` uses."""
     OmegaConf.register_new_resolver("times", _times, replace=True)
+    table = OmegaConf.create({})
+    OmegaConf.set_struct(table, False)
+    ConfigStore.instance().store(name="open_table", node=table)  # a table whose keys are free: `- /open_table@options`
 
 
 def build(config: DictConfig) -> Experiment:
@@ -60,6 +66,33 @@ def build(config: DictConfig) -> Experiment:
     experiment = Experiment(method=method, **sections, **{name: values[name] for name in _PLAIN})
     _check_together(experiment)
     return experiment
+
+
+def from_record(run: RunRecord) -> Experiment:
+    """The experiment of a run that was made before, from what its record keeps.
+
+    Raises:
+        ValueError: the method is gone, or the record keeps settings that this version does not know.
+    """
+    name = f"harness.methods.{run.method}"
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"method={run.method}: there is no {name} any more, which made this run ({error})") from error
+    found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == name and _is_concrete(c)]
+    if len(found) != 1:
+        raise ValueError(f"{name}: {len(found)} methods are defined there; one is expected")
+    values = run.config
+    try:
+        method = _checked(found[0], values["method"], "method")
+        sections: dict[str, Any] = {key: _checked(schema, values[key], key) for key, schema in _SECTIONS.items()}
+        return Experiment(method=method, **sections, **{key: values[key] for key in _PLAIN})
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the run's settings are those of another version of this program: {error}") from error
+
+
+def _is_concrete(schema: type) -> bool:
+    return issubclass(schema, Method) and not inspect.isabstract(schema)
 
 
 def sweep_of(config: DictConfig) -> dict[str, Any]:

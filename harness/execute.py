@@ -22,7 +22,7 @@ import datasets
 import torch
 import transformers
 
-from harness import models, provenance, record
+from harness import card, models, provenance, record
 from harness.data import encode, prepare
 from harness.evaluate import heldout, items, tasks
 from harness.experiment import Evaluation, Experiment, Todo
@@ -76,7 +76,7 @@ class _Work:
                 self.model = method.attach(base, self._setting())
             else:
                 self.model = method.restore(base, experiment.weights_folder)
-        if self.todo.train:
+        if self.todo.train or not method.trains:
             self._emit_fingerprint(expected, total_before)
 
     def train(self) -> None:
@@ -118,7 +118,7 @@ class _Work:
         self.emit({"facts": {"data": counts}})
 
     def _setting(self) -> Setting:
-        return _setting(self.experiment, self.tokenizer, self.rows)
+        return setting(self.experiment, self.tokenizer, self.rows)
 
     def _job(self) -> Job:
         experiment = self.experiment
@@ -159,6 +159,7 @@ class _Work:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".weights-"))
         try:
             self.experiment.method.save(self.model, temporary)
+            card.name_base(temporary, dataclasses.asdict(self.experiment.model))
             saved = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
             shutil.rmtree(folder, ignore_errors=True)
             # what was said of the weights that are replaced holds no longer
@@ -256,7 +257,7 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
         reason = method.unsupported_model(skeleton)
         if reason:
             raise UnsupportedError(reason)
-        method.attach(skeleton, _setting(experiment, models.tokenizer(model), []))
+        method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
         ((model, method, experiment.train), attach),
@@ -277,7 +278,8 @@ def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:
     return None
 
 
-def _setting(experiment: Experiment, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Setting:
+def setting(experiment: Experiment, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Setting:
+    """What the method may know of this run; with no rows while a configuration is checked or planned."""
     return Setting(
         total_steps=total_steps(experiment.train, len(rows)),
         compute_dtype=compute_dtype(experiment.train.precision),

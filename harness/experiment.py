@@ -7,7 +7,7 @@ recipe and a seed, and an evaluation is a run looked at through one task.
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +42,8 @@ class ModelSpec(Strict):
     licence: str | None = None
     trust_remote_code: bool = False
     content: str | None = None  # what identifies the weights; filled by sources.resolve, never by hand
+    # transformers' names of the sizes, and `of`: the Hub id that they are of. Planning reads it, training never
+    architecture: dict[str, Any] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,13 +97,20 @@ def load(spec: ModelSpec, options: dict[str, Any]) -> PreTrainedModel:
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     """The same architecture on the meta device: shapes and module names without weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     name, where = location(spec)
     config = AutoConfig.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
+    return skeleton_of(config, dtype, spec.trust_remote_code)
+
+
+def skeleton_of(config: Any, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """`skeleton` of a transformers configuration."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=spec.trust_remote_code)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.requires_grad_(False)
     return model
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from harness import isolate, provenance, record
+from harness import card, isolate, provenance, record
 from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.record import Attempt, RunRecord, Status
 
@@ -120,6 +120,7 @@ def _keep(
         attempts=(*(known.attempts if known else ()), attempt),
     )
     record.write(result, experiment.folder / "record.json")
+    card.write(experiment.folder)
     return result
 
 

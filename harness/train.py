@@ -132,7 +132,12 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         if not nats.requires_grad:
             raise RuntimeError(_NO_GRADIENT)
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
+        loss = nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
+        penalty = self.job.method.penalty(self.job.model)
+        if penalty is None:
+            return loss
+        share = penalty / self.current_gradient_accumulation_steps
+        return loss + share - share.detach()  # minimised, and not part of what is reported
 
     def undo_patches(self) -> None:
         """Give the model its own forward back: no autocast and no fused head around it."""
@@ -185,8 +190,10 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._meter.start()
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._job.method.after_step(self._job.model, state.global_step + 1)  # the trainer counts it a little later
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._job.method.after_step(self._job.model, state.global_step)
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the trainer reads the loss, and so waits for the step, after the clock stops
         self._meter.end_step()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -48,15 +52,51 @@ def letters_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def tiny_overrides(tiny_model: Path, letters_file: Path, tmp_path: Path) -> list[str]:
+def overrides_below(folder: Path, model: Path, letters: Path) -> list[str]:
     """Overrides under which a run takes seconds: the tiny model on the letters, held-out loss only."""
     return [
-        "model.source=path", f"model.path={tiny_model}", "model.name=tiny",
-        "data=file", f"data.file={letters_file}", "eval.tasks=[]",
+        "model.source=path", f"model.path={model}", "model.name=tiny",
+        "data=file", f"data.file={letters}", "eval.tasks=[]",
         "train=smoke", "eval=smoke", "train.precision=fp32", "tracking=none",
-        f"runs_dir={tmp_path}/runs", f"reports_dir={tmp_path}/reports",
+        f"runs_dir={folder}/runs", f"reports_dir={folder}/reports",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def tiny_overrides(tiny_model: Path, letters_file: Path, tmp_path: Path) -> list[str]:
+    """What makes runs small, with results below this test's folder."""
+    return overrides_below(tmp_path, tiny_model, letters_file)
+
+
+@pytest.fixture(scope="module")
+def shared_overrides(
+    tiny_model: Path, letters_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], list[str]]:
+    """The same, with results below a new folder at each call, for runs that several tests look at."""
+    return lambda: overrides_below(tmp_path_factory.mktemp("shared"), tiny_model, letters_file)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that is over."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def harness() -> Callable[..., Finished]:
+    """Run `python -m harness` with the words given, in the folder `cwd`, as a person would."""
+
+    def command(*words: str, cwd: Path = ROOT, **environment: str) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *words],
+            capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=500, check=False,
+        )  # fmt: skip
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return command
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.methods.adapted import on_meta
@@ -68,10 +69,16 @@ class Qlora(Lora):
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """LoRA, and for `loftq` the part of the weights that quantisation lost in A and B."""
+        _keep_layout(model)
         adapted = super().attach(model, setting)
         if self.init == "loftq" and not on_meta(model):
             _restore_what_was_lost(adapted, setting)
         return adapted
+
+    def restore(self, model: PreTrainedModel, folder: Path) -> Any:
+        """As LoRA's."""
+        _keep_layout(model)
+        return super().restore(model, folder)
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW, paged where that was asked for."""
@@ -87,12 +94,23 @@ class Qlora(Lora):
         """Dequantise the base and fold the update into it: merged into few bits, it would be rounded away."""
         from peft import PeftModel
 
-        if self.storage == "none":
+        if not getattr(model.get_base_model(), "is_quantized", False):
             return super().merge(model)
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             plain = model.unload().dequantize()
             return PeftModel.from_pretrained(plain, folder).merge_and_unload()
+
+
+def _keep_layout(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes 0.50 from repacking 4-bit weights for inference on processors with AVX512-BF16.
+
+    What is repacked has no gradient afterwards, also in training, and is read wrongly when it is dequantised, which
+    DoRA's norms and merging do.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _restore_what_was_lost(adapted: Any, setting: Setting) -> None:

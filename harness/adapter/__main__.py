@@ -1,0 +1,191 @@
+"""`python -m harness.adapter merge | combine | info | card`: what can be done with a run's weights.
+
+Exit codes: 0 done; 2 the input was wrong, with one line that says what, and nothing was written; 1 something else.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+TYPES = (
+    "svd", "linear", "cat", "ties", "ties_svd", "dare_ties", "dare_linear", "dare_ties_svd", "dare_linear_svd",
+    "magnitude_prune", "magnitude_prune_svd",
+)  # fmt: skip
+_PRUNING = ("ties", "dare", "magnitude")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    given, more = _parser().parse_known_args(_joined(sys.argv[1:] if arguments is None else list(arguments)))
+    try:
+        given.rest = _more(given, more)
+        work: Callable[[argparse.Namespace], None] = given.work
+        work(given)
+    except ValueError as error:
+        print(f"harness.adapter: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError) as error:
+        print(f"harness.adapter: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.adapter", description="Work on a run's weights.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    merge = commands.add_parser("merge", help="fold the update into the base: a plain model")
+    merge.add_argument("run", type=Path, metavar="RUN", help="runs/<recipe_id>/seed-<n>")
+    merge.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
+    merge.add_argument("--format", choices=("safetensors", "gguf"), default="safetensors")
+    combine = commands.add_parser("combine", help="several adapters of one base into one")
+    combine.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="two or more runs, then OUT")
+    combine.add_argument("--weights", required=True, metavar="W,W", help="one number per run")
+    combine.add_argument("--combination-type", choices=TYPES, default="svd", help="as PEFT names them (default: svd)")
+    combine.add_argument("--density", type=float, default=0.5, help="share kept where the type prunes (default: 0.5)")
+    info = commands.add_parser("info", help="what trained, and the shape of the update; writes update.json")
+    info.add_argument("run", type=Path, metavar="RUN")
+    info.add_argument("--json", action="store_true", help="print JSON, with every weight")
+    info.add_argument("--weights", action="store_true", dest="every_weight", help="a line for every weight")
+    info.add_argument("--force", action="store_true", help="measure again")
+    card = commands.add_parser("card", help="write the model card with the scores that there are")
+    card.add_argument("run", type=Path, metavar="RUN")
+    for command, work in ((merge, _merge), (combine, _combine), (info, _info), (card, _card)):
+        command.set_defaults(work=work)
+        if command is not card:
+            command.add_argument("--base", nargs="+", default=[], metavar="model=...", help="where the base is had now")
+    return parser
+
+
+def _joined(words: list[str]) -> list[str]:
+    """`--weights 0.7 0.3 OUT` as `--weights=0.7,0.3 OUT`: the numbers end where the words are numbers no more."""
+    if words[:1] != ["combine"] or "--weights" not in words:
+        return words
+    start = words.index("--weights") + 1
+    end = start
+    while end < len(words) and _is_number(words[end]):
+        end += 1
+    return [*words[: start - 1], f"--weights={','.join(words[start:end])}", *words[end:]]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _more(given: argparse.Namespace, words: list[str]) -> list[Path]:
+    """Folders that stand after an option, which argparse leaves over."""
+    if words and (given.work is not _combine or any(word.startswith("-") for word in words)):
+        raise ValueError(f"{' '.join(words)}: not understood; see python -m harness.adapter --help")
+    return [Path(word) for word in words]
+
+
+def _merge(given: argparse.Namespace) -> None:
+    from harness.adapter import output, trained
+
+    output.check_free(given.out)
+    run = trained.find(given.run)
+    trained.check_merges(run)
+    trained.on_base(run, given.base)
+    found = _elsewhere("harness.adapter.merge:merge", given.run, given.base, given.out, given.format)
+    print(f"merged {run.name} into {given.out} ({given.format}, {found['dtype']})")
+    print(_difference(found, "the attached model's"))
+    if "prompts" in found:
+        print(f"read back, the tokenizer agrees on {found['prompts_tokenized_alike']} of {found['prompts']} prompts")
+    if found["quantised_base"]:
+        print(
+            "note: trained and scored on a quantised base; merged into its dequantised weights this is another model, "
+            "which the run's scores are not of"
+        )
+
+
+def _combine(given: argparse.Namespace) -> None:
+    from harness.adapter import output, trained
+
+    given_folders: list[Path] = [*given.runs, *given.rest]
+    folders, out = given_folders[:-1], given_folders[-1]
+    weights = _weights(given.weights, folders)
+    output.check_free(out)
+    for folder in folders:
+        trained.on_base(trained.find(folder), given.base)
+    pruning = given.combination_type.startswith(_PRUNING)
+    how = {"combination_type": given.combination_type, **({"density": given.density} if pruning else {})}
+    found = _elsewhere("harness.adapter.combine:combine", folders, weights, how, given.base, out)
+    rank = f", rank {found['rank']}" if found["rank"] else ""
+    print(f"combined {len(folders)} adapters into {out} ({found['combination_type']}{rank})")
+    if found["relative_distance"] is not None:
+        print(f"relative distance from the weighted sum of their updates: {found['relative_distance']:.2g}")
+    print(_difference(found, "those before it was written"))
+
+
+def _weights(text: str, folders: Sequence[Path]) -> list[float]:
+    words = [word for word in text.split(",") if word]
+    if len(folders) < 2:
+        raise ValueError("combine: give at least two runs, then the folder to write: combine RUN RUN --weights W W OUT")
+    if len(words) != len(folders) or not all(map(_is_number, words)):
+        raise ValueError(f"--weights {text or '(none)'}: {len(folders)} runs need {len(folders)} numbers")
+    return [float(word) for word in words]
+
+
+def _info(given: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from harness.adapter import info, trained
+
+    run = trained.find(given.run)
+    update = None if given.force else info.known_update(run)
+    if update is None or given.base:
+        if run.experiment.method.merges:
+            trained.on_base(run, given.base)
+        update = _elsewhere("harness.adapter.update:measure", given.run, given.base)
+    if given.json:
+        print(json.dumps({**info.facts(run), "update": asdict(update)}, indent=1))
+    else:
+        print("\n".join(info.lines(run, update, given.every_weight)))
+
+
+def _card(given: argparse.Namespace) -> None:
+    from harness import card
+    from harness.adapter import trained
+
+    trained.find(given.run)
+    print(f"card: {card.write(given.run)}")
+
+
+def _difference(found: dict[str, Any], whose: str) -> str:
+    return (
+        f"largest difference of logits from {whose}: {found['largest_difference']:.3g} (logits up to "
+        f"{found['largest_logit']:.3g}; another token first at {found['positions_with_another_first_token']} of "
+        f"{found['positions']} positions)"
+    )
+
+
+def _elsewhere(function: str, *arguments: Any) -> Any:
+    """Call a function in a process that has the stack, with what the libraries say kept off the screen.
+
+    Raises:
+        ValueError: the input is wrong.
+        RuntimeError: anything else, with the end of what was said.
+    """
+    from harness import isolate
+    from harness.progress import board
+
+    board.start_bar(function.rpartition(":")[2])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            ended = isolate.call(function, *arguments, log=Path(folder) / "log.txt", on_event=board)
+    finally:
+        board.end()
+    if ended.kind == "returned":
+        return ended.value
+    raise (ValueError if ended.error_type == "ValueError" else RuntimeError)(ended.reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

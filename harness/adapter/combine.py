@@ -1,0 +1,178 @@
+"""Several adapters of one base -> one, by PEFT's `add_weighted_adapter`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from harness import card, models
+from harness.adapter.output import compare, logits, whole_folder
+from harness.adapter.trained import Trained, download, find, on_base, plain_base, storage
+from harness.record import write_text
+
+Emit = Callable[[dict[str, Any]], None]
+_COMBINED = "combined"
+
+
+def combine(
+    folders: Sequence[Path], weights: Sequence[float], how: dict[str, Any], base: Sequence[str], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Write the combined adapter as a PEFT folder.
+
+    `how` holds `combination_type` and, for those that prune, `density`.
+
+    Returns:
+        `combination_type`, `rank`, `relative_distance` of the combined update from the weighted sum of the updates
+        (None where PEFT cannot tell an update), and the largest difference of logits once read back.
+
+    Raises:
+        ValueError: adapters of different bases or types, or a type that cannot be combined; names which.
+    """
+    runs = [on_base(find(folder), base) for folder in folders]
+    _check_alike(runs)
+    download(runs[0])
+    emit({"phase": "loading"})
+    model = _loaded(runs)
+    emit({"phase": "combining"})
+    names = [str(position) for position in range(len(runs))]
+    _combine(model, names, weights, how)
+    distance = _distance(model, names, weights)
+    tokenizer = models.tokenizer(runs[0].experiment.model)
+    model.set_adapter(_COMBINED)
+    before = logits(model.eval(), tokenizer)
+    with whole_folder(out) as temporary:
+        _save(model, temporary)
+        config = model.peft_config[_COMBINED]
+        card.name_base(temporary, _model(runs[0]))
+        write_text(_card(runs, weights, how), temporary / card.CARD)
+        model.load_adapter(str(temporary), adapter_name="again")
+        model.set_adapter("again")
+        difference = compare(before, logits(model.eval(), tokenizer))
+    return {**how, "rank": getattr(config, "r", None), "relative_distance": distance, **difference}
+
+
+def _check_alike(runs: Sequence[Trained]) -> None:
+    first = runs[0]
+    for run in runs:
+        config = _config(run)
+        if config.get("use_dora"):
+            raise ValueError(
+                f"{run.folder}: a weight-decomposed adapter (use_dora) cannot be combined: PEFT would drop its "
+                "magnitudes. Merge it instead"
+            )
+        for what, found, expected in (
+            ("base model", _named(run), _named(first)),
+            ("storage of the base", storage(run) or "unquantised", storage(first) or "unquantised"),
+            ("type", config["peft_type"], _config(first)["peft_type"]),
+        ):
+            if found != expected:
+                raise ValueError(
+                    f"adapters with another {what} cannot be combined: {run.folder} has {found}, "
+                    f"{first.folder} has {expected}"
+                )
+
+
+def _config(run: Trained) -> dict[str, Any]:
+    path = run.weights / "adapter_config.json"
+    if not path.is_file():
+        raise ValueError(f"{run.folder}: method={run.record.method} saves no PEFT adapter, and only those are combined")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _loaded(runs: Sequence[Trained]) -> Any:
+    """The plain base with every run's adapter beside it, named "0", "1", ..."""
+    model = PeftModel.from_pretrained(plain_base(runs[0]), str(runs[0].weights), adapter_name="0")
+    for position, run in enumerate(runs[1:], 1):
+        model.load_adapter(str(run.weights), adapter_name=str(position))
+    return model
+
+
+def _combine(model: Any, names: Sequence[str], weights: Sequence[float], how: dict[str, Any]) -> None:
+    """Add the combined adapter.
+
+    PEFT copies the first adapter's configuration with lora_alpha = r, which means a factor of one only without rsLoRA.
+    """
+    tuner = model.base_model
+    kind = model.peft_config[names[0]].peft_type.value
+    add = getattr(tuner, "add_weighted_adapter", None)
+    if add is None:
+        raise ValueError(f"PEFT offers no combination of {kind} adapters")
+    known = inspect.signature(add).parameters
+    options = {key: value for key, value in how.items() if key in known}
+    if "combination_type" not in known and "adapters" in known:
+        how["combination_type"] = "linear"  # the one way that there is
+    torch.manual_seed(0)  # some types drop entries at random
+    try:
+        add(list(names), list(weights), adapter_name=_COMBINED, **options)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{kind} adapters cannot be combined like that: {error}") from error
+    config = model.peft_config[_COMBINED]
+    if getattr(config, "use_rslora", False):
+        config.use_rslora = False
+        for layer in _layers(model):
+            layer.scaling[_COMBINED] = config.lora_alpha / config.r
+    config.inference_mode = True
+
+
+def _layers(model: Any) -> list[Any]:
+    """The adapted layers that can tell an adapter's update."""
+    return [m for m in model.modules() if hasattr(m, "get_delta_weight") and hasattr(m, "scaling")]
+
+
+def _distance(model: Any, names: Sequence[str], weights: Sequence[float]) -> float | None:
+    """Norm of (combined update - weighted sum) over that of the weighted sum."""
+    apart = whole = 0.0
+    for layer in _layers(model):
+        if not hasattr(layer, "lora_A"):
+            return None
+        inside = [(w, layer.get_delta_weight(n)) for n, w in zip(names, weights, strict=True) if n in layer.lora_A]
+        expected = sum(w * update for w, update in inside)
+        apart += float((layer.get_delta_weight(_COMBINED) - expected).square().sum())
+        whole += float(torch.as_tensor(expected).square().sum())
+    return math.sqrt(apart / whole) if whole else None
+
+
+def _save(model: Any, folder: Path) -> None:
+    """PEFT writes an adapter that is not the default one into a folder of its name."""
+    model.save_pretrained(str(folder), selected_adapters=[_COMBINED])
+    for path in (folder / _COMBINED).iterdir():
+        shutil.move(path, folder / path.name)
+    (folder / _COMBINED).rmdir()
+
+
+def _model(run: Trained) -> dict[str, Any]:
+    found: dict[str, Any] = run.record.config["model"]
+    return found
+
+
+def _named(run: Trained) -> str:
+    return f"{run.experiment.model.name} ({run.experiment.model.content})"
+
+
+def _card(runs: Sequence[Trained], weights: Sequence[float], how: dict[str, Any]) -> str:
+    model = _model(runs[0])
+    settings = ", ".join(f"{key} {value}" for key, value in how.items() if value is not None)
+    parts = [
+        card.front_matter(model, "peft", [run.record.method for run in runs[:1]]),
+        f"# {len(runs)} adapters of {model['name']} combined",
+        f"Made by PEFT's `add_weighted_adapter` ({settings}). The combination itself has not been scored.",
+        "## Base model\n\n" + card.base_lines(model),
+    ]
+    for run, weight in zip(runs, weights, strict=True):
+        data = run.record.config["data"]
+        parts.append(
+            f"## Weight {weight:g}: {run.record.method} on {data['name']}\n\n"
+            f"- recipe: `{run.record.recipe_id}`, seed {run.record.seed}\n"
+            f"- data: content `{data['content']}`, licence {data['licence'] or 'not stated'}\n\n"
+            + card.score_table(card.scores(run.folder, run.record))
+        )
+    return "\n\n".join(parts) + "\n"

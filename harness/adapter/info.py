@@ -1,0 +1,111 @@
+"""What is known of a run's weights, as text: counts, bytes, base and the shape of the update. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from harness import card
+from harness.adapter.trained import Trained
+from harness.patterns import grouped
+from harness.record import UpdateRecord, WeightUpdate, read
+
+HEADER = (
+    "weight",
+    "count",
+    "shape",
+    "norm",
+    "relative",
+    "eff. rank",
+    "stable rank",
+    "align. L",
+    "align. R",
+    "intruders",
+)
+
+
+def known_update(run: Trained) -> UpdateRecord | None:
+    """The update that was measured of these very weights, or None."""
+    try:
+        found = read(UpdateRecord, run.folder / "update.json")
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if found.weights_from == run.record.current.weights_from else None
+
+
+def facts(run: Trained) -> dict[str, Any]:
+    """What trained, counts, bytes and base."""
+    found, model = run.record.current.fingerprint, run.record.config["model"]
+    return {
+        "method": run.record.method,
+        "recipe_id": run.record.recipe_id,
+        "seed": run.record.seed,
+        "settings": run.record.recipe["method"],
+        "trainable_parameters": found.trainable_parameters if found else None,
+        "expected_trainable_parameters": found.expected_trainable_parameters if found else None,
+        "total_parameters": found.total_parameters if found else None,
+        "trained_tensors": len(found.trained) if found else None,
+        "trained": {name: [list(shape), dtype] for name, (shape, dtype) in found.trained.items()} if found else None,
+        "saved_bytes": found.saved_bytes if found else None,
+        "base": {
+            "name": model["name"],
+            "hub_id": card.hub_id(model),
+            "revision": card.revision(model),
+            "content": model["content"],
+            "licence": model["licence"],
+        },
+        "data": {key: run.record.config["data"][key] for key in ("name", "content", "licence")},
+    }
+
+
+def lines(run: Trained, update: UpdateRecord, every_weight: bool) -> list[str]:
+    """The text; weights that differ in their layer alone are one line of medians unless each is asked for."""
+    known = facts(run)
+    base, data = known["base"], known["data"]
+    settings = ", ".join(f"{key}={value}" for key, value in known["settings"].items() if key != "name")
+    shown = [
+        f"{known['method']} {known['recipe_id']}/seed-{known['seed']}: {settings}",
+        f"base    {base['name']}, {base['content']}, licence {base['licence'] or 'not stated'}",
+        f"data    {data['name']}, content {data['content']}, licence {data['licence'] or 'not stated'}",
+    ]
+    if known["trainable_parameters"] is not None:
+        shown += [
+            f"trained {known['trainable_parameters']:,} parameters in {known['trained_tensors']} tensors, of "
+            f"{known['total_parameters']:,} (by formula {known['expected_trainable_parameters']:,})"
+        ]
+        shown += [f"saved   {known['saved_bytes']:,} bytes"] if known["saved_bytes"] is not None else []
+    return [*shown, *_update_lines(update, every_weight)]
+
+
+def _update_lines(update: UpdateRecord, every_weight: bool) -> list[str]:
+    if update.reason:
+        return [f"update  {update.reason}"]
+    if not update.weights:
+        return ["update  none: every weight is the base's"]
+    groups = {name: [name] for name in update.weights} if every_weight else grouped(update.weights)
+    medians = "" if every_weight else "medians per line; "
+    rows = [HEADER, *(_row(name, [update.weights[n] for n in members]) for name, members in groups.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return [
+        f"update  of {len(update.weights)} weights, W_tuned - W ({medians}alignment with the base's and intruders "
+        f"among the top {update.num_top} singular vectors, an intruder's cosine similarity is below {update.epsilon})",
+        *(line.rstrip() for line in table),
+    ]
+
+
+def _row(name: str, updates: Sequence[WeightUpdate]) -> tuple[str, ...]:
+    shapes = list(dict.fromkeys("x".join(map(str, one.shape)) for one in updates))
+    columns = ("norm", "relative_norm", "effective_rank", "stable_rank", "alignment_left", "alignment_right")
+    numbers = (_middle([getattr(one, column) for one in updates]) for column in columns)
+    intruders = _middle([one.intruder_dimensions for one in updates])
+    return (name, str(len(updates)), " ".join(shapes), *numbers, intruders)
+
+
+def _middle(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{median(known):.3g}" if known else "-"

@@ -1,0 +1,73 @@
+"""A run -> a plain model, in a Hugging Face folder or a GGUF file, held against the model that was evaluated."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from harness import card, models
+from harness.adapter import gguf_format
+from harness.adapter.output import compare, logits, whole_folder
+from harness.adapter.trained import Trained, attached, download, dtype, find, merged, on_base, storage
+from harness.record import write_text
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -> dict[str, Any]:
+    """Write the merged model and say how far its logits are from those of the attached one.
+
+    Raises:
+        ValueError: another base, a method that cannot be merged, or a model that the format cannot hold.
+    """
+    run = on_base(find(folder), base)
+    download(run)
+    tokenizer = models.tokenizer(run.experiment.model)
+    emit({"phase": "attached"})
+    trained = attached(run)
+    before = logits(trained, tokenizer)
+    del trained
+    gc.collect()
+    emit({"phase": "merging"})
+    plain = merged(run).to(dtype(run))
+    plain.config.use_cache = True
+    with whole_folder(out) as temporary:
+        if form == "gguf":
+            gguf_format.write(plain, tokenizer, temporary / gguf_format.FILE, run.experiment.model)
+        else:
+            plain.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+        kept_config = plain.config
+        del plain
+        gc.collect()
+        emit({"phase": "reading"})
+        found = _read_back(temporary, form, run, kept_config, tokenizer)
+        difference = {**compare(before, found["logits"]), **found["facts"]}
+        write_text(_card(run, form), temporary / card.CARD)
+    return {"quantised_base": bool(storage(run)), "dtype": str(dtype(run)).removeprefix("torch."), **difference}
+
+
+def _read_back(folder: Path, form: str, run: Trained, config: Any, tokenizer: Any) -> dict[str, Any]:
+    """The logits of what was written, and for GGUF what its tokenizer makes of the prompts."""
+    if form == "gguf":
+        return gguf_format.read_back(folder / gguf_format.FILE, dtype(run), config, tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(run)).eval()
+    return {"logits": logits(model, tokenizer), "facts": {}}
+
+
+def _card(run: Trained, form: str) -> str:
+    how = "`AutoModelForCausalLM.from_pretrained(folder)`"
+    if form == "gguf":
+        how = f"llama.cpp, or `AutoModelForCausalLM.from_pretrained(folder, gguf_file={gguf_format.FILE!r})`"
+    use = f"The update is merged into the base's weights: a plain model, for {how}."
+    if storage(run):
+        use += (
+            " It was trained and scored on a quantised base. That base was dequantised before merging, so that this is "
+            "another model, which the scores below are not of."
+        )
+    library = "gguf" if form == "gguf" else "transformers"
+    return card.text(run.record, card.scores(run.folder, run.record), library, use)

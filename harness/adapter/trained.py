@@ -1,0 +1,158 @@
+"""A run folder -> its record, its experiment and, with the stack, its model attached or plain."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import config, hub, record, sources
+from harness.experiment import Experiment, ModelSpec
+from harness.record import RunRecord
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run whose weights are on disk, and the base that they belong to."""
+
+    folder: Path
+    record: RunRecord
+    experiment: Experiment
+
+    @property
+    def weights(self) -> Path:
+        """What the method saved."""
+        return self.folder / "weights"
+
+    @property
+    def name(self) -> str:
+        """The run as a person tells it from others."""
+        return f"{self.record.method} {self.record.recipe_id}/seed-{self.record.seed}"
+
+
+def find(folder: Path) -> Trained:
+    """The run in a folder. Needs no torch.
+
+    Raises:
+        ValueError: no run, no weights, or a method that is gone.
+    """
+    try:
+        found = record.read(RunRecord, folder / "record.json")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{folder}: no record.json in it; give a run's folder, runs/<recipe_id>/seed-<n>") from error
+    experiment = config.from_record(found)
+    if not experiment.method.trains:
+        raise ValueError(f"{folder}: method={found.method} trains nothing, so that there is nothing to work on")
+    if found.current.weights_from is None or not (folder / "weights").is_dir():
+        reason = f"its status is {found.status} ({found.current.reason})" if found.status != "ok" else "they are gone"
+        raise ValueError(f"{folder}: it has no weights: {reason}. Run it again with force=true")
+    return Trained(folder, found, experiment)
+
+
+def on_base(run: Trained, overrides: Sequence[str]) -> Trained:
+    """The run with its base where it can be had: as recorded, or as these overrides of the model group say.
+
+    Raises:
+        ValueError: the base there is not the one that the run was trained on; names both.
+    """
+    trained_on = run.experiment.model
+    spec = _asked(overrides) if overrides else dataclasses.replace(trained_on, content=None)
+    there = sources.resolve_model(spec)
+    if there.content != trained_on.content:
+        raise ValueError(
+            f"{run.folder}: trained on model {_named(trained_on)}, and the base given is {_named(there)}: weights "
+            "fit the base that they were trained on and no other, tokenizer included. Give that one, with --base "
+            "model=... or --base model.source=path model.path=..."
+        )
+    return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, model=there))
+
+
+def _asked(overrides: Sequence[str]) -> ModelSpec:
+    from harness.compose import experiments
+
+    wrong = [word for word in overrides if not word.startswith(("model=", "model."))]
+    if wrong:
+        raise ValueError(f"--base {' '.join(wrong)}: only settings of the model group, model=... or model.<name>=...")
+    return experiments(overrides)[0][1].model
+
+
+def _named(spec: ModelSpec) -> str:
+    return f"{spec.name} ({spec.content})"
+
+
+def download(run: Trained) -> None:
+    """Make sure that a Hub model's files are in the cache.
+
+    Raises:
+        ValueError: they are not, and the Hub cannot be reached.
+    """
+    spec = run.experiment.model
+    if spec.source == "hub":
+        assert spec.hub_id is not None and spec.revision is not None, "on_base has resolved it"
+        hub.download_model(spec.hub_id, spec.revision, spec.trust_remote_code)
+
+
+def dtype(run: Trained) -> torch.dtype:
+    """What the run's unquantised base weights were held in."""
+    found: torch.dtype = _load_options(run)["dtype"]
+    return found
+
+
+def storage(run: Trained) -> str:
+    """How the base was quantised; "" where it was not."""
+    quantisation = _load_options(run).get("quantization_config")
+    return "" if quantisation is None else str(quantisation.to_dict())
+
+
+def attached(run: Trained) -> Any:
+    """The model as it was trained and evaluated: the base in its storage, the method's part restored to it."""
+    from harness import models
+
+    base = models.load(run.experiment.model, _load_options(run))
+    return run.experiment.method.restore(base, run.weights).eval()
+
+
+def plain_base(run: Trained) -> Any:
+    """The weights that the run was trained beside, as plain float32: a quantised base is dequantised first."""
+    import torch
+
+    from harness import models
+
+    base = models.load(run.experiment.model, _load_options(run))
+    if getattr(base, "is_quantized", False):
+        base = base.dequantize()
+    return base.to(torch.float32)
+
+
+def merged(run: Trained) -> Any:
+    """The plain model in float32, in which merging rounds least.
+
+    Raises:
+        ValueError: the method cannot be merged.
+    """
+    method = run.experiment.method
+    return method.merge(method.restore(plain_base(run), run.weights)).eval()
+
+
+def check_merges(run: Trained) -> None:
+    """Refuse a method that cannot be merged before anything is loaded.
+
+    Raises:
+        ValueError: names it.
+    """
+    if not run.experiment.method.merges:
+        raise ValueError(
+            f"{run.folder}: method={run.record.method} cannot be merged into the base's weights: what it trains is not "
+            "a change of weights. Serve it attached"
+        )
+
+
+def _load_options(run: Trained) -> dict[str, Any]:
+    from harness.train import compute_dtype
+
+    return run.experiment.method.load_options(compute_dtype(run.experiment.train.precision))

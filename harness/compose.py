@@ -1,0 +1,56 @@
+"""Command-line words -> experiments, for the commands that plan or read and are no Hydra application of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from harness import config
+from harness.assets import conf_dir
+from harness.cells import Cell, expand
+from harness.experiment import Experiment
+
+
+def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:
+    """What the main command would run for these overrides, in its order; untouched models are not added.
+
+    Raises:
+        ValueError: a word is no override, or a cell does not compose; names it and what is allowed.
+    """
+    config.register()
+    with _hydra():
+        try:
+            cells = expand(_grids(words), words)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(config.readable(error)) from error
+        return [(cell, _build(cell)) for cell in cells]
+
+
+def _grids(words: Sequence[str]) -> list[dict[str, Any]]:
+    asked = [word for word in words if word.startswith("sweep=")]
+    return list(config.sweep_of(_compose(asked)).get("grids", [])) if asked else []
+
+
+def _build(cell: Cell) -> Experiment:
+    try:
+        return config.build(_compose(cell))
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        shown = f"{' '.join(cell)}: " if len(cell) > 1 else ""
+        raise ValueError(shown + config.explain(error, cell, _compose)) from error
+
+
+def _compose(overrides: Sequence[str]) -> Any:
+    return hydra.compose("config", overrides=list(overrides))
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield

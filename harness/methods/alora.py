@@ -1,0 +1,61 @@
+"""Activated LoRA: an adapter that begins where it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.methods.base import Setting
+from harness.methods.lora import Lora
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_MARK = "\u2063content\u2063"  # no template writes this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alora(Lora):
+    """LoRA that acts from the last occurrence of an invocation string on, so that the keys and values before it are the
+    base's own and can be shared between adapters.
+
+    `invocation` null: the header that the chat template puts before an assistant's answer. Rows without the string
+    train nothing, and a data set in which no row has it is an error. Costs what LoRA costs. Greenewald et al. 2025,
+    arXiv 2504.12397, section 3.
+    """
+
+    merges: ClassVar[bool] = False
+    inits: ClassVar[tuple[str, ...]] = ("default", "gaussian")
+
+    invocation: str | None
+
+    def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
+        """The invocation's tokens, which must occur in the training rows."""
+        text = self.invocation or _assistant_header(setting.tokenizer)
+        tokens = list(setting.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if setting.rows and not any(_contains(row["input_ids"], tokens) for row in setting.rows):
+            raise ValueError(
+                f"method.invocation={text!r}: none of the {len(setting.rows)} training rows has it (tokens {tokens}), "
+                "so that nothing would be trained: give a string that the prompts contain, or chat-formatted data"
+            )
+        return {"alora_invocation_tokens": tokens}
+
+
+def _contains(row: list[int], tokens: list[int]) -> bool:
+    return any(row[i : i + len(tokens)] == tokens for i in range(len(row) - len(tokens) + 1))
+
+
+def _assistant_header(tokenizer: Any) -> str:
+    """What the chat template writes between a question and its answer."""
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "method.invocation=null stands for the chat template's assistant header, and this tokenizer has no chat "
+            "template: give method.invocation a string that every prompt contains"
+        )
+    question = [{"role": "user", "content": "?"}]
+    asked = tokenizer.apply_chat_template(question, tokenize=False)
+    answered = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": _MARK}], tokenize=False)
+    header = str(answered).partition(_MARK)[0].removeprefix(asked)
+    if not header.strip():
+        raise ValueError("method.invocation=null: the chat template puts nothing before an answer; give one")
+    return header.strip()

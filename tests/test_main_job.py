@@ -1,0 +1,146 @@
+"""The main job in miniature, on the real model and real rows, as a user starts it."""
+
+import csv
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+COMMAND = ("-m", "harness", "-m", "method=lora,qlora,dora", "train=smoke", "eval=smoke", "eval.limit=4")
+METHODS = ["base", "lora", "qlora", "dora"]
+COLUMNS = [
+    "method", "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",
+    "tokens_per_second", "train_seconds", "validation_loss", "test_loss",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    folder: Path
+    code: int
+    out: str
+    seconds: float
+
+
+def python(folder, *arguments):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    start = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env={**environment, "COLUMNS": "200"}, text=True, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500,
+    )  # fmt: skip
+    return Done(folder, ended.returncode, ended.stdout, time.perf_counter() - start)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    done = python(tmp_path_factory.mktemp("job"), *COMMAND)
+    assert done.code == 0, done.out
+    return done
+
+
+@pytest.fixture(scope="module")
+def table(first):
+    done = python(first.folder, "-m", "harness.report", "runs/", "--csv", "-")
+    assert done.code == 0, done.out
+    return {row["method"]: row for row in csv.DictReader(io.StringIO(done.out))}
+
+
+@pytest.fixture(scope="module")
+def second(first, table):
+    return python(first.folder, *COMMAND)
+
+
+def table_lines(text):
+    return {line.split()[0]: line for line in text.replace("|", " ").splitlines() if line.split()[:1] and line.split()[0] in METHODS}
+
+
+def test_every_method_is_ok_in_the_terminals_table(first):
+    lines = table_lines(first.out)
+    assert set(lines) >= set(METHODS), first.out
+    ended = re.findall(r"^ *\d/4 (\w+).*: ok\b", first.out, re.MULTILINE)
+    assert ended == METHODS, first.out
+    assert "Traceback" not in first.out
+    assert "Warning" not in first.out
+
+
+def test_the_report_has_every_method_and_a_figure(first):
+    [report] = (first.folder / "reports").glob("*/report.md")
+    text = report.read_text()
+    assert all(f" {method} " in text for method in METHODS)
+    figures = [path for path in report.parent.rglob("*") if path.suffix in (".png", ".svg") and path.stat().st_size > 1000]
+    assert any(str(path.relative_to(report.parent)) in text for path in figures)
+
+
+def test_nothing_else_appears_in_the_working_directory(first):
+    assert sorted(path.name for path in first.folder.iterdir()) == ["reports", "runs"]
+
+
+def test_tracking_left_its_offline_runs(first):
+    runs = [path.name for path in (first.folder / "runs" / "wandb").rglob("offline-run-*") if path.is_dir()]
+    assert len(runs) == 5, "one per run and one for the comparison"
+    assert len(list((first.folder / "runs" / "wandb").rglob("media/table/*.json"))) == 1
+
+
+def test_the_csv_has_one_row_per_run_and_the_columns_that_were_promised(table):
+    assert sorted(table) == sorted(METHODS)
+    columns = list(next(iter(table.values())))
+    assert set(COLUMNS) <= set(columns)
+    assert {"arc_easy/acc", "arc_easy/acc_norm", "openbookqa/acc_norm", "hellaswag/acc_norm"} <= set(columns)
+    for row in table.values():
+        assert (row["status"], row["reason"]) == ("ok", "")
+        assert 0 < float(row["test_loss"]) < 20
+        assert 0 < float(row["validation_loss"]) < 20
+        assert int(row["peak_memory_bytes"]) > 100_000_000
+    trained = {method: int(row["trainable_parameters"]) for method, row in table.items()}
+    assert trained == {"base": 0, "lora": 4_884_480, "qlora": 4_884_480, "dora": 5_040_000}
+    assert all(int(row["total_parameters"]) == 134_515_008 + trained[method] for method, row in table.items())
+    assert [method for method in METHODS if not table[method]["train_seconds"]] == ["base"]
+    assert len({row["recipe_id"] for row in table.values()}) == 4
+    assert int(table["qlora"]["peak_memory_bytes"]) != int(table["lora"]["peak_memory_bytes"])
+
+
+def test_three_steps_change_the_loss_and_never_the_base(table):
+    losses = {method: float(row["test_loss"]) for method, row in table.items()}
+    assert len(set(losses.values())) == 4
+    assert abs(losses["lora"] - losses["base"]) < 1
+    assert losses["lora"] == pytest.approx(losses["dora"], abs=0.2)
+
+
+def test_the_same_command_again_runs_nothing(first, second):
+    assert second.code == 0, second.out
+    assert second.seconds < first.seconds / 2
+    assert "already done" in second.out
+    assert set(table_lines(second.out)) >= set(METHODS)
+    for run in (first.folder / "runs").glob("*/seed-*/record.json"):
+        assert run.read_text().count('"started_at"') == 1
+
+
+def test_a_report_made_again_is_the_same_to_the_byte(first, second):
+    [report] = (first.folder / "reports").glob("*/report.md")
+    before = {path: path.read_bytes() for path in report.parent.rglob("*") if path.is_file()}
+    shutil.rmtree(report.parent)
+    name = report.parent.name
+    done = python(first.folder, "-m", "harness.report", "runs/", "--sweep", name)
+    assert done.code == 0, done.out
+    after = {path: path.read_bytes() for path in report.parent.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert [path.name for path in before if before[path] != after[path]] == []
+
+
+def test_a_report_of_everything_is_the_same_each_time(first, second):
+    made = []
+    for _ in range(2):
+        done = python(first.folder, "-m", "harness.report", "runs/")
+        assert done.code == 0, done.out
+        made.append({path: path.read_bytes() for path in (first.folder / "reports").rglob("*") if path.is_file()})
+    assert made[0] == made[1]

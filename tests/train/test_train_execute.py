@@ -1,0 +1,104 @@
+"""What a run does in its own process, done in this one: weights, facts and evaluations."""
+
+import dataclasses
+import json
+
+import pytest
+from pyarrow import parquet
+
+from harness import record
+from harness.execute import check, execute
+from harness.experiment import Todo, evaluations
+from harness.record import EvaluationRecord
+
+
+@pytest.fixture
+def described(compose, tiny_overrides):
+    """A resolved experiment on the tiny model and the letters."""
+    from harness import config, sources
+
+    def made(*overrides):
+        return sources.resolve(config.build(compose(*tiny_overrides, *overrides)))
+
+    return made
+
+
+def carry_out(experiment, train, wanted=None):
+    told = []
+    wanted = evaluations(experiment) if wanted is None else wanted
+    execute(experiment, Todo(train=train, evaluations=wanted, weights_from="then"), told.append)
+    facts = {}
+    for event in told:
+        facts.update(event.get("facts", {}))
+    return facts, told
+
+
+def scores(experiment):
+    [wanted] = evaluations(experiment)
+    return record.read(EvaluationRecord, record.evaluation_path(experiment.folder, wanted.eval_id))
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "dora", "qlora"])
+def test_trained_weights_are_kept_and_give_the_same_score_when_they_are_restored(described, method):
+    experiment = described(f"method={method}")
+    facts, told = carry_out(experiment, train=True)
+    assert [event["phase"] for event in told if "phase" in event] == ["load", "train", "validate"]
+    assert set(facts["phases"]) == {"load", "train", "validate"}
+    assert facts["peak_memory_bytes"] > 0
+    assert len(facts["training"].losses) == 3
+    fingerprint = facts["fingerprint"]
+    assert fingerprint.trainable_parameters == fingerprint.expected_trainable_parameters > 0
+    on_disk = sum(path.stat().st_size for path in experiment.weights_folder.rglob("*") if path.is_file())
+    assert fingerprint.saved_bytes == on_disk > 0
+    assert sorted(path.name for path in experiment.folder.iterdir()) == ["evaluations", "weights"]
+
+    trained = scores(experiment)
+    facts, told = carry_out(experiment, train=False)
+    assert "training" not in facts
+    restored = scores(experiment)
+    assert restored.metrics["loss"].value == pytest.approx(trained.metrics["loss"].value, abs=1e-6)
+
+
+def test_the_base_is_only_looked_at_and_its_parameters_are_counted(described):
+    experiment = described("method=base")
+    facts, told = carry_out(experiment, train=False)
+    assert [event["phase"] for event in told if "phase" in event] == ["load", "validate"]
+    assert facts["fingerprint"].trainable_parameters == 0
+    assert facts["fingerprint"].total_parameters > 50_000
+    assert not experiment.weights_folder.exists()
+    assert scores(experiment).metrics["loss"].value == pytest.approx(5.56, abs=0.2), "ln 260: it knows nothing"
+
+
+def test_training_again_forgets_what_was_said_of_the_weights_before(described):
+    experiment = described("method=lora")
+    carry_out(experiment, train=True)
+    carry_out(experiment, train=True, wanted=())
+    assert not (experiment.folder / "evaluations").exists()
+
+
+def test_items_of_the_heldout_rows(described):
+    experiment = described("method=base", "eval.heldout_limit=5")
+    carry_out(experiment, train=False)
+    result = scores(experiment)
+    path = record.evaluation_path(experiment.folder, result.eval_id)
+    columns = parquet.read_table(path.with_suffix(".parquet")).to_pydict()
+    assert set(columns) == {"item_id", "prompt_hash", "metric/nll", "num_tokens"}
+    assert len(set(columns["item_id"])) == result.num_items == len(columns["metric/nll"])
+    assert result.num_tokens == sum(columns["num_tokens"])
+    assert result.metrics["loss"].value == pytest.approx(sum(columns["metric/nll"]) / result.num_tokens)
+    assert json.loads(path.read_text())["weights_from"] == "then"
+
+
+def test_rows_that_are_all_too_long_are_an_error(described):
+    with pytest.raises(ValueError, match=r"train\.max_length=4: every training row is longer"):
+        carry_out(described("train.max_length=4"), train=True)
+
+
+def test_what_cannot_run_is_found_without_loading_a_weight(described):
+    good, bad = described(), described("target=[nosuch]")
+    wrong_task = dataclasses.replace(good, eval=dataclasses.replace(good.eval, tasks=("nosuch_task",)))
+    problems = check([good, bad, wrong_task, bad], lambda event: None)
+    assert [position for position, *_ in problems] == [1, 2, 3]
+    assert "nosuch" in problems[0][-1]
+    assert "q_proj" in problems[0][-1]
+    assert "nosuch_task" in problems[1][-1]
