@@ -8,8 +8,6 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from harness import config
 from harness.assets import conf_dir
@@ -27,7 +25,7 @@ def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:
     with _hydra():
         try:
             cells = expand(_grids(words), words)
-        except (HydraException, OmegaConfBaseException) as error:
+        except config.WRONG_INPUT as error:
             raise ValueError(config.readable(error)) from error
         return [(cell, _build(cell)) for cell in cells]
 
@@ -40,7 +38,7 @@ def _grids(words: Sequence[str]) -> list[dict[str, Any]]:
 def _build(cell: Cell) -> Experiment:
     try:
         return config.build(_compose(cell))
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
+    except (ValueError, *config.WRONG_INPUT) as error:
         shown = f"{' '.join(cell)}: " if len(cell) > 1 else ""
         raise ValueError(shown + config.explain(error, cell, _compose)) from error
 

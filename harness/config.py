@@ -28,6 +28,7 @@ _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": E
 _PLAIN = ("seed", "lr_scale", "force", "runs_dir", "reports_dir")
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
+WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
 _FOR_DEVELOPERS = (
     "full_key:",
     "object_type=",
@@ -101,9 +102,11 @@ def sweep_of(config: DictConfig) -> dict[str, Any]:
     Raises:
         ValueError: the file has other keys than name, question and grids, or a grid is no table of settings.
     """
-    sweep = OmegaConf.to_container(config.sweep, resolve=False) if config.get("sweep") is not None else {}
-    if not isinstance(sweep, dict):
-        raise ValueError(f"sweep={sweep}: no such file in sweeps/")
+    asked = config.get("sweep")
+    if asked is not None and not isinstance(asked, DictConfig):
+        raise ValueError(f"sweep={asked}: sweep is a group, a file in sweeps/ that has name, question and grids")
+    sweep = {} if asked is None else OmegaConf.to_container(asked, resolve=False)
+    assert isinstance(sweep, dict)
     unknown = set(sweep) - {"name", "question", "grids"}
     if unknown:
         raise ValueError(f"sweep: unknown {', '.join(sorted(unknown))}; a sweep has name, question and grids")
@@ -137,7 +140,8 @@ def readable(error: Exception) -> str:
 
 def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tuple[str, ...]], Any]) -> str:
     """`readable`, and for a name that does not exist the names that do."""
-    for word in overrides:
+    is_of_a_name = re.search("Could not override|Config group override", str(error))
+    for word in overrides if is_of_a_name else ():
         group, _, name = word.lstrip("+").partition("=")
         options = _options(group)
         if options and name not in options and (name == "null" or not re.fullmatch(r"[A-Za-z][\w.-]*", name)):

@@ -12,6 +12,7 @@ import math
 import shutil
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -69,7 +70,7 @@ class _Work:
             self.tokenizer = models.tokenizer(experiment.model)
             self._load_data()
             transformers.set_seed(experiment.seed)  # adapters are drawn from it
-            base = models.load(experiment.model, _placed(method.load_options(self.dtype)))
+            base = models.load(experiment.model, _placed(method.load_options(self.dtype)), method.read)
             expected = method.expected_trainable(base)
             total_before = sum(map(_num_elements, base.parameters()))
             if self.todo.train or not method.trains:
@@ -275,6 +276,9 @@ def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:
         return "unsupported", str(error)
     except ValueError as error:
         return "wrong", " ".join(str(error).split())
+    except Exception as error:  # a library that chokes on a value: the log says where, and nothing is started
+        traceback.print_exc()
+        return "wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return None
 
 

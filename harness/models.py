@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,17 +80,18 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf_file.parent, **source).save_pretrained(folder)
 
 
-def load(spec: ModelSpec, options: dict[str, Any]) -> PreTrainedModel:
+def load(spec: ModelSpec, options: dict[str, Any], read: Callable[..., Any] | None = None) -> PreTrainedModel:
     """The base model with frozen weights, in evaluation mode.
 
-    `options` are keyword arguments of `from_pretrained`, such as a method's `load_options`.
+    `options` are keyword arguments of `from_pretrained`, such as a method's `load_options`; `read` is called in its
+    place, such as a method's `read`.
     """
     from transformers import AutoModelForCausalLM
 
     name, where = location(spec)
-    model = AutoModelForCausalLM.from_pretrained(
-        name, **where, use_safetensors=True, trust_remote_code=spec.trust_remote_code, **options
-    )
+    read = read or AutoModelForCausalLM.from_pretrained
+    given = {**where, "use_safetensors": True, "trust_remote_code": spec.trust_remote_code, **options}
+    model: PreTrainedModel = read(name, **given)
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval()

@@ -1,5 +1,6 @@
 """Imported once by the server that runs are forked from: the whole stack, quietly."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -12,7 +13,8 @@ def _import_quietly() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
     try:
-        import harness.execute  # noqa: F401
+        with contextlib.suppress(Exception):
+            import harness.execute  # noqa: F401
     finally:
         sys.stderr.flush()
         os.dup2(saved, 2)

@@ -50,7 +50,8 @@ class Board:
             return
         if "phase" in event or "task" in event:
             self._phase = event.get("task") or event["phase"]
-            self._bar.reset(self._task, total=None, phase=self._phase, detail="")
+            # a reset forgets every field that it is not given
+            self._bar.reset(self._task, total=None, label=self._label, phase=self._phase, detail="")
         if "total" in event:
             self._bar.update(self._task, total=event["total"], completed=event["done"], detail=_detail(event))
 

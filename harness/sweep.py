@@ -137,6 +137,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
 
     Raises:
         ValueError: names each cell whose target, task or data file is wrong.
+        SystemExit: with code 1, the check itself broke: the installation is damaged, or memory ran out.
     """
     if not pending:
         return []
@@ -153,7 +154,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     finally:
         board.end()
     if ended.kind != "returned":
-        raise RuntimeError(f"the check before the runs failed: {ended.reason}; see {log}")
+        raise SystemExit(f"error: nothing was started, the check before the runs broke: {ended.reason}; see {log}")
     wrong = [f"{' '.join(runnable[i].cell)}: {message}" for i, verdict, message in ended.value if verdict == "wrong"]
     if wrong:
         raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *wrong]))

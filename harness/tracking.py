@@ -55,7 +55,8 @@ class Tracker:
 
     def end(self, experiment: Experiment, result: record.RunRecord) -> None:
         """A run is over: its summary is what the record says."""
-        self._send("end", summary(experiment, result))
+        if self._process is not None:
+            self._send("end", summary(experiment, result))
 
     def close(self) -> None:
         """Wait for the mirror to be written; says nothing if it fails, its log does."""
@@ -63,6 +64,7 @@ class Tracker:
             self._send("close", None)
             self._process.join(_PATIENCE_SECONDS)
             self._process.kill()
+            self._queue.cancel_join_thread()  # what a mirror that is gone has not read must not be waited for
 
     def _send(self, kind: str, content: Any) -> None:
         if self._process is not None:
@@ -81,9 +83,9 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
     if attempt.training is not None:
         values["train_seconds"] = attempt.training.train_seconds
     for path in sorted((experiment.folder / "evaluations").glob("*.json")):
-        scores = record.read(record.EvaluationRecord, path)
-        for name, metric in scores.metrics.items():
-            values[f"{scores.evaluation['task']}/{name}"] = metric.value
+        with contextlib.suppress(ValueError):  # a damaged one is the report's to name
+            scores = record.read(record.EvaluationRecord, path)
+            values |= {f"{scores.evaluation['task']}/{name}": metric.value for name, metric in scores.metrics.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from harness import config, sweep
+from harness.cells import expand
 
 NOTHING = "nothing was started"
 ROWS = '{"prompt": "a:", "completion": " b"}\n'
@@ -22,16 +24,23 @@ def refuse(compose, tiny_overrides, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.hub.commit", pytest.importorskip("harness.hub").commit.__wrapped__)
 
     def refused(*words: str) -> str:
-        sweeps = [word for word in words if "sweep" in word]
+        sweeps = [word for word in words if "sweep" in word and "," not in word]
         try:
             sweep.execute(compose(*sweeps), [*tiny_overrides, *words], lambda cell: compose(*cell), launch=pytest.fail)
         except Exception as error:
-            message = config.explain(error, tuple(words), lambda cell: compose(*cell))
+            message = config.explain(error, first_cell(words), lambda cell: compose(*cell))
             assert_clear(message, tmp_path)
             return message.replace(" ".join(tiny_overrides), "...")
         return pytest.fail("it was accepted")
 
     return refused
+
+
+def first_cell(words: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return expand([], words)[0]
+    except (HydraException, ValueError):
+        return ()
 
 
 def assert_clear(message: str, folder: Path) -> None:
@@ -164,7 +173,8 @@ SWEEP_FILES = [
     ({"name": "x", "grids": {"seed": [0]}}, "grids must be a list of tables"),
     ({"name": "x"}, "grids must be a list of tables"),
     ({"name": "x", "grids": ["seed=0"]}, "grids must be a list of tables"),
-    ("smoke2", "sweep=smoke2: no such file in sweeps/"),
+    ("smoke2", "sweep=smoke2: sweep is a group, a file in sweeps/"),
+    (["smoke"], "sweep is a group, a file in sweeps/"),
 ]
 
 
@@ -187,7 +197,7 @@ FILES = {
     "column": (b'{"prompt": "a", "answer": " b"}\n', [":1: template '{{completion}}'", "columns are answer, prompt"]),
     "null": (b'{"prompt": "a", "completion": null}\n', [":1: template '{{completion}}'", "a value is null"]),
     "no answer": (b'{"prompt": "a", "completion": " "}\n', [":1: the completion", "is empty"]),
-    "one": (ROWS.encode(), ["no training rows are left", "data.validation_fraction"]),
+    "one": (ROWS.encode(), ["no validation rows are left of 1", "data.validation_fraction"]),
 }
 
 
@@ -211,6 +221,7 @@ FOUND_BY_THE_CHECK = {
     "eval.tasks=[mmlu_pro]": ["TIGER-Lab/MMLU-Pro", "in no package", "source=hub"],
     "data.train.0.prompt='{{question}}'": ["template '{{question}}'", "columns are completion, prompt"],
     "data.train.0.prompt='{{question'": ["is not valid jinja"],
+    "method.r=99999999999999999999999": ["method.r=99999999999999999999999"],
     "data.train=[]": ["no training rows are left", "no rows at all"],
 }
 

@@ -32,7 +32,7 @@ class Done:
 
 
 def python(folder, *arguments):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "OMP"))}
     start = time.perf_counter()
     ended = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env={**environment, "COLUMNS": "200"}, text=True, check=False,
@@ -60,13 +60,13 @@ def second(first, table):
     return python(first.folder, *COMMAND)
 
 
-def table_lines(text):
-    return {line.split()[0]: line for line in text.replace("|", " ").splitlines() if line.split()[:1] and line.split()[0] in METHODS}
+def table_rows(text):
+    """The methods that begin a line of the terminal's table."""
+    return {word for line in text.splitlines() for word in line.split()[:1] if word in METHODS}
 
 
 def test_every_method_is_ok_in_the_terminals_table(first):
-    lines = table_lines(first.out)
-    assert set(lines) >= set(METHODS), first.out
+    assert table_rows(first.out) == set(METHODS), first.out
     ended = re.findall(r"^ *\d/4 (\w+).*: ok\b", first.out, re.MULTILINE)
     assert ended == METHODS, first.out
     assert "Traceback" not in first.out
@@ -77,7 +77,7 @@ def test_the_report_has_every_method_and_a_figure(first):
     [report] = (first.folder / "reports").glob("*/report.md")
     text = report.read_text()
     assert all(f" {method} " in text for method in METHODS)
-    figures = [path for path in report.parent.rglob("*") if path.suffix in (".png", ".svg") and path.stat().st_size > 1000]
+    figures = [path for path in report.parent.rglob("*.png") if path.stat().st_size > 1000]
     assert any(str(path.relative_to(report.parent)) in text for path in figures)
 
 
@@ -120,7 +120,7 @@ def test_the_same_command_again_runs_nothing(first, second):
     assert second.code == 0, second.out
     assert second.seconds < first.seconds / 2
     assert "already done" in second.out
-    assert set(table_lines(second.out)) >= set(METHODS)
+    assert table_rows(second.out) == set(METHODS)
     for run in (first.folder / "runs").glob("*/seed-*/record.json"):
         assert run.read_text().count('"started_at"') == 1
 

@@ -42,7 +42,7 @@ def combine(
     emit({"phase": "loading"})
     model = _loaded(runs)
     emit({"phase": "combining"})
-    names = [str(position) for position in range(len(runs))]
+    names = [_named_adapter(position) for position in range(len(runs))]
     _combine(model, names, weights, how)
     distance = _distance(model, names, weights)
     tokenizer = models.tokenizer(runs[0].experiment.model)
@@ -56,6 +56,8 @@ def combine(
         model.load_adapter(str(temporary), adapter_name="again")
         model.set_adapter("again")
         difference = compare(before, logits(model.eval(), tokenizer))
+        apart = difference["largest_difference"]
+        assert apart <= 1e-4 * max(1.0, difference["largest_logit"]), f"written, it reads back otherwise: {apart}"
     return {**how, "rank": getattr(config, "r", None), "relative_distance": distance, **difference}
 
 
@@ -89,11 +91,16 @@ def _config(run: Trained) -> dict[str, Any]:
 
 
 def _loaded(runs: Sequence[Trained]) -> Any:
-    """The plain base with every run's adapter beside it, named "0", "1", ..."""
-    model = PeftModel.from_pretrained(plain_base(runs[0]), str(runs[0].weights), adapter_name="0")
+    """The plain base with every run's adapter beside it."""
+    model = PeftModel.from_pretrained(plain_base(runs[0]), str(runs[0].weights), adapter_name=_named_adapter(0))
     for position, run in enumerate(runs[1:], 1):
-        model.load_adapter(str(run.weights), adapter_name=str(position))
+        model.load_adapter(str(run.weights), adapter_name=_named_adapter(position))
     return model
+
+
+def _named_adapter(position: int) -> str:
+    """A name that no module has: PEFT saves nothing of the layers whose number is the name of another adapter."""
+    return f"of_run_{position}"
 
 
 def _combine(model: Any, names: Sequence[str], weights: Sequence[float], how: dict[str, Any]) -> None:

@@ -162,7 +162,8 @@ def _pre_tokenizer(tokenizer: Any) -> str:
             return name
     raise ValueError(
         f"--format gguf: the tokenizer is {described['model']['type']} with {', '.join(map(str, kinds))}; only "
-        "byte-level BPE as in GPT-2, SmolLM2, Llama 3 and Qwen can be written. Merge to safetensors and convert with llama.cpp"
+        "byte-level BPE as in GPT-2, SmolLM2, Llama 3 and Qwen can be written. Merge to safetensors, and convert that "
+        "with llama.cpp"
     )
 
 
@@ -202,4 +203,4 @@ def _rope_factors(config: Any) -> Any:
 
 
 def _head_size(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

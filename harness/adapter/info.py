@@ -41,6 +41,7 @@ def facts(run: Trained) -> dict[str, Any]:
         "method": run.record.method,
         "recipe_id": run.record.recipe_id,
         "seed": run.record.seed,
+        "lr": run.record.recipe["train"]["lr"],
         "settings": run.record.recipe["method"],
         "trainable_parameters": found.trainable_parameters if found else None,
         "expected_trainable_parameters": found.expected_trainable_parameters if found else None,
@@ -63,9 +64,9 @@ def lines(run: Trained, update: UpdateRecord, every_weight: bool) -> list[str]:
     """The text; weights that differ in their layer alone are one line of medians unless each is asked for."""
     known = facts(run)
     base, data = known["base"], known["data"]
-    settings = ", ".join(f"{key}={value}" for key, value in known["settings"].items() if key != "name")
+    settings = ", ".join(f"{key}={value}" for key, value in known["settings"].items() if key not in ("name", "lr"))
     shown = [
-        f"{known['method']} {known['recipe_id']}/seed-{known['seed']}: {settings}",
+        f"{known['method']} {known['recipe_id']}/seed-{known['seed']}, rate {known['lr']}: {settings}",
         f"base    {base['name']}, {base['content']}, licence {base['licence'] or 'not stated'}",
         f"data    {data['name']}, content {data['content']}, licence {data['licence'] or 'not stated'}",
     ]

@@ -106,7 +106,9 @@ def dtype(run: Trained) -> torch.dtype:
 def storage(run: Trained) -> str:
     """How the base was quantised; "" where it was not."""
     quantisation = _load_options(run).get("quantization_config")
-    return "" if quantisation is None else str(quantisation.to_dict())
+    if quantisation is None:
+        return ""
+    return ", ".join(f"{key}={value}" for key, value in sorted(quantisation.to_diff_dict().items()))
 
 
 def attached(run: Trained) -> Any:

@@ -128,8 +128,8 @@ class Scorer(HFLM):  # type: ignore[misc]
             room = self.max_length + 1 - len(continuation)
             if room < 1:
                 raise ValueError(
-                    f"eval.tasks={self._evaluation.task}: a continuation has {len(continuation)} tokens and the model takes "
-                    f"{self.max_length}: leave the task out, or take a model with a longer context"
+                    f"eval.tasks={self._evaluation.task}: a continuation has {len(continuation)} tokens and the "
+                    f"model takes {self.max_length}: leave the task out, or take a model with a longer context"
                 )
             asked.append(likelihood.Request(tuple(context)[-room:], tuple(continuation)))
         scores, shared = likelihood.score(
@@ -237,8 +237,8 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
 def _fewshot_split(leaf: Any) -> str | None:
     """Where lm-eval takes examples from: the task's own choice, else the first split that there is."""
     config = leaf.config
-    own = leaf.fewshot_cfg.split
-    return own or config.training_split or config.validation_split or config.test_split
+    split: str | None = leaf.fewshot_cfg.split
+    return split or config.training_split or config.validation_split or config.test_split
 
 
 def _stable(value: Any) -> str:

@@ -76,6 +76,13 @@ class Method(ABC):
         """Keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
         return {"dtype": compute_dtype}
 
+    def read(self, name: str, **options: Any) -> PreTrainedModel:
+        """Load the base from a folder or a Hub id; `options` are `from_pretrained`'s."""
+        from transformers import AutoModelForCausalLM
+
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, **options)
+        return model
+
     @abstractmethod
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Return the model to train, in which exactly the parameters that train require gradients.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Galore(Full):
-    """Every weight trains; of the targeted matrices Adam keeps the moments of P'G (r x n) instead of those of G (m x n).
+    """Every weight trains; of the targeted matrices Adam keeps the moments of P'G (r x n), not those of G (m x n).
 
     P holds the gradient's largest singular vectors and is computed anew every `update_proj_gap` steps, which takes a
     singular value decomposition of each matrix; the update is multiplied by `scale`. Saves optimizer memory alone.

@@ -22,8 +22,8 @@ class LlamaAdapter(Adapted):
     """The attention of the upper layers also reads `adapter_len` trained vectors, times a gate that starts at zero.
 
     Trains adapter_len x hidden + 1 parameters in each of the last `adapter_layers` layers (null: all but the lowest
-    two, as in the paper's 30 of 32). For architectures whose attention PEFT knows how to extend. Zhang et al. 2023, arXiv
-    2303.16199, equations 4 to 7.
+    two, as in the paper's 30 of 32). For architectures whose attention PEFT knows how to extend. Zhang et al. 2023,
+    arXiv 2303.16199, equations 4 to 7.
     """
 
     merges: ClassVar[bool] = False

@@ -29,15 +29,20 @@ def write(runs: Path | Sequence[Path], sweep: str | None = None, out: Path | Non
 
 
 def write_loaded(loaded: "Loaded", out: Path) -> Path:
-    """Write `report.md`, `figures/` and `records.csv` into the folder and return the path of the page."""
+    """Write `report.md`, `figures/`, `records.csv` and, where updates were measured, `update.md` into the folder.
+
+    Returns the path of the page.
+    """
     from harness.record import write_text
-    from harness.report import figure, markdown
+    from harness.report import figure, markdown, update
     from harness.report.groups import grouped
     from harness.report.table import to_csv
 
     write_text(to_csv(loaded.rows), out / "records.csv")
-    drawn = figure.write(grouped(loaded.rows), out / "figures")
-    return write_text(markdown.page(loaded, figure=bool(drawn)), out / "report.md")
+    groups = grouped(loaded.rows)
+    drawn = figure.write(groups, out / "figures")
+    shapes = update.write(groups, out)
+    return write_text(markdown.page(loaded, figure=bool(drawn), update=shapes is not None), out / "report.md")
 
 
 def name_of(loaded: "Loaded") -> str:

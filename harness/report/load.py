@@ -1,5 +1,6 @@
 """Records below one or several runs folders -> rows. Nothing is dropped in silence: what cannot be read is named."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord, read
+from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord, UpdateRecord, read
 from harness.report.items import Scored
 from harness.report.labels import labelled
 from harness.report.rows import Loaded, Row, setting
@@ -117,7 +118,18 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         return None
     fresh = [scored for scored in found.values() if _is_current(scored.record, record)]
     scored = tuple(sorted(fresh, key=lambda s: _position(s, record)))
-    return Row(method=record.method, recipe_id=recipe_id, seed=record.seed, record=record, scored=scored)
+    update = _update([root / recipe_id / seed for root in runs], record)
+    return Row(method=record.method, recipe_id=recipe_id, seed=record.seed, record=record, scored=scored, update=update)
+
+
+def _update(folders: Sequence[Path], record: RunRecord) -> UpdateRecord | None:
+    """The shape of the update of the run's current weights; one that cannot be read is as good as not measured."""
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            found = read(UpdateRecord, folder / "update.json")
+            if found.weights_from == record.current.weights_from:
+                return found
+    return None
 
 
 def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:

@@ -11,11 +11,12 @@ from harness.report.labels import short
 from harness.report.rows import Loaded
 from harness.report.summary import Table, cost, quality, tasks
 
+UPDATE = "[The shape of the updates](update.md): how much each method changed the weights, and in which directions."
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
-def page(loaded: Loaded, figure: bool) -> str:
-    """`report.md` for these rows; with the figure if there is one."""
+def page(loaded: Loaded, figure: bool, update: bool = False) -> str:
+    """`report.md` for these rows; with the figure, and a link to the page of the updates' shapes, if there is one."""
     groups = grouped(loaded.rows)
     parts = [
         f"# {escaped(title(loaded, groups))}",
@@ -26,6 +27,7 @@ def page(loaded: Loaded, figure: bool) -> str:
         "## Cost",
         _table(cost(groups)),
         *([_figure(groups)] if figure else []),
+        *([UPDATE] if update else []),
         "## Every task",
         *(f"### {escaped(one.title)}\n\n{_table(one)}" for one in tasks(groups)),
         "## What varied, what was equal",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Attempt, RunRecord, SweepRecord
+from harness.record import Attempt, RunRecord, SweepRecord, UpdateRecord
 from harness.report.items import Scored
 
 # What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
@@ -25,6 +25,7 @@ class Row:
     overrides: tuple[str, ...] = ()  # as a sweep asked for it
     label: str = ""  # the method and what tells it from the other rows
     already_done: bool = False
+    update: UpdateRecord | None = None  # the shape of its update, where `harness.adapter info` has measured it
 
     @property
     def current(self) -> Attempt | None:

@@ -3,17 +3,6 @@
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """Threads cost a tiny model more than they give."""
-    import torch
-
-    number = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(number)
-
-
 @pytest.fixture(scope="session")
 def tiny(tiny_model):
     """(model, tokenizer), both shared: a test leaves them as they are."""

@@ -79,7 +79,11 @@ def test_greedy_continuations_are_known(tiny, alone):
         for _ in range(3):
             ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
         greedy = tuple(ids[0, len(context) :].tolist())
-        requests += [Request(context, greedy), Request(context, (*greedy[:2], (greedy[2] + 1) % 260)), Request(context, greedy[:1])]
+        requests += [
+            Request(context, greedy),
+            Request(context, (*greedy[:2], (greedy[2] + 1) % 260)),
+            Request(context, greedy[:1]),
+        ]
     scores, shared = likelihood.score(model, requests, "fp32", 4, silent)
     assert shared
     assert [score.is_greedy for score in scores] == [True, False, True] * 3

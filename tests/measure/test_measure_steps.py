@@ -76,7 +76,10 @@ def test_micro_batches_of_a_step_that_did_not_end_are_not_counted():
 
 
 def test_histories_are_kept_as_they_are():
-    history = [{"loss": 2.0, "grad_norm": 0.5, "learning_rate": 0.1}, {"loss": 1.0, "grad_norm": 0.4, "learning_rate": 0.0}]
+    history = [
+        {"loss": 2.0, "grad_norm": 0.5, "learning_rate": 0.1},
+        {"loss": 1.0, "grad_norm": 0.4, "learning_rate": 0.0},
+    ]
     result = StepMeter().result(history, [(2, 1.5)])
     assert result.losses == (2.0, 1.0)
     assert result.gradient_norms == (0.5, 0.4)

@@ -21,17 +21,6 @@ def random_rows(number, seed=0, shortest=6, longest=24):
     return rows
 
 
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """Threads cost a tiny model more than they give."""
-    import torch
-
-    number = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(number)
-
-
 SMALL = {
     "max_steps": 4, "epochs": "null", "global_batch_size": 8, "micro_batch_size": 8, "max_length": 64, "lr": 1e-2,
     "schedule": "linear", "warmup": 0.25, "weight_decay": 0.1, "precision": "fp32", "gradient_checkpointing": "false",
@@ -67,7 +56,7 @@ def job(experiment, tmp_path):
         tokenizer = models.tokenizer(described.model)
         transformers.set_seed(seed)
         base = models.load(described.model, method.load_options(compute_dtype(described.train.precision)))
-        model = method.attach(base, execute._setting(described, tokenizer, rows))
+        model = method.attach(base, execute.setting(described, tokenizer, rows))
         return Job(
             model=model, method=method, rows=rows, spec=described.train, seed=seed, tokenizer=tokenizer,
             validate=validate, emit=emit, scratch=str(tmp_path / "trainer"),

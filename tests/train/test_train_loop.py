@@ -1,6 +1,5 @@
 """The loop against plain PyTorch, and what it leaves behind."""
 
-import itertools
 import time
 from dataclasses import dataclass
 
@@ -18,9 +17,7 @@ def in_order(job):
     sampler = LikeLengths(lengths, spec.global_batch_size, job.seed, spec.group_by_length)
     while True:
         order = list(sampler)
-        yield from itertools.batched(order, spec.global_batch_size) if hasattr(itertools, "batched") else (
-            order[i : i + spec.global_batch_size] for i in range(0, len(order), spec.global_batch_size)
-        )
+        yield from (order[i : i + spec.global_batch_size] for i in range(0, len(order), spec.global_batch_size))
 
 
 def rate(step, total, warmup, peak):
@@ -146,7 +143,8 @@ def test_the_models_forward_is_its_own_again(job, precision, method):
         assert model.forward.__func__ is type(model).forward
     trained = {p.dtype for p in made.model.parameters() if p.requires_grad}
     assert trained == {torch.float32}, "what trains is float32, whatever the precision"
-    assert next(plain.parameters()).dtype == (torch.bfloat16 if (precision, method) == ("bf16", "lora") else torch.float32)
+    held = torch.bfloat16 if (precision, method) == ("bf16", "lora") else torch.float32
+    assert next(plain.parameters()).dtype == held
 
 
 def test_bfloat16_stays_near_float32(job):

@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import pytest
@@ -47,7 +48,7 @@ def test_batches_are_of_like_length_and_come_in_random_order():
     order = list(LikeLengths(LENGTHS, 8, 0, True))
     assert spread(order) < spread(list(LikeLengths(LENGTHS, 8, 0, False))) / 4
     means = [sum(LENGTHS[i] for i in batch) for batch in batches(order)[:-1]]
-    rising = sum(a < b for a, b in zip(means, means[1:], strict=False))
+    rising = sum(a < b for a, b in itertools.pairwise(means))
     assert 0.25 < rising / len(means) < 0.75
 
 

@@ -1,0 +1,70 @@
+"""LoRA and QLoRA through unsloth's own model code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from harness.methods import targets
+from harness.methods.adapted import on_meta
+from harness.methods.base import Setting
+from harness.methods.lora import Lora
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsloth(Lora):
+    """LoRA (storage=none) or QLoRA (storage=nf4) on unsloth's rewritten kernels, which need CUDA and the extra package.
+
+    Trains what LoRA trains and is saved as an ordinary LoRA adapter; the rewritten layers round differently, so that
+    step 0 is the base's up to that. https://github.com/unslothai/unsloth.
+    """
+
+    differs_at_start: ClassVar[str] = "unsloth's kernels round differently, and storage=nf4 rounds the base's weights"
+    inits: ClassVar[tuple[str, ...]] = ("default",)
+
+    storage: Literal["none", "nf4"]
+
+    def unsupported(self, device: str) -> str:
+        """Without CUDA or the package."""
+        if device != "cuda":
+            return "method=unsloth needs a CUDA device"
+        if find_spec("unsloth") is None:
+            return "method=unsloth needs the package unsloth: pip install 'harness[unsloth]'"
+        return ""
+
+    def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
+        """What unsloth's loader takes."""
+        return {"dtype": compute_dtype, "load_in_4bit": self.storage == "nf4"}
+
+    def read(self, name: str, **options: Any) -> PreTrainedModel:
+        """Through unsloth's loader, which also loads a tokenizer that is not used."""
+        from unsloth import FastLanguageModel
+
+        known = {"dtype", "load_in_4bit", "revision", "trust_remote_code", "device_map"}
+        taken = {option: value for option, value in options.items() if option in known}
+        model: PreTrainedModel = FastLanguageModel.from_pretrained(model_name=name, **taken)[0]
+        return model
+
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """LoRA as unsloth attaches it."""
+        modules = targets.resolve(model, self.target)
+        if on_meta(model):
+            return model
+        from unsloth import FastLanguageModel
+
+        return FastLanguageModel.get_peft_model(
+            model,
+            r=self.r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            use_rslora=self.use_rslora,
+            bias=self.bias,
+            target_modules=sorted({name.rpartition(".")[2] for name in modules}),
+            use_gradient_checkpointing=False,
+            random_state=setting.seed,
+        )

@@ -1,0 +1,152 @@
+"""What every method promises, checked for every method that is found in conf/method/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from workshop import NAMES, Workshop, replaced, trained_names
+
+from harness import models
+from harness.methods.base import Method
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
+    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),  # PEFT of normalisations
+    pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:UserWarning"),  # PEFT of pruned AdaLoRA layers
+    pytest.mark.filterwarnings("ignore:.*invalid shape:UserWarning"),
+]
+
+STEPS = 6
+# rate for one batch of a tiny random model, where the published one is too low to show within a few steps
+RATES = {
+    "full": 3e-3, "spectrum": 3e-3, "galore": 1e-2, "ia3": 0.3, "ln_tuning": 0.1, "head": 1e-2, "llama_adapter": 0.1,
+    "prompt": 0.3, "peft": 1e-2,
+}  # fmt: skip
+MERGED_WITHIN = 1e-5  # largest difference of logits in float32
+
+
+def test_every_method_is_found() -> None:
+    assert len(NAMES) == 24
+    described = {path.stem for path in Path("harness/methods").glob("*.py")}
+    assert set(NAMES) - described == set(), "a YAML without its file"
+
+
+def test_no_method_is_skipped_but_what_needs_a_gpu(make: Callable[..., Method]) -> None:
+    assert [name for name in NAMES if make(name).unsupported("cpu")] == ["unsloth"]
+
+
+def test_the_first_logits_are_the_base_models(method: Method, place: Workshop, make: Callable[..., Method]) -> None:
+    base = place.logits(place.load(make("base")))
+    difference = (place.logits(place.attach(method)) - base).abs().max().item()
+    if method.differs_at_start:
+        assert difference > 1e-4, f"it does not differ: {method.differs_at_start}"
+    else:
+        assert difference < 1e-5
+
+
+def test_a_configuration_is_checked_without_weights(method: Method, place: Workshop) -> None:
+    skeleton = models.skeleton(place.spec, torch.float32)
+    method.attach(skeleton, replaced(place.setting(steps=1), rows=[]))
+
+
+def test_what_is_declared_trains_and_nothing_else(method: Method, place: Workshop, tmp_path: Path) -> None:
+    """The count, the frozen weights, the falling loss, what is saved and what merging gives: one training shows all."""
+    if not method.trains:
+        pytest.skip("trains nothing")
+    expected = method.expected_trainable(place.load(method))
+    model = place.attach(method, steps=STEPS)
+    trained = trained_names(model)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    assert sum(before[name].numel() for name in trained) == expected
+    assert {before[name].dtype for name in trained} == {torch.float32}
+
+    losses = place.train(model, method, STEPS, RATES.get(method.name, (method.lr or 1e-3) * 5))
+    assert losses[-1] < losses[0] - 0.05, losses
+    after = dict(model.named_parameters())
+    assert trained_names(model) == trained
+    moved = {name for name in before if not torch.equal(before[name], after[name].detach())}
+    assert moved <= trained, "frozen parameters have changed"
+    assert moved == trained or method.name == "adalora", f"did not move: {sorted(trained - moved)[:5]}"
+
+    logits = place.logits(model)
+    method.save(model, tmp_path)
+    restored = method.restore(place.load(method), tmp_path)
+    assert torch.allclose(place.logits(restored), logits, atol=1e-6)
+    if method.merges:
+        merged = method.merge(restored)
+        assert not any("lora" in name or "bottleneck" in name for name, _ in merged.named_parameters())
+        assert (place.logits(merged) - logits).abs().max() < MERGED_WITHIN
+    else:
+        with pytest.raises(ValueError, match="cannot be merged"):
+            method.merge(restored)
+
+
+def test_one_seed_gives_one_curve(method: Method, place: Workshop) -> None:
+    if not method.trains:
+        pytest.skip("trains nothing")
+    rate = method.lr or 1e-3
+
+    def curve(seed: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+        model = place.attach(method, seed, steps=2)
+        start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        return place.train(model, method, 2, rate, seed), start
+
+    first, start = curve(0)
+    again, _ = curve(0)
+    assert first == again
+    other, other_start = curve(1)
+    if any(not torch.equal(start[name], other_start[name]) for name in start):
+        assert other != first
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("unsloth",)])
+def test_a_target_that_matches_nothing_lists_what_exists(
+    name: str, make: Callable[..., Method], workshop: Workshop
+) -> None:
+    if not hasattr(make(name), "target"):
+        pytest.skip("has no target")
+    method = make(name, "target=[q_prj]")
+    with pytest.raises(ValueError, match=r"q_prj.*q_proj \(2\)"):
+        workshop.attach(method)
+
+
+def test_a_method_is_added_by_one_file_and_one_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workshop: Workshop, tiny_overrides: list[str]
+) -> None:
+    import hydra
+
+    from harness import config
+    from harness.assets import conf_dir
+
+    (tmp_path / "fresh_method.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from harness.methods.lora import Lora\n\n\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Fresh(Lora):\n"
+        "    'Half of a LoRA.'\n\n"
+        "    share: float\n"
+    )
+    text = (conf_dir() / "method" / "lora.yaml").read_text().replace("harness.methods.lora.Lora", "fresh_method.Fresh")
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "fresh.yaml").write_text(text + "share: 0.5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config.register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        where = f"hydra.searchpath=[file://{tmp_path}/conf]"
+        built = config.build(hydra.compose("config", overrides=[*tiny_overrides, where, "method=fresh"]))
+    assert built.method.name == "fresh_method"
+    model = workshop.attach(built.method)
+    assert workshop.train(model, built.method, 3, 1e-3)[-1] > 0
+
+
+def test_no_name_of_a_method_outside_of_its_files() -> None:
+    """The loop, the meter and the scorer ask no method who it is."""
+    files = [*Path("harness/evaluate").glob("*.py"), *Path("harness/measure").glob("*.py"), Path("harness/train.py")]
+    assert len(files) > 5
+    names = [name for name in NAMES if name not in ("base", "full", "head", "prompt", "prefix", "adapter", "peft")]
+    for file in files:
+        words = set(file.read_text().replace('"', " ").replace("'", " ").replace(".", " ").split())
+        assert not words & set(names), (file, words & set(names))

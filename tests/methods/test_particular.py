@@ -1,0 +1,228 @@
+"""What single methods promise beyond the contract."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from workshop import Workshop, trained_names
+
+from harness import models
+from harness.evaluate import likelihood
+from harness.experiment import TrainSpec
+from harness.methods.base import Method
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
+    pytest.mark.filterwarnings("ignore:lora with eva initialization:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*invalid shape:UserWarning"),
+]
+Make = Callable[..., Method]
+
+
+@pytest.mark.parametrize("name", ["prompt", "p_tuning", "prefix"])
+def test_log_likelihoods_with_virtual_tokens_are_those_of_a_hand_computation(
+    name: str, make: Make, workshop: Workshop
+) -> None:
+    model = workshop.attach(make(name))
+    requests = [
+        likelihood.Request((5, 6, 7, 8), (9, 10)), likelihood.Request((5, 6, 7, 8), (11,)),
+        likelihood.Request((20, 21), (22, 23, 24)),
+    ]  # fmt: skip
+    scores, shared = likelihood.score(model, requests, "fp32", 2, lambda _: None)
+    assert not shared
+    model.eval()
+    for request, score in zip(requests, scores, strict=True):
+        ids = torch.tensor([[*request.context, *request.continuation]])
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -ids.shape[1] :]
+        nats = torch.log_softmax(logits, -1)
+        places = range(len(request.context) - 1, ids.shape[1] - 1)
+        by_hand = sum(nats[place, ids[0, place + 1]].item() for place in places)
+        assert score.log_likelihood == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_virtual_tokens_count_towards_the_context(make: Make, workshop: Workshop) -> None:
+    method = make("prompt", "method.num_virtual_tokens=2000")
+    with pytest.raises(ValueError, match=r"train.max_length=64 and method.num_virtual_tokens=2000 make 2064 tokens"):
+        workshop.attach(method)
+
+
+def test_a_prompt_can_begin_as_words(make: Make, workshop: Workshop) -> None:
+    model = workshop.attach(make("prompt", "method.init=text", "method.init_text=abc", "method.num_virtual_tokens=5"))
+    prompt = model.prompt_encoder["default"].embedding.weight
+    ids = workshop.tokenizer("abcab", add_special_tokens=False)["input_ids"]
+    assert torch.equal(prompt, model.get_input_embeddings().weight[ids])
+
+
+def test_prefix_refuses_gradient_checkpointing(make: Make) -> None:
+    spec = TrainSpec(
+        lr=1e-3, max_steps=1, epochs=None, global_batch_size=1, micro_batch_size=1, max_length=8, schedule="constant",
+        warmup=0.0, weight_decay=0.0, max_grad_norm=1.0, gradient_checkpointing=True, precision="fp32",
+        loss_on="all", group_by_length=False, eval_every=None,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"gradient_checkpointing=true with method=prefix"):
+        make("prefix").check_training(spec)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "pissa", "olora", "eva"])
+def test_initialisations_leave_step_zero_as_it_was(
+    init: str, make: Make, workshop: Workshop, tmp_path: Path
+) -> None:
+    method = make("lora", f"method.init={init}", "method.r=4")
+    base = workshop.logits(workshop.load(method))
+    model = workshop.attach(method)
+    assert torch.allclose(workshop.logits(model), base, atol=1e-5)
+    workshop.train(model, method, 2, 1e-3)
+    logits = workshop.logits(model)
+    method.save(model, tmp_path)
+    assert torch.allclose(workshop.logits(method.restore(workshop.load(method), tmp_path)), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(("bias", "extra"), [("none", 0), ("lora_only", 2 * (64 + 128)), ("all", 1024)])
+def test_biases_train_where_asked(bias: str, extra: int, make: Make, biased: Workshop) -> None:
+    method = make("lora", f"method.bias={bias}", "target=[q_proj,up_proj]", "method.r=2")
+    plain = make("lora", "target=[q_proj,up_proj]", "method.r=2")
+    base = biased.load(method)
+    model = biased.attach(method)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == method.expected_trainable(base) == plain.expected_trainable(base) + extra
+    assert ("bias" in " ".join(trained_names(model))) == (bias != "none")
+
+
+def test_loftq_brings_the_first_logits_closer_to_the_unquantised_base(make: Make, workshop: Workshop) -> None:
+    base = workshop.logits(workshop.load(make("base")))
+    plain = (workshop.logits(workshop.attach(make("qlora"))) - base).abs().mean()
+    loftq = (workshop.logits(workshop.attach(make("qlora", "method.init=loftq"))) - base).abs().mean()
+    assert loftq < 0.8 * plain
+
+
+def test_loftq_belongs_to_a_quantised_base(make: Make) -> None:
+    with pytest.raises(ValueError, match="use method=qlora"):
+        make("lora", "method.init=loftq")
+    with pytest.raises(ValueError, match="needs storage nf4 or fp4"):
+        make("qlora", "method.init=loftq", "method.storage=int8")
+
+
+@pytest.mark.parametrize("storage", ["none", "int8", "fp4", "nf4"])
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
+def test_every_storage_trains_as_well_after_an_evaluation(storage: str, make: Make, workshop: Workshop) -> None:
+    """bitsandbytes repacks weights in evaluation on some processors, and loses their gradient by it."""
+    method = make("qlora", f"method.storage={storage}")
+
+    def losses(look_first: bool) -> list[float]:
+        model = workshop.attach(method)
+        if look_first:
+            workshop.logits(model)
+        return workshop.train(model, method, 4, 1e-3)
+
+    assert losses(look_first=True) == pytest.approx(losses(look_first=False), abs=1e-4)
+
+
+def test_paged_optimizers_need_cuda(make: Make) -> None:
+    method = make("qlora", "method.optimizer_name=paged_adamw_8bit")
+    assert "needs CUDA" in method.unsupported("cpu")
+    assert method.unsupported("cuda") == ""
+
+
+def test_lora_plus_trains_b_faster(make: Make, workshop: Workshop) -> None:
+    method = make("lora_plus", "method.ratio=16")
+    model = workshop.attach(method)
+    groups = method.param_groups(model, 1e-4, 0.1)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert rates[id(parameter)] == pytest.approx(1.6e-3 if ".lora_B." in name else 1e-4)
+
+
+def test_adalora_prunes_to_its_target_and_reports_the_plain_loss(make: Make, workshop: Workshop) -> None:
+    method = make("adalora", "method.r=2", "method.init_r=4", "method.orthogonality=0.5")
+    model = workshop.attach(method, steps=10)
+    plain = workshop.attach(make("base"))
+    assert workshop.train(model, method, 10, 1e-3)[0] == pytest.approx(_mean_nats(plain, workshop), abs=1e-4)
+    pattern = model.peft_config["default"].rank_pattern
+    assert sum(sum(kept) for kept in pattern.values()) == 2 * len(pattern)
+
+
+def _mean_nats(model: Any, workshop: Workshop) -> float:
+    logits = torch.log_softmax(workshop.logits(model), -1)
+    nats = [
+        -logits[i, place - 1, row["input_ids"][place]].item()
+        for i, row in enumerate(workshop.rows)
+        for place, learnt in enumerate(row["completion_mask"])
+        if learnt
+    ]
+    return sum(nats) / len(nats)
+
+
+def test_alora_wants_its_invocation_in_the_rows(make: Make, workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match=r"none of the 4 training rows has it"):
+        workshop.attach(make("alora", "method.invocation=nowhere"))
+    model = workshop.attach(make("alora"))
+    header = workshop.tokenizer("<assistant>", add_special_tokens=False)["input_ids"]
+    assert model.peft_config["default"].alora_invocation_tokens == header
+
+
+def test_bitfit_has_nothing_to_train_without_biases(make: Make, workshop: Workshop, biased: Workshop) -> None:
+    method = make("bitfit")
+    assert "no biases" in method.unsupported_model(models.skeleton(workshop.spec, torch.float32))
+    assert method.unsupported_model(models.skeleton(biased.spec, torch.float32)) == ""
+
+
+def test_spectrum_computes_its_ratios_once(
+    make: Make, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.methods import spectrum
+
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    method = make("spectrum", "method.fraction=0.5")
+    first = trained_names(workshop.attach(method))
+    assert len(first) == 7, "one of two layers, of seven kinds of matrix"
+    assert len(list(tmp_path.glob("spectrum/*.json"))) == 1
+    monkeypatch.setattr(spectrum, "_signal_to_noise", lambda weight: pytest.fail("computed again"))
+    assert trained_names(workshop.attach(method)) == first
+
+
+def test_signal_to_noise_is_that_of_a_hand_computation() -> None:
+    from harness.methods.spectrum import _signal_to_noise
+
+    # quartiles 1.75 and 3.25 of 1, 2, 3, 4 give the deviation 1.5 / 1.349 and the bound 2.224 for a square matrix
+    assert _signal_to_noise(torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]))) == pytest.approx((3 + 4) / (1 + 2) / 4)
+    # a matrix half as wide has the bound 1.112 * (1 + sqrt(1/2)) = 1.898
+    wide = torch.cat([torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0])), torch.zeros(4, 4)], dim=1)
+    assert _signal_to_noise(wide) == pytest.approx((2 + 3 + 4) / 1 / 4)
+
+
+def test_adapters_are_placed_as_published(make: Make, workshop: Workshop) -> None:
+    def places(placement: str) -> set[str]:
+        names = trained_names(workshop.attach(make("adapter", f"method.placement={placement}")))
+        return {name.split(".bottleneck")[0].removeprefix("model.layers.0.") for name in names if ".0." in name[:15]}
+
+    assert places("houlsby") == {"self_attn.o_proj", "mlp.down_proj"}
+    assert places("pfeiffer") == {"mlp.down_proj"}
+
+
+def test_galore_keeps_small_moments(make: Make, workshop: Workshop) -> None:
+    method = make("galore", "method.r=4", "method.update_proj_gap=2")
+    model = workshop.attach(method)
+    optimizer = method.optimizer(method.param_groups(model, 1e-3, 0.0))
+    model(input_ids=torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss.backward()
+    optimizer.step()
+    q_proj = model.model.layers[0].self_attn.q_proj.weight
+    assert optimizer.state[q_proj]["exp_avg"].numel() == 4 * 64
+
+
+def test_peft_names_what_there_is(make: Make, workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match=r"peft_type=LOAH: the installed PEFT has .*LOHA"):
+        workshop.attach(make("peft", "method.peft_type=LOAH"))
+    with pytest.raises(ValueError, match=r"method.options.rank: LOHA has no such option; it has .*alpha"):
+        workshop.attach(make("peft", "method.options={rank: 3}"))
+
+
+def test_a_setting_is_complete(workshop: Workshop) -> None:
+    assert {field.name for field in dataclasses.fields(workshop.setting())} >= {"seed", "rows", "original"}
