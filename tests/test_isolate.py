@@ -227,6 +227,25 @@ if __name__ == "__main__":
 """
 
 
+BROKEN = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from harness import isolate
+if __name__ == "__main__":
+    print(isolate.call("harness.execute:check", [], log=Path({log!r})).reason)
+"""
+
+
+def test_a_broken_installation_is_a_reason(tmp_path):
+    (tmp_path / "trl.py").write_text("raise RuntimeError('half of it is missing')")
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(here=str(HERE), log=str(tmp_path / "log.txt")))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
+    assert (done.stdout, done.stderr) == ("RuntimeError: half of it is missing\n", "")
+
+
 def test_the_first_start_pays_for_all_and_the_parent_imports_nothing(tmp_path):
     script = tmp_path / "fresh.py"
     script.write_text(FRESH.format(here=str(HERE), log=str(tmp_path / "log.txt")))

@@ -1,6 +1,7 @@
 """Runs mirrored to Weights & Biases, offline: what is written is read back from its own files."""
 
 import json
+import multiprocessing
 import os
 import signal
 import struct
@@ -130,29 +131,35 @@ def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
 
 
 def test_no_tracking_starts_no_process(tmp_path):
-    before = len(psutil.Process().children(recursive=True))
+    before = multiprocessing.active_children()
     tracker = Tracker(NONE, tmp_path, None)
-    tracker.event({"loss": 1.0})
+    tracker.event(EVENT)
     tracker.close()
-    assert len(psutil.Process().children(recursive=True)) == before
+    assert multiprocessing.active_children() == before
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def broken_wandb(tmp_path) -> Path:
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    (folder / "wandb.py").write_text("raise RuntimeError('this installation is broken')\n")
-    return folder
+BROKEN = """
+def init(**options):
+    raise RuntimeError("this wandb is broken")
+
+class Settings:
+    def __init__(self, **options):
+        pass
+"""
 
 
-def test_a_broken_wandb_fails_no_run(harness, tiny_overrides, broken_wandb, tmp_path):
-    done = harness("-m", *tiny_overrides, "method=base", "tracking=wandb", cwd=tmp_path, PYTHONPATH=str(broken_wandb))
+def test_a_broken_wandb_fails_no_run(harness, tiny_overrides, tmp_path):
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "wandb.py").write_text(BROKEN)
+    words = [*tiny_overrides, "method=base", "tracking=wandb"]
+    done = harness("-m", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path / "path"))
     assert done.code == 0, done.err
     assert "Traceback" not in done.err
+    assert "not logged to wandb: RuntimeError: this wandb is broken" in done.err
     [path] = record.find_runs(tmp_path / "runs")
     assert record.read(RunRecord, path).status == "ok"
-    assert "this installation is broken" in (tmp_path / "runs" / "wandb" / "tracking.log").read_text()
+    assert "this wandb is broken" in (tmp_path / "runs" / "wandb" / "tracking.log").read_text()
     assert list((tmp_path / "reports").glob("*/report.md"))
 
 

@@ -120,7 +120,7 @@ def _combine(model: Any, names: Sequence[str], weights: Sequence[float], how: di
     torch.manual_seed(0)  # some types drop entries at random
     try:
         add(list(names), list(weights), adapter_name=_COMBINED, **options)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{kind} adapters cannot be combined like that: {error}") from error
     config = model.peft_config[_COMBINED]
     if getattr(config, "use_rslora", False):

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.methods import targets
-from harness.methods.adapted import Adapted
+from harness.methods.adapted import Adapted, on_meta
 from harness.methods.base import Setting
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel
+
+
+_OWN = {"ADALORA": "adalora"}  # without their hooks they would run, and not be what they are called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,9 @@ class Peft(Adapted):
         Raises:
             ValueError: no such type, no such option, or a combination that PEFT refuses.
         """
+        if self.peft_type in _OWN:
+            own = _OWN[self.peft_type]
+            raise ValueError(f"method.peft_type={self.peft_type}: it takes part in every step, use method={own}")
         schema = _schema(self.peft_type)
         allowed = {f.name for f in dataclasses.fields(schema)} - {"peft_type", "task_type", "auto_mapping"}
         unknown = sorted(set(self.options) - allowed)
@@ -51,16 +57,40 @@ class Peft(Adapted):
         except TypeError as error:
             raise ValueError(f"method.peft_type={self.peft_type} method.options={self.options}: {error}") from error
 
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """Wrap the model; a type that cannot do without weights is not tried while there are none."""
+        try:
+            return self._wrapped(model)
+        except NotImplementedError:
+            if not on_meta(model):
+                raise
+            return model
+
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """What the type trains on the same architecture without weights."""
+        """What the type trains on the same architecture without weights, or with random ones if it needs some."""
         import torch
-        from peft import get_peft_model
         from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(model.config)
-        adapted = get_peft_model(skeleton, self.peft_config(skeleton))
-        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+        for device in ("meta", "cpu"):
+            try:
+                with torch.device(device):
+                    other = AutoModelForCausalLM.from_config(model.config).requires_grad_(False)
+                return sum(p.numel() for p in self._wrapped(other).parameters() if p.requires_grad)
+            except NotImplementedError:
+                continue
+        raise ValueError(f"method.peft_type={self.peft_type} cannot be attached to a {model.config.model_type} model")
+
+    def _wrapped(self, model: PreTrainedModel) -> Any:
+        from peft import get_peft_model
+
+        config = self.peft_config(model)
+        try:
+            return get_peft_model(model, config)
+        except (TypeError, AssertionError, AttributeError) as error:  # PEFT's ways to say that an option is missing
+            raise ValueError(
+                f"method.peft_type={self.peft_type} method.options={self.options}: PEFT cannot attach it ({error}); "
+                "an option may be missing"
+            ) from error
 
 
 def _schema(peft_type: str) -> type[PeftConfig]:

@@ -19,7 +19,7 @@ from harness.methods.base import Method
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
     pytest.mark.filterwarnings("ignore:lora with eva initialization:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*invalid shape:UserWarning"),
 ]
 Make = Callable[..., Method]

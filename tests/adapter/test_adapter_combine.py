@@ -1,0 +1,90 @@
+"""`harness.adapter combine`, held against weighted sums by hand."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+PROJECTION = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def update(folder):
+    """s B A of one layer of a saved adapter."""
+    saved = load_file(folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    a, b = (saved[f"{PROJECTION}.lora_{side}.weight"] for side in "AB")
+    return config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"]) * (b @ a)
+
+
+def test_cat_is_the_weighted_sum_also_of_other_ranks_and_scales(made, adapter, tmp_path):
+    out = tmp_path / "out"
+    words = ("--weights", "0.7", "-0.3", out, "--combination-type", "cat")
+    code, said, err = adapter("combine", made["lora"], made["rslora"], *words)
+    assert (code, err) == (0, "")
+    assert re.search(r"weighted sum of their updates: \d\.\d+e-0[6-9]|updates: \de-0[6-9]", said)
+    expected = 0.7 * update(made["lora"] / "weights") - 0.3 * update(made["rslora"] / "weights")
+    torch.testing.assert_close(update(out), expected, atol=1e-6, rtol=1e-4)
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 24
+
+
+def test_svd_is_the_best_of_its_rank(made, adapter, tmp_path):
+    code, said, _ = adapter("combine", made["lora"], made["lora_again"], tmp_path / "out", "--weights", "0.7", "0.3")
+    assert code == 0
+    assert "(svd, rank 16)" in said
+    assert "another token first at 0 of" in said
+    expected = 0.7 * update(made["lora"] / "weights") + 0.3 * update(made["lora_again"] / "weights")
+    u, s, vh = torch.linalg.svd(expected)
+    torch.testing.assert_close(update(tmp_path / "out"), (u[:, :16] * s[:16]) @ vh[:16], atol=1e-5, rtol=1e-3)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "## Weight 0.7: lora on file" in card
+    assert "seed 1" in card
+    assert str(tmp_path) not in card
+
+
+def test_a_pruning_type_takes_a_density(made, adapter, tmp_path):
+    words = ("--combination-type", "ties", "--density", "0.2", tmp_path / "out")
+    code, said, _ = adapter("combine", made["lora"], made["lora_again"], "--weights", "1", "1", *words)
+    assert code == 0
+    assert "(ties, rank 16)" in said
+    assert "density 0.2" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "said"),
+    [
+        (("lora", "qlora"), (), "adapters with another storage of the base cannot be combined"),
+        (("lora", "prompt"), (), "adapters with another type cannot be combined"),
+        (("prompt", "prompt"), (), "PEFT offers no combination of PROMPT_TUNING adapters"),
+        (("lora", "dora"), (), "weight-decomposed"),
+        (("lora", "full"), (), "method=full saves no PEFT adapter"),
+        (("lora", "rslora"), ("--combination-type", "linear"), "must have the same r value"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(made, adapter, tmp_path, names, words, said):
+    folders = [made[name] for name in names]
+    code, out, err = adapter("combine", *folders, "--weights", "0.5", "0.5", tmp_path / "out", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_must_be_as_many_numbers_as_runs(made, adapter, tmp_path):
+    code, _, err = adapter("combine", made["lora"], made["dora"], tmp_path / "out", "--weights", "1")
+    assert (code, err) == (2, "harness.adapter: --weights 1: 2 runs need 2 numbers\n")
+    code, _, err = adapter("combine", made["lora"], "--weights", "1", tmp_path / "out")
+    assert code == 2
+    assert "give at least two runs" in err
+
+
+def test_adapters_of_two_bases_are_refused(made, adapter, tmp_path):
+    other = tmp_path / "seed-0"
+    shutil.copytree(made["lora"], other)
+    record = (other / "record.json").read_text()
+    content = json.loads(record)["config"]["model"]["content"]
+    (other / "record.json").write_text(record.replace(content, "path:0123456789abcdef"))
+    code, _, err = adapter("combine", made["lora"], other, "--weights", "1", "1", tmp_path / "out")
+    assert code == 2
+    assert "trained on model tiny (path:0123456789abcdef), and the base given is tiny (path:" in err
