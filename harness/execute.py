@@ -12,12 +12,11 @@ import math
 import shutil
 import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import torch
@@ -33,11 +32,6 @@ from harness.record import DataCounts, EvaluationRecord, Fingerprint
 from harness.train import Job, compute_dtype, total_steps, train
 
 Emit = Callable[[dict[str, Any]], None]
-Verdict = Literal["wrong", "unsupported"]
-
-
-class UnsupportedError(Exception):
-    """What was asked for is right and cannot be run here."""
 
 
 def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
@@ -47,7 +41,7 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
         ValueError: the experiment does not fit the model or the data.
         DivergedError: training produced something that is no number.
     """
-    _quiet()
+    quiet()
     emit({"facts": {"device": provenance.device()}})
     work = _Work(experiment, todo, emit)
     work.load()
@@ -228,60 +222,6 @@ class _Work:
         )
 
 
-def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
-    """Find what is wrong before anything starts: targets, tasks and data files, without loading a weight.
-
-    Returns:
-        (position in `experiments`, verdict, message) of each that is wrong or cannot be run here.
-    """
-    _quiet()
-    problems: list[tuple[int, Verdict, str]] = []
-    known: dict[Any, tuple[Verdict, str] | None] = {}
-    for position, experiment in enumerate(experiments):
-        emit({"done": position, "total": len(experiments)})
-        for key, look in _checks(experiment):
-            if key not in known:
-                known[key] = _complaint(look)
-            complaint = known[key]
-            if complaint is not None:
-                problems.append((position, *complaint))
-    return problems
-
-
-def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
-    model, method, spec = experiment.model, experiment.method, experiment.eval
-    dtype = compute_dtype(experiment.train.precision)
-
-    def attach() -> None:
-        method.check_training(experiment.train)
-        skeleton = models.skeleton(model, dtype)
-        reason = method.unsupported_model(skeleton)
-        if reason:
-            raise UnsupportedError(reason)
-        method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
-
-    looks: list[tuple[Any, Callable[[], Any]]] = [
-        ((model, method, experiment.train), attach),
-        (experiment.data, partial(prepare, experiment.data)),
-    ]
-    if spec.test != "never":
-        looks += [((t, spec.source, spec.path), partial(tasks.load, t, spec.source, spec.path)) for t in spec.tasks]
-    return looks
-
-
-def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:
-    try:
-        look()
-    except UnsupportedError as error:
-        return "unsupported", str(error)
-    except ValueError as error:
-        return "wrong", " ".join(str(error).split())
-    except Exception as error:  # a library that chokes on a value: the log says where, and nothing is started
-        traceback.print_exc()
-        return "wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    return None
-
-
 def setting(experiment: Experiment, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Setting:
     """What the method may know of this run; with no rows while a configuration is checked or planned."""
     return Setting(
@@ -306,7 +246,7 @@ def _num_elements(parameter: Any) -> int:
     return math.prod(state.shape) if state is not None else parameter.numel()
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave the libraries' advice to the log file and their bars out of it."""
     warnings.simplefilter("default")
     transformers.utils.logging.disable_progress_bar()

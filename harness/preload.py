@@ -14,6 +14,7 @@ def _import_quietly() -> None:
     os.dup2(silence, 2)
     try:
         with contextlib.suppress(Exception):
+            import harness.check
             import harness.execute  # noqa: F401
     finally:
         sys.stderr.flush()

@@ -150,7 +150,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     board.start_bar("checking")
     log = runs_dir / "check.log"
     try:
-        ended = isolate.call("harness.execute:check", [p.experiment for p in runnable], log=log, on_event=board)
+        ended = isolate.call("harness.check:check", [p.experiment for p in runnable], log=log, on_event=board)
     finally:
         board.end()
     if ended.kind != "returned":

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "tracking": {"experiment", "record"},
     "run": {"card", "experiment", "isolate", "provenance", "record"},
     "progress": {"record"},
-    "preload": {"execute"},
+    "preload": {"check", "execute"},
+    "check": {"data", "evaluate", "execute", "experiment", "models", "train"},
     "execute": {
         "card", "data", "evaluate", "experiment", "measure", "methods", "models", "provenance", "record", "train",
     },
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "data": {"assets", "experiment", "hub"},
     "report": {"record", "stats"},
     "experiment": {"methods"},
-    "methods": set(),
+    "methods": {"assets", "record"},
     "card": {"record"},
     "patterns": set(),
     "isolate": set(),
@@ -162,6 +163,6 @@ def test_a_file_is_short_plain_and_finished(path):
     text = path.read_text(encoding="utf-8")
     assert text.isascii()
     assert len(text.splitlines()) < 300
-    assert not re.search(r"\bNotImplementedError\b|\bTODO\b|\bFIXME\b|\bXXX\b", text)
+    assert not re.search(r"\braise NotImplementedError\b|\bTODO\b|\bFIXME\b|\bXXX\b", text)
     assert path.stem not in ("utils", "helpers", "common", "misc")
     assert text.strip() == "" or ast.get_docstring(ast.parse(text)), "a module says in its first line what it promises"

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from harness import config
 from harness.cells import base_of, expand
@@ -62,8 +61,8 @@ def test_a_group_composes_and_builds(compose, group, name):
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in SCHEMAS for n in options(g)])
-def test_the_keys_of_a_yaml_are_the_fields_of_its_schema(group, name):
-    keys = set(yaml.safe_load((CONF / group / f"{name}.yaml").read_text()))
+def test_the_keys_of_a_yaml_are_the_fields_of_its_schema(compose, group, name):
+    keys = set(compose(f"{group}={name}")[group])
     named = {field.name for field in dataclasses.fields(SCHEMAS[group])} - FILLED_LATER
     assert keys == named
 
@@ -74,7 +73,7 @@ def test_a_method_composes_builds_and_names_every_field(compose, name):
     assert type(experiment.method) is METHODS[name]
     assert experiment.method.name == name
     assert METHODS[name].__doc__, "the docstring is the method's card"
-    values = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text())
+    values = compose(f"method={name}").method
     assert set(values) - {"_target_"} == {field.name for field in dataclasses.fields(METHODS[name])}
     assert values["_target_"] == f"{METHODS[name].__module__}.{METHODS[name].__name__}"
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -26,14 +27,23 @@ def run_command(module: str, *words: str, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=600)
 
 
+def chat_row(number: int) -> str:
+    """In the words of the tiny model's chat template, since a method may wait for them."""
+    letter = chr(97 + number % 26)
+    row = {"prompt": f"<user>Say {letter}{number}</s><assistant>", "completion": f" {letter * 4}"}
+    return json.dumps(row) + "\n"
+
+
 @pytest.fixture(scope="module")
 def everything(shared_overrides, tmp_path_factory):
     """All methods in one sweep, called in an empty folder, with the places where results go left as they are."""
     folder = tmp_path_factory.mktemp("empty")
-    words = [word for word in shared_overrides() if not word.startswith(PLACES)]
-    tests = folder.parent / "test.jsonl"
-    tests.write_text('{"prompt": "Say zebra:", "completion": " zzzz"}\n{"prompt": "Say ape:", "completion": " aaaa"}\n')
-    words += [f"data.test_file={tests}", "train.max_steps=3"]
+    given = (*PLACES, "data.file=")
+    words = [word for word in shared_overrides() if not word.startswith(given)]
+    rows, tests = folder.parent / "rows.jsonl", folder.parent / "test.jsonl"
+    rows.write_text("".join(map(chat_row, range(64))))
+    tests.write_text("".join(map(chat_row, range(100, 104))))
+    words += [f"data.file={rows}", f"data.test_file={tests}"]
     done = run_command("harness", "-m", *words, f"method={','.join(METHOD_NAMES)}", cwd=folder)
     return folder, words, done
 

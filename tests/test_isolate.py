@@ -233,7 +233,7 @@ sys.path.insert(0, {here!r})
 from pathlib import Path
 from harness import isolate
 if __name__ == "__main__":
-    print(isolate.call("harness.execute:check", [], log=Path({log!r})).reason)
+    print(isolate.call("harness.check:check", [], log=Path({log!r})).reason)
 """
 
 

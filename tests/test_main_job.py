@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -32,13 +33,18 @@ class Done:
 
 
 def python(folder, *arguments):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "OMP"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     start = time.perf_counter()
-    ended = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env={**environment, "COLUMNS": "200"}, text=True, check=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500,
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=folder, env={**environment, "COLUMNS": "200"}, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    return Done(folder, ended.returncode, ended.stdout, time.perf_counter() - start)
+    try:
+        out, _ = process.communicate(timeout=500)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its runs as well
+        raise
+    return Done(folder, process.returncode, out, time.perf_counter() - start)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def shape_of_update(old: torch.Tensor, new: torch.Tensor) -> WeightUpdate:
 
 def _spectrum(old: torch.Tensor, new: torch.Tensor, change: torch.Tensor) -> dict[str, Any]:
     u, s, vh = torch.linalg.svd(change, full_matrices=False)
-    s = s[s > _noise(old)].double()
+    s = s[s > _noise(old, new, s)].double()
     if not len(s):
         return _NOTHING
     share = s / s.sum()
@@ -118,8 +118,9 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.T @ b).square().sum() / a.shape[1])
 
 
-def _noise(old: torch.Tensor) -> float:
-    """What the largest singular value of float32 rounding errors in entries like these may be."""
+def _noise(old: torch.Tensor, new: torch.Tensor, s: torch.Tensor) -> float:
+    """How large a singular value may be for float32 rounding alone: of the entries, and of the decomposition itself."""
     rows, columns = old.shape
-    entry = float(old.square().mean().sqrt())
-    return float(torch.finfo(torch.float32).eps) * entry * (math.sqrt(rows) + math.sqrt(columns))
+    entry = max(float(old.square().mean().sqrt()), float(new.square().mean().sqrt()))
+    of_entries = entry * (math.sqrt(rows) + math.sqrt(columns))
+    return float(torch.finfo(torch.float32).eps) * max(of_entries, float(s[0]) * max(rows, columns))

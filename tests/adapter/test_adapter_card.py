@@ -83,7 +83,7 @@ def test_a_record_gives_its_experiment_back(made, name):
 
 def test_a_method_that_is_gone_is_named(made):
     record = dataclasses.replace(run_of(made["lora"]), method="gone")
-    with pytest.raises(ValueError, match="there is no harness.methods.gone any more"):
+    with pytest.raises(ValueError, match=r"there is no harness\.methods\.gone any more"):
         config.from_record(record)
 
 

@@ -132,6 +132,6 @@ def test_another_base_is_refused_and_both_are_named(made, adapter, tiny_model, t
     code, out, _ = adapter(*words, f"model.path={moved}")
     assert code == 0
     assert difference(out) == 0
-    code, _, err = adapter(*words[:4], "seed=1")
+    code, _, err = adapter("merge", made["full"], tmp_path / "third", "--base", "seed=1")
     assert (code, err) == (2, "harness.adapter: --base seed=1: only settings of the model group, model=... or "
                               "model.<name>=...\n")  # fmt: skip

@@ -15,7 +15,7 @@ from harness.methods.base import Method
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
     pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),  # PEFT of normalisations
-    pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:RuntimeWarning"),  # PEFT of pruned AdaLoRA layers
+    pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:RuntimeWarning"),  # AdaLoRA
     pytest.mark.filterwarnings("ignore:.*invalid shape:UserWarning"),
 ]
 

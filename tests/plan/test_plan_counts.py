@@ -1,4 +1,4 @@
-"""`harness.plan` against published numbers: the trained counts of Llama-3.1-8B and the totals of every model shipped."""
+"""`harness.plan` against published numbers: what trains in Llama-3.1-8B, and the size of every model shipped."""
 
 import json
 

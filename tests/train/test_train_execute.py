@@ -15,7 +15,7 @@ from harness.record import EvaluationRecord
 @pytest.fixture(autouse=True)
 def warnings_stay_errors(monkeypatch):
     """A run leaves warnings to its log, which would undo pytest's own filter in this process."""
-    monkeypatch.setattr("harness.execute._quiet", lambda: None)
+    monkeypatch.setattr("harness.execute.quiet", lambda: None)
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""What is wrong with a sweep and takes the libraries to find out: looked at before anything starts, without a weight.
+
+Runs in a process of its own, as runs do.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+from harness import models
+from harness.data import prepare
+from harness.evaluate import tasks
+from harness.execute import Emit, quiet, setting
+from harness.experiment import Experiment
+from harness.train import compute_dtype
+
+Verdict = Literal["wrong", "unsupported"]
+
+
+class UnsupportedError(Exception):
+    """What was asked for is right and cannot be run here."""
+
+
+def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
+    """Find what is wrong before anything starts: targets, tasks and data files, without loading a weight.
+
+    Returns:
+        (position in `experiments`, verdict, message) of each that is wrong or cannot be run here.
+    """
+    quiet()
+    problems: list[tuple[int, Verdict, str]] = []
+    known: dict[Any, tuple[Verdict, str] | None] = {}
+    for position, experiment in enumerate(experiments):
+        emit({"done": position, "total": len(experiments)})
+        for key, look in _checks(experiment):
+            if key not in known:
+                known[key] = _complaint(look)
+            complaint = known[key]
+            if complaint is not None:
+                problems.append((position, *complaint))
+    return problems
+
+
+def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
+    model, method, spec = experiment.model, experiment.method, experiment.eval
+    dtype = compute_dtype(experiment.train.precision)
+
+    def attach() -> None:
+        method.check_training(experiment.train)
+        skeleton = models.skeleton(model, dtype)
+        reason = method.unsupported_model(skeleton)
+        if reason:
+            raise UnsupportedError(reason)
+        method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
+
+    looks: list[tuple[Any, Callable[[], Any]]] = [
+        ((model, method, experiment.train), attach),
+        (experiment.data, partial(prepare, experiment.data)),
+    ]
+    if spec.test != "never":
+        looks += [((t, spec.source, spec.path), partial(tasks.load, t, spec.source, spec.path)) for t in spec.tasks]
+    return looks
+
+
+def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:
+    try:
+        look()
+    except UnsupportedError as error:
+        return "unsupported", str(error)
+    except ValueError as error:
+        return "wrong", " ".join(str(error).split())
+    except Exception as error:  # a library that chokes on a value: the log says where, and nothing is started
+        traceback.print_exc()
+        return "wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return None
