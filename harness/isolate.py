@@ -112,7 +112,7 @@ def _listen(receiver: Connection, process: Any, on_event: Emit | None) -> Ended 
 
 def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    _end_with_the_server()
+    end_with_parent()
     with contextlib.suppress(OSError):
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, 1)
@@ -136,8 +136,11 @@ def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: s
     sender.close()
 
 
-def _end_with_the_server() -> None:
-    """Have the kernel end this process when the server goes, as it does with the sweep's own process: prctl(2)."""
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent goes, however that ends: prctl(2).
+
+    The server calls it as well, so that a sweep that is killed takes its server and its run with it.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

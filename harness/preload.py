@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 
+from harness.isolate import end_with_parent
+
 
 def _import_quietly() -> None:
     """Import with the libraries' advice kept off the screen; a broken installation shows in the runs themselves."""
@@ -23,6 +25,7 @@ def _import_quietly() -> None:
         os.close(silence)
 
 
+end_with_parent()
 logging.captureWarnings(True)
 warnings.simplefilter("ignore")
 _import_quietly()

@@ -142,11 +142,8 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     if not pending:
         return []
     device = sources.device()
-    for planned in pending:
-        reason = planned.experiment.method.unsupported(device)
-        if reason:
-            run.skip(planned.experiment, reason)
-    runnable = [p for p in pending if not p.experiment.method.unsupported(device)]
+    reasons = [planned.experiment.method.unsupported(device) for planned in pending]
+    runnable = [planned for planned, reason in zip(pending, reasons, strict=True) if not reason]
     board.start_bar("checking")
     log = runs_dir / "check.log"
     try:
@@ -158,10 +155,11 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     wrong = [f"{' '.join(runnable[i].cell)}: {message}" for i, verdict, message in ended.value if verdict == "wrong"]
     if wrong:
         raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *wrong]))
-    reasons = {i: message for i, _, message in ended.value}
-    for position, reason in reasons.items():
-        run.skip(runnable[position].experiment, reason)
-    return [planned for position, planned in enumerate(runnable) if position not in reasons]
+    found = {i: message for i, _, message in ended.value}
+    unsupported = [(planned, reason) for planned, reason in zip(pending, reasons, strict=True) if reason]
+    for planned, reason in [*unsupported, *((runnable[i], message) for i, message in found.items())]:
+        run.skip(planned.experiment, reason)
+    return [planned for i, planned in enumerate(runnable) if i not in found]
 
 
 def write_question(asked: dict[str, Any], plan: list[Planned], pending: list[Planned], runs_dir: Path) -> str:

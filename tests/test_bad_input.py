@@ -240,6 +240,13 @@ def test_only_the_cell_at_fault_is_named(refuse):
     assert len(lines) == 2
 
 
+def test_a_wrong_cell_leaves_no_record_of_one_that_is_unsupported(refuse, monkeypatch):
+    from harness.methods.full import Full
+
+    monkeypatch.setattr(Full, "unsupported", lambda self, device: "needs a GPU")
+    assert "it matches no" in refuse("method=full,lora", "target=[nosuch]")
+
+
 def broken_model(tiny_model: Path, folder: Path, name: str, text: str | None) -> Path:
     model = Path(shutil.copytree(tiny_model, folder / "model"))
     if text is None:

@@ -43,17 +43,18 @@ def comparison(groups: Sequence[Group]) -> Table:
     """The table: losses, the headline task and its difference to base, memory and speed."""
     scores, costs = quality(groups), cost(groups)
     has_task = [name for name in scores.header[5:7] if name != "Status"]
-    header = ["Method", "Seeds", "Val.\nloss", "Test\nloss", *(name.replace(" ", "\n", 1) for name in has_task)]
+    header = ["Method", "Status", "Seeds", "Val.\nloss", "Test\nloss", *(name.replace(" ", "\n", 1) for name in has_task)]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in [*header, *COST_COLUMNS.values()]:
-        justify = "left" if name == "Method" else "right"
+        justify = "left" if name in ("Method", "Status") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "Method", overflow="fold")  # type: ignore[arg-type]
     wanted = [costs.header.index(name) for name in COST_COLUMNS]
     for group, quality_line, cost_line in zip(groups, scores.lines, costs.lines, strict=True):
         losses = [cell.split(" ")[0] for cell in quality_line[2:4]]
         task = [quality_line[5].split(" ")[0], quality_line[6]] if has_task else []
         numbers = [quality_line[1], *losses, *task, *(cost_line[i] for i in wanted)]
-        table.add_row(_name(group), *numbers)
+        status = _status(group)
+        table.add_row(_name(group), Text(status, style=COLOURS[status]), *numbers)
     return table
 
 
@@ -64,8 +65,6 @@ def _name(group: Group) -> Text:
     done = sum(row.already_done for row in group.rows)
     if done:
         text.append(" =" if done == len(group.rows) else f" ={done}/{len(group.rows)}", style="dim")
-    if not group.ok:
-        text.append(f" {status}", style=f"bold {COLOURS[status]}")
     return text
 
 
