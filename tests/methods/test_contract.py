@@ -84,6 +84,21 @@ def test_what_is_declared_trains_and_nothing_else(method: Method, place: Worksho
             method.merge(restored)
 
 
+def test_in_bfloat16_what_trains_is_held_in_float32(method: Method, place: Workshop) -> None:
+    """An update at a usual rate is smaller than the spacing of bfloat16, and would round away."""
+    if not method.trains:
+        pytest.skip("trains nothing")
+    base = models.load(place.spec, method.load_options(torch.bfloat16))
+    model = method.attach(base, replaced(place.setting(), compute_dtype=torch.bfloat16))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert {parameter.dtype for parameter in trained} == {torch.float32}
+    ids = torch.tensor([row["input_ids"][:12] for row in place.rows])
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    logits.float().logsumexp(-1).sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trained)
+
+
 def test_one_seed_gives_one_curve(method: Method, place: Workshop) -> None:
     if not method.trains:
         pytest.skip("trains nothing")
