@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.methods.base import Method, Setting
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftConfig
     from transformers import PreTrainedModel
 
@@ -29,7 +32,30 @@ class Adapted(Method):
         """Wrap what the configuration names."""
         from peft import get_peft_model
 
-        return get_peft_model(model, self.peft_config(model, setting))
+        adapted = get_peft_model(model, self.peft_config(model, setting))
+        hold_in_float32(p for p in adapted.parameters() if p.requires_grad)
+        return adapted
+
+    def restore(self, model: PreTrainedModel, folder: Path) -> Any:
+        """Attach to a fresh base model what `save` wrote, in the precision in which it was trained."""
+        from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+
+        base = {id(parameter) for parameter in model.parameters()}
+        adapted = PeftModel.from_pretrained(model, str(folder))
+        if hold_in_float32(p for p in adapted.parameters() if id(p) not in base):
+            device = next(adapted.parameters()).device.type
+            set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))  # was rounded on its way
+        return adapted
+
+
+def hold_in_float32(parameters: Iterable[torch.nn.Parameter]) -> bool:
+    """Cast what is not, and say whether there was any: PEFT leaves some types in the base's dtype."""
+    import torch
+
+    rounded = [parameter for parameter in parameters if parameter.dtype in (torch.bfloat16, torch.float16)]
+    for parameter in rounded:
+        parameter.data = parameter.data.to(torch.float32)
+    return bool(rounded)
 
 
 def on_meta(model: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.methods import targets
-from harness.methods.adapted import Adapted, on_meta
+from harness.methods.adapted import Adapted, hold_in_float32, on_meta
 from harness.methods.base import Setting
 
 if TYPE_CHECKING:
@@ -85,12 +85,14 @@ class Peft(Adapted):
 
         config = self.peft_config(model)
         try:
-            return get_peft_model(model, config)
+            adapted = get_peft_model(model, config)
         except (TypeError, AssertionError, AttributeError) as error:  # PEFT's ways to say that an option is missing
             raise ValueError(
                 f"method.peft_type={self.peft_type} method.options={self.options}: PEFT cannot attach it ({error}); "
                 "an option may be missing"
             ) from error
+        hold_in_float32(p for p in adapted.parameters() if p.requires_grad)
+        return adapted
 
 
 def _schema(peft_type: str) -> type[PeftConfig]:

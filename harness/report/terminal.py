@@ -43,7 +43,14 @@ def comparison(groups: Sequence[Group]) -> Table:
     """The table: losses, the headline task and its difference to base, memory and speed."""
     scores, costs = quality(groups), cost(groups)
     has_task = [name for name in scores.header[5:7] if name != "Status"]
-    header = ["Method", "Status", "Seeds", "Val.\nloss", "Test\nloss", *(name.replace(" ", "\n", 1) for name in has_task)]
+    header = [
+        "Method",
+        "Status",
+        "Seeds",
+        "Val.\nloss",
+        "Test\nloss",
+        *(name.replace(" ", "\n", 1) for name in has_task),
+    ]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in [*header, *COST_COLUMNS.values()]:
         justify = "left" if name in ("Method", "Status") else "right"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_what_is_declared_trains_and_nothing_else(method: Method, place: Worksho
             method.merge(restored)
 
 
-def test_in_bfloat16_what_trains_is_held_in_float32(method: Method, place: Workshop) -> None:
+def test_in_bfloat16_what_trains_is_held_in_float32(method: Method, place: Workshop, tmp_path: Path) -> None:
     """An update at a usual rate is smaller than the spacing of bfloat16, and would round away."""
     if not method.trains:
         pytest.skip("trains nothing")
@@ -93,10 +94,21 @@ def test_in_bfloat16_what_trains_is_held_in_float32(method: Method, place: Works
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in trained} == {torch.float32}
     ids = torch.tensor([row["input_ids"][:12] for row in place.rows])
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    logits.float().logsumexp(-1).sum().backward()
+
+    def logits(of: Any) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return of(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+
+    logits(model).logsumexp(-1).sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trained)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.add_(torch.full_like(parameter, 1e-4))  # lost in bfloat16 beside a one
+        method.save(model.eval(), tmp_path)
+        restored = method.restore(models.load(place.spec, method.load_options(torch.bfloat16)), tmp_path)
+        assert torch.allclose(logits(restored.eval()), logits(model), atol=2e-2)
+    again, names = dict(restored.named_parameters()), trained_names(model)
+    assert all(torch.equal(again[n], p) for n, p in model.named_parameters() if n in names and n in again)
 
 
 def test_one_seed_gives_one_curve(method: Method, place: Workshop) -> None:

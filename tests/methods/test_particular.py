@@ -71,9 +71,7 @@ def test_prefix_refuses_gradient_checkpointing(make: Make) -> None:
 
 
 @pytest.mark.parametrize("init", ["gaussian", "pissa", "olora", "eva"])
-def test_initialisations_leave_step_zero_as_it_was(
-    init: str, make: Make, workshop: Workshop, tmp_path: Path
-) -> None:
+def test_initialisations_leave_step_zero_as_it_was(init: str, make: Make, workshop: Workshop, tmp_path: Path) -> None:
     method = make("lora", f"method.init={init}", "method.r=4")
     base = workshop.logits(workshop.load(method))
     model = workshop.attach(method)
