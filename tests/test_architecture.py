@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "tracking": {"experiment", "record"},
     "run": {"card", "experiment", "isolate", "provenance", "record"},
     "progress": {"record"},
-    "preload": {"check", "execute"},
+    "preload": {"check", "execute", "isolate"},
     "check": {"data", "evaluate", "execute", "experiment", "models", "train"},
     "execute": {
         "card", "data", "evaluate", "experiment", "measure", "methods", "models", "provenance", "record", "train",

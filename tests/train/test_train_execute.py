@@ -7,7 +7,8 @@ import pytest
 from pyarrow import parquet
 
 from harness import record
-from harness.execute import check, execute
+from harness.check import check
+from harness.execute import execute
 from harness.experiment import Todo, evaluations
 from harness.record import EvaluationRecord
 
@@ -16,6 +17,7 @@ from harness.record import EvaluationRecord
 def warnings_stay_errors(monkeypatch):
     """A run leaves warnings to its log, which would undo pytest's own filter in this process."""
     monkeypatch.setattr("harness.execute.quiet", lambda: None)
+    monkeypatch.setattr("harness.check.quiet", lambda: None)
 
 
 @pytest.fixture
