@@ -297,8 +297,7 @@ def _session(process: psutil.Process) -> int | None:
 LONG = ["train.max_steps=2000", "train.schedule=constant"]
 
 
-def test_a_run_killed_in_training_fails_alone_and_the_same_command_finishes_it(make, tiny_overrides):
-    # the full run is long; what comes before and after it is short for having its own number of steps
+def test_a_killed_run_fails_alone_and_an_interrupt_keeps_what_is_finished(make, tiny_overrides):
     words = [*tiny_overrides, "method=full", *LONG, "seed=0,1"]
     runs = Path(make(*tiny_overrides).runs_dir)
     first = make(*[word for word in words if not word.startswith("seed")])
