@@ -67,6 +67,14 @@ class Adalora(Adapted):
             target_modules=list(targets.resolve(model, self.target)),
         )
 
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """As PEFT does it, but that a layer's count of ranks is no parameter to train, which PEFT forgets in bfloat16."""
+        adapted = super().attach(model, setting)
+        for name, parameter in adapted.named_parameters():
+            if ".ranknum." in name:
+                parameter.requires_grad_(False)
+        return adapted
+
     def penalty(self, model: Any) -> torch.Tensor:
         """Mean distance of P'P and QQ' from the identity: equation 4 without squares, as PEFT has it."""
         import torch

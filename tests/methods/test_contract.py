@@ -108,7 +108,7 @@ def test_in_bfloat16_what_trains_is_held_in_float32(method: Method, place: Works
         restored = method.restore(models.load(place.spec, method.load_options(torch.bfloat16)), tmp_path)
         assert torch.allclose(logits(restored.eval()), logits(model), atol=2e-2)
     again, names = dict(restored.named_parameters()), trained_names(model)
-    assert all(torch.equal(again[n], p) for n, p in model.named_parameters() if n in names and n in again)
+    assert {again[name].dtype for name in names if name in again} <= {torch.float32}
 
 
 def test_one_seed_gives_one_curve(method: Method, place: Workshop) -> None:
