@@ -28,6 +28,7 @@ class Phases:
     def __init__(self, cuda: bool, announce: Callable[[str], None]) -> None:
         self._cuda = cuda
         self._announce = announce
+        release_freed_memory()  # what is free already must not be counted as held at the start
         self._at_start = resident_bytes()
         self._highest: dict[str, int | None] = {}
         self.done: dict[str, Phase] = {}

@@ -68,7 +68,7 @@ class Adalora(Adapted):
         )
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """As PEFT does it, but that a layer's count of ranks is no parameter to train, which PEFT forgets in bfloat16."""
+        """A layer's count of ranks is no parameter to train, which PEFT forgets in bfloat16."""
         adapted = super().attach(model, setting)
         for name, parameter in adapted.named_parameters():
             if ".ranknum." in name:

@@ -93,6 +93,7 @@ def test_in_bfloat16_what_trains_is_held_in_float32(method: Method, place: Works
     model = method.attach(base, replaced(place.setting(), compute_dtype=torch.bfloat16))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in trained} == {torch.float32}
+    assert sum(parameter.numel() for parameter in trained) == method.expected_trainable(place.load(method))
     ids = torch.tensor([row["input_ids"][:12] for row in place.rows])
 
     def logits(of: Any) -> torch.Tensor:
