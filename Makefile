@@ -1,11 +1,12 @@
-# Each target does all the set-up that it needs. PYTHON=python3.12 chooses another interpreter, PIP_FLAGS adds options to pip.
+# Each target does all the set-up that it needs. PYTHON=python3.12 chooses another interpreter, PIP_FLAGS adds options to pip,
+# PART=name chooses parts of the benchmark.
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench clean
 
 setup: $(STAMP)
 
@@ -24,6 +25,9 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench $(PART)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -1,0 +1,88 @@
+"""The frame of the benchmarks, with parts of its own; the parts themselves are no tests."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from tests.bench import Row
+from tests.bench import __main__ as bench
+
+
+@pytest.fixture
+def with_parts(monkeypatch):
+    """Make parts out of functions."""
+
+    def made(**functions):
+        monkeypatch.setattr(bench, "parts", lambda: sorted(functions))
+        for name, rows in functions.items():
+            module = types.ModuleType(f"tests.bench.{name}")
+            module.rows = rows
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    return made
+
+
+def broken():
+    raise RuntimeError("no such thing\nsecond line")
+
+
+GOOD = Row(name="ratio", measured=1.01, bar=1.02, unit="x", note="pairs")
+BAD = Row(name="speed-up", measured=0.9, bar=1.0, unit="x", at_most=False)
+
+
+@pytest.mark.parametrize(
+    ("row", "met"),
+    [
+        (GOOD, True),
+        (BAD, False),
+        (Row(name="n", measured=None, bar=1.0, unit="x"), None),
+        (Row(name="n", measured=3.0, bar=None, unit="x"), None),
+    ],
+)
+def test_a_bar_is_met_or_not_or_there_is_none(row, met):
+    assert row.met is met
+
+
+def test_parts_are_measured_and_printed_and_nothing_is_written(with_parts, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with_parts(one=lambda: [GOOD], two=lambda: [BAD])
+    assert bench.main(["one"]) == 0
+    assert "two" not in capsys.readouterr().out
+    assert bench.main([]) == 1
+    out = capsys.readouterr().out
+    assert "1.01 x" in out
+    assert "<= 1.02" in out
+    assert "MISSED" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_written_where_it_is_asked(with_parts, tmp_path):
+    with_parts(one=lambda: [GOOD])
+    assert bench.main(["--out", str(tmp_path / "rows.json")]) == 0
+    [row] = json.loads((tmp_path / "rows.json").read_text())
+    assert (row["part"], row["measured"], row["met"]) == ("one", 1.01, True)
+
+
+def test_a_part_that_breaks_is_a_row_and_the_others_go_on(with_parts, capsys):
+    with_parts(bad=broken, good=lambda: [GOOD])
+    assert bench.main([]) == 1
+    out = capsys.readouterr().out
+    assert "RuntimeError: no such thing" in out
+    assert "ratio" in out
+
+
+def test_a_part_that_is_not_there_is_refused(with_parts, capsys):
+    with_parts(one=lambda: [GOOD])
+    assert bench.main(["nosuch"]) == 2
+    assert "there are one" in capsys.readouterr().err
+
+
+def test_every_part_on_disk_has_rows_and_says_what_it_shows():
+    import ast
+
+    for name in bench.parts():
+        tree = ast.parse((bench.FOLDER / f"{name}.py").read_text())
+        assert "rows" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert ast.get_docstring(tree)
