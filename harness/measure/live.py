@@ -1,0 +1,163 @@
+"""Bytes of the tensors that are alive, followed operation by operation: real tensors, or fake ones that hold no data.
+
+What is followed are storages: a view costs nothing, tied weights count once, and a storage is gone when its last tensor
+is. What a kernel takes for itself and gives back (workspaces), and the allocator's rounding, are not seen.
+
+The same follower serves a step of training and the plan of one, so that the two can be compared byte by byte:
+
+    live = LiveBytes()
+    live.hold(tensors_in(model), "weights")
+    live.hold(tensors_in(optimizer.state), "optimizer")
+    with live:
+        with live.forward():
+            loss = ...
+        loss.backward()
+        live.hold(gradients_of(model), "gradients")
+        optimizer.step()
+    live.peak_bytes, live.split()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Kind = Literal["weights", "gradients", "optimizer", "activations", "rest"]
+KINDS: tuple[Kind, ...] = ("weights", "gradients", "optimizer", "activations", "rest")
+_DEPTH = 6  # optimizer.state -> state -> projector -> list -> tensor, and some to spare
+
+
+class _Life:
+    """A storage: its bytes, what it is for, and when it came and went, in operations."""
+
+    __slots__ = ("born", "died", "kind", "num_bytes", "reference")
+
+    def __init__(self, num_bytes: int, kind: Kind, born: int) -> None:
+        self.num_bytes, self.kind, self.born = num_bytes, kind, born
+        self.died: int | None = None
+        self.reference: Any = None
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
+    """Sums the storages that are alive while it is entered, and remembers their peak and what it consisted of.
+
+    `activations` are what is made within `forward`, `rest` what is made elsewhere and not said to be anything: inputs,
+    gradients of activations, what checkpointing computes again, the optimizer's temporaries.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self._known: dict[int, _Life] = {}  # by the address of the storage
+        self._lives: list[_Life] = []
+        self._now = 0
+        self._peak_at = 0
+        self._kind: Kind = "rest"
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and look at what it returns."""
+        result = func(*args, **(kwargs or {}))
+        self._now += 1
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._meet(leaf)
+        if self.live_bytes > self.peak_bytes:
+            self.peak_bytes, self._peak_at = self.live_bytes, self._now
+        return result
+
+    def hold(self, tensors: Iterable[torch.Tensor], kind: Kind) -> None:
+        """Count tensors that there are already, or say what those are for that are counted."""
+        for tensor in tensors:
+            life = self._meet(tensor)
+            if life is not None:
+                life.kind = kind
+        if self.live_bytes > self.peak_bytes:
+            self.peak_bytes, self._peak_at = self.live_bytes, self._now
+
+    @contextlib.contextmanager
+    def forward(self) -> Iterator[None]:
+        """What is made within is an activation, unless it is said to be something else."""
+        self._kind = "activations"
+        try:
+            yield
+        finally:
+            self._kind = "rest"
+
+    def split(self) -> dict[Kind, int]:
+        """The bytes at the peak by what they were for; their sum is `peak_bytes`."""
+        shares = dict.fromkeys(KINDS, 0)
+        for life in self._lives:
+            if life.born <= self._peak_at and (life.died is None or life.died >= self._peak_at):
+                shares[life.kind] += life.num_bytes
+        return shares
+
+    def _meet(self, tensor: torch.Tensor) -> _Life | None:
+        if tensor.layout is not torch.strided:
+            return None
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        life = self._known.get(key)
+        if life is None:
+            life = _Life(storage.nbytes(), self._kind, self._now)
+            life.reference = weakref.ref(storage, partial(self._gone, key))
+            self._known[key] = life
+            self._lives.append(life)
+            self.live_bytes += life.num_bytes
+        return life
+
+    def _gone(self, key: int, _: Any) -> None:
+        life = self._known.pop(key)
+        life.died = self._now
+        self.live_bytes -= life.num_bytes
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Every tensor that a model, an optimizer's state or a structure of them holds.
+
+    Looks into modules (parameters, buffers and what stands beside them, as the constants of a quantised weight do),
+    dictionaries, lists and plain objects.
+    """
+    found: list[torch.Tensor] = []
+    _collect(value, found, set(), _DEPTH)
+    return found
+
+
+def gradients_of(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The gradients that there are."""
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def _collect(value: Any, found: list[torch.Tensor], seen: set[int], depth: int) -> None:
+    if id(value) in seen or depth < 0 or isinstance(value, str | bytes | int | float | type):
+        return
+    if isinstance(value, torch.Tensor):
+        seen.add(id(value))
+        found.append(value)
+        parts: Iterable[Any] = vars(value.quant_state).values() if hasattr(value, "quant_state") else ()
+    elif isinstance(value, torch.nn.Module):
+        parts = [part for module in value.modules() for part in _tensors_of(module)]
+    elif isinstance(value, dict):
+        parts = value.values()  # an optimizer's keys are the weights
+    elif isinstance(value, list | tuple | set):
+        parts = value
+    elif hasattr(value, "__dict__") and not callable(value):
+        seen.add(id(value))
+        parts = vars(value).values()
+    else:
+        return
+    for part in parts:
+        _collect(part, found, seen, depth - 1)
+
+
+def _tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """A module's parameters and buffers, and the tensors that are neither."""
+    yield from (tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None)
+    yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
