@@ -60,7 +60,7 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
         ((model, method, experiment.train), attach),
         (experiment.data, partial(prepare, experiment.data)),
     ]
-    if spec.test != "never":
+    if spec.test == "always":
         looks += [((t, spec.source, spec.path), partial(tasks.load, t, spec.source, spec.path)) for t in spec.tasks]
     return looks
 

@@ -32,7 +32,8 @@ def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:
 
 def _grids(words: Sequence[str]) -> list[dict[str, Any]]:
     asked = [word for word in words if word.startswith("sweep=")]
-    return list(config.sweep_of(_compose(asked)).get("grids", [])) if asked else []
+    question = config.sweep_of(_compose(asked)) if asked else None
+    return list(question.cells) if question else []
 
 
 def _build(cell: Cell) -> Experiment:

@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from harness import question
 from harness.assets import conf_dir
 from harness.experiment import DataSpec, EvalSpec, Experiment, ModelSpec, TrackingSpec, TrainSpec
 from harness.methods.base import Method
 from harness.methods.targets import PRESETS
+from harness.question import Question
 from harness.record import RunRecord
 
 _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
@@ -96,23 +98,16 @@ def _is_concrete(schema: type) -> bool:
     return issubclass(schema, Method) and not inspect.isabstract(schema)
 
 
-def sweep_of(config: DictConfig) -> dict[str, Any]:
-    """The `sweep` group as plain values; {} when no sweep was asked for.
+def sweep_of(config: DictConfig) -> Question | None:
+    """The question that the `sweep` group holds; None when no sweep was asked for.
 
     Raises:
-        ValueError: the file has other keys than name, question and grids, or a grid is no table of settings.
+        ValueError: what is wrong with the file.
     """
     asked = config.get("sweep")
-    if asked is not None and not isinstance(asked, DictConfig):
-        raise ValueError(f"sweep={asked}: sweep is a group, a file in sweeps/ that has name, question and grids")
-    sweep = {} if asked is None else OmegaConf.to_container(asked, resolve=False)
-    assert isinstance(sweep, dict)
-    unknown = set(sweep) - {"name", "question", "grids"}
-    if unknown:
-        raise ValueError(f"sweep: unknown {', '.join(sorted(unknown))}; a sweep has name, question and grids")
-    if sweep and not (isinstance(sweep.get("grids"), list) and all(isinstance(g, dict) for g in sweep["grids"])):
-        raise ValueError(f"sweep={sweep.get('name')}: grids must be a list of tables, each setting -> list of values")
-    return {str(key): value for key, value in sweep.items()}
+    if asked is None:
+        return None
+    return question.read(OmegaConf.to_container(asked, resolve=False) if OmegaConf.is_config(asked) else asked)
 
 
 def readable(error: Exception) -> str:

@@ -127,7 +127,7 @@ class EvalSpec(Strict):
     num_fewshot: Annotated[int, Field(ge=0)] | None  # null: the task's own number
     chat_template: bool
     batch_size: Positive
-    test: Literal["always", "never"]
+    test: Literal["always", "selected", "never"]  # selected: only what the last stage of a sweep has chosen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 SCHEMA = 1
 Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
+Stage = Literal["tune", "final"]
 PHASES = ("load", "train", "validate", "evaluate")
 T = TypeVar("T")
 
@@ -197,11 +198,34 @@ class Cell(Strict):
     recipe_id: str
     seed: int
     eval_ids: tuple[str, ...]
+    stage: Stage | None = None  # None: the sweep has no stages
+    contestant: str | None = None  # tune: what the recipe is a trial of, as a person would type it; final: chosen for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Strict):
+    """The recipe that the rule chose among a contestant's trials; None when no trial ended well."""
+
+    contestant: str
+    recipe_id: str | None
+    reason: str  # why this one, or why none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Strict):
+    """How a sweep with stages chose. `choices` can be made again from the records of the cells of stage "tune"."""
+
+    rule: str
+    settings: tuple[str, ...]  # those that are tuned; trials of one contestant differ in nothing else
+    seeds: tuple[int, ...]
+    final_seeds: tuple[int, ...]
+    trials: int  # recipes tried for each contestant that trains
+    choices: tuple[Choice, ...] | None  # None: the trials have not all been made
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord(Strict):
-    """The question that was asked, written before the first run starts."""
+    """The question that was asked, written before the first run starts, and again with what the first stage chose."""
 
     schema: int
     name: str
@@ -209,6 +233,10 @@ class SweepRecord(Strict):
     command: str
     cells: tuple[Cell, ...]
     already_done: tuple[str, ...] = field(default=())  # "<recipe_id>/seed-<n>" of the cells that were not run again
+    arguments: tuple[str, ...] | None = None  # the command line's overrides
+    primary: str | None = None  # the column of the flat table that answers the question
+    varies: tuple[str, ...] | None = None  # keys of a recipe that were meant to differ, each for all below it
+    tuning: Tuning | None = None  # None: the sweep has no stages
 
 
 def write(value: Any, path: Path) -> Path:

@@ -15,7 +15,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "__main__": {"assets", "cells", "config", "sweep"},
     "sweep": {
-        "cells", "config", "experiment", "isolate", "progress", "provenance", "record", "run", "sources", "tracking",
+        "cells", "config", "experiment", "isolate", "progress", "provenance", "question", "record", "run", "sources",
+        "tracking",
     },
     "plan": {"compose", "execute", "experiment", "isolate", "methods", "models", "patterns", "sources"},
     "adapter": {
@@ -23,7 +24,7 @@ MAY_IMPORT = {
         "sources", "train",
     },
     "compose": {"assets", "cells", "config", "experiment"},
-    "config": {"assets", "experiment", "methods", "record"},
+    "config": {"assets", "experiment", "methods", "question", "record"},
     "tracking": {"experiment", "record"},
     "run": {"card", "experiment", "isolate", "provenance", "record"},
     "progress": {"record"},
@@ -46,6 +47,7 @@ MAY_IMPORT = {
     "patterns": set(),
     "isolate": set(),
     "cells": set(),
+    "question": set(),
     "head": set(),
     "hub": set(),
     "assets": set(),

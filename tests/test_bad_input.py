@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -168,11 +169,38 @@ def test_a_cell_that_does_not_compose_stops_the_sweep_and_is_named(refuse):
     ]  # fmt: skip
 
 
+CELLS = [{"method": ["lora", "dora"], "lr_scale": [1, 3]}]
+STAGES = {
+    "tune": {"settings": ["lr_scale"], "seeds": [0], "rule": "lowest_validation_loss"},
+    "final": {"seeds": [0, 1]},
+}
+GOOD = {"name": "x", "question": "Why?", "varies": ["method"], "cells": CELLS}
 SWEEP_FILES = [
-    ({"name": "x", "grids": [], "budget": 3}, "unknown budget; a sweep has name, question and grids"),
-    ({"name": "x", "grids": {"seed": [0]}}, "grids must be a list of tables"),
-    ({"name": "x"}, "grids must be a list of tables"),
-    ({"name": "x", "grids": ["seed=0"]}, "grids must be a list of tables"),
+    ({**GOOD, "budget": 3}, "sweep=x: unknown budget; there are name, question, cells, varies, primary, stages"),
+    ({**GOOD, "cells": {"seed": [0]}}, "cells must be a list of tables"),
+    ({**GOOD, "cells": ["seed=0"]}, "cells must be a list of tables"),
+    ({**GOOD, "cells": []}, "cells must be a list of tables"),
+    ({k: v for k, v in GOOD.items() if k != "cells"}, "cells is missing; needed are name, question"),
+    ({k: v for k, v in GOOD.items() if k != "varies"}, "varies is missing"),
+    ({**GOOD, "question": ""}, 'question="": string should have at least 1 character'),
+    ({**GOOD, "name": "../x"}, 'name="../x": string should match pattern'),
+    ({**GOOD, "varies": ["colour"]}, "varies: colour is no setting of a recipe; those begin with model, data"),
+    ({**GOOD, "varies": ["lr_scale"]}, "cells vary method, which `varies` does not declare: lr_scale"),
+    ({**GOOD, "cells": [*CELLS, {"method": "lora", "train": "demo"}]}, "cells vary train, which `varies` does not"),
+    ({**GOOD, "stages": {"tune": STAGES["tune"]}}, "stages.final is missing; needed are tune, final"),
+    ({**GOOD, "stages": {**STAGES, "third": 1}}, "unknown stages.third; it has tune, final"),
+    ({**GOOD, "stages": {**STAGES, "final": {"seeds": []}}}, "stages.final.seeds=[]: tuple should have at least 1"),
+    ({**GOOD, "stages": {**STAGES, "final": {"seed": 1}}}, "stages.final.seeds is missing; needed are seeds"),
+    (
+        {**GOOD, "stages": {**STAGES, "tune": {**STAGES["tune"], "rule": "best"}}},
+        "stages.tune.rule=\"best\": input should be 'lowest_validation_loss' or 'one_standard_error'",
+    ),
+    (
+        {**GOOD, "stages": {**STAGES, "tune": {**STAGES["tune"], "settings": ["method.r"]}}},
+        "stages.tune.settings: method.r is in no grid of cells, which have method, lr_scale",
+    ),
+    ({**GOOD, "cells": [{**CELLS[0], "seed": [0, 1]}], "stages": STAGES}, "cells hold seed; with stages the seeds are"),
+    ({**GOOD, "cells": [{**CELLS[0], "eval.test": "always"}], "stages": STAGES}, "cells hold eval.test; with stages"),
     ("smoke2", "sweep=smoke2: sweep is a group, a file in sweeps/"),
     (["smoke"], "sweep is a group, a file in sweeps/"),
 ]
@@ -180,7 +208,8 @@ SWEEP_FILES = [
 
 @pytest.mark.parametrize(("content", "expected"), SWEEP_FILES)
 def test_a_sweep_file_is_checked(content, expected):
-    with pytest.raises(ValueError, match=expected.split(";")[0]):
+    assert config.sweep_of(OmegaConf.create({"sweep": {**GOOD, "stages": STAGES}})).tuned == ("lr_scale",)
+    with pytest.raises(ValueError, match=re.escape(expected)):
         config.sweep_of(OmegaConf.create({"sweep": content}))
 
 

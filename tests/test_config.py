@@ -107,9 +107,9 @@ def test_sweeps_are_a_group_of_their_own():
 @pytest.mark.parametrize("name", options("sweep"))
 def test_a_sweep_expands_and_each_cell_composes(compose, name):
     asked = config.sweep_of(compose(f"sweep={name}"))
-    assert asked["name"] == name
-    assert asked["question"].endswith("?")
-    cells = expand(asked["grids"], [f"sweep={name}"])
+    assert asked.name == name
+    assert asked.question.endswith("?")
+    cells = expand(asked.cells, [f"sweep={name}"])
     assert len(cells) >= 2
     experiments = [config.build(compose(*cell)) for cell in [*cells, *map(base_of, cells)]]
     assert len({e.recipe_id for e in experiments}) >= 3

@@ -18,6 +18,7 @@ from harness import config, isolate, provenance, record, run, sources
 from harness.cells import Cell, base_of, expand
 from harness.experiment import Experiment, canonical, digest, evaluations
 from harness.progress import board, ending
+from harness.question import Question, recipe_keys, varied
 from harness.record import SweepRecord
 from harness.tracking import Tracker
 
@@ -58,14 +59,14 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Callabl
         ValueError: something that was asked for is wrong; nothing has been started.
     """
     asked = config.sweep_of(master)
-    plan = compose_all(expand(asked.get("grids", []), arguments), compose)
+    plan = compose_all(expand(asked.cells if asked else (), arguments), compose)
     experiment = plan[0].experiment
     runs_dir = Path(experiment.runs_dir)
     check_writable(runs_dir, Path(experiment.reports_dir))
     plan = resolve(plan)
     pending = [planned for planned in plan if not run.done(planned.experiment)]
     pending = check(pending, runs_dir)
-    name = write_question(asked, plan, pending, runs_dir)
+    name = write_question(asked, arguments, plan, pending)
     announce(plan, pending)
     if pending:
         work(pending, experiment, name, launch)
@@ -162,14 +163,15 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     return [planned for i, planned in enumerate(runnable) if i not in found]
 
 
-def write_question(asked: dict[str, Any], plan: list[Planned], pending: list[Planned], runs_dir: Path) -> str:
+def write_question(asked: Question | None, arguments: list[str], plan: list[Planned], pending: list[Planned]) -> str:
     """Write down what was asked, before the first run; returns the sweep's name, a hash if it was given none."""
-    name = asked.get("name") or digest(canonical([planned.identity for planned in plan]))
+    name = asked.name if asked else digest(canonical([planned.identity for planned in plan]))
     started = {planned.identity for planned in pending}
+    swept = varied(expand((), arguments))  # what the command line gives alternatives for is meant to vary
     question = SweepRecord(
         schema=record.SCHEMA,
         name=name,
-        question=asked.get("question"),
+        question=asked.question if asked else None,
         command=provenance.command(),
         cells=tuple(
             record.Cell(
@@ -182,8 +184,11 @@ def write_question(asked: dict[str, Any], plan: list[Planned], pending: list[Pla
             for planned in plan
         ),
         already_done=tuple(f"{p.identity[0]}/seed-{p.identity[1]}" for p in plan if p.identity not in started),
+        arguments=tuple(arguments),
+        primary=asked.primary if asked else None,
+        varies=recipe_keys([*(asked.varies if asked else ()), *swept]),
     )
-    record.write(question, runs_dir / "sweeps" / name / "sweep.json")
+    record.write(question, Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json")
     return name
 
 

@@ -1,0 +1,180 @@
+"""A question written down before the runs: what a file in `sweeps/` holds, and what is refused.
+
+    name: lora_rank
+    question: Does a higher rank help?      # ends up on top of the report
+    primary: arc_easy/acc                   # the column of the results that answers it
+    varies: [method.r, lr_scale]            # what may differ between rows; a report refuses what differs beside it
+    cells:                                  # grids: each is a product, their union is run
+      - method: lora
+        method.r: [4, 16, 64]
+        lr_scale: [0.3, 1, 3]
+    stages:                                 # optional: choose on validation, then repeat what was chosen
+      tune: {settings: [lr_scale], seeds: [0], rule: lowest_validation_loss}
+      final: {seeds: [0, 1, 2]}
+
+With stages, the cells are the trials. Those that agree in all but the tuned `settings` belong to one contestant, a row
+of the results, and every contestant has the same number of them. `tune` runs them and looks at validation alone; the
+`rule` picks one recipe for each contestant, and `final` runs it with every seed and reads the test.
+`seed=...` on the command line replaces the final seeds; the tuning seeds are the file's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+Rule = Literal["lowest_validation_loss", "one_standard_error"]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+_SECTIONS = ("model", "data", "method", "train", "eval", "target", "lr_scale")
+
+
+class Strict:
+    """Unknown keys are refused."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(Strict):
+    """The trials: which settings are tuned, with which seeds, and how one recipe is chosen."""
+
+    settings: Annotated[tuple[str, ...], Field(min_length=1)]
+    seeds: Seeds
+    rule: Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final(Strict):
+    """The chosen recipes again: the only runs whose test scores are read."""
+
+    seeds: Seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages(Strict):
+    """Tuning on validation, then the chosen recipes with all seeds."""
+
+    tune: Tune
+    final: Final
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question(Strict):
+    """A file in `sweeps/`."""
+
+    name: Name
+    question: Annotated[str, Field(min_length=1)]
+    cells: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+    varies: tuple[str, ...]
+    primary: str | None = None  # a column of the flat table: validation_loss, test_loss or <task>/<metric>
+    stages: Stages | None = None
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """The settings that are tuned; none without stages."""
+        return self.stages.tune.settings if self.stages else ()
+
+
+def read(values: Any) -> Question:
+    """Check a file's content.
+
+    Raises:
+        ValueError: a key or value is wrong, or two do not fit together; names it and what is allowed.
+    """
+    name = values.get("name") if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise ValueError(f"sweep={name}: sweep is a group, a file in sweeps/: {_keys(Question)}")
+    try:
+        question = TypeAdapter(Question).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"sweep={name}: {_explain(error)}") from error
+    for complaint in _complaints(question):
+        raise ValueError(f"sweep={name}: {complaint}")
+    return question
+
+
+def setting_of(word: str) -> str:
+    """method.r of `method.r=8`."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def recipe_keys(settings: Iterable[str]) -> tuple[str, ...]:
+    """Settings as a recipe names them, where each key stands for all below it; seeds are no part of a recipe.
+
+    A method brings its own learning rate, so that whatever varies the method varies the rate.
+    """
+    found: dict[str, None] = {}
+    for setting in settings:
+        if setting != "lr_scale":
+            found["method.target" if setting == "target" else setting] = None
+        if setting in ("method", "method.lr", "lr_scale"):
+            found["train.lr"] = None
+    return tuple(key for key in found if key != "seed")
+
+
+def covered(key: str, declared: Sequence[str]) -> bool:
+    """Whether a recipe's key is one of those declared, or lies below one."""
+    return any(key == one or key.startswith(f"{one}.") for one in declared)
+
+
+def varied(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The settings that are not the same in every cell."""
+    tables = [{setting_of(word): word for word in cell} for cell in cells]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return [name for name in names if len({table.get(name) for table in tables}) > 1]
+
+
+def _complaints(question: Question) -> Iterator[str]:
+    """What does not fit together."""
+    settings = dict.fromkeys(key for grid in question.cells for key in grid)
+    for key in question.varies:
+        if key.partition(".")[0] not in _SECTIONS:
+            yield f"varies: {key} is no setting of a recipe; those begin with {', '.join(_SECTIONS)}"
+    declared = recipe_keys(question.varies)
+    for key in _varied_by_grids(question.cells):
+        if not all(covered(one, declared) for one in recipe_keys([key])):
+            yield f"cells vary {key}, which `varies` does not declare: {', '.join(question.varies) or 'nothing'}"
+    if question.stages is None:
+        return
+    if "seed" in settings:
+        yield "cells hold seed; with stages the seeds are those of stages.tune.seeds and stages.final.seeds"
+    if "eval.test" in settings:
+        yield "cells hold eval.test; with stages the trials never read the test and what is chosen always does"
+    for key in question.tuned:
+        if key not in settings:
+            yield f"stages.tune.settings: {key} is in no grid of cells, which have {', '.join(settings)}"
+
+
+def _varied_by_grids(grids: Sequence[dict[str, Any]]) -> list[str]:
+    """The settings that the grids give several values, or only some of the grids give one."""
+    values: dict[str, set[str]] = {}
+    for grid in grids:
+        for key, value in grid.items():
+            alternatives = value if isinstance(value, list) else [value]
+            values.setdefault(key, set()).update(json.dumps(one, sort_keys=True) for one in alternatives)
+    return [key for key, found in values.items() if len(found) > 1 or not all(key in grid for grid in grids)]
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong, by its place in the file."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    schema = {"tune": Tune, "final": Final, "stages": Stages}
+    of = next((schema[part] for part in reversed(place[:-1]) if part in schema), Question)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown {'.'.join(place)}; {'there are' if of is Question else 'it has'} {_keys(of)}"
+    if first["type"] == "missing":
+        return f"{'.'.join(place)} is missing; needed are {_keys(of)}"
+    if place[:1] == ["cells"]:
+        return "cells must be a list of tables, each setting -> list of values"
+    message = first["msg"]
+    return f"{'.'.join(place)}={json.dumps(first['input'])}: {message[:1].lower()}{message[1:]}"
+
+
+def _keys(schema: type) -> str:
+    return ", ".join(field.name for field in fields(schema))
