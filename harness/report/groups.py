@@ -109,7 +109,7 @@ def score(group: Group, measure: Measure) -> SeedEstimate | None:
     outcomes = _outcomes(scored, measure.metric)
     if outcomes is not None:
         return over_seeds(outcomes, _weights(scored))._replace(value=value)
-    return SeedEstimate(value, known[0].stderr if len(known) == 1 else None, None)
+    return SeedEstimate(value, known[0].stderr if len(known) == 1 else None)
 
 
 def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:

@@ -1,11 +1,10 @@
-"""Estimates with their uncertainty: arrays in, numbers out.
+"""Estimates with their standard errors: arrays in, numbers out.
 
 Two noises are kept apart: that of the items a model is asked (every function) and that of the seeds it was trained with
 (`over_seeds`, `difference_over_seeds`). An uncertainty that the data do not show is None.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +20,19 @@ class Estimate(NamedTuple):
     standard_error: float | None
 
 
+class Part(NamedTuple):
+    """A share of an estimate's variance, and the degrees of freedom that it was estimated with."""
+
+    variance: float
+    degrees_of_freedom: int
+
+
 class SeedEstimate(NamedTuple):
-    """An estimate over items and seeds, with the degrees of freedom of its standard error."""
+    """An estimate over items and seeds; `parts` are the noises that its standard error is made of, items first."""
 
     value: float
     standard_error: float | None
-    degrees_of_freedom: float | None
+    parts: tuple[Part, ...] = ()
 
 
 def mean_and_standard_error(values: ArrayLike) -> Estimate:
@@ -35,7 +41,7 @@ def mean_and_standard_error(values: ArrayLike) -> Estimate:
     Raises:
         ValueError: no values, or more than one dimension.
     """
-    return ratio(values, np.ones(len(_vector(values, "values"))))
+    return ratio(values, np.ones(len(as_vector(values, "values"))))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
@@ -46,7 +52,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
     Raises:
         ValueError: the two have different lengths, or no items.
     """
-    first, second = _pair(a, b)
+    first, second = paired_lists(a, b)
     return mean_and_standard_error(first - second)
 
 
@@ -60,7 +66,7 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     Raises:
         ValueError: different lengths, no items, or denominators that do not sum to a positive number.
     """
-    above, below = _pair(numerators, denominators)
+    above, below = paired_lists(numerators, denominators)
     total = float(below.sum())
     if total <= 0:
         raise ValueError(f"the denominators sum to {total}: a ratio needs a positive sum, such as a number of tokens")
@@ -85,12 +91,14 @@ def paired_ratio_difference(a: ArrayLike, b: ArrayLike, denominators: ArrayLike)
     Raises:
         ValueError: as `ratio`.
     """
-    first, second = _pair(a, b)
+    first, second = paired_lists(a, b)
     return ratio(first - second, denominators)
 
 
 def over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> SeedEstimate:
     """The mean over the seeds (rows) of the ratio over the items (columns), with both noises where there are two seeds.
+
+    Of differences between two methods on the same items and seeds it is the difference paired by item and by seed.
 
     Args:
         values: shape (seeds, items).
@@ -103,12 +111,7 @@ def over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> SeedEstim
 def difference_over_seeds(a: ArrayLike, b: ArrayLike, weights: ArrayLike | None = None) -> SeedEstimate:
     """`over_seeds(a) - over_seeds(b)` on the same items, paired by item and not by seed.
 
-    The variance is that of the items, over outcomes averaged over the seeds, plus that of each side's mean over its
-    seeds. The part that item and seed share is counted in both, which errs on the wide side. A side with one seed adds
-    nothing: its seed noise is unknown, not zero.
-
-    Source: Cameron, Gelbach and Miller, Robust Inference with Multiway Clustering, 2011, equation 2.3, without its
-    negative term; degrees of freedom after Satterthwaite, 1946.
+    A side with one seed adds nothing to the noise of the seeds: its own is unknown, not zero.
 
     Raises:
         ValueError: the sides have different numbers of items.
@@ -119,70 +122,43 @@ def difference_over_seeds(a: ArrayLike, b: ArrayLike, weights: ArrayLike | None 
     return _combine(first.mean(axis=0) - second.mean(axis=0), _weights(first, weights), [first, second])
 
 
-def two_sided_p(estimate: SeedEstimate) -> float | None:
-    """Student's t test of "the value is zero", two-sided; None without a standard error."""
-    if estimate.standard_error is None or estimate.degrees_of_freedom is None:
+def seed_variance(values: ArrayLike, weights: ArrayLike | None = None) -> Part | None:
+    """The part of the variance of the mean over the seeds that the items do not explain; None with one seed.
+
+    The seeds' mean square less that of what item and seed share, never below zero: the noise of single answers is in
+    the items' part already. Source: Searle, Casella and McCulloch, Variance Components, 1992, chapter 4 (two-way
+    crossed, one observation a cell); a ratio is linearised first.
+
+    Args:
+        values: shape (seeds, items).
+        weights: as in `over_seeds`.
+    """
+    matrix = _matrix(values)
+    seeds, items = matrix.shape
+    if seeds < 2 or items < 2:
         return None
-    if estimate.standard_error == 0:
-        return 1.0 if estimate.value == 0 else 0.0
-    from scipy.stats import t
-
-    return float(2 * t.sf(abs(estimate.value) / estimate.standard_error, estimate.degrees_of_freedom))
-
-
-def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
-    """The exact two-sided p of McNemar's test that a and b gain as many answers as they lose against each other.
-
-    Source: McNemar, 1947; exact, as a binomial test with p = 1/2 on the discordant pairs.
-
-    Raises:
-        ValueError: outcomes other than 0 and 1, different lengths, or no items.
-    """
-    first, second = _pair(a, b)
-    if not np.isin(np.concatenate([first, second]), (0.0, 1.0)).all():
-        raise ValueError("McNemar's test needs outcomes of 0 and 1: use paired_difference for graded ones")
-    wins, losses = int(np.sum(first > second)), int(np.sum(first < second))
-    if wins + losses == 0:
-        return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(wins, wins + losses, 0.5).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for their number, in the order given: each may be held against the level as it is.
-
-    Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
-
-    Raises:
-        ValueError: a value outside [0, 1].
-    """
-    if wrong := [p for p in p_values if not 0 <= p <= 1]:
-        raise ValueError(f"p-values lie between 0 and 1, given: {wrong}")
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
+    below = _weights(matrix, weights)
+    ratio_of_all = matrix.mean(axis=0).sum() / below.sum()
+    linear = (matrix - ratio_of_all * below) * (items / below.sum())
+    by_seed, by_item = linear.mean(axis=1), linear.mean(axis=0)
+    shared = linear - by_seed[:, None] - by_item
+    noise = float((shared**2).sum()) / ((seeds - 1) * (items - 1))
+    between = items * float(by_seed.var(ddof=1))
+    return Part(max(between - noise, 0.0) / (seeds * items), seeds - 1)
 
 
 def _combine(outcomes: Floats, weights: Floats, sides: list[Floats]) -> SeedEstimate:
     """The ratio of the outcomes, with the variance of the items and of the seeds of every side."""
     items = ratio(outcomes, weights)
     if items.standard_error is None:
-        return SeedEstimate(items.value, None, None)
-    parts = [(items.standard_error**2, len(outcomes) - 1)]
-    for side in sides:
-        seeds = len(side)
-        if seeds > 1:
-            parts.append((float(np.var(side.sum(axis=1) / weights.sum(), ddof=1)) / seeds, seeds - 1))
-    variance = sum(part for part, _ in parts)
-    squares = sum(part**2 / freedom for part, freedom in parts)
-    return SeedEstimate(items.value, math.sqrt(variance), variance**2 / squares if squares else float(parts[0][1]))
+        return SeedEstimate(items.value, None)
+    seeds = [part for side in sides if (part := seed_variance(side, weights)) is not None]
+    parts = (Part(items.standard_error**2, len(outcomes) - 1), *seeds)
+    return SeedEstimate(items.value, math.sqrt(sum(part.variance for part in parts)), parts)
 
 
-def _vector(values: ArrayLike, name: str) -> Floats:
+def as_vector(values: ArrayLike, name: str) -> Floats:
+    """The values as a one-dimensional array of at least one number."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name} has shape {array.shape}: a list of at least one number is needed")
@@ -197,11 +173,12 @@ def _matrix(values: ArrayLike) -> Floats:
 
 
 def _weights(matrix: Floats, weights: Any) -> Floats:
-    return np.ones(matrix.shape[1]) if weights is None else _vector(weights, "weights")
+    return np.ones(matrix.shape[1]) if weights is None else as_vector(weights, "weights")
 
 
-def _pair(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
-    first, second = _vector(a, "the first list"), _vector(b, "the second list")
+def paired_lists(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
+    """Both lists as arrays of one length."""
+    first, second = as_vector(a, "the first list"), as_vector(b, "the second list")
     if len(first) != len(second):
         raise ValueError(f"{len(first)} items against {len(second)}: paired numbers need the same items")
     return first, second

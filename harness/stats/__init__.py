@@ -1,0 +1,51 @@
+"""Estimates, tests, intervals, power and frontiers: arrays in, numbers out. Nothing here knows a record."""
+
+from harness.stats.claims import (
+    Comparison,
+    compare,
+    confidence_interval,
+    equivalence_p,
+    holm,
+    mcnemar_exact,
+    sign_flip_p,
+    tie_letters,
+    two_sided_p,
+)
+from harness.stats.estimate import (
+    Estimate,
+    Floats,
+    Part,
+    SeedEstimate,
+    difference_over_seeds,
+    mean_and_standard_error,
+    over_seeds,
+    paired_difference,
+    paired_ratio_difference,
+    ratio,
+    ratio_standard_error,
+    seed_variance,
+)
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Floats",
+    "Part",
+    "SeedEstimate",
+    "compare",
+    "confidence_interval",
+    "difference_over_seeds",
+    "equivalence_p",
+    "holm",
+    "mcnemar_exact",
+    "mean_and_standard_error",
+    "over_seeds",
+    "paired_difference",
+    "paired_ratio_difference",
+    "ratio",
+    "ratio_standard_error",
+    "seed_variance",
+    "sign_flip_p",
+    "tie_letters",
+    "two_sided_p",
+]
