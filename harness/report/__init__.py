@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas
+
     from harness.report.rows import Loaded
 
 
@@ -29,20 +31,32 @@ def write(runs: Path | Sequence[Path], sweep: str | None = None, out: Path | Non
 
 
 def write_loaded(loaded: "Loaded", out: Path) -> Path:
-    """Write `report.md`, `figures/`, `records.csv` and, where updates were measured, `update.md` into the folder.
+    """Write the whole report into the folder, and return the path of its page.
 
-    Returns the path of the page.
+    `report.md`, `figures/`, `records.csv`, `records.parquet` and, where updates were measured, `update.md`.
     """
     from harness.record import write_text
-    from harness.report import figure, markdown, update
+    from harness.report import figures, markdown, parquet, update
     from harness.report.groups import grouped
     from harness.report.table import to_csv
 
     write_text(to_csv(loaded.rows), out / "records.csv")
+    parquet.write(loaded.rows, out / "records.parquet")
     groups = grouped(loaded.rows)
-    drawn = figure.write(groups, out / "figures")
+    drawn = figures.write(groups, out / "figures")
     shapes = update.write(groups, out)
-    return write_text(markdown.page(loaded, figure=bool(drawn), update=shapes is not None), out / "report.md")
+    return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")
+
+
+def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> "pandas.DataFrame":
+    """Records as a tidy pandas frame: one row per run, or with `items` one row per run and item.
+
+    Raises:
+        ValueError: as `write`.
+    """
+    from harness.report.frames import frame as made
+
+    return made(runs, sweep, items)
 
 
 def name_of(loaded: "Loaded") -> str:

@@ -6,6 +6,7 @@ from harness.report import notes
 from harness.report.answer import answer
 from harness.report.comparable import method_settings, unequal, without_base
 from harness.report.display import DASH, escaped, table
+from harness.report.figures.style import Drawn
 from harness.report.groups import Group, grouped
 from harness.report.labels import short
 from harness.report.rows import Loaded
@@ -15,8 +16,8 @@ UPDATE = "[The shape of the updates](update.md): how much each method changed th
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
-def page(loaded: Loaded, figure: bool, update: bool = False) -> str:
-    """`report.md` for these rows; with the figure, and a link to the page of the updates' shapes, if there is one."""
+def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) -> str:
+    """`report.md` for these rows; with the figures, and a link to the page of the updates' shapes, if there is one."""
     groups = grouped(loaded.rows)
     parts = [
         f"# {escaped(title(loaded, groups))}",
@@ -26,8 +27,9 @@ def page(loaded: Loaded, figure: bool, update: bool = False) -> str:
         _equality(groups),
         "## Cost",
         _table(cost(groups)),
-        *([_figure(groups)] if figure else []),
+        *map(_figure, figures[:1]),
         *([UPDATE] if update else []),
+        *(["## Figures", *map(_figure, figures[1:])] if figures[1:] else []),
         "## Every task",
         *(f"### {escaped(one.title)}\n\n{_table(one)}" for one in tasks(groups)),
         "## What varied, what was equal",
@@ -76,14 +78,9 @@ def _equality(groups: Sequence[Group]) -> str:
     return "Not equal across rows:\n\n" + _bullets(lines) if lines else EQUAL
 
 
-def _figure(groups: Sequence[Group]) -> str:
-    trained = ", ".join(escaped(group.label) for group in groups if group.trained)
-    text = (
-        "Left: training loss per optimizer step, smoothed, with the validation losses as markers. "
-        "Right: held-out loss against peak memory; lower and further left is better; the dashed line is base."
-    )
-    alternative = f"Training loss per step, and held-out loss against peak memory, of {trained}"
-    return f"![{alternative}](figures/overview.png)\n\n{text}"
+def _figure(drawn: Drawn) -> str:
+    """The picture and how to read it; the same as PDF and SVG lie beside it."""
+    return f"![{escaped(drawn.title)}](figures/{drawn.stem}.png)\n\n{escaped(drawn.caption)}"
 
 
 def _varied(groups: Sequence[Group]) -> str:

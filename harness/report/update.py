@@ -12,12 +12,22 @@ from statistics import mean, median
 from typing import Any
 
 from harness.record import UpdateRecord, WeightUpdate, write_text
-from harness.report.display import DASH, decimals, escaped, quantity, shortened, table
-from harness.report.figure import COLOURS, LINES, MARKERS, STYLE
+from harness.report.display import DASH, decimals, escaped, quantity, table
+from harness.report.figures.style import (
+    COLOURS,
+    LINES,
+    MARKERS,
+    drawable,
+    drawing,
+    legend_below,
+    legend_rows,
+    remove,
+    room,
+)
 from harness.report.groups import Group
 
 PAGE = "update.md"
-_FIGURE = "figures/update"
+_FIGURE = "update"
 _LAYER = re.compile(r"\.(\d+)\.")
 _PANELS = (
     ("relative_norm", "Norm of the change over that of the weight"),
@@ -30,16 +40,16 @@ _PANELS = (
 def write(groups: Sequence[Group], folder: Path) -> Path | None:
     """Write update.md with its figure; nothing, and old ones away, where no update was measured."""
     measured = [group for group in groups if group.trained and _updates(group)]
-    paths = [folder / PAGE, folder / f"{_FIGURE}.svg", folder / f"{_FIGURE}.png"]
-    if not measured:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        return None
     drawn = [group for group in measured if any(_layers(group, name) for name, _ in _PANELS)]
     if drawn:
-        _draw(drawn, paths[1:])
+        _draw(drawn, folder / "figures")
+    else:
+        remove(folder / "figures", _FIGURE)
+    if not measured:
+        (folder / PAGE).unlink(missing_ok=True)
+        return None
     missing = [group for group in groups if group.trained and not _updates(group)]
-    return write_text(page(measured, missing, figure=bool(drawn)), paths[0])
+    return write_text(page(measured, missing, figure=bool(drawn)), folder / PAGE)
 
 
 def page(measured: Sequence[Group], missing: Sequence[Group], figure: bool) -> str:
@@ -51,7 +61,11 @@ def page(measured: Sequence[Group], missing: Sequence[Group], figure: bool) -> s
         _overall(measured),
         *(_reasons(measured)),
         *(["Not measured: " + ", ".join(escaped(group.label) for group in missing)] if missing else []),
-        *([f"![Norm, effective rank, alignment and intruder dimensions by layer]({_FIGURE}.png)"] if figure else []),
+        *(
+            [f"![Norm, effective rank, alignment and intruder dimensions by layer](figures/{_FIGURE}.png)"]
+            if figure
+            else []
+        ),
         "## By kind of layer",
         _by_kind(measured),
         "## What the columns mean",
@@ -167,26 +181,16 @@ def _layers(group: Group, name: str) -> dict[int, float]:
     return {layer: mean(found[layer]) for layer in sorted(found)}
 
 
-def _draw(groups: Sequence[Group], paths: Sequence[Path]) -> None:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-        rows = -(-len(groups) // 4)
-        figure = Figure(figsize=(7.0, 4.6 + 0.18 * rows))
-        FigureCanvasAgg(figure)
+def _draw(groups: Sequence[Group], folder: Path) -> None:
+    height = 4.5 + 0.18 * legend_rows(len(groups))
+    with drawing(folder, _FIGURE, height) as figure:
         panels = figure.subplots(2, 2).ravel()
-        figure.subplots_adjust(left=0.08, right=0.975, top=0.94, bottom=0.12 + 0.04 * rows, wspace=0.2, hspace=0.42)
+        room(figure, len(groups), height, wspace=0.2)
         for axes, (name, title) in zip(panels, _PANELS, strict=True):
             _panel(axes, groups, name)
-            axes.set_title(title, fontsize=8, loc="left")
+            axes.set_title(title)
             axes.set_xlabel("Layer")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=min(4, len(groups)), handlelength=3.2)
-        figure.savefig(paths[0], metadata={"Date": None, "Creator": None})
-        figure.savefig(paths[1], dpi=200, metadata={"Software": None})
+        legend_below(figure, panels[0], len(groups))
 
 
 def _panel(axes: Any, groups: Sequence[Group], name: str) -> None:
@@ -194,7 +198,7 @@ def _panel(axes: Any, groups: Sequence[Group], name: str) -> None:
 
     for index, group in enumerate(groups):
         layers = _layers(group, name)
-        label = shortened(group.label.encode("latin-1", "replace").decode("latin-1"), 34)
+        label = drawable(group.label)
         style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
         axes.plot(
             [*layers], [*layers.values()], label=label, marker=MARKERS[index % len(MARKERS)], markersize=3,

@@ -60,6 +60,7 @@ def _name_point(axes: Any, point: tuple[float, float], label: str, taken: list[B
             va=level,
             fontsize=7,
             annotation_clip=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
         )
         box = _box(text)
         covered = sum(_overlap(box, other) for other in taken) + 3 * _outside(box, edges)

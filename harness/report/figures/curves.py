@@ -1,0 +1,97 @@
+"""Learning curves: training and validation loss of every method by optimizer step, with the spread of its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.report.figures.style import Drawn, drawing, legend_below, legend_rows, names_of, room, style_of
+from harness.report.groups import Group
+from harness.report.summary import trainings
+
+if TYPE_CHECKING:
+    from harness.stats import Floats
+
+STEM = "learning_curves"
+
+
+def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
+    """Draw them where a method was validated at two steps or more; one point is not a curve."""
+    trained = [group for group in groups if group.trained and trainings(group)]
+    validated = [group for group in trained if len(by_step(group)) > 1]
+    if not validated:
+        return None
+    height = 2.9 + 0.18 * legend_rows(len(trained))
+    with drawing(folder, STEM, height) as figure:
+        left, right = figure.subplots(1, 2)
+        room(figure, len(trained), height)
+        for index, (group, name) in enumerate(zip(trained, names_of(trained), strict=True)):
+            style = style_of(index)
+            marker = style.pop("marker")
+            mean = training_curve(group)
+            left.plot(range(1, len(mean) + 1), mean, linewidth=1.2, **style)
+            _validation(right, group, {**style, "marker": marker})
+            left.plot([], [], label=name, marker=marker, markersize=4, **style)
+        unit = "Nats per answer token" if on_answers(trained) else "Nats per token"
+        for axes, title in ((left, "Training loss, smoothed"), (right, "Validation loss")):
+            axes.set_title(title)
+            axes.set_xlabel("Optimizer step")
+            axes.set_ylabel(unit)
+        right.set_ylabel("Nats per answer token")
+        legend_below(figure, left, len(trained))
+    return Drawn(
+        STEM,
+        "Training and validation loss by optimizer step",
+        "Means over the seeds; the band of the validation loss reaches from the lowest to the highest seed.",
+    )
+
+
+def training_curve(group: Group) -> Floats:
+    """The smoothed training loss, the mean over the seeds, as long as the shortest of them."""
+    import numpy as np
+
+    runs = trainings(group)
+    length = min(len(run.losses) for run in runs)
+    mean: Floats = np.mean([smoothed(run.losses)[:length] for run in runs], axis=0)
+    return mean
+
+
+def smoothed(losses: Sequence[float | None]) -> Floats:
+    """A centred moving average over about a twentieth of the steps; what is missing stays a gap of its own step."""
+    import numpy as np
+
+    values = np.array([np.nan if loss is None else loss for loss in losses], dtype=np.float64)
+    half = max(0, len(values) // 40)
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    steps = np.arange(len(values))
+    first, last = np.maximum(0, steps - half), np.minimum(len(values), steps + half + 1)
+    result: Floats = np.full(len(values), np.nan)
+    result[known] = ((sums[last] - sums[first])[known]) / ((counts[last] - counts[first])[known])
+    return result
+
+
+def by_step(group: Group) -> dict[int, list[float]]:
+    """Optimizer step -> the validation losses of the seeds, for the steps at which every seed was validated."""
+    runs = trainings(group)
+    at: dict[int, list[float]] = {}
+    for run in runs:
+        for step, loss in run.validation:
+            at.setdefault(step, []).append(loss)
+    return {step: at[step] for step in sorted(at) if len(at[step]) == len(runs)}
+
+
+def on_answers(trained: Sequence[Group]) -> bool:
+    """Whether every training loss is over answer tokens alone."""
+    recipes = [group.first.record.recipe.get("train") or {} for group in trained if group.first.record]
+    return all(train.get("loss_on") == "completion" for train in recipes)
+
+
+def _validation(axes: Any, group: Group, style: dict[str, Any]) -> None:
+    at = by_step(group)
+    axes.plot([*at], [sum(losses) / len(losses) for losses in at.values()], markersize=4, linewidth=1.2, **style)
+    if any(len(losses) > 1 for losses in at.values()):
+        low, high = [min(losses) for losses in at.values()], [max(losses) for losses in at.values()]
+        axes.fill_between([*at], low, high, color=style["color"], alpha=0.15, linewidth=0)

@@ -1,0 +1,69 @@
+"""What was learnt against what was forgotten: the change on a target task and on one that must not be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.report.axes import Quality, qualities
+from harness.report.figures.placing import place_labels
+from harness.report.figures.style import (
+    BASE_COLOUR,
+    MOST_NAMED,
+    Drawn,
+    drawable,
+    drawing,
+    legend_below,
+    legend_rows,
+    names_of,
+    point_names,
+    point_of,
+    room,
+)
+from harness.report.groups import Group
+
+STEM = "forgetting"
+
+
+def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
+    """Draw it where a method has paired differences to the untouched model on a task of both kinds."""
+    learnt, kept = (_first(groups, role) for role in ("target", "retention"))
+    shown = [g for g in groups if learnt and kept and learnt.gain(g, groups) and kept.gain(g, groups)]
+    if learnt is None or kept is None or not shown:
+        return None
+    named = len(shown) if len(shown) > MOST_NAMED else 0
+    height = 3.4 + 0.18 * legend_rows(named)
+    with drawing(folder, STEM, height) as figure:
+        axes = figure.subplots()
+        room(figure, named, height)
+        names, points = names_of(shown), []
+        for index, (group, name) in enumerate(zip(shown, names, strict=True)):
+            x, y = learnt.gain(group, groups), kept.gain(group, groups)
+            assert x is not None and y is not None, "groups without both were left out"
+            style = point_of(index)
+            axes.errorbar(
+                x.value, y.value, xerr=x.standard_error, yerr=y.standard_error, elinewidth=0.7, capsize=2, **style
+            )
+            axes.plot([], [], linestyle="none", label=name, **style)
+            points.append((x.value, y.value))
+        axes.margins(0.15)
+        for line in (axes.axhline, axes.axvline):
+            line(0, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+        axes.set_xlabel(f"Learnt: {drawable(learnt.title, 50)}, change from base")
+        axes.set_ylabel("Change from base")
+        axes.set_title(f"Kept: {drawable(kept.title, 50)}")
+        if labels := point_names(shown, names):
+            place_labels(axes, points, labels, [])
+        if named:
+            legend_below(figure, axes, named)
+    return Drawn(
+        STEM,
+        f"Change on {kept.title} against the change on {learnt.title}",
+        f"Paired differences to base with one standard error: {learnt.title} was trained for, {kept.title} was to be "
+        "kept. Further right is more learnt, below the dashed line is forgotten.",
+    )
+
+
+def _first(groups: Sequence[Group], role: str) -> Quality | None:
+    found = (one for one in qualities(groups, (role,)) if one.higher_is_better)
+    return next((one for one in found if any(one.gain(group, groups) for group in groups)), None)

@@ -1,0 +1,71 @@
+"""Where the memory of a run's highest moment went: what was held when training began, and what training added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.report.display import MEBIBYTE, mean
+from harness.report.figures.style import BASE_COLOUR, COLOURS, HATCHES, Drawn, drawable, drawing, room
+from harness.report.groups import Group
+from harness.report.rows import Row
+
+STEM = "memory"
+MOST_BARS = 60
+
+
+def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
+    """Draw it where the phases of a training run have peaks, for as many methods as a page holds."""
+    found = [(group, parts) for group in groups if group.trained and (parts := _parts(group))]
+    if not found:
+        return None
+    shown = found[:MOST_BARS]
+    height = 0.95 + 0.2 * max(3, len(shown))
+    with drawing(folder, STEM, height) as figure:
+        axes = figure.subplots()
+        room(figure, 0, height, left=1.9, bottom=0.45, top=0.45)
+        places = range(len(shown))
+        held, added = ([one[part] / MEBIBYTE for _, one in shown] for part in (0, 1))
+        edge = {"edgecolor": "white", "linewidth": 0.5, "height": 0.72}
+        axes.barh(places, held, color=COLOURS[0], label="held when training began", **edge)
+        axes.barh(places, added, left=held, color=COLOURS[4], hatch=HATCHES[1], label="added by training", **edge)
+        for place, total in enumerate(map(sum, zip(held, added, strict=True))):
+            axes.annotate(
+                f"{total:,.0f}", (total, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7,
+                color=BASE_COLOUR,
+            )  # fmt: skip
+        axes.set_yticks(places, [drawable(group.label, 32) for group, _ in shown])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.1)
+        axes.set_xlabel("Peak memory of training, MiB")
+        figure.legend(loc="upper left", ncols=2, bbox_to_anchor=(1.85 / 7, 1), borderaxespad=0.2)
+    rest = f" The first {MOST_BARS} of {len(found)} methods." if len(found) > MOST_BARS else ""
+    return Drawn(
+        STEM,
+        "Memory held when training began, and added by training",
+        "Held when training began: the weights, the adapter and the data. Added by training: gradients, optimizer "
+        f"state and activations, at the highest moment. Means over the seeds.{rest}",
+    )
+
+
+def _parts(group: Group) -> tuple[float, float] | None:
+    """Bytes held when training began and bytes added at its peak; None where a seed has no such peaks."""
+    each = [_of(row) for row in group.rows]
+    held = mean(None if one is None else one[0] for one in each)
+    added = mean(None if one is None else one[1] for one in each)
+    return None if held is None or added is None else (held, added)
+
+
+def _of(row: Row) -> tuple[float, float] | None:
+    """On the CPU peaks are above what the process had before the phase, on CUDA they are absolute (`record.Phase`)."""
+    phases = row.current.phases if row.current else {}
+    load, train = phases.get("load"), phases.get("train")
+    if load is None or train is None or train.peak_memory_bytes is None:
+        return None
+    if train.peak_reserved_bytes is not None:
+        held = load.peak_memory_bytes
+        return None if held is None else (held, max(0.0, train.peak_memory_bytes - held))
+    if load.resident_bytes is None or train.resident_bytes is None:
+        return None
+    return max(0.0, train.resident_bytes - load.resident_bytes), train.peak_memory_bytes

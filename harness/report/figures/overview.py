@@ -1,0 +1,92 @@
+"""How the methods learnt, and what their loss costs in memory: the first look, two panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.report.figures.curves import by_step, on_answers, training_curve
+from harness.report.figures.placing import place_labels
+from harness.report.figures.style import (
+    BASE_COLOUR,
+    Drawn,
+    drawing,
+    legend_below,
+    legend_rows,
+    names_of,
+    point_names,
+    point_of,
+    room,
+    style_of,
+)
+from harness.report.groups import Group, Measure, score
+from harness.report.summary import peak_mebibytes, trainings
+
+STEM = "overview"
+
+
+def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
+    """Draw it where a method has results."""
+    trained = [group for group in groups if group.trained and trainings(group)]
+    if not trained:
+        return None
+    height = 2.9 + 0.18 * legend_rows(len(trained))
+    with drawing(folder, STEM, height) as figure:
+        left, right = figure.subplots(1, 2)
+        room(figure, len(trained), height)
+        names = names_of(trained)
+        _curves(left, trained, names)
+        _trade(right, trained, groups, names)
+        legend_below(figure, left, len(trained))
+    return Drawn(
+        STEM,
+        "Training loss per step, and held-out loss against peak memory",
+        "Left: training loss per optimizer step, smoothed, with the validation losses as markers. Right: held-out loss "
+        "against peak memory; lower and further left is better; the dashed line is base.",
+    )
+
+
+def _curves(axes: Any, trained: Sequence[Group], names: Sequence[str]) -> None:
+    """Training loss per optimizer step, the mean over the seeds, and the validation losses."""
+    for index, (group, name) in enumerate(zip(trained, names, strict=True)):
+        style = style_of(index)
+        marker = {"color": style["color"], "marker": style.pop("marker"), "markersize": 5, "markerfacecolor": "none"}
+        mean = training_curve(group)
+        axes.plot(range(1, len(mean) + 1), mean, linewidth=1.2, **style)
+        at = by_step(group)
+        axes.plot([*at], [sum(losses) / len(losses) for losses in at.values()], linestyle="none", zorder=3, **marker)
+        axes.plot([], [], label=name, **style, **{k: v for k, v in marker.items() if k != "color"})
+    axes.set_title("Training loss (line), validation (markers)")
+    axes.set_xlabel("Optimizer step")
+    axes.set_ylabel("Nats per answer token" if on_answers(trained) else "Nats per token")
+
+
+def _trade(axes: Any, trained: Sequence[Group], groups: Sequence[Group], names: Sequence[str]) -> None:
+    """Held-out loss against peak memory: test where every method has it, else validation."""
+    role = "test" if all(group.role("test") for group in trained) else "validation"
+    points, labels = [], []
+    for index, (group, name) in enumerate(zip(trained, point_names(trained, names) or names, strict=True)):
+        loss, memory = _loss(group, role), peak_mebibytes(group)
+        if loss is None or memory is None:
+            continue
+        axes.plot(memory, loss, **point_of(index))
+        points.append((memory, loss))
+        labels.append(name)
+    axes.margins(0.18)
+    base = [found for g in groups if g.ok and g.first.is_base and (found := _loss(g, role)) is not None]
+    for value in dict.fromkeys(base):
+        axes.axhline(value, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+    axes.set_title(f"{role.capitalize()} loss against peak memory")
+    axes.set_xlabel("Peak memory, MiB")
+    axes.set_ylabel("Nats per answer token")
+    if not points:
+        axes.text(0.5, 0.5, "no held-out loss with a peak memory", transform=axes.transAxes, ha="center", va="center")
+    if point_names(trained, names):
+        place_labels(axes, points, labels, list(dict.fromkeys(base)))
+
+
+def _loss(group: Group, role: str) -> float | None:
+    found = group.role(role)
+    loss = score(group, Measure(found[0].record.eval_id, "loss")) if found else None
+    return loss.value if loss else None

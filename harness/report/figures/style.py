@@ -1,0 +1,156 @@
+"""What every figure shares: colours, lines, markers and hatches; the canvas; and the three files it is saved to.
+
+Colour alone never tells two series apart: lines, markers or hatches do it too, so that a grey print stays readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.report.display import shortened
+from harness.report.groups import Group
+from harness.report.labels import short
+
+# Okabe and Ito, Color Universal Design, 2008; without yellow, which is lost on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
+BASE_COLOUR = "#555555"
+WIDTH_INCHES = 7.0
+MOST_NAMED = 8  # with more groups the points carry the numbers of the legend
+MOST_LEGEND = 48  # more series than a legend has room for are drawn without names
+FORMATS = ("svg", "pdf", "png")
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.5,
+    "svg.hashsalt": "harness",
+    "text.parse_math": False,
+}
+_METADATA: dict[str, dict[str, None]] = {  # without the clock and the library's version: equal records, equal bytes
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was drawn: its file name without the suffix, what it shows, and how to read it."""
+
+    stem: str
+    title: str
+    caption: str
+
+
+@contextmanager
+def drawing(folder: Path, stem: str, height_inches: float) -> Iterator[Any]:
+    """Give an empty figure, and save what was drawn on it as SVG, PDF and PNG."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+        figure = Figure(figsize=(WIDTH_INCHES, height_inches))
+        FigureCanvasAgg(figure)
+        yield figure
+        for suffix in FORMATS:
+            figure.savefig(folder / f"{stem}.{suffix}", dpi=200, metadata=_METADATA[suffix])
+
+
+def remove(folder: Path, stem: str) -> None:
+    """Take an old figure away."""
+    for suffix in FORMATS:
+        (folder / f"{stem}.{suffix}").unlink(missing_ok=True)
+
+
+def style_of(index: int) -> dict[str, Any]:
+    """Colour, line and marker; their combination comes again only after 7 x 7 groups."""
+    turn = index // len(COLOURS)
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": LINES[(index + turn) % len(LINES)],
+        "marker": MARKERS[(index + 2 * turn) % len(MARKERS)],
+    }
+
+
+def point_of(index: int) -> dict[str, Any]:
+    """Colour and marker of one point, with a rim that keeps points on each other apart."""
+    style = style_of(index)
+    return {"color": style["color"], "marker": style["marker"], "markersize": 6, "markeredgecolor": "white"}
+
+
+def drawable(text: str, length: int = 34) -> str:
+    """Text that the figures' font has, on one line."""
+    return shortened(text.encode("latin-1", "replace").decode("latin-1"), length)
+
+
+def names_of(groups: Sequence[Group]) -> list[str]:
+    """What the legend says: numbered where there are too many to write beside the points."""
+    short = [drawable(group.label) for group in groups]
+    return short if len(groups) <= MOST_NAMED else [f"{i} {name}" for i, name in enumerate(short, 1)]
+
+
+def point_names(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+    """What stands beside a point: the name, or its number in the legend; nothing where there is no legend."""
+    if len(groups) > MOST_LEGEND:
+        return []
+    return list(names) if len(groups) <= MOST_NAMED else [name.split()[0] for name in names]
+
+
+def logarithmic(axis: Any) -> None:
+    """Make an axis logarithmic, with ticks as settings are written: 1e-3, 10M; the font draws no formulas."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def compact(value: float) -> str:
+    """A number as a tick says it: 2e-5, 0.01, 25, 10k, 4.9M."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{suffix}"
+    return short(float(f"{value:.3g}"))
+
+
+def legend_rows(count: int) -> int:
+    """Lines of the legend below a figure, four names each."""
+    return -(-count // 4) if count <= MOST_LEGEND else 0
+
+
+def legend_below(figure: Any, axes: Any, count: int) -> None:
+    """One legend for all panels, from the labels of one of them; none where it would hold too many."""
+    if count <= MOST_LEGEND:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=min(4, count), handlelength=3.2)
+
+
+def room(figure: Any, count: int, height_inches: float, **places: float) -> None:
+    """Margins in inches around the panels, with room below for the axis titles and the legend."""
+    below = 0.5 + 0.18 * legend_rows(count)
+    given = {"left": 0.62, "right": 0.18, "top": 0.27, "bottom": below, **places}
+    figure.subplots_adjust(
+        left=given["left"] / WIDTH_INCHES,
+        right=1 - given["right"] / WIDTH_INCHES,
+        top=1 - given["top"] / height_inches,
+        bottom=given["bottom"] / height_inches,
+        wspace=given.get("wspace", 0.27),
+        hspace=given.get("hspace", 0.45),
+    )
