@@ -4,6 +4,7 @@ Nothing here imports torch, so a report can be made on a laptop. Plotting and st
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,24 @@ if TYPE_CHECKING:
     from harness.report.rows import Loaded
 
 
-def write(runs: Path | Sequence[Path], sweep: str | None = None, out: Path | None = None) -> Path:
+def write(
+    runs: Path | Sequence[Path], sweep: str | None = None, out: Path | None = None, allow: Sequence[str] = ()
+) -> Path:
     """Write the report of a sweep, or of every run, and return the path of its `report.md`.
 
     Args:
         runs: one runs folder or several.
         sweep: its name; None for every run.
         out: the report's folder; None for `reports/<name of the report>`.
+        allow: keys whose undeclared differences are printed under the table instead of refusing it.
 
     Raises:
         ValueError: a folder is missing, there are no records, or there is no sweep of that name.
+        IncomparableError: the rows differ in what was not declared to vary.
     """
     from harness.report.load import load
 
-    loaded = load([runs] if isinstance(runs, Path) else list(runs), sweep)
+    loaded = replace(load([runs] if isinstance(runs, Path) else list(runs), sweep), allowed=tuple(allow))
     return write_loaded(loaded, out or Path("reports") / name_of(loaded))
 
 
@@ -34,15 +39,20 @@ def write_loaded(loaded: "Loaded", out: Path) -> Path:
     """Write the whole report into the folder, and return the path of its page.
 
     `report.md`, `figures/`, `records.csv`, `records.parquet` and, where updates were measured, `update.md`.
+
+    Raises:
+        IncomparableError: the rows differ in what was not declared to vary; nothing has been written.
     """
     from harness.record import write_text
     from harness.report import figures, markdown, parquet, update
+    from harness.report.comparable import insist
     from harness.report.groups import grouped
     from harness.report.table import to_csv
 
+    groups = grouped(loaded.rows)
+    insist(groups, loaded)
     write_text(to_csv(loaded.rows), out / "records.csv")
     parquet.write(loaded.rows, out / "records.parquet")
-    groups = grouped(loaded.rows)
     drawn = figures.write(groups, out / "figures")
     shapes = update.write(groups, out)
     return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")

@@ -1,11 +1,13 @@
 """`python -m harness.report RUNS...`: records -> reports/<name>/ again. Needs neither torch nor a network.
 
-Exit codes: 0 written; 1 written but not mirrored; 2 the input was wrong, with one line that says what.
+Exit codes: 0 written; 1 written but not mirrored; 2 the input was wrong, with one line that says what; 3 refused, since
+the rows differ in what was not declared to vary: names each key, its values and the rows that have them.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = _names(given)
     except ValueError as error:
         return _wrong(error)
-    return max([_make(name, given) for name in names])
+    return max(_make(name, given) for name in names)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the report's folder (default: REPORTS/NAME)")
     parser.add_argument("--reports-dir", type=Path, default=Path("reports"), metavar="REPORTS")
     parser.add_argument("--csv", metavar="PATH", help="write the flat table there ('-': to standard output), no report")
+    parser.add_argument(
+        "--allow",
+        metavar="KEYS",
+        default="",
+        help="print undeclared differences in these keys (a,b: each for all below it) instead of refusing the table",
+    )
     parser.add_argument("--terminal", action="store_true", help="print the table too")
     mirror = parser.add_argument_group("Weights & Biases")
     mirror.add_argument("--wandb", choices=("offline", "online"), help="log the comparison as a run of its own")
@@ -64,12 +72,48 @@ def _make(name: str | None, given: argparse.Namespace) -> int:
     from harness.report.load import load
 
     try:
-        loaded = load(given.runs, name)
-        page = _write(loaded, given)
+        loaded = replace(load(given.runs, name), allowed=tuple(key for key in given.allow.split(",") if key))
+        parts = _parts(loaded, given)
     except (ValueError, OSError) as error:
         return _wrong(error)
     for problem in loaded.unreadable:
         print(f"harness.report: could not be read: {problem}", file=sys.stderr)
+    return max(_make_one(part, given) for part in parts)
+
+
+def _parts(loaded: "Loaded", given: argparse.Namespace) -> list["Loaded"]:
+    """A sweep as it is; other runs in sets that may be compared. A flat table compares nothing and takes every row.
+
+    Raises:
+        ValueError: several sets would share one folder.
+    """
+    if loaded.sweep or given.csv:
+        return [loaded]
+    from harness.report.sets import comparable_sets
+
+    parts = comparable_sets(loaded)
+    if given.out and len(parts) > 1:
+        raise ValueError(
+            f"--out is one folder, and the runs below {', '.join(map(str, given.runs))} make {len(parts)} sets that "
+            "cannot be compared with each other: leave --out away for a report of each, or --allow what may differ"
+        )
+    return parts
+
+
+def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
+    from harness.report.comparable import IncomparableError
+
+    try:
+        page = _write(loaded, given)
+    except IncomparableError as error:
+        if given.terminal:
+            from harness.report.terminal import show_statuses
+
+            show_statuses(loaded)
+        print(f"harness.report: {error}", file=sys.stderr)
+        return 3
+    except (ValueError, OSError) as error:
+        return _wrong(error)
     if given.terminal:
         from harness.report.terminal import show
 

@@ -1,9 +1,13 @@
 """Numbers and foreign text as people read them. Records keep raw numbers; units for display live here."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from harness.stats import SeedEstimate
+if TYPE_CHECKING:
+    from harness.stats import SeedEstimate
 
 DASH = "-"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"

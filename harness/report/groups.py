@@ -145,11 +145,12 @@ def _pair(a: Group, b: Group, measure: Measure) -> tuple[Floats, Floats, Floats 
 
 def same_items(scored: Sequence[Scored]) -> bool:
     """Whether all of them asked the same items with the same prompts and, for a loss, the same answer tokens."""
-    keys = {_asked(one.items) for one in scored if one.items}
+    keys = {asked(one.items) for one in scored if one.items}
     return len(keys) == 1 and all(one.items for one in scored)
 
 
-def _asked(items: Items) -> tuple[Any, ...]:
+def asked(items: Items) -> tuple[Any, ...]:
+    """What identifies the questions: the items, their prompts and the answer tokens of a loss."""
     tokens = None if items.num_tokens is None else tuple(items.num_tokens)
     return items.ids, items.prompt_hashes, tokens
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from harness.report import notes
 from harness.report.answer import answer
-from harness.report.comparable import method_settings, unequal, without_base
+from harness.report.comparable import Guard, insist, without_base
 from harness.report.display import DASH, escaped, table
+from harness.report.facts import method_settings
 from harness.report.figures.style import Drawn
 from harness.report.groups import Group, grouped
 from harness.report.labels import short
@@ -17,14 +18,19 @@ EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
 def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) -> str:
-    """`report.md` for these rows; with the figures, and a link to the page of the updates' shapes, if there is one."""
+    """`report.md` for these rows; with the figures, and a link to the page of the updates' shapes, if there is one.
+
+    Raises:
+        IncomparableError: the rows differ in what was not declared to vary.
+    """
     groups = grouped(loaded.rows)
+    guard = insist(groups, loaded)
     parts = [
         f"# {escaped(title(loaded, groups))}",
         *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
         "**Answer.** " + escaped(" ".join(answer(groups))),
         _table(quality(groups)),
-        _equality(groups),
+        _equality(groups, guard),
         "## Cost",
         _table(cost(groups)),
         *map(_figure, figures[:1]),
@@ -70,12 +76,15 @@ def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {escaped(line)}" for line in lines)
 
 
-def _equality(groups: Sequence[Group]) -> str:
-    """The comparability statement, computed."""
+def _equality(groups: Sequence[Group], guard: Guard) -> str:
+    """What the guard found and let pass, computed."""
     if sum(group.trained for group in groups) < 2:
         return _bullets(without_base(groups))
-    lines = [*unequal(groups), *without_base(groups)]
-    return "Not equal across rows:\n\n" + _bullets(lines) if lines else EQUAL
+    lines = [*guard.notes, *without_base(groups)]
+    if not lines:
+        return EQUAL
+    held = f"Declared to vary: {', '.join(guard.declared) or 'nothing'}. Everything else is equal, except:"
+    return f"{held}\n\n" + _bullets(lines)
 
 
 def _figure(drawn: Drawn) -> str:

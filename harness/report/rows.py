@@ -60,6 +60,7 @@ class Loaded:
     rows: tuple[Row, ...]
     sweep: SweepRecord | None
     unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
+    allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
 
 
 def setting(scored: Scored) -> dict[str, Any]:

@@ -21,22 +21,40 @@ COST_COLUMNS = {"Peak memory, MiB": "Peak\nMiB", "Tokens/s": "Tok/s", "Training,
 
 def show(loaded: Loaded, page: Path | None = None, console: Console | None = None) -> None:
     """Print the table, what did not end well, the answer, and the path of the report if there is one."""
-    if console is None:
-        console = Console()
-        console = Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+    console = console or _console()
     groups = grouped(loaded.rows)
     console.print(comparison(groups))
     if any(row.already_done for row in loaded.rows):
         console.print(Text("= already done, not run again", style="dim"))
+    _failures(loaded, groups, console)
+    console.print(Text(printable(" ".join(answer(groups)))))
+    if page is not None:
+        print(f"report: {page}", file=console.file)  # plain, so that a long path is not broken
+
+
+def show_statuses(loaded: Loaded, console: Console | None = None) -> None:
+    """Print how every run ended, where its scores must not stand in one table."""
+    console = console or _console()
+    groups = grouped(loaded.rows)
+    for group in groups:
+        if group.ok:
+            console.print(Text.assemble(("ok", COLOURS["ok"]), f" {printable(group.label)}"))
+    _failures(loaded, groups, console)
+
+
+def _console() -> Console:
+    console = Console()
+    return Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+
+
+def _failures(loaded: Loaded, groups: Sequence[Group], console: Console) -> None:
+    """Every run without a result, and every file that cannot be read."""
     for group in groups:
         if not group.ok:
             status = _status(group)
             console.print(Text.assemble((status, COLOURS[status]), f" {printable(group.label)}: ", _reason(group)))
     for line in loaded.unreadable:
         console.print(Text.assemble(("could not be read", "red"), f" {printable(line)}"))
-    console.print(Text(printable(" ".join(answer(groups)))))
-    if page is not None:
-        print(f"report: {page}", file=console.file)  # plain, so that a long path is not broken
 
 
 def comparison(groups: Sequence[Group]) -> Table:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.axes import qualities
-from harness.report.comparable import method_settings
+from harness.report.facts import method_settings
 from harness.report.figures.style import Drawn, drawable, drawing, room
 from harness.report.groups import Group
 from harness.report.labels import short
