@@ -131,6 +131,16 @@ class EvalSpec(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplingSpec(Strict):
+    """How text is generated, wherever the harness generates any. A temperature of 0 is greedy decoding."""
+
+    temperature: NonNegative = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Rate = 1.0  # 1: none (Keskar et al. 2019, arXiv 1909.05858, section 4.1)
+    max_new_tokens: Positive = 64
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingSpec(Strict):
     """Where the numbers are mirrored; the records on disk stay the truth."""
 

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     },
     "train": {"experiment", "head", "measure", "methods", "record"},
     "evaluate": {"assets", "data", "experiment", "head", "record"},
+    "generation": {"experiment"},
     "measure": {"record"},
     "provenance": {"harness"},
     "models": {"assets"},
