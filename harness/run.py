@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from harness import card, isolate, provenance, record
+from harness import card, claim, isolate, provenance, record
 from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.record import Attempt, RunRecord, Status
 
@@ -17,10 +17,21 @@ _FINAL = ("ok", "oom", "diverged")  # results: asked for again, they are shown a
 
 
 def run(experiment: Experiment, watch: Watch) -> RunRecord:
-    """Do what is missing of a run in a process of its own, and keep what happened, however it ends."""
+    """Do what is missing of a run in a process of its own, and keep what happened, however it ends.
+
+    A run that another process is making, here or on another machine, is waited for and not made again.
+    """
     known = read(experiment)
     if known is not None and done(experiment):
         return known
+    with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
+        known = read(experiment)
+        result = known if known is not None and done(experiment) else _make(experiment, known, watch, held)
+    return result or run(experiment, watch)
+
+
+def _make(experiment: Experiment, known: RunRecord | None, watch: Watch, held: claim.Claim) -> RunRecord | None:
+    """None if another process took the run over, because this one had shown no sign of life: then it is the other's."""
     started_at = _now()
     train, wanted = missing(experiment)
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
@@ -30,10 +41,11 @@ def run(experiment: Experiment, watch: Watch) -> RunRecord:
     try:
         ended = isolate.call("harness.execute:execute", experiment, todo, log=log, on_event=told)
     except KeyboardInterrupt:
-        _keep(experiment, known, started_at, told, "failed", f"interrupted {told.where()}")
+        if not held.lost:
+            _keep(experiment, known, started_at, told, "failed", f"interrupted {told.where()}")
         raise
     status, reason = _outcome(ended, told)
-    return _keep(experiment, known, started_at, told, status, reason)
+    return None if held.lost else _keep(experiment, known, started_at, told, status, reason)
 
 
 def skip(experiment: Experiment, reason: str) -> RunRecord:

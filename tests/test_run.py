@@ -350,3 +350,14 @@ def test_the_exit_code_tells_of_a_killed_run_and_the_same_command_makes_it_good(
     assert look(make(*tiny_overrides, "method=full", "train.max_steps=100")) == kept
     [question] = [json.loads(path.read_text()) for path in (runs / "sweeps").glob("*/sweep.json")]
     assert len(question["already_done"]) == 2
+
+
+def test_two_sweeps_at_once_make_each_run_once(make, tiny_overrides):
+    words = [*tiny_overrides, "method=lora", "seed=0,1"]
+    sweeps = [start(words), start(words)]
+    for sweep in sweeps:
+        _, err = sweep.communicate(timeout=200)
+        assert sweep.returncode == 0, err
+    found = [record.read(RunRecord, path) for path in record.find_runs(Path(make(*tiny_overrides).runs_dir))]
+    assert sorted((one.method, one.seed) for one in found) == [("base", 0), ("lora", 0), ("lora", 1)]
+    assert [len(one.attempts) for one in found] == [1, 1, 1]
