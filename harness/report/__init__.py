@@ -38,24 +38,19 @@ def write(
 def write_loaded(loaded: "Loaded", out: Path) -> Path:
     """Write the whole report into the folder, and return the path of its page.
 
-    `report.md`, `figures/`, `records.csv`, `records.parquet` and, where updates were measured, `update.md`.
+    `report.md`, `appendix.md` and `.tex`, `tables/`, `figures/`, `records.csv` and `.parquet`, `CITATION.cff` and,
+    where updates were measured, `update.md`.
 
     Raises:
         IncomparableError: the rows differ in what was not declared to vary; nothing has been written.
     """
-    from harness.record import write_text
-    from harness.report import figures, markdown, parquet, update
+    from harness.report import folder
     from harness.report.comparable import insist
     from harness.report.groups import grouped
-    from harness.report.table import to_csv
 
     groups = grouped(loaded.rows)
     insist(groups, loaded)
-    write_text(to_csv(loaded.rows), out / "records.csv")
-    parquet.write(loaded.rows, out / "records.parquet")
-    drawn = figures.write(groups, out / "figures")
-    shapes = update.write(groups, out)
-    return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")
+    return folder.write(loaded, groups, out)
 
 
 def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> "pandas.DataFrame":

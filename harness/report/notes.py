@@ -28,7 +28,12 @@ SHARED = (
 
 
 def made(groups: Sequence[Group]) -> list[str]:
-    """Units and definitions, with the values that the records give."""
+    """Units and definitions, with the values that the records give, then how each task was asked."""
+    return [*definitions(groups), *looks(groups)]
+
+
+def definitions(groups: Sequence[Group]) -> list[str]:
+    """What each number means and how it was made."""
     trained = [group for group in groups if group.trained]
     dropped = _listed(one.warmup_steps_dropped for group in trained for one in trainings(group))
     steps = _listed(len(one.losses) for group in trained for one in trainings(group))
@@ -43,7 +48,6 @@ def made(groups: Sequence[Group]) -> list[str]:
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
         "are those of the optimizer steps alone, without loading, validation and saving.",
         f"Optimizer steps taken: {steps or 'none'}.",
-        *_looks(groups),
     ]
 
 
@@ -80,12 +84,22 @@ def limits(groups: Sequence[Group]) -> list[str]:
 
 def reproduce(loaded: Loaded) -> str:
     """The command, then commit, device, versions, dates, model and data, as Markdown."""
+    command = command_of(loaded)
+    shown = "\n".join(f"- {escaped(line)}" for line in origin(loaded))
+    return "\n\n".join(part for part in (code(command) if command else "", shown) if part)
+
+
+def command_of(loaded: Loaded) -> str:
+    """What was typed to make these runs, as far as the records say."""
     attempts = [row.current for row in loaded.rows if row.current]
     commands = dict.fromkeys(str(attempt.provenance.get("command") or "") for attempt in attempts)
-    command = loaded.sweep.command if loaded.sweep else "\n".join(one for one in commands if one)
-    lines = [*_dates(attempts), *_provenance(attempts), *_sources(loaded, "model"), *_sources(loaded, "data")]
-    shown = "\n".join(f"- {escaped(line)}" for line in lines)
-    return "\n\n".join(part for part in (code(command) if command else "", shown) if part)
+    return loaded.sweep.command if loaded.sweep else "\n".join(one for one in commands if one)
+
+
+def origin(loaded: Loaded) -> list[str]:
+    """Dates, commit, device, versions, model and data of the runs, a line each."""
+    attempts = [row.current for row in loaded.rows if row.current]
+    return [*_dates(attempts), *_provenance(attempts), *sources(loaded, "model"), *sources(loaded, "data")]
 
 
 def _memory(groups: Sequence[Group]) -> str:
@@ -98,7 +112,7 @@ def _memory(groups: Sequence[Group]) -> str:
     return ""
 
 
-def _looks(groups: Sequence[Group]) -> list[str]:
+def looks(groups: Sequence[Group]) -> list[str]:
     """Each task with its items, precision and batch size."""
     every = {s[0].record.eval_id: s[0] for group in groups if group.ok for s in group.evaluations.values()}
     return [
@@ -128,7 +142,7 @@ def _provenance(attempts: Sequence[Attempt]) -> list[str]:
     return [f"{key.replace('_', ' ')}: {'; '.join(values[key])}" for key in ordered]
 
 
-def _sources(loaded: Loaded, part: str) -> list[str]:
+def sources(loaded: Loaded, part: str) -> list[str]:
     """Where the model or the data came from, and what identifies their content."""
     lines: dict[str, None] = {}
     for row in loaded.rows:

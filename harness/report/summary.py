@@ -1,8 +1,9 @@
 """The tables that people read: groups as cells of plain text. Who shows them escapes them."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.record import Fingerprint, Training
 from harness.report.display import (
@@ -81,6 +82,25 @@ def tasks(groups: Sequence[Group]) -> list[Table]:
             lines.append((group.label, *cells, *([_perplexity(group, eval_id)] if first.heldout else [])))
         tables.append(Table(task_title(first), tuple(header), tuple(lines)))
     return tables
+
+
+def named_tables(groups: Sequence[Group]) -> dict[str, Table]:
+    """Every table, by the name of its file; a paper's have a status without its reason."""
+    found = [_without_reasons(quality(groups)), cost(groups), *tasks(groups)]
+    names: list[str] = []
+    for one in found:
+        name = re.sub(r"[^a-z0-9]+", "_", one.title.partition(" (")[0].lower()).strip("_")[:40] or "table"
+        same = sum(other == name or re.fullmatch(rf"{name}_\d+", other) is not None for other in names)
+        names.append(f"{name}_{same + 1}" if same else name)
+    return dict(zip(names, found, strict=True))
+
+
+def _without_reasons(table: Table) -> Table:
+    if "Status" not in table.header:
+        return table
+    place = table.header.index("Status")
+    lines = [(*line[:place], line[place].partition(":")[0], *line[place + 1 :]) for line in table.lines]
+    return replace(table, lines=tuple(lines))
 
 
 def task_title(scored: Scored) -> str:

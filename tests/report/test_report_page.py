@@ -1,4 +1,4 @@
-"""The page: the golden report, the same bytes twice, and printed numbers computed again from the items.
+"""The pages: the golden report, the same bytes twice, and printed numbers computed again from the items.
 
 After a wanted change: `GOLDEN=write python -m pytest tests/report/test_report_page.py`, then read the difference.
 """
@@ -23,7 +23,9 @@ from harness.report.groups import grouped
 from harness.report.load import load
 
 FIGURES = ("forgetting", "learning_curves", "memory", "overview", "pareto", "places")
-GOLDEN = Path(__file__).parent / "golden" / "report.md"
+TABLES = ("arc_easy", "cost", "hellaswag", "quality", "science_qa_test", "science_qa_validation")
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_FILES = ("report.md", "appendix.md", "appendix.tex", "tables/quality.tex", "tables/cost.tex", "CITATION.cff")
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +33,22 @@ def page(tree, tmp_path_factory) -> Path:
     return write(tree, "methods", tmp_path_factory.mktemp("page") / "methods")
 
 
-def test_the_report_is_the_golden_one(page):
+@pytest.mark.parametrize("name", GOLDEN_FILES)
+def test_the_report_is_the_golden_one(page, name):
+    golden, made = GOLDEN / name, page.parent / name
     if os.environ.get("GOLDEN") == "write":
-        GOLDEN.parent.mkdir(exist_ok=True)
-        shutil.copy(page, GOLDEN)
-    assert page.read_text() == GOLDEN.read_text()
+        golden.parent.mkdir(exist_ok=True, parents=True)
+        shutil.copy(made, golden)
+    assert made.read_text() == golden.read_text()
 
 
 def test_equal_records_give_equal_bytes_wherever_they_lie(page, tmp_path):
     again = write(build(tmp_path / "elsewhere"), "methods", tmp_path / "again")
     names = sorted(path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file())
     drawn = [f"figures/{stem}.{suffix}" for stem in FIGURES for suffix in ("pdf", "png", "svg")]
-    assert names == sorted([*drawn, "records.csv", "records.parquet", "report.md"])
+    tables = [f"tables/{name}.tex" for name in TABLES]
+    others = ["CITATION.cff", "appendix.md", "appendix.tex", "records.csv", "records.parquet", "report.md"]
+    assert names == sorted([*drawn, *tables, *others])
     for name in names:
         assert (again.parent / name).read_bytes() == (page.parent / name).read_bytes(), name
 

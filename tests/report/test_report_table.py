@@ -1,11 +1,16 @@
-"""The flat table: exactly the promised columns, raw numbers, empty for unknown."""
+"""The flat table, as CSV, Parquet and a frame: exactly the promised columns, raw numbers, empty for unknown."""
 
 import csv
 import io
+import json
 
-from conftest import BASE, LOOKS, LORA, add_evaluation, add_run, evaluation
+import pytest
+from conftest import BASE, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
+from pyarrow import parquet
 
+from harness.report import frame
 from harness.report.load import load
+from harness.report.parquet import write as write_parquet
 from harness.report.table import columns, flat, to_csv
 
 FIXED = [
@@ -55,3 +60,44 @@ def test_rows_that_differ_in_few_shot_say_so(runs):
     assert [row["arc_easy/num_fewshot"] for row in table] == [5, 0]
     assert [row["hellaswag/acc"] is None for row in table] == [True, False]
     assert table[0]["validation_loss"] == table[1]["validation_loss"] is not None
+
+
+def test_parquet_holds_the_flat_table_with_its_types(tree, tmp_path):
+    rows = load([tree], "methods").rows
+    table = parquet.read_table(write_parquet(rows, tmp_path / "records.parquet"))
+    assert table.column_names[:6] == ["label", "method", "seed", "status", "reason", "recipe_id"]
+    assert table.num_rows == 9
+    for name in columns(rows):
+        assert table[name].to_pylist() == [line[name] for line in flat(rows)], name
+    assert json.loads(table["recipe"][1].as_py()) == rows[1].record.recipe
+    assert str(table.schema.field("peak_memory_bytes").type) == "int64"
+
+
+def test_a_frame_has_one_row_per_run(tree):
+    found = frame(tree, "methods")
+    assert len(found) == 9
+    assert found.loc[1, "label"] == "lora lr=3e-4"
+    assert found["train_seconds"].isna().tolist() == [True, False, False, False, False, True, True, True, True]
+    assert found.groupby("method")["arc_easy/acc"].mean()["ia3"] == pytest.approx(found.loc[4, "arc_easy/acc"])
+
+
+def test_a_frame_has_one_row_per_run_and_item(tree):
+    found = frame([str(tree)], "methods", items=True)
+    assert len(found) == 5 * sum(TASK_ITEMS.values())
+    assert not found.duplicated(["recipe_id", "seed", "eval_id", "item_id"]).any()
+    runs = frame(tree, "methods").set_index(["recipe_id", "seed"])
+    scores = found[found["task"] == "arc_easy"].groupby(["recipe_id", "seed"])["metric/acc"].mean()
+    assert len(scores) == 5
+    for run, value in scores.items():
+        assert runs.loc[run, "arc_easy/acc"] == pytest.approx(value)
+    losses = found[found["role"] == "test"].groupby(["recipe_id", "seed"])[["metric/nll", "num_tokens"]].sum()
+    for run, line in losses.iterrows():
+        assert runs.loc[run, "test_loss"] == pytest.approx(line["metric/nll"] / line["num_tokens"])
+
+
+def test_a_frame_names_what_could_not_be_read(runs):
+    items = add_evaluation(add_run(runs, LORA), LORA, LOOKS[2]).with_suffix(".parquet")
+    items.write_bytes(b"PAR1")
+    found = frame(runs, items=True)
+    assert found.empty
+    assert found.attrs["unreadable"][0].startswith(items.relative_to(runs).as_posix())

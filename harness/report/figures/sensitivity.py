@@ -60,7 +60,7 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
         "Validation loss against the learning rate",
         "Means over the seeds, with one standard error; a filled marker is the best rate of its method, and one at an "
         "end of its line says that the grid was too narrow."
-        + (" Crosses at the top are rates whose run diverged or failed." if failed else ""),
+        + (" Crosses at the top are rates whose run did not end well." if failed else ""),
     )
 
 
@@ -70,7 +70,7 @@ def rate_series(groups: Sequence[Group]) -> list[Series]:
     for group in groups:
         recipe = group.first.record.recipe if group.first.record else {}
         rate = (recipe.get("train") or {}).get("lr")
-        if rate is not None and group.first.status in ("ok", "diverged", "failed"):
+        if rate is not None and group.first.status in ("ok", "oom", "diverged", "failed"):
             found.setdefault(_without_rate(recipe), []).append((float(rate), group))
     return [
         Series(

@@ -1,0 +1,29 @@
+"""The files of a report's folder, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.record import write_text
+from harness.report import appendix, citation, figures, latex, markdown, parquet, update
+from harness.report.blocks import to_latex, to_markdown
+from harness.report.groups import Group
+from harness.report.rows import Loaded
+from harness.report.summary import named_tables
+from harness.report.table import to_csv
+
+
+def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
+    """Write all of them, and return the path of the page."""
+    title = markdown.title(loaded, groups)
+    sections = appendix.sections(loaded)
+    write_text(to_csv(loaded.rows), out / "records.csv")
+    parquet.write(loaded.rows, out / "records.parquet")
+    latex.write(named_tables(groups), out / "tables")
+    write_text(to_markdown(f"Appendix of {title}", sections), out / "appendix.md")
+    write_text(to_latex(sections), out / "appendix.tex")
+    write_text(citation.citation(loaded, title, groups), out / "CITATION.cff")
+    drawn = figures.write(groups, out / "figures")
+    shapes = update.write(groups, out)
+    return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")
