@@ -20,11 +20,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness import question
 from harness.assets import conf_dir
-from harness.experiment import DataSpec, EvalSpec, Experiment, ModelSpec, TrackingSpec, TrainSpec
+from harness.experiment import Experiment
 from harness.methods.base import Method
 from harness.methods.targets import PRESETS
 from harness.question import Question
 from harness.record import RunRecord
+from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
 
 _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
 _PLAIN = ("seed", "lr_scale", "force", "runs_dir", "reports_dir")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from harness.experiment import SamplingSpec
+    from harness.specs import SamplingSpec
 
 LONGEST_UNIT = 32  # tokens that are looked at as one that repeats
 FEWEST_COPIES, FEWEST_TOKENS = 4, 16  # what a loop has at least

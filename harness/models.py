@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.experiment import ModelSpec
+    from harness.specs import ModelSpec
 
 CONVERTER = 1  # raised when `convert` writes something else from the same file
 

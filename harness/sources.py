@@ -14,8 +14,9 @@ from harness import assets, hub
 from harness.assets import Say, silent
 from harness.data.prepare import check_origin, with_test_file
 from harness.data.rows import mirror_file
-from harness.experiment import DataSpec, Experiment, ModelSpec, RowsSpec, canonical, digest
+from harness.experiment import Experiment, canonical, digest
 from harness.record import write_text
+from harness.specs import DataSpec, ModelSpec, RowsSpec
 
 BFLOAT16_CAPABILITY = 8  # NVIDIA compute capability from which bfloat16 is computed in hardware (Ampere)
 BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}

@@ -17,7 +17,8 @@ from queue import Empty
 from typing import Any
 
 from harness import record
-from harness.experiment import Experiment, TrackingSpec, recipe
+from harness.experiment import Experiment, recipe
+from harness.specs import TrackingSpec
 
 _LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")
 _PATIENCE_SECONDS = 60.0

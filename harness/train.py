@@ -13,11 +13,11 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from harness.experiment import TrainSpec
 from harness.head import label_nats
 from harness.measure.steps import StepMeter
 from harness.methods.base import Method
 from harness.record import Training
+from harness.specs import TrainSpec
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 _GROUPED_BATCHES = 16  # batches that are sorted by length together

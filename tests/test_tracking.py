@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from harness import config, record, run, sources
-from harness.experiment import TrackingSpec
 from harness.record import RunRecord
+from harness.specs import TrackingSpec
 from harness.tracking import Tracker, summary
 
 OFFLINE = TrackingSpec(name="wandb")
@@ -179,7 +179,7 @@ def test_a_mirror_that_cannot_write_fails_nothing(compose, tiny_overrides, tmp_p
 LEFT_ALONE = """
 import os, sys, time
 from pathlib import Path
-from harness.experiment import TrackingSpec
+from harness.specs import TrackingSpec
 from harness.tracking import Tracker
 if __name__ == "__main__":
     tracker = Tracker(TrackingSpec(name="wandb"), Path({runs!r}), None)

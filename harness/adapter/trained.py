@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import config, hub, record, sources
-from harness.experiment import Experiment, ModelSpec
+from harness.experiment import Experiment
 from harness.record import RunRecord
+from harness.specs import ModelSpec
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from harness.experiment import RowsSpec
+from harness.specs import RowsSpec
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

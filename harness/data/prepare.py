@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.data.format import Example, place, render
 from harness.data.rows import Row, jsonl, official
-from harness.experiment import DataSpec, RowsSpec, canonical
+from harness.experiment import canonical
+from harness.specs import DataSpec, RowsSpec
 
 
 @dataclass(frozen=True)

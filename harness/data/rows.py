@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from harness import assets, hub
-from harness.experiment import Source
+from harness.specs import Source
 
 Row = dict[str, Any]
 MIRROR_SUFFIXES = (".parquet", ".jsonl", ".arrow")

@@ -22,8 +22,9 @@ from harness import assets
 from harness.data import rows
 from harness.evaluate import likelihood
 from harness.evaluate.items import text_hash
-from harness.experiment import Evaluation, Source
+from harness.experiment import Evaluation
 from harness.record import Metric, write_text
+from harness.specs import Source
 
 FEWSHOT_SEED = 1234  # lm-eval's own; fixed, so that every model sees the same examples
 

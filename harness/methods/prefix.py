@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from peft import PrefixTuningConfig
     from transformers import PreTrainedModel
 
-    from harness.experiment import TrainSpec
+    from harness.specs import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness import execute
-from harness.experiment import Experiment, ModelSpec
+from harness.experiment import Experiment
 from harness.methods import targets
 from harness.patterns import grouped
 from harness.plan import shapes
 from harness.sources import hardware_precision
+from harness.specs import ModelSpec
 
 Emit = Callable[[dict[str, Any]], None]
 

@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from harness import models
-from harness.experiment import ModelSpec
+from harness.specs import ModelSpec
 
 _TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from harness.assets import conf_dir
 from harness.data.format import Example, render
 from harness.data.rows import official
-from harness.experiment import DataSpec, RowsSpec
+from harness.specs import DataSpec, RowsSpec
 
 
 def spec(prompt="{{prompt}}", completion=" {{answer}}"):

@@ -10,7 +10,7 @@ from harness.assets import conf_dir
 from harness.data import prepare
 from harness.data.format import Example
 from harness.data.prepare import key, with_test_file
-from harness.experiment import DataSpec, RowsSpec
+from harness.specs import DataSpec, RowsSpec
 
 
 def write(path, pairs):

