@@ -132,7 +132,7 @@ class _Work:
     def _validation_loss(self) -> float:
         spec = self.experiment.eval
         rows = self.heldout["validation"][: spec.heldout_limit]
-        scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_size, lambda _: None)
+        scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_tokens, lambda _: None)
         return heldout.metrics(scores)["loss"].value
 
     def _emit_fingerprint(self, expected: int, total_before: int) -> None:
@@ -198,11 +198,12 @@ class _Work:
     def _score_heldout(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         rows = self.heldout[evaluation.role][: evaluation.limit]
         total = len(rows)
+        assert evaluation.batch_tokens is not None, "held-out rows are batched by tokens"
         scores = heldout.score(
             self.model,
             rows,
             evaluation.precision,
-            evaluation.batch_size,
+            evaluation.batch_tokens,
             lambda done: self.emit({"done": done, "total": total}),
         )
         hashes = [items.text_hash(str(row["input_ids"])) for row in rows]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.methods.base import Method
-from harness.specs import DataSpec, EvalSpec, ModelSpec, Rate, Role, RowsSpec, Strict, TrackingSpec, TrainSpec
+from harness.specs import Backend, DataSpec, EvalSpec, ModelSpec, Rate, Role, RowsSpec, Strict, TrackingSpec, TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,9 @@ class Evaluation(Strict):
     num_fewshot: int | None
     chat_template: bool
     precision: str
-    batch_size: int
+    batch_size: int | None  # rows per batch, where batches are of rows
+    batch_tokens: int | None = None  # tokens per batch, where batches are of tokens
+    backend: Backend = "shared_prefix"
 
     @property
     def eval_id(self) -> str:
@@ -130,7 +132,8 @@ def _heldout(experiment: Experiment, part: Role) -> Evaluation:
         num_fewshot=None,
         chat_template=False,
         precision=experiment.train.precision,
-        batch_size=experiment.eval.batch_size,
+        batch_size=None,
+        batch_tokens=experiment.eval.batch_tokens,
     )
 
 
@@ -146,6 +149,8 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         chat_template=spec.chat_template,
         precision=experiment.train.precision,
         batch_size=spec.batch_size,
+        batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
+        backend=spec.backend,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 Source = Literal["hub", "package", "path"]
+Backend = Literal["shared_prefix", "hf"]
 Role = Literal["target", "retention", "validation", "test"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -116,7 +117,9 @@ class EvalSpec(Strict):
     heldout_limit: Positive | None  # rows per held-out set
     num_fewshot: Annotated[int, Field(ge=0)] | None  # null: the task's own number
     chat_template: bool
-    batch_size: Positive
+    backend: Backend  # shared_prefix falls back to rows of their own where a model cannot share
+    batch_size: Positive  # rows per batch: of generation, and of the backend hf
+    batch_tokens: Positive  # tokens per batch of likelihoods: of shared_prefix and the held-out losses
     test: Literal["always", "selected", "never"]  # selected: only what the last stage of a sweep has chosen
 
 

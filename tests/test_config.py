@@ -161,7 +161,7 @@ SAME_RECIPE = [
     ["seed=7"], ["force=true"], ["tracking=wandb"], ["tracking=wandb", "tracking.mode=online"], ["eval=demo"],
     ["eval.tasks=[arc_easy]"], ["eval.heldout_limit=3"], ["eval.num_fewshot=5"], ["eval.test=never"],
     ["train.eval_every=1"], ["runs_dir=elsewhere"], ["reports_dir=elsewhere"], ["method=lora"], ["data.tasks=[piqa]"],
-    ["target=all_linear"], ["lr_scale=1"], ["eval.batch_size=2"],
+    ["target=all_linear"], ["lr_scale=1"], ["eval.batch_size=2"], ["eval.batch_tokens=64"], ["eval.backend=hf"],
 ]  # fmt: skip
 OTHER_RECIPE = [
     ["method=dora"], ["method.lr=1e-3"], ["lr_scale=2"], ["train.lr=1e-5"], ["method.r=8"], ["method.lora_alpha=8"],

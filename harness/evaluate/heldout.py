@@ -6,21 +6,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.evaluate import likelihood
+from harness.evaluate import layout, likelihood
 from harness.record import Metric
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 
 
 def score(
-    model: Any, rows: Sequence[Row], precision: str, batch_size: int, progress: Callable[[int], None]
+    model: Any, rows: Sequence[Row], precision: str, batch_tokens: int, progress: Callable[[int], None]
 ) -> list[tuple[float, int]]:
     """Nats and number of answer tokens of each row, in the order given; the model's mode is left as it was."""
     requests = []
     for row in rows:
         answer = row["completion_mask"].index(1)
-        requests.append(likelihood.Request(tuple(row["input_ids"][:answer]), tuple(row["input_ids"][answer:])))
-    scores, _ = likelihood.score(model, requests, precision, batch_size, progress)
+        requests.append(layout.Request(tuple(row["input_ids"][:answer]), tuple(row["input_ids"][answer:])))
+    scores, _ = likelihood.score(model, requests, precision, batch_tokens, progress)
     return [(-s.log_likelihood, len(r.continuation)) for s, r in zip(scores, requests, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations, each shared context computed once.
+"""Log-likelihoods of continuations, each shared context and each shared prefix computed once.
 
 The answer choices of an item share their context. They are laid behind it in one row, and an attention mask lets each
 see the context and itself only, at the positions that it would have alone:
@@ -6,32 +6,26 @@ see the context and itself only, at the positions that it would have alone:
     row        c0 c1 c2 | a0 a1 | b0 b1 b2
     position    0  1  2 |  3  4 |  3  4  5
 
-so that the numbers are those of separate rows. Logits are computed only where one is read.
+What several contexts begin with, and a method's virtual tokens, are computed once as keys and values that stand before
+every row. So the numbers are those of separate rows. Logits are computed only where one is read.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from harness.evaluate.layout import Cluster, Request, Row, batches, clusters_of, rows_of
+from harness.evaluate.prefix import Prefix
 from harness.head import only_at
 
 Progress = Callable[[int], None]
 _LOGITS_AT_ONCE = 512  # rows of the vocabulary's width held in float32
 _CLOSE = {"fp32": 1e-2, "bf16": 0.5}  # nats by which a row of one's own may differ, rounding alone
-
-
-@dataclass(frozen=True)
-class Request:
-    """A continuation to score after a context; both are token ids and neither is empty."""
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,66 +37,91 @@ class Score:
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One context with continuations behind it; `positions` are the requests' positions in the caller's list."""
+class Work:
+    """What scoring took: whether contexts and prefixes were shared, and the tokens computed, padding left out.
 
-    context: tuple[int, ...]
-    continuations: tuple[tuple[int, ...], ...]
-    positions: tuple[int, ...]
+    `separate_tokens` is what a row for each request would have taken.
+    """
 
-    def __len__(self) -> int:
-        return len(self.context) + sum(len(continuation) - 1 for continuation in self.continuations)
+    shared_context: bool
+    shared_prefix: bool
+    computed_tokens: int
+    separate_tokens: int
+
+    def __add__(self, other: Work) -> Work:
+        """Both together."""
+        return Work(
+            shared_context=self.shared_context or other.shared_context,
+            shared_prefix=self.shared_prefix or other.shared_prefix,
+            computed_tokens=self.computed_tokens + other.computed_tokens,
+            separate_tokens=self.separate_tokens + other.separate_tokens,
+        )
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def score(
-    model: Any, requests: Sequence[Request], precision: str, batch_size: int, progress: Progress
-) -> tuple[list[Score], bool]:
-    """Score every request, in the order given, and say whether contexts were shared.
+    model: Any, requests: Sequence[Request], precision: str, batch_tokens: int, progress: Progress
+) -> tuple[list[Score], Work]:
+    """Score every request, in the order given, and say what was shared.
 
-    Sharing is tried on one row first: a model that cannot take such a mask (virtual tokens in front, recurrence, its
-    own kind of attention) is scored row by row. Leaves the model in the mode that it was in.
+    Sharing is tried on one row first: a model that cannot take it (recurrence, its own kind of attention) is scored
+    row by row. Leaves the model in the mode that it was in.
 
     Args:
         model: a causal language model, or an adapter around one.
         requests: what to score; requests that share a context need not stand together.
         precision: "bf16" computes under autocast; log-probabilities are always taken in float32.
-        batch_size: rows per forward pass; rows of like length are batched together.
+        batch_tokens: tokens per forward pass, padding and prefix of each row included; at least one row is taken.
         progress: called with the number of requests that are done.
     """
     was_training = model.training
     model.eval()
-    groups = defaultdict(list)
-    for position, request in enumerate(requests):
-        groups[request.context].append(position)
-    rows = [_Row(c, tuple(requests[p].continuation for p in ps), tuple(ps)) for c, ps in groups.items()]
-    shared = any(len(row.positions) > 1 for row in rows) and _can_share(model, rows, precision)
-    if not shared:
-        rows = [_Row(r.context, (r.continuation,), (position,)) for position, r in enumerate(requests)]
-    scores: dict[int, Score] = {}
-    rows.sort(key=len, reverse=True)
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        for row, found in zip(batch, _score_rows(model, batch, precision, shared), strict=True):
-            scores.update(zip(row.positions, found, strict=True))
-        progress(len(scores))
-    model.train(was_training)
-    return [scores[position] for position in range(len(requests))], shared
+    try:
+        plan, shared = _plan(model, requests, precision)
+        scores: dict[int, Score] = {}
+        for cluster in plan:
+            prefix = Prefix.of(model, cluster.prefix, precision) if shared else None
+            for batch in batches(cluster, batch_tokens):
+                found = _score_rows(model, batch, precision, prefix)
+                for row, one in zip(batch, found, strict=True):
+                    scores.update(zip(row.positions, one, strict=True))
+                progress(len(scores))
+    finally:
+        model.train(was_training)
+    work = Work(
+        shared_context=any(len(row.positions) > 1 for cluster in plan for row in cluster.rows),
+        shared_prefix=any(cluster.prefix for cluster in plan),
+        computed_tokens=sum(cluster.num_tokens for cluster in plan),
+        separate_tokens=sum(len(request.context) + len(request.continuation) - 1 for request in requests),
+    )
+    return [scores[position] for position in range(len(requests))], work
 
 
-def _can_share(model: Any, rows: list[_Row], precision: str) -> bool:
-    """Whether the longest shared row gives what its continuations give alone."""
-    if not _sees_everything(model):
-        return False
-    row = max(rows, key=lambda row: (len(row.positions) > 1, len(row)))
-    alone = [_Row(row.context, (continuation,), (0,)) for continuation in row.continuations]
+def _plan(model: Any, requests: Sequence[Request], precision: str) -> tuple[list[Cluster], bool]:
+    """The clusters to score, and whether anything is shared: the most that the model is found to take."""
+    if _sees_everything(model):
+        rows = rows_of(requests, shared=True)
+        for plan in (clusters_of(rows), [Cluster((), tuple(rows))]):
+            shares = any(cluster.prefix or len(row.positions) > 1 for cluster in plan for row in cluster.rows)
+            if shares and _gives_the_same(model, plan, precision):
+                return plan, True
+    rows = rows_of(requests, shared=False)
+    return [Cluster((), tuple(rows))] if rows else [], False
+
+
+def _gives_the_same(model: Any, plan: list[Cluster], precision: str) -> bool:
+    """Whether the longest row that shares most gives what its continuations give alone."""
+    cluster = max(plan, key=lambda cluster: len(cluster.prefix))
+    row = max(cluster.rows, key=lambda row: (len(row.positions) > 1, len(row)))
+    context = cluster.prefix + row.context
+    alone = [Row(context, (continuation,), (0,)) for continuation in row.continuations]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on the mask is for a caller that would go on regardless
-            together = _score_rows(model, [row], precision, shared=True)[0]
-    except (RuntimeError, ValueError, TypeError, IndexError):
+            together = _score_rows(model, [row], precision, Prefix.of(model, cluster.prefix, precision))[0]
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return False
-    apart = [found[0] for found in _score_rows(model, alone, precision, shared=False)]
+    apart = [found[0] for found in _score_rows(model, alone, precision, None)]
     return all(
         abs(a.log_likelihood - b.log_likelihood) < _CLOSE[precision] for a, b in zip(together, apart, strict=True)
     )
@@ -116,7 +135,8 @@ def _sees_everything(model: Any) -> bool:
     return full and config._attn_implementation in ("sdpa", "eager")
 
 
-def _score_rows(model: Any, rows: list[_Row], precision: str, shared: bool) -> list[list[Score]]:
+def _score_rows(model: Any, rows: list[Row], precision: str, prefix: Prefix | None) -> list[list[Score]]:
+    """Score rows in one pass behind `prefix`; without one, rows of a single continuation as the model takes them."""
     device = next(model.parameters()).device
     longest = max(map(len, rows))
     ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)  # shape suffixes: batch, tokens
@@ -133,31 +153,41 @@ def _score_rows(model: Any, rows: list[_Row], precision: str, shared: bool) -> l
             position_BT[i, place] = torch.arange(len(row.context), len(row.context) + width)
             segment_BT[i, place], wanted_BT[i, place] = number, True
             end += width
-    inputs = {"input_ids": ids_BT.to(device), "attention_mask": (segment_BT >= 0).long().to(device)}
-    if shared:
+    ids_BT, segment_BT, wanted_BT = ids_BT.to(device), segment_BT.to(device), wanted_BT.to(device)
+    if prefix is None:
+        taker = model
+        inputs = {"input_ids": ids_BT, "attention_mask": (segment_BT >= 0).long()}
+    else:
+        taker = prefix.model
         inputs = {
-            **inputs,
-            "attention_mask": _mask(model, segment_BT.to(device)),
-            "position_ids": position_BT.to(device),
+            "input_ids": ids_BT,
+            "attention_mask": _mask(taker, segment_BT, len(prefix)),
+            "position_ids": position_BT.to(device) + len(prefix),
+            **prefix.inputs(),
         }
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), only_at(model, wanted_BT.to(device)):
-        logits_NV = model(**inputs, use_cache=False).logits[0]  # N: wanted positions, V: vocabulary
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), only_at(taker, wanted_BT):
+        logits_NV = taker(**inputs, use_cache=False).logits[0]  # N: wanted positions, V: vocabulary
     return _read(logits_NV, rows)
 
 
-def _mask(model: Any, segment_BT: torch.Tensor) -> torch.Tensor:
-    """(batch, 1, query, key): a token sees what stands before it in its context and in its own continuation."""
+def _mask(model: Any, segment_BT: torch.Tensor, num_before: int) -> torch.Tensor:
+    """Which tokens see which, as (batch, 1, query, key).
+
+    A token sees all `num_before` tokens of the prefix and, of its row, what stands before it in its context and in its
+    own continuation.
+    """
     query, key = segment_BT[:, :, None], segment_BT[:, None, :]
-    length = segment_BT.shape[1]
+    size, length = segment_BT.shape
     before = torch.ones(length, length, dtype=torch.bool, device=segment_BT.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=segment_BT.device)  # padding must see something
-    allowed = (before & (key >= 0) & ((key == 0) | (key == query)) | itself)[:, None]
+    allowed = before & (key >= 0) & ((key == 0) | (key == query)) | itself
+    allowed = torch.cat([allowed.new_ones(size, length, num_before), allowed], dim=-1)[:, None]
     if getattr(model.config, "_attn_implementation", None) == "sdpa":
         return allowed
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, torch.finfo(torch.float32).min)
 
 
-def _read(logits_NV: torch.Tensor, rows: list[_Row]) -> list[list[Score]]:
+def _read(logits_NV: torch.Tensor, rows: list[Row]) -> list[list[Score]]:
     """Gather each continuation's log-probabilities; its first token is predicted by the end of the context."""
     places: list[int] = []
     targets: list[int] = []

@@ -14,13 +14,12 @@ import datasets
 import lm_eval
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 
 from harness import assets
 from harness.data import rows
-from harness.evaluate import likelihood
+from harness.evaluate import backends
 from harness.evaluate.items import text_hash
 from harness.experiment import Evaluation
 from harness.record import Metric, write_text
@@ -106,44 +105,6 @@ def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
     return datasets.Dataset.load_from_disk(str(folder))
 
 
-class Scorer(HFLM):  # type: ignore[misc]
-    """lm-eval's Hugging Face model over one that is loaded: its tokenisation and generation, our likelihoods."""
-
-    def __init__(
-        self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Callable[[int, int], None]
-    ) -> None:
-        super().__init__(
-            pretrained=model,
-            tokenizer=tokenizer,
-            batch_size=evaluation.batch_size,
-            softmax_dtype="float32",
-            mixed_precision_dtype="bfloat16" if evaluation.precision == "bf16" else None,
-        )
-        self._evaluation, self._report = evaluation, progress
-        self.shared_context = False
-
-    def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
-        """Score (texts, context tokens, continuation tokens); what is too long loses its beginning, as in HFLM."""
-        asked = []
-        for _, context, continuation in requests:
-            room = self.max_length + 1 - len(continuation)
-            if room < 1:
-                raise ValueError(
-                    f"eval.tasks={self._evaluation.task}: a continuation has {len(continuation)} tokens and the "
-                    f"model takes {self.max_length}: leave the task out, or take a model with a longer context"
-                )
-            asked.append(likelihood.Request(tuple(context)[-room:], tuple(continuation)))
-        scores, shared = likelihood.score(
-            self.model,
-            asked,
-            self._evaluation.precision,
-            self._evaluation.batch_size,
-            lambda done: self._report(done, len(asked)),
-        )
-        self.shared_context |= shared
-        return [(found.log_likelihood, found.is_greedy) for found in scores]
-
-
 def score(
     model: Any, tokenizer: Any, task: dict[str, Any], evaluation: Evaluation, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]:
@@ -158,9 +119,9 @@ def score(
             leaf.set_config("num_fewshot", evaluation.num_fewshot)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
     was_training = model.training
-    scorer = Scorer(model, tokenizer, evaluation, progress)
+    backend = backends.of(model, tokenizer, evaluation, progress)
     result = evaluate(
-        scorer,
+        backend,
         task,
         limit=evaluation.limit,
         apply_chat_template=evaluation.chat_template,
@@ -169,7 +130,7 @@ def score(
     )
     model.train(was_training)
     columns = _columns(result["samples"])
-    facts = {**_facts(task, evaluation), "shared_context": scorer.shared_context}
+    facts = {**_facts(task, evaluation), **backends.facts(backend)}
     return _metrics(result, evaluation.task), columns, facts
 
 

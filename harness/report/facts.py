@@ -16,7 +16,7 @@ from harness.report.rows import Row, flatten
 # What of a run's provenance can move its numbers. The rest (commit, host, command, dates) is shown and never refuses.
 MADE_WITH = ("device", "device_name", "cuda", "num_processes", "harness", "versions")
 _EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed")
-_ASKED = ("limit", "chat_template", "precision", "batch_size", "rows")
+_ASKED = ("limit", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
 _NOT_FACTS = ("command", "argv", "pid", "started_at")
 Facts = dict[str, str]
 
@@ -114,7 +114,7 @@ def _made_with(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 def _look(scored: Scored) -> Iterator[tuple[str, Any]]:
     evaluation, record = scored.record.evaluation, scored.record
-    yield from ((f"eval.{key}", evaluation[key]) for key in _ASKED)
+    yield from ((f"eval.{key}", evaluation.get(key)) for key in _ASKED)
     yield "eval.num_fewshot", record.num_fewshot
     yield "eval.num_items", record.num_items
     yield "eval.num_tokens", record.num_tokens

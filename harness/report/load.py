@@ -157,8 +157,12 @@ def _by_setting(scored: list[Scored]) -> list[list[Scored]]:
 
 
 def _same_numerics(a: list[Scored], b: list[Scored]) -> bool:
-    keys = ("precision", "batch_size")
-    return not a or not b or all(a[0].record.evaluation[key] == b[0].record.evaluation[key] for key in keys)
+    """Whether both were computed alike; a setting that one of them does not have tells nothing."""
+    if not a or not b:
+        return True
+    keys = ("precision", "batch_size", "batch_tokens")
+    pairs = [[one[0].record.evaluation.get(key) for one in (a, b)] for key in keys]
+    return all(x == y or x is None or y is None for x, y in pairs)
 
 
 def _read(kind: type[T], path: Path, root: Path, problems: list[str]) -> T | None:

@@ -117,10 +117,15 @@ def looks(groups: Sequence[Group]) -> list[str]:
     every = {s[0].record.eval_id: s[0] for group in groups if group.ok for s in group.evaluations.values()}
     return [
         f"{task_title(one)}: precision {one.record.evaluation['precision']}, "
-        f"batch {one.record.evaluation['batch_size']}"
-        + (", chat template" if one.record.evaluation["chat_template"] else "")
+        f"{_batch(one.record.evaluation)}" + (", chat template" if one.record.evaluation["chat_template"] else "")
         for one in every.values()
     ]
+
+
+def _batch(evaluation: Mapping[str, Any]) -> str:
+    """Batches of tokens, of rows, or of either, as the task asks."""
+    sizes = ((evaluation.get("batch_tokens"), "tokens"), (evaluation.get("batch_size"), "rows"))
+    return "batch " + " or ".join(f"{size} {unit}" for size, unit in sizes if size is not None)
 
 
 def _dates(attempts: Sequence[Attempt]) -> list[str]:

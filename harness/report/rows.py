@@ -8,8 +8,8 @@ from harness.record import Attempt, RunRecord, SweepRecord, UpdateRecord
 from harness.report.items import Scored
 
 # What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
-TASK_SETTING = ("num_fewshot", "chat_template", "precision", "batch_size", "rows")
-HELDOUT_SETTING = ("rows", "limit", "precision", "batch_size")
+TASK_SETTING = ("num_fewshot", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
+HELDOUT_SETTING = ("rows", "limit", "precision", "batch_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,8 @@ def setting(scored: Scored) -> dict[str, Any]:
     """The parts of an evaluation's identity that make another row; for a held-out one also whose rows they are."""
     evaluation = scored.record.evaluation
     if scored.heldout:
-        return {"data": scored.task.rpartition("/")[0], **{key: evaluation[key] for key in HELDOUT_SETTING}}
-    return {key: evaluation[key] for key in TASK_SETTING}
+        return {"data": scored.task.rpartition("/")[0], **{key: evaluation.get(key) for key in HELDOUT_SETTING}}
+    return {key: evaluation.get(key) for key in TASK_SETTING}
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

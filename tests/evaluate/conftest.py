@@ -35,6 +35,7 @@ def evaluation():
         fields = {
             "kind": "lm_eval", "task": task, "role": "target", "rows": "package", "limit": 8, "num_fewshot": None,
             "chat_template": False, "precision": "fp32", "batch_size": 4,
+            "batch_tokens": 512,
         }  # fmt: skip
         return Evaluation(**(fields | changes))
 

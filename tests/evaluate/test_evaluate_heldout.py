@@ -19,7 +19,7 @@ def heldout_rows(number):
 
 def test_nats_are_those_of_the_answer_by_hand(tiny, alone):
     rows = heldout_rows(11)
-    scores = heldout.score(tiny[0], rows, "fp32", 4, lambda done: None)
+    scores = heldout.score(tiny[0], rows, "fp32", 96, lambda done: None)
     for row, (nats, count) in zip(rows, scores, strict=True):
         answer = row["completion_mask"].index(1)
         expected, _ = alone(tiny[0], row["input_ids"][:answer], row["input_ids"][answer:])
@@ -36,7 +36,7 @@ def test_the_training_loss_is_the_same_number(tiny):
     from harness.head import label_nats
 
     rows = heldout_rows(6)
-    scores = heldout.score(tiny[0], rows, "fp32", 4, lambda done: None)
+    scores = heldout.score(tiny[0], rows, "fp32", 96, lambda done: None)
     nats = 0.0
     for row in rows:
         ids, mask = (torch.tensor([row[key]]) for key in ("input_ids", "completion_mask"))

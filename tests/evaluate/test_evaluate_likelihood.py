@@ -6,10 +6,10 @@ import peft
 import pytest
 import torch
 from lm_eval.api.instance import Instance
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from harness.evaluate import likelihood, tasks
-from harness.evaluate.likelihood import Request
+from harness.evaluate import backends, layout, likelihood
+from harness.evaluate.layout import Request
 
 CLOSE = 1e-4
 
@@ -30,6 +30,19 @@ def groups(sizes, seed=0, longest=30):
     return requests
 
 
+def examples(sizes, seed=1):
+    """Contexts that begin with one long text per size, that many items behind it, two choices each."""
+    source = random.Random(seed)
+    draw = lambda low, high: tuple(source.randrange(4, 260) for _ in range(source.randint(low, high)))  # noqa: E731
+    requests = []
+    for size in sizes:
+        shots = draw(500, 520)
+        contexts = [shots + draw(1, 9) for _ in range(size)]
+        requests += [Request(context, draw(1, 4)) for context in contexts for _ in range(2)]
+    source.shuffle(requests)
+    return requests
+
+
 def assert_by_hand(model, requests, scores, alone, close=CLOSE):
     assert len(scores) == len(requests)
     for request, score in zip(requests, scores, strict=True):
@@ -42,8 +55,8 @@ def assert_by_hand(model, requests, scores, alone, close=CLOSE):
 def test_shared_contexts_give_what_rows_alone_give(tiny_model, alone, attention):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=attention).eval()
     requests = groups([4, 2, 1, 5, 3])
-    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
-    assert shared
+    scores, work = likelihood.score(model, requests, "fp32", 96, silent)
+    assert work.shared_context
     assert_by_hand(model, requests, scores, alone)
 
 
@@ -51,9 +64,9 @@ def test_another_attention_is_not_given_our_mask(tiny_model, alone):
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     model.config.sliding_window = 4096
     requests = groups([4, 2])
-    assert not likelihood.score(model, requests, "fp32", 3, silent)[1]
+    assert not likelihood.score(model, requests, "fp32", 64, silent)[1].shared_context
     del model.config.sliding_window
-    assert likelihood.score(model, requests, "fp32", 3, silent)[1]
+    assert likelihood.score(model, requests, "fp32", 64, silent)[1].shared_context
 
 
 def test_a_window_that_a_mask_would_widen(alone):
@@ -65,8 +78,8 @@ def test_a_window_that_a_mask_would_widen(alone):
     config = MistralConfig(vocab_size=260, num_key_value_heads=2, sliding_window=4, pad_token_id=3, **shape)
     model = MistralForCausalLM(config).eval()
     requests = groups([4, 2, 1])
-    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
-    assert not shared
+    scores, work = likelihood.score(model, requests, "fp32", 96, silent)
+    assert not work.shared_context
     assert_by_hand(model, requests, scores, alone)
 
 
@@ -84,8 +97,8 @@ def test_greedy_continuations_are_known(tiny, alone):
             Request(context, (*greedy[:2], (greedy[2] + 1) % 260)),
             Request(context, greedy[:1]),
         ]
-    scores, shared = likelihood.score(model, requests, "fp32", 4, silent)
-    assert shared
+    scores, work = likelihood.score(model, requests, "fp32", 96, silent)
+    assert work.shared_context
     assert [score.is_greedy for score in scores] == [True, False, True] * 3
     assert_by_hand(model, requests, scores, alone)
 
@@ -94,25 +107,25 @@ def test_greedy_continuations_are_known(tiny, alone):
 def test_single_choices_and_single_tokens(tiny, alone, sizes):
     model, _ = tiny
     requests = [Request(request.context, request.continuation[:1]) for request in groups(sizes)]
-    scores, shared = likelihood.score(model, requests, "fp32", 2, silent)
-    assert shared == (sizes == [4])
+    scores, work = likelihood.score(model, requests, "fp32", 96, silent)
+    assert work.shared_context == (sizes == [4])
     assert_by_hand(model, requests, scores, alone)
 
 
 def test_the_same_request_twice(tiny, alone):
     requests = groups([2]) * 3
-    scores, _ = likelihood.score(tiny[0], requests, "fp32", 2, silent)
+    scores, _ = likelihood.score(tiny[0], requests, "fp32", 96, silent)
     assert_by_hand(tiny[0], requests, scores, alone)
 
 
 def test_nothing_to_score(tiny):
-    assert likelihood.score(tiny[0], [], "fp32", 2, silent) == ([], False)
+    assert likelihood.score(tiny[0], [], "fp32", 96, silent) == ([], likelihood.Work(False, False, 0, 0))
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 64])
+@pytest.mark.parametrize("size", [1, 60, 150, 4096])
 def test_the_batch_size_changes_nothing(tiny, size):
-    requests = groups([4, 3, 1, 6, 2, 2])
-    expected, _ = likelihood.score(tiny[0], requests, "fp32", 3, silent)
+    requests = groups([4, 3, 1, 6, 2, 2]) + examples([3, 2])
+    expected, _ = likelihood.score(tiny[0], requests, "fp32", 100, silent)
     found, _ = likelihood.score(tiny[0], requests, "fp32", size, silent)
     assert [s.log_likelihood for s in found] == pytest.approx([s.log_likelihood for s in expected], abs=CLOSE)
     assert [s.is_greedy for s in found] == [s.is_greedy for s in expected]
@@ -121,7 +134,7 @@ def test_the_batch_size_changes_nothing(tiny, size):
 def test_more_logits_than_are_held_at_once(tiny, alone):
     requests = groups([6] * 40, longest=5)
     assert sum(len(request.continuation) for request in requests) > likelihood._LOGITS_AT_ONCE
-    scores, _ = likelihood.score(tiny[0], requests, "fp32", 40, silent)
+    scores, _ = likelihood.score(tiny[0], requests, "fp32", 4096, silent)
     assert_by_hand(tiny[0], requests, scores, alone)
 
 
@@ -130,7 +143,7 @@ def test_progress_ends_with_all_and_the_mode_is_kept(tiny):
     model = tiny[0]
     for training in (True, False):
         model.train(training)
-        likelihood.score(model, groups([4, 2, 3]), "fp32", 2, told.append)
+        likelihood.score(model, groups([4, 2, 3]), "fp32", 96, told.append)
         assert model.training is training
     assert told == [*told[: len(told) // 2], *told[: len(told) // 2]]
     assert told[-1] == 9
@@ -138,9 +151,9 @@ def test_progress_ends_with_all_and_the_mode_is_kept(tiny):
 
 def test_bfloat16_is_near(tiny):
     requests = groups([4, 2, 3])
-    exact, _ = likelihood.score(tiny[0], requests, "fp32", 2, silent)
-    rounded, shared = likelihood.score(tiny[0], requests, "bf16", 2, silent)
-    assert shared
+    exact, _ = likelihood.score(tiny[0], requests, "fp32", 96, silent)
+    rounded, work = likelihood.score(tiny[0], requests, "bf16", 96, silent)
+    assert work.shared_context
     assert [s.log_likelihood for s in rounded] != [s.log_likelihood for s in exact]
     assert [s.log_likelihood for s in rounded] == pytest.approx([s.log_likelihood for s in exact], abs=0.2)
 
@@ -164,23 +177,36 @@ def prompted_by_hand(model, context, continuation):
     return nats[range(len(continuation)), list(continuation)].sum().item()
 
 
-def test_virtual_tokens_fall_back_to_rows_of_their_own(tiny_model):
+def test_virtual_tokens_stand_before_every_row(tiny_model):
     torch.manual_seed(0)
     model = prompt_tuned(AutoModelForCausalLM.from_pretrained(tiny_model)).eval()
-    requests = groups([4, 2, 1])
-    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
-    assert not shared
-    for request, score in zip(requests, scores, strict=True):
-        expected = prompted_by_hand(model, request.context, request.continuation)
-        assert score.log_likelihood == pytest.approx(expected, abs=CLOSE)
+    for requests, prefix in ((groups([4, 2, 1]), False), (examples([4, 3]), True)):
+        scores, work = likelihood.score(model, requests, "fp32", 512, silent)
+        assert (work.shared_context, work.shared_prefix) == (True, prefix)
+        for request, score in zip(requests, scores, strict=True):
+            expected = prompted_by_hand(model, request.context, request.continuation)
+            assert score.log_likelihood == pytest.approx(expected, abs=CLOSE)
 
 
-def test_prefixes_fall_back_to_rows_of_their_own(tiny_model, alone):
+def test_prefixes_stand_before_every_row(tiny_model, alone):
     torch.manual_seed(0)
     model = prefix_tuned(AutoModelForCausalLM.from_pretrained(tiny_model)).eval()
-    requests = groups([4, 2, 1])
-    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
-    assert not shared
+    torch.nn.init.normal_(model.prompt_encoder["default"].embedding.weight)
+    for requests, prefix in ((groups([4, 2, 1]), False), (examples([4, 3]), True)):
+        scores, work = likelihood.score(model, requests, "fp32", 512, silent)
+        assert (work.shared_context, work.shared_prefix) == (True, prefix)
+        assert_by_hand(model, requests, scores, alone)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_items_share_what_their_contexts_begin_with(tiny_model, alone, attention):
+    """Two sets of examples, and items that share nothing."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=attention).eval()
+    requests = examples([6, 3]) + groups([2, 1])
+    scores, work = likelihood.score(model, requests, "fp32", 1024, silent)
+    assert work.shared_prefix
+    assert work.computed_tokens < work.separate_tokens / 4
+    assert work.separate_tokens == sum(len(r.context) + len(r.continuation) - 1 for r in requests)
     assert_by_hand(model, requests, scores, alone)
 
 
@@ -188,9 +214,24 @@ def test_an_adapter_in_the_layers_shares(tiny_model, alone):
     torch.manual_seed(0)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config).eval()
-    requests = groups([4, 2, 1])
-    scores, shared = likelihood.score(model, requests, "fp32", 3, silent)
-    assert shared
+    requests = groups([4, 2, 1]) + examples([3])
+    scores, work = likelihood.score(model, requests, "fp32", 512, silent)
+    assert work.shared_context and work.shared_prefix
+    assert_by_hand(model, requests, scores, alone)
+
+
+class Forgetful(LlamaForCausalLM):
+    """A model that does not take keys and values of what stood before."""
+
+    def forward(self, *arguments, past_key_values=None, **options):
+        return super().forward(*arguments, **options)
+
+
+def test_a_model_that_takes_no_prefix_shares_contexts_still(tiny_model, alone):
+    model = Forgetful.from_pretrained(tiny_model).eval()
+    requests = examples([4, 2])
+    scores, work = likelihood.score(model, requests, "fp32", 1024, silent)
+    assert (work.shared_context, work.shared_prefix) == (True, False)
     assert_by_hand(model, requests, scores, alone)
 
 
@@ -200,11 +241,11 @@ def as_instances(pairs):
 
 def compare(model, tokenizer, evaluation, hflm, pairs):
     """Ours and lm-eval's on the same requests; returns the largest difference."""
-    scorer = tasks.Scorer(model, tokenizer, evaluation("t"), lambda done, total: None)
+    scorer = backends.SharedPrefix(model, tokenizer, evaluation("t"), lambda done, total: None)
     ours = scorer.loglikelihood(as_instances(pairs), disable_tqdm=True)
     theirs = hflm(model, tokenizer).loglikelihood(as_instances(pairs), disable_tqdm=True)
     assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
-    return max(abs(a - b) for (a, _), (b, _) in zip(ours, theirs, strict=True)), scorer.shared_context
+    return max(abs(a - b) for (a, _), (b, _) in zip(ours, theirs, strict=True)), scorer.work.shared_context
 
 
 def test_texts_are_scored_as_lm_eval_scores_them(tiny, evaluation, hflm):
@@ -224,6 +265,36 @@ def test_what_is_too_long_loses_its_beginning_as_in_lm_eval(tiny_model, tiny, ev
 
 def test_a_continuation_longer_than_the_model_is_refused(tiny_model, tiny, evaluation):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, max_position_embeddings=48).eval()
-    scorer = tasks.Scorer(model, tiny[1], evaluation("t"), lambda done, total: None)
+    scorer = backends.SharedPrefix(model, tiny[1], evaluation("t"), lambda done, total: None)
     with pytest.raises(ValueError, match=r"50 tokens.*48"):
         scorer.loglikelihood(as_instances([("why?", "y" * 50)]), disable_tqdm=True)
+
+
+def row(*context, answers=1):
+    return layout.Row(context, ((1,),) * answers, tuple(range(answers)))
+
+
+def test_clusters_take_the_prefix_that_saves_most(monkeypatch):
+    monkeypatch.setattr(layout, "_LONG_ENOUGH", 2)
+    monkeypatch.setattr(layout, "_WORTH_SHARING", 6)
+    first, second = (1, 2, 3, 4), (1, 2, 9, 9)
+    rows = [row(*first, i) for i in range(5)] + [row(*second, i) for i in range(4)] + [row(7, 7, 7)]
+    clusters = layout.clusters_of(rows)
+    assert [(cluster.prefix, len(cluster.rows)) for cluster in clusters] == [(first, 5), (second, 4), ((), 1)]
+    assert all(len(one.context) == 1 for cluster in clusters[:2] for one in cluster.rows)
+    assert layout.clusters_of([]) == []
+
+
+def test_a_context_keeps_a_token_of_its_own(monkeypatch):
+    monkeypatch.setattr(layout, "_LONG_ENOUGH", 2)
+    monkeypatch.setattr(layout, "_WORTH_SHARING", 1)
+    [cluster] = layout.clusters_of([row(1, 2, 3), row(1, 2, 3, 4)])
+    assert cluster.prefix == (1, 2)
+    assert {one.context for one in cluster.rows} == {(3,), (3, 4)}
+
+
+def test_batches_stay_within_their_tokens():
+    rows = tuple(row(*range(length)) for length in (9, 3, 3, 8, 30, 1))
+    got = list(layout.batches(layout.Cluster((5, 5), rows), 22))
+    assert [[len(one) for one in batch] for batch in got] == [[30], [9, 8], [3, 3, 1]]
+    assert all(len(batch) * (2 + max(map(len, batch))) <= 22 for batch in got[1:])

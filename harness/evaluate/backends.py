@@ -1,0 +1,71 @@
+"""What an lm-eval task asks: its own Hugging Face model, or the same one with our likelihoods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+
+from harness.evaluate import likelihood
+from harness.evaluate.layout import Request
+from harness.experiment import Evaluation
+
+Progress = Callable[[int, int], None]
+
+
+def of(model: Any, tokenizer: Any, evaluation: Evaluation, progress: Progress) -> Any:
+    """The backend that an evaluation names, over a model that is loaded."""
+    if evaluation.backend == "hf":
+        return HFLM(pretrained=model, tokenizer=tokenizer, **_options(evaluation))
+    return SharedPrefix(model, tokenizer, evaluation, progress)
+
+
+def facts(backend: Any) -> dict[str, Any]:
+    """What a backend found out about its own work."""
+    work = getattr(backend, "work", None)
+    return {} if work is None else dataclasses.asdict(work)
+
+
+def _options(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "batch_size": evaluation.batch_size,
+        "softmax_dtype": "float32",
+        "mixed_precision_dtype": "bfloat16" if evaluation.precision == "bf16" else None,
+    }
+
+
+class SharedPrefix(HFLM):  # type: ignore[misc]
+    """lm-eval's Hugging Face model over one that is loaded: its tokenisation and generation, our likelihoods.
+
+    Prompts, truncation and scores are HFLM's; what is shared is computed once (see `harness.evaluate.likelihood`).
+    Generation is HFLM's own: there each answer is as long as it is, and nothing is shared.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Progress) -> None:
+        super().__init__(pretrained=model, tokenizer=tokenizer, **_options(evaluation))
+        self._evaluation, self._report = evaluation, progress
+        self.work: likelihood.Work | None = None
+
+    def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
+        """Score (texts, context tokens, continuation tokens); what is too long loses its beginning, as in HFLM."""
+        asked = []
+        for _, context, continuation in requests:
+            room = self.max_length + 1 - len(continuation)
+            if room < 1:
+                raise ValueError(
+                    f"eval.tasks={self._evaluation.task}: a continuation has {len(continuation)} tokens and the "
+                    f"model takes {self.max_length}: leave the task out, or take a model with a longer context"
+                )
+            asked.append(Request(tuple(context)[-room:], tuple(continuation)))
+        assert self._evaluation.batch_tokens is not None, "this backend has a budget"
+        scores, work = likelihood.score(
+            self.model,
+            asked,
+            self._evaluation.precision,
+            self._evaluation.batch_tokens,
+            lambda done: self._report(done, len(asked)),
+        )
+        self.work = work if self.work is None else self.work + work
+        return [(found.log_likelihood, found.is_greedy) for found in scores]

@@ -1,0 +1,123 @@
+"""What goes through the model together: rows, rows that begin alike, and batches within a budget of tokens.
+
+Plain Python over token ids. The choices of an item share its context in one row; items share what their contexts begin
+with (few-shot examples, a passage, a chat template) in a cluster.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+Tokens = tuple[int, ...]
+
+# a prefix is computed in a pass of its own, and batches end where a cluster does: that has to be worth it
+_WORTH_SHARING = 512  # tokens saved by a cluster
+_LONG_ENOUGH = 16  # tokens of the prefix
+_READ_AT_ONCE = 2048  # positions of a batch whose logits are read: each is a row of the vocabulary's width
+
+
+@dataclass(frozen=True)
+class Request:
+    """A continuation to score after a context; both are token ids and neither is empty."""
+
+    context: Tokens
+    continuation: Tokens
+
+
+@dataclass(frozen=True)
+class Row:
+    """One context with continuations behind it; `positions` are the requests' positions in the caller's list."""
+
+    context: Tokens
+    continuations: tuple[Tokens, ...]
+    positions: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.context) + self.num_read - 1
+
+    @property
+    def num_read(self) -> int:
+        """Positions whose logits are read: the context's last, and all but the last of each continuation."""
+        return 1 + sum(len(continuation) - 1 for continuation in self.continuations)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Rows that begin with one prefix, which their contexts do not repeat."""
+
+    prefix: Tokens
+    rows: tuple[Row, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are computed, without padding."""
+        return len(self.prefix) + sum(map(len, self.rows))
+
+
+def rows_of(requests: Sequence[Request], shared: bool) -> list[Row]:
+    """One row per context with every continuation behind it, or one per request."""
+    if not shared:
+        return [Row(r.context, (r.continuation,), (position,)) for position, r in enumerate(requests)]
+    groups = defaultdict(list)
+    for position, request in enumerate(requests):
+        groups[request.context].append(position)
+    return [Row(c, tuple(requests[p].continuation for p in ps), tuple(ps)) for c, ps in groups.items()]
+
+
+def clusters_of(rows: Sequence[Row]) -> list[Cluster]:
+    """Rows that share enough of their beginning, each cluster with the prefix that saves most; then all others.
+
+    Rows are sorted by their contexts, so that those that begin alike are neighbours; a neighbour joins as long as the
+    cluster saves no less with it than without.
+    """
+    found: list[Cluster] = []
+    alone: list[Row] = []
+    for members, length in _runs(sorted(rows, key=lambda row: row.context)):
+        if length >= _LONG_ENOUGH and (len(members) - 1) * length >= _WORTH_SHARING:
+            cut = [Row(row.context[length:], row.continuations, row.positions) for row in members]
+            found.append(Cluster(members[0].context[:length], tuple(cut)))
+        else:
+            alone += members
+    return [*found, Cluster((), tuple(alone))] if alone else found
+
+
+def _runs(ordered: list[Row]) -> Iterator[tuple[list[Row], int]]:
+    """Neighbours with the length of their common prefix, which leaves each context at least one token."""
+    members: list[Row] = []
+    length = 0
+    for row in ordered:
+        room = len(row.context) - 1
+        both = min(length, room, _num_common(members[-1].context, row.context)) if members else room
+        if members and (both < _LONG_ENOUGH or len(members) * both < (len(members) - 1) * length):
+            yield members, length
+            members, both = [], room
+        members.append(row)
+        length = both
+    if members:
+        yield members, length
+
+
+def _num_common(a: Tokens, b: Tokens) -> int:
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(a), len(b)))
+
+
+def batches(cluster: Cluster, batch_tokens: int) -> Iterator[list[Row]]:
+    """Rows of like length, longest first, as many as fit.
+
+    A batch of n rows holds n times the prefix and its longest row: `batch_tokens` at most, unless one row alone has
+    more. Its logits are bounded beside that.
+    """
+    batch: list[Row] = []
+    longest = num_read = 0
+    for row in sorted(cluster.rows, key=len, reverse=True):
+        width = len(cluster.prefix) + max(longest, len(row))
+        if batch and ((len(batch) + 1) * width > batch_tokens or num_read + row.num_read > _READ_AT_ONCE):
+            yield batch
+            batch, longest, num_read = [], 0, 0
+        batch.append(row)
+        longest, num_read = max(longest, len(row)), num_read + row.num_read
+    if batch:
+        yield batch

@@ -1,0 +1,71 @@
+"""What stands before every row of a batch, computed once: a method's virtual tokens and a shared beginning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+from harness.head import only_at
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of a prefix, and the model that goes on behind them."""
+
+    model: Any  # the one that takes rows: where virtual tokens are put in front, the one that they are put in front of
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]  # per layer keys and values: (1, heads, tokens, head size)
+
+    def __len__(self) -> int:
+        return int(self.layers[0][0].shape[-2]) if self.layers else 0
+
+    def inputs(self) -> dict[str, Cache]:
+        """What the model is given beside a batch of rows; nothing where nothing stands before them."""
+        layers = [_Frozen(keys, values) for keys, values in self.layers]
+        return {"past_key_values": Cache(layers=layers)} if layers else {}
+
+    @staticmethod
+    def of(model: Any, tokens: tuple[int, ...], precision: str) -> Prefix:
+        """Run `model` over the tokens once.
+
+        Raises:
+            TypeError: the model keeps something other than the keys and values of all tokens.
+        """
+        inner = _without_virtual_tokens(model)
+        if not tokens and inner is model:
+            return Prefix(model, ())
+        device = next(model.parameters()).device
+        ids = torch.tensor(
+            [tokens or (0,)], device=device
+        )  # behind virtual tokens alone, a token that is cut off again
+        nothing = torch.zeros_like(ids, dtype=torch.bool)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), only_at(inner, nothing):
+            cache = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True).past_key_values
+        if {type(layer) for layer in cache.layers} != {DynamicLayer}:
+            raise TypeError(f"the model keeps {cache}, and not the keys and values of all tokens")
+        kept = cache.get_seq_length() - (0 if tokens else 1)
+        return Prefix(inner, tuple((layer.keys[..., :kept, :], layer.values[..., :kept, :]) for layer in cache.layers))
+
+
+def _without_virtual_tokens(model: Any) -> Any:
+    """The model behind a PEFT model that puts virtual tokens in front of what it is given; else the model itself."""
+    config = getattr(model, "active_peft_config", None)
+    return model.get_base_model() if config is not None and config.is_prompt_learning else model
+
+
+class _Frozen(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values of a prefix, put in front of those of any batch and never added to."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        size = (key_states.shape[0], -1, -1, -1)
+        keys = torch.cat([self.keys.expand(size), key_states], dim=-2)
+        return keys, torch.cat([self.values.expand(size), value_states], dim=-2)
