@@ -1,8 +1,8 @@
 """What is known about a run, kept in JSON: schema, write and read. Standard library and pydantic only.
 
 `runs/<recipe_id>/seed-<n>/record.json` holds a `RunRecord`, `evaluations/<eval_id>.json` beside it an
-`EvaluationRecord` whose items lie in `<eval_id>.parquet`, `update.json` an `UpdateRecord`, and
-`runs/sweeps/<name>/sweep.json` a `SweepRecord`.
+`EvaluationRecord` whose items lie in `<eval_id>.parquet`, `update.json` an `UpdateRecord`, `inference.json` an
+`InferenceRecord`, and `runs/sweeps/<name>/sweep.json` a `SweepRecord`.
 
 Units are in the names. A value nobody measured is None, never a sentinel.
 """
@@ -15,62 +15,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
+
+from harness.measured import Fingerprint as Fingerprint
+from harness.measured import InferenceRecord as InferenceRecord
+from harness.measured import Phase as Phase
+from harness.measured import Strict as Strict
+from harness.measured import Training as Training
 
 SCHEMA = 1
 Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
 Stage = Literal["tune", "final"]
-PHASES = ("load", "train", "validate", "evaluate")
+PHASES = ("load", "train", "validate", "evaluate", "generate")
 T = TypeVar("T")
-
-
-class Strict:
-    """A missing or unknown field makes a record unreadable: no silent defaults for what was measured."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase(Strict):
-    """One phase of a run.
-
-    On the CPU `peak_memory_bytes` is the peak resident set above what the process had before the phase, and
-    `resident_bytes` the resident set it had at that moment. On CUDA it is the peak allocated, in absolute terms, and
-    `peak_reserved_bytes` what the allocator held.
-    """
-
-    seconds: float
-    peak_memory_bytes: int | None
-    peak_reserved_bytes: int | None
-    resident_bytes: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fingerprint(Strict):
-    """What trained: every trained tensor as name -> [shape, dtype], and the counts."""
-
-    trained: dict[str, tuple[tuple[int, ...], str]]
-    trainable_parameters: int
-    expected_trainable_parameters: int
-    total_parameters: int
-    saved_bytes: int | None  # bytes on disk of what must be kept beside the base model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(Strict):
-    """One entry per optimizer step in every tuple; `validation` holds (step, nats per answer token)."""
-
-    step_seconds: tuple[float, ...]
-    real_tokens: tuple[int, ...]
-    padded_tokens: tuple[int, ...]  # all positions computed, padding included
-    trained_tokens: tuple[int, ...]  # those that carry a label
-    losses: tuple[float | None, ...]
-    gradient_norms: tuple[float | None, ...]
-    learning_rates: tuple[float, ...]
-    validation: tuple[tuple[int, float], ...]
-    warmup_steps_dropped: int  # first steps that `tokens_per_second` leaves out
-    tokens_per_second: float | None  # real tokens, after the dropped steps; None if no step is left
-    train_seconds: float  # optimizer steps only: no loading, validation or saving
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +57,7 @@ class Attempt(Strict):
     peak_memory_bytes: int | None  # headline: highest peak of load and train, weights included, imports not
     weights_from: str | None  # start of the attempt that made the weights on disk; None if there are none
     provenance: dict[str, Any]
+    seconds: float | None = None  # from its start to its end, whatever it did and however it ended
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,157 @@
+"""What is measured of a run: the parts of its record that hold numbers. Standard library and pydantic only.
+
+Units are in the names. A value nobody measured is None, never a sentinel.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict
+
+
+class Strict:
+    """A missing or unknown field makes a record unreadable: no silent defaults for what was measured."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions(Strict):
+    """What went on beside a phase, as far as it can be seen: a timing taken in company is doubtful."""
+
+    cpu_cores: int | None = None  # of the machine
+    other_cpu_cores: float | None = None  # of them, those that other processes kept busy on average
+    throttled_seconds: float | None = None  # in which the control group's limit let no thread run
+    other_device_processes: int | None = None  # that hold memory on the GPU at the phase's end
+    clock_share: float | None = None  # the GPU's clock at the phase's end, over the highest it has
+    temperature_celsius: int | None = None
+    throttle_reasons: tuple[str, ...] | None = None  # why the GPU's clock is below its highest; () if it is not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase(Strict):
+    """One phase of a run.
+
+    On the CPU `peak_memory_bytes` is the peak resident set above what the process had before the phase, and
+    `resident_bytes` the resident set it had at that moment. On CUDA it is the peak allocated, in absolute terms, and
+    `peak_reserved_bytes` what the allocator held.
+    """
+
+    seconds: float
+    peak_memory_bytes: int | None
+    peak_reserved_bytes: int | None
+    resident_bytes: int | None
+    device_bytes: int | None = None  # of the whole GPU, at the end, above what was in use before the run (NVML)
+    paged_bytes: int | None = None  # managed memory of paged optimizers, which torch's counters do not see
+    allocation_retries: int | None = None  # times that the CUDA allocator had to give back its cache and try again
+    energy_joules: float | None = None  # of the whole GPU (NVML); a CPU's is not measured
+    conditions: Conditions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint(Strict):
+    """What trained: every trained tensor as name -> [shape, dtype], and the counts."""
+
+    trained: dict[str, tuple[tuple[int, ...], str]]
+    trainable_parameters: int
+    expected_trainable_parameters: int
+    total_parameters: int
+    saved_bytes: int | None  # bytes on disk of what must be kept beside the base model
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProfile(Strict):
+    """One optimizer step followed operation by operation: the last of those that no rate counts.
+
+    `live_bytes` splits `live_peak_bytes`, the highest sum of the storages of all tensors alive: weights, gradients,
+    optimizer (its states), activations (what the forward pass made), rest.
+    """
+
+    step: int
+    micro_batches: tuple[tuple[int, int], ...]  # (rows, tokens with padding) of each
+    flops: int
+    live_peak_bytes: int
+    live_bytes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicePeak(Strict):
+    """The most floating point operations per second that the device was seen to do, and how."""
+
+    flops_per_second: float
+    dtype: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Strict):
+    """One entry per optimizer step in every tuple; `validation` holds (step, nats per answer token)."""
+
+    step_seconds: tuple[float, ...]
+    real_tokens: tuple[int, ...]
+    padded_tokens: tuple[int, ...]  # all positions computed, padding included
+    trained_tokens: tuple[int, ...]  # those that carry a label
+    losses: tuple[float | None, ...]
+    gradient_norms: tuple[float | None, ...]
+    learning_rates: tuple[float, ...]
+    validation: tuple[tuple[int, float], ...]
+    warmup_steps_dropped: int  # first steps that `tokens_per_second` leaves out
+    tokens_per_second: float | None  # real tokens, after the dropped steps; None if no step is left
+    train_seconds: float  # optimizer steps only: no loading, validation or saving
+    sequences: tuple[int, ...] | None = None  # rows
+    profile: StepProfile | None = None
+    flops_per_second: float | None = None  # the profile's, scaled by the positions computed in the steps that count
+    device_peak: DevicePeak | None = None
+    utilisation: float | None = None  # flops_per_second over that peak (MFU)
+    overfitted: bool | None = None  # the validation loss rose while the training loss fell; None without a curve
+    stopped_early_at: int | None = None  # step at which the validation loss had not fallen for long enough
+    kept_step: int | None = None  # step whose weights are the result; None: the last one's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed(Strict):
+    """Generation of a number of rows at once, each with as many new tokens."""
+
+    batch_size: int
+    prompt_tokens: int  # of each row
+    new_tokens: int  # of each row
+    time_to_first_token_seconds: float  # median
+    tokens_per_second: float  # new tokens of all rows, over the time that they took, the first included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served(Strict):
+    """A model as it is used: the weights it holds, how fast it writes, and whether what it writes can be read."""
+
+    weight_bytes: int
+    peak_memory_bytes: int | None  # of generating; as in `Phase`
+    speeds: tuple[Speed, ...]
+    num_outputs: int
+    empty_outputs: int
+    looping_outputs: int  # a unit that repeats four times and more
+
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherAdapters(Strict):
+    """What it takes to keep more adapters beside one base, and to change between them."""
+
+    num_adapters: int
+    bytes_per_adapter: int
+    switch_seconds: float  # median
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceRecord(Strict):
+    """What a run's result costs to use. `settings` are `specs.InferenceSpec` as a dictionary."""
+
+    schema: int
+    recipe_id: str
+    seed: int
+    weights_from: str | None  # start of the attempt whose weights were used; None for untrained ones
+    settings: dict[str, Any]
+    precision: str
+    served: dict[str, Served]  # base, attached and merged, those of them that there are
+    unmerged_reason: str  # why there is no merged model; "" where there is
+    equal_outputs: int | None  # of `num_outputs`, greedy texts that attached and merged have in common
+    further: FurtherAdapters | None  # None where the result is no adapter
+    provenance: dict[str, Any]
