@@ -90,6 +90,7 @@ class Metric(Strict):
     value: float
     stderr: float | None
     higher_is_better: bool
+    chance: float | None = None  # what guessing scores; None: unknown, or there is no such thing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ class EvaluationRecord(Strict):
     seconds: float
     weights_from: str | None  # start of the attempt whose weights were looked at; None for untrained weights
     provenance: dict[str, Any]
+    num_unparsable: int | None = None  # answers that could not be read, counted as wrong; None: nothing is parsed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,13 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="print undeclared differences in these keys (a,b: each for all below it) instead of refusing the table",
     )
+    parser.add_argument(
+        "--margin",
+        type=_positive,
+        default=0.01,
+        metavar="DIFFERENCE",
+        help="methods closer than this may be called equivalent, in the metric's unit (default: 0.01, one point)",
+    )
     parser.add_argument("--terminal", action="store_true", help="print the table too")
     mirror = parser.add_argument_group("Weights & Biases")
     mirror.add_argument("--wandb", choices=("offline", "online"), help="log the comparison as a run of its own")
@@ -46,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     mirror.add_argument("--wandb-group", metavar="GROUP", help="default: the sweep's name")
     mirror.add_argument("--wandb-dir", type=Path, metavar="DIR", help="for its files, in DIR/wandb (default: RUNS)")
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
 
 
 def _names(given: argparse.Namespace) -> list[str | None]:
@@ -72,7 +86,8 @@ def _make(name: str | None, given: argparse.Namespace) -> int:
     from harness.report.load import load
 
     try:
-        loaded = replace(load(given.runs, name), allowed=tuple(key for key in given.allow.split(",") if key))
+        allowed = tuple(key for key in given.allow.split(",") if key)
+        loaded = replace(load(given.runs, name), allowed=allowed, margin=given.margin)
         parts = _parts(loaded, given)
     except (ValueError, OSError) as error:
         return _wrong(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from harness.report.answer import answer
+from harness.report.answer import answer_of
 from harness.report.display import printable
 from harness.report.groups import Group
 from harness.report.rows import Loaded
@@ -24,7 +24,7 @@ def citation(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
         f"message: {_text('Put your own names first: who made the runs is not in their records.')}",
         "type: dataset",
         f"title: {_text(title)}",
-        f"abstract: {_text(' '.join(answer(groups)))}",
+        f"abstract: {_text(' '.join(answer_of(groups, loaded)))}",
         "authors:",
         f"  - name: {_text('harness')}",
         *([f"version: {_text(', '.join(one for one in commits if one))}"] if any(commits) else []),

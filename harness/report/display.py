@@ -25,6 +25,16 @@ def estimate(value: SeedEstimate | None, digits: int, signed: bool = False) -> s
     return f"{shown} {PLUS_MINUS} {value.standard_error:.{digits}f}"
 
 
+def interval(value: float, ends: tuple[float, float], digits: int, signed: bool = False) -> str:
+    """A value and its interval with the same decimals: +0.104 (+0.044 to +0.164)."""
+    return f"{decimals(value, digits, signed)} ({span(ends, digits, signed)})"
+
+
+def span(ends: tuple[float, float], digits: int, signed: bool = False) -> str:
+    """The ends of an interval: +0.044 to +0.164."""
+    return " to ".join(decimals(end, digits, signed) for end in ends)
+
+
 def decimals(value: float, digits: int, signed: bool = False) -> str:
     """A number with fixed decimals; never -0.000."""
     text = f"{value:{'+' if signed else ''}.{digits}f}"

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from harness.stats import Floats, SeedEstimate
 
 NLL = "nll"  # the item column of a held-out loss
+MOST_UNPARSABLE = (
+    0.5  # with more answers that cannot be read, a score says how answers were read and not how good they are
+)
 HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
 
 
@@ -46,6 +49,12 @@ class Group:
     def trained(self) -> bool:
         """Whether it is a method with results, and not the base model."""
         return self.ok and not self.first.is_base
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the base's weights are random: memory and time are real, scores mean nothing."""
+        model = self.first.record.recipe.get("model") if self.first.record else None
+        return (model or {}).get("weights") == "random"
 
     @property
     def model(self) -> Any:
@@ -114,33 +123,61 @@ def score(group: Group, measure: Measure) -> SeedEstimate | None:
 
 def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
     """The value of a minus that of b on the same items; None unless every run has these items with these prompts."""
-    from harness.stats import difference_over_seeds
+    from harness.stats import difference_over_seeds, over_seeds
 
-    pair = _pair(a, b, measure)
-    return difference_over_seeds(pair[0], pair[1], pair[2]) if pair else None
-
-
-def separation(a: Group, b: Group, measure: Measure) -> tuple[float, str] | None:
-    """The p-value of "a and b are equally good" and the name of the test; None where nothing can be paired."""
-    from harness.stats import difference_over_seeds, mcnemar_exact, two_sided_p
-
-    pair = _pair(a, b, measure)
-    if pair is None:
+    sides = paired_outcomes(a, b, measure)
+    if sides is None:
         return None
-    first, second, weights = pair
-    if weights is None and len(first) == len(second) == 1 and {*first.ravel(), *second.ravel()} <= {0.0, 1.0}:
-        return mcnemar_exact(first[0], second[0]), "exact McNemar"
-    p = two_sided_p(difference_over_seeds(first, second, weights))
-    return None if p is None else (p, "paired t")
+    first, second, weights, paired = sides
+    return over_seeds(first - second, weights) if paired else difference_over_seeds(first, second, weights)
 
 
-def _pair(a: Group, b: Group, measure: Measure) -> tuple[Floats, Floats, Floats | None] | None:
-    """Outcomes of both sides with shape (seeds, items), and the weights of the items."""
-    sides = [group.evaluations.get(measure.eval_id, ()) for group in (a, b)]
-    if not all(sides) or not same_items([*sides[0], *sides[1]]):
+def paired_outcomes(a: Group, b: Group, measure: Measure) -> tuple[Floats, Floats, Floats | None, bool] | None:
+    """Outcomes of shape (seeds, items), the items' weights, and whether row s of both is the same seed.
+
+    Seeds are paired where both sides have the same ones; the untouched model is the same for every seed. None where
+    the two were not asked the same items with the same prompts.
+    """
+    scored = [group.evaluations.get(measure.eval_id, ()) for group in (a, b)]
+    if not all(scored) or not same_items([*scored[0], *scored[1]]):
         return None
-    first, second = (_outcomes(side, measure.metric) for side in sides)
-    return None if first is None or second is None else (first, second, _weights(sides[0]))
+    first, second = (_outcomes(side, measure.metric) for side in scored)
+    if first is None or second is None:
+        return None
+    seeds = [[row.seed for row in group.rows] for group in (a, b)]
+    untouched = a.first.is_base or b.first.is_base
+    if untouched or sorted(seeds[0]) != sorted(seeds[1]):
+        return first, second, _weights(scored[0]), untouched
+    first, second = (
+        side[[own.index(seed) for seed in sorted(own)]] for side, own in zip((first, second), seeds, strict=True)
+    )
+    return first, second, _weights(scored[0]), True
+
+
+def outcomes(group: Group, measure: Measure) -> tuple[Floats, Floats | None] | None:
+    """The group's item outcomes, shape (seeds, items), and the items' weights; None where they are not known."""
+    scored = group.evaluations.get(measure.eval_id, ())
+    found = _outcomes(scored, measure.metric)
+    return None if found is None else (found, _weights(scored))
+
+
+def unranked(group: Group, measure: Measure) -> str:
+    """Why a score is shown and kept out of rankings; "" where it may be ranked."""
+    from harness.stats import confidence_interval
+
+    scored = group.evaluations.get(measure.eval_id, ())
+    unparsable = [one.record.num_unparsable for one in scored]
+    known = sum(count or 0 for count in unparsable)
+    asked_items = sum(one.record.num_items for one in scored)
+    if known > MOST_UNPARSABLE * asked_items:
+        return f"unparsable: {known:,} of {asked_items:,} answers could not be read"
+    metrics = [one.record.metrics.get(measure.metric) for one in scored]
+    chance = metrics[0].chance if metrics and metrics[0] else None
+    found = score(group, measure)
+    reach = confidence_interval(found) if found else None
+    if chance is not None and found is not None and (reach[0] if reach else found.value) <= chance:
+        return f"at chance: {found.value:.3f}, guessing gives {chance:.3f}"
+    return ""
 
 
 def same_items(scored: Sequence[Scored]) -> bool:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from harness.report import notes
-from harness.report.answer import answer
+from harness.report.answer import answer_of
+from harness.report.claims import Claims, claims, contests, main_contests
 from harness.report.comparable import Guard, insist, without_base
 from harness.report.display import DASH, escaped, table
 from harness.report.facts import method_settings
@@ -12,8 +13,10 @@ from harness.report.groups import Group, grouped
 from harness.report.labels import short
 from harness.report.rows import Loaded
 from harness.report.summary import Table, cost, quality, tasks
+from harness.report.verdicts import explained, ties, verdicts
 
 UPDATE = "[The shape of the updates](update.md): how much each method changed the weights, and in which directions."
+TIES = "Rows that share a letter under Ties cannot be told apart in the answer's task, after Holm's adjustment."
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
@@ -25,12 +28,19 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     """
     groups = grouped(loaded.rows)
     guard = insist(groups, loaded)
+    asked = main_contests(groups, loaded.sweep.primary if loaded.sweep else None)
+    main = [claims(contest, loaded.margin) for contest in asked]
+    known = {one.contest.measure for one in main}
+    losses = [claims(one, loaded.margin) for one in contests(groups, "validation") if one.measure not in known]
+    compared = [one for one in (*main, *losses) if one.pairs]
     parts = [
         f"# {escaped(title(loaded, groups))}",
         *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
-        "**Answer.** " + escaped(" ".join(answer(groups))),
-        _table(quality(groups)),
+        "**Answer.** " + escaped(" ".join(answer_of(groups, loaded))),
+        _table(quality(groups, ties(main))),
+        *([TIES] if ties(main) else []),
         _equality(groups, guard),
+        *(["## Which differences are real", *map(_verdicts, compared)] if compared else []),
         "## Cost",
         _table(cost(groups)),
         *map(_figure, figures[:1]),
@@ -70,6 +80,13 @@ def title(loaded: Loaded, groups: Sequence[Group]) -> str:
 def _table(content: Table) -> str:
     header = [escaped(cell) for cell in content.header]
     return table(header, [[escaped(cell) for cell in line] for line in content.lines], text=("Status",))
+
+
+def _verdicts(found: Claims) -> str:
+    content = verdicts(found)
+    lines = [[escaped(cell) for cell in line] for line in content.lines]
+    shown = table(content.header, lines, text=("against", "Verdict"))
+    return f"### {escaped(content.title)}\n\n{shown}\n\n{_bullets(explained(found))}"
 
 
 def _bullets(lines: Sequence[str]) -> str:

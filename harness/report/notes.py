@@ -39,10 +39,10 @@ def definitions(groups: Sequence[Group]) -> list[str]:
     steps = _listed(len(one.losses) for group in trained for one in trainings(group))
     return [
         "Losses are in nats per answer token, summed over all answer tokens of the set; perplexity = exp(loss).",
-        f"{PLUS_MINUS} is one standard error over items (ratio of sums for losses); with several seeds the spread of "
-        "the seeds is added. Differences to base are paired on the same items with the same prompts.",
-        "Pairs of methods with one run each are compared by the exact McNemar test, others by a paired t test over "
-        "items and seeds; Holm's adjustment covers all pairs; the level is 0.05.",
+        f"{PLUS_MINUS} is one standard error over items (ratio of sums for losses); with several seeds their spread is "
+        "added, less what single answers explain. Differences are paired on the same items with the same prompts.",
+        "Right and wrong answers of one run a side are compared by the exact McNemar test, everything else by a t test "
+        "over items and seeds in which each noise keeps its own degrees of freedom.",
         "Peak memory is the highest peak of loading and training, weights included, library imports not"
         f"{_memory(trained)}.",
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
@@ -78,7 +78,7 @@ def limits(groups: Sequence[Group]) -> list[str]:
         lines.append("Limited tasks use their first items only, which are not a random sample.")
     lines.append("Each method's settings are the ones shown; another learning rate may change the order.")
     lines.append("Memory and speed hold for this device and these versions.")
-    lines.append("The comparisons with base are not adjusted for their number.")
+    lines.append("Differences to base in the tables of every task are not adjusted for their number.")
     return lines
 
 

@@ -60,6 +60,7 @@ class Loaded:
     rows: tuple[Row, ...]
     sweep: SweepRecord | None
     unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
+    margin: float = 0.01  # the largest difference that counts as none: a point of accuracy, a hundredth of a nat
     allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.record import Fingerprint, Training
@@ -33,21 +33,29 @@ class Table:
     lines: tuple[tuple[str, ...], ...]
 
 
-def quality(groups: Sequence[Group]) -> Table:
-    """Losses, the first target task and the first retention task, each with its paired difference to base."""
+def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> Table:
+    """Losses, the first target task and the first retention task, each with its paired difference to base.
+
+    `ties` holds the letters of the rows that were ranked: those that share one are not separable.
+    """
     header = ["Method", "Seeds", "Validation loss", "Test loss", "Test loss vs base"]
     shown = [first for role in ("target", "retention") if (first := _first(groups, role))]
     for scored in shown:
         header += [f"{scored.task} {headline(scored)}", "vs base"]
-    status = any(not group.ok for group in groups)
+    status = any(not group.ok or group.random_weights for group in groups)
+    extra = [*(["Ties"] if ties else []), *(["Status"] if status else [])]
     lines = []
     for group in groups:
+        letters = [(ties or {}).get(group.label, DASH)] if ties else []
+        if group.random_weights:
+            lines.append((group.label, str(len(group.rows)), *[DASH] * (len(header) - 2), *letters, _status(group)))
+            continue
         cells = [_score(group, _loss(group, "validation")), *_score_and_difference(group, groups, _loss(group, "test"))]
         for scored in shown:
             cells += _score_and_difference(group, groups, _same_task(group, scored))
         seeds = str(len(group.rows)) if group.ok else DASH
-        lines.append((group.label, seeds, *cells, *([_status(group)] if status else [])))
-    return Table("Quality", (*header, *(["Status"] if status else [])), tuple(lines))
+        lines.append((group.label, seeds, *cells, *letters, *([_status(group)] if status else [])))
+    return Table("Quality", (*header, *extra), tuple(lines))
 
 
 def cost(groups: Sequence[Group]) -> Table:
@@ -68,8 +76,9 @@ def cost(groups: Sequence[Group]) -> Table:
 def tasks(groups: Sequence[Group]) -> list[Table]:
     """One table per task and setting, with every metric and its paired difference to base."""
     tables = []
-    for eval_id in dict.fromkeys(eval_id for group in groups if group.ok for eval_id in group.evaluations):
-        members = [group for group in groups if group.ok and eval_id in group.evaluations]
+    scored = [group for group in groups if group.ok and not group.random_weights]
+    for eval_id in dict.fromkeys(eval_id for group in scored for eval_id in group.evaluations):
+        members = [group for group in scored if eval_id in group.evaluations]
         first = members[0].evaluations[eval_id][0]
         metrics = [name for name in sorted(first.record.metrics) if name != "perplexity"]
         header = ["Method", *(cell for name in metrics for cell in (name, f"{name} vs base"))]
@@ -202,6 +211,8 @@ def _perplexity(group: Group, eval_id: str) -> str:
 
 
 def _status(group: Group) -> str:
+    if group.random_weights:
+        return "random weights: no scores"
     if group.ok:
         return "ok"
     return shortened(f"{group.first.status or 'missing'}: {group.first.reason}")

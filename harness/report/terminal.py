@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.answer import answer
+from harness.report.answer import answer_of
 from harness.report.display import DASH, printable, shortened
 from harness.report.groups import Group, grouped
 from harness.report.rows import Loaded
@@ -27,7 +27,7 @@ def show(loaded: Loaded, page: Path | None = None, console: Console | None = Non
     if any(row.already_done for row in loaded.rows):
         console.print(Text("= already done, not run again", style="dim"))
     _failures(loaded, groups, console)
-    console.print(Text(printable(" ".join(answer(groups)))))
+    console.print(Text(printable(" ".join(answer_of(groups, loaded)))))
     if page is not None:
         print(f"report: {page}", file=console.file)  # plain, so that a long path is not broken
 
@@ -60,7 +60,7 @@ def _failures(loaded: Loaded, groups: Sequence[Group], console: Console) -> None
 def comparison(groups: Sequence[Group]) -> Table:
     """The table: losses, the headline task and its difference to base, memory and speed."""
     scores, costs = quality(groups), cost(groups)
-    has_task = [name for name in scores.header[5:7] if name != "Status"]
+    has_task = [name for name in scores.header[5:7] if name not in ("Ties", "Status")]
     header = [
         "Method",
         "Status",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.report.answer import answer
+from harness.report.answer import answer_of
 from harness.report.groups import grouped
 from harness.report.rows import Loaded
 from harness.report.table import columns, flat
@@ -57,7 +57,7 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
         names = columns(loaded.rows)
         data = [[row[column] for column in names] for row in flat(loaded.rows)]
         run.log({"comparison": wandb.Table(columns=list(names), data=data, log_mode="MUTABLE")})
-        run.summary["answer"] = " ".join(answer(grouped(loaded.rows)))
+        run.summary["answer"] = " ".join(answer_of(grouped(loaded.rows), loaded))
         artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
         artifact.add_dir(str(report))
         run.log_artifact(artifact)

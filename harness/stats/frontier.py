@@ -1,0 +1,37 @@
+"""Which methods no other beats in both of two things, and how sure that is. No score is made of the two."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.stats.estimate import Floats
+
+
+def on_frontier(quality: ArrayLike, cost: ArrayLike) -> np.ndarray:
+    """Whether each method is on the frontier: no other is at least as good and at most as dear, and in one strictly.
+
+    Args:
+        quality: shape (..., methods), higher is better.
+        cost: of a shape that goes with it, lower is better.
+
+    Returns:
+        Booleans of shape (..., methods).
+    """
+    good, dear = np.broadcast_arrays(np.asarray(quality, dtype=np.float64), np.asarray(cost, dtype=np.float64))
+    kept = np.ones(good.shape, dtype=bool)
+    for method in range(good.shape[-1]):  # one method at a time: pairs of a thousand methods would not fit
+        other_good, other_dear = good[..., method, None], dear[..., method, None]
+        strictly = (other_good > good) | (other_dear < dear)
+        kept &= ~((other_good >= good) & (other_dear <= dear) & strictly)
+    return kept
+
+
+def frontier_probabilities(draws: Floats, cost: Sequence[float]) -> list[float]:
+    """For each method the share of the draws in which it is on the frontier.
+
+    Args:
+        draws: qualities of shape (methods, draws), higher is better, drawn together (`bootstrap`).
+        cost: one number per method, lower is better; taken as known.
+    """
+    return [float(share) for share in on_frontier(draws.T, np.asarray(cost, dtype=np.float64)).mean(axis=0)]
