@@ -91,6 +91,9 @@ class Todo:
     weights_from: str | None
 
 
+_LOOKS_ONLY = ("eval_every", "patience", "diverged_above", "diverged_steps")  # they move no weight of an ok run
+
+
 def recipe(experiment: Experiment) -> dict[str, Any]:
     """What determines the trained weights, without the seed: JSON-safe, resolved values.
 
@@ -108,7 +111,13 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
         "validation_fraction": experiment.data.validation_fraction,
         "max_rows": experiment.data.max_rows,
     }
-    train = {k: v for k, v in dataclasses.asdict(experiment.train).items() if k != "eval_every"}
+    train = {k: v for k, v in dataclasses.asdict(experiment.train).items() if k not in _LOOKS_ONLY}
+    if experiment.train.patience is not None:  # then what is looked at on the way decides which weights are kept
+        train["early_stopping"] = {
+            "patience": experiment.train.patience,
+            "every": experiment.train.eval_every,
+            "rows": experiment.eval.heldout_limit,
+        }
     return {"model": model, "method": method, "data": data, "train": train}
 
 

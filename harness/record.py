@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.measured import Fingerprint as Fingerprint
 from harness.measured import InferenceRecord as InferenceRecord
 from harness.measured import Phase as Phase
+from harness.measured import StepProfile as StepProfile
 from harness.measured import Strict as Strict
 from harness.measured import Training as Training
 

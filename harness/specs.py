@@ -90,8 +90,15 @@ class TrainSpec(Strict):
     loss_on: Literal["completion", "all"]
     group_by_length: bool
     eval_every: Positive | None
+    patience: Positive | None = None  # early stopping: validations without a new lowest loss; its weights are kept
+    diverged_above: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0  # times the first loss
+    diverged_steps: Positive = 10  # in a row, that end a run as diverged
 
     def __post_init__(self) -> None:
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError(
+                f"train.patience={self.patience} needs validations to be patient about: set train.eval_every"
+            )
         if (self.max_steps is None) == (self.epochs is None):
             raise ValueError(
                 f"train.max_steps={self.max_steps} and train.epochs={self.epochs}: give exactly one of the two, "

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "execute": {
         "card", "data", "evaluate", "experiment", "measure", "methods", "models", "provenance", "record", "train",
     },
-    "train": {"experiment", "specs", "head", "measure", "methods", "record"},
+    "train": {"experiment", "specs", "head", "measure", "methods", "record", "stopping"},
     "evaluate": {"assets", "data", "experiment", "specs", "head", "record"},
     "generation": {"specs"},
     "measure": {"assets", "generation", "record", "specs"},
@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "stats": set(),
     "record": {"measured"},
     "measured": set(),
+    "stopping": set(),
     "harness": set(),
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets"}

@@ -3,66 +3,127 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from harness.record import Training
 
-WARMUP_STEPS = 2  # the first steps allocate, fill caches and pick kernels
+WARMUP_STEPS = 2  # the first steps allocate, fill caches and pick kernels; the last of them is profiled
 
 
 class StepMeter:
     """Counts what a training loop did, step by step.
 
-    Tokens are kept as tensors until the end: reading one off a GPU at every step would make it wait.
+    On a GPU steps are timed by events in its own queue, and counts are kept as tensors: neither makes it wait before
+    `settle`, which is for the edges of windows of several steps.
+
+    Args:
+        cuda: whether the loop computes on a CUDA device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cuda: bool = False) -> None:
+        self._cuda = cuda
         self._seconds: list[float] = []
-        self._tokens: list[list[tuple[Any, int, Any]]] = [[]]  # per step, per micro batch: real, padded, trained
-        self._mark = 0.0
+        self._marks: list[tuple[Any, Any]] = []  # of the steps since the last `settle`
+        self._counts: list[list[int]] = []  # per step: real, padded, trained, rows
+        self._pending: list[list[tuple[Any, int, Any, int]]] = [[]]  # the same per micro batch, from there on
+        self._mark: Any = 0.0
 
     def start(self) -> None:
         """Begin, or go on after a pause: what came before is not a step's time."""
-        self._mark = time.perf_counter()
+        self._mark = self._now()
 
     def micro_batch(self, attention_mask_BT: Any, labels_BT: Any) -> None:  # shape suffixes: batch, tokens
         """Count one micro batch of the step that is under way."""
         real, trained = attention_mask_BT.sum(), (labels_BT != -100).sum()
-        self._tokens[-1].append((real, attention_mask_BT.numel(), trained))
+        self._pending[-1].append((real, attention_mask_BT.numel(), trained, len(labels_BT)))
 
-    def end_step(self) -> float:
-        """One optimizer step is done; returns its seconds."""
-        now = time.perf_counter()
-        self._seconds.append(now - self._mark)
-        self._tokens.append([])
+    def end_step(self) -> None:
+        """One optimizer step is done."""
+        now = self._now()
+        self._marks.append((self._mark, now))
+        self._pending.append([])
         self._mark = now
-        return self._seconds[-1]
+
+    def settle(self) -> None:
+        """Read what is still on the device, which waits for it."""
+        if self._cuda and self._marks:
+            self._marks[-1][1].synchronize()
+        for start, end in self._marks:
+            self._seconds.append(start.elapsed_time(end) / 1000 if self._cuda else end - start)
+        for step in self._pending[: len(self._marks)]:
+            self._counts.append([sum(int(part[i]) for part in step) for i in range(4)])
+        self._pending = self._pending[len(self._marks) :]
+        self._marks = []
+
+    @property
+    def num_steps(self) -> int:
+        """Steps whose seconds are known."""
+        return len(self._seconds)
 
     def tokens_per_second(self) -> float | None:
-        """Real tokens per second after the warm-up steps; None before there is any."""
-        seconds = sum(self._seconds[WARMUP_STEPS:])
-        steps = self._tokens[WARMUP_STEPS : len(self._seconds)]
-        tokens = sum(int(real) for step in steps for real, _, _ in step)
-        return tokens / seconds if seconds > 0 else None
+        """Real tokens per second of the steps that are settled, without the warm-up; None before there is any."""
+        return self._rate([step[0] for step in self._counts])
+
+    def scaled_rate(self, amount: int, step: int) -> float | None:
+        """What `step` (counted from 1) did of something, per second of the steps that count.
+
+        It is scaled by the positions computed, padding included, of this process alone.
+        """
+        positions = [counts[1] for counts in self._counts]
+        rate = self._rate(positions)
+        if rate is None or step > len(positions) or not positions[step - 1]:
+            return None
+        return rate * amount / positions[step - 1]
 
     def result(self, history: list[dict[str, float]], validation: list[tuple[int, float]]) -> Training:
-        """Everything, as the record keeps it.
+        """Everything, as the record keeps it, summed over the processes that train together.
 
         Args:
             history: one dictionary per step with loss, grad_norm and learning_rate.
             validation: (step, nats per answer token) pairs.
         """
-        steps = self._tokens[: len(self._seconds)]
+        self.settle()
+        counts = over_processes(self._counts)
+        real, padded, trained, rows = (tuple(step[i] for step in counts) for i in range(4))
         return Training(
             step_seconds=tuple(self._seconds),
-            real_tokens=tuple(sum(int(real) for real, _, _ in step) for step in steps),
-            padded_tokens=tuple(sum(padded for _, padded, _ in step) for step in steps),
-            trained_tokens=tuple(sum(int(trained) for _, _, trained in step) for step in steps),
+            real_tokens=real,
+            padded_tokens=padded,
+            trained_tokens=trained,
+            sequences=rows,
             losses=tuple(entry["loss"] for entry in history),
             gradient_norms=tuple(entry["grad_norm"] for entry in history),
             learning_rates=tuple(entry["learning_rate"] for entry in history),
             validation=tuple(validation),
             warmup_steps_dropped=WARMUP_STEPS,
-            tokens_per_second=self.tokens_per_second(),
+            tokens_per_second=self._rate(real),
             train_seconds=sum(self._seconds),
         )
+
+    def _rate(self, per_step: Sequence[int]) -> float | None:
+        seconds = sum(self._seconds[WARMUP_STEPS:])
+        return sum(per_step[WARMUP_STEPS:]) / seconds if seconds > 0 else None
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def over_processes(counts: list[list[int]]) -> list[list[int]]:
+    """Sums over the processes that train together, each of which has counted its own share; equal lengths."""
+    import torch
+
+    distributed = torch.distributed
+    if not counts or not (distributed.is_available() and distributed.is_initialized()):
+        return counts
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    summed = torch.tensor(counts, dtype=torch.long, device=device)
+    distributed.all_reduce(summed)
+    found: list[list[int]] = summed.tolist()
+    return found

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from peft import AdaLoraConfig
     from transformers import PreTrainedModel
 
+    from harness.specs import TrainSpec
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -47,6 +49,14 @@ class Adalora(Adapted):
             raise ValueError(
                 f"method.warmup_fraction={self.warmup_fraction} and method.final_fraction={self.final_fraction} leave "
                 "no step to prune in: their sum must be below 1"
+            )
+
+    def check_training(self, spec: TrainSpec) -> None:
+        """Refuse early stopping, whose kept weights would be of another rank than the run ends with."""
+        if spec.patience is not None:
+            raise ValueError(
+                f"train.patience={spec.patience} with method=adalora: its ranks follow a schedule over all the steps, "
+                "which cannot be cut short: set it to null"
             )
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> AdaLoraConfig:

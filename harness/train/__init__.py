@@ -10,22 +10,19 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from harness.head import label_nats
-from harness.measure.steps import StepMeter
+from harness.measure.profile import Profiler
+from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.methods.base import Method
 from harness.record import Training
 from harness.specs import TrainSpec
+from harness.stopping import DivergedError as DivergedError
+from harness.train.watch import NO_GRADIENT, Watcher
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 _GROUPED_BATCHES = 16  # batches that are sorted by length together
-_NO_GRADIENT = "no trained parameter receives a gradient: the adapter is not in the forward pass"
-
-
-class DivergedError(RuntimeError):
-    """The loss or its gradient is no longer a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +31,8 @@ class Job:
 
     `model` is what `method.attach` returned; `validate` gives nats per answer token on the validation set and is
     called every `spec.eval_every` steps, outside the clock; `emit` receives progress; `scratch` is a folder that the
-    trainer wants to know of and leaves empty.
+    trainer wants to know of; what is left there is the checkpoint, if one is asked for. `profile` follows one step
+    operation by operation.
     """
 
     model: Any
@@ -46,6 +44,8 @@ class Job:
     validate: Callable[[], float]
     emit: Callable[[dict[str, Any]], None]
     scratch: str
+    profile: bool = True
+    checkpoint: bool = False
 
 
 def total_steps(spec: TrainSpec, num_rows: int) -> int:
@@ -66,15 +66,18 @@ def train(job: Job) -> Training:
     """Train `job.model` in place.
 
     Raises:
-        DivergedError: a loss or gradient norm is NaN or infinite; names the step.
+        DivergedError: a loss or gradient norm is NaN or infinite, or the loss has left for good; names the step.
         RuntimeError: no trained parameter receives a gradient.
     """
     loop = _Loop(job)
-    watcher = _Watcher(job, loop.meter)
-    loop.add_callback(watcher)
-    loop.train()
+    try:
+        loop.train()
+    finally:
+        loop.profiler.close()
+    if job.checkpoint:
+        loop._save_checkpoint(loop.model, trial=None)
     loop.undo_patches()
-    return loop.meter.result(watcher.history, watcher.validation)
+    return loop.watcher.result()
 
 
 class _Loop(SFTTrainer):  # type: ignore[misc]
@@ -82,7 +85,10 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.meter = StepMeter()
+        self.meter = StepMeter(torch.cuda.is_available())
+        last_dropped = min(WARMUP_STEPS, total_steps(job.spec, len(job.rows)))
+        self.profiler = Profiler(last_dropped if job.profile else 0)
+        self.watcher = Watcher(job, self.meter, self.profiler)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
         labelled = [{"input_ids": row["input_ids"], "labels": _labels(row)} for row in job.rows]
         super().__init__(
@@ -97,6 +103,7 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         for parameter, data in weights.items():
             parameter.data = data
         self._cuda = torch.cuda.is_available()
+        self.add_callback(self.watcher)
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
         """The method's own, over its own parameter groups."""
@@ -113,7 +120,15 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""
         self.meter.micro_batch(inputs["attention_mask"], inputs["labels"])
+        self.profiler.micro_batch(inputs)
         return super().training_step(model, inputs, num_items_in_batch)
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *_: Any, learning_rate: Any = None) -> None:
+        """Hand the step's loss and gradient norm on as they are: reading them would make the device wait."""
+        if self.state.global_step > self.watcher.last_step:
+            loss = self.accelerator.gather(tr_loss.detach()).mean()
+            tr_loss.zero_()
+            self.watcher.after_step(self.state, self.control, (loss, grad_norm, learning_rate))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -123,6 +138,10 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         TRL's head works through labelled positions in tiles, but only where it has a kernel for it; elsewhere it
         computes every position, which on a CPU is half of a step.
         """
+        with self.profiler.forward():
+            return self._loss(model, inputs, num_items_in_batch)
+
+    def _loss(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
         labels = inputs["labels"]
         if self._cuda:
             nats = -model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum()
@@ -130,7 +149,7 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
             rest = {name: value for name, value in inputs.items() if name != "labels"}
             nats = label_nats(model, {**rest, "use_cache": False}, labels)
         if not nats.requires_grad:
-            raise RuntimeError(_NO_GRADIENT)
+            raise RuntimeError(NO_GRADIENT)
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
         penalty = self.job.method.penalty(self.job.model)
@@ -179,51 +198,6 @@ class LikeLengths(Sampler[int]):  # type: ignore[misc]
         return iter([row for batch in shuffled for row in batch] + order[whole:])
 
 
-class _Watcher(TrainerCallback):  # type: ignore[misc]
-    """Times steps, keeps the history, validates on the way, and stops a run that has diverged."""
-
-    def __init__(self, job: Job, meter: StepMeter) -> None:
-        self._job, self._meter = job, meter
-        self.history: list[dict[str, float]] = []
-        self.validation: list[tuple[int, float]] = []
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._meter.start()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._job.method.after_step(self._job.model, state.global_step + 1)  # the trainer counts it a little later
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the trainer reads the loss, and so waits for the step, after the clock stops
-        self._meter.end_step()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs:
-            return  # the trainer's closing summary
-        loss, norm = logs["loss"], logs["grad_norm"]
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(f"step {state.global_step}: loss {loss}, gradient norm {norm}")
-        if state.global_step == 1 and norm == 0:
-            raise RuntimeError(_NO_GRADIENT)
-        self.history.append({"loss": loss, "grad_norm": norm, "learning_rate": logs["learning_rate"]})
-        self._job.emit(
-            {
-                "done": state.global_step,
-                "total": state.max_steps,
-                "loss": loss,
-                "gradient_norm": norm,
-                "learning_rate": logs["learning_rate"],
-                "tokens_per_second": self._meter.tokens_per_second(),
-            }
-        )
-        every = self._job.spec.eval_every
-        if every and state.global_step % every == 0:
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nothing drawn here moves training
-                self.validation.append((state.global_step, self._job.validate()))
-        self._meter.start()
-
-
 def _arguments(job: Job) -> SFTConfig:
     spec, cpu = job.spec, not torch.cuda.is_available()
     return SFTConfig(
@@ -241,8 +215,7 @@ def _arguments(job: Job) -> SFTConfig:
         dataloader_pin_memory=not cpu,
         max_length=spec.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would log the mean of the steps before in place of a loss that is no number
+        logging_nan_inf_filter=False,  # it would take the mean of the steps before for a loss that is no number
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
