@@ -24,6 +24,7 @@ from harness.evaluate.prefix import Prefix
 from harness.head import only_at
 
 Progress = Callable[[int], None]
+_Tried = dict[tuple[int, ...], Prefix]  # prefixes that were computed to find out whether they can be
 _LOGITS_AT_ONCE = 512  # rows of the vocabulary's width held in float32
 _CLOSE = {"fp32": 1e-2, "bf16": 0.5}  # nats by which a row of one's own may differ, rounding alone
 
@@ -77,10 +78,10 @@ def score(
     was_training = model.training
     model.eval()
     try:
-        plan, shared = _plan(model, requests, precision)
+        plan, tried = _plan(model, requests, precision)
         scores: dict[int, Score] = {}
         for cluster in plan:
-            prefix = Prefix.of(model, cluster.prefix, precision) if shared else None
+            prefix = None if tried is None else _prefix(model, cluster, precision, tried)
             for batch in batches(cluster, batch_tokens):
                 found = _score_rows(model, batch, precision, prefix)
                 for row, one in zip(batch, found, strict=True):
@@ -97,33 +98,42 @@ def score(
     return [scores[position] for position in range(len(requests))], work
 
 
-def _plan(model: Any, requests: Sequence[Request], precision: str) -> tuple[list[Cluster], bool]:
-    """The clusters to score, and whether anything is shared: the most that the model is found to take."""
+def _plan(model: Any, requests: Sequence[Request], precision: str) -> tuple[list[Cluster], _Tried | None]:
+    """The clusters to score, sharing as much as the model is found to take; None if that is nothing."""
     if _sees_everything(model):
         rows = rows_of(requests, shared=True)
         for plan in (clusters_of(rows), [Cluster((), tuple(rows))]):
+            tried: _Tried = {}
             shares = any(cluster.prefix or len(row.positions) > 1 for cluster in plan for row in cluster.rows)
-            if shares and _gives_the_same(model, plan, precision):
-                return plan, True
+            if shares and _gives_the_same(model, plan, precision, tried):
+                return plan, tried
     rows = rows_of(requests, shared=False)
-    return [Cluster((), tuple(rows))] if rows else [], False
+    return [Cluster((), tuple(rows))] if rows else [], None
 
 
-def _gives_the_same(model: Any, plan: list[Cluster], precision: str) -> bool:
-    """Whether the longest row that shares most gives what its continuations give alone."""
+def _prefix(model: Any, cluster: Cluster, precision: str, tried: _Tried) -> Prefix:
+    known = tried.pop(cluster.prefix, None)
+    return Prefix.of(model, cluster.prefix, precision) if known is None else known
+
+
+def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tried) -> bool:
+    """Whether the longest row behind the longest prefix gives what its first and last continuation give alone."""
     cluster = max(plan, key=lambda cluster: len(cluster.prefix))
     row = max(cluster.rows, key=lambda row: (len(row.positions) > 1, len(row)))
     context = cluster.prefix + row.context
-    alone = [Row(context, (continuation,), (0,)) for continuation in row.continuations]
+    ends = dict.fromkeys((0, len(row.continuations) - 1))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on the mask is for a caller that would go on regardless
-            together = _score_rows(model, [row], precision, Prefix.of(model, cluster.prefix, precision))[0]
+            tried[cluster.prefix] = Prefix.of(model, cluster.prefix, precision)
+            together = _score_rows(model, [row], precision, tried[cluster.prefix])[0]
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return False
+    alone = [Row(context, (row.continuations[place],), (0,)) for place in ends]
     apart = [found[0] for found in _score_rows(model, alone, precision, None)]
     return all(
-        abs(a.log_likelihood - b.log_likelihood) < _CLOSE[precision] for a, b in zip(together, apart, strict=True)
+        abs(together[place].log_likelihood - one.log_likelihood) < _CLOSE[precision]
+        for place, one in zip(ends, apart, strict=True)
     )
 
 
