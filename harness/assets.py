@@ -23,7 +23,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 Say = Callable[[str], None]
-Format = Literal["arrow", "jsonl", "arc_requests", "openbookqa_requests"]
+Format = Literal["arrow", "jsonl", "arc_requests", "openbookqa_requests", "truthfulqa", "ifeval", "boolq"]
 SUBSET = "{subset}"
 
 

@@ -30,12 +30,23 @@ def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict,
     Returns:
         (position in `experiments`, verdict, message) of each that is wrong or cannot be run here.
     """
+    return _problems(experiments, _checks, emit)
+
+
+def check_tasks(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
+    """`check` of nothing but the tasks, for weights that are there already."""
+    return _problems(experiments, _task_checks, emit)
+
+
+def _problems(
+    experiments: list[Experiment], checks: Callable[[Experiment], list[tuple[Any, Callable[[], Any]]]], emit: Emit
+) -> list[tuple[int, Verdict, str]]:
     quiet()
     problems: list[tuple[int, Verdict, str]] = []
     known: dict[Any, tuple[Verdict, str] | None] = {}
     for position, experiment in enumerate(experiments):
         emit({"done": position, "total": len(experiments)})
-        for key, look in _checks(experiment):
+        for key, look in checks(experiment):
             if key not in known:
                 known[key] = _complaint(look)
             complaint = known[key]
@@ -60,9 +71,13 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
         ((model, method, experiment.train), attach),
         (experiment.data, partial(prepare, experiment.data)),
     ]
-    if spec.test == "always":
-        looks += [((t, spec.source, spec.path), partial(tasks.load, t, spec.source, spec.path)) for t in spec.tasks]
-    return looks
+    return looks + (_task_checks(experiment) if spec.test == "always" else [])
+
+
+def _task_checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
+    spec = experiment.eval
+    where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
+    return [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
 
 
 def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from harness import question
+from harness import question, suites
 from harness.assets import conf_dir
 from harness.experiment import Experiment
 from harness.methods.base import Method
@@ -67,6 +67,7 @@ def build(config: DictConfig) -> Experiment:
         _checked_plain(name, values[name])
     method = _method(values["method"])
     sections: dict[str, Any] = {name: _checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
+    sections["eval"] = suites.expanded(sections["eval"])
     experiment = Experiment(method=method, **sections, **{name: values[name] for name in _PLAIN})
     _check_together(experiment)
     return experiment

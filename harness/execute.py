@@ -62,7 +62,9 @@ class _Work:
         experiment, method = self.experiment, self.experiment.method
         with self.phases("load"):
             self.tokenizer = models.tokenizer(experiment.model)
-            self._load_data()
+            self.rows: list[dict[str, list[int]]] = []
+            if self.todo.train or any(evaluation.kind == "heldout" for evaluation in self.todo.evaluations):
+                self._load_data()
             transformers.set_seed(experiment.seed)  # adapters are drawn from it
             base = models.load(experiment.model, _placed(method.load_options(self.dtype)), method.read)
             expected = method.expected_trainable(base)
@@ -217,7 +219,7 @@ class _Work:
 
     def _score_task(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         spec = self.experiment.eval
-        task = tasks.load(evaluation.task, spec.source, spec.path)
+        task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
         return tasks.score(
             self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
         )

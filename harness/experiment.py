@@ -35,6 +35,7 @@ class Evaluation(Strict):
     batch_size: int | None  # rows per batch, where batches are of rows
     batch_tokens: int | None = None  # tokens per batch, where batches are of tokens
     backend: Backend = "shared_prefix"
+    definition: str | None = None  # what identifies the task where the user defines it
 
     @property
     def eval_id(self) -> str:
@@ -160,6 +161,7 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         batch_size=spec.batch_size,
         batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
         backend=spec.backend,
+        definition=spec.include_content if task in spec.include_names else None,
     )
 
 

@@ -26,17 +26,47 @@ def run(experiment: Experiment, watch: Watch) -> RunRecord:
         return known
     with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
         known = read(experiment)
-        result = known if known is not None and done(experiment) else _make(experiment, known, watch, held)
+        if known is not None and done(experiment):
+            return known
+        result = _make(experiment, known, _Doing(watch, held, *missing(experiment)))
     return result or run(experiment, watch)
 
 
-def _make(experiment: Experiment, known: RunRecord | None, watch: Watch, held: claim.Claim) -> RunRecord | None:
+def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
+    """Make the task evaluations that are missing of a run with weights, and nothing else: nothing is ever trained.
+
+    Raises:
+        ValueError: the method trains, and there are no weights.
+    """
+    with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
+        known = read(experiment)
+        if experiment.method.trains and (_weights_from(known) is None or not experiment.weights_folder.is_dir()):
+            raise ValueError(f"{experiment.folder}: there are no weights to evaluate; train them first")
+        tasks = tuple(one for one in evaluations(experiment) if one.kind == "lm_eval")
+        wanted = tasks if experiment.force else _not_there(experiment, tasks)
+        if known is not None and not wanted:
+            return known
+        result = _make(experiment, known, _Doing(watch, held, False, wanted))
+    return result or evaluate(experiment, watch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Doing:
+    """What is about to be done of a run, and who holds it."""
+
+    watch: Watch
+    held: claim.Claim
+    train: bool
+    wanted: tuple[Evaluation, ...]
+
+
+def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> RunRecord | None:
     """None if another process took the run over, because this one had shown no sign of life: then it is the other's."""
     started_at = _now()
-    train, wanted = missing(experiment)
+    train, wanted, held = doing.train, doing.wanted, doing.held
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
     todo = Todo(train=train, evaluations=wanted, weights_from=weights_from)
-    told = _Told(watch)
+    told = _Told(doing.watch)
     log = experiment.folder / "log.txt"
     try:
         ended = isolate.call("harness.execute:execute", experiment, todo, log=log, on_event=told)
@@ -60,9 +90,13 @@ def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
     trained = not experiment.method.trains or (_weights_from(known) is not None and experiment.weights_folder.is_dir())
     if experiment.force or known is None or not trained:
         return experiment.method.trains, wanted
+    return False, _not_there(experiment, wanted)
+
+
+def _not_there(experiment: Experiment, wanted: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
     paths = [record.evaluation_path(experiment.folder, evaluation.eval_id) for evaluation in wanted]
     there = [path.exists() and path.with_suffix(".parquet").exists() for path in paths]
-    return False, tuple(evaluation for evaluation, exists in zip(wanted, there, strict=True) if not exists)
+    return tuple(evaluation for evaluation, exists in zip(wanted, there, strict=True) if not exists)
 
 
 def done(experiment: Experiment) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -16,7 +17,7 @@ from harness.data.prepare import check_origin, with_test_file
 from harness.data.rows import mirror_file
 from harness.experiment import Experiment, canonical, digest
 from harness.record import write_text
-from harness.specs import DataSpec, ModelSpec, RowsSpec
+from harness.specs import DataSpec, EvalSpec, ModelSpec, RowsSpec
 
 BFLOAT16_CAPABILITY = 8  # NVIDIA compute capability from which bfloat16 is computed in hardware (Ampere)
 BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -39,6 +40,30 @@ def resolve(experiment: Experiment, say: Say = silent) -> Experiment:
         model=resolve_model(experiment.model, say),
         data=dataclasses.replace(data, content=data_content(data)),
         train=dataclasses.replace(train, precision=precision),
+        eval=with_included(experiment.eval),
+    )
+
+
+def with_included(spec: EvalSpec) -> EvalSpec:
+    """The same with what identifies the user's own tasks: their names, and a hash over every file of the folder.
+
+    Raises:
+        ValueError: no such folder, or it defines no task.
+    """
+    if spec.include_path is None:
+        return dataclasses.replace(spec, include_content=None, include_names=())
+    folder = Path(spec.include_path)
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    texts = [file.read_text("utf-8") for file in files if file.suffix in (".yaml", ".yml")]
+    names = {name for text in texts for name in re.findall(r"^(?:task|group): *['\"]?([\w.-]+)", text, re.MULTILINE)}
+    if not names:
+        raise ValueError(
+            f"eval.include_path={folder}: no task is defined there (looked from {Path.cwd()}): give a folder with "
+            "lm-eval task files, each with a line `task: <name>`"
+        )
+    content = digest([(file.relative_to(folder).as_posix(), assets.file_sha256(file)) for file in files])
+    return dataclasses.replace(
+        spec, include_path=str(folder.resolve()), include_content=content, include_names=tuple(sorted(names))
     )
 
 

@@ -124,10 +124,14 @@ class EvalSpec(Strict):
     heldout_limit: Positive | None  # rows per held-out set
     num_fewshot: Annotated[int, Field(ge=0)] | None  # null: the task's own number
     chat_template: bool
-    backend: Backend  # shared_prefix falls back to rows of their own where a model cannot share
     batch_size: Positive  # rows per batch: of generation, and of the backend hf
-    batch_tokens: Positive  # tokens per batch of likelihoods: of shared_prefix and the held-out losses
     test: Literal["always", "selected", "never"]  # selected: only what the last stage of a sweep has chosen
+    backend: Backend = "shared_prefix"  # falls back to rows of their own where a model cannot share
+    batch_tokens: Positive = 2048  # tokens per batch of likelihoods: of shared_prefix and the held-out losses
+    include_path: str | None = None  # a folder of the user's own task YAML files
+    unsafe_code: bool = False  # whether tasks may run the code that a model writes
+    include_content: str | None = None  # identifies those files; filled by sources.resolve, never by hand
+    include_names: tuple[str, ...] = ()  # the tasks and groups that they define; as above
 
 
 @dataclass(frozen=True, kw_only=True)

