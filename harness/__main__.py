@@ -30,6 +30,7 @@ def main() -> None:
     """Entry point."""
     verbose = any(word.startswith("hydra.verbose=") and not word.endswith("=false") for word in sys.argv)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of ending the process with code 1
+    sys.argv[1:] = _flags_first(sys.argv[1:])
     config.register()
     try:
         run_cell()
@@ -41,6 +42,12 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _flags_first(words: list[str]) -> list[str]:
+    """The words with `-m` in front: Hydra's parser refuses it between two settings."""
+    flags = [word for word in words if word in ("-m", "--multirun")]
+    return [*flags[:1], *(word for word in words if word not in flags)]
 
 
 def _first_cell() -> tuple[str, ...]:

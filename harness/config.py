@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -56,12 +57,11 @@ def build(config: DictConfig) -> Experiment:
     Raises:
         ValueError: a key, type or value is wrong, or two do not fit together; names it and what is allowed.
     """
+    names = [name for name in (*_SECTIONS, "method", "target", *_PLAIN) if name in config]
     try:
-        ours = OmegaConf.masked_copy(config, [*_SECTIONS, "method", "target", *_PLAIN])
-        values = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+        values = {name: _plain_value(config[name]) for name in names}
     except OmegaConfBaseException as error:
         raise ValueError(_first_line(error)) from error
-    assert isinstance(values, dict)
     _check_names(values, config)
     for name in _PLAIN:  # before what is computed from them
         _checked_plain(name, values[name])
@@ -167,6 +167,11 @@ def _options(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if is_group else []
 
 
+def _plain_value(value: Any) -> Any:
+    is_config = OmegaConf.is_config(value)
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if is_config else value
+
+
 def _check_names(values: dict[str, Any], config: DictConfig) -> None:
     """Refuse settings beside the known ones, and a configuration without one of them."""
     known = [*_SECTIONS, "method", "target", *_PLAIN]
@@ -200,10 +205,16 @@ def _checked(schema: type, values: Any, section: str) -> Any:
         raise ValueError(f"{section}={values}: {section} is a group, one of {', '.join(_options(section))}")
     _check_finite(values, section)
     try:
-        return TypeAdapter(schema).validate_json(json.dumps(values), strict=True)
+        return _adapter(schema).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         allowed = [field.name for field in fields(schema) if field.init]
         raise ValueError(_explain(error, values, section, allowed)) from error
+
+
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    """Building one takes longer than using it."""
+    return TypeAdapter(schema)
 
 
 def _check_finite(value: Any, name: str) -> None:
@@ -218,7 +229,7 @@ def _check_finite(value: Any, name: str) -> None:
 def _checked_plain(name: str, value: Any) -> None:
     annotation: Any = next(field.type for field in fields(Experiment) if field.name == name)
     try:
-        TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
+        _adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise ValueError(f"{name}={json.dumps(value)}: {_lower(error.errors()[0]['msg'])}") from error
 

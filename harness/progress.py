@@ -25,6 +25,10 @@ class Board:
         self._task: TaskID | None = None
         self._label, self._phase, self._begun = "", "", 0.0
 
+    def expect(self, total: int) -> None:
+        """So many runs come now; they are counted from one."""
+        self.total, self._started = total, 0
+
     def begin(self, label: str) -> None:
         """A run, or another piece of work that takes a while, starts."""
         self._started += 1

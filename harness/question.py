@@ -3,7 +3,7 @@
     name: lora_rank
     question: Does a higher rank help?      # ends up on top of the report
     primary: arc_easy/acc                   # the column of the results that answers it
-    varies: [method.r, lr_scale]            # what may differ between rows; a report refuses what differs beside it
+    varies: [method.r]                      # what may differ between rows, beside what is tuned; all else is refused
     cells:                                  # grids: each is a product, their union is run
       - method: lora
         method.r: [4, 16, 64]
@@ -135,7 +135,7 @@ def _complaints(question: Question) -> Iterator[str]:
     for key in question.varies:
         if key.partition(".")[0] not in _SECTIONS:
             yield f"varies: {key} is no setting of a recipe; those begin with {', '.join(_SECTIONS)}"
-    declared = recipe_keys(question.varies)
+    declared = recipe_keys([*question.varies, *question.tuned])
     for key in _varied_by_grids(question.cells):
         if not all(covered(one, declared) for one in recipe_keys([key])):
             yield f"cells vary {key}, which `varies` does not declare: {', '.join(question.varies) or 'nothing'}"

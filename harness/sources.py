@@ -24,21 +24,27 @@ BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 SETTLED_SECONDS = 2.0  # a file that changed more recently may change again within its time stamp's resolution
 
 
-def resolve(experiment: Experiment, say: Say = silent) -> Experiment:
+def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | None = None) -> Experiment:
     """The same experiment with contents, Hub commit, test file and precision filled in: what identifies it is known.
 
-    Reads local files and asks the Hub for commits; downloads nothing.
+    Reads local files and asks the Hub for commits; downloads nothing. What `known` holds is not read again: the cells
+    of a sweep share one table.
 
     Raises:
         ValueError: the model or a set of rows is nowhere to be had; says what to do.
     """
-    data = with_test_file(experiment.data)
-    train = experiment.train
+    known = {} if known is None else known
+    model, data, train = experiment.model, experiment.data, experiment.train
+    if model not in known:
+        known[model] = resolve_model(model, say)
+    if data not in known:
+        filled = with_test_file(data)
+        known[data] = dataclasses.replace(filled, content=data_content(filled))
     precision = hardware_precision() if train.precision == "auto" else train.precision
     return dataclasses.replace(
         experiment,
-        model=resolve_model(experiment.model, say),
-        data=dataclasses.replace(data, content=data_content(data)),
+        model=known[model],
+        data=known[data],
         train=dataclasses.replace(train, precision=precision),
         eval=with_included(experiment.eval),
     )

@@ -17,6 +17,7 @@ class CellSweeper(Sweeper):  # type: ignore[misc]
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's part: keep what is needed to compose and to launch."""
         self._config = config
+        self._launched = 0
         self._compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, list(overrides))
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -26,13 +27,12 @@ class CellSweeper(Sweeper):  # type: ignore[misc]
         """Run the sweep; exits with its code."""
         from harness import sweep
 
-        code = sweep.execute(
-            self._config,
-            arguments,
-            compose=self._compose,
-            launch=lambda cells: self._launcher.launch([list(cell) for cell in cells], initial_job_idx=0),
-        )
-        raise SystemExit(code)
+        raise SystemExit(sweep.execute(self._config, arguments, compose=self._compose, launch=self._launch))
+
+    def _launch(self, cells: list[tuple[str, ...]]) -> Any:
+        """A sweep with stages launches twice: the jobs are counted on, so that no two share a folder."""
+        first, self._launched = self._launched, self._launched + len(cells)
+        return self._launcher.launch([list(cell) for cell in cells], initial_job_idx=first)
 
 
 _SETTINGS = {"_target_": "hydra_plugins.cells.CellSweeper"}

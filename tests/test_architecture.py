@@ -15,9 +15,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "__main__": {"assets", "cells", "config", "sweep"},
     "sweep": {
-        "cells", "config", "experiment", "isolate", "progress", "provenance", "question", "record", "run", "sources",
-        "specs",
-        "tracking",
+        "cells", "choice", "composer", "config", "experiment", "isolate", "progress", "provenance", "question",
+        "record", "run", "sources", "specs", "tracking",
     },
     "plan": {"compose", "execute", "experiment", "specs", "isolate", "methods", "models", "patterns", "sources"},
     "adapter": {
@@ -46,7 +45,7 @@ MAY_IMPORT = {
     "models": {"assets"},
     "sources": {"assets", "data", "experiment", "specs", "hub", "record"},
     "data": {"assets", "experiment", "specs", "hub"},
-    "report": {"record", "stats"},
+    "report": {"choice", "record", "stats"},
     "experiment": {"methods", "specs"},
     "suites": {"assets", "specs"},
     "specs": set(),
@@ -54,6 +53,8 @@ MAY_IMPORT = {
     "card": {"record"},
     "patterns": set(),
     "isolate": set(),
+    "choice": {"record"},
+    "composer": {"assets"},
     "cells": set(),
     "claim": set(),
     "question": set(),
@@ -68,7 +69,12 @@ MAY_IMPORT = {
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets"}
 NOT_ON_A_LAPTOP = HEAVY | {"hydra", "omegaconf", "lm_eval", "pandas"}
-KNOW_OMEGACONF = {"harness/config.py", "harness/__main__.py", "hydra_plugins/cells.py"}  # the last two for a type only
+KNOW_OMEGACONF = {
+    "harness/config.py",
+    "harness/composer.py",
+    "harness/__main__.py",
+    "hydra_plugins/cells.py",
+}  # the last two for a type only
 
 
 def layer_of(path: Path) -> str:

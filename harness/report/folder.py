@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.record import write_text
-from harness.report import appendix, citation, figures, latex, markdown, parquet, update
+from harness.report import appendix, citation, figures, latex, markdown, parquet, tuning, update
 from harness.report.blocks import to_latex, to_markdown
-from harness.report.groups import Group
+from harness.report.groups import Group, grouped
 from harness.report.rows import Loaded
 from harness.report.summary import named_tables
 from harness.report.table import to_csv
@@ -24,6 +24,16 @@ def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
     write_text(to_markdown(f"Appendix of {title}", sections), out / "appendix.md")
     write_text(to_latex(sections), out / "appendix.tex")
     write_text(citation.citation(loaded, title, groups), out / "CITATION.cff")
-    drawn = figures.write(groups, out / "figures")
+    tuned = tuning.contestants(loaded.sweep, loaded.trials)
+    _write_trials(tuned, out / "tuning.csv")
+    drawn = figures.write(groups, out / "figures", figures.Tuned(grouped(loaded.trials), tuned))
     shapes = update.write(groups, out)
     return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")
+
+
+def _write_trials(tuned: Sequence[tuning.Contestant], path: Path) -> None:
+    """The trials of a sweep with stages; an old file is taken away where there are none."""
+    if tuned:
+        write_text(tuning.to_csv(tuned), path)
+    else:
+        path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord, UpdateRecord, read
+from harness.report import tuning
 from harness.report.items import Scored
 from harness.report.labels import labelled
 from harness.report.rows import Loaded, Row, setting
@@ -25,18 +26,31 @@ def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
     check_folders(runs)
     problems: list[str] = []
     if sweep is not None:
-        record = _read_sweep(runs, sweep)
-        cells: dict[object, Cell] = {}
-        for cell in record.cells:  # untrained weights have no seed: one row, however many seeds were asked for
-            cells.setdefault((cell.recipe_id, cell.seed, cell.eval_ids), cell)
-        rows = [_cell_row(runs, cell, record, problems) for cell in cells.values()]
-        return Loaded(rows=tuple(labelled(rows)), sweep=record, unreadable=tuple(dict.fromkeys(problems)))
+        return _sweep(runs, _read_sweep(runs, sweep), problems)
     keys = sorted({(f.parent.name, f.name) for root in runs for f in root.glob("*/seed-*") if f.is_dir()})
     rows = [row for recipe_id, seed in keys for row in _run_rows(runs, recipe_id, seed, problems)]
     if not rows:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(f"no readable records below {_names(runs)}: run `python -m harness` first{listed}")
     return Loaded(rows=tuple(labelled(rows, by_value=True)), sweep=None, unreadable=tuple(dict.fromkeys(problems)))
+
+
+def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Loaded:
+    """The rows of a sweep; of one with stages those of the final one, and the trials beside them."""
+    cells: dict[object, Cell] = {}
+    for cell in record.cells:  # untrained weights have no seed: one row, however many seeds were asked for
+        cells.setdefault((cell.recipe_id, cell.seed, cell.eval_ids, cell.stage == "tune" and cell.contestant), cell)
+    rows = {key: _cell_row(runs, cell, record, problems) for key, cell in cells.items()}
+    trials = [rows[key] for key, cell in cells.items() if cell.stage == "tune"]
+    results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
+    fates = [*results, *tuning.fates(record, trials)]  # of contestants that nothing could be chosen for
+    marked = tuning.marked(labelled(fates), record, trials)
+    return Loaded(
+        rows=tuple(marked),
+        sweep=record,
+        unreadable=tuple(dict.fromkeys(problems)),
+        trials=tuple(labelled(trials)),
+    )
 
 
 def check_folders(runs: Sequence[Path]) -> None:
@@ -81,7 +95,7 @@ def _cell_row(runs: Sequence[Path], cell: Cell, sweep: SweepRecord, problems: li
             if i not in found
         ]
     asked = tuple(found[i] for i in cell.eval_ids if i in found)
-    return replace(row, scored=asked, overrides=cell.overrides, already_done=run in sweep.already_done)
+    return replace(row, scored=asked, cell=cell, overrides=cell.overrides, already_done=run in sweep.already_done)
 
 
 def _run_rows(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Iterator[Row]:

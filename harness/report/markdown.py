@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.report import notes
+from harness.report import notes, tuned
 from harness.report.answer import answer_of
 from harness.report.claims import Claims, claims, contests, main_contests
 from harness.report.comparable import Guard, insist, without_base
@@ -37,6 +37,8 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         f"# {escaped(title(loaded, groups))}",
         *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
         "**Answer.** " + escaped(" ".join(answer_of(groups, loaded))),
+        *tuned.section(loaded),
+        *(["## Results"] if loaded.trials else []),
         _table(quality(groups, ties(main))),
         *([TIES] if ties(main) else []),
         _equality(groups, guard),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Attempt, RunRecord, SweepRecord, UpdateRecord
+from harness.record import Attempt, Cell, RunRecord, SweepRecord, UpdateRecord
 from harness.report.items import Scored
 
 # What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
@@ -22,6 +22,7 @@ class Row:
     record: RunRecord | None  # None: a sweep asked for the run and there is no readable record
     scored: tuple[Scored, ...] = ()
     problem: str = ""  # why there is no record
+    cell: Cell | None = None  # what a sweep asked for
     overrides: tuple[str, ...] = ()  # as a sweep asked for it
     label: str = ""  # the method and what tells it from the other rows
     already_done: bool = False
@@ -61,6 +62,7 @@ class Loaded:
     sweep: SweepRecord | None
     unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
     margin: float = 0.01  # the largest difference that counts as none: a point of accuracy, a hundredth of a nat
+    trials: tuple[Row, ...] = ()  # of a sweep with stages: what was tried on validation, no rows of the results
     allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from harness.report.figures import curves, forgetting, heat, memory, overview, pareto, sensitivity
+from harness.report.figures import budget, curves, forgetting, heat, memory, overview, pareto, sensitivity
 from harness.report.figures.style import Drawn, remove
 from harness.report.groups import Group
+from harness.report.tuning import Contestant
 
 _FIGURES: dict[str, Callable[[Sequence[Group], Path], Drawn | None]] = {
     overview.STEM: overview.make,
@@ -21,11 +24,25 @@ _FIGURES: dict[str, Callable[[Sequence[Group], Path], Drawn | None]] = {
 }
 
 
-def write(groups: Sequence[Group], folder: Path) -> list[Drawn]:
+@dataclass(frozen=True)
+class Tuned:
+    """The trials of a sweep with stages, which are no rows of its results."""
+
+    groups: Sequence[Group] = ()
+    contestants: Sequence[Contestant] = ()
+
+
+def write(groups: Sequence[Group], folder: Path, tuned: Tuned | None = None) -> list[Drawn]:
     """Draw what can be drawn into the folder, take away the old figures of what cannot, and return what there is."""
+    tuned = tuned or Tuned()
+    makers: dict[str, Callable[[], Drawn | None]] = {
+        stem: partial(make, groups, folder) for stem, make in _FIGURES.items()
+    }
+    makers[sensitivity.STEM] = partial(sensitivity.make, tuned.groups or groups, folder)
+    makers[budget.STEM] = partial(budget.make, tuned.contestants, folder)
     drawn = []
-    for stem, make in _FIGURES.items():
-        found = make(groups, folder)
+    for stem, make in makers.items():
+        found = make()
         if found is None:
             remove(folder, stem)
         else:

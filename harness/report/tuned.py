@@ -1,0 +1,88 @@
+"""The section on tuning: the budget, what was chosen, where the grid was too narrow, what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.choice import RULE_TEXTS
+from harness.record import Tuning
+from harness.report.display import DASH, decimals, escaped, quantity, several, table
+from harness.report.rows import Loaded
+from harness.report.tuning import UNDERTUNED, Contestant, contestants
+
+HEADER = ("Contestant", "Trials", "Ended well", "Chosen", "Validation loss", "Tried", "Device seconds")
+
+
+def section(loaded: Loaded) -> list[str]:
+    """The section's parts, as Markdown; none for a sweep without stages."""
+    found = contestants(loaded.sweep, loaded.trials)
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return []
+    lines = [line for one in found for line in remarks(one, loaded.sweep.name)]
+    bullets = "\n".join(f"- {escaped(line)}" for line in lines)
+    rows = [[escaped(cell) for cell in cells(one)] for one in found]
+    parts = [
+        "## Tuning",
+        escaped(budget(loaded.sweep.tuning, found)),
+        table(HEADER, rows, text=("Chosen", "Tried")),
+        bullets,
+        "Every trial is in [tuning.csv](tuning.csv).",
+    ]
+    return [part for part in parts if part]
+
+
+def budget(tuning: Tuning, found: Sequence[Contestant]) -> str:
+    """What every contestant got, and how one recipe was chosen."""
+    seeds = ", ".join(map(str, tuning.seeds))
+    total = sum(one.device_seconds for one in found)
+    return (
+        f"Every contestant had {tuning.trials} trials over {several(tuning.settings)} with seed {seeds}, looked at on "
+        f"validation rows alone. Chosen for each: {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The results below are of "
+        f"what was chosen, with seed {', '.join(map(str, tuning.final_seeds))}; only these runs read the test. "
+        f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
+    )
+
+
+def cells(one: Contestant) -> tuple[str, ...]:
+    """A contestant's line of the table, as plain text."""
+    chosen = one.chosen
+    tried = [_tried(one, setting) for setting in one.trials[0].settings]
+    return (
+        one.name,
+        str(len(one.trials)),
+        str(sum(trial.status == "ok" for trial in one.trials)),
+        ", ".join(f"{name}={value}" for name, value in chosen.settings.items()) if chosen else "nothing",
+        DASH if chosen is None or chosen.loss is None else decimals(chosen.loss, 4),
+        "; ".join(tried) + (f" ({UNDERTUNED})" if one.edges else ""),
+        quantity(one.device_seconds),
+    )
+
+
+def remarks(one: Contestant, sweep: str) -> list[str]:
+    """What a reader must know about a contestant's trials."""
+    lines = [
+        f"{one.name} is {UNDERTUNED}: {edge.setting}={edge.value} is the {edge.side} value tried, so that a better one "
+        f"may lie beyond; `python -m harness.sweep extend {sweep}` tries further values for every contestant"
+        for edge in one.edges
+    ]
+    missing = Counter(trial.status for trial in one.trials)["missing"]
+    if missing:
+        lines.append(f"{one.name}: {missing} of {len(one.trials)} trials have not been made")
+    broken = [trial for trial in one.trials if trial.status not in ("ok", "missing")]
+    for trial in broken:
+        values = ", ".join(f"{name}={value}" for name, value in trial.settings.items())
+        lines.append(f"{one.name} {values}: {trial.status}: {trial.reason or 'no reason recorded'}; counts as a trial")
+    if one.choice.recipe_id is None and not missing:
+        lines.append(f"{one.name}: nothing could be chosen, {one.choice.reason}")
+    if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:
+        lines.append(
+            f"{one.name}: the results are of {one.recorded.recipe_id}, and the records as they are now would choose "
+            f"{one.choice.recipe_id}: run the sweep again"
+        )
+    return lines
+
+
+def _tried(one: Contestant, setting: str) -> str:
+    values = dict.fromkeys(trial.settings.get(setting, DASH) for trial in one.trials)
+    return f"{setting} {', '.join(values)}"

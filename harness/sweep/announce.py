@@ -1,0 +1,90 @@
+"""What a sweep says before it starts: how many runs of which size, and with stages what is chosen how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness import sources
+from harness.choice import RULE_TEXTS
+from harness.experiment import Experiment, evaluations
+from harness.progress import board
+from harness.question import Question, setting_of
+from harness.record import Choice, Tuning
+from harness.sweep.planned import Planned
+
+
+def runs(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
+    """Say what will be done, at which sizes: every distinct one, should the cells differ in them."""
+    done = len(plan) - len(pending)
+    board.say(f"{len(plan)} runs" + (f", {done} already done" if done else ""))
+    _sizes(plan)
+
+
+def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned], tuning: Tuning) -> None:
+    """Say what both stages will do, before the first of them starts."""
+    names = {planned.wanted.contestant for planned in trials}
+    runs, done = len(trials), len(trials) - len(pending)
+    seeds = len(tuning.final_seeds)
+    each = f"{_counted(tuning.trials, 'trial')} ({_tried(trials, tuning)}) x {_counted(len(tuning.seeds), 'seed')}"
+    before = f", {done} already done" if done else ""
+    board.say(f"sweep {asked.name}: {asked.question}")
+    board.say(f"  tune        {_counted(len(names), 'contestant')} x {each}: {_counted(runs, 'run')}{before}")
+    board.say(f"  choose      for each contestant {RULE_TEXTS[tuning.rule]}")
+    board.say(
+        f"  final       {_counted(len(names), 'recipe')} x {_counted(seeds, 'seed')}: at most "
+        f"{_counted(len(names) * seeds, 'run')} beside the base model; only these read the test"
+    )
+    _sizes(trials)
+
+
+def choices(asked: Question, trials: Sequence[Planned], chosen: Sequence[Choice]) -> None:
+    """Say what was chosen for each contestant, and where its best value lies at an edge of what was tried."""
+    board.say(f"chosen by {asked.name}'s rule:")
+    for one in chosen:
+        cell = next((p.cell for p in trials if p.identity[0] == one.recipe_id), ())
+        values = [word for word in cell if setting_of(word) in asked.tuned]
+        board.say(f"  {one.contestant}: {' '.join(values) or 'nothing'} ({one.reason})")
+
+
+def _tried(trials: Sequence[Planned], tuning: Tuning) -> str:
+    """`lr_scale 0.3, 1, 3; method.r 8, 16`."""
+    values: dict[str, dict[str, None]] = {setting: {} for setting in tuning.settings}
+    for planned in trials:
+        for word in planned.cell:
+            name, _, value = word.partition("=")
+            if name in values:
+                values[name][value] = None
+    return "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def _sizes(plan: Sequence[Planned]) -> None:
+    trained = [planned.experiment for planned in plan if planned.experiment.method.trains]
+    for line in dict.fromkeys(map(_training_size, trained)):
+        board.say(f"  training    {line}")
+    for line in dict.fromkeys(_evaluation_size(planned.experiment) for planned in plan):
+        board.say(f"  evaluation  {line}")
+
+
+def _training_size(experiment: Experiment) -> str:
+    spec = experiment.train
+    length = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs:g} epochs"
+    return (
+        f"{experiment.model.name} on {experiment.data.name}: {length} of {spec.global_batch_size} rows, "
+        f"{spec.precision} on {sources.device()}, loss on {spec.loss_on}"
+    )
+
+
+def _evaluation_size(experiment: Experiment) -> str:
+    """`answer loss on validation (200 rows), test (200); arc_easy (200 items), hellaswag (100, retention)`."""
+    looks = evaluations(experiment)
+    parts = [f"{e.role} ({e.limit or 'all'} rows)" for e in looks if e.kind == "heldout"]
+    tasks = [
+        f"{e.task} ({e.limit or 'all'} items{', retention' if e.role == 'retention' else ''})"
+        for e in looks
+        if e.kind == "lm_eval"
+    ]
+    return f"answer loss on {', '.join(parts)}" + (f"; {', '.join(tasks)}" if tasks else "")

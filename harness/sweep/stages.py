@@ -1,0 +1,163 @@
+"""The two stages of a tuned sweep: trials on validation, then what was chosen, with every seed and the test."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from harness import choice, record, run
+from harness.cells import Cell, expand
+from harness.experiment import evaluations
+from harness.question import Question, Tune, setting_of
+from harness.record import Choice, EvaluationRecord, Tuning
+from harness.sweep.planned import Planned, Wanted
+
+_STAGES_OWN = ("seed", "eval.test")
+
+
+def first_cells(asked: Question | None, arguments: Sequence[str]) -> list[Wanted]:
+    """What can be told before anything has run: every cell, or with stages the trials."""
+    grids = asked.cells if asked else ()
+    if asked is None or asked.stages is None:
+        return [Wanted(cell) for cell in expand(grids, arguments)]
+    shared = [word for word in arguments if setting_of(word) not in _STAGES_OWN]
+    cells = expand(grids, shared)
+    names = contestants(cells, asked.tuned)
+    seeds = asked.stages.tune.seeds
+    return [
+        Wanted((*cell, "eval.test=never", f"seed={seed}"), "tune", name)
+        for cell, name in zip(cells, names, strict=True)
+        for seed in seeds
+    ]
+
+
+def contestants(cells: Sequence[Cell], tuned: Sequence[str]) -> list[str]:
+    """What each cell is a trial of: its words but those that are tuned or that all cells share."""
+    kept = [[word for word in cell if setting_of(word) not in (*tuned, *_STAGES_OWN)] for cell in cells]
+    shared = set.intersection(*map(set, kept)) if kept else set()
+    own = [[word for word in words if word not in shared] for words in kept]
+    if any(own):
+        return [" ".join(words) or "the rest" for words in own]
+    method = next((word for word in shared if setting_of(word) == "method"), "the defaults")
+    return [method for _ in cells]
+
+
+def check_budget(asked: Question, plan: Sequence[Planned]) -> None:
+    """Refuse contestants that would be tuned with different numbers of trials.
+
+    Raises:
+        ValueError: names the numbers, and who has which.
+    """
+    tried: dict[str, set[str]] = {}
+    for planned in plan:
+        if planned.experiment.method.trains:
+            tried.setdefault(planned.wanted.contestant or "", set()).add(planned.experiment.recipe_id)
+    by_number: dict[int, list[str]] = {}
+    for contestant, recipes in tried.items():
+        by_number.setdefault(len(recipes), []).append(contestant)
+    if len(by_number) > 1:
+        counts = "; ".join(f"{number}: {', '.join(names)}" for number, names in sorted(by_number.items()))
+        raise ValueError(
+            f"sweep={asked.name}: tuning is part of a method, so each gets the same number of trials, and here they "
+            f"differ ({counts}): give {', '.join(asked.tuned)} as many values in every grid of cells"
+        )
+    if not tried:
+        raise ValueError(f"sweep={asked.name}: no cell trains anything, so there is nothing to tune: leave out stages")
+
+
+def test_word(arguments: Sequence[str]) -> str:
+    """How the final runs read the test: always, unless the command line says never.
+
+    Raises:
+        ValueError: trials were to read the test.
+    """
+    given = [word for word in arguments if setting_of(word) == "eval.test"]
+    if any(word.partition("=")[2] not in ("selected", "never") for word in given):
+        raise ValueError(
+            f"{given[0]}: a sweep with stages chooses on validation and reads the test for what it has chosen: "
+            "leave it out, or use eval.test=never"
+        )
+    return "eval.test=never" if given and given[-1].endswith("=never") else "eval.test=always"
+
+
+def seed_words(asked: Question, arguments: Sequence[str]) -> list[str]:
+    """The final seeds: the command line's, else the file's."""
+    assert asked.stages is not None, "only a sweep with stages has final seeds"
+    given = [word for word in arguments if setting_of(word) == "seed"]
+    return [cell[0] for cell in expand((), given)] if given else [f"seed={s}" for s in asked.stages.final.seeds]
+
+
+def repeated(cell: Cell, *words: str) -> Cell:
+    """A trial's cell with another seed and another look at the test."""
+    return (*(word for word in cell if setting_of(word) not in _STAGES_OWN), *words)
+
+
+def final_cells(plan: Sequence[Planned], choices: Sequence[Choice], test: str, seeds: Sequence[str]) -> list[Wanted]:
+    """What was chosen with every seed, and the contestants that train nothing once; nothing is trained twice."""
+    trained = {planned.identity[:2] for planned in plan}
+    wanted = []
+    for planned in untrained(plan):
+        cell = repeated(planned.cell, test)
+        wanted.append(Wanted(cell, "final", planned.wanted.contestant))
+    for one in choices:
+        trial = next(
+            (p for p in plan if p.wanted.contestant == one.contestant and p.identity[0] == one.recipe_id), None
+        )
+        for seed in seeds if trial else ():
+            assert trial is not None, "no seeds without a trial"
+            has_run = (one.recipe_id, _seed(seed)) in trained
+            once = ("force=false",) if has_run and trial.experiment.force else ()
+            wanted.append(Wanted(repeated(trial.cell, test, seed, *once), "final", one.contestant))
+    return wanted
+
+
+def trained(plan: Sequence[Planned]) -> list[Planned]:
+    """The trials: what trains nothing has nothing to tune."""
+    return [planned for planned in plan if planned.experiment.method.trains]
+
+
+def untrained(plan: Sequence[Planned]) -> list[Planned]:
+    """The contestants that train nothing, once each."""
+    return list({p.wanted.contestant: p for p in plan if not p.experiment.method.trains}.values())
+
+
+def choose(asked: Question, plan: Sequence[Planned]) -> tuple[Choice, ...]:
+    """One recipe for each contestant, from the records of its trials."""
+    tune = _tune(asked)
+    tried = choice.trials([_look(planned) for planned in trained(plan)], tune.settings)
+    return tuple(choice.choose(contestant, trials, tune.rule) for contestant, trials in tried.items())
+
+
+def tuning(
+    asked: Question, plan: Sequence[Planned], seeds: Sequence[str], choices: tuple[Choice, ...] | None
+) -> Tuning:
+    """As the sweep's record keeps it."""
+    tune = _tune(asked)
+    recipes = {(planned.wanted.contestant, planned.identity[0]) for planned in trained(plan)}
+    return Tuning(
+        rule=tune.rule,
+        settings=tune.settings,
+        seeds=tune.seeds,
+        final_seeds=tuple(map(_seed, seeds)),
+        trials=len(recipes) // max(1, len({contestant for contestant, _ in recipes})),
+        choices=choices,
+    )
+
+
+def _tune(asked: Question) -> Tune:
+    assert asked.stages is not None, "only a sweep with stages is tuned"
+    return asked.stages.tune
+
+
+def _seed(word: str) -> int:
+    return int(word.partition("=")[2])
+
+
+def _look(planned: Planned) -> choice.Look:
+    experiment = planned.experiment
+    found = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
+    validation = None
+    with contextlib.suppress(OSError, ValueError):  # a validation that cannot be read is none
+        if found is not None:
+            validation = record.read(EvaluationRecord, record.evaluation_path(experiment.folder, found.eval_id))
+    return choice.Look(cell=planned.written(), run=run.read(experiment), validation=validation)

@@ -1,0 +1,47 @@
+"""The question, written down before the first run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import provenance, record
+from harness.cells import expand
+from harness.experiment import canonical, digest
+from harness.question import Question, recipe_keys, varied
+from harness.record import SweepRecord, Tuning
+from harness.sweep.planned import Planned
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a sweep's record is made of; `started` are the runs, as (recipe_id, seed), that are not done already."""
+
+    asked: Question | None
+    arguments: tuple[str, ...]
+    plan: Sequence[Planned]
+    started: set[tuple[str, int]]
+    tuning: Tuning | None = None
+
+
+def write_question(written: Written) -> str:
+    """Write it and return the sweep's name: a hash of what is asked for if it was given none."""
+    asked, plan = written.asked, written.plan
+    name = asked.name if asked else digest(canonical([planned.identity for planned in plan]))
+    swept = varied(expand((), written.arguments))  # what the command line gives alternatives for is meant to vary
+    runs = dict.fromkeys(planned.identity[:2] for planned in plan)
+    question = SweepRecord(
+        schema=record.SCHEMA,
+        name=name,
+        question=asked.question if asked else None,
+        command=provenance.command(),
+        cells=tuple(planned.written() for planned in plan),
+        already_done=tuple(f"{recipe}/seed-{seed}" for recipe, seed in runs if (recipe, seed) not in written.started),
+        arguments=written.arguments,
+        primary=asked.primary if asked else None,
+        varies=recipe_keys([*(asked.varies if asked else ()), *(asked.tuned if asked else ()), *swept]),
+        tuning=written.tuning,
+    )
+    record.write(question, Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json")
+    return name
