@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any, Literal
 
 from harness import models
-from harness.data import prepare
+from harness.data import tokenised
 from harness.evaluate import tasks
-from harness.execute import Emit, quiet, setting
+from harness.execute import Emit, quiet, setting, wanted_tokens
 from harness.experiment import Experiment
 from harness.train import compute_dtype
 
@@ -67,9 +67,12 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
             raise UnsupportedError(reason)
         method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
 
+    def tokenise() -> None:
+        tokenised(experiment.data, models.tokenizer(model), wanted_tokens(experiment))
+
     looks: list[tuple[Any, Callable[[], Any]]] = [
         ((model, method, experiment.train), attach),
-        (experiment.data, partial(prepare, experiment.data)),
+        ((experiment.data, wanted_tokens(experiment)), tokenise),
     ]
     return looks + (_task_checks(experiment) if spec.test == "always" else [])
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ import torch
 import transformers
 
 from harness import card, models, provenance, record
-from harness.data import encode, prepare
+from harness.data import Wanted, tokenised
 from harness.evaluate import heldout, items, tasks
 from harness.experiment import Evaluation, Experiment, Todo
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
-from harness.record import DataCounts, EvaluationRecord, Fingerprint
+from harness.record import EvaluationRecord, Fingerprint
 from harness.train import Job, compute_dtype, total_steps, train
 
 Emit = Callable[[dict[str, Any]], None]
@@ -94,25 +94,11 @@ class _Work:
             self._emit_phases()
 
     def _load_data(self) -> None:
-        spec, data = self.experiment.train, prepare(self.experiment.data)
-        shared = {"tokenizer": self.tokenizer, "max_length": spec.max_length}
-        self.rows, too_long = encode(data.train, loss_on=spec.loss_on, add_eos=True, **shared)
-        self.heldout = {}
-        for part in ("validation", "test"):
-            self.heldout[part], cut = encode(getattr(data, part), loss_on="completion", add_eos=False, **shared)
-            too_long += cut
-        if not self.rows:
-            raise ValueError(f"train.max_length={spec.max_length}: every training row is longer; nothing is left")
-        counts = DataCounts(
-            train_rows=len(self.rows),
-            validation_rows=len(self.heldout["validation"]),
-            test_rows=len(self.heldout["test"]),
-            removed_in_test=data.removed_in_test,
-            removed_duplicates=data.removed_duplicates,
-            removed_too_long=too_long,
-            content_sha256=data.content_sha256,
-        )
-        self.emit({"facts": {"data": counts}})
+        experiment = self.experiment
+        found = tokenised(experiment.data, self.tokenizer, wanted_tokens(experiment))
+        self.rows = found.train
+        self.heldout = {"validation": found.validation, "test": found.test}
+        self.emit({"facts": {"data": found.counts}})
 
     def _setting(self) -> Setting:
         return setting(self.experiment, self.tokenizer, self.rows)
@@ -225,7 +211,13 @@ class _Work:
         )
 
 
-def setting(experiment: Experiment, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Setting:
+def wanted_tokens(experiment: Experiment) -> Wanted:
+    """What determines a run's tokens beside its data."""
+    spec = experiment.train
+    return Wanted(model_content=experiment.model.content, max_length=spec.max_length, loss_on=spec.loss_on)
+
+
+def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> Setting:
     """What the method may know of this run; with no rows while a configuration is checked or planned."""
     return Setting(
         total_steps=total_steps(experiment.train, len(rows)),

@@ -42,6 +42,9 @@ class DataCounts(Strict):
     removed_duplicates: int
     removed_too_long: int
     content_sha256: str
+    removed: dict[str, int] | None = None  # kind -> training rows left out, those above among them
+    check: str | None = None  # id of the data check, in data/<check>.json beside the runs
+    packed_rows: int | None = None  # rows that the training rows were packed into
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from harness import assets, hub
 from harness.assets import Say, silent
-from harness.data.prepare import check_origin, with_test_file
-from harness.data.rows import mirror_file
+from harness.data import files
+from harness.data.chat import template_file
+from harness.data.described import recognise, with_test_file
+from harness.data.rows import check_origin, mirror_file
 from harness.experiment import Experiment, canonical, digest
 from harness.record import write_text
 from harness.specs import DataSpec, EvalSpec, ModelSpec, RowsSpec
@@ -38,7 +40,7 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
     if model not in known:
         known[model] = resolve_model(model, say)
     if data not in known:
-        filled = with_test_file(data)
+        filled = recognise(with_test_file(data))
         known[data] = dataclasses.replace(filled, content=data_content(filled))
     precision = hardware_precision() if train.precision == "auto" else train.precision
     return dataclasses.replace(
@@ -96,7 +98,7 @@ def _packages(experiment: Experiment, datasets: Iterable[str]) -> Iterable[str]:
     if experiment.model.source == "package":
         yield _given(experiment.model, "package")
     if experiment.data.source == "package":
-        for rows in (*experiment.data.train, *experiment.data.test):
+        for rows in (*experiment.data.train, *experiment.data.test, *experiment.data.mix):
             if rows.dataset is not None:
                 yield from (split.package for split in assets.dataset_splits(rows.dataset, rows.subset).values())
     if experiment.eval.source == "package":
@@ -176,7 +178,12 @@ def data_content(spec: DataSpec) -> str:
     Raises:
         ValueError: rows that cannot be identified: no such file, data set, split or commit.
     """
-    return digest([[_rows_content(rows, spec) for rows in part] for part in (spec.train, spec.test)])
+    parts = [[_rows_content(rows, spec) for rows in part] for part in (spec.train, spec.test)]
+    if spec.mix:
+        parts.append([_rows_content(rows, spec) for rows in spec.mix])
+    if spec.template not in (None, "model"):
+        parts.append([f"template:{assets.file_sha256(template_file(str(spec.template)))}"])
+    return digest(parts)
 
 
 def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
@@ -190,15 +197,17 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
         return f"package:{assets.identity(split.package)}:{split.file}"
     if spec.source == "path":
         return f"file:{_file_content(mirror_file(rows.dataset, rows.subset, rows.split, spec.path))}"
-    return f"hub:{rows.dataset}@{hub.commit(rows.dataset, None, 'dataset')}"
+    return f"hub:{rows.dataset}@{hub.commit(rows.dataset, rows.revision, 'dataset')}"
 
 
 def _file_content(path: Path) -> str:
-    if not path.is_file():
+    """SHA-256 of a file, or over those of a folder's files in their order."""
+    if not path.exists():
         raise ValueError(
             f"{path}: no such file, looked for from {Path.cwd()}; give data.file or data.test_file a JSON Lines file"
         )
-    return assets.file_sha256(path)
+    found = [_remembered_sha256(file, silent) for file in files.parts(path)]
+    return found[0] if path.is_file() else hashlib.sha256(canonical(found).encode()).hexdigest()
 
 
 def hardware_precision() -> Literal["bf16", "fp32"]:

@@ -8,8 +8,11 @@ from pydantic import ConfigDict, Field
 Source = Literal["hub", "package", "path"]
 Backend = Literal["shared_prefix", "hf"]
 Role = Literal["target", "retention", "validation", "test"]
+Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", "sharegpt", "text"]
+LossOn = Literal["completion", "assistant", "all"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -39,28 +42,36 @@ class ModelSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class RowsSpec(Strict):
-    """Some rows, and the jinja templates that make a prompt and a completion of each.
+    """Some rows, and what makes a prompt and a completion of each: jinja templates, or a format that is known by name.
 
-    Either `dataset` (with `subset` and `split`) names an official data set, or `file` a local JSON Lines file.
+    `dataset` (with `subset` and `split`) names an official data set; `file` a local file or folder, which goes before.
     """
 
-    prompt: str
-    completion: str
+    prompt: str | None = None
+    completion: str | None = None
     dataset: str | None = None
     subset: str | None = None
     split: str | None = None
     file: str | None = None
+    revision: str | None = None  # of the Hub's data set: a branch, tag or commit; null: main
+    format: Format = "auto"  # auto: the templates, where they are given, else what the first row's columns show
+    share: Share | None = None  # of all training rows; for rows that are mixed in
+    topic: str | None = None  # a column whose values the data check counts
+    licence: str | None = None  # of these rows, where it is not the data set's
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec(Strict):
-    """What is trained on, what is held out, and which tasks the data are meant for."""
+    """What is trained on, what is held out, and which tasks the data are meant for.
+
+    `on_...` say what becomes of rows that are found: left out and counted, kept, or a reason to start nothing.
+    """
 
     name: str
     source: Source
     train: tuple[RowsSpec, ...]
     test: tuple[RowsSpec, ...] = ()
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    validation_fraction: Share
     tasks: tuple[str, ...] = ()
     retention: tuple[str, ...] = ()
     licence: str | None = None  # of the rows
@@ -68,7 +79,24 @@ class DataSpec(Strict):
     file: str | None = None  # the user's own training file, where the rows name it
     test_file: str | None = None
     max_rows: Positive | None = None
-    content: str | None = None  # as in ModelSpec
+    mix: tuple[RowsSpec, ...] = ()  # general data beside the training rows, each with its share of all of them
+    template: str | None = None  # null: chats by the model's chat template, others plain; "model": all by it; or a file
+    on_duplicate: Literal["drop", "keep", "error"] = "drop"  # a training row equal to one before
+    on_near_duplicate: Literal["drop", "keep", "error"] = "keep"
+    on_contradiction: Literal["drop", "keep", "error"] = "keep"  # one prompt with several answers
+    on_test_overlap: Literal["drop", "error"] = "drop"  # a training row whose prompt is in a test set
+    on_contamination: Literal["keep", "error"] = "keep"  # a training row that shares an n-gram with an evaluation item
+    on_malformed: Literal["drop", "error"] = "error"
+    on_empty: Literal["drop", "error"] = "error"
+    content: str | None = None  # what identifies the rows; filled by sources.resolve, never by hand
+
+    def __post_init__(self) -> None:
+        if any(rows.share is None for rows in self.mix):
+            raise ValueError("data.mix: each entry needs its share of the training rows, as in share: 0.1")
+        if any(rows.share is not None for rows in (*self.train, *self.test)):
+            raise ValueError("data.train, data.test: share belongs to entries of data.mix; these rows are the rest")
+        if sum(rows.share or 0 for rows in self.mix) >= 1:
+            raise ValueError("data.mix: the shares add up to 1 or more; they are parts of all training rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +115,13 @@ class TrainSpec(Strict):
     max_grad_norm: Rate
     gradient_checkpointing: bool
     precision: Literal["auto", "bf16", "fp32"]
-    loss_on: Literal["completion", "all"]
+    loss_on: LossOn  # the last answer; every turn of the assistant; everything
     group_by_length: bool
     eval_every: Positive | None
     patience: Positive | None = None  # early stopping: validations without a new lowest loss; its weights are kept
     diverged_above: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0  # times the first loss
     diverged_steps: Positive = 10  # in a row, that end a run as diverged
+    packing: bool = False  # several examples in a row of max_length, none of which sees another
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.eval_every is None:

@@ -65,7 +65,7 @@ FROM_THE_CONFIGURATION = {
     "method=full method.r=8": ["method.r: no such setting", "method (full) has"],
     "method=nosuch": ["method=nosuch: there is no such method. Available: ", "dora", "qlora"],
     "train=huge": ["train=huge: there is no such train. Available: demo, smoke, standard"],
-    "data=nosuch": ["Available: file, gsm8k, science_qa"],
+    "data=nosuch": ["Available: alpaca, file, gsm8k, science_qa"],
     "model=nosuch": ["model=nosuch", "smollm2-135m"],
     "eval=nosuch": ["Available: demo, smoke, standard"],
     "tracking=nosuch": ["Available: none, wandb"],

@@ -4,5 +4,18 @@ from harness.data.encode import encode
 from harness.data.format import Example, render
 from harness.data.prepare import Prepared, prepare
 from harness.data.rows import available_splits, jsonl, official
+from harness.data.tokens import TokenRows, Wanted, tokenised
 
-__all__ = ["Example", "Prepared", "available_splits", "encode", "jsonl", "official", "prepare", "render"]
+__all__ = [
+    "Example",
+    "Prepared",
+    "TokenRows",
+    "Wanted",
+    "available_splits",
+    "encode",
+    "jsonl",
+    "official",
+    "prepare",
+    "render",
+    "tokenised",
+]

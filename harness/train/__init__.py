@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class Job:
 
     model: Any
     method: Method
-    rows: list[Row]
+    rows: Sequence[Row]
     spec: TrainSpec
     seed: int
     tokenizer: Any

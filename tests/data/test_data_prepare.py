@@ -126,7 +126,7 @@ def test_gsm8k_as_published():
 
 def test_every_data_configuration_gives_all_fields():
     names = sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml"))
-    assert names == ["file", "gsm8k", "science_qa"]
+    assert names == ["alpaca", "file", "gsm8k", "science_qa"]
     fields = {field.name for field in dataclasses.fields(DataSpec)} - {"content"}
     for name in names:
         assert set(yaml.safe_load((conf_dir() / "data" / f"{name}.yaml").read_text())) == fields

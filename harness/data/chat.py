@@ -1,0 +1,145 @@
+"""Chats: messages of ChatML and ShareGPT, written out by a chat template, with the assistant's words marked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.data.files import RowError
+
+Message = dict[str, str]  # role and content
+ROLES = ("system", "user", "assistant", "tool")
+SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_MARK = "\u2063answer\u2063"  # no template writes this
+
+
+@dataclass(frozen=True)
+class Written:
+    """A chat as text: all before the last answer, the answer, what closes it, and earlier answers by their places."""
+
+    prompt: str
+    completion: str
+    ending: str
+    turns: tuple[tuple[int, int], ...]
+
+
+def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
+    """The messages of a row, ending with an answer of the assistant.
+
+    Raises:
+        RowError: the column holds no list of messages, one lacks a role or text, or no answer is at the end.
+    """
+    column, role_key, text_key = (
+        ("messages", "role", "content") if kind == "messages" else ("conversations", "from", "value")
+    )
+    found = row.get(column)
+    if not isinstance(found, list):
+        raise RowError("malformed", f"{where}: {column} must be a list of messages, it is a {type(found).__name__}")
+    if not found:
+        raise RowError("empty", f"{where}: {column} has no message; fill it or leave the row out")
+    result = [_message(one, index, role_key, text_key, where) for index, one in enumerate(found, start=1)]
+    if result[-1]["role"] != "assistant":
+        raise RowError(
+            "malformed",
+            f"{where}: the last message is the {result[-1]['role']}'s, and there is no answer to learn; cut it off",
+        )
+    if not result[-1]["content"].strip():
+        raise RowError("empty", f"{where}: the last answer is empty; fill it or leave the row out")
+    return result
+
+
+def _message(found: Any, index: int, role_key: str, text_key: str, where: str) -> Message:
+    if not isinstance(found, dict):
+        raise RowError("malformed", f"{where}: message {index} is a {type(found).__name__}, not a role and a text")
+    role, text = found.get(role_key), found.get(text_key)
+    allowed = ROLES if role_key == "role" else tuple(SHAREGPT)
+    if role not in allowed:
+        raise RowError("malformed", f"{where}: message {index}: {role_key}={role!r}, it must be {', '.join(allowed)}")
+    if not isinstance(text, str):
+        raise RowError("malformed", f"{where}: message {index}: {text_key} must be text, it is {type(text).__name__}")
+    return {"role": role if role_key == "role" else SHAREGPT[role], "content": text}
+
+
+def template_text(template: str | None, tokenizer: Any) -> str | None:
+    """The chat template that `data.template` names: a file's, else the tokenizer's own; None where it has none.
+
+    Raises:
+        ValueError: no such file, or the model was named and has none.
+    """
+    own = tokenizer.chat_template
+    if isinstance(own, dict):  # several by name
+        own = own.get("default")
+    if template in (None, "model"):
+        if template == "model" and not own:
+            raise ValueError("data.template=model: this model's tokenizer has no chat template; name a .jinja file")
+        return str(own) if own else None
+    return template_file(str(template)).read_text(encoding="utf-8")
+
+
+def template_file(template: str) -> Path:
+    """The file that `data.template` names.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = Path(template)
+    if not path.is_file():
+        raise ValueError(
+            f"data.template={template}: no such file, looked for from {Path.cwd()}; give null (chats by the model's "
+            "chat template, other rows plain), model (every row by it) or the path of a jinja file"
+        )
+    return path
+
+
+class Dialogue:
+    """Writes chats by a template, and finds the assistant's words in them by writing a mark in their place."""
+
+    def __init__(self, tokenizer: Any, template: str) -> None:
+        self._tokenizer, self._template = tokenizer, template
+
+    def __call__(self, chat: list[Message], where: str) -> Written:
+        """The chat as text.
+
+        Raises:
+            RowError: the template refuses this chat, or rewrites an answer so that it is not found.
+        """
+        whole = self._write(chat, where)
+        answers = [index for index, message in enumerate(chat) if message["role"] == "assistant"]
+        spans = [self._span(chat, index, whole, where) for index in answers]
+        begin, end = spans[-1]
+        ending = whole[end:].rstrip()  # a line end after the closing token is never generated
+        return Written(whole[:begin], whole[begin:end], ending, self._turns(chat, spans[:-1], answers, whole, where))
+
+    def _span(self, chat: list[Message], index: int, whole: str, where: str) -> tuple[int, int]:
+        before, mark, after = self._write(_marked(chat, index), where).partition(_MARK)
+        begin, end = len(before), len(whole) - len(after)
+        if not (mark and whole.startswith(before) and whole.endswith(after) and begin < end):
+            raise RowError(
+                "malformed",
+                f"{where}: the chat template does not write message {index + 1} as it stands, so that what is to be "
+                "learnt cannot be told from the rest; use another data.template",
+            )
+        return begin, end
+
+    def _turns(
+        self, chat: list[Message], spans: list[tuple[int, int]], answers: list[int], whole: str, where: str
+    ) -> tuple[tuple[int, int], ...]:
+        """Earlier answers, each with what closes it."""
+        found = []
+        for index, (begin, end) in zip(answers, spans, strict=False):
+            alone = self._write(_marked(chat[: index + 1], index), where).partition(_MARK)[2].rstrip()
+            closed = end + len(alone) if whole.startswith(alone, end) else end
+            found.append((begin, closed))
+        return tuple(found)
+
+    def _write(self, chat: list[Message], where: str) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._tokenizer.apply_chat_template(chat, tokenize=False, chat_template=self._template))
+        except (TemplateError, ValueError, TypeError, LookupError) as error:
+            text = " ".join(str(error).split())
+            raise RowError("malformed", f"{where}: the chat template refuses this chat: {text}") from error
+
+
+def _marked(chat: list[Message], index: int) -> list[Message]:
+    return [{**message, "content": _MARK} if i == index else message for i, message in enumerate(chat)]

@@ -1,0 +1,45 @@
+"""What tells examples apart: their keys, their order and the side of the split that they are on, from content alone."""
+
+import hashlib
+from collections.abc import Iterable
+
+from harness.data.format import Example
+from harness.data.texts import Examples
+from harness.experiment import canonical
+
+
+def key(example: Example) -> str:
+    """What tells prompts apart: case folded, white space collapsed; the completion where there is no prompt."""
+    return normalise(example.prompt) or normalise(example.completion)
+
+
+def normalise(text: str) -> str:
+    """Text without the differences that do not make another question."""
+    return " ".join(text.casefold().split())
+
+
+def order(example: Example) -> bytes:
+    """SHA-256 of what makes two examples equal: their order, whatever the order of a file."""
+    return hashlib.sha256(canonical(example.identity).encode()).digest()
+
+
+def short(text: str) -> bytes:
+    """Sixteen bytes that stand for a text."""
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def fraction(example: Example) -> float:
+    """A number in [0, 1) that depends on the prompt alone."""
+    return int(hashlib.sha256(key(example).encode()).hexdigest()[:13], 16) / 16**13
+
+
+def content(parts: Iterable[Examples]) -> str:
+    """SHA-256 of the canonical JSON of the examples of all parts, in their order."""
+    result = hashlib.sha256()
+    for number, part in enumerate(parts):
+        result.update(b"[[" if number == 0 else b",[")
+        for index, example in enumerate(part):
+            result.update((b"," if index else b"") + canonical(example.identity).encode())
+        result.update(b"]")
+    result.update(b"]")
+    return result.hexdigest()

@@ -1,0 +1,271 @@
+"""Local files, row by row: JSON Lines, JSON, CSV, Parquet and Arrow, and folders of them. Only JSON is read whole.
+
+What is wrong with a row is found beside the rows, so that the caller decides whether it ends the reading.
+"""
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+Row = dict[str, Any]
+Kind = Literal["malformed", "not_utf8", "empty"]
+_BOM = b"\xef\xbb\xbf"
+_LONGEST_FIELD = 2**31 - 1
+
+
+class RowError(ValueError):
+    """One row that cannot be used: what kind of fault it has, where it is and what to do."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind: Kind = kind
+
+
+Found = tuple[int, Row | RowError]  # the number of a row, from 1: a line where the file has lines
+
+
+def stream(path: Path) -> Iterator[Found]:
+    """The rows of a file or folder in their order, with what is wrong in the place of rows that cannot be read.
+
+    Raises:
+        ValueError: no such file, none that can be read, or no row in it.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; give the path of a JSON Lines file")
+    empty = True
+    for file in parts(path):
+        for found in _reader(file)(file):
+            empty = False
+            yield found
+    if empty:
+        raise ValueError(f'{path}: the file is empty; it needs one JSON object per line, as in {{"prompt": "..."}}')
+
+
+def parts(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder that are its rows, sorted: of one kind.
+
+    Raises:
+        ValueError: files of a kind that is not read, or of several.
+    """
+    if path.is_file():
+        _reader(path)
+        return [path]
+    found = sorted(file for file in path.iterdir() if _suffix(file) in READERS and not _is_description(file))
+    kinds = {_suffix(file) for file in found}
+    if len(kinds) != 1:
+        held = f"files of several kinds ({', '.join(sorted(kinds))})" if kinds else "no file of rows"
+        raise ValueError(f"{path}: the folder has {held}; give one kind of {', '.join(READERS)}")
+    return found
+
+
+def _is_description(file: Path) -> bool:
+    """What `save_to_disk` writes beside the rows."""
+    return file.name in ("state.json", "dataset_info.json", "dataset_dict.json")
+
+
+def _suffix(file: Path) -> str:
+    return "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
+
+
+def _reader(file: Path) -> Callable[[Path], Iterator[Found]]:
+    reader = READERS.get(_suffix(file))
+    if reader is None:
+        raise ValueError(f"{file}: rows are read from {', '.join(READERS)} files, not from {file.suffix or 'this'}")
+    return reader
+
+
+def json_lines(path: Path) -> Iterator[Found]:
+    """The objects of a JSON Lines file, or its .gz, so that row n is line n."""
+    with _opened(path) as file:
+        blank: list[int] = []
+        try:
+            for number, line in enumerate(file, start=1):
+                content = line.removeprefix(_BOM) if number == 1 else line
+                if not content.strip():
+                    blank.append(number)  # at the end of a file they are nothing
+                    continue
+                for passed in blank:
+                    yield passed, RowError("empty", f"{path}:{passed}: not JSON (the line is empty); take it out")
+                blank = []
+                yield number, _object(content.rstrip(b"\r\n"), f"{path}:{number}")
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise ValueError(f"{path}: a damaged gzip file ({error}); make it again") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _object(line: bytes, where: str) -> Row | RowError:
+    try:
+        row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        if b"\\ud" in line or b"\\uD" in line:  # an unpaired surrogate escape is valid JSON and still no text
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        return RowError("not_utf8", f"{where}: not UTF-8 (byte {error.start + 1} of the line); save it as UTF-8")
+    except UnicodeEncodeError:
+        return RowError("not_utf8", f"{where}: an unpaired surrogate escape is not text; correct the line")
+    except (ValueError, RecursionError) as error:
+        return RowError("malformed", f"{where}: not JSON ({error}); it needs one JSON object per line")
+    return _checked_object(row, where)
+
+
+def _checked_object(row: Any, where: str) -> Row | RowError:
+    if isinstance(row, dict):
+        return row
+    kind = type(row).__name__
+    return RowError("malformed", f'{where}: a JSON object is needed, as in {{"prompt": "..."}}, this is a {kind}')
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def json_array(path: Path) -> Iterator[Found]:
+    """The objects of a JSON file that is one array, numbered by the lines on which they begin.
+
+    The text is held whole, its objects one at a time.
+    """
+    content = path.read_bytes().removeprefix(_BOM)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from error
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    place, line = _skip(text, 0), 1
+    if not text.startswith("[", place):
+        raise ValueError(f"{path}:1: a .json file must be one array of objects; name it .jsonl if each line is one")
+    seen, place = 0, _skip(text, place + 1)
+    while not text.startswith("]", place):
+        line, seen = line + text.count("\n", seen, place), place
+        where = f"{path}:{line}"
+        try:
+            row, place = decoder.raw_decode(text, place)
+            place = _skip(text, place)
+            if not text.startswith((",", "]"), place):
+                raise ValueError("a comma or ] is missing after this object")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where}: not JSON ({error}); correct the file from here on") from error
+        yield line, _checked_object(row, where)
+        if text.startswith(",", place):
+            place = _skip(text, place + 1)
+
+
+def _skip(text: str, place: int) -> int:
+    """The next place that is no white space."""
+    while text[place : place + 1] in (" ", "\t", "\n", "\r") and place < len(text):
+        place += 1
+    return place
+
+
+def delimited(path: Path) -> Iterator[Found]:
+    """The rows of a CSV or TSV file by its header's names, numbered by the lines on which they begin."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    bad: list[int] = []
+    with path.open("rb") as file:
+        rows = csv.reader(_text_lines(file, bad), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        header: list[str] | None = None
+        while True:
+            number = rows.line_num + 1
+            try:
+                values = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield number, RowError("malformed", f"{path}:{number}: not CSV ({error}); correct its quotes")
+                continue
+            if header is not None:
+                yield number, _record(header, values, f"{path}:{number}", bad)
+                continue
+            header = values
+            _check_header(header, path)
+
+
+def _text_lines(file: Iterable[bytes], bad: list[int]) -> Iterator[str]:
+    """Lines as text; the numbers of those that are not UTF-8 are noted."""
+    for number, line in enumerate(file, start=1):
+        content = line.removeprefix(_BOM) if number == 1 else line
+        try:
+            yield content.decode("utf-8")
+        except UnicodeDecodeError:
+            bad.append(number)
+            yield content.decode("utf-8", errors="replace")
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if len(set(header)) < len(header) or not all(name.strip() for name in header):
+        raise ValueError(f"{path}:1: the first line must name every column once, it is {header}")
+
+
+def _record(header: list[str], values: list[str], where: str, bad: list[int]) -> Row | RowError:
+    if bad:
+        found, bad[:] = bad[0], []
+        return RowError("not_utf8", f"{where.rpartition(':')[0]}:{found}: not UTF-8; save the file as UTF-8")
+    if not values:
+        return RowError("empty", f"{where}: an empty line; take it out")
+    if len(values) != len(header):
+        return RowError(
+            "malformed", f"{where}: {len(values)} values for {len(header)} columns ({', '.join(header)}); quote commas"
+        )
+    return dict(zip(header, values, strict=True))
+
+
+def parquet(path: Path) -> Iterator[Found]:
+    """The rows of a Parquet file, a batch at a time."""
+    import pyarrow
+    from pyarrow import parquet as reader
+
+    try:
+        batches = reader.ParquetFile(path).iter_batches(batch_size=1024)
+        yield from _numbered(row for batch in batches for row in batch.to_pylist())
+    except pyarrow.ArrowException as error:
+        raise ValueError(
+            f"{path}: not a Parquet file that can be read ({_first_line(error)}); make it again"
+        ) from error
+
+
+def arrow(path: Path) -> Iterator[Found]:
+    """The rows of an Arrow file, a batch at a time: the stream format that `datasets` writes, or the file format."""
+    import pyarrow
+
+    try:
+        with pyarrow.OSFile(str(path)) as file:
+            is_file_format = file.read(6) == b"ARROW1"
+            file.seek(0)
+            yield from _numbered(row for batch in _batches(file, is_file_format) for row in batch.to_pylist())
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path}: not an Arrow file ({_first_line(error)}); make it again") from error
+
+
+def _batches(file: Any, is_file_format: bool) -> Iterator[Any]:
+    import pyarrow
+
+    if not is_file_format:
+        yield from pyarrow.ipc.open_stream(file)
+        return
+    reader = pyarrow.ipc.open_file(file)
+    for index in range(reader.num_record_batches):
+        yield reader.get_batch(index)
+
+
+def _numbered(rows: Iterable[Row]) -> Iterator[Found]:
+    yield from enumerate(rows, start=1)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+READERS: dict[str, Callable[[Path], Iterator[Found]]] = {
+    ".jsonl": json_lines,
+    ".jsonl.gz": json_lines,
+    ".json": json_array,
+    ".csv": delimited,
+    ".tsv": delimited,
+    ".parquet": parquet,
+    ".arrow": arrow,
+}

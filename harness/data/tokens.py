@@ -1,0 +1,244 @@
+"""Tokenised data in Arrow files, cached by content: made once, shared by the runs of a sweep, read where they lie."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from harness import assets
+from harness.data.encode import encoded
+from harness.data.format import Example
+from harness.data.prepare import Prepared, prepare
+from harness.datacheck import Lengths
+from harness.experiment import data_identity, digest
+from harness.record import DataCounts, write_text
+from harness.specs import DataSpec, LossOn
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
+PARTS = ("train", "validation", "test")
+VERSION = 1  # raised when the same rows give other tokens
+NUM_BINS = 16
+_BATCH = 5_000
+_TOLD_EVERY = 5_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What determines the tokens beside the data; `model_content` identifies the tokenizer."""
+
+    model_content: str | None
+    max_length: int
+    loss_on: LossOn
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """The three sets as token rows, what was counted on the way, and the lengths before long rows were left out."""
+
+    train: TokenRows
+    validation: TokenRows
+    test: TokenRows
+    counts: DataCounts
+    lengths: dict[str, Lengths]
+
+
+class TokenRows(Sequence[Row]):
+    """Rows of `input_ids` and `completion_mask` in an Arrow file that is mapped into memory, not read."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow
+
+        reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
+        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        self._starts = [0]
+        for batch in self._batches:
+            self._starts.append(self._starts[-1] + batch.num_rows)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(index)
+        which = bisect.bisect_right(self._starts, place) - 1
+        batch, row = self._batches[which], place - self._starts[which]
+        return {name: batch.column(name)[row].as_py() for name in ("input_ids", "completion_mask")}
+
+    @property
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """The number of tokens of each row."""
+        import numpy as np
+        import pyarrow.compute
+
+        found = [pyarrow.compute.list_value_length(batch.column("input_ids")).to_numpy() for batch in self._batches]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
+
+    def highest(self) -> int:
+        """The highest token id; -1 where there is none."""
+        found = [batch.column("input_ids").flatten().to_numpy() for batch in self._batches]
+        return max((int(ids.max()) for ids in found if len(ids)), default=-1)
+
+
+def tokenised(
+    spec: DataSpec, tokenizer: Any, wanted: Wanted, progress: Callable[[str, int], None] = lambda *_: None
+) -> Tokenised:
+    """The tokens of a data configuration, from the cache or made now.
+
+    Several processes may race: each writes into a folder of its own, the first rename wins. Data whose content is not
+    known are made anew each time.
+
+    Raises:
+        ValueError: as `prepare` and `encode`, or every training row is too long.
+    """
+    folder = cached(spec, wanted)
+    if not (folder / "counts.json").is_file():
+        _make(spec, tokenizer, wanted, folder, progress)
+    return _read(folder)
+
+
+def cached(spec: DataSpec, wanted: Wanted) -> Path:
+    """Where the tokens lie, or will: named by all that determines them."""
+    root = assets.cache_dir() / "tokens"
+    if spec.content is None or wanted.model_content is None:
+        root.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=root, prefix=".unnamed-")) / "tokens"
+    versions = {name: importlib.metadata.version(name) for name in ("tokenizers", "transformers", "jinja2", "pyarrow")}
+    identity = [VERSION, versions, data_identity(spec), _policies(spec), dataclasses.asdict(wanted)]
+    return root / (digest([*identity, "a"]) + digest([*identity, "b"]))
+
+
+def _policies(spec: DataSpec) -> list[str]:
+    """Settings that may refuse the data: a set that was made under one is not taken for checked under another."""
+    return [getattr(spec, field.name) for field in dataclasses.fields(spec) if field.name.startswith("on_")]
+
+
+def _make(spec: DataSpec, tokenizer: Any, wanted: Wanted, folder: Path, progress: Callable[[str, int], None]) -> None:
+    prepared = prepare(spec, tokenizer, progress=lambda rows: progress("reading", rows))
+    write(prepared, tokenizer, wanted, folder, progress)
+
+
+def write(
+    prepared: Prepared, tokenizer: Any, wanted: Wanted, folder: Path, progress: Callable[[str, int], None]
+) -> None:
+    """Tokenise prepared data into a folder, all of it or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        lengths = {}
+        for part in PARTS:
+            settings: tuple[LossOn, bool] = (wanted.loss_on, True) if part == "train" else ("completion", False)
+            rows = encoded(_told(getattr(prepared, part), part, progress), tokenizer, *settings)
+            lengths[part] = _write_rows(rows, wanted.max_length, temporary / f"{part}.arrow", part)
+        _write_counts(prepared, lengths, temporary / "counts.json")
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except OSError:
+        if not (folder / "counts.json").is_file():  # else another process was first, and its tokens are the same
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _told(examples: Iterable[Example], part: str, progress: Callable[[str, int], None]) -> Iterable[Example]:
+    for number, example in enumerate(examples, start=1):
+        if number % _TOLD_EVERY == 0:
+            progress(f"tokens of {part}", number)
+        yield example
+
+
+def _write_rows(rows: Iterable[tuple[list[int], list[int]]], max_length: int, path: Path, part: str) -> Lengths:
+    """Write the rows that are short enough; returns the lengths of all."""
+    import pyarrow
+
+    kinds = {"input_ids": pyarrow.list_(pyarrow.int32()), "completion_mask": pyarrow.list_(pyarrow.int8())}
+    schema = pyarrow.schema(kinds)
+    lengths, batch = array("I"), list[tuple[list[int], list[int]]]()
+    with pyarrow.ipc.new_file(str(path), schema) as writer:
+
+        def flush() -> None:
+            columns = zip(*batch, strict=True)
+            arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+            writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+            batch.clear()
+
+        for ids, mask in rows:
+            lengths.append(len(ids))
+            if len(ids) <= max_length:
+                batch.append((ids, mask))
+                if len(batch) == _BATCH:
+                    flush()
+        if batch:
+            flush()
+    return summary(lengths, max_length, part)
+
+
+def summary(lengths: array[int], max_length: int, part: str) -> Lengths:
+    """The distribution of lengths, and what `max_length` leaves out."""
+    import numpy as np
+
+    values = np.asarray(lengths, dtype=np.int64)
+    over = values[values > max_length]
+    edges = np.linspace(0, max(1, int(values.max(initial=1))), NUM_BINS + 1).round().astype(int)
+    edges = np.unique(edges)
+    counts, _ = np.histogram(values, bins=edges)
+    quantiles = np.percentile(values, [0, 50, 95, 99, 100]) if len(values) else [0] * 5
+    return Lengths(
+        part=part,
+        rows=len(values),
+        tokens=int(values.sum()),
+        quantiles=tuple(float(one) for one in quantiles),
+        max_length=max_length,
+        rows_over=len(over),
+        tokens_over=int((over - max_length).sum()),
+        bins=tuple((int(a), int(b), int(n)) for a, b, n in zip(edges, edges[1:], counts, strict=False)),
+    )
+
+
+def _write_counts(prepared: Prepared, lengths: dict[str, Lengths], path: Path) -> None:
+    kept = {part: lengths[part].rows - lengths[part].rows_over for part in PARTS}
+    if not kept["train"]:
+        raise ValueError(
+            f"train.max_length={lengths['train'].max_length}: every training row is longer; nothing is left"
+        )
+    counts = DataCounts(
+        train_rows=kept["train"],
+        validation_rows=kept["validation"],
+        test_rows=kept["test"],
+        removed_in_test=prepared.removed_in_test,
+        removed_duplicates=prepared.removed_duplicates,
+        removed_too_long=sum(one.rows_over for one in lengths.values()),
+        content_sha256=prepared.content_sha256,
+        removed=prepared.removed,
+    )
+    both = {"counts": dataclasses.asdict(counts), "lengths": {k: dataclasses.asdict(v) for k, v in lengths.items()}}
+    write_text(json.dumps(both, sort_keys=True), path)
+
+
+def _read(folder: Path) -> Tokenised:
+    from pydantic import TypeAdapter
+
+    text = (folder / "counts.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    counts = TypeAdapter(DataCounts).validate_json(json.dumps(found["counts"]), strict=True)
+    lengths = TypeAdapter(dict[str, Lengths]).validate_json(json.dumps(found["lengths"]), strict=True)
+    train, validation, test = (TokenRows(folder / f"{part}.arrow") for part in PARTS)
+    return Tokenised(train, validation, test, counts, lengths)
