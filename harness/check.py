@@ -61,6 +61,10 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
 
     def attach() -> None:
         method.check_training(experiment.train)
+        if experiment.train.packing and method.unpacked_because:
+            raise ValueError(
+                f"train.packing=true with method={method.name}: {method.unpacked_because}; set it to false"
+            )
         skeleton = models.skeleton(model, dtype)
         reason = method.unsupported_model(skeleton)
         if reason:

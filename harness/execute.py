@@ -23,7 +23,7 @@ import torch
 import transformers
 
 from harness import card, models, provenance, record
-from harness.data import Wanted, tokenised
+from harness.data import Packed, Wanted, tokenised
 from harness.evaluate import heldout, items, tasks
 from harness.experiment import Evaluation, Experiment, Todo
 from harness.measure.memory import Phases
@@ -96,9 +96,13 @@ class _Work:
     def _load_data(self) -> None:
         experiment = self.experiment
         found = tokenised(experiment.data, self.tokenizer, wanted_tokens(experiment))
-        self.rows = found.train
+        self.rows: Sequence[dict[str, list[int]]] = found.train
         self.heldout = {"validation": found.validation, "test": found.test}
-        self.emit({"facts": {"data": found.counts}})
+        counts = found.counts
+        if experiment.train.packing:
+            self.rows = Packed(found.train, experiment.train.max_length)
+            counts = dataclasses.replace(counts, packed_rows=len(self.rows))
+        self.emit({"facts": {"data": counts}})
 
     def _setting(self) -> Setting:
         return setting(self.experiment, self.tokenizer, self.rows)

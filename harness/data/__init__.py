@@ -2,12 +2,14 @@
 
 from harness.data.encode import encode
 from harness.data.format import Example, render
+from harness.data.pack import Packed
 from harness.data.prepare import Prepared, prepare
 from harness.data.rows import available_splits, jsonl, official
 from harness.data.tokens import TokenRows, Wanted, tokenised
 
 __all__ = [
     "Example",
+    "Packed",
     "Prepared",
     "TokenRows",
     "Wanted",

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from harness import assets
 from harness.data.encode import encoded
@@ -22,9 +22,6 @@ from harness.datacheck import Lengths
 from harness.experiment import data_identity, digest
 from harness.record import DataCounts, write_text
 from harness.specs import DataSpec, LossOn
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 PARTS = ("train", "validation", "test")
@@ -84,13 +81,12 @@ class TokenRows(Sequence[Row]):
         return {name: batch.column(name)[row].as_py() for name in ("input_ids", "completion_mask")}
 
     @property
-    def lengths(self) -> np.ndarray[Any, Any]:
+    def row_lengths(self) -> list[int]:
         """The number of tokens of each row."""
-        import numpy as np
         import pyarrow.compute
 
-        found = [pyarrow.compute.list_value_length(batch.column("input_ids")).to_numpy() for batch in self._batches]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
+        columns = (batch.column("input_ids") for batch in self._batches)
+        return [length for column in columns for length in pyarrow.compute.list_value_length(column).to_pylist()]
 
     def highest(self) -> int:
         """The highest token id; -1 where there is none."""

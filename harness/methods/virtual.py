@@ -21,6 +21,7 @@ class Virtual(Adapted):
     """Virtual tokens, which take their place in the model's context, and cannot be folded into its weights."""
 
     merges: ClassVar[bool] = False
+    unpacked_because: ClassVar[str] = "virtual tokens stand in front of a row, not of each example in it"
 
     num_virtual_tokens: Tokens
 

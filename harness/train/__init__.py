@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from harness.methods.base import Method
 from harness.record import Training
 from harness.specs import TrainSpec
 from harness.stopping import DivergedError as DivergedError
+from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
 from harness.train.watch import NO_GRADIENT, Watcher
 
-Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 _GROUPED_BATCHES = 16  # batches that are sorted by length together
 
 
@@ -90,13 +91,16 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         self.profiler = Profiler(last_dropped if job.profile else 0)
         self.watcher = Watcher(job, self.meter, self.profiler)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
-        labelled = [{"input_ids": row["input_ids"], "labels": _labels(row)} for row in job.rows]
         super().__init__(
             model=job.model,
             args=_arguments(job),
-            train_dataset=Dataset.from_list(labelled),
+            train_dataset=Dataset.from_list([labelled(job.rows[0])]),  # it looks at one row, and wants a Dataset
+            data_collator=partial(collate, padding=job.tokenizer.pad_token_id),
             processing_class=job.tokenizer,
         )
+        self.train_dataset = Labelled(job.rows)
+        if job.spec.packing:
+            check_apart(job.model)
         still_trained = {parameter for parameter in job.model.parameters() if parameter.requires_grad}
         assert still_trained == set(weights), "the trainer must not change what is trained"
         # TRL rounds the adapters of a quantised base to bfloat16, and of no other: no comparison of equals
@@ -114,14 +118,15 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        lengths = [len(row["input_ids"]) for row in self.job.rows]
-        return LikeLengths(lengths, self.job.spec.global_batch_size, self.job.seed, self.job.spec.group_by_length)
+        return LikeLengths(
+            row_lengths(self.job.rows), self.job.spec.global_batch_size, self.job.seed, self.job.spec.group_by_length
+        )
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""
         self.meter.micro_batch(inputs["attention_mask"], inputs["labels"])
         self.profiler.micro_batch(inputs)
-        return super().training_step(model, inputs, num_items_in_batch)
+        return super().training_step(model, for_model(inputs), num_items_in_batch)
 
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *_: Any, learning_rate: Any = None) -> None:
         """Hand the step's loss and gradient norm on as they are: reading them would make the device wait."""
@@ -174,7 +179,7 @@ class LikeLengths(Sampler[int]):  # type: ignore[misc]
     epoch is never in the middle.
     """
 
-    def __init__(self, lengths: list[int], batch_size: int, seed: int, grouped: bool) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool) -> None:
         self._lengths, self._batch_size, self._seed, self._grouped = lengths, batch_size, seed, grouped
         self._epoch = 0
 
@@ -221,9 +226,3 @@ def _arguments(job: Job) -> SFTConfig:
         disable_tqdm=True,
         seed=job.seed,
     )
-
-
-def _labels(row: Row) -> list[int]:
-    """Token ids where one is learnt, -100 elsewhere; nothing predicts a row's first token."""
-    learnt = zip(row["input_ids"][1:], row["completion_mask"][1:], strict=True)
-    return [-100, *(token if keep else -100 for token, keep in learnt)]

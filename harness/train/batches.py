@@ -1,0 +1,105 @@
+"""From token rows to the tensors of a micro batch, padded on the right, with packed examples kept apart.
+
+A row may hold several examples (`lengths`). Then each counts its positions from 0 and the batch carries no attention
+mask: transformers takes every restart of the positions for the beginning of another sequence, and lets it see itself
+only (`masking_utils.find_packed_sequence_indices`). Padding is such a sequence as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; lengths of the examples, where it is packed
+NO_LABEL = -100
+
+
+class Labelled(Dataset[Row]):  # type: ignore[misc]
+    """Training rows with labels, made when they are asked for."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return labelled(self._rows[index])
+
+
+def labelled(row: Row) -> Row:
+    """Token ids, and as labels those that are learnt; nothing predicts the first token of an example."""
+    learnt = zip(row["input_ids"], row["completion_mask"], strict=True)
+    labels = [token if keep else NO_LABEL for token, keep in learnt]
+    begin = 0
+    for length in row.get("lengths", [len(labels)]):
+        labels[begin] = NO_LABEL
+        begin += length
+    found = {"input_ids": row["input_ids"], "labels": labels}
+    return {**found, "seq_lengths": row["lengths"]} if "lengths" in row else found  # a name that TRL lets through
+
+
+def row_lengths(rows: Sequence[Row]) -> Sequence[int]:
+    """The number of tokens of each row, without reading them where they are known."""
+    known = getattr(rows, "row_lengths", None)
+    return [len(row["input_ids"]) for row in rows] if known is None else known
+
+
+def collate(rows: Sequence[Row], padding: int) -> dict[str, torch.Tensor]:
+    """A batch: `input_ids`, `labels`, `attention_mask` (which tokens are real) and, where packed, `position_ids`."""
+    length = max(len(row["input_ids"]) for row in rows)
+    batch = {
+        "input_ids": torch.tensor([_padded(row["input_ids"], length, padding) for row in rows]),
+        "labels": torch.tensor([_padded(row["labels"], length, NO_LABEL) for row in rows]),
+        "attention_mask": torch.tensor([_padded([1] * len(row["input_ids"]), length, 0) for row in rows]),
+    }
+    if "seq_lengths" in rows[0]:
+        batch["position_ids"] = torch.tensor([_positions(row["seq_lengths"], length) for row in rows])
+    return batch
+
+
+def for_model(batch: dict[str, Any]) -> dict[str, Any]:
+    """What the model is given of a batch: packed examples are told apart by their positions, not by a mask."""
+    return {k: v for k, v in batch.items() if k != "attention_mask" or "position_ids" not in batch}
+
+
+def _padded(values: list[int], length: int, padding: int) -> list[int]:
+    return values + [padding] * (length - len(values))
+
+
+def _positions(lengths: Sequence[int], whole: int) -> list[int]:
+    rest = whole - sum(lengths)
+    return [place for length in (*lengths, rest) for place in range(length)]
+
+
+def check_apart(model: Any) -> None:
+    """Make sure that packed examples do not see each other, on two short ones.
+
+    Raises:
+        ValueError: this model lets them.
+    """
+    device = model.get_input_embeddings().weight.device
+    first, second = [5, 6, 7, 8, 9, 10], [11, 12, 13, 14]
+    rows = [labelled({"input_ids": ids, "completion_mask": [1] * len(ids)}) for ids in (second, first + second)]
+    rows[1]["seq_lengths"] = [len(first), len(second)]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        alone, packed, unmasked = (
+            model(**{k: v.to(device) for k, v in inputs.items()}, use_cache=False).logits[0, -len(second) :].float()
+            for inputs in (_inputs(rows[:1]), _inputs(rows[1:]), {"input_ids": torch.tensor([first + second])})
+        )
+    model.train(was_training)
+    apart, seen = (packed - alone).abs().max(), (unmasked - alone).abs().max()
+    if apart > 0.05 * seen:
+        raise ValueError(
+            f"train.packing=true: {type(model).__name__} lets packed examples see each other (logits differ by "
+            f"{apart:.2g}, by {seen:.2g} without any separation); set train.packing=false"
+        )
+
+
+def _inputs(rows: list[Row]) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in for_model(collate(rows, 0)).items() if k != "labels"}
