@@ -62,7 +62,7 @@ class _Work:
         experiment, method = self.experiment, self.experiment.method
         with self.phases("load"):
             self.tokenizer = models.tokenizer(experiment.model)
-            self.rows: list[dict[str, list[int]]] = []
+            self.rows: Sequence[dict[str, list[int]]] = []
             if self.todo.train or any(evaluation.kind == "heldout" for evaluation in self.todo.evaluations):
                 self._load_data()
             transformers.set_seed(experiment.seed)  # adapters are drawn from it
@@ -96,7 +96,7 @@ class _Work:
     def _load_data(self) -> None:
         experiment = self.experiment
         found = tokenised(experiment.data, self.tokenizer, wanted_tokens(experiment))
-        self.rows: Sequence[dict[str, list[int]]] = found.train
+        self.rows = found.train
         self.heldout = {"validation": found.validation, "test": found.test}
         counts = found.counts
         if experiment.train.packing:
