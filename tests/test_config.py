@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.cells import base_of, expand
+from harness.composer import Composer
 from harness.experiment import evaluations, recipe
 from harness.methods.base import Method
 from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
+from harness.sweep import stages
+from harness.sweep.planned import bases_of, compose_all
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 SCHEMAS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
-NUMBER = {"model": 30, "data": 3, "train": 3, "eval": 3, "tracking": 2, "sweep": 1}
+NUMBER = {"model": 30, "data": 3, "train": 3, "eval": 3, "tracking": 2, "sweep": 10}
 FILLED_LATER = {"content"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 
@@ -105,15 +107,35 @@ def test_sweeps_are_a_group_of_their_own():
     assert options("sweep") == sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 
 
+# file -> cells, contestants, trials of each: the budget that it says it has
+SWEEPS = {
+    "data_size": (45, 15, 3), "dropout": (24, 8, 3), "epochs": (45, 15, 3), "learning_rate": (42, 6, 7),
+    "lora_rank": (63, 21, 3), "methods": (85, 17, 5), "prompt_length": (45, 15, 3), "quantization": (27, 9, 3),
+    "smoke": (3, 0, 0), "target_modules": (45, 15, 3),
+}  # fmt: skip
+
+
+def test_every_sweep_is_counted():
+    assert list(SWEEPS) == options("sweep")
+    assert sum(count for count, _, _ in SWEEPS.values()) == 424
+
+
 @pytest.mark.parametrize("name", options("sweep"))
 def test_a_sweep_expands_and_each_cell_composes(compose, name):
     asked = config.sweep_of(compose(f"sweep={name}"))
     assert asked.name == name
     assert asked.question.endswith("?")
-    cells = expand(asked.cells, [f"sweep={name}"])
-    assert len(cells) >= 2
-    experiments = [config.build(compose(*cell)) for cell in [*cells, *map(base_of, cells)]]
-    assert len({e.recipe_id for e in experiments}) >= 3
+    assert asked.primary in ("validation_loss", "test_loss", *([None] if name == "smoke" else []))
+    wanted = stages.first_cells(asked, [f"sweep={name}"])
+    seeds = len(asked.stages.tune.seeds) if asked.stages else 1
+    assert len(wanted) == SWEEPS[name][0] * seeds
+    plan = compose_all([*wanted, *bases_of(wanted)], Composer(lambda cell: compose(*cell)))
+    assert len({planned.experiment.recipe_id for planned in plan}) >= 3
+    if asked.stages:
+        stages.check_budget(asked, stages.trained(plan))
+        contestants = {one.contestant for one in wanted}
+        assert len(contestants) == SWEEPS[name][1]
+        assert len(wanted) == len(contestants) * SWEEPS[name][2] * seeds
 
 
 def python(code: str) -> str:
