@@ -98,7 +98,8 @@ def score_table(evaluations: Sequence[EvaluationRecord]) -> str:
         for name, metric in sorted(one.metrics.items()):
             error = "-" if metric.stderr is None else f"{metric.stderr:.4f}"
             lower = "" if metric.higher_is_better else " (lower is better)"
-            cells = (one.evaluation["task"], name + lower, f"{metric.value:.4f}", error, str(one.num_items))
+            task = one.evaluation["task"] + (" (merged)" if one.evaluation.get("weights") == "merged" else "")
+            cells = (task, name + lower, f"{metric.value:.4f}", error, str(one.num_items))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

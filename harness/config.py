@@ -261,6 +261,11 @@ def _explain(error: ValidationError, values: Any, section: str, allowed: list[st
 def _check_together(experiment: Experiment) -> None:
     if experiment.method.trains and experiment.train.lr is None:
         raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
+    if experiment.eval.weights == "merged" and not experiment.method.merges:
+        raise ValueError(
+            f"eval.weights=merged: method={experiment.method.name} cannot be merged into the base model; "
+            "use eval.weights=attached"
+        )
     model = experiment.model
     for needed in _SOURCE_NEEDS[model.source]:
         if getattr(model, needed) is None:

@@ -57,6 +57,7 @@ class _Work:
         self.experiment, self.todo, self.emit = experiment, todo, emit
         self.phases = Phases(torch.cuda.is_available(), lambda name: emit({"phase": name}))
         self.dtype = compute_dtype(experiment.train.precision)
+        self.merges = experiment.method.trains and experiment.eval.weights == "merged"
 
     def load(self) -> None:
         experiment, method = self.experiment, self.experiment.method
@@ -66,11 +67,13 @@ class _Work:
             if self.todo.train or any(evaluation.kind == "heldout" for evaluation in self.todo.evaluations):
                 self._load_data()
             transformers.set_seed(experiment.seed)  # adapters are drawn from it
-            base = models.load(experiment.model, _placed(method.load_options(self.dtype)), method.read)
+            base = self._base()
             expected = method.expected_trainable(base)
             total_before = sum(map(_num_elements, base.parameters()))
             if self.todo.train or not method.trains:
                 self.model = method.attach(base, self._setting())
+            elif self.merges:
+                self.model = self._merged(base)
             else:
                 self.model = method.restore(base, experiment.weights_folder)
         if self.todo.train or not method.trains:
@@ -86,12 +89,26 @@ class _Work:
         self._emit_phases()
 
     def evaluate(self) -> None:
+        if self.todo.train and self.merges:
+            with self.phases("evaluate"):
+                del self.model
+                self.model = self._merged(self._base())
         self.model.eval()
         for evaluation in self.todo.evaluations:
             phase = "validate" if evaluation.role == "validation" else "evaluate"
             with self.phases(phase):
                 self._evaluate_one(evaluation)
             self._emit_phases()
+
+    def _base(self) -> Any:
+        experiment, method = self.experiment, self.experiment.method
+        return models.load(experiment.model, _placed(method.load_options(self.dtype)), method.read)
+
+    def _merged(self, base: Any) -> Any:
+        """The plain model that `harness.adapter merge` writes."""
+        experiment, method = self.experiment, self.experiment.method
+        merged = method.merge(method.restore(models.plain(base), experiment.weights_folder))
+        return merged.to(method.load_options(self.dtype)["dtype"])
 
     def _load_data(self) -> None:
         experiment = self.experiment

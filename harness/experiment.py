@@ -14,7 +14,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.methods.base import Method
-from harness.specs import Backend, DataSpec, EvalSpec, ModelSpec, Rate, Role, RowsSpec, Strict, TrackingSpec, TrainSpec
+from harness.specs import (
+    Backend,
+    DataSpec,
+    EvalSpec,
+    ModelSpec,
+    Rate,
+    Role,
+    RowsSpec,
+    Strict,
+    TrackingSpec,
+    TrainSpec,
+    Weights,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +48,16 @@ class Evaluation(Strict):
     batch_tokens: int | None = None  # tokens per batch, where batches are of tokens
     backend: Backend = "shared_prefix"
     definition: str | None = None  # what identifies the task where the user defines it
+    weights: Weights = "attached"
 
     @property
     def eval_id(self) -> str:
-        """Eight hex digits over everything but the role, which only says how a report reads the score."""
-        return digest({k: v for k, v in dataclasses.asdict(self).items() if k != "role"})
+        """Eight hex digits over what is asked, then which weights answer where they are not the attached ones.
+
+        The role is no part of it, it only says how a report reads the score.
+        """
+        asked = digest({k: v for k, v in dataclasses.asdict(self).items() if k not in ("role", "weights")})
+        return asked if self.weights == "attached" else f"{asked}-{self.weights}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +156,7 @@ def _heldout(experiment: Experiment, part: Role) -> Evaluation:
         precision=experiment.train.precision,
         batch_size=None,
         batch_tokens=experiment.eval.batch_tokens,
+        weights=_weights(experiment),
     )
 
 
@@ -157,7 +175,13 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
         backend=spec.backend,
         definition=spec.include_content if task in spec.include_names else None,
+        weights=_weights(experiment),
     )
+
+
+def _weights(experiment: Experiment) -> Weights:
+    """An untrained model has nothing to merge, and is looked at once."""
+    return experiment.eval.weights if experiment.method.trains else "attached"
 
 
 def heldout_rows(data: DataSpec, max_length: int) -> str:

@@ -97,6 +97,16 @@ def load(spec: ModelSpec, options: dict[str, Any], read: Callable[..., Any] | No
     return model.eval()
 
 
+def plain(base: PreTrainedModel) -> PreTrainedModel:
+    """The weights that a method trained beside, in float32, in which merging rounds least: dequantised if need be."""
+    import torch
+
+    if getattr(base, "is_quantized", False):
+        base = base.dequantize()
+    result: PreTrainedModel = base.to(torch.float32)
+    return result
+
+
 def skeleton(spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     """The same architecture on the meta device: shapes and module names without weights."""
     from transformers import AutoConfig

@@ -10,6 +10,7 @@ Backend = Literal["shared_prefix", "hf"]
 Role = Literal["target", "retention", "validation", "test"]
 Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", "sharegpt", "text"]
 LossOn = Literal["completion", "assistant", "all"]
+Weights = Literal["attached", "merged"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -161,6 +162,8 @@ class EvalSpec(Strict):
     unsafe_code: bool = False  # whether tasks may run the code that a model writes
     include_content: str | None = None  # identifies those files; filled by sources.resolve, never by hand
     include_names: tuple[str, ...] = ()  # the tasks and groups that they define; as above
+    # merged: the update is folded into the base, dequantised first where it is quantised: another model, another row
+    weights: Weights = "attached"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,3 +249,4 @@ def test_an_evaluation_is_identified_by_what_is_asked(build):
     assert not ids("train.precision=bf16") & known
     assert len(ids("eval.tasks=[arc_easy,piqa]")) == 3
     assert ids("eval.test=never") < known
+    assert ids("method=lora", "eval.weights=merged") == {f"{one}-merged" for one in known}

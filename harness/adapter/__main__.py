@@ -100,8 +100,8 @@ def _merge(given: argparse.Namespace) -> None:
         print(f"read back, the tokenizer agrees on {found['prompts_tokenized_alike']} of {found['prompts']} prompts")
     if found["quantised_base"]:
         print(
-            "note: trained and scored on a quantised base; merged into its dequantised weights this is another model, "
-            "which the run's scores are not of"
+            "note: trained beside a quantised base; merged into its dequantised weights this is another model, whose "
+            "scores are those of the run with eval.weights=merged"
         )
 
 

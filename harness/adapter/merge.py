@@ -64,10 +64,12 @@ def _card(run: Trained, form: str) -> str:
     if form == "gguf":
         how = f"llama.cpp, or `AutoModelForCausalLM.from_pretrained(folder, gguf_file={gguf_format.FILE!r})`"
     use = f"The update is merged into the base's weights: a plain model, for {how}."
+    scores = card.scores(run.folder, run.record)
     if storage(run):
+        scores = [score for score in scores if score.evaluation.get("weights") == "merged"]
         use += (
-            " It was trained and scored on a quantised base. That base was dequantised before merging, so that this is "
-            "another model, which the scores below are not of."
+            " It was trained beside a quantised base, which was dequantised before merging: this is another model than "
+            "the attached one. The scores below are of merged weights (eval.weights=merged), or there are none."
         )
     library = "gguf" if form == "gguf" else "transformers"
-    return card.text(run.record, card.scores(run.folder, run.record), library, use)
+    return card.text(run.record, scores, library, use)

@@ -122,14 +122,9 @@ def attached(run: Trained) -> Any:
 
 def plain_base(run: Trained) -> Any:
     """The weights that the run was trained beside, as plain float32: a quantised base is dequantised first."""
-    import torch
-
     from harness import models
 
-    base = models.load(run.experiment.model, _load_options(run))
-    if getattr(base, "is_quantized", False):
-        base = base.dequantize()
-    return base.to(torch.float32)
+    return models.plain(models.load(run.experiment.model, _load_options(run)))
 
 
 def merged(run: Trained) -> Any:

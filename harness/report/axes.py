@@ -99,4 +99,4 @@ def _quality(scored: Scored) -> list[Quality]:
     limit = scored.record.evaluation["limit"]
     title = f"{scored.task} {metric}" + ("" if limit is None else f" ({scored.record.num_items} items)")
     higher = scored.record.metrics[metric].higher_is_better
-    return [Quality(title, scored.role, Measure(scored.record.eval_id, metric), higher)]
+    return [Quality(title, scored.role, Measure(scored.asked_id, metric), higher)]

@@ -115,6 +115,7 @@ def _made_with(provenance: Mapping[str, Any]) -> dict[str, Any]:
 def _look(scored: Scored) -> Iterator[tuple[str, Any]]:
     evaluation, record = scored.record.evaluation, scored.record
     yield from ((f"eval.{key}", evaluation.get(key)) for key in _ASKED)
+    yield "eval.weights", scored.weights
     yield "eval.num_fewshot", record.num_fewshot
     yield "eval.num_items", record.num_items
     yield "eval.num_tokens", record.num_tokens

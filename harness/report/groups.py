@@ -64,7 +64,7 @@ class Group:
     @cached_property
     def evaluations(self) -> dict[str, tuple[Scored, ...]]:
         """The evaluations that every seed has, by their identity."""
-        every = [{s.record.eval_id: s for s in row.scored} for row in self.rows]
+        every = [{s.asked_id: s for s in row.scored} for row in self.rows]
         return {key: tuple(one[key] for one in every) for key in every[0] if all(key in one for one in every)}
 
     def role(self, role: str) -> list[Scored]:

@@ -49,6 +49,16 @@ class Scored:
         return bool(self.record.evaluation["kind"] == "heldout")
 
     @property
+    def asked_id(self) -> str:
+        """What was asked, whether attached or merged weights answered: scores with one such id can be compared."""
+        return self.record.eval_id.partition("-")[0]
+
+    @property
+    def weights(self) -> str:
+        """Which weights answered: "attached" or "merged"; older records are all of attached ones."""
+        return str(self.record.evaluation.get("weights", "attached"))
+
+    @property
     def items(self) -> Items | None:
         """The items, or None where they cannot be read: `problem` says why."""
         return self._read[0]

@@ -79,7 +79,9 @@ def _label(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str
     """For example `lora r=8 lr=2e-4`, `base (5-shot)`."""
     facts = _recipe_facts(row)
     parts = [_part(key, facts[key]) for key in recipes.get(row.method, []) if key in facts]
-    looks = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
+    told = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
+    merged = ["merged"] if any(scored.weights == "merged" for scored in row.scored) else []
+    looks = list(dict.fromkeys([*told, *merged]))  # merged weights are said to be so wherever they stand
     return " ".join([row.method, *parts, *([f"({', '.join(looks)})"] if looks else [])])
 
 
@@ -99,6 +101,8 @@ def _part(key: str, value: Any) -> str:
 def _look(key: str, value: Any) -> str:
     if key == "eval.num_fewshot":
         return "each task's own shots" if value is None else f"{value}-shot"
+    if key.endswith(".weights"):
+        return str(value)  # attached or merged
     if key == "heldout.data":
         return f"loss on {value}"
     return f"{key.partition('.')[2]}={short(value)[:40]}"

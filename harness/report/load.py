@@ -174,6 +174,8 @@ def _same_numerics(a: list[Scored], b: list[Scored]) -> bool:
     """Whether both were computed alike; a setting that one of them does not have tells nothing."""
     if not a or not b:
         return True
+    if a[0].weights != b[0].weights:
+        return False
     keys = ("precision", "batch_size", "batch_tokens")
     pairs = [[one[0].record.evaluation.get(key) for one in (a, b)] for key in keys]
     return all(x == y or x is None or y is None for x, y in pairs)

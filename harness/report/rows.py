@@ -68,10 +68,11 @@ class Loaded:
 
 def setting(scored: Scored) -> dict[str, Any]:
     """The parts of an evaluation's identity that make another row; for a held-out one also whose rows they are."""
-    evaluation = scored.record.evaluation
+    evaluation, weights = scored.record.evaluation, {"weights": scored.weights}
     if scored.heldout:
-        return {"data": scored.task.rpartition("/")[0], **{key: evaluation.get(key) for key in HELDOUT_SETTING}}
-    return {key: evaluation.get(key) for key in TASK_SETTING}
+        data = {"data": scored.task.rpartition("/")[0]}
+        return {**weights, **data, **{key: evaluation.get(key) for key in HELDOUT_SETTING}}
+    return {**weights, **{key: evaluation.get(key) for key in TASK_SETTING}}
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -172,13 +172,13 @@ def _first(groups: Sequence[Group], role: str) -> Scored | None:
 def _same_task(group: Group, scored: Scored) -> Measure | None:
     """The group's own evaluation of the task: the same one if it has it."""
     found = [s for s in group.role(scored.role) if s.task == scored.task] if group.ok else []
-    best = sorted(found, key=lambda s: s.record.eval_id != scored.record.eval_id)
-    return Measure(best[0].record.eval_id, headline(scored) or "") if best else None
+    best = sorted(found, key=lambda s: s.asked_id != scored.asked_id)
+    return Measure(best[0].asked_id, headline(scored) or "") if best else None
 
 
 def _loss(group: Group, role: str) -> Measure | None:
     found = group.role(role) if group.ok else []
-    return Measure(found[0].record.eval_id, "loss") if found else None
+    return Measure(found[0].asked_id, "loss") if found else None
 
 
 def _digits(group: Group, measure: Measure) -> int:

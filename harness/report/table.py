@@ -34,6 +34,8 @@ def columns(rows: Sequence[Row]) -> tuple[str, ...]:
         scores.update(dict.fromkeys(f"{task}/{metric}" for s in scored for metric in sorted(s.record.metrics)))
         if len({s.record.num_fewshot for s in scored}) > 1:
             scores[f"{task}/num_fewshot"] = None  # else two rows of one run could not be told apart
+    if any(scored.weights != "attached" for row in rows for scored in row.scored):
+        scores["weights"] = None  # for the same reason
     return (*COLUMNS, *scores)
 
 
@@ -89,7 +91,7 @@ def _run(row: Row) -> dict[str, Value]:
 
 def _scores(row: Row, named: Mapping[tuple[str, Any], str], known: Mapping[str, Value]) -> dict[str, Value]:
     """The scores of the row's evaluations; the held-out loss is a column of its own, its perplexity is exp(loss)."""
-    values: dict[str, Value] = {}
+    values: dict[str, Value] = {"weights": row.scored[0].weights} if row.scored and "weights" in known else {}
     for scored in row.scored:
         if scored.heldout:
             loss = scored.record.metrics.get("loss")

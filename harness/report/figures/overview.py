@@ -88,5 +88,5 @@ def _trade(axes: Any, trained: Sequence[Group], groups: Sequence[Group], names: 
 
 def _loss(group: Group, role: str) -> float | None:
     found = group.role(role)
-    loss = score(group, Measure(found[0].record.eval_id, "loss")) if found else None
+    loss = score(group, Measure(found[0].asked_id, "loss")) if found else None
     return loss.value if loss else None
