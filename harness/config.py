@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness import question, suites
 from harness.assets import conf_dir
 from harness.experiment import Experiment
+from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
 from harness.methods.targets import PRESETS
 from harness.question import Question
@@ -121,6 +122,8 @@ def readable(error: Exception) -> str:
     )
     if unknown is not None:
         group, name, options = unknown.groups()
+        if group == "method" and name in NOT_OFFERED:
+            return f"method={name} is not offered: {NOT_OFFERED[name]}"
         return f"{group}={name}: there is no such {group}. Available: {', '.join(options.split())}"
     if isinstance(error, OverrideParseException):
         return (
@@ -266,6 +269,10 @@ def _check_together(experiment: Experiment) -> None:
             f"eval.weights=merged: method={experiment.method.name} cannot be merged into the base model; "
             "use eval.weights=attached"
         )
+    bounds = experiment.method.lr_range
+    if bounds is not None and bounds[0] > bounds[1]:
+        raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
+    experiment.method.check_training(experiment.train)
     model = experiment.model
     for needed in _SOURCE_NEEDS[model.source]:
         if getattr(model, needed) is None:

@@ -119,6 +119,7 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
     """
     model = {"content": experiment.model.content, "name": experiment.model.name}
     method = {"name": experiment.method.name, **dataclasses.asdict(experiment.method)}
+    del method["lr_range"]  # what is worth searching determines no weights
     if not experiment.method.trains:
         return {"model": model, "method": {"name": experiment.method.name}, "data": None, "train": None}
     data = {"name": experiment.data.name, **data_identity(experiment.data)}

@@ -43,11 +43,13 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
         filled = recognise(with_test_file(data))
         known[data] = dataclasses.replace(filled, content=data_content(filled))
     precision = hardware_precision() if train.precision == "auto" else train.precision
+    method = experiment.method.settled(device(), precision)
     return dataclasses.replace(
         experiment,
         model=known[model],
         data=known[data],
-        train=dataclasses.replace(train, precision=precision),
+        method=method,
+        train=method.training(dataclasses.replace(train, precision=precision)),
         eval=with_included(experiment.eval),
     )
 
@@ -73,6 +75,22 @@ def with_included(spec: EvalSpec) -> EvalSpec:
     return dataclasses.replace(
         spec, include_path=str(folder.resolve()), include_content=content, include_names=tuple(sorted(names))
     )
+
+
+def decided(before: Experiment, after: Experiment) -> list[str]:
+    """What the hardware decided about a method, and which training settings it does without."""
+    name = after.method.name
+    told = [
+        f"method={name}: {field.name} is {getattr(after.method, field.name)} on {device()}"
+        for field in dataclasses.fields(after.method)
+        if getattr(after.method, field.name) != getattr(before.method, field.name)
+    ]
+    left = [
+        field.name
+        for field in dataclasses.fields(after.train)
+        if getattr(after.train, field.name) is None and getattr(before.train, field.name) is not None
+    ]
+    return told + [f"method={name}: cannot use train.{field}, which is null in its recipe" for field in left]
 
 
 def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = ()) -> None:

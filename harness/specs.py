@@ -76,6 +76,8 @@ class DataSpec(Strict):
     tasks: tuple[str, ...] = ()
     retention: tuple[str, ...] = ()
     licence: str | None = None  # of the rows
+    # what stands right before each answer, for methods that act from there on; null: the chat template's header
+    invocation: str | None = None
     path: str | None = None  # a local mirror folder, read when source is "path"
     file: str | None = None  # the user's own training file, where the rows name it
     test_file: str | None = None
@@ -113,7 +115,7 @@ class TrainSpec(Strict):
     schedule: Literal["constant", "linear", "cosine"]
     warmup: Annotated[float, Field(ge=0, lt=1)]  # fraction of the steps
     weight_decay: NonNegative
-    max_grad_norm: Rate
+    max_grad_norm: Rate | None  # null: gradients are not clipped
     gradient_checkpointing: bool
     precision: Literal["auto", "bf16", "fp32"]
     loss_on: LossOn  # the last answer; every turn of the assistant; everything

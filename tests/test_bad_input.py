@@ -63,6 +63,7 @@ FROM_THE_CONFIGURATION = {
     "+colour=red": ["colour: no such setting", "lr_scale"],
     "+train.colour=red": ["train.colour: no such setting", "max_steps"],
     "method=full method.r=8": ["method.r: no such setting", "method (full) has"],
+    "method=allocating_lora": ["method=allocating_lora is not offered: ", "2403.16187", "method=adalora"],
     "method=nosuch": ["method=nosuch: there is no such method. Available: ", "dora", "qlora"],
     "train=huge": ["train=huge: there is no such train. Available: demo, smoke, standard"],
     "data=nosuch": ["Available: alpaca, file, gsm8k, science_qa"],

@@ -52,6 +52,8 @@ class Method(ABC):
     merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
 
     lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it
+    # the rates worth searching, lowest and highest: what is known of the method, and no part of a run's identity
+    lr_range: tuple[LearningRate, LearningRate] | None = None
 
     @property
     def name(self) -> str:
@@ -65,6 +67,21 @@ class Method(ABC):
     def unsupported_model(self, model: PreTrainedModel) -> str:
         """The reason why there is nothing to train in this model; "" when there is. `model` may have no weights."""
         return ""
+
+    def settled(self, device: str, precision: str) -> Method:
+        """The method with what the hardware decides filled in, from the device and the run's resolved precision."""
+        return self
+
+    def training(self, spec: TrainSpec) -> TrainSpec:
+        """The training settings without those that the method cannot use, which become null in its recipe."""
+        return spec
+
+    def check_rows(self, rows: Callable[[], Sequence[Mapping[str, list[int]]]], tokenizer: Any) -> None:
+        """Refuse training rows with which nothing would be trained; `rows` gives them as `Setting` does.
+
+        Raises:
+            ValueError: says what the rows lack.
+        """
 
     def check_training(self, spec: TrainSpec) -> None:
         """Refuse training settings that the method cannot keep.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.methods.base import Method, Setting
 
@@ -12,19 +12,44 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from harness.specs import TrainSpec
+
+BFLOAT16 = ("bf16_fp32_master", "bf16")  # the precisions that hold the weights in bfloat16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Full(Method):
-    """All weights are trained, held in float32 and computed in the run's precision.
+    """All weights are trained, and computed in the run's precision. `precision` says what they are held in.
 
-    In bfloat16 alone an update at a usual rate is smaller than the spacing of the weights and rounds away.
+    `fp32`: weights, gradients and AdamW's moments in float32, 16 bytes a parameter. `bf16_fp32_master`: weights and
+    gradients in bfloat16, and a float32 copy that the optimizer works on and they are rounded from, 16 bytes as well,
+    but faster to read; gradients of several micro batches add up in bfloat16. `bf16`: everything in bfloat16, 8 bytes,
+    where an update at a usual rate is smaller than the spacing of the weights and rounds away. `auto`: on a GPU that
+    computes in bfloat16 `bf16_fp32_master`, else `fp32`.
     """
 
+    precision: Literal["auto", "bf16_fp32_master", "bf16", "fp32"] = "fp32"  # what records from before the field had
+
+    def settled(self, device: str, precision: str) -> Method:
+        """`auto` becomes what it stands for here."""
+        if self.precision != "auto":
+            return self
+        on_gpu = device == "cuda" and precision == "bf16"
+        return replace(self, precision="bf16_fp32_master" if on_gpu else "fp32")
+
+    def check_training(self, spec: TrainSpec) -> None:
+        """Weights held in bfloat16 cannot be computed in float32."""
+        if self.precision in BFLOAT16 and spec.precision == "fp32":
+            raise ValueError(
+                f"method.precision={self.precision} with train.precision=fp32: weights held in bfloat16 are computed "
+                "in it; use train.precision=bf16, or method.precision=fp32"
+            )
+
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
-        """Master weights in float32, whatever the compute dtype."""
+        """The dtype that the weights are held in, whatever the compute dtype."""
         import torch
 
-        return {"dtype": torch.float32}
+        return {"dtype": torch.bfloat16 if self.precision in BFLOAT16 else torch.float32}
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Unfreeze everything."""
@@ -34,6 +59,18 @@ class Full(Method):
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """All parameters, tied ones once."""
         return sum(parameter.numel() for parameter in model.parameters())
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The plain optimizer, on float32 copies where there is a master."""
+        if self.precision != "bf16_fp32_master":
+            return self.plain_optimizer(groups)
+        from harness.optimizers import OneByOne
+
+        return OneByOne(groups, self.plain_optimizer, master=True, in_backward=False)
+
+    def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer over tensors that are updated in what they are held in."""
+        return super().optimizer(groups)
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """Load the saved weights into the base model's modules."""

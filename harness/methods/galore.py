@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -14,6 +15,8 @@ from harness.methods.full import Full
 if TYPE_CHECKING:
     import torch
 
+    from harness.specs import TrainSpec
+
 
 @dataclass(frozen=True, kw_only=True)
 class Galore(Full):
@@ -21,16 +24,41 @@ class Galore(Full):
 
     P holds the gradient's largest singular vectors and is computed anew every `update_proj_gap` steps, which takes a
     singular value decomposition of each matrix; the update is multiplied by `scale`. Saves optimizer memory alone.
-    Zhao et al. 2024, arXiv 2403.03507, algorithm 2; the authors' own galore-torch.
+    `layerwise` updates each weight during the backward pass and frees its gradient, so that there is never more than
+    one: gradients can then be neither accumulated, nor shared among GPUs, nor clipped by their common norm. Zhao et al.
+    2024, arXiv 2403.03507, algorithm 2; the authors' own galore-torch.
     """
 
     target: targets.Target
     r: Rank
     update_proj_gap: Annotated[int, Field(ge=1)]
     scale: Annotated[float, Field(gt=0)]
+    layerwise: bool = False
 
     def __post_init__(self) -> None:
         targets.check(self.target)
+
+    def training(self, spec: TrainSpec) -> TrainSpec:
+        """Layerwise there is no clipping."""
+        return replace(spec, max_grad_norm=None) if self.layerwise else spec
+
+    def check_training(self, spec: TrainSpec) -> None:
+        """Layerwise a gradient is gone before another micro batch or GPU could add to it."""
+        super().check_training(spec)
+        if not self.layerwise:
+            return
+        if spec.micro_batch_size != spec.global_batch_size:
+            raise ValueError(
+                f"method.layerwise=true with train.micro_batch_size={spec.micro_batch_size} and "
+                f"train.global_batch_size={spec.global_batch_size}: layerwise GaLore cannot accumulate gradients; make "
+                "the two equal, or use method.layerwise=false"
+            )
+        processes = os.environ.get("WORLD_SIZE", "1")
+        if processes != "1":
+            raise ValueError(
+                f"method.layerwise=true on {processes} GPUs (WORLD_SIZE): layerwise GaLore cannot share gradients; use "
+                "one GPU, or method.layerwise=false"
+            )
 
     def attach(self, model: Any, setting: Any) -> Any:
         """Unfreeze everything; the target must exist."""
@@ -48,6 +76,15 @@ class Galore(Full):
         return [group for group in groups if group["params"]]
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Full fine-tuning's way, or during the backward pass."""
+        if not self.layerwise:
+            return super().optimizer(groups)
+        from harness.optimizers import OneByOne
+
+        master = self.precision == "bf16_fp32_master"
+        return OneByOne(groups, self.plain_optimizer, master=master, in_backward=True)
+
+    def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """GaLore's AdamW, with the constants of the one that it is compared with."""
         from galore_torch import GaLoreAdamW
 

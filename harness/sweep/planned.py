@@ -86,6 +86,7 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
     known: dict[Any, Any] = {}
     fetched: dict[Any, None] = {}
     resolved: dict[Any, Planned] = {}
+    decided: dict[str, None] = {}
     board.start_bar("preparing")
     try:
         for planned in plan:
@@ -94,10 +95,13 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
             if needs not in fetched:
                 sources.fetch(experiment, board.say)
                 fetched[needs] = None
+            decided |= dict.fromkeys(sources.decided(planned.experiment, experiment))
             kept = replace(planned, experiment=experiment)
             resolved.setdefault((kept.identity, kept.wanted.contestant), kept)
     finally:
         board.end()
+    for line in decided:
+        board.say(line)
     return list(resolved.values())
 
 

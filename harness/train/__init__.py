@@ -115,7 +115,13 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         assert job.spec.lr is not None, "config.build refuses a trained method without a rate"
         groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
         self.optimizer = job.method.optimizer(groups)
+        self._gradient_norm = getattr(self.optimizer, "gradient_norm", lambda: None)
         return self.optimizer
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As the optimizer saw it, where it steps during the backward pass and leaves no gradient."""
+        seen = self._gradient_norm()
+        return super()._get_grad_norm(model, grad_norm) if seen is None else seen
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return LikeLengths(
@@ -212,7 +218,7 @@ def _arguments(job: Job) -> SFTConfig:
         gradient_accumulation_steps=spec.global_batch_size // spec.micro_batch_size,
         lr_scheduler_type=spec.schedule,
         warmup_steps=spec.warmup,
-        max_grad_norm=spec.max_grad_norm,
+        max_grad_norm=spec.max_grad_norm or 0.0,  # where 0 stands for no clipping
         gradient_checkpointing=spec.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if spec.gradient_checkpointing else None,
         bf16=spec.precision == "bf16",
