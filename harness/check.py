@@ -72,11 +72,12 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
         method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
 
     def tokenise() -> None:
-        tokenised(experiment.data, models.tokenizer(model), wanted_tokens(experiment))
+        tokenizer = models.tokenizer(model)
+        method.check_rows(tokenised(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
         ((model, method, experiment.train), attach),
-        ((experiment.data, wanted_tokens(experiment)), tokenise),
+        ((experiment.data, wanted_tokens(experiment), method), tokenise),
     ]
     return looks + (_task_checks(experiment) if spec.test == "always" else [])
 

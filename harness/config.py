@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness import question, suites
 from harness.assets import conf_dir
-from harness.experiment import Experiment
+from harness.experiment import Experiment, check_method
 from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
 from harness.methods.targets import PRESETS
@@ -264,15 +264,7 @@ def _explain(error: ValidationError, values: Any, section: str, allowed: list[st
 def _check_together(experiment: Experiment) -> None:
     if experiment.method.trains and experiment.train.lr is None:
         raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
-    if experiment.eval.weights == "merged" and not experiment.method.merges:
-        raise ValueError(
-            f"eval.weights=merged: method={experiment.method.name} cannot be merged into the base model; "
-            "use eval.weights=attached"
-        )
-    bounds = experiment.method.lr_range
-    if bounds is not None and bounds[0] > bounds[1]:
-        raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
-    experiment.method.check_training(experiment.train)
+    check_method(experiment)
     model = experiment.model
     for needed in _SOURCE_NEEDS[model.source]:
         if getattr(model, needed) is None:

@@ -112,6 +112,23 @@ class Todo:
 _LOOKS_ONLY = ("eval_every", "patience", "diverged_above", "diverged_steps")  # they move no weight of an ok run
 
 
+def check_method(experiment: Experiment) -> None:
+    """Refuse what the method cannot do, as far as settings alone tell it.
+
+    Raises:
+        ValueError: names the settings that do not go together.
+    """
+    method = experiment.method
+    if experiment.eval.weights == "merged" and not method.merges:
+        raise ValueError(
+            f"eval.weights=merged: method={method.name} cannot be merged into the base model; use eval.weights=attached"
+        )
+    bounds = method.lr_range
+    if bounds is not None and bounds[0] > bounds[1]:
+        raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
+    method.check_training(experiment.train)
+
+
 def recipe(experiment: Experiment) -> dict[str, Any]:
     """What determines the trained weights, without the seed: JSON-safe, resolved values.
 

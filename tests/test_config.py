@@ -93,6 +93,26 @@ def test_the_defaults_are_those_that_are_published(compose):
     assert experiment.data.tasks == experiment.eval.tasks
 
 
+@pytest.mark.parametrize("name", options("method"))
+def test_a_method_comes_with_the_rates_worth_searching(compose, name):
+    """The centre lies within them, and they determine no weights."""
+    experiment = config.build(compose(f"method={name}"))
+    if not experiment.method.trains:
+        assert experiment.method.lr_range is None
+        return
+    low, high = experiment.method.lr_range
+    assert low < experiment.method.lr < high
+    assert high / low >= 10, "a factor of lr_scale=0.3,1,3 around the centre fits in"
+    other = config.build(compose(f"method={name}", f"method.lr_range=[{low},{high * 2}]"))
+    assert other.recipe_id == experiment.recipe_id
+    assert "lr_range" not in recipe(experiment)["method"]
+
+
+def test_a_range_of_rates_begins_with_the_lowest(compose):
+    with pytest.raises(ValueError, match=r"method.lr_range=\[0.1, 0.001\]: the lowest rate comes first"):
+        config.build(compose("method=lora", "method.lr_range=[0.1,0.001]"))
+
+
 def test_the_rate_is_the_methods_times_the_scale(compose):
     for name in METHOD_NAMES:
         experiment = config.build(compose(f"method={name}", "lr_scale=3"))

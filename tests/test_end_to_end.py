@@ -59,8 +59,11 @@ def test_every_method_ends_well(everything):
     found = records(folder)
     assert sorted(found) == METHOD_NAMES
     assert {name: one.current.reason for name, one in found.items() if one.status not in ("ok", "skipped")} == {}
-    assert all(one.current.reason for one in found.values() if one.status == "skipped")
-    assert {"base", "full", "lora", "qlora", "dora"} <= {name for name, one in found.items() if one.status == "ok"}
+    skipped = {name: one.current.reason for name, one in found.items() if one.status == "skipped"}
+    assert len(found) - len(skipped) >= 22
+    assert sorted(skipped) == ["bitfit", "unsloth"]
+    assert "no biases" in skipped["bitfit"]
+    assert "CUDA" in skipped["unsloth"]
     assert done.returncode == 0, done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,9 +20,9 @@ class Alora(Lora):
     """LoRA that acts from the last occurrence of an invocation string on, so that the keys and values before it are the
     base's own and can be shared between adapters.
 
-    `invocation` null: the header that the chat template puts before an assistant's answer. Rows without the string
-    train nothing, and a data set in which no row has it is an error. Costs what LoRA costs. Greenewald et al. 2025,
-    arXiv 2504.12397, section 3.
+    `invocation`: what the data set says stands before each answer (`data.invocation`); null: the header that the chat
+    template puts there. Rows without the string train nothing, and a data set in which no row has it is an error. Costs
+    what LoRA costs. Greenewald et al. 2025, arXiv 2504.12397, section 3.
     """
 
     merges: ClassVar[bool] = False
@@ -32,14 +33,24 @@ class Alora(Lora):
 
     def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
         """The invocation's tokens, which must occur in the training rows."""
-        text = self.invocation or _assistant_header(setting.tokenizer)
-        tokens = list(setting.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if setting.rows and not any(_contains(row["input_ids"], tokens) for row in setting.rows):
+        if setting.rows:
+            self.check_rows(setting.rows, setting.tokenizer)
+        return {"alora_invocation_tokens": self._tokens(setting.tokenizer)}
+
+    def _tokens(self, tokenizer: Any) -> list[int]:
+        text = self.invocation or _assistant_header(tokenizer)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
+        """Rows without the invocation train nothing: one at least must have it."""
+        tokens = self._tokens(tokenizer)
+        if not any(_contains(row["input_ids"], tokens) for row in rows):
+            text = self.invocation or _assistant_header(tokenizer)
             raise ValueError(
-                f"method.invocation={text!r}: none of the {len(setting.rows)} training rows has it (tokens {tokens}), "
-                "so that nothing would be trained: give a string that the prompts contain, or chat-formatted data"
+                f"method.invocation={text!r}: none of the {len(rows)} training rows has it (tokens {tokens}), "
+                "so that nothing would be trained: give data.invocation or method.invocation a string that the prompts "
+                "contain, or chat-formatted data"
             )
-        return {"alora_invocation_tokens": tokens}
 
 
 def _contains(row: list[int], tokens: list[int]) -> bool:

@@ -76,8 +76,8 @@ class Method(ABC):
         """The training settings without those that the method cannot use, which become null in its recipe."""
         return spec
 
-    def check_rows(self, rows: Callable[[], Sequence[Mapping[str, list[int]]]], tokenizer: Any) -> None:
-        """Refuse training rows with which nothing would be trained; `rows` gives them as `Setting` does.
+    def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
+        """Refuse training rows with which nothing would be trained; they are those of `Setting`.
 
         Raises:
             ValueError: says what the rows lack.

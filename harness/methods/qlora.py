@@ -28,9 +28,9 @@ class Qlora(Lora):
     the 8-bit one in a quarter of the bytes; both need CUDA. `init=loftq` sets A and B to the largest part of what
     quantisation lost (Li et al. 2023, arXiv 2310.08659) and reads the unquantised weights once more.
 
-    PEFT's `prepare_model_for_kbit_training` is left out: beside freezing, which the loader does, it would cast norms
-    and embeddings to float32, so that QLoRA alone were computed in another precision than what it is compared with, and
-    switch on gradient checkpointing, which is for the train group to say.
+    `prepare_for_kbit_training`: hold norms, embeddings and head in float32, as PEFT's `prepare_model_for_kbit_training`
+    does (gradient checkpointing, which it can switch on, is for the train group to say). Off, since QLoRA alone were
+    then computed in another precision than what it is compared with.
     """
 
     differs_at_start: ClassVar[str] = "the base's weights are rounded to fewer bits"
@@ -39,6 +39,7 @@ class Qlora(Lora):
     storage: Literal["none", "int8", "fp4", "nf4"]
     double_quantisation: bool
     optimizer_name: Literal["adamw", "paged_adamw_32bit", "paged_adamw_8bit"]
+    prepare_for_kbit_training: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,16 +70,23 @@ class Qlora(Lora):
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """LoRA, and for `loftq` the part of the weights that quantisation lost in A and B."""
-        _keep_layout(model)
-        adapted = super().attach(model, setting)
+        adapted = super().attach(self._prepared(model), setting)
         if self.init == "loftq" and not on_meta(model):
             _restore_what_was_lost(adapted, setting)
         return adapted
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """As LoRA's."""
+        return super().restore(self._prepared(model), folder)
+
+    def _prepared(self, model: PreTrainedModel) -> PreTrainedModel:
+        from peft import prepare_model_for_kbit_training
+
         _keep_layout(model)
-        return super().restore(model, folder)
+        if not self.prepare_for_kbit_training:
+            return model
+        prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        return prepared
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW, paged where that was asked for."""

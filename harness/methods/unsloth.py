@@ -51,10 +51,10 @@ class Unsloth(Lora):
         return model
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """LoRA as unsloth attaches it."""
+        """LoRA as unsloth attaches it; PEFT's, which has the same parameters, where there are no weights."""
         modules = targets.resolve(model, self.target)
         if on_meta(model):
-            return model
+            return super().attach(model, setting)
         from unsloth import FastLanguageModel
 
         return FastLanguageModel.get_peft_model(

@@ -1,5 +1,6 @@
 """`harness.adapter combine`, held against weighted sums by hand."""
 
+import inspect
 import json
 import re
 import shutil
@@ -7,6 +8,8 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from harness.adapter.__main__ import TYPES
 
 PROJECTION = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -42,6 +45,26 @@ def test_svd_is_the_best_of_its_rank(made, adapter, tmp_path):
     assert "## Weight 0.7: lora on file" in card
     assert "seed 1" in card
     assert str(tmp_path) not in card
+
+
+def test_every_type_that_peft_offers_is_offered():
+    from peft import LoraModel
+
+    offered = inspect.signature(LoraModel.add_weighted_adapter).parameters["combination_type"].annotation
+    assert set(TYPES) == set(re.findall(r"[a-z]\w+", offered.partition("[")[2])), "as its annotation lists them"
+    assert len(TYPES) == 11
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_writes_an_adapter_that_reads_back(made, tmp_path, kind):
+    from harness.adapter.combine import combine
+
+    how = {"combination_type": kind, **({} if kind in ("svd", "linear", "cat") else {"density": 0.5})}
+    folders = [made["lora"], made["lora_again"]]
+    found = combine(folders, [0.7, 0.3], how, [], tmp_path / "out", lambda _: None)
+    assert found["rank"] == (32 if kind == "cat" else 16)
+    assert found["largest_difference"] <= 1e-4 * max(1.0, found["largest_logit"])
+    assert update(tmp_path / "out").abs().max() > 0
 
 
 def test_a_pruning_type_takes_a_density(made, adapter, tmp_path):

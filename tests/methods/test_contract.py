@@ -12,6 +12,7 @@ from workshop import NAMES, Workshop, replaced, trained_names
 
 from harness import models
 from harness.methods.base import Method
+from harness.record import RunRecord, read
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
@@ -21,6 +22,12 @@ pytestmark = [
 ]
 
 STEPS = 6
+
+
+def read_run(path: Path) -> RunRecord:
+    return read(RunRecord, path)
+
+
 # rate for one batch of a tiny random model, where the published one is too low to show within a few steps
 RATES = {
     "full": 3e-3, "spectrum": 3e-3, "galore": 1e-2, "ia3": 0.3, "ln_tuning": 0.1, "head": 1e-2, "llama_adapter": 0.1,
@@ -144,33 +151,44 @@ def test_a_target_that_matches_nothing_lists_what_exists(
         workshop.attach(method)
 
 
+FRESH = '''
+from dataclasses import dataclass
+
+from harness.methods.partial import Partial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh(Partial):
+    """Trains the last projection of some layers, and shares no line with a method that is there."""
+
+    layers: int
+
+    def choose(self, model, setting):
+        number = model.config.num_hidden_layers
+        return [f"model.layers.{number - 1 - i}.mlp.down_proj.weight" for i in range(self.layers)]
+
+    def expected_trainable(self, model):
+        return self.layers * model.config.hidden_size * model.config.intermediate_size
+'''
+
+
 def test_a_method_is_added_by_one_file_and_one_yaml(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workshop: Workshop, tiny_overrides: list[str]
+    tmp_path: Path, tiny_overrides: list[str], harness: Callable[..., Any]
 ) -> None:
-    import hydra
-
-    from harness import config
-    from harness.assets import conf_dir
-
-    (tmp_path / "fresh_method.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from harness.methods.lora import Lora\n\n\n"
-        "@dataclass(frozen=True, kw_only=True)\n"
-        "class Fresh(Lora):\n"
-        "    'Half of a LoRA.'\n\n"
-        "    share: float\n"
-    )
-    text = (conf_dir() / "method" / "lora.yaml").read_text().replace("harness.methods.lora.Lora", "fresh_method.Fresh")
+    """As the command runs it: composed, checked, trained, evaluated, in the report; nothing else is told of it."""
+    (tmp_path / "fresh.py").write_text(FRESH)
     (tmp_path / "conf" / "method").mkdir(parents=True)
-    (tmp_path / "conf" / "method" / "fresh.yaml").write_text(text + "share: 0.5\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    config.register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        where = f"hydra.searchpath=[file://{tmp_path}/conf]"
-        built = config.build(hydra.compose("config", overrides=[*tiny_overrides, where, "method=fresh"]))
-    assert built.method.name == "fresh_method"
-    model = workshop.attach(built.method)
-    assert workshop.train(model, built.method, 3, 1e-3)[-1] > 0
+    (tmp_path / "conf" / "method" / "fresh.yaml").write_text("_target_: fresh.Fresh\nlr: 1e-3\nlayers: 2\n")
+    where = [f"hydra.searchpath=[file://{tmp_path}/conf]", "method=fresh", "method.layers=1"]
+    done = harness(*tiny_overrides, *where, PYTHONPATH=str(tmp_path))
+    assert done.code == 0, done.err
+    (record,) = (run for run in map(read_run, (tmp_path / "runs").glob("*/*/record.json")) if run.method == "fresh")
+    found = record.current.fingerprint
+    assert (record.status, record.recipe["method"]["layers"]) == ("ok", 1)
+    assert found.trainable_parameters == found.expected_trainable_parameters == 64 * 128
+    assert "fresh" in done.out
+    wrong = harness(*tiny_overrides, *where[:2], "method.layer=1", PYTHONPATH=str(tmp_path))
+    assert (wrong.code, "method.layer: no such setting. Did you mean layers?" in wrong.err) == (2, True)
 
 
 def test_no_name_of_a_method_outside_of_its_files() -> None:

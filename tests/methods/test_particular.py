@@ -128,6 +128,24 @@ def test_paged_optimizers_need_cuda(make: Make) -> None:
     assert method.unsupported("cuda") == ""
 
 
+def test_a_quantised_base_can_be_prepared_as_peft_does(make: Make, workshop: Workshop, tmp_path: Path) -> None:
+    """In bfloat16, where it makes a difference: what is not quantised is then held in float32, also when restored."""
+
+    def kept(method: Method, restored: Any) -> set[torch.dtype]:
+        return {p.dtype for n, p in restored.named_parameters() if "norm" in n or "embed_tokens" in n}
+
+    def base(method: Method) -> Any:
+        return models.load(workshop.spec, method.load_options(torch.bfloat16))
+
+    plain, prepared = make("qlora"), make("qlora", "method.prepare_for_kbit_training=true")
+    assert kept(plain, plain.attach(base(plain), workshop.setting())) == {torch.bfloat16}
+    model = prepared.attach(base(prepared), workshop.setting())
+    assert kept(prepared, model) == {torch.float32}
+    assert trained_names(model) == trained_names(plain.attach(base(plain), workshop.setting()))
+    prepared.save(model, tmp_path)
+    assert kept(prepared, prepared.restore(base(prepared), tmp_path)) == {torch.float32}
+
+
 def test_lora_plus_trains_b_faster(make: Make, workshop: Workshop) -> None:
     method = make("lora_plus", "method.ratio=16")
     model = workshop.attach(method)
@@ -164,6 +182,20 @@ def test_alora_wants_its_invocation_in_the_rows(make: Make, workshop: Workshop) 
     model = workshop.attach(make("alora"))
     header = workshop.tokenizer("<assistant>", add_special_tokens=False)["input_ids"]
     assert model.peft_config["default"].alora_invocation_tokens == header
+
+
+@pytest.mark.parametrize(
+    ("words", "invocation"), [([], "Answer:"), (["data=file"], None), (["data=file", "data.invocation='A:'"], "A:")]
+)
+def test_alora_acts_from_where_the_data_say(words: list[str], invocation: str | None, compose: Any) -> None:
+    assert compose("method=alora", *words).method.invocation == invocation
+
+
+def test_alora_refuses_rows_without_its_invocation_before_a_run(make: Make, workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match=r"'Answer:': none of the 4 training rows has it.*data.invocation"):
+        make("alora", "method.invocation='Answer:'").check_rows(workshop.rows, workshop.tokenizer)
+    make("alora").check_rows(workshop.rows, workshop.tokenizer)
+    make("lora").check_rows(workshop.rows, workshop.tokenizer)
 
 
 def test_bitfit_has_nothing_to_train_without_biases(make: Make, workshop: Workshop, biased: Workshop) -> None:
