@@ -30,7 +30,7 @@ from harness.record import RunRecord
 from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
 
 _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
-_PLAIN = ("seed", "lr_scale", "force", "runs_dir", "reports_dir")
+_PLAIN = ("seed", "lr_scale", "force", "retry", "runs_dir", "reports_dir")
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
@@ -64,12 +64,11 @@ def build(config: DictConfig) -> Experiment:
     except OmegaConfBaseException as error:
         raise ValueError(_first_line(error)) from error
     _check_names(values, config)
-    for name in _PLAIN:  # before what is computed from them
-        _checked_plain(name, values[name])
+    plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before what is computed from them
     method = _method(values["method"])
     sections: dict[str, Any] = {name: _checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
     sections["eval"] = suites.expanded(sections["eval"])
-    experiment = Experiment(method=method, **sections, **{name: values[name] for name in _PLAIN})
+    experiment = Experiment(method=method, **sections, **plain)
     _check_together(experiment)
     return experiment
 
@@ -92,7 +91,7 @@ def from_record(run: RunRecord) -> Experiment:
     try:
         method = _checked(found[0], values["method"], "method")
         sections: dict[str, Any] = {key: _checked(schema, values[key], key) for key, schema in _SECTIONS.items()}
-        return Experiment(method=method, **sections, **{key: values[key] for key in _PLAIN})
+        return Experiment(method=method, **sections, **{key: values[key] for key in _PLAIN if key != "retry"})
     except (KeyError, ValueError) as error:
         raise ValueError(f"the run's settings are those of another version of this program: {error}") from error
 
@@ -229,10 +228,10 @@ def _check_finite(value: Any, name: str) -> None:
         _check_finite(part, f"{name}.{key}")
 
 
-def _checked_plain(name: str, value: Any) -> None:
+def _checked_plain(name: str, value: Any) -> Any:
     annotation: Any = next(field.type for field in fields(Experiment) if field.name == name)
     try:
-        _adapter(annotation).validate_json(json.dumps(value), strict=True)
+        return _adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise ValueError(f"{name}={json.dumps(value)}: {_lower(error.errors()[0]['msg'])}") from error
 

@@ -73,6 +73,7 @@ class Experiment(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     lr_scale: Rate
     force: bool
+    retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
     runs_dir: Annotated[str, Field(min_length=1)]
     reports_dir: Annotated[str, Field(min_length=1)]
 

@@ -102,7 +102,7 @@ def _not_there(experiment: Experiment, wanted: tuple[Evaluation, ...]) -> tuple[
 def done(experiment: Experiment) -> bool:
     """Whether the run has a result and every evaluation that is asked for; never with `force`."""
     known = read(experiment)
-    if known is None or experiment.force or known.status not in _FINAL:
+    if known is None or experiment.force or known.status not in _FINAL or known.status in experiment.retry:
         return False
     return known.status != "ok" or missing(experiment) == (False, ())
 

@@ -15,6 +15,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "__main__": {"assets", "cells", "config", "sweep"},
     "sweep": {
+        "claim",
         "cells", "choice", "composer", "config", "experiment", "isolate", "progress", "provenance", "question",
         "record", "run", "sources", "specs", "tracking",
     },

@@ -94,6 +94,8 @@ FROM_THE_CONFIGURATION = {
     "train.schedule=linaer": ["train.schedule=\"linaer\": must be 'constant', 'linear' or 'cosine'"],
     "train.precision=fp8": ["'auto', 'bf16' or 'fp32'"],
     "data.source=web": ["'hub', 'package' or 'path'"],
+    "retry=[ok]": ['retry=["ok"]', "must be 'oom' or 'diverged'"],
+    "retry=oom": ['retry="oom"', "must be a valid"],
     "runs_dir=null": ["runs_dir=null: must be a valid string"],
     "runs_dir=": ['runs_dir=""'],
     # ranges

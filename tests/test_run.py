@@ -113,6 +113,16 @@ def test_the_same_experiment_again_does_nothing(finished, make):
     assert look(finished.experiment) == before
 
 
+def test_a_result_that_is_no_success_is_made_again_only_when_it_is_said(make, tiny_overrides, finished):
+    asked = make(*tiny_overrides, "method=lora")
+    for status in ("oom", "diverged"):
+        attempt = dataclasses.replace(finished.result.current, status=status, reason="so", weights_from=None)
+        record.write(dataclasses.replace(finished.result, attempts=(attempt,)), asked.folder / "record.json")
+        assert run.done(asked)
+        assert not run.done(dataclasses.replace(asked, retry=(status,)))
+    assert make(*tiny_overrides, "method=lora", "retry=[oom]").recipe_id == asked.recipe_id
+
+
 def test_a_seed_is_another_run_of_the_same_recipe(finished, make):
     other = make(*finished.words, "seed=1")
     assert other.folder.parent == finished.experiment.folder.parent

@@ -1,0 +1,161 @@
+"""`python -m harness.sweep`: what it says of a sweep's records, and with which command it goes on."""
+
+import dataclasses
+
+import pytest
+
+from harness import claim, record
+from harness.record import Cell, Choice, EvaluationRecord, Metric, RunRecord, SweepRecord, Tuning
+from harness.sweep import __main__ as command
+from harness.sweep.stored import find
+
+ARGUMENTS = ("sweep=asked", "train=smoke", "lr_scale=1,3", "seed=0")
+
+
+def cell(recipe, contestant="method=lora", scale="1", stage="tune", seed=0):
+    words = ("sweep=asked", "train=smoke", contestant, f"lr_scale={scale}", "eval.test=never", f"seed={seed}")
+    return Cell(
+        overrides=words, method="lora", recipe_id=recipe, seed=seed, eval_ids=("v",), stage=stage,
+        contestant=contestant,
+    )  # fmt: skip
+
+
+def add(runs, one, loss=None, status="ok", reason="", evaluated=True):
+    """A run as it is left behind."""
+    started = "2026-01-01T00:00:00"
+    attempt = record.Attempt(
+        started_at=started, status=status, reason=reason, phases={}, data=None, fingerprint=None, training=None,
+        peak_memory_bytes=None, weights_from=started if status == "ok" else None, provenance={},
+    )  # fmt: skip
+    run = RunRecord(
+        schema=record.SCHEMA, recipe_id=one.recipe_id, seed=one.seed, method="lora", recipe={"train": {"lr": 1e-4}},
+        config={}, attempts=(attempt,),
+    )  # fmt: skip
+    folder = runs / one.recipe_id / f"seed-{one.seed}"
+    record.write(run, folder / "record.json")
+    if status == "ok" and evaluated:
+        validation = EvaluationRecord(
+            schema=record.SCHEMA, recipe_id=one.recipe_id, seed=one.seed, eval_id="v",
+            evaluation={"kind": "heldout", "role": "validation"}, num_items=4, num_tokens=9, num_fewshot=None,
+            metrics={"loss": Metric(value=loss, stderr=0.1, higher_is_better=False)}, seconds=1.0,
+            weights_from=started, provenance={},
+        )  # fmt: skip
+        record.write(validation, record.evaluation_path(folder, "v"))
+    return folder
+
+
+def add_sweep(runs, cells, choices=(), **changed):
+    tuning = Tuning(
+        rule="lowest_validation_loss", settings=("lr_scale",), seeds=(0,), final_seeds=(0,), trials=2,
+        choices=None if choices is None else tuple(Choice(contestant=c, recipe_id=r, reason="") for c, r in choices),
+    )  # fmt: skip
+    asked = SweepRecord(
+        schema=record.SCHEMA, name="asked", question="Why?", command="python -m harness", cells=tuple(cells),
+        arguments=ARGUMENTS, tuning=tuning,
+    )  # fmt: skip
+    record.write(dataclasses.replace(asked, **changed), runs / "sweeps" / "asked" / "sweep.json")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The commands that would have been run."""
+    found = []
+
+    def run(words, check):
+        found.append(words)
+        return type("Done", (), {"returncode": 7})
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+    return found
+
+
+def test_status_counts_by_stage_and_gives_reasons(tmp_path, capsys):
+    cells = [cell(name) for name in ("good", "hot", "broken", "none", "busy", "half")]
+    add(tmp_path, cells[0], 1.0)
+    add(tmp_path, cells[1], status="diverged", reason="the loss is no number")
+    add(tmp_path, cells[2], status="failed", reason="a bug")
+    add(tmp_path, cells[5], evaluated=False)
+    add_sweep(tmp_path, [*cells, cell("good", stage="final"), cell("good", stage="final", seed=1)], choices=None)
+    with claim.hold(tmp_path / "busy" / "seed-0"):
+        assert command.main(["status", "asked", "--runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "asked: Why?"
+    assert lines[1] == "  tune   6: 1 ok, 1 running, 1 waiting, 1 lacks evaluations, 1 failed, 1 diverged"
+    assert "    diverged hot/seed-0 (method=lora lr_scale=1 eval.test=never): the loss is no number" in lines
+    assert "    failed broken/seed-0 (method=lora lr_scale=1 eval.test=never): a bug" in lines
+    assert any(line.startswith("    running busy/seed-0") for line in lines)
+    assert "  final  2: 1 ok, 1 waiting" in lines
+    assert lines[-1] == "  final  to be chosen when the trials have been made"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [("failed", []), ("failed,oom", ["retry=[oom]"]), ("diverged,oom", ["retry=[diverged,oom]"])],
+)
+def test_rerun_asks_the_same_again(tmp_path, started, statuses, expected):
+    add_sweep(tmp_path, [cell("a")])
+    assert command.main(["rerun", "asked", "--status", statuses, "--runs", str(tmp_path)]) == 7
+    [words] = started
+    assert words[1:] == ["-m", "harness", "-m", *ARGUMENTS, f"runs_dir={tmp_path}", *expected]
+
+
+def test_extend_tries_one_value_beyond_every_edge_for_every_contestant(tmp_path, started, capsys):
+    cells = [cell(f"{c}{s}", f"method={c}", s) for c in ("lora", "full", "ia3") for s in ("0.3", "1", "3")]
+    losses = {"lora3": 1.0, "full0.3": 1.0, "ia31": 1.0}  # the best of each: highest, lowest, inside
+    for one in cells:
+        add(tmp_path, one, losses.get(one.recipe_id, 2.0))
+    choices = [("method=lora", "lora3"), ("method=full", "full0.3"), ("method=ia3", "ia31")]
+    add_sweep(tmp_path, cells, choices)
+    assert command.main(["extend", "asked", "--runs", str(tmp_path)]) == 7
+    assert started[0][-1] == "lr_scale=0.1,0.3,1,3,10"
+    assert "lr_scale=1,3" not in started[0]
+    assert "every contestant is tried with lr_scale=0.1,0.3,1,3,10" in capsys.readouterr().out
+
+
+def test_extend_leaves_alone_what_is_inside_its_grid(tmp_path, started, capsys):
+    cells = [cell(f"lora{s}", scale=s) for s in ("0.3", "1", "3")]
+    for one in cells:
+        add(tmp_path, one, 1.0 if one.recipe_id == "lora1" else 2.0)
+    add_sweep(tmp_path, cells, [("method=lora", "lora1")])
+    assert command.main(["extend", "asked", "--runs", str(tmp_path)]) == 0
+    assert "nothing to extend" in capsys.readouterr().out
+    assert not started
+
+
+REFUSED = {
+    "no such sweep": ("status nosuch", {}, "no sweep 'nosuch' below"),
+    "no stages": ("extend asked", {"tuning": None}, "it has no stages, so nothing was tuned"),
+    "not finished": ("extend asked", {"choices": None}, "its trials have not all been made"),
+    "of an older version": ("rerun asked", {"arguments": None}, "does not say how it was asked for"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_refused_with_one_line(tmp_path, started, capsys, case):
+    words, changed, expected = REFUSED[case]
+    choices = changed.get("choices", ())
+    add_sweep(tmp_path, [cell("a")], choices, **{k: v for k, v in changed.items() if k != "choices"})
+    assert command.main([*words.split(), "--runs", str(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert expected in line
+    assert not started
+
+
+def test_a_setting_that_only_some_have_is_not_extended(tmp_path, capsys):
+    cells = [cell("a", scale="1"), cell("b", scale="3")]
+    other = dataclasses.replace(cell("c", "method=full"), overrides=("method=full", "seed=0"), contestant="method=full")
+    for one, loss in zip([*cells, other], (2.0, 1.0, 1.0), strict=True):
+        add(tmp_path, one, loss)
+    add_sweep(tmp_path, [*cells, other], [("method=lora", "b"), ("method=full", "c")])
+    assert command.main(["extend", "asked", "--runs", str(tmp_path)]) == 2
+    assert "lr_scale is not tuned for method=full" in capsys.readouterr().err
+
+
+def test_a_damaged_record_counts_as_none(tmp_path):
+    one = cell("a")
+    add(tmp_path, one, 1.0)
+    add_sweep(tmp_path, [one])
+    stored = find(tmp_path, "asked")
+    assert stored.status(one) == ("ok", "")
+    (tmp_path / "a" / "seed-0" / "record.json").write_text("{")
+    assert stored.status(one) == ("waiting", "")
