@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_OWN = {"ADALORA": "adalora"}  # without their hooks they would run, and not be what they are called
+# The types of PEFT 0.21 for causal language models that cannot be trained here, and why.
+CANNOT = {
+    "ADALORA": "its schedule takes part in every step: use method=adalora",
+    "SHADOW": "it hands carriers through the model in place of tensors, which transformers 5.23 cannot reshape",
+    "TRAINABLE_TOKENS": "on a model with tied embeddings it adapts the head too, which TRL 1.16 refuses",
+    "MULTITASK_PROMPT_TUNING": "it needs the number of the task beside each row",
+    "POLY": "it needs the number of the task beside each row",
+    "XLORA": "it mixes trained LoRA adapters, which would have to be given",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +47,8 @@ class Peft(Adapted):
         Raises:
             ValueError: no such type, no such option, or a combination that PEFT refuses.
         """
-        if self.peft_type in _OWN:
-            own = _OWN[self.peft_type]
-            raise ValueError(f"method.peft_type={self.peft_type}: it takes part in every step, use method={own}")
+        if self.peft_type in CANNOT:
+            raise ValueError(f"method.peft_type={self.peft_type} cannot be trained here: {CANNOT[self.peft_type]}")
         schema = _schema(self.peft_type)
         allowed = {f.name for f in dataclasses.fields(schema)} - {"peft_type", "task_type", "auto_mapping"}
         unknown = sorted(set(self.options) - allowed)

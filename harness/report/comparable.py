@@ -19,7 +19,7 @@ ABSENT = "absent"
 # A fact, or all below it -> the settings that move it: a difference in it follows from a declared one in those.
 _FOLLOWS = {
     "effective_scale": ("method.r", "method.lora_alpha", "method.use_rslora"),
-    "master_weights": ("method.name", "train.precision"),
+    "master_weights": ("method.name", "method.precision", "train.precision"),
     "steps": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length", "data"),
     "tokens": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length", "train.loss_on",
                "train.group_by_length", "data", "model"),

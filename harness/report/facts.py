@@ -61,9 +61,12 @@ def recipe_facts(row: Row) -> Facts:
 def outcome_facts(row: Row) -> Facts:
     """What the recipe came to: rows, steps, the scale of a low-rank update, what trained weights were held in."""
     assert row.record is not None and row.current is not None, "a row with results has a record"
-    scale = effective_scale(row.record.recipe.get("method") or {})
-    found = {} if scale is None else {"effective_scale": scale}
-    return {key: text(value) for key, value in {**found, **dict(_training(row.current))}.items()}
+    method = row.record.recipe.get("method") or {}
+    scale = effective_scale(method)
+    found = ({} if scale is None else {"effective_scale": scale}) | dict(_training(row.current))
+    if str(method.get("precision")).endswith("_master") and "master_weights" in found:
+        found["master_weights"] = ["float32"]  # updates add up in copies, which the trained tensors are rounded from
+    return {key: text(value) for key, value in found.items()}
 
 
 def seed_facts(row: Row) -> Facts:

@@ -13,6 +13,7 @@ from workshop import Workshop
 
 from harness.evaluate import heldout
 from harness.methods.base import Method
+from harness.methods.peft import CANNOT
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # each type has warnings of its own
 
@@ -32,14 +33,6 @@ OPTIONS = {
     "VBLORA": "vector_length=16",
     "WAVEFT": "n_frequency=64",
 }
-CANNOT = {
-    "ADALORA": "its schedule needs the loop: method=adalora",
-    "SHADOW": "hands carriers through the model in place of tensors, which transformers 5.23 cannot reshape",
-    "TRAINABLE_TOKENS": "on a model with tied embeddings it adapts the head too, which TRL 1.16 refuses",
-    "MULTITASK_PROMPT_TUNING": "needs the number of the task beside each row",
-    "POLY": "needs the number of the task beside each row",
-    "XLORA": "mixes trained LoRA adapters, which have to be given",
-}
 
 
 def answer_loss(model: Any, workshop: Workshop) -> float:
@@ -53,9 +46,10 @@ def test_what_cannot_work_is_still_there() -> None:
     assert len(TYPES) - len(CANNOT) >= 35
 
 
-def test_what_has_a_schedule_of_its_own_is_sent_to_its_method(make: Callable[..., Method], workshop: Workshop) -> None:
-    with pytest.raises(ValueError, match="use method=adalora"):
-        workshop.attach(make("peft", "method.peft_type=ADALORA", "method.options.total_step=10"))
+@pytest.mark.parametrize("peft_type", CANNOT)
+def test_what_cannot_be_trained_says_why(peft_type: str, make: Callable[..., Method], workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match=f"peft_type={peft_type} cannot be trained here: (it|its|on) "):
+        workshop.attach(make("peft", f"method.peft_type={peft_type}"))
 
 
 @pytest.mark.parametrize("peft_type", [name for name in TYPES if name not in CANNOT])

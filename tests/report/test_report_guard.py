@@ -110,6 +110,18 @@ def test_master_weights_in_another_precision_are_said_beside_the_method(runs):
     assert "master_weights" in _keys(_check(runs, declared=["method.r", "method.target", "train.lr"]).refused)
 
 
+def test_a_float32_copy_is_what_bfloat16_weights_are_held_in(runs):
+    _runs(runs, (BASE, LORA, IA3))
+    half = {"layers.0.lora_A": ((16, 576), "bfloat16")}
+    with_copy = {"precision": "bf16_fp32_master"}
+    _change(
+        runs, "ia3", lambda r: {"method": {**r["method"], **with_copy}},
+        lambda a: {"fingerprint": dataclasses.replace(a.fingerprint, trained=half)},
+    )  # fmt: skip
+    guard = _check(runs)
+    assert "master_weights" not in _keys((*guard.follows, *guard.refused))
+
+
 def test_a_key_that_one_side_does_not_have_is_a_difference(runs):
     _runs(runs, (BASE, LORA, IA3))
     _change(runs, "ia3", lambda r: {"train": {k: v for k, v in r["train"].items() if k != "weight_decay"}})
