@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -75,9 +76,10 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
         tokenizer = models.tokenizer(model)
         method.check_rows(tokenised(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
 
+    at_any_rate = replace(method, lr=None)  # sweeps have many rates, and none of them shows here
     looks: list[tuple[Any, Callable[[], Any]]] = [
-        ((model, method, experiment.train), attach),
-        ((experiment.data, wanted_tokens(experiment), method), tokenise),
+        ((model, at_any_rate, replace(experiment.train, lr=None)), attach),
+        ((experiment.data, wanted_tokens(experiment), at_any_rate), tokenise),
     ]
     return looks + (_task_checks(experiment) if spec.test == "always" else [])
 

@@ -29,6 +29,7 @@ Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
 Stage = Literal["tune", "final"]
 PHASES = ("load", "train", "validate", "evaluate", "generate")
 T = TypeVar("T")
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,10 +248,17 @@ def read(kind: type[T], path: Path) -> T:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{path}: record schema {found!r}, this version reads {SCHEMA}")
     try:
-        return TypeAdapter(kind).validate_json(text, strict=True)
+        return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Building one takes longer than reading a record."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def find_runs(runs: Path) -> Iterator[Path]:
