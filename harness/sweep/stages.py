@@ -32,14 +32,18 @@ def first_cells(asked: Question | None, arguments: Sequence[str]) -> list[Wanted
 
 
 def contestants(cells: Sequence[Cell], tuned: Sequence[str]) -> list[str]:
-    """What each cell is a trial of: its words but those that are tuned or that all cells share."""
+    """What each cell is a trial of: its words but those that are tuned or that all cells share, as `lora r=8`."""
     kept = [[word for word in cell if setting_of(word) not in (*tuned, *_STAGES_OWN)] for cell in cells]
     shared = set.intersection(*map(set, kept)) if kept else set()
     own = [[word for word in words if word not in shared] for words in kept]
     if any(own):
-        return [" ".join(words) or "the rest" for words in own]
+        return [" ".join(map(_short, words)) or "the rest" for words in own]
     method = next((word for word in shared if setting_of(word) == "method"), "the defaults")
-    return [method for _ in cells]
+    return [_short(method) for _ in cells]
+
+
+def _short(word: str) -> str:
+    return word.removeprefix("method=").removeprefix("method.")
 
 
 def check_budget(asked: Question, plan: Sequence[Planned]) -> None:
