@@ -153,6 +153,7 @@ class _Work:
             expected_trainable_parameters=expected,
             total_parameters=total_before + added,
             saved_bytes=None,
+            mergeable=self.experiment.method.merges,
         )
         self.emit({"facts": {"fingerprint": self.fingerprint}})
 

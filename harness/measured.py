@@ -57,6 +57,7 @@ class Fingerprint(Strict):
     expected_trainable_parameters: int
     total_parameters: int
     saved_bytes: int | None  # bytes on disk of what must be kept beside the base model
+    mergeable: bool | None = None  # whether it can be folded into the base's weights, so that its use costs nothing
 
 
 @dataclass(frozen=True, kw_only=True)

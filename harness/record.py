@@ -155,6 +155,26 @@ class UpdateRecord(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExternalRecord(Strict):
+    """A row that others published. `facts` are what ought to be equal, with their own names, flattened."""
+
+    schema: int
+    origin: str
+    name: str
+    method: str
+    status: str  # in their words
+    seeds: int
+    facts: dict[str, Any]
+    scores: dict[str, Metric]
+    trainable_parameters: int | None
+    total_parameters: int | None
+    peak_memory_bytes: int | None
+    train_seconds: float | None
+    saved_bytes: int | None
+    published_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell(Strict):
     """One requested run of a sweep, and the evaluations that were asked for."""
 

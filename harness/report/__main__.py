@@ -8,8 +8,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from harness.report.commands import COMMANDS
 
 if TYPE_CHECKING:
     from harness.report.rows import Loaded
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    given = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in COMMANDS:
+        command = import_module(f"harness.report.commands.{words[0].replace('-', '_')}")
+        return int(command.main(words[1:]))
+    given = _parser().parse_args(words)
     try:
         names = _names(given)
     except ValueError as error:
@@ -26,7 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.report", description="Make reports from run records.")
+    others = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.report",
+        description=f"Make reports from run records.\n\nOther commands, each with --help:\n{others}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders that hold <recipe_id>/seed-<n>/")
     parser.add_argument("--sweep", metavar="NAME", help="only this sweep (default: every sweep, else all runs)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the report's folder (default: REPORTS/NAME)")

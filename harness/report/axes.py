@@ -72,11 +72,30 @@ def _trained(number: Number) -> Number:
     return lambda group: number(group) if group.trained else None
 
 
+def _energy(group: Group) -> float | None:
+    phases = [row.current.phases.get("train") if row.current else None for row in group.rows]
+    return mean(phase.energy_joules if phase else None for phase in phases)
+
+
+def _flops(group: Group) -> float | None:
+    """Of the whole training: those of the step that was followed, by the positions that all steps computed."""
+    found = []
+    for row in group.rows:
+        training = row.current.training if row.current else None
+        if training is None or training.profile is None:
+            return None
+        positions = sum(rows * tokens for rows, tokens in training.profile.micro_batches)
+        found.append(training.profile.flops / positions * sum(training.padded_tokens))
+    return mean(found)
+
+
 COSTS = (
     Cost("peak_memory_mebibytes", "Peak memory, MiB", False, _trained(peak_mebibytes)),
     Cost("train_seconds", "Training, s", False, _trained(_training("train_seconds"))),
     Cost("trainable_parameters", "Trained parameters", True, _trained(_fingerprint("trainable_parameters"))),
     Cost("saved_megabytes", "Saved, MB", True, _trained(_fingerprint("saved_bytes", MEGABYTE))),
+    Cost("train_energy_joules", "Energy, J", False, _trained(_energy)),
+    Cost("train_flops", "Training, FLOP", True, _trained(_flops)),
 )
 
 

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord, UpdateRecord, read
+from harness.record import Cell, EvaluationRecord, ExternalRecord, RunRecord, SweepRecord, UpdateRecord, read
 from harness.report import tuning
 from harness.report.items import Scored
 from harness.report.labels import labelled
@@ -32,7 +32,13 @@ def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
     if not rows:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(f"no readable records below {_names(runs)}: run `python -m harness` first{listed}")
-    return Loaded(rows=tuple(labelled(rows, by_value=True)), sweep=None, unreadable=tuple(dict.fromkeys(problems)))
+    return _loaded(labelled(rows, by_value=True), None, runs, problems)
+
+
+def _loaded(rows: Sequence[Row], sweep: SweepRecord | None, runs: Sequence[Path], problems: list[str]) -> Loaded:
+    paths = [(path, root) for root in runs for path in sorted(root.glob("external/*.json"))]
+    external = [one for path, root in paths if (one := _read(ExternalRecord, path, root, problems))]
+    return Loaded(rows=tuple(rows), sweep=sweep, unreadable=tuple(dict.fromkeys(problems)), external=tuple(external))
 
 
 def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Loaded:
@@ -45,12 +51,7 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
     results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
     fates = [*results, *tuning.fates(record, trials)]  # of contestants that nothing could be chosen for
     marked = tuning.marked(labelled(fates), record, trials)
-    return Loaded(
-        rows=tuple(marked),
-        sweep=record,
-        unreadable=tuple(dict.fromkeys(problems)),
-        trials=tuple(labelled(trials)),
-    )
+    return replace(_loaded(marked, record, runs, problems), trials=tuple(labelled(trials)))
 
 
 def check_folders(runs: Sequence[Path]) -> None:

@@ -7,16 +7,39 @@ from harness.report.answer import answer_of
 from harness.report.claims import Claims, claims, contests, main_contests
 from harness.report.comparable import Guard, insist, without_base
 from harness.report.display import DASH, escaped, table
+from harness.report.external import guard as guard_external
+from harness.report.external import table as external_table
 from harness.report.facts import method_settings
 from harness.report.figures.style import Drawn
 from harness.report.groups import Group, grouped
 from harness.report.labels import short
+from harness.report.recommend import scenarios
 from harness.report.rows import Loaded
 from harness.report.summary import Table, cost, quality, tasks
+from harness.report.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.verdicts import explained, ties, verdicts
 
 UPDATE = "[The shape of the updates](update.md): how much each method changed the weights, and in which directions."
 TIES = "Rows that share a letter under Ties cannot be told apart in the answer's task, after Holm's adjustment."
+FRONTIER = (
+    "Each cell holds the cost and the probability that no other method is both at least as good and at most as dear, "
+    "over resamples of items and seeds; a star marks who is on the frontier of the values themselves."
+)
+MATCHED = "Validation loss by the time every method had used what the thriftiest used in all; no later checkpoint."
+ADVICE = (
+    "Of what keeps the limits, the cheapest in peak memory among the best and those shown not to be worse than it by "
+    "more than the tolerance (one-sided test at 5 %, paired by item). Differences with 95 % intervals; the last column "
+    "says who scores best and in how many resamples. Where no record says that a method can be merged, it counts as "
+    "overhead. `python -m harness.report recommend --help` takes other limits."
+)
+ACROSS = (
+    "Headline metrics, with 95 % intervals over items and seeds; tasks are taken as they are. The interquartile mean "
+    "is that of the middle half and needs four tasks; rank 1 is best."
+)
+EXTERNAL = (
+    "Published by others: one seed, no outcomes per item, so nothing is paired; another machine and set-up. They "
+    "are shown beside our rows and never ranked with them. The error of an accuracy is the binomial one of its items."
+)
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
@@ -32,6 +55,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     main = [claims(contest, loaded.margin) for contest in asked]
     known = {one.contest.measure for one in main}
     losses = [claims(one, loaded.margin) for one in contests(groups, "validation") if one.measure not in known]
+    across_all = across(groups)
     compared = [one for one in (*main, *losses) if one.pairs]
     parts = [
         f"# {escaped(title(loaded, groups))}",
@@ -45,11 +69,15 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         *(["## Which differences are real", *map(_verdicts, compared)] if compared else []),
         "## Cost",
         _table(cost(groups)),
+        *_costs(main, groups),
+        *_advice(main, groups, loaded),
         *map(_figure, figures[:1]),
         *([UPDATE] if update else []),
         *(["## Figures", *map(_figure, figures[1:])] if figures[1:] else []),
         "## Every task",
+        *([f"### {across_all.title}\n\n{_table(across_all)}", ACROSS] if across_all else []),
         *(f"### {escaped(one.title)}\n\n{_table(one)}" for one in tasks(groups)),
+        *_external(loaded),
         "## What varied, what was equal",
         _varied(groups),
         "## What failed",
@@ -89,6 +117,35 @@ def _verdicts(found: Claims) -> str:
     lines = [[escaped(cell) for cell in line] for line in content.lines]
     shown = table(content.header, lines, text=("against", "Verdict"))
     return f"### {escaped(content.title)}\n\n{shown}\n\n{_bullets(explained(found))}"
+
+
+def _costs(main: Sequence[Claims], groups: Sequence[Group]) -> list[str]:
+    """The frontiers, and methods at matched budgets."""
+    parts = []
+    for found in main:
+        for content, text in (
+            (frontiers(found, groups), FRONTIER),
+            (matched(found), MATCHED),
+            (matched_pairs(found), ""),
+        ):
+            if content:
+                parts += [f"### {escaped(content.title)}", _table(content), *([text] if text else [])]
+    return ["## What quality costs", *parts] if parts else []
+
+
+def _advice(main: Sequence[Claims], groups: Sequence[Group], loaded: Loaded) -> list[str]:
+    contests_of = [found.contest for found in main if found.contest.groups]
+    tables = [one for contest in contests_of if (one := scenarios(contest, groups, loaded.margin))]
+    return ["## Which method should I use?", *map(_table, tables), ADVICE] if tables else []
+
+
+def _external(loaded: Loaded) -> list[str]:
+    if not loaded.external:
+        return []
+    found = [str(one) for one in guard_external(loaded.external)]
+    origins = ", ".join(dict.fromkeys(one.origin for one in loaded.external))
+    parts = ["## External rows", _table(external_table(loaded.external)), f"{escaped(origins)}. {EXTERNAL}"]
+    return [*parts, *(["They differ in what was not meant to vary:", _bullets(found)] if found else [])]
 
 
 def _bullets(lines: Sequence[str]) -> str:

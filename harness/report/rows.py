@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Attempt, Cell, RunRecord, SweepRecord, UpdateRecord
+from harness.record import Attempt, Cell, ExternalRecord, RunRecord, SweepRecord, UpdateRecord
 from harness.report.items import Scored
 
 # What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
@@ -63,6 +63,7 @@ class Loaded:
     unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
     margin: float = 0.01  # the largest difference that counts as none: a point of accuracy, a hundredth of a nat
     trials: tuple[Row, ...] = ()  # of a sweep with stages: what was tried on validation, no rows of the results
+    external: tuple[ExternalRecord, ...] = ()  # rows that others published
     allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
 
 

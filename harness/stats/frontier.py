@@ -1,7 +1,5 @@
 """Which methods no other beats in both of two things, and how sure that is. No score is made of the two."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -27,11 +25,11 @@ def on_frontier(quality: ArrayLike, cost: ArrayLike) -> np.ndarray:
     return kept
 
 
-def frontier_probabilities(draws: Floats, cost: Sequence[float]) -> list[float]:
+def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
     """For each method the share of the draws in which it is on the frontier.
 
     Args:
         draws: qualities of shape (methods, draws), higher is better, drawn together (`bootstrap`).
-        cost: one number per method, lower is better; taken as known.
+        cost: lower is better; one number per method, taken as known, or drawn as the qualities are.
     """
-    return [float(share) for share in on_frontier(draws.T, np.asarray(cost, dtype=np.float64)).mean(axis=0)]
+    return [float(share) for share in on_frontier(draws.T, np.asarray(cost, dtype=np.float64).T).mean(axis=0)]

@@ -1,0 +1,37 @@
+"""`python -m harness.report import-peft DIR`: published rows as external records, and what the guard finds in them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read, check and write; 0, or 2 where there is nothing to read."""
+    given = _parser().parse_args(arguments)
+    from harness.report.external import guard, keep, read_peft
+
+    try:
+        records, problems = read_peft(given.folder)
+    except (ValueError, OSError) as error:
+        print(f"harness.report: {error}", file=sys.stderr)
+        return 2
+    for problem in problems:
+        print(f"harness.report: could not be read: {problem}", file=sys.stderr)
+    found = guard(records)
+    print(f"{len(records)} rows read from {given.folder}, one seed each, no outcomes per item: nothing can be paired")
+    print("undeclared differences:" if found else "no undeclared difference")
+    for one in found:
+        print(f"  {one}")
+    print(f"written: {keep(records, given.out)}; a report of the runs in {given.out} shows them as external rows")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.report import-peft",
+        description="Turn the result files of PEFT's method comparison into external records below a runs folder.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="holds one JSON file per experiment")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="RUNS", help="default: runs")
+    return parser

@@ -1,0 +1,105 @@
+"""`python -m harness.report recommend RUNS --memory 24GiB --tolerance 1.0`: the method to use, and what says so."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the advice for every base model; 0, or 2 for wrong input, or 3 where the rows cannot be compared."""
+    given = _parser().parse_args(arguments)
+    try:
+        lines = _advice(given)
+    except ValueError as error:  # IncomparableError is one
+        print(f"harness.report: {error}", file=sys.stderr)
+        return 3 if hasattr(error, "guard") else 2
+    print("\n".join(lines))
+    return 0
+
+
+def _advice(given: argparse.Namespace) -> list[str]:
+    from dataclasses import replace
+
+    from harness.report.claims import main_contests
+    from harness.report.comparable import insist
+    from harness.report.groups import grouped
+    from harness.report.load import load, sweep_names
+    from harness.report.recommend import Need, advise, options, sentences
+
+    names = sweep_names(given.runs) if given.sweep is None else [given.sweep]
+    if len(names) > 1:
+        raise ValueError(f"there are {len(names)} sweeps: add --sweep, one of {', '.join(names)}")
+    loaded = load(given.runs, names[0] if names else None)
+    loaded = replace(loaded, allowed=tuple(key for key in given.allow.split(",") if key))
+    groups = grouped(loaded.rows)
+    insist(groups, loaded)
+    primary = given.primary or (loaded.sweep.primary if loaded.sweep else None)
+    asked = [one for one in main_contests(groups, primary) if one.groups]
+    if not asked:
+        raise ValueError("no trained method has a score that may be ranked: nothing can be recommended")
+    need = Need(
+        memory_bytes=given.memory,
+        seconds=given.time,
+        tolerance=given.tolerance / 100,
+        overhead=not given.no_overhead,
+        minimise=given.minimise,
+    )
+    return [line for one in asked for line in sentences(advise(one, options(one, groups), need))]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.report recommend",
+        description="Among the options that keep the limits, take the best and those shown not to be worse by more "
+        "than the tolerance (one-sided test at 5 %, paired by item); of these recommend the cheapest. Prompting the "
+        "base model is an option where it was evaluated.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
+    parser.add_argument("--sweep", metavar="NAME", help="only this sweep")
+    parser.add_argument("--memory", type=_bytes, metavar="SIZE", help="peak memory of training, such as 24GiB")
+    parser.add_argument("--time", type=_seconds, metavar="TIME", help="training time, such as 90min or 2h")
+    parser.add_argument(
+        "--tolerance",
+        type=_not_negative,
+        default=0.0,
+        metavar="POINTS",
+        help="quality that may be given up, in points: 1.0 is 0.01 of a score or of a loss in nats (default: 0)",
+    )
+    parser.add_argument(
+        "--no-overhead", action="store_true", help="leave out what makes inference dearer: unmerged methods, few-shot"
+    )
+    parser.add_argument("--minimise", choices=("memory", "time", "parameters", "bytes"), default="memory")
+    parser.add_argument("--primary", metavar="COLUMN", help="such as arc_easy/acc (default: the sweep's)")
+    parser.add_argument("--allow", metavar="KEYS", default="", help="as in a report")
+    return parser
+
+
+def _bytes(text: str) -> float:
+    return _quantity(text, _BYTES, "24GiB, 24GB, 800MiB")
+
+
+def _seconds(text: str) -> float:
+    return _quantity(text, _SECONDS, "90s, 30min, 2h")
+
+
+def _not_negative(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points, zero or more")
+    return value
+
+
+def _quantity(text: str, units: dict[str, int], examples: str) -> float:
+    found = _QUANTITY.fullmatch(text)
+    if found is None or found[2].lower() not in units:
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as in {examples}")
+    return float(found[1]) * units[found[2].lower()]

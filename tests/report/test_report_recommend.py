@@ -1,0 +1,246 @@
+"""Recommendations whose right answer is known by construction, and the commands beside the report."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+from conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation
+from pyarrow import parquet
+
+from harness import record
+from harness.report.__main__ import main
+from harness.report.claims import main_contests
+from harness.report.groups import grouped
+from harness.report.load import load
+from harness.report.recommend import Need, advise, options, scenarios, sentences
+from harness.report.tradeoff import across, frontiers
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT.parent / "shared" / "data" / "peft_method_comparison"
+GIB = 2**30
+ITEMS = 1000
+# method -> right answers of 1,000, GiB, mergeable: the dear one is best, the middle one as good, the cheap one is not
+METHODS = {"dear": (700, 40, True), "middle": (698, 20, False), "cheap": (600, 10, True)}
+
+
+def _kind(name: str, peak: int) -> Kind:
+    return dataclasses.replace(LORA, name=name, peak=peak * GIB)
+
+
+def _add(runs, kind, right, mergeable, look, seed=0):
+    """A run whose first `right` items are right, so that every difference is known exactly."""
+    folder = add_run(runs, kind, seed)
+    path = folder / "record.json"
+    run = record.read(record.RunRecord, path)
+    if run.current.fingerprint:
+        fingerprint = dataclasses.replace(run.current.fingerprint, mergeable=mergeable)
+        attempt = dataclasses.replace(run.current, fingerprint=fingerprint)
+        record.write(dataclasses.replace(run, attempts=(attempt,)), path)
+    scores = add_evaluation(folder, kind, look, seed)
+    outcome = (np.arange(ITEMS) < right).astype(float)
+    columns = {
+        "item_id": [f"{i:04d}" for i in range(ITEMS)],
+        "prompt_hash": [f"{look.num_fewshot}-{i}" for i in range(ITEMS)],
+        "metric/acc": outcome,
+    }
+    parquet.write_table(pyarrow.table(columns), scores.with_suffix(".parquet"))
+    metric = record.Metric(value=right / ITEMS, stderr=None, higher_is_better=True)
+    found = record.read(record.EvaluationRecord, scores)
+    record.write(dataclasses.replace(found, metrics={"acc": metric}, num_items=ITEMS), scores)
+    return folder
+
+
+@pytest.fixture
+def known(runs):
+    look = evaluation("arc_easy", limit=ITEMS)
+    _add(runs, BASE, 500, None, look)
+    for name, (right, peak, mergeable) in METHODS.items():
+        _add(runs, _kind(name, peak), right, mergeable, look)
+    return runs
+
+
+def _advise(runs, **need):
+    groups = grouped(load([runs]).rows)
+    contest = main_contests(groups, None)[0]
+    return advise(contest, options(contest, groups), Need(**need))
+
+
+@pytest.mark.parametrize(
+    ("need", "expected"),
+    [
+        ({}, "dear"),
+        ({"tolerance": 0.01}, "middle"),  # 0.2 points below, on two items of a thousand
+        ({"tolerance": 0.2}, "cheap"),
+        ({"tolerance": 0.01, "overhead": False}, "dear"),  # the middle one cannot be merged
+        ({"memory_bytes": 24 * GIB}, "middle"),
+        ({"memory_bytes": 24 * GIB, "overhead": False}, "cheap"),
+        ({"memory_bytes": 5 * GIB}, "base"),
+        ({"memory_bytes": GIB // 4}, None),
+        ({"seconds": 1.0}, "base"),  # nothing is trained in a second
+    ],
+)
+def test_the_right_answer_is_known_by_construction(known, need, expected):
+    advice = _advise(known, **need)
+    assert (advice.chosen.label if advice.chosen else None) == expected
+
+
+def test_a_gap_that_these_items_do_not_show_is_not_given_up(runs):
+    """Five items of a thousand decide nothing within half a point, so the dear method is kept."""
+    look = evaluation("arc_easy", limit=ITEMS)
+    for name, right, peak in (("dear", 700, 40), ("cheap", 695, 10)):
+        _add(runs, _kind(name, peak), right, True, look)
+    assert _advise(runs, tolerance=0.005).chosen.label == "dear"
+    assert _advise(runs, tolerance=0.015).chosen.label == "cheap"
+
+
+def test_prompting_the_base_is_one_of_the_options(known):
+    _add(known, BASE, 699, None, evaluation("arc_easy", limit=ITEMS, num_fewshot=5))
+    groups = grouped(load([known]).rows)
+    contest = main_contests(groups, None)[0]
+    labels = {option.label for option in options(contest, groups)}
+    assert len(labels) == 5
+    advice = _advise(known, tolerance=0.01)
+    assert "5-shot" in advice.chosen.label
+    assert "5-shot" not in _advise(known, tolerance=0.01, overhead=False).chosen.label
+
+
+def test_the_words_hold_the_numbers(known):
+    said = " ".join(sentences(_advise(known, tolerance=0.01, memory_bytes=50 * GIB)))
+    assert said.startswith("Use middle: 0.698 on arc_easy (acc), 1,000 items; 20,480 MiB at the peak, 69.4 s")
+    assert "dear scores best (0.700" in said
+    assert "difference -0.002, with 95 % confidence above -0.004" in said
+    table = scenarios(main_contests(grouped(load([known]).rows), None)[0], grouped(load([known]).rows), 0.01)
+    assert {line[3] for line in table.lines} == {"dear", "middle", "cheap", "base"}
+
+
+def test_frontiers_leave_out_who_is_beaten_in_both(known):
+    _add(known, _kind("beaten", 45), 400, True, evaluation("arc_easy", limit=ITEMS))
+    from harness.report.claims import claims
+
+    groups = grouped(load([known]).rows)
+    table = frontiers(claims(main_contests(groups, None)[0]), groups)
+    memory = {line[0]: line[table.header.index("Peak memory, MiB")] for line in table.lines}
+    assert memory["beaten"] == "46,080: 0.00"
+    assert memory["cheap"] == "10,240: 1.00 *"
+    assert across(groups) is None  # one task is not many
+
+
+def test_scores_at_chance_and_unreadable_answers_are_not_ranked(known):
+    path = next(p for p in known.glob("*/seed-0/record.json") if '"cheap"' in p.read_text())
+    scores = next(path.parent.glob("evaluations/*.json"))
+    found = record.read(record.EvaluationRecord, scores)
+    metric = dataclasses.replace(found.metrics["acc"], chance=0.6)
+    record.write(dataclasses.replace(found, metrics={"acc": metric}), scores)
+    contest = main_contests(grouped(load([known]).rows), None)[0]
+    assert [(group.label, reason) for group, reason in contest.left_out] == [
+        ("cheap", "at chance: 0.600, guessing gives 0.600")
+    ]
+    assert [group.label for group in contest.ranked] == ["dear", "middle"]
+    record.write(dataclasses.replace(found, num_unparsable=900), scores)
+    contest = main_contests(grouped(load([known]).rows), None)[0]
+    assert contest.left_out[0][1] == "unparsable: 900 of 1,000 answers could not be read"
+
+
+def test_random_weights_have_costs_and_no_scores(known, tmp_path):
+    for path in known.glob("*/seed-0/record.json"):
+        run = record.read(record.RunRecord, path)
+        model = {**run.recipe["model"], "weights": "random"}
+        record.write(dataclasses.replace(run, recipe={**run.recipe, "model": model}), path)
+    groups = grouped(load([known]).rows)
+    assert main_contests(groups, None) == []
+    assert main([str(known), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "The weights are random" in text
+    assert "0.700" not in text
+    assert "40,960" in text
+
+
+def test_the_recommend_command(known, capsys):
+    assert main(["recommend", str(known), "--memory", "24GiB", "--tolerance", "1.0"]) == 0
+    assert capsys.readouterr().out.startswith("Use middle: 0.698")
+    assert main(["recommend", str(known), "--memory", "24GiB", "--tolerance", "1.0", "--no-overhead"]) == 0
+    assert capsys.readouterr().out.startswith("Use cheap: 0.600")
+    assert main(["recommend", str(known), "--primary", "nosuch/acc"]) == 2
+    assert "nothing can be recommended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--memory", "lots"], ["--time", "3 fortnights"], ["--tolerance", "-1"]])
+def test_wrong_limits_are_exit_code_2(known, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["recommend", str(known), *words])
+    assert ended.value.code == 2
+
+
+def test_the_power_command_says_what_could_be_seen(capsys):
+    assert main(["power", "--items", "1319", "--seeds", "3", "--effect", "3"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"With 3 seeds a method and 1,319 items, a true difference of \d\.\d points", said)
+    assert re.search(r"To see it 80% of the time, \d+ seeds a method are needed", said)
+    assert "needs six of them" in said
+    assert main(["power", "--items", "1319", "--seeds", "1", "--effect", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert "No number of seeds" in said
+    assert "two trained models" in said
+    assert main(["power", "--items", "1", "--seeds", "3"]) == 2
+
+
+def _published(name, method, rate, **optimizer):
+    """An excerpt in the form of PEFT's result files."""
+    return {
+        "run_info": {
+            "created_at": "2026-01-01T00:00:00+00:00", "total_time": 10.0, "experiment_name": name, "error_msg": "",
+            "peft_branch": "main",
+            "train_config": {"model_id": "some/model", "max_steps": 5000, "optimizer_type": "AdamW",
+                             "optimizer_kwargs": {"lr": rate, **optimizer}, "seed": 0},
+            "peft_config": {"peft_type": method, "r": 32, "lora_alpha": 64} if method else None,
+        },
+        "train_info": {
+            "status": "success", "num_trainable_params": 9, "num_total_params": 99, "file_size": 1000,
+            "accelerator_memory_max": 2**30,
+            "metrics": [{"step": 250, "train time": 2.0}, {"step": 5000, "test accuracy": 0.48, "forgetting": 0.05,
+                                                           "train total tokens": 4000}],
+        },
+        "meta_info": {"model_info": {"sha": "a"}, "dataset_info": {"gsm8k": {"sha": "b"}},
+                      "package_info": {"peft-version": "0.19"}, "system_info": {"accelerator": "L40S"}},
+    }  # fmt: skip
+
+
+def test_an_import_names_by_itself_what_was_silently_changed(known, tmp_path, capsys):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    rows = {"lora": ("LORA", 1e-4, {"weight_decay": 0.1}), "dora": ("LORA", 1e-4, {"weight_decay": 0.1}),
+            "vera": ("VERA", 1e-3, {}), "full": (None, 1e-5, {})}  # fmt: skip
+    for name, (method, rate, optimizer) in rows.items():
+        (folder / f"{name}.json").write_text(json.dumps(_published(name, method, rate, **optimizer)))
+    (folder / "broken.json").write_text("{}")
+    assert main(["import-peft", str(folder), "--out", str(known)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("4 rows read from")
+    assert "train_config.optimizer_kwargs.weight_decay: 0.1 (dora and lora), absent (full and vera)" in said.out
+    assert said.out.count("\n  ") == 1  # nothing else differs that was not meant to
+    assert "broken.json: not a result file" in said.err
+    assert main([str(known), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    section = text.split("## External rows")[1].split("\n## ")[0]
+    assert "| lora | LORA | 0.050 | 0.480 \N{PLUS-MINUS SIGN} 0.014 |" in section
+    assert "never ranked with them" in section
+    assert "optimizer_kwargs.weight\\_decay" in section or "optimizer_kwargs.weight_decay" in section
+    assert "vera" not in text.split("## External rows")[0]
+    assert main(["import-peft", str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="PEFT's published result files are not beside the repository")
+def test_the_published_files_are_read_whole(tmp_path, capsys):
+    assert main(["import-peft", str(PUBLISHED), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{len(list(PUBLISHED.glob('*.json')))} rows read")
+    assert [line.split(":")[0].strip() for line in said.splitlines() if line.startswith("  ")] == [
+        "train_config.optimizer_kwargs.weight_decay"
+    ]
+    row = json.loads((tmp_path / "external" / "lora--llama-3.2-3B-rank32.json").read_text())
+    assert row["scores"]["gsm8k/accuracy"]["value"] == pytest.approx(0.478, abs=0.001)
+    assert row["train_seconds"] == pytest.approx(585, abs=3)
