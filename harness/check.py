@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from harness import models
+from harness import datacheck, models
+from harness.audit import audit
 from harness.data import tokenised
 from harness.evaluate import tasks
 from harness.execute import Emit, quiet, setting, wanted_tokens
-from harness.experiment import Experiment
+from harness.experiment import Experiment, check_id
 from harness.train import compute_dtype
 
 Verdict = Literal["wrong", "unsupported"]
@@ -40,14 +42,14 @@ def check_tasks(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Ve
 
 
 def _problems(
-    experiments: list[Experiment], checks: Callable[[Experiment], list[tuple[Any, Callable[[], Any]]]], emit: Emit
+    experiments: list[Experiment], checks: Callable[[Experiment, Emit], list[tuple[Any, Callable[[], Any]]]], emit: Emit
 ) -> list[tuple[int, Verdict, str]]:
     quiet()
     problems: list[tuple[int, Verdict, str]] = []
     known: dict[Any, tuple[Verdict, str] | None] = {}
     for position, experiment in enumerate(experiments):
         emit({"done": position, "total": len(experiments)})
-        for key, look in checks(experiment):
+        for key, look in checks(experiment, emit):
             if key not in known:
                 known[key] = _complaint(look)
             complaint = known[key]
@@ -56,7 +58,7 @@ def _problems(
     return problems
 
 
-def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
+def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], Any]]]:
     model, method, spec = experiment.model, experiment.method, experiment.eval
     dtype = compute_dtype(experiment.train.precision)
 
@@ -72,19 +74,31 @@ def _checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
             raise UnsupportedError(reason)
         method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
 
-    def tokenise() -> None:
+    def look_at_data() -> None:
+        found = audit(experiment, emit)
+        emit({"say": datacheck.line(found)})
+        if found.refusals:
+            raise ValueError(found.refusals[0])
+
+    def look_at_rows() -> None:
+        refused: tuple[str, ...] | None = None
+        with suppress(ValueError):  # what is wrong with the data has been said once
+            refused = audit(experiment, emit).refusals
+        if refused is None or refused:
+            return
         tokenizer = models.tokenizer(model)
         method.check_rows(tokenised(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
 
     at_any_rate = replace(method, lr=None)  # sweeps have many rates, and none of them shows here
     looks: list[tuple[Any, Callable[[], Any]]] = [
         ((model, at_any_rate, replace(experiment.train, lr=None)), attach),
-        ((experiment.data, wanted_tokens(experiment), at_any_rate), tokenise),
+        (check_id(experiment), look_at_data),
+        ((experiment.data, wanted_tokens(experiment), at_any_rate), look_at_rows),
     ]
-    return looks + (_task_checks(experiment) if spec.test == "always" else [])
+    return looks + (_task_checks(experiment, emit) if spec.test == "always" else [])
 
 
-def _task_checks(experiment: Experiment) -> list[tuple[Any, Callable[[], Any]]]:
+def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], Any]]]:
     spec = experiment.eval
     where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
     return [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]

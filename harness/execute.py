@@ -25,7 +25,7 @@ import transformers
 from harness import card, models, provenance, record
 from harness.data import Packed, Wanted, tokenised
 from harness.evaluate import heldout, items, tasks
-from harness.experiment import Evaluation, Experiment, Todo
+from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
 from harness.record import EvaluationRecord, Fingerprint
@@ -115,7 +115,7 @@ class _Work:
         found = tokenised(experiment.data, self.tokenizer, wanted_tokens(experiment))
         self.rows = found.train
         self.heldout = {"validation": found.validation, "test": found.test}
-        counts = found.counts
+        counts = dataclasses.replace(found.counts, check=check_id(experiment))
         if experiment.train.packing:
             self.rows = Packed(found.train, experiment.train.max_length)
             counts = dataclasses.replace(counts, packed_rows=len(self.rows))

@@ -254,6 +254,17 @@ def choices(data: DataSpec) -> dict[str, Any]:
     return found
 
 
+def check_id(experiment: Experiment) -> str:
+    """Identity of a look at the data: the data and what may refuse them, the tokenizer, and what is evaluated."""
+    data, spec = experiment.data, experiment.eval
+    policies = {key: value for key, value in dataclasses.asdict(data).items() if key.startswith("on_")}
+    topics = [[rows.topic, rows.licence] for rows in (*data.train, *data.mix)]
+    asked = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
+    train = [experiment.train.max_length, experiment.train.loss_on]
+    model = [experiment.model.name, experiment.model.content, experiment.model.licence]
+    return digest([2, data.name, data.licence, data_identity(data), policies, topics, model, train, asked])
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no NaN: equal values give equal text."""
     return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))

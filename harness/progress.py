@@ -50,6 +50,8 @@ class Board:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """One event of the work under way: a phase, a task, or `done` of `total` with what is known beside."""
+        if "say" in event:
+            self.say(event["say"])
         if self._bar is None or self._task is None:
             return
         if "phase" in event or "task" in event:
@@ -91,7 +93,7 @@ def ending(result: RunRecord) -> str:
 
 
 def _detail(event: dict[str, Any]) -> str:
-    text = f"{event['done']}/{event['total']}"
+    text = f"{event['done']:,}" if event["total"] is None else f"{event['done']}/{event['total']}"
     if event.get("loss") is not None:
         text += f" loss {event['loss']:.3f}"
     if event.get("tokens_per_second"):

@@ -1,0 +1,69 @@
+"""`python -m harness.data check data=... model=...`: look at data before anything is trained on them.
+
+Exit codes: 0 nothing stands in the way of a run; 2 the input was wrong, or the data are refused by their configuration;
+1 something else went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from harness import isolate
+from harness.compose import experiments
+from harness.datacheck import DataCheck
+from harness.progress import board
+from harness.report import data_card
+
+_EXAMPLES = """\
+  python -m harness.data check data=gsm8k
+  python -m harness.data check data=file data.file=mine.jsonl model=smollm2-135m train.max_length=1024
+  python -m harness.data check data=file data.file=chats.jsonl eval.tasks=[mmlu,gsm8k] data.on_contamination=error
+
+Counts, exact and near duplicates, overlap with held-out rows and with every item of eval.tasks, lengths and what
+train.max_length leaves out, prompts with several answers, rows that cannot be read with their line, balance, and the
+tokenizer's traps. The result is kept in runs/data/ and written as a card to reports/data/. Runs make the same check.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.data",
+        description="Check data. The settings are those of `python -m harness`; commas check several.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=["check"])
+    parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="as for `python -m harness`")
+    given = parser.parse_args(arguments)
+    try:
+        asked = [experiment for _, experiment in experiments(given.override)]
+    except ValueError as error:
+        return _wrong(error, 2)
+    board.start_bar("checking data")
+    try:
+        ended = isolate.call("harness.audit:command", asked, log=Path(asked[0].runs_dir) / "check.log", on_event=board)
+    finally:
+        board.end()
+    if ended.kind != "returned":
+        return _wrong(ended.reason, 2 if ended.error_type == "ValueError" else 1)
+    checks = [TypeAdapter(DataCheck).validate_json(json.dumps(one), strict=True) for one in ended.value]
+    for check in checks:
+        card = data_card.write(check, Path(asked[0].reports_dir) / "data")
+        data_card.show(check, card)
+    return 2 if any(check.refusals for check in checks) else 0
+
+
+def _wrong(error: object, code: int) -> int:
+    print(f"harness.data: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
