@@ -40,13 +40,13 @@ class Flops(TorchDispatchMode):  # type: ignore[misc]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
         result = func(*args, **(kwargs or {}))
-        formula = _formula(func)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        count = formula(func)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
         return result
 
 
-def _formula(func: Any) -> Any:
+def formula(func: Any) -> Any:
     """What computes an operation's count from its arguments; None where there is nothing to count."""
     packet = func._overloadpacket if isinstance(func, torch._ops.OpOverload) else func
     known = flop_registry.get(packet)

@@ -106,17 +106,23 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         key = storage._cdata
         life = self._known.get(key)
         if life is None:
-            life = _Life(storage.nbytes(), self._kind, self._now)
+            life = self._begin(storage.nbytes(), self._kind)
             life.reference = weakref.ref(storage, partial(self._gone, key))
             self._known[key] = life
-            self._lives.append(life)
-            self.live_bytes += life.num_bytes
         return life
 
-    def _gone(self, key: int, _: Any) -> None:
-        life = self._known.pop(key)
+    def _begin(self, num_bytes: int, kind: Kind) -> _Life:
+        life = _Life(num_bytes, kind, self._now)
+        self._lives.append(life)
+        self.live_bytes += num_bytes
+        return life
+
+    def _end(self, life: _Life) -> None:
         life.died = self._now
         self.live_bytes -= life.num_bytes
+
+    def _gone(self, key: int, _: Any) -> None:
+        self._end(self._known.pop(key))
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

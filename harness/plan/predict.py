@@ -1,0 +1,145 @@
+"""What a step of training will take, found out by taking it with fake tensors: the run's own model, adapter, loop,
+loss and optimizer, without data or weights. Imports the whole stack.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness import execute
+from harness.experiment import Experiment
+from harness.measure.live import gradients_of, tensors_in
+from harness.plan import fakes, shapes
+from harness.plan.follow import Follower, give_gradients
+from harness.train import Job, _Loop, compute_dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimizer step in which every row has `train.max_length` tokens and each of them a label.
+
+    The gradients are there in full only at the end of the backward pass, when most activations are gone: the parts may
+    add up to more than the peak.
+    """
+
+    micro_batch_size: int
+    weights_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int  # what else is alive at the peak: activations, their gradients, temporaries
+    peak_bytes: int
+    flops: int  # of the whole optimizer step, all its micro batches
+
+    @property
+    def floor_bytes(self) -> int:
+        """What no micro batch size can do without."""
+        return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes
+
+
+class Predictor:
+    """Takes steps of one experiment on fake tensors, of any micro batch size.
+
+    Args:
+        experiment: with a precision that is settled.
+        on_gpu: compute the loss as on a GPU (in tiles of the output head), else as on a CPU.
+    """
+
+    def __init__(self, experiment: Experiment, on_gpu: bool) -> None:
+        self._experiment = experiment
+        method, spec = experiment.method, experiment.train
+        dtype = compute_dtype(spec.precision)
+        self._tokenizer = shapes.tokenizer(experiment.model)
+        meta = fakes.quantised(shapes.skeleton(experiment.model), method.load_options(dtype))
+        attached = method.attach(meta, execute.setting(experiment, self._tokenizer, []))
+        plain = type(method.optimizer(method.param_groups(attached, 1.0, spec.weight_decay))) is torch.optim.AdamW
+        self._fake = fakes.fake(attached, shorten=plain)  # another optimizer may know its parameters by more than groups
+        with tempfile.TemporaryDirectory() as scratch:
+            job = Job(
+                model=self._fake.model, method=method, rows=[{"input_ids": [1, 1], "completion_mask": [1, 1]}],
+                spec=spec, seed=experiment.seed, tokenizer=self._tokenizer, validate=lambda: 0.0,
+                emit=lambda _: None, scratch=scratch,
+            )  # fmt: skip
+            with self._fake.mode:
+                self._loop = _FakeLoop(job, on_gpu)
+        self._weights = [*tensors_in(self._fake.model), *self._fake.unseen_trained]
+        self._make_optimizer_state()
+
+    def _make_optimizer_state(self) -> None:
+        for group in self._loop.optimizer.param_groups:
+            group["params"] += [other for p in group["params"] for other in self._fake.unseen.get(p, [])]
+        with self._fake.mode, Follower(0):
+            give_gradients(self._fake.trained())
+            self._loop.optimizer.step()
+            self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._fake.trained():
+            parameter.grad = None
+
+    def step(self, micro_batch_size: int, accumulate: int) -> Step:
+        """The step that is the largest: the last of `accumulate` micro batches, gradients of the others there."""
+        length = self._experiment.train.max_length
+        live = Follower(micro_batch_size * (length - 1))
+        live.hold(self._weights, "weights")
+        live.hold_bytes(self._fake.unseen_bytes)
+        weights = live.live_bytes
+        live.hold(tensors_in(self._loop.optimizer.state), "optimizer")
+        optimizer = live.live_bytes - weights
+        self._loop.current_gradient_accumulation_steps = accumulate
+        with fakes.as_if_not_traced(), self._fake.mode, live:
+            if accumulate > 1:
+                give_gradients(self._fake.trained())
+                live.hold((p.grad for p in self._fake.trained()), "gradients")
+            batches = [self._batch(micro_batch_size, length) for _ in range(accumulate)]
+            with live.standing_for_others(self._fake):
+                self._loop.training_step(self._fake.model, batches[-1], torch.ones((), dtype=torch.long))
+            give_gradients(self._fake.unseen_trained)  # where nothing below the layers trains
+            live.hold((p.grad for p in self._fake.trained() if p.grad is not None), "gradients")
+            flops = live.flops
+            self._loop.accelerator.clip_grad_norm_(self._fake.trained(), self._experiment.train.max_grad_norm)
+            self._loop.optimizer.step()
+            self._experiment.method.after_step(self._fake.model, 1)
+            self._forget_gradients()
+        split = live.split()
+        return Step(
+            micro_batch_size=micro_batch_size,
+            weights_bytes=weights,
+            gradients_bytes=sum(p.numel() * p.element_size() for p in self._fake.trained()),
+            optimizer_bytes=optimizer,
+            activations_bytes=split["activations"] + split["rest"],
+            peak_bytes=live.peak_bytes,
+            flops=flops * accumulate,
+        )
+
+    def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.ones(rows, length, dtype=torch.long) for name in ("input_ids", "attention_mask", "labels")
+        }
+
+
+class _FakeLoop(_Loop):
+    """The loop over a model of fake tensors, ready for `training_step`; to be made within their mode.
+
+    Args:
+        job: what is trained.
+        on_gpu: compute the loss as on CUDA, whatever device the tensors claim to be on.
+    """
+
+    def __init__(self, job: Job, on_gpu: bool) -> None:
+        super().__init__(job)
+        self._cuda = on_gpu
+        if job.spec.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+        self.accelerator.device_placement = False
+        self._prepare_for_training(1, None, None)
+
+    def _move_model_to_device(self, model: Any, device: Any) -> Any:
+        """Fake tensors cannot be moved."""
+        return model
