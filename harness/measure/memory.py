@@ -128,3 +128,34 @@ def _status_bytes(field: str) -> int | None:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def available_bytes() -> int | None:
+    """What a new process could take without others being pushed out: the kernel's estimate, or the control group's
+    limit if that leaves less, and free swap. None where neither says.
+    """
+    table = _table(Path("/proc/meminfo"))
+    if "MemAvailable" not in table:
+        return None
+    left = (table["MemAvailable"] + table.get("SwapFree", 0)) * 1024
+    group = _group_left()
+    return left if group is None else min(left, group)
+
+
+def _group_left() -> int | None:
+    """What this process's control group (version 2) may still take; None without a limit. File pages can be dropped."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        name = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
+        folder = Path("/sys/fs/cgroup", name)
+        limit = int((folder / "memory.max").read_text())
+        taken = int((folder / "memory.current").read_text())
+        return limit - taken + _table(folder / "memory.stat").get("file", 0)
+    return None
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    with contextlib.suppress(OSError):
+        words = (line.replace(":", " ").split() for line in path.read_text().splitlines())
+        return {parts[0]: int(parts[1]) for parts in words if len(parts) > 1 and parts[1].isdigit()}
+    return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ class Adalora(Adapted):
     pushed towards orthogonality by a penalty, which the reported loss leaves out. Trains init_r (d_in + d_out + 1)
     parameters per adapted matrix, pruned ones included. Zhang et al. 2023, arXiv 2303.10512, equations 3, 4 and 8.
     """
+
+    not_planned: ClassVar[str] = "AdaLoRA's schedule: every step is taken at the first ranks"
 
     target: targets.Target
     r: Rank

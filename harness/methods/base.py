@@ -49,6 +49,7 @@ class Method(ABC):
     trains: ClassVar[bool] = True
     differs_at_start: ClassVar[str] = ""  # why the logits at step 0 are not the base model's; "": they are
     unpacked_because: ClassVar[str] = ""  # why packed examples would see more than their own; "": they do not
+    not_planned: ClassVar[str] = ""  # what a prediction of its memory and operations leaves out
     merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
 
     lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class Galore(Full):
     one: gradients can then be neither accumulated, nor shared among GPUs, nor clipped by their common norm. Zhao et al.
     2024, arXiv 2403.03507, algorithm 2; the authors' own galore-torch.
     """
+
+    not_planned: ClassVar[str] = "GaLore's projections: the singular value decompositions and what they take"
 
     target: targets.Target
     r: Rank

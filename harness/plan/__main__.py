@@ -1,6 +1,6 @@
-"""`python -m harness.plan`: what each cell would train; `python -m harness.plan targets`: what a model offers to adapt.
+"""`python -m harness.plan`: what runs would train and take; `python -m harness.plan targets`: what a model offers.
 
-Exit codes: 0 counted; 2 the input was wrong, with one line that says what; 1 something else went wrong.
+Exit codes: 0 planned; 2 the input was wrong, with one line that says what; 1 something else went wrong.
 """
 
 import argparse
@@ -11,6 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.plan import table
+from harness.plan.devices import Device, named
+
+_MFU = 0.4
+_ABOUT = """Plan runs without weights and without a GPU. The settings are those of `python -m harness`:
+
+  python -m harness.plan method=lora,qlora,dora model=llama-3.1-8b train.micro_batch_size=1 train.max_length=2048
+  python -m harness.plan method=full,lora model=llama-3.2-1b device=rtx-4090
+  python -m harness.plan targets model=gpt2        the linear layers of a model, and the presets that cover them
+
+Memory and operations are those of one step that the training loop takes with fake tensors, which have shapes but no
+data: the run's own model, adapter, loss and optimizer, with every row train.max_length tokens long and labelled.
+
+  device=h200 | rtx-4090 | 24GiB | cpu   whether it fits, the largest micro batch, the time of a step. Counted as usable
+                                         are 95 % of the device, on a GPU less 0.5 GiB for its context
+  mfu=0.4                                the share of the device's peak that the time of a step assumes
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
@@ -18,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(given.override)
     listing = words[:1] == ["targets"]
     try:
-        counted = _layers(words[1:]) if listing else _cells(words)
+        found = _layers(words[1:]) if listing else _cells(words, given.counts)
     except ValueError as error:
         print(f"harness.plan: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -26,29 +44,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"harness.plan: {error}", file=sys.stderr)
         return 1
     if given.json:
-        print(json.dumps(counted, indent=1))
+        print(json.dumps(found, indent=1))
     else:
-        _print_layers(counted) if listing else _print_cells(counted)
+        table.print_layers(found) if listing else table.print_cells(found)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.plan",
-        description="Count what runs would train, without weights. The settings are those of `python -m harness`: "
-        "method=lora,dora model=llama-3.1-8b. With `targets` first, list the linear layers of a model.",
+        prog="python -m harness.plan", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="as for `python -m harness`; commas sweep")
+    parser.add_argument("--counts", action="store_true", help="only count parameters, which is quicker")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
-def _cells(words: list[str]) -> list[dict[str, Any]]:
+def _cells(words: list[str], only_counts: bool) -> list[dict[str, Any]]:
     from harness.compose import experiments
 
-    composed = experiments(words)
-    counts = _elsewhere("harness.plan.count:cells", [experiment for _, experiment in composed])
-    return [{"cell": " ".join(cell), **count} for (cell, _), count in zip(composed, counts, strict=True)]
+    device, mfu, settings = _asked(words)
+    composed = experiments(settings)
+    each = [experiment for _, experiment in composed]
+    counts = _elsewhere("harness.plan.count:cells", each)
+    trains = [i for i, count in enumerate(counts) if not (only_counts or count["unsupported"])]
+    plans = dict(zip(trains, _plans([each[i] for i in trains], device, mfu), strict=True))
+    return [
+        {"cell": " ".join(cell), **count, "plan": plans.get(i)}
+        for i, ((cell, _), count) in enumerate(zip(composed, counts, strict=True))
+    ]
+
+
+def _plans(experiments: list[Any], device: Device | None, mfu: float) -> list[Any]:
+    planned = [experiment for experiment in experiments if experiment.method.trains]
+    found = iter(_elsewhere("harness.plan.predict:cells", planned, device, mfu) if planned else ())
+    return [next(found) if experiment.method.trains else None for experiment in experiments]
+
+
+def _asked(words: list[str]) -> tuple[Device | None, float, list[str]]:
+    """The device, the share of its peak, and the settings that are those of a run."""
+    own = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("device", "mfu")}
+    settings = [word for word in words if word.partition("=")[0] not in own]
+    try:
+        mfu = float(own.get("mfu", _MFU))
+    except ValueError:
+        mfu = 0.0
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu={own['mfu']}: give a share of the device's peak, above 0 and at most 1")
+    return (named(own["device"]) if "device" in own else None), mfu, settings
 
 
 def _layers(words: list[str]) -> Any:
@@ -58,7 +101,7 @@ def _layers(words: list[str]) -> Any:
     return _elsewhere("harness.plan.count:layers", list(specs.values()))
 
 
-def _elsewhere(function: str, argument: Any) -> Any:
+def _elsewhere(function: str, *arguments: Any) -> Any:
     """Call a function that imports the stack in a process that has it, with what the libraries say kept in a file.
 
     Raises:
@@ -68,54 +111,10 @@ def _elsewhere(function: str, argument: Any) -> Any:
     from harness import isolate
 
     with tempfile.TemporaryDirectory() as folder:
-        ended = isolate.call(function, argument, log=Path(folder) / "log.txt")
+        ended = isolate.call(function, *arguments, log=Path(folder) / "log.txt")
     if ended.kind == "returned":
         return ended.value
     raise (ValueError if ended.error_type == "ValueError" else RuntimeError)(ended.reason)
-
-
-def _print_cells(counts: list[dict[str, Any]]) -> None:
-    header = ("Cell", "Trained", "Expected", "Total", "Share, %", "Modules")
-    lines = [_cell_line(count) for count in counts]
-    _print_table(header, lines)
-    for count in counts:
-        if count["unsupported"]:
-            print(f"{count['cell'] or count['method']}: nothing to train: {count['unsupported']}")
-
-
-def _cell_line(count: dict[str, Any]) -> tuple[str, ...]:
-    name = count["cell"] or f"method={count['method']} model={count['model']}"
-    if count["unsupported"]:
-        return (name, "-", "-", f"{count['base_parameters']:,}", "-", "-")
-    shown = ("trainable_parameters", "expected_trainable_parameters", "total_parameters")
-    return (
-        name,
-        *(f"{count[key]:,}" for key in shown),
-        f"{count['trainable_percent']:.3g}",
-        str(count["adapted_modules"]),
-    )
-
-
-def _print_layers(models: list[dict[str, Any]]) -> None:
-    for model in models:
-        print(f"{model['model']}: linear layers as d_in x d_out, and the targets that cover them")
-        _print_table(("Layer", "Shape", "Count", "Targets"), [_layer_line(row) for row in model["layers"]])
-
-
-def _layer_line(row: dict[str, Any]) -> tuple[str, ...]:
-    each = f"{row['experts']} x " if row["experts"] else ""
-    shape = " or ".join(f"{each}{one['d_in']} x {one['d_out']}" for one in row["shapes"])
-    head = "(output head, tied to the embeddings)" if row["tied"] else "(output head)" if row["output_head"] else "-"
-    return (row["pattern"], shape, str(row["count"]), " ".join(row["presets"]) or head)
-
-
-def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell, the first and the last to the left."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    for line in (header, *lines):
-        cells = [c.ljust(w) if not c[:1].isdigit() and i in (0, len(line) - 1) else c.rjust(w)
-                 for i, (c, w) in enumerate(zip(line, widths, strict=True))]  # fmt: skip
-        print("  ".join(cells).rstrip())
 
 
 if __name__ == "__main__":

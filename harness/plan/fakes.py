@@ -84,7 +84,9 @@ def _replace(module: Any, known: dict[int, Any]) -> None:
             if tensor is None:
                 continue
             if id(tensor) not in known:
-                known[id(tensor)] = (_parameter if isinstance(tensor, torch.nn.Parameter) else _buffer)(tensor)
+                known[id(tensor)] = (
+                    _parameter(tensor, module) if isinstance(tensor, torch.nn.Parameter) else _buffer(tensor)
+                )
             table[name] = known[id(tensor)]
 
 
@@ -92,16 +94,15 @@ def _buffer(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
-def _parameter(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+def _parameter(parameter: torch.nn.Parameter, owner: Any) -> torch.nn.Parameter:
     """A fake of a parameter; of one that bitsandbytes holds in few bits, of what it becomes on its way to a device.
 
     Their own classes cannot wrap a fake tensor, and are not asked for by the layers.
     """
-    data = _buffer(parameter)
     kind = type(parameter).__name__
     if kind == "Params4bit":
-        return _in_four_bits(data, vars(parameter))
-    result = torch.nn.Parameter(data, requires_grad=parameter.requires_grad)
+        return _in_four_bits(torch.empty(parameter.shape, dtype=owner.compute_dtype), vars(parameter))
+    result = torch.nn.Parameter(_buffer(parameter), requires_grad=parameter.requires_grad)
     if kind == "Int8Params":
         result = torch.nn.Parameter(torch.empty(parameter.shape, dtype=torch.int8), requires_grad=False)
         result.CB, result.SCB = result.data, torch.empty(parameter.shape[0])

@@ -5,9 +5,11 @@ loss and optimizer, without data or weights. Imports the whole stack.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +17,11 @@ import torch
 
 from harness import execute
 from harness.experiment import Experiment
-from harness.measure.live import gradients_of, tensors_in
+from harness.measure.live import tensors_in
 from harness.plan import fakes, shapes
+from harness.plan.devices import Device
 from harness.plan.follow import Follower, give_gradients
+from harness.sources import hardware_precision
 from harness.train import Job, _Loop, compute_dtype
 
 
@@ -43,6 +47,89 @@ class Step:
         return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes
 
 
+Emit = Callable[[dict[str, Any]], None]
+_MOST_ROWS = 4096  # larger micro batches are not looked for
+_LOOKS = 8  # steps that are tried to find the largest micro batch
+
+
+def cells(experiments: list[Experiment], device: Device | None, mfu: float, emit: Emit) -> list[dict[str, Any]]:
+    """A table for each experiment: `Step`'s fields, and with a device whether it fits and how long it takes.
+
+    Without a device the step is that of a GPU. Where a step cannot be taken with fake tensors, `unpredicted` says why
+    and the numbers are None.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of this process: fake tensors claim to be on the CPU
+    warnings.simplefilter("ignore")
+    execute.quiet()
+    found = []
+    for position, experiment in enumerate(experiments):
+        emit({"done": position, "total": len(experiments)})
+        found.append(_cell(experiment, device, mfu))
+    return found
+
+
+def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
+    """With a precision in place of "auto": bfloat16 on a GPU, what this machine would take on its CPU."""
+    if experiment.train.precision != "auto":
+        return experiment
+    precision = "bf16" if on_gpu else hardware_precision()
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, precision=precision))
+
+
+def _cell(experiment: Experiment, device: Device | None, mfu: float) -> dict[str, Any]:
+    on_gpu = device is None or device.on_gpu
+    experiment = settled(experiment, on_gpu)
+    spec = experiment.train
+    told = {
+        "precision": spec.precision, "max_length": spec.max_length, "not_modelled": experiment.method.not_planned,
+        "device": device.name if device else None, "mfu": mfu,
+    }  # fmt: skip
+    try:
+        predictor = Predictor(experiment, on_gpu)
+        step = predictor.step(spec.micro_batch_size)
+        fit = _fit(predictor, step, device, mfu) if device else {}
+    except Exception as error:  # a method whose code needs values: it is told, and the others are predicted
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        empty = {field.name: None for field in dataclasses.fields(Step)}
+        return {**told, **empty, "micro_batch_size": spec.micro_batch_size, "unpredicted": reason}
+    return {**told, **dataclasses.asdict(step), "unpredicted": None, **fit}
+
+
+def _fit(predictor: Predictor, step: Step, device: Device, mfu: float) -> dict[str, Any]:
+    rate = device.flops_per_second
+    return {
+        "usable_bytes": device.usable_bytes,
+        "fits": step.peak_bytes <= device.usable_bytes,
+        "largest_micro_batch": largest(lambda rows: predictor.step(rows).peak_bytes, step, device.usable_bytes),
+        "step_seconds": step.flops / (rate * mfu) if rate else None,
+    }
+
+
+def largest(peak_of: Callable[[int], int], known: Step, limit: int) -> int:
+    """The largest micro batch whose peak is at most `limit`; 0 if none is.
+
+    A peak grows with the rows, first slowly (what does not depend on them is highest), then in proportion: each guess
+    is on the line through the two nearest known points.
+    """
+    peaks = {known.micro_batch_size: known.peak_bytes}
+    for rows in (1, 2):
+        peaks.setdefault(rows, peak_of(rows))
+    for _ in range(_LOOKS):
+        fits = [rows for rows in peaks if peaks[rows] <= limit]
+        if not fits:
+            return 0
+        low, above = max(fits), [rows for rows in peaks if peaks[rows] > limit]
+        high = min(above, default=_MOST_ROWS + 1)
+        if high - low <= 1:
+            return low
+        a, b = (low, high) if above else sorted(peaks)[-2:]
+        slope = (peaks[b] - peaks[a]) / (b - a)
+        guess = b + math.floor((limit - peaks[b]) / slope) if slope > 0 else _MOST_ROWS
+        rows = min(max(guess, low + 1), high - 1)
+        peaks[rows] = peak_of(rows)
+    return max(rows for rows in peaks if peaks[rows] <= limit)
+
+
 class Predictor:
     """Takes steps of one experiment on fake tensors, of any micro batch size.
 
@@ -59,7 +146,9 @@ class Predictor:
         meta = fakes.quantised(shapes.skeleton(experiment.model), method.load_options(dtype))
         attached = method.attach(meta, execute.setting(experiment, self._tokenizer, []))
         plain = type(method.optimizer(method.param_groups(attached, 1.0, spec.weight_decay))) is torch.optim.AdamW
-        self._fake = fakes.fake(attached, shorten=plain)  # another optimizer may know its parameters by more than groups
+        self._fake = fakes.fake(
+            attached, shorten=plain
+        )  # another optimizer may know its parameters by more than groups
         with tempfile.TemporaryDirectory() as scratch:
             job = Job(
                 model=self._fake.model, method=method, rows=[{"input_ids": [1, 1], "completion_mask": [1, 1]}],
@@ -83,9 +172,10 @@ class Predictor:
         for parameter in self._fake.trained():
             parameter.grad = None
 
-    def step(self, micro_batch_size: int, accumulate: int) -> Step:
-        """The step that is the largest: the last of `accumulate` micro batches, gradients of the others there."""
-        length = self._experiment.train.max_length
+    def step(self, micro_batch_size: int) -> Step:
+        """The last micro batch of a step, when the gradients of those before are there: the largest one."""
+        spec = self._experiment.train
+        length, accumulate = spec.max_length, math.ceil(spec.global_batch_size / micro_batch_size)
         live = Follower(micro_batch_size * (length - 1))
         live.hold(self._weights, "weights")
         live.hold_bytes(self._fake.unseen_bytes)
@@ -103,7 +193,7 @@ class Predictor:
             give_gradients(self._fake.unseen_trained)  # where nothing below the layers trains
             live.hold((p.grad for p in self._fake.trained() if p.grad is not None), "gradients")
             flops = live.flops
-            self._loop.accelerator.clip_grad_norm_(self._fake.trained(), self._experiment.train.max_grad_norm)
+            self._loop.accelerator.clip_grad_norm_(self._fake.trained(), spec.max_grad_norm)
             self._loop.optimizer.step()
             self._experiment.method.after_step(self._fake.model, 1)
             self._forget_gradients()
@@ -119,9 +209,7 @@ class Predictor:
         )
 
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
-        return {
-            name: torch.ones(rows, length, dtype=torch.long) for name in ("input_ids", "attention_mask", "labels")
-        }
+        return {name: torch.ones(rows, length, dtype=torch.long) for name in ("input_ids", "attention_mask", "labels")}
 
 
 class _FakeLoop(_Loop):

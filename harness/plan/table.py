@@ -1,0 +1,105 @@
+"""Plans as tables for a terminal. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_GIB = 2**30
+_SIZES = ("weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes", "peak_bytes")
+
+
+def print_cells(found: list[dict[str, Any]]) -> None:
+    """Parameters of every cell, and what its steps take where that was planned."""
+    plans = [one["plan"] for one in found if one["plan"]]
+    header = ["Cell", "Trained", "Total", "Share, %"]
+    header += ["Weights", "Gradients", "Optimizer", "Activations", "Peak, GiB", "TFLOP/step"] if plans else ["Modules"]
+    with_device = any(plan["device"] for plan in plans)
+    header += ["Fits", "Largest batch", "s/step"] if with_device else []
+    names = _names(found)
+    _print_table(header, [(n, *_line(one, bool(plans), with_device)) for n, one in zip(names, found, strict=True)])
+    left_out = [f"{n}: {text}" for n, one in zip(names, found, strict=True) if (text := _left_out(one))]
+    for text in dict.fromkeys([*_shared(found), *(_said(p) for p in plans if not p["unpredicted"]), *left_out]):
+        print(text)
+
+
+def _words_of_all(found: list[dict[str, Any]]) -> list[str]:
+    """Settings that all cells have, where there are several cells."""
+    first = found[0]["cell"].split()
+    return [word for word in first if all(word in one["cell"].split() for one in found)] if len(found) > 1 else []
+
+
+def _names(found: list[dict[str, Any]]) -> list[str]:
+    """What tells the cells apart."""
+    common = _words_of_all(found)
+    own = [" ".join(word for word in one["cell"].split() if word not in common) for one in found]
+    return [name or f"method={one['method']} model={one['model']}" for name, one in zip(own, found, strict=True)]
+
+
+def _shared(found: list[dict[str, Any]]) -> list[str]:
+    common = _words_of_all(found)
+    return [f"All with {' '.join(common)}."] if common else []
+
+
+def _line(one: dict[str, Any], planned: bool, with_device: bool) -> tuple[str, ...]:
+    width = 3 + (6 if planned else 1) + (3 if with_device else 0)
+    if one["unsupported"]:
+        return ("-", f"{one['base_parameters']:,}", *["-"] * (width - 2))
+    counts = (f"{one['trainable_parameters']:,}", f"{one['total_parameters']:,}", f"{one['trainable_percent']:.3g}")
+    if not planned:
+        return (*counts, str(one["adapted_modules"]))
+    plan = one["plan"]
+    if plan is None or plan["unpredicted"]:
+        return (*counts, *["-"] * (width - 3))
+    sizes = [f"{plan[key] / _GIB:.2f}" for key in _SIZES]
+    step = f"{plan['flops'] / 1e12:.3g}"
+    if not with_device:
+        return (*counts, *sizes, step)
+    seconds = "-" if plan["step_seconds"] is None else f"{plan['step_seconds']:.3g}"
+    return (*counts, *sizes, step, "yes" if plan["fits"] else "no", str(plan["largest_micro_batch"]), seconds)
+
+
+def _said(plan: dict[str, Any]) -> str:
+    """What the numbers are of."""
+    where = plan["device"] or "a GPU"
+    text = (
+        f"One step on {where} in {plan['precision']}: {plan['micro_batch_size']} rows a micro batch, "
+        f"{plan['max_length']:,} tokens, each with a label; sizes in GiB."
+    )
+    if plan.get("step_seconds") is not None:
+        text += f" Seconds at an MFU of {plan['mfu']:g}."
+    if plan.get("usable_bytes") is not None:
+        text += f" {plan['usable_bytes'] / _GIB:.1f} GiB are counted as usable."
+    return text
+
+
+def _left_out(one: dict[str, Any]) -> str:
+    plan = one["plan"]
+    if one["unsupported"]:
+        return f"nothing to train: {one['unsupported']}"
+    if plan and plan["unpredicted"]:
+        return f"not predicted: its code needs values, which fake tensors have not ({plan['unpredicted']})"
+    return f"not in the prediction: {plan['not_modelled']}" if plan and plan["not_modelled"] else ""
+
+
+def print_layers(models: list[dict[str, Any]]) -> None:
+    """Every linear layer of each model."""
+    for model in models:
+        print(f"{model['model']}: linear layers as d_in x d_out, and the targets that cover them")
+        _print_table(("Layer", "Shape", "Count", "Targets"), [_layer_line(row) for row in model["layers"]])
+
+
+def _layer_line(row: dict[str, Any]) -> tuple[str, ...]:
+    each = f"{row['experts']} x " if row["experts"] else ""
+    shape = " or ".join(f"{each}{one['d_in']} x {one['d_out']}" for one in row["shapes"])
+    head = "(output head, tied to the embeddings)" if row["tied"] else "(output head)" if row["output_head"] else "-"
+    return (row["pattern"], shape, str(row["count"]), " ".join(row["presets"]) or head)
+
+
+def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell, the first and the last to the left."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    for line in (header, *lines):
+        cells = [c.ljust(w) if not c[:1].isdigit() and i in (0, len(line) - 1) else c.rjust(w)
+                 for i, (c, w) in enumerate(zip(line, widths, strict=True))]  # fmt: skip
+        print("  ".join(cells).rstrip())
