@@ -49,15 +49,17 @@ class FakeModel:
 
 def quantised(model: Any, options: dict[str, Any]) -> Any:
     """The meta model with the layers in place that a method's `load_options` ask for, as the loader puts them."""
-    from transformers.quantizers import AutoHfQuantizer
-
     configuration = options.get("quantization_config")
     if configuration is None:
         return model.to(options["dtype"])
+    from bitsandbytes import functional
+    from transformers.quantizers import AutoHfQuantizer
+
     quantizer = AutoHfQuantizer.from_config(configuration)
     model = model.to(options["dtype"])
     quantizer.preprocess_model(model, device_map=None)
     quantizer.postprocess_model(model)
+    functional.name2qmap.setdefault("dynamic", functional.create_dynamic_map())  # made of values: before the fakes
     return model.requires_grad_(False)
 
 
