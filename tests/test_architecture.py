@@ -19,7 +19,10 @@ MAY_IMPORT = {
         "cells", "choice", "composer", "config", "experiment", "isolate", "progress", "provenance", "question",
         "record", "run", "sources", "specs", "tracking",
     },
-    "plan": {"compose", "execute", "experiment", "specs", "isolate", "methods", "models", "patterns", "sources"},
+    "plan": {
+        "compose", "execute", "experiment", "specs", "isolate", "measure", "methods", "models", "patterns", "sources",
+        "train",
+    },
     "adapter": {
         "card", "compose", "config", "experiment", "hub", "isolate", "models", "patterns", "progress", "record",
         "sources", "specs", "train",

@@ -18,7 +18,7 @@ from harness.sweep.planned import bases_of, compose_all
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 SCHEMAS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
-NUMBER = {"model": 30, "data": 4, "train": 3, "eval": 3, "tracking": 2, "sweep": 10}
+NUMBER = {"model": 36, "data": 4, "train": 3, "eval": 3, "tracking": 2, "sweep": 10}
 FILLED_LATER = {"content"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 

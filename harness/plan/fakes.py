@@ -59,6 +59,7 @@ def quantised(model: Any, options: dict[str, Any]) -> Any:
     model = model.to(options["dtype"])
     quantizer.preprocess_model(model, device_map=None)
     quantizer.postprocess_model(model)
+    model.hf_quantizer = quantizer
     functional.name2qmap.setdefault("dynamic", functional.create_dynamic_map())  # made of values: before the fakes
     return model.requires_grad_(False)
 

@@ -68,8 +68,12 @@ class Follower(LiveBytes):
         def enters(which: int) -> Any:
             def hook(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
                 hidden = inputs[0] if inputs else named["hidden_states"]
-                if forward.reach(which) and hidden.requires_grad:  # else: computed again, or nothing below it trains
+                if not forward.reach(which):
+                    return  # computed again
+                if hidden.requires_grad:
                     hidden.register_hook(lambda _: backward.reach(1 - which) and None)
+                elif which:
+                    self._end_twins()  # nothing below trains: a layer's inputs are gone with the next one's
 
             return hook
 
@@ -89,6 +93,11 @@ class Follower(LiveBytes):
             if life.born > self._since:
                 self._twins[key] = self._begin((self._times - 1) * life.num_bytes, life.kind)
         self._times = 1
+
+    def _end_twins(self) -> None:
+        for twin in self._twins.values():
+            self._end(twin)
+        self._twins.clear()
 
     def _end_backward(self, model: FakeModel) -> None:
         give_gradients(model.unseen_trained)

@@ -1,0 +1,144 @@
+"""The predicted peak of live bytes against that of the real loop on real tensors, and what a plan is made of."""
+
+import gc
+
+import pytest
+
+from harness import isolate
+from harness.plan import devices
+from harness.plan.predict import Step, largest
+
+METHODS = (
+    "full", "head", "lora", "dora", "vera", "ia3", "ln_tuning", "prompt", "p_tuning", "prefix", "adapter", "qlora",
+)  # fmt: skip
+CASES = [(m, c) for m in METHODS for c in (False, True) if not (m == "prefix" and c)]  # prefix refuses it
+LENGTH, LAYERS = 48, 5
+BOUND = {"qlora": 0.05}
+
+
+@pytest.fixture(scope="module")
+def deeper_model(tiny_model, tmp_path_factory):
+    """Five layers, of which the prediction computes three."""
+    import shutil
+
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("deeper") / "model"
+    shutil.copytree(tiny_model, folder)
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.num_hidden_layers, config.hidden_size, config.intermediate_size = LAYERS, 128, 256
+    config.head_dim = 32
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def described(compose, deeper_model):
+    """Experiments of four rows a step, in micro batches of `rows`."""
+    from harness import config
+
+    def made(method, checkpointing, rows=2):
+        return config.build(
+            compose(
+                f"method={method}", "model.source=path", f"model.path={deeper_model}", "model.name=deeper",
+                "train=smoke", "train.max_steps=2", "train.precision=fp32", f"train.max_length={LENGTH}",
+                f"train.micro_batch_size={rows}", f"train.gradient_checkpointing={str(checkpointing).lower()}",
+            )
+        )  # fmt: skip
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def predicted(described, tmp_path_factory):
+    """(method, checkpointing) -> the plan on this machine's CPU, of the whole model."""
+    device = devices.Device("cpu", 2**34, 1e12, on_gpu=False)
+    each = [described(*case) for case in CASES]
+    log = tmp_path_factory.mktemp("plan") / "log.txt"
+    ended = isolate.call("harness.plan.predict:cells", each, device, 0.5, log=log)
+    assert ended.kind == "returned", ended.reason
+    return dict(zip(CASES, ended.value, strict=True))
+
+
+def tracked_peak(experiment, folder):
+    """The peak of live bytes while the real loop trains for two steps, and the weights' share of it."""
+    import transformers
+
+    from harness import execute, models
+    from harness.measure.live import LiveBytes, tensors_in
+    from harness.train import Job, compute_dtype, train
+
+    method, spec = experiment.method, experiment.train
+    rows = [{"input_ids": [4 + i] * LENGTH, "completion_mask": [1] * LENGTH} for i in range(8)]
+    transformers.set_seed(0)
+    base = models.load(experiment.model, method.load_options(compute_dtype(spec.precision)), method.read)
+    tokenizer = models.tokenizer(experiment.model)
+    model = method.attach(base, execute.setting(experiment, tokenizer, rows))
+    job = Job(
+        model=model, method=method, rows=rows, spec=spec, seed=0, tokenizer=tokenizer, validate=lambda: 0.0,
+        emit=lambda _: None, scratch=str(folder),
+    )  # fmt: skip
+    gc.collect()
+    live = LiveBytes()
+    live.hold(tensors_in(model), "weights")
+    weights = live.live_bytes
+    with live:
+        train(job)
+    return live.peak_bytes, weights
+
+
+def test_the_cases_are_all_there():
+    assert len(CASES) == 2 * 12 - 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}{'-checkpointed' * case[1]}")
+def test_the_predicted_peak_is_that_of_a_real_step(case, described, predicted, tmp_path):
+    plan = predicted[case]
+    assert plan["unpredicted"] is None
+    peak, weights = tracked_peak(described(*case), tmp_path)
+    assert plan["weights_bytes"] == weights
+    assert plan["peak_bytes"] == pytest.approx(peak, rel=BOUND.get(case[0], 0.02))
+    assert peak > 1.2 * weights, "a step that is all weights would test nothing"
+
+
+def test_checkpointing_saves_memory_and_costs_operations(predicted):
+    for method in ("full", "lora", "qlora"):
+        plain, again = predicted[method, False], predicted[method, True]
+        assert again["peak_bytes"] < plain["peak_bytes"]
+        assert again["flops"] > 1.1 * plain["flops"]
+
+
+def test_operations_follow_what_is_trained(predicted):
+    full, lora, head = (predicted[method, False]["flops"] for method in ("full", "lora", "head"))
+    assert head < lora < full
+
+
+def test_what_fits_is_the_largest_that_does(predicted):
+    plan = predicted["lora", False]
+    assert plan["fits"]
+    assert plan["step_seconds"] == pytest.approx(plan["flops"] / (1e12 * 0.5))
+    assert plan["largest_micro_batch"] > 100
+
+
+@pytest.mark.parametrize("limit", [99, 100, 150, 1000, 1009, 1010, 5000, 10**9])
+def test_the_search_finds_it_on_any_convex_curve(limit):
+    def peak(rows):
+        return max(100 + rows, 10 * rows, 25 * rows - 1000)
+
+    known = Step(
+        micro_batch_size=4, weights_bytes=0, gradients_bytes=0, optimizer_bytes=0, activations_bytes=0,
+        peak_bytes=peak(4), flops=0,
+    )  # fmt: skip
+    found = largest(peak, known, limit)
+    expected = max((rows for rows in range(1, 4097) if peak(rows) <= limit), default=0)
+    assert found == expected
+
+
+def test_devices_have_names_and_amounts():
+    assert devices.named("24GiB").memory_bytes == 24 * 2**30
+    assert devices.named("24GiB").flops_per_second is None
+    assert devices.named("RTX-4090").flops_per_second == 165.2e12
+    assert devices.named("cpu").on_gpu is False
+    assert devices.named("h200").usable_bytes < devices.named("h200").memory_bytes
+    with pytest.raises(ValueError, match="give one of rtx-3090"):
+        devices.named("rtx-9999")
