@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from harness import config, record, run, sources
@@ -37,7 +38,7 @@ class Planned:
         """The overrides."""
         return self.wanted.cell
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, int, tuple[str, ...]]:
         """Two cells with one identity ask for the same thing."""
         looks = tuple(evaluation.eval_id for evaluation in evaluations(self.experiment))
