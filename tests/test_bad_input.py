@@ -66,7 +66,7 @@ FROM_THE_CONFIGURATION = {
     "method=allocating_lora": ["method=allocating_lora is not offered: ", "2403.16187", "method=adalora"],
     "method=nosuch": ["method=nosuch: there is no such method. Available: ", "dora", "qlora"],
     "train=huge": ["train=huge: there is no such train. Available: demo, smoke, standard"],
-    "data=nosuch": ["Available: alpaca, file, gsm8k, science_qa"],
+    "data=nosuch": ["Available: alpaca, file, gsm8k, science_mixed, science_qa"],
     "model=nosuch": ["model=nosuch", "smollm2-135m"],
     "eval=nosuch": ["Available: demo, smoke, standard"],
     "tracking=nosuch": ["Available: none, wandb"],

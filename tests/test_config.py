@@ -18,7 +18,7 @@ from harness.sweep.planned import bases_of, compose_all
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 SCHEMAS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
-NUMBER = {"model": 36, "data": 4, "train": 3, "eval": 3, "tracking": 2, "sweep": 10}
+NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "tracking": 2, "sweep": 11}
 FILLED_LATER = {"content"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 
@@ -129,7 +129,7 @@ def test_sweeps_are_a_group_of_their_own():
 
 # file -> cells, contestants, trials of each: the budget that it says it has
 SWEEPS = {
-    "data_size": (45, 15, 3), "dropout": (24, 8, 3), "epochs": (45, 15, 3), "learning_rate": (42, 6, 7),
+    "data_mix": (36, 12, 3), "data_size": (45, 15, 3), "dropout": (24, 8, 3), "epochs": (45, 15, 3), "learning_rate": (42, 6, 7),
     "lora_rank": (63, 21, 3), "methods": (85, 17, 5), "prompt_length": (45, 15, 3), "quantization": (27, 9, 3),
     "smoke": (3, 0, 0), "target_modules": (45, 15, 3),
 }  # fmt: skip
@@ -137,7 +137,7 @@ SWEEPS = {
 
 def test_every_sweep_is_counted():
     assert list(SWEEPS) == options("sweep")
-    assert sum(count for count, _, _ in SWEEPS.values()) == 424
+    assert sum(count for count, _, _ in SWEEPS.values()) == 460
 
 
 @pytest.mark.parametrize("name", options("sweep"))
@@ -145,7 +145,7 @@ def test_a_sweep_expands_and_each_cell_composes(compose, name):
     asked = config.sweep_of(compose(f"sweep={name}"))
     assert asked.name == name
     assert asked.question.endswith("?")
-    assert asked.primary in ("validation_loss", "test_loss", *([None] if name == "smoke" else []))
+    assert asked.primary in ("validation_loss", "test_loss", "hellaswag/acc", *([None] if name == "smoke" else []))
     wanted = stages.first_cells(asked, [f"sweep={name}"])
     seeds = len(asked.stages.tune.seeds) if asked.stages else 1
     assert len(wanted) == SWEEPS[name][0] * seeds
