@@ -15,7 +15,9 @@ from harness.report.groups import Group, Measure, base_of, headline, paired_outc
 from harness.report.items import Scored
 
 if TYPE_CHECKING:
-    from harness.stats import Comparison, SeedEstimate, Verdict
+    from harness.stats import Floats, SeedEstimate, Verdict
+
+    Sides = tuple[Floats, Floats, Floats | None, bool]
 
 LEVEL = 0.05
 MARGIN = 0.01  # one point of accuracy, a hundredth of a nat: below it a difference counts as none
@@ -127,10 +129,26 @@ def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> l
 
 def claims(contest: Contest, margin: float = MARGIN) -> Claims:
     """Compare every pair of the contest's members, or each with the base and the best where they are many."""
-    from harness.stats import detectable, holm
+    if not contest.groups:
+        return Claims(contest, margin, (), 0, {}, None)
+    known = contest.groups[0].remembered
+    key = (contest.measure, margin, tuple(id(group) for group in contest.members))
+    if key not in known:  # the answer, the page and the citation all ask
+        known[key] = _claims(contest, margin)
+    found: Claims = known[key]
+    return found
 
-    asked = [(pair, _compare(*pair, contest.measure, margin)) for pair in _pairs(contest)]
-    tested = [(pair, found) for pair, found in asked if found]
+
+def _claims(contest: Contest, margin: float) -> Claims:
+    from harness.stats import compare, detectable, holm
+
+    sides = [(pair, paired_outcomes(*pair, contest.measure)) for pair in _pairs(contest)]
+    known = [(pair, found) for pair, found in sides if found and found[0].shape[1] > 1]
+    intervals = _intervals([found for _, found in known])
+    tested = [
+        (pair, (compare(a, b, margin, weights, paired=paired), interval))
+        for (pair, (a, b, weights, paired)), interval in zip(known, intervals, strict=True)
+    ]
     family = len(contest.members) * (len(contest.members) - 1) // 2
     adjusted = holm([found.p for _, (found, _) in tested], family)
     alike = holm([1.0 if one.p_equivalence is None else one.p_equivalence for _, (one, _) in tested], family)
@@ -168,17 +186,25 @@ def _pairs(contest: Contest) -> list[tuple[Group, Group]]:
     return [*with_base, *((ranked[0], other) for other in ranked[1:])]
 
 
-def _compare(a: Group, b: Group, measure: Measure, margin: float) -> tuple[Comparison, tuple[float, float]] | None:
-    """The tests of one pair and its interval; None where the items cannot be paired or a single one is."""
-    from harness.stats import bootstrap, compare, percentile_interval
+def _intervals(sides: Sequence[Sides]) -> list[tuple[float, float]]:
+    """The bootstrapped interval of each difference; those with the same items are resampled together."""
+    from harness.stats import bootstrap, percentile_interval
 
-    sides = paired_outcomes(a, b, measure)
-    if sides is None or sides[0].shape[1] < 2:
-        return None
-    first, second, weights, paired = sides
-    found = compare(first, second, margin, weights, paired=paired)
-    draws = bootstrap([first - second] if paired else [first, second], weights)
-    return found, percentile_interval(draws[0] if paired else draws[0] - draws[1])
+    alike: dict[object, list[int]] = {}
+    for index, (first, _, weights, _) in enumerate(sides):
+        alike.setdefault((first.shape[1], None if weights is None else weights.tobytes()), []).append(index)
+    found: dict[int, tuple[float, float]] = {}
+    for members in alike.values():
+        rows = [row for i in members for row in _rows(sides[i])]
+        draws = iter(bootstrap(rows, sides[members[0]][2]))
+        for i in members:
+            found[i] = percentile_interval(next(draws) if sides[i][3] else next(draws) - next(draws))
+    return [found[i] for i in range(len(sides))]
+
+
+def _rows(sides: Sides) -> list[Floats]:
+    first, second, _, paired = sides
+    return [first - second] if paired else [first, second]
 
 
 def _verdict(gain: float, p: float, p_equivalence: float) -> Verdict:

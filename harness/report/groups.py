@@ -67,6 +67,11 @@ class Group:
         every = [{s.asked_id: s for s in row.scored} for row in self.rows]
         return {key: tuple(one[key] for one in every) for key in every[0] if all(key in one for one in every)}
 
+    @cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What was computed of this group and others, for whoever asks again; groups are never changed."""
+        return {}
+
     def role(self, role: str) -> list[Scored]:
         """The first seed's evaluations of a role, in their order."""
         return [scored[0] for scored in self.evaluations.values() if scored[0].role == role]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Minimised = Literal["memory", "time", "parameters", "bytes"]
 MINIMISED: tuple[Minimised, ...] = ("memory", "time", "parameters", "bytes")
 
+MOST_LIMITS = 6  # memory limits that a report looks at: peaks of its own methods, evenly chosen among many
+
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
@@ -149,14 +151,15 @@ def sentences(advice: Advice) -> list[str]:
 
 
 def scenarios(contest: Contest, groups: Sequence[Group], tolerance: float) -> Table | None:
-    """The advice without limits, without overhead, and for each memory limit at which it changes."""
+    """The advice without limits, without overhead, and for memory limits at which it changes."""
     every = options(contest, groups)
     if len(every) < 2:
         return None
     needs = [Need(), Need(tolerance=tolerance), Need(tolerance=tolerance, overhead=False)]
-    peaks = sorted({used for one in every if (used := one.costs["memory"]) is not None}, reverse=True)
+    peaks = sorted({used for one in every if (used := one.costs["memory"]) is not None}, reverse=True)[1:]
+    limits = peaks[:: -(-len(peaks) // MOST_LIMITS)] if peaks else []
     lines, last = [], ""
-    for need in (*needs, *(Need(tolerance=tolerance, memory_bytes=limit) for limit in peaks[1:])):
+    for need in (*needs, *(Need(tolerance=tolerance, memory_bytes=limit) for limit in limits)):
         advice = advise(contest, every, need)
         name = advice.chosen.label if advice.chosen else DASH
         if need.memory_bytes is None or name != last:

@@ -200,7 +200,7 @@ def _squared_reach(parts: Sequence[Part], tail: float) -> float:
 def _one_sided_p(distance: float, parts: Sequence[Part]) -> float:
     """The tail beyond `distance`: the level at which a one-sided interval of that length just reaches zero."""
     from scipy.optimize import brentq
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     known = [part for part in parts if part.variance > 0]
     if not known:
@@ -208,7 +208,7 @@ def _one_sided_p(distance: float, parts: Sequence[Part]) -> float:
     if distance < 0:
         return 1 - _one_sided_p(-distance, parts)
     if len(known) == 1:
-        return float(t.sf(distance / math.sqrt(known[0].variance), known[0].degrees_of_freedom))
+        return float(stdtr(known[0].degrees_of_freedom, -distance / math.sqrt(known[0].variance)))
     square = distance**2
 
     def beyond(log_tail: float) -> float:

@@ -32,4 +32,18 @@ def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
         draws: qualities of shape (methods, draws), higher is better, drawn together (`bootstrap`).
         cost: lower is better; one number per method, taken as known, or drawn as the qualities are.
     """
-    return [float(share) for share in on_frontier(draws.T, np.asarray(cost, dtype=np.float64).T).mean(axis=0)]
+    prices = np.asarray(cost, dtype=np.float64)
+    kept = _by_rising_cost(draws, prices) if prices.ndim == 1 else on_frontier(draws.T, prices.T).T
+    return [float(share) for share in kept.mean(axis=1)]
+
+
+def _by_rising_cost(draws: Floats, prices: Floats) -> np.ndarray:
+    """`on_frontier` of shape (methods, draws) for known costs, in one pass: a thousand methods need no pairs."""
+    kept = np.zeros(draws.shape, dtype=bool)
+    best = np.full(draws.shape[1], -np.inf)
+    for price in np.unique(prices):
+        same = prices == price
+        top = draws[same].max(axis=0)
+        kept[same] = (draws[same] > best) & (draws[same] >= top)
+        best = np.maximum(best, top)
+    return kept

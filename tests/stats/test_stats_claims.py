@@ -117,6 +117,11 @@ def test_the_frontier_is_what_no_other_beats():
     assert stats.on_frontier([1.0, 1.0], [2.0, 2.0]).tolist() == [True, True]  # neither beats the other
     draws = np.array([[0.5, 0.5, 0.9, 0.5], [0.6, 0.4, 0.6, 0.5]])
     assert stats.frontier_probabilities(draws, [1.0, 2.0]) == [1.0, 0.25]
+    many = np.random.default_rng(8).integers(0, 4, size=(6, 200)).astype(float)
+    prices = np.array([1.0, 2.0, 2.0, 3.0, 3.0, 4.0])  # ties in both
+    expected = stats.on_frontier(many.T, prices).mean(axis=0)
+    assert stats.frontier_probabilities(many, prices) == pytest.approx(expected.tolist())
+    assert stats.frontier_probabilities(many, np.repeat(prices[:, None], 200, axis=1)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
