@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.datacheck import DataCheck, Lengths
+from harness.datacheck import DataCheck, Lengths, line
 from harness.record import write_text
 from harness.report.display import escaped, printable, table
 
@@ -31,8 +31,23 @@ _DONE = {"drop": "left out", "keep": "kept", "error": "refused"}
 
 def write(check: DataCheck, folder: Path) -> Path:
     """Write the card into a folder; returns its path."""
+    return write_text(card(check), folder / file_name(check))
+
+
+def file_name(check: DataCheck) -> str:
+    """What the card's file is called."""
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in check.data)
-    return write_text(card(check), folder / f"{safe}-{check.check_id}.md")
+    return f"{safe}-{check.check_id}.md"
+
+
+def links(checks: Sequence[DataCheck]) -> list[str]:
+    """One line per card, for the page of a report."""
+    return [
+        f"[Data card of {escaped(check.data)}](data/{file_name(check)}): {escaped(line(check).partition(': ')[2])}. "
+        f"Licence of the data: {escaped(check.data_licence or 'not stated')}; of {escaped(check.model)}: "
+        f"{escaped(check.model_licence or 'not stated')}."
+        for check in checks
+    ]
 
 
 def card(check: DataCheck) -> str:
@@ -65,8 +80,8 @@ def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for name in ("What", "Number", "Of it", "For example"):
         grid.add_column(name, justify="right" if name == "Number" else "left", overflow="fold")
-    for line in _terminal(check):
-        grid.add_row(*(printable(cell) for cell in line))
+    for cells in _terminal(check):
+        grid.add_row(*(printable(cell) for cell in cells))
     console.print(grid)
     for notice in check.notices:
         console.print(Text(f"note: {notice}", style="yellow"))
@@ -188,8 +203,8 @@ def _common(pairs: Sequence[tuple[str, int]]) -> str:
 def _markdown(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
     if not lines:
         return "None."
-    return table(header, [[escaped(cell) for cell in line] for line in lines], text=(header[0], header[-1], "Done"))
+    return table(header, [[escaped(cell) for cell in cells] for cells in lines], text=(header[0], header[-1], "Done"))
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {one}" for one in lines)

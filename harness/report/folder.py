@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.record import write_text
-from harness.report import appendix, citation, figures, latex, markdown, parquet, tuning, update
+from harness.report import appendix, citation, data_card, figures, latex, markdown, parquet, tuning, update
 from harness.report.blocks import to_latex, to_markdown
 from harness.report.groups import Group, grouped
 from harness.report.rows import Loaded
@@ -26,6 +26,8 @@ def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
     write_text(citation.citation(loaded, title, groups), out / "CITATION.cff")
     tuned = tuning.contestants(loaded.sweep, loaded.trials)
     _write_trials(tuned, out / "tuning.csv")
+    for check in loaded.checks:
+        data_card.write(check, out / "data")
     drawn = figures.write(groups, out / "figures", figures.Tuned(grouped(loaded.trials), tuned))
     shapes = update.write(groups, out)
     return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")

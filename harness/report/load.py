@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import datacheck
+from harness.datacheck import DataCheck
 from harness.record import Cell, EvaluationRecord, ExternalRecord, RunRecord, SweepRecord, UpdateRecord, read
 from harness.report import tuning
 from harness.report.items import Scored
@@ -38,7 +40,24 @@ def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
 def _loaded(rows: Sequence[Row], sweep: SweepRecord | None, runs: Sequence[Path], problems: list[str]) -> Loaded:
     paths = [(path, root) for root in runs for path in sorted(root.glob("external/*.json"))]
     external = [one for path, root in paths if (one := _read(ExternalRecord, path, root, problems))]
-    return Loaded(rows=tuple(rows), sweep=sweep, unreadable=tuple(dict.fromkeys(problems)), external=tuple(external))
+    checks = tuple(_checks(runs, rows, problems))
+    return Loaded(
+        rows=tuple(rows),
+        sweep=sweep,
+        unreadable=tuple(dict.fromkeys(problems)),
+        external=tuple(external),
+        checks=checks,
+    )
+
+
+def _checks(runs: Sequence[Path], rows: Sequence[Row], problems: list[str]) -> Iterator[DataCheck]:
+    """The checks of the data that the rows were trained on, each once; a row of an older run has none."""
+    used = [row.current.data.check for row in rows if row.current and row.current.data and row.current.data.check]
+    for check_id in dict.fromkeys(used):
+        paths = [(path, root) for root in runs if (path := datacheck.path(root, check_id)).is_file()]
+        check = next((one for path, root in paths if (one := _read(DataCheck, path, root, problems))), None)
+        if check is not None:
+            yield check
 
 
 def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Loaded:

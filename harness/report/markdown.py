@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.report import notes, tuned
+from harness.report import data_card, notes, tuned
 from harness.report.answer import answer_of
 from harness.report.claims import Claims, claims, contests, main_contests
 from harness.report.comparable import Guard, insist, without_base
@@ -51,6 +51,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     """
     groups = grouped(loaded.rows)
     guard = insist(groups, loaded)
+    loss = escaped(notes.trained_on(groups))
     asked = main_contests(groups, loaded.sweep.primary if loaded.sweep else None)
     main = [claims(contest, loaded.margin) for contest in asked]
     known = {one.contest.measure for one in main}
@@ -64,11 +65,13 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         *tuned.section(loaded),
         *(["## Results"] if loaded.trials else []),
         _table(quality(groups, ties(main))),
+        loss,
         *([TIES] if ties(main) else []),
         _equality(groups, guard),
         *(["## Which differences are real", *map(_verdicts, compared)] if compared else []),
         "## Cost",
         _table(cost(groups)),
+        loss,
         *_costs(main, groups),
         *_advice(main, groups, loaded),
         *map(_figure, figures[:1]),
@@ -76,10 +79,11 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         *(["## Figures", *map(_figure, figures[1:])] if figures[1:] else []),
         "## Every task",
         *([f"### {across_all.title}\n\n{_table(across_all)}", ACROSS] if across_all else []),
-        *(f"### {escaped(one.title)}\n\n{_table(one)}" for one in tasks(groups)),
+        *(f"### {escaped(one.title)}\n\n{_table(one)}\n\n{loss}" for one in tasks(groups)),
         *_external(loaded),
         "## What varied, what was equal",
         _varied(groups),
+        *(["## Data", *data_card.links(loaded.checks)] if loaded.checks else []),
         "## What failed",
         _failed(groups, loaded.unreadable),
         "## How these numbers were made",

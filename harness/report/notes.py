@@ -27,6 +27,27 @@ SHARED = (
 )
 
 
+LOSS_ON = {
+    "completion": "the tokens of the answer",
+    "assistant": "the tokens of every answer of the assistant",
+    "all": "all tokens, prompts included",
+}
+
+
+def trained_on(groups: Sequence[Group]) -> str:
+    """Which tokens were trained on, for the line under a table; "" where nothing was trained."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        if group.trained and group.first.record:
+            train = group.first.record.recipe.get("train") or {}
+            found.setdefault(str(train.get("loss_on")), []).append(group.label)
+    if len(found) == 1:
+        [value] = found
+        return f"Trained on {LOSS_ON.get(value, value)} (train.loss_on={value}), the same for every method."
+    said = (f"{LOSS_ON.get(value, value)} ({', '.join(who)})" for value, who in found.items())
+    return f"Not trained on the same tokens: {'; '.join(said)}." if found else ""
+
+
 def made(groups: Sequence[Group]) -> list[str]:
     """Units and definitions, with the values that the records give, then how each task was asked."""
     return [*definitions(groups), *looks(groups)]

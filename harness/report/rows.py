@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.datacheck import DataCheck
 from harness.record import Attempt, Cell, ExternalRecord, RunRecord, SweepRecord, UpdateRecord
 from harness.report.items import Scored
 
@@ -64,6 +65,7 @@ class Loaded:
     margin: float = 0.01  # the largest difference that counts as none: a point of accuracy, a hundredth of a nat
     trials: tuple[Row, ...] = ()  # of a sweep with stages: what was tried on validation, no rows of the results
     external: tuple[ExternalRecord, ...] = ()  # rows that others published
+    checks: tuple[DataCheck, ...] = ()  # of the data that the rows were trained on
     allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from harness.report.answer import answer_of
 from harness.report.display import DASH, printable, shortened
 from harness.report.groups import Group, grouped
+from harness.report.notes import trained_on
 from harness.report.rows import Loaded
 from harness.report.summary import cost, quality
 
@@ -24,6 +25,8 @@ def show(loaded: Loaded, page: Path | None = None, console: Console | None = Non
     console = console or _console()
     groups = grouped(loaded.rows)
     console.print(comparison(groups))
+    if loss := trained_on(groups):
+        console.print(Text(printable(loss), style="dim"))
     if any(row.already_done for row in loaded.rows):
         console.print(Text("= already done, not run again", style="dim"))
     _failures(loaded, groups, console)
