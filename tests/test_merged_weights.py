@@ -50,18 +50,18 @@ def test_the_merged_weights_are_another_look_at_the_same_run(looked_at):
 
 
 def test_they_are_those_that_the_adapter_command_writes(looked_at):
+    from harness import models
     from harness.adapter import trained
+    from harness.data import tokenised
     from harness.evaluate import heldout
-    from harness.execute import _Work
-    from harness.experiment import Todo
+    from harness.execute import wanted_tokens
 
     attached, merged = looked_at
     assert loss(merged) != loss(attached), "rounding the base away from its four bits changes something"
     assert loss(merged) == pytest.approx(loss(attached), abs=1e-2)
-    work = _Work(attached, Todo(train=False, evaluations=(), weights_from=None), lambda _: None)
-    work.load()
+    rows = tokenised(attached.data, models.tokenizer(attached.model), wanted_tokens(attached)).validation[:8]
     by_hand = trained.merged(trained.find(attached.folder)).to(torch.float32)
-    scores = heldout.score(by_hand, work.heldout["validation"][:8], "fp32", 16, lambda _: None)
+    scores = heldout.score(by_hand, rows, "fp32", 2048, lambda _: None)
     assert loss(merged) == pytest.approx(heldout.metrics(scores)["loss"].value, abs=1e-5)
 
 
