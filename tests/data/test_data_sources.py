@@ -1,0 +1,169 @@
+"""Files of every kind, formats that are recognised, policies, mixing, and sets that do not fit into memory."""
+
+import csv
+import json
+
+import pytest
+
+from harness.data import files, prepare, texts
+from harness.data.content import key
+from harness.data.described import recognise
+from harness.data.files import RowError
+from harness.data.format import ALPACA, render
+from harness.specs import DataSpec, RowsSpec
+
+ROWS = [{"prompt": f"Question {n}, with a comma", "completion": f" answer\n{n}"} for n in range(40)]
+
+
+def written(folder, kind, rows):
+    import pyarrow
+    from pyarrow import parquet
+
+    path, table = folder / f"rows{kind}", pyarrow.Table.from_pylist(rows)
+    if kind == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == ".json":
+        path.write_text(json.dumps(rows, indent=1))
+    elif kind in (".csv", ".tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if kind == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif kind == ".parquet":
+        parquet.write_table(table, path)
+    elif kind == ".arrow":
+        with pyarrow.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        import datasets
+
+        path = folder / "saved"
+        datasets.Dataset.from_list(rows).save_to_disk(path)
+    return path
+
+
+def data(file, **changes):
+    rows = changes.pop("rows", RowsSpec(file=str(file)))
+    return DataSpec(**({"name": "mine", "source": "package", "train": (rows,), "validation_fraction": 0.2} | changes))
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", "folder"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path, kind):
+    path = written(tmp_path, kind, ROWS)
+    assert [row for _, row in files.stream(path)] == ROWS
+    assert len(prepare(data(path)).train) + len(prepare(data(path)).validation) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "kind"),
+    [
+        ("a.csv", b"prompt,completion\na,b\nc\n", 3, "malformed"),
+        ("a.csv", b"prompt,completion\na,\xe9\n", 2, "not_utf8"),
+        ("a.csv", b'prompt,completion\na,"b\nc"\n\nd,e\n', 4, "empty"),
+        ("a.json", b'[{"a": 1},\n [2]]', 2, "malformed"),
+        ("a.jsonl", b'{"a": 1}\n\n{"a": 2}\n', 2, "empty"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', 2, "not_utf8"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_named_by_its_line(tmp_path, name, content, line, kind):
+    path = tmp_path / name
+    path.write_bytes(content)
+    [(number, error)] = [(number, row) for number, row in files.stream(path) if isinstance(row, RowError)]
+    assert (number, error.kind) == (line, kind)
+    assert str(error).startswith(f"{path}:{line}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.json", b'{"a": 1}', r"a.json:1: a .json file must be one array"),
+        ("a.json", b'[{"a": 1},\n {"a": }]', r"a.json:2: not JSON"),
+        ("a.json", b'[\n"\xff"]', r"a.json:2: not UTF-8"),
+        ("a.csv", b"a,a\n1,2\n", r"a.csv:1: the first line must name every column once"),
+        ("a.parquet", b"nothing", r"a.parquet: not a Parquet file"),
+        ("a.arrow", b"nothing", r"a.arrow: not an Arrow file"),
+        ("a.txt", b"text", r"a.txt: rows are read from .jsonl"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, name, content, complaint):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        list(files.stream(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "format_", "prompt", "completion"),
+    [
+        ({"prompt": "p", "completion": "c"}, "auto", "p", "c"),
+        ({"instruction": "i", "input": "", "output": "o"}, "alpaca", "### Instruction:\ni\n\n### Response:\n", "o"),
+        ({"instruction": "i", "input": "x", "output": "o"}, "alpaca", "### Input:\nx\n\n### Response:\n", "o"),
+        ({"text": "t"}, "text", "", "t"),
+    ],
+)
+def test_formats_are_recognised_by_their_columns(tmp_path, row, format_, prompt, completion):
+    path = written(tmp_path, ".jsonl", [row])
+    [rows] = recognise(data(path)).train
+    assert rows.format == format_
+    [example] = render([row], RowsSpec(file=str(path)))
+    assert example.prompt.endswith(prompt)
+    assert example.completion == completion
+    assert ALPACA.count("### Response:") == 2
+
+
+def test_columns_that_show_no_format_are_refused(tmp_path):
+    path = written(tmp_path, ".jsonl", [{"question": "q", "answer": "a"}])
+    with pytest.raises(ValueError, match=r"the columns answer, question show no format.*alpaca: instruction, output"):
+        prepare(data(path))
+
+
+BAD = '{"prompt": "p", "completion": " c"}\nnot json\n{"prompt": "q", "completion": ""}\n'
+
+
+def test_policies_drop_and_count_or_refuse(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, ROWS[0]]) + BAD)
+    with pytest.raises(ValueError, match=r"rows.jsonl:43: not JSON"):
+        prepare(data(path))
+    dropped = prepare(data(path, on_malformed="drop", on_empty="drop"))
+    assert dropped.removed == {"duplicate": 1, "empty": 1, "malformed": 1}
+    kept = prepare(data(path, on_malformed="drop", on_empty="drop", on_duplicate="keep"))
+    assert len(kept.train) + len(kept.validation) == len(dropped.train) + len(dropped.validation) + 1
+    with pytest.raises(ValueError, match=r"rows.jsonl:41: the same as .*rows.jsonl:1 \(data.on_duplicate=error\)"):
+        prepare(data(path, on_malformed="drop", on_empty="drop", on_duplicate="error"))
+
+
+def test_near_duplicates_and_contradictions_can_be_dropped(tmp_path):
+    long = " ".join(f"word{n}" for n in range(40))
+    pairs = [(f"{long} {n}", f" {n}") for n in range(2)] + [("Which?", " yes"), ("which? ", " no")]
+    rows = [*ROWS, *({"prompt": p, "completion": c} for p, c in pairs)]
+    path = written(tmp_path, ".jsonl", rows)
+    found = prepare(data(path, on_near_duplicate="drop", on_contradiction="drop"))
+    assert found.removed == {"contradiction": 2, "near_duplicate": 1}
+    assert prepare(data(path)).removed == {}
+
+
+def test_general_data_are_mixed_in_by_their_share(tmp_path):
+    path = written(tmp_path, ".jsonl", ROWS)
+    general = tmp_path / "general.jsonl"
+    general.write_text("".join(json.dumps({"text": f"General text number {n}"}) + "\n" for n in range(50)))
+    plain, mixed = prepare(data(path)), prepare(data(path, mix=(RowsSpec(file=str(general), share=0.2),)))
+    added = len(mixed.train) - len(plain.train)
+    assert added == round(len(plain.train) * 0.25)
+    assert sum("General" in example.completion for example in mixed.train) == added
+    assert set(mixed.validation) == set(plain.validation)
+    with pytest.raises(ValueError, match=r"share=0.9 of all training rows means \d+ rows beside"):
+        prepare(data(path, mix=(RowsSpec(file=str(general), share=0.9),)))
+
+
+def test_sets_beyond_memory_are_the_same_sets(tmp_path, monkeypatch):
+    path = written(tmp_path, ".jsonl", [*ROWS, *ROWS[:5]])
+    small = prepare(data(path))
+    monkeypatch.setattr(texts, "MOST_IN_MEMORY", 7)
+    large = prepare(data(path))
+    assert isinstance(large.train, texts.Stored)
+    assert tuple(large.train) == small.train
+    assert tuple(large.validation) == small.validation
+    assert large.content_sha256 == small.content_sha256
+    assert large.removed == small.removed == {"duplicate": 5}
+    assert {key(e) for e in large.train}.isdisjoint({key(e) for e in large.validation})
