@@ -29,6 +29,7 @@ from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
 from harness.record import EvaluationRecord, Fingerprint
+from harness.specs import TrainSpec
 from harness.train import Job, compute_dtype, total_steps, train
 
 Emit = Callable[[dict[str, Any]], None]
@@ -44,10 +45,14 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     quiet()
     emit({"facts": {"device": provenance.device()}})
     work = _Work(experiment, todo, emit)
-    work.load()
-    if todo.train:
-        work.train()
-    work.evaluate()
+    try:
+        work.load()
+        if todo.train:
+            work.train()
+        work.evaluate()
+    except BaseException:  # what was reached is a result where memory ran out
+        work.emit_phases()
+        raise
 
 
 class _Work:
@@ -86,7 +91,7 @@ class _Work:
                 training = train(self._job())
             self.emit({"facts": {"training": training}})
         self._save()
-        self._emit_phases()
+        self.emit_phases()
 
     def evaluate(self) -> None:
         if self.todo.train and self.merges:
@@ -98,7 +103,7 @@ class _Work:
             phase = "validate" if evaluation.role == "validation" else "evaluate"
             with self.phases(phase):
                 self._evaluate_one(evaluation)
-            self._emit_phases()
+            self.emit_phases()
 
     def _base(self) -> Any:
         experiment, method = self.experiment, self.experiment.method
@@ -130,13 +135,21 @@ class _Work:
             model=self.model,
             method=experiment.method,
             rows=self.rows,
-            spec=experiment.train,
+            spec=self._train_spec(),
             seed=experiment.seed,
             tokenizer=self.tokenizer,
             validate=self._validation_loss,
             emit=self.emit,
             scratch=str(experiment.folder / "trainer"),
         )
+
+    def _train_spec(self) -> TrainSpec:
+        """What was asked for, computed in the way that memory allows."""
+        rung = self.todo.rung
+        if rung is None:
+            return self.experiment.train
+        self.emit({"facts": dataclasses.asdict(rung)})
+        return dataclasses.replace(self.experiment.train, **dataclasses.asdict(rung))
 
     def _validation_loss(self) -> float:
         spec = self.experiment.eval
@@ -177,7 +190,7 @@ class _Work:
         fingerprint = dataclasses.replace(self.fingerprint, saved_bytes=saved)
         self.emit({"facts": {"fingerprint": fingerprint, "weights_from": self.todo.weights_from}})
 
-    def _emit_phases(self) -> None:
+    def emit_phases(self) -> None:
         self.emit({"facts": {"phases": dict(self.phases.done), "peak_memory_bytes": self.phases.headline_bytes()}})
 
     def _evaluate_one(self, evaluation: Evaluation) -> None:

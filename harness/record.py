@@ -62,6 +62,8 @@ class Attempt(Strict):
     peak_memory_bytes: int | None  # headline: highest peak of load and train, weights included, imports not
     weights_from: str | None  # start of the attempt that made the weights on disk; None if there are none
     provenance: dict[str, Any]
+    micro_batch_size: int | None = None  # rows computed at once; smaller than was asked for where memory ran out
+    gradient_checkpointing: bool | None = None
     seconds: float | None = None  # from its start to its end, whatever it did and however it ended
 
 

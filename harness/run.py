@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness import card, claim, isolate, provenance, record
-from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
+from harness.experiment import Evaluation, Experiment, Rung, Todo, canonical, evaluations, ladder, recipe
 from harness.record import Attempt, RunRecord, Status
 
 Watch = Callable[[dict[str, Any]], None]
@@ -62,10 +62,29 @@ class _Doing:
 
 def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> RunRecord | None:
     """None if another process took the run over, because this one had shown no sign of life: then it is the other's."""
+    if not doing.train:
+        return _try(experiment, known, doing, None)
+    rungs = ladder(experiment)
+    for rung, following in zip(rungs, (*rungs[1:], None), strict=True):
+        result = _try(experiment, known, doing, rung)
+        if result is None or following is None or not _training_needs_less(result):
+            return result
+        doing.watch({"say": f"{experiment.method.name}: out of memory with {rung}; trying {following}"})
+        known = result
+    raise AssertionError("the last rung returns")
+
+
+def _training_needs_less(result: RunRecord) -> bool:
+    """Whether memory ran out in training: loading and evaluating take the same with any micro batch."""
+    return result.status == "oom" and "in phase train" in result.current.reason
+
+
+def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: Rung | None) -> RunRecord | None:
+    """One attempt in a process of its own."""
     started_at = _now()
     train, wanted, held = doing.train, doing.wanted, doing.held
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
-    todo = Todo(train=train, evaluations=wanted, weights_from=weights_from)
+    todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, rung=rung)
     told = _Told(doing.watch)
     log = experiment.folder / "log.txt"
     try:
@@ -191,6 +210,8 @@ def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Stat
         training=training,
         peak_memory_bytes=peak,
         weights_from=weights_from,
+        micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
+        gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
         provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
     )
 

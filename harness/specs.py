@@ -103,6 +103,14 @@ class DataSpec(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OomSpec(Strict):
+    """What is tried again when training runs out of memory."""
+
+    smaller_micro_batches: bool = False
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSpec(Strict):
     """How long, how fast and in what precision is trained: the same for every method."""
 
@@ -124,6 +132,7 @@ class TrainSpec(Strict):
     patience: Positive | None = None  # early stopping: validations without a new lowest loss; its weights are kept
     diverged_above: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0  # times the first loss
     diverged_steps: Positive = 10  # in a row, that end a run as diverged
+    oom: OomSpec = field(default_factory=OomSpec)
     packing: bool = False  # several examples in a row of max_length, none of which sees another
 
     def __post_init__(self) -> None:

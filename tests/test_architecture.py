@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "preload": {"check", "execute", "isolate"},
     "check": {"audit", "data", "datacheck", "evaluate", "execute", "experiment", "specs", "models", "train"},
     "execute": {
-        "card", "data", "evaluate", "experiment", "measure", "methods", "models", "provenance", "record", "train",
+        "card", "data", "evaluate", "experiment", "measure", "methods", "models", "provenance", "record",
+        "specs", "train",
     },
     "train": {"experiment", "specs", "head", "measure", "methods", "record", "stopping"},
     "evaluate": {"assets", "data", "experiment", "specs", "head", "record"},

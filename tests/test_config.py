@@ -202,7 +202,7 @@ def build(compose, tiny_overrides):
 SAME_RECIPE = [
     ["seed=7"], ["force=true"], ["tracking=wandb"], ["tracking=wandb", "tracking.mode=online"], ["eval=demo"],
     ["eval.tasks=[arc_easy]"], ["eval.heldout_limit=3"], ["eval.num_fewshot=5"], ["eval.test=never"],
-    ["train.eval_every=1"], ["train.diverged_above=2"], ["train.diverged_steps=3"],
+    ["train.eval_every=1"], ["train/oom=none"], ["train.diverged_above=2"], ["train.diverged_steps=3"],
     ["runs_dir=elsewhere"], ["reports_dir=elsewhere"], ["method=lora"], ["data.tasks=[piqa]"],
     ["target=all_linear"], ["lr_scale=1"], ["eval.batch_size=2"], ["eval.batch_tokens=64"], ["eval.backend=hf"],
 ]  # fmt: skip

@@ -1,0 +1,66 @@
+"""Memory that runs out: smaller micro batches, each in a process of its own, and OOM as a result."""
+
+import dataclasses
+
+import pytest
+
+from harness import config, record, run, sources
+from harness.experiment import Rung, ladder
+from harness.record import RunRecord
+from tests.train.hungry import Hungry
+
+
+@pytest.fixture
+def hungry(compose, tiny_overrides):
+    """An experiment of four rows a step whose device has room for `room` of them."""
+
+    def made(room, *words):
+        described = sources.resolve(config.build(compose(*tiny_overrides, "method=lora", "train.max_steps=1", *words)))
+        return dataclasses.replace(described, method=Hungry(room=room, **vars(described.method)))
+
+    return made
+
+
+def attempts(experiment):
+    kept = record.read(RunRecord, experiment.folder / "record.json")
+    return [(a.status, a.micro_batch_size, a.gradient_checkpointing) for a in kept.attempts]
+
+
+def test_the_micro_batch_shrinks_until_training_fits(hungry):
+    told = []
+    experiment = hungry(1)
+    result = run.run(experiment, told.append)
+    assert result.status == "ok"
+    assert attempts(experiment) == [("oom", 4, False), ("oom", 2, False), ("ok", 1, False)]
+    assert [event["say"] for event in told if "say" in event] == [
+        "hungry: out of memory with micro batches of 4; trying micro batches of 2",
+        "hungry: out of memory with micro batches of 2; trying micro batches of 1",
+    ]
+    assert len(result.current.training.losses) == 1
+    assert result.current.training.padded_tokens[0] > 0
+    assert result.recipe["train"]["micro_batch_size"] == 4, "what was asked for is what identifies the run"
+
+
+def test_out_of_memory_at_the_last_rung_is_a_result(hungry):
+    experiment = hungry(0)
+    result = run.run(experiment, lambda event: None)
+    assert result.status == "oom"
+    assert [micro for _, micro, _ in attempts(experiment)] == [4, 2, 1]
+    assert "out of memory" in result.current.reason
+    assert result.current.peak_memory_bytes > 0
+    assert run.done(experiment), "a result is not made again"
+
+
+def test_without_the_ladder_the_first_attempt_is_the_result(hungry):
+    experiment = hungry(1, "train/oom=none")
+    assert run.run(experiment, lambda event: None).status == "oom"
+    assert attempts(experiment) == [("oom", 4, False)]
+
+
+def test_only_steps_that_leave_the_comparison_fair_are_on_by_default(hungry):
+    assert ladder(hungry(1)) == (Rung(4, False), Rung(2, False), Rung(1, False))
+    more = ladder(hungry(1, "train/oom=checkpointing"))
+    assert more[3:] == (Rung(4, True), Rung(2, True), Rung(1, True))
+    assert ladder(hungry(1, "train/oom=none")) == (Rung(4, False),)
+    twelve = ladder(hungry(1, "train.global_batch_size=12", "train.micro_batch_size=6"))
+    assert [rung.micro_batch_size for rung in twelve] == [6, 4, 3, 2, 1]
