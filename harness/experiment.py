@@ -22,6 +22,7 @@ from harness.specs import (
     Rate,
     Role,
     RowsSpec,
+    Rung,
     Strict,
     TrackingSpec,
     TrainSpec,
@@ -96,39 +97,6 @@ class Experiment(Strict):
     def weights_folder(self) -> Path:
         """Where what must be kept beside the base model lies."""
         return self.folder / "weights"
-
-
-@dataclass(frozen=True)
-class Rung:
-    """How the batches of an optimizer step are computed: what may be changed when memory runs out."""
-
-    micro_batch_size: int
-    gradient_checkpointing: bool
-
-    def __str__(self) -> str:
-        checkpointed = ", gradient checkpointing" if self.gradient_checkpointing else ""
-        return f"micro batches of {self.micro_batch_size}{checkpointed}"
-
-
-def ladder(experiment: Experiment) -> tuple[Rung, ...]:
-    """What was asked for, and what is tried in its place each time memory runs out; the last one's end is the run's."""
-    spec = experiment.train
-    whole, asked = spec.global_batch_size, spec.micro_batch_size
-    smaller = [rows for rows in range(asked - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
-    sizes = (asked, *smaller)
-    again = spec.oom.gradient_checkpointing and not spec.gradient_checkpointing and _may_checkpoint(experiment)
-    return (
-        *(Rung(rows, spec.gradient_checkpointing) for rows in sizes),
-        *(Rung(rows, True) for rows in sizes if again),
-    )
-
-
-def _may_checkpoint(experiment: Experiment) -> bool:
-    try:
-        experiment.method.check_training(dataclasses.replace(experiment.train, gradient_checkpointing=True))
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, kw_only=True)

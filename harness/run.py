@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness import card, claim, isolate, provenance, record
-from harness.experiment import Evaluation, Experiment, Rung, Todo, canonical, evaluations, ladder, recipe
+from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
+from harness.ladder import ladder
 from harness.record import Attempt, RunRecord, Status
+from harness.specs import Rung
 
 Watch = Callable[[dict[str, Any]], None]
 _FINAL = ("ok", "oom", "diverged")  # results: asked for again, they are shown and not made again

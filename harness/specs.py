@@ -110,6 +110,18 @@ class OomSpec(Strict):
     gradient_checkpointing: bool = False
 
 
+@dataclass(frozen=True)
+class Rung:
+    """How the batches of an optimizer step are computed: what may be changed when memory runs out."""
+
+    micro_batch_size: int
+    gradient_checkpointing: bool
+
+    def __str__(self) -> str:
+        checkpointed = ", gradient checkpointing" if self.gradient_checkpointing else ""
+        return f"micro batches of {self.micro_batch_size}{checkpointed}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(Strict):
     """How long, how fast and in what precision is trained: the same for every method."""

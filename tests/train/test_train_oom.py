@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from harness import config, record, run, sources
-from harness.experiment import Rung, ladder
+from harness.ladder import ladder
 from harness.record import RunRecord
+from harness.specs import Rung
 from tests.train.hungry import Hungry
 
 
