@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from harness.record import Attempt, Phase
-from harness.report import notes
+from harness.report import notes, tuned
 from harness.report.blocks import Bullets, Command, Section
 from harness.report.checklist import checklist
 from harness.report.display import DASH, MEBIBYTE, quantity
@@ -27,7 +27,7 @@ def sections(loaded: Loaded) -> list[Section]:
     groups = grouped(loaded.rows)
     return [
         Section("Settings", _settings(groups)),
-        Section("Tuning", _tuning(groups)),
+        Section("Tuning", tuned.appendix(loaded) or _tuning(groups)),
         Section("Compute", _compute(loaded, groups)),
         Section("Seeds", _seeds(groups)),
         Section("Evaluations", (Bullets(tuple(notes.looks(groups))),)),

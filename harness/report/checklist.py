@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report import notes
+from harness.report import notes, tuned
 from harness.report.figures.sensitivity import rate_series
 from harness.report.groups import Group
 from harness.report.labels import short
@@ -25,7 +25,7 @@ def checklist(loaded: Loaded, groups: Sequence[Group]) -> Table:
         "Which data, at which revision, under which licence?": _listed(notes.sources(loaded, "data")),
         "How many rows were trained on, held out, tested on?": _rows(groups),
         "Which rows were left out, and why?": _left_out(groups),
-        "How were hyperparameters chosen, and over which range?": _range(groups),
+        "How were hyperparameters chosen, and over which range?": tuned.how(loaded) or _range(groups),
         "Was the test set read to choose anything?": _test(loaded),
         "How many runs is each number made of?": _runs(groups),
         "What do the intervals mean?": "see Definitions",
@@ -75,7 +75,9 @@ def _range(groups: Sequence[Group]) -> str:
 
 
 def _test(loaded: Loaded) -> str:
-    """What the settings of the runs say about when the test is read."""
+    """What the sweep, or the settings of the runs, say about when the test is read."""
+    if loaded.sweep and loaded.sweep.tuning:
+        return "no: trials looked at validation rows alone, and the test was read for what was chosen"
     specs = [row.record.config.get("eval") for row in loaded.rows if row.record]
     values = {str(spec["test"]) for spec in specs if isinstance(spec, Mapping) and spec.get("test")}
     said = {

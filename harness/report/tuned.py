@@ -9,6 +9,7 @@ from harness.choice import RULE_TEXTS
 from harness.record import Tuning
 from harness.report.display import DASH, decimals, escaped, quantity, several, table
 from harness.report.rows import Loaded
+from harness.report.summary import Table
 from harness.report.tuning import UNDERTUNED, Contestant, contestants
 
 HEADER = ("Contestant", "Trials", "Ended well", "Chosen", "Validation loss", "Tried", "Device seconds")
@@ -30,6 +31,24 @@ def section(loaded: Loaded) -> list[str]:
         "Every trial is in [tuning.csv](tuning.csv).",
     ]
     return [part for part in parts if part]
+
+
+def appendix(loaded: Loaded) -> tuple[str | Table, ...]:
+    """The same for the appendix, with every remark; nothing for a sweep without stages."""
+    found = contestants(loaded.sweep, loaded.trials)
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return ()
+    lines = [line for one in found for line in remarks(one, loaded.sweep.name)]
+    chosen = Table("Tuning", HEADER, tuple(cells(one) for one in found))
+    return (budget(loaded.sweep.tuning, found), chosen, *lines)
+
+
+def how(loaded: Loaded) -> str:
+    """How hyperparameters were chosen, in a line; "" for a sweep without stages."""
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return ""
+    tuning = loaded.sweep.tuning
+    return f"{tuning.trials} trials each over {several(tuning.settings)}: {RULE_TEXTS.get(tuning.rule, tuning.rule)}"
 
 
 def budget(tuning: Tuning, found: Sequence[Contestant]) -> str:

@@ -130,6 +130,14 @@ def test_the_section_stands_before_the_results_and_shows_what_failed(page):
     assert "| method=vera | 3 | 0 | nothing | - |" in section
 
 
+def test_the_appendix_says_how_was_tuned(tuned, page):
+    text = (tuned.parent / "report" / "appendix.md").read_text()
+    assert "nothing was tuned" not in text
+    assert "Every contestant had 3 trials over lr_scale" in text
+    assert "3 trials each over lr_scale: the lowest validation loss" in text
+    assert "the test was read for what was chosen" in text
+
+
 def test_tuning_costs_what_its_trials_took(found, page):
     # a run of the fixed records loads in 3 s and trains in 3 s; one that diverged has no phases
     assert [one.device_seconds for one in found.values()] == [18.0, 18.0, 12.0, 0.0]
