@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "models": {"assets"},
     "sources": {"assets", "data", "experiment", "specs", "hub", "record"},
     "data": {"assets", "datacheck", "experiment", "specs", "hub", "record"},
-    "report": {"choice", "datacheck", "record", "stats"},
+    "report": {"assets", "choice", "datacheck", "record", "stats"},
     "experiment": {"methods", "specs"},
     "suites": {"assets", "specs"},
     "specs": set(),

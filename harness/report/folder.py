@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.record import write_text
-from harness.report import appendix, citation, data_card, figures, latex, markdown, parquet, tuning, update
+from harness.report import appendix, citation, data_card, figures, html, latex, markdown, parquet, tuning, update
 from harness.report.blocks import to_latex, to_markdown
 from harness.report.groups import Group, grouped
 from harness.report.rows import Loaded
@@ -24,6 +24,7 @@ def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
     write_text(to_markdown(f"Appendix of {title}", sections), out / "appendix.md")
     write_text(to_latex(sections), out / "appendix.tex")
     write_text(citation.citation(loaded, title, groups), out / "CITATION.cff")
+    html.write(loaded, title, groups, out / "index.html")
     tuned = tuning.contestants(loaded.sweep, loaded.trials)
     _write_trials(tuned, out / "tuning.csv")
     for check in loaded.checks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,6 +108,25 @@ def read_items(path: Path, expected: int) -> Items:
         outcomes={name: values for name, values in outcomes.items() if values is not None},
         num_tokens=_floats(columns["num_tokens"], order) if "num_tokens" in columns else None,
     )
+
+
+def read_texts(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Those of the named columns that are there, as text in the order of `read_items`; nothing of a damaged file."""
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            known = [name for name in names if name in file.schema_arrow.names]
+            columns: dict[str, list[Any]] = file.read(columns=["item_id", *known]).to_pydict()
+    except (OSError, ValueError):  # pyarrow's own errors are one or the other
+        return {}
+    ids = [str(value) for value in columns.pop("item_id")]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return {
+        name: ["" if values[i] is None else str(values[i]) for i in order]
+        for name, values in columns.items()
+        if any(value is not None for value in values)
+    }
 
 
 def _floats(values: list[Any], order: list[int]) -> Floats | None:

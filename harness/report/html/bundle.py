@@ -1,0 +1,26 @@
+"""Vega, Vega-Lite and vega-embed as one script, bundled by vl-convert: part of the page, so that it opens offline."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+
+from harness.assets import cache_dir
+from harness.record import write_text
+
+_ENTRY = "window.vegaEmbed = vegaEmbed;"  # what is not reached from here is left out
+
+
+@cache
+def bundle() -> str:
+    """The script. Bundling takes seconds, so it is kept per version of vl-convert, which alone decides its bytes."""
+    kept = cache_dir() / f"vega-{version('vl-convert-python')}.js"
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    import vl_convert
+
+    text: str = vl_convert.javascript_bundle(_ENTRY)
+    assert "vegaEmbed" in text, "the bundle lacks what the page calls"
+    assert "</script" not in text, "the bundle would end its own element"
+    write_text(text, kept)
+    return text

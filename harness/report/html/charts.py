@@ -1,0 +1,205 @@
+"""The page's charts as Vega-Lite, through Altair: frontiers with axes to choose, and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.axes import COSTS, Quality, qualities
+from harness.report.display import printable
+from harness.report.figures.curves import by_step, training_curve
+from harness.report.figures.style import COLOURS
+from harness.report.groups import Group
+from harness.report.summary import trainings
+
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
+MOST_STEPS = 200  # points of a learning curve; a longer one is thinned
+MOST_CURVES = 60
+_KINDS = ("validation", "training")
+
+
+def frontier(groups: Sequence[Group]) -> dict[str, Any] | None:
+    """Every trained group as a point; the axes are chosen with two lists. None where there is nothing to plot."""
+    import altair
+
+    axes = {**_costs(groups), **_qualities(groups)}
+    axes = {key: axis for key, axis in axes.items() if any(value is not None for value, _ in axis[1].values())}
+    trained = [group for group in groups if group.trained]
+    if not trained or len(axes) < 2:
+        return None
+    values = [_point(group, axes) for group in groups if group.ok]
+    keys, titles = [*axes], [title for title, _, _ in axes.values()]
+    first_quality = next((key for key in keys if key.startswith("q")), keys[-1])
+    x = _choice("x_axis", "Horizontal ", keys, titles, keys[0])
+    y = _choice("y_axis", "Vertical ", keys, titles, first_quality)
+    logarithmic = altair.param(name="log_x", bind=altair.binding_checkbox(name="Logarithmic "), value=False)
+    high = [key for key, axis in axes.items() if axis[2]]
+    data = (
+        altair.Chart(altair.InlineData(values=values))
+        .transform_calculate(
+            x="log_x ? log(datum[x_axis]) / LN10 : datum[x_axis]",
+            y="datum[y_axis]",
+            low="datum[y_axis] - datum[y_axis + '_error']",
+            high="datum[y_axis] + datum[y_axis + '_error']",
+            rise=f"indexof({high!r}, y_axis) < 0 ? -datum[y_axis] : datum[y_axis]",
+            right=f"indexof({high!r}, x_axis) < 0 ? datum[x_axis] : -datum[x_axis]",
+        )
+        .transform_filter("isValid(datum[y_axis])")
+    )
+    chart = altair.layer(*_layers(data, [printable(group.label) for group in trained])).add_params(x, y, logarithmic)
+    return _finished(chart, 380)
+
+
+def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
+    """Validation and training loss by step, one panel each; None where nothing was trained."""
+    import altair
+
+    shown = [group for group in groups if group.trained and trainings(group)][:MOST_CURVES]
+    values = [point for group in shown for point in _curve(group)]
+    if not values:
+        return None
+    data = altair.Chart(altair.InlineData(values=values)).mark_line(point={"size": 30}, interpolate="linear")
+    chart = data.encode(
+        x=altair.X("step:Q", title="Optimizer step"),
+        y=altair.Y("loss:Q", title="Nats per token", scale=altair.Scale(zero=False)),
+        color=_colour([printable(group.label) for group in shown]),
+        strokeDash=altair.StrokeDash("kind:O", title="Loss", sort=[*_KINDS], legend=_grey()),
+        opacity=altair.Opacity("kind:O", scale=altair.Scale(domain=[*_KINDS], range=[1, 0.45]), legend=None),
+        tooltip=[
+            altair.Tooltip("label:N", title="Method"),
+            altair.Tooltip("kind:N", title="Loss"),
+            altair.Tooltip("step:Q", title="Step"),
+            altair.Tooltip("loss:Q", title="Nats", format=".4f"),
+        ],
+    )  # fmt: skip
+    return _finished(chart, 300)
+
+
+_Axis = tuple[str, dict[str, tuple[float | None, float | None]], bool]  # title, label -> value and error, high is good
+
+
+def _costs(groups: Sequence[Group]) -> dict[str, _Axis]:
+    return {
+        f"c{index}": (cost.title, {group.label: (cost.of(group), None) for group in groups if group.ok}, False)
+        for index, cost in enumerate(COSTS)
+    }
+
+
+def _qualities(groups: Sequence[Group]) -> dict[str, _Axis]:
+    axes: dict[str, _Axis] = {}
+    for index, quality in enumerate(qualities(groups)):
+        values = {group.label: _value(quality, group) for group in groups if group.ok}
+        axes[f"q{index}"] = (printable(quality.title), values, quality.higher_is_better)
+    return axes
+
+
+def _value(quality: Quality, group: Group) -> tuple[float | None, float | None]:
+    found = quality.of(group)
+    return (found.value, found.standard_error) if found else (None, None)
+
+
+def _point(group: Group, axes: dict[str, _Axis]) -> dict[str, Any]:
+    point: dict[str, Any] = {
+        "label": printable(group.label), "seeds": len(group.rows), "base": group.first.is_base
+    }  # fmt: skip
+    for key, (_, values, _) in axes.items():
+        point[key], error = values[group.label]
+        if error is not None:
+            point[f"{key}_error"] = error
+    return point
+
+
+def _choice(name: str, shown: str, keys: Sequence[str], titles: Sequence[str], value: str) -> Any:
+    import altair
+
+    return altair.param(
+        name=name, value=value, bind=altair.binding_select(options=[*keys], labels=[*titles], name=shown)
+    )
+
+
+def _colour(labels: Sequence[str]) -> Any:
+    import altair
+
+    colours = [COLOURS[:6][index % 6] for index in range(len(labels))]  # without black, which is lost on a dark page
+    return altair.Color(
+        "label:N", title="Method", scale=altair.Scale(domain=[*labels], range=colours),
+        legend=altair.Legend(symbolLimit=0, labelLimit=220, columns=4, symbolOpacity=1),
+    )  # fmt: skip
+
+
+def _layers(data: Any, labels: Sequence[str]) -> list[Any]:
+    """Base as a line across, the error bars, the line through those that nothing beats in both, the points."""
+    import altair
+
+    x = altair.X("x:Q", title=None, scale=altair.Scale(zero=False, padding=24), axis=_axis())
+    y = altair.Y("y:Q", title=None, scale=altair.Scale(zero=False, padding=16), axis=altair.Axis(tickCount=8))
+    marks = [SHAPES[index % len(SHAPES)] for index in range(len(labels))]
+    shapes = altair.Shape("label:N", title="Method", scale=altair.Scale(domain=[*labels], range=marks))
+    tips = [
+        altair.Tooltip("label:N", title="Method"),
+        altair.Tooltip("shown_x:N", title="Horizontal"),
+        altair.Tooltip("shown_y:N", title="Vertical"),
+        altair.Tooltip("seeds:Q", title="Seeds"),
+    ]
+    told = data.transform_calculate(
+        shown_x="format(datum[x_axis], ',.6~g')",
+        shown_y="format(datum[y_axis], '.4~f') + (isValid(datum[y_axis + '_error']) ? ' \\u00b1 ' + "
+        "format(datum[y_axis + '_error'], '.4~f') : '')",
+    )
+    points = told.transform_filter("!datum.base && isValid(datum[x_axis])")
+    best = (
+        points.transform_window(
+            best="max(rise)", sort=[altair.SortField("right"), altair.SortField("rise", order="descending")],
+            frame=[None, 0],
+        )
+        .transform_filter("datum.rise >= datum.best")
+        .mark_line(color="#888888", strokeWidth=1.5, interpolate="step-after")
+        .encode(x=x, y=y, order="right:Q")
+    )  # fmt: skip
+    base = told.transform_filter("datum.base")
+    return [
+        base.mark_rule(strokeDash=[5, 4], color="#888888").encode(y=y, tooltip=tips[::2]),
+        best,
+        points.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2, opacity=0.6).encode(
+            x=x, y=altair.Y("low:Q", title=None), y2="high:Q", color=_colour(labels)
+        ),
+        points.mark_point(filled=True, size=110, opacity=1, stroke="white", strokeWidth=0.8).encode(
+            x=x, y=y, color=_colour(labels), shape=shapes, tooltip=tips
+        ),
+    ]  # fmt: skip
+
+
+def _axis() -> Any:
+    import altair
+
+    value = "(log_x ? pow(10, datum.value) : datum.value)"
+    return altair.Axis(labelExpr=f"format({value}, {value} < 10000 ? ',.4~g' : '.3~s')", tickCount=8)
+
+
+def _grey() -> Any:
+    """A legend whose symbols can be seen on a light and on a dark page."""
+    import altair
+
+    return altair.Legend(symbolType="stroke", symbolStrokeColor="#888888", symbolSize=300)
+
+
+def _curve(group: Group) -> list[dict[str, Any]]:
+    label = printable(group.label)
+    mean = training_curve(group)
+    every = max(1, len(mean) // MOST_STEPS)
+    steps = [step for step in range(len(mean)) if step % every == 0 and mean[step] == mean[step]]
+    training = [
+        {"label": label, "kind": "training", "step": step + 1, "loss": round(float(mean[step]), 5)} for step in steps
+    ]
+    validation = [
+        {"label": label, "kind": "validation", "step": step, "loss": round(sum(losses) / len(losses), 5)}
+        for step, losses in by_step(group).items()
+    ]
+    return [*validation, *training]
+
+
+def _finished(chart: Any, height: int) -> dict[str, Any]:
+    """The specification, as wide as the page; colours of text and lines are left to the page's style sheet."""
+    settings = chart.properties(width="container", height=height, background="transparent").configure_view(stroke=None)
+    found: dict[str, Any] = settings.configure_legend(orient="bottom", symbolSize=80).to_dict()
+    return found

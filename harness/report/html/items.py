@@ -1,0 +1,95 @@
+"""What the page needs to show the items on which two methods disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.axes import Quality, qualities
+from harness.report.display import printable, shortened
+from harness.report.groups import NLL, Group, asked
+from harness.report.items import Scored, read_texts
+
+MOST_CELLS = 400_000  # outcomes of all tasks; beyond, tasks are left out and named, so that the page still opens
+MOST_CHARACTERS = 50_000  # of the questions and answers of all tasks; beyond, items are shown without
+TEXT_LENGTH, ANSWER_LENGTH = 220, 60
+_TEXTS = ("question", "target", "answer")
+
+
+def disagreements(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Per task and metric: the items' names, and every group's outcome on each, a mean over its seeds."""
+    found: list[dict[str, Any]] = []
+    cells, characters = 0, 0
+    for quality in qualities(groups, ("target", "retention", "test")):
+        task = _task(quality, groups)
+        if task is None:
+            continue
+        cells += len(task["groups"]) * len(task["items"])
+        if cells > MOST_CELLS:
+            break
+        texts = _texts(quality, groups, task["groups"])
+        characters += sum(len(text) for column in texts.values() for text in column.values())
+        found.append({**task, "texts": texts if characters <= MOST_CHARACTERS else {}})
+    return found
+
+
+def _task(quality: Quality, groups: Sequence[Group]) -> dict[str, Any] | None:
+    """None where fewer than two groups were asked the same items."""
+    outcomes: dict[str, list[float]] = {}
+    names: list[str] = []
+    first: Any = None
+    for group in groups if quality.role else ():
+        scored = group.evaluations.get(quality.measure.eval_id, ()) if group.ok else ()
+        key = _key(scored)
+        if key is None or (first is not None and key != first):
+            continue
+        values = _outcomes(scored, quality.measure.metric)
+        if values is not None:
+            first = key
+            names = [_name(one) for one in key[0]]
+            outcomes[printable(group.label)] = values
+    if len(outcomes) < 2:
+        return None
+    return {"title": printable(quality.title), "higher": quality.higher_is_better, "items": names, "groups": outcomes}
+
+
+def _key(scored: Sequence[Scored]) -> tuple[Any, ...] | None:
+    """What every seed was asked; None unless it is the same for all of them."""
+    keys = {asked(one.items) for one in scored if one.items}
+    return keys.pop() if len(keys) == 1 and all(one.items for one in scored) else None
+
+
+def _outcomes(scored: Sequence[Scored], metric: str) -> list[float] | None:
+    """The mean over the seeds per item: whole numbers as such, which are shorter to write."""
+    column = NLL if scored[0].heldout else metric
+    seeds = [one.items.outcomes.get(column) for one in scored if one.items]
+    known = [seed for seed in seeds if seed is not None]
+    if not known or len(known) < len(seeds):
+        return None
+    means = [round(float(sum(values) / len(known)), 3) for values in zip(*known, strict=True)]
+    return [int(value) if value == int(value) else value for value in means]
+
+
+def _name(item_id: str) -> str:
+    """The number at the end of an item's id, for a hash says nothing to a reader; else its beginning."""
+    *_, last = item_id.split(":")
+    number = last.rpartition("-")[2]
+    return f"#{number}" if number.isdigit() and len(item_id.split(":")) != 2 else shortened(item_id, 12)
+
+
+def _texts(quality: Quality, groups: Sequence[Group], outcomes: dict[str, list[float]]) -> dict[str, dict[int, str]]:
+    """Question, right answer and each group's answer of the items on which any two groups differ, by their place."""
+    columns = list(outcomes.values())
+    differing = [place for place in range(len(columns[0])) if len({column[place] for column in columns}) > 1]
+    found: dict[str, dict[int, str]] = {}
+    for group in groups:
+        label = printable(group.label)
+        if label not in outcomes:
+            continue
+        texts = read_texts(group.evaluations[quality.measure.eval_id][0].path, _TEXTS)
+        for name in ("question", "target"):
+            if name in texts and name not in found:
+                found[name] = {i: shortened(texts[name][i][-TEXT_LENGTH:], TEXT_LENGTH) for i in differing}
+        if "answer" in texts:
+            found[f"answer of {label}"] = {i: shortened(texts["answer"][i], ANSWER_LENGTH) for i in differing}
+    return found
