@@ -44,7 +44,8 @@ def _listed(lines: Sequence[str]) -> str:
 
 def _data(groups: Sequence[Group]) -> list[Any]:
     found = [group.first.current.data for group in groups if group.ok and group.first.current]
-    return list(dict.fromkeys(one for one in found if one))
+    known = [one for one in found if one]
+    return [one for index, one in enumerate(known) if one not in known[:index]]  # they hold lists: no hash
 
 
 def _rows(groups: Sequence[Group]) -> str:

@@ -13,6 +13,7 @@ from harness.report.claims import Claims, contests
 from harness.report.display import DASH, decimals, quantity, span
 from harness.report.groups import Group, outcomes
 from harness.report.summary import Table, trainings
+from harness.report.verdicts import MOST_SHOWN
 
 if TYPE_CHECKING:
     from harness.record import Training
@@ -72,9 +73,15 @@ def matched(found: Claims) -> Table | None:
 
 
 def matched_pairs(found: Claims) -> Table | None:
-    """Pairs of methods whose trained parameters, or whose peak memory, are within a tenth: which is better there."""
+    """Pairs of methods whose trained parameters, or whose peak memory, are within a tenth: which is better there.
+
+    Of many pairs those with the best method, and every one that says something.
+    """
     lines = []
+    many = len(found.between) > MOST_SHOWN
     for pair in found.between:
+        if many and pair.verdict == "not separable" and pair.a is not found.contest.ranked[0]:
+            continue
         for cost in COSTS[:1] + COSTS[2:3]:
             a, b = cost.of(pair.a), cost.of(pair.b)
             if a and b and abs(a - b) <= ALIKE * max(a, b):

@@ -2,22 +2,36 @@
 
 from collections.abc import Sequence
 
-from harness.report.claims import LEVEL, Claims
+from harness.report.claims import LEVEL, Claims, Pair
 from harness.report.display import DASH, decimals, p_value, span
 from harness.report.summary import Table
 
 HEADER = ("Method", "against", "Difference", "95 % interval", "p", "p, equivalent", "p, sign flip", "Verdict")
 
+MOST_SHOWN = 36  # pairs: eight methods and the base
+
 
 def verdicts(found: Claims) -> Table:
-    """One line per pair, those with the untouched model first."""
+    """One line per pair, those with the untouched model first; of many pairs those that `telling` keeps."""
     digits = found.contest.digits
     lines = []
-    for pair in found.pairs:
+    for pair in telling(found):
         numbers = (decimals(pair.difference.value, digits, signed=True), span(pair.interval, digits, signed=True))
         flipped = DASH if pair.p_sign_flip is None else _p(pair.p_sign_flip)
         lines.append((pair.a.label, pair.b.label, *numbers, _p(pair.p), _p(pair.p_equivalence), flipped, pair.verdict))
     return Table(f"Pairs on {found.contest.title}", HEADER, tuple(lines))
+
+
+def telling(found: Claims) -> list[Pair]:
+    """Every pair; where they are many those with the base or the best, and every one that says something."""
+    if len(found.pairs) <= MOST_SHOWN:
+        return list(found.pairs)
+    named = (found.contest.base, found.contest.ranked[0])
+    return [
+        one
+        for one in found.pairs
+        if one.verdict != "not separable" or any(one.a is known or one.b is known for known in named)
+    ]
 
 
 def explained(found: Claims) -> list[str]:
@@ -38,6 +52,8 @@ def explained(found: Claims) -> list[str]:
             f"Minimum detectable effect: {decimals(found.detectable, contest.digits)} {unit} between two methods, the "
             f"median over the pairs (80 % power, one comparison, level {LEVEL:g}), with {_seeds(found)}."
         )
+    if hidden := len(found.pairs) - len(telling(found)):
+        lines.append(f"{hidden:,} further pairs are not shown: not separable, and neither with base nor with the best.")
     if unpaired := len(contest.members) * (len(contest.members) - 1) // 2 - len(found.pairs):
         lines.append(f"{unpaired:,} pairs were not compared: too many methods, or items that cannot be paired.")
     lines += [f"Not ranked: {group.label}: {reason}." for group, reason in contest.left_out]
