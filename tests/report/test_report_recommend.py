@@ -129,6 +129,22 @@ def test_frontiers_leave_out_who_is_beaten_in_both(known):
     assert across(groups) is None  # one task is not many
 
 
+def test_of_many_pairs_those_are_shown_that_say_something(runs):
+    from harness.report.claims import claims
+    from harness.report.verdicts import MOST_SHOWN, explained, verdicts
+
+    look = evaluation("arc_easy", limit=ITEMS)
+    rights = [700, *range(590, 599)]  # one is clearly best, nine are alike
+    for index, right in enumerate(rights):
+        _add(runs, _kind(f"m{index}", 10 + index), right, True, look)
+    found = claims(main_contests(grouped(load([runs]).rows), None)[0])
+    assert len(found.pairs) == 45 > MOST_SHOWN
+    shown = verdicts(found).lines
+    hidden = sum(pair.verdict == "not separable" for pair in found.pairs)
+    assert len(shown) == 45 - hidden >= 9
+    assert f"{hidden} further pairs are not shown" in " ".join(explained(found))
+
+
 def test_scores_at_chance_and_unreadable_answers_are_not_ranked(known):
     path = next(p for p in known.glob("*/seed-0/record.json") if '"cheap"' in p.read_text())
     scores = next(path.parent.glob("evaluations/*.json"))
