@@ -24,7 +24,7 @@ import transformers
 
 from harness import card, models, provenance, record
 from harness.data import Packed, Wanted, tokenised
-from harness.evaluate import heldout, items, tasks
+from harness.evaluate import general, generated, heldout, items, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
@@ -69,7 +69,9 @@ class _Work:
         with self.phases("load"):
             self.tokenizer = models.tokenizer(experiment.model)
             self.rows: Sequence[dict[str, list[int]]] = []
-            if self.todo.train or any(evaluation.kind == "heldout" for evaluation in self.todo.evaluations):
+            if self.todo.train or any(
+                evaluation.kind in ("heldout", "generation") for evaluation in self.todo.evaluations
+            ):
                 self._load_data()
             transformers.set_seed(experiment.seed)  # adapters are drawn from it
             base = self._base()
@@ -196,7 +198,7 @@ class _Work:
     def _evaluate_one(self, evaluation: Evaluation) -> None:
         self.emit({"task": evaluation.task})
         start = time.perf_counter()
-        score = self._score_heldout if evaluation.kind == "heldout" else self._score_task
+        score = getattr(self, f"_score_{evaluation.kind}")
         metrics, columns, facts = score(evaluation)
         experiment = self.experiment
         path = record.evaluation_path(experiment.folder, evaluation.eval_id)
@@ -212,6 +214,7 @@ class _Work:
             num_items=len(columns["item_id"]),
             num_tokens=sum(columns["num_tokens"]) if "num_tokens" in columns else None,
             num_fewshot=num_fewshot,
+            num_unparsable=facts.pop("num_unparsable", None),
             seconds=time.perf_counter() - start,
             weights_from=self.todo.weights_from,
             provenance={**provenance.facts(), **provenance.device(), **facts},
@@ -231,19 +234,31 @@ class _Work:
         )
         hashes = [items.text_hash(str(row["input_ids"])) for row in rows]
         columns: dict[str, list[Any]] = {
-            "item_id": [f"{digest}:{hashes[:i].count(digest)}" for i, digest in enumerate(hashes)],
+            "item_id": items.row_ids(hashes),
             "prompt_hash": hashes,
             "metric/nll": [nats for nats, _ in scores],
             "num_tokens": [count for _, count in scores],
         }
-        return heldout.metrics(scores), columns, {}
+        return heldout.metrics(scores, heldout.num_bytes(rows, self.tokenizer)), columns, {}
 
-    def _score_task(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
+    def _score_lm_eval(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         spec = self.experiment.eval
         task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
         return tasks.score(
             self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
         )
+
+    def _score_generation(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
+        rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]
+        told = {"total": len(rows)}
+        metrics, columns = generated.score(
+            self.model, self.tokenizer, rows, evaluation, lambda done: self.emit({"done": done, **told})
+        )
+        return metrics, columns, {"num_unparsable": sum(not parsed for parsed in columns["parsed"])}
+
+    def _score_text(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
+        progress = lambda done, total: self.emit({"done": done, "total": total})  # noqa: E731
+        return *general.score(self.model, self.tokenizer, evaluation, progress), {}
 
 
 def wanted_tokens(experiment: Experiment) -> Wanted:

@@ -23,21 +23,25 @@ from harness.specs import (
     Role,
     RowsSpec,
     Rung,
+    SamplingSpec,
     Strict,
     TrackingSpec,
     TrainSpec,
     Weights,
 )
 
+GENERAL_TEXT = ("aps/super_glue", "boolq", "validation")  # whose passages are
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Strict):
     """One look at a trained model: a task, its rows, the prompt format and the precision.
 
-    `kind` is "lm_eval" for an official task and "heldout" for the answer loss on held-out rows.
+    `kind` is "lm_eval" for an official task, "heldout" for the answer loss on held-out rows, "generation" for what is
+    written after their prompts, and "text" for the loss on general text.
     """
 
-    kind: Literal["lm_eval", "heldout"]
+    kind: Literal["lm_eval", "heldout", "generation", "text"]
     task: str  # the lm-eval task, or "<data name>/validation" and "<data name>/test"
     role: Role
     rows: str  # what identifies the rows: the data set's content, or the source of an official task
@@ -48,7 +52,8 @@ class Evaluation(Strict):
     batch_size: int | None  # rows per batch, where batches are of rows
     batch_tokens: int | None = None  # tokens per batch, where batches are of tokens
     backend: Backend = "shared_prefix"
-    definition: str | None = None  # what identifies the task where the user defines it
+    definition: str | None = None  # what identifies the task or its rows where lm-eval and `rows` do not
+    sampling: SamplingSpec | None = None  # how text is generated, where the harness does it
     weights: Weights = "attached"
 
     @property
@@ -162,7 +167,9 @@ def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
     parts = roles if spec.test == "always" and experiment.data.test else roles[:1]
     heldout = tuple(_heldout(experiment, role) for role in parts)
     tasks = spec.tasks if spec.test == "always" else ()
-    return (*heldout, *(_task(experiment, task) for task in tasks))
+    written = (_generation(experiment, parts[-1]),) if spec.generate and spec.test == "always" else ()
+    text = (_general_text(experiment),) if spec.general_text and spec.test == "always" else ()
+    return (*heldout, *(_task(experiment, task) for task in tasks), *written, *text)
 
 
 def _heldout(experiment: Experiment, part: Role) -> Evaluation:
@@ -203,6 +210,46 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
 def _weights(experiment: Experiment) -> Weights:
     """An untrained model has nothing to merge, and is looked at once."""
     return experiment.eval.weights if experiment.method.trains else "attached"
+
+
+def _generation(experiment: Experiment, part: Role) -> Evaluation:
+    spec = experiment.eval
+    return Evaluation(
+        kind="generation",
+        task=f"{experiment.data.name}/generated/{part}",
+        role="target",
+        rows=spec.source,
+        limit=spec.generate,
+        num_fewshot=spec.num_fewshot,
+        chat_template=spec.chat_template,
+        precision=experiment.train.precision,
+        batch_size=spec.batch_size,
+        batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
+        backend=spec.backend,
+        weights=_weights(experiment),
+        definition=heldout_rows(experiment.data, experiment.train.max_length),
+        sampling=spec.sampling,
+    )
+
+
+def _general_text(experiment: Experiment) -> Evaluation:
+    """In the setting of the tasks, beside which it stands."""
+    spec = experiment.eval
+    return Evaluation(
+        kind="text",
+        task="general_text",
+        role="retention",
+        rows=spec.source,
+        limit=spec.general_text,
+        num_fewshot=spec.num_fewshot,
+        chat_template=spec.chat_template,
+        precision=experiment.train.precision,
+        batch_size=spec.batch_size,
+        batch_tokens=spec.batch_tokens,
+        backend=spec.backend,
+        weights=_weights(experiment),
+        definition="/".join(GENERAL_TEXT),
+    )
 
 
 def heldout_rows(data: DataSpec, max_length: int) -> str:

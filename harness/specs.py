@@ -165,6 +165,16 @@ class TrainSpec(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplingSpec(Strict):
+    """How text is generated, wherever the harness generates any. A temperature of 0 is greedy decoding."""
+
+    temperature: NonNegative = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Rate = 1.0  # 1: none (Keskar et al. 2019, arXiv 1909.05858, section 4.1)
+    max_new_tokens: Positive = 64
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalSpec(Strict):
     """Which lm-eval tasks are asked, on how many items and how."""
 
@@ -183,20 +193,15 @@ class EvalSpec(Strict):
     batch_tokens: Positive = 2048  # tokens per batch of likelihoods: of shared_prefix and the held-out losses
     include_path: str | None = None  # a folder of the user's own task YAML files
     unsafe_code: bool = False  # whether tasks may run the code that a model writes
+    general_text: Positive | None = None  # passages of general text whose loss is taken; null: none
+    generate: Positive | None = (
+        None  # held-out rows that are answered in text, of the test set if there is one; null: none
+    )
+    sampling: SamplingSpec = SamplingSpec()  # how they are
     include_content: str | None = None  # identifies those files; filled by sources.resolve, never by hand
     include_names: tuple[str, ...] = ()  # the tasks and groups that they define; as above
     # merged: the update is folded into the base, dequantised first where it is quantised: another model, another row
     weights: Weights = "attached"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingSpec(Strict):
-    """How text is generated, wherever the harness generates any. A temperature of 0 is greedy decoding."""
-
-    temperature: NonNegative = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repetition_penalty: Rate = 1.0  # 1: none (Keskar et al. 2019, arXiv 1909.05858, section 4.1)
-    max_new_tokens: Positive = 64
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from harness.assets import conf_dir
 from harness.compose import experiments
 from harness.experiment import Evaluation, Experiment, evaluations
 from harness.progress import board, ending
-from harness.record import EvaluationRecord, RunRecord
+from harness.record import EvaluationRecord, Metric, RunRecord
 from harness.specs import EvalSpec
 
 _EXAMPLES = """\
@@ -179,6 +179,7 @@ def _table(asked: Sequence[Experiment]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("Model or run", "Task", "Metric", "Score", "Items"):
         shown.add_column(column, justify="right" if column in ("Score", "Items") else "left", overflow="fold")
+    shown.add_column("Note", overflow="fold")
     for experiment in asked:
         label = _label(experiment)
         for wanted in evaluations(experiment):
@@ -188,19 +189,25 @@ def _table(asked: Sequence[Experiment]) -> Table:
     return shown
 
 
-def _lines(experiment: Experiment, wanted: Evaluation) -> Iterable[tuple[str, str, str]]:
+def _lines(experiment: Experiment, wanted: Evaluation) -> Iterable[tuple[str, str, str, str]]:
     try:
         score = record.read(EvaluationRecord, record.evaluation_path(experiment.folder, wanted.eval_id))
     except FileNotFoundError:
-        return [("-", "not there", "-")]
+        return [("-", "not there", "-", "")]
     return [
-        (
-            name,
-            f"{one.value:.4f}" + (f" \u00b1 {one.stderr:.4f}" if one.stderr is not None else ""),
-            f"{score.num_items:,}",
-        )
-        for name, one in sorted(score.metrics.items())
+        (name, _number(one), f"{score.num_items:,}", _note(score, one)) for name, one in sorted(score.metrics.items())
     ]
+
+
+def _number(one: Metric) -> str:
+    return f"{one.value:.4f}" + (f" \u00b1 {one.stderr:.4f}" if one.stderr is not None else "")
+
+
+def _note(score: EvaluationRecord, one: Metric) -> str:
+    """What a number alone does not say: that it is no better than guessing, or that answers could not be read."""
+    if one.chance is not None and one.value - 2 * (one.stderr or 0) <= one.chance:
+        return f"at chance ({one.chance:.3g})"
+    return f"{score.num_unparsable:,} could not be read" if score.num_unparsable else ""
 
 
 if __name__ == "__main__":

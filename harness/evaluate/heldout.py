@@ -24,10 +24,17 @@ def score(
     return [(-s.log_likelihood, len(r.continuation)) for s, r in zip(scores, requests, strict=True)]
 
 
-def metrics(scores: Sequence[tuple[float, int]]) -> dict[str, Metric]:
-    """Loss in nats per answer token with its standard error over rows, and perplexity = exp(loss).
+def num_bytes(rows: Sequence[Row], tokenizer: Any) -> list[int]:
+    """UTF-8 bytes of each row's answer: what does not depend on how a tokenizer cuts it."""
+    answers = [row["input_ids"][row["completion_mask"].index(1) :] for row in rows]
+    return [len(text.encode()) for text in tokenizer.batch_decode(answers, clean_up_tokenization_spaces=False)]
 
-    The loss is a ratio of two sums; its standard error is the delta method's (Cochran 1977, section 2.11).
+
+def metrics(scores: Sequence[tuple[float, int]], sizes: Sequence[int] | None = None) -> dict[str, Metric]:
+    """Loss in nats per answer token with its standard error over rows, perplexity = exp(loss), and bits per byte.
+
+    The loss is a ratio of two sums; its standard error is the delta method's (Cochran 1977, section 2.11). `sizes` are
+    the answers' bytes; without them there are no bits per byte.
 
     Raises:
         ValueError: no row, or no answer token.
@@ -35,13 +42,23 @@ def metrics(scores: Sequence[tuple[float, int]]) -> dict[str, Metric]:
     tokens = sum(count for _, count in scores)
     if not tokens:
         raise ValueError("no answer token to score: the held-out set is empty or its answers are")
-    loss, n = sum(nats for nats, _ in scores) / tokens, len(scores)
-    squares = sum((nats - loss * count) ** 2 for nats, count in scores)
-    stderr = math.sqrt(n / (n - 1) * squares) / tokens if n > 1 else None
+    loss, stderr = _ratio([nats for nats, _ in scores], [count for _, count in scores])
     perplexity = math.exp(loss)
-    return {
+    found = {
         "loss": Metric(value=loss, stderr=stderr, higher_is_better=False),
         "perplexity": Metric(
             value=perplexity, stderr=None if stderr is None else perplexity * stderr, higher_is_better=False
         ),
     }
+    if sizes is not None and any(sizes):
+        bits, stderr = _ratio([nats / math.log(2) for nats, _ in scores], sizes)
+        found["bits_per_byte"] = Metric(value=bits, stderr=stderr, higher_is_better=False)
+    return found
+
+
+def _ratio(parts: Sequence[float], weights: Sequence[int]) -> tuple[float, float | None]:
+    """A ratio of two sums over rows, and its standard error; None for a single row."""
+    total, n = sum(weights), len(parts)
+    value = sum(parts) / total
+    squares = sum((part - value * weight) ** 2 for part, weight in zip(parts, weights, strict=True))
+    return value, math.sqrt(n / (n - 1) * squares) / total if n > 1 else None

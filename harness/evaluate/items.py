@@ -1,7 +1,8 @@
 """One outcome per item, beside each evaluation, in Parquet.
 
 Columns: `item_id` and `prompt_hash` (text; items of two runs are paired on the first), one `metric/<name>` (float) per
-metric, and what the task gives beside: `loglikelihoods` (a list of floats), `answer` (text), `num_tokens` (integer).
+metric, and what the task gives beside: `task` and `target` (text), `loglikelihoods` (a list of floats), `answer`
+(text), `parsed` (whether an answer could be read, where one has to be), `num_tokens` (integer).
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ def write(columns: dict[str, list[Any]], path: Path) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def row_ids(hashes: list[str]) -> list[str]:
+    """An id for each row from the hash of its content: a number tells rows of equal content apart."""
+    seen: dict[str, int] = {}
+    found = []
+    for one in hashes:
+        found.append(f"{one}:{seen.get(one, 0)}")
+        seen[one] = seen.get(one, 0) + 1
+    return found
 
 
 def text_hash(text: str) -> str:

@@ -19,7 +19,7 @@ from lm_eval.tasks._factory import TaskFactory
 
 from harness import assets
 from harness.data import rows
-from harness.evaluate import backends
+from harness.evaluate import backends, outcomes
 from harness.evaluate.items import text_hash
 from harness.experiment import Evaluation
 from harness.record import Metric, write_text
@@ -153,57 +153,11 @@ def score(
         confirm_run_unsafe_code=True,  # `load` has seen to it
     )
     model.train(was_training)
-    columns = _columns(result["samples"])
+    columns = outcomes.columns(result["samples"])
     facts = {**_facts(task, evaluation), **backends.facts(backend)}
-    return _metrics(result, evaluation.task), columns, facts
-
-
-def _metrics(result: dict[str, Any], task: str) -> dict[str, Metric]:
-    """lm-eval's `"acc,none": 0.5` as `acc`, `"exact_match,strict-match"` as it is."""
-    scores = result["results"].get(task) or result["groups"][task]
-    better = result["higher_is_better"].get(task, {})
-    found = {}
-    for key, value in scores.items():
-        name, _, selection = key.partition(",")
-        if not selection or name.endswith("_stderr") or not isinstance(value, int | float):
-            continue
-        stderr = scores.get(f"{name}_stderr,{selection}")
-        found[name if selection == "none" else key] = Metric(
-            value=float(value),
-            stderr=float(stderr) if isinstance(stderr, int | float) else None,
-            higher_is_better=bool(better.get(name, True)),
-        )
-    return found
-
-
-def _columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
-    """Items of every leaf task, one row per item, with one metric column per metric and filter."""
-    items: dict[tuple[str, int], dict[str, Any]] = {}
-    for leaf, entries in samples.items():
-        for entry in entries:
-            item = items.setdefault((leaf, entry["doc_id"]), _item(leaf, entry))
-            for metric in entry["metrics"]:
-                value = entry[metric]
-                if isinstance(value, int | float):
-                    name = metric if entry["filter"] == "none" else f"{metric},{entry['filter']}"
-                    item[f"metric/{name}"] = float(value)
-    names = sorted({name for item in items.values() for name in item})
-    return {name: [item.get(name) for item in items.values()] for name in names}
-
-
-def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
-    item: dict[str, Any] = {
-        "task": leaf,
-        "item_id": f"{leaf}:{entry['doc_hash']}:{entry['doc_id']}",  # a few official items occur twice
-        "prompt_hash": text_hash(json.dumps([list(map(str, arguments)) for arguments in entry["arguments"]])),
-        "target": str(entry["target"]),
-    }
-    answers = entry["filtered_resps"]
-    if answers and all(isinstance(answer, tuple | list) for answer in answers):
-        item["loglikelihoods"] = [float(answer[0]) for answer in answers]
-    else:
-        item["answer"] = entry["resps"][0][0]  # as generated, before a filter reads the answer out of it
-    return item
+    facts["num_unparsable"] = outcomes.num_unparsable(columns)
+    guessed = outcomes.chance(list(task["tasks"].values()), columns)
+    return outcomes.metrics(result, evaluation.task, guessed), columns, facts
 
 
 def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from harness import config, record, run, sources
 from harness.evaluate import __main__ as command
 from harness.record import EvaluationRecord, RunRecord
 
+TEXT = ("eval.generate=3", "eval.sampling.max_new_tokens=4", "eval.general_text=2")
+
 
 @pytest.fixture(scope="module")
 def finished(compose, shared_overrides):
     """A LoRA run of the tiny model that was asked no task."""
-    experiment = sources.resolve(config.build(compose(*shared_overrides(), "method=lora")))
+    experiment = sources.resolve(config.build(compose(*shared_overrides(), "method=lora", *TEXT)))
     assert run.run(experiment, lambda event: None).status == "ok"
     return experiment
 
@@ -30,6 +32,7 @@ def test_a_task_that_is_added_is_all_that_is_done(finished, capsys):
     before, saved = record.read(RunRecord, finished.folder / "record.json"), weights(finished.weights_folder)
     heldout = scores(finished.folder)
     assert saved
+    assert sorted(one.evaluation["kind"] for one in heldout.values()) == ["generation", "heldout", "text"]
     words = [str(finished.folder), "--tasks", "piqa", "eval.limit=3"]
     assert command.main(words) == 0
     assert "piqa" in capsys.readouterr().out

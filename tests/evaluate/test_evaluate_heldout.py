@@ -72,3 +72,13 @@ def test_one_row_has_no_standard_error():
 def test_nothing_to_score_is_an_error(scores):
     with pytest.raises(ValueError, match="no answer token"):
         heldout.metrics(scores)
+
+
+def test_bits_per_byte_do_not_depend_on_how_a_tokenizer_cuts(tiny):
+    rows = [{"input_ids": [5, 6, 70, 71], "completion_mask": [0, 0, 1, 1]}]
+    sizes = heldout.num_bytes(rows, tiny[1])
+    assert sizes == [len(tiny[1].decode([70, 71]).encode())] == [2]
+    found = heldout.metrics([(3.0, 2), (1.0, 1)], [4, 2])
+    assert found["bits_per_byte"].value == pytest.approx(4.0 / math.log(2) / 6)
+    assert found["bits_per_byte"].stderr == pytest.approx(found["loss"].stderr * 3 / 6 / math.log(2))
+    assert "bits_per_byte" not in heldout.metrics([(3.0, 2)])

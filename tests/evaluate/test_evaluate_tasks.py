@@ -10,7 +10,7 @@ from lm_eval.tasks import TaskManager
 
 from harness import assets
 from harness.data import rows
-from harness.evaluate import items, tasks
+from harness.evaluate import items, outcomes, tasks
 
 TASKS = {"arc_easy": 2376, "openbookqa": 500, "hellaswag": 10042}
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -127,7 +127,7 @@ def test_the_columns_of_items(tiny, evaluation, tmp_path):
     _, columns, _ = score(*tiny, evaluation("arc_easy"))
     items.write(columns, tmp_path / "items" / "a.parquet")
     table = parquet.read_table(tmp_path / "items" / "a.parquet")
-    names = {"item_id", "prompt_hash", "task", "target", "loglikelihoods", "metric/acc", "metric/acc_norm"}
+    names = {"item_id", "prompt_hash", "task", "target", "loglikelihoods", "answer", "metric/acc", "metric/acc_norm"}
     assert set(table.column_names) == names | {n for n in table.column_names if n.startswith("metric/")}
     assert table.num_rows == 8
     assert table.schema.field("item_id").type == pyarrow.string()
@@ -154,7 +154,7 @@ def test_item_ids_of_a_whole_split_are_unique():
         {"doc_hash": items.text_hash(json.dumps(doc)), "doc_id": i, "arguments": [], "target": 0}
         for i, doc in enumerate(docs)
     ]
-    ids = {tasks._item("arc_easy", {**entry, "filtered_resps": [(0.0, False)]})["item_id"] for entry in entries}
+    ids = {outcomes._item("arc_easy", {**entry, "filtered_resps": [(0.0, False)]})["item_id"] for entry in entries}
     assert len(ids) == 2376
 
 
@@ -213,6 +213,32 @@ def test_a_generated_answer_is_kept_as_it_was_generated(tiny, evaluation):
     assert answer not in ("", "[invalid]")
     assert "loglikelihoods" not in columns
     assert facts["num_fewshot"] == 5
+    assert all(metric.chance is None for metric in metrics.values())
+    assert columns["parsed"] == [facts["num_unparsable"] == 0]
     assert facts["fewshot_splits"] == {"gsm8k": "train"}
     assert "shared_context" not in facts  # nothing to share where answers are generated
     assert columns["item_id"][0].startswith("gsm8k:")
+
+
+def test_what_could_not_be_read_is_told_from_what_is_wrong():
+    def entry(number, read, name):
+        return {
+            "doc_id": number, "doc_hash": "h", "arguments": [["q", {}]], "target": "1", "filter": name,
+            "metrics": ["m"], "m": 0.0, "resps": [["text"]], "filtered_resps": [read],
+        }  # fmt: skip
+
+    samples = [entry(0, "[invalid]", "strict"), entry(0, "3", "flexible")]
+    samples += [entry(1, "[invalid]", name) for name in ("strict", "flexible")]
+    columns = outcomes.columns({"t": samples})
+    assert columns["parsed"] == [True, False]
+    assert columns["metric/m,strict"] == columns["metric/m,flexible"] == [0.0, 0.0]
+    assert outcomes.num_unparsable(columns) == 1
+    assert outcomes.num_unparsable({"loglikelihoods": [[0.0]]}) is None
+
+
+def test_chance_follows_from_the_choices_of_each_item(tiny, evaluation):
+    metrics, columns, facts = score(*tiny, evaluation("arc_easy"))
+    expected = sum(1 / len(one) for one in columns["loglikelihoods"]) / 8
+    assert metrics["acc"].chance == metrics["acc_norm"].chance == pytest.approx(expected)
+    assert facts["num_unparsable"] is None
+    assert all(answer.startswith(" ") for answer in columns["answer"])

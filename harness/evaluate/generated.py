@@ -1,0 +1,67 @@
+"""What a model writes after held-out prompts, against the answers that were to be written; the texts are kept."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness import generation
+from harness.evaluate import local_metrics
+from harness.evaluate.heldout import Row
+from harness.evaluate.items import row_ids, text_hash
+from harness.experiment import Evaluation
+from harness.record import Metric
+
+_PER_SET = ("chrf", "bleu")
+
+
+def score(
+    model: Any, tokenizer: Any, rows: Sequence[Row], evaluation: Evaluation, progress: Callable[[int], None]
+) -> tuple[dict[str, Metric], dict[str, list[Any]]]:
+    """Metrics, and one outcome per row with question, answer and target as texts.
+
+    Decoding is what the evaluation's `sampling` says; prompts of like length are batched together.
+    """
+    prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
+    answers = [row["input_ids"][row["completion_mask"].index(1) :] for row in rows]
+    written = _written(model, tokenizer, prompts, evaluation, progress)
+    texts = [one.text.strip() for one in written]
+    references = [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+    found = local_metrics.compute(texts, references)
+    hashes = [text_hash(str(prompt)) for prompt in prompts]
+    columns: dict[str, list[Any]] = {
+        "item_id": row_ids(hashes),
+        "prompt_hash": hashes,
+        "question": tokenizer.batch_decode(prompts),
+        "answer": texts,
+        "target": references,
+        "parsed": [not one.empty for one in written],
+        "ended": [one.ended for one in written],
+        "loops": [one.loops for one in written],
+        **{f"metric/{name}": values for name, values in found.items() if name not in _PER_SET},
+    }
+    return {name: _metric(values) for name, values in found.items()}, columns
+
+
+def _written(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], evaluation: Evaluation, progress: Callable[[int], None]
+) -> list[generation.Generated]:
+    assert evaluation.sampling is not None and evaluation.batch_size is not None, "a generation says how"
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    found: dict[int, generation.Generated] = {}
+    for start in range(0, len(order), evaluation.batch_size):
+        batch = order[start : start + evaluation.batch_size]
+        texts = generation.generate(
+            model, tokenizer, [prompts[i] for i in batch], evaluation.sampling, evaluation.precision
+        )
+        found.update(zip(batch, texts, strict=True))
+        progress(len(found))
+    return [found[i] for i in range(len(prompts))]
+
+
+def _metric(values: Sequence[float]) -> Metric:
+    several = len(values) > 1
+    stderr = statistics.stdev(values) / math.sqrt(len(values)) if several else None
+    return Metric(value=statistics.mean(values), stderr=stderr, higher_is_better=True)

@@ -1,0 +1,86 @@
+"""What lm-eval found, as metrics of a task and one outcome per item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from harness.evaluate.items import text_hash
+from harness.record import Metric
+
+_UNREADABLE = ("", "[invalid]")  # what lm-eval's filters give where they find no answer
+
+
+def metrics(result: dict[str, Any], task: str, guessed: float | None = None) -> dict[str, Metric]:
+    """lm-eval's `"acc,none": 0.5` as `acc`, `"exact_match,strict-match"` as it is; `guessed` is guessing's accuracy."""
+    scores = result["results"].get(task) or result["groups"][task]
+    better = result["higher_is_better"].get(task, {})
+    found = {}
+    for key, value in scores.items():
+        name, _, selection = key.partition(",")
+        if not selection or name.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        stderr = scores.get(f"{name}_stderr,{selection}")
+        found[name if selection == "none" else key] = Metric(
+            value=float(value),
+            stderr=float(stderr) if isinstance(stderr, int | float) else None,
+            higher_is_better=bool(better.get(name, True)),
+            chance=guessed if name in ("acc", "acc_norm") else None,
+        )
+    return found
+
+
+def columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
+    """Items of every leaf task, one row per item, with one metric column per metric and filter.
+
+    `parsed` is there where a filter reads the answer out of what was generated: whether any of them found one.
+    """
+    items: dict[tuple[str, int], dict[str, Any]] = {}
+    for leaf, entries in samples.items():
+        for entry in entries:
+            item = items.setdefault((leaf, entry["doc_id"]), _item(leaf, entry))
+            if entry["filter"] != "none":
+                item["parsed"] = bool(item.get("parsed")) or any(map(_is_answer, entry["filtered_resps"]))
+            for metric in entry["metrics"]:
+                value = entry[metric]
+                if isinstance(value, int | float):
+                    name = metric if entry["filter"] == "none" else f"{metric},{entry['filter']}"
+                    item[f"metric/{name}"] = float(value)
+    names = sorted({name for item in items.values() for name in item})
+    return {name: [item.get(name) for item in items.values()] for name in names}
+
+
+def _is_answer(response: Any) -> bool:
+    return str(response).strip() not in _UNREADABLE
+
+
+def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "task": leaf,
+        "item_id": f"{leaf}:{entry['doc_hash']}:{entry['doc_id']}",  # a few official items occur twice
+        "prompt_hash": text_hash(json.dumps([list(map(str, arguments)) for arguments in entry["arguments"]])),
+        "target": str(entry["target"]),
+    }
+    answers = entry["filtered_resps"]
+    if answers and all(isinstance(answer, tuple | list) for answer in answers):
+        nats = [float(answer[0]) for answer in answers]
+        item["loglikelihoods"] = nats
+        item["answer"] = str(entry["arguments"][nats.index(max(nats))][1])  # the likeliest continuation
+    else:
+        item["answer"] = entry["resps"][0][0]  # as generated, before a filter reads the answer out of it
+    return item
+
+
+def num_unparsable(columns: dict[str, list[Any]]) -> int | None:
+    """Items whose answer could not be read, which lm-eval counts as wrong; None where nothing is read out."""
+    parsed = [value for value in columns.get("parsed", []) if value is not None]
+    return sum(not value for value in parsed) if parsed else None
+
+
+def chance(leaves: Sequence[Any], columns: dict[str, list[Any]]) -> float | None:
+    """The accuracy of guessing among each item's choices; None unless every task of a group is multiple choice."""
+    if not leaves or any(leaf.OUTPUT_TYPE != "multiple_choice" for leaf in leaves):
+        return None
+    sizes = [len(nats) for nats in columns.get("loglikelihoods", []) if nats]
+    return sum(1 / size for size in sizes) / len(sizes) if sizes else None

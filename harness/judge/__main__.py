@@ -1,0 +1,114 @@
+"""`python -m harness.judge score | export | import`: generated answers judged by a model, or blindly by people.
+
+Exit codes: 0 done; 2 the input was wrong or the endpoint gave no verdict, with one line that says what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import record
+from harness.judge import answers, model, pairs
+from harness.progress import board
+from harness.record import JudgementRecord
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    given = _parser().parse_args(arguments)
+    work: Callable[[argparse.Namespace], None] = given.work
+    try:
+        work(given)
+    except ValueError as error:
+        print(f"harness.judge: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.judge",
+        description="Judge what runs wrote after held-out prompts (made with eval.generate=<rows>).",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    score = commands.add_parser("score", help="by a model behind an OpenAI-compatible endpoint; keeps every verdict")
+    score.add_argument("run", type=Path, metavar="RUN", help="runs/<recipe_id>/seed-<n>")
+    score.add_argument("--endpoint", required=True, metavar="URL", help="as in http://localhost:8000/v1")
+    score.add_argument("--model", required=True, help="the judge's name there")
+    score.add_argument("--rubric", required=True, type=Path, metavar="FILE", help="what is a good answer, in words")
+    score.add_argument("--range", nargs=2, type=int, default=(1, 10), metavar=("LOW", "HIGH"), help="default: 1 10")
+    score.add_argument("--key-variable", metavar="NAME", help="environment variable with the key; never recorded")
+    export = commands.add_parser("export", help="blinded pairs of two runs' answers as CSV, for people")
+    export.add_argument("runs", nargs=2, type=Path, metavar="RUN")
+    export.add_argument("--out", required=True, type=Path, metavar="PAIRS.csv", help="its key is written beside it")
+    export.add_argument("--seed", type=int, default=0, help="of the order and the sides (default: 0)")
+    back = commands.add_parser("import", help="count the verdicts of a filled CSV")
+    back.add_argument("filled", type=Path, metavar="PAIRS.csv")
+    back.add_argument("--key", type=Path, help="default: PAIRS.key.json")
+    for command, work in ((score, _score), (export, _export), (back, _import)):
+        command.set_defaults(work=work)
+        if command is not back:
+            command.add_argument("--task", help="which evaluation, where a run has several")
+    return parser
+
+
+def _score(given: argparse.Namespace) -> None:
+    found = answers.read(given.run, given.task)
+    if not given.rubric.is_file():
+        raise ValueError(f"--rubric {given.rubric}: no such file")
+    by = model.Judge(
+        endpoint=given.endpoint, model=given.model, rubric=given.rubric.read_text(encoding="utf-8"),
+        lowest=given.range[0], highest=given.range[1], key_variable=given.key_variable,
+    )  # fmt: skip
+    total = len(found.answers)
+    board.start_bar(f"judging by {by.model}")
+    try:
+        verdicts = model.judge(by, found.answers, lambda done: board({"done": done, "total": total}))
+    finally:
+        board.end()
+    value, stderr = model.mean(verdicts)
+    unread = sum(one.score is None for one in verdicts)
+    judgement = JudgementRecord(
+        schema=record.SCHEMA,
+        eval_id=found.evaluation.eval_id,
+        judged_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        endpoint=by.endpoint,
+        model=by.model,
+        rubric=by.rubric,
+        prompt=model.PROMPT,
+        score_range=(by.lowest, by.highest),
+        mean=value,
+        stderr=stderr,
+        num_unparsable=unread,
+        verdicts=tuple((one.item_id, one.score, one.reply) for one in verdicts),
+        weights_from=found.evaluation.weights_from,
+    )
+    identity = "\0".join((by.endpoint, by.model, by.rubric, str(judgement.score_range)))
+    name = f"{judgement.eval_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    path = record.write(judgement, given.run / "judgements" / f"{name}.json")
+    shown = "no score could be read" if value is None else f"mean {value:.3f}"
+    print(f"{found.method}: {shown}" + (f" \u00b1 {stderr:.3f}" if stderr is not None else "") + f" of {by.highest}")
+    print(f"{total:,} answers, {unread:,} verdicts could not be read; {path}")
+
+
+def _export(given: argparse.Namespace) -> None:
+    first, second = (answers.read(run, given.task) for run in given.runs)
+    number = pairs.export(first, second, given.out, given.seed)
+    print(f"{number:,} pairs in {given.out}: fill the column verdict with {', '.join(pairs.VERDICTS)}")
+    print(f"whose answers they are is in {pairs.key_path(given.out)}: keep it from those who judge")
+
+
+def _import(given: argparse.Namespace) -> None:
+    counted = pairs.count(given.filled, given.key or pairs.key_path(given.filled))
+    print(f"better: {counted.wins_first:,} {counted.first}, {counted.wins_second:,} {counted.second}")
+    p_value = "" if counted.p_value is None else f"; exact sign test p = {counted.p_value:.3g}"
+    print(f"ties: {counted.ties:,}, without a verdict: {counted.missing:,}{p_value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""A language model as judge: one request per answer to `<endpoint>/chat/completions`, and a number read from the reply.
+
+The prompt, the rubric and the model's name are recorded; the key comes from the environment and is recorded nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.judge.answers import Answer
+
+PROMPT = """\
+{rubric}
+
+[Question]
+{prompt}
+
+[Reference answer]
+{reference}
+
+[Answer to be judged]
+{answer}
+
+End your reply with a line "Score: N", with N from {lowest} to {highest}."""
+_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Who judges, and by what; `key_variable` is the environment variable that holds the key, or None."""
+
+    endpoint: str
+    model: str
+    rubric: str
+    lowest: int = 1
+    highest: int = 10
+    key_variable: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's reply; the score is None where none in the range could be read out of it."""
+
+    item_id: str
+    score: float | None
+    reply: str
+
+
+def judge(by: Judge, answers: Sequence[Answer], progress: Callable[[int], None]) -> list[Verdict]:
+    """Ask for a verdict on each answer, at temperature 0.
+
+    Raises:
+        ValueError: the endpoint cannot be reached, refuses, or replies with something else; the key is not set.
+    """
+    if urlsplit(by.endpoint).username or urlsplit(by.endpoint).query:
+        raise ValueError("--endpoint: it is recorded, so no user, password or query may be in it; see --key-variable")
+    key = _key(by)
+    found = []
+    for number, answer in enumerate(answers, start=1):
+        reply = _ask(by, text(by, answer), key)
+        found.append(Verdict(answer.item_id, read_score(reply, by), reply))
+        progress(number)
+    return found
+
+
+def text(by: Judge, answer: Answer) -> str:
+    """What the judge is shown."""
+    return PROMPT.format(
+        rubric=by.rubric.strip(), prompt=answer.prompt, reference=answer.reference, answer=answer.answer,
+        lowest=by.lowest, highest=by.highest,
+    )  # fmt: skip
+
+
+def read_score(reply: str, by: Judge) -> float | None:
+    """The number after the last "Score:", if it is in the range."""
+    found = re.findall(r"score\s*[:=]\s*\**\s*(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
+    score = float(found[-1]) if found else math.nan
+    return score if by.lowest <= score <= by.highest else None
+
+
+def mean(verdicts: Sequence[Verdict]) -> tuple[float | None, float | None]:
+    """The mean score with its standard error over the answers whose score could be read."""
+    scores = [one.score for one in verdicts if one.score is not None]
+    if not scores:
+        return None, None
+    stderr = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
+    return statistics.mean(scores), stderr
+
+
+def _key(by: Judge) -> str | None:
+    if by.key_variable is None:
+        return None
+    key = os.environ.get(by.key_variable)
+    if not key:
+        raise ValueError(f"--key-variable {by.key_variable}: this environment variable is not set; put the key there")
+    return key
+
+
+def _ask(by: Judge, prompt: str, key: str | None) -> str:
+    body = {"model": by.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    url = f"{by.endpoint.rstrip('/')}/chat/completions"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+            reply: Any = json.load(response)
+        return str(reply["choices"][0]["message"]["content"])
+    except urllib.error.HTTPError as error:
+        raise ValueError(f"{url}: {error.code} {error.reason}; check the endpoint, the model and the key") from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{url}: no verdict ({type(error).__name__}: {error}); is it OpenAI-compatible?") from error

@@ -1,0 +1,106 @@
+"""Blinded pairs of answers as CSV for people, and their verdicts back; a file of its own says whose is whose."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.judge.answers import Answers
+from harness.record import write_text
+
+COLUMNS = ("pair", "prompt", "answer_1", "answer_2", "verdict")
+VERDICTS = ("1", "2", "tie")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Verdicts by the run that they are for; `p_value` is the exact sign test's over the pairs that are no tie."""
+
+    first: str
+    second: str
+    wins_first: int
+    wins_second: int
+    ties: int
+    missing: int
+    p_value: float | None
+
+
+def export(first: Answers, second: Answers, out: Path, seed: int) -> int:
+    """Write the pairs to `out` and the key beside it; returns their number.
+
+    Order and sides follow from a hash of the seed and the item, so that neither tells whose answer it is.
+
+    Raises:
+        ValueError: the two runs were not asked the same.
+    """
+    theirs = {one.item_id: one for one in second.answers}
+    if {one.item_id for one in first.answers} != theirs.keys():
+        raise ValueError(f"{first.run_folder} and {second.run_folder}: their answers are not to the same prompts")
+    by_hash = sorted(theirs, key=lambda item_id: _hash(seed, "side", item_id))
+    on_the_other_side = set(by_hash[: len(by_hash) // 2])  # each run has either side equally often
+    rows, sides = [], {}
+    for one in sorted(first.answers, key=lambda one: _hash(seed, "order", one.item_id)):
+        swapped = one.item_id in on_the_other_side
+        pair = _hash(seed, "pair", one.item_id)[:12]
+        texts = (one.answer, theirs[one.item_id].answer)
+        rows.append((pair, one.prompt, *(reversed(texts) if swapped else texts), ""))
+        sides[pair] = {"item_id": one.item_id, "answer_1": "second" if swapped else "first"}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    key = {"first": str(first.run_folder), "second": str(second.run_folder), "seed": seed, "pairs": sides}
+    write_text(json.dumps(key, indent=1) + "\n", key_path(out))
+    return len(rows)
+
+
+def key_path(out: Path) -> Path:
+    """The file that tells the sides apart; people who judge do not get it."""
+    return out.with_suffix(".key.json")
+
+
+def count(filled: Path, key: Path) -> Counted:
+    """Read verdicts (1, 2 or tie; empty where there is none) and lay them to the runs that they are for.
+
+    Raises:
+        ValueError: a file is missing or of another form, a verdict is none, or a pair is not one of the key's.
+    """
+    for path in (filled, key):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; give the CSV that `export` wrote, and its key with --key")
+    known = json.loads(key.read_text(encoding="utf-8"))
+    with filled.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"pair", "verdict"} <= rows[0].keys():
+        raise ValueError(f"{filled}: a CSV with the columns {', '.join(COLUMNS)} is needed")
+    found: Counter[str] = Counter()
+    for number, row in enumerate(rows, start=2):
+        found[_winner(row, known["pairs"], f"{filled}:{number}")] += 1
+    first, second = found["first"], found["second"]
+    return Counted(known["first"], known["second"], first, second, found["tie"], found[""], _sign_test(first, second))
+
+
+def _winner(row: dict[str, str], pairs: dict[str, dict[str, str]], where: str) -> str:
+    verdict = (row["verdict"] or "").strip().lower()
+    if row["pair"] not in pairs:
+        raise ValueError(f"{where}: pair {row['pair']!r} is not one of the key's")
+    if verdict not in ("", *VERDICTS):
+        raise ValueError(f"{where}: verdict {verdict!r} is none of {', '.join(VERDICTS)}, or empty")
+    if verdict not in ("1", "2"):
+        return verdict
+    one = pairs[row["pair"]]["answer_1"]
+    other = "second" if one == "first" else "first"
+    return one if verdict == "1" else other
+
+
+def _sign_test(first: int, second: int) -> float | None:
+    from scipy.stats import binomtest
+
+    return float(binomtest(first, first + second).pvalue) if first + second else None
+
+
+def _hash(seed: int, what: str, item_id: str) -> str:
+    return hashlib.sha256(f"{seed} {what} {item_id}".encode()).hexdigest()
