@@ -12,10 +12,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import torch
+
 from harness import datacheck, models
 from harness.audit import audit
 from harness.data import tokenised
-from harness.evaluate import tasks
+from harness.evaluate import served, tasks
 from harness.execute import Emit, quiet, setting, wanted_tokens
 from harness.experiment import Experiment, check_id
 from harness.train import compute_dtype
@@ -101,7 +103,14 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
 def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], Any]]]:
     spec = experiment.eval
     where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
-    return [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
+
+    def backend() -> None:
+        reason = served.unsupported(torch.cuda.is_available()) if spec.backend == "vllm" else ""
+        if reason:
+            raise UnsupportedError(reason)
+
+    looks: list[tuple[Any, Callable[[], Any]]] = [(("backend", spec.backend), backend)]
+    return looks + [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
 
 
 def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:

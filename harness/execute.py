@@ -24,7 +24,7 @@ import transformers
 
 from harness import card, models, provenance, record
 from harness.data import Packed, Wanted, tokenised
-from harness.evaluate import general, generated, heldout, items, tasks
+from harness.evaluate import general, generated, heldout, items, served, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
@@ -244,9 +244,18 @@ class _Work:
     def _score_lm_eval(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         spec = self.experiment.eval
         task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
+        if evaluation.backend == "vllm":
+            return tasks.score_on(served.backend(self._served(evaluation), evaluation), task, evaluation)
         return tasks.score(
             self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
         )
+
+    def _served(self, evaluation: Evaluation) -> served.Served:
+        name, where = models.location(self.experiment.model)
+        if evaluation.weights == "merged":
+            return served.saved(self.model, self.tokenizer, self.experiment.folder / "merged")
+        adapter = self.experiment.weights_folder if self.experiment.method.trains else None
+        return served.Served(name=name, adapter=adapter, **where)
 
     def _score_generation(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]

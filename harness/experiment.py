@@ -199,7 +199,7 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         num_fewshot=spec.num_fewshot,
         chat_template=spec.chat_template,
         precision=experiment.train.precision,
-        batch_size=spec.batch_size,
+        batch_size=None if spec.backend == "vllm" else spec.batch_size,  # vLLM schedules by itself
         batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
         backend=spec.backend,
         definition=spec.include_content if task in spec.include_names else None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 Source = Literal["hub", "package", "path"]
-Backend = Literal["shared_prefix", "hf"]
+Backend = Literal["shared_prefix", "hf", "vllm"]
 Role = Literal["target", "retention", "validation", "test"]
 Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", "sharegpt", "text"]
 LossOn = Literal["completion", "assistant", "all"]

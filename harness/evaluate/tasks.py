@@ -128,10 +128,22 @@ def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
     return datasets.Dataset.load_from_disk(str(folder))
 
 
+Scores = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]
+
+
 def score(
     model: Any, tokenizer: Any, task: dict[str, Any], evaluation: Evaluation, progress: Callable[[int, int], None]
-) -> tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]:
-    """Score a loaded task.
+) -> Scores:
+    """Score a loaded task on a model that is loaded; its mode is left as it was."""
+    was_training = model.training
+    try:
+        return score_on(backends.of(model, tokenizer, evaluation, progress), task, evaluation)
+    finally:
+        model.train(was_training)
+
+
+def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scores:
+    """Score a loaded task on a model of lm-eval's kind.
 
     Returns:
         Its metrics; the columns of its items; and the facts worth keeping: lm-eval's version, the task's version, the
@@ -141,8 +153,6 @@ def score(
         if evaluation.num_fewshot is not None:
             leaf.set_config("num_fewshot", evaluation.num_fewshot)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
-    was_training = model.training
-    backend = backends.of(model, tokenizer, evaluation, progress)
     result = evaluate(
         backend,
         task,
@@ -152,7 +162,6 @@ def score(
         log_samples=True,
         confirm_run_unsafe_code=True,  # `load` has seen to it
     )
-    model.train(was_training)
     columns = outcomes.columns(result["samples"])
     facts = {**_facts(task, evaluation), **backends.facts(backend)}
     facts["num_unparsable"] = outcomes.num_unparsable(columns)

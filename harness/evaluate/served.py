@@ -1,0 +1,76 @@
+"""lm-eval on vLLM, for a GPU: plain models and LoRA adapters, from their folders on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from harness.experiment import Evaluation
+
+_SHARE_OF_MEMORY = 0.6  # of the GPU: the model that was trained is still on it
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What vLLM loads: a folder or Hub id, its revision, and a LoRA adapter's folder beside it."""
+
+    name: str
+    revision: str | None = None
+    adapter: Path | None = None
+
+
+def saved(model: Any, tokenizer: Any, folder: Path) -> Served:
+    """A plain model that is loaded, written where vLLM can read it."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Served(name=str(folder))
+
+
+def unsupported(cuda: bool) -> str:
+    """Why nothing can be served here; "" where it can."""
+    if not cuda:
+        return "eval.backend=vllm needs a CUDA device; eval.backend=shared_prefix runs everywhere"
+    if find_spec("vllm") is None:
+        return "eval.backend=vllm needs vLLM: pip install 'harness[vllm]'"
+    return ""
+
+
+def options(served: Served, evaluation: Evaluation) -> dict[str, Any]:
+    """What lm-eval's vLLM model is given.
+
+    Raises:
+        ValueError: the adapter is none that vLLM takes.
+    """
+    found: dict[str, Any] = {
+        "pretrained": served.name,
+        "revision": served.revision,
+        "dtype": "bfloat16" if evaluation.precision == "bf16" else "float32",
+        "batch_size": "auto",  # vLLM schedules by itself
+        "gpu_memory_utilization": _SHARE_OF_MEMORY,
+        "enable_prefix_caching": True,
+    }
+    if served.adapter is None:
+        return found
+    path = served.adapter / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        raise ValueError(
+            "eval.backend=vllm takes plain models and LoRA adapters (without DoRA and without modules saved whole), "
+            f"and {served.adapter} is none: use eval.weights=merged, or eval.backend=shared_prefix"
+        )
+    rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    room = next((size for size in _RANKS if size >= rank), None)
+    if room is None:
+        raise ValueError(f"eval.backend=vllm takes LoRA adapters up to rank {_RANKS[-1]}, this one has {rank}")
+    return {**found, "lora_local_path": str(served.adapter), "max_lora_rank": room}
+
+
+def backend(served: Served, evaluation: Evaluation) -> Any:
+    """lm-eval's vLLM model over what is served."""
+    from lm_eval.models.vllm_causallms import VLLM
+
+    return VLLM(**options(served, evaluation))
