@@ -213,43 +213,20 @@ def _weights(experiment: Experiment) -> Weights:
 
 
 def _generation(experiment: Experiment, part: Role) -> Evaluation:
-    spec = experiment.eval
-    return Evaluation(
+    return dataclasses.replace(
+        _task(experiment, f"{experiment.data.name}/generated/{part}"),
         kind="generation",
-        task=f"{experiment.data.name}/generated/{part}",
-        role="target",
-        rows=spec.source,
-        limit=spec.generate,
-        num_fewshot=spec.num_fewshot,
-        chat_template=spec.chat_template,
-        precision=experiment.train.precision,
-        batch_size=spec.batch_size,
-        batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
-        backend=spec.backend,
-        weights=_weights(experiment),
+        limit=experiment.eval.generate,
+        batch_size=experiment.eval.batch_size,
         definition=heldout_rows(experiment.data, experiment.train.max_length),
-        sampling=spec.sampling,
+        sampling=experiment.eval.sampling,
     )
 
 
 def _general_text(experiment: Experiment) -> Evaluation:
-    """In the setting of the tasks, beside which it stands."""
-    spec = experiment.eval
-    return Evaluation(
-        kind="text",
-        task="general_text",
-        role="retention",
-        rows=spec.source,
-        limit=spec.general_text,
-        num_fewshot=spec.num_fewshot,
-        chat_template=spec.chat_template,
-        precision=experiment.train.precision,
-        batch_size=spec.batch_size,
-        batch_tokens=spec.batch_tokens,
-        backend=spec.backend,
-        weights=_weights(experiment),
-        definition="/".join(GENERAL_TEXT),
-    )
+    spec, definition = experiment.eval, "/".join(GENERAL_TEXT)
+    one = dataclasses.replace(_task(experiment, "general_text"), kind="text", role="retention", definition=definition)
+    return dataclasses.replace(one, limit=spec.general_text, batch_tokens=spec.batch_tokens)
 
 
 def heldout_rows(data: DataSpec, max_length: int) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from harness import record
 from harness.judge import answers, model, pairs
+from harness.judge.kept import JudgementRecord
 from harness.progress import board
-from harness.record import JudgementRecord
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

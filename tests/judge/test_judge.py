@@ -13,7 +13,8 @@ from harness.evaluate import items
 from harness.experiment import Evaluation
 from harness.judge import __main__ as command
 from harness.judge import answers, model, pairs
-from harness.record import Attempt, EvaluationRecord, JudgementRecord, RunRecord
+from harness.judge.kept import JudgementRecord
+from harness.record import Attempt, EvaluationRecord, RunRecord
 
 REPLIES = ("Good.\nScore: 8", "score: 4, no, **Score:** 6.5", "I cannot say", "Score: 11")
 SECRET = "sk-very-secret"
