@@ -232,14 +232,7 @@ class _Work:
             evaluation.batch_tokens,
             lambda done: self.emit({"done": done, "total": total}),
         )
-        hashes = [items.text_hash(str(row["input_ids"])) for row in rows]
-        columns: dict[str, list[Any]] = {
-            "item_id": items.row_ids(hashes),
-            "prompt_hash": hashes,
-            "metric/nll": [nats for nats, _ in scores],
-            "num_tokens": [count for _, count in scores],
-        }
-        return heldout.metrics(scores, heldout.num_bytes(rows, self.tokenizer)), columns, {}
+        return heldout.metrics(scores, heldout.num_bytes(rows, self.tokenizer)), heldout.columns(rows, scores), {}
 
     def _score_lm_eval(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         spec = self.experiment.eval

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from harness.methods.base import Method
 from harness.specs import (
+    GENERAL_TEXT,
     Backend,
     DataSpec,
     EvalSpec,
@@ -29,8 +30,6 @@ from harness.specs import (
     TrainSpec,
     Weights,
 )
-
-GENERAL_TEXT = ("aps/super_glue", "boolq", "validation")  # whose passages are
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 Source = Literal["hub", "package", "path"]
+GENERAL_TEXT = ("aps/super_glue", "boolq", "validation")  # the data set whose passages are
 Backend = Literal["shared_prefix", "hf", "vllm"]
 Role = Literal["target", "retention", "validation", "test"]
 Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", "sharegpt", "text"]

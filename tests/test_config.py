@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 SCHEMAS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
 NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "tracking": 2, "sweep": 11}
-FILLED_LATER = {"content"}  # by harness.sources
+FILLED_LATER = {"content", "include_content", "include_names"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.evaluate import layout, likelihood
+from harness.evaluate.items import row_ids, text_hash
 from harness.record import Metric
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
@@ -22,6 +23,17 @@ def score(
         requests.append(layout.Request(tuple(row["input_ids"][:answer]), tuple(row["input_ids"][answer:])))
     scores, _ = likelihood.score(model, requests, precision, batch_tokens, progress)
     return [(-s.log_likelihood, len(r.continuation)) for s, r in zip(scores, requests, strict=True)]
+
+
+def columns(rows: Sequence[Row], scores: Sequence[tuple[float, int]]) -> dict[str, list[Any]]:
+    """One outcome per row."""
+    hashes = [text_hash(str(row["input_ids"])) for row in rows]
+    return {
+        "item_id": row_ids(hashes),
+        "prompt_hash": hashes,
+        "metric/nll": [nats for nats, _ in scores],
+        "num_tokens": [count for _, count in scores],
+    }
 
 
 def num_bytes(rows: Sequence[Row], tokenizer: Any) -> list[int]:
