@@ -24,7 +24,7 @@ import transformers
 
 from harness import card, models, provenance, record
 from harness.data import Packed, Wanted, tokenised
-from harness.evaluate import general, generated, heldout, items, served, tasks
+from harness.evaluate import general, generated, heldout, items, outcomes, served, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
@@ -214,7 +214,7 @@ class _Work:
             num_items=len(columns["item_id"]),
             num_tokens=sum(columns["num_tokens"]) if "num_tokens" in columns else None,
             num_fewshot=num_fewshot,
-            num_unparsable=facts.pop("num_unparsable", None),
+            num_unparsable=outcomes.num_unparsable(columns),
             seconds=time.perf_counter() - start,
             weights_from=self.todo.weights_from,
             provenance={**provenance.facts(), **provenance.device(), **facts},
@@ -252,11 +252,8 @@ class _Work:
 
     def _score_generation(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]
-        told = {"total": len(rows)}
-        metrics, columns = generated.score(
-            self.model, self.tokenizer, rows, evaluation, lambda done: self.emit({"done": done, **told})
-        )
-        return metrics, columns, {"num_unparsable": sum(not parsed for parsed in columns["parsed"])}
+        progress = lambda done: self.emit({"done": done, "total": len(rows)})  # noqa: E731
+        return *generated.score(self.model, self.tokenizer, rows, evaluation, progress), {}
 
     def _score_text(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
         progress = lambda done, total: self.emit({"done": done, "total": total})  # noqa: E731

@@ -36,8 +36,7 @@ from harness.specs import (
 class Evaluation(Strict):
     """One look at a trained model: a task, its rows, the prompt format and the precision.
 
-    `kind` is "lm_eval" for an official task, "heldout" for the answer loss on held-out rows, "generation" for what is
-    written after their prompts, and "text" for the loss on general text.
+    `kind`: an official task, the answer loss on held-out rows, text after their prompts, or the loss on general text.
     """
 
     kind: Literal["lm_eval", "heldout", "generation", "text"]

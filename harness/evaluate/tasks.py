@@ -164,7 +164,6 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
     )
     columns = outcomes.columns(result["samples"])
     facts = {**_facts(task, evaluation), **backends.facts(backend)}
-    facts["num_unparsable"] = outcomes.num_unparsable(columns)
     guessed = outcomes.chance(list(task["tasks"].values()), columns)
     return outcomes.metrics(result, evaluation.task, guessed), columns, facts
 

@@ -214,7 +214,7 @@ def test_a_generated_answer_is_kept_as_it_was_generated(tiny, evaluation):
     assert "loglikelihoods" not in columns
     assert facts["num_fewshot"] == 5
     assert all(metric.chance is None for metric in metrics.values())
-    assert columns["parsed"] == [facts["num_unparsable"] == 0]
+    assert columns["parsed"] == [outcomes.num_unparsable(columns) == 0]
     assert facts["fewshot_splits"] == {"gsm8k": "train"}
     assert "shared_context" not in facts  # nothing to share where answers are generated
     assert columns["item_id"][0].startswith("gsm8k:")
@@ -240,5 +240,5 @@ def test_chance_follows_from_the_choices_of_each_item(tiny, evaluation):
     metrics, columns, facts = score(*tiny, evaluation("arc_easy"))
     expected = sum(1 / len(one) for one in columns["loglikelihoods"]) / 8
     assert metrics["acc"].chance == metrics["acc_norm"].chance == pytest.approx(expected)
-    assert facts["num_unparsable"] is None
+    assert outcomes.num_unparsable(columns) is None
     assert all(answer.startswith(" ") for answer in columns["answer"])
