@@ -237,7 +237,7 @@ def test_what_could_not_be_read_is_told_from_what_is_wrong():
 
 
 def test_chance_follows_from_the_choices_of_each_item(tiny, evaluation):
-    metrics, columns, facts = score(*tiny, evaluation("arc_easy"))
+    metrics, columns, _ = score(*tiny, evaluation("arc_easy"))
     expected = sum(1 / len(one) for one in columns["loglikelihoods"]) / 8
     assert metrics["acc"].chance == metrics["acc_norm"].chance == pytest.approx(expected)
     assert outcomes.num_unparsable(columns) is None
