@@ -142,7 +142,7 @@ def _layers(data: Any, labels: Sequence[str]) -> list[Any]:
         altair.Tooltip("seeds:Q", title="Seeds"),
     ]
     told = data.transform_calculate(
-        shown_x="format(datum[x_axis], ',.6~g')",
+        shown_x="format(datum[x_axis], datum[x_axis] < 100 ? '.4~f' : ',.0f')",
         shown_y="format(datum[y_axis], '.4~f') + (isValid(datum[y_axis + '_error']) ? ' \\u00b1 ' + "
         "format(datum[y_axis + '_error'], '.4~f') : '')",
     )
