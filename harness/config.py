@@ -277,10 +277,10 @@ def _check_together(experiment: Experiment) -> None:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
 
 
-def _times(*values: Any) -> float | None:
+def _times(a: Any, b: Any) -> float | None:
     """The product; None where one is missing or no number, which is said of that one where it is checked."""
-    numbers = [float(value) for value in values if isinstance(value, int | float)]
-    return math.prod(numbers) if len(numbers) == len(values) else None
+    numbers = [float(value) for value in (a, b) if isinstance(value, int | float)]
+    return math.prod(numbers) if len(numbers) == 2 else None
 
 
 def _first_line(error: Exception) -> str:
