@@ -265,7 +265,8 @@ def test_an_evaluation_is_identified_by_what_is_asked(build):
     assert ids("seed=3", "method=dora", "eval.retention=[arc_easy]") == known
     for words in (["eval.limit=3"], ["eval.num_fewshot=1"], ["eval.chat_template=true"], ["eval.source=hub"]):
         assert len(ids(*words) & known) == 1
-    assert not ids("eval.batch_size=3") & known
+    assert len(ids("eval.batch_size=3") & known) == 1, "a held-out loss is batched by tokens"
+    assert not ids("eval.batch_tokens=512") & known
     assert not ids("train.precision=bf16") & known
     assert len(ids("eval.tasks=[arc_easy,piqa]")) == 3
     assert ids("eval.test=never") < known

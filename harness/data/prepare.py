@@ -227,6 +227,8 @@ class _Preparing:
 
     def _check_not_empty(self, given: int, num_train: int, num_validation: int) -> None:
         for part, number in (("training", num_train), ("validation", num_validation)):
+            if not number and self.refusals:  # what was left out on the way is the better reason
+                raise ValueError(next(iter(self.refusals.values())))
             if not number:
                 places = ", ".join(place(rows) for rows in self.spec.train) or "no rows at all"
                 raise ValueError(

@@ -83,7 +83,11 @@ def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wan
 
 
 def resolve(plan: Iterable[Planned]) -> list[Planned]:
-    """Fetch what the cells need, identify it by content, and drop the cells that ask for the same thing."""
+    """Fetch what the cells need, identify it by content, and drop the cells that ask for the same thing.
+
+    Raises:
+        ValueError: a model or data cannot be had or read; names it.
+    """
     known: dict[Any, Any] = {}
     fetched: dict[Any, None] = {}
     resolved: dict[Any, Planned] = {}
@@ -91,11 +95,14 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
     board.start_bar("preparing")
     try:
         for planned in plan:
-            experiment = sources.resolve(planned.experiment, board.say, known)
-            needs = (experiment.model, experiment.data, experiment.eval)
-            if needs not in fetched:
-                sources.fetch(experiment, board.say)
-                fetched[needs] = None
+            try:
+                experiment = sources.resolve(planned.experiment, board.say, known)
+                needs = (experiment.model, experiment.data, experiment.eval)
+                if needs not in fetched:
+                    sources.fetch(experiment, board.say)
+                    fetched[needs] = None
+            except ValueError as error:
+                raise ValueError(f"nothing was started: {error}") from error
             decided |= dict.fromkeys(sources.decided(planned.experiment, experiment))
             kept = replace(planned, experiment=experiment)
             resolved.setdefault((kept.identity, kept.wanted.contestant), kept)

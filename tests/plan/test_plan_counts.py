@@ -95,7 +95,7 @@ def test_what_cannot_train_is_a_row_that_says_why(capsys):
     assert main(["method=lora,bitfit", "model=llama-3.2-1b"]) == 0
     out = capsys.readouterr().out
     assert "11,272,192" in out
-    assert "method=bitfit model=llama-3.2-1b: nothing to train: this llama model has no biases" in out
+    assert "method=bitfit: nothing to train: this llama model has no biases" in out
 
 
 def test_a_local_folder_is_read_and_not_the_table_of_the_default_model(tiny_model, capsys):
