@@ -1,0 +1,87 @@
+"""Chats: which tokens are learnt, what a template must not do, and what is refused."""
+
+import pytest
+
+from harness.data.chat import Dialogue
+from harness.data.encode import encode
+from harness.data.files import RowError
+from harness.data.format import Renderer
+from harness.specs import RowsSpec
+
+TURNS = [("system", "be brief"), ("user", "hello"), ("assistant", "hi"), ("user", "again"), ("assistant", "hi there")]
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny_model):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+def example(tokens, row, format_="messages", template=CHATML):
+    return Renderer(RowsSpec(file="chats.jsonl", format=format_), Dialogue(tokens, template))(row, 3)
+
+
+def learnt(tokens, one, loss_on):
+    [row], _ = encode([one], tokens, 1000, loss_on, add_eos=True)
+    return tokens.decode([t for t, keep in zip(row["input_ids"], row["completion_mask"], strict=True) if keep])
+
+
+def chatml(turns):
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def test_the_loss_is_on_what_was_asked_for(tokens):
+    one = example(tokens, chatml(TURNS))
+    assert one.prompt.endswith("<|im_start|>assistant\n")
+    assert (one.completion, one.ending) == ("hi there", "<|im_end|>")
+    assert learnt(tokens, one, "completion") == "hi there<|im_end|></s>"
+    assert learnt(tokens, one, "assistant") == "hi<|im_end|>hi there<|im_end|></s>"
+    assert learnt(tokens, one, "all").startswith("<|im_start|>system\nbe brief")
+
+
+def test_an_answer_is_scored_without_what_closes_it(tokens):
+    [row], _ = encode([example(tokens, chatml(TURNS))], tokens, 1000, "completion", add_eos=False)
+    marked = [t for t, keep in zip(row["input_ids"], row["completion_mask"], strict=True) if keep]
+    assert tokens.decode(marked) == "hi there"
+    assert row["completion_mask"][-1] == 1
+
+
+def test_no_second_end_follows_the_templates_own(tokens):
+    one = example(tokens, chatml(TURNS[1:3]), template=tokens.chat_template)
+    assert one.ending == "</s>"
+    assert learnt(tokens, one, "completion") == "<assistant>hi</s>".removeprefix("<assistant>")
+
+
+def test_sharegpt_is_the_same_chat(tokens):
+    said = [{"from": {"user": "human", "assistant": "gpt"}.get(r, r), "value": text} for r, text in TURNS]
+    assert example(tokens, {"conversations": said}, "sharegpt") == example(tokens, chatml(TURNS))
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"messages": "hi"}, "messages must be a list of messages, it is a str"),
+        ({"messages": []}, "messages has no message"),
+        (chatml(TURNS[:2]), "the last message is the user's"),
+        (chatml([("user", "a"), ("assistant", " ")]), "the last answer is empty"),
+        (chatml([("robot", "a")]), "message 1: role='robot', it must be system, user"),
+        ({"messages": [{"role": "user", "content": 3}]}, "message 1: content must be text, it is int"),
+        ({"messages": ["hi"]}, "message 1 is a str"),
+    ],
+)
+def test_what_is_no_chat_is_refused_by_its_line(tokens, row, complaint):
+    with pytest.raises(RowError, match=f"^chats.jsonl:3: {complaint}"):
+        example(tokens, row)
+
+
+def test_a_template_that_rewrites_an_answer_is_refused(tokens):
+    loud = "{% for m in messages %}{{ m.content | upper }}!{% endfor %}"
+    with pytest.raises(RowError, match="does not write message 2 as it stands"):
+        example(tokens, chatml(TURNS[1:3]), template=loud)
+
+
+def test_chats_without_a_template_are_refused():
+    with pytest.raises(ValueError, match=r"no chat template: give data\.template"):
+        Renderer(RowsSpec(file="chats.jsonl", format="messages"))
