@@ -46,8 +46,8 @@ def first_cell(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def assert_clear(message: str, folder: Path) -> None:
     assert len(message.splitlines()) <= 8
-    for word in ("Traceback", "Exception", "pydantic", "hydra.cc", "DictConfig", "NoneType", "full_key", " struct"):
-        assert word not in message
+    for word in ("Traceback", "Exception", "pydantic", "hydra.cc", "DictConfig", "NoneType", "full_key", "struct"):
+        assert word not in message.replace("instruction", "")
     assert not list((folder / "runs").glob("*/seed-*"))
     assert not (folder / "runs" / "sweeps").exists()
     assert not (folder / "reports").exists() or not list((folder / "reports").iterdir())
@@ -226,10 +226,7 @@ FILES = {
     "latin": (ROWS.encode() * 4 + b'{"prompt": "caf\xe9", "completion": " b"}\n', [":5: not UTF-8"]),
     "hole": (ROWS.encode() + b"\n" + ROWS.encode(), [":2: not JSON"]),
     "nan": (b'{"prompt": "a", "completion": NaN}\n', [":1: not JSON (NaN is not JSON)"]),
-    "column": (
-        b'{"prompt": "a", "answer": " b"}\n',
-        ["the columns answer, prompt show no format", "prompt, completion"],
-    ),
+    "column": (b'{"prompt": "a", "answer": " b"}\n', ["the columns answer, prompt show no format", "Give templates"]),
     "null": (b'{"prompt": "a", "completion": null}\n', [":1: template '{{completion}}'", "a value is null"]),
     "no answer": (b'{"prompt": "a", "completion": " "}\n', [":1: the completion", "is empty"]),
     "one": (ROWS.encode(), ["no validation rows are left of 1", "data.validation_fraction"]),
@@ -397,7 +394,9 @@ def test_the_command_refuses_what_only_the_check_can_find(harness, tiny_override
     assert "Traceback" not in done.err
     assert done.err.count("target=[nosuch]: it matches no") == 2
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {name for name in left if not name.startswith("runs/data/")} == {"runs/check.log"}, "nothing but the looks"
+    looked = {path for path in left if path.startswith("runs/data/")}  # the data are right and have been looked at
+    assert len(looked) == 1
+    assert left - looked == {"runs/check.log"}
 
 
 def test_verbose_shows_where_an_error_comes_from(harness, tmp_path):

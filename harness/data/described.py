@@ -1,6 +1,7 @@
 """A data configuration with what can be found out about its files filled in."""
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 from harness.data.files import RowError
@@ -32,8 +33,11 @@ def recognise(spec: DataSpec) -> DataSpec:
     def named(rows: RowsSpec) -> RowsSpec:
         if rows.file is None or not Path(rows.file).exists():
             return rows
-        first = next((row for _, row in read(rows, spec.source, spec.path) if not isinstance(row, RowError)), None)
-        return rows if first is None else recognised(rows, first)
+        with suppress(ValueError):  # what is wrong with a file is said by whoever reads all of it
+            found = read(rows, spec.source, spec.path)
+            first = next((row for _, row in found if not isinstance(row, RowError)), None)
+            return rows if first is None else recognised(rows, first)
+        return rows
 
     train, test, mix = (tuple(map(named, part)) for part in (spec.train, spec.test, spec.mix))
     return dataclasses.replace(spec, train=train, test=test, mix=mix)
