@@ -230,8 +230,6 @@ class _Preparing:
             if not number and self.refusals:  # what was left out on the way is the better reason
                 raise ValueError(next(iter(self.refusals.values())))
             if not number:
-                if self.refusals:  # why there are none
-                    raise ValueError(next(iter(self.refusals.values())))
                 places = ", ".join(place(rows) for rows in self.spec.train) or "no rows at all"
                 raise ValueError(
                     f"data={self.spec.name}: no {part} rows are left of {given} ({places}) with validation_fraction="
