@@ -151,7 +151,7 @@ def test_item_ids_of_a_whole_split_are_unique():
     [task] = tasks.load("arc_easy", "package", None)["tasks"].values()
     docs = list(task.eval_docs)
     entries = [
-        {"doc_hash": items.text_hash(json.dumps(doc)), "doc_id": i, "arguments": [], "target": 0}
+        {"doc_hash": items.text_hash(json.dumps(doc)), "doc_id": i, "arguments": [("", " a")], "target": 0}
         for i, doc in enumerate(docs)
     ]
     ids = {outcomes._item("arc_easy", {**entry, "filtered_resps": [(0.0, False)]})["item_id"] for entry in entries}

@@ -8,6 +8,7 @@ from harness import isolate
 from harness.plan import devices
 from harness.plan.predict import Step, largest
 
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalisations
 METHODS = (
     "full", "head", "lora", "dora", "vera", "ia3", "ln_tuning", "prompt", "p_tuning", "prefix", "adapter", "qlora",
 )  # fmt: skip

@@ -47,7 +47,15 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(page, tmp_path):
     names = sorted(path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file())
     drawn = [f"figures/{stem}.{suffix}" for stem in FIGURES for suffix in ("pdf", "png", "svg")]
     tables = [f"tables/{name}.tex" for name in TABLES]
-    others = ["CITATION.cff", "appendix.md", "appendix.tex", "records.csv", "records.parquet", "report.md"]
+    others = [
+        "CITATION.cff",
+        "appendix.md",
+        "appendix.tex",
+        "index.html",
+        "records.csv",
+        "records.parquet",
+        "report.md",
+    ]
     assert names == sorted([*drawn, *tables, *others])
     for name in names:
         assert (again.parent / name).read_bytes() == (page.parent / name).read_bytes(), name
