@@ -89,6 +89,7 @@ def test_nothing_else_appears_in_the_working_directory(everything):
     assert {path.name for path in folder.iterdir()} == {"runs", "reports"}
     assert {path.name for path in (folder / "runs").iterdir() if len(path.name) != 8} <= {
         "check.log",
+        "data",
         "sweeps",
         "hydra",
     }

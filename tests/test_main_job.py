@@ -106,7 +106,8 @@ def test_the_csv_has_one_row_per_run_and_the_columns_that_were_promised(table):
         assert (row["status"], row["reason"]) == ("ok", "")
         assert 0 < float(row["test_loss"]) < 20
         assert 0 < float(row["validation_loss"]) < 20
-        assert int(row["peak_memory_bytes"]) > 100_000_000
+        if row["method"] != "base":  # which trains nothing, and whose weights are mapped from their file
+            assert int(row["peak_memory_bytes"]) > 500_000_000
     trained = {method: int(row["trainable_parameters"]) for method, row in table.items()}
     assert trained == {"base": 0, "lora": 4_884_480, "qlora": 4_884_480, "dora": 5_040_000}
     assert all(int(row["total_parameters"]) == 134_515_008 + trained[method] for method, row in table.items())

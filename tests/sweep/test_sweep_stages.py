@@ -6,9 +6,9 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Finished
 
 from harness import choice, config, record, sweep
 from harness.question import read
@@ -33,7 +33,7 @@ QUESTION = {
 class Tuned:
     folder: Path
     words: list[str]
-    done: Finished
+    done: Any
 
     @property
     def question(self) -> SweepRecord:
