@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from harness import question, suites
+from harness import event_files, question, suites
 from harness.assets import conf_dir
 from harness.experiment import Experiment, check_method
 from harness.methods import NOT_OFFERED
@@ -275,6 +275,8 @@ def _check_together(experiment: Experiment) -> None:
     ):
         if spec.source == "path" and spec.path is None and reads:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
+    if experiment.tracking.name == "tensorboard" and not event_files.installed():
+        raise ValueError(f"tracking=tensorboard {event_files.MISSING}; or use tracking=none")
 
 
 def _times(a: Any, b: Any) -> float | None:

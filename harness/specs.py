@@ -207,9 +207,9 @@ class EvalSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSpec(Strict):
-    """Where the numbers are mirrored; the records on disk stay the truth."""
+    """Where the numbers are mirrored; the records on disk stay the truth. `mode` and below are those of wandb alone."""
 
-    name: Literal["wandb", "none"]
+    name: Literal["wandb", "tensorboard", "none"]
     mode: Literal["offline", "online"] = "offline"
     project: str = "harness"
     entity: str | None = None

@@ -18,7 +18,7 @@ from harness.sweep.planned import bases_of, compose_all
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 SCHEMAS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
-NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "tracking": 2, "sweep": 11}
+NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "tracking": 3, "sweep": 11}
 FILLED_LATER = {"content", "include_content", "include_names"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 
@@ -201,6 +201,7 @@ def build(compose, tiny_overrides):
 
 SAME_RECIPE = [
     ["seed=7"], ["force=true"], ["tracking=wandb"], ["tracking=wandb", "tracking.mode=online"], ["eval=demo"],
+    ["tracking=tensorboard"],
     ["eval.tasks=[arc_easy]"], ["eval.heldout_limit=3"], ["eval.num_fewshot=5"], ["eval.test=never"],
     ["train.eval_every=1"], ["train/oom=none"], ["train.diverged_above=2"], ["train.diverged_steps=3"],
     ["runs_dir=elsewhere"], ["reports_dir=elsewhere"], ["method=lora"], ["data.tasks=[piqa]"],

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import event_files
 from harness.report.commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = import_module(f"harness.report.commands.{words[0].replace('-', '_')}")
         return int(command.main(words[1:]))
     given = _parser().parse_args(words)
+    if given.tensorboard and not event_files.installed():
+        return _wrong(ValueError(f"--tensorboard {event_files.MISSING}"))
     try:
         names = _names(given)
     except ValueError as error:
@@ -64,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     mirror.add_argument("--wandb-entity", metavar="ENTITY")
     mirror.add_argument("--wandb-group", metavar="GROUP", help="default: the sweep's name")
     mirror.add_argument("--wandb-dir", type=Path, metavar="DIR", help="for its files, in DIR/wandb (default: RUNS)")
+    board = parser.add_argument_group("TensorBoard")
+    board.add_argument("--tensorboard", type=Path, metavar="DIR", help="write the comparison as event files into DIR")
     return parser
 
 
@@ -147,7 +152,7 @@ def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
         show(loaded, page)
     elif page:
         print(f"report: {page}")
-    return _mirror(loaded, page.parent, given) if page and given.wandb else 0
+    return _mirror(loaded, page.parent, given) if page else 0
 
 
 def _wrong(error: Exception) -> int:
@@ -172,7 +177,20 @@ def _write(loaded: "Loaded", given: argparse.Namespace) -> Path | None:
 
 
 def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
-    """Log to wandb; a mirror that breaks is named and spoils nothing."""
+    """Log where it was asked for; a mirror that breaks is named and spoils nothing."""
+    wanted = {"wandb": given.wandb and _to_wandb, "tensorboard": given.tensorboard and _to_tensorboard}
+    code = 0
+    for name, log in wanted.items():
+        try:
+            if log:
+                log(loaded, report, given)
+        except Exception as error:  # whatever a client of that size raises, the report is written
+            print(f"harness.report: not logged to {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _to_wandb(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None:
     from harness.report import name_of
     from harness.report.wandb import Mirror, log_comparison
 
@@ -184,12 +202,14 @@ def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
         entity=given.wandb_entity,
         group=given.wandb_group or name,
     )
-    try:
-        log_comparison(loaded, name, report, mirror)
-    except Exception as error:  # whatever a client of that size raises, the report is written
-        print(f"harness.report: not logged to wandb: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    log_comparison(loaded, name, report, mirror)
+
+
+def _to_tensorboard(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None:
+    from harness.report import name_of
+    from harness.report.tensorboard import write_comparison
+
+    write_comparison(loaded, name_of(loaded), report, given.tensorboard)
 
 
 if __name__ == "__main__":

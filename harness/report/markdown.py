@@ -64,13 +64,13 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         "**Answer.** " + escaped(" ".join(answer_of(groups, loaded))),
         *tuned.section(loaded),
         *(["## Results"] if loaded.trials else []),
-        _table(quality(groups, ties(main))),
+        table_of(quality(groups, ties(main))),
         loss,
         *([TIES] if ties(main) else []),
         _equality(groups, guard),
         *(["## Which differences are real", *map(_verdicts, compared)] if compared else []),
         "## Cost",
-        _table(cost(groups)),
+        table_of(cost(groups)),
         loss,
         *_costs(main, groups),
         *_advice(main, groups, loaded),
@@ -78,8 +78,8 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         *([UPDATE] if update else []),
         *(["## Figures", *map(_figure, figures[1:])] if figures[1:] else []),
         "## Every task",
-        *([f"### {across_all.title}\n\n{_table(across_all)}", ACROSS] if across_all else []),
-        *(f"### {escaped(one.title)}\n\n{_table(one)}\n\n{loss}" for one in tasks(groups)),
+        *([f"### {across_all.title}\n\n{table_of(across_all)}", ACROSS] if across_all else []),
+        *(f"### {escaped(one.title)}\n\n{table_of(one)}\n\n{loss}" for one in tasks(groups)),
         *_external(loaded),
         "## What varied, what was equal",
         _varied(groups),
@@ -111,7 +111,8 @@ def title(loaded: Loaded, groups: Sequence[Group]) -> str:
     return f"{loaded.sweep.name}: {said}" if loaded.sweep else said
 
 
-def _table(content: Table) -> str:
+def table_of(content: Table) -> str:
+    """A table of plain text as Markdown."""
     header = [escaped(cell) for cell in content.header]
     return table(header, [[escaped(cell) for cell in line] for line in content.lines], text=("Status",))
 
@@ -133,14 +134,14 @@ def _costs(main: Sequence[Claims], groups: Sequence[Group]) -> list[str]:
             (matched_pairs(found), ""),
         ):
             if content:
-                parts += [f"### {escaped(content.title)}", _table(content), *([text] if text else [])]
+                parts += [f"### {escaped(content.title)}", table_of(content), *([text] if text else [])]
     return ["## What quality costs", *parts] if parts else []
 
 
 def _advice(main: Sequence[Claims], groups: Sequence[Group], loaded: Loaded) -> list[str]:
     contests_of = [found.contest for found in main if found.contest.groups]
     tables = [one for contest in contests_of if (one := scenarios(contest, groups, loaded.margin))]
-    return ["## Which method should I use?", *map(_table, tables), ADVICE] if tables else []
+    return ["## Which method should I use?", *map(table_of, tables), ADVICE] if tables else []
 
 
 def _external(loaded: Loaded) -> list[str]:
@@ -148,7 +149,7 @@ def _external(loaded: Loaded) -> list[str]:
         return []
     found = [str(one) for one in guard_external(loaded.external)]
     origins = ", ".join(dict.fromkeys(one.origin for one in loaded.external))
-    parts = ["## External rows", _table(external_table(loaded.external)), f"{escaped(origins)}. {EXTERNAL}"]
+    parts = ["## External rows", table_of(external_table(loaded.external)), f"{escaped(origins)}. {EXTERNAL}"]
     return [*parts, *(["They differ in what was not meant to vary:", _bullets(found)] if found else [])]
 
 

@@ -26,12 +26,12 @@ class Mirror:
 
 
 def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> str:
-    """Log the flat table and the report's folder, and return the id of the run: `sweep-<name>`.
+    """Log the flat table, the figures and the report's folder, and return the id of the run: `sweep-<name>`.
 
     Args:
         loaded: the rows; a number stays a number, an unknown value is None.
         name: of the sweep, or of the report where there is none.
-        report: the report's folder, logged as an artifact.
+        report: the report's folder, logged as an artifact, and its figures as pictures too.
         mirror: where to.
 
     Raises:
@@ -56,7 +56,8 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
         )
         names = columns(loaded.rows)
         data = [[row[column] for column in names] for row in flat(loaded.rows)]
-        run.log({"comparison": wandb.Table(columns=list(names), data=data, log_mode="MUTABLE")})
+        figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
+        run.log({"comparison": wandb.Table(columns=list(names), data=data, log_mode="MUTABLE"), **figures})
         run.summary["answer"] = " ".join(answer_of(grouped(loaded.rows), loaded))
         artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
         artifact.add_dir(str(report))

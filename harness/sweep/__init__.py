@@ -173,6 +173,8 @@ def make_report(experiment: Experiment, name: str) -> None:
     if tracking.name == "wandb":
         command += ["--wandb", tracking.mode, "--wandb-project", tracking.project]
         command += ["--wandb-entity", tracking.entity] if tracking.entity else []
+    if tracking.name == "tensorboard":
+        command += ["--tensorboard", str(Path(experiment.runs_dir) / "tensorboard")]
     subprocess.run(command, check=False)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
 import pytest
 from conftest import HOSTILE, LORA, add_run
 from rich.console import Console
@@ -130,8 +131,9 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     loaded = load([tree], "methods")
     report = tmp_path / "report"
-    report.mkdir()
+    (report / "figures").mkdir(parents=True)
     (report / "report.md").write_text("# report\n")
+    matplotlib.image.imsave(report / "figures" / "overview.png", [[0.0, 1.0]])
     below = tmp_path / "below"
     assert log_comparison(loaded, "methods", report, Mirror(mode="offline", folder=below)) == "sweep-methods"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "report"]
@@ -144,4 +146,5 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     assert (oom["status"], oom["test_loss"], oom["trainable_parameters"]) == ("oom", None, None)
     assert lora["trainable_parameters"] == 4_884_480
     assert isinstance(lora["arc_easy/acc"], float)
+    assert len(list(below.rglob("media/images/figures/overview_*.png"))) == 1
     assert len(list(below.rglob("run-sweep-methods.wandb"))) == 1

@@ -1,4 +1,4 @@
-"""Runs mirrored to Weights & Biases while they happen, from a process of its own.
+"""Runs mirrored to Weights & Biases or TensorBoard while they happen, from a process of its own.
 
 The process that is measured does not carry the client, the sweep's process stays small, and a failure of the mirror can
 never be a failure of a run.
@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from importlib import import_module
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -30,14 +31,15 @@ class Tracker:
 
     def __init__(self, spec: TrackingSpec, runs_dir: Path, group: str | None) -> None:
         self._spec, self._group = spec, group
-        self._log = runs_dir / "wandb" / "tracking.log"
+        self._log = runs_dir / spec.name / "tracking.log"
         self._process: Any = None
         if spec.name == "none":
             return
         context = multiprocessing.get_context("spawn")
         self._queue = context.Queue()
         settings = {"project": spec.project, "entity": spec.entity, "mode": spec.mode, "group": group}
-        self._process = context.Process(target=_serve, args=(self._queue, settings, str(runs_dir), str(self._log)))
+        mirror = (f"harness.tracking.{spec.name}", str(runs_dir), settings)
+        self._process = context.Process(target=_serve, args=(self._queue, mirror, str(self._log)))
         self._process.daemon = True
         self._process.start()
 
@@ -45,29 +47,27 @@ class Tracker:
         """A run starts."""
         name = f"{experiment.method.name}-{experiment.recipe_id}-s{experiment.run_seed}"
         tags = {"recipe_id": experiment.recipe_id, "seed": experiment.run_seed, "method": experiment.method.name}
-        self._send("begin", {"id": name, "name": name, "config": {**recipe(experiment), **tags}})
+        self._send("begin", (name, {**recipe(experiment), **tags}))
 
     def event(self, event: dict[str, Any]) -> None:
         """An optimizer step is logged, everything else is not."""
         if "loss" in event:
-            self._send(
-                "step", {"step": event["done"], "values": {k: event[k] for k in _LOGGED if event[k] is not None}}
-            )
+            self._send("step", (event["done"], {k: event[k] for k in _LOGGED if event[k] is not None}))
 
     def end(self, experiment: Experiment, result: record.RunRecord) -> None:
         """A run is over: its summary is what the record says."""
         if self._process is not None:
-            self._send("end", summary(experiment, result))
+            self._send("end", (summary(experiment, result),))
 
     def close(self) -> None:
         """Wait for the mirror to be written; says nothing if it fails, its log does."""
         if self._process is not None:
-            self._send("close", None)
+            self._send("close", ())
             self._process.join(_PATIENCE_SECONDS)
             self._process.kill()
             self._queue.cancel_join_thread()  # what a mirror that is gone has not read must not be waited for
 
-    def _send(self, kind: str, content: Any) -> None:
+    def _send(self, kind: str, content: tuple[Any, ...]) -> None:
         if self._process is not None:
             with contextlib.suppress(Exception):
                 self._queue.put((kind, content))
@@ -90,39 +90,29 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _next(queue: Any) -> tuple[str, Any]:
+def _next(queue: Any) -> tuple[str, tuple[Any, ...]]:
     """The next message; "close" when the process that sends them is gone without a word."""
     parent = multiprocessing.parent_process()
     while True:
         with contextlib.suppress(Empty):
-            message: tuple[str, Any] = queue.get(timeout=_LOOK_SECONDS)
+            message: tuple[str, tuple[Any, ...]] = queue.get(timeout=_LOOK_SECONDS)
             return message
         if parent is not None and not parent.is_alive():
-            return "close", None
+            return "close", ()
 
 
-def _serve(queue: Any, settings: dict[str, Any], runs_dir: str, log: str) -> None:
+def _serve(queue: Any, mirror: tuple[str, str, dict[str, Any]], log: str) -> None:
     """Keep the mirror, one run after the other, until told to close."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was begun is finished; the sweep's process says when
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    os.environ["WANDB_SILENT"] = "true"
-    current: Any = None
+    module, runs_dir, settings = mirror
+    runs = import_module(module).Runs(runs_dir, settings)
     while (message := _next(queue))[0] != "close":
         kind, content = message
         try:
-            if kind == "begin":
-                import wandb
-
-                options = {**settings, **content, "dir": runs_dir, "resume": "allow"}
-                current = wandb.init(**options, settings=wandb.Settings(silent=True, console="off"))
-            elif current is not None and kind == "step":
-                current.log(content["values"], step=content["step"])
-            elif current is not None:
-                current.summary.update(content)
-                current.finish(exit_code=0 if content["status"] in ("ok", "skipped") else 1)
-                current = None
+            getattr(runs, kind)(*content)  # begin, step or end
         except Exception:  # a mirror that breaks is its own log's business
             traceback.print_exc()

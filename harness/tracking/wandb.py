@@ -1,0 +1,34 @@
+"""Runs as Weights & Biases keeps them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+class Runs:
+    """One run after the other, in files below `runs_dir`/wandb."""
+
+    def __init__(self, runs_dir: str, settings: dict[str, Any]) -> None:
+        os.environ["WANDB_SILENT"] = "true"
+        self._options = {**settings, "dir": runs_dir, "resume": "allow"}
+        self._run: Any = None
+
+    def begin(self, name: str, config: dict[str, Any]) -> None:
+        """A run starts."""
+        import wandb
+
+        told = wandb.Settings(silent=True, console="off")
+        self._run = wandb.init(**self._options, id=name, name=name, config=config, settings=told)
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """An optimizer step was taken."""
+        if self._run is not None:
+            self._run.log(values, step=step)
+
+    def end(self, values: dict[str, Any]) -> None:
+        """The run is over, with these headline numbers."""
+        if self._run is not None:
+            self._run.summary.update(values)
+            self._run.finish(exit_code=0 if values["status"] in ("ok", "skipped") else 1)
+            self._run = None
