@@ -43,8 +43,8 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
         DivergedError: training produced something that is no number.
     """
     quiet()
+    work = _Work(experiment, todo, emit)  # looks at the device before this process takes anything there
     emit({"facts": {"device": provenance.device()}})
-    work = _Work(experiment, todo, emit)
     try:
         work.load()
         if todo.train:

@@ -21,7 +21,7 @@ class Conditions(Strict):
 
     cpu_cores: int | None = None  # of the machine
     other_cpu_cores: float | None = None  # of them, those that other processes kept busy on average
-    throttled_seconds: float | None = None  # in which the control group's limit let no thread run
+    throttled_seconds: float | None = None  # summed over the cores, that the control group's limit held it back
     other_device_processes: int | None = None  # that hold memory on the GPU at the phase's end
     clock_share: float | None = None  # the GPU's clock at the phase's end, over the highest it has
     temperature_celsius: int | None = None

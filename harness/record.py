@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.measured import Conditions as Conditions
+from harness.measured import DevicePeak as DevicePeak
 from harness.measured import Fingerprint as Fingerprint
 from harness.measured import InferenceRecord as InferenceRecord
 from harness.measured import Phase as Phase

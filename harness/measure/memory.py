@@ -1,4 +1,4 @@
-"""Seconds and peak memory of each phase of a run, in the process that runs it."""
+"""Seconds, peak memory and surroundings of each phase of a run, in the process that runs it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from harness.measure.surroundings import Look, Surroundings, together
 from harness.record import Phase
 
 _STATUS = Path("/proc/self/status")
@@ -21,13 +23,15 @@ class Phases:
     `/proc/self/clear_refs` resets: proc(5)); on CUDA it is what torch's allocator handed out and held.
 
     Args:
-        cuda: whether the run computes on a CUDA device.
+        cuda: whether the run computes on a CUDA device. To be made before this process has a context there, so that
+            what others hold on the device is told from what the run takes.
         announce: called with each phase's name when it begins.
     """
 
     def __init__(self, cuda: bool, announce: Callable[[str], None]) -> None:
         self._cuda = cuda
         self._announce = announce
+        self._surroundings = Surroundings(cuda)
         release_freed_memory()  # what is free already must not be counted as held at the start
         self._at_start = resident_bytes()
         self._highest: dict[str, int | None] = {}
@@ -40,12 +44,13 @@ class Phases:
         release_freed_memory()
         before = resident_bytes()
         resettable = self._reset_peaks()
+        look = self._surroundings.look()
         start = time.perf_counter()
         try:
             yield
         finally:
             seconds = self._synchronized_time() - start
-            self._note(name, seconds, before, resettable)
+            self._note(name, seconds, before, resettable, look)
 
     def headline_bytes(self) -> int | None:
         """The highest peak of loading and training, weights included, imports not.
@@ -58,7 +63,7 @@ class Phases:
             return None
         return max(known) if self._cuda else max(known) - (self._at_start or 0)
 
-    def _note(self, name: str, seconds: float, before: int | None, resettable: bool) -> None:
+    def _note(self, name: str, seconds: float, before: int | None, resettable: bool, look: Look) -> None:
         if self._cuda:
             import torch
 
@@ -68,16 +73,25 @@ class Phases:
         else:
             absolute, reserved = (_status_bytes("VmHWM") if resettable else None), None
             peak = None if absolute is None or before is None else max(0, absolute - before)
+        this = Phase(
+            seconds=seconds,
+            peak_memory_bytes=peak,
+            peak_reserved_bytes=reserved,
+            resident_bytes=before,
+            **self._surroundings.since(look),
+        )
         earlier = self.done.get(name)
         if earlier is not None:
-            seconds += earlier.seconds
-            peak = _higher(peak, earlier.peak_memory_bytes)
-            reserved = _higher(reserved, earlier.peak_reserved_bytes)
             absolute = _higher(absolute, self._highest[name])
+            this = replace(
+                this,
+                seconds=seconds + earlier.seconds,
+                peak_memory_bytes=_higher(peak, earlier.peak_memory_bytes),
+                peak_reserved_bytes=_higher(reserved, earlier.peak_reserved_bytes),
+                **together(earlier, this),
+            )
         self._highest[name] = absolute
-        self.done[name] = Phase(
-            seconds=seconds, peak_memory_bytes=peak, peak_reserved_bytes=reserved, resident_bytes=before
-        )
+        self.done[name] = this
 
     def _reset_peaks(self) -> bool:
         if self._cuda:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from harness.record import Attempt, Phase
-from harness.report import notes, tuned
-from harness.report.blocks import Bullets, Command, Section
+from harness.report import doubts, notes, tuned
+from harness.report.blocks import Block, Bullets, Command, Section
 from harness.report.checklist import checklist
 from harness.report.display import DASH, MEBIBYTE, quantity
 from harness.report.figures.sensitivity import rate_series
@@ -96,7 +96,7 @@ def _training_seconds(row: Row) -> float | None:
     return row.current.training.train_seconds if row.current and row.current.training else None
 
 
-def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[str | Table, ...]:
+def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
     """Seconds of every phase of every attempt, the failed ones included, and the highest peaks."""
     lines = []
     for group in groups:
@@ -121,7 +121,8 @@ def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[str | Table, ...]
         f"In all {phases / 3600:.2f} hours in the phases of {len(every)} attempts, on {', '.join(devices)}. "
         "Sums over all seeds and attempts; Tasks: the seconds inside evaluations, which Validate and Evaluate contain."
     )
-    return (said, Table("Compute", header, tuple(lines)))
+    doubted = tuple(doubts.lines(groups))
+    return (said, Table("Compute", header, tuple(lines)), *([Bullets(doubted)] if doubted else []))
 
 
 def _total(attempts: Iterable[Attempt], name: str, of: Callable[[Phase], float]) -> float | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.report import data_card, notes, tuned
+from harness.report import data_card, doubts, notes, tuned
 from harness.report.answer import answer_of
 from harness.report.claims import Claims, claims, contests, main_contests
 from harness.report.comparable import Guard, insist, without_base
@@ -72,6 +72,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         "## Cost",
         table_of(cost(groups)),
         loss,
+        _bullets(doubts.lines(groups)),
         *_costs(main, groups),
         *_advice(main, groups, loaded),
         *map(_figure, figures[:1]),

@@ -14,7 +14,7 @@ from harness.report.table import columns, flat
 if TYPE_CHECKING:
     import pyarrow
 
-_TEXT = ("method", "status", "reason", "recipe_id", "label", "recipe", "provenance", "started_at")
+_TEXT = ("method", "status", "reason", "recipe_id", "timing_doubts", "label", "recipe", "provenance", "started_at")
 _COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes")
 
 

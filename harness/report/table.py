@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.report.doubts import of_attempt
 from harness.report.items import Scored
 from harness.report.rows import Row
 
@@ -20,6 +21,8 @@ COLUMNS = (
     "peak_memory_bytes",
     "tokens_per_second",
     "train_seconds",
+    "train_energy_joules",
+    "timing_doubts",
     "validation_loss",
     "test_loss",
 )
@@ -75,6 +78,7 @@ def _run(row: Row) -> dict[str, Value]:
     attempt = row.current
     fingerprint = attempt.fingerprint if attempt else None
     training = attempt.training if attempt else None
+    trained = attempt.phases.get("train") if attempt else None
     return {
         "method": row.method,
         "seed": row.seed,
@@ -86,6 +90,8 @@ def _run(row: Row) -> dict[str, Value]:
         "peak_memory_bytes": attempt.peak_memory_bytes if attempt else None,
         "tokens_per_second": training.tokens_per_second if training else None,
         "train_seconds": training.train_seconds if training else None,
+        "train_energy_joules": trained.energy_joules if trained else None,
+        "timing_doubts": "; ".join(of_attempt(attempt)) or None,
     }
 
 

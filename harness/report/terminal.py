@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.report import doubts
 from harness.report.answer import answer_of
-from harness.report.display import DASH, printable, shortened
+from harness.report.display import DASH, printable, several, shortened
 from harness.report.groups import Group, grouped
 from harness.report.notes import trained_on
 from harness.report.rows import Loaded
@@ -29,6 +30,10 @@ def show(loaded: Loaded, page: Path | None = None, console: Console | None = Non
         console.print(Text(printable(loss), style="dim"))
     if any(row.already_done for row in loaded.rows):
         console.print(Text("= already done, not run again", style="dim"))
+    doubted = [group.label for group in groups if doubts.lines([group])]
+    if doubted:
+        said = f"timings to doubt, the report says why: {several(doubted, 4)}"
+        console.print(Text(printable(said), style="yellow"))
     _failures(loaded, groups, console)
     console.print(Text(printable(" ".join(answer_of(groups, loaded)))))
     if page is not None:

@@ -1,0 +1,234 @@
+"""What goes on beside a phase: real processes on the processor, a driver that is played, a card where there is one."""
+
+import dataclasses
+import subprocess
+import sys
+import types
+
+import pytest
+
+from harness.measure import device, surroundings
+from harness.measure.memory import Phases
+from harness.measure.surroundings import Surroundings
+from harness.record import Conditions, Phase
+from harness.report import doubts
+
+GIB = 2**30
+
+
+class RefusedError(Exception):
+    """As pynvml.NVMLError."""
+
+
+class Driver:
+    """NVML as nvidia-ml-py offers it, with two cards of which the second is torch's."""
+
+    NVMLError = RefusedError
+
+    def __init__(self):
+        self.used = {"GPU-a": 9 * GIB, "GPU-b": 2 * GIB}
+        self.millijoules = 5_000_000
+        self.pids = [11, 12, 12]
+        self.clock = 1500
+        self.reasons = 0x1 | 0x4 | 0x40
+
+    def nvmlDeviceGetCount(self):  # noqa: N802 - the driver's names
+        return len(self.used)
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return list(self.used)[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):  # noqa: N802
+        if uuid not in self.used:
+            raise RefusedError("not found")
+        return uuid
+
+    def nvmlDeviceGetUUID(self, handle):  # noqa: N802
+        return handle.encode() if handle == "GPU-a" else handle  # old versions answer in bytes
+
+    def nvmlDeviceGetMemoryInfo(self, handle):  # noqa: N802
+        return types.SimpleNamespace(used=self.used[handle])
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):  # noqa: N802
+        return self.millijoules
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):  # noqa: N802
+        return [types.SimpleNamespace(pid=pid) for pid in self.pids]
+
+    def nvmlDeviceGetClockInfo(self, handle, kind):  # noqa: N802
+        assert kind == 1
+        return self.clock
+
+    def nvmlDeviceGetMaxClockInfo(self, handle, kind):  # noqa: N802
+        return 2000
+
+    def nvmlDeviceGetTemperature(self, handle, sensor):  # noqa: N802
+        assert sensor == 0
+        return 81
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):  # noqa: N802 - an old driver's package
+        return self.reasons
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    played = Driver()
+    monkeypatch.setattr(device, "_initialised", lambda: played)
+    monkeypatch.setattr(device, "_uuid_of_torchs", lambda: "GPU-b")
+    monkeypatch.setattr(surroundings, "_allocation_retries", lambda: 3)
+    return played
+
+
+def test_a_phase_on_a_gpu_is_told_of_by_its_driver(driver):
+    around = Surroundings(cuda=True)
+    driver.used["GPU-b"] += GIB
+    before = around.look()
+    driver.used["GPU-b"] += 4 * GIB
+    driver.millijoules += 250_000
+    found = around.since(before)
+    assert found["energy_joules"] == 250
+    assert found["device_bytes"] == 5 * GIB, "above what was in use before the run, its own context included"
+    assert found["allocation_retries"] == 0
+    assert found["paged_bytes"] == 0
+    seen = found["conditions"]
+    assert (seen.other_device_processes, seen.clock_share, seen.temperature_celsius) == (1, 0.75, 81)
+    assert seen.throttle_reasons == ("sw_power_cap", "hw_thermal_slowdown"), "an idle clock is no reason"
+
+
+def test_what_the_driver_does_not_tell_is_none(driver, monkeypatch):
+    def refuse(*_):
+        raise RefusedError("not supported")
+
+    for name in [name for name in dir(Driver) if name.startswith("nvmlDeviceGet") and "Handle" not in name]:
+        if name not in ("nvmlDeviceGetCount", "nvmlDeviceGetUUID"):
+            monkeypatch.setattr(Driver, name, refuse)
+    around = Surroundings(cuda=True)
+    found = around.since(around.look())
+    conditions = dataclasses.asdict(found.pop("conditions"))
+    assert found == {"device_bytes": None, "paged_bytes": 0, "allocation_retries": 0, "energy_joules": None}
+    gpu = ("other_device_processes", "clock_share", "temperature_celsius", "throttle_reasons")
+    assert [conditions[name] for name in gpu] == [None] * 4
+
+
+def test_a_card_that_lists_nobody_says_nothing_of_company(driver):
+    driver.pids = []
+    around = Surroundings(cuda=True)
+    assert around.since(around.look())["conditions"].other_device_processes is None
+    driver.pids = [99]
+    assert around.since(around.look())["conditions"].other_device_processes == 0
+
+
+def test_a_slice_of_a_card_has_no_baseline(driver, monkeypatch):
+    monkeypatch.setattr(device, "_uuid_of_torchs", lambda: "GPU-other")
+    around = Surroundings(cuda=True)
+    found = around.since(around.look())
+    assert (found["device_bytes"], found["energy_joules"]) == (None, None)
+
+
+@pytest.mark.parametrize("package", [None, "pynvml"])
+def test_without_package_or_driver_there_is_nothing_to_ask(monkeypatch, package):
+    monkeypatch.setattr(surroundings, "_allocation_retries", lambda: 0)
+    monkeypatch.setattr(device, "_uuid_of_torchs", lambda: pytest.fail("asked for in vain"))
+    silent = types.SimpleNamespace(
+        NVMLError=RefusedError, nvmlInit=lambda: (_ for _ in ()).throw(RefusedError("no driver"))
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", silent if package else None)
+    found = Surroundings(cuda=True)
+    assert found.since(found.look())["energy_joules"] is None
+
+
+BUSY = "import time\nprint('on', flush=True)\nend = time.time() + 20\nwhile time.time() < end: pass"
+
+
+def spin(seconds):
+    import time
+
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+@pytest.mark.skipif(not surroundings.busy_seconds(), reason="needs Linux's /proc/stat")
+def test_another_process_is_seen_on_the_processor_and_ones_own_work_is_not():
+    phases = Phases(False, lambda name: None)
+    with phases("load"):
+        spin(1.0)
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with phases("train"):
+            spin(1.0)
+        other.kill()
+    alone, company = (phases.done[name].conditions for name in ("load", "train"))
+    assert company.cpu_cores == alone.cpu_cores >= 1
+    assert company.other_cpu_cores > 0.3, "the other process has had a core, or its share of one"
+    assert alone.other_cpu_cores is not None
+    assert doubts.CPU in doubts.of_phase(phases.done["train"]) or company.cpu_cores > 3
+
+
+def test_a_kernel_that_says_nothing_is_not_taken_for_an_idle_machine(monkeypatch, tmp_path):
+    for content in (None, "cpu  0 0 0 0 0 0 0 0 0 0\n", "nonsense\n"):
+        stat = tmp_path / "stat"
+        stat.write_text(content) if content else stat.unlink(missing_ok=True)
+        monkeypatch.setattr(surroundings, "_STAT", stat)
+        around = Surroundings(cuda=False)
+        assert around.since(around.look())["conditions"].other_cpu_cores is None
+
+
+def phase(seconds, **fields):
+    seen = Conditions(**{"cpu_cores": 4, "other_cpu_cores": 0.0, **fields.pop("conditions", {})})
+    blank = {"peak_memory_bytes": None, "peak_reserved_bytes": None, "resident_bytes": None}
+    return Phase(seconds=seconds, conditions=seen, **blank, **fields)
+
+
+def test_a_phase_entered_again_adds_what_adds_up_and_keeps_the_worst():
+    one = phase(
+        3.0, energy_joules=10.0, allocation_retries=1, device_bytes=5,
+        conditions={"other_cpu_cores": 1.0, "clock_share": 0.5, "throttle_reasons": ("sw_power_cap",)},
+    )  # fmt: skip
+    two = phase(
+        1.0, energy_joules=2.0, allocation_retries=2, device_bytes=4,
+        conditions={"other_cpu_cores": 0.0, "clock_share": 0.9, "throttle_reasons": ("hw_slowdown",)},
+    )  # fmt: skip
+    found = surroundings.together(one, two)
+    assert (found["energy_joules"], found["allocation_retries"], found["device_bytes"]) == (12.0, 3, 5)
+    assert found["paged_bytes"] is None
+    seen = found["conditions"]
+    assert (seen.other_cpu_cores, seen.clock_share) == (0.75, 0.5)
+    assert seen.throttle_reasons == ("sw_power_cap", "hw_slowdown")
+    assert surroundings.together(one, dataclasses.replace(two, energy_joules=None))["energy_joules"] is None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reasons"),
+    [
+        ({"other_cpu_cores": 0.3}, []),
+        ({"other_cpu_cores": 0.5}, [doubts.CPU]),
+        ({"other_cpu_cores": None}, []),
+        ({"throttled_seconds": 0.2}, []),
+        ({"throttled_seconds": 1.0}, [doubts.LIMIT]),
+        ({"other_device_processes": 0}, []),
+        ({"other_device_processes": 2}, [doubts.COMPANY]),
+        ({"throttle_reasons": ("sw_power_cap",)}, []),
+        ({"throttle_reasons": ("hw_thermal_slowdown",)}, [doubts.CLOCK]),
+    ],
+)
+def test_a_timing_is_doubted_for_what_was_seen_and_nothing_else(conditions, reasons):
+    assert list(doubts.of_phase(phase(10.0, conditions=conditions))) == reasons
+
+
+@pytest.mark.gpu
+def test_a_real_card_tells_of_a_phase():
+    import torch
+
+    phases = Phases(True, lambda name: None)
+    with phases("train"):
+        block = torch.randn(4096, 4096, device="cuda")
+        for _ in range(200):
+            block = torch.tanh(block @ block)
+    found = phases.done["train"]
+    assert found.device_bytes >= block.untyped_storage().nbytes()
+    assert found.energy_joules is None or 0 < found.energy_joules < 1000 * found.seconds + 1000
+    assert found.allocation_retries == 0
+    assert found.conditions.throttle_reasons is not None
+    assert 0 < found.conditions.clock_share <= 1.1
+    assert 10 < found.conditions.temperature_celsius < 110

@@ -1,0 +1,46 @@
+"""Timings that were taken in company are marked wherever they are shown."""
+
+import dataclasses
+import io
+
+from conftest import BASE, DORA, LORA, add_run
+from rich.console import Console
+
+from harness import record
+from harness.record import Conditions
+from harness.report import terminal
+from harness.report.appendix import sections
+from harness.report.blocks import to_markdown
+from harness.report.load import load
+from harness.report.markdown import page
+from harness.report.table import flat
+
+
+def disturbed(path):
+    """Rewrite a record as if its training had been timed in company."""
+    run = record.read(record.RunRecord, path)
+    current = run.current
+    seen = Conditions(cpu_cores=2, other_cpu_cores=1.25)
+    train = dataclasses.replace(current.phases["train"], conditions=seen, energy_joules=321.0)
+    phases = {**current.phases, "train": train}
+    attempts = (*run.attempts[:-1], dataclasses.replace(current, phases=phases))
+    record.write(dataclasses.replace(run, attempts=attempts), path)
+
+
+def test_a_doubtful_timing_is_marked_on_the_page_in_the_appendix_the_terminal_and_the_table(runs):
+    for kind in (BASE, LORA, DORA):
+        add_run(runs, kind)
+    clean = page(load([runs]))
+    assert "Timings to doubt" not in clean
+    path = next(p for p in record.find_runs(runs) if record.read(record.RunRecord, p).method == "dora")
+    disturbed(path)
+    loaded = load([runs])
+    said = "Timings to doubt: other processes kept part of the processor busy: "
+    assert said in page(loaded)
+    assert "1.25 of 2 cores in train" in page(loaded)
+    assert said in to_markdown("Appendix", sections(loaded))
+    shown = io.StringIO()
+    terminal.show(loaded, console=Console(file=shown, width=100))
+    assert "timings to doubt" in shown.getvalue()
+    doubtful = [line for line in flat(loaded.rows) if line["timing_doubts"]]
+    assert [(line["method"], line["train_energy_joules"]) for line in doubtful] == [("dora", 321.0)]
