@@ -19,6 +19,16 @@ ROOT = Path(__file__).parents[1]
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a card where there is none."""
+    from harness import sources
+
+    asked = [item for item in items if item.get_closest_marker("gpu")]
+    if asked and sources.device() != "cuda":
+        for item in asked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random two-layer Llama and a byte-level tokenizer with a chat template."""
