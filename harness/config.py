@@ -100,6 +100,15 @@ def _is_concrete(schema: type) -> bool:
     return issubclass(schema, Method) and not inspect.isabstract(schema)
 
 
+def checked(schema: type, values: Any, section: str) -> Any:
+    """Settings that are no run's, such as a launcher's, held to their schema.
+
+    Raises:
+        ValueError: names the setting that is wrong, and what is allowed.
+    """
+    return _checked(schema, {key: _plain_value(value) for key, value in values.items()}, section)
+
+
 def sweep_of(config: DictConfig) -> Question | None:
     """The question that the `sweep` group holds; None when no sweep was asked for.
 

@@ -13,9 +13,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,7 @@ Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
 
 _PR_SET_PDEATHSIG = 1
+_LOOK_SECONDS = 0.2  # how often a process that may be stopped is asked for
 _ENVIRONMENT = {
     # bitsandbytes asks at import whether CUDA is there; asked through NVML, CUDA stays uninitialised and can be forked
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
@@ -42,6 +45,21 @@ class Ended:
     value: Any = None
     reason: str = ""
     error_type: str = ""  # name of the exception's class
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of this machine that the processes of one thread get, while other threads have theirs.
+
+    When `stop` is set, the process under way is ended and its caller interrupted, as by Ctrl-C.
+    """
+
+    environment: dict[str, str]
+    threads: int
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+share: ContextVar[Share | None] = ContextVar("share", default=None)  # None: all of the machine
 
 
 def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None) -> Ended:
@@ -64,6 +82,7 @@ def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None
 
 
 _start_method = "forkserver"
+_starting = threading.Lock()  # starting a process looks after all others: two that do so at once lose an exit code
 
 
 def _context() -> Any:
@@ -76,28 +95,38 @@ def _context() -> Any:
 
 
 def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emit | None) -> Ended:
+    own = share.get()
+    part = (own.environment, own.threads) if own else None
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(function, arguments, sender, str(log)), daemon=False)
-    process.start()
+    process = context.Process(target=_child, args=(function, arguments, sender, str(log), part), daemon=False)
+    with _starting:
+        process.start()
     sender.close()
     try:
         ended = _listen(receiver, process, on_event)
     except BaseException:
         process.terminate()
-        process.join(5)
+        wait([process.sentinel], 5)
         process.kill()
         raise
     finally:
         receiver.close()
-        process.join()
+        wait([process.sentinel])
+        with _starting:
+            process.join()
     return ended or Ended("killed", reason=_obituary(process.exitcode))
 
 
 def _listen(receiver: Connection, process: Any, on_event: Emit | None) -> Ended | None:
     """Pass events on until the process says how it ended, or is gone without a word."""
+    own = share.get()
     while True:
-        wait([receiver, process.sentinel])
+        ready = wait([receiver, process.sentinel], _LOOK_SECONDS if own else None)
+        if own is not None and own.stop.is_set():
+            raise KeyboardInterrupt
+        if not ready:
+            continue
         try:
             if not receiver.poll():
                 return None
@@ -110,7 +139,13 @@ def _listen(receiver: Connection, process: Any, on_event: Emit | None) -> Ended 
             on_event(content)
 
 
-def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: str) -> None:
+def _child(
+    function: str,
+    arguments: tuple[Any, ...],
+    sender: Connection,
+    log: str,
+    part: tuple[dict[str, str], int] | None,
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     end_with_parent()
     with contextlib.suppress(OSError):
@@ -121,6 +156,8 @@ def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: s
     if torch is not None and torch.cuda.is_initialized():
         sender.send(("ended", {"kind": "raised", "error_type": "_CudaInServer"}))
         return
+    if part is not None:
+        _keep_to(*part)
     try:
         module, _, name = function.partition(":")
         work = getattr(importlib.import_module(module), name)
@@ -134,6 +171,15 @@ def _child(function: str, arguments: tuple[Any, ...], sender: Connection, log: s
     sys.stderr.flush()
     sender.send(("ended", ended))
     sender.close()
+
+
+def _keep_to(environment: dict[str, str], threads: int) -> None:
+    """Use no more of the machine than this process's part: before it has looked for a device or started a thread."""
+    os.environ.update(environment)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by what is imported from now on
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
 
 
 def end_with_parent() -> None:

@@ -1,8 +1,9 @@
-"""What a person sees while runs are made: one live line on a terminal, one line per run in a log."""
+"""What a person sees while runs are made: live lines on a terminal, one line per run in a log."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Any
 
@@ -13,45 +14,90 @@ from harness.record import RunRecord
 
 
 class Board:
-    """Shows the run under way, `k` of `n`; on anything but a terminal only how each run ended.
+    """Shows the runs under way, `k` of `n`; on anything but a terminal only how each run ended.
 
-    The same board serves all runs of a process, so that it can count them.
+    The same board serves all runs of a process, so that it can count them. Each piece of work has a line of its own;
+    what has only one at a time may speak to the board itself.
     """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.total, self._started = 0, 0
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._label, self._phase, self._begun = "", "", 0.0
+        self._lines: list[Line] = []
+        self._lock = threading.RLock()
 
     def expect(self, total: int) -> None:
         """So many runs come now; they are counted from one."""
         self.total, self._started = total, 0
 
-    def begin(self, label: str) -> None:
+    def begin(self, label: str) -> Line:
         """A run, or another piece of work that takes a while, starts."""
-        self._started += 1
-        self.start_bar(f"{self._started}/{max(self.total, self._started)} {label}")
+        with self._lock:
+            self._started += 1
+            return self.start_bar(f"{self._started}/{max(self.total, self._started)} {label}")
 
-    def start_bar(self, label: str) -> None:
+    def start_bar(self, label: str) -> Line:
         """Show a bar that is not counted as a run."""
-        self._label, self._phase, self._begun = label, "", time.monotonic()
-        if self.console.is_terminal:
-            columns = (
-                TextColumn("[bold]{task.fields[label]}[/] {task.fields[phase]:<10}", markup=True),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[detail]}"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=self.console, transient=True)
-            self._task = self._bar.add_task("", total=None, label=label, phase="starting", detail="")
-            self._bar.start()
+        with self._lock:
+            line = Line(self, label)
+            if self.console.is_terminal and self._bar is None:
+                columns = (
+                    TextColumn("[bold]{task.fields[label]}[/] {task.fields[phase]:<10}", markup=True),
+                    BarColumn(bar_width=24),
+                    TextColumn("{task.fields[detail]}"),
+                    TimeRemainingColumn(),
+                )
+                self._bar = Progress(*columns, console=self.console, transient=True)
+                self._bar.start()
+            line.show(self._bar)
+            self._lines.append(line)
+            return line
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """One event of the work under way: a phase, a task, or `done` of `total` with what is known beside."""
-        if "say" in event:
+        """An event of the newest line."""
+        if self._lines:
+            self._lines[-1](event)
+        elif "say" in event:
             self.say(event["say"])
+
+    def end(self, line: str = "") -> None:
+        """The work of the newest line is over."""
+        if self._lines:
+            self._lines[-1].end(line)
+
+    def taken_down(self, line: Line) -> None:
+        """A line's work is over; with the last one the bar goes."""
+        with self._lock:
+            self._lines.remove(line)
+            if self._bar is not None and not self._lines:
+                self._bar.stop()
+                self._bar = None
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+class Line:
+    """One piece of work under way, as the board shows it."""
+
+    def __init__(self, shown_on: Board, label: str) -> None:
+        self._board, self._label = shown_on, label
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase, self._begun, self._ended = "", time.monotonic(), False
+
+    def show(self, bar: Progress | None) -> None:
+        """Take a row of the bar, if there is one."""
+        if bar is not None:
+            self._bar = bar
+            self._task = bar.add_task("", total=None, label=self._label, phase="starting", detail="")
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """One event of the work: a phase, a task, or `done` of `total` with what is known beside."""
+        if "say" in event:
+            self._board.say(event["say"])
         if self._bar is None or self._task is None:
             return
         if "phase" in event or "task" in event:
@@ -63,18 +109,16 @@ class Board:
 
     def end(self, line: str = "") -> None:
         """The work is over; `line` says how it went and stays on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._ended:
+            return
+        self._ended = True
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
             self._bar = self._task = None
+        self._board.taken_down(self)
         if line:
-            self.console.print(
-                f"{self._label}: {line} ({time.monotonic() - self._begun:.0f} s)", markup=False, soft_wrap=True
-            )
+            self._board.say(f"{self._label}: {line} ({time.monotonic() - self._begun:.0f} s)")
         sys.stderr.flush()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
 
 
 board = Board()

@@ -246,6 +246,14 @@ def _torch_has_cuda() -> bool:
     return bool(spec and spec.origin and any(Path(spec.origin).parent.glob("lib/*torch_cuda*")))
 
 
+def device_names() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES would name each GPU that runs of this machine may use; [] on a CPU."""
+    if device() == "cpu":
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in visible.split(",")] if visible else list(map(str, range(len(_gpu_capabilities()))))
+
+
 def _gpu_capabilities() -> list[int]:
     """Major compute capability of every NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves visible."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

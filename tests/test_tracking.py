@@ -8,7 +8,9 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -71,7 +73,7 @@ def tracked(compose, shared_overrides):
     experiment = sources.resolve(config.build(compose(*words)))
     tracker = Tracker(OFFLINE, Path(experiment.runs_dir), "my-sweep")
     tracker.begin(experiment)
-    result = run.run(experiment, tracker.event)
+    result = run.run(experiment, partial(tracker.event, experiment))
     tracker.end(experiment, result)
     tracker.close()
     return experiment, result
@@ -133,7 +135,7 @@ def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
 def test_no_tracking_starts_no_process(tmp_path):
     before = multiprocessing.active_children()
     tracker = Tracker(NONE, tmp_path, None)
-    tracker.event(EVENT)
+    tracker.event(SimpleNamespace(method=SimpleNamespace(name="lora"), recipe_id="r", run_seed=0), EVENT)
     tracker.close()
     assert multiprocessing.active_children() == before
     assert list(tmp_path.iterdir()) == []
@@ -170,7 +172,9 @@ def test_a_mirror_that_cannot_write_fails_nothing(compose, tiny_overrides, tmp_p
     (runs / "wandb").write_text("a file where a folder is wanted")
     tracker = Tracker(OFFLINE, runs, None)
     tracker.begin(experiment)
-    tracker.event({"loss": 1.0, "done": 1, "gradient_norm": 1.0, "learning_rate": 0.1, "tokens_per_second": None})
+    tracker.event(
+        experiment, {"loss": 1.0, "done": 1, "gradient_norm": 1.0, "learning_rate": 0.1, "tokens_per_second": None}
+    )
     tracker.end(experiment, run.skip(experiment, "needs a GPU"))
     tracker.close()
     assert not tracker._process.is_alive()
@@ -212,7 +216,7 @@ def test_a_mirror_that_was_killed_holds_up_nothing(tmp_path):
     then = f"""
     os.kill(tracker._process.pid, {int(signal.SIGKILL)})
     for _ in range(20000):
-        tracker.event({EVENT!r})
+        tracker._send("step", "a run", (1, {EVENT!r}))
     tracker.close()
     """.strip()
     sweep = in_a_process(tmp_path, then)

@@ -1,5 +1,6 @@
 """Runs and comparisons as TensorBoard's event files: what is written is read back with TensorBoard's own reader."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def tracked(compose, shared_overrides):
         experiment = sources.resolve(config.build(compose(*words, force)))
         tracker = Tracker(TrackingSpec(name="tensorboard"), Path(experiment.runs_dir), "my-sweep")
         tracker.begin(experiment)
-        result = run.run(experiment, tracker.event)
+        result = run.run(experiment, partial(tracker.event, experiment))
         tracker.end(experiment, result)
         tracker.close()
     return experiment, result

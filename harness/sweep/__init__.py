@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,27 @@ from harness import config, run, sources
 from harness.cells import Cell
 from harness.composer import Composer
 from harness.experiment import Experiment
+from harness.isolate import Share
 from harness.progress import board, ending
 from harness.question import Question
-from harness.sweep import announce, stages
+from harness.sweep import announce, local, stages
 from harness.sweep.checks import check, check_writable
 from harness.sweep.planned import Compose, Planned, Wanted, bases_of, compose_all, resolve, undone
 from harness.sweep.written import Written, write_question
 from harness.tracking import Tracker
 
+Launch = Callable[[list[Planned]], Sequence[Any]]
 _tracker: Tracker | None = None
 
 
-def execute(master: Any, arguments: list[str], compose: Compose, launch: Callable[[list[Cell]], Any]) -> int:
+def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch) -> int:
     """Run a sweep.
 
     Args:
         master: the configuration as composed without what is swept.
         arguments: the command line's overrides.
         compose: a cell's overrides -> its configuration.
-        launch: hands cells to Hydra's launcher and waits for them.
+        launch: hands what is to be run to Hydra's launcher and waits for it.
 
     Returns:
         The exit code: 0 when every run is ok or skipped, else 1. A trial that diverged is a result of tuning.
@@ -53,7 +56,7 @@ class _Sweep:
     asked: Question | None
     arguments: tuple[str, ...]
     compose: Composer
-    launch: Callable[[list[Cell]], Any]
+    launch: Launch
 
     def at_once(self) -> int:
         """Run every cell."""
@@ -117,7 +120,7 @@ def _ended_well(plan: Sequence[Planned], also: tuple[str, ...] = ()) -> bool:
     return all(_status(planned) in ("ok", "skipped", *also) for planned in plan)
 
 
-def work(pending: Sequence[Planned], name: str, launch: Callable[[list[Cell]], Any]) -> None:
+def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
     """Launch the cells, with the mirror open as long as they run."""
     global _tracker
     if not pending:
@@ -126,7 +129,7 @@ def work(pending: Sequence[Planned], name: str, launch: Callable[[list[Cell]], A
     board.expect(len(pending))
     _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir), name)
     try:
-        results = launch([planned.cell for planned in pending])
+        results = launch(list(pending))
     finally:
         _tracker.close()
         _tracker = None
@@ -146,23 +149,28 @@ def run_cell(experiment: Experiment) -> str:
     """Make one run, in whatever process a launcher calls this; returns its status."""
     experiment = sources.resolve(experiment, board.say)
     tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir), None)
-    board.begin(_label(experiment))
+    line = board.begin(_label(experiment))
 
     def watch(event: dict[str, Any]) -> None:
-        board(event)
-        tracker.event(event)
+        line(event)
+        tracker.event(experiment, event)
 
     tracker.begin(experiment)
     try:
         result = run.run(experiment, watch)
     except BaseException:
-        board.end("interrupted")
+        line.end("interrupted")
         raise
-    board.end(ending(result))
+    line.end(ending(result))
     tracker.end(experiment, result)
     if tracker is not _tracker:
         tracker.close()
     return result.status
+
+
+def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
+    """Make runs on this machine, as many at once as it has parts."""
+    return local.at_once([partial(run_cell, planned.experiment) for planned in pending], parts, board.say)
 
 
 def make_report(experiment: Experiment, name: str) -> None:

@@ -45,32 +45,38 @@ class Tracker:
 
     def begin(self, experiment: Experiment) -> None:
         """A run starts."""
-        name = f"{experiment.method.name}-{experiment.recipe_id}-s{experiment.run_seed}"
+        name = _name(experiment)
         tags = {"recipe_id": experiment.recipe_id, "seed": experiment.run_seed, "method": experiment.method.name}
-        self._send("begin", (name, {**recipe(experiment), **tags}))
+        self._send("begin", name, (name, {**recipe(experiment), **tags}))
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, experiment: Experiment, event: dict[str, Any]) -> None:
         """An optimizer step is logged, everything else is not."""
         if "loss" in event:
-            self._send("step", (event["done"], {k: event[k] for k in _LOGGED if event[k] is not None}))
+            values = {k: event[k] for k in _LOGGED if event[k] is not None}
+            self._send("step", _name(experiment), (event["done"], values))
 
     def end(self, experiment: Experiment, result: record.RunRecord) -> None:
         """A run is over: its summary is what the record says."""
         if self._process is not None:
-            self._send("end", (summary(experiment, result),))
+            self._send("end", _name(experiment), (summary(experiment, result),))
 
     def close(self) -> None:
         """Wait for the mirror to be written; says nothing if it fails, its log does."""
         if self._process is not None:
-            self._send("close", ())
+            self._send("close", "", ())
             self._process.join(_PATIENCE_SECONDS)
             self._process.kill()
             self._queue.cancel_join_thread()  # what a mirror that is gone has not read must not be waited for
 
-    def _send(self, kind: str, content: tuple[Any, ...]) -> None:
+    def _send(self, kind: str, name: str, content: tuple[Any, ...]) -> None:
         if self._process is not None:
             with contextlib.suppress(Exception):
-                self._queue.put((kind, content))
+                self._queue.put((kind, name, content))
+
+
+def _name(experiment: Experiment) -> str:
+    """What tells a run from the others under way."""
+    return f"{experiment.method.name}-{experiment.recipe_id}-s{experiment.run_seed}"
 
 
 def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
@@ -90,29 +96,32 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _next(queue: Any) -> tuple[str, tuple[Any, ...]]:
+def _next(queue: Any) -> tuple[str, str, tuple[Any, ...]]:
     """The next message; "close" when the process that sends them is gone without a word."""
     parent = multiprocessing.parent_process()
     while True:
         with contextlib.suppress(Empty):
-            message: tuple[str, tuple[Any, ...]] = queue.get(timeout=_LOOK_SECONDS)
+            message: tuple[str, str, tuple[Any, ...]] = queue.get(timeout=_LOOK_SECONDS)
             return message
         if parent is not None and not parent.is_alive():
-            return "close", ()
+            return "close", "", ()
 
 
 def _serve(queue: Any, mirror: tuple[str, str, dict[str, Any]], log: str) -> None:
-    """Keep the mirror, one run after the other, until told to close."""
+    """Keep the mirror of the runs under way until told to close."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was begun is finished; the sweep's process says when
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     module, runs_dir, settings = mirror
-    runs = import_module(module).Runs(runs_dir, settings)
+    kind_of_run = import_module(module).Run
+    under_way: dict[str, Any] = {}
     while (message := _next(queue))[0] != "close":
-        kind, content = message
+        kind, name, content = message
         try:
-            getattr(runs, kind)(*content)  # begin, step or end
+            if kind == "begin":
+                under_way[name] = kind_of_run(runs_dir, settings)
+            getattr(under_way[name], kind)(*content)  # begin, step or end
         except Exception:  # a mirror that breaks is its own log's business
             traceback.print_exc()

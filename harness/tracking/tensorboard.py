@@ -9,8 +9,8 @@ from typing import Any
 from harness.event_files import EventFile
 
 
-class Runs:
-    """One run after the other, each in a folder of its own below `runs_dir`/tensorboard."""
+class Run:
+    """A run, in a folder of its own below `runs_dir`/tensorboard."""
 
     def __init__(self, runs_dir: str, settings: dict[str, Any]) -> None:
         del settings  # of an account, which event files do without

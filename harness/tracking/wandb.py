@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 
-class Runs:
-    """One run after the other, in files below `runs_dir`/wandb."""
+class Run:
+    """A run, in files below `runs_dir`/wandb."""
 
     def __init__(self, runs_dir: str, settings: dict[str, Any]) -> None:
         os.environ["WANDB_SILENT"] = "true"
-        self._options = {**settings, "dir": runs_dir, "resume": "allow"}
+        self._options = {**settings, "dir": runs_dir, "resume": "allow", "reinit": "create_new"}
         self._run: Any = None
 
     def begin(self, name: str, config: dict[str, Any]) -> None:
