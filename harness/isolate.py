@@ -47,16 +47,23 @@ class Ended:
     error_type: str = ""  # name of the exception's class
 
 
+@dataclass
+class Stop:
+    """Why what is under way is to end now, in a word or two; "" as long as it is not."""
+
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class Share:
     """The part of this machine that the processes of one thread get, while other threads have theirs.
 
-    When `stop` is set, the process under way is ended and its caller interrupted, as by Ctrl-C.
+    Once `stop` says why, the process under way is ended and its caller interrupted, as by Ctrl-C.
     """
 
     environment: dict[str, str]
     threads: int
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
 
 
 share: ContextVar[Share | None] = ContextVar("share", default=None)  # None: all of the machine
@@ -123,8 +130,8 @@ def _listen(receiver: Connection, process: Any, on_event: Emit | None) -> Ended 
     own = share.get()
     while True:
         ready = wait([receiver, process.sentinel], _LOOK_SECONDS if own else None)
-        if own is not None and own.stop.is_set():
-            raise KeyboardInterrupt
+        if own is not None and own.stop.why:
+            raise KeyboardInterrupt(own.stop.why)
         if not ready:
             continue
         try:

@@ -91,9 +91,9 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     log = experiment.folder / "log.txt"
     try:
         ended = isolate.call("harness.execute:execute", experiment, todo, log=log, on_event=told)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if not held.lost:
-            _keep(experiment, known, started_at, told, "failed", f"interrupted {told.where()}")
+            _keep(experiment, known, started_at, told, "failed", f"{stop or 'interrupted'} {told.where()}")
         raise
     status, reason = _outcome(ended, told)
     return None if held.lost else _keep(experiment, known, started_at, told, status, reason)

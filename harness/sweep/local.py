@@ -84,7 +84,7 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
                 say("interrupted: the runs under way are finished, no other is started; Ctrl-C again stops them")
             if len(interrupts) > 1:
                 for part in parts:
-                    part.stop.set()
+                    part.stop.why = "interrupted"
                 work.idle(len(slots), _PATIENCE_SECONDS)
                 break
     work.over.set()
