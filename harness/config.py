@@ -66,7 +66,7 @@ def build(config: DictConfig) -> Experiment:
     _check_names(values, config)
     plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before what is computed from them
     method = _method(values["method"])
-    sections: dict[str, Any] = {name: _checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
+    sections: dict[str, Any] = {name: checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
     sections["eval"] = suites.expanded(sections["eval"])
     experiment = Experiment(method=method, **sections, **plain)
     _check_together(experiment)
@@ -89,8 +89,8 @@ def from_record(run: RunRecord) -> Experiment:
         raise ValueError(f"{name}: {len(found)} methods are defined there; one is expected")
     values = run.config
     try:
-        method = _checked(found[0], values["method"], "method")
-        sections: dict[str, Any] = {key: _checked(schema, values[key], key) for key, schema in _SECTIONS.items()}
+        method = checked(found[0], values["method"], "method")
+        sections: dict[str, Any] = {key: checked(schema, values[key], key) for key, schema in _SECTIONS.items()}
         return Experiment(method=method, **sections, **{key: values[key] for key in _PLAIN if key != "retry"})
     except (KeyError, ValueError) as error:
         raise ValueError(f"the run's settings are those of another version of this program: {error}") from error
@@ -98,15 +98,6 @@ def from_record(run: RunRecord) -> Experiment:
 
 def _is_concrete(schema: type) -> bool:
     return issubclass(schema, Method) and not inspect.isabstract(schema)
-
-
-def checked(schema: type, values: Any, section: str) -> Any:
-    """Settings that are no run's, such as a launcher's, held to their schema.
-
-    Raises:
-        ValueError: names the setting that is wrong, and what is allowed.
-    """
-    return _checked(schema, {key: _plain_value(value) for key, value in values.items()}, section)
 
 
 def sweep_of(config: DictConfig) -> Question | None:
@@ -206,12 +197,17 @@ def _method(values: Any) -> Method:
         raise ValueError(f"method._target_={target}: no such class ({error})") from error
     if not (isinstance(schema, type) and issubclass(schema, Method)):
         raise ValueError(f"method._target_={target}: not a Method; see harness/methods/base.py")
-    method: Method = _checked(schema, {k: v for k, v in values.items() if k != "_target_"}, "method")
+    method: Method = checked(schema, {k: v for k, v in values.items() if k != "_target_"}, "method")
     return method
 
 
-def _checked(schema: type, values: Any, section: str) -> Any:
-    """Validate as strict JSON: lists become tuples, and neither "8" nor true is an integer."""
+def checked(schema: type, values: Any, section: str) -> Any:
+    """Validate as strict JSON: lists become tuples, and neither "8" nor true is an integer.
+
+    Raises:
+        ValueError: names the setting that is wrong, and what is allowed.
+    """
+    values = _plain_value(values)
     if not isinstance(values, dict):
         raise ValueError(f"{section}={values}: {section} is a group, one of {', '.join(_options(section))}")
     _check_finite(values, section)

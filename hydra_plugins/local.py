@@ -13,14 +13,14 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
     """Makes runs in slots, each with a device or a part of the cores of its own."""
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = settings
+        """Hydra hands the settings over again in `setup`, where they can be refused in a readable way."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's part: what is wrong with the settings is said before anything is planned."""
         from harness import config as settings
         from harness.sweep import local
 
-        self._shares = local.shares(settings.checked(local.LocalSpec, self._settings, "hydra.launcher"))
+        self._shares = local.shares(settings.checked(local.LocalSpec, config.hydra.launcher, "hydra.launcher"))
 
     def launch_planned(self, pending: Any) -> Any:
         """Make the runs."""
