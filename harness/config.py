@@ -197,7 +197,7 @@ def _method(values: Any) -> Method:
         raise ValueError(f"method._target_={target}: no such class ({error})") from error
     if not (isinstance(schema, type) and issubclass(schema, Method)):
         raise ValueError(f"method._target_={target}: not a Method; see harness/methods/base.py")
-    method: Method = checked(schema, {k: v for k, v in values.items() if k != "_target_"}, "method")
+    method: Method = checked(schema, values, "method")
     return method
 
 
@@ -210,6 +210,7 @@ def checked(schema: type, values: Any, section: str) -> Any:
     values = _plain_value(values)
     if not isinstance(values, dict):
         raise ValueError(f"{section}={values}: {section} is a group, one of {', '.join(_options(section))}")
+    values = {key: value for key, value in values.items() if key != "_target_"}
     _check_finite(values, section)
     try:
         return _adapter(schema).validate_json(json.dumps(values), strict=True)
