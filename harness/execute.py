@@ -26,6 +26,7 @@ from harness import card, models, provenance, record
 from harness.data import Packed, Wanted, tokenised
 from harness.evaluate import general, generated, heldout, items, outcomes, served, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
+from harness.measure import peak
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
 from harness.record import EvaluationRecord, Fingerprint
@@ -41,6 +42,7 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     Raises:
         ValueError: the experiment does not fit the model or the data.
         DivergedError: training produced something that is no number.
+        ImpossibleRateError: training seems to have been faster than the device is.
     """
     quiet()
     work = _Work(experiment, todo, emit)  # looks at the device before this process takes anything there
@@ -89,9 +91,12 @@ class _Work:
     def train(self) -> None:
         experiment = self.experiment
         if experiment.method.trains:
+            before = peak.measured(self.dtype, torch.cuda.is_available())  # between the phases: nobody's time
             with self.phases("train"):
                 training = train(self._job())
+            training = peak.with_share(training, before, peak.measured(self.dtype, torch.cuda.is_available()))
             self.emit({"facts": {"training": training}})
+            peak.check(training)
         self._save()
         self.emit_phases()
 

@@ -82,6 +82,7 @@ class DevicePeak(Strict):
     flops_per_second: float
     dtype: str
     source: str
+    doubt: str = ""  # why it may be too low, so that no share of it is taken
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from harness.record import Attempt, Phase
-from harness.report import doubts, notes, tuned
+from harness.report import doubts, notes, speed, tuned
 from harness.report.blocks import Block, Bullets, Command, Section
 from harness.report.checklist import checklist
 from harness.report.display import DASH, MEBIBYTE, quantity
@@ -121,8 +121,14 @@ def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
         f"In all {phases / 3600:.2f} hours in the phases of {len(every)} attempts, on {', '.join(devices)}. "
         "Sums over all seeds and attempts; Tasks: the seconds inside evaluations, which Validate and Evaluate contain."
     )
-    doubted = tuple(doubts.lines(groups))
-    return (said, Table("Compute", header, tuple(lines)), *([Bullets(doubted)] if doubted else []))
+    beside = (*doubts.lines(groups), *speed.unknown(groups))
+    rates = speed.table(groups)
+    return (
+        said,
+        Table("Compute", header, tuple(lines)),
+        *((speed.TEXT, rates) if rates else ()),
+        *((Bullets(beside),) if beside else ()),
+    )
 
 
 def _total(attempts: Iterable[Attempt], name: str, of: Callable[[Phase], float]) -> float | None:

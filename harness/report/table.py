@@ -21,6 +21,8 @@ COLUMNS = (
     "peak_memory_bytes",
     "tokens_per_second",
     "train_seconds",
+    "flops_per_second",
+    "utilisation",
     "train_energy_joules",
     "timing_doubts",
     "validation_loss",
@@ -90,6 +92,8 @@ def _run(row: Row) -> dict[str, Value]:
         "peak_memory_bytes": attempt.peak_memory_bytes if attempt else None,
         "tokens_per_second": training.tokens_per_second if training else None,
         "train_seconds": training.train_seconds if training else None,
+        "flops_per_second": training.flops_per_second if training else None,
+        "utilisation": training.utilisation if training else None,
         "train_energy_joules": trained.energy_joules if trained else None,
         "timing_doubts": "; ".join(of_attempt(attempt)) or None,
     }

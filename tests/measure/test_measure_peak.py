@@ -1,0 +1,106 @@
+"""The device's peak, and a share of it that is only taken where nothing speaks against the peak."""
+
+import dataclasses
+import types
+
+import pytest
+import torch
+
+from harness.measure import peak
+from harness.measure.steps import StepMeter
+from harness.record import Conditions, DevicePeak
+
+
+@pytest.fixture
+def around(monkeypatch):
+    """Play what goes on beside the measurement."""
+
+    def played(**conditions):
+        seen = Conditions(**{"cpu_cores": 2, "other_cpu_cores": 0.0, **conditions})
+        made = types.SimpleNamespace(look=lambda: None, since=lambda before: {"conditions": seen})
+        monkeypatch.setattr(peak, "Surroundings", lambda cuda: made)
+
+    return played
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_peak_is_that_of_real_products_and_draws_nothing(around, dtype):
+    around()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    found = peak.measured(dtype, cuda=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found.flops_per_second > 1e8
+    assert found.dtype in ("float32", str(dtype).removeprefix("torch."))
+    assert found.source.startswith("measured: products of ")
+    assert found.doubt == ""
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reason"),
+    [
+        ({"other_cpu_cores": 1.0}, "other processes kept the processor busy"),
+        ({"other_cpu_cores": None}, "the kernel does not say"),
+        ({"other_device_processes": 1}, "another process was on the device"),
+        ({"other_cpu_cores": 0.1}, ""),
+    ],
+)
+def test_a_peak_measured_in_company_is_doubted(around, conditions, reason):
+    around(**conditions)
+    assert peak.measured(torch.float32, cuda=False).doubt.startswith(reason)
+
+
+def of(rate, doubt=""):
+    return DevicePeak(flops_per_second=rate, dtype="float32", source="measured", doubt=doubt)
+
+
+def training(rate):
+    return dataclasses.replace(StepMeter().result([], []), flops_per_second=rate)
+
+
+def test_a_share_is_of_the_higher_of_two_peaks_that_agree():
+    found = peak.with_share(training(40.0), of(95.0), of(100.0))
+    assert (found.utilisation, found.device_peak) == (0.4, of(100.0))
+    peak.check(found)
+    assert peak.with_share(training(None), of(95.0), of(100.0)).utilisation is None
+
+
+@pytest.mark.parametrize(
+    "peaks", [(of(100.0, "busy"), of(100.0)), (of(100.0), of(100.0, "busy")), (of(30.0), of(100.0))]
+)
+def test_a_busy_processor_gives_no_share_and_fails_no_run(peaks):
+    found = peak.with_share(training(1000.0), *peaks)
+    assert found.utilisation is None
+    assert found.device_peak.flops_per_second == 100.0
+    assert found.device_peak.doubt
+    peak.check(found)
+
+
+def test_a_share_above_the_whole_is_refused():
+    found = peak.with_share(training(130.0), of(99.0), of(100.0))
+    with pytest.raises(peak.ImpossibleRateError, match=r"130% of the 100 .*the count of operations or the clock"):
+        peak.check(found)
+
+
+def test_a_model_that_leaves_no_room_is_measured_with_smaller_products(around, monkeypatch):
+    around()
+    real = peak._product_seconds
+
+    def full(size, *rest):
+        if size > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(size, *rest)
+
+    monkeypatch.setattr(peak, "_product_seconds", full)
+    assert "256 x 256" in peak.measured(torch.float32, cuda=False).source
+
+
+@pytest.mark.gpu
+def test_a_card_does_more_in_bfloat16_than_in_float32_and_is_done_in_a_second():
+    import time
+
+    peak.measured(torch.bfloat16, cuda=True)  # CUDA starts
+    start = time.perf_counter()
+    fast, slow = (peak.measured(dtype, cuda=True) for dtype in (torch.bfloat16, torch.float32))
+    assert time.perf_counter() - start < 2
+    assert fast.flops_per_second > 1.5 * slow.flops_per_second > 1e12
