@@ -30,7 +30,8 @@ from harness.record import RunRecord
 from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
 
 _SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
-_PLAIN = ("seed", "lr_scale", "force", "retry", "runs_dir", "reports_dir")
+_PLAIN = ("seed", "lr_scale", "force", "retry", "runs_dir", "reports_dir", "price_per_device_hour")
+_NOT_IN_EVERY_RECORD = ("price_per_device_hour",)  # those of earlier versions do without
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
@@ -91,7 +92,8 @@ def from_record(run: RunRecord) -> Experiment:
     try:
         method = checked(found[0], values["method"], "method")
         sections: dict[str, Any] = {key: checked(schema, values[key], key) for key, schema in _SECTIONS.items()}
-        return Experiment(method=method, **sections, **{key: values[key] for key in _PLAIN if key != "retry"})
+        kept = [key for key in _PLAIN if key != "retry" and (key in values or key not in _NOT_IN_EVERY_RECORD)]
+        return Experiment(method=method, **sections, **{key: values[key] for key in kept})
     except (KeyError, ValueError) as error:
         raise ValueError(f"the run's settings are those of another version of this program: {error}") from error
 

@@ -20,6 +20,7 @@ from harness.specs import (
     DataSpec,
     EvalSpec,
     ModelSpec,
+    NonNegative,
     Rate,
     Role,
     RowsSpec,
@@ -80,6 +81,7 @@ class Experiment(Strict):
     retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
     runs_dir: Annotated[str, Field(min_length=1)]
     reports_dir: Annotated[str, Field(min_length=1)]
+    price_per_device_hour: NonNegative | None = None  # in the user's own currency
 
     @property
     def recipe_id(self) -> str:

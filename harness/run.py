@@ -214,6 +214,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Stat
         weights_from=weights_from,
         micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
         gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
+        seconds=_seconds_since(started_at),
         provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
     )
 
@@ -224,6 +225,10 @@ def _looks(phases: dict[str, Any]) -> dict[str, Any]:
 
 def _weights_from(known: RunRecord | None) -> str | None:
     return known.current.weights_from if known else None
+
+
+def _seconds_since(started_at: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
 
 
 def _now() -> str:

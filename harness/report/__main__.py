@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIFFERENCE",
         help="methods closer than this may be called equivalent, in the metric's unit (default: 0.01, one point)",
     )
+    parser.add_argument(
+        "--price", type=_positive, metavar="P", help="what a device hour costs (default: the runs' own)"
+    )
     parser.add_argument("--terminal", action="store_true", help="print the table too")
     mirror = parser.add_argument_group("Weights & Biases")
     mirror.add_argument("--wandb", choices=("offline", "online"), help="log the comparison as a run of its own")
@@ -100,11 +103,12 @@ def _names(given: argparse.Namespace) -> list[str | None]:
 
 def _make(name: str | None, given: argparse.Namespace) -> int:
     """Write, print and mirror what was asked for, and return the exit code; what cannot be read goes to stderr."""
+    from harness.report.hours import priced
     from harness.report.load import load
 
     try:
         allowed = tuple(key for key in given.allow.split(",") if key)
-        loaded = replace(load(given.runs, name), allowed=allowed, margin=given.margin)
+        loaded = replace(priced(load(given.runs, name), given.price), allowed=allowed, margin=given.margin)
         parts = _parts(loaded, given)
     except (ValueError, OSError) as error:
         return _wrong(error)

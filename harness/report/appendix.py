@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from harness.record import Attempt, Phase
-from harness.report import doubts, notes, speed, tuned
+from harness.report import doubts, hours, notes, speed, tuned
 from harness.report.blocks import Block, Bullets, Command, Section
 from harness.report.checklist import checklist
 from harness.report.display import DASH, MEBIBYTE, quantity
@@ -114,11 +114,13 @@ def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
             )
         )
     header = ("Method", "Attempts", *(f"{name.capitalize()}, s" for name in PHASES), "Tasks, s", "Peak memory, MiB")
-    every = [attempt for row in loaded.rows if row.record for attempt in row.record.attempts]
-    phases = sum(phase.seconds for attempt in every for phase in attempt.phases.values())
-    devices = dict.fromkeys(str(one.provenance.get("device_name") or "an unknown device") for one in every)
+    every = {(row.recipe_id, row.seed): row.record for row in (*loaded.rows, *loaded.trials) if row.record}
+    attempts = [attempt for run in every.values() for attempt in run.attempts]
+    devices = dict.fromkeys(str(one.provenance.get("device_name") or "an unknown device") for one in attempts)
+    total = sum(map(hours.device_seconds, attempts)) / hours.HOUR
     said = (
-        f"In all {phases / 3600:.2f} hours in the phases of {len(every)} attempts, on {', '.join(devices)}. "
+        f"In all {total:.2f} device hours in {len(attempts)} attempts, those of tuning included, on "
+        f"{', '.join(devices)}. "
         "Sums over all seeds and attempts; Tasks: the seconds inside evaluations, which Validate and Evaluate contain."
     )
     beside = (*doubts.lines(groups), *speed.unknown(groups))
@@ -126,9 +128,23 @@ def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
     return (
         said,
         Table("Compute", header, tuple(lines)),
+        hours.TEXT,
+        _device_hours(groups),
         *((speed.TEXT, rates) if rates else ()),
         *((Bullets(beside),) if beside else ()),
     )
+
+
+def _device_hours(groups: Sequence[Group]) -> Table:
+    """What the runs of a line took together, what choosing its settings took, and the price of both."""
+    lines = []
+    for group in groups:
+        tuning = hours.of_tuning(group.first)
+        price = group.first.price
+        known = [one for row in group.rows if (one := hours.of_run(row)) is not None]
+        cost = None if price is None else (sum(known) + (tuning or 0.0)) * price
+        lines.append((group.label, quantity(sum(known) if known else None), quantity(tuning), quantity(cost)))
+    return Table("Device hours", ("Method", "Device hours", "Tuning, device hours", "Cost"), tuple(lines))
 
 
 def _total(attempts: Iterable[Attempt], name: str, of: Callable[[Phase], float]) -> float | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.record import Attempt
+from harness.report import hours
 from harness.report.display import MEGABYTE, mean
 from harness.report.groups import Group, Measure, base_of, difference, headline, score
 from harness.report.items import Scored
@@ -96,6 +97,8 @@ COSTS = (
     Cost("saved_megabytes", "Saved, MB", True, _trained(_fingerprint("saved_bytes", MEGABYTE))),
     Cost("train_energy_joules", "Energy, J", False, _trained(_energy)),
     Cost("train_flops", "Training, FLOP", True, _trained(_flops)),
+    Cost("device_hours", "Device hours, tuning included", False, _trained(hours.of_group)),
+    Cost("cost", "Cost, tuning included", False, _trained(hours.cost_of_group)),
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from harness import datacheck
 from harness.datacheck import DataCheck
 from harness.record import Cell, EvaluationRecord, ExternalRecord, RunRecord, SweepRecord, UpdateRecord, read
-from harness.report import tuning
+from harness.report import hours, tuning
 from harness.report.items import Scored
 from harness.report.labels import labelled
 from harness.report.rows import Loaded, Row, setting
@@ -69,7 +69,7 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
     trials = [rows[key] for key, cell in cells.items() if cell.stage == "tune"]
     results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
     fates = [*results, *tuning.fates(record, trials)]  # of contestants that nothing could be chosen for
-    marked = tuning.marked(labelled(fates), record, trials)
+    marked = hours.with_trials(tuning.marked(labelled(fates), record, trials), trials)
     return replace(_loaded(marked, record, runs, problems), trials=tuple(labelled(trials)))
 
 
@@ -153,7 +153,15 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
     fresh = [scored for scored in found.values() if _is_current(scored.record, record)]
     scored = tuple(sorted(fresh, key=lambda s: _position(s, record)))
     update = _update([root / recipe_id / seed for root in runs], record)
-    return Row(method=record.method, recipe_id=recipe_id, seed=record.seed, record=record, scored=scored, update=update)
+    return Row(
+        method=record.method,
+        recipe_id=recipe_id,
+        seed=record.seed,
+        record=record,
+        scored=scored,
+        price=record.config.get("price_per_device_hour"),
+        update=update,
+    )
 
 
 def _update(folders: Sequence[Path], record: RunRecord) -> UpdateRecord | None:

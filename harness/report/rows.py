@@ -27,6 +27,8 @@ class Row:
     overrides: tuple[str, ...] = ()  # as a sweep asked for it
     label: str = ""  # the method and what tells it from the other rows
     already_done: bool = False
+    price: float | None = None  # of a device hour
+    trials: tuple[RunRecord, ...] = ()  # of its contestant, beside the runs of the results
     update: UpdateRecord | None = None  # the shape of its update, where `harness.adapter info` has measured it
 
     @property

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.report import hours
 from harness.report.doubts import of_attempt
 from harness.report.items import Scored
 from harness.report.rows import Row
@@ -24,6 +25,9 @@ COLUMNS = (
     "flops_per_second",
     "utilisation",
     "train_energy_joules",
+    "device_hours",
+    "tuning_device_hours",
+    "cost",
     "timing_doubts",
     "validation_loss",
     "test_loss",
@@ -95,6 +99,9 @@ def _run(row: Row) -> dict[str, Value]:
         "flops_per_second": training.flops_per_second if training else None,
         "utilisation": training.utilisation if training else None,
         "train_energy_joules": trained.energy_joules if trained else None,
+        "device_hours": hours.of_run(row),
+        "tuning_device_hours": hours.of_tuning(row),
+        "cost": hours.cost(row),
         "timing_doubts": "; ".join(of_attempt(attempt)) or None,
     }
 

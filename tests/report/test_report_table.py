@@ -15,8 +15,8 @@ from harness.report.table import columns, flat, to_csv
 
 FIXED = [
     "method", "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",
-    "tokens_per_second", "train_seconds", "flops_per_second", "utilisation", "train_energy_joules", "timing_doubts",
-    "validation_loss", "test_loss",
+    "tokens_per_second", "train_seconds", "flops_per_second", "utilisation", "train_energy_joules", "device_hours",
+    "tuning_device_hours", "cost", "timing_doubts", "validation_loss", "test_loss",
 ]  # fmt: skip
 
 
