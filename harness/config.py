@@ -10,21 +10,20 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from harness import event_files, question, suites
 from harness.assets import conf_dir
+from harness.checking import adapter, check_finite, explained, lower
 from harness.experiment import Experiment, check_method
 from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
-from harness.methods.targets import PRESETS
 from harness.question import Question
 from harness.record import RunRecord
 from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
@@ -213,59 +212,20 @@ def checked(schema: type, values: Any, section: str) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{section}={values}: {section} is a group, one of {', '.join(_options(section))}")
     values = {key: value for key, value in values.items() if key != "_target_"}
-    _check_finite(values, section)
+    check_finite(values, section)
     try:
-        return _adapter(schema).validate_json(json.dumps(values), strict=True)
+        return adapter(schema).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         allowed = [field.name for field in fields(schema) if field.init]
-        raise ValueError(_explain(error, values, section, allowed)) from error
-
-
-@cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
-    """Building one takes longer than using it."""
-    return TypeAdapter(schema)
-
-
-def _check_finite(value: Any, name: str) -> None:
-    """Neither JSON nor an identity has room for NaN or infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}={value}: must be a finite number")
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in parts:
-        _check_finite(part, f"{name}.{key}")
+        raise ValueError(explained(error, values, section, allowed)) from error
 
 
 def _checked_plain(name: str, value: Any) -> Any:
     annotation: Any = next(field.type for field in fields(Experiment) if field.name == name)
     try:
-        return _adapter(annotation).validate_json(json.dumps(value), strict=True)
+        return adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise ValueError(f"{name}={json.dumps(value)}: {_lower(error.errors()[0]['msg'])}") from error
-
-
-def _explain(error: ValidationError, values: Any, section: str, allowed: list[str]) -> str:
-    """The first thing that is wrong, by its name on the command line."""
-    first = error.errors()[0]
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    path, value = [section], values
-    for part in first["loc"]:
-        if isinstance(value, dict) and part in value:
-            path, value = [*path, str(part)], value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path, value = [f"{'.'.join(path)}[{part}]"], value[part]
-    name = ".".join(path)
-    if first["type"] == "missing":
-        return f"{section}.{first['loc'][-1]}: missing; give it a value"
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{name}: no such setting. {section} has {', '.join(allowed)}"
-    if name.startswith("method.target"):
-        presets = ", ".join(PRESETS)
-        return f"target={json.dumps(value)}: must be one of {presets}, a list of module names, or 're:<expression>'"
-    if first["type"] in ("tuple_type", "list_type"):
-        return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{value}]"
-    return f"{name}={json.dumps(value)}: {_lower(first['msg'])}"
+        raise ValueError(f"{name}={json.dumps(value)}: {lower(error.errors()[0]['msg'])}") from error
 
 
 def _check_together(experiment: Experiment) -> None:
@@ -295,7 +255,3 @@ def _times(a: Any, b: Any) -> float | None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
-
-
-def _lower(text: str) -> str:
-    return (text[:1].lower() + text[1:]).replace("input should be", "must be")

@@ -27,9 +27,10 @@ from harness.data import Packed, Wanted, tokenised
 from harness.evaluate import general, generated, heldout, items, outcomes, served, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure import peak
+from harness.measure.fingerprint import fingerprint
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
-from harness.record import EvaluationRecord, Fingerprint
+from harness.record import EvaluationRecord
 from harness.specs import TrainSpec
 from harness.train import Job, compute_dtype, total_steps, train
 
@@ -78,7 +79,6 @@ class _Work:
             transformers.set_seed(experiment.seed)  # adapters are drawn from it
             base = self._base()
             expected = method.expected_trainable(base)
-            total_before = sum(map(_num_elements, base.parameters()))
             if self.todo.train or not method.trains:
                 self.model = method.attach(base, self._setting())
             elif self.merges:
@@ -86,7 +86,7 @@ class _Work:
             else:
                 self.model = method.restore(base, experiment.weights_folder)
         if self.todo.train or not method.trains:
-            self._emit_fingerprint(expected, total_before)
+            self._emit_fingerprint(expected)
 
     def train(self) -> None:
         experiment = self.experiment
@@ -164,17 +164,8 @@ class _Work:
         scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_tokens, lambda _: None)
         return heldout.metrics(scores)["loss"].value
 
-    def _emit_fingerprint(self, expected: int, total_before: int) -> None:
-        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        added = sum(map(_num_elements, self.model.parameters())) - total_before
-        self.fingerprint = Fingerprint(
-            trained={n: (tuple(p.shape), str(p.dtype).removeprefix("torch.")) for n, p in trained.items()},
-            trainable_parameters=sum(p.numel() for p in trained.values()),
-            expected_trainable_parameters=expected,
-            total_parameters=total_before + added,
-            saved_bytes=None,
-            mergeable=self.experiment.method.merges,
-        )
+    def _emit_fingerprint(self, expected: int) -> None:
+        self.fingerprint = fingerprint(self.model, expected, self.experiment.method.merges)
         self.emit({"facts": {"fingerprint": self.fingerprint}})
 
     def _save(self) -> None:
@@ -194,8 +185,8 @@ class _Work:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(self.experiment.folder / "trainer", ignore_errors=True)
-        fingerprint = dataclasses.replace(self.fingerprint, saved_bytes=saved)
-        self.emit({"facts": {"fingerprint": fingerprint, "weights_from": self.todo.weights_from}})
+        done = dataclasses.replace(self.fingerprint, saved_bytes=saved)
+        self.emit({"facts": {"fingerprint": done, "weights_from": self.todo.weights_from}})
 
     def emit_phases(self) -> None:
         self.emit({"facts": {"phases": dict(self.phases.done), "peak_memory_bytes": self.phases.headline_bytes()}})
@@ -287,12 +278,6 @@ def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, lis
 
 def _placed(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "device_map": {"": 0}} if torch.cuda.is_available() else options
-
-
-def _num_elements(parameter: Any) -> int:
-    """Elements of a tensor; of a 4-bit one those that are packed into it."""
-    state = getattr(parameter, "quant_state", None)
-    return math.prod(state.shape) if state is not None else parameter.numel()
 
 
 def quiet() -> None:
