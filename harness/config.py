@@ -26,11 +26,14 @@ from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
 from harness.question import Question
 from harness.record import RunRecord
-from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
+from harness.specs import DataSpec, EvalSpec, InferenceSpec, ModelSpec, TrackingSpec, TrainSpec
 
-_SECTIONS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
+_SECTIONS = {
+    "model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "inference": InferenceSpec,
+    "tracking": TrackingSpec,
+}  # fmt: skip
 _PLAIN = ("seed", "lr_scale", "force", "retry", "runs_dir", "reports_dir", "price_per_device_hour")
-_NOT_IN_EVERY_RECORD = ("price_per_device_hour",)  # those of earlier versions do without
+_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference")  # those of earlier versions do without
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
@@ -90,8 +93,11 @@ def from_record(run: RunRecord) -> Experiment:
     values = run.config
     try:
         method = checked(found[0], values["method"], "method")
-        sections: dict[str, Any] = {key: checked(schema, values[key], key) for key, schema in _SECTIONS.items()}
-        kept = [key for key in _PLAIN if key != "retry" and (key in values or key not in _NOT_IN_EVERY_RECORD)]
+        there = [key for key in (*_SECTIONS, *_PLAIN) if key in values or key not in _NOT_IN_EVERY_RECORD]
+        sections: dict[str, Any] = {
+            key: checked(schema, values[key], key) for key, schema in _SECTIONS.items() if key in there
+        }
+        kept = [key for key in _PLAIN if key in there and key != "retry"]
         return Experiment(method=method, **sections, **{key: values[key] for key in kept})
     except (KeyError, ValueError) as error:
         raise ValueError(f"the run's settings are those of another version of this program: {error}") from error

@@ -22,7 +22,7 @@ import datasets
 import torch
 import transformers
 
-from harness import card, models, provenance, record
+from harness import card, models, provenance, record, usage
 from harness.data import Packed, Wanted, tokenised
 from harness.evaluate import general, generated, heldout, items, outcomes, served, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
@@ -53,6 +53,8 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
         if todo.train:
             work.train()
         work.evaluate()
+        if todo.inference:
+            work.infer()
     except BaseException:  # what was reached is a result where memory ran out
         work.emit_phases()
         raise
@@ -72,9 +74,8 @@ class _Work:
         with self.phases("load"):
             self.tokenizer = models.tokenizer(experiment.model)
             self.rows: Sequence[dict[str, list[int]]] = []
-            if self.todo.train or any(
-                evaluation.kind in ("heldout", "generation") for evaluation in self.todo.evaluations
-            ):
+            kinds = {evaluation.kind for evaluation in self.todo.evaluations}
+            if self.todo.train or self.todo.inference or kinds & {"heldout", "generation"}:
                 self._load_data()
             transformers.set_seed(experiment.seed)  # adapters are drawn from it
             base = self._base()
@@ -111,6 +112,13 @@ class _Work:
             with self.phases(phase):
                 self._evaluate_one(evaluation)
             self.emit_phases()
+
+    def infer(self) -> None:
+        del self.model  # what is measured is loaded afresh
+        rows, base = self.heldout["validation"], self._base
+        made = usage.Making(self.tokenizer, rows, self.phases, base, lambda: self._merged(base()))
+        usage.keep(self.experiment, self.todo.weights_from, made)
+        self.emit_phases()
 
     def _base(self) -> Any:
         experiment, method = self.experiment, self.experiment.method

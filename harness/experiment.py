@@ -5,7 +5,7 @@ recipe and a seed, and an evaluation is a run looked at through one task.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from harness.specs import (
     Backend,
     DataSpec,
     EvalSpec,
+    InferenceSpec,
     ModelSpec,
     NonNegative,
     Rate,
@@ -82,6 +83,7 @@ class Experiment(Strict):
     retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
     runs_dir: Annotated[str, Field(min_length=1)]
     reports_dir: Annotated[str, Field(min_length=1)]
+    inference: InferenceSpec = field(default_factory=InferenceSpec)
     price_per_device_hour: NonNegative | None = None  # in the user's own currency
 
     @property
@@ -115,6 +117,7 @@ class Todo:
     train: bool
     evaluations: tuple[Evaluation, ...]
     weights_from: str | None
+    inference: bool = False  # whether to measure what using the result costs
     rung: Rung | None = None  # how training is computed; None: as was asked for
 
 

@@ -152,8 +152,9 @@ class InferenceRecord(Strict):
     weights_from: str | None  # start of the attempt whose weights were used; None for untrained ones
     settings: dict[str, Any]
     precision: str
-    served: dict[str, Served]  # base, attached and merged, those of them that there are
+    served: dict[str, Served]  # plain (the base), attached and merged, those of them that there are
     unmerged_reason: str  # why there is no merged model; "" where there is
     equal_outputs: int | None  # of `num_outputs`, greedy texts that attached and merged have in common
-    further: FurtherAdapters | None  # None where the result is no adapter
+    further: FurtherAdapters | None
+    alone_reason: str  # why no other adapter was put beside it; "" where one was
     provenance: dict[str, Any]

@@ -20,8 +20,11 @@ from pydantic import TypeAdapter, ValidationError
 from harness.measured import Conditions as Conditions
 from harness.measured import DevicePeak as DevicePeak
 from harness.measured import Fingerprint as Fingerprint
+from harness.measured import FurtherAdapters as FurtherAdapters
 from harness.measured import InferenceRecord as InferenceRecord
 from harness.measured import Phase as Phase
+from harness.measured import Served as Served
+from harness.measured import Speed as Speed
 from harness.measured import StepProfile as StepProfile
 from harness.measured import Strict as Strict
 from harness.measured import Training as Training
@@ -29,7 +32,7 @@ from harness.measured import Training as Training
 SCHEMA = 1
 Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
 Stage = Literal["tune", "final"]
-PHASES = ("load", "train", "validate", "evaluate", "generate")
+PHASES = ("load", "train", "validate", "evaluate", "generate", "inference")
 T = TypeVar("T")
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 

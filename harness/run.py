@@ -11,7 +11,7 @@ from typing import Any
 from harness import card, claim, isolate, provenance, record
 from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.ladder import ladder
-from harness.record import Attempt, RunRecord, Status
+from harness.record import Attempt, InferenceRecord, RunRecord, Status
 from harness.specs import Rung
 
 Watch = Callable[[dict[str, Any]], None]
@@ -48,7 +48,7 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
         wanted = tasks if experiment.force else _not_there(experiment, tasks)
         if known is not None and not wanted:
             return known
-        result = _make(experiment, known, _Doing(watch, held, False, wanted))
+        result = _make(experiment, known, _Doing(watch, held, False, wanted, infer=False))
     return result or evaluate(experiment, watch)
 
 
@@ -60,6 +60,7 @@ class _Doing:
     held: claim.Claim
     train: bool
     wanted: tuple[Evaluation, ...]
+    infer: bool = True  # whether to measure what using the result costs, where that is asked for
 
 
 def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> RunRecord | None:
@@ -86,7 +87,8 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     started_at = _now()
     train, wanted, held = doing.train, doing.wanted, doing.held
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
-    todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, rung=rung)
+    infer = doing.infer and inference_missing(experiment, weights_from)
+    todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, inference=infer, rung=rung)
     told = _Told(doing.watch)
     log = experiment.folder / "log.txt"
     try:
@@ -125,7 +127,22 @@ def done(experiment: Experiment) -> bool:
     known = read(experiment)
     if known is None or experiment.force or known.status not in _FINAL or known.status in experiment.retry:
         return False
-    return known.status != "ok" or missing(experiment) == (False, ())
+    if known.status != "ok":
+        return True
+    return missing(experiment) == (False, ()) and not inference_missing(experiment, _weights_from(known))
+
+
+def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
+    """Whether it is asked what using the result costs, and not known of these weights; never of a trial."""
+    spec = experiment.inference
+    if not spec.measured or experiment.eval.test != "always":
+        return False
+    try:
+        found = record.read(InferenceRecord, experiment.folder / "inference.json")
+    except (FileNotFoundError, ValueError):
+        return True
+    asked = json.loads(canonical(dataclasses.asdict(spec)))
+    return experiment.force or (found.weights_from, canonical(found.settings)) != (weights_from, canonical(asked))
 
 
 def read(experiment: Experiment) -> RunRecord | None:
@@ -220,7 +237,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Stat
 
 
 def _looks(phases: dict[str, Any]) -> dict[str, Any]:
-    return {name: phase for name, phase in phases.items() if name in ("validate", "evaluate")}
+    return {name: phase for name, phase in phases.items() if name in ("validate", "evaluate", "inference")}
 
 
 def _weights_from(known: RunRecord | None) -> str | None:

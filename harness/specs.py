@@ -206,6 +206,18 @@ class EvalSpec(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InferenceSpec(Strict):
+    """Whether it is measured what a result costs to use, and on what. No trained weight depends on it."""
+
+    measured: bool = False
+    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 8)
+    prompt_tokens: Positive = 64  # of each row
+    new_tokens: Positive = 32
+    repeats: Positive = 3  # of each of which the median counts
+    outputs: Positive = 8  # held-out prompts whose greedy answers are compared
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingSpec(Strict):
     """Where the numbers are mirrored; the records on disk stay the truth. `mode` and below are those of wandb alone."""
 

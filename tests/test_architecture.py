@@ -44,8 +44,9 @@ MAY_IMPORT = {
     "check": {"audit", "data", "datacheck", "evaluate", "execute", "experiment", "specs", "models", "train"},
     "execute": {
         "card", "data", "evaluate", "experiment", "measure", "methods", "models", "provenance", "record",
-        "specs", "train",
+        "specs", "train", "usage",
     },
+    "usage": {"experiment", "measure", "provenance", "record"},
     "train": {"experiment", "specs", "head", "measure", "methods", "record", "stopping"},
     "evaluate": {"assets", "data", "experiment", "specs", "head", "record", "generation"},
     "generation": {"specs"},

@@ -11,14 +11,21 @@ from harness import config
 from harness.composer import Composer
 from harness.experiment import evaluations, recipe
 from harness.methods.base import Method
-from harness.specs import DataSpec, EvalSpec, ModelSpec, TrackingSpec, TrainSpec
+from harness.specs import DataSpec, EvalSpec, InferenceSpec, ModelSpec, TrackingSpec, TrainSpec
 from harness.sweep import stages
 from harness.sweep.planned import bases_of, compose_all
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-SCHEMAS = {"model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "tracking": TrackingSpec}
-NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "tracking": 3, "sweep": 11}
+SCHEMAS = {
+    "model": ModelSpec,
+    "data": DataSpec,
+    "train": TrainSpec,
+    "eval": EvalSpec,
+    "inference": InferenceSpec,
+    "tracking": TrackingSpec,
+}
+NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "inference": 2, "tracking": 3, "sweep": 11}
 FILLED_LATER = {"content", "include_content", "include_names"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 

@@ -36,6 +36,7 @@ class Phases:
         self._at_start = resident_bytes()
         self._highest: dict[str, int | None] = {}
         self.done: dict[str, Phase] = {}
+        self.latest: Phase | None = None  # the last stretch, not added to those of its name before
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -80,6 +81,7 @@ class Phases:
             resident_bytes=before,
             **self._surroundings.since(look),
         )
+        self.latest = this
         earlier = self.done.get(name)
         if earlier is not None:
             absolute = _higher(absolute, self._highest[name])

@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 
 from harness import datacheck
 from harness.datacheck import DataCheck
-from harness.record import Cell, EvaluationRecord, ExternalRecord, RunRecord, SweepRecord, UpdateRecord, read
+from harness.record import (
+    Cell,
+    EvaluationRecord,
+    ExternalRecord,
+    InferenceRecord,
+    RunRecord,
+    SweepRecord,
+    UpdateRecord,
+    read,
+)
 from harness.report import hours, tuning
 from harness.report.items import Scored
 from harness.report.labels import labelled
@@ -161,6 +170,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         scored=scored,
         price=record.config.get("price_per_device_hour"),
         update=update,
+        inference=_inference([root / recipe_id / seed for root in runs], record),
     )
 
 
@@ -169,6 +179,16 @@ def _update(folders: Sequence[Path], record: RunRecord) -> UpdateRecord | None:
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):
             found = read(UpdateRecord, folder / "update.json")
+            if found.weights_from == record.current.weights_from:
+                return found
+    return None
+
+
+def _inference(folders: Sequence[Path], record: RunRecord) -> InferenceRecord | None:
+    """What using the run's current weights costs; one that cannot be read is as good as not measured."""
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            found = read(InferenceRecord, folder / "inference.json")
             if found.weights_from == record.current.weights_from:
                 return found
     return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.report import data_card, doubts, notes, tuned
+from harness.report import data_card, doubts, notes, tuned, use
 from harness.report.answer import answer_of
 from harness.report.claims import Claims, claims, contests, main_contests
 from harness.report.comparable import Guard, insist, without_base
@@ -73,6 +73,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         table_of(cost(groups)),
         loss,
         _bullets(doubts.lines(groups)),
+        *_use(groups),
         *_costs(main, groups),
         *_advice(main, groups, loaded),
         *map(_figure, figures[:1]),
@@ -137,6 +138,12 @@ def _costs(main: Sequence[Claims], groups: Sequence[Group]) -> list[str]:
             if content:
                 parts += [f"### {escaped(content.title)}", table_of(content), *([text] if text else [])]
     return ["## What quality costs", *parts] if parts else []
+
+
+def _use(groups: Sequence[Group]) -> list[str]:
+    """What using the results costs, where that was measured."""
+    found = use.tables(groups)
+    return ["## What a result costs to use", *map(table_of, found), use.TEXT] if found else []
 
 
 def _advice(main: Sequence[Claims], groups: Sequence[Group], loaded: Loaded) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.datacheck import DataCheck
-from harness.record import Attempt, Cell, ExternalRecord, RunRecord, SweepRecord, UpdateRecord
+from harness.record import Attempt, Cell, ExternalRecord, InferenceRecord, RunRecord, SweepRecord, UpdateRecord
 from harness.report.items import Scored
 
 # What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
@@ -29,6 +29,7 @@ class Row:
     already_done: bool = False
     price: float | None = None  # of a device hour
     trials: tuple[RunRecord, ...] = ()  # of its contestant, beside the runs of the results
+    inference: InferenceRecord | None = None  # what using its result costs, where that was measured
     update: UpdateRecord | None = None  # the shape of its update, where `harness.adapter info` has measured it
 
     @property

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report import hours
+from harness.report import hours, use
 from harness.report.doubts import of_attempt
 from harness.report.items import Scored
 from harness.report.rows import Row
@@ -45,14 +45,14 @@ def columns(rows: Sequence[Row]) -> tuple[str, ...]:
             scores[f"{task}/num_fewshot"] = None  # else two rows of one run could not be told apart
     if any(scored.weights != "attached" for row in rows for scored in row.scored):
         scores["weights"] = None  # for the same reason
-    return (*COLUMNS, *scores)
+    return (*COLUMNS, *scores, *use.columns(rows))
 
 
 def flat(rows: Sequence[Row]) -> list[dict[str, Value]]:
     """One dictionary per row, with the same keys in every row: those of `columns`."""
     empty = dict.fromkeys(columns(rows))
     named = task_names(rows)
-    return [{**empty, **_run(row), **_scores(row, named, empty)} for row in rows]
+    return [{**empty, **_run(row), **_scores(row, named, empty), **use.flat(row)} for row in rows]
 
 
 def to_csv(rows: Sequence[Row]) -> str:
