@@ -46,9 +46,8 @@ def write_loaded(loaded: "Loaded", out: Path) -> Path:
     """
     from harness.report import folder
     from harness.report.comparable import insist
-    from harness.report.groups import grouped
 
-    groups = grouped(loaded.rows)
+    groups = loaded.groups
     insist(groups, loaded)
     return folder.write(loaded, groups, out)
 

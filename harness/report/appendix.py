@@ -14,7 +14,7 @@ from harness.report.blocks import Block, Bullets, Command, Section
 from harness.report.checklist import checklist
 from harness.report.display import DASH, MEBIBYTE, quantity
 from harness.report.figures.sensitivity import rate_series
-from harness.report.groups import Group, grouped
+from harness.report.groups import Group
 from harness.report.labels import short
 from harness.report.rows import Loaded, Row, flatten
 from harness.report.summary import Table
@@ -24,7 +24,7 @@ PHASES = ("load", "train", "validate", "evaluate")
 
 def sections(loaded: Loaded) -> list[Section]:
     """The appendix of these rows."""
-    groups = grouped(loaded.rows)
+    groups = loaded.groups
     return [
         Section("Settings", _settings(groups)),
         Section("Tuning", tuned.appendix(loaded) or _tuning(groups)),

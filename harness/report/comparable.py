@@ -113,7 +113,10 @@ def insist(groups: Sequence[Group], loaded: Loaded) -> Guard:
     Raises:
         IncomparableError: an undeclared difference that was not allowed.
     """
-    guard = check(groups, loaded.sweep.varies if loaded.sweep else None, loaded.allowed)
+    declared, known = loaded.sweep.varies if loaded.sweep else None, groups[0].remembered
+    if (key := ("guard", declared, loaded.allowed)) not in known:  # before the files are written, and for the page
+        known[key] = check(groups, declared, loaded.allowed)
+    guard: Guard = known[key]
     if guard.refused:
         raise IncomparableError(guard)
     return guard

@@ -1,14 +1,13 @@
 """Everything that ought to be equal across the rows of a table, as flat facts: key -> text."""
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from harness.record import Attempt
-from harness.report.groups import Group, asked
+from harness.report.groups import Group
 from harness.report.items import Scored
 from harness.report.labels import short
 from harness.report.rows import Row, flatten
@@ -123,11 +122,7 @@ def _look(scored: Scored) -> Iterator[tuple[str, Any]]:
     yield "eval.num_items", record.num_items
     yield "eval.num_tokens", record.num_tokens
     if scored.items:
-        yield "eval.items_and_prompts", _fingerprint(asked(scored.items))
+        yield "eval.items_and_prompts", scored.items.asked_digest[:8]
     known = {key: record.provenance[key] for key in _EVALUATED_WITH if key in record.provenance}
     yield from ((f"eval.{key}", value) for key, value in flatten(known).items())
     yield from _made_with(record.provenance).items()
-
-
-def _fingerprint(questions: Sequence[Any]) -> str:
-    return hashlib.sha256(repr(questions).encode()).hexdigest()[:8]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.report.items import Items, Scored
+from harness.report.items import Scored
 from harness.report.rows import Row
 
 if TYPE_CHECKING:
@@ -98,8 +98,19 @@ def _with_seed(group: Group, groups: Sequence[Group]) -> str:
 
 def base_of(group: Group, groups: Sequence[Group], eval_id: str) -> Group | None:
     """The untouched model of the group, looked at in the same way."""
-    fits = [g for g in groups if g.ok and g.first.is_base and g.model == group.model and eval_id in g.evaluations]
-    return fits[0] if fits else None
+    fits = (one for one in _bases(groups) if one.model == group.model and eval_id in one.evaluations)
+    return next(fits, None)
+
+
+def _bases(groups: Sequence[Group]) -> list[Group]:
+    """The untouched models among the groups, looked for once: every row asks for its own."""
+    if not groups:
+        return []
+    known = groups[0].remembered
+    if (key := tuple(map(id, groups))) not in known:
+        known[key] = ([one for one in groups if one.first.is_base and one.ok], tuple(groups))  # kept with their ids
+    found: list[Group] = known[key][0]
+    return found
 
 
 def headline(scored: Scored) -> str | None:
@@ -112,6 +123,14 @@ def headline(scored: Scored) -> str | None:
 
 def score(group: Group, measure: Measure) -> SeedEstimate | None:
     """The mean over the seeds, with the standard error over items, and over seeds where there are several."""
+    known = group.remembered
+    if measure not in known:  # tables, figures and pages all ask
+        known[measure] = _score(group, measure)
+    found: SeedEstimate | None = known[measure]
+    return found
+
+
+def _score(group: Group, measure: Measure) -> SeedEstimate | None:
     from harness.stats import SeedEstimate, over_seeds
 
     scored = group.evaluations.get(measure.eval_id, ())
@@ -128,6 +147,14 @@ def score(group: Group, measure: Measure) -> SeedEstimate | None:
 
 def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
     """The value of a minus that of b on the same items; None unless every run has these items with these prompts."""
+    known = a.remembered
+    if (key := (measure, id(b))) not in known:
+        known[key] = (_difference(a, b, measure), b)  # b is kept, so that its id stays its own
+    found: SeedEstimate | None = known[key][0]
+    return found
+
+
+def _difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
     from harness.stats import difference_over_seeds, over_seeds
 
     sides = paired_outcomes(a, b, measure)
@@ -187,14 +214,8 @@ def unranked(group: Group, measure: Measure) -> str:
 
 def same_items(scored: Sequence[Scored]) -> bool:
     """Whether all of them asked the same items with the same prompts and, for a loss, the same answer tokens."""
-    keys = {asked(one.items) for one in scored if one.items}
+    keys = {one.items.asked_digest for one in scored if one.items}
     return len(keys) == 1 and all(one.items for one in scored)
-
-
-def asked(items: Items) -> tuple[Any, ...]:
-    """What identifies the questions: the items, their prompts and the answer tokens of a loss."""
-    tokens = None if items.num_tokens is None else tuple(items.num_tokens)
-    return items.ids, items.prompt_hashes, tokens
 
 
 def _outcomes(scored: Sequence[Scored], metric: str) -> Floats | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,17 @@ class Items:
     prompt_hashes: tuple[str, ...]
     outcomes: dict[str, Floats]
     num_tokens: Floats | None
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """What identifies the questions: the items, their prompts and the answer tokens of a loss."""
+        tokens = None if self.num_tokens is None else tuple(self.num_tokens)
+        return self.ids, self.prompt_hashes, tokens
+
+    @cached_property
+    def asked_digest(self) -> str:
+        """The same in a few characters: items are compared with those of many other runs."""
+        return hashlib.sha256(repr(self.asked).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

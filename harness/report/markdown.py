@@ -11,7 +11,7 @@ from harness.report.external import guard as guard_external
 from harness.report.external import table as external_table
 from harness.report.facts import method_settings
 from harness.report.figures.style import Drawn
-from harness.report.groups import Group, grouped
+from harness.report.groups import Group
 from harness.report.labels import short
 from harness.report.recommend import scenarios
 from harness.report.rows import Loaded
@@ -49,7 +49,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     Raises:
         IncomparableError: the rows differ in what was not declared to vary.
     """
-    groups = grouped(loaded.rows)
+    groups = loaded.groups
     guard = insist(groups, loaded)
     loss = escaped(notes.trained_on(groups))
     asked = main_contests(groups, loaded.sweep.primary if loaded.sweep else None)

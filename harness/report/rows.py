@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from harness.datacheck import DataCheck
 from harness.record import Attempt, Cell, ExternalRecord, InferenceRecord, RunRecord, SweepRecord, UpdateRecord
 from harness.report.items import Scored
+
+if TYPE_CHECKING:
+    from harness.report.groups import Group
 
 # What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
 TASK_SETTING = ("num_fewshot", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
@@ -70,6 +74,13 @@ class Loaded:
     external: tuple[ExternalRecord, ...] = ()  # rows that others published
     checks: tuple[DataCheck, ...] = ()  # of the data that the rows were trained on
     allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
+
+    @cached_property
+    def groups(self) -> "list[Group]":
+        """The rows by recipe and setting; the same objects each time, for they remember what was computed of them."""
+        from harness.report.groups import grouped
+
+        return grouped(self.rows)
 
 
 def setting(scored: Scored) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from harness.event_files import EventFile
 from harness.report.answer import answer_of
 from harness.report.display import escaped
-from harness.report.groups import grouped
 from harness.report.markdown import table_of
 from harness.report.rows import Loaded, Row
 from harness.report.summary import cost, quality
@@ -27,7 +26,7 @@ def write_comparison(loaded: Loaded, name: str, report: Path, folder: Path) -> P
     place = folder / f"sweep-{''.join(one if one.isalnum() or one in '-_.' else '-' for one in name)[:100]}"
     for old in place.rglob("events.out.tfevents.*"):
         old.unlink()
-    groups = grouped(loaded.rows)
+    groups = loaded.groups
     page = EventFile(place)
     page.text("answer", escaped(" ".join(answer_of(groups, loaded))))
     for one in (quality(groups), cost(groups)):

@@ -11,7 +11,7 @@ from rich.text import Text
 from harness.report import doubts
 from harness.report.answer import answer_of
 from harness.report.display import DASH, printable, several, shortened
-from harness.report.groups import Group, grouped
+from harness.report.groups import Group
 from harness.report.notes import trained_on
 from harness.report.rows import Loaded
 from harness.report.summary import cost, quality
@@ -24,7 +24,7 @@ COST_COLUMNS = {"Peak memory, MiB": "Peak\nMiB", "Tokens/s": "Tok/s", "Training,
 def show(loaded: Loaded, page: Path | None = None, console: Console | None = None) -> None:
     """Print the table, what did not end well, the answer, and the path of the report if there is one."""
     console = console or _console()
-    groups = grouped(loaded.rows)
+    groups = loaded.groups
     console.print(comparison(groups))
     if loss := trained_on(groups):
         console.print(Text(printable(loss), style="dim"))
@@ -43,7 +43,7 @@ def show(loaded: Loaded, page: Path | None = None, console: Console | None = Non
 def show_statuses(loaded: Loaded, console: Console | None = None) -> None:
     """Print how every run ended, where its scores must not stand in one table."""
     console = console or _console()
-    groups = grouped(loaded.rows)
+    groups = loaded.groups
     for group in groups:
         if group.ok:
             console.print(Text.assemble(("ok", COLOURS["ok"]), f" {printable(group.label)}"))

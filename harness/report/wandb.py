@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from harness.report.answer import answer_of
-from harness.report.groups import grouped
 from harness.report.rows import Loaded
 from harness.report.table import columns, flat
 
@@ -58,7 +57,7 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
         data = [[row[column] for column in names] for row in flat(loaded.rows)]
         figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
         run.log({"comparison": wandb.Table(columns=list(names), data=data, log_mode="MUTABLE"), **figures})
-        run.summary["answer"] = " ".join(answer_of(grouped(loaded.rows), loaded))
+        run.summary["answer"] = " ".join(answer_of(loaded.groups, loaded))
         artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
         artifact.add_dir(str(report))
         run.log_artifact(artifact)

@@ -28,7 +28,6 @@ def _advice(given: argparse.Namespace) -> list[str]:
 
     from harness.report.claims import main_contests
     from harness.report.comparable import insist
-    from harness.report.groups import grouped
     from harness.report.load import load, sweep_names
     from harness.report.recommend import Need, advise, options, sentences
 
@@ -37,7 +36,7 @@ def _advice(given: argparse.Namespace) -> list[str]:
         raise ValueError(f"there are {len(names)} sweeps: add --sweep, one of {', '.join(names)}")
     loaded = load(given.runs, names[0] if names else None)
     loaded = replace(loaded, allowed=tuple(key for key in given.allow.split(",") if key))
-    groups = grouped(loaded.rows)
+    groups = loaded.groups
     insist(groups, loaded)
     primary = given.primary or (loaded.sweep.primary if loaded.sweep else None)
     asked = [one for one in main_contests(groups, primary) if one.groups]

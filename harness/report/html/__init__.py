@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.record import write_text
 from harness.report import notes
-from harness.report.answer import answer
+from harness.report.answer import answer_of
 from harness.report.display import printable
 from harness.report.groups import Group
 from harness.report.html import charts, items
@@ -41,7 +41,7 @@ def page(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
     text: str = environment.get_template("page.html").render(
         title=printable(title),
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
-        answer=printable(" ".join(answer(groups))),
+        answer=printable(" ".join(answer_of(groups, loaded))),
         command=printable(notes.command_of(loaded)),
         origin=[printable(line) for line in notes.origin(loaded)],
         style=parts["page.css"],

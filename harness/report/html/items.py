@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.report.axes import Quality, qualities
 from harness.report.display import printable, shortened
-from harness.report.groups import NLL, Group, asked
+from harness.report.groups import NLL, Group
 from harness.report.items import Scored, read_texts
 
 MOST_CELLS = 400_000  # outcomes of all tasks; beyond, tasks are left out and named, so that the page still opens
@@ -37,25 +37,26 @@ def _task(quality: Quality, groups: Sequence[Group]) -> dict[str, Any] | None:
     """None where fewer than two groups were asked the same items."""
     outcomes: dict[str, list[float]] = {}
     names: list[str] = []
-    first: Any = None
+    first: str | None = None
     for group in groups if quality.role else ():
         scored = group.evaluations.get(quality.measure.eval_id, ()) if group.ok else ()
         key = _key(scored)
-        if key is None or (first is not None and key != first):
+        items = scored[0].items if scored else None
+        if key is None or items is None or (first is not None and key != first):
             continue
         values = _outcomes(scored, quality.measure.metric)
         if values is not None:
             first = key
-            names = [_name(one) for one in key[0]]
+            names = names or [_name(one) for one in items.ids]
             outcomes[printable(group.label)] = values
     if len(outcomes) < 2:
         return None
     return {"title": printable(quality.title), "higher": quality.higher_is_better, "items": names, "groups": outcomes}
 
 
-def _key(scored: Sequence[Scored]) -> tuple[Any, ...] | None:
+def _key(scored: Sequence[Scored]) -> str | None:
     """What every seed was asked; None unless it is the same for all of them."""
-    keys = {asked(one.items) for one in scored if one.items}
+    keys = {one.items.asked_digest for one in scored if one.items}
     return keys.pop() if len(keys) == 1 and all(one.items for one in scored) else None
 
 
