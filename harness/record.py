@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -268,17 +268,25 @@ def read(kind: type[T], path: Path) -> T:
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
+        found: Any = _adapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_fault(text, error)}") from error
+    if found.schema != SCHEMA:
+        raise ValueError(f"{path}: record schema {found.schema!r}, this version reads {SCHEMA}")
+    return cast(T, found)
+
+
+def _fault(text: str, error: ValidationError) -> str:
+    """Why a text is no record: its JSON, its schema, or the first field that is wrong."""
+    try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a record, the JSON breaks off or is damaged ({error})") from error
+    except json.JSONDecodeError as damage:
+        return f"not a record, the JSON breaks off or is damaged ({damage})"
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise ValueError(f"{path}: record schema {found!r}, this version reads {SCHEMA}")
-    try:
-        return _adapter(kind).validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        return f"record schema {found!r}, this version reads {SCHEMA}"
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:

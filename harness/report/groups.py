@@ -84,13 +84,16 @@ def grouped(rows: Sequence[Row]) -> list[Group]:
         key = (row.recipe_id, sorted(row.setting.items(), key=repr)) if row.status == "ok" else index
         groups.setdefault(repr(key), []).append(row)
     found = [Group(members[0].label, tuple(members)) for members in groups.values()]
-    return [replace(group, label=_with_seed(group, found)) for group in found]
+    same: dict[str, list[Group]] = {}
+    for group in found:
+        same.setdefault(group.label, []).append(group)
+    return [replace(group, label=_with_seed(group, same[group.label])) for group in found]
 
 
-def _with_seed(group: Group, groups: Sequence[Group]) -> str:
+def _with_seed(group: Group, same: Sequence[Group]) -> str:
     """The label, with the seeds where another group has the same: one that failed, or was looked at differently."""
-    same = [other for other in groups if other.label == group.label and other is not group]
-    if not same or (group.ok and not any(other.ok for other in same)):
+    others = [other for other in same if other is not group]
+    if not others or (group.ok and not any(other.ok for other in others)):
         return group.label
     seeds = ", ".join(str(row.seed) for row in group.rows)
     return f"{group.label} (seed {seeds})"

@@ -1,7 +1,7 @@
 """What a row is called: its method, and as little more as tells it from the other rows of that method."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,12 @@ def labelled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
     settings = _telling([row for row in rows if row.scored], _setting_facts)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
     named = [replace(row, label=_label(row, recipes, settings) if row.record else _asked(row, shared)) for row in rows]
-    named = [replace(row, label=_unique(row, named)) for row in named]
+    recipes_of: dict[str, set[str]] = {}
+    for row in named:
+        recipes_of.setdefault(row.label, set()).add(row.recipe_id)
+    named = [
+        replace(row, label=f"{row.label} [{row.recipe_id}]") if len(recipes_of[row.label]) > 1 else row for row in named
+    ]
 
     def place(row: Row) -> tuple[Any, ...]:
         if not by_value:
@@ -46,18 +51,24 @@ def short(value: Any) -> str:
 def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, list[str]]:
     """For each method the fewest keys, in the order of preference, that tell its rows apart as well as all of them."""
     chosen: dict[str, list[str]] = {}
-    for method in dict.fromkeys(row.method for row in rows):
-        known = [facts(row) for row in rows if row.method == method and row.record]
-        keys: list[str] = []
+    by_method: dict[str, list[Facts]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).extend([facts(row)] if row.record else [])
+    for method, known in by_method.items():
+        chosen[method] = []
+        told: list[tuple[Any, ...]] = [()] * len(known)  # what the chosen keys say of each row
         for key in dict.fromkeys(key for one in known for key in one):
-            if _kinds(known, [*keys, key]) > _kinds(known, keys):
-                keys.append(key)
-        chosen[method] = keys
+            more = [(*one, _hashable(facts.get(key))) for one, facts in zip(told, known, strict=True)]
+            if len({*more}) > len({*told}):
+                chosen[method].append(key)
+                told = more
     return chosen
 
 
-def _kinds(known: Iterable[Facts], keys: Sequence[str]) -> int:
-    return len({json.dumps([one.get(key) for key in keys], sort_keys=True) for one in known})
+def _hashable(value: Any) -> Any:
+    """What tells values apart: 1, 1.0 and true are three."""
+    plain = value is None or isinstance(value, (str, int, float))
+    return (type(value), value) if plain else json.dumps(value, sort_keys=True)
 
 
 def _recipe_facts(row: Row) -> Facts:
@@ -106,12 +117,6 @@ def _look(key: str, value: Any) -> str:
     if key == "heldout.data":
         return f"loss on {value}"
     return f"{key.partition('.')[2]}={short(value)[:40]}"
-
-
-def _unique(row: Row, rows: Sequence[Row]) -> str:
-    """The label, with the recipe's id where another recipe has the same."""
-    others = {other.recipe_id for other in rows if other.label == row.label}
-    return f"{row.label} [{row.recipe_id}]" if len(others) > 1 else row.label
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

@@ -46,7 +46,7 @@ def write(runs: Path, recipes: int, seeds: int, items: int) -> Path:
     for index in range(recipes):
         method, place = METHODS[index % len(METHODS)], index // len(METHODS)
         rate = float(f"{1e-4 * 1.2 ** (place % 12):.3g}")
-        settings = {"name": method, "lr": rate, "r": 2 ** (place // 12 % 8), "lora_alpha": 2 ** (place // 12 % 8)}
+        settings = {"name": method, "lr": rate, "r": 2 + place // 12, "lora_alpha": 16}
         data = {"name": "science_qa", "content": "5a5a5a5a"}
         recipe = {"model": MODEL, "method": settings, "data": data, "train": {"lr": rate, **TRAIN}}
         for seed in range(seeds):

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report.figures.style import Drawn, drawing, legend_below, legend_rows, names_of, room, style_of
+from harness.report.figures.style import (
+    MOST_LEGEND,
+    Drawn,
+    drawing,
+    legend_below,
+    legend_rows,
+    names_of,
+    room,
+    style_of,
+)
 from harness.report.groups import Group
 from harness.report.summary import trainings
 
@@ -22,11 +31,12 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
     validated = [group for group in trained if len(by_step(group)) > 1]
     if not validated:
         return None
-    height = 2.9 + 0.18 * legend_rows(len(trained))
+    shown = drawn_curves(trained)
+    height = 2.9 + 0.18 * legend_rows(len(shown))
     with drawing(folder, STEM, height) as figure:
         left, right = figure.subplots(1, 2)
-        room(figure, len(trained), height)
-        for index, (group, name) in enumerate(zip(trained, names_of(trained), strict=True)):
+        room(figure, len(shown), height)
+        for index, (group, name) in enumerate(zip(shown, names_of(shown), strict=True)):
             style = style_of(index)
             marker = style.pop("marker")
             mean = training_curve(group)
@@ -39,12 +49,33 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
             axes.set_xlabel("Optimizer step")
             axes.set_ylabel(unit)
         right.set_ylabel("Nats per answer token")
-        legend_below(figure, left, len(trained))
+        legend_below(figure, left, len(shown))
     return Drawn(
         STEM,
         "Training and validation loss by optimizer step",
-        "Means over the seeds; the band of the validation loss reaches from the lowest to the highest seed.",
+        "Means over the seeds; the band of the validation loss reaches from the lowest to the highest seed."
+        + curves_left_out(trained),
     )
+
+
+def drawn_curves(trained: Sequence[Group]) -> list[Group]:
+    """Those whose curves are drawn, in their order: of too many to be told apart, the lowest in validation loss."""
+    if len(trained) <= MOST_LEGEND:
+        return list(trained)
+    best = sorted(range(len(trained)), key=lambda place: (_last_loss(trained[place]), place))[:MOST_LEGEND]
+    return [trained[place] for place in sorted(best)]
+
+
+def curves_left_out(trained: Sequence[Group]) -> str:
+    """What a caption says of the curves that are not drawn; "" where all are."""
+    if len(trained) <= MOST_LEGEND:
+        return ""
+    return f" Curves: the {MOST_LEGEND} of {len(trained):,} methods with the lowest validation loss."
+
+
+def _last_loss(group: Group) -> float:
+    losses = [*by_step(group).values()]
+    return sum(losses[-1]) / len(losses[-1]) if losses else float("inf")
 
 
 def training_curve(group: Group) -> Floats:

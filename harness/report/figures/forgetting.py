@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.report.axes import Quality, qualities
-from harness.report.figures.placing import place_labels
+from harness.report.figures.points import draw_base, draw_points, measured, name_points
 from harness.report.figures.style import (
     BASE_COLOUR,
     MOST_NAMED,
@@ -15,9 +15,6 @@ from harness.report.figures.style import (
     drawing,
     legend_below,
     legend_rows,
-    names_of,
-    point_names,
-    point_of,
     room,
 )
 from harness.report.groups import Group
@@ -32,28 +29,21 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
     if learnt is None or kept is None or not shown:
         return None
     named = len(shown) if len(shown) > MOST_NAMED else 0
+    places = [
+        (measured(x), measured(y)) for g in shown if (x := learnt.gain(g, groups)) and (y := kept.gain(g, groups))
+    ]
     height = 3.4 + 0.18 * legend_rows(named)
     with drawing(folder, STEM, height) as figure:
         axes = figure.subplots()
         room(figure, named, height)
-        names, points = names_of(shown), []
-        for index, (group, name) in enumerate(zip(shown, names, strict=True)):
-            x, y = learnt.gain(group, groups), kept.gain(group, groups)
-            assert x is not None and y is not None, "groups without both were left out"
-            style = point_of(index)
-            axes.errorbar(
-                x.value, y.value, xerr=x.standard_error, yerr=y.standard_error, elinewidth=0.7, capsize=2, **style
-            )
-            axes.plot([], [], linestyle="none", label=name, **style)
-            points.append((x.value, y.value))
+        draw_points(axes, shown, places)
         axes.margins(0.15)
-        for line in (axes.axhline, axes.axvline):
-            line(0, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+        draw_base(axes, [0])
+        axes.axvline(0, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
         axes.set_xlabel(f"Learnt: {drawable(learnt.title, 50)}, change from base")
         axes.set_ylabel("Change from base")
         axes.set_title(f"Kept: {drawable(kept.title, 50)}")
-        if labels := point_names(shown, names):
-            place_labels(axes, points, labels, [])
+        name_points(axes, shown, places)
         if named:
             legend_below(figure, axes, named)
     return Drawn(

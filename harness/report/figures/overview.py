@@ -6,20 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.report.figures.curves import by_step, on_answers, training_curve
-from harness.report.figures.placing import place_labels
-from harness.report.figures.style import (
-    BASE_COLOUR,
-    Drawn,
-    drawing,
-    legend_below,
-    legend_rows,
-    names_of,
-    point_names,
-    point_of,
-    room,
-    style_of,
-)
+from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, on_answers, training_curve
+from harness.report.figures.points import Place, draw_base, draw_points, name_points
+from harness.report.figures.style import Drawn, drawing, legend_below, legend_rows, names_of, room, style_of
 from harness.report.groups import Group, Measure, score
 from harness.report.summary import peak_mebibytes, trainings
 
@@ -35,21 +24,21 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
     with drawing(folder, STEM, height) as figure:
         left, right = figure.subplots(1, 2)
         room(figure, len(trained), height)
-        names = names_of(trained)
-        _curves(left, trained, names)
-        _trade(right, trained, groups, names)
+        _curves(left, trained)
+        _trade(right, trained, groups)
         legend_below(figure, left, len(trained))
     return Drawn(
         STEM,
         "Training loss per step, and held-out loss against peak memory",
         "Left: training loss per optimizer step, smoothed, with the validation losses as markers. Right: held-out loss "
-        "against peak memory; lower and further left is better; the dashed line is base.",
+        "against peak memory; lower and further left is better; the dashed line is base." + curves_left_out(trained),
     )
 
 
-def _curves(axes: Any, trained: Sequence[Group], names: Sequence[str]) -> None:
+def _curves(axes: Any, trained: Sequence[Group]) -> None:
     """Training loss per optimizer step, the mean over the seeds, and the validation losses."""
-    for index, (group, name) in enumerate(zip(trained, names, strict=True)):
+    shown = drawn_curves(trained)
+    for index, (group, name) in enumerate(zip(shown, names_of(shown), strict=True)):
         style = style_of(index)
         marker = {"color": style["color"], "marker": style.pop("marker"), "markersize": 5, "markerfacecolor": "none"}
         mean = training_curve(group)
@@ -62,28 +51,23 @@ def _curves(axes: Any, trained: Sequence[Group], names: Sequence[str]) -> None:
     axes.set_ylabel("Nats per answer token" if on_answers(trained) else "Nats per token")
 
 
-def _trade(axes: Any, trained: Sequence[Group], groups: Sequence[Group], names: Sequence[str]) -> None:
+def _trade(axes: Any, trained: Sequence[Group], groups: Sequence[Group]) -> None:
     """Held-out loss against peak memory: test where every method has it, else validation."""
     role = "test" if all(group.role("test") for group in trained) else "validation"
-    points, labels = [], []
-    for index, (group, name) in enumerate(zip(trained, point_names(trained, names) or names, strict=True)):
+    places: list[Place | None] = []
+    for group in trained:
         loss, memory = _loss(group, role), peak_mebibytes(group)
-        if loss is None or memory is None:
-            continue
-        axes.plot(memory, loss, **point_of(index))
-        points.append((memory, loss))
-        labels.append(name)
+        places.append(None if loss is None or memory is None else ((memory, None), (loss, None)))
+    draw_points(axes, trained, places)
     axes.margins(0.18)
     base = [found for g in groups if g.ok and g.first.is_base and (found := _loss(g, role)) is not None]
-    for value in dict.fromkeys(base):
-        axes.axhline(value, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+    draw_base(axes, base)
     axes.set_title(f"{role.capitalize()} loss against peak memory")
     axes.set_xlabel("Peak memory, MiB")
     axes.set_ylabel("Nats per answer token")
-    if not points:
+    if not any(places):
         axes.text(0.5, 0.5, "no held-out loss with a peak memory", transform=axes.transAxes, ha="center", va="center")
-    if point_names(trained, names):
-        place_labels(axes, points, labels, list(dict.fromkeys(base)))
+    name_points(axes, trained, places, base)
 
 
 def _loss(group: Group, role: str) -> float | None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.report.axes import COSTS, Cost, Quality, qualities
-from harness.report.figures.placing import place_labels
+from harness.report.figures.points import Place, draw_base, draw_points, measured, name_points
 from harness.report.figures.style import (
-    BASE_COLOUR,
+    MOST_NAMED,
     Drawn,
     drawable,
     drawing,
     legend_below,
     legend_rows,
     logarithmic,
-    names_of,
-    point_names,
-    point_of,
     room,
 )
 from harness.report.groups import Group
+
+if TYPE_CHECKING:
+    from harness.stats import SeedEstimate
 
 STEM = "pareto"
 Point = tuple[float, float]
@@ -43,7 +43,7 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
             _panel(axes, trained, groups, quality, cost)
         for axes in panels[len(costs) :]:
             axes.remove()
-        if len(trained) > len(point_names(trained, names_of(trained))) or len(trained) > 8:
+        if len(trained) > MOST_NAMED:
             legend_below(figure, panels[0], len(trained))
     better = "higher" if quality.higher_is_better else "lower"
     return Drawn(
@@ -69,27 +69,19 @@ def _count(quality: Quality, groups: Sequence[Group]) -> int:
 
 
 def _panel(axes: Any, trained: Sequence[Group], groups: Sequence[Group], quality: Quality, cost: Cost) -> None:
-    names = names_of(trained)
-    beside = point_names(trained, names) or [""] * len(trained)
-    points, labels = [], []
-    for index, (group, name, label) in enumerate(zip(trained, names, beside, strict=True)):
-        found, price = quality.of(group), cost.of(group)
-        style = point_of(index)
-        axes.plot([], [], linestyle="none", label=name, **style)
-        if found is None or price is None:
-            continue
-        axes.errorbar(price, found.value, yerr=found.standard_error, elinewidth=0.7, capsize=2, **style)
-        points.append((price, found.value))
-        labels.append(label)
+    places = [_place(quality.of(group), cost.of(group)) for group in trained]
+    draw_points(axes, trained, places)
     if cost.logarithmic:
         logarithmic(axes.xaxis)
     axes.margins(0.18)
-    best = frontier(points, quality.higher_is_better)
+    best = frontier([(place[0][0], place[1][0]) for place in places if place], quality.higher_is_better)
     axes.plot(*zip(*best, strict=True), color="#999999", linewidth=1, zorder=1, drawstyle="steps-post")
     base = [found.value for group in groups if group.ok and group.first.is_base and (found := quality.of(group))]
-    for value in dict.fromkeys(base):
-        axes.axhline(value, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+    draw_base(axes, base)
     axes.set_xlabel(cost.title)
     axes.set_title(drawable(quality.title, 60))
-    if any(labels):
-        place_labels(axes, points, labels, list(dict.fromkeys(base)))
+    name_points(axes, trained, places, base)
+
+
+def _place(found: SeedEstimate | None, price: float | None) -> Place | None:
+    return None if found is None or price is None else ((price, None), measured(found))

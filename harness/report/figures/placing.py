@@ -33,79 +33,61 @@ def place_labels(
         _name_point(axes, point, label, taken, edges)
 
 
+_AROUND = (
+    (1, 0, "left", "center"),
+    (-1, 0, "right", "center"),
+    (0, 1, "center", "bottom"),
+    (0, -1, "center", "top"),
+    (0.8, 0.8, "left", "bottom"),
+    (0.8, -0.8, "left", "top"),
+    (-0.8, 0.8, "right", "bottom"),
+    (-0.8, -0.8, "right", "top"),
+)
+
+
 def _name_point(axes: Any, point: tuple[float, float], label: str, taken: list[Box], edges: Box) -> None:
-    """Try the places around a point, near ones first, and take the one that covers least."""
-    tries = [
-        (distance * x, distance * y, side, level)
+    """Try the places around a point, near ones first; a line leads to a label that is far away."""
+    backing = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+    tries: list[dict[str, Any]] = [
+        {"xy": point, "xytext": (distance * x, distance * y), "ha": side, "va": level, "bbox": backing}
         for distance in (NEAR, FAR, 2 * FAR)
-        for x, y, side, level in (
-            (1, 0, "left", "center"),
-            (-1, 0, "right", "center"),
-            (0, 1, "center", "bottom"),
-            (0, -1, "center", "top"),
-            (0.8, 0.8, "left", "bottom"),
-            (0.8, -0.8, "left", "top"),
-            (-0.8, 0.8, "right", "bottom"),
-            (-0.8, -0.8, "right", "top"),
-        )
+        for x, y, side, level in _AROUND
     ]
-    best: tuple[float, Any, Box] | None = None
-    for x, y, side, level in tries:
-        text = axes.annotate(
-            label,
-            point,
-            xytext=(x, y),
-            textcoords="offset points",
-            ha=side,
-            va=level,
-            fontsize=7,
-            annotation_clip=False,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
-        )
-        box = _box(text)
-        covered = sum(_overlap(box, other) for other in taken) + 3 * _outside(box, edges)
-        if best is None or covered < best[0]:
-            if best:
-                best[1].remove()
-            best = (covered, text, box)
-        else:
-            text.remove()
-        if covered == 0:
-            break
-    assert best is not None, "there is always a first try"
-    taken.append(best[2])
-    x, y = best[1].get_position()
-    if max(abs(x), abs(y)) > NEAR:  # too far away to be read as this point's without a line
+    x, y = _least_covering(axes, label, tries, taken, edges).get_position()
+    if max(abs(x), abs(y)) > NEAR:
         leader = {"arrowstyle": "-", "linewidth": 0.5, "color": "#888888", "shrinkA": 0, "shrinkB": 3}
         axes.annotate("", point, xytext=(x, y), textcoords="offset points", arrowprops=leader)
 
 
 def _name_line(axes: Any, line: float, taken: list[Box], edges: Box) -> None:
     """Write "base" above or below a horizontal line, at its emptier end."""
+    across = {"xycoords": axes.get_yaxis_transform(), "color": "#555555"}
+    tries: list[dict[str, Any]] = [
+        {"xy": (x, line), "xytext": (0, offset), "ha": side, "va": level, **across}
+        for x, side in ((0.985, "right"), (0.015, "left"))
+        for offset, level in ((2, "bottom"), (-2, "top"))
+    ]
+    _least_covering(axes, "base", tries, taken, edges)
+
+
+def _least_covering(axes: Any, label: str, tries: Sequence[dict[str, Any]], taken: list[Box], edges: Box) -> Any:
+    """Write the label in the first place that covers nothing, else in the one that covers least."""
     best: tuple[float, Any, Box] | None = None
-    for x, side in ((0.985, "right"), (0.015, "left")):
-        for offset, level in ((2, "bottom"), (-2, "top")):
-            text = axes.annotate(
-                "base",
-                (x, line),
-                xycoords=axes.get_yaxis_transform(),
-                xytext=(0, offset),
-                textcoords="offset points",
-                ha=side,
-                va=level,
-                fontsize=7,
-                color="#555555",
-            )
-            box = _box(text)
-            covered = sum(_overlap(box, other) for other in taken) + 3 * _outside(box, edges)
-            if best is None or covered < best[0]:
-                if best:
-                    best[1].remove()
-                best = (covered, text, box)
-            else:
-                text.remove()
+    for place in tries:
+        text = axes.annotate(label, textcoords="offset points", fontsize=7, annotation_clip=False, **place)
+        box = _box(text)
+        covered = sum(_overlap(box, other) for other in taken) + 3 * _outside(box, edges)
+        if best is not None and covered >= best[0]:
+            text.remove()
+            continue
+        if best:
+            best[1].remove()
+        best = (covered, text, box)
+        if covered == 0:
+            break
     assert best is not None, "there is always a first try"
     taken.append(best[2])
+    return best[1]
 
 
 def _box(text: Any) -> Box:

@@ -106,13 +106,6 @@ def names_of(groups: Sequence[Group]) -> list[str]:
     return short if len(groups) <= MOST_NAMED else [f"{i} {name}" for i, name in enumerate(short, 1)]
 
 
-def point_names(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
-    """What stands beside a point: the name, or its number in the legend; nothing where there is no legend."""
-    if len(groups) > MOST_LEGEND:
-        return []
-    return list(names) if len(groups) <= MOST_NAMED else [name.split()[0] for name in names]
-
-
 def logarithmic(axis: Any) -> None:
     """Make an axis logarithmic, with ticks as settings are written: 1e-3, 10M; the font draws no formulas."""
     from matplotlib.ticker import FuncFormatter, NullFormatter

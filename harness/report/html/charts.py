@@ -7,14 +7,13 @@ from typing import Any
 
 from harness.report.axes import COSTS, Quality, qualities
 from harness.report.display import printable
-from harness.report.figures.curves import by_step, training_curve
+from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, training_curve
 from harness.report.figures.style import COLOURS
 from harness.report.groups import Group
 from harness.report.summary import trainings
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 MOST_STEPS = 200  # points of a learning curve; a longer one is thinned
-MOST_CURVES = 60
 _KINDS = ("validation", "training")
 
 
@@ -54,7 +53,8 @@ def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
     """Validation and training loss by step, one panel each; None where nothing was trained."""
     import altair
 
-    shown = [group for group in groups if group.trained and trainings(group)][:MOST_CURVES]
+    trained = [group for group in groups if group.trained and trainings(group)]
+    shown = drawn_curves(trained)
     values = [point for group in shown for point in _curve(group)]
     if not values:
         return None
@@ -72,7 +72,9 @@ def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
             altair.Tooltip("loss:Q", title="Nats", format=".4f"),
         ],
     )  # fmt: skip
-    return _finished(chart, 300)
+    return _finished(
+        chart.properties(title=curves_left_out(trained).strip()) if len(shown) < len(trained) else chart, 300
+    )
 
 
 _Axis = tuple[str, dict[str, tuple[float | None, float | None]], bool]  # title, label -> value and error, high is good

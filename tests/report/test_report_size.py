@@ -1,0 +1,45 @@
+"""Reports of many records: how often each thing is read and computed, and what is said about what is left out.
+
+How long the promised sizes take is measured by `python -m tests.bench report`.
+"""
+
+import re
+
+import pytest
+
+from harness.report import frame, write
+from harness.report import items as items_module
+from harness.report.figures.style import MOST_LEGEND
+from harness.stats import resample
+from tests.bench import _records
+
+RECIPES = MOST_LEGEND + 12
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return _records.write(tmp_path_factory.mktemp("many") / "runs", RECIPES, 1, 40)
+
+
+def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch):
+    read, drawn = [], []
+    read_items, resampled = items_module.read_items, resample._resampled
+    monkeypatch.setattr(items_module, "read_items", lambda path, n: read.append(path) or read_items(path, n))
+    monkeypatch.setattr(resample, "_resampled", lambda *given: drawn.append(given) or resampled(*given))
+    resample._kept.cache_clear()
+    page = write(many, None, tmp_path / "out").read_text()
+    assert len(read) == len({*read}) == 2 * (RECIPES + 1)
+    assert len(drawn) == len({*drawn})
+    lines = [line for line in page.splitlines() if line.startswith("| lora ")]
+    assert len(lines) >= RECIPES // 10
+    left_out = RECIPES * (RECIPES + 1) // 2 - (2 * RECIPES - 1)
+    assert f"{left_out:,} pairs were not compared: too many methods" in page
+    assert f"Curves: the {MOST_LEGEND} of {RECIPES} methods with the lowest validation loss." in page
+
+
+def test_a_frame_has_every_run_with_a_label_of_its_own(many):
+    found = frame(many)
+    assert len(found) == RECIPES + 1
+    assert found["label"].is_unique
+    assert found["validation_loss"].notna().all()
+    assert all(re.match(r"\w+( r=\d+)?( lr=\S+)?( \[\w+\])?$", label) for label in found["label"])
