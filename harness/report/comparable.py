@@ -8,6 +8,7 @@ the numbers come from.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.report.display import several, shortened
 from harness.report.facts import Facts, outcome_facts, recipe_facts, seed_facts, shown_facts, stack_facts, task_facts
@@ -113,7 +114,8 @@ def insist(groups: Sequence[Group], loaded: Loaded) -> Guard:
     Raises:
         IncomparableError: an undeclared difference that was not allowed.
     """
-    declared, known = loaded.sweep.varies if loaded.sweep else None, groups[0].remembered
+    declared = loaded.sweep.varies if loaded.sweep else None
+    known: dict[Any, Any] = groups[0].remembered if groups else {}
     if (key := ("guard", declared, loaded.allowed)) not in known:  # before the files are written, and for the page
         known[key] = check(groups, declared, loaded.allowed)
     guard: Guard = known[key]
