@@ -158,3 +158,40 @@ class InferenceRecord(Strict):
     further: FurtherAdapters | None
     alone_reason: str  # why no other adapter was put beside it; "" where one was
     provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightUpdate(Strict):
+    """The shape of one weight's change D = W_tuned - W; what only a matrix has is None for a vector.
+
+    `effective_rank`: the exponential of the entropy of D's singular values, normalised to sum 1 (Roy and Vetterli
+    2007, EUSIPCO). `stable_rank`: the squared Frobenius norm over the squared spectral norm. `alignment_left` and
+    `alignment_right`: how much of the span of D's top singular vectors lies in that of W's, 0 to 1 (Hu et al. 2021,
+    arXiv 2106.09685, section 7.3); `num_aligned` vectors of each, and what chance gives is that number over the
+    side's length. `intruder_dimensions`: how many of W_tuned's top left singular vectors resemble none of W's
+    (Shuttleworth et al. 2024, arXiv 2410.21228).
+    """
+
+    shape: tuple[int, ...]
+    norm: float  # Frobenius
+    relative_norm: float | None  # over that of W; None where W is zero
+    effective_rank: float | None
+    stable_rank: float | None
+    alignment_left: float | None
+    alignment_right: float | None
+    num_aligned: int | None
+    intruder_dimensions: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRecord(Strict):
+    """The shape of a run's update: every weight that changed, by its name in the base model."""
+
+    schema: int
+    recipe_id: str
+    seed: int
+    weights_from: str | None  # start of the attempt whose weights were looked at
+    reason: str  # why there is no weight change to look at; "" where there is
+    num_top: int  # singular vectors that alignment and intruder dimensions look at, at most
+    epsilon: float  # an intruder's cosine similarity with every singular vector of W is below this
+    weights: dict[str, WeightUpdate]

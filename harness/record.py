@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -28,13 +29,14 @@ from harness.measured import Speed as Speed
 from harness.measured import StepProfile as StepProfile
 from harness.measured import Strict as Strict
 from harness.measured import Training as Training
+from harness.measured import UpdateRecord as UpdateRecord
+from harness.measured import WeightUpdate as WeightUpdate
 
 SCHEMA = 1
 Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
 Stage = Literal["tune", "final"]
 PHASES = ("load", "train", "validate", "evaluate", "generate", "inference")
 T = TypeVar("T")
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,43 +124,6 @@ class EvaluationRecord(Strict):
     weights_from: str | None  # start of the attempt whose weights were looked at; None for untrained weights
     provenance: dict[str, Any]
     num_unparsable: int | None = None  # answers that could not be read, counted as wrong; None: nothing is parsed
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightUpdate(Strict):
-    """The shape of one weight's change D = W_tuned - W; what only a matrix has is None for a vector.
-
-    `effective_rank`: the exponential of the entropy of D's singular values, normalised to sum 1 (Roy and Vetterli
-    2007, EUSIPCO). `stable_rank`: the squared Frobenius norm over the squared spectral norm. `alignment_left` and
-    `alignment_right`: how much of the span of D's top singular vectors lies in that of W's, 0 to 1 (Hu et al. 2021,
-    arXiv 2106.09685, section 7.3); `num_aligned` vectors of each, and what chance gives is that number over the
-    side's length. `intruder_dimensions`: how many of W_tuned's top left singular vectors resemble none of W's
-    (Shuttleworth et al. 2024, arXiv 2410.21228).
-    """
-
-    shape: tuple[int, ...]
-    norm: float  # Frobenius
-    relative_norm: float | None  # over that of W; None where W is zero
-    effective_rank: float | None
-    stable_rank: float | None
-    alignment_left: float | None
-    alignment_right: float | None
-    num_aligned: int | None
-    intruder_dimensions: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateRecord(Strict):
-    """The shape of a run's update: every weight that changed, by its name in the base model."""
-
-    schema: int
-    recipe_id: str
-    seed: int
-    weights_from: str | None  # start of the attempt whose weights were looked at
-    reason: str  # why there is no weight change to look at; "" where there is
-    num_top: int  # singular vectors that alignment and intruder dimensions look at, at most
-    epsilon: float  # an intruder's cosine similarity with every singular vector of W is below this
-    weights: dict[str, WeightUpdate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,18 +247,17 @@ def _fault(text: str, error: ValidationError) -> str:
         data = json.loads(text)
     except json.JSONDecodeError as damage:
         return f"not a record, the JSON breaks off or is damaged ({damage})"
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    if found != SCHEMA:
         return f"record schema {found!r}, this version reads {SCHEMA}"
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     """Building one takes longer than reading a record."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
+    return TypeAdapter(kind)
 
 
 def find_runs(runs: Path) -> Iterator[Path]:
