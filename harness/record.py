@@ -233,7 +233,7 @@ def read(kind: type[T], path: Path) -> T:
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        found: Any = _adapter(kind).validate_json(text, strict=True)
+        found: Any = _adapter(cast(Any, kind)).validate_json(text, strict=True)
     except ValidationError as error:
         raise ValueError(f"{path}: {_fault(text, error)}") from error
     if found.schema != SCHEMA:
