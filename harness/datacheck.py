@@ -127,7 +127,7 @@ def line(check: DataCheck) -> str:
         f"{check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test rows",
         *(f"{number:,} {kind.replace('_', ' ')} left out" for kind, number in check.removed.items()),
         *([f"{check.near.found:,} near duplicates"] if check.near.found else []),
-        *([f"{check.contradictions[0]:,} prompts with several answers"] if check.contradictions[0] else []),
+        *([_counted(check.contradictions[0], "prompt") + " with several answers"] if check.contradictions[0] else []),
         *(
             f"{one.items_found:,} of {one.items:,} items of {one.name} in the training rows"
             for one in check.contaminated
@@ -136,3 +136,7 @@ def line(check: DataCheck) -> str:
         *check.notices,
     ]
     return f"{check.data}: {'; '.join(parts)}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")

@@ -16,7 +16,7 @@ from harness.sweep.planned import Planned
 def runs(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
     """Say what will be done, at which sizes: every distinct one, should the cells differ in them."""
     done = len(plan) - len(pending)
-    board.say(f"{len(plan)} runs" + (f", {done} already done" if done else ""))
+    board.say(_counted(len(plan), "run") + (f", {done} already done" if done else ""))
     _sizes(plan)
 
 

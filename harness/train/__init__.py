@@ -216,7 +216,8 @@ def _arguments(job: Job) -> SFTConfig:
         max_steps=total_steps(spec, len(job.rows)),
         per_device_train_batch_size=spec.micro_batch_size,
         gradient_accumulation_steps=spec.global_batch_size // spec.micro_batch_size,
-        lr_scheduler_type=spec.schedule,
+        # transformers' own "constant" leaves the warm-up out without a word
+        lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
         warmup_steps=spec.warmup,
         max_grad_norm=spec.max_grad_norm or 0.0,  # where 0 stands for no clipping
         gradient_checkpointing=spec.gradient_checkpointing,

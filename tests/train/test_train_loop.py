@@ -171,6 +171,7 @@ def test_vectors_are_not_decayed(job):
     ("schedule", "warmup", "expected"),
     [
         ("constant", 0.0, [1, 1, 1, 1]),
+        ("constant", 0.5, [0, 0.5, 1, 1]),
         ("linear", 0.0, [1, 0.75, 0.5, 0.25]),
         ("linear", 0.5, [0, 0.5, 1, 0.5]),
         ("cosine", 0.0, [1, 0.853553, 0.5, 0.146447]),
