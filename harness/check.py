@@ -110,6 +110,8 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
             raise UnsupportedError(reason)
 
     looks: list[tuple[Any, Callable[[], Any]]] = [(("backend", spec.backend), backend)]
+    for name in spec.task_limits:
+        looks.append((("limit", name, spec.include_path), partial(tasks.check_name, name, spec.include_path)))
     return looks + [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
 
 

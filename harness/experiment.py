@@ -199,7 +199,7 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         task=task,
         role="retention" if retained else "target",
         rows=spec.source,
-        limit=spec.retention_limit if retained else spec.limit,
+        limit=spec.task_limits.get(task, spec.retention_limit if retained else spec.limit),
         num_fewshot=spec.num_fewshot,
         chat_template=spec.chat_template,
         precision=experiment.train.precision,

@@ -185,6 +185,7 @@ class EvalSpec(Strict):
     path: str | None
     limit: Positive | None  # first items of a target task's official split; null: all of them
     retention_limit: Positive | None
+    task_limits: dict[str, Positive] = field(default_factory=dict, hash=False)  # of single tasks, where they are asked
     heldout_limit: Positive | None  # rows per held-out set
     num_fewshot: Annotated[int, Field(ge=0)] | None  # null: the task's own number
     chat_template: bool

@@ -250,6 +250,7 @@ FOUND_BY_THE_CHECK = {
     "target='re:.*nosuch'": ["target=re:.*nosuch: it matches no", "Presets: "],
     "eval.tasks=[arc_esay]": ["no task 'arc_esay'", "Did you mean", "arc_easy"],
     "eval.tasks=[xqzw]": ["no task 'xqzw'"],
+    "eval.task_limits.arc_esay=5": ["eval.task_limits", "no task 'arc_esay'", "arc_easy"],
     "eval.tasks=[mmlu_pro]": ["TIGER-Lab/MMLU-Pro", "in no package", "source=hub"],
     "data.train.0.prompt='{{question}}'": ["template '{{question}}'", "columns are completion, prompt"],
     "data.train.0.prompt='{{question'": ["is not valid jinja"],

@@ -57,13 +57,22 @@ def load(
     return loaded
 
 
-def _manager(name: str, include: str | None) -> TaskManager:
+def check_name(name: str, include: str | None) -> None:
+    """Check a key of `eval.task_limits`.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    _manager(name, include, "eval.task_limits")
+
+
+def _manager(name: str, include: str | None, setting: str = "eval.tasks") -> TaskManager:
     """lm-eval's index of the user's folder if that has the task, else of the folder of its own task."""
     if include is not None:
         own = TaskManager(include_defaults=False, include_path=include)
         if name in own.task_index:
             return own
-    return TaskManager(include_defaults=False, include_path=str(_folder_of(name)))
+    return TaskManager(include_defaults=False, include_path=str(_folder_of(name, setting)))
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
@@ -194,7 +203,7 @@ def _stable(value: Any) -> str:
     return getattr(value, "__qualname__", None) or str(type(value))
 
 
-def _folder_of(name: str) -> Path:
+def _folder_of(name: str, setting: str) -> Path:
     """The folder of a task's YAML: lm-eval reads some 14,000 files to find it, so what it found is kept."""
     version = importlib.metadata.version("lm_eval")
     root = Path(lm_eval.__file__ or "").parent
@@ -205,7 +214,7 @@ def _folder_of(name: str) -> Path:
         write_text(json.dumps(found, sort_keys=True), index_file)
     index = json.loads(index_file.read_text())
     if name not in index:
-        raise ValueError(f"eval.tasks: lm-eval {version} has no task {name!r}.{_similar(name, index)}")
+        raise ValueError(f"{setting}: lm-eval {version} has no task {name!r}.{_similar(name, index)}")
     return root / str(index[name])
 
 
