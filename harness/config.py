@@ -26,14 +26,14 @@ from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
 from harness.question import Question
 from harness.record import RunRecord
-from harness.specs import DataSpec, EvalSpec, InferenceSpec, ModelSpec, TrackingSpec, TrainSpec
+from harness.specs import DataSpec, EvalSpec, InferenceSpec, ModelSpec, PlanSpec, TrackingSpec, TrainSpec
 
 _SECTIONS = {
     "model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "inference": InferenceSpec,
-    "tracking": TrackingSpec,
+    "tracking": TrackingSpec, "plan": PlanSpec,
 }  # fmt: skip
 _PLAIN = ("seed", "lr_scale", "force", "retry", "runs_dir", "reports_dir", "price_per_device_hour")
-_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference")  # those of earlier versions do without
+_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan")  # those of earlier versions do without
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises

@@ -24,6 +24,7 @@ from harness.specs import (
     InferenceSpec,
     ModelSpec,
     NonNegative,
+    PlanSpec,
     Rate,
     Role,
     Rung,
@@ -84,6 +85,7 @@ class Experiment(Strict):
     runs_dir: Annotated[str, Field(min_length=1)]
     reports_dir: Annotated[str, Field(min_length=1)]
     inference: InferenceSpec = field(default_factory=InferenceSpec)
+    plan: PlanSpec = field(default_factory=PlanSpec)
     price_per_device_hour: NonNegative | None = None  # in the user's own currency
 
     @property

@@ -18,6 +18,7 @@ from harness.data.chat import template_file
 from harness.data.described import recognise, with_test_file
 from harness.data.rows import check_origin, mirror_file
 from harness.experiment import Experiment, canonical, digest
+from harness.hardware import ask_gpus
 from harness.record import write_text
 from harness.specs import DataSpec, EvalSpec, ModelSpec, RowsSpec
 
@@ -162,17 +163,14 @@ def folder_content(folder: Path, say: Say = silent) -> str:
     # chat templates beyond the first lie in a folder of their own; nothing else below is read by from_pretrained
     patterns = (*hub.WEIGHTS_AND_TOKENIZER, "additional_chat_templates/*.jinja")
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    for needed, found in (("config.json", (folder / "config.json").is_file()), ("*.safetensors", _has_weights(files))):
+    has_weights = any(file.suffix == ".safetensors" for file in files)
+    for needed, found in (("config.json", (folder / "config.json").is_file()), ("*.safetensors", has_weights)):
         if not found:
             raise ValueError(
                 f"model.path={folder}: no {needed} in it; give the folder that `save_pretrained` or `hf download` wrote"
             )
     hashes = [(file.relative_to(folder).as_posix(), _remembered_sha256(file, say)) for file in files]
     return hashlib.sha256(canonical(hashes).encode()).hexdigest()[:16]
-
-
-def _has_weights(files: list[Path]) -> bool:
-    return any(file.suffix == ".safetensors" for file in files)
 
 
 def _remembered_sha256(file: Path, say: Say) -> str:
@@ -256,27 +254,13 @@ def device_names() -> list[str]:
 
 def _gpu_capabilities() -> list[int]:
     """Major compute capability of every NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves visible."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in {"", "-1", "NoDevFiles"}:
-        return []
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [pynvml.nvmlDeviceGetCudaComputeCapability(handle)[0] for handle in _visible(handles, visible)]
-    finally:
-        pynvml.nvmlShutdown()
+    return ask_gpus(lambda nvml, handle: int(nvml.nvmlDeviceGetCudaComputeCapability(handle)[0]))
 
 
-def _visible(handles: list[Any], visible: str | None) -> list[Any]:
-    """The GPUs named by index; all of them where they are named by UUID, or not at all."""
-    names = [] if visible is None else [name.strip() for name in visible.split(",")]
-    chosen = [handles[int(name)] for name in names if name.isdigit() and int(name) < len(handles)]
-    return chosen or handles
+def gpu_memory_bytes() -> int | None:
+    """Memory of the smallest GPU that a run may compute on; None on a machine that trains on its processor."""
+    found = ask_gpus(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).total))
+    return min(found) if found and _torch_has_cuda() else None
 
 
 def _cpu_flags() -> set[str]:

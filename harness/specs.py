@@ -219,6 +219,14 @@ class InferenceSpec(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanSpec(Strict):
+    """Whether cells that are predicted not to fit are left out, and of which device the prediction is."""
+
+    enforce: bool = True
+    device: str | None = None  # as harness.plan takes it: a name or an amount; null: this machine's GPU, if it has one
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingSpec(Strict):
     """Where the numbers are mirrored; the records on disk stay the truth. `mode` and below are those of wandb alone."""
 

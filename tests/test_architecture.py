@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "sweep": {
         "assets", "claim",
         "cells", "choice", "composer", "config", "experiment", "isolate", "progress", "provenance", "question",
-        "record", "run", "sources", "specs", "tracking",
+        "record", "run", "sources", "specs", "tracking", "ladder", "plan",
     },
     "plan": {
         "compose", "execute", "experiment", "specs", "isolate", "measure", "methods", "models", "patterns", "sources",
@@ -53,7 +53,8 @@ MAY_IMPORT = {
     "measure": {"assets", "generation", "record", "specs"},
     "provenance": {"harness"},
     "models": {"assets"},
-    "sources": {"assets", "data", "experiment", "specs", "hub", "record"},
+    "sources": {"assets", "data", "experiment", "hardware", "specs", "hub", "record"},
+    "hardware": set(),
     "data": {"assets", "datacheck", "experiment", "specs", "hub", "record"},
     "report": {"assets", "choice", "datacheck", "event_files", "record", "stats"},
     "experiment": {"identity", "methods", "specs"},

@@ -52,9 +52,10 @@ _MOST_ROWS = 4096  # larger micro batches are not looked for
 _LOOKS = 8  # steps that are tried to find the largest micro batch
 
 
-def cells(experiments: list[Experiment], device: Device | None, mfu: float, emit: Emit) -> list[dict[str, Any]]:
+def cells(experiments: list[Experiment], device: Device | None, mfu: float | None, emit: Emit) -> list[dict[str, Any]]:
     """A table for each experiment: `Step`'s fields, and with a device whether it fits and how long it takes.
 
+    Without an MFU neither the time nor the largest micro batch is asked for, which takes most of the planning.
     Without a device the step is that of a GPU. Where a step cannot be taken with fake tensors, `unpredicted` says why
     and the numbers are None.
     """
@@ -76,7 +77,7 @@ def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
     return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, precision=precision))
 
 
-def _cell(experiment: Experiment, device: Device | None, mfu: float) -> dict[str, Any]:
+def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> dict[str, Any]:
     on_gpu = device is None or device.on_gpu
     experiment = settled(experiment, on_gpu)
     spec = experiment.train
@@ -95,14 +96,13 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float) -> dict[str
     return {**told, **dataclasses.asdict(step), "unpredicted": None, **fit}
 
 
-def _fit(predictor: Predictor, step: Step, device: Device, mfu: float) -> dict[str, Any]:
-    rate = device.flops_per_second
-    return {
-        "usable_bytes": device.usable_bytes,
-        "fits": step.peak_bytes <= device.usable_bytes,
-        "largest_micro_batch": largest(lambda rows: predictor.step(rows).peak_bytes, step, device.usable_bytes),
-        "step_seconds": step.flops / (rate * mfu) if rate else None,
-    }
+def _fit(predictor: Predictor, step: Step, device: Device, mfu: float | None) -> dict[str, Any]:
+    usable, rate = device.usable_bytes, device.flops_per_second
+    told = {"usable_bytes": usable, "fits": step.peak_bytes <= usable}
+    if mfu is None:
+        return told
+    most = largest(lambda rows: predictor.step(rows).peak_bytes, step, usable)
+    return {**told, "largest_micro_batch": most, "step_seconds": step.flops / (rate * mfu) if rate else None}
 
 
 def largest(peak_of: Callable[[int], int], known: Step, limit: int) -> int:

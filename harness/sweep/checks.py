@@ -10,6 +10,7 @@ from pathlib import Path
 from harness import isolate, run, sources
 from harness.experiment import Experiment
 from harness.progress import board
+from harness.sweep.fits import set_aside
 from harness.sweep.planned import Planned
 
 _ENOUGH_BYTES = 200 * 2**20  # a LoRA run of the default model writes 20 MB
@@ -46,7 +47,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     A trial is tried as it would be looked at if it were chosen, so that no task turns out wrong after the tuning.
 
     Raises:
-        ValueError: names each cell whose target, task or data file is wrong.
+        ValueError: names each cell whose target, task or data file is wrong, or the device that there is no plan for.
         SystemExit: with code 1, the check itself broke: the installation is damaged, or memory ran out.
     """
     if not pending:
@@ -69,7 +70,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     unsupported = [(planned, reason) for planned, reason in zip(pending, reasons, strict=True) if reason]
     for planned, reason in [*unsupported, *((runnable[i], message) for i, message in found.items())]:
         run.skip(planned.experiment, reason)
-    return [planned for i, planned in enumerate(runnable) if i not in found]
+    return set_aside([planned for i, planned in enumerate(runnable) if i not in found], runs_dir)
 
 
 def _as_chosen(planned: Planned) -> Experiment:

@@ -1,0 +1,115 @@
+"""Before a sweep starts: what its cells are predicted to take of the device's memory; what cannot fit is not started.
+
+Only where a limit is known: that of the machine's GPU, or `plan.device`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from harness import isolate, run, sources
+from harness.experiment import Experiment, canonical, recipe
+from harness.ladder import ladder
+from harness.plan.devices import Device, named
+from harness.progress import board
+from harness.sweep.planned import Planned
+
+_GIB = 2**30
+_NO_MATTER = (  # settings of training on which no byte depends
+    "lr", "max_steps", "epochs", "schedule", "warmup", "weight_decay", "loss_on", "group_by_length",
+)  # fmt: skip
+
+
+def set_aside(pending: list[Planned], runs_dir: Path) -> list[Planned]:
+    """Show the plan, and record as skipped what cannot fit unless `plan.enforce` is false; returns the rest.
+
+    Raises:
+        ValueError: `plan.device` is neither a known device nor an amount of memory.
+    """
+    device = _device(pending[0].experiment) if pending else None
+    trained = [planned.experiment for planned in pending if planned.experiment.method.trains]
+    if device is None or not trained:
+        return pending
+    asked = {_key(one): one for one in trained}
+    least = {key: _with_least(one) for key, one in asked.items()}
+    every = {_key(one): one for one in (*asked.values(), *least.values())}
+    plans = _predicted(every, device, runs_dir)
+    _show(asked, plans, device)
+    left = []
+    for planned in pending:
+        experiment = planned.experiment
+        reason = _reason(plans.get(_key(_with_least(experiment))), device) if experiment.method.trains else ""
+        if reason and experiment.plan.enforce:
+            run.skip(experiment, f"{reason}; plan.enforce=false runs it all the same")
+        else:
+            left.append(planned)
+    return left
+
+
+def _device(experiment: Experiment) -> Device | None:
+    if experiment.plan.device is not None:
+        return named(experiment.plan.device)
+    memory = sources.gpu_memory_bytes()
+    return None if memory is None else Device("this GPU", memory, None, on_gpu=True)
+
+
+def _with_least(experiment: Experiment) -> Experiment:
+    """As the last step computes it of what is tried when memory runs out."""
+    rung = ladder(experiment)[-1]
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **dataclasses.asdict(rung)))
+
+
+def _key(experiment: Experiment) -> str:
+    """Equal for cells whose steps take the same: neither seed nor rate nor data matter."""
+    found = recipe(experiment)
+    method = {name: value for name, value in found["method"].items() if name != "lr"}
+    train = {name: value for name, value in found["train"].items() if name not in _NO_MATTER}
+    return canonical([found["model"], method, train])
+
+
+_known: dict[tuple[str, Device], dict[str, Any]] = {}
+
+
+def _predicted(every: dict[str, Experiment], device: Device, runs_dir: Path) -> dict[str, dict[str, Any]]:
+    """The plan of each, made in a process that has the libraries; what was planned before is remembered."""
+    new = {key: one for key, one in every.items() if (key, device) not in _known}
+    if new:
+        board.start_bar("planning")
+        try:
+            arguments = (list(new.values()), device, None)
+            ended = isolate.call("harness.plan.predict:cells", *arguments, log=runs_dir / "check.log", on_event=board)
+        finally:
+            board.end()
+        if ended.kind != "returned":
+            board.say(f"not planned: {ended.reason}")
+            return {}
+        _known.update({(key, device): plan for key, plan in zip(new, ended.value, strict=True)})
+    return {key: _known[key, device] for key in every}
+
+
+def _show(asked: dict[str, Experiment], plans: dict[str, dict[str, Any]], device: Device) -> None:
+    board.say(f"plan for {device.name}: {device.usable_bytes / _GIB:.2f} GiB are counted as usable")
+    for key, experiment in asked.items():
+        plan, least = plans.get(key), plans.get(_key(_with_least(experiment)))
+        if plan is None or least is None:
+            continue
+        spec = experiment.train
+        what = (
+            f"{experiment.method.name} on {experiment.model.name}, {spec.micro_batch_size} x {spec.max_length} tokens"
+        )
+        if plan["unpredicted"] or least["unpredicted"]:
+            board.say(f"  {what}: not predicted")
+            continue
+        smaller = f"fits with {ladder(experiment)[-1]}" if least["fits"] else "does not fit"
+        board.say(f"  {what}: {plan['peak_bytes'] / _GIB:.2f} GiB, {'fits' if plan['fits'] else smaller}")
+
+
+def _reason(plan: dict[str, Any] | None, device: Device) -> str:
+    if plan is None or plan["unpredicted"] or plan["fits"]:
+        return ""
+    return (
+        f"would need {plan['peak_bytes'] / _GIB:.2f} GiB of the {device.usable_bytes / _GIB:.2f} that {device.name} "
+        f"offers ({plan['micro_batch_size']} rows of {plan['max_length']:,} tokens at once)"
+    )

@@ -1,0 +1,135 @@
+"""What measuring costs a run: the same training with and without it, in interleaved pairs.
+
+LoRA on SmolLM2-135M. With: steps timed, tokens counted, one step followed operation by operation, the phase looked at
+from both ends, the device's peak measured before and after. Without: none of that. Each pair shares a fresh copy of the
+weights per side and the order alternates; a ratio above 1 is overhead. Following a step and measuring the peak cost the
+same however long a run is: they weigh on one of 60 steps, as the demo's, more than on a real one. `HARNESS_BENCH=quick`
+takes two pairs of 20 steps.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests.bench import Row
+
+BAR = 1.02
+
+
+def rows() -> list[Row]:
+    """The median of the pairs' ratios, with its interval in the note."""
+    from harness import isolate, sources
+    from harness.compose import experiments
+
+    quick = os.environ.get("HARNESS_BENCH") == "quick"
+    pairs, steps = (2, 20) if quick else (8, 60)
+    words = ["method=lora", "train=smoke", f"train.max_steps={steps}", "train.max_length=128"]
+    batch = ["train.global_batch_size=8", "train.micro_batch_size=4"]
+    [(_, experiment)] = experiments([*words, *batch])
+    log = Path(tempfile.gettempdir()) / "harness-bench-overhead.log"
+    ended = isolate.call("tests.bench.overhead:measured", sources.resolve(experiment), pairs, log=log)
+    if ended.kind != "returned":
+        raise RuntimeError(f"{ended.reason}; see {log}")
+    return [
+        _row("wall time", [one["with"][0] / one["without"][0] for one in ended.value], steps),
+        _row("processor time", [one["with"][1] / one["without"][1] for one in ended.value], steps),
+    ]
+
+
+def _row(name: str, ratios: list[float], steps: int) -> Row:
+    low, high = interval(ratios)
+    note = f"{len(ratios)} pairs of {steps} steps, 95 % interval of the median {low:.3f} to {high:.3f}"
+    return Row(name=name, measured=statistics.median(ratios), bar=BAR, unit="x", note=note)
+
+
+def interval(values: list[float], confidence: float = 0.95) -> tuple[float, float]:
+    """An interval of the median from the order of the values alone (sign test); the ends where they are too few."""
+    from scipy.stats import binom
+
+    ordered, number = sorted(values), len(values)
+    cut = int(binom.ppf((1 - confidence) / 2, number, 0.5))
+    while cut and 2 * binom.cdf(cut - 1, number, 0.5) > 1 - confidence:
+        cut -= 1
+    cut = max(cut, 1)
+    return ordered[cut - 1], ordered[number - cut]
+
+
+def measured(experiment: Any, pairs: int, emit: Callable[[dict[str, Any]], None]) -> list[dict[str, tuple[float, ...]]]:
+    """Seconds and processor seconds of both sides of every pair; a pair that does not count comes first."""
+    from harness import execute
+
+    execute.quiet()
+    found = []
+    for pair in range(pairs + 1):
+        order = ("with", "without") if pair % 2 else ("without", "with")
+        found.append({side: _training(experiment, side == "with") for side in order})
+    return found[1:]
+
+
+def _training(experiment: Any, measures: bool) -> tuple[float, ...]:
+    import torch
+
+    from harness import train
+    from harness.measure import peak
+    from harness.measure.memory import Phases
+
+    with tempfile.TemporaryDirectory() as scratch:
+        job = _job(experiment, measures, scratch)
+        phases = Phases(torch.cuda.is_available(), lambda name: None)
+        start, start_cpu = time.perf_counter(), time.process_time()
+        if measures:
+            dtype, cuda = train.compute_dtype(experiment.train.precision), torch.cuda.is_available()
+            before = peak.measured(dtype, cuda)
+            with phases("train"):
+                training = train.train(job)
+            peak.with_share(training, before, peak.measured(dtype, cuda))
+        else:
+            with mock.patch.object(train, "StepMeter", _silent()):
+                train.train(job)
+        return time.perf_counter() - start, time.process_time() - start_cpu
+
+
+def _job(experiment: Any, profile: bool, scratch: str) -> Any:
+    import transformers
+
+    from harness import execute, models
+    from harness.train import Job, compute_dtype
+
+    method, spec = experiment.method, experiment.train
+    tokens = [[100 + (7 * i + k) % 1000 for k in range(40 + 8 * (i % 12))] for i in range(64)]
+    lines = [{"input_ids": ids, "completion_mask": [0] * 20 + [1] * (len(ids) - 20)} for ids in tokens]
+    transformers.set_seed(0)
+    base = models.load(experiment.model, method.load_options(compute_dtype(spec.precision)), method.read)
+    tokenizer = models.tokenizer(experiment.model)
+    model = method.attach(base, execute.setting(experiment, tokenizer, lines))
+    return Job(
+        model=model, method=method, rows=lines, spec=spec, seed=0, tokenizer=tokenizer, validate=lambda: 0.0,
+        emit=lambda _: None, scratch=scratch, profile=profile,
+    )  # fmt: skip
+
+
+def _silent() -> Any:
+    """A meter that neither counts nor looks at a clock."""
+    from harness.measure.steps import StepMeter
+
+    class Silent(StepMeter):
+        def start(self) -> None:
+            pass
+
+        def micro_batch(self, attention_mask_BT: Any, labels_BT: Any) -> None:  # shape suffixes: batch, tokens
+            pass
+
+        def end_step(self) -> None:
+            pass
+
+        def settle(self) -> None:
+            pass
+
+    return Silent
