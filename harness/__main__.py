@@ -1,6 +1,7 @@
 """`python -m harness`: compose, check, run, report. Owns the exit codes.
 
 0: every requested run is ok or skipped. 2: the input was wrong and nothing was started. 1: some run failed.
+130, 140, 143: ended by an interrupt, SIGUSR2 or SIGTERM, from which the same command goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import config
 from harness.assets import conf_dir
+from harness.preemption import SIGNALS
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")  # type: ignore[untyped-decorator]
@@ -42,6 +44,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code in [128 + number for number in SIGNALS]:
+            print("preempted: what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise
 
 
 def _flags_first(words: list[str]) -> list[str]:

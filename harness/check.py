@@ -19,7 +19,8 @@ from harness.audit import audit
 from harness.data import tokenised
 from harness.evaluate import served, tasks
 from harness.execute import Emit, quiet, setting, wanted_tokens
-from harness.experiment import Experiment, check_id
+from harness.experiment import Experiment, Sizes, check_id
+from harness.methods.base import Method
 from harness.train import compute_dtype
 
 Verdict = Literal["wrong", "unsupported"]
@@ -31,6 +32,8 @@ class UnsupportedError(Exception):
 
 def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
     """Find what is wrong before anything starts: targets, tasks and data files, without loading a weight.
+
+    What each of them will write is emitted on the way: `position` in `experiments`, and `sizes`.
 
     Returns:
         (position in `experiments`, verdict, message) of each that is wrong or cannot be run here.
@@ -49,11 +52,14 @@ def _problems(
     quiet()
     problems: list[tuple[int, Verdict, str]] = []
     known: dict[Any, tuple[Verdict, str] | None] = {}
+    found: dict[Any, Any] = {}
     for position, experiment in enumerate(experiments):
         emit({"done": position, "total": len(experiments)})
         for key, look in checks(experiment, emit):
             if key not in known:
-                known[key] = _complaint(look)
+                known[key], found[key] = _outcome(look)
+            if isinstance(found[key], Sizes):
+                emit({"position": position, "sizes": found[key]})
             complaint = known[key]
             if complaint is not None:
                 problems.append((position, *complaint))
@@ -64,7 +70,7 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
     model, method, spec = experiment.model, experiment.method, experiment.eval
     dtype = compute_dtype(experiment.train.precision)
 
-    def attach() -> None:
+    def attach() -> Sizes:
         method.check_training(experiment.train)
         if experiment.train.packing and method.unpacked_because:
             raise ValueError(
@@ -74,7 +80,7 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         reason = method.unsupported_model(skeleton)
         if reason:
             raise UnsupportedError(reason)
-        method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
+        return _sizes(method, method.attach(skeleton, setting(experiment, models.tokenizer(model), [])))
 
     def look_at_data() -> None:
         found = audit(experiment, emit)
@@ -115,14 +121,23 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     return looks + [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
 
 
-def _complaint(look: Callable[[], Any]) -> tuple[Verdict, str] | None:
+def _sizes(method: Method, attached: Any) -> Sizes:
+    if not method.trains:
+        return Sizes(0, 0)
+    trained = [parameter for parameter in attached.parameters() if parameter.requires_grad]
+    held = sum(one.numel() * one.element_size() + method.optimizer_bytes(one) for one in trained)
+    saved = sum(tensor.numel() * tensor.element_size() for tensor in method.saved(attached).values())
+    return Sizes(saved, held)
+
+
+def _outcome(look: Callable[[], Any]) -> tuple[tuple[Verdict, str] | None, Any]:
+    """(What is wrong, what the look has found): one of the two."""
     try:
-        look()
+        return None, look()
     except UnsupportedError as error:
-        return "unsupported", str(error)
+        return ("unsupported", str(error)), None
     except ValueError as error:
-        return "wrong", " ".join(str(error).split())
+        return ("wrong", " ".join(str(error).split())), None
     except Exception as error:  # a library that chokes on a value: the log says where, and nothing is started
         traceback.print_exc()
-        return "wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    return None
+        return ("wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"), None

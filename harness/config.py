@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from harness import event_files, question, suites
+from harness import question, suites, together
 from harness.assets import conf_dir
 from harness.checking import adapter, check_finite, explained, lower
-from harness.experiment import Experiment, check_method
+from harness.experiment import Experiment
 from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
 from harness.question import Question
@@ -32,9 +32,9 @@ _SECTIONS = {
     "model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "inference": InferenceSpec,
     "tracking": TrackingSpec, "plan": PlanSpec,
 }  # fmt: skip
-_PLAIN = ("seed", "lr_scale", "force", "retry", "runs_dir", "reports_dir", "price_per_device_hour")
+_PLAIN = ("seed", "lr_scale", "force", "retry", "keep", "runs_dir", "reports_dir", "price_per_device_hour")
+_NOT_OF_A_RECORD = ("retry", "keep")  # what is asked for now
 _NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan")  # those of earlier versions do without
-_SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
 _FOR_DEVELOPERS = (
@@ -72,7 +72,7 @@ def build(config: DictConfig) -> Experiment:
     sections: dict[str, Any] = {name: checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
     sections["eval"] = suites.expanded(sections["eval"])
     experiment = Experiment(method=method, **sections, **plain)
-    _check_together(experiment)
+    together.check(experiment)
     return experiment
 
 
@@ -97,7 +97,7 @@ def from_record(run: RunRecord) -> Experiment:
         sections: dict[str, Any] = {
             key: checked(schema, values[key], key) for key, schema in _SECTIONS.items() if key in there
         }
-        kept = [key for key in _PLAIN if key in there and key != "retry"]
+        kept = [key for key in _PLAIN if key in there and key not in _NOT_OF_A_RECORD]
         return Experiment(method=method, **sections, **{key: values[key] for key in kept})
     except (KeyError, ValueError) as error:
         raise ValueError(f"the run's settings are those of another version of this program: {error}") from error
@@ -232,25 +232,6 @@ def _checked_plain(name: str, value: Any) -> Any:
         return adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise ValueError(f"{name}={json.dumps(value)}: {lower(error.errors()[0]['msg'])}") from error
-
-
-def _check_together(experiment: Experiment) -> None:
-    if experiment.method.trains and experiment.train.lr is None:
-        raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
-    check_method(experiment)
-    model = experiment.model
-    for needed in _SOURCE_NEEDS[model.source]:
-        if getattr(model, needed) is None:
-            raise ValueError(f"model.source={model.source} needs model.{needed}, which is null")
-    rows = (*experiment.data.train, *experiment.data.test)
-    for section, spec, reads in (
-        ("data", experiment.data, any(part.dataset for part in rows)),
-        ("eval", experiment.eval, bool(experiment.eval.tasks)),
-    ):
-        if spec.source == "path" and spec.path is None and reads:
-            raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
-    if experiment.tracking.name == "tensorboard" and not event_files.installed():
-        raise ValueError(f"tracking=tensorboard {event_files.MISSING}; or use tracking=none")
 
 
 def _times(a: Any, b: Any) -> float | None:

@@ -22,7 +22,7 @@ import datasets
 import torch
 import transformers
 
-from harness import card, models, provenance, record, usage
+from harness import card, checkpoint, models, provenance, record, usage
 from harness.data import Packed, Wanted, tokenised
 from harness.evaluate import general, generated, heldout, items, outcomes, served, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
@@ -30,9 +30,11 @@ from harness.measure import peak
 from harness.measure.fingerprint import fingerprint
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
+from harness.preemption import Preemption
 from harness.record import EvaluationRecord
 from harness.specs import TrainSpec
 from harness.train import Job, compute_dtype, total_steps, train
+from harness.train.resume import checkpoints
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -44,28 +46,36 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
         ValueError: the experiment does not fit the model or the data.
         DivergedError: training produced something that is no number.
         ImpossibleRateError: training seems to have been faster than the device is.
+        PreemptedError: this process was told to end.
     """
     quiet()
-    work = _Work(experiment, todo, emit)  # looks at the device before this process takes anything there
-    emit({"facts": {"device": provenance.device()}})
-    try:
-        work.load()
-        if todo.train:
-            work.train()
-        work.evaluate()
-        if todo.inference:
-            work.infer()
-    except BaseException:  # what was reached is a result where memory ran out
-        work.emit_phases()
-        raise
+    preemption = Preemption()
+    with preemption.watched():
+        work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
+        work.emit({"facts": {"device": provenance.device()}})
+        try:
+            work.load()
+            if todo.train:
+                with preemption.deferred():
+                    work.train()
+            checkpoint.end(experiment.folder, kept=todo.train and experiment.keep == "checkpoint")
+            work.evaluate()
+            if todo.inference:
+                work.infer()
+            if experiment.keep == "nothing":
+                shutil.rmtree(experiment.weights_folder, ignore_errors=True)
+        except BaseException:  # what was reached is a result where memory ran out
+            work.emit_phases()
+            raise
 
 
 class _Work:
     """One run under way. The methods are called in the order in which they stand."""
 
-    def __init__(self, experiment: Experiment, todo: Todo, emit: Emit) -> None:
-        self.experiment, self.todo, self.emit = experiment, todo, emit
-        self.phases = Phases(torch.cuda.is_available(), lambda name: emit({"phase": name}))
+    def __init__(self, experiment: Experiment, todo: Todo, preemption: Preemption, emit: Emit) -> None:
+        self.experiment, self.todo, self.preemption = experiment, todo, preemption
+        self.emit = preemption.whole(emit)
+        self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))
         self.dtype = compute_dtype(experiment.train.precision)
         self.merges = experiment.method.trains and experiment.eval.weights == "merged"
 
@@ -81,17 +91,17 @@ class _Work:
             base = self._base()
             expected = method.expected_trainable(base)
             if self.todo.train or not method.trains:
-                self.model = method.attach(base, self._setting())
+                self.model = method.attach(base, setting(experiment, self.tokenizer, self.rows))
             elif self.merges:
                 self.model = self._merged(base)
             else:
                 self.model = method.restore(base, experiment.weights_folder)
         if self.todo.train or not method.trains:
-            self._emit_fingerprint(expected)
+            self.fingerprint = fingerprint(self.model, expected, method.merges)
+            self.emit({"facts": {"fingerprint": self.fingerprint}})
 
     def train(self) -> None:
-        experiment = self.experiment
-        if experiment.method.trains:
+        if self.experiment.method.trains:
             before = peak.measured(self.dtype, torch.cuda.is_available())  # between the phases: nobody's time
             with self.phases("train"):
                 training = train(self._job())
@@ -141,9 +151,6 @@ class _Work:
             counts = dataclasses.replace(counts, packed_rows=len(self.rows))
         self.emit({"facts": {"data": counts}})
 
-    def _setting(self) -> Setting:
-        return setting(self.experiment, self.tokenizer, self.rows)
-
     def _job(self) -> Job:
         experiment = self.experiment
         return Job(
@@ -156,6 +163,7 @@ class _Work:
             validate=self._validation_loss,
             emit=self.emit,
             scratch=str(experiment.folder / "trainer"),
+            checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.asked),
         )
 
     def _train_spec(self) -> TrainSpec:
@@ -171,10 +179,6 @@ class _Work:
         rows = self.heldout["validation"][: spec.heldout_limit]
         scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_tokens, lambda _: None)
         return heldout.metrics(scores)["loss"].value
-
-    def _emit_fingerprint(self, expected: int) -> None:
-        self.fingerprint = fingerprint(self.model, expected, self.experiment.method.merges)
-        self.emit({"facts": {"fingerprint": self.fingerprint}})
 
     def _save(self) -> None:
         """Write the weights under another name and rename: half an adapter is never taken for a whole one."""
@@ -202,8 +206,7 @@ class _Work:
     def _evaluate_one(self, evaluation: Evaluation) -> None:
         self.emit({"task": evaluation.task})
         start = time.perf_counter()
-        score = getattr(self, f"_score_{evaluation.kind}")
-        metrics, columns, facts = score(evaluation)
+        metrics, columns, facts = getattr(self, f"_score_{evaluation.kind}")(evaluation)
         experiment = self.experiment
         path = record.evaluation_path(experiment.folder, evaluation.eval_id)
         items.write(columns, path.with_suffix(".parquet"))

@@ -35,6 +35,9 @@ from harness.specs import (
     Weights,
 )
 
+# the trained weights; those and the whole state of training at its end; neither, once they have been evaluated
+Keep = Literal["adapter", "checkpoint", "nothing"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Strict):
@@ -82,6 +85,7 @@ class Experiment(Strict):
     lr_scale: Rate
     force: bool
     retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
+    keep: Keep = "adapter"  # what of a finished run stays on disk beside its records
     runs_dir: Annotated[str, Field(min_length=1)]
     reports_dir: Annotated[str, Field(min_length=1)]
     inference: InferenceSpec = field(default_factory=InferenceSpec)
@@ -109,6 +113,18 @@ class Experiment(Strict):
         return self.folder / "weights"
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes that a run writes: its weights, and at most a checkpoint while it trains."""
+
+    weights: int
+    checkpoint: int
+
+    def kept(self, keep: Keep) -> int:
+        """Those that stay."""
+        return {"adapter": self.weights, "checkpoint": self.weights + self.checkpoint, "nothing": 0}[keep]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Todo:
     """What is missing of a run.
@@ -123,24 +139,8 @@ class Todo:
     rung: Rung | None = None  # how training is computed; None: as was asked for
 
 
-_LOOKS_ONLY = ("eval_every", "patience", "diverged_above", "diverged_steps", "oom")  # they move no weight of an ok run
-
-
-def check_method(experiment: Experiment) -> None:
-    """Refuse what the method cannot do, as far as settings alone tell it.
-
-    Raises:
-        ValueError: names the settings that do not go together.
-    """
-    method = experiment.method
-    if experiment.eval.weights == "merged" and not method.merges:
-        raise ValueError(
-            f"eval.weights=merged: method={method.name} cannot be merged into the base model; use eval.weights=attached"
-        )
-    bounds = method.lr_range
-    if bounds is not None and bounds[0] > bounds[1]:
-        raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
-    method.check_training(experiment.train)
+# they move no weight of an ok run
+_LOOKS_ONLY = ("eval_every", "patience", "diverged_above", "diverged_steps", "oom", "checkpoint_seconds")
 
 
 def recipe(experiment: Experiment) -> dict[str, Any]:

@@ -15,12 +15,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
+
+from harness.preemption import SIGNALS
 
 Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
@@ -74,7 +76,8 @@ def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None
 
     `function` is "module:name", so that this process need not import what the other one does. Its standard output and
     error go to the end of `log`; what it hands to `emit` arrives at `on_event` here, in order. An interrupt of this
-    process ends the other one first.
+    process ends the other one first, with SIGTERM, and hears it out; a second one kills it. So does a SIGTERM or
+    SIGUSR2, where this process is the main thread's and nobody else has taken the signal: it becomes a `SystemExit`.
     """
     global _start_method
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -111,11 +114,14 @@ def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emi
         process.start()
     sender.close()
     try:
-        ended = _listen(receiver, process, on_event)
+        with _signals_raise():
+            ended = _listen(receiver, process, on_event, own)
     except BaseException:
         process.terminate()
-        wait([process.sentinel], 5)
-        process.kill()
+        try:
+            _listen(receiver, process, on_event, None)
+        finally:
+            process.kill()
         raise
     finally:
         receiver.close()
@@ -125,9 +131,31 @@ def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emi
     return ended or Ended("killed", reason=_obituary(process.exitcode))
 
 
-def _listen(receiver: Connection, process: Any, on_event: Emit | None) -> Ended | None:
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let the signals that tell a process to end raise `SystemExit` here, where they would end it without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        for each in untaken:  # the group's other signal, or the same again, must not cut the good-bye off
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    untaken = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in untaken:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in untaken:
+            if signal.getsignal(number) is leave:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _listen(receiver: Connection, process: Any, on_event: Emit | None, own: Share | None) -> Ended | None:
     """Pass events on until the process says how it ended, or is gone without a word."""
-    own = share.get()
     while True:
         ready = wait([receiver, process.sentinel], _LOOK_SECONDS if own else None)
         if own is not None and own.stop.why:
@@ -196,6 +224,22 @@ def end_with_parent() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def outlive_signals() -> None:
+    """Have the server go on when its whole group is told to end: its child has something to finish, and goes with it.
+
+    A child keeps the usual way, until it says otherwise.
+    """
+    server, parent = os.getpid(), os.getppid()
+
+    def told(number: int, frame: Any) -> None:
+        if os.getpid() != server or os.getppid() != parent:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in SIGNALS:
+        signal.signal(number, told)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -42,6 +42,23 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
             if parameter.grad is not None:
                 self._step_one(parameter)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The groups, and for each parameter in their order its optimizer's state and its float32 copy."""
+        own = [
+            {"master": None if stepped is parameter else stepped.detach(), "optimizer": optimizer.state_dict()}
+            for parameter, (stepped, optimizer, _) in self._own.items()
+        ]
+        return {"param_groups": super().state_dict()["param_groups"], "own": own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
+        for (stepped, optimizer, _), state in zip(self._own.values(), state_dict["own"], strict=True):
+            optimizer.load_state_dict(state["optimizer"])
+            if state["master"] is not None:
+                with torch.no_grad():
+                    stepped.copy_(state["master"])
+
     def gradient_norm(self) -> float | None:
         """Norm of the gradients that were freed since the last call; None where they are kept for others to see."""
         if not self._in_backward:
@@ -68,3 +85,30 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
         stepped.grad = None
         with torch.no_grad():
             parameter.copy_(stepped)
+
+
+def galore(groups: Groups) -> torch.optim.Optimizer:
+    """GaLore's AdamW, with the constants of the one that it is compared with, and a state of numbers and tensors."""
+    from galore_torch import GaLoreAdamW
+    from galore_torch.galore_projector import GaLoreProjector
+
+    class Storable(GaLoreAdamW):  # type: ignore[misc]
+        def state_dict(self) -> dict[str, Any]:
+            found = super().state_dict()
+            states = {key: {n: _opened(v) for n, v in state.items()} for key, state in found["state"].items()}
+            return {**found, "state": states}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            super().load_state_dict(state_dict)
+            for group in self.param_groups:
+                states = [self.state[parameter] for parameter in group["params"] if parameter in self.state]
+                for state in (state for state in states if "projector" in state):
+                    rule = {name: group[name] for name in ("update_proj_gap", "scale", "proj_type")}
+                    matrix, state["projector"] = state["projector"], GaLoreProjector(group["rank"], **rule)
+                    state["projector"].ortho_matrix = matrix
+
+    def _opened(value: Any) -> Any:
+        return value.ortho_matrix if isinstance(value, GaLoreProjector) else value
+
+    optimizer: torch.optim.Optimizer = Storable(groups, eps=1e-8, no_deprecation_warning=True)
+    return optimizer

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 
-from harness.isolate import end_with_parent
+from harness.isolate import end_with_parent, outlive_signals
 
 
 def _import_quietly() -> None:
@@ -26,6 +26,7 @@ def _import_quietly() -> None:
 
 
 end_with_parent()
+outlive_signals()
 logging.captureWarnings(True)
 warnings.simplefilter("ignore")
 _import_quietly()

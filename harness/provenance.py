@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -16,6 +18,7 @@ import harness
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
 )  # fmt: skip
+_TRAINING_PARTS = ("data", "methods", "train", "execute.py", "head.py", "models.py", "optimizers.py", "stopping.py")
 
 
 @functools.cache
@@ -33,6 +36,17 @@ def facts() -> dict[str, Any]:
         "cpu_cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
+
+
+@functools.cache
+def training_code() -> str:
+    """Digest of what makes a training curve what it is beside its settings: this code and the libraries it runs on."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256(json.dumps([facts()["python"], facts()["versions"]], sort_keys=True).encode())
+    for part in _TRAINING_PARTS:
+        for file in sorted((package / part).rglob("*.py")) if (package / part).is_dir() else [package / part]:
+            digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def device() -> dict[str, Any]:

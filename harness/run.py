@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from harness import card, claim, isolate, provenance, record
+from harness import card, checkpoint, claim, isolate, provenance, record
 from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.ladder import ladder
 from harness.record import Attempt, InferenceRecord, RunRecord, Status
@@ -43,7 +43,8 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
     with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
         known = read(experiment)
         if experiment.method.trains and (_weights_from(known) is None or not experiment.weights_folder.is_dir()):
-            raise ValueError(f"{experiment.folder}: there are no weights to evaluate; train them first")
+            reason = " (keep=nothing removed them)" if known is not None and removed(known) else ""
+            raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
         tasks = tuple(one for one in evaluations(experiment) if one.kind == "lm_eval")
         wanted = tasks if experiment.force else _not_there(experiment, tasks)
         if known is not None and not wanted:
@@ -67,7 +68,9 @@ def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> Run
     """None if another process took the run over, because this one had shown no sign of life: then it is the other's."""
     if not doing.train:
         return _try(experiment, known, doing, None)
-    rungs = ladder(experiment)
+    if known is not None and known.status == "ok" and removed(known) and not experiment.force:
+        doing.watch({"say": f"{experiment.method.name}: keep=nothing removed its weights; they are trained again"})
+    rungs = _left(ladder(experiment), checkpoint.rung(experiment.folder))
     for rung, following in zip(rungs, (*rungs[1:], None), strict=True):
         result = _try(experiment, known, doing, rung)
         if result is None or following is None or not _training_needs_less(result):
@@ -75,6 +78,11 @@ def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> Run
         doing.watch({"say": f"{experiment.method.name}: out of memory with {rung}; trying {following}"})
         known = result
     raise AssertionError("the last rung returns")
+
+
+def _left(rungs: tuple[Rung, ...], reached: Rung | None) -> tuple[Rung, ...]:
+    """The rungs from the one that a checkpoint was written on: those before it ran out of memory."""
+    return rungs[rungs.index(reached) :] if reached in rungs else rungs
 
 
 def _training_needs_less(result: RunRecord) -> bool:
@@ -93,9 +101,10 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     log = experiment.folder / "log.txt"
     try:
         ended = isolate.call("harness.execute:execute", experiment, todo, log=log, on_event=told)
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, SystemExit) as stop:
         if not held.lost:
-            _keep(experiment, known, started_at, told, "failed", f"{stop or 'interrupted'} {told.where()}")
+            what = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
+            _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.goes_on()}")
         raise
     status, reason = _outcome(ended, told)
     return None if held.lost else _keep(experiment, known, started_at, told, status, reason)
@@ -110,10 +119,19 @@ def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
     """(whether weights have to be trained, which evaluations have to be made)."""
     wanted = evaluations(experiment)
     known = read(experiment)
-    trained = not experiment.method.trains or (_weights_from(known) is not None and experiment.weights_folder.is_dir())
-    if experiment.force or known is None or not trained:
+    if experiment.force or known is None:
         return experiment.method.trains, wanted
-    return False, _not_there(experiment, wanted)
+    left = _not_there(experiment, wanted)
+    trained = not experiment.method.trains or (_weights_from(known) is not None and experiment.weights_folder.is_dir())
+    complete = known.status == "ok" and not left and not inference_missing(experiment, _weights_from(known))
+    if trained or (complete and removed(known)):
+        return False, left
+    return experiment.method.trains, wanted
+
+
+def removed(known: RunRecord) -> bool:
+    """Whether the run was asked to keep no weights."""
+    return known.config.get("keep") == "nothing"
 
 
 def _not_there(experiment: Experiment, wanted: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
@@ -178,6 +196,11 @@ class _Told:
         """How far the run had come."""
         return f"in phase {self._phase}{self._progress}" if self._phase else "before loading"
 
+    def goes_on(self) -> str:
+        """Where the run goes on when it is asked for again; "" where that is the beginning."""
+        step = self.facts.get("checkpoint_step")
+        return f"; can be resumed from step {step}" if step and "weights_from" not in self.facts else ""
+
 
 def _outcome(ended: isolate.Ended, told: _Told) -> tuple[Status, str]:
     if ended.kind == "returned":
@@ -186,7 +209,9 @@ def _outcome(ended: isolate.Ended, told: _Told) -> tuple[Status, str]:
         return "oom", f"{ended.reason} {told.where()}"
     if ended.error_type == "DivergedError":
         return "diverged", ended.reason.removeprefix("DivergedError: ")
-    return "failed", f"{ended.reason} ({told.where()})"
+    if ended.error_type == "PreemptedError":
+        return "failed", f"preempted {told.where()}{told.goes_on()}"
+    return "failed", f"{ended.reason} ({told.where()}){told.goes_on()}"
 
 
 def _keep(
@@ -219,6 +244,8 @@ def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Stat
     else:
         phases = facts.get("phases", {})
         training, peak = facts.get("training"), facts.get("peak_memory_bytes")
+    if known is not None and "resumed_at_step" in facts:
+        peak = _higher(peak, known.current.peak_memory_bytes)
     return Attempt(
         started_at=started_at,
         status=status,
@@ -229,11 +256,17 @@ def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Stat
         training=training,
         peak_memory_bytes=peak,
         weights_from=weights_from,
+        resumed_at_step=facts.get("resumed_at_step"),
         micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
         gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
         seconds=_seconds_since(started_at),
         provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
     )
+
+
+def _higher(peak: int | None, before: int | None) -> int | None:
+    """The peak of a run in several attempts, of which one that was killed may not have told its own."""
+    return max((one for one in (peak, before) if one is not None), default=None)
 
 
 def _looks(phases: dict[str, Any]) -> dict[str, Any]:

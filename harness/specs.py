@@ -146,6 +146,8 @@ class TrainSpec(Strict):
     diverged_above: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0  # times the first loss
     diverged_steps: Positive = 10  # in a row, that end a run as diverged
     oom: OomSpec = field(default_factory=OomSpec)
+    # a checkpoint is written so often, and whenever the run is told to end; null: only then
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 600.0
     packing: bool = False  # several examples in a row of max_length, none of which sees another
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 _RISE = 0.01  # share of the lowest validation loss above which the last one has risen
 
@@ -24,6 +25,14 @@ class Divergence:
         self._factor, self._steps = factor, steps
         self._first: float | None = None
         self._above = 0
+
+    def values(self) -> dict[str, Any]:
+        """What it has seen, for `restore`."""
+        return {"first": self._first, "above": self._above}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._first, self._above = values["first"], values["above"]
 
     def check(self, step: int, loss: float, gradient_norm: float) -> None:
         """Look at one step.
@@ -52,6 +61,14 @@ class Patience:
         self._patience = patience
         self._waited = 0
         self.lowest: float | None = None
+
+    def values(self) -> dict[str, Any]:
+        """What it has seen, for `restore`."""
+        return {"waited": self._waited, "lowest": self.lowest}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._waited, self.lowest = values["waited"], values["lowest"]
 
     def improved(self, loss: float) -> bool:
         """Take a validation in; whether its loss is the lowest so far."""

@@ -51,6 +51,8 @@ def find(folder: Path) -> Trained:
         raise ValueError(f"{folder}: method={found.method} trains nothing, so that there is nothing to work on")
     if found.current.weights_from is None or not (folder / "weights").is_dir():
         reason = f"its status is {found.status} ({found.current.reason})" if found.status != "ok" else "they are gone"
+        if found.config.get("keep") == "nothing":
+            reason = "they were not kept (keep=nothing)"
         raise ValueError(f"{folder}: it has no weights: {reason}. Run it again with force=true")
     return Trained(folder, found, experiment)
 

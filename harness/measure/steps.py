@@ -56,6 +56,14 @@ class StepMeter:
         self._pending = self._pending[len(self._marks) :]
         self._marks = []
 
+    def values(self) -> dict[str, Any]:
+        """What was counted in the steps that are settled, for `restore`."""
+        return {"seconds": list(self._seconds), "counts": list(self._counts)}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Go on after the steps of an earlier process."""
+        self._seconds, self._counts = list(values["seconds"]), list(values["counts"])
+
     @property
     def num_steps(self) -> int:
         """Steps whose seconds are known."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from harness.specs import TrainSpec
 
+_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's allocator: parameter -> tensor
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -100,6 +101,23 @@ class Adalora(Adapted):
         """Take in the gradients, and prune when the schedule says so."""
         model.base_model.update_and_allocate(step)
 
+    def state(self, model: Any) -> dict[str, Any]:
+        """The importance of each rank so far, and which of them are left once the last were pruned."""
+        allocator = model.base_model.rankallocator
+        importance = {name: getattr(allocator, name) for name in _IMPORTANCE}
+        return {"importance": importance, "rank_pattern": _config(model).rank_pattern}
+
+    def load_state(self, model: Any, state: dict[str, Any]) -> None:
+        """Put both back."""
+        device = next(model.parameters()).device
+        for name, found in state["importance"].items():
+            setattr(model.base_model.rankallocator, name, {of: tensor.to(device) for of, tensor in found.items()})
+        _config(model).rank_pattern = state["rank_pattern"]
+
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """init_r (d_in + d_out + 1), summed over the adapted matrices."""
         return sum(self.init_r * (d_in + d_out + 1) for d_in, d_out in targets.shapes_of(model, self.target).values())
+
+
+def _config(model: Any) -> AdaLoraConfig:
+    return model.peft_config[model.base_model.trainable_adapter_name]

@@ -36,6 +36,13 @@ class Adapted(Method):
         hold_in_float32(p for p in adapted.parameters() if p.requires_grad)
         return adapted
 
+    def saved(self, model: Any) -> dict[str, torch.Tensor]:
+        """What PEFT takes for the adapter, frozen parts included."""
+        from peft import get_peft_model_state_dict
+
+        found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return found
+
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """Attach to a fresh base model what `save` wrote, in the precision in which it was trained."""
         from peft import PeftModel, load_peft_weights, set_peft_model_state_dict

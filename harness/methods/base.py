@@ -132,6 +132,13 @@ class Method(ABC):
     def after_step(self, model: Any, step: int) -> None:
         """Called after each optimizer step, counted from 1, while the gradients are still there."""
 
+    def state(self, model: Any) -> dict[str, Any]:
+        """What changes in training beside trained parameters and the optimizer: numbers, text and tensors, nested."""
+        return {}
+
+    def load_state(self, model: Any, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+
     @abstractmethod
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """The closed form for the number of trained parameters, from the shapes of the base model.
@@ -142,6 +149,14 @@ class Method(ABC):
     def save(self, model: Any, folder: Path) -> None:
         """Write what is needed, beside the base model, to use the result."""
         model.save_pretrained(folder)
+
+    def saved(self, model: Any) -> dict[str, torch.Tensor]:
+        """The tensors that `save` writes; `model` may be on the meta device."""
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def optimizer_bytes(self, parameter: torch.Tensor) -> int:
+        """The most that the optimizer holds for a trained parameter: AdamW's two moments, as the parameter is held."""
+        return 2 * int(parameter.nbytes)
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """Attach to a fresh base model what `save` wrote."""

@@ -72,6 +72,11 @@ class Full(Method):
         """The optimizer over tensors that are updated in what they are held in."""
         return super().optimizer(groups)
 
+    def optimizer_bytes(self, parameter: torch.Tensor) -> int:
+        """A master copy and its two moments are in float32."""
+        is_master = self.precision == "bf16_fp32_master"
+        return 12 * parameter.numel() if is_master else super().optimizer_bytes(parameter)
+
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """Load the saved weights into the base model's modules."""
         from safetensors.torch import load_model

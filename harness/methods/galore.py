@@ -88,7 +88,6 @@ class Galore(Full):
 
     def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """GaLore's AdamW, with the constants of the one that it is compared with."""
-        from galore_torch import GaLoreAdamW
+        from harness.optimizers import galore
 
-        optimizer: torch.optim.Optimizer = GaLoreAdamW(groups, eps=1e-8, no_deprecation_warning=True)
-        return optimizer
+        return galore(groups)

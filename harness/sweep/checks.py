@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness import isolate, run, sources
-from harness.experiment import Experiment
+from harness.experiment import Experiment, Sizes
 from harness.progress import board
 from harness.sweep.fits import set_aside
 from harness.sweep.planned import Planned
@@ -57,8 +59,16 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     runnable = [planned for planned, reason in zip(pending, reasons, strict=True) if not reason]
     board.start_bar("checking")
     log = runs_dir / "check.log"
+    sizes: dict[int, Sizes] = {}
+
+    def on_event(event: dict[str, Any]) -> None:
+        if "sizes" in event:
+            sizes[event["position"]] = event["sizes"]
+        else:
+            board(event)
+
     try:
-        ended = isolate.call("harness.check:check", [_as_chosen(p) for p in runnable], log=log, on_event=board)
+        ended = isolate.call("harness.check:check", [_as_chosen(p) for p in runnable], log=log, on_event=on_event)
     finally:
         board.end()
     if ended.kind != "returned":
@@ -67,10 +77,44 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     if wrong:
         raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *wrong]))
     found = {i: message for i, _, message in ended.value}
+    started = [replace(planned, sizes=sizes.get(i)) for i, planned in enumerate(runnable) if i not in found]
     unsupported = [(planned, reason) for planned, reason in zip(pending, reasons, strict=True) if reason]
     for planned, reason in [*unsupported, *((runnable[i], message) for i, message in found.items())]:
         run.skip(planned.experiment, reason)
-    return set_aside([planned for i, planned in enumerate(runnable) if i not in found], runs_dir)
+    fitting = set_aside(started, runs_dir)
+    check_room(fitting, runs_dir)
+    return fitting
+
+
+def check_room(started: Sequence[Planned], runs_dir: Path) -> None:
+    """Compare what the runs will write with what is free.
+
+    Raises:
+        ValueError: it does not fit; says what would.
+    """
+    need, free = written_bytes(started), shutil.disk_usage(runs_dir).free
+    if need > free:
+        raise ValueError(
+            f"nothing was started: the runs will write up to {display(need)}, and {display(free)} are free in "
+            f"{runs_dir}: free some, choose another folder with runs_dir=..., or use keep=nothing"
+        )
+
+
+def written_bytes(started: Sequence[Planned]) -> int:
+    """What the runs leave on disk, and what one of them has there while it trains: weights and checkpoints, at most."""
+    known = [(planned.sizes, planned.experiment.keep) for planned in started if planned.sizes is not None]
+    passing = max((sizes.weights + 2 * sizes.checkpoint for sizes, _ in known), default=0)  # one replaces the other
+    return sum(sizes.kept(keep) for sizes, keep in known) + passing
+
+
+def display(num_bytes: int) -> str:
+    """`5.3 MiB`."""
+    value, unit = float(num_bytes), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.3g} {unit}" if unit != "bytes" else f"{num_bytes} bytes"
 
 
 def _as_chosen(planned: Planned) -> Experiment:

@@ -18,10 +18,11 @@ from pydantic import Field
 
 from harness import isolate, sources
 from harness.assets import Say
+from harness.preemption import SIGNALS
 from harness.specs import Strict
 
 _LOOK_SECONDS = 0.2  # how often it is looked whether anyone is at work, or has interrupted
-_PATIENCE_SECONDS = 20.0  # for runs to write down that they were interrupted
+_PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and say so
 _SLOTS_OF_A_CPU = 2  # a run needs memory of its own, so that it is not one for each core
 
 
@@ -72,22 +73,28 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
 
     Raises:
         KeyboardInterrupt: interrupted. After the first Ctrl-C what runs is finished, after the second it is stopped.
+        SystemExit: told to end by SIGTERM or SIGUSR2. What runs is stopped, as it is by them where runs come alone.
     """
     work = _Work(jobs)
     slots = [threading.Thread(target=work.fill, args=(part,), daemon=True) for part in parts[: len(jobs)]]
+    told: int | None = None
     with _counted_interrupts() as interrupts:
         for slot in slots:
             slot.start()
         while not work.idle(len(slots), _LOOK_SECONDS):
+            told = next((number for number in interrupts if number in SIGNALS), None)
+            if told is not None or len(interrupts) > 1:
+                work.closing.set()
+                for part in parts:
+                    part.stop.why = "preempted" if told else "interrupted"
+                work.idle(len(slots), _PATIENCE_SECONDS)
+                break
             if interrupts and not work.closing.is_set():
                 work.closing.set()
                 say("interrupted: the runs under way are finished, no other is started; Ctrl-C again stops them")
-            if len(interrupts) > 1:
-                for part in parts:
-                    part.stop.why = "interrupted"
-                work.idle(len(slots), _PATIENCE_SECONDS)
-                break
     work.over.set()
+    if told is not None:
+        raise SystemExit(128 + told)
     if interrupts:
         raise KeyboardInterrupt
     return work.results
@@ -130,10 +137,12 @@ class _Work:
 
 @contextmanager
 def _counted_interrupts() -> Iterator[list[int]]:
-    """Count Ctrl-C instead of being torn away by it."""
+    """Note Ctrl-C, and what schedulers send, instead of being torn away by it."""
     found: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: found.append(number))
+    numbers = (signal.SIGINT, *SIGNALS)
+    before = {number: signal.signal(number, lambda number, frame: found.append(number)) for number in numbers}
     try:
         yield found
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

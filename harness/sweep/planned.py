@@ -10,7 +10,7 @@ from typing import Any
 from harness import config, record, run, sources
 from harness.cells import Cell, base_of
 from harness.composer import Composer
-from harness.experiment import Experiment, evaluations
+from harness.experiment import Experiment, Sizes, evaluations
 from harness.progress import board
 from harness.record import Stage
 
@@ -32,6 +32,7 @@ class Planned:
 
     wanted: Wanted
     experiment: Experiment
+    sizes: Sizes | None = None  # known of what trains, once it has been checked
 
     @property
     def cell(self) -> Cell:

@@ -21,6 +21,7 @@ from harness.record import Training
 from harness.specs import TrainSpec
 from harness.stopping import DivergedError as DivergedError
 from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
+from harness.train.resume import Checkpoints, Resuming
 from harness.train.watch import NO_GRADIENT, Watcher
 
 _GROUPED_BATCHES = 16  # batches that are sorted by length together
@@ -32,8 +33,8 @@ class Job:
 
     `model` is what `method.attach` returned; `validate` gives nats per answer token on the validation set and is
     called every `spec.eval_every` steps, outside the clock; `emit` receives progress; `scratch` is a folder that the
-    trainer wants to know of; what is left there is the checkpoint, if one is asked for. `profile` follows one step
-    operation by operation.
+    trainer wants to know of. `profile` follows one step operation by operation. `checkpoints` says where training goes
+    on from, and is None where it begins anew and is not interrupted.
     """
 
     model: Any
@@ -46,7 +47,7 @@ class Job:
     emit: Callable[[dict[str, Any]], None]
     scratch: str
     profile: bool = True
-    checkpoint: bool = False
+    checkpoints: Checkpoints | None = None
 
 
 def total_steps(spec: TrainSpec, num_rows: int) -> int:
@@ -68,20 +69,20 @@ def train(job: Job) -> Training:
 
     Raises:
         DivergedError: a loss or gradient norm is NaN or infinite, or the loss has left for good; names the step.
+        PreemptedError: the run was told to end; a checkpoint of its last step is there, if it could be written.
         RuntimeError: no trained parameter receives a gradient.
     """
     loop = _Loop(job)
     try:
-        loop.train()
+        loop.train(resume_from_checkpoint=loop.begin(job.checkpoints))
     finally:
         loop.profiler.close()
-    if job.checkpoint:
-        loop._save_checkpoint(loop.model, trial=None)
     loop.undo_patches()
-    return loop.watcher.result()
+    result: Training = loop.watcher.result()
+    return result
 
 
-class _Loop(SFTTrainer):  # type: ignore[misc]
+class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that computes a loss and nothing else, on batches of like length, with a meter beside it."""
 
     def __init__(self, job: Job) -> None:
@@ -124,9 +125,9 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
         return super()._get_grad_norm(model, grad_norm) if seen is None else seen
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return LikeLengths(
-            row_lengths(self.job.rows), self.job.spec.global_batch_size, self.job.seed, self.job.spec.group_by_length
-        )
+        spec, lengths = self.job.spec, row_lengths(self.job.rows)
+        begun = self.watcher.last_step // math.ceil(len(lengths) / spec.global_batch_size)  # epochs that are over
+        return LikeLengths(lengths, spec.global_batch_size, self.job.seed, spec.group_by_length, begun)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""
@@ -140,6 +141,9 @@ class _Loop(SFTTrainer):  # type: ignore[misc]
             loss = self.accelerator.gather(tr_loss.detach()).mean()
             tr_loss.zero_()
             self.watcher.after_step(self.state, self.control, (loss, grad_norm, learning_rate))
+            last = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
+            self.between_steps(last)
+            self.watcher.start()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -182,12 +186,12 @@ class LikeLengths(Sampler[int]):  # type: ignore[misc]
     """Rows in random order, or in batches of like length that come in random order.
 
     Sorting happens within groups of batches only, so that each epoch mixes rows anew; the last, short batch of an
-    epoch is never in the middle.
+    epoch is never in the middle. The first epoch is that of number `epoch`.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool, epoch: int = 0) -> None:
         self._lengths, self._batch_size, self._seed, self._grouped = lengths, batch_size, seed, grouped
-        self._epoch = 0
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self._lengths)

@@ -11,8 +11,10 @@ from transformers import TrainerCallback
 
 from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
-from harness.record import Training
+from harness.record import StepProfile, Training
 from harness.stopping import Divergence, Patience, overfitted
+from harness.train import stored
+from harness.train.resume import fill, trained
 
 if TYPE_CHECKING:
     from harness.train import Job
@@ -32,6 +34,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._patience = Patience(job.spec.patience)
         self._kept_step: int | None = None
         self._stopped_early_at: int | None = None
+        self._folder = Path(job.checkpoints.folder if job.checkpoints else job.scratch)
+        self._profile: StepProfile | None = None  # of an attempt before this one
+        self._total = 0
         self.last_step = 0
         self.history: list[dict[str, float]] = []
         self.validation: list[tuple[int, float]] = []
@@ -41,7 +46,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         kept = self._keep_best()
         counted = self.validation if kept is None else [pair for pair in self.validation if pair[0] <= kept]
         training = self._meter.result(self.history, self.validation)
-        profile = self._profiler.result
+        profile = self._profiler.result or self._profile
         rate = None if profile is None else self._meter.scaled_rate(profile.flops, profile.step)
         return dataclasses.replace(
             training,
@@ -54,6 +59,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The first step is about to begin."""
+        self._total = state.max_steps
+        for step in range(1, self.last_step + 1):  # what an earlier attempt has done: a mirror shows the whole curve
+            self._tell(step)
         self._meter.start()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
@@ -74,18 +82,53 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._meter.end_step()
 
     def after_step(self, state: Any, control: Any, found: tuple[Any, Any, float]) -> None:
-        """Between two steps, outside the clock; `found` is the loss and the gradient norm, unread, and the rate."""
+        """Between two steps, outside the clock; `found` is the loss and the gradient norm, unread, and the rate.
+
+        The clock goes on with `start`.
+        """
         self.last_step = state.global_step
         self._unread.append((state.global_step, *found))
         every = self._job.spec.eval_every
         validates = bool(every) and state.global_step % every == 0
         if validates or state.global_step in (1, state.max_steps) or len(self._unread) >= self._window:
-            self._read(state.max_steps)
+            self._read()
         if validates and self._validate(state.global_step):
             control.should_training_stop = True
+
+    def start(self) -> None:
+        """Another step is about to begin."""
         self._meter.start()
 
-    def _read(self, total: int) -> None:
+    def values(self) -> dict[str, Any]:
+        """All that was seen so far, for a checkpoint."""
+        self._read()
+        profile = self._profiler.result or self._profile
+        return {
+            "history": self.history,
+            "validation": self.validation,
+            "steps": self._meter.values(),
+            "divergence": self._divergence.values(),
+            "patience": self._patience.values(),
+            "kept_step": self._kept_step,
+            "profile": None if profile is None else dataclasses.asdict(profile),
+        }
+
+    def restore(self, step: int, values: dict[str, Any]) -> None:
+        """Go on from what was seen up to `step`."""
+        self.last_step, self.history, self._kept_step = step, values["history"], values["kept_step"]
+        self.validation = [(at, loss) for at, loss in values["validation"]]
+        self._meter.restore(values["steps"])
+        self._divergence.restore(values["divergence"])
+        self._patience.restore(values["patience"])
+        self._profile = None if values["profile"] is None else StepProfile(**values["profile"])
+
+    def only_lowest(self) -> None:
+        """Remove the weights of validation losses that have been beaten, once a checkpoint says by which."""
+        for file in self._folder.glob("lowest-*.safetensors"):
+            if file != self._lowest(self._kept_step):
+                file.unlink(missing_ok=True)
+
+    def _read(self) -> None:
         """Wait for the steps of this window, and look at what they have found.
 
         Raises:
@@ -99,17 +142,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             if step == 1 and entry["grad_norm"] == 0:
                 raise RuntimeError(NO_GRADIENT)
             self.history.append(entry)
-            self._job.emit(
-                {
-                    "done": step,
-                    "total": total,
-                    "loss": entry["loss"],
-                    "gradient_norm": entry["grad_norm"],
-                    "learning_rate": rate,
-                    "tokens_per_second": self._meter.tokens_per_second(),
-                }
-            )
+            self._tell(step)
         self._unread = []
+
+    def _tell(self, step: int) -> None:
+        entry = self.history[step - 1]
+        self._job.emit(
+            {
+                "done": step,
+                "total": self._total,
+                "loss": entry["loss"],
+                "gradient_norm": entry["grad_norm"],
+                "learning_rate": entry["learning_rate"],
+                "tokens_per_second": self._meter.tokens_per_second(),
+            }
+        )
 
     def _validate(self, step: int) -> bool:
         """Whether early stopping says that this was the last step."""
@@ -120,8 +167,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             return False
         if self._patience.improved(loss):
             self._kept_step = step
-            self._best.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(self._trained(), self._best)
+            stored.write(self._lowest(step), trained(self._job.model), {})
+            if self._job.checkpoints is None:
+                self.only_lowest()
         if self._patience.over:
             self._stopped_early_at = step
         return self._patience.over
@@ -130,15 +178,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         """Put the weights of the lowest validation loss back; returns their step, None for the last one's."""
         if self._kept_step in (None, self.last_step):
             return None
-        best = torch.load(self._best, map_location="cpu")
-        with torch.no_grad():
-            for name, parameter in self._trained().items():
-                parameter.copy_(best[name])
+        fill(self._job.model, stored.read(self._lowest(self._kept_step))[0])
         return self._kept_step
 
-    def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach() for name, p in self._job.model.named_parameters() if p.requires_grad}
-
-    @property
-    def _best(self) -> Path:
-        return Path(self._job.scratch) / "lowest_validation_loss.pt"
+    def _lowest(self, step: int | None) -> Path:
+        return self._folder / f"lowest-{step}.safetensors"

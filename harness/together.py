@@ -1,0 +1,45 @@
+"""Which settings go together, as far as settings alone tell it: looked at before torch is imported."""
+
+from __future__ import annotations
+
+from harness import event_files
+from harness.experiment import Experiment
+
+_SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        ValueError: names them, and what is allowed.
+    """
+    if experiment.method.trains and experiment.train.lr is None:
+        raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
+    _check_method(experiment)
+    model = experiment.model
+    for needed in _SOURCE_NEEDS[model.source]:
+        if getattr(model, needed) is None:
+            raise ValueError(f"model.source={model.source} needs model.{needed}, which is null")
+    rows = (*experiment.data.train, *experiment.data.test)
+    for section, spec, reads in (
+        ("data", experiment.data, any(part.dataset for part in rows)),
+        ("eval", experiment.eval, bool(experiment.eval.tasks)),
+    ):
+        if spec.source == "path" and spec.path is None and reads:
+            raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
+    if experiment.tracking.name == "tensorboard" and not event_files.installed():
+        raise ValueError(f"tracking=tensorboard {event_files.MISSING}; or use tracking=none")
+
+
+def _check_method(experiment: Experiment) -> None:
+    """Refuse what the method cannot do."""
+    method = experiment.method
+    if experiment.eval.weights == "merged" and not method.merges:
+        raise ValueError(
+            f"eval.weights=merged: method={method.name} cannot be merged into the base model; use eval.weights=attached"
+        )
+    bounds = method.lr_range
+    if bounds is not None and bounds[0] > bounds[1]:
+        raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
+    method.check_training(experiment.train)

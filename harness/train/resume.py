@@ -1,0 +1,223 @@
+"""Writes all that a training loop goes on from, and goes on from it, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness import checkpoint
+from harness.checkpoint import Belongs
+from harness.experiment import Experiment
+from harness.preemption import PreemptedError
+from harness.provenance import training_code
+from harness.specs import Rung
+from harness.train import stored
+
+_TRAINER_STATE = (
+    "global_step", "epoch", "max_steps", "train_batch_size", "logging_steps", "eval_steps", "save_steps",
+)  # fmt: skip
+_LOOKED_AT = 4096  # elements of each tensor that tell one start from another
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """Where checkpoints go, what they are of, how often they are written, and whether the run was told to end."""
+
+    folder: Path
+    of: Belongs
+    every_seconds: float | None  # None: only when the run is told to end
+    asked: Callable[[], bool] = lambda: False
+    last: bool = False  # whether one is written after the last step as well
+
+
+def checkpoints(experiment: Experiment, rung: Rung | None, asked: Callable[[], bool]) -> Checkpoints:
+    """Those of a run whose steps are computed as `rung` says, or as was asked for."""
+    spec = experiment.train
+    computed = rung or Rung(spec.micro_batch_size, spec.gradient_checkpointing)
+    of = Belongs(experiment.recipe_id, experiment.run_seed, training_code(), computed)
+    return Checkpoints(
+        folder=checkpoint.folder(experiment.folder),
+        of=of,
+        every_seconds=spec.checkpoint_seconds,
+        asked=asked,
+        last=experiment.keep == "checkpoint",
+    )
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint held."""
+
+    step: int
+    start: str
+    values: dict[str, Any]
+
+
+def find(checkpoints: Checkpoints, model: Any, say: Callable[[str], None]) -> State | None:
+    """The state that training goes on from; what is there but of something else, or damaged, is set aside.
+
+    `model` is as `attach` returned it: where it is not what the checkpoint's run began with, weights that never train
+    were drawn or computed otherwise, and nothing could go on from it.
+    """
+    file = checkpoint.newest(checkpoints.folder)
+    if file is None:
+        return None
+    try:
+        values, facts = stored.read(file)
+        reason = checkpoints.of.differs_from(facts["of"])
+        if not reason and values["start"] != start_digest(model):
+            reason = "other weights at the start"
+    except (ValueError, KeyError) as error:
+        reason = str(error)
+    if not reason:
+        return State(checkpoint.step_of(file), values["start"], values)
+    aside = checkpoint.set_aside(checkpoints.folder)
+    say(f"checkpoint of step {checkpoint.step_of(file)} not used, training from the beginning: {reason}; see {aside}")
+    return None
+
+
+def start_digest(model: Any) -> str:
+    """What tells the model at the start of one run from that of another, by some elements of every tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // _LOOKED_AT)].cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(some.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Resuming:
+    """What a trainer needs to write its state and to go on from it; the base class is transformers' Trainer.
+
+    Its own way is not taken: it pickles, writes under the final name, and knows nothing of what a method keeps.
+    """
+
+    job: Any
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    state: Any
+    watcher: Any
+
+    def begin(self, checkpoints: Checkpoints | None) -> str | None:
+        """Look for a checkpoint; returns what `train(resume_from_checkpoint=...)` wants to know."""
+        self.checkpoints, self.resumed = checkpoints, None
+        self._written = time.monotonic()
+        if checkpoints is None:
+            return None
+        found = find(checkpoints, self.job.model, lambda line: self.job.emit({"say": line}))
+        if found is None:
+            self._start = start_digest(self.job.model)
+            return None
+        self._start, self.resumed = found.start, found.values
+        self.watcher.restore(found.step, found.values["watched"])
+        self.job.emit({"facts": {"resumed_at_step": found.step, "checkpoint_step": found.step}})
+        folder = tempfile.mkdtemp(prefix="state-", dir=self._scratch())
+        (Path(folder) / "trainer_state.json").write_text(json.dumps(found.values["trainer"]))
+        return folder
+
+    def between_steps(self, ends: bool) -> None:
+        """Write a checkpoint if it is time to.
+
+        Args:
+            ends: whether this was the last step, after which the weights are written themselves.
+
+        Raises:
+            PreemptedError: the run was told to end.
+        """
+        if self.checkpoints is None:
+            return
+        asked, every = self.checkpoints.asked() and not ends, self.checkpoints.every_seconds
+        is_time = every is not None and time.monotonic() - self._written >= every and not ends
+        if not (asked or is_time or (ends and self.checkpoints.last)):
+            return
+        try:
+            self._write(self.checkpoints)
+        except OSError as error:  # a full disk costs the checkpoint, not the run
+            if ends:
+                raise
+            self.job.emit({"say": f"no checkpoint at step {self.state.global_step}: {error}"})
+        self._written = time.monotonic()
+        if asked:
+            raise PreemptedError(f"step {self.state.global_step}")
+
+    def _write(self, checkpoints: Checkpoints) -> None:
+        step = self.state.global_step
+        file = checkpoint.path(checkpoints.folder, step)
+        stored.write(file, self._values(), {"of": dataclasses.asdict(checkpoints.of)})
+        checkpoint.only(file)
+        self.watcher.only_lowest()
+        self.job.emit({"facts": {"checkpoint_step": step}})
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "start": self._start,
+            "trainer": {name: getattr(self.state, name) for name in _TRAINER_STATE},
+            "weights": trained(self.job.model),
+            "method": self.job.method.state(self.job.model),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.lr_scheduler.state_dict(),
+            "random": _random_state(),
+            "watched": self.watcher.values(),
+        }
+
+    def _scratch(self) -> str:
+        Path(self.job.scratch).mkdir(parents=True, exist_ok=True)
+        return str(self.job.scratch)
+
+    # What follows is called by the trainer, with the folder that `begin` returned.
+
+    def _load_from_checkpoint(self, *_: Any) -> None:
+        assert self.resumed is not None, "only a run that goes on loads"
+        fill(self.job.model, self.resumed.pop("weights"))
+        self.job.method.load_state(self.job.model, self.resumed.pop("method"))
+
+    def _load_optimizer_and_scheduler(self, *_: Any) -> None:
+        assert self.resumed is not None, "only a run that goes on loads"
+        self.optimizer.load_state_dict(self.resumed.pop("optimizer"))
+        self.lr_scheduler.load_state_dict(self.resumed.pop("schedule"))
+
+    def _load_scaler(self, *_: Any) -> None:
+        """Nothing is scaled: float16 is not trained in."""
+
+    def _load_rng_state(self, *_: Any) -> None:
+        assert self.resumed is not None, "only a run that goes on loads"
+        _set_random_state(self.resumed["random"])
+
+
+def trained(model: Any) -> dict[str, torch.Tensor]:
+    """The tensors that train, by name."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def fill(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Put values into the tensors that train."""
+    for name, parameter in trained(model).items():
+        parameter.copy_(weights[name])
+
+
+def _random_state() -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    numpy_state = (name, [int(key) for key in keys], *rest)
+    return {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

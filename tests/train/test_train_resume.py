@@ -1,0 +1,250 @@
+"""A run that is interrupted and goes on is, to the bit, the run that was not."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness import checkpoint
+from harness.assets import conf_dir
+from harness.checkpoint import Belongs
+from harness.preemption import PreemptedError
+from harness.specs import Rung
+from harness.train import DivergedError, stored, train, watch
+from harness.train.resume import Checkpoints
+
+NAMES = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
+UNTRAINED = {"base"}
+NEEDS_CUDA = {"unsloth"}
+SMALL = {
+    "vera": ["method.r=64"],
+    "llama_adapter": ["method.adapter_layers=2"],
+    "alora": ["method.invocation=a"],
+    "adalora": ["method.steps_between=1", "method.warmup_fraction=0.2", "method.final_fraction=0.4"],
+    "galore": ["method.r=4", "method.update_proj_gap=2"],
+}
+A = 68  # the tiny tokenizer's letter
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalisations
+BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(4, False))
+
+
+class Told:
+    """Told to end after so many looks between two steps."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def __call__(self):
+        self.looks -= 1
+        return self.looks == 0
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(folder=tmp_path / "checkpoint", of=BELONGS, every_seconds=None)
+
+
+def weights(job):
+    return {name: p.detach().clone() for name, p in job.model.named_parameters()}
+
+
+def with_invocation(rows):
+    """Rows that begin with the letter a, after which the method that waits for it acts."""
+    return [{**row, "input_ids": [A, *row["input_ids"][1:]]} for row in rows]
+
+
+def uninterrupted(make, *words, **settings):
+    job = make(*words, **settings)
+    return train(job), weights(job)
+
+
+def interrupted(make, checkpoints, stops, *words, **settings):
+    """Train with a process told to end after each of these numbers of steps, and begun anew each time."""
+    for stop in stops:
+        job = dataclasses.replace(
+            make(*words, **settings), checkpoints=dataclasses.replace(checkpoints, asked=Told(stop))
+        )
+        with pytest.raises(PreemptedError):
+            train(job)
+        assert len(list(checkpoints.folder.glob("step-*"))) == 1, "only the last one is kept"
+    job = dataclasses.replace(make(*words, **settings), checkpoints=checkpoints)
+    return train(job), weights(job)
+
+
+def assert_same(found, expected):
+    (training, after), (plain, after_plain) = found, expected
+    for name in ("losses", "gradient_norms", "learning_rates", "validation", "real_tokens", "padded_tokens",
+                 "trained_tokens", "sequences", "kept_step", "stopped_early_at", "overfitted"):  # fmt: skip
+        assert getattr(training, name) == getattr(plain, name), name
+    assert len(training.step_seconds) == len(plain.step_seconds)
+    assert training.train_seconds == pytest.approx(sum(training.step_seconds))
+    assert training.profile.flops == plain.profile.flops
+    assert after.keys() == after_plain.keys()
+    assert all(torch.equal(after[name], after_plain[name]) for name in after)
+
+
+def test_every_method_is_tried():
+    assert len(NAMES) == 24
+    assert UNTRAINED | NEEDS_CUDA | set(SMALL) <= set(NAMES)
+
+
+@pytest.fixture(scope="module")
+def biased(tiny_model, tmp_path_factory):
+    """The tiny model with biases, for what trains nothing else."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("biased")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = AutoConfig.from_pretrained(tiny_model, attention_bias=True, mlp_bias=True)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if name not in UNTRAINED | NEEDS_CUDA])
+def test_every_method_goes_on_to_the_bit(job, rows, checkpoints, biased, method):
+    """At the end of an epoch, where it holds most for the order of the rows; with dropout where the method has it."""
+    words = [f"model.path={biased}", *SMALL.get(method, [])]
+    settings = {"method": method, "max_steps": 3, "micro_batch_size": 4, "lr": 1e-3, "rows": with_invocation(rows(16))}
+    expected = uninterrupted(job, *words, **settings)
+    assert len(expected[0].losses) == 3
+    assert_same(interrupted(job, checkpoints, [2], *words, **settings), expected)
+
+
+FAMILIES = {
+    "lora with dropout, packed": ("lora", ["method.lora_dropout=0.3", "train.packing=true"], {}),
+    "a master copy": ("full", ["method.precision=bf16_fp32_master"], {"precision": "bf16"}),
+    "a checkpointed backward pass": ("full", [], {"gradient_checkpointing": "true"}),
+    "layerwise galore": (
+        "galore",
+        ["method.layerwise=true", "method.r=4", "method.update_proj_gap=2"],
+        {"micro_batch_size": 8},
+    ),
+    "weights changed by the start": ("lora", ["method.init=pissa"], {}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_particular_goes_on_to_the_bit(job, checkpoints, family):
+    """Twice interrupted in the midst of epochs of three steps."""
+    method, words, changed = FAMILIES[family]
+    settings = {"method": method, "max_steps": 5, "micro_batch_size": 4, "lr": 1e-3, **changed}
+    assert_same(interrupted(job, checkpoints, [1, 3], *words, **settings), uninterrupted(job, *words, **settings))
+
+
+def test_early_stopping_goes_on_with_what_it_has_seen(job, checkpoints):
+    def losses():
+        seen = iter([3.0, 2.0, 2.5, 2.6])
+        return lambda: next(seen)
+
+    settings = {"max_steps": 20, "eval_every": 2, "patience": 2}
+    expected = uninterrupted(job, validate=losses(), **settings)
+    assert (expected[0].kept_step, expected[0].stopped_early_at) == (4, 8)
+    shared = losses()  # a validation that an attempt has made is not made again
+    assert_same(interrupted(job, checkpoints, [5], validate=shared, **settings), expected)
+
+
+def test_a_loss_that_has_left_is_counted_across_attempts(job, checkpoints):
+    settings = {"max_steps": 30, "lr": 30.0, "diverged_above": 1.01, "diverged_steps": 6, "schedule": "constant"}
+    with pytest.raises(DivergedError) as expected:
+        uninterrupted(job, **settings)
+    with pytest.raises(DivergedError, match=re.escape(str(expected.value))):
+        interrupted(job, checkpoints, [4], **settings)
+
+
+def test_windows_that_are_not_read_yet_are_kept(job, checkpoints, monkeypatch):
+    """On a GPU ten steps are read at once."""
+    settings = {"max_steps": 6}
+    expected = uninterrupted(job, **settings)
+    plain = watch.Watcher.__init__
+
+    def windowed(self, *arguments):
+        plain(self, *arguments)
+        self._window = 4
+
+    monkeypatch.setattr(watch.Watcher, "__init__", windowed)
+    assert_same(interrupted(job, checkpoints, [3], **settings), expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"recipe_id": "87654321"}, "another recipe"),
+        ({"seed": 1}, "another seed"),
+        ({"code": "other"}, "another code or library versions"),
+        ({"rung": Rung(8, False)}, "other micro batches"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, reason):
+    job_of = lambda of, asked=lambda: False, events=None: dataclasses.replace(  # noqa: E731
+        job(emit=(events if events is not None else []).append),
+        checkpoints=dataclasses.replace(checkpoints, of=of, asked=asked),
+    )
+    with pytest.raises(PreemptedError):
+        train(job_of(BELONGS, Told(2)))
+    events = []
+    found = train(job_of(dataclasses.replace(BELONGS, **changed), events=events))
+    assert found.losses == train(job()).losses
+    said = [event["say"] for event in events if "say" in event]
+    aside = checkpoints.folder.with_name("checkpoint.set-aside")
+    assert said == [f"checkpoint of step 2 not used, training from the beginning: {reason}; see {aside}"]
+    assert [path.name for path in aside.iterdir()] == ["step-000000002.safetensors"]
+
+
+def test_weights_that_begin_otherwise_are_noticed(job, checkpoints):
+    with pytest.raises(PreemptedError):
+        train(dataclasses.replace(job(), checkpoints=dataclasses.replace(checkpoints, asked=Told(1))))
+    events = []
+    other = job(seed=1, emit=events.append)
+    train(dataclasses.replace(other, checkpoints=checkpoints))
+    assert "other weights at the start" in next(event["say"] for event in events if "say" in event)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "header", "empty", "header flipped"])
+def test_a_damaged_file_is_refused(tmp_path, damage):
+    file = tmp_path / "step-000000001.safetensors"
+    value = {
+        "a": torch.arange(5),
+        3: (1.5, None, [torch.zeros(()), torch.empty(0), torch.ones(4, 3).T[:2]]),
+        "b": torch.ones(2, dtype=torch.bfloat16),
+    }
+    stored.write(file, value, {"of": 1})
+    again, facts = stored.read(file)
+    assert facts == {"of": 1} == {"of": checkpoint.facts(file)["of"]}
+    assert again.keys() == value.keys()
+    assert torch.equal(again["a"], value["a"])
+    assert again[3][:2] == (1.5, None)
+    assert again[3][2][2].stride() == value[3][2][2].stride()
+    assert load_file(file)["0"].tolist() == [0, 1, 2, 3, 4], "the format is that of safetensors"
+    content = file.read_bytes()
+    changed = {
+        "cut": content[:-1],
+        "flipped": content[:-1] + bytes([content[-1] ^ 1]),
+        "header": b"\xff" * 8 + content[8:],
+        "empty": b"",
+        "header flipped": content.replace(b"1.5", b"2.5"),
+    }[damage]
+    file.write_bytes(changed)
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))}: damaged"):
+        stored.read(file)
+
+
+def test_what_cannot_be_stored_is_said_and_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError, match="no room for a object"):
+        stored.write(tmp_path / "a", {"x": object()}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(job, checkpoints, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.train.resume.stored.write", full)
+    events = []
+    often = dataclasses.replace(checkpoints, every_seconds=0.0)
+    train(dataclasses.replace(job(emit=events.append), checkpoints=often))
+    said = [event["say"] for event in events if "say" in event]
+    assert said[0] == "no checkpoint at step 1: [Errno 28] No space left on device"
+    assert len(said) == 3, "after the last step there is nothing to go on to"
