@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
 from harness import sources
@@ -10,6 +11,7 @@ from harness.experiment import Experiment, evaluations
 from harness.progress import board
 from harness.question import Question, setting_of
 from harness.record import Choice, Tuning
+from harness.sweep.checks import display, written_bytes
 from harness.sweep.planned import Planned
 
 
@@ -18,6 +20,7 @@ def runs(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
     done = len(plan) - len(pending)
     board.say(_counted(len(plan), "run") + (f", {done} already done" if done else ""))
     _sizes(plan)
+    _disk(pending)
 
 
 def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned], tuning: Tuning) -> None:
@@ -35,6 +38,7 @@ def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned],
         f"{_counted(len(names) * seeds, 'run')} beside the base model; only these read the test"
     )
     _sizes(trials)
+    _disk(pending)
 
 
 def choices(asked: Question, trials: Sequence[Planned], chosen: Sequence[Choice]) -> None:
@@ -67,6 +71,20 @@ def _sizes(plan: Sequence[Planned]) -> None:
         board.say(f"  training    {line}")
     for line in dict.fromkeys(_evaluation_size(planned.experiment) for planned in plan):
         board.say(f"  evaluation  {line}")
+
+
+def _disk(pending: Sequence[Planned]) -> None:
+    """What the runs that are started will write."""
+    known = [(planned.sizes, planned.experiment.keep) for planned in pending if planned.sizes is not None]
+    if not known:
+        return
+    kept, most = sum(sizes.kept(keep) for sizes, keep in known), written_bytes(pending)
+    free = shutil.disk_usage(pending[0].experiment.runs_dir).free
+    what = "/".join(dict.fromkeys(keep for _, keep in known))
+    board.say(
+        f"  on disk     {display(kept)} stay (keep={what}), up to {display(most)} while the last of them trains; "
+        f"{display(free)} are free"
+    )
 
 
 def _training_size(experiment: Experiment) -> str:
