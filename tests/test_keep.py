@@ -9,9 +9,10 @@ import pytest
 
 from harness import config, record, run, sources
 from harness.adapter.trained import find
+from harness.experiment import Sizes
 from harness.record import RunRecord
 from harness.sweep import announce, checks
-from harness.sweep.planned import Planned, Sizes, Wanted
+from harness.sweep.planned import Planned, Wanted
 
 
 @pytest.fixture(scope="module")
