@@ -39,17 +39,24 @@ def write_loaded(loaded: "Loaded", out: Path) -> Path:
     """Write the whole report into the folder, and return the path of its page.
 
     `report.md`, `appendix.md` and `.tex`, `tables/`, `figures/`, `records.csv` and `.parquet`, `CITATION.cff` and,
-    where updates were measured, `update.md`.
+    where updates were measured, `update.md`. Nothing is written where the folder holds this very report already.
 
     Raises:
         IncomparableError: the rows differ in what was not declared to vary; nothing has been written.
     """
+    from harness.report import manifest
+
+    made_from = manifest.inputs(loaded)
+    if manifest.is_current(out, made_from):
+        return out / "report.md"
     from harness.report import folder
     from harness.report.comparable import insist
 
     groups = loaded.groups
     insist(groups, loaded)
-    return folder.write(loaded, groups, out)
+    page = folder.write(loaded, groups, out)
+    manifest.write(out, made_from)
+    return page
 
 
 def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> "pandas.DataFrame":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class Scored:
     """An evaluation record and the file of its items."""
 
     record: EvaluationRecord
-    path: Path  # of the items
+    path: Path = field(repr=False)  # of the items; the same records are the same wherever they lie
     shown: str  # the same, as a report names it
 
     @property

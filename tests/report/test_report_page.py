@@ -52,6 +52,7 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(page, tmp_path):
         "appendix.md",
         "appendix.tex",
         "index.html",
+        "manifest.json",
         "records.csv",
         "records.parquet",
         "report.md",
