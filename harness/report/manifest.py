@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import harness
 from harness.record import write_text
 from harness.report.rows import Loaded
 
@@ -57,7 +56,7 @@ def _items(loaded: Loaded) -> Iterator[bytes]:
 
 
 def _code() -> Iterator[bytes]:
-    package = Path(harness.__file__).parent
+    package = Path(__file__).parents[1]
     for name in _CODE:
         place = package / name
         files = sorted(path for path in place.rglob("*") if path.suffix in (".py", ".html", ".css", ".js"))
