@@ -9,6 +9,7 @@ from typing import Any
 from harness.evaluate.items import text_hash
 from harness.record import Metric
 
+_SHORTEST_QUESTION, _LONGEST_QUESTION = 24, 1000  # characters that are kept for people to read
 _UNREADABLE = ("", "[invalid]")  # what lm-eval's filters give where they find no answer
 
 
@@ -60,16 +61,26 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
         "task": leaf,
         "item_id": f"{leaf}:{entry['doc_hash']}:{entry['doc_id']}",  # a few official items occur twice
         "prompt_hash": text_hash(json.dumps([list(map(str, arguments)) for arguments in entry["arguments"]])),
+        "question": _question(str(entry["arguments"][0][0])),
         "target": str(entry["target"]),
     }
     answers = entry["filtered_resps"]
     if answers and all(isinstance(answer, tuple | list) for answer in answers):
         nats = [float(answer[0]) for answer in answers]
+        choices = [str(arguments[1]) for arguments in entry["arguments"]]
         item["loglikelihoods"] = nats
-        item["answer"] = str(entry["arguments"][nats.index(max(nats))][1])  # the likeliest continuation
+        item["answer"] = choices[nats.index(max(nats))]  # the likeliest continuation
+        if item["target"].isdigit() and int(item["target"]) < len(choices) > 1:
+            item["target"] = choices[int(item["target"])]
     else:
         item["answer"] = entry["resps"][0][0]  # as generated, before a filter reads the answer out of it
     return item
+
+
+def _question(prompt: str) -> str:
+    """The end of a prompt, without the examples before it, which blank lines separate."""
+    last = prompt.rstrip().rpartition("\n\n")[2]
+    return (last if len(last) > _SHORTEST_QUESTION else prompt)[-_LONGEST_QUESTION:].strip()
 
 
 def num_unparsable(columns: dict[str, list[Any]]) -> int | None:

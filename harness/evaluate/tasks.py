@@ -188,7 +188,16 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
         "num_fewshot": max(shots),
         "fewshot_splits": {name: _fewshot_split(leaf) for name, leaf in leaves.items()} if max(shots) else {},
         "fewshot_seed": FEWSHOT_SEED,
+        "licence": ", ".join(sorted({_licence(leaf) for leaf in leaves.values()})) or None,
     }
+
+
+def _licence(leaf: Any) -> str:
+    """That of the official rows, wherever they were read from."""
+    path, subset = leaf.DATASET_PATH, leaf.DATASET_NAME
+    known = assets.table().datasets
+    found = next((known[key] for key in (f"{path}/{subset}", path, f"{path}/{assets.SUBSET}") if key in known), None)
+    return found.licence if found else "not recorded"
 
 
 def _fewshot_split(leaf: Any) -> str | None:

@@ -30,6 +30,7 @@ class Quality:
     role: str
     measure: Measure
     higher_is_better: bool
+    task: str
 
     def of(self, group: Group) -> SeedEstimate | None:
         """The group's score with its standard error; None where it was not asked."""
@@ -115,10 +116,10 @@ def qualities(
 
 
 def _quality(scored: Scored) -> list[Quality]:
-    metric = "loss" if scored.heldout else headline(scored)
+    metric = "loss" if scored.loss_only else headline(scored)
     if metric is None or metric not in scored.record.metrics:
         return []
     limit = scored.record.evaluation["limit"]
     title = f"{scored.task} {metric}" + ("" if limit is None else f" ({scored.record.num_items} items)")
     higher = scored.record.metrics[metric].higher_is_better
-    return [Quality(title, scored.role, Measure(scored.asked_id, metric), higher)]
+    return [Quality(title, scored.role, Measure(scored.asked_id, metric), higher, scored.task)]

@@ -121,7 +121,7 @@ def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> l
     found: dict[tuple[str, str, object], list[tuple[Scored, Group]]] = {}
     for group in groups:
         for scored in group.role(role) if group.trained and not group.random_weights else ():
-            wanted = "loss" if scored.heldout else metric or headline(scored)
+            wanted = "loss" if scored.loss_only else metric or headline(scored)
             if wanted is not None and wanted in scored.record.metrics:
                 found.setdefault((scored.asked_id, wanted, group.model), []).append((scored, group))
     return [_contest(Measure(eval_id, wanted), members, groups) for (eval_id, wanted, _), members in found.items()]

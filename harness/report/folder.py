@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.record import write_text
-from harness.report import appendix, citation, data_card, figures, html, latex, markdown, parquet, tuning, update
+from harness.report import appendix, citation, data_card, figures, html, latex, markdown, paper, parquet, tuning, update
 from harness.report.blocks import to_latex, to_markdown
 from harness.report.groups import Group, grouped
 from harness.report.rows import Loaded
-from harness.report.summary import named_tables
 from harness.report.table import to_csv
 
 
@@ -20,7 +19,7 @@ def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
     sections = appendix.sections(loaded)
     write_text(to_csv(loaded.rows), out / "records.csv")
     parquet.write(loaded.rows, out / "records.parquet")
-    latex.write(named_tables(groups), out / "tables")
+    latex.write(paper.tables(loaded), out / "tables")
     write_text(to_markdown(f"Appendix of {title}", sections), out / "appendix.md")
     write_text(to_latex(sections), out / "appendix.tex")
     write_text(citation.citation(loaded, title, groups), out / "CITATION.cff")
@@ -29,7 +28,7 @@ def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
     _write_trials(tuned, out / "tuning.csv")
     for check in loaded.checks:
         data_card.write(check, out / "data")
-    drawn = figures.write(groups, out / "figures", figures.Tuned(grouped(loaded.trials), tuned))
+    drawn = figures.write(groups, out / "figures", figures.Tuned(grouped(loaded.trials), tuned), loaded.external)
     shapes = update.write(groups, out)
     return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")
 

@@ -211,7 +211,7 @@ def unranked(group: Group, measure: Measure) -> str:
     found = score(group, measure)
     reach = confidence_interval(found) if found else None
     if chance is not None and found is not None and (reach[0] if reach else found.value) <= chance:
-        return f"at chance: {found.value:.3f}, guessing gives {chance:.3f}"
+        return f"at chance: {found.value:.3f}, from which guessing's {chance:.3f} cannot be told"
     return ""
 
 

@@ -62,6 +62,11 @@ class Scored:
         return bool(self.record.evaluation["kind"] == "heldout")
 
     @property
+    def loss_only(self) -> bool:
+        """Whether it is a loss, on held-out rows or on general text, and there is no score to be high."""
+        return self.record.evaluation["kind"] in ("heldout", "text")
+
+    @property
     def asked_id(self) -> str:
         """What was asked, whether attached or merged weights answered: scores with one such id can be compared."""
         return self.record.eval_id.partition("-")[0]

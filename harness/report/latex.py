@@ -71,7 +71,7 @@ def write(tables: dict[str, Table], folder: Path) -> list[Path]:
 
 
 def tabular(table: Table) -> str:
-    """One table, as wide as its columns, made smaller where that is wider than the line."""
+    """One table, as wide as its columns, made smaller where that is wider than the line, and its note below it."""
     specification, body = _lines(table)
     return "\n".join(
         [
@@ -84,6 +84,7 @@ def tabular(table: Table) -> str:
             *body,
             r"\end{tabular}}",
             r"\endgroup",
+            *([rf"\par\smallskip{{\footnotesize\raggedright {breakable(table.note)}\par}}"] if table.note else []),
             "",
         ]
     )

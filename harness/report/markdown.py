@@ -13,6 +13,7 @@ from harness.report.facts import method_settings
 from harness.report.figures.style import Drawn
 from harness.report.groups import Group
 from harness.report.labels import short
+from harness.report.paper import TIES
 from harness.report.recommend import scenarios
 from harness.report.rows import Loaded
 from harness.report.summary import Table, cost, quality, tasks
@@ -20,7 +21,6 @@ from harness.report.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.verdicts import explained, ties, verdicts
 
 UPDATE = "[The shape of the updates](update.md): how much each method changed the weights, and in which directions."
-TIES = "Rows that share a letter under Ties cannot be told apart in the answer's task, after Holm's adjustment."
 FRONTIER = (
     "Each cell holds the cost and the probability that no other method is both at least as good and at most as dear, "
     "over resamples of items and seeds; a star marks who is on the frontier of the values themselves."

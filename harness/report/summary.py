@@ -1,9 +1,8 @@
 """The tables that people read: groups as cells of plain text. Who shows them escapes them."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.record import Fingerprint, Training
 from harness.report.display import (
@@ -31,10 +30,11 @@ class Table:
     title: str
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+    note: str = ""  # what must be read with it
 
 
 def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> Table:
-    """Losses, the first target task and the first retention task, each with its paired difference to base.
+    """Losses, the first target task, the first retention task and general text, with paired differences to base.
 
     `ties` holds the letters of the rows that were ranked: those that share one are not separable.
     """
@@ -42,6 +42,9 @@ def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> T
     shown = [first for role in ("target", "retention") if (first := _first(groups, role))]
     for scored in shown:
         header += [f"{scored.task} {headline(scored)}", "vs base"]
+    if (text := _general_text(groups)) is not None:
+        shown.append(text)
+        header += ["General text loss", "vs base"]
     status = any(not group.ok or group.random_weights for group in groups)
     extra = [*(["Ties"] if ties else []), *(["Status"] if status else [])]
     lines = []
@@ -91,25 +94,6 @@ def tasks(groups: Sequence[Group]) -> list[Table]:
             lines.append((group.label, *cells, *([_perplexity(group, eval_id)] if first.heldout else [])))
         tables.append(Table(task_title(first), tuple(header), tuple(lines)))
     return tables
-
-
-def named_tables(groups: Sequence[Group]) -> dict[str, Table]:
-    """Every table, by the name of its file; a paper's have a status without its reason."""
-    found = [_without_reasons(quality(groups)), cost(groups), *tasks(groups)]
-    names: list[str] = []
-    for one in found:
-        name = re.sub(r"[^a-z0-9]+", "_", one.title.partition(" (")[0].lower()).strip("_")[:40] or "table"
-        same = sum(other == name or re.fullmatch(rf"{name}_\d+", other) is not None for other in names)
-        names.append(f"{name}_{same + 1}" if same else name)
-    return dict(zip(names, found, strict=True))
-
-
-def _without_reasons(table: Table) -> Table:
-    if "Status" not in table.header:
-        return table
-    place = table.header.index("Status")
-    lines = [(*line[:place], line[place].partition(":")[0], *line[place + 1 :]) for line in table.lines]
-    return replace(table, lines=tuple(lines))
 
 
 def task_title(scored: Scored) -> str:
@@ -169,11 +153,17 @@ def _first(groups: Sequence[Group], role: str) -> Scored | None:
     return next((s for group in groups if group.ok for s in group.role(role) if headline(s)), None)
 
 
+def _general_text(groups: Sequence[Group]) -> Scored | None:
+    """The loss on general text, where any group was asked it."""
+    every = (s for group in groups if group.ok for s in group.role("retention"))
+    return next((s for s in every if s.loss_only and "loss" in s.record.metrics), None)
+
+
 def _same_task(group: Group, scored: Scored) -> Measure | None:
     """The group's own evaluation of the task: the same one if it has it."""
     found = [s for s in group.role(scored.role) if s.task == scored.task] if group.ok else []
     best = sorted(found, key=lambda s: s.asked_id != scored.asked_id)
-    return Measure(best[0].asked_id, headline(scored) or "") if best else None
+    return Measure(best[0].asked_id, "loss" if scored.loss_only else headline(scored) or "") if best else None
 
 
 def _loss(group: Group, role: str) -> Measure | None:
@@ -182,7 +172,7 @@ def _loss(group: Group, role: str) -> Measure | None:
 
 
 def _digits(group: Group, measure: Measure) -> int:
-    return LOSS_DIGITS if group.evaluations[measure.eval_id][0].heldout else SCORE_DIGITS
+    return LOSS_DIGITS if group.evaluations[measure.eval_id][0].loss_only else SCORE_DIGITS
 
 
 def _score(group: Group, measure: Measure | None) -> str:

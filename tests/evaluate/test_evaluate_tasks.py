@@ -242,3 +242,18 @@ def test_chance_follows_from_the_choices_of_each_item(tiny, evaluation):
     assert metrics["acc"].chance == metrics["acc_norm"].chance == pytest.approx(expected)
     assert outcomes.num_unparsable(columns) is None
     assert all(answer.startswith(" ") for answer in columns["answer"])
+    assert all(question.startswith("Question:") for question in columns["question"])
+    assert all(target.startswith(" ") for target in columns["target"])
+    right = [target == answer for target, answer in zip(columns["target"], columns["answer"], strict=True)]
+    assert right == [value == 1.0 for value in columns["metric/acc"]]
+
+
+def test_the_question_is_what_follows_the_examples():
+    shots = "Question: one?\nAnswer: 1\n\nQuestion: two, a longer one?\nAnswer:"
+    assert outcomes._question(shots) == "Question: two, a longer one?\nAnswer:"
+    assert outcomes._question("A passage of some length.\n\nYes?") == "A passage of some length.\n\nYes?"
+    assert len(outcomes._question("long " * 1000)) == 999
+
+
+def test_the_licence_of_the_rows_is_kept(tiny, evaluation):
+    assert score(*tiny, evaluation("arc_easy", limit=1))[2]["licence"] == "CC-BY-SA-4.0"

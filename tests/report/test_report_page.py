@@ -23,7 +23,10 @@ from harness.report.groups import grouped
 from harness.report.load import load
 
 FIGURES = ("forgetting", "learning_curves", "memory", "overview", "pareto", "places")
-TABLES = ("arc_easy", "cost", "hellaswag", "quality", "science_qa_test", "science_qa_validation")
+TABLES = (
+    "arc_easy", "cost", "hellaswag", "pairs_on_arc_easy_acc", "pairs_on_science_qa_validation", "quality",
+    "science_qa_test", "science_qa_validation",
+)  # fmt: skip
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_FILES = ("report.md", "appendix.md", "appendix.tex", "tables/quality.tex", "tables/cost.tex", "CITATION.cff")
 

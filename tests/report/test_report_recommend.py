@@ -153,7 +153,7 @@ def test_scores_at_chance_and_unreadable_answers_are_not_ranked(known):
     record.write(dataclasses.replace(found, metrics={"acc": metric}), scores)
     contest = main_contests(grouped(load([known]).rows), None)[0]
     assert [(group.label, reason) for group, reason in contest.left_out] == [
-        ("cheap", "at chance: 0.600, guessing gives 0.600")
+        ("cheap", "at chance: 0.600, from which guessing's 0.600 cannot be told")
     ]
     assert [group.label for group in contest.ranked] == ["dear", "middle"]
     record.write(dataclasses.replace(found, num_unparsable=900), scores)

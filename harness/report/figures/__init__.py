@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from harness.record import ExternalRecord
 from harness.report.figures import budget, curves, forgetting, heat, memory, overview, pareto, sensitivity
 from harness.report.figures.style import Drawn, remove
 from harness.report.groups import Group
@@ -14,7 +15,7 @@ from harness.report.tuning import Contestant
 
 _FIGURES: dict[str, Callable[[Sequence[Group], Path], Drawn | None]] = {
     overview.STEM: overview.make,
-    pareto.STEM: pareto.make,
+    pareto.STEM: pareto.make,  # with the rows of others, see `write`
     curves.STEM: curves.make,
     sensitivity.STEM: sensitivity.make,
     forgetting.STEM: forgetting.make,
@@ -32,12 +33,15 @@ class Tuned:
     contestants: Sequence[Contestant] = ()
 
 
-def write(groups: Sequence[Group], folder: Path, tuned: Tuned | None = None) -> list[Drawn]:
+def write(
+    groups: Sequence[Group], folder: Path, tuned: Tuned | None = None, external: Sequence[ExternalRecord] = ()
+) -> list[Drawn]:
     """Draw what can be drawn into the folder, take away the old figures of what cannot, and return what there is."""
     tuned = tuned or Tuned()
     makers: dict[str, Callable[[], Drawn | None]] = {
         stem: partial(make, groups, folder) for stem, make in _FIGURES.items()
     }
+    makers[pareto.STEM] = partial(pareto.make, groups, folder, external)
     makers[sensitivity.STEM] = partial(sensitivity.make, tuned.groups or groups, folder)
     makers[budget.STEM] = partial(budget.make, tuned.contestants, folder)
     drawn = []

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.record import ExternalRecord
 from harness.report.axes import COSTS, Cost, Quality, qualities
+from harness.report.figures.others import draw_external, external_caption
 from harness.report.figures.points import Place, draw_base, draw_points, measured, name_points
 from harness.report.figures.style import (
     MOST_NAMED,
@@ -27,8 +29,8 @@ STEM = "pareto"
 Point = tuple[float, float]
 
 
-def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
-    """Draw it where two methods or more have a score in one setting and a cost."""
+def make(groups: Sequence[Group], folder: Path, external: Sequence[ExternalRecord] = ()) -> Drawn | None:
+    """Draw it where two methods or more have a score in one setting and a cost; with the task's rows of others."""
     quality = next((one for one in qualities(groups) if _count(one, groups) > 1), None)
     trained = [group for group in groups if group.trained and quality and quality.of(group)]
     costs = [cost for cost in COSTS if len({cost.of(group) for group in trained} - {None}) > 1]
@@ -40,6 +42,7 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
         panels = figure.subplots(rows, 2, squeeze=False).ravel()
         room(figure, len(trained), height)
         for axes, cost in zip(panels, costs, strict=False):
+            draw_external(axes, external, quality.task, cost.key)  # first: limits are final when points are named
             _panel(axes, trained, groups, quality, cost)
         for axes in panels[len(costs) :]:
             axes.remove()
@@ -50,7 +53,8 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
         STEM,
         f"{quality.title} against {', '.join(cost.title.partition(',')[0].lower() for cost in costs)}",
         f"{quality.title} ({better} is better) against what it costs (further left is better). The grey steps pass "
-        "through the methods that no other beats in both; bars are one standard error; the dashed line is base.",
+        "through the methods that no other beats in both; bars are one standard error; the dashed line is base."
+        + external_caption(external, quality.task),
     )
 
 

@@ -1,0 +1,49 @@
+"""Rows that others published, in the plots of our own: drawn apart, on no frontier and in no ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.record import ExternalRecord
+from harness.report.display import MEBIBYTE, MEGABYTE
+from harness.report.figures.style import drawable
+
+_COLOUR = "#888888"
+_MOST_NAMED = 12  # of more of them the table has the names
+_COSTS: dict[str, Callable[[ExternalRecord], float | None]] = {
+    "peak_memory_mebibytes": lambda one: None if one.peak_memory_bytes is None else one.peak_memory_bytes / MEBIBYTE,
+    "train_seconds": lambda one: one.train_seconds,
+    "trainable_parameters": lambda one: one.trainable_parameters,
+    "saved_megabytes": lambda one: None if one.saved_bytes is None else one.saved_bytes / MEGABYTE,
+}
+
+
+def draw_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: str) -> None:
+    """A grey cross with its name for every row that has a score on the task and the cost."""
+    places = [(price, score, one.name) for one in rows if (score := _score(one, task)) is not None
+              and (price := _cost(one, cost)) is not None]  # fmt: skip
+    if not places:
+        return
+    axes.plot([x for x, _, _ in places], [y for _, y, _ in places], "x", color=_COLOUR, markersize=4, zorder=0)
+    for x, y, name in places if len(places) <= _MOST_NAMED else ():
+        axes.annotate(drawable(name, 24), (x, y), xytext=(3, -3), textcoords="offset points", fontsize=5, color=_COLOUR)
+
+
+def external_caption(rows: Sequence[ExternalRecord], task: str) -> str:
+    """What a caption says of them; "" where none has a score on the task."""
+    origins = list(dict.fromkeys(one.origin for one in rows if _score(one, task) is not None))
+    if not origins:
+        return ""
+    return f" Grey crosses: {', '.join(origins)}, one seed on another machine, on no frontier and never ranked."
+
+
+def _score(row: ExternalRecord, task: str) -> float | None:
+    """The row's accuracy on the task."""
+    found = (metric.value for name, metric in row.scores.items() if name.partition("/")[0] == task)
+    return next(found, None)
+
+
+def _cost(row: ExternalRecord, cost: str) -> float | None:
+    of = _COSTS.get(cost)
+    return of(row) if of else None

@@ -1,0 +1,70 @@
+"""What stands beside the rows of a comparison: general text in the main table, the rows of others in the plots."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow
+import pytest
+from conftest import BASE, IA3, LOOKS, LORA, STARTED, add_evaluation, add_run, evaluation, provenance
+from pyarrow import parquet
+
+from harness import record
+from harness.report.figures import pareto
+from harness.report.load import load
+from harness.report.paper import tables
+from harness.report.summary import quality
+
+TEXT = dataclasses.replace(evaluation("arc_easy"), kind="text", task="general_text", role="retention", limit=40)
+
+
+def add_text(folder, kind) -> np.ndarray:
+    losses = 3.0 + np.random.default_rng(len(kind.name)).normal(0, 0.1, 40) + kind.skill / 10
+    score = record.Metric(value=float(losses.mean()), stderr=0.01, higher_is_better=False)
+    result = record.EvaluationRecord(
+        schema=record.SCHEMA, recipe_id=folder.parent.name, seed=0, eval_id=TEXT.eval_id,
+        evaluation=dataclasses.asdict(TEXT), metrics={"loss": score}, num_items=40, num_tokens=None, num_fewshot=None,
+        seconds=2.0, weights_from=None if kind is BASE else STARTED.format(len(kind.name)), provenance=provenance(),
+    )  # fmt: skip
+    path = record.write(result, record.evaluation_path(folder, TEXT.eval_id))
+    names = [f"t{i:02}" for i in range(40)]
+    columns = {"item_id": names, "prompt_hash": names, "metric/loss": losses}
+    parquet.write_table(pyarrow.table(columns), path.with_suffix(".parquet"))
+    return losses
+
+
+def test_the_loss_on_general_text_is_in_the_main_table_with_its_difference(runs):
+    losses = {kind.name: add_text(add_run(runs, kind), kind) for kind in (BASE, LORA)}
+    table = quality(load([runs]).groups)
+    place = table.header.index("General text loss")
+    assert table.header[place + 1] == "vs base"
+    base, lora = table.lines
+    gap = losses["lora"] - losses["base"]
+    assert base[place].startswith(f"{losses['base'].mean():.4f} ")
+    assert lora[place + 1] == f"{gap.mean():+.4f} \N{PLUS-MINUS SIGN} {gap.std(ddof=1) / 40**0.5:.4f}"
+
+
+def external(name: str, task: str) -> record.ExternalRecord:
+    return record.ExternalRecord(
+        schema=record.SCHEMA, origin="Somebody's benchmark", name=name, method="LORA", status="success", seeds=1,
+        facts={}, scores={f"{task}/accuracy": record.Metric(value=0.99, stderr=0.01, higher_is_better=True)},
+        trainable_parameters=10, total_parameters=100, peak_memory_bytes=2**20, train_seconds=1.0, saved_bytes=1,
+        published_at="2026-01-01",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "drawn"), [("arc_easy", True), ("gsm8k", False)])
+def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, drawn):
+    for kind in (BASE, LORA, IA3):
+        add_evaluation(add_run(runs, kind), kind, LOOKS[2])
+    record.write(external("theirs", task), runs / "external" / "theirs.json")
+    loaded = load([runs])
+    made = pareto.make(loaded.groups, tmp_path, loaded.external)
+    assert ("Grey crosses: Somebody's benchmark, one seed" in made.caption) == drawn
+    assert ("theirs" in (tmp_path / "pareto.svg").read_text()) == drawn
+    alone = pareto.make(loaded.groups, tmp_path / "alone", ())
+    steps = [path.read_text().count("stroke: #999999") for path in tmp_path.rglob("pareto.svg")]
+    assert alone is not None
+    assert steps[0] == steps[1] > 0
+    ranked = [table for table in tables(loaded).values() if table.title.startswith("Pairs")]
+    assert ranked
+    assert not any("theirs" in cell for table in ranked for line in table.lines for cell in line)
