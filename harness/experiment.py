@@ -149,6 +149,8 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
     Where the model and the data come from (a package, a hub, a folder) is not part of it, their content is.
     """
     model = {"content": experiment.model.content, "name": experiment.model.name}
+    if experiment.model.weights == "random":  # said only where it is so: other recipes keep their identity
+        model["weights"] = "random"
     method = {"name": experiment.method.name, **dataclasses.asdict(experiment.method)}
     del method["lr_range"]  # what is worth searching determines no weights
     if not experiment.method.trains:

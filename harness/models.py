@@ -1,4 +1,4 @@
-"""Base model and tokenizer: from a package, the Hub at a pinned revision, or a local folder.
+"""Base model and tokenizer: from a package, the Hub at a pinned revision, a local folder, or drawn at random.
 
 A GGUF file is converted once to a safetensors folder in the user cache: bitsandbytes cannot load GGUF, and the
 converted folder loads in under a second where the GGUF takes fifteen.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import assets
+from harness import assets, random_weights
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,8 @@ def location(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: the model's package cannot be had.
     """
+    if spec.weights == "random":
+        return str(random_weights.folder_of(spec)), {}
     if spec.source == "hub":
         assert spec.hub_id is not None and spec.revision is not None, "sources.resolve has run before"
         return spec.hub_id, {"revision": spec.revision}

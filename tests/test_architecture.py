@@ -20,7 +20,7 @@ MAY_IMPORT = {
     },
     "plan": {
         "compose", "execute", "experiment", "specs", "isolate", "measure", "methods", "models", "patterns", "sources",
-        "train",
+        "random_weights", "train",
     },
     "adapter": {
         "card", "compose", "config", "experiment", "hub", "isolate", "models", "patterns", "progress", "record",
@@ -57,7 +57,8 @@ MAY_IMPORT = {
     "generation": {"specs"},
     "measure": {"assets", "generation", "record", "specs"},
     "provenance": {"harness"},
-    "models": {"assets"},
+    "models": {"assets", "random_weights"},
+    "random_weights": {"assets"},
     "sources": {"assets", "data", "experiment", "hardware", "specs", "hub", "record"},
     "hardware": set(),
     "data": {"assets", "datacheck", "experiment", "specs", "hub", "record"},

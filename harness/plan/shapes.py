@@ -6,17 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import models
+from harness.random_weights import byte_tokenizer, configuration
 from harness.specs import ModelSpec
-
-_TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
 
 def skeleton(spec: ModelSpec) -> PreTrainedModel:
@@ -30,17 +24,13 @@ def skeleton(spec: ModelSpec) -> PreTrainedModel:
 
 def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """The tokenizer of a local folder; else a byte-level one, since no count depends on it."""
-    return models.tokenizer(spec) if spec.source == "path" else _stand_in()
+    return models.tokenizer(spec) if spec.source == "path" else byte_tokenizer()
 
 
 def _configuration(spec: ModelSpec) -> Any:
-    table = dict(spec.architecture or {})
-    if spec.source == "path" or table.pop("of", None) != spec.hub_id:
-        return _from_files(spec)
-    try:
-        return AutoConfig.for_model(table.pop("model_type"), **table)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"model={spec.name}: model.architecture cannot be read: {error}") from error
+    table = spec.architecture
+    known = table is not None and spec.source != "path" and table.get("of") == spec.hub_id
+    return configuration(spec) if known or spec.weights == "random" else _from_files(spec)
 
 
 def _from_files(spec: ModelSpec) -> Any:
@@ -54,15 +44,3 @@ def _from_files(spec: ModelSpec) -> Any:
             f"model={spec.name}: nothing here tells its shapes ({reason}): give model.source=path "
             "model.path=<folder with config.json>, or a model whose YAML has an architecture"
         ) from error
-
-
-def _stand_in() -> PreTrainedTokenizerBase:
-    special = ["<unk>", "<s>", "</s>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    bytes_only = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    result = PreTrainedTokenizerFast(
-        tokenizer_object=bytes_only, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    result.chat_template = _TEMPLATE
-    return result
