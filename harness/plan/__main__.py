@@ -1,4 +1,5 @@
-"""`python -m harness.plan`: what runs would train and take; `python -m harness.plan targets`: what a model offers.
+"""`python -m harness.plan`: what runs would train and take; with `targets`: what a model offers; with `literature`:
+published figures beside the predictions.
 
 Exit codes: 0 planned; 2 the input was wrong, with one line that says what; 1 something else went wrong.
 """
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.plan import table
+from harness.plan import literature, table
 from harness.plan.devices import Device, named
 
 _MFU = 0.4
@@ -20,6 +21,7 @@ _ABOUT = """Plan runs without weights and without a GPU. The settings are those 
   python -m harness.plan method=lora,qlora,dora model=llama-3.1-8b train.micro_batch_size=1 train.max_length=2048
   python -m harness.plan method=full,lora model=llama-3.2-1b device=rtx-4090
   python -m harness.plan targets model=gpt2        the linear layers of a model, and the presets that cover them
+  python -m harness.plan literature                published figures beside the predictions, as Markdown
 
 Memory and operations are those of one step that the training loop takes with fake tensors, which have shapes but no
 data: the run's own model, adapter, loss and optimizer, with every row train.max_length tokens long and labelled.
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(given.override)
     listing = words[:1] == ["targets"]
     try:
+        if words == ["literature"]:
+            print(_literature(), end="")
+            return 0
         found = _layers(words[1:]) if listing else _cells(words, given.counts)
     except ValueError as error:
         print(f"harness.plan: {' '.join(str(error).split())}", file=sys.stderr)
@@ -92,6 +97,14 @@ def _asked(words: list[str]) -> tuple[Device | None, float, list[str]]:
     if not 0 < mfu <= 1:
         raise ValueError(f"mfu={own['mfu']}: give a share of the device's peak, above 0 and at most 1")
     return (named(own["device"]) if "device" in own else None), mfu, settings
+
+
+def _literature() -> str:
+    from harness.compose import experiments
+
+    asked = literature.cells()
+    each = [experiment for cell in asked for _, experiment in experiments(cell)]
+    return literature.page(dict(zip(asked, _plans(each, None, _MFU), strict=True)))
 
 
 def _layers(words: list[str]) -> Any:

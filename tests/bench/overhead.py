@@ -3,7 +3,7 @@
 LoRA on SmolLM2-135M. With: steps timed, tokens counted, one step followed operation by operation, the phase looked at
 from both ends, the device's peak measured before and after. Without: none of that. Each pair shares a fresh copy of the
 weights per side and the order alternates; a ratio above 1 is overhead. Following a step and measuring the peak cost the
-same however long a run is: they weigh on one of 60 steps, as the demo's, more than on a real one. `HARNESS_BENCH=quick`
+same however long a run is: they weigh more on the 60 steps of this one than on most. `HARNESS_BENCH=quick`
 takes two pairs of 20 steps.
 """
 
