@@ -40,7 +40,7 @@ ROWS = (
     ),
     Published(
         "Full, 65B, 16-bit weights", "more than 780", _QLORA, (*PURE.split(), "model=llama-65b"),
-        "theirs is 12 bytes a parameter, with moments in float32; ours 8, with everything in 16 bits",
+        "780 over 65 is 12 bytes a parameter, as with moments in float32; ours is 8, with everything in 16 bits",
     ),
     Published(
         "LoRA, 7B", "16", _FACTORY, ("method=lora", "model=llama-7b"),
