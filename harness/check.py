@@ -12,9 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-import torch
-
-from harness import datacheck, models
+from harness import datacheck, models, sources
 from harness.audit import audit
 from harness.data import tokenised
 from harness.evaluate import served, tasks
@@ -111,7 +109,7 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
 
     def backend() -> None:
-        reason = served.unsupported(torch.cuda.is_available()) if spec.backend == "vllm" else ""
+        reason = served.unsupported(sources.device() == "cuda") if spec.backend == "vllm" else ""
         if reason:
             raise UnsupportedError(reason)
 

@@ -217,7 +217,8 @@ def checked(schema: type, values: Any, section: str) -> Any:
     values = _plain_value(values)
     if not isinstance(values, dict):
         raise ValueError(f"{section}={values}: {section} is a group, one of {', '.join(_options(section))}")
-    values = {key: value for key, value in values.items() if key != "_target_"}
+    if section not in _SECTIONS:  # a method's or a launcher's class is looked up before its settings are
+        values = {key: value for key, value in values.items() if key != "_target_"}
     check_finite(values, section)
     try:
         return adapter(schema).validate_json(json.dumps(values), strict=True)

@@ -115,6 +115,11 @@ def skip(experiment: Experiment, reason: str) -> RunRecord:
     return _keep(experiment, read(experiment), _now(), _Told(lambda _: None), "skipped", reason)
 
 
+def fail(experiment: Experiment, reason: str) -> RunRecord:
+    """Keep that a run came to nothing, where the process that made it could not."""
+    return _keep(experiment, read(experiment), _now(), _Told(lambda _: None), "failed", reason)
+
+
 def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
     """(whether weights have to be trained, which evaluations have to be made)."""
     wanted = evaluations(experiment)

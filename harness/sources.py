@@ -23,6 +23,7 @@ from harness.record import write_text
 from harness.specs import DataSpec, EvalSpec, ModelSpec, RowsSpec
 
 BFLOAT16_CAPABILITY = 8  # NVIDIA compute capability from which bfloat16 is computed in hardware (Ampere)
+RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned here and made on other machines
 BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 SETTLED_SECONDS = 2.0  # a file that changed more recently may change again within its time stamp's resolution
 
@@ -240,8 +241,13 @@ def _file_content(path: Path) -> str:
 def hardware_precision() -> Literal["bf16", "fp32"]:
     """The precision that "auto" stands for here: bf16 where the device that trains computes it in hardware.
 
-    Needs no torch: asks the NVIDIA driver, else the processor's flags (Linux).
+    Needs no torch: asks the NVIDIA driver, else the processor's flags (Linux). Raises ValueError for other machines.
     """
+    if os.environ.get(RUNS_ON):
+        raise ValueError(
+            "train.precision=auto: this machine cannot know what those compute in hardware that make the runs; use "
+            "train.precision=bf16 (NVIDIA GPUs from Ampere on) or train.precision=fp32"
+        )
     capabilities = _gpu_capabilities() if _torch_has_cuda() else []
     if capabilities:
         return "bf16" if min(capabilities) >= BFLOAT16_CAPABILITY else "fp32"
@@ -283,5 +289,7 @@ def _cpu_flags() -> set[str]:
 
 
 def device() -> Literal["cpu", "cuda"]:
-    """What runs of this machine compute on; asked of the driver, so that torch need not be imported."""
+    """What runs compute on, here or where they are planned for; asked of the driver, so that torch need not be."""
+    if elsewhere := os.environ.get(RUNS_ON):
+        return "cuda" if elsewhere == "cuda" else "cpu"
     return "cuda" if _torch_has_cuda() and _gpu_capabilities() else "cpu"

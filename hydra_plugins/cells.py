@@ -29,10 +29,10 @@ class CellSweeper(Sweeper):  # type: ignore[misc]
 
         raise SystemExit(sweep.execute(self._config, arguments, compose=self._compose, launch=self._launch))
 
-    def _launch(self, pending: list[Any]) -> Any:
+    def _launch(self, pending: list[Any], name: str) -> Any:
         """A sweep with stages launches twice: the jobs are counted on, so that no two share a folder."""
         if hasattr(self._launcher, "launch_planned"):  # one of ours: it need not compose again what was checked
-            return self._launcher.launch_planned(pending)
+            return self._launcher.launch_planned(pending, name)
         first, self._launched = self._launched, self._launched + len(pending)
         return self._launcher.launch([list(planned.cell) for planned in pending], initial_job_idx=first)
 

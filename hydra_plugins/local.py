@@ -22,7 +22,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
 
         self._shares = local.shares(settings.checked(local.LocalSpec, config.hydra.launcher, "hydra.launcher"))
 
-    def launch_planned(self, pending: Any) -> Any:
+    def launch_planned(self, pending: Any, name: str) -> Any:
         """Make the runs."""
         from harness import sweep
 

@@ -41,7 +41,10 @@ MAY_IMPORT = {
     "run": {"card", "checkpoint", "claim", "experiment", "specs", "isolate", "ladder", "provenance", "record"},
     "progress": {"record"},
     "preload": {"check", "execute", "isolate"},
-    "check": {"audit", "data", "datacheck", "evaluate", "execute", "experiment", "specs", "methods", "models", "train"},
+    "check": {
+        "audit", "data", "datacheck", "evaluate", "execute", "experiment", "specs", "methods", "models", "sources",
+        "train",
+    },
     "execute": {
         "card", "checkpoint", "data", "evaluate", "experiment", "measure", "methods", "models", "preemption",
         "provenance", "record", "specs", "train", "usage",
@@ -97,7 +100,8 @@ KNOW_OMEGACONF = {
     "harness/__main__.py",
     "hydra_plugins/cells.py",
     "hydra_plugins/local.py",
-}  # the last three for a type only
+    "hydra_plugins/slurm.py",
+}  # the last four for a type only
 
 
 def layer_of(path: Path) -> str:

@@ -22,11 +22,12 @@ from harness.progress import board, ending
 from harness.question import Question
 from harness.sweep import announce, local, stages
 from harness.sweep.checks import check, check_writable
+from harness.sweep.local import LeftError
 from harness.sweep.planned import Compose, Planned, Wanted, bases_of, compose_all, resolve, undone
 from harness.sweep.written import Written, write_question
 from harness.tracking import Tracker
 
-Launch = Callable[[list[Planned]], Sequence[Any]]
+Launch = Callable[[list[Planned], str], Sequence[Any]]  # with the sweep's name
 _tracker: Tracker | None = None
 
 
@@ -40,13 +41,18 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch)
         launch: hands what is to be run to Hydra's launcher and waits for it.
 
     Returns:
-        The exit code: 0 when every run is ok or skipped, else 1. A trial that diverged is a result of tuning.
+        The exit code: 0 when every run is ok or skipped, else 1. A trial that diverged is a result of tuning. 0 as
+        well when the runs were left to a cluster.
 
     Raises:
         ValueError: something that was asked for is wrong; nothing has been started.
     """
     sweep = _Sweep(config.sweep_of(master), tuple(arguments), Composer(compose), launch)
-    return sweep.in_stages(sweep.asked) if sweep.asked and sweep.asked.stages else sweep.at_once()
+    try:
+        return sweep.in_stages(sweep.asked) if sweep.asked and sweep.asked.stages else sweep.at_once()
+    except LeftError as left:
+        board.say(str(left))
+        return 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
     board.expect(len(pending))
     _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir), name)
     try:
-        results = launch(list(pending))
+        results = launch(list(pending), name)
     finally:
         _tracker.close()
         _tracker = None

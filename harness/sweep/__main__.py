@@ -1,4 +1,4 @@
-"""`python -m harness.sweep status|rerun|extend NAME`: look at a sweep, or go on with one, from its records.
+"""`python -m harness.sweep submit|status|collect|cancel|rerun|extend NAME`: look at a sweep, or go on with one.
 
 Exit codes: those of `python -m harness`; 2 when the input was wrong.
 """
@@ -8,58 +8,70 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.sweep import left
+from harness.sweep.standing import FAILURES, lines, standing
 from harness.sweep.stored import Stored, find, further_values, words_again
+from harness.sweep.submitted import Tasks
 
-_STATUSES = ("failed", "oom", "diverged")
-_ORDER = ("ok", "skipped", "running", "waiting", "lacks evaluations", *_STATUSES)
+_COMMANDS = {
+    "submit": "hand a sweep of sweeps/NAME.yaml, or what is missing of one, to a SLURM cluster, and leave",
+    "status": "how many runs are done, running, waiting, failed, and why",
+    "collect": "record what SLURM ended, and make the report of what a cluster has finished",
+    "cancel": "end the runs that a cluster has not finished",
+    "rerun": "make again what did not end well, keeping the attempts",
+    "extend": "try one value more beyond every edge at which a chosen value lies, for every contestant",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     given = _parser().parse_args(arguments)
     try:
-        stored = find(given.runs, given.name)
-        if given.command == "status":
-            print("\n".join(status(stored)))
-            return 0
-        words = _rerun(stored, given.status) if given.command == "rerun" else _extend(stored)
+        return _run(given)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.command == "submit":
+        return _harness(_submission(given.runs, given.name, given.words))
+    stored = find(given.runs, given.name)
+    if given.command == "status":
+        return _status(stored)
+    if given.command == "collect":
+        return left.collect(stored, given.wait)
+    if given.command == "cancel":
+        return left.cancel(stored)
+    words = _rerun(stored, given.status) if given.command == "rerun" else _extend(stored)
     if not words:
         print("nothing to extend: every chosen value lies inside of what was tried")
         return 0
+    return _harness([*words, *given.words])
+
+
+def _harness(words: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-m", "harness", "-m", *words], check=False).returncode
 
 
-def status(stored: Stored) -> list[str]:
-    """How many runs are where, by stage, and why those that did not end well did not."""
-    question = stored.record
-    lines = [f"{question.name}: {question.question or question.command}"]
-    for stage in dict.fromkeys(cell.stage for cell in question.cells):
-        cells = {(c.recipe_id, c.seed): c for c in question.cells if c.stage == stage}.values()
-        found = [(cell, *stored.status(cell)) for cell in cells]
-        counts = Counter(state for _, state, _ in found)
-        shown = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
-        lines.append(f"  {stage or 'runs':<6} {len(found)}: {shown}")
-        for cell, state, reason in found:
-            if state in ("running", "skipped", *_STATUSES):
-                lines.append(
-                    f"    {state} {cell.recipe_id}/seed-{cell.seed} ({_own(cell.overrides, stored)}): {reason}"
-                )
-    if question.tuning and question.tuning.choices is None:
-        lines.append("  final  to be chosen when the trials have been made")
-    return lines
+def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
+    if (runs / "sweeps" / name / "sweep.json").exists():
+        return left.submission_words(name, find(runs, name), words)
+    here = [f"runs_dir={runs}"] if runs != Path("runs") else []
+    return left.submission_words(name, None, [*here, *words])
 
 
-def _own(overrides: Sequence[str], stored: Stored) -> str:
-    """The words of a cell that are not the whole sweep's."""
-    given = set(stored.record.arguments or ())
-    return " ".join(word for word in overrides if word not in given) or "the defaults"
+def _status(stored: Stored) -> int:
+    tasks = None
+    try:
+        tasks = Tasks(stored.runs_dir, stored.record.name)
+    except OSError as error:
+        print(f"what waits and runs on the cluster is not known here: {error}", file=sys.stderr)
+    print("\n".join(lines(stored, standing(stored, tasks), tasks)))
+    return 0
 
 
 def _rerun(stored: Stored, statuses: Sequence[str]) -> list[str]:
@@ -82,25 +94,25 @@ def _extend(stored: Stored) -> list[str]:
 
 def _statuses(text: str) -> list[str]:
     found = text.split(",")
-    if unknown := [one for one in found if one not in _STATUSES]:
-        raise argparse.ArgumentTypeError(f"{','.join(unknown)}: must be of {', '.join(_STATUSES)}")
+    if unknown := [one for one in found if one not in FAILURES]:
+        raise argparse.ArgumentTypeError(f"{','.join(unknown)}: must be of {', '.join(FAILURES)}")
     return found
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.sweep", description="Look at a sweep, or go on with one.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, says in (
-        ("status", "how many runs are done, running, waiting, failed, and why"),
-        ("rerun", "make again what did not end well, keeping the attempts"),
-        ("extend", "try one value more beyond every edge at which a chosen value lies, for every contestant"),
-    ):
+    for name, says in _COMMANDS.items():
         command = commands.add_parser(name, help=says, description=says)
         command.add_argument("name", metavar="NAME", help="the sweep, as in runs/sweeps/NAME")
         command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
         if name == "rerun":
-            known = ",".join(_STATUSES)
+            known = ",".join(FAILURES)
             command.add_argument("--status", type=_statuses, default=["failed"], metavar="A,B", help=f"of {known}")
+        if name == "collect":
+            command.add_argument("--wait", action="store_true", help="until nothing of it runs or waits any more")
+        if name in ("submit", "rerun", "extend"):
+            command.add_argument("words", nargs="*", metavar="SETTING=VALUE", help="of the main command")
     return parser
 
 

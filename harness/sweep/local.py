@@ -48,6 +48,10 @@ class Made:
         return self.value
 
 
+class LeftError(Exception):
+    """The runs are under way and are not waited for: what can be done with them now."""
+
+
 def shares(spec: LocalSpec) -> list[isolate.Share]:
     """The parts that this machine's devices and cores are divided into.
 

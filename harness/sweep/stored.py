@@ -10,6 +10,7 @@ from pathlib import Path
 from harness import choice, claim, record
 from harness.question import setting_of
 from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord
+from harness.sweep.submitted import Tasks
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,24 @@ class Stored:
             return record.read(RunRecord, self.folder(cell) / "record.json")
         return None
 
-    def status(self, cell: Cell) -> tuple[str, str]:
-        """(running | waiting | lacks evaluations | the record's status, why)."""
+    def status(self, cell: Cell, tasks: Tasks | None = None) -> tuple[str, str]:
+        """(running | waiting | lacks evaluations | the record's status, why); `tasks`: what SLURM says of the sweep."""
+        task = tasks.of.get((cell.recipe_id, cell.seed)) if tasks else None
+        if task is not None and task.queued is not None:
+            return task.queued.says(task.job)
+        state, reason = self._on_record(cell)
+        if tasks and task and state in ("waiting", "failed") and not tasks.is_told(task):
+            return "failed", tasks.ending(task)
+        return state, reason
+
+    def seconds(self, cell: Cell) -> float | None:
+        """How long a run took with all its attempts; None if that is not on record."""
+        run = self.run(cell)
+        taken = [attempt.seconds for attempt in run.attempts] if run else []
+        known = [seconds for seconds in taken if seconds is not None]
+        return sum(known) if known and len(known) == len(taken) else None
+
+    def _on_record(self, cell: Cell) -> tuple[str, str]:
         holder = claim.holder(self.folder(cell))
         if holder is not None and not claim.is_gone(holder):
             return "running", str(holder)

@@ -1,0 +1,96 @@
+"""What a job on a cluster's node does: one run, just as it was checked where it was submitted.
+
+SLURM tells a job that it is to be preempted, or that its time is nearly over, with SIGUSR2: the run saves what it has
+and the job goes back into the queue, up to a limit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import isolate, run, sources, sweep
+from harness.experiment import Experiment, recipe
+from harness.sweep import queue
+from harness.sweep.slurm import SlurmSpec
+
+_SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send its signal up to a minute before it was asked to
+
+
+def make(experiment: Experiment, spec: SlurmSpec) -> str:
+    """Make the run and return its status; leaves the process if the job is in the queue again."""
+    import submitit
+
+    job = submitit.JobEnvironment()
+    job.paths.result_pickle.unlink(missing_ok=True)  # of a start before this one: it says that the job is over
+    os.environ.pop(sources.RUNS_ON, None)  # it was for planning elsewhere
+    if spec.offline:
+        os.environ |= {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+    notice = _Notice(spec)
+    isolate.share.set(isolate.Share({}, _threads(spec), notice.stop))
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, notice)
+    status = _made(experiment)
+    if notice.requeues and status not in ("ok", "skipped") and queue.requeue(job.job_id):
+        sys.exit(0)
+    return status
+
+
+@dataclass
+class _Notice:
+    """What SLURM has told this job."""
+
+    spec: SlurmSpec
+    stop: isolate.Stop = field(default_factory=isolate.Stop)
+    requeues: bool = False
+    _began: float = field(default_factory=time.monotonic)
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Take a signal; the first counts."""
+        if self.stop.why:
+            return
+        why = "ended by SLURM"
+        if number == signal.SIGUSR2:
+            before, most = int(os.environ.get("SLURM_RESTART_COUNT", "0")), self.spec.max_requeues
+            self.requeues = before < most
+            why = "out of time" if self._out_of_time() else "preempted"
+            why += f", requeued ({before + 1} of {most})" if self.requeues else f", after {before} requeues,"
+        self.stop.why = why
+
+    def _out_of_time(self) -> bool:
+        told = 60 * self.spec.time_minutes - self.spec.signal_seconds
+        return time.monotonic() - self._began > told - _SIGNAL_EARLY_SECONDS
+
+
+def _made(experiment: Experiment) -> str:
+    """Make the run if it is the one that was submitted; what keeps it from being made is on record."""
+    try:
+        here = sources.resolve(experiment)
+        if here.recipe_id != experiment.recipe_id:
+            changed = ", ".join(_changed(recipe(experiment), recipe(here)))
+            raise ValueError(f"on this node it would be another run than the one that was submitted: {changed}")
+        return sweep.run_cell(experiment)
+    except KeyboardInterrupt:  # on record already
+        return "failed"
+    except Exception as error:  # this job's end, and no other's
+        return run.fail(experiment, f"{type(error).__name__}: {error}").status
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """`train.precision=bf16 is fp32` for each setting that differs."""
+    for key in {**before, **now}:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _changed(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key}={old} is {new}"
+
+
+def _threads(spec: SlurmSpec) -> int:
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(spec.cpus, int(told)) if told.isdigit() and int(told) else spec.cpus

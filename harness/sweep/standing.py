@@ -1,0 +1,80 @@
+"""Where a sweep stands, in lines for a person: counts by stage, reasons, and when it may be over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import mean
+
+from harness.record import Cell
+from harness.sweep.stored import Stored
+from harness.sweep.submitted import Tasks
+
+FAILURES = ("failed", "oom", "diverged")
+_ORDER = ("ok", "skipped", "running", "waiting", "lacks evaluations", *FAILURES)
+_TOLD_EACH = ("running", "skipped", *FAILURES)
+
+
+@dataclass(frozen=True)
+class Stands:
+    """One run of a sweep."""
+
+    cell: Cell
+    state: str
+    reason: str
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether nothing is left to be done; a trial that diverged is a result of tuning."""
+        return self.state in ("ok", "skipped") or (self.state == "diverged" and self.cell.stage == "tune")
+
+
+def standing(stored: Stored, tasks: Tasks | None = None) -> list[Stands]:
+    """Each run of each stage once; `tasks` is what SLURM says, of a sweep that was submitted."""
+    cells = {(cell.stage, cell.recipe_id, cell.seed): cell for cell in stored.record.cells}
+    return [Stands(cell, *stored.status(cell, tasks)) for cell in cells.values()]
+
+
+def lines(stored: Stored, found: Sequence[Stands], tasks: Tasks | None = None) -> Iterator[str]:
+    """How many runs are where, by stage, and why those that did not end well did not."""
+    question = stored.record
+    yield f"{question.name}: {question.question or question.command}"
+    for stage in dict.fromkeys(one.cell.stage for one in found):
+        of_stage = [one for one in found if one.cell.stage == stage]
+        counts = Counter(one.state for one in of_stage)
+        shown = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+        yield f"  {stage or 'runs':<6} {len(of_stage)}: {shown}"
+        for one in of_stage:
+            if one.state in _TOLD_EACH:
+                own = _own(one.cell.overrides, stored)
+                yield f"    {one.state} {one.cell.recipe_id}/seed-{one.cell.seed} ({own}): {one.reason}"
+        reasons = Counter(one.reason for one in of_stage if one.state == "waiting" and one.reason)
+        for reason, number in reasons.most_common():
+            yield f"    {number} waiting: {reason}"
+    if question.tuning and question.tuning.choices is None:
+        yield "  final  to be chosen when the trials have been made"
+    yield from _expected_end(stored, found, tasks)
+
+
+def _expected_end(stored: Stored, found: Sequence[Stands], tasks: Tasks | None) -> Iterator[str]:
+    """From the mean time of the runs that are done, where something is under way."""
+    running = sum(one.state == "running" for one in found)
+    waiting = sum(one.state == "waiting" for one in found)
+    seconds = [took for one in found if one.state == "ok" and (took := stored.seconds(one.cell)) is not None]
+    if not running or not seconds:
+        return
+    allowed = tasks.submissions[-1].at_once if tasks and tasks.submissions else running
+    at_once = max(1, min(allowed, running + waiting))
+    left = timedelta(seconds=mean(seconds) * (running / 2 + waiting) / at_once)
+    yield (
+        f"  expected end {(datetime.now() + left).strftime('%Y-%m-%d %H:%M')}: {len(seconds)} runs took "
+        f"{mean(seconds):.0f} s on average, {at_once} at once"
+    )
+
+
+def _own(overrides: Sequence[str], stored: Stored) -> str:
+    """The words of a cell that are not the whole sweep's."""
+    given = set(stored.record.arguments or ())
+    return " ".join(word for word in overrides if word not in given) or "the defaults"
