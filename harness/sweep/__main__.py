@@ -25,10 +25,12 @@ _COMMANDS = {
     "extend": "try one value more beyond every edge at which a chosen value lies, for every contestant",
 }
 
+_TAKE_SETTINGS = ("submit", "rerun", "extend")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    given = _parser().parse_args(arguments)
+    given = _parsed(arguments)
     try:
         return _run(given)
     except (ValueError, OSError) as error:
@@ -99,6 +101,17 @@ def _statuses(text: str) -> list[str]:
     return found
 
 
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, and `words`: settings of the main command, which may stand before and behind them."""
+    parser = _parser()
+    given, others = parser.parse_known_args(arguments)
+    wrong = [word for word in others if word.startswith("-") or "=" not in word or given.command not in _TAKE_SETTINGS]
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    given.words = others
+    return given
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.sweep", description="Look at a sweep, or go on with one.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -111,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--status", type=_statuses, default=["failed"], metavar="A,B", help=f"of {known}")
         if name == "collect":
             command.add_argument("--wait", action="store_true", help="until nothing of it runs or waits any more")
-        if name in ("submit", "rerun", "extend"):
-            command.add_argument("words", nargs="*", metavar="SETTING=VALUE", help="of the main command")
+        if name in _TAKE_SETTINGS:
+            command.epilog = "SETTING=VALUE words, anywhere behind NAME, are the main command's."
     return parser
 
 

@@ -60,7 +60,7 @@ def queued(arrays: Iterable[str]) -> dict[str, Queued]:
     if done.returncode and "Invalid job id" not in done.stderr:
         raise OSError(f"squeue does not answer: {_last(done.stderr)}")
     found = {}
-    for line in done.stdout.splitlines():
+    for line in filter(None, done.stdout.splitlines()):
         array, task, state, reason, ends, nodes = line.split("|")
         known = "" if ends in ("N/A", "NONE") else ends
         found[_name(array, task)] = Queued(state, "" if reason == "None" else reason, known, nodes)

@@ -87,7 +87,7 @@ def check(spec: SlurmSpec) -> None:
         raise ValueError("hydra/launcher=slurm: there is no sbatch here; submit from a machine of the cluster")
     flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in spec.sbatch().items()]
     if refused := queue.refusal(flags):
-        raise ValueError(f"hydra/launcher=slurm: SLURM would not take such a job: {refused}")
+        raise ValueError(f"hydra/launcher=slurm: SLURM would not take such a job ({' '.join(flags)}): {refused}")
 
 
 def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> list[Made]:

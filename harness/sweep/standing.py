@@ -14,6 +14,7 @@ from harness.sweep.submitted import Tasks
 
 FAILURES = ("failed", "oom", "diverged")
 _ORDER = ("ok", "skipped", "running", "waiting", "lacks evaluations", *FAILURES)
+_ENOUGH = 200  # finished runs, whose mean time is that of the others as well
 _TOLD_EACH = ("running", "skipped", *FAILURES)
 
 
@@ -62,8 +63,9 @@ def _expected_end(stored: Stored, found: Sequence[Stands], tasks: Tasks | None) 
     """From the mean time of the runs that are done, where something is under way."""
     running = sum(one.state == "running" for one in found)
     waiting = sum(one.state == "waiting" for one in found)
-    seconds = [took for one in found if one.state == "ok" and (took := stored.seconds(one.cell)) is not None]
-    if not running or not seconds:
+    finished = [one.cell for one in found if one.state == "ok"] if running else []
+    seconds = [took for cell in finished[-_ENOUGH:] if (took := stored.seconds(cell)) is not None]
+    if not seconds:
         return
     allowed = tasks.submissions[-1].at_once if tasks and tasks.submissions else running
     at_once = max(1, min(allowed, running + waiting))

@@ -43,9 +43,11 @@ class Stored:
     def seconds(self, cell: Cell) -> float | None:
         """How long a run took with all its attempts; None if that is not on record."""
         run = self.run(cell)
-        taken = [attempt.seconds for attempt in run.attempts] if run else []
-        known = [seconds for seconds in taken if seconds is not None]
-        return sum(known) if known and len(known) == len(taken) else None
+        if run is None:
+            return None
+        phases = [sum(phase.seconds for phase in attempt.phases.values()) for attempt in run.attempts]
+        told = [attempt.seconds for attempt in run.attempts]
+        return sum(of_phases if took is None else took for took, of_phases in zip(told, phases, strict=True))
 
     def _on_record(self, cell: Cell) -> tuple[str, str]:
         holder = claim.holder(self.folder(cell))

@@ -25,7 +25,6 @@ trap 'code=$?; [ $code = 0 ] || down' EXIT
 
 name=$(hostname -s)
 user=$(id -un)
-cores=$(nproc)
 memory=$(($(awk '/MemTotal/{print $2}' /proc/meminfo) / 1024 * 3 / 4))
 socket=$here/run/munge.socket
 rm -rf "$here"
@@ -36,6 +35,7 @@ munged --force --key-file="$here/etc/munge.key" --socket="$socket" --pid-file="$
   --log-file="$here/log/munged.log" --seed-file="$here/run/munge.seed" 2>> "$here/log/munged.err"
 
 # cred_expire=5, sched_interval=1: a job that was requeued starts again in seconds, not after two minutes.
+# config_overrides: two jobs at once, whatever this machine has.
 # preempt_send_user_signal: a job that is preempted gets the signal that it asked for. MinJobAge: jobs are remembered.
 cat > "$here/etc/slurm.conf" <<END
 ClusterName=loopback
@@ -63,6 +63,7 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=256
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_interval=1
+SlurmdParameters=config_overrides
 SlurmctldParameters=preempt_send_user_signal
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -72,7 +73,7 @@ ReturnToService=2
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=$name NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory Gres=gpu:fake:2 State=UNKNOWN
+NodeName=$name NodeAddr=127.0.0.1 CPUs=2 RealMemory=$memory Gres=gpu:fake:2 State=UNKNOWN
 PartitionName=main Nodes=$name Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=high Nodes=$name MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 END

@@ -1,0 +1,156 @@
+"""What needs no cluster of the launcher for one: what SLURM says is read, and what was submitted is remembered."""
+
+import os
+import stat
+
+import pytest
+from test_sweep_command import add, add_sweep, cell
+
+from harness import config, record, sources
+from harness.sweep import left, queue, slurm, submitted
+from harness.sweep.stored import find
+from harness.sweep.submitted import Submission, Tasks
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """Put commands on the path that answer as SLURM's do."""
+    folder = tmp_path / "path"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def answer(name, text, code=0, error=""):
+        script = folder / name
+        script.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\necho '{error}' >&2\nexit {code}\n")
+        script.chmod(script.stat().st_mode | stat.S_IEXEC)
+
+    return answer
+
+
+def submission(job, runs, at="2026-01-01T00:00:00.000+00:00", words=()):
+    return Submission(schema=record.SCHEMA, job=job, submitted_at=at, runs=tuple(runs), at_once=2, words=tuple(words))
+
+
+def test_what_waits_and_runs_is_read(answers):
+    answers("squeue", "7|0|RUNNING|None|2026-01-01T10:00:00|n1\n7|1|PENDING|Priority|N/A|\n9|N/A|PENDING|None|N/A|")
+    found = queue.queued(["7", "9"])
+    assert found["7_0"].says("7_0") == ("running", "SLURM job 7_0 on n1, until 2026-01-01T10:00:00 at the latest")
+    assert found["7_1"].says("7_1") == ("waiting", "SLURM: Priority")
+    assert found["9"].says("9") == ("waiting", "SLURM: PENDING")
+
+
+def test_no_job_left_is_no_error_and_no_answer_is_one(answers):
+    assert queue.queued([]) == {}
+    answers("squeue", "", 1, "slurm_load_jobs error: Invalid job id specified")
+    assert queue.queued(["7"]) == {}
+    answers("squeue", "", 1, "slurm_load_jobs error: Unable to contact slurm controller")
+    with pytest.raises(OSError, match=r"squeue does not answer: .*Unable to contact"):
+        queue.queued(["7"])
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected"),
+    [
+        ("TIMEOUT", "0:0", "its time limit was reached (SLURM: TIMEOUT)"),
+        ("OUT_OF_MEMORY", "0:125", "it used more memory than it had asked for (SLURM: OUT_OF_MEMORY)"),
+        ("NODE_FAIL", "1:0", "its node failed (SLURM: NODE_FAIL)"),
+        ("PREEMPTED", "0:0", "preempted (SLURM: PREEMPTED)"),
+        ("FAILED", "0:9", "killed by signal 9 (SLURM: FAILED)"),
+        ("FAILED", "7:0", "it ended with exit code 7 (SLURM: FAILED)"),
+    ],
+)
+def test_how_a_job_ended_in_words(state, code, expected):
+    assert queue.ending(state, code) == expected
+
+
+def test_endings_come_from_the_controller_and_else_from_the_accounting(answers):
+    line = "JobId=8 ArrayJobId=7 ArrayTaskId={} JobName=x JobState={} Reason=None ExitCode=0:{}"
+    answers("scontrol", "\n".join([line.format("3", "FAILED", 9), line.format("4-5", "CANCELLED", 0)]))
+    assert list(queue.endings("7")) == ["7_3", "7_4", "7_5"]
+    answers("scontrol", "", 1, "slurm_load_jobs error: Invalid job id specified")
+    answers("sacct", "7_3|CANCELLED by 0|0:0\n7_4|TIMEOUT|0:0")
+    assert queue.endings("7") == {
+        "7_3": "cancelled (SLURM: CANCELLED)", "7_4": "its time limit was reached (SLURM: TIMEOUT)",
+    }  # fmt: skip
+    answers("sacct", "", 1)
+    assert queue.endings("7") == {}
+
+
+def test_the_newest_job_of_a_run_counts_and_slurm_goes_before_the_record(answers, tmp_path):
+    cells = [cell(name, stage=None) for name in ("a", "b", "c", "d")]
+    add_sweep(tmp_path, cells, tuning=None)
+    add(tmp_path, cells[1], status="failed", reason="preempted, requeued (1 of 3) in phase train at 3 of 9")
+    add(tmp_path, cells[3], 1.0)
+    runs = [(one.recipe_id, one.seed) for one in cells]
+    submitted.keep(submission("7", runs[:3]), tmp_path, "asked")
+    submitted.keep(submission("8", [runs[0]], at="2026-01-02T00:00:00.000+00:00"), tmp_path, "asked")
+    answers("squeue", "7|1|PENDING|BeginTime|N/A|\n8|N/A|RUNNING|None|N/A|n1")
+    answers("scontrol", "ArrayJobId=7 ArrayTaskId=2 JobState=NODE_FAIL ExitCode=1:0")
+    stored, tasks = find(tmp_path, "asked"), Tasks(tmp_path, "asked")
+    assert [stored.status(one, tasks) for one in cells] == [
+        ("running", "SLURM job 8 on n1"),
+        ("waiting", "SLURM: BeginTime"),
+        ("failed", "SLURM job 7_2: its node failed (SLURM: NODE_FAIL)"),
+        ("ok", ""),
+    ]
+    assert {run for run, _ in tasks.live()} == {runs[0], runs[1]}
+
+
+def test_a_sweep_is_submitted_again_with_the_launchers_settings_of_the_last_time(tmp_path):
+    add_sweep(tmp_path, [cell("a")])
+    words = ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=2", "hydra.launcher.wait=true"]
+    submitted.keep(submission("7", [("a", 0)], words=words), tmp_path, "asked")
+    found = left.submission_words("asked", find(tmp_path, "asked"), ["seed=3", "hydra.launcher.cpus=8"])
+    assert found == [
+        "sweep=asked", "train=smoke", "lr_scale=1,3", f"runs_dir={tmp_path}", "seed=3", "hydra/launcher=slurm",
+        "hydra.launcher.partition=gpu", "hydra.launcher.cpus=8", "hydra.launcher.wait=false",
+    ]  # fmt: skip
+    new = left.submission_words("methods", None, ["seed=3"])
+    assert new == ["sweep=methods", "seed=3", "hydra/launcher=slurm", "hydra.launcher.wait=false"]
+
+
+def test_what_was_never_submitted_cannot_be_collected(tmp_path):
+    add_sweep(tmp_path, [cell("a")])
+    with pytest.raises(
+        ValueError, match=r"nothing of it was submitted to a cluster; for its report: python -m harness"
+    ):
+        left.tasks_of(find(tmp_path, "asked"))
+
+
+def test_without_slurm_or_with_a_job_that_it_would_not_take_nothing_is_planned(monkeypatch, answers, compose):
+    spec = config.checked(
+        slurm.SlurmSpec, launcher(compose, "time_minutes=30", "gpus=2", "memory_gib=1.5"), "hydra.launcher"
+    )
+    assert spec.sbatch() == {
+        "gres": "gpu:2", "cpus-per-task": 4, "mem": "1536M", "time": 30, "requeue": True,
+    }  # fmt: skip
+    answers("sbatch", "", 1, "sbatch: error: invalid partition specified: x")
+    with pytest.raises(ValueError, match=r"such a job \(--gres=gpu:2 .*\): invalid partition specified: x"):
+        slurm.check(spec)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ValueError, match="there is no sbatch here; submit from a machine of the cluster"):
+        slurm.check(spec)
+
+
+def launcher(compose, *words):
+    from hydra import compose as composed
+    from hydra import initialize_config_dir
+
+    from harness.assets import conf_dir
+
+    config.register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        overrides = ["hydra/launcher=slurm", *(f"hydra.launcher.{word}" for word in words)]
+        return composed("config", overrides=overrides, return_hydra_config=True).hydra.launcher
+
+
+def test_a_signal_before_the_start_is_refused(compose):
+    with pytest.raises(ValueError, match=r"signal_seconds=120: must be less than hydra.launcher.time_minutes=2"):
+        config.checked(slurm.SlurmSpec, launcher(compose, "time_minutes=2"), "hydra.launcher")
+
+
+def test_a_machine_that_plans_for_others_guesses_no_precision(monkeypatch):
+    monkeypatch.setenv(sources.RUNS_ON, "cuda")
+    assert sources.device() == "cuda"
+    with pytest.raises(ValueError, match=r"train.precision=auto: this machine cannot know"):
+        sources.hardware_precision()
