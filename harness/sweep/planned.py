@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from harness import config, record, run, sources
+from harness import assets, config, record, run, sources
 from harness.cells import Cell, base_of
 from harness.composer import Composer
 from harness.experiment import Experiment, Sizes, evaluations
 from harness.progress import board
 from harness.record import Stage
+from harness.specs import GENERAL_TEXT
 
 Compose = Callable[[tuple[str, ...]], Any]
 
@@ -101,6 +102,8 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
                 needs = (experiment.model, experiment.data, experiment.eval)
                 if needs not in fetched:
                     sources.fetch(experiment, board.say)
+                    if experiment.eval.general_text:
+                        assets.folder(assets.dataset_split(*GENERAL_TEXT).package, board.say)
                     fetched[needs] = None
             except ValueError as error:
                 raise ValueError(f"nothing was started: {error}") from error
