@@ -22,6 +22,7 @@ _ENDS = {
     "BOOT_FAIL": "its node did not start",
 }
 _WAIT = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+_SHELLS_SIGNALS = 128  # an exit code beyond is a signal's number, and this
 _ASK_SECONDS = 60.0
 
 
@@ -89,10 +90,10 @@ def _accounted(array: str) -> dict[str, str]:
 def ending(state: str, exit_code: str) -> str:
     """`its time limit was reached (SLURM: TIMEOUT)`."""
     says = _ENDS.get(state)
-    code, _, number = exit_code.partition(":")
-    if says is None and number not in ("", "0"):
-        says = f"killed by signal {number}"
-    return f"{says or f'it ended with exit code {code}'} (SLURM: {state})"
+    code, number = (int(part) for part in exit_code.split(":")) if ":" in exit_code else (0, 0)
+    number = number or max(0, code - _SHELLS_SIGNALS)
+    says = says or (f"killed by signal {number}" if number else f"it ended with exit code {code}")
+    return f"{says} (SLURM: {state})"
 
 
 def cancel(arrays: Iterable[str]) -> None:

@@ -56,6 +56,7 @@ def test_no_job_left_is_no_error_and_no_answer_is_one(answers):
         ("NODE_FAIL", "1:0", "its node failed (SLURM: NODE_FAIL)"),
         ("PREEMPTED", "0:0", "preempted (SLURM: PREEMPTED)"),
         ("FAILED", "0:9", "killed by signal 9 (SLURM: FAILED)"),
+        ("FAILED", "137:0", "killed by signal 9 (SLURM: FAILED)"),
         ("FAILED", "7:0", "it ended with exit code 7 (SLURM: FAILED)"),
     ],
 )
