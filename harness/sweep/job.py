@@ -22,9 +22,14 @@ from harness.sweep.slurm import SlurmSpec
 _SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send its signal up to a minute before it was asked to
 
 
-def make(experiment: Experiment, spec: SlurmSpec) -> str:
-    """Make the run and return its status; leaves the process if the job is in the queue again."""
+def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
+    """Make the run and return its status; leaves the process if the job is in the queue again.
+
+    `command` are the words that submitted it, for its record.
+    """
     import submitit
+
+    sys.argv = command
 
     job = submitit.JobEnvironment()
     job.paths.result_pickle.unlink(missing_ok=True)  # of a start before this one: it says that the job is over

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -133,7 +134,8 @@ def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[
             srun_args=[f"--cpus-per-task={spec.cpus}"],  # which a step no longer takes from its job
             additional_parameters={**spec.sbatch(), **before},
         )
-        made = executor.map_array(job.make, [planned.experiment for planned in part], [spec] * len(part))
+        experiments, same = [planned.experiment for planned in part], len(part)
+        made = executor.map_array(job.make, experiments, [spec] * same, [sys.argv] * same)
         array = made[0].job_id.partition("_")[0]
         submission = Submission(
             schema=record.SCHEMA,
