@@ -275,7 +275,9 @@ def _gpu_capabilities() -> list[int]:
 
 
 def gpu_memory_bytes() -> int | None:
-    """Memory of the smallest GPU that a run may compute on; None on a machine that trains on its processor."""
+    """Memory of the smallest GPU that a run may compute on; None on a processor, and for runs of other machines."""
+    if os.environ.get(RUNS_ON):
+        return None
     found = ask_gpus(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).total))
     return min(found) if found and _torch_has_cuda() else None
 

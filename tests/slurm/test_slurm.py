@@ -181,6 +181,19 @@ def test_a_preempted_run_goes_on_and_ends_as_if_nothing_had_been(sweep, letters_
     assert result.current.training.losses == alone.current.training.losses
 
 
+def processes_of(job: str) -> list[psutil.Process]:
+    """The process in which submitit works on a job."""
+    array, _, task = job.partition("_")
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            mine = process.environ()
+            of_job = (mine.get("SLURM_ARRAY_JOB_ID"), mine.get("SLURM_ARRAY_TASK_ID")) == (array, task)
+            if of_job and process.name() != "srun" and "submitit.core._submit" in process.cmdline():
+                found.append(process)
+    return found
+
+
 def full_of(one: Sweep) -> dict[int, tuple]:
     """Seed -> (run, job) of the runs that never end."""
     recipes = {task.job: run_of for run_of, task in one.tasks().of.items()}
@@ -208,7 +221,8 @@ def test_what_is_killed_or_cancelled_is_on_record_and_submitted_again(sweep, let
     endless.until(
         lambda tasks: not tasks.of[killed].queued.waits and list(endless.runs.glob(f"{killed[0]}/seed-0/log.txt"))
     )
-    subprocess.run(["scancel", "--signal=KILL", job], check=True)
+    [process] = processes_of(job)
+    process.kill()
     endless.until(lambda tasks: tasks.of[killed].queued is None)
     status = endless.command("status").stdout
     assert re.search(r"failed \w+/seed-0 .*: SLURM job \d+_1: killed by signal 9 ", status), status
