@@ -1,13 +1,16 @@
 """What needs no cluster of the launcher for one: what SLURM says is read, and what was submitted is remembered."""
 
 import os
+import signal
 import stat
+import time
 
 import pytest
 from test_sweep_command import add, add_sweep, cell
 
-from harness import config, record, sources
-from harness.sweep import left, queue, slurm, submitted
+from harness import config, record, sources, sweep
+from harness.sweep import job, left, queue, slurm, submitted
+from harness.sweep.local import LeftError
 from harness.sweep.stored import find
 from harness.sweep.submitted import Submission, Tasks
 
@@ -155,3 +158,55 @@ def test_a_machine_that_plans_for_others_guesses_no_precision(monkeypatch):
     assert sources.device() == "cuda"
     with pytest.raises(ValueError, match=r"train.precision=auto: this machine cannot know"):
         sources.hardware_precision()
+
+
+SPEC = {
+    "partition": None, "account": None, "qos": None, "constraint": None, "gpus": 0, "cpus": 3, "memory_gib": None,
+    "time_minutes": 60, "array_parallelism": 2, "setup": (), "signal_seconds": 120, "max_requeues": 2, "offline": True,
+    "wait": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "restarts", "minutes", "why", "requeues"),
+    [
+        (signal.SIGUSR2, None, 5, "preempted, requeued (1 of 2)", True),
+        (signal.SIGUSR2, "1", 57.5, "out of time, requeued (2 of 2)", True),
+        (signal.SIGUSR2, "2", 5, "preempted, after 2 requeues,", False),
+        (signal.SIGTERM, None, 5, "ended by SLURM", False),
+    ],
+)
+def test_what_slurm_tells_a_job_and_what_becomes_of_it(monkeypatch, number, restarts, minutes, why, requeues):
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    if restarts is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    notice = job._Notice(slurm.SlurmSpec(**SPEC))
+    began = time.monotonic()
+    monkeypatch.setattr(job.time, "monotonic", lambda: began + 60 * minutes)
+    notice(number, None)
+    notice(signal.SIGTERM, None)  # which follows: the first word counts
+    assert (notice.stop.why, notice.requeues) == (why, requeues)
+
+
+def test_a_job_computes_on_the_cores_that_it_asked_for(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert job._threads(slurm.SlurmSpec(**SPEC)) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert job._threads(slurm.SlurmSpec(**SPEC)) == 2
+
+
+def test_what_differs_on_a_node_is_named():
+    before = {"train": {"precision": "bf16", "lr": 0.1}, "data": {"content": "a"}, "same": 1}
+    now = {"train": {"precision": "fp32", "lr": 0.1}, "data": {"content": "b"}, "same": 1}
+    assert list(job._changed(before, now)) == ["train.precision=bf16 is fp32", "data.content=a is b"]
+
+
+def test_runs_that_are_left_to_a_cluster_are_no_failure_and_make_no_report(compose, tiny_overrides, tmp_path, capfd):
+    def leave(pending, name):
+        raise LeftError(f"{len(pending)} go on")
+
+    arguments = [*tiny_overrides, "method=lora"]
+    assert sweep.execute(compose(*arguments), arguments, lambda words: compose(*words), leave) == 0
+    assert "2 go on" in capfd.readouterr().err
+    assert list((tmp_path / "runs" / "sweeps").glob("*/sweep.json"))
+    assert not list((tmp_path / "reports").iterdir())
