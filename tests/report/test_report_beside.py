@@ -33,13 +33,13 @@ def add_text(folder, kind) -> np.ndarray:
 
 
 def test_the_loss_on_general_text_is_in_the_main_table_with_its_difference(runs):
-    losses = {kind.name: add_text(add_run(runs, kind), kind) for kind in (BASE, LORA)}
+    of_base, of_lora = (add_text(add_run(runs, kind), kind) for kind in (BASE, LORA))
     table = quality(load([runs]).groups)
     place = table.header.index("General text loss")
     assert table.header[place + 1] == "vs base"
     base, lora = table.lines
-    gap = losses["lora"] - losses["base"]
-    assert base[place].startswith(f"{losses['base'].mean():.4f} ")
+    gap = of_lora - of_base
+    assert base[place].startswith(f"{of_base.mean():.4f} ")
     assert lora[place + 1] == f"{gap.mean():+.4f} \N{PLUS-MINUS SIGN} {gap.std(ddof=1) / 40**0.5:.4f}"
 
 
