@@ -43,7 +43,8 @@ def trained_on(groups: Sequence[Group]) -> str:
             found.setdefault(str(train.get("loss_on")), []).append(group.label)
     if len(found) == 1:
         [value] = found
-        return f"Trained on {LOSS_ON.get(value, value)} (train.loss_on={value}), the same for every method."
+        same = ", the same for every method" if len(found[value]) > 1 else ""
+        return f"Trained on {LOSS_ON.get(value, value)} (train.loss_on={value}){same}."
     said = (f"{LOSS_ON.get(value, value)} ({', '.join(who)})" for value, who in found.items())
     return f"Not trained on the same tokens: {'; '.join(said)}." if found else ""
 

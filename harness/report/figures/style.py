@@ -132,7 +132,10 @@ def legend_below(figure: Any, axes: Any, count: int) -> None:
     """One legend for all panels, from the labels of one of them; none where it would hold too many."""
     if count <= MOST_LEGEND:
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=min(4, count), handlelength=3.2)
+        columns = min(4, count)
+        longest = max(map(len, labels), default=0)
+        size = min(8.0, max(4.5, 8.0 * 76 / columns / max(longest, 1)))  # points: so many letters fit into the width
+        figure.legend(handles, labels, loc="lower center", ncols=columns, handlelength=3.2, fontsize=size)
 
 
 def room(figure: Any, count: int, height_inches: float, **places: float) -> None:

@@ -63,7 +63,7 @@ def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
         x=altair.X("step:Q", title="Optimizer step"),
         y=altair.Y("loss:Q", title="Nats per token", scale=altair.Scale(zero=False)),
         color=_colour([printable(group.label) for group in shown]),
-        strokeDash=altair.StrokeDash("kind:O", title="Loss", sort=[*_KINDS], legend=_grey()),
+        strokeDash=altair.StrokeDash("kind:O", title="Loss", sort=[*_KINDS], legend=None),
         opacity=altair.Opacity("kind:O", scale=altair.Scale(domain=[*_KINDS], range=[1, 0.45]), legend=None),
         tooltip=[
             altair.Tooltip("label:N", title="Method"),
@@ -176,13 +176,6 @@ def _axis() -> Any:
 
     value = "(log_x ? pow(10, datum.value) : datum.value)"
     return altair.Axis(labelExpr=f"format({value}, {value} < 10000 ? ',.4~g' : '.3~s')", tickCount=8)
-
-
-def _grey() -> Any:
-    """A legend whose symbols can be seen on a light and on a dark page."""
-    import altair
-
-    return altair.Legend(symbolType="stroke", symbolStrokeColor="#888888", symbolSize=300)
 
 
 def _curve(group: Group) -> list[dict[str, Any]]:
