@@ -18,15 +18,15 @@ CARD = "README.md"
 _ADAPTER = "adapter_config.json"
 
 
-def write(run_folder: Path) -> Path | None:
-    """Write the card of a run's weights beside them; None where it has none.
+def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
+    """Write the card of a run's weights beside them, from its record as it stands or as given; None where it has none.
 
     Raises:
         ValueError: the run's record cannot be read.
         FileNotFoundError: there is no record.
     """
     weights = run_folder / "weights"
-    record = read(RunRecord, run_folder / "record.json")
+    record = record or read(RunRecord, run_folder / "record.json")
     if not weights.is_dir() or record.current.weights_from is None:
         return None
     kind = "peft" if (weights / _ADAPTER).is_file() else "transformers"

@@ -120,13 +120,17 @@ def _acquire(folder: Path, waiting: Callable[[Holder], None], patience: float) -
 
 
 def _create(folder: Path, number: int, content: Holder) -> Path | None:
-    """Create the claim of that number; None if another process was first."""
+    """Create the claim of that number; None if another process was first, or took this one for a leftover."""
     path = folder / f"claim-{number:06d}.json"
     temporary = folder / f".claim-{content.token}"
-    temporary.write_text(json.dumps(asdict(content), sort_keys=True), encoding="utf-8")
     try:
+        temporary.write_text(json.dumps(asdict(content), sort_keys=True), encoding="utf-8")
         os.link(temporary, path)
     except FileExistsError:
+        return None
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise
         return None
     finally:
         temporary.unlink(missing_ok=True)
@@ -150,10 +154,13 @@ def _beat(claim: Path, heartbeat: float, stop: threading.Event) -> None:
 
 
 def _tidy(folder: Path, newest: Path) -> None:
-    """Remove all but the newest two: one who lists the folder meanwhile must see at least one of them."""
-    for path in folder.glob("claim-*.json"):
-        if _NAME.fullmatch(path.name) and _number(path) < _number(newest) - 1:
-            path.unlink(missing_ok=True)
+    """Remove all but the newest two: one who lists the folder meanwhile must see at least one of them.
+
+    What a killed process was about to link goes as well; one that is alive and still about to tries again.
+    """
+    old = [p for p in folder.glob("claim-*.json") if _NAME.fullmatch(p.name) and _number(p) < _number(newest) - 1]
+    for path in (*old, *folder.glob(".claim-*")):
+        path.unlink(missing_ok=True)
 
 
 def _newest(folder: Path) -> Path | None:

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import math
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import datasets
 import torch
 import transformers
 
-from harness import card, checkpoint, models, provenance, record, usage
+from harness import card, checkpoint, models, provenance, record, store, usage
 from harness.data import Packed, Wanted, tokenised
 from harness.evaluate import general, generated, heldout, items, outcomes, served, tasks
 from harness.experiment import Evaluation, Experiment, Todo, check_id
@@ -107,9 +106,9 @@ class _Work:
                 training = train(self._job())
             training = peak.with_share(training, before, peak.measured(self.dtype, torch.cuda.is_available()))
             self.emit({"facts": {"training": training}})
+            self.emit_phases()  # all that is known of the weights is told before anyone hears that they are there
             peak.check(training)
         self._save()
-        self.emit_phases()
 
     def evaluate(self) -> None:
         if self.todo.train and self.merges:
@@ -181,24 +180,16 @@ class _Work:
         return heldout.metrics(scores)["loss"].value
 
     def _save(self) -> None:
-        """Write the weights under another name and rename: half an adapter is never taken for a whole one."""
-        folder = self.experiment.weights_folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".weights-"))
-        try:
-            self.experiment.method.save(self.model, temporary)
-            card.name_base(temporary, dataclasses.asdict(self.experiment.model))
-            saved = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
-            shutil.rmtree(folder, ignore_errors=True)
-            # what was said of the weights that are replaced holds no longer
-            shutil.rmtree(folder.parent / "evaluations", ignore_errors=True)
-            temporary.chmod(0o755)
-            temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(self.experiment.folder / "trainer", ignore_errors=True)
-        done = dataclasses.replace(self.fingerprint, saved_bytes=saved)
-        self.emit({"facts": {"fingerprint": done, "weights_from": self.todo.weights_from}})
+        experiment, attempt = self.experiment, self.todo.weights_from
+        assert attempt is not None, "weights are some attempt's"
+        saved = store.keep_weights(experiment.folder, attempt, self._write_weights)
+        shutil.rmtree(experiment.folder / "trainer", ignore_errors=True)
+        fingerprint = dataclasses.replace(self.fingerprint, saved_bytes=saved)
+        self.emit({"facts": {"fingerprint": fingerprint, "weights_from": attempt}})
+
+    def _write_weights(self, folder: Path) -> None:
+        self.experiment.method.save(self.model, folder)
+        card.name_base(folder, dataclasses.asdict(self.experiment.model))
 
     def emit_phases(self) -> None:
         self.emit({"facts": {"phases": dict(self.phases.done), "peak_memory_bytes": self.phases.headline_bytes()}})

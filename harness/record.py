@@ -197,6 +197,10 @@ class SweepRecord(Strict):
     tuning: Tuning | None = None  # None: the sweep has no stages
 
 
+class DamagedError(ValueError):
+    """A file that is no record, or only part of one. A record of another version is none of these."""
+
+
 def write(value: Any, path: Path) -> Path:
     """Write a record as JSON: a temporary file, then a rename, so that no reader ever sees half of one."""
     text = json.dumps(asdict(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -229,30 +233,40 @@ def read(kind: type[T], path: Path) -> T:
     """Read a record of the given kind.
 
     Raises:
-        ValueError: not JSON, another schema version, or a missing, unknown or ill-typed field; names the file.
+        DamagedError: not JSON, or a missing or ill-typed field; names the file.
+        ValueError: another version of this program wrote it, which knows other fields; names the file.
         FileNotFoundError: there is no such record.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
         found: Any = _adapter(cast(Any, kind)).validate_json(text, strict=True)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_fault(text, error)}") from error
+        raise _refused(path, text, error) from error
     if found.schema != SCHEMA:
-        raise ValueError(f"{path}: record schema {found.schema!r}, this version reads {SCHEMA}")
+        raise ValueError(_other_schema(path, found.schema))
     return cast(T, found)
 
 
-def _fault(text: str, error: ValidationError) -> str:
+def _refused(path: Path, text: str, error: ValidationError) -> ValueError:
     """Why a text is no record: its JSON, its schema, or the first field that is wrong."""
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as damage:
-        return f"not a record, the JSON breaks off or is damaged ({damage})"
-    found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-    if found != SCHEMA:
-        return f"record schema {found!r}, this version reads {SCHEMA}"
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ValueError, RecursionError) as damage:
+        return DamagedError(f"{path}: not a record, the JSON breaks off or is damaged ({damage})")
+    version = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    if type(version) is not int:
+        return DamagedError(_other_schema(path, version))
+    if version != SCHEMA:
+        return ValueError(_other_schema(path, version))
+    errors = error.errors()
+    newer = next((one for one in errors if one["type"] in ("extra_forbidden", "unexpected_keyword_argument")), None)
+    first = newer or errors[0]
+    message = f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ValueError(f"{message}; another version of this program wrote it") if newer else DamagedError(message)
+
+
+def _other_schema(path: Path, version: object) -> str:
+    return f"{path}: record schema {version!r}, this version reads {SCHEMA}"
 
 
 @cache

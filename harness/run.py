@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from harness import card, checkpoint, claim, isolate, provenance, record
+from harness import card, checkpoint, claim, isolate, provenance, record, store
 from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.ladder import ladder
 from harness.record import Attempt, InferenceRecord, RunRecord, Status
 from harness.specs import Rung
+from harness.told import LostError, Told, Watch, outcome
 
-Watch = Callable[[dict[str, Any]], None]
+WORK = "harness.execute:execute"  # what a run's own process does
 _FINAL = ("ok", "oom", "diverged")  # results: asked for again, they are shown and not made again
 
 
@@ -27,7 +27,7 @@ def run(experiment: Experiment, watch: Watch) -> RunRecord:
     if known is not None and done(experiment):
         return known
     with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
-        known = read(experiment)
+        known = _known(experiment, watch)
         if known is not None and done(experiment):
             return known
         result = _make(experiment, known, _Doing(watch, held, *missing(experiment)))
@@ -41,12 +41,12 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
         ValueError: the method trains, and there are no weights.
     """
     with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
-        known = read(experiment)
-        if experiment.method.trains and (_weights_from(known) is None or not experiment.weights_folder.is_dir()):
+        known = _known(experiment, watch)
+        if experiment.method.trains and not store.has_weights(experiment.folder, _weights_from(known)):
             reason = " (keep=nothing removed them)" if known is not None and removed(known) else ""
             raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
         tasks = tuple(one for one in evaluations(experiment) if one.kind == "lm_eval")
-        wanted = tasks if experiment.force else _not_there(experiment, tasks)
+        wanted = tasks if experiment.force else _not_there(experiment, known, tasks)
         if known is not None and not wanted:
             return known
         result = _make(experiment, known, _Doing(watch, held, False, wanted, infer=False))
@@ -97,22 +97,30 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
     infer = doing.infer and inference_missing(experiment, weights_from)
     todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, inference=infer, rung=rung)
-    told = _Told(doing.watch)
+    told = Told(doing.watch, held)
     log = experiment.folder / "log.txt"
     try:
-        ended = isolate.call("harness.execute:execute", experiment, todo, log=log, on_event=told)
+        ended = isolate.call(WORK, experiment, todo, log=log, on_event=told)
+    except LostError:
+        return None
     except (KeyboardInterrupt, SystemExit) as stop:
         if not held.lost:
             what = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
             _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.goes_on()}")
         raise
-    status, reason = _outcome(ended, told)
+    status, reason = outcome(ended, told)
     return None if held.lost else _keep(experiment, known, started_at, told, status, reason)
 
 
-def skip(experiment: Experiment, reason: str) -> RunRecord:
-    """Keep the record of a run that cannot be made here."""
-    return _keep(experiment, read(experiment), _now(), _Told(lambda _: None), "skipped", reason)
+def skip(experiment: Experiment, reason: str) -> None:
+    """Keep the record of a run that cannot be made here; one that is being made elsewhere is left to those who can."""
+    other = claim.holder(experiment.folder)
+    if other is not None and not claim.is_gone(other):
+        return
+    with claim.hold(experiment.folder):
+        known = _known(experiment, lambda _: None)
+        if not done(experiment):
+            _keep(experiment, known, _now(), Told(lambda _: None), "skipped", reason)
 
 
 def fail(experiment: Experiment, reason: str) -> RunRecord:
@@ -126,8 +134,8 @@ def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
     known = read(experiment)
     if experiment.force or known is None:
         return experiment.method.trains, wanted
-    left = _not_there(experiment, wanted)
-    trained = not experiment.method.trains or (_weights_from(known) is not None and experiment.weights_folder.is_dir())
+    left = _not_there(experiment, known, wanted)
+    trained = not experiment.method.trains or store.has_weights(experiment.folder, _weights_from(known))
     complete = known.status == "ok" and not left and not inference_missing(experiment, _weights_from(known))
     if trained or (complete and removed(known)):
         return False, left
@@ -139,10 +147,11 @@ def removed(known: RunRecord) -> bool:
     return known.config.get("keep") == "nothing"
 
 
-def _not_there(experiment: Experiment, wanted: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
-    paths = [record.evaluation_path(experiment.folder, evaluation.eval_id) for evaluation in wanted]
-    there = [path.exists() and path.with_suffix(".parquet").exists() for path in paths]
-    return tuple(evaluation for evaluation, exists in zip(wanted, there, strict=True) if not exists)
+def _not_there(
+    experiment: Experiment, known: RunRecord | None, wanted: tuple[Evaluation, ...]
+) -> tuple[Evaluation, ...]:
+    attempt = _weights_from(known)
+    return tuple(one for one in wanted if not store.has_evaluation(experiment.folder, one.eval_id, attempt))
 
 
 def done(experiment: Experiment) -> bool:
@@ -169,58 +178,26 @@ def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
 
 
 def read(experiment: Experiment) -> RunRecord | None:
-    """The run's record, or None; a damaged one is set aside as `record.json.damaged` and counts as none."""
-    path = experiment.folder / "record.json"
+    """The run's record; None if there is none, or if it is damaged: then the one who makes the run sets it aside.
+
+    Raises:
+        ValueError: another version of this program wrote it; names the file.
+    """
     try:
-        return record.read(RunRecord, path)
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        path.replace(path.with_suffix(".json.damaged"))
+        return record.read(RunRecord, experiment.folder / "record.json")
+    except (FileNotFoundError, record.DamagedError):
         return None
 
 
-class _Told:
-    """What the run's process has told so far."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self.facts: dict[str, Any] = {}
-        self._phase, self._progress = "", ""
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        self.facts.update(event.get("facts", {}))
-        if "phase" in event:
-            self._phase, self._progress = event["phase"], ""
-        if "total" in event:
-            self._progress = f" at {event['done']} of {event['total']}"
-        if "facts" not in event:
-            self._watch(event)
-
-    def where(self) -> str:
-        """How far the run had come."""
-        return f"in phase {self._phase}{self._progress}" if self._phase else "before loading"
-
-    def goes_on(self) -> str:
-        """Where the run goes on when it is asked for again; "" where that is the beginning."""
-        step = self.facts.get("checkpoint_step")
-        return f"; can be resumed from step {step}" if step and "weights_from" not in self.facts else ""
-
-
-def _outcome(ended: isolate.Ended, told: _Told) -> tuple[Status, str]:
-    if ended.kind == "returned":
-        return "ok", ""
-    if ended.kind == "oom":
-        return "oom", f"{ended.reason} {told.where()}"
-    if ended.error_type == "DivergedError":
-        return "diverged", ended.reason.removeprefix("DivergedError: ")
-    if ended.error_type == "PreemptedError":
-        return "failed", f"preempted {told.where()}{told.goes_on()}"
-    return "failed", f"{ended.reason} ({told.where()}){told.goes_on()}"
+def _known(experiment: Experiment, watch: Watch) -> RunRecord | None:
+    """What is known of a run whose claim is held, after what spoiled its folder is out of the way."""
+    for line in store.clear(experiment.folder):
+        watch({"say": line})
+    return read(experiment)
 
 
 def _keep(
-    experiment: Experiment, known: RunRecord | None, started_at: str, told: _Told, status: Status, reason: str
+    experiment: Experiment, known: RunRecord | None, started_at: str, told: Told, status: Status, reason: str
 ) -> RunRecord:
     """Add the attempt to the run's record and write it."""
     attempt = _attempt(known, started_at, told, status, reason)
@@ -233,12 +210,14 @@ def _keep(
         config=json.loads(canonical(dataclasses.asdict(experiment))),
         attempts=(*(known.attempts if known else ()), attempt),
     )
-    record.write(result, experiment.folder / "record.json")
-    card.write(experiment.folder)
+    try:
+        card.write(experiment.folder, result)  # first: a run with a record that is whole is not looked at again
+    finally:
+        record.write(result, experiment.folder / "record.json")
     return result
 
 
-def _attempt(known: RunRecord | None, started_at: str, told: _Told, status: Status, reason: str) -> Attempt:
+def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Status, reason: str) -> Attempt:
     facts = told.facts
     weights_from = facts.get("weights_from", _weights_from(known))
     # an attempt that only evaluates says about training what the attempt said that trained

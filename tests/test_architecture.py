@@ -38,7 +38,11 @@ MAY_IMPORT = {
     "together": {"event_files", "experiment"},
     "tracking": {"event_files", "experiment", "specs", "record"},
     "ladder": {"experiment", "specs"},
-    "run": {"card", "checkpoint", "claim", "experiment", "specs", "isolate", "ladder", "provenance", "record"},
+    "run": {
+        "card", "checkpoint", "claim", "experiment", "specs", "isolate", "ladder", "provenance", "record", "store",
+        "told",
+    },
+    "told": {"claim", "isolate", "record"},
     "progress": {"record"},
     "preload": {"check", "execute", "isolate"},
     "check": {
@@ -47,7 +51,7 @@ MAY_IMPORT = {
     },
     "execute": {
         "card", "checkpoint", "data", "evaluate", "experiment", "measure", "methods", "models", "preemption",
-        "provenance", "record", "specs", "train", "usage",
+        "provenance", "record", "specs", "store", "train", "usage",
     },
     "usage": {"experiment", "measure", "provenance", "record"},
     "train": {
@@ -75,6 +79,7 @@ MAY_IMPORT = {
     "methods": {"assets", "optimizers", "record"},
     "optimizers": set(),
     "card": {"record"},
+    "store": {"record"},
     "patterns": set(),
     "isolate": {"preemption"},
     "choice": {"record"},

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,12 +207,26 @@ def test_a_damaged_record_is_set_aside_and_the_run_is_made_again(copied, text):
     path = copied.experiment.folder / "record.json"
     path.write_text(text)
     assert not run.done(copied.experiment)
-    assert path.with_suffix(".json.damaged").read_text() == text
-    assert not path.exists()
+    assert run.read(copied.experiment) is None
+    assert path.read_text() == text, "one who only looks changes nothing"
     if text:
         return
-    assert run.run(copied.experiment, ignore).status == "ok"
+    told = []
+    assert run.run(copied.experiment, told.append).status == "ok"
+    assert path.with_suffix(".json.damaged").read_text() == text
+    assert f"{path}: not a record" in told[0]["say"] and "set aside as record.json.damaged" in told[0]["say"]
     assert len(record.read(RunRecord, path).attempts) == 1
+
+
+def test_a_record_of_another_version_is_refused_and_left_alone(copied):
+    path = copied.experiment.folder / "record.json"
+    for change in ({"schema": 2}, {"invented_later": 1}):
+        text = json.dumps({**json.loads(path.read_text()), **change})
+        path.write_text(text)
+        for ask in (run.done, lambda experiment: run.run(experiment, ignore)):
+            with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
+                ask(copied.experiment)
+        assert path.read_text() == text
 
 
 def test_a_run_that_diverges_is_a_result_that_names_the_step(make, tiny_overrides):
@@ -243,9 +258,9 @@ def test_rows_that_are_all_too_long_are_said_to_be(make, tiny_overrides):
 
 def test_a_skipped_run_is_a_record(make, tiny_overrides):
     experiment = make(*tiny_overrides)
-    result = run.skip(experiment, "needs a GPU")
+    run.skip(experiment, "needs a GPU")
+    result = run.read(experiment)
     assert (result.status, result.current.reason) == ("skipped", "needs a GPU")
-    assert run.read(experiment) == result
     assert result.current.training is None
 
 

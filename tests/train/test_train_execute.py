@@ -58,7 +58,7 @@ def test_trained_weights_are_kept_and_give_the_same_score_when_they_are_restored
     assert fingerprint.trainable_parameters == fingerprint.expected_trainable_parameters > 0
     on_disk = sum(path.stat().st_size for path in experiment.weights_folder.rglob("*") if path.is_file())
     assert fingerprint.saved_bytes == on_disk > 0
-    assert sorted(path.name for path in experiment.folder.iterdir()) == ["evaluations", "weights"]
+    assert sorted(path.name for path in experiment.folder.iterdir()) == ["evaluations", "weights", "weights_from.txt"]
 
     trained = scores(experiment)
     facts, told = carry_out(experiment, train=False)

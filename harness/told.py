@@ -1,0 +1,62 @@
+"""What a run's process tells while it works, and what its end means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from harness import claim, isolate
+from harness.record import Status
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+class LostError(Exception):
+    """Another process took the run over: raised where the run's process is listened to, it ends that process."""
+
+
+class Told:
+    """What the run's process has told so far. Ends that process when the claim is lost: two must not write at once."""
+
+    def __init__(self, watch: Watch, held: claim.Claim | None = None) -> None:
+        self._watch, self._held = watch, held
+        self.facts: dict[str, Any] = {}
+        self._phase, self._progress = "", ""
+        self._looked = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if self._held is not None and now - self._looked > claim.HEARTBEAT_SECONDS:
+            self._looked = now
+            if self._held.lost:
+                raise LostError
+        self.facts.update(event.get("facts", {}))
+        if "phase" in event:
+            self._phase, self._progress = event["phase"], ""
+        if "total" in event:
+            self._progress = f" at {event['done']} of {event['total']}"
+        if "facts" not in event:
+            self._watch(event)
+
+    def where(self) -> str:
+        """How far the run had come."""
+        return f"in phase {self._phase}{self._progress}" if self._phase else "before loading"
+
+    def goes_on(self) -> str:
+        """Where the run goes on when it is asked for again; "" where that is the beginning."""
+        step = self.facts.get("checkpoint_step")
+        return f"; can be resumed from step {step}" if step and "weights_from" not in self.facts else ""
+
+
+def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
+    """What becomes of an attempt whose process has ended so, and why."""
+    if ended.kind == "returned":
+        return "ok", ""
+    if ended.kind == "oom":
+        return "oom", f"{ended.reason} {told.where()}"
+    if ended.error_type == "DivergedError":
+        return "diverged", ended.reason.removeprefix("DivergedError: ")
+    if ended.error_type == "PreemptedError":
+        return "failed", f"preempted {told.where()}{told.goes_on()}"
+    return "failed", f"{ended.reason} ({told.where()}){told.goes_on()}"

@@ -1,0 +1,149 @@
+"""Sweeps that are killed: started once, it forks a sweep for each line that it reads, and says how each ended.
+
+Called with `real` its runs load, train and evaluate; else the stand-in does.
+
+A line is JSON: `plan`, a pickle of what is planned, and `kills`, one for each sweep that runs at once. A kill is null,
+{"operation": n, "everyone": bool} (whoever is about to touch a file for the n-th time is killed; the sweep as well if
+everyone is) or {"seconds": s, "worker": bool} (the sweep, or the process that trains). It answers with
+[signal or exit code, file operations, seconds] of each.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness import isolate, provenance, run, sweep
+from harness.evaluate import items
+from harness.sweep import planned, written
+
+TOUCHES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "open", "shutil.rmtree"}
+
+
+class Result:
+    """What Hydra's launcher hands back."""
+
+    def __init__(self, value, error):
+        self._value, self._error = value, error
+
+    @property
+    def return_value(self):
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def go_on(plan):
+    """What the command does once every cell has been composed and checked."""
+    pending = planned.undone(plan)
+    name = written.write_question(written.Written(None, (), plan, {one.identity[:2] for one in pending}))
+    experiments = {one.cell: one.experiment for one in plan}
+    sweep.work(pending, name, lambda cells: [run_one(experiments[cell]) for cell in cells])
+    return 0 if all(run.read(one.experiment) and run.read(one.experiment).status == "ok" for one in plan) else 1
+
+
+def run_one(experiment):
+    try:
+        return Result(sweep.run_cell(experiment), None)
+    except Exception as error:
+        return Result(None, error)
+
+
+class Counter:
+    """Counts the file operations of a sweep and of its workers, and kills whoever is about to do the n-th."""
+
+    def __init__(self, runs, kill):
+        self._shared = mmap.mmap(-1, 8)
+        self._count = ctypes.c_long.from_buffer(self._shared)
+        self._runs, self._kill, self._sweep = str(runs), kill or {}, 0
+
+    def install(self):
+        self._sweep = os.getpid()
+        sys.addaudithook(self)
+
+    def __call__(self, event, arguments):
+        if event not in TOUCHES or (event == "open" and not str(arguments[0]).startswith(self._runs)):
+            return
+        self._count.value += 1
+        if self._count.value == self._kill.get("operation"):
+            if self._kill["everyone"]:
+                os.kill(self._sweep, signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @property
+    def value(self):
+        return self._count.value
+
+
+def start(plan, counter):
+    """Fork a sweep."""
+    child = os.fork()
+    if child:
+        return child
+    said = os.open(Path(plan[0].experiment.runs_dir).parent / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    counter.install()
+    code = 99
+    try:
+        code = go_on(plan)
+    finally:
+        os._exit(code)
+
+
+def hit(process, kill, begun):
+    """Kill the sweep, or its worker, when its time has come; False until then."""
+    if not kill or "seconds" not in kill or time.monotonic() - begun < kill["seconds"]:
+        return False
+    victims = [process]
+    if kill["worker"]:
+        victims = [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    return bool(victims)  # a sweep between two workers: the next one
+
+
+def play(plan, kills):
+    """Run sweeps at once until each has ended."""
+    begun = time.monotonic()
+    counters = [Counter(plan[0].experiment.runs_dir, kill) for kill in kills]
+    running = {start(plan, counter): i for i, counter in enumerate(counters)}
+    waiting = {process: kills[i] for process, i in running.items()}
+    ended = [None] * len(kills)
+    while running:
+        for process in list(running):
+            gone, status = os.waitpid(process, os.WNOHANG)
+            if gone:
+                i = running.pop(process)
+                ended[i] = [os.waitstatus_to_exitcode(status), counters[i].value, time.monotonic() - begun]
+            elif hit(process, waiting[process], begun):
+                waiting[process] = None
+        time.sleep(0.0005)
+    return ended
+
+
+def main():
+    if sys.argv[1:] == ["real"]:
+        import harness.preload  # noqa: F401
+    else:
+        run.WORK = "stand_in:execute"
+    isolate._start_method = "fork"  # this process has nothing in it that a run could inherit
+    provenance.facts()  # known from here on, as it is from the second run of a sweep on
+    with tempfile.TemporaryDirectory() as folder:
+        items.write({"item_id": ["a"]}, Path(folder) / "items.parquet")  # imports what a worker needs before any fork
+    plans = {}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if asked["plan"] not in plans:
+            plans[asked["plan"]] = pickle.loads(Path(asked["plan"]).read_bytes())
+        print(json.dumps(play(plans[asked["plan"]], asked["kills"])), flush=True)
+
+
+if __name__ == "__main__":
+    main()
