@@ -26,6 +26,7 @@ class Told:
         self._looked = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Keep the facts, and pass on everything else."""
         now = time.monotonic()
         if self._held is not None and now - self._looked > claim.HEARTBEAT_SECONDS:
             self._looked = now

@@ -21,38 +21,24 @@ from pathlib import Path
 
 from harness import isolate, provenance, run, sweep
 from harness.evaluate import items
-from harness.sweep import planned, written
+from harness.sweep import local, planned, written
 
 TOUCHES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "open", "shutil.rmtree"}
-
-
-class Result:
-    """What Hydra's launcher hands back."""
-
-    def __init__(self, value, error):
-        self._value, self._error = value, error
-
-    @property
-    def return_value(self):
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 def go_on(plan):
     """What the command does once every cell has been composed and checked."""
     pending = planned.undone(plan)
     name = written.write_question(written.Written(None, (), plan, {one.identity[:2] for one in pending}))
-    experiments = {one.cell: one.experiment for one in plan}
-    sweep.work(pending, name, lambda cells: [run_one(experiments[cell]) for cell in cells])
+    sweep.work(pending, name, lambda those: [run_one(one.experiment) for one in those])
     return 0 if all(run.read(one.experiment) and run.read(one.experiment).status == "ok" for one in plan) else 1
 
 
 def run_one(experiment):
     try:
-        return Result(sweep.run_cell(experiment), None)
+        return local.Made(sweep.run_cell(experiment))
     except Exception as error:
-        return Result(None, error)
+        return local.Made(error=error)
 
 
 class Counter:
