@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import redact
 from harness.preemption import SIGNALS
 
 Emit = Callable[[dict[str, Any]], None]
@@ -82,10 +83,13 @@ def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None
     global _start_method
     log.parent.mkdir(parents=True, exist_ok=True)
     kills_before = _oom_kills()
-    ended = _attempt(function, arguments, log, on_event)
-    if ended.error_type == "_CudaInServer":
-        _start_method = "spawn"  # a forked process could not use the device
+    try:
         ended = _attempt(function, arguments, log, on_event)
+        if ended.error_type == "_CudaInServer":
+            _start_method = "spawn"  # a forked process could not use the device
+            ended = _attempt(function, arguments, log, on_event)
+    finally:
+        redact.file(log)  # what libraries said may hold a token or a URL with a password
     if ended.kind == "killed" and _oom_kills() > kills_before:
         return Ended("oom", reason="killed by the kernel: out of memory")
     return ended

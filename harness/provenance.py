@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness import redact
 
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
@@ -65,12 +66,12 @@ def device() -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line as it would be typed again."""
+    """The command line as it would be typed again, without its secrets."""
     import shlex
 
     name = Path(sys.argv[0]).name
     words = ["python", "-m", "harness"] if name == "__main__.py" else [name]
-    return shlex.join([*words, *sys.argv[1:]])
+    return redact.text(shlex.join([*words, *sys.argv[1:]]))
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness import redact
 from harness.measured import Conditions as Conditions
 from harness.measured import DevicePeak as DevicePeak
 from harness.measured import Fingerprint as Fingerprint
@@ -202,9 +203,12 @@ class DamagedError(ValueError):
 
 
 def write(value: Any, path: Path) -> Path:
-    """Write a record as JSON: a temporary file, then a rename, so that no reader ever sees half of one."""
-    text = json.dumps(asdict(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    return write_text(text, path)
+    """Write a record as JSON: a temporary file, then a rename, so that no reader ever sees half of one.
+
+    No secret of the environment or of a command line reaches it.
+    """
+    found = redact.anything(asdict(value))
+    return write_text(json.dumps(found, indent=1, sort_keys=True, allow_nan=False) + "\n", path)
 
 
 def write_text(text: str, path: Path) -> Path:

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from harness import card, checkpoint, claim, isolate, provenance, record, store
+from harness import card, checkpoint, claim, isolate, provenance, record, redact, store
 from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.ladder import ladder
 from harness.record import Attempt, InferenceRecord, RunRecord, Status
@@ -206,8 +206,8 @@ def _keep(
         recipe_id=experiment.recipe_id,
         seed=experiment.run_seed,
         method=experiment.method.name,
-        recipe=recipe(experiment),
-        config=json.loads(canonical(dataclasses.asdict(experiment))),
+        recipe=redact.anything(recipe(experiment)),
+        config=redact.anything(json.loads(canonical(dataclasses.asdict(experiment)))),
         attempts=(*(known.attempts if known else ()), attempt),
     )
     try:
@@ -233,7 +233,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
     return Attempt(
         started_at=started_at,
         status=status,
-        reason=reason,
+        reason=redact.text(reason),
         phases=phases,
         data=facts.get("data") or (before.data if before else None),
         fingerprint=facts.get("fingerprint") or (before.fingerprint if before else None),

@@ -11,13 +11,14 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from harness import record
+from harness import record, redact
 from harness.experiment import Experiment, recipe
 from harness.specs import TrackingSpec
 
@@ -71,7 +72,7 @@ class Tracker:
     def _send(self, kind: str, name: str, content: tuple[Any, ...]) -> None:
         if self._process is not None:
             with contextlib.suppress(Exception):
-                self._queue.put((kind, name, content))
+                self._queue.put((kind, name, redact.anything(content)))
 
 
 def _name(experiment: Experiment) -> str:
@@ -114,6 +115,7 @@ def _serve(queue: Any, mirror: tuple[str, str, dict[str, Any]], log: str) -> Non
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    del sys.argv[1:]  # which a mirror would keep, whatever stands there
     module, runs_dir, settings = mirror
     kind_of_run = import_module(module).Run
     under_way: dict[str, Any] = {}

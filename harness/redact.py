@@ -1,0 +1,64 @@
+"""Takes secrets out of what is about to be written: records, logs, what is mirrored. Standard library only.
+
+A secret is the value of an environment variable whose name says so, what follows such a name and a `=` or `:`, the
+user and password of a URL, and a token that shows by its beginning what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REMOVED = "<removed>"
+_NAME = r"(?:[A-Za-z0-9_.-]*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|[_.-]KEY|API_?KEY))"
+_IS_SECRET = re.compile(_NAME, re.IGNORECASE)
+_SHORTEST = 8  # shorter values are words of a text as well: KEY=1
+_ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_.-])([+~]*{_NAME})=(?P<quote>\\?[\"']?)[^\s\"'\\,)\]}}]+", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)[^\s/@\"'\\]+@")
+_TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})")
+
+
+def text(found: str) -> str:
+    """The text without its secrets."""
+    for value in _values(os.environ):
+        found = found.replace(value, REMOVED)
+    found = _ASSIGNED.sub(lambda match: f"{match[1]}={match['quote']}{REMOVED}", found)
+    return _TOKEN.sub(REMOVED, _IN_URL.sub(f"{REMOVED}@", found))
+
+
+def anything(value: Any) -> Any:
+    """The same value with every text in it without its secrets."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, Mapping):
+        return {anything(key): _entry(key, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(anything(item) for item in value)
+    return value
+
+
+def _entry(key: Any, item: Any) -> Any:
+    """A setting whose name says that it is a secret is one."""
+    is_secret = isinstance(key, str) and isinstance(item, str) and len(item) >= _SHORTEST and _IS_SECRET.fullmatch(key)
+    return REMOVED if is_secret else anything(item)
+
+
+def file(path: Path) -> None:
+    """Take the secrets out of a log to which nobody writes any more."""
+    try:
+        before = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return
+    after = text(before)
+    if after != before:
+        path.write_bytes(after.encode("utf-8", "surrogateescape"))
+
+
+def _values(environment: Mapping[str, str]) -> list[str]:
+    """The secrets of the environment as they stand in a text and in JSON, the longest first."""
+    found = {v for name, v in environment.items() if len(v) >= _SHORTEST and _IS_SECRET.fullmatch(name)}
+    return sorted(found | {json.dumps(value)[1:-1] for value in found}, key=len, reverse=True)
