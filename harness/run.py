@@ -125,7 +125,7 @@ def skip(experiment: Experiment, reason: str) -> None:
 
 def fail(experiment: Experiment, reason: str) -> RunRecord:
     """Keep that a run came to nothing, where the process that made it could not."""
-    return _keep(experiment, read(experiment), _now(), _Told(lambda _: None), "failed", reason)
+    return _keep(experiment, read(experiment), _now(), Told(lambda _: None), "failed", reason)
 
 
 def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
