@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.question import setting_of
 from harness.sweep import make_report, queue, slurm, submitted
@@ -34,7 +35,7 @@ def tasks_of(stored: Stored) -> Tasks:
 def collect(stored: Stored, wait: bool) -> int:
     """Put on record what SLURM ended, make the report of what there is, and return the exit code.
 
-    0 when every run of the sweep ended well, else 1.
+    0 when every run of the sweep ended well, else 1. Trials alone make no report: that is about what they choose.
     """
     name, tasks = stored.record.name, tasks_of(stored)
     if wait:
@@ -43,12 +44,13 @@ def collect(stored: Stored, wait: bool) -> int:
     _settle(stored, tasks)
     found = standing(stored, tasks)
     print("\n".join(lines(stored, found, tasks)))
-    make_report(slurm.experiment_of(stored.runs_dir, name, next(iter(tasks.of.values()))), name)
-    over = not any(one.state in ("running", "waiting") for one in found)
     tuning = stored.record.tuning
-    if over and tuning is not None and tuning.choices is None:
-        print(f"the trials are over: python -m harness.sweep submit {name} chooses, and submits what it has chosen")
+    if tuning is not None and tuning.choices is None:
+        if not any(one.state in ("running", "waiting") for one in found):
+            on = f" --runs {stored.runs_dir}" if stored.runs_dir != Path("runs") else ""
+            print(f"the trials are over: python -m harness.sweep submit {name}{on} chooses, and submits what it chose")
         return 1
+    make_report(slurm.experiment_of(stored.runs_dir, name, next(iter(tasks.of.values()))), name)
     return 0 if all(one.ended_well for one in found) else 1
 
 

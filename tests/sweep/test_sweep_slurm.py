@@ -210,3 +210,19 @@ def test_runs_that_are_left_to_a_cluster_are_no_failure_and_make_no_report(compo
     assert "2 go on" in capfd.readouterr().err
     assert list((tmp_path / "runs" / "sweeps").glob("*/sweep.json"))
     assert not list((tmp_path / "reports").iterdir())
+
+
+def test_trials_that_are_over_say_how_to_go_on_and_make_no_report(answers, tmp_path, capsys):
+    cells = [cell("a"), cell("b")]
+    add(tmp_path, cells[0], 1.0)
+    add(tmp_path, cells[1], status="diverged", reason="the loss is no number")
+    add_sweep(tmp_path, cells, choices=None)
+    submitted.keep(submission("7", [("a", 0), ("b", 0)]), tmp_path, "asked")
+    submitted.jobs_folder(tmp_path, "asked").mkdir()
+    for number in (0, 1):  # what submitit leaves behind when a job's work is over
+        (submitted.jobs_folder(tmp_path, "asked") / f"7_{number}_0_result.pkl").touch()
+    answers("squeue", "")
+    assert left.collect(find(tmp_path, "asked"), wait=False) == 1
+    out = capsys.readouterr().out
+    assert "  tune   2: 1 ok, 1 diverged" in out
+    assert f"the trials are over: python -m harness.sweep submit asked --runs {tmp_path} chooses" in out
