@@ -33,7 +33,7 @@ def rows() -> list[Row]:
     cases = [(m, c) for m in methods for c in (False, True) if not (c and m in NO_CHECKPOINTING)]
     described = [sources.resolve(experiment) for case in cases for _, experiment in experiments(_words(*case))]
     assert len(described) == len(cases)
-    plans = _elsewhere("harness.plan.predict:cells", described, named("cpu"), 0.5)
+    plans = _elsewhere("harness.plan.predict:cells", described, named("cpu"), None)
     found = []
     for (method, checkpointed), experiment, plan in zip(cases, described, plans, strict=True):
         peak = _elsewhere("tests.bench.planner:tracked_peak", experiment)
