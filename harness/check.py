@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from harness import datacheck, models, sources
+from harness import datacheck, models, ranks, sources
 from harness.audit import audit
 from harness.data import tokenised
 from harness.evaluate import served, tasks
@@ -96,7 +96,13 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         method.check_rows(tokenised(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
 
     at_any_rate = replace(method, lr=None)  # sweeps have many rates, and none of them shows here
+
+    def launch() -> None:
+        if method.trains and ranks.unsupported(experiment.launch.num_processes):
+            raise UnsupportedError(ranks.unsupported(experiment.launch.num_processes))
+
     looks: list[tuple[Any, Callable[[], Any]]] = [
+        (("launch", experiment.launch, method.trains), launch),
         ((model, at_any_rate, replace(experiment.train, lr=None)), attach),
         (check_id(experiment), look_at_data),
         ((experiment.data, wanted_tokens(experiment), at_any_rate), look_at_rows),

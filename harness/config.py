@@ -26,15 +26,15 @@ from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
 from harness.question import Question
 from harness.record import RunRecord
-from harness.specs import DataSpec, EvalSpec, InferenceSpec, ModelSpec, PlanSpec, TrackingSpec, TrainSpec
+from harness.specs import DataSpec, EvalSpec, InferenceSpec, LaunchSpec, ModelSpec, PlanSpec, TrackingSpec, TrainSpec
 
 _SECTIONS = {
     "model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "inference": InferenceSpec,
-    "tracking": TrackingSpec, "plan": PlanSpec,
+    "tracking": TrackingSpec, "plan": PlanSpec, "launch": LaunchSpec,
 }  # fmt: skip
 _PLAIN = ("seed", "lr_scale", "force", "retry", "keep", "runs_dir", "reports_dir", "price_per_device_hour")
 _NOT_OF_A_RECORD = ("retry", "keep")  # what is asked for now
-_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan")  # those of earlier versions do without
+_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan", "launch")  # those of earlier versions do without
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
 _FOR_DEVELOPERS = (
@@ -216,7 +216,9 @@ def checked(schema: type, values: Any, section: str) -> Any:
     """
     values = _plain_value(values)
     if not isinstance(values, dict):
-        raise ValueError(f"{section}={values}: {section} is a group, one of {', '.join(_options(section))}")
+        options = ", ".join(_options(section))
+        what = f"a group, one of {options}" if options else f"a table; set {section}.<name>=..."
+        raise ValueError(f"{section}={values}: {section} is {what}")
     if section not in _SECTIONS:  # a method's or a launcher's class is looked up before its settings are
         values = {key: value for key, value in values.items() if key != "_target_"}
     check_finite(values, section)

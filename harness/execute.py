@@ -21,16 +21,17 @@ import datasets
 import torch
 import transformers
 
-from harness import card, checkpoint, models, provenance, record, store, usage
+from harness import card, checkpoint, models, provenance, ranks, record, store, usage
 from harness.data import Packed, Wanted, tokenised
-from harness.evaluate import general, generated, heldout, items, outcomes, served, tasks
+from harness.evaluate import heldout, items, outcomes
 from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure import peak
 from harness.measure.fingerprint import fingerprint
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
 from harness.preemption import Preemption
-from harness.record import EvaluationRecord
+from harness.record import DevicePeak, EvaluationRecord, Training
+from harness.scores import Scores
 from harness.specs import TrainSpec
 from harness.train import Job, compute_dtype, total_steps, train
 from harness.train.resume import checkpoints
@@ -49,14 +50,17 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     """
     quiet()
     preemption = Preemption()
+    number = experiment.launch.num_processes if todo.train and experiment.method.trains else 1
     with preemption.watched():
+        started = ranks.start(number, experiment.folder / "trainer", partial(_follow, experiment, todo))
         work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
-        work.emit({"facts": {"device": provenance.device()}})
+        work.emit({"facts": {"device": {**provenance.device(), "num_processes": number}}})
         try:
-            work.load()
-            if todo.train:
-                with preemption.deferred():
-                    work.train()
+            with started.joined():
+                work.load()
+                if todo.train:
+                    with preemption.deferred():
+                        work.train()
             checkpoint.end(experiment.folder, kept=todo.train and experiment.keep == "checkpoint")
             work.evaluate()
             if todo.inference:
@@ -68,13 +72,22 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
             raise
 
 
-class _Work:
+def _follow(experiment: Experiment, todo: Todo) -> None:
+    """What the other processes do of a run that several train."""
+    work = _Work(experiment, todo, Preemption(), lambda event: None)
+    work.load()
+    ranks.of_all("loaded")
+    work.fit()
+
+
+class _Work(Scores):
     """One run under way. The methods are called in the order in which they stand."""
 
     def __init__(self, experiment: Experiment, todo: Todo, preemption: Preemption, emit: Emit) -> None:
         self.experiment, self.todo, self.preemption = experiment, todo, preemption
         self.emit = preemption.whole(emit)
         self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))
+        self.peaks: list[int | None] = []  # of each process, once they have trained
         self.dtype = compute_dtype(experiment.train.precision)
         self.merges = experiment.method.trains and experiment.eval.weights == "merged"
 
@@ -101,14 +114,28 @@ class _Work:
 
     def train(self) -> None:
         if self.experiment.method.trains:
-            before = peak.measured(self.dtype, torch.cuda.is_available())  # between the phases: nobody's time
-            with self.phases("train"):
-                training = train(self._job())
-            training = peak.with_share(training, before, peak.measured(self.dtype, torch.cuda.is_available()))
+            ranks.of_all("loaded")  # the others would keep the processor busy meanwhile
+            before = self._device_peak()  # between the phases: nobody's time
+            training = self.fit()
+            training = peak.with_share(training, before, self._device_peak())
             self.emit({"facts": {"training": training}})
             self.emit_phases()  # all that is known of the weights is told before anyone hears that they are there
             peak.check(training)
         self._save()
+
+    def fit(self) -> Training:
+        """Train; every process of the run does."""
+        with self.phases("train"):
+            training = train(self._job())
+        self.peaks = ranks.of_all(self.phases.headline_bytes())
+        for name in ("load", "train"):
+            self.phases.add_energy(name, ranks.of_all(self.phases.done[name].energy_joules))
+        return training
+
+    def _device_peak(self) -> DevicePeak:
+        """Of as many devices, or parts of one, as there are processes."""
+        own = peak.measured(self.dtype, torch.cuda.is_available())
+        return dataclasses.replace(own, flops_per_second=own.flops_per_second * ranks.number())
 
     def evaluate(self) -> None:
         if self.todo.train and self.merges:
@@ -192,12 +219,18 @@ class _Work:
         card.name_base(folder, dataclasses.asdict(self.experiment.model))
 
     def emit_phases(self) -> None:
-        self.emit({"facts": {"phases": dict(self.phases.done), "peak_memory_bytes": self.phases.headline_bytes()}})
+        """The peak is the highest of all processes' while there are several, and what they take together beside it."""
+        known = [one for one in self.peaks if one is not None]
+        headline = max(known) if len(known) == len(self.peaks) > 1 else self.phases.headline_bytes()
+        facts = {"phases": dict(self.phases.done), "peak_memory_bytes": headline}
+        if len(known) == len(self.peaks) > 1:
+            facts["summed_peak_memory_bytes"] = sum(known)
+        self.emit({"facts": facts})
 
     def _evaluate_one(self, evaluation: Evaluation) -> None:
         self.emit({"task": evaluation.task})
         start = time.perf_counter()
-        metrics, columns, facts = getattr(self, f"_score_{evaluation.kind}")(evaluation)
+        metrics, columns, facts = self.score(evaluation)
         experiment = self.experiment
         path = record.evaluation_path(experiment.folder, evaluation.eval_id)
         items.write(columns, path.with_suffix(".parquet"))
@@ -218,44 +251,6 @@ class _Work:
             provenance={**provenance.facts(), **provenance.device(), **facts},
         )
         record.write(result, path)
-
-    def _score_heldout(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
-        rows = self.heldout[evaluation.role][: evaluation.limit]
-        total = len(rows)
-        assert evaluation.batch_tokens is not None, "held-out rows are batched by tokens"
-        scores = heldout.score(
-            self.model,
-            rows,
-            evaluation.precision,
-            evaluation.batch_tokens,
-            lambda done: self.emit({"done": done, "total": total}),
-        )
-        return heldout.metrics(scores, heldout.num_bytes(rows, self.tokenizer)), heldout.columns(rows, scores), {}
-
-    def _score_lm_eval(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
-        spec = self.experiment.eval
-        task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
-        if evaluation.backend == "vllm":
-            return tasks.score_on(served.backend(self._served(evaluation), evaluation), task, evaluation)
-        return tasks.score(
-            self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
-        )
-
-    def _served(self, evaluation: Evaluation) -> served.Served:
-        name, where = models.location(self.experiment.model)
-        if evaluation.weights == "merged":
-            return served.saved(self.model, self.tokenizer, self.experiment.folder / "merged")
-        adapter = self.experiment.weights_folder if self.experiment.method.trains else None
-        return served.Served(name=name, adapter=adapter, **where)
-
-    def _score_generation(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
-        rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]
-        progress = lambda done: self.emit({"done": done, "total": len(rows)})  # noqa: E731
-        return *generated.score(self.model, self.tokenizer, rows, evaluation, progress), {}
-
-    def _score_text(self, evaluation: Evaluation) -> tuple[dict[str, record.Metric], dict[str, list[Any]], Any]:
-        progress = lambda done, total: self.emit({"done": done, "total": total})  # noqa: E731
-        return *general.score(self.model, self.tokenizer, evaluation, progress), {}
 
 
 def wanted_tokens(experiment: Experiment) -> Wanted:
@@ -279,7 +274,7 @@ def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, lis
 
 
 def _placed(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "device_map": {"": 0}} if torch.cuda.is_available() else options
+    return {**options, "device_map": {"": ranks.index()}} if torch.cuda.is_available() else options
 
 
 def quiet() -> None:

@@ -19,7 +19,7 @@ def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suf
     """Within this context a forward pass returns logits of shape (1, N, vocabulary).
 
     Args:
-        model: a causal language model, or an adapter around one.
+        model: a causal language model, or an adapter around one, or what adds the gradients of several up around it.
         wanted_BT: boolean; the N positions, row by row, whose logits are wanted. Virtual tokens are not counted.
     """
     length = wanted_BT.shape[1]
@@ -27,7 +27,8 @@ def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suf
     def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (inputs[0][:, -length:][wanted_BT][None],)
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    inner = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+    hook = inner.get_output_embeddings().register_forward_pre_hook(select)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from harness.specs import Rung
 def ladder(experiment: Experiment) -> tuple[Rung, ...]:
     """What was asked for, and what is tried in its place each time memory runs out; the last one's end is the run's."""
     spec = experiment.train
-    whole, asked = spec.global_batch_size, spec.micro_batch_size
+    whole, asked = spec.global_batch_size // experiment.launch.num_processes, spec.micro_batch_size
     smaller = [rows for rows in range(asked - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
     sizes = (asked, *smaller)
     again = spec.oom.gradient_checkpointing and not spec.gradient_checkpointing and _may_checkpoint(experiment)

@@ -240,6 +240,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         training=training,
         peak_memory_bytes=peak,
         weights_from=weights_from,
+        summed_peak_memory_bytes=facts.get("summed_peak_memory_bytes"),
         resumed_at_step=facts.get("resumed_at_step"),
         micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
         gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),

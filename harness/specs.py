@@ -170,6 +170,13 @@ class TrainSpec(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaunchSpec(Strict):
+    """With what a run is trained: its results do not depend on it, up to rounding."""
+
+    num_processes: Positive = 1  # of one machine that train together, each with a GPU or its part of the cores
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingSpec(Strict):
     """How text is generated, wherever the harness generates any. A temperature of 0 is greedy decoding."""
 

@@ -17,6 +17,7 @@ def check(experiment: Experiment) -> None:
     if experiment.method.trains and experiment.train.lr is None:
         raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
     _check_method(experiment)
+    _check_launch(experiment)
     model = experiment.model
     for needed in _SOURCE_NEEDS[model.source]:
         if getattr(model, needed) is None:
@@ -43,3 +44,17 @@ def _check_method(experiment: Experiment) -> None:
     if bounds is not None and bounds[0] > bounds[1]:
         raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
     method.check_training(experiment.train)
+
+
+def _check_launch(experiment: Experiment) -> None:
+    """Refuse a global batch that does not divide, and what the method cannot share."""
+    spec, number = experiment.train, experiment.launch.num_processes
+    if number == 1 or not experiment.method.trains:
+        return
+    experiment.method.check_processes(number)
+    if spec.global_batch_size % (spec.micro_batch_size * number):
+        raise ValueError(
+            f"train.global_batch_size={spec.global_batch_size} is not a multiple of train.micro_batch_size="
+            f"{spec.micro_batch_size} x launch.num_processes={number}: the optimizer would see another batch than "
+            "asked for; choose a smaller micro batch, or another number of processes"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +52,12 @@ class Phases:
         finally:
             seconds = self._synchronized_time() - start
             self._note(name, seconds, before, resettable, look)
+
+    def add_energy(self, name: str, joules: Sequence[float | None]) -> None:
+        """Take what the devices of all processes of the run have used in a phase, this one's among them."""
+        known = [one for one in joules if one is not None]
+        total = sum(known) if known and len(known) == len(joules) else None
+        self.done[name] = replace(self.done[name], energy_joules=total)
 
     def headline_bytes(self) -> int | None:
         """The highest peak of loading and training, weights included, imports not.

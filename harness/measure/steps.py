@@ -26,7 +26,7 @@ class StepMeter:
         self._seconds: list[float] = []
         self._marks: list[tuple[Any, Any]] = []  # of the steps since the last `settle`
         self._counts: list[list[int]] = []  # per step: real, padded, trained, rows
-        self._pending: list[list[tuple[Any, int, Any, int]]] = [[]]  # the same per micro batch, from there on
+        self._pending: list[list[tuple[Any, int, Any, Any]]] = [[]]  # the same per micro batch, from there on
         self._mark: Any = 0.0
 
     def start(self) -> None:
@@ -36,7 +36,8 @@ class StepMeter:
     def micro_batch(self, attention_mask_BT: Any, labels_BT: Any) -> None:  # shape suffixes: batch, tokens
         """Count one micro batch of the step that is under way."""
         real, trained = attention_mask_BT.sum(), (labels_BT != -100).sum()
-        self._pending[-1].append((real, attention_mask_BT.numel(), trained, len(labels_BT)))
+        rows = attention_mask_BT.any(dim=1).sum()  # what fills a process's place counts as none
+        self._pending[-1].append((real, attention_mask_BT.numel(), trained, rows))
 
     def end_step(self) -> None:
         """One optimizer step is done."""

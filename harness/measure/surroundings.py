@@ -51,7 +51,7 @@ class Surroundings:
             self._gpu.find()
         return Look(
             wall=time.perf_counter(),
-            own=time.process_time(),
+            own=time.process_time() + _children_seconds(),
             busy=busy_seconds(),
             throttled=_throttled_seconds(),
             energy=self._gpu.energy_joules() if self._gpu else None,
@@ -138,6 +138,16 @@ def busy_seconds() -> float | None:
         return sum(int(first[1:][i]) for i in _BUSY) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _children_seconds() -> float:
+    """Processor seconds of the processes that this one has started and that are there: they are part of the run."""
+    seconds = 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            seconds += (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")  # user and system
+    return seconds
 
 
 def _throttled_seconds() -> float | None:

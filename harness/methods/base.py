@@ -91,6 +91,13 @@ class Method(ABC):
             ValueError: names the setting, and what is allowed.
         """
 
+    def check_processes(self, number: int) -> None:
+        """Refuse to be trained by several processes together, where the method cannot share its gradients.
+
+        Raises:
+            ValueError: names the setting that stands against it.
+        """
+
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
         return {"dtype": compute_dtype}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -45,7 +44,7 @@ class Galore(Full):
         return replace(spec, max_grad_norm=None) if self.layerwise else spec
 
     def check_training(self, spec: TrainSpec) -> None:
-        """Layerwise a gradient is gone before another micro batch or GPU could add to it."""
+        """Layerwise a gradient is gone before another micro batch could add to it."""
         super().check_training(spec)
         if not self.layerwise:
             return
@@ -55,11 +54,13 @@ class Galore(Full):
                 f"train.global_batch_size={spec.global_batch_size}: layerwise GaLore cannot accumulate gradients; make "
                 "the two equal, or use method.layerwise=false"
             )
-        processes = os.environ.get("WORLD_SIZE", "1")
-        if processes != "1":
+
+    def check_processes(self, number: int) -> None:
+        """Layerwise a gradient is gone before another process could add to it."""
+        if self.layerwise:
             raise ValueError(
-                f"method.layerwise=true on {processes} GPUs (WORLD_SIZE): layerwise GaLore cannot share gradients; use "
-                "one GPU, or method.layerwise=false"
+                f"method.layerwise=true with launch.num_processes={number}: layerwise GaLore cannot share gradients; "
+                "use one process, or method.layerwise=false"
             )
 
     def attach(self, model: Any, setting: Any) -> Any:

@@ -37,6 +37,12 @@ class Unsloth(Lora):
             return "method=unsloth needs the package unsloth: pip install 'harness[unsloth]'"
         return ""
 
+    def check_processes(self, number: int) -> None:
+        """Its loader knows one GPU."""
+        raise ValueError(
+            f"method=unsloth with launch.num_processes={number}: its kernels are for one GPU; use one process"
+        )
+
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """What unsloth's loader takes."""
         return {"dtype": compute_dtype, "load_in_4bit": self.storage == "nf4"}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from trl import SFTConfig, SFTTrainer
 
+from harness import ranks
 from harness.head import label_nats
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
@@ -21,10 +22,10 @@ from harness.record import Training
 from harness.specs import TrainSpec
 from harness.stopping import DivergedError as DivergedError
 from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
+from harness.train.order import LikeLengths as LikeLengths
+from harness.train.order import Shared
 from harness.train.resume import Checkpoints, Resuming
 from harness.train.watch import NO_GRADIENT, Watcher
-
-_GROUPED_BATCHES = 16  # batches that are sorted by length together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,8 @@ def train(job: Job) -> Training:
         RuntimeError: no trained parameter receives a gradient.
     """
     loop = _Loop(job)
+    if ranks.index() > 0:
+        torch.manual_seed(job.seed + ranks.index() * 1_000_003)  # dropout of its own, for rows of its own
     try:
         loop.train(resume_from_checkpoint=loop.begin(job.checkpoints))
     finally:
@@ -125,9 +128,20 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         return super()._get_grad_norm(model, grad_norm) if seen is None else seen
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self._order()
+
+    def _order(self) -> LikeLengths:
         spec, lengths = self.job.spec, row_lengths(self.job.rows)
         begun = self.watcher.last_step // math.ceil(len(lengths) / spec.global_batch_size)  # epochs that are over
         return LikeLengths(lengths, spec.global_batch_size, self.job.seed, spec.group_by_length, begun)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Of several processes each takes its part of every batch; accelerate would repeat rows to make them even."""
+        if ranks.number() == 1:
+            return super().get_train_dataloader()
+        spec = self.job.spec
+        own = Shared(self._order(), ranks.index(), ranks.number(), spec.global_batch_size, spec.micro_batch_size)
+        return DataLoader(self.train_dataset, batch_sampler=own, collate_fn=self.data_collator)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""
@@ -166,7 +180,8 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         if not nats.requires_grad:
             raise RuntimeError(NO_GRADIENT)
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
+        # the tokens are those of all processes, and their gradients are averaged, which is undone here
+        loss = ranks.number() * nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
         penalty = self.job.method.penalty(self.job.model)
         if penalty is None:
             return loss
@@ -182,44 +197,14 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             vars(patched).pop("forward", None)  # the patches are attributes of the instance, over the class's own
 
 
-class LikeLengths(Sampler[int]):  # type: ignore[misc]
-    """Rows in random order, or in batches of like length that come in random order.
-
-    Sorting happens within groups of batches only, so that each epoch mixes rows anew; the last, short batch of an
-    epoch is never in the middle. The first epoch is that of number `epoch`.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool, epoch: int = 0) -> None:
-        self._lengths, self._batch_size, self._seed, self._grouped = lengths, batch_size, seed, grouped
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        # another stream for each pair: seed 0's second epoch must not be seed 1's first
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        self._epoch += 1
-        order = torch.randperm(len(self._lengths), generator=generator).tolist()
-        if not self._grouped:
-            return iter(order)
-        size = self._batch_size
-        whole = len(order) // size * size
-        batches = []
-        for start in range(0, whole, size * _GROUPED_BATCHES):
-            group = sorted(order[start : min(whole, start + size * _GROUPED_BATCHES)], key=self._lengths.__getitem__)
-            batches += [group[i : i + size] for i in range(0, len(group), size)]
-        shuffled = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-        return iter([row for batch in shuffled for row in batch] + order[whole:])
-
-
 def _arguments(job: Job) -> SFTConfig:
     spec, cpu = job.spec, not torch.cuda.is_available()
     return SFTConfig(
         output_dir=job.scratch,
         max_steps=total_steps(spec, len(job.rows)),
         per_device_train_batch_size=spec.micro_batch_size,
-        gradient_accumulation_steps=spec.global_batch_size // spec.micro_batch_size,
+        gradient_accumulation_steps=spec.global_batch_size // (spec.micro_batch_size * ranks.number()),
+        ddp_find_unused_parameters=False,
         # transformers' own "constant" leaves the warm-up out without a word
         lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
         warmup_steps=spec.warmup,

@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; lengths of the examples, where it is packed
 NO_LABEL = -100
+NO_ROW = -1  # in the place of a row's number: nothing is left for this process, and it computes something all the same
+FILLER: Row = {"input_ids": [0], "labels": [NO_LABEL]}
 
 
 class Labelled(Dataset[Row]):  # type: ignore[misc]
@@ -27,7 +29,7 @@ class Labelled(Dataset[Row]):  # type: ignore[misc]
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Row:
-        return labelled(self._rows[index])
+        return FILLER if index == NO_ROW else labelled(self._rows[index])
 
 
 def labelled(row: Row) -> Row:
@@ -54,7 +56,7 @@ def collate(rows: Sequence[Row], padding: int) -> dict[str, torch.Tensor]:
     batch = {
         "input_ids": torch.tensor([_padded(row["input_ids"], length, padding) for row in rows]),
         "labels": torch.tensor([_padded(row["labels"], length, NO_LABEL) for row in rows]),
-        "attention_mask": torch.tensor([_padded([1] * len(row["input_ids"]), length, 0) for row in rows]),
+        "attention_mask": torch.tensor([_padded(_real(row), length, 0) for row in rows]),
     }
     if "seq_lengths" in rows[0]:
         batch["position_ids"] = torch.tensor([_positions(row["seq_lengths"], length) for row in rows])
@@ -62,8 +64,16 @@ def collate(rows: Sequence[Row], padding: int) -> dict[str, torch.Tensor]:
 
 
 def for_model(batch: dict[str, Any]) -> dict[str, Any]:
-    """What the model is given of a batch: packed examples are told apart by their positions, not by a mask."""
-    return {k: v for k, v in batch.items() if k != "attention_mask" or "position_ids" not in batch}
+    """What the model is given of a batch: packed examples are told apart by their positions, not by a mask.
+
+    A single token needs none either: the filler's says that it counts as nothing.
+    """
+    unmasked = "position_ids" in batch or batch["input_ids"].shape[1] == 1
+    return {k: v for k, v in batch.items() if k != "attention_mask" or not unmasked}
+
+
+def _real(row: Row) -> list[int]:
+    return [0 if row is FILLER else 1] * len(row["input_ids"])
 
 
 def _padded(values: list[int], length: int, padding: int) -> list[int]:

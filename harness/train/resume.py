@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import checkpoint
+from harness import checkpoint, ranks
 from harness.checkpoint import Belongs
 from harness.experiment import Experiment
 from harness.preemption import PreemptedError
@@ -45,7 +45,7 @@ def checkpoints(experiment: Experiment, rung: Rung | None, asked: Callable[[], b
     """Those of a run whose steps are computed as `rung` says, or as was asked for."""
     spec = experiment.train
     computed = rung or Rung(spec.micro_batch_size, spec.gradient_checkpointing)
-    of = Belongs(experiment.recipe_id, experiment.run_seed, training_code(), computed)
+    of = Belongs(experiment.recipe_id, experiment.run_seed, training_code(), computed, experiment.launch.num_processes)
     return Checkpoints(
         folder=checkpoint.folder(experiment.folder),
         of=of,
@@ -117,7 +117,12 @@ class Resuming:
         self._written = time.monotonic()
         if checkpoints is None:
             return None
-        found = find(checkpoints, self.job.model, lambda line: self.job.emit({"say": line}))
+        found = None
+        if ranks.index() == 0:
+            found = find(checkpoints, self.job.model, lambda line: self.job.emit({"say": line}))
+        if ranks.of_first(found is not None) and found is None:
+            found = find(checkpoints, self.job.model, _nothing)
+            assert found is not None, "the first process has found it usable"
         if found is None:
             self._start = start_digest(self.job.model)
             return None
@@ -139,8 +144,9 @@ class Resuming:
         """
         if self.checkpoints is None:
             return
-        asked, every = self.checkpoints.asked() and not ends, self.checkpoints.every_seconds
+        every = self.checkpoints.every_seconds
         is_time = every is not None and time.monotonic() - self._written >= every and not ends
+        asked, is_time = ranks.of_first((self.checkpoints.asked() and not ends, is_time))
         if not (asked or is_time or (ends and self.checkpoints.last)):
             return
         try:
@@ -154,9 +160,11 @@ class Resuming:
             raise PreemptedError(f"step {self.state.global_step}")
 
     def _write(self, checkpoints: Checkpoints) -> None:
-        step = self.state.global_step
+        values, step = self._values(), self.state.global_step
+        if ranks.index() > 0:
+            return
         file = checkpoint.path(checkpoints.folder, step)
-        stored.write(file, self._values(), {"of": dataclasses.asdict(checkpoints.of)})
+        stored.write(file, values, {"of": dataclasses.asdict(checkpoints.of)})
         checkpoint.only(file)
         self.watcher.only_lowest()
         self.job.emit({"facts": {"checkpoint_step": step}})
@@ -169,7 +177,7 @@ class Resuming:
             "method": self.job.method.state(self.job.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.lr_scheduler.state_dict(),
-            "random": _random_state(),
+            "random": ranks.of_all(_random_state()),  # each process draws for its own rows
             "watched": self.watcher.values(),
         }
 
@@ -194,7 +202,7 @@ class Resuming:
 
     def _load_rng_state(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        _set_random_state(self.resumed["random"])
+        _set_random_state(self.resumed["random"][ranks.index()])
 
 
 def trained(model: Any) -> dict[str, torch.Tensor]:
@@ -206,6 +214,10 @@ def fill(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Put values into the tensors that train."""
     for name, parameter in trained(model).items():
         parameter.copy_(weights[name])
+
+
+def _nothing(line: str) -> None:
+    """The first process has said it."""
 
 
 def _random_state() -> dict[str, Any]:

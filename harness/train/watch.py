@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from harness import ranks
 from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
 from harness.record import StepProfile, Training
@@ -48,6 +49,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         training = self._meter.result(self.history, self.validation)
         profile = self._profiler.result or self._profile
         rate = None if profile is None else self._meter.scaled_rate(profile.flops, profile.step)
+        profile, rate = _of_all(profile), _total(ranks.of_all(rate))
         return dataclasses.replace(
             training,
             profile=profile,
@@ -106,21 +108,22 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         return {
             "history": self.history,
             "validation": self.validation,
-            "steps": self._meter.values(),
+            "steps": ranks.of_all(self._meter.values()),
             "divergence": self._divergence.values(),
             "patience": self._patience.values(),
             "kept_step": self._kept_step,
-            "profile": None if profile is None else dataclasses.asdict(profile),
+            "profile": ranks.of_all(None if profile is None else dataclasses.asdict(profile)),
         }
 
     def restore(self, step: int, values: dict[str, Any]) -> None:
         """Go on from what was seen up to `step`."""
         self.last_step, self.history, self._kept_step = step, values["history"], values["kept_step"]
         self.validation = [(at, loss) for at, loss in values["validation"]]
-        self._meter.restore(values["steps"])
+        self._meter.restore(values["steps"][ranks.index()])
         self._divergence.restore(values["divergence"])
         self._patience.restore(values["patience"])
-        self._profile = None if values["profile"] is None else StepProfile(**values["profile"])
+        profile = values["profile"][ranks.index()]
+        self._profile = None if profile is None else StepProfile(**profile)
 
     def only_lowest(self) -> None:
         """Remove the weights of validation losses that have been beaten, once a checkpoint says by which."""
@@ -154,20 +157,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
                 "loss": entry["loss"],
                 "gradient_norm": entry["grad_norm"],
                 "learning_rate": entry["learning_rate"],
-                "tokens_per_second": self._meter.tokens_per_second(),
+                "tokens_per_second": self._meter.tokens_per_second() if ranks.number() == 1 else None,
             }
         )
 
     def _validate(self, step: int) -> bool:
         """Whether early stopping says that this was the last step."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nothing drawn here moves training
-            loss = self._job.validate()
+            loss = ranks.of_first(self._job.validate() if ranks.index() == 0 else None)
         self.validation.append((step, loss))
         if self._job.spec.patience is None:
             return False
         if self._patience.improved(loss):
             self._kept_step = step
-            stored.write(self._lowest(step), trained(self._job.model), {})
+            if ranks.index() == 0:
+                stored.write(self._lowest(step), trained(self._job.model), {})
             if self._job.checkpoints is None:
                 self.only_lowest()
         if self._patience.over:
@@ -178,8 +182,23 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         """Put the weights of the lowest validation loss back; returns their step, None for the last one's."""
         if self._kept_step in (None, self.last_step):
             return None
-        fill(self._job.model, stored.read(self._lowest(self._kept_step))[0])
+        if ranks.index() == 0:  # the others' weights are not looked at again
+            fill(self._job.model, stored.read(self._lowest(self._kept_step))[0])
         return self._kept_step
 
     def _lowest(self, step: int | None) -> Path:
         return self._folder / f"lowest-{step}.safetensors"
+
+
+def _of_all(profile: StepProfile | None) -> StepProfile | None:
+    """The operations and micro batches of all processes; the live bytes are those of this one."""
+    found = ranks.of_all(profile)
+    if profile is None or None in found:
+        return None
+    micro_batches = tuple(batch for one in found for batch in one.micro_batches)
+    return dataclasses.replace(profile, micro_batches=micro_batches, flops=sum(one.flops for one in found))
+
+
+def _total(numbers: list[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

@@ -137,15 +137,15 @@ def test_layerwise_galore_trains_as_galore_does(make: Make, workshop: Workshop) 
     assert curves["true"].losses[-1] < curves["true"].losses[0]
 
 
-def test_layerwise_galore_refuses_what_it_cannot_keep(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layerwise_galore_refuses_what_it_cannot_keep(make: Make) -> None:
     method = make("galore", "method.layerwise=true")
     method.check_training(spec(4))
     with pytest.raises(ValueError, match=r"micro_batch_size=2 and train.global_batch_size=4: .*cannot accumulate"):
         method.check_training(spec(4, micro_batch_size=2))
     make("galore").check_training(spec(4, micro_batch_size=2))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"on 2 GPUs .* use one GPU"):
-        method.check_training(spec(4))
+    make("galore").check_processes(2)
+    with pytest.raises(ValueError, match=r"launch.num_processes=2: .* use one process"):
+        method.check_processes(2)
 
 
 def test_a_setting_that_layerwise_galore_cannot_use_is_null_in_its_recipe(

@@ -147,7 +147,14 @@ def test_early_stopping_goes_on_with_what_it_has_seen(job, checkpoints):
 
 
 def test_a_loss_that_has_left_is_counted_across_attempts(job, checkpoints):
-    settings = {"max_steps": 30, "lr": 30.0, "diverged_above": 1.01, "diverged_steps": 6, "schedule": "constant"}
+    settings = {
+        "max_steps": 30,
+        "lr": 30.0,
+        "diverged_above": 1.01,
+        "diverged_steps": 6,
+        "schedule": "constant",
+        "warmup": 0,
+    }
     with pytest.raises(DivergedError) as expected:
         uninterrupted(job, **settings)
     with pytest.raises(DivergedError, match=re.escape(str(expected.value))):

@@ -1,0 +1,66 @@
+"""How each kind of evaluation scores a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness import models
+from harness.evaluate import general, generated, heldout, served, tasks
+from harness.experiment import Evaluation, Experiment
+from harness.record import Metric
+
+Found = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]  # metrics, columns of the items, further facts
+
+
+class Scores:
+    """A model and what it is asked; one method for each kind."""
+
+    experiment: Experiment
+    model: Any
+    tokenizer: Any
+    heldout: dict[str, Sequence[Any]]
+    emit: Callable[[dict[str, Any]], None]
+
+    def score(self, evaluation: Evaluation) -> Found:
+        """Score the model by the evaluation's kind."""
+        found: Found = getattr(self, f"_score_{evaluation.kind}")(evaluation)
+        return found
+
+    def _score_heldout(self, evaluation: Evaluation) -> Found:
+        rows = self.heldout[evaluation.role][: evaluation.limit]
+        total = len(rows)
+        assert evaluation.batch_tokens is not None, "held-out rows are batched by tokens"
+        scores = heldout.score(
+            self.model,
+            rows,
+            evaluation.precision,
+            evaluation.batch_tokens,
+            lambda done: self.emit({"done": done, "total": total}),
+        )
+        return heldout.metrics(scores, heldout.num_bytes(rows, self.tokenizer)), heldout.columns(rows, scores), {}
+
+    def _score_lm_eval(self, evaluation: Evaluation) -> Found:
+        spec = self.experiment.eval
+        task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
+        if evaluation.backend == "vllm":
+            return tasks.score_on(served.backend(self._served(evaluation), evaluation), task, evaluation)
+        return tasks.score(
+            self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
+        )
+
+    def _served(self, evaluation: Evaluation) -> served.Served:
+        name, where = models.location(self.experiment.model)
+        if evaluation.weights == "merged":
+            return served.saved(self.model, self.tokenizer, self.experiment.folder / "merged")
+        adapter = self.experiment.weights_folder if self.experiment.method.trains else None
+        return served.Served(name=name, adapter=adapter, **where)
+
+    def _score_generation(self, evaluation: Evaluation) -> Found:
+        rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]
+        progress = lambda done: self.emit({"done": done, "total": len(rows)})  # noqa: E731
+        return *generated.score(self.model, self.tokenizer, rows, evaluation, progress), {}
+
+    def _score_text(self, evaluation: Evaluation) -> Found:
+        progress = lambda done, total: self.emit({"done": done, "total": total})  # noqa: E731
+        return *general.score(self.model, self.tokenizer, evaluation, progress), {}

@@ -1,0 +1,135 @@
+"""Several processes that train one run together give what one gives, up to rounding; here two, on the processor."""
+
+import dataclasses
+import os
+
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException
+
+from harness import ranks
+from harness.checkpoint import Belongs
+from harness.preemption import PreemptedError
+from harness.specs import Rung
+from harness.train import DivergedError, train
+from harness.train.batches import NO_ROW
+from harness.train.order import LikeLengths, Shared
+from harness.train.resume import Checkpoints
+
+BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(2, False), num_processes=2)
+
+
+def weights(job):
+    return {name: p.detach().clone() for name, p in job.model.named_parameters()}
+
+
+def shared(make, scratch):
+    """Train with two processes; what the first one finds."""
+    own = make()
+    with ranks.start(2, scratch, lambda: train(make())).joined():
+        assert (ranks.number(), ranks.index()) == (2, 0)
+        training = train(own)
+    assert ranks.number() == 1
+    assert "WORLD_SIZE" not in os.environ
+    return training, weights(own)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("number_of_rows", [17, 20])
+def test_two_processes_give_what_one_gives(job, rows, tmp_path, method, number_of_rows):
+    """Over two epochs whose last batch is short: of 17 rows one is left, and the other process has none."""
+    make = lambda: job(method=method, rows=rows(number_of_rows), max_steps=6, micro_batch_size=2, lr=1e-3, eval_every=3)  # noqa: E731
+    own = make()
+    expected, after = train(own), weights(own)
+    found, together = shared(make, tmp_path / "shared")
+    assert found.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=1e-4)
+    assert found.validation == expected.validation
+    for name in ("learning_rates", "real_tokens", "trained_tokens", "sequences"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert found.profile.flops == pytest.approx(expected.profile.flops, rel=0.02)
+    assert sorted(found.profile.micro_batches) == sorted(expected.profile.micro_batches)
+    assert all(torch.allclose(together[name], after[name], atol=1e-6) for name in after)
+
+
+class Told:
+    def __init__(self, looks):
+        self.looks = looks
+
+    def __call__(self):
+        self.looks -= 1
+        return self.looks == 0
+
+
+def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
+    """Each draws dropout of its own, and counts of its own; the first one alone is told to end."""
+    settings = {"rows": rows(17), "max_steps": 5, "micro_batch_size": 2, "lr": 1e-3}
+    make = lambda: job("method.lora_dropout=0.3", **settings)  # noqa: E731
+    expected, after = shared(make, tmp_path / "whole")
+    checkpoints = Checkpoints(folder=tmp_path / "checkpoint", of=BELONGS, every_seconds=None)
+    stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=told))  # noqa: E731
+    told = lambda: ranks.index() == 0 and once()  # noqa: E731
+    once = Told(2)
+    with pytest.raises(PreemptedError):
+        shared(stopped, tmp_path / "stopped")
+    found, again = shared(lambda: dataclasses.replace(make(), checkpoints=checkpoints), tmp_path / "again")
+    for name in ("losses", "gradient_norms", "real_tokens", "padded_tokens", "trained_tokens", "sequences", "profile"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert all(torch.equal(again[name], after[name]) for name in after)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "text"),
+    [
+        (ValueError("so"), ranks.RankError, "process 1: ValueError: so"),
+        (MemoryError("no more"), torch.OutOfMemoryError, "MemoryError: no more"),
+        (None, ranks.RankError, "process 1 of 2 has ended with exit code 7"),
+    ],
+)
+def test_the_end_of_another_process_is_said(job, rows, tmp_path, error, expected, text):
+    def ends():
+        if error is None:
+            os._exit(7)
+        raise error
+
+    own = job(rows=rows(8), micro_batch_size=2)
+    with pytest.raises(expected, match=text), ranks.start(2, tmp_path, ends).joined():
+        train(own)
+
+
+def test_what_the_first_one_says_is_said_alone(job, tmp_path):
+    make = lambda: job(lr=1e9, micro_batch_size=2, diverged_above="null", schedule="constant", max_steps=30)  # noqa: E731
+    with pytest.raises(DivergedError, match="step"):
+        shared(make, tmp_path)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 11, 12, 13, 30])
+def test_together_they_take_every_row_once_and_as_many_batches(number, length):
+    order = list(LikeLengths([5] * length, 12, 0, grouped=True))
+    parts = [Shared(LikeLengths([5] * length, 12, 0, grouped=True), rank, number, 12, 2) for rank in range(number)]
+    taken = [list(part) for part in parts]
+    assert {len(batches) for batches in taken} == {len(part) for part in parts} == {len(taken[0])}
+    rows = [row for batches in taken for batch in batches for row in batch if row != NO_ROW]
+    assert sorted(rows) == sorted(order)
+    first = [row for batches in taken for batch in batches[: 6 // number] for row in batch if row != NO_ROW]
+    assert sorted(first) == sorted(order[:12]), "a global batch is the same"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["launch.num_processes=3"], "not a multiple of train.micro_batch_size=8 x launch.num_processes=3"),
+        (["method.layerwise=true", "launch.num_processes=2"], "cannot share gradients; use one process"),
+        (["launch.num_processes=0"], "launch.num_processes=0: must be greater than or equal to 1"),
+        (["launch.processes=2"], "launch.processes"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_when_it_is_composed(experiment, words, text):
+    with pytest.raises((ValueError, ConfigCompositionException), match=text):
+        experiment(*words, method="galore")
+
+
+def test_the_number_of_processes_is_no_part_of_a_recipe(experiment):
+    one, two = (experiment(f"launch.num_processes={number}", micro_batch_size=4) for number in (1, 2))
+    assert one.recipe_id == two.recipe_id
