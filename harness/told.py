@@ -46,8 +46,10 @@ class Told:
 
     def goes_on(self) -> str:
         """Where the run goes on when it is asked for again; "" where that is the beginning."""
+        if "weights_from" in self.facts:
+            return "; can be resumed, its weights are kept"
         step = self.facts.get("checkpoint_step")
-        return f"; can be resumed from step {step}" if step and "weights_from" not in self.facts else ""
+        return f"; can be resumed from step {step}" if step else ""
 
 
 def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
@@ -60,4 +62,4 @@ def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
         return "diverged", ended.reason.removeprefix("DivergedError: ")
     if ended.error_type == "PreemptedError":
         return "failed", f"preempted {told.where()}{told.goes_on()}"
-    return "failed", f"{ended.reason} ({told.where()}){told.goes_on()}"
+    return "failed", f"{ended.reason} ({told.where()}){told.goes_on() if ended.kind == 'killed' else ''}"
