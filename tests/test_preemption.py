@@ -136,13 +136,6 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(make, tiny_overri
     goes_on(plain, one, ["ok"])
 
 
-def test_an_interrupt_leaves_a_checkpoint_too(make, tiny_overrides):
-    one = interrupt(make, tiny_overrides, signal.SIGINT, group=True)
-    assert one.code == 130, one.err
-    where = f"interrupted in phase train at {one.step} of {STEPS}; can be resumed from step {one.step}"
-    assert one.record.current.reason == where
-
-
 def test_how_often_is_no_part_of_the_recipe(make, tiny_overrides):
     often, never = (make(*tiny_overrides, f"train.checkpoint_seconds={seconds}") for seconds in (1, "null"))
     assert often.recipe_id == never.recipe_id

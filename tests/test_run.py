@@ -14,7 +14,7 @@ import psutil
 import pytest
 from pyarrow import parquet
 
-from harness import config, record, run, sources
+from harness import checkpoint, config, record, run, sources
 from harness.experiment import evaluations
 from harness.record import EvaluationRecord, RunRecord
 
@@ -348,7 +348,9 @@ def _interrupt_second(sweep: subprocess.Popen, second) -> None:
     assert "Traceback" not in err
     result = record.read(RunRecord, second.folder / "record.json")
     assert result.status == "failed"
-    assert result.current.reason.startswith("interrupted in phase train at ")
+    step = checkpoint.step_of(checkpoint.newest(checkpoint.folder(second.folder)))
+    where = f"interrupted in phase train at {step} of 2000; can be resumed from step {step}"
+    assert result.current.reason == where
     assert nobody_left(sweep.pid)
 
 
