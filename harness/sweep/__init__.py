@@ -29,6 +29,7 @@ from harness.tracking import Tracker
 
 Launch = Callable[[list[Planned], str], Sequence[Any]]  # with the sweep's name
 _tracker: Tracker | None = None
+_labels: dict[tuple[str, int], str] = {}  # what tells the runs under way from one another
 
 
 def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch) -> int:
@@ -128,9 +129,10 @@ def _ended_well(plan: Sequence[Planned], also: tuple[str, ...] = ()) -> bool:
 
 def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
     """Launch the cells, with the mirror open as long as they run."""
-    global _tracker
+    global _tracker, _labels
     if not pending:
         return
+    _labels = announce.labels(pending)
     experiment = pending[0].experiment
     board.expect(len(pending))
     _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir), name)
@@ -198,6 +200,4 @@ def _status(planned: Planned) -> str | None:
 
 
 def _label(experiment: Experiment) -> str:
-    return (
-        f"{experiment.method.name} seed {experiment.run_seed}" if experiment.method.trains else experiment.method.name
-    )
+    return _labels.get((experiment.recipe_id, experiment.run_seed)) or announce.label(experiment)

@@ -50,6 +50,22 @@ def choices(asked: Question, trials: Sequence[Planned], chosen: Sequence[Choice]
         board.say(f"  {one.contestant}: {' '.join(values) or 'nothing'} ({one.reason})")
 
 
+def labels(plan: Sequence[Planned]) -> dict[tuple[str, int], str]:
+    """What tells each run from the others, as in `lora method.r=8 seed 0`, by recipe and seed."""
+    shared = set.intersection(*(set(planned.cell) for planned in plan))
+    found = {}
+    for planned in plan:
+        words = (word for word in planned.cell if word not in shared and setting_of(word) not in ("method", "seed"))
+        found[planned.identity[:2]] = label(planned.experiment, *words)
+    return found
+
+
+def label(experiment: Experiment, *words: str) -> str:
+    """`lora method.r=8 seed 0`; the untouched model has no seed."""
+    name = experiment.method.name
+    return " ".join((name, *words, f"seed {experiment.run_seed}") if experiment.method.trains else (name,))
+
+
 def _tried(trials: Sequence[Planned], tuning: Tuning) -> str:
     """`lr_scale 0.3, 1, 3; method.r 8, 16`."""
     values: dict[str, dict[str, None]] = {setting: {} for setting in tuning.settings}

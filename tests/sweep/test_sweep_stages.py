@@ -73,6 +73,7 @@ def test_both_stages_end_well_and_are_announced(tuned):
     assert "2 contestants x 3 trials (lr_scale 0.3, 1, 3) x 1 seed: 6 runs" in tuned.done.err
     assert len(re.findall(r"^\d/6 .*: ok", tuned.done.err, re.MULTILINE)) == 6
     assert len(re.findall(r"^\d/5 .*: ok", tuned.done.err, re.MULTILINE)) == 5
+    assert len(re.findall(r"^\d/6 \w+ lr_scale=(?:0\.3|1|3) seed 0: ok", tuned.done.err, re.MULTILINE)) == 6
     assert "Traceback" not in tuned.done.err
 
 
