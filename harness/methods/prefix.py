@@ -26,6 +26,8 @@ class Prefix(Virtual):
 
     differs_at_start: ClassVar[str] = "random keys and values stand in front of the input's own"
 
+    in_every_layer: ClassVar[bool] = True
+
     prefix_projection: bool
     encoder_hidden_size: Tokens | None  # null: the width of one layer's keys; read with prefix_projection
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from harness.methods.adapted import Adapted
+from harness.methods.adapted import Adapted, on_meta
 from harness.methods.base import Setting
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 Tokens = Annotated[int, Field(ge=1)]
@@ -22,6 +23,8 @@ class Virtual(Adapted):
 
     merges: ClassVar[bool] = False
     unpacked_because: ClassVar[str] = "virtual tokens stand in front of a row, not of each example in it"
+
+    in_every_layer: ClassVar[bool] = False  # whether the vectors are keys and values, and not embeddings
 
     num_virtual_tokens: Tokens
 
@@ -38,3 +41,14 @@ class Virtual(Adapted):
                 f"{setting.max_length + self.num_virtual_tokens} tokens, the model takes {context}: lower one of them"
             )
         return super().attach(model, setting)
+
+    def saved(self, model: Any) -> dict[str, torch.Tensor]:
+        """The vectors alone, without the network that makes them; PEFT copies them, which the meta device refuses."""
+        import torch
+
+        if not on_meta(model):
+            return super().saved(model)
+        config = model.active_peft_config
+        layers = 2 * config.num_layers if self.in_every_layer else 1  # a key and a value each
+        shape = (config.num_virtual_tokens, layers * config.token_dim)
+        return {"prompt_embeddings": torch.empty(shape, dtype=torch.float32, device="meta")}

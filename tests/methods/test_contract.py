@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from workshop import NAMES, Workshop, replaced, trained_names
 
 from harness import models
@@ -81,6 +82,11 @@ def test_what_is_declared_trains_and_nothing_else(method: Method, place: Worksho
 
     logits = place.logits(model)
     method.save(model, tmp_path)
+    sizes = [t.nbytes for file in tmp_path.glob("*.safetensors") for t in load_file(file).values()]
+    skeleton = models.skeleton(place.spec, torch.float32)
+    foreseen = method.saved(method.attach(skeleton, replaced(place.setting(), rows=[])))
+    foreseen_bytes = sum(tensor.nbytes for tensor in foreseen.values())
+    assert foreseen_bytes == sum(sizes) > 0 or (method.name == "adalora" and foreseen_bytes > sum(sizes)), "it prunes"
     restored = method.restore(place.load(method), tmp_path)
     assert torch.allclose(place.logits(restored), logits, atol=1e-6)
     if method.merges:
