@@ -67,7 +67,7 @@ class Advice:
     need: Need
     chosen: Option | None
     best: Option | None  # of those that keep the limits, by its score alone
-    best_share: float | None  # of resamples of items and seeds in which it is the best of them
+    best_share: float | None  # of resamples of items and seeds in which none of them is better
     gap: SeedEstimate | None  # chosen - best, so that higher is better; None where they are the same
     p_worse: float | None  # of "the chosen one is worse by more than the tolerance"
     not_separable: tuple[str, ...]  # from the best, at 5 % unadjusted
@@ -106,7 +106,7 @@ def advise(contest: Contest, every: Sequence[Option], need: Need) -> Advice:
     best = max(left, key=lambda option: sign * option.value)
     weights = _weights(contest)
     draws = sign * bootstrap([option.outcomes for option in left], weights)
-    share = float((draws.argmax(axis=0) == left.index(best)).mean())
+    share = float((draws[left.index(best)] >= draws.max(axis=0)).mean())
     gaps = {option.label: _gap(option, best, weights, sign) for option in left if option is not best}
     known = {label: not_worse_p(gap, need.tolerance) for label, gap in gaps.items()}
     worse = {label: 1.0 if p is None else p for label, p in known.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.report.axes import COSTS
-from harness.report.claims import Claims, contests
+from harness.report.claims import Claims, Contest, contests
 from harness.report.display import DASH, decimals, quantity, span
 from harness.report.groups import Group, outcomes
 from harness.report.summary import Table, trainings
@@ -31,21 +31,22 @@ def frontiers(found: Claims, groups: Sequence[Group]) -> Table | None:
     if drawn is None:
         return None
     members, draws = drawn
+    sign = 1 if found.contest.higher_is_better else -1
+    values_of = [sign * found.contest.value(group) for group in members]
     header, columns = ["Method", found.contest.title], []
     for cost in COSTS:
         prices = [cost.of(group) for group in members]
         known = [price for price in prices if price is not None]
         if len(known) == len(members) and len(set(known)) > 1:
             share = frontier_probabilities(draws, known)
-            here = on_frontier(draws.mean(axis=1), known)
+            here = on_frontier(values_of, known)
             columns.append([_cell(quantity(p), s, h) for p, s, h in zip(known, share, here, strict=True)])
             header.append(cost.title)
-    for title, lost in _forgetting(members, groups):
-        share = frontier_probabilities(draws, lost)
-        here = on_frontier(draws.mean(axis=1), lost.mean(axis=1))
-        shown = [decimals(float(value), 3, signed=True) for value in lost.mean(axis=1)]
-        columns.append([_cell(*one) for one in zip(shown, share, here, strict=True)])
-        header.append(f"{title} lost")
+    for contest, lost, resampled in _forgetting(members, groups):
+        share = frontier_probabilities(draws, resampled)
+        shown = [decimals(value, contest.digits, signed=True) for value in lost]
+        columns.append([_cell(*one) for one in zip(shown, share, on_frontier(values_of, lost), strict=True)])
+        header.append(f"{contest.title} lost")
     if not columns:
         return None
     values = [decimals(found.contest.value(group), found.contest.digits) for group in members]
@@ -167,8 +168,8 @@ def _draws(found: Claims) -> tuple[list[Group], Floats] | None:
     return members, draws if found.contest.higher_is_better else -draws
 
 
-def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> list[tuple[str, Floats]]:
-    """For each retention task what was lost against the untouched model, resampled."""
+def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> list[tuple[Contest, list[float], Floats]]:
+    """For each retention task what every member lost against the untouched model, and the same resampled."""
     from harness.stats import bootstrap
 
     lost = []
@@ -177,7 +178,8 @@ def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> list[tuple
         if contest.base and len(known) == len(members) + 1 and all(one is not None for one in known):
             draws = bootstrap([one[0] for one in known if one], known[0][1] if known[0] else None, seed=1)
             sign = 1 if contest.higher_is_better else -1
-            lost.append((contest.title, sign * (draws[-1] - draws[:-1])))
+            values = [sign * (contest.value(contest.base) - contest.value(group)) for group in members]
+            lost.append((contest, values, sign * (draws[-1] - draws[:-1])))
     return lost
 
 
