@@ -29,8 +29,8 @@ MATCHED = "Validation loss by the time every method had used what the thriftiest
 ADVICE = (
     "Of what keeps the limits, the cheapest in peak memory among the best and those shown not to be worse than it by "
     "more than the tolerance (one-sided test at 5 %, paired by item). Differences with 95 % intervals; the last column "
-    "says who scores best, and in how many resamples nothing scores better. Where no record says that a method can be merged, it counts as "
-    "overhead. `python -m harness.report recommend --help` takes other limits."
+    "says who scores best, and in how many resamples nothing scores better. Where no record says that a method can be "
+    "merged, it counts as overhead. `python -m harness.report recommend --help` takes other limits."
 )
 ACROSS = (
     "Headline metrics, with 95 % intervals over items and seeds; tasks are taken as they are. The interquartile mean "
