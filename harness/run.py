@@ -12,7 +12,7 @@ from harness.experiment import Evaluation, Experiment, Todo, canonical, evaluati
 from harness.ladder import ladder
 from harness.record import Attempt, InferenceRecord, RunRecord, Status
 from harness.specs import Rung
-from harness.told import LostError, Told, Watch, outcome
+from harness.told import LostError, Told, Watch, is_machines_fault, outcome
 
 WORK = "harness.execute:execute"  # what a run's own process does
 _FINAL = ("ok", "oom", "diverged")  # results: asked for again, they are shown and not made again
@@ -62,6 +62,7 @@ class _Doing:
     train: bool
     wanted: tuple[Evaluation, ...]
     infer: bool = True  # whether to measure what using the result costs, where that is asked for
+    tries: int = 0  # before this one, that a fault of the machine ended
 
 
 def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> RunRecord | None:
@@ -109,7 +110,20 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
             _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.goes_on()}")
         raise
     status, reason = outcome(ended, told)
-    return None if held.lost else _keep(experiment, known, started_at, told, status, reason)
+    if held.lost:
+        return None
+    result = _keep(experiment, known, started_at, told, status, reason)
+    if status != "failed" or doing.tries >= experiment.retries or not is_machines_fault(ended):
+        return result
+    doing.watch({"say": f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.retries + 1}"})
+    return _try(experiment, result, _rest(experiment, result, doing), rung)
+
+
+def _rest(experiment: Experiment, result: RunRecord, doing: _Doing) -> _Doing:
+    """What is left to be done after an attempt that the machine ended: weights that it made are there."""
+    train = doing.train and result.current.weights_from != result.current.started_at
+    wanted = doing.wanted if train or experiment.force else _not_there(experiment, result, doing.wanted)
+    return dataclasses.replace(doing, train=train, wanted=wanted, tries=doing.tries + 1)
 
 
 def skip(experiment: Experiment, reason: str) -> None:

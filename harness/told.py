@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,16 @@ from harness import claim, isolate
 from harness.record import Status
 
 Watch = Callable[[dict[str, Any]], None]
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+_PASSING = {
+    errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOBUFS,
+    errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT,
+    errno.EREMOTEIO,
+}  # fmt: skip
+_OF_A_DEVICE = re.compile(
+    r"CUDA error|CUDA driver error|cuDNN error|cuBLAS error|CUBLAS_STATUS|CUDNN_STATUS|NCCL error|NVML"
+)
+_OF_A_NETWORK = {"ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "TimeoutError", "DistBackendError"}
 
 
 class LostError(Exception):
@@ -63,3 +75,17 @@ def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
     if ended.error_type == "PreemptedError":
         return "failed", f"preempted {told.where()}{told.goes_on()}"
     return "failed", f"{ended.reason} ({told.where()}){told.goes_on() if ended.kind == 'killed' else ''}"
+
+
+def is_machines_fault(ended: isolate.Ended) -> bool:
+    """Whether a process ended for a reason that has nothing to do with what it was asked to do.
+
+    A signal, a driver, a disk or a network. Memory that ran out is a result, and an error of code or settings would be
+    the same the next time.
+    """
+    if ended.kind == "raised":
+        number = _ERRNO.search(ended.reason)
+        of_the_system = number is not None and int(number[1]) in _PASSING
+        of_a_device = _OF_A_DEVICE.search(ended.reason) and "device-side assert" not in ended.reason
+        return of_the_system or bool(of_a_device) or ended.error_type in _OF_A_NETWORK
+    return ended.kind == "killed"

@@ -51,7 +51,7 @@ def plan(compose, tiny_model, letters_file, tmp_path_factory):
     """A pickled plan of base, two recipes and two seeds in a new store at each call; stand-ins know no task."""
     words = [
         "model.source=path", f"model.path={tiny_model}", "model.name=tiny", "data=file", f"data.file={letters_file}",
-        "eval.tasks=[]", "train=smoke", "eval=smoke", "train.precision=fp32", "tracking=none",
+        "eval.tasks=[]", "train=smoke", "eval=smoke", "train.precision=fp32", "tracking=none", "retries=0",
     ]  # fmt: skip
     cells = [
         ("method=base",),
@@ -60,9 +60,9 @@ def plan(compose, tiny_model, letters_file, tmp_path_factory):
     known = {}
     resolved = [sources.resolve(config.build(compose(*words, *cell)), known=known) for cell in cells]
 
-    def planned(count=5):
+    def planned(count=5, **changed):
         folder = tmp_path_factory.mktemp("store")
-        below = {"runs_dir": str(folder / "runs"), "reports_dir": str(folder / "reports")}
+        below = {"runs_dir": str(folder / "runs"), "reports_dir": str(folder / "reports"), **changed}
         made = [
             Planned(Wanted(cell), dataclasses.replace(one, **below)) for cell, one in zip(cells, resolved, strict=True)
         ][:count]

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from harness import isolate, provenance, run, sweep
@@ -30,7 +31,7 @@ def go_on(plan):
     """What the command does once every cell has been composed and checked."""
     pending = planned.undone(plan)
     name = written.write_question(written.Written(None, (), plan, {one.identity[:2] for one in pending}))
-    sweep.work(pending, name, lambda those: [run_one(one.experiment) for one in those])
+    sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
     return 0 if all(run.read(one.experiment) and run.read(one.experiment).status == "ok" for one in plan) else 1
 
 
@@ -79,6 +80,8 @@ def start(plan, counter):
     code = 99
     try:
         code = go_on(plan)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -119,6 +119,30 @@ def test_forty_kills_of_several_sweeps_over_one_store(driver, plan, undisturbed)
         assert all(sum(attempt.status == "ok" for attempt in attempts) == 1 for attempts in tries), "made twice"
 
 
+def test_a_sweep_goes_on_by_itself_after_its_runs_are_killed(driver, plan, undisturbed):
+    """Before and after the weights are there: what is whole already is not made again."""
+    expected, _, seconds = undisturbed
+    drawn, killed = random.Random(10), 0
+    while killed < 10:
+        path = plan(retries=1)
+        [(code, _, _)] = driver.play(path, {"seconds": drawn.uniform(0, seconds), "worker": True})
+        assert code == 0
+        killed += killed_attempts(runs_of(path))
+        kept = Kept(runs_of(path))
+        kept.check()
+        kept.whole()
+        assert {key: without_retries(one) for key, one in content(runs_of(path)).items()} == {
+            key: without_retries(one) for key, one in expected.items()
+        }
+
+
+def without_retries(one):
+    if isinstance(one, tuple):
+        recipe, config, *rest = one
+        return recipe, {key: value for key, value in config.items() if key != "retries"}, *rest
+    return one
+
+
 def test_ten_kills_of_real_training(real_driver, plan):
     """To the bit: losses, gradients, scores of every row and weights."""
     quiet = plan(3)
