@@ -54,9 +54,9 @@ class Interrupted:
         return record.read(RunRecord, self.experiment.folder / "record.json")
 
 
-def interrupt(make, words, number, group):
+def interrupt(make, words, number, group, launcher=()):
     experiment = make(*words, *RUN)
-    command = [sys.executable, "-m", "harness", *words, *RUN]
+    command = [sys.executable, "-m", "harness", *words, *RUN, *launcher]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
     while checkpoint.newest(checkpoint.folder(experiment.folder)) is None and time.monotonic() < deadline:
@@ -124,8 +124,8 @@ def test_a_run_that_slurm_preempts_goes_on_to_the_bit(plain, preempted):
     goes_on(plain, preempted, ["failed", "ok"])
 
 
-def test_the_command_alone_is_told_to_end(make, tiny_overrides, plain):
-    one = interrupt(make, tiny_overrides, signal.SIGTERM, group=False)
+def test_the_command_alone_is_told_to_end_where_its_runs_are_threads(make, tiny_overrides, plain):
+    one = interrupt(make, tiny_overrides, signal.SIGTERM, group=False, launcher=["hydra/launcher=local"])
     assert_told(one, signal.SIGTERM)
     goes_on(plain, one, ["failed", "ok"])
 
