@@ -10,8 +10,12 @@ import pytest
 from harness.report import frame, write
 from harness.report import items as items_module
 from harness.report.figures.style import MOST_LEGEND
+from harness.report.groups import Measure, outcomes
+from harness.report.html import items
+from harness.report.load import load
 from harness.stats import resample
 from tests.bench import _records
+from tests.bench._records import TASK
 
 RECIPES = MOST_LEGEND + 12
 
@@ -35,6 +39,15 @@ def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch
     left_out = RECIPES * (RECIPES + 1) // 2 - (2 * RECIPES - 1)
     assert f"{left_out:,} pairs were not compared: too many methods" in page
     assert f"Curves: the {MOST_LEGEND} of {RECIPES} methods with the lowest validation loss." in page
+
+
+def test_a_task_of_too_many_outcomes_has_its_best_methods_in_the_page(many, monkeypatch):
+    monkeypatch.setattr(items, "MOST_CELLS", 5 * 40 + 39)
+    [task] = items.disagreements(load([many]).groups)
+    means = {group.label: outcomes(group, Measure(TASK.eval_id, "acc"))[0].mean() for group in load([many]).groups}
+    assert len(task["groups"]) == 5
+    assert task["left_out"] == RECIPES + 1 - 5
+    assert min(means[label] for label in task["groups"]) >= sorted(means.values())[-5]
 
 
 def test_a_frame_has_every_run_with_a_label_of_its_own(many):

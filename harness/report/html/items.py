@@ -10,7 +10,7 @@ from harness.report.display import printable, shortened
 from harness.report.groups import NLL, Group
 from harness.report.items import Scored, read_texts
 
-MOST_CELLS = 400_000  # outcomes of all tasks; beyond, tasks are left out and named, so that the page still opens
+MOST_CELLS = 400_000  # outcomes of all tasks; beyond, a task has its best methods alone, so that the page still opens
 MOST_CHARACTERS = 50_000  # of the questions and answers of all tasks; beyond, items are shown without
 TEXT_LENGTH, ANSWER_LENGTH = 220, 60
 _TEXTS = ("question", "target", "answer")
@@ -24,13 +24,23 @@ def disagreements(groups: Sequence[Group]) -> list[dict[str, Any]]:
         task = _task(quality, groups)
         if task is None:
             continue
-        cells += len(task["groups"]) * len(task["items"])
-        if cells > MOST_CELLS:
+        task = _within(task, MOST_CELLS - cells)
+        if len(task["groups"]) < 2:
             break
+        cells += len(task["groups"]) * len(task["items"])
         texts = _texts(quality, groups, task["groups"])
         characters += sum(len(text) for column in texts.values() for text in column.values())
         found.append({**task, "texts": texts if characters <= MOST_CHARACTERS else {}})
     return found
+
+
+def _within(task: dict[str, Any], cells: int) -> dict[str, Any]:
+    """The task with as many of its groups as there is room for, the best ones, and how many were left out."""
+    groups: dict[str, list[float]] = task["groups"]
+    sign = -1 if task["higher"] else 1
+    best = sorted(groups, key=lambda label: sign * sum(groups[label]))[: max(0, cells // max(1, len(task["items"])))]
+    kept = {label: values for label, values in groups.items() if label in {*best}}
+    return {**task, "groups": kept, "left_out": len(groups) - len(kept)}
 
 
 def _task(quality: Quality, groups: Sequence[Group]) -> dict[str, Any] | None:

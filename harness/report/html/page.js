@@ -133,7 +133,8 @@ function showItems() {
   });
   find("items").tBodies[0].replaceChildren(...body);
   const more = differing.length > MOST_ITEMS ? ` The first ${MOST_ITEMS} are shown.` : "";
-  find("tally").textContent = tally(task, a, b) + more;
+  const rest = task.left_out ? ` ${task.left_out} methods with lower scores are not in this page.` : "";
+  find("tally").textContent = tally(task, a, b) + more + rest;
 }
 
 if (content.tasks.length) {
