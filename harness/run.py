@@ -137,9 +137,12 @@ def skip(experiment: Experiment, reason: str) -> None:
             _keep(experiment, known, _now(), Told(lambda _: None), "skipped", reason)
 
 
-def fail(experiment: Experiment, reason: str) -> RunRecord:
-    """Keep that a run came to nothing, where the process that made it could not."""
-    return _keep(experiment, read(experiment), _now(), Told(lambda _: None), "failed", reason)
+def fail(experiment: Experiment, reason: str, patience: float = claim.PATIENCE_SECONDS) -> None:
+    """Keep that a run came to nothing, where the process that made it could not; `patience` is for its claim."""
+    with claim.hold(experiment.folder, patience=patience):
+        known = _known(experiment, lambda _: None)
+        if not done(experiment):
+            _keep(experiment, known, _now(), Told(lambda _: None), "failed", reason)
 
 
 def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:

@@ -116,13 +116,19 @@ def test_a_damaged_evaluation_does_not_fail_the_mirror(tracked):
         path.unlink()
 
 
+def skipped(experiment) -> RunRecord:
+    run.skip(experiment, "needs a GPU")
+    return run.read(experiment)
+
+
 def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
     experiment = sources.resolve(config.build(compose(*tiny_overrides)))
     tracker = Tracker(OFFLINE, Path(experiment.runs_dir), None)
     tracker.begin(experiment)
-    tracker.end(experiment, run.skip(experiment, "needs a GPU"))
+    tracker.end(experiment, skipped(experiment))
     tracker.begin(experiment)
-    tracker.end(experiment, run._keep(experiment, None, run._now(), run._Told(print), "failed", "killed by SIGKILL"))
+    run.fail(experiment, "killed by SIGKILL")
+    tracker.end(experiment, run.read(experiment))
     tracker.close()
     folders = sorted(Path(experiment.runs_dir).glob("wandb/offline-run-*"))
     found = [mirrored(folder) for folder in folders]
@@ -175,7 +181,7 @@ def test_a_mirror_that_cannot_write_fails_nothing(compose, tiny_overrides, tmp_p
     tracker.event(
         experiment, {"loss": 1.0, "done": 1, "gradient_norm": 1.0, "learning_rate": 0.1, "tokens_per_second": None}
     )
-    tracker.end(experiment, run.skip(experiment, "needs a GPU"))
+    tracker.end(experiment, skipped(experiment))
     tracker.close()
     assert not tracker._process.is_alive()
 

@@ -83,7 +83,8 @@ def _made(experiment: Experiment) -> str:
     except KeyboardInterrupt:  # on record already
         return "failed"
     except Exception as error:  # this job's end, and no other's
-        return run.fail(experiment, f"{type(error).__name__}: {error}").status
+        run.fail(experiment, f"{type(error).__name__}: {error}")
+        return "failed"
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:

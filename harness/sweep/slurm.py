@@ -28,6 +28,7 @@ from harness.sweep.planned import Planned
 from harness.sweep.submitted import Run, Submission, Task, Tasks
 
 _LOOK_SECONDS = 5.0
+_PATIENCE_SECONDS = 30.0  # three heartbeats: of a process that SLURM says is gone
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -189,9 +190,7 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
 def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
     """Put on record what a job that is over could not say itself, because SLURM ended it."""
     if not tasks.is_told(task):
-        experiment = experiment_of(runs_dir, name, task)
-        if not run.done(experiment):  # another process may have made it meanwhile
-            run.fail(experiment, tasks.ending(task))
+        run.fail(experiment_of(runs_dir, name, task), tasks.ending(task), _PATIENCE_SECONDS)
         (tasks.folder / f"{task.job}.settled").touch()
 
 
