@@ -151,12 +151,18 @@ def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
     known = read(experiment)
     if experiment.force or known is None:
         return experiment.method.trains, wanted
-    left = _not_there(experiment, known, wanted)
+    left = wanted if _knows_nothing(known) else _not_there(experiment, known, wanted)
     trained = not experiment.method.trains or store.has_weights(experiment.folder, _weights_from(known))
     complete = known.status == "ok" and not left and not inference_missing(experiment, _weights_from(known))
     if trained or (complete and removed(known)):
         return False, left
     return experiment.method.trains, wanted
+
+
+def _knows_nothing(known: RunRecord) -> bool:
+    """Whether an untrained model was looked at by processes that were killed before they said on which rows."""
+    untrained = known.recipe.get("train") is None
+    return untrained and known.status == "failed" and all(attempt.data is None for attempt in known.attempts)
 
 
 def removed(known: RunRecord) -> bool:
@@ -239,6 +245,8 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
     weights_from = facts.get("weights_from", _weights_from(known))
     # an attempt that only evaluates says about training what the attempt said that trained
     before = next((a for a in known.attempts if a.started_at == weights_from), None) if known else None
+    untrained = known is not None and known.recipe.get("train") is None
+    same = next((a for a in reversed(known.attempts) if a.data), None) if known and untrained else before
     if before is not None and "training" not in facts:
         phases = {**before.phases, **_looks(facts.get("phases", {}))}
         training, peak = before.training, before.peak_memory_bytes
@@ -252,8 +260,8 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         status=status,
         reason=redact.text(reason),
         phases=phases,
-        data=facts.get("data") or (before.data if before else None),
-        fingerprint=facts.get("fingerprint") or (before.fingerprint if before else None),
+        data=facts.get("data") or (same.data if same else None),
+        fingerprint=facts.get("fingerprint") or (same.fingerprint if same else None),
         training=training,
         peak_memory_bytes=peak,
         weights_from=weights_from,
