@@ -47,7 +47,7 @@ def test_every_set_names_tasks_that_exist():
         "smoke", "commonsense", "knowledge", "math", "code", "instruction", "truthful", "forgetting", "safety",
     }  # fmt: skip
     for suite in known.values():
-        assert all(tasks._folder_of(task).is_dir() for task in suite.tasks)
+        assert all(tasks._folder_of(task, "eval.tasks").is_dir() for task in suite.tasks)
         assert set(suite.retention) <= set(suite.tasks)
     assert [name for name, suite in known.items() if suite.unsafe] == ["code"]
 

