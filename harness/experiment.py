@@ -248,4 +248,4 @@ def check_id(experiment: Experiment) -> str:
     asked = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
     train = [experiment.train.max_length, experiment.train.loss_on]
     model = [experiment.model.name, experiment.model.content, experiment.model.licence]
-    return digest([2, data.name, data.licence, data_identity(data), policies, topics, model, train, asked])
+    return digest([3, data.name, data.licence, data_identity(data), policies, topics, model, train, asked])

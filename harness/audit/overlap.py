@@ -127,7 +127,7 @@ def _runs(items: Sequence[str], short: dict[str, int], name: str) -> Iterator[tu
 
 def _without_frame(items: list[list[str]]) -> list[list[str]]:
     """Items without the words that all of them begin and end with."""
-    if len(items) < 2:
+    if len({tuple(item) for item in items}) < 2:  # what is all of an item is no frame
         return items
     begin = _shared(items)
     rest = [item[begin:] for item in items]

@@ -36,6 +36,12 @@ def look(experiment: Experiment, tokenizer: Any, highest: int) -> tuple[dict[str
             f"({tokenizer.convert_ids_to_tokens(highest)!r}) and the model's embedding has {vocabulary} rows: the "
             "tokenizer is not this model's, or tokens were added to it without resizing the model"
         )
+    if tokenizer.pad_token_id >= vocabulary:
+        wrong.append(
+            f"model={experiment.model.name}: the padding token {tokenizer.pad_token} is number "
+            f"{tokenizer.pad_token_id}, and the model's embedding has {vocabulary} rows: give the tokenizer a padding "
+            "token that the model knows, or none, so that the end-of-sequence token is used"
+        )
     notices = [*_padding(tokenizer), *_templates(experiment, tokenizer)]
     if beyond and not wrong:
         notices.append(f"special tokens beyond the model's vocabulary, not in these data: {', '.join(beyond[:5])}")
