@@ -3,9 +3,11 @@
 import json
 import sys
 import types
+from datetime import UTC, datetime
 
 import pytest
 
+from harness import record
 from tests.bench import Row
 from tests.bench import __main__ as bench
 
@@ -82,8 +84,39 @@ def test_a_part_that_is_not_there_is_refused(with_parts, capsys):
 def test_every_part_on_disk_has_rows_and_says_what_it_shows():
     import ast
 
-    assert len(bench.parts()) == 5
+    assert len(bench.parts()) == 6
     for name in bench.parts():
         tree = ast.parse((bench.FOLDER / f"{name}.py").read_text())
         assert "rows" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert ast.get_docstring(tree)
+
+
+def test_training_ratios_are_medians_of_rounds_with_the_harness_on_top():
+    from tests.bench import training
+
+    rates = [(100, 50, 25, 200), (90, 90, 30, 120), (80, 100, 20, 10)]
+    sides = (*training.EQUAL, training.GROUPED)
+    rounds = [
+        {side: {"tokens_per_second": rate, "real_share": 0.5} for side, rate in zip(sides, one, strict=True)}
+        for one in rates
+    ]
+    found = training._ratios("lora", "two steps", rounds)
+    assert [row.measured for row in found] == [1.0, 4.0, 4.0]
+    assert [row.bar for row in found] == [0.98, 1.0, 1.5]
+    assert not any(row.at_most for row in found)
+    assert all("two steps" in row.note for row in found)
+
+
+def test_the_time_between_runs_goes_from_a_record_to_a_first_step(tmp_path):
+    from tests.bench import _records, start
+
+    _records.write(tmp_path, recipes=1, seeds=2, items=0)  # the untouched model and two runs of 1.1 s a step
+    paths = sorted(record.find_runs(tmp_path), key=lambda path: "base" not in path.read_text())
+    assert len(paths) == 3
+    for path, begin in zip(paths, ("12:00:00", "12:01:00", "12:02:05"), strict=True):
+        content = json.loads(path.read_text())
+        content["attempts"][0] |= {"started_at": f"2026-01-01T{begin}.000+00:00", "seconds": 60.0}
+        path.write_text(json.dumps(content))
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+    events = [(noon - 5, "started", None), (noon + 80, "event", {"step": 1}), (noon + 130, "event", {"step": 1})]
+    assert start.first_steps(events, tmp_path) == pytest.approx((85 - 1.1, 10 - 1.1), abs=1e-3)
