@@ -1,14 +1,11 @@
 """`python -m tests.bench._stamped FILE WORD...`: the harness with the words, and when what happened, in FILE.
 
-Each line of the file is a JSON list: seconds of the system's clock, what it was, and the event. The last two lines tell
-the peaks of resident memory of this process and of the server that runs are forked from, in bytes.
+Each line of the file is a JSON list: seconds of the system's clock, what it was, and the event.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
-import multiprocessing.forkserver
 import sys
 import time
 from pathlib import Path
@@ -36,18 +33,7 @@ def main() -> None:
         heard(line, event)
 
     progress.Line.__call__ = hear  # type: ignore[method-assign]
-    atexit.register(lambda: note("server", peak_bytes(multiprocessing.forkserver._forkserver._forkserver_pid)))
-    atexit.register(lambda: note("parent", peak_bytes("self")))
     command.main()
-
-
-def peak_bytes(process: object) -> int | None:
-    """The highest resident memory that a process has had; None if there is none such."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":
