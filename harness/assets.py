@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -279,13 +280,16 @@ def unpack(wheel: Path, patterns: tuple[str, ...], into: Path) -> None:
     """Unpack the members of a wheel that match a pattern (`*` crosses folders).
 
     Raises:
-        ValueError: a member would land outside the folder, or a pattern matches nothing.
+        ValueError: a member would land outside the folder or is a link, or a pattern matches nothing.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         for name in names:
             if "\\" in name or ":" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
                 raise ValueError(f"{wheel.name}: member {name!r} would land outside its folder; nothing was kept")
+        for member in archive.infolist():
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ValueError(f"{wheel.name}: member {member.filename!r} is a link; nothing was kept")
         for pattern in patterns:
             chosen = fnmatch.filter(names, pattern)
             if not chosen:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import assets, hub
+from harness import assets, hub, pickles
 from harness.assets import Say, silent
 from harness.data import files
 from harness.data.chat import template_file
@@ -168,10 +168,11 @@ def folder_content(folder: Path, say: Say = silent) -> str:
     """Sixteen hex digits over the names and contents of a model folder's weights, configuration and tokenizer.
 
     Raises:
-        ValueError: no such folder, or it holds no config.json or no safetensors weights.
+        ValueError: no such folder, or it holds no config.json, or weights that are none or a pickle.
     """
     if not folder.is_dir():
         raise ValueError(f"model.path={folder}: no such folder, looked for from {Path.cwd()}")
+    pickles.refuse(folder, f"model.path={folder}")
     # chat templates beyond the first lie in a folder of their own; nothing else below is read by from_pretrained
     patterns = (*hub.WEIGHTS_AND_TOKENIZER, "additional_chat_templates/*.jinja")
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})

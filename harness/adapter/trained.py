@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import config, hub, record, sources
+from harness import config, hub, pickles, record, sources
 from harness.experiment import Experiment
 from harness.record import RunRecord
 from harness.specs import ModelSpec
@@ -40,7 +40,7 @@ def find(folder: Path) -> Trained:
     """The run in a folder. Needs no torch.
 
     Raises:
-        ValueError: no run, no weights, or a method that is gone.
+        ValueError: no run, no weights, weights in a pickle, or a method that is gone.
     """
     try:
         found = record.read(RunRecord, folder / "record.json")
@@ -54,6 +54,7 @@ def find(folder: Path) -> Trained:
         if found.config.get("keep") == "nothing":
             reason = "they were not kept (keep=nothing)"
         raise ValueError(f"{folder}: it has no weights: {reason}. Run it again with force=true")
+    pickles.refuse(folder / "weights", str(folder / "weights"))
     return Trained(folder, found, experiment)
 
 

@@ -156,7 +156,7 @@ def _from_hub(dataset: str, subset: str | None, split: str, revision: str | None
     try:
         rows: Iterable[Row] = load_dataset(dataset, subset, split=split, revision=commit)
         return rows
-    except (ValueError, OSError, DatasetNotFoundError) as error:
+    except (ValueError, OSError, RuntimeError, DatasetNotFoundError) as error:  # RuntimeError: the set is a program
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"cannot load {dataset} {subset or ''} split {split!r} from the Hub at {commit}: {reason}. "

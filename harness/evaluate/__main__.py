@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import config, isolate, record, run, sources
+from harness import config, isolate, pickles, record, run, sources
 from harness.assets import conf_dir
 from harness.compose import experiments
 from harness.experiment import Evaluation, Experiment, evaluations
@@ -118,6 +118,7 @@ def _has_weights(folder: Path) -> bool:
 
 def _of_run(folder: Path, words: Sequence[str]) -> Experiment:
     known = record.read(RunRecord, folder / "record.json")
+    pickles.refuse(folder / "weights", str(folder / "weights"))
     experiment = config.from_record(known)
     runs_dir = str(folder.resolve().parent.parent)
     spec = _changed(experiment.eval, words)

@@ -16,7 +16,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
-from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness import assets
@@ -48,9 +48,8 @@ def load(
 
     manager, place = _manager(name, include)
     index = manager.task_index
-    needs.allow(name, [name] if _runs_code(index[name]) else [], unsafe_code)  # before its files are imported
     with needs.met(name, place):
-        built = TaskFactory().build(index[name], overrides={"class": SourcedTask}, registry=index)
+        built = _AllowedTasks(name, unsafe_code).build(index[name], overrides={"class": SourcedTask}, registry=index)
         loaded = dict(manager.load(built if isinstance(built, list) else [built]))
     needs.allow(name, [leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code], unsafe_code)
     return loaded
@@ -75,11 +74,21 @@ def _manager(name: str, include: str | None, setting: str = "eval.tasks") -> tup
     return TaskManager(include_defaults=False, include_path=str(folder)), folder
 
 
-def _runs_code(entry: Entry) -> bool:
-    """Whether a task's own file says that it runs what the model writes; of groups, their tasks do."""
-    if entry.kind is not Kind.TASK or entry.yaml_path is None:
-        return False
-    return bool(load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"))
+class _AllowedTasks(TaskFactory):  # type: ignore[misc]
+    """Builds a task or group, and refuses what runs a model's code by its file, before the file's functions are imported.
+
+    Those of HumanEval and MBPP fetch a program from the Hub and have it run code while they are imported.
+    """
+
+    def __init__(self, asked: str, unsafe_code: bool) -> None:
+        super().__init__()
+        self._asked, self._unsafe_code = asked, unsafe_code
+
+    def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+        if entry.yaml_path is not None and load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"):
+            needs.allow(self._asked, [entry.name], self._unsafe_code)
+        found: dict[str, Any] = super()._load_full_config(entry, overrides)
+        return found
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]

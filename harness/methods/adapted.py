@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import pickles
 from harness.methods.base import Method, Setting
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Adapted(Method):
         """Attach to a fresh base model what `save` wrote, in the precision in which it was trained."""
         from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
+        pickles.refuse(folder, str(folder))
         base = {id(parameter) for parameter in model.parameters()}
         adapted = PeftModel.from_pretrained(model, str(folder))
         if hold_in_float32(p for p in adapted.parameters() if id(p) not in base):

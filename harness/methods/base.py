@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from harness import pickles
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -169,6 +171,7 @@ class Method(ABC):
         """Attach to a fresh base model what `save` wrote."""
         from peft import PeftModel
 
+        pickles.refuse(folder, str(folder))
         return PeftModel.from_pretrained(model, str(folder))
 
     def merge(self, model: Any) -> Any:

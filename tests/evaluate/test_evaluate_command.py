@@ -1,10 +1,14 @@
 """`python -m harness.evaluate`: what is there is scored, and nothing is ever trained."""
 
 import dataclasses
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
-from harness import config, record, run, sources
+from harness import config, models, record, run, sources
+from harness.adapter import trained
 from harness.evaluate import __main__ as command
 from harness.record import EvaluationRecord, RunRecord
 
@@ -49,6 +53,20 @@ def test_a_task_that_is_added_is_all_that_is_done(finished, capsys):
     assert command.main([str(finished.folder.parents[1]), *words[1:]]) == 0  # the folder of all runs: there already
     assert (finished.folder / "log.txt").stat().st_size == log
     assert record.read(RunRecord, finished.folder / "record.json") == after
+
+
+def test_an_adapter_in_a_pickle_is_refused_unread(finished, tmp_path, capsys):
+    folder = Path(shutil.copytree(finished.folder, tmp_path / finished.recipe_id / finished.folder.name))
+    for file in folder.glob("weights/*.safetensors"):
+        file.unlink()
+    (folder / "weights" / "adapter_model.bin").write_bytes(b"never read")
+    said = f"{folder / 'weights'}: its weights are a pickle, adapter_model.bin, "
+    with pytest.raises(ValueError, match=re.escape(said)):
+        trained.find(folder)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        finished.method.restore(models.load(finished.model, {}), folder / "weights")
+    assert command.main([str(folder), "--tasks", "piqa", "eval.limit=2"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_run_without_weights_is_never_trained(finished, tmp_path):
