@@ -75,7 +75,7 @@ def _manager(name: str, include: str | None, setting: str = "eval.tasks") -> tup
 
 
 class _AllowedTasks(TaskFactory):  # type: ignore[misc]
-    """Builds a task or group, and refuses what runs a model's code by its file, before the file's functions are imported.
+    """Refuses what runs a model's code by its file, before the functions that the file names are imported.
 
     Those of HumanEval and MBPP fetch a program from the Hub and have it run code while they are imported.
     """
