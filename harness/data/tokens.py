@@ -8,8 +8,10 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
+import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -29,6 +31,7 @@ VERSION = 1  # raised when the same rows give other tokens
 NUM_BINS = 16
 _BATCH = 5_000
 _TOLD_EVERY = 5_000
+_LEFT_SECONDS = 7 * 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,7 @@ def write(
 ) -> None:
     """Tokenise prepared data into a folder, all of it or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder.parent)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     try:
         lengths = {}
@@ -152,6 +156,15 @@ def write(
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed processes left half written, once nobody can be writing it any more."""
+    for pattern in (".writing-*", ".unnamed-*"):
+        for left in root.glob(pattern):
+            with suppress(OSError):  # another process has removed it
+                if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def _told(examples: Iterable[Example], part: str, progress: Callable[[str, int], None]) -> Iterable[Example]:
