@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from harness import config, sweep
 from harness.cells import expand
+from harness.report import __main__ as report
 
 NOTHING = "nothing was started"
 ROWS = '{"prompt": "a:", "completion": " b"}\n'
@@ -289,6 +290,7 @@ def broken_model(tiny_model: Path, folder: Path, name: str, text: str | None) ->
     return model
 
 
+NO_CONFIGURATIONS = ["{", "[]", json.dumps({"model_type": "nosuch"})]
 BROKEN_MODELS = {
     "config.json": (None, "no config.json in it"),
     "model.safetensors": (None, "no *.safetensors in it"),
@@ -305,10 +307,67 @@ def test_a_model_folder_that_lacks_something_is_refused(refuse, tiny_model, tmp_
     assert expected in message
 
 
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"model_type": "nosuch"})])
+@pytest.mark.parametrize("text", NO_CONFIGURATIONS)
 def test_a_model_whose_configuration_is_none_is_refused(refuse, tiny_model, tmp_path, text):
     model = broken_model(tiny_model, tmp_path, "config.json", text)
     assert str(model) in refuse(f"model.path={model}")
+
+
+# --- records ---
+
+RECORDS = {
+    "empty": (b"", "the JSON breaks off or is damaged"),
+    "half": (b'{"schema": 1, "recipe_id": "01', "the JSON breaks off or is damaged"),
+    "binary": (bytes(range(256)), "the JSON breaks off or is damaged"),
+    "deep": (b"[" * 100_000, "the JSON breaks off or is damaged"),
+    "list": (b"[]", "record schema 'list', this version reads 1"),
+    "number": (b"7", "record schema 'int', this version reads 1"),
+    "null": (b"null", "record schema 'NoneType', this version reads 1"),
+    "other": (b'{"a": 1}', "record schema None, this version reads 1"),
+    "text": (b'{"schema": "1"}', "record schema '1', this version reads 1"),
+    "newer": (b'{"schema": 99}', "record schema 99, this version reads 1"),
+    "hollow": (b'{"schema": 1}', "recipe_id"),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_record_that_is_none_is_named_by_the_report(tmp_path, capsys, kind):
+    content, expected = RECORDS[kind]
+    path = tmp_path / "runs" / "0123abcd" / "seed-0" / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert report.main([str(tmp_path / "runs"), "--reports-dir", str(tmp_path / "reports")]) == 2
+    message = capsys.readouterr().err
+    assert "0123abcd/seed-0/record.json: " in message
+    assert expected in message
+    assert len(message.splitlines()) == 2
+    assert "Traceback" not in message
+    assert not (tmp_path / "reports").exists()
+    assert path.read_bytes() == content
+
+
+# --- the environment ---
+
+ENVIRONMENTS = {  # what is set, {} being a folder with a file in it -> what the message must hold
+    "HARNESS_CACHE={}/file": ["cannot write to {}/file (", "HARNESS_CACHE=..."],
+    "HARNESS_CACHE={}/file/below": ["cannot write to {}/file/below (Not a directory)", "HARNESS_CACHE=..."],
+    "HARNESS_CACHE=/proc/nosuch": ["cannot write to /proc/nosuch (", "HARNESS_CACHE=..."],
+    "XDG_CACHE_HOME={}/file": ["cannot write to {}/file/harness (Not a directory)", "HARNESS_CACHE=..."],
+    "HARNESS_OFFLINE=1": ["HARNESS_OFFLINE=1 forbids the network", "from the cache of another machine"],
+}
+
+
+@pytest.mark.parametrize("setting", ENVIRONMENTS)
+def test_the_environment_is_looked_at_before_anything_starts(harness, tmp_path, setting):
+    (tmp_path / "file").write_text("")
+    name, _, value = setting.partition("=")
+    changed = {"HARNESS_CACHE": str(tmp_path / "empty") if name == "HARNESS_OFFLINE" else ""}
+    done = harness(cwd=tmp_path, **{**changed, name: value.replace("{}", str(tmp_path))})
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    for part in ENVIRONMENTS[setting]:
+        assert part.replace("{}", str(tmp_path)) in done.err
+    assert not list(tmp_path.glob("runs/*/seed-*"))
 
 
 # --- folders ---
@@ -375,7 +434,23 @@ COMMANDS = [
     ("train.epochs=1", "give exactly one of the two"),
     ("data=file data.file=nowhere.jsonl", "nowhere.jsonl: no such file"),
     ("--nosuch", "unrecognized arguments: --nosuch"),
+    ("method.lr=nan", "method.lr=nan: must be a finite number"),
+    ("target='re:('", "not a regular expression"),
 ]
+
+
+def test_the_corpus_is_long():
+    counts = {
+        "configurations": len(FROM_THE_CONFIGURATION) + len(SWEEP_FILES) + len(FOUND_BY_THE_CHECK),
+        "model folders": len(BROKEN_MODELS) + len(NO_CONFIGURATIONS),
+        "data files": len(FILES),
+        "records": len(RECORDS),
+        "environment": len(ENVIRONMENTS),
+        "command lines": len(COMMANDS),
+    }
+    fewest = {"configurations": 100, "model folders": 6, "data files": 11, "records": 11, "environment": 5}
+    assert all(counts[kind] >= least for kind, least in {**fewest, "command lines": 20}.items()), counts
+    assert sum(counts.values()) >= 150, counts
 
 
 @pytest.mark.parametrize(("words", "expected"), COMMANDS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import isolate, run, sources
+from harness.assets import cache_dir
 from harness.experiment import Experiment, Sizes
 from harness.progress import board
 from harness.sweep.fits import set_aside
@@ -41,6 +42,24 @@ def check_writable(*folders: Path) -> None:
                 f"{_ENOUGH_BYTES / 2**20:.0f} MiB: free some, or choose another folder with runs_dir=... and "
                 "reports_dir=..."
             )
+
+
+def check_cache() -> None:
+    """Find out before anything is fetched whether it can be kept; a cache that others filled may be read-only.
+
+    Raises:
+        ValueError: the cache's folder cannot be made, or it is empty and cannot be written.
+    """
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}), where packages, models and data are kept: free or "
+            "unlock it, or name another folder in the environment, HARNESS_CACHE=..."
+        ) from error
 
 
 def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
