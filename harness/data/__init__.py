@@ -5,7 +5,8 @@ from harness.data.format import Example, render
 from harness.data.pack import Packed
 from harness.data.prepare import Prepared, prepare
 from harness.data.rows import available_splits, jsonl, official
-from harness.data.tokens import TokenRows, Wanted, tokenised
+from harness.data.token_rows import TokenRows
+from harness.data.tokens import Wanted, tokenised
 
 __all__ = [
     "Example",

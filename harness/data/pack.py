@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from typing import overload
 
-from harness.data.tokens import TokenRows
-
-Row = dict[str, list[int]]
+from harness.data.token_rows import Row, Rows, TokenRows
 
 
 def plan(lengths: Sequence[int], max_length: int) -> list[list[int]]:
@@ -36,7 +33,7 @@ def plan(lengths: Sequence[int], max_length: int) -> list[list[int]]:
     return rows
 
 
-class Packed(Sequence[Row]):
+class Packed(Rows):
     """Rows of examples one after the other: `input_ids`, `completion_mask`, and `lengths` of the examples in it."""
 
     def __init__(self, rows: TokenRows, max_length: int) -> None:
@@ -47,14 +44,8 @@ class Packed(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._plan)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return joined([self._rows[example] for example in self._plan[index]])
+    def _row(self, place: int) -> Row:
+        return joined([self._rows[example] for example in self._plan[place]])
 
 
 def joined(examples: Sequence[Row]) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import importlib.metadata
 import json
@@ -10,22 +9,22 @@ import shutil
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from harness import assets
 from harness.data.encode import encoded
 from harness.data.format import Example
 from harness.data.prepare import Prepared, prepare
+from harness.data.token_rows import TokenRows
 from harness.datacheck import Lengths
 from harness.experiment import data_identity, digest
 from harness.record import DataCounts, write_text
 from harness.specs import DataSpec, LossOn
 
-Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 PARTS = ("train", "validation", "test")
 VERSION = 1  # raised when the same rows give other tokens
 NUM_BINS = 16
@@ -52,49 +51,6 @@ class Tokenised:
     test: TokenRows
     counts: DataCounts
     lengths: dict[str, Lengths]
-
-
-class TokenRows(Sequence[Row]):
-    """Rows of `input_ids` and `completion_mask` in an Arrow file that is mapped into memory, not read."""
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow
-
-        reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
-        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        self._starts = [0]
-        for batch in self._batches:
-            self._starts.append(self._starts[-1] + batch.num_rows)
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
-            raise IndexError(index)
-        which = bisect.bisect_right(self._starts, place) - 1
-        batch, row = self._batches[which], place - self._starts[which]
-        return {name: batch.column(name)[row].as_py() for name in ("input_ids", "completion_mask")}
-
-    @property
-    def row_lengths(self) -> list[int]:
-        """The number of tokens of each row."""
-        import pyarrow.compute
-
-        columns = (batch.column("input_ids") for batch in self._batches)
-        return [length for column in columns for length in pyarrow.compute.list_value_length(column).to_pylist()]
-
-    def highest(self) -> int:
-        """The highest token id; -1 where there is none."""
-        found = [batch.column("input_ids").flatten().to_numpy() for batch in self._batches]
-        return max((int(ids.max()) for ids in found if len(ids)), default=-1)
 
 
 def tokenised(

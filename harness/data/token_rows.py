@@ -1,0 +1,65 @@
+"""Rows of tokens that are read where they lie, one at a time."""
+
+from __future__ import annotations
+
+import bisect
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
+
+
+class Rows(Sequence[Row]):
+    """A sequence that makes each row when it is asked for."""
+
+    @abstractmethod
+    def _row(self, place: int) -> Row:
+        """The row at a place that there is, counted from the beginning."""
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self._row(place) for place in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(index)
+        return self._row(place)
+
+
+class TokenRows(Rows):
+    """Rows of `input_ids` and `completion_mask` in an Arrow file that is mapped into memory, not read."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow
+
+        reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
+        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        self._starts = [0]
+        for batch in self._batches:
+            self._starts.append(self._starts[-1] + batch.num_rows)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def _row(self, place: int) -> Row:
+        which = bisect.bisect_right(self._starts, place) - 1
+        batch, row = self._batches[which], place - self._starts[which]
+        return {name: batch.column(name)[row].as_py() for name in ("input_ids", "completion_mask")}
+
+    @property
+    def row_lengths(self) -> list[int]:
+        """The number of tokens of each row."""
+        import pyarrow.compute
+
+        columns = (batch.column("input_ids") for batch in self._batches)
+        return [length for column in columns for length in pyarrow.compute.list_value_length(column).to_pylist()]
+
+    def highest(self) -> int:
+        """The highest token id; -1 where there is none."""
+        found = [batch.column("input_ids").flatten().to_numpy() for batch in self._batches]
+        return max((int(ids.max()) for ids in found if len(ids)), default=-1)
