@@ -84,7 +84,7 @@ def test_a_part_that_is_not_there_is_refused(with_parts, capsys):
 def test_every_part_on_disk_has_rows_and_says_what_it_shows():
     import ast
 
-    assert len(bench.parts()) == 6
+    assert len(bench.parts()) == 8
     for name in bench.parts():
         tree = ast.parse((bench.FOLDER / f"{name}.py").read_text())
         assert "rows" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -120,3 +120,53 @@ def test_the_time_between_runs_goes_from_a_record_to_a_first_step(tmp_path):
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
     events = [(noon - 5, "started", None), (noon + 80, "event", {"step": 1}), (noon + 130, "event", {"step": 1})]
     assert start.first_steps(events, tmp_path) == pytest.approx((85 - 1.1, 10 - 1.1), abs=1e-3)
+
+
+def test_scores_are_apart_by_their_largest_difference_in_standard_errors():
+    from tests.bench import sweep
+
+    found = {"lora": {"arc_easy": (0.5, 0.03), "hellaswag": (0.4, 0.0)}}
+    expected = {"lora": {"arc_easy": (0.6, 0.04), "hellaswag": (0.4, 0.0)}}
+    row = sweep._apart(found, expected)
+    assert row.measured == pytest.approx(2.0)
+    assert "arc_easy" in row.note
+    with pytest.raises(KeyError):
+        sweep._apart({}, expected)
+
+
+def test_the_peak_of_a_process_that_is_below_another_is_seen_and_a_command_that_fails_is_told():
+    from tests.bench import _watch
+
+    big = "import time; content = bytearray(b'x') * 60_000_000; time.sleep(0.5)"
+    found = _watch.peaks(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {big!r}])"]
+    )
+    assert set(found) == {0, 1}
+    assert found[1] > 60_000_000 > found[0]
+    with pytest.raises(RuntimeError, match="ended with 3: no such thing"):
+        _watch.peaks([sys.executable, "-c", "import sys; print('no such thing'); sys.exit(3)"])
+
+
+def test_the_plain_script_is_given_the_settings_that_the_harness_uses(monkeypatch, tmp_path):
+    from harness import isolate
+    from tests.bench import _plain
+
+    monkeypatch.setattr(isolate, "call", lambda *_, **__: isolate.Ended("returned", "base"))
+    size = _plain.Size(7, 5, 3)
+    plain = _plain.Plain(tmp_path, size)
+    for method in ("lora", "qlora", "dora", "prefix"):
+        words, spec = plain.train(method), _plain.resolved(method, size).train
+        assert {f"--method={method}", "--steps=7", f"--lr={spec.lr}", f"--precision={spec.precision}"} <= set(words)
+        assert spec.global_batch_size == spec.micro_batch_size, "the script accumulates nothing"
+        assert not spec.gradient_checkpointing
+        assert ("load_in_4bit=True" in " ".join(plain.evaluate(method))) is (method == "qlora")
+        settings = _plain.resolved(method, size).method
+        if method == "prefix":
+            assert (settings.num_virtual_tokens, settings.prefix_projection) == (20, False)
+        else:
+            assert (settings.r, settings.lora_alpha, settings.lora_dropout, settings.target) == (
+                16,
+                32,
+                0,
+                "all_linear",
+            )
