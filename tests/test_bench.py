@@ -159,7 +159,7 @@ def test_the_plain_script_is_given_the_settings_that_the_harness_uses(monkeypatc
         assert {f"--method={method}", "--steps=7", f"--lr={spec.lr}", f"--precision={spec.precision}"} <= set(words)
         assert spec.global_batch_size == spec.micro_batch_size, "the script accumulates nothing"
         assert not spec.gradient_checkpointing
-        assert ("load_in_4bit=True" in " ".join(plain.evaluate(method))) is (method == "qlora")
+        assert ("qlora/base" in " ".join(plain.evaluate(method))) is (method == "qlora")
         settings = _plain.resolved(method, size).method
         if method == "prefix":
             assert (settings.num_virtual_tokens, settings.prefix_projection) == (20, False)

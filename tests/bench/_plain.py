@@ -76,10 +76,8 @@ class Plain:
     def evaluate(self, method: str) -> list[str]:
         """The command that scores the adapter."""
         dtype = DTYPES[resolved(method, self._size).train.precision]
-        arguments = {"pretrained": self._model, "peft": self._folder / method, "dtype": dtype}
-        if method == "qlora":
-            arguments |= {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
-            arguments |= {"bnb_4bit_use_double_quant": True}
+        base = self._folder / method / "base" if method == "qlora" else self._model  # in 4 bits, as it was trained
+        arguments = {"pretrained": base, "peft": self._folder / method, "dtype": dtype}
         picked = {f"plain_{task}": list(range(getattr(self._size, task))) for task in TASKS}
         return [
             sys.executable, "-m", "lm_eval", "run", "--model", "hf",
