@@ -20,7 +20,7 @@ from harness.record import (
     UpdateRecord,
     read,
 )
-from harness.report import hours, tuning
+from harness.report import drift, hours, tuning
 from harness.report.items import Scored
 from harness.report.labels import labelled
 from harness.report.rows import Loaded, Row, setting
@@ -171,6 +171,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         price=record.config.get("price_per_device_hour"),
         update=update,
         inference=_inference([root / recipe_id / seed for root in runs], record),
+        replaced=drift.replaced([root / recipe_id / seed for root in runs]),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.record import Attempt
+from harness.report import drift
 from harness.report.display import PLUS_MINUS, code, escaped, printable
 from harness.report.groups import Group
 from harness.report.labels import short
@@ -119,9 +120,15 @@ def command_of(loaded: Loaded) -> str:
 
 
 def origin(loaded: Loaded) -> list[str]:
-    """Dates, commit, device, versions, model and data of the runs, a line each."""
+    """Dates, commit, device, versions, model and data of the runs, a line each; then how far those made again moved."""
     attempts = [row.current for row in loaded.rows if row.current]
-    return [*_dates(attempts), *_provenance(attempts), *sources(loaded, "model"), *sources(loaded, "data")]
+    return [
+        *_dates(attempts),
+        *_provenance(attempts),
+        *sources(loaded, "model"),
+        *sources(loaded, "data"),
+        *drift.lines(loaded.rows),
+    ]
 
 
 def _memory(groups: Sequence[Group]) -> str:

@@ -6,7 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.datacheck import DataCheck
-from harness.record import Attempt, Cell, ExternalRecord, InferenceRecord, RunRecord, SweepRecord, UpdateRecord
+from harness.record import (
+    Attempt,
+    Cell,
+    EvaluationRecord,
+    ExternalRecord,
+    InferenceRecord,
+    RunRecord,
+    SweepRecord,
+    UpdateRecord,
+)
 from harness.report.items import Scored
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ class Row:
     trials: tuple[RunRecord, ...] = ()  # of its contestant, beside the runs of the results
     inference: InferenceRecord | None = None  # what using its result costs, where that was measured
     update: UpdateRecord | None = None  # the shape of its update, where `harness.adapter info` has measured it
+    replaced: tuple[EvaluationRecord, ...] = ()  # the evaluations of the weights that a `force=true` replaced
 
     @property
     def current(self) -> Attempt | None:

@@ -1,0 +1,61 @@
+"""A run that was trained again, as `force=true` does: its scores now against those of the weights before."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.record import EvaluationRecord, read
+from harness.report.labels import short
+from harness.report.rows import Row
+
+
+def replaced(folders: Sequence[Path]) -> tuple[EvaluationRecord, ...]:
+    """The evaluations of the weights before the current ones, as they lie in `earlier/<n>/` of a run's folders.
+
+    What cannot be read is left out: no number of a report rests on it.
+    """
+    found = []
+    for folder in folders:
+        numbers = [int(path.name) for path in folder.glob("earlier/*") if path.name.isdecimal()]
+        for path in sorted((folder / "earlier" / str(max(numbers))).glob("*.json")) if numbers else ():
+            try:
+                found.append(read(EvaluationRecord, path))
+            except (OSError, ValueError):
+                continue
+    return tuple(found)
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """A line for each run that was trained again: every score before and now, and what it was made with, if another."""
+    return [line for row in rows for line in _of_run(row)]
+
+
+def _of_run(row: Row) -> Iterator[str]:
+    before = {one.eval_id: one for one in row.replaced}
+    pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
+    if not pairs:
+        return
+    scores = [text for old, new in pairs for text in _scores(old, new)]
+    changed = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
+    made_with = f"made with {', '.join(changed)}" if changed else "made with the same commit and versions"
+    yield f"trained again: {row.label} seed {row.seed}: {', '.join(scores)}; {made_with}"
+
+
+def _scores(old: EvaluationRecord, new: EvaluationRecord) -> Iterator[str]:
+    """For example `validation loss 2.301 -> 2.305 (+0.004)`."""
+    name = f"{new.evaluation['task']} ({new.evaluation['role']})"
+    for metric in sorted(old.metrics.keys() & new.metrics.keys()):
+        first, second = old.metrics[metric].value, new.metrics[metric].value
+        yield f"{name} {metric} {first:.4g} -> {second:.4g} ({second - first:+.2g})"
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What can move a score and is another now: the program's commit, uncommitted changes and library versions."""
+    facts = [
+        {key: one.get(key) for key in ("commit", "uncommitted_changes")} | dict(one.get("versions") or {})
+        for one in (old, new)
+    ]
+    for key in sorted(facts[0].keys() | facts[1].keys()):
+        first, second = (one.get(key) for one in facts)
+        if first != second:
+            yield f"{key.replace('_', ' ')} {short(first)} -> {short(second)}"

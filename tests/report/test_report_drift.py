@@ -1,0 +1,75 @@
+"""A run that was made again with `force=true`: how far its scores moved, and what it was made with then and now."""
+
+import dataclasses
+import json
+
+import pytest
+from conftest import BASE, LORA, add_evaluation, add_run, evaluation
+
+from harness.report import drift
+from harness.report.load import load
+from harness.report.notes import origin
+from harness.store import keep_weights
+
+LOOKS = [evaluation("validation"), evaluation("arc_easy")]
+
+
+@pytest.fixture
+def again(runs):
+    """A run whose weights were trained a second time, by another version, and scored worse."""
+    add_run(runs, BASE)
+    folder = add_run(runs, LORA)
+    for look in LOOKS:
+        add_evaluation(folder, LORA, look)
+    keep_weights(folder, "anew", lambda weights: (weights / "adapter.txt").write_text("new"))
+    return folder
+
+
+def score_again(folder, kind=LORA, **changes):
+    for look in LOOKS:
+        path = add_evaluation(folder, kind, look)
+        table = json.loads(path.read_text())
+        table["provenance"] |= changes
+        path.write_text(json.dumps(table))
+
+
+def test_the_drift_is_a_line_with_what_changed(runs, again):
+    worse = dataclasses.replace(LORA, skill=0.4)
+    score_again(again, worse, commit="b" * 40, uncommitted_changes="1234", versions={"torch": "2", "peft": "9"})
+    loaded = load([runs])
+    [row] = [row for row in loaded.rows if row.method == "lora"]
+    assert {one.eval_id for one in row.replaced} == {look.eval_id for look in LOOKS}
+    [line] = drift.lines(loaded.rows)
+    assert line in origin(loaded)
+    for old in row.replaced:
+        [new] = [scored.record for scored in row.scored if scored.record.eval_id == old.eval_id]
+        for name, metric in old.metrics.items():
+            now = new.metrics[name].value
+            assert f"{name} {metric.value:.4g} -> {now:.4g} ({now - metric.value:+.2g})" in line
+    assert line.startswith("trained again: lora seed 0: ")
+    assert f"-> {'b' * 40}" in line
+    assert "uncommitted changes" in line
+    assert "-> 9" in line
+
+
+def test_the_same_again_says_so(runs, again):
+    score_again(again)
+    [line] = drift.lines(load([runs]).rows)
+    assert line.count("(+0)") == 4
+    assert line.endswith("; made with the same commit and versions")
+
+
+def test_the_last_weights_before_count_and_damaged_scores_are_left_out(runs, again):
+    score_again(again, dataclasses.replace(LORA, skill=0.1))
+    keep_weights(again, "third", lambda weights: (weights / "adapter.txt").write_text("third"))
+    score_again(again, dataclasses.replace(LORA, skill=0.1))
+    assert sorted(path.name for path in (again / "earlier").iterdir()) == ["1", "2"]
+    [line] = drift.lines(load([runs]).rows)
+    assert line.count("(+0)") == 4
+    for path in (again / "earlier" / "2").glob("*.json"):
+        path.write_text("{")
+    assert drift.lines(load([runs]).rows) == []
+
+
+def test_a_run_that_was_made_once_has_no_line(tree):
+    assert drift.lines(load([tree]).rows) == []
