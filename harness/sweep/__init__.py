@@ -178,7 +178,17 @@ def run_cell(experiment: Experiment) -> str:
 
 
 def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
-    """Make runs on this machine, as many at once as it has parts."""
+    """Make runs on this machine, as many at once as it has parts.
+
+    Raises:
+        ValueError: a run wants more devices than its part has; nothing has been started.
+    """
+    several = [p for p in pending if p.experiment.launch.num_processes > 1 and parts[0].environment]
+    if several:
+        raise ValueError(
+            f"{' '.join(several[0].cell)}: hydra/launcher=local gives each run one GPU, and launch.num_processes="
+            f"{several[0].experiment.launch.num_processes} trains on as many: leave one of the two out"
+        )
     return local.at_once([partial(run_cell, planned.experiment) for planned in pending], parts, board.say)
 
 

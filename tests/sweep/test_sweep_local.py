@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harness import isolate, record, sources
+from harness import isolate, record, sources, sweep
 from harness.record import RunRecord
 from harness.sweep import local
 from harness.sweep.local import LocalSpec
@@ -164,6 +165,12 @@ def test_a_sweep_in_two_slots_ends_like_any_other(tiny_overrides, tmp_path, harn
         *[("lora", "ok")] * 2,
     ]
     assert len(re.findall(r"^\d/5 .*: ok", done.err, re.MULTILINE)) == 5
+
+
+def test_a_run_of_several_gpus_does_not_fit_into_a_part_with_one():
+    asked = SimpleNamespace(experiment=SimpleNamespace(launch=SimpleNamespace(num_processes=2)), cell=("method=lora",))
+    with pytest.raises(ValueError, match=r"method=lora: .*one GPU, and launch\.num_processes=2"):
+        sweep.at_once([asked], [isolate.Share({"CUDA_VISIBLE_DEVICES": "0"}, 1)])
 
 
 @pytest.mark.parametrize(
