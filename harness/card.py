@@ -57,13 +57,14 @@ def scores(run_folder: Path, record: RunRecord) -> list[EvaluationRecord]:
 def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, use: str) -> str:
     """The card. `kind` is the library that loads the weights, `use` says in Markdown how."""
     model, data = record.config["model"], record.config["data"]
+    settings = {key: record.recipe[key] for key in ("method", "train")}
     parts = [
         front_matter(model, kind, [record.method]),
         f"# {model['name']} trained with {record.method} on {data['name']}",
         use,
         "## Base model\n\n" + base_lines(model),
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(record)),
-        f"```json\n{json.dumps({key: record.recipe[key] for key in ('method', 'train')}, indent=1)}\n```",
+        f"```json\n{json.dumps(settings, indent=1, sort_keys=True)}\n```",
         "## Scores\n\n" + score_table(evaluations),
     ]
     return "\n\n".join(parts) + "\n"
