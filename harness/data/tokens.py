@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import shutil
 import tempfile
-import time
 from array import array
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from harness.data.prepare import Prepared, prepare
 from harness.data.token_rows import TokenRows
 from harness.datacheck import Lengths
 from harness.experiment import data_identity, digest
+from harness.once import folder_once, remove_left
 from harness.record import DataCounts, write_text
 from harness.specs import DataSpec, LossOn
 
@@ -30,7 +28,6 @@ VERSION = 1  # raised when the same rows give other tokens
 NUM_BINS = 16
 _BATCH = 5_000
 _TOLD_EVERY = 5_000
-_LEFT_SECONDS = 7 * 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +55,7 @@ def tokenised(
 ) -> Tokenised:
     """The tokens of a data configuration, from the cache or made now.
 
-    Several processes may race: each writes into a folder of its own, the first rename wins. Data whose content is not
-    known are made anew each time.
+    Data whose content is not known are made anew each time.
 
     Raises:
         ValueError: as `prepare` and `encode`, or every training row is too long.
@@ -75,6 +71,7 @@ def cached(spec: DataSpec, wanted: Wanted) -> Path:
     root = assets.cache_dir() / "tokens"
     if spec.content is None or wanted.model_content is None:
         root.mkdir(parents=True, exist_ok=True)
+        remove_left(root, ".unnamed-*")
         return Path(tempfile.mkdtemp(dir=root, prefix=".unnamed-")) / "tokens"
     versions = {name: importlib.metadata.version(name) for name in ("tokenizers", "transformers", "jinja2", "pyarrow")}
     identity = [VERSION, versions, data_identity(spec), _policies(spec), dataclasses.asdict(wanted)]
@@ -95,32 +92,16 @@ def write(
     prepared: Prepared, tokenizer: Any, wanted: Wanted, folder: Path, progress: Callable[[str, int], None]
 ) -> None:
     """Tokenise prepared data into a folder, all of it or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder.parent)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
+
+    def fill(into: Path) -> None:
         lengths = {}
         for part in PARTS:
             settings: tuple[LossOn, bool] = (wanted.loss_on, True) if part == "train" else ("completion", False)
             rows = encoded(_told(getattr(prepared, part), part, progress), tokenizer, *settings)
-            lengths[part] = _write_rows(rows, wanted.max_length, temporary / f"{part}.arrow", part)
-        _write_counts(prepared, lengths, temporary / "counts.json")
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError:
-        if not (folder / "counts.json").is_file():  # else another process was first, and its tokens are the same
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            lengths[part] = _write_rows(rows, wanted.max_length, into / f"{part}.arrow", part)
+        _write_counts(prepared, lengths, into / "counts.json")
 
-
-def _sweep(root: Path) -> None:
-    """Remove what killed processes left half written, once nobody can be writing it any more."""
-    for pattern in (".writing-*", ".unnamed-*"):
-        for left in root.glob(pattern):
-            with suppress(OSError):  # another process has removed it
-                if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
+    folder_once(folder, fill)
 
 
 def _told(examples: Iterable[Example], part: str, progress: Callable[[str, int], None]) -> Iterable[Example]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from harness.data import rows
 from harness.evaluate import backends, needs, outcomes
 from harness.evaluate.items import text_hash
 from harness.experiment import Evaluation
+from harness.once import folder_once
 from harness.record import Metric, write_text
 from harness.specs import Source
 
@@ -139,18 +138,11 @@ def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
     where = assets.dataset_split(dataset, subset, split)
     key = text_hash(json.dumps([assets.identity(where.package), dataset, subset, split, datasets.__version__]))[:16]
     folder = assets.cache_dir() / "rows" / key
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
-        try:
-            datasets.Dataset.from_list(rows.official(dataset, subset, split, "package", None)).save_to_disk(temporary)
-            temporary.replace(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return datasets.Dataset.load_from_disk(str(folder))
+
+    def save(into: Path) -> None:
+        datasets.Dataset.from_list(rows.official(dataset, subset, split, "package", None)).save_to_disk(into)
+
+    return datasets.Dataset.load_from_disk(str(folder_once(folder, save)))
 
 
 Scores = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]

@@ -26,6 +26,7 @@ from harness.report.labels import labelled
 from harness.report.rows import Loaded, Row, setting
 
 T = TypeVar("T")
+Beside = TypeVar("Beside", UpdateRecord, InferenceRecord)
 
 
 def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
@@ -161,7 +162,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         return None
     fresh = [scored for scored in found.values() if _is_current(scored.record, record)]
     scored = tuple(sorted(fresh, key=lambda s: _position(s, record)))
-    update = _update([root / recipe_id / seed for root in runs], record)
+    folders = [root / recipe_id / seed for root in runs]
     return Row(
         method=record.method,
         recipe_id=recipe_id,
@@ -169,27 +170,17 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         record=record,
         scored=scored,
         price=record.config.get("price_per_device_hour"),
-        update=update,
-        inference=_inference([root / recipe_id / seed for root in runs], record),
-        replaced=drift.replaced([root / recipe_id / seed for root in runs]),
+        update=_beside(UpdateRecord, "update.json", folders, record),
+        inference=_beside(InferenceRecord, "inference.json", folders, record),
+        replaced=drift.replaced(folders),
     )
 
 
-def _update(folders: Sequence[Path], record: RunRecord) -> UpdateRecord | None:
-    """The shape of the update of the run's current weights; one that cannot be read is as good as not measured."""
+def _beside(kind: type[Beside], name: str, folders: Sequence[Path], record: RunRecord) -> Beside | None:
+    """What lies beside the run's record and is of its current weights; what cannot be read counts as not measured."""
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):
-            found = read(UpdateRecord, folder / "update.json")
-            if found.weights_from == record.current.weights_from:
-                return found
-    return None
-
-
-def _inference(folders: Sequence[Path], record: RunRecord) -> InferenceRecord | None:
-    """What using the run's current weights costs; one that cannot be read is as good as not measured."""
-    for folder in folders:
-        with contextlib.suppress(OSError, ValueError):
-            found = read(InferenceRecord, folder / "inference.json")
+            found = read(kind, folder / name)
             if found.weights_from == record.current.weights_from:
                 return found
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +106,10 @@ def words_again(stored: Stored, *changed: str) -> list[str]:
     if given is None:
         raise ValueError(f"sweep {stored.record.name}: its record does not say how it was asked for; run its command")
     here = [f"runs_dir={stored.runs_dir}"] if stored.runs_dir != Path("runs") else []
+    # Hydra keeps to itself where it was told to look for the sweep's file
+    searched = [word for word in shlex.split(stored.record.command) if setting_of(word) == "hydra.searchpath"]
     settings = {setting_of(word) for word in (*here, *changed)}
-    return [*(word for word in given if setting_of(word) not in settings), *here, *changed]
+    return [*(word for word in (*searched, *given) if setting_of(word) not in settings), *here, *changed]
 
 
 def further_values(stored: Stored) -> dict[str, list[float]]:

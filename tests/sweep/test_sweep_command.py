@@ -101,6 +101,12 @@ def test_rerun_asks_the_same_again(tmp_path, started, statuses, expected):
     assert words[1:] == ["-m", "harness", "-m", *ARGUMENTS, f"runs_dir={tmp_path}", *expected]
 
 
+def test_rerun_looks_for_the_question_where_the_command_did(tmp_path, started):
+    add_sweep(tmp_path, [cell("a")], command="python -m harness -m sweep=asked 'hydra.searchpath=[/my files]'")
+    assert command.main(["rerun", "asked", "--runs", str(tmp_path)]) == 7
+    assert "hydra.searchpath=[/my files]" in started[0]
+
+
 def test_extend_tries_one_value_beyond_every_edge_for_every_contestant(tmp_path, started, capsys):
     cells = [cell(f"{c}{s}", f"method={c}", s) for c in ("lora", "full", "ia3") for s in ("0.3", "1", "3")]
     losses = {"lora3": 1.0, "full0.3": 1.0, "ia31": 1.0}  # the best of each: highest, lowest, inside
