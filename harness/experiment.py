@@ -82,7 +82,7 @@ class Experiment(Strict):
     train: TrainSpec
     eval: EvalSpec
     tracking: TrackingSpec
-    launch: LaunchSpec = dataclasses.field(default_factory=LaunchSpec)
+    launch: LaunchSpec = field(default_factory=LaunchSpec)
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     lr_scale: Rate
     force: bool

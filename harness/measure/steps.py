@@ -65,11 +65,6 @@ class StepMeter:
         """Go on after the steps of an earlier process."""
         self._seconds, self._counts = list(values["seconds"]), list(values["counts"])
 
-    @property
-    def num_steps(self) -> int:
-        """Steps whose seconds are known."""
-        return len(self._seconds)
-
     def tokens_per_second(self) -> float | None:
         """Real tokens per second of the steps that are settled, without the warm-up; None before there is any."""
         return self._rate([step[0] for step in self._counts])

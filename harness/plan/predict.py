@@ -41,11 +41,6 @@ class Step:
     peak_bytes: int
     flops: int  # of the whole optimizer step, all its micro batches
 
-    @property
-    def floor_bytes(self) -> int:
-        """What no micro batch size can do without."""
-        return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes
-
 
 Emit = Callable[[dict[str, Any]], None]
 _MOST_ROWS = 4096  # larger micro batches are not looked for

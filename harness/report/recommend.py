@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from harness.stats import Floats, SeedEstimate
 
 Minimised = Literal["memory", "time", "parameters", "bytes"]
-MINIMISED: tuple[Minimised, ...] = ("memory", "time", "parameters", "bytes")
 
 MOST_LIMITS = 6  # memory limits that a report looks at: peaks of its own methods, evenly chosen among many
 

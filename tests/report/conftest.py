@@ -262,3 +262,11 @@ def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def traced(tmp_path_factory):
+    """A page, and the files of its records as they lie."""
+    from traced import trace
+
+    return trace(tmp_path_factory.mktemp("traced"))

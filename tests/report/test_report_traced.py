@@ -24,14 +24,7 @@ from traced import (
     shown_as,
     table_rows,
     tail_of,
-    trace,
 )
-
-
-@pytest.fixture(scope="module")
-def traced(tmp_path_factory):
-    return trace(tmp_path_factory.mktemp("traced"))
-
 
 PAIRS = [*((method, "base") for method in TRAINED), *itertools.combinations(TRAINED, 2)]
 

@@ -17,13 +17,7 @@ from traced import (
     shown_as,
     table_rows,
     tail_of,
-    trace,
 )
-
-
-@pytest.fixture(scope="module")
-def traced(tmp_path_factory):
-    return trace(tmp_path_factory.mktemp("traced"))
 
 
 def _draws(known, methods, look):
