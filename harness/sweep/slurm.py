@@ -22,7 +22,7 @@ from harness import record, run
 from harness.experiment import Experiment
 from harness.progress import board, ending
 from harness.specs import Strict
-from harness.sweep import queue, submitted
+from harness.sweep import announce, queue, submitted
 from harness.sweep.local import LeftError, Made
 from harness.sweep.planned import Planned
 from harness.sweep.submitted import Run, Submission, Task, Tasks
@@ -183,8 +183,7 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
     settle(runs_dir, name, tasks, task)
     experiment = experiment_of(runs_dir, name, task)
     known = run.read(experiment)
-    label = f"{experiment.method.name} seed {experiment.run_seed}" if experiment.method.trains else "base"
-    return f"{label} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
+    return f"{announce.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
 
 
 def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
