@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 REMOVED = "<removed>"
-_NAME = r"(?:[A-Za-z0-9_.-]*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|[_.-]KEY|API_?KEY))"
+_ANY_NAME = r"(?:[A-Za-z0-9_.-]*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|[_.-]KEY|API_?KEY))"
+_OF_A_TOKENIZER = r"(?![A-Za-z0-9_.-]*(?:pad|eos|bos|unk|sep|cls|mask)_token(?![A-Za-z0-9_.-]))"
+_IN_ENVIRONMENT = re.compile(_ANY_NAME, re.IGNORECASE)
+_NAME = _OF_A_TOKENIZER + _ANY_NAME  # of a setting: a tokenizer's own tokens are known to everybody
 _IS_SECRET = re.compile(_NAME, re.IGNORECASE)
 _SHORTEST = 8  # shorter values are words of a text as well: KEY=1
 _ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_.-])([+~]*{_NAME})=(?P<quote>\\?[\"']?)[^\s\"'\\,)\]}}]+", re.IGNORECASE)
@@ -60,5 +63,5 @@ def file(path: Path) -> None:
 
 def _values(environment: Mapping[str, str]) -> list[str]:
     """The secrets of the environment as they stand in a text and in JSON, the longest first."""
-    found = {v for name, v in environment.items() if len(v) >= _SHORTEST and _IS_SECRET.fullmatch(name)}
+    found = {v for name, v in environment.items() if len(v) >= _SHORTEST and _IN_ENVIRONMENT.fullmatch(name)}
     return sorted(found | {json.dumps(value)[1:-1] for value in found}, key=len, reverse=True)

@@ -75,3 +75,11 @@ def test_secrets_reach_no_file_of_a_run(harness, tiny_overrides, tmp_path):
     planted = [value.encode() for value in (*SECRETS.values(), "urlpassword")]
     assert [path for path in files for value in planted if value in path.read_bytes()] == []
     assert os.environ.get("MY_SECRET") is None
+
+
+def test_a_tokenizers_own_tokens_are_no_secrets():
+    known = {"pad_token": "<|im_end|>", "tokenizer.eos_token": "<|endoftext|>", "my_eos_token_key": "abcdefghij"}
+    assert redact.anything(known) == {**known, "my_eos_token_key": redact.REMOVED}
+    assert (
+        redact.text("pad_token=<|im_end|> hub_token=abcdefghij") == f"pad_token=<|im_end|> hub_token={redact.REMOVED}"
+    )
