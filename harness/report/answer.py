@@ -103,7 +103,7 @@ def _between(found: Claims) -> str:
         smallest = p_value(min(pair.p for pair in pairs))
         nothing = f"Between the methods no pair is separable on {contest.title} ({count}: smallest {smallest})."
         return nothing + same + seen
-    shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} pairs more" if len(apart) > 3 else "")
+    shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
     rest = "no other pair is" if len(apart) < len(pairs) else "that is every pair"
     return f"Separable on {contest.title}: {shown}; {rest} ({count})." + same + seen
 

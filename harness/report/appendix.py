@@ -76,7 +76,7 @@ def _tuning(groups: Sequence[Group]) -> tuple[str | Table, ...]:
         members = [group for _, group in series.groups]
         seconds = [_training_seconds(row) for group in members for row in group.rows]
         runs = sum(len(group.rows) for group in members) + len(series.bad)
-        total = sum(one for one in seconds if one is not None) if None not in seconds else None
+        total = sum(one for one in seconds if one is not None) if seconds and None not in seconds else None
         tried = ", ".join(short(rate) for rate in rates)
         lines.append((series.name, str(len(rates)), tried, str(runs), quantity(total)))
     if not lines:

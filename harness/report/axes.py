@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.record import Attempt
 from harness.report import hours
-from harness.report.display import MEGABYTE, mean
+from harness.report.display import MEGABYTE, TERA, mean
 from harness.report.groups import Group, Measure, base_of, difference, headline, score
 from harness.report.items import Scored
 from harness.report.summary import peak_mebibytes
@@ -79,7 +79,7 @@ def _energy(group: Group) -> float | None:
     return mean(phase.energy_joules if phase else None for phase in phases)
 
 
-def _flops(group: Group) -> float | None:
+def _teraflop(group: Group) -> float | None:
     """Of the whole training: those of the step that was followed, by the positions that all steps computed."""
     found = []
     for row in group.rows:
@@ -87,7 +87,7 @@ def _flops(group: Group) -> float | None:
         if training is None or training.profile is None:
             return None
         positions = sum(rows * tokens for rows, tokens in training.profile.micro_batches)
-        found.append(training.profile.flops / positions * sum(training.padded_tokens))
+        found.append(training.profile.flops / positions * sum(training.padded_tokens) / TERA)
     return mean(found)
 
 
@@ -97,7 +97,7 @@ COSTS = (
     Cost("trainable_parameters", "Trained parameters", True, _trained(_fingerprint("trainable_parameters"))),
     Cost("saved_megabytes", "Saved, MB", True, _trained(_fingerprint("saved_bytes", MEGABYTE))),
     Cost("train_energy_joules", "Energy, J", False, _trained(_energy)),
-    Cost("train_flops", "Training, FLOP", True, _trained(_flops)),
+    Cost("train_teraflop", "Operations, TFLOP", True, _trained(_teraflop)),
     Cost("device_hours", "Device hours, tuning included", False, _trained(hours.of_group)),
     Cost("cost", "Cost, tuning included", False, _trained(hours.cost_of_group)),
 )

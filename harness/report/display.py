@@ -13,6 +13,7 @@ DASH = "-"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEBIBYTE = 2**20
 MEGABYTE = 10**6
+TERA = 10**12
 
 
 def estimate(value: SeedEstimate | None, digits: int, signed: bool = False) -> str:

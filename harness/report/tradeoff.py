@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.report.axes import COSTS
 from harness.report.claims import Claims, Contest, contests
-from harness.report.display import DASH, decimals, quantity, span
+from harness.report.display import DASH, TERA, decimals, quantity, span
 from harness.report.groups import Group, outcomes
 from harness.report.summary import Table, trainings
 from harness.report.verdicts import MOST_SHOWN
@@ -115,7 +115,7 @@ def across(groups: Sequence[Group]) -> Table | None:
     for group, one in zip(members, across_tasks(values, draws), strict=True):
         shown = [one.mean, *([one.interquartile_mean] if many else [])]
         cells = [f"{decimals(each.value, 3)} ({span((each.low, each.high), 3)})" for each in shown]
-        rank = f"{decimals(one.rank.value, 2)} ({span((one.rank.low, one.rank.high), 1)})"
+        rank = f"{decimals(one.rank.value, 2)} ({span((one.rank.low, one.rank.high), 2)})"
         lines.append((group.label, *cells, rank))
     return Table("All target tasks", header, tuple(lines))
 
@@ -128,17 +128,17 @@ def _cumulated(values: Sequence[float]) -> list[float]:
     return sums
 
 
-def _step_flops(run: Training) -> list[float] | None:
+def _step_teraflop(run: Training) -> list[float] | None:
     if run.profile is None:
         return None
     positions = sum(rows * tokens for rows, tokens in run.profile.micro_batches)
-    return _cumulated([run.profile.flops / positions * padded for padded in run.padded_tokens])
+    return _cumulated([run.profile.flops / positions * padded / TERA for padded in run.padded_tokens])
 
 
 _BUDGETS: tuple[tuple[str, Callable[[Training], list[float] | None]], ...] = (
     ("tokens", lambda run: _cumulated(run.real_tokens)),
     ("s", lambda run: _cumulated(run.step_seconds)),
-    ("FLOP", _step_flops),
+    ("TFLOP", _step_teraflop),
 )
 
 

@@ -18,6 +18,10 @@ HOSTILE = (
 MODEL = {"name": "smollm2-135m", "content": "bcc81830"}
 STARTED = "2025-11-22T12:{:02d}:00.000+00:00"
 TASK_ITEMS = {"validation": 120, "test": 150, "arc_easy": 300, "hellaswag": 100}
+REACH = {  # what the base scores on a task, and what skill adds to it
+    "arc_easy": (0.48, 0.3), "hellaswag": (0.42, -0.02), "arc_challenge": (0.3, 0.2), "openbookqa": (0.35, 0.1),
+    "piqa": (0.6, 0.05),
+}  # fmt: skip
 STEPS = 60
 
 
@@ -145,7 +149,8 @@ def items_of(kind: Kind, seed: int, look: Evaluation) -> dict[str, list]:
         tokens = 2 + (hard * 9).astype(int)
         nats = tokens * (1.5 - kind.skill + hard * 0.4 + noise.normal(0, 0.05, count))
         return {**columns, "metric/nll": [float(n) for n in nats], "num_tokens": [int(t) for t in tokens]}
-    reach = {"arc_easy": 0.48 + 0.3 * kind.skill, "hellaswag": 0.42 - 0.02 * kind.skill}[name]
+    level, gain = REACH[name]
+    reach = level + gain * kind.skill
     right = hard + noise.normal(0, 0.05, count) < reach
     norm = hard + noise.normal(0, 0.05, count) < reach + 0.03
     return {**columns, "metric/acc": [float(r) for r in right], "metric/acc_norm": [float(n) for n in norm]}
@@ -265,8 +270,11 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def traced(tmp_path_factory):
-    """A page, and the files of its records as they lie."""
-    from traced import trace
+def tuned_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a tuned sweep that has something in every place; its records are in `runs` beside the folder."""
+    import tuned_tree
 
-    return trace(tmp_path_factory.mktemp("traced"))
+    from harness.report import write
+
+    runs = tuned_tree.build(tmp_path_factory.mktemp("tuned") / "runs")
+    return write(runs, "tuned", runs.parent / "report").parent

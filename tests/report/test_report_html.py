@@ -31,6 +31,15 @@ def browser(path, tmp_path_factory):
     opened.close()
 
 
+@pytest.fixture
+def external(tuned_report, tmp_path):
+    opened = Browser(tmp_path / "profile")
+    opened.open(tuned_report / "index.html")
+    opened.wait("window.frontier && document.querySelector('#frontier svg')")
+    yield opened
+    opened.close()
+
+
 def content(path) -> dict:
     found = re.search(r'<script type="application/json" id="content">(.*?)</script>', path.read_text(), re.DOTALL)
     return json.loads(found[1])
@@ -130,6 +139,34 @@ def test_two_methods_are_held_against_each_other_item_by_item(browser, path):
     assert f"only B right {sum(y > x for x, y in zip(a, b, strict=True))}" in browser.evaluate(
         "find('tally').textContent"
     )
+
+
+@needs_browser
+def test_rows_of_others_are_crosses_apart_that_can_be_taken_away(external):
+    crosses = "[...document.querySelectorAll('#frontier .mark-symbol path[stroke=\"#888888\"]')]"
+    steps = "document.querySelector('#frontier .mark-line path').getAttribute('d').split('L').length"
+    assert external.evaluate(f"{crosses}.length") == 2
+    with_them = external.evaluate(steps)
+    note = external.evaluate("document.querySelector('#frontier-section .note').textContent")
+    assert "Grey crosses: Somebody's benchmark, one seed on another machine, on no frontier and never ranked." in note
+    external.evaluate("document.querySelector('#frontier').scrollIntoView({block: 'center'})")
+    box = f"{crosses}[0].getBoundingClientRect()"
+    external.hover(*external.evaluate(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]"))
+    external.wait("document.querySelector('#vg-tooltip-element.visible')")
+    told = external.evaluate("document.querySelector('#vg-tooltip-element').innerText")
+    assert re.search(r"Method\s+lora-r32 \(Somebody's benchmark\)", told)
+    assert re.search(r"Vertical\s+0\.471 \u00b1 0\.0137", told)
+    external.evaluate("document.querySelector('#axes input[name=show_others]').click()")
+    external.wait(f"{crosses}.length === 0")
+    assert external.evaluate(steps) == with_them, "they are on no frontier"
+    table = external.evaluate("document.querySelector('#comparison').innerText")
+    assert "lora-r32" not in table
+    external.evaluate(
+        "const list = document.querySelector('#axes select[name=y_axis]'); list.selectedIndex = 0;"
+        " list.dispatchEvent(new Event('change'))"
+    )  # an axis on which they have nothing
+    external.wait("frontier.signal('y_axis') === list.value")
+    assert external.problems == []
 
 
 @needs_browser

@@ -1,143 +1,94 @@
-"""Every table of report.md computed again from the files of the records."""
+"""Every digit of report.md and of appendix.md is claimed by a computation of its own, from the files of the records.
 
+Two reports: the small tree of the other tests, with one seed beside two and exact tests, and a tuned sweep that has
+something in every place of a page. The claims are made with json, pyarrow, numpy, scipy and statsmodels alone.
+"""
+
+import dataclasses
 import itertools
-import math
 import re
 
-import numpy as np
 import pytest
-import scipy.stats
-import statsmodels.stats.multitest
-from conftest import LOOKS
-from traced import (
-    ARC,
-    HELLASWAG,
-    LABELS,
-    PM,
-    TEST,
-    TRAINED,
-    VALIDATION,
-    gap_of,
-    number_in,
-    outcomes_of,
-    parts_of,
-    shown_as,
-    table_rows,
-    tail_of,
-)
+import traced_files
+import tuned_tree
+from conftest import build
+from ledger import ANYWHERE, check, is_explained, spots
+from traced_appendix import appendix
+from traced_origin import command, data_cards, definitions, looks, origin, shared
+from traced_report import Traced, tables
+from traced_tradeoff import advice, frontiers, matched, matched_pairs
+from traced_words import answer, captions, doubts, equality, explained, failures, limits, names, tuning, use
 
-PAIRS = [*((method, "base") for method in TRAINED), *itertools.combinations(TRAINED, 2)]
+from harness.report import write
+
+PARTS = (
+    names, answer, tuning, tables, equality, explained, use, frontiers, matched, matched_pairs, advice, captions,
+    shared, data_cards, failures, limits,
+)  # fmt: skip
+DIGITS = re.compile(r"\d+")
 
 
-@pytest.mark.parametrize(
-    ("title", "look", "metric", "digits"),
-    [("arc_easy (acc)", ARC, "acc", 3), ("science_qa/validation", VALIDATION, "nll", 4)],
-)
-def test_every_pair(traced, title, look, metric, digits):
-    sections, known = traced
-    rows = table_rows(sections[f"Pairs on {title}"])
-    assert len(rows) == len(PAIRS) == 6
-    expected = []
-    for a, b in PAIRS:
-        value, parts = gap_of(known, a, b, look, metric)
-        first, second = (outcomes_of(known, one, look, metric)[0] for one in (a, b))
-        p = 2 * tail_of(abs(value), parts)
-        if metric == "acc" and len(first) == len(second) == 1:
-            wins, losses = (first > second).sum(), (first < second).sum()
-            p = scipy.stats.binomtest(wins, wins + losses).pvalue
-        alike = max(tail_of(0.01 - value, parts), tail_of(0.01 + value, parts))
-        expected.append((value, parts, min(p, 1), alike))
-    adjusted = statsmodels.stats.multitest.multipletests([one[2] for one in expected], method="holm")[1]
-    equivalence = statsmodels.stats.multitest.multipletests([one[3] for one in expected], method="holm")[1]
-    for (a, b), (value, parts, _, _), p, alike in zip(PAIRS, expected, adjusted, equivalence, strict=True):
-        cells = rows[(LABELS[a], LABELS[b])]
-        assert cells[2] == shown_as(value, digits, signed=True)
-        half = math.sqrt(sum(scipy.stats.t.isf(0.025, df) ** 2 * variance for variance, df in parts))
-        low, high = (float(end) for end in cells[3].split(" to "))
-        assert (low, high) == pytest.approx((value - half, value + half), abs=0.12 * half + 10**-digits)
-        assert cells[4] == ("< 0.001" if p < 0.001 else f"{p:.2g}")
-        assert cells[5] == ("< 0.001" if alike < 0.001 else f"{alike:.2g}")
-        assert cells[6] == "-"
-        gain = value if metric == "acc" else -value
-        verdict = "better" if gain > 0 else "worse"
-        assert cells[7] == (verdict if p < 0.05 else "equivalent" if alike < 0.05 else "not separable")
-    reach = sorted(
-        math.sqrt(sum((scipy.stats.t.isf(0.025, df) + scipy.stats.t.isf(0.2, df)) ** 2 * v for v, df in parts))
-        for (_, b), (_, parts, _, _) in zip(PAIRS, expected, strict=True) if b != "base"
-    )  # fmt: skip
-    assert f"Minimum detectable effect: {reach[1]:.{digits}f} " in sections[f"Pairs on {title}"]
+def _small(method, rate, status, seed):
+    return {0.3: "lora lr=0.3", 3e-4: "lora lr=3e-4"}[rate] if method == "lora" else method
 
 
-def test_every_score_and_its_difference_to_base(traced):
-    sections, known = traced
-    tables = {look: next(s for h, s in sections.items() if h.startswith(f"{look.task} (")) for look in (ARC, HELLASWAG)}
-    tables |= {
-        look: next(s for h, s in sections.items() if h.startswith(f"{look.task} (")) for look in (VALIDATION, TEST)
-    }
-    checked = 0
-    for look, section in tables.items():
-        rows = table_rows(section)
-        metrics = ["nll"] if look.kind == "heldout" else ["acc", "acc_norm"]
-        for method, label in LABELS.items():
-            cells = iter(rows[label][1:])
-            for metric in metrics:
-                digits = 4 if metric == "nll" else 3
-                values, weights = outcomes_of(known, method, look, metric)
-                value, parts = parts_of(values, weights, [values])
-                error = math.sqrt(sum(variance for variance, _ in parts))
-                assert next(cells) == f"{value:.{digits}f} {PM} {error:.{digits}f}"
-                gap, gap_parts = gap_of(known, method, "base", look, metric)
-                gap_error = math.sqrt(sum(variance for variance, _ in gap_parts))
-                expected = f"{gap:+.{digits}f} {PM} {gap_error:.{digits}f}" if method != "base" else "-"
-                assert next(cells) == expected
-                checked += 1
-            if look.kind == "heldout":
-                assert next(cells) == f"{math.exp(value):.2f}"
-    assert checked == 4 * (2 + 2 + 1 + 1)
+def _planted(place, at):
+    return dataclasses.replace(place, text=f"{place.text[:at]}{(int(place.text[at]) + 5) % 10}{place.text[at + 1 :]}")
 
 
-def test_the_first_table_repeats_those_of_the_tasks_and_letters_follow_from_the_verdicts(traced):
-    sections, _ = traced
-    rows = table_rows(sections["methods"])
-    tasks = {look: table_rows(next(s for h, s in sections.items() if h.startswith(f"{look.task} ("))) for look in LOOKS}
-    verdicts = table_rows(sections["Pairs on arc_easy (acc)"])
-    for label in LABELS.values():
-        loss, test, arc, hella = (tasks[look][label] for look in LOOKS)
-        assert rows[label][2:9] == [loss[1], test[1], test[2], arc[1], arc[2], hella[1], hella[2]]
-    for a, b in itertools.combinations(TRAINED, 2):
-        apart = verdicts[(LABELS[a], LABELS[b])][7] in ("better", "worse")
-        assert bool(set(rows[LABELS[a]][9]) & set(rows[LABELS[b]][9])) != apart
+@pytest.fixture(scope="module", params=["methods", "tuned"])
+def traced(request, tmp_path_factory):
+    if request.param == "tuned":
+        folder, named = request.getfixturevalue("tuned_report"), tuned_tree.named
+    else:
+        runs = build(tmp_path_factory.mktemp("methods") / "runs")
+        folder, named = write(runs, "methods", runs.parent / "report").parent, _small
+    runs = folder.parent / "runs"
+    return Traced(runs, folder, traced_files.read(runs, request.param, named), "arc_easy")
 
 
-def test_every_cost(traced):
-    sections, known = traced
-    rows = table_rows(sections["Cost"])
-    for method in TRAINED:
-        attempts = [attempt for attempt, _ in known[method].values()]
-        cells = rows[LABELS[method]]
-        prints, trainings = [one["fingerprint"] for one in attempts], [one["training"] for one in attempts]
-        share = 100 * prints[0]["trainable_parameters"] / prints[0]["total_parameters"]
-        assert cells[1:3] == [f"{prints[0]['trainable_parameters']:,}", f"{share:.3g}"]
-        assert number_in(cells[3]) == round(np.mean([one["peak_memory_bytes"] for one in attempts]) / 2**20)
-        assert number_in(cells[4]) == round(np.mean([one["tokens_per_second"] for one in trainings]))
-        assert number_in(cells[5]) == round(np.mean([one["train_seconds"] for one in trainings]), 1)
-        seconds = [items["seconds"] for _, items in known[method].values()]
-        assert number_in(cells[6]) == round(np.mean(seconds), 1)
-        assert number_in(cells[7]) == pytest.approx(np.mean([one["saved_bytes"] for one in prints]) / 1e6, rel=0.005)
+@pytest.fixture(scope="module")
+def claims(traced):
+    """The claims by the page that they are of."""
+    of_report = [claim for part in PARTS for claim in part(traced)]
+    of_report += [*doubts(traced, "Cost"), *command(traced, "How to reproduce"), *origin(traced, "How to reproduce")]
+    made = "How these numbers were made"
+    of_report += [*definitions(traced, made), *looks(traced, made)]
+    return {"report.md": of_report, "appendix.md": [*appendix(traced)]}
 
 
-def test_the_answer_repeats_the_tables(traced):
-    sections, _ = traced
-    said = sections["methods"].split("\n\n")[2]
-    pairs = table_rows(sections["Pairs on arc_easy (acc)"])
-    for method in TRAINED:
-        cells = pairs[(LABELS[method], "base")]
-        assert f"{LABELS[method]} {cells[2]} ({cells[3]})" in said
-    losses = table_rows(sections["Pairs on science_qa/validation"])
-    cells = losses[("dora", "lora lr=3e-4")]
-    assert f"{abs(float(cells[2])):.4f} (" in said
-    assert f"(p = {cells[4]}, Holm over 6)" in said
-    known = {*re.findall(r"\d+\.\d+", " ".join(" ".join(row) for row in (*pairs.values(), *losses.values())))}
-    known |= {*re.findall(r"\d+\.\d+", sections["methods"].split("\n\n", 3)[3])}
-    known |= {*re.findall(r"\d+\.\d+", sections["Pairs on arc_easy (acc)"])}
-    assert {*re.findall(r"\d+\.\d+", said)} <= known
+@pytest.mark.parametrize("page", ["report.md", "appendix.md"])
+def test_every_digit_of_the_page_follows_from_the_files(traced, claims, page):
+    places = spots((traced.folder / page).read_text())
+    problems = check(places, claims[page])
+    assert not problems, "\n".join(problems)
+    counted = sum(len(DIGITS.findall(place.text)) for place in places)
+    assert counted > {"report.md": 500, "appendix.md": 180}[page]
+
+
+@pytest.mark.parametrize("page", ["report.md", "appendix.md"])
+def test_a_wrong_digit_anywhere_is_found(traced, claims, page):
+    """Each number in turn gets another last digit, or where it rests on draws another first one."""
+    unseen, drawn, tried = [], 0, 0
+    for place in spots((traced.folder / page).read_text()):
+        mine = [claim for claim in claims[page] if claim.section in (place.section, ANYWHERE)]
+        for found in DIGITS.finditer(place.text):
+            tried += 1
+            last, first = (_planted(place, at) for at in (found.end() - 1, found.start()))
+            if is_explained(last, mine):
+                drawn += 1
+                if is_explained(first, mine):
+                    unseen.append(f"{place.section}/{'/'.join(place.row[:1])}: {place.text}")
+    assert not unseen, "\n".join(unseen)
+    assert tried > {"report.md": 500, "appendix.md": 180}[page]
+    assert drawn < tried / 4
+
+
+def test_letters_follow_from_the_verdicts_and_the_first_table_repeats_those_of_the_tasks(traced):
+    places = spots((traced.folder / "report.md").read_text())
+    letters = {one.row[0]: one.text for one in places if one.section == traced.results and one.column == "Ties"}
+    pairs = {(pair.a.label, pair.b.label): pair.verdict for pair in traced.main.between}
+    assert len(pairs) >= 3
+    for (a, b), verdict in pairs.items():
+        assert bool({*letters[a]} & {*letters[b]}) == (verdict not in ("better", "worse"))
+    assert {*itertools.chain(*pairs)} == {line.label for line in traced.main.ranked}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.record import ExternalRecord
+from harness.record import ExternalRecord, Metric
 from harness.report.display import MEBIBYTE, MEGABYTE
 from harness.report.figures.style import drawable
 
@@ -21,8 +21,8 @@ _COSTS: dict[str, Callable[[ExternalRecord], float | None]] = {
 
 def draw_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: str) -> None:
     """A grey cross with its name for every row that has a score on the task and the cost."""
-    places = [(price, score, one.name) for one in rows if (score := _score(one, task)) is not None
-              and (price := _cost(one, cost)) is not None]  # fmt: skip
+    known = [(cost_of(one, cost), score_on(one, task), one.name) for one in rows]
+    places = [(price, score.value, name) for price, score, name in known if price is not None and score is not None]
     if not places:
         return
     axes.plot([x for x, _, _ in places], [y for _, y, _ in places], "x", color=_COLOUR, markersize=4, zorder=0)
@@ -30,20 +30,20 @@ def draw_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: st
         axes.annotate(drawable(name, 24), (x, y), xytext=(3, -3), textcoords="offset points", fontsize=5, color=_COLOUR)
 
 
-def external_caption(rows: Sequence[ExternalRecord], task: str) -> str:
-    """What a caption says of them; "" where none has a score on the task."""
-    origins = list(dict.fromkeys(one.origin for one in rows if _score(one, task) is not None))
+def external_caption(rows: Sequence[ExternalRecord], tasks: Sequence[str]) -> str:
+    """What a caption says of them; "" where none has a score on one of the tasks."""
+    origins = list(dict.fromkeys(one.origin for one in rows if any(score_on(one, task) for task in tasks)))
     if not origins:
         return ""
     return f" Grey crosses: {', '.join(origins)}, one seed on another machine, on no frontier and never ranked."
 
 
-def _score(row: ExternalRecord, task: str) -> float | None:
-    """The row's accuracy on the task."""
-    found = (metric.value for name, metric in row.scores.items() if name.partition("/")[0] == task)
-    return next(found, None)
+def score_on(row: ExternalRecord, task: str) -> Metric | None:
+    """The row's accuracy on the task; None where it has none."""
+    return next((metric for name, metric in row.scores.items() if name.partition("/")[0] == task), None)
 
 
-def _cost(row: ExternalRecord, cost: str) -> float | None:
+def cost_of(row: ExternalRecord, cost: str) -> float | None:
+    """What it took, by the key of a cost; None where that was not published."""
     of = _COSTS.get(cost)
     return of(row) if of else None

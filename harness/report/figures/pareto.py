@@ -51,10 +51,10 @@ def make(groups: Sequence[Group], folder: Path, external: Sequence[ExternalRecor
     better = "higher" if quality.higher_is_better else "lower"
     return Drawn(
         STEM,
-        f"{quality.title} against {', '.join(cost.title.partition(',')[0].lower() for cost in costs)}",
+        f"{quality.title} against each cost",
         f"{quality.title} ({better} is better) against what it costs (further left is better). The grey steps pass "
         "through the methods that no other beats in both; bars are one standard error; the dashed line is base."
-        + external_caption(external, quality.task),
+        + external_caption(external, [quality.task]),
     )
 
 

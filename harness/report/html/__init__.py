@@ -14,7 +14,9 @@ from typing import Any
 from harness.record import write_text
 from harness.report import notes
 from harness.report.answer import answer_of
+from harness.report.axes import qualities
 from harness.report.display import printable
+from harness.report.figures.others import external_caption
 from harness.report.groups import Group
 from harness.report.html import charts, items
 from harness.report.html.bundle import bundle
@@ -47,16 +49,17 @@ def page(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
         style=parts["page.css"],
         script=parts["page.js"],
         bundle=jinja2.utils.markupsafe.Markup(bundle()),
-        content=jinja2.utils.markupsafe.Markup(_json(_content(groups))),
+        content=jinja2.utils.markupsafe.Markup(_json(_content(loaded, groups))),
+        others=printable(external_caption(loaded.external, [one.task for one in qualities(groups)])),
     )
     return text
 
 
-def _content(groups: Sequence[Group]) -> dict[str, Any]:
+def _content(loaded: Loaded, groups: Sequence[Group]) -> dict[str, Any]:
     """What the page's script shows."""
     return {
         "table": _table(groups),
-        "frontier": charts.frontier(groups),
+        "frontier": charts.frontier(groups, loaded.external),
         "curves": charts.curves(groups),
         "tasks": items.disagreements(groups),
     }

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.report.axes import COSTS, Quality, qualities
+from harness.record import ExternalRecord
+from harness.report.axes import COSTS, Cost, Quality, qualities
 from harness.report.display import printable
 from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, training_curve
 from harness.report.figures.style import COLOURS
 from harness.report.groups import Group
+from harness.report.html import others
 from harness.report.summary import trainings
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
@@ -17,36 +19,45 @@ MOST_STEPS = 200  # points of a learning curve; a longer one is thinned
 _KINDS = ("validation", "training")
 
 
-def frontier(groups: Sequence[Group]) -> dict[str, Any] | None:
+def frontier(groups: Sequence[Group], external: Sequence[ExternalRecord] = ()) -> dict[str, Any] | None:
     """Every trained group as a point; the axes are chosen with two lists. None where there is nothing to plot."""
     import altair
 
-    axes = {**_costs(groups), **_qualities(groups)}
-    axes = {key: axis for key, axis in axes.items() if any(value is not None for value, _ in axis[1].values())}
     trained = [group for group in groups if group.trained]
+    asked: dict[str, Cost | Quality] = {f"c{index}": cost for index, cost in enumerate(COSTS)}
+    asked |= {f"q{index}": quality for index, quality in enumerate(qualities(groups))}
+    axes = {key: axis for key, one in asked.items() if _known(axis := _axis_of(one, groups))}
     if not trained or len(axes) < 2:
         return None
-    values = [_point(group, axes) for group in groups if group.ok]
+    theirs = others.points(external, {key: asked[key] for key in axes})
+    values = [*(_point(group, axes) for group in groups if group.ok), *theirs]
     keys, titles = [*axes], [title for title, _, _ in axes.values()]
     first_quality = next((key for key in keys if key.startswith("q")), keys[-1])
     x = _choice("x_axis", "Horizontal ", keys, titles, keys[0])
     y = _choice("y_axis", "Vertical ", keys, titles, first_quality)
     logarithmic = altair.param(name="log_x", bind=altair.binding_checkbox(name="Logarithmic "), value=False)
-    high = [key for key, axis in axes.items() if axis[2]]
-    data = (
-        altair.Chart(altair.InlineData(values=values))
+    data = _data(values, [key for key, axis in axes.items() if axis[2]])
+    layers = _layers(data, [printable(group.label) for group in trained], bool(theirs))
+    params = (x, y, logarithmic, *([others.choice()] if theirs else []))
+    return _finished(altair.layer(*layers).add_params(*params), 380)
+
+
+def _data(values: Sequence[dict[str, Any]], high: Sequence[str]) -> Any:
+    """The points with the chosen axes as x and y; `high`: the axes on which more is better."""
+    import altair
+
+    return (
+        altair.Chart(altair.InlineData(values=[*values]))
         .transform_calculate(
             x="log_x ? log(datum[x_axis]) / LN10 : datum[x_axis]",
             y="datum[y_axis]",
             low="datum[y_axis] - datum[y_axis + '_error']",
             high="datum[y_axis] + datum[y_axis + '_error']",
-            rise=f"indexof({high!r}, y_axis) < 0 ? -datum[y_axis] : datum[y_axis]",
-            right=f"indexof({high!r}, x_axis) < 0 ? datum[x_axis] : -datum[x_axis]",
+            rise=f"indexof({[*high]!r}, y_axis) < 0 ? -datum[y_axis] : datum[y_axis]",
+            right=f"indexof({[*high]!r}, x_axis) < 0 ? datum[x_axis] : -datum[x_axis]",
         )
         .transform_filter("isValid(datum[y_axis])")
     )
-    chart = altair.layer(*_layers(data, [printable(group.label) for group in trained])).add_params(x, y, logarithmic)
-    return _finished(chart, 380)
 
 
 def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
@@ -80,19 +91,15 @@ def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
 _Axis = tuple[str, dict[str, tuple[float | None, float | None]], bool]  # title, label -> value and error, high is good
 
 
-def _costs(groups: Sequence[Group]) -> dict[str, _Axis]:
-    return {
-        f"c{index}": (cost.title, {group.label: (cost.of(group), None) for group in groups if group.ok}, False)
-        for index, cost in enumerate(COSTS)
-    }
+def _axis_of(one: Cost | Quality, groups: Sequence[Group]) -> _Axis:
+    good = [group for group in groups if group.ok]
+    if isinstance(one, Cost):
+        return one.title, {group.label: (one.of(group), None) for group in good}, False
+    return printable(one.title), {group.label: _value(one, group) for group in good}, one.higher_is_better
 
 
-def _qualities(groups: Sequence[Group]) -> dict[str, _Axis]:
-    axes: dict[str, _Axis] = {}
-    for index, quality in enumerate(qualities(groups)):
-        values = {group.label: _value(quality, group) for group in groups if group.ok}
-        axes[f"q{index}"] = (printable(quality.title), values, quality.higher_is_better)
-    return axes
+def _known(axis: _Axis) -> bool:
+    return any(value is not None for value, _ in axis[1].values())
 
 
 def _value(quality: Quality, group: Group) -> tuple[float | None, float | None]:
@@ -129,8 +136,8 @@ def _colour(labels: Sequence[str]) -> Any:
     )  # fmt: skip
 
 
-def _layers(data: Any, labels: Sequence[str]) -> list[Any]:
-    """Base as a line across, the error bars, the line through those that nothing beats in both, the points."""
+def _layers(data: Any, labels: Sequence[str], with_others: bool) -> list[Any]:
+    """Base as a line across, the line through those that nothing beats in both, the error bars, the points."""
     import altair
 
     x = altair.X("x:Q", title=None, scale=altair.Scale(zero=False, padding=24), axis=_axis())
@@ -148,9 +155,11 @@ def _layers(data: Any, labels: Sequence[str]) -> list[Any]:
         shown_y="format(datum[y_axis], '.4~f') + (isValid(datum[y_axis + '_error']) ? ' \\u00b1 ' + "
         "format(datum[y_axis + '_error'], '.4~f') : '')",
     )
-    points = told.transform_filter("!datum.base && isValid(datum[x_axis])")
+    kept = f" && ({others.SHOWN} || !datum.external)" if with_others else ""
+    points = told.transform_filter(f"!datum.base && isValid(datum[x_axis]){kept}")
     best = (
-        points.transform_window(
+        points.transform_filter("!datum.external")
+        .transform_window(
             best="max(rise)", sort=[altair.SortField("right"), altair.SortField("rise", order="descending")],
             frame=[None, 0],
         )
@@ -163,10 +172,12 @@ def _layers(data: Any, labels: Sequence[str]) -> list[Any]:
         base.mark_rule(strokeDash=[5, 4], color="#888888").encode(y=y, tooltip=tips[::2]),
         best,
         points.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2, opacity=0.6).encode(
-            x=x, y=altair.Y("low:Q", title=None), y2="high:Q", color=_colour(labels)
+            x=x, y=altair.Y("low:Q", title=None), y2="high:Q", color=others.apart(others.COLOUR, _colour(labels))
         ),
-        points.mark_point(filled=True, size=110, opacity=1, stroke="white", strokeWidth=0.8).encode(
-            x=x, y=y, color=_colour(labels), shape=shapes, tooltip=tips
+        points.mark_point(filled=True, opacity=1).encode(
+            x=x, y=y, color=others.apart(others.COLOUR, _colour(labels)), shape=others.apart(others.CROSS, shapes),
+            size=others.apart(45, altair.value(110)), stroke=others.apart(others.COLOUR, altair.value("white")),
+            strokeWidth=others.apart(1.5, altair.value(0.8)), tooltip=tips,
         ),
     ]  # fmt: skip
 

@@ -90,7 +90,9 @@ show();
 for (const name of ["frontier", "curves"]) {
   if (!content[name]) continue;
   find(`${name}-section`).hidden = false;
-  const settings = { mode: "vega-lite", renderer: "svg", ast: true, actions: false, ...(name === "frontier" ? { bind: "#axes" } : {}) };
+  const settings = { mode: "vega-lite", renderer: "svg", ast: true, actions: false };
+  // Of some pairs of axes a layer has no point, such as base on those of training: no more than that is worth a warning.
+  if (name === "frontier") Object.assign(settings, { bind: "#axes", logLevel: 1 });
   vegaEmbed(`#${name}`, content[name], settings).then(({ view }) => (window[name] = view), console.error);
 }
 

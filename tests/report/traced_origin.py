@@ -1,0 +1,147 @@
+"""The claims of what a page says of its own making: settings, machines, versions, definitions, from the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ledger import Claim, claim_words
+from traced_report import Traced
+from traced_shown import cell, flat, one_line, setting, task_heading
+
+SHARED = (
+    "max_steps", "epochs", "global_batch_size", "micro_batch_size", "max_length", "schedule", "warmup", "weight_decay",
+    "max_grad_norm", "gradient_checkpointing", "precision", "loss_on", "group_by_length",
+)  # fmt: skip
+
+
+def attempts(traced: Traced) -> list[dict[str, Any]]:
+    """The last one of every result."""
+    return [run.attempt for line in traced.files.lines for run in line.runs if run.record]
+
+
+def shared(traced: Traced) -> Iterator[Claim]:
+    section = "What varied, what was equal"
+    recipes = [line.recipe for line in traced.files.trained]
+    for part in ("model", "data"):
+        yield claim_words(section, f"{part}: {recipes[0][part]['name']}")
+    same = [
+        f"{key}={setting(recipes[0]['train'][key])}"
+        for key in SHARED
+        if len({repr(one["train"][key]) for one in recipes}) == 1 and recipes[0]["train"][key] is not None
+    ]
+    yield claim_words(section, f"training: {', '.join(same)}")
+
+
+def definitions(traced: Traced, section: str) -> Iterator[Claim]:
+    trainings = [run.attempt["training"] for line in traced.files.trained for run in line.runs]
+    dropped = ", ".join(map(str, sorted({one["warmup_steps_dropped"] for one in trainings})))
+    steps = ", ".join(map(str, sorted({len(one["losses"]) for one in trainings})))
+    yield claim_words(section, f"after the first {dropped} optimizer steps")
+    yield claim_words(section, f"Optimizer steps taken: {steps}")
+
+
+def looks(traced: Traced, section: str) -> Iterator[Claim]:
+    for one in {contest.eval_id: contest for contest in traced.contests.values()}.values():
+        asked = one.look.record["evaluation"]
+        sizes = ((asked["batch_tokens"], "tokens"), (asked["batch_size"], "rows"))
+        batch = " or ".join(f"{size} {unit}" for size, unit in sizes if size is not None)
+        yield claim_words(section, f"{task_heading(one)}: precision {asked['precision']}, batch {batch}")
+
+
+def origin(traced: Traced, section: str) -> Iterator[Claim]:
+    found = attempts(traced)
+    started = sorted(one["started_at"] for one in found)
+    yield claim_words(section, f"started: {started[0]} to {started[-1]} (UTC)")
+    for key in dict.fromkeys(key for one in found for key in one["provenance"] if key != "command"):
+        values = dict.fromkeys(_shown(one["provenance"][key]) for one in found if key in one["provenance"])
+        yield claim_words(section, f"{key.replace('_', ' ')}: {'; '.join(values)}")
+    yield from sources(traced, section)
+    yield from made_again(traced, section)
+
+
+def sources(traced: Traced, section: str) -> Iterator[Claim]:
+    """Where the model and the data came from, and what identifies their content."""
+    yield from (claim_words(section, one) for part in ("model", "data") for one in source_texts(traced, part))
+
+
+def source_texts(traced: Traced, part: str) -> list[str]:
+    found = []
+    for line in traced.files.lines:
+        config = line.runs[0].record["config"][part] if line.runs[0].record else None
+        if config is None or (part == "data" and line.is_base):
+            continue
+        keys = [key for key in ("source", "package", "hub_id", "revision", "content") if config.get(key)]
+        known = [f"{key} {one_line(config[key])}" for key in keys]
+        parts = ("dataset", "subset", "split", "file")
+        known += [f"rows {'/'.join(rows[key] for key in parts if key in rows)}" for rows in config.get("train", ())]
+        found.append(f"{part} {config['name']}: {', '.join(known)}, licence {config.get('licence') or 'not recorded'}")
+    return [*dict.fromkeys(found)]
+
+
+def data_cards(traced: Traced) -> Iterator[Claim]:
+    """What the check of the training rows found."""
+    runs = [run for line in traced.files.trained for run in line.runs]
+    for check in dict.fromkeys(run.attempt["data"].get("check") for run in runs):
+        if check is None:
+            continue
+        found = json.loads((traced.runs / "data" / f"{check}.json").read_text())
+        parts = [
+            "{train_rows:,} training, {validation_rows:,} validation, {test_rows:,} test rows".format(**found),
+            *(f"{count:,} {kind.replace('_', ' ')} left out" for kind, count in found["removed"].items()),
+            f"{found['near']['found']:,} near duplicates",
+            f"{found['contradictions'][0]:,} prompts with several answers",
+        ]
+        yield claim_words("Data", f"(data/{found['data']}-{check}.md)", ": ", "; ".join(parts))
+        yield claim_words("Data", f"Licence of the data: {found['data_licence']}")
+        yield claim_words("Data", f"of {found['model']}: {found['model_licence']}")
+
+
+def made_again(traced: Traced, section: str) -> Iterator[Claim]:
+    """Runs whose weights were replaced: every score before and now, and the commits."""
+    for run in (run for line in traced.files.lines for run in line.runs if run.record):
+        label = next(line.label for line in traced.files.lines if run in line.runs)
+        scores, changes = [], []
+        for eval_id, look in run.looks.items():
+            path = traced.runs / run.recipe_id / f"seed-{run.seed}" / "earlier" / "1" / f"{eval_id}.json"
+            if not path.is_file():
+                continue
+            old, now = json.loads(path.read_text()), look.record
+            for metric in sorted(now["metrics"]):
+                before, after = old["metrics"][metric]["value"], now["metrics"][metric]["value"]
+                moved = f"{before:.4g} -> {after:.4g} ({after - before:+.2g})"
+                scores.append(f"{look.task} ({look.role}) {metric} {moved}")
+            changes.append(f"commit {old['provenance']['commit']} -> {now['provenance']['commit']}")
+        for text in scores:
+            yield claim_words(section, text)
+        if scores:
+            yield claim_words(section, f"trained again: {label} seed {run.seed}:")
+            yield claim_words(section, f"made with {changes[0]}")
+
+
+def command(traced: Traced, section: str) -> Iterator[Claim]:
+    yield claim_words(section, traced.files.sweep["command"])
+
+
+def setting_tables(traced: Traced) -> Iterator[Claim]:
+    """Every setting of every recipe: what all share, then each value with the methods that have it."""
+    recipes = {one.label: flat(one.recipe) for one in traced.files.lines if one.recipe and not one.is_base}
+    for key in dict.fromkeys(key for one in recipes.values() for key in one):
+        values: dict[str, list[str]] = {}
+        for label, one in recipes.items():
+            shown = ("null" if one[key] is None else setting(one[key])) if key in one else "-"
+            values.setdefault(shown, []).append(label)
+        for place, (value, who) in enumerate(values.items()):
+            if len(values) == 1:
+                yield cell("Settings", key, "Value", value)
+            else:
+                row = ("" if place else key, value, ", ".join(who))
+                yield cell("Settings", row, "Value", value)
+                yield cell("Settings", row, "Methods", ", ".join(who))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {setting(one)}" for key, one in sorted(flat(value).items()))
+    return setting(value)

@@ -1,0 +1,109 @@
+"""How a page writes numbers: digits after the point, thousands apart, p-values, settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ledger import Claim, Near, Part
+from traced_numbers import Contest, Pair, Parts, error_of
+
+PM = "\N{PLUS-MINUS SIGN}"
+MIB, MB = 2**20, 10**6
+
+
+def fixed(value: float, digits: int, signed: bool = False) -> str:
+    """Never a minus before nothing."""
+    text = f"{abs(value):.{digits}f}"
+    sign = "-" if value < 0 and float(text) else "+" if signed else ""
+    return sign + text
+
+
+def amount(value: float | None) -> str:
+    """Three digits that say something, and all of those before the point."""
+    if value is None:
+        return "-"
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}"
+
+
+def with_error(value: float, parts: Parts, digits: int, signed: bool = False) -> str:
+    return f"{fixed(value, digits, signed)} {PM} {error_of(parts):.{digits}f}"
+
+
+def ends(pair: Pair, digits: int, turned: bool = False) -> tuple[Part, ...]:
+    """The ends of a resampled interval: "low to high"; `turned` is that of b - a."""
+    low, high, tolerance = pair.gap.interval
+    low, high = (-high, -low) if turned else (low, high)
+    off = tolerance + 0.6 * 10**-digits
+    return Near(low, off), " to ", Near(high, off)
+
+
+def p_cell(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def p_words(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """A, b and c; beyond `most` the others are counted."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
+
+
+def setting(value: Any) -> str:
+    """A setting as people write it: 3e-4 and not 0.0003."""
+    if isinstance(value, float):
+        if value and not 0.01 <= abs(value) < 1e6:
+            mantissa, exponent = f"{value:.6e}".split("e")
+            return f"{float(mantissa):g}e{int(exponent)}"
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ",".join(map(setting, value))
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def flat(node: dict[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
+
+
+def one_line(text: str) -> str:
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def cut(text: str, most: int = 80) -> str:
+    line = one_line(text)
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def cell(section: str, row: str | Iterable[str], column: str, *parts: Part) -> Claim:
+    return Claim(section, parts, (row,) if isinstance(row, str) else tuple(row), column)
+
+
+def header(section: str, *texts: str) -> list[Claim]:
+    return [Claim(section, (text,), ("header",), text) for text in texts]
+
+
+def quality_name(contest: Contest) -> str:
+    """What a figure calls a metric: with the number of items where only the first ones were asked."""
+    limit = contest.look.record["evaluation"]["limit"]
+    return f"{contest.look.task} {contest.metric}" + ("" if limit is None else f" ({contest.num_items} items)")
+
+
+def task_heading(contest: Contest) -> str:
+    record = contest.look.record
+    parts = [contest.look.role, f"{contest.num_items:,} items"]
+    if record["evaluation"]["kind"] == "heldout":
+        parts.append(f"{int(contest.look.weights.sum()):,} answer tokens")
+    limit = record["evaluation"]["limit"]
+    parts.append("no limit" if limit is None else f"limit {limit}")
+    if record["evaluation"]["kind"] != "heldout":
+        shots = record["num_fewshot"]
+        parts.append("few-shot unknown" if shots is None else f"{shots}-shot")
+    return f"{contest.look.task} ({', '.join(parts)})"

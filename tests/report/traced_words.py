@@ -1,0 +1,220 @@
+"""The claims of report.md's sentences, from the files of the records; constants of the statistics are spelled out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from ledger import ANYWHERE, Claim, claim_words
+from traced_files import Line
+from traced_numbers import Contest
+from traced_report import NO_RECORD, Traced
+from traced_shown import amount, cell, ends, fixed, listed, one_line, p_words, quality_name, setting
+
+OTHER_CORES, THROTTLED = 0.1, 0.05  # shares of the machine and of a phase beyond which a timing is doubted
+
+
+def names(traced: Traced) -> Iterator[Claim]:
+    """What the records call things, which may stand anywhere."""
+    yield from (Claim(ANYWHERE, (line.label,)) for line in traced.files.lines)
+    yield from (Claim(ANYWHERE, (quality_name(one),)) for one in traced.contests.values())
+
+
+def answer(traced: Traced) -> Iterator[Claim]:
+    section, main = traced.files.sweep["name"], traced.main
+    for contest in traced.role("validation"):
+        best, second = contest.ranked[:2]
+        pair = next(one for one in contest.pairs if one.a is best and one.b is second)
+        against = f" (base {fixed(contest.value(contest.base), 4)})" if contest.base else ""
+        said = f"{best.label} has the lowest loss, {fixed(contest.value(best), 4)} nats per answer token{against}"
+        gap = f"{said}, {fixed(-pair.gap.value, 4)} ("
+        verdict = "separable" if pair.verdict in ("better", "worse") else pair.verdict
+        tail = f"below {second.label}: {verdict} ({p_words(pair.p)}, Holm over {contest.family})"
+        yield claim_words(section, gap, *ends(pair, 4, turned=True), f") {tail}")
+    yield claim_words(section, f"On {main.title}, {main.num_items} items,")
+    for pair in main.pairs[: len(main.ranked)] if main.base else ():
+        yield claim_words(section, f"{pair.a.label} {fixed(pair.gap.value, 3, signed=True)} (", *ends(pair, 3), ")")
+    count = f"Holm over {main.family} comparisons"
+    apart = sorted((one for one in main.between if one.verdict in ("better", "worse")), key=lambda one: one.p)
+    said = ", ".join(f"{one.a.label} from {one.b.label} ({p_words(one.p)})" for one in apart[:3])
+    more = f" and {len(apart) - 3} more" if len(apart) > 3 else ""
+    yield claim_words(section, f"Separable on {main.title}: {said}{more};")
+    yield claim_words(section, count)
+    if any(one.verdict == "equivalent" for one in main.between):
+        yield claim_words(section, "Equivalent within 0.01:")
+    seen = f"a true difference of {fixed(main.detectable, 3)} between two methods is seen 80 % of the time"
+    yield claim_words(section, f"With {_seeds(main)} and {main.num_items:,} items, {seen}")
+    for line in main.left_out:
+        yield claim_words(section, f"{line.label} ({_at_chance(main, line)})")
+
+
+def explained(traced: Traced) -> Iterator[Claim]:
+    for one in (traced.main, *traced.role("validation")):
+        section = f"Pairs on {one.title}"
+        unit = one.metric if one.higher else "nats per answer token"
+        yield claim_words(section, f"{one.num_items:,} items; {'higher' if one.higher else 'lower'} is better")
+        yield claim_words(
+            section, f"against a margin of 0.01 {unit}; both adjusted by Holm for {one.family} comparisons"
+        )
+        yield claim_words(section, "the level is 0.05")
+        yield claim_words(section, "it needs six seeds for p < 0.05")
+        reach = f"Minimum detectable effect: {fixed(one.detectable, one.digits)} {unit} between two methods"
+        yield claim_words(section, reach)
+        yield claim_words(section, "(80 % power, one comparison, level 0.05)")
+        yield claim_words(section, f"with {_seeds(one)} and {one.num_items:,} items")
+        for line in one.left_out:
+            yield claim_words(section, f"Not ranked: {line.label}: {_at_chance(one, line)}")
+
+
+def tuning(traced: Traced) -> Iterator[Claim]:
+    """What was tried, what it cost, what was chosen by the lowest validation loss, and what lies at an end."""
+    known = traced.files.sweep["tuning"]
+    if not known:
+        return
+    [name], total = known["settings"], 0.0
+    for contestant, runs in traced.files.trials.items():
+        tried = {run.recipe_id: _asked(traced, run.recipe_id, contestant, name) for run in runs}
+        losses = {run.recipe_id: _loss(run) for run in runs if run.status == "ok"}
+        seconds = sum(
+            attempt["phases"][phase]["seconds"] * (attempt["provenance"].get("num_processes") or 1)
+            for run in runs for attempt in run.record["attempts"]
+            for phase in ("load", "train", "validate") if phase in attempt["phases"]
+        )  # fmt: skip
+        total += seconds
+        best = min(losses, key=losses.get) if losses else None
+        values = [float(one) for one in tried.values()]
+        end = best and float(tried[best]) in (min(values), max(values))
+        told = {
+            "Contestant": contestant,
+            "Trials": str(len(tried)),
+            "Ended well": str(len(losses)),
+            "Chosen": f"{name}={tried[best]}" if best else "nothing",
+            "Validation loss": fixed(losses[best], 4) if best else "-",
+            "Tried": f"{name} {', '.join(tried.values())}{' (undertuned)' if end else ''}",
+            "Device seconds": amount(seconds),
+        }
+        yield from (cell("Tuning", contestant, column, text) for column, text in told.items())
+        if end:
+            side = "highest" if float(tried[best]) == max(values) else "lowest"
+            yield claim_words("Tuning", f"{contestant} is undertuned: {name}={tried[best]} is the {side} value tried")
+        for run in runs:
+            if run.status != "ok":
+                reason = f"{run.status}: {one_line(run.attempt['reason'])}"
+                yield claim_words("Tuning", f"{contestant} {name}={tried[run.recipe_id]}: {reason}")
+        if not losses:
+            yield claim_words("Tuning", f"none of {len(tried)} trials ended well, {len(tried)} diverged")
+    yield claim_words("Tuning", f"{known['trials']} trials over {name} with seed {_numbers(known['seeds'])},")
+    yield claim_words("Tuning", f"with seed {_numbers(known['final_seeds'])}; only these runs read the test")
+    yield claim_words("Tuning", f"Tuning took {amount(total)} device seconds")
+
+
+def equality(traced: Traced) -> Iterator[Claim]:
+    """What the machine found to differ beside what was declared to."""
+    scales, seeds = {}, {}
+    for line in traced.files.trained:
+        method = line.recipe["method"]
+        scale = method["lora_alpha"] / method["r"] if {"lora_alpha", "r"} <= {*method} else None
+        scales[line.label] = "absent" if scale is None else setting(float(scale))
+        seeds[line.label] = _numbers(line.seeds)
+    for key, values in (("effective_scale", scales), ("seeds", seeds)):
+        if len({*values.values()}) > 1:
+            groups = {text: [label for label, one in values.items() if one == text] for text in values.values()}
+            shown = ", ".join(f"{text} ({listed(who, 6)})" for text, who in groups.items())
+            yield claim_words(traced.results, f"{key}: {shown}")
+
+
+def doubts(traced: Traced, section: str) -> Iterator[Claim]:
+    """Timings that were taken beside other work."""
+    for line in traced.files.lines:
+        for run in line.runs if line.ok else ():
+            for name, phase in run.attempt["phases"].items():
+                seen = phase.get("conditions") or {}
+                who = line.label if len(line.runs) == 1 else f"{line.label} seed {run.seed}"
+                if (seen.get("other_cpu_cores") or 0) > OTHER_CORES * (seen.get("cpu_cores") or 1):
+                    cores = f"{amount(seen['other_cpu_cores'])} of {seen['cpu_cores']} cores"
+                    yield claim_words(section, f"{who} ({cores} in {name})")
+                if (seen.get("throttled_seconds") or 0) > THROTTLED * phase["seconds"]:
+                    yield claim_words(section, f"{who} ({amount(seen['throttled_seconds'])} s in {name})")
+
+
+def use(traced: Traced) -> Iterator[Claim]:
+    """What a result costs to use: speed and memory of each model, and what merging and further adapters take."""
+    section = "What a result costs to use"
+    for line in traced.files.lines:
+        found = [run.inference for run in line.runs if run.inference]
+        for name in found[0]["served"] if found and line.ok else ():
+            served = [one["served"][name] for one in found]
+            for place, speed in enumerate(served[0]["speeds"]):
+                row = (line.label, name, str(speed["batch_size"]))
+                speeds = [one["speeds"][place] for one in served]
+                told = {
+                    "Rows": row[2],
+                    "First token, ms": amount(1000 * np.mean([one["time_to_first_token_seconds"] for one in speeds])),
+                    "Tokens/s": amount(np.mean([one["tokens_per_second"] for one in speeds])),
+                    "Weights, MiB": amount(np.mean([one["weight_bytes"] for one in served]) / 2**20),
+                    "Peak memory, MiB": amount(np.mean([one["peak_memory_bytes"] for one in served]) / 2**20),
+                }
+                yield from (cell(section, row, column, text) for column, text in told.items())
+        if not found or not line.ok or line.is_base:
+            continue
+        attached = [one["served"]["attached"] for one in found]
+        every = sum(one["num_outputs"] for one in attached)
+        told = {
+            "Same answers": f"{sum(one['equal_outputs'] for one in found)} of {every}",
+            "Empty": f"{sum(one['empty_outputs'] for one in attached)} of {every}",
+            "Looping": f"{sum(one['looping_outputs'] for one in attached)} of {every}",
+            "Further adapter, MiB": amount(np.mean([one["further"]["bytes_per_adapter"] for one in found]) / 2**20),
+            "Changing, ms": amount(1000 * np.mean([one["further"]["switch_seconds"] for one in found])),
+        }
+        yield from (cell(section, line.label, column, text) for column, text in told.items())
+
+
+def captions(traced: Traced) -> Iterator[Claim]:
+    """Constants below figures and tables that are there for every report."""
+    yield claim_words("Figures", "1 is the best mean")
+    if traced.files.sweep["tuning"]:
+        yield claim_words("Figures", "the band holds 80 % of the draws")
+    if len(traced.role("target")) > 1:
+        yield claim_words("All target tasks", "with 95 % intervals over items and seeds")
+        yield claim_words("All target tasks", "rank 1 is best")
+
+
+def failures(traced: Traced) -> Iterator[Claim]:
+    for line in traced.files.lines:
+        for run in line.runs if not line.ok else ():
+            reason = run.attempt.get("reason", NO_RECORD)
+            said = f"{line.label}, seed {run.seed}: {run.status}: {one_line(reason)}"
+            yield claim_words("What failed", said)
+
+
+def limits(traced: Traced) -> Iterator[Claim]:
+    fewest = min(len(line.runs) for line in traced.files.trained)
+    if fewest > 1:
+        yield claim_words("Limits", f"estimated from as few as {fewest} seeds")
+
+
+def _seeds(contest: Contest) -> str:
+    counts = sorted({len(line.runs) for line in contest.ranked})
+    shown = " to ".join(str(one) for one in dict.fromkeys((counts[0], counts[-1])))
+    return f"{shown} seed{'' if counts == [1] else 's'}"
+
+
+def _at_chance(contest: Contest, line: Line) -> str:
+    guessed = contest.at_chance(line)
+    return f"at chance: {contest.value(line):.3f}, from which guessing's {guessed:.3f} cannot be told"
+
+
+def _asked(traced: Traced, recipe_id: str, contestant: str, name: str) -> str:
+    """The value of a tuned setting as it was typed for a trial."""
+    cells = traced.files.sweep["cells"]
+    mine = next(one for one in cells if (one["recipe_id"], one["contestant"]) == (recipe_id, contestant))
+    return next(word.partition("=")[2] for word in mine["overrides"] if word.startswith(f"{name}="))
+
+
+def _loss(run) -> float:
+    [look] = [one for one in run.looks.values() if one.role == "validation"]
+    return float(look.outcomes("loss").sum() / look.weights.sum())
+
+
+def _numbers(values: list[int]) -> str:
+    return ", ".join(map(str, values))
