@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.report.answer import answer_of
+from harness.report.numeric import Numbers, methods, pairs
 from harness.report.rows import Loaded
 from harness.report.table import columns, flat
 
@@ -25,7 +26,7 @@ class Mirror:
 
 
 def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> str:
-    """Log the flat table, the figures and the report's folder, and return the id of the run: `sweep-<name>`.
+    """Log the tables, the figures and the report's folder, and return the id of the run: `sweep-<name>`.
 
     Args:
         loaded: the rows; a number stays a number, an unknown value is None.
@@ -53,16 +54,26 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
             config={"sweep": name, "question": loaded.sweep.question if loaded.sweep else None},
             settings=wandb.Settings(silent=True, console="off", reinit="create_new", x_disable_stats=True),
         )
-        names = columns(loaded.rows)
-        data = [[row[column] for column in names] for row in flat(loaded.rows)]
         figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
-        run.log({"comparison": wandb.Table(columns=list(names), data=data, log_mode="MUTABLE"), **figures})
+        tables = {
+            name: wandb.Table(columns=[*one.columns], data=[[*line] for line in one.lines], log_mode="MUTABLE")
+            for name, one in _tables(loaded).items()
+        }
+        run.log({**tables, **figures})
         run.summary["answer"] = " ".join(answer_of(loaded.groups, loaded))
         artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
         artifact.add_dir(str(report))
         run.log_artifact(artifact)
         run.finish()
     return identity
+
+
+def _tables(loaded: Loaded) -> dict[str, Numbers]:
+    """One row per run, per method and per pair of methods."""
+    names = columns(loaded.rows)
+    runs = Numbers(names, tuple(tuple(row[column] for column in names) for row in flat(loaded.rows)))
+    found = {"comparison": runs, "methods": methods(loaded.groups), "pairs": pairs(loaded)}
+    return {name: one for name, one in found.items() if one.lines}
 
 
 def _plain(name: str) -> str:

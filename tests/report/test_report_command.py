@@ -137,14 +137,23 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     below = tmp_path / "below"
     assert log_comparison(loaded, "methods", report, Mirror(mode="offline", folder=below)) == "sweep-methods"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "report"]
-    tables = list(below.rglob("media/table/*.table.json"))
-    assert len(tables) == 1
-    table = json.loads(tables[0].read_text())
+    paths = below.rglob("media/table/*.table.json")
+    found = {path.name.partition("_")[0]: json.loads(path.read_text()) for path in paths}
+    assert sorted(found) == ["comparison", "methods", "pairs"]
+    table = found["comparison"]
     assert tuple(table["columns"]) == columns(loaded.rows)
     oom = dict(zip(table["columns"], table["data"][5], strict=True))
     lora = dict(zip(table["columns"], table["data"][1], strict=True))
     assert (oom["status"], oom["test_loss"], oom["trainable_parameters"]) == ("oom", None, None)
     assert lora["trainable_parameters"] == 4_884_480
     assert isinstance(lora["arc_easy/acc"], float)
+    means = {line[0]: dict(zip(found["methods"]["columns"], line, strict=True)) for line in found["methods"]["data"]}
+    assert means["full"]["arc_easy acc (300 items)"] is None
+    assert means["dora"]["arc_easy acc (300 items) vs base"] == pytest.approx(0.1267, abs=1e-4)
+    assert means["dora"]["peak_memory_mebibytes"] == 1650
+    assert len(found["pairs"]["data"]) == 12
+    first = dict(zip(found["pairs"]["columns"], found["pairs"]["data"][0], strict=True))
+    assert (first["method"], first["against"], first["verdict"]) == ("dora", "base", "better")
+    assert first["low"] < first["difference"] < first["high"]
     assert len(list(below.rglob("media/images/figures/overview_*.png"))) == 1
     assert len(list(below.rglob("run-sweep-methods.wandb"))) == 1

@@ -181,7 +181,7 @@ def test_the_recommend_command(known, capsys):
     assert main(["recommend", str(known), "--memory", "24GiB", "--tolerance", "1.0", "--no-overhead"]) == 0
     assert capsys.readouterr().out.startswith("Use cheap: 0.600")
     assert main(["recommend", str(known), "--primary", "nosuch/acc"]) == 2
-    assert "nothing can be recommended" in capsys.readouterr().err
+    assert "--primary nosuch/acc: no such column; there is " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--memory", "lots"], ["--time", "3 fortnights"], ["--tolerance", "-1"]])

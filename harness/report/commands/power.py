@@ -36,7 +36,7 @@ def _lines(given: argparse.Namespace) -> list[str]:
     if given.effect is not None:
         effect = given.effect / 100
         seen, needed = power(plan, effect), seeds_needed(plan, effect, given.power)
-        lines.append(f"A true difference of {given.effect:g} points is seen {seen:.0%} of the time.")
+        lines.append(f"A true difference of {_points(effect)} points is seen {seen:.0%} of the time.")
         lines.append(
             f"To see it {given.power:.0%} of the time, {_seeds(needed)} a method are needed."
             if needed

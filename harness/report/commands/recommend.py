@@ -5,6 +5,10 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.report.groups import Group
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -40,6 +44,8 @@ def _advice(given: argparse.Namespace) -> list[str]:
     insist(groups, loaded)
     primary = given.primary or (loaded.sweep.primary if loaded.sweep else None)
     asked = [one for one in main_contests(groups, primary) if one.groups]
+    if not asked and given.primary and given.primary not in (known := _columns(groups)):
+        raise ValueError(f"--primary {given.primary}: no such column; there is {', '.join(known) or 'none'}")
     if not asked:
         raise ValueError("no trained method has a score that may be ranked: nothing can be recommended")
     need = Need(
@@ -50,6 +56,16 @@ def _advice(given: argparse.Namespace) -> list[str]:
         minimise=given.minimise,
     )
     return [line for one in asked for line in sentences(advise(one, options(one, groups), need))]
+
+
+def _columns(groups: Sequence["Group"]) -> list[str]:
+    """What may be asked for: the metrics of the tasks, and the losses, of the trained methods."""
+    from harness.report.claims import ROLES
+
+    scored = [one for group in groups if group.trained for role in ROLES for one in group.role(role)]
+    names = [f"{one.task}/{metric}" for one in scored if not one.loss_only for metric in sorted(one.record.metrics)]
+    losses = [f"{one.role}_loss" for one in scored if one.heldout]
+    return list(dict.fromkeys([*names, *losses]))
 
 
 def _parser() -> argparse.ArgumentParser:
