@@ -59,9 +59,12 @@ def choices(data: DataSpec) -> dict[str, Any]:
     return found
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no NaN: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from harness import assets, datacheck, models, record
 from harness.audit import overlap, traps
 from harness.audit.items import evaluation_items
+from harness.audit.runs import distinct
 from harness.data import Prepared, TokenRows, Wanted, prepare
 from harness.data.content import key, normalise, short
 from harness.data.described import with_test_file
@@ -166,8 +167,8 @@ def _labels(prepared: Prepared) -> tuple[tuple[int, int], Balance]:
             texts.setdefault(number, answer)
         if example.topic:
             topics[example.topic] += 1
-    pairs = np.unique(np.stack([np.asarray(prompts), np.asarray(answers)]), axis=1)
-    asked, different = np.unique(pairs[0], return_counts=True)
+    pairs, _ = distinct(np.asarray(prompts), np.asarray(answers))
+    asked, different = np.unique(pairs, return_counts=True)
     several = asked[different > 1]
     rows = int(np.isin(np.asarray(prompts), several).sum())
     values, counts = np.unique(np.asarray(answers), return_counts=True)

@@ -7,25 +7,23 @@ Words that all items of a set begin or end with, and runs that more than one in 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from harness.audit.runs import Known, Texts, distinct
 from harness.data.format import Example
 from harness.datacheck import Overlap
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Words = np.ndarray[Any, np.dtype[np.uint64]]
+    from harness.audit.runs import Numbers, Words
 
 NGRAM = 13
 SHORTEST = 5
 _NAMED = 5
 _BATCH = 2_000
-_WORD = re.compile(r"\w+")
-_MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that powers keep all bits
 
 
 def overlaps(
@@ -53,45 +51,37 @@ class _Index:
     """Every run of words of every item, by its hash, and what was found of them."""
 
     def __init__(self, sets: Mapping[str, Sequence[str]]) -> None:
-        import numpy as np
-
         self._sets = sets
         self._short = dict.fromkeys(sets, 0)
         self._rows = dict.fromkeys(sets, 0)
         self._found: dict[str, dict[int, str]] = {name: {} for name in sets}
-        self._owners: dict[int, list[tuple[str, int]]] = {}
-        hashes: dict[int, list[int]] = {}
+        self._first = dict(zip(sets, np.cumsum([0, *map(len, sets.values())]).tolist(), strict=False))
+        pairs: dict[int, list[tuple[Words, Numbers]]] = {}
         for name, items in sets.items():
-            for number, size, run in _runs(items, self._short, name):
-                hashes.setdefault(size, []).append(run)
-                self._owners.setdefault(run, []).append((name, number))
-        self._sorted = {size: np.unique(np.array(runs, dtype=np.uint64)) for size, runs in hashes.items()}
+            texts = Texts.of(items).without_frame()
+            self._short[name] = int((texts.lengths < SHORTEST).sum())
+            for size in range(SHORTEST, NGRAM + 1):
+                runs, owners = _runs(texts, size)
+                if len(runs):
+                    pairs.setdefault(size, []).append((runs, owners + self._first[name]))
+        self._known = {size: Known.of(found) for size, found in pairs.items()}
 
     def scan(self, batch: Sequence[Example]) -> None:
         """Look for the runs in some training rows."""
-        import numpy as np
-
-        words = [_words(f"{example.prompt} {example.completion}") for example in batch]
-        row_of = np.repeat(np.arange(len(batch)), [len(one) for one in words])
-        whole = _hashed([word for one in words for word in one])
+        texts = Texts.of(f"{example.prompt} {example.completion}" for example in batch)
         hits: dict[int, set[int]] = {}
-        for size, known in self._sorted.items():
-            runs = _rolling(whole, size)
-            if not len(runs):
-                continue
-            places = np.minimum(np.searchsorted(known, runs), len(known) - 1)
-            inside = row_of[: len(runs)] == row_of[size - 1 :]
-            for index in np.flatnonzero((known[places] == runs) & inside):
-                hits.setdefault(int(row_of[index]), set()).add(int(runs[index]))
-        for row, runs_found in sorted(hits.items()):
-            self._note(batch[row].place, runs_found)
+        for size, known in self._known.items():
+            for row, owners in known.found(texts, size):
+                hits.setdefault(row, set()).update(owners.tolist())
+        for row, found in sorted(hits.items()):
+            self._note(batch[row].place, found)
 
-    def _note(self, place: str, runs: set[int]) -> None:
-        owners = sorted({owner for run in runs for owner in self._owners[run]})
-        for name in dict.fromkeys(name for name, _ in owners):
-            self._rows[name] += 1
-        for name, number in owners:
-            self._found[name].setdefault(number, place)
+    def _note(self, place: str, owners: set[int]) -> None:
+        for name, first in self._first.items():
+            numbers = [one - first for one in owners if first <= one < first + len(self._sets[name])]
+            self._rows[name] += bool(numbers)
+            for number in numbers:
+                self._found[name].setdefault(number, place)
 
     def overlap(self, name: str) -> Overlap:
         """What was found of one set."""
@@ -106,59 +96,12 @@ class _Index:
         )
 
 
-def _runs(items: Sequence[str], short: dict[str, int], name: str) -> Iterator[tuple[int, int, int]]:
-    """(number of the item, words in the run, its hash) of the runs of a set's items, without its template."""
-    words = _without_frame([_words(item) for item in items])
-    runs: list[tuple[int, int, list[int]]] = []
-    frequency: dict[int, int] = {}
-    for number, item in enumerate(words):
-        if len(item) < SHORTEST:
-            short[name] += 1
-            continue
-        size = min(NGRAM, len(item))
-        found = list(dict.fromkeys(int(one) for one in _rolling(_hashed(item), size)))
-        runs.append((number, size, found))
-        for run in found if size == NGRAM else ():
-            frequency[run] = frequency.get(run, 0) + 1
-    most = max(3, len(items) // 100)
-    for number, size, found in runs:
-        yield from ((number, size, run) for run in found if frequency.get(run, 0) <= most)
-
-
-def _without_frame(items: list[list[str]]) -> list[list[str]]:
-    """Items without the words that all of them begin and end with."""
-    if len({tuple(item) for item in items}) < 2:  # what is all of an item is no frame
-        return items
-    begin = _shared(items)
-    rest = [item[begin:] for item in items]
-    end = _shared([item[::-1] for item in rest])
-    return [item[: len(item) - end] for item in rest]
-
-
-def _shared(items: list[list[str]]) -> int:
-    """How many first words all items have in common."""
-    first, last = min(items), max(items)  # what these share, all between them share
-    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
-def _hashed(words: Sequence[str]) -> Words:
-    import numpy as np
-
-    return np.fromiter((hash(word) & 0xFFFFFFFFFFFFFFFF for word in words), dtype=np.uint64, count=len(words))
-
-
-def _rolling(words: Words, size: int) -> Words:
-    """One hash per run of `size` words."""
-    import numpy as np
-
-    if len(words) < size:
-        return np.zeros(0, dtype=np.uint64)
-    number = len(words) - size + 1
-    result = np.zeros(number, dtype=np.uint64)
-    for offset in range(size):
-        result = result * np.uint64(_MULTIPLIER) + words[offset : offset + number]
-    return result
+def _runs(texts: Texts, size: int) -> tuple[Words, Numbers]:
+    """The runs of items by which they are found: of short ones all words, of others those that few items share."""
+    runs, owners = distinct(*texts.runs(size))
+    if size < NGRAM:
+        whole = texts.lengths[owners] == size
+        return runs[whole], owners[whole]
+    _, which, items = np.unique(runs, return_inverse=True, return_counts=True)
+    few = items[which] <= max(3, len(texts.lengths) // 100)
+    return runs[few], owners[few]

@@ -101,7 +101,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _object(line: bytes, where: str) -> Row | RowError:
     try:
-        row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        row = _DECODER.decode(line.decode("utf-8"))
         if b"\\ud" in line or b"\\uD" in line:  # an unpaired surrogate escape is valid JSON and still no text
             json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -124,6 +124,9 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def json_array(path: Path) -> Iterator[Found]:
     """The objects of a JSON file that is one array, numbered by the lines on which they begin.
 
@@ -135,7 +138,6 @@ def json_array(path: Path) -> Iterator[Found]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from error
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
     place, line = _skip(text, 0), 1
     if not text.startswith("[", place):
         raise ValueError(f"{path}:1: a .json file must be one array of objects; name it .jsonl if each line is one")
@@ -144,7 +146,7 @@ def json_array(path: Path) -> Iterator[Found]:
         line, seen = line + text.count("\n", seen, place), place
         where = f"{path}:{line}"
         try:
-            row, place = decoder.raw_decode(text, place)
+            row, place = _DECODER.raw_decode(text, place)
             place = _skip(text, place)
             if not text.startswith((",", "]"), place):
                 raise ValueError("a comma or ] is missing after this object")
