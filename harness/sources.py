@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from harness import assets, hub, pickles
 from harness.assets import Say, silent
-from harness.data import files
+from harness.data import files, mirror
 from harness.data.chat import template_file
 from harness.data.described import recognise, with_test_file
-from harness.data.rows import check_origin, mirror_file
+from harness.data.rows import check_origin
 from harness.experiment import Experiment, canonical, digest
 from harness.hardware import ask_gpus
 from harness.record import write_text
@@ -207,9 +207,8 @@ def data_content(spec: DataSpec) -> str:
     Raises:
         ValueError: rows that cannot be identified: no such file, data set, split or commit.
     """
-    parts = [[_rows_content(rows, spec) for rows in part] for part in (spec.train, spec.test)]
-    if spec.mix:
-        parts.append([_rows_content(rows, spec) for rows in spec.mix])
+    given = (spec.train, spec.test, *([spec.mix] if spec.mix else []))
+    parts = [[_rows_content(rows, spec) for rows in part] for part in given]
     if spec.template not in (None, "model"):
         parts.append([f"template:{assets.file_sha256(template_file(str(spec.template)))}"])
     return digest(parts)
@@ -219,24 +218,26 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
     check_origin(rows)
     if rows.file is not None:
         return f"file:{_file_content(Path(rows.file))}"
-    assert rows.dataset is not None, "check_origin has seen to it"
-    assert rows.split is not None, "check_origin has seen to it"
+    assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
     if spec.source == "package":
         split = assets.dataset_split(rows.dataset, rows.subset, rows.split)
         return f"package:{assets.identity(split.package)}:{split.file}"
     if spec.source == "path":
-        return f"file:{_file_content(mirror_file(rows.dataset, rows.subset, rows.split, spec.path))}"
+        found = mirror.split_files(rows.dataset, rows.subset, rows.split, spec.path)
+        return f"file:{_contents(found, len(found) == 1)}"
     return f"hub:{rows.dataset}@{hub.commit(rows.dataset, rows.revision, 'dataset')}"
 
 
 def _file_content(path: Path) -> str:
     """SHA-256 of a file, or over those of a folder's files in their order."""
     if not path.exists():
-        raise ValueError(
-            f"{path}: no such file, looked for from {Path.cwd()}; give data.file or data.test_file a JSON Lines file"
-        )
-    found = [_remembered_sha256(file, silent) for file in files.parts(path)]
-    return found[0] if path.is_file() else hashlib.sha256(canonical(found).encode()).hexdigest()
+        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
+    return _contents(files.parts(path), path.is_file())
+
+
+def _contents(paths: Iterable[Path], alone: bool) -> str:
+    found = [_remembered_sha256(file, silent) for file in paths]
+    return found[0] if alone else hashlib.sha256(canonical(found).encode()).hexdigest()
 
 
 def hardware_precision() -> Literal["bf16", "fp32"]:

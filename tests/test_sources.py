@@ -95,6 +95,22 @@ def test_data_of_a_mirror_is_identified_by_its_file(tmp_path):
     assert sources.data_content(spec) != first
 
 
+def test_data_of_several_files_are_identified_by_all_of_them(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    place = tmp_path / "openai" / "gsm8k" / "main"
+    place.mkdir(parents=True)
+    spec = dataclasses.replace(DATA, source="path", path=str(tmp_path))
+    found = []
+    for answers in (("a", "b"), ("a", "c"), ("c", "b")):
+        for number, answer in enumerate(answers):
+            row = pyarrow.Table.from_pylist([{"question": "q", "answer": answer}])
+            parquet.write_table(row, place / f"train-0000{number}-of-00002.parquet")
+        found.append(sources.data_content(spec))
+    assert len(set(found)) == 3
+
+
 def test_a_model_folder_is_identified_by_what_is_loaded_from_it(cache, model_folder):
     spec = ModelSpec(name="m", source="path", path=str(model_folder))
     first = sources.resolve_model(spec).content

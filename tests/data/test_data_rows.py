@@ -4,7 +4,8 @@ import json
 import pytest
 
 from harness import assets
-from harness.data.rows import available_splits, jsonl, official, requests
+from harness.data.rows import available_splits, jsonl, official, read, requests
+from harness.specs import RowsSpec
 
 OFFICIAL_ROWS = [
     ("allenai/ai2_arc", "ARC-Easy", "validation", 570),
@@ -122,10 +123,52 @@ def test_a_mirror_folder_gives_the_same_rows_in_every_format(tmp_path):
     assert splits == ["dev", "test", "train", "validation"]
     for split in splits:
         assert official("aps/super_glue", "copa", split, "path", str(tmp_path)) == rows
-    with pytest.raises(ValueError, match=r"no split 'other' in .*dev\.arrow, test\.jsonl"):
+    with pytest.raises(ValueError, match=r"no split 'other' in .*which has dev, test, train, validation: put other"):
         official("aps/super_glue", "copa", "other", "path", str(tmp_path))
     with pytest.raises(ValueError, match="give path=<folder>"):
         official("aps/super_glue", "copa", "train", "path", None)
+
+
+README = """\
+---
+configs:
+- config_name: annotated
+  data_files:
+  - split: test
+    path: annotated_test.csv
+---
+"""
+
+
+def test_a_repository_of_the_hub_is_a_mirror_as_it_is_downloaded(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    one, two, three = [{"text": f"row {n}", "label": n} for n in range(3)]
+    for place in ("a/sharded/data", "a/subsets/main", "a/subsets/other"):
+        (tmp_path / place).mkdir(parents=True)
+        for number, part in enumerate(([one, two], [three])):
+            parquet.write_table(
+                pyarrow.Table.from_pylist(part), tmp_path / place / f"test-0000{number}-of-00002.parquet"
+            )
+    folder = str(tmp_path)
+    assert available_splits("a/sharded", None, "path", folder) == ["test"]
+    assert official("a/sharded", None, "test", "path", folder) == [one, two, three]
+    assert official("a/subsets", "main", "test", "path", folder) == [one, two, three]
+
+    (tmp_path / "a/declared").mkdir()
+    (tmp_path / "a/declared/README.md").write_text(README)
+    (tmp_path / "a/declared/annotated_test.csv").write_text("text,label\nrow 0,0\nrow 1,1\n")
+    assert available_splits("a/declared", "annotated", "path", folder) == ["test"]
+    assert official("a/declared", "annotated", "test", "path", folder) == [one, two], "numbers are numbers"
+    assert [number for number, _ in read(RowsSpec(dataset="a/sharded", split="test"), "path", folder)] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"'annotate' not found\. Available"):
+        official("a/declared", "annotate", "test", "path", folder)
+    assert available_splits("a/nothing", None, "path", folder) == []
+    with pytest.raises(
+        ValueError, match=r"no rows at all: put test\.parquet.*hf download a/nothing --repo-type dataset"
+    ):
+        official("a/nothing", None, "test", "path", folder)
 
 
 def test_jsonl_reads_utf8_objects(tmp_path):
