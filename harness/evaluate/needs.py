@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness import assets
 
@@ -13,21 +15,43 @@ _PUNKT = ("llama-index-core", "llama_index/core/_static/nltk_cache")  # a packag
 
 
 @contextmanager
-def met(name: str, folder: Path) -> Iterator[None]:
-    """Set up the task `name`, whose files lie in `folder`; what lm-eval lacks for it is a ValueError.
+def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
+    """Set up the task `name`, whose files lie in `folders`; what lm-eval lacks for it is a ValueError.
 
     Raises:
         ValueError: a library, a metric's script or other data that the task fetches cannot be had.
     """
-    _sentences(name, folder)
+    _sentences(name, folders)
     try:
-        yield
+        with _local_modules():
+            yield
     except (OSError, ImportError) as error:
         reason = next(iter(str(error).splitlines()), "").rstrip(". ")
         raise ValueError(
             f"eval.tasks={name}: lm-eval cannot set it up here: {type(error).__name__}: {reason}. Install what is "
             "missing; what the task fetches by itself must be in reach, or have been fetched here once (under HF_HOME)"
         ) from error
+
+
+@contextmanager
+def _local_modules() -> Iterator[None]:
+    """Give tasks that run code `code_eval` from here: `evaluate` would fetch a script for it."""
+    import evaluate
+
+    theirs = evaluate.load
+
+    def load(path: str, *arguments: Any, **options: Any) -> Any:
+        if path != "code_eval":
+            return theirs(path, *arguments, **options)
+        from harness.evaluate.code_eval import CodeEval
+
+        return CodeEval(keep_in_memory=True, experiment_id=uuid.uuid4().hex)
+
+    evaluate.load = load
+    try:
+        yield
+    finally:
+        evaluate.load = theirs
 
 
 def allow(name: str, unsafe: Iterable[str], unsafe_code: bool) -> None:
@@ -47,9 +71,10 @@ def allow(name: str, unsafe: Iterable[str], unsafe_code: bool) -> None:
     os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric's own question, which has been answered
 
 
-def _sentences(name: str, folder: Path) -> None:
+def _sentences(name: str, folders: Sequence[Path]) -> None:
     """Give tasks that tell sentences apart (IFEval) NLTK's data from a package: they would look on the internet."""
-    if not any("punkt_tab" in file.read_text(encoding="utf-8", errors="replace") for file in folder.rglob("*.py")):
+    files = (file for folder in folders for file in folder.rglob("*.py"))
+    if not any("punkt_tab" in file.read_text(encoding="utf-8", errors="replace") for file in files):
         return
     import nltk
 

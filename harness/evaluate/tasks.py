@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import lm_eval
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
-from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness import assets
 from harness.data import rows
-from harness.evaluate import backends, needs, outcomes
+from harness.evaluate import backends, known, needs, outcomes
 from harness.evaluate.items import text_hash
 from harness.experiment import Evaluation
 from harness.once import folder_once
-from harness.record import Metric, write_text
+from harness.record import Metric
 from harness.specs import Source
 
 DATA_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from local files
@@ -45,9 +43,9 @@ def load(
     class SourcedTask(OfficialTask):
         rows_source, rows_folder = source, folder
 
-    manager, place = _manager(name, include)
+    manager, places = known.manager(name, include)
     index = manager.task_index
-    with needs.met(name, place):
+    with needs.met(name, places):
         built = _AllowedTasks(name, unsafe_code).build(index[name], overrides={"class": SourcedTask}, registry=index)
         loaded = dict(manager.load(built if isinstance(built, list) else [built]))
     needs.allow(name, [leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code], unsafe_code)
@@ -60,17 +58,7 @@ def check_name(name: str, include: str | None) -> None:
     Raises:
         ValueError: there is no such task.
     """
-    _manager(name, include, "eval.task_limits")
-
-
-def _manager(name: str, include: str | None, setting: str = "eval.tasks") -> tuple[TaskManager, Path]:
-    """lm-eval's index of the user's folder if that has the task, else of the folder of its own task; and the folder."""
-    if include is not None:
-        own = TaskManager(include_defaults=False, include_path=include)
-        if name in own.task_index:
-            return own, Path(include)
-    folder = _folder_of(name, setting)
-    return TaskManager(include_defaults=False, include_path=str(folder)), folder
+    known.manager(name, include, "eval.task_limits")
 
 
 class _AllowedTasks(TaskFactory):  # type: ignore[misc]
@@ -175,6 +163,7 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
         task,
         limit=evaluation.limit,
         apply_chat_template=evaluation.chat_template,
+        fewshot_as_multiturn=evaluation.chat_template,  # as lm-eval's own command does
         bootstrap_iters=1000,  # used by the few metrics that are no plain mean
         log_samples=True,
         confirm_run_unsafe_code=True,  # `load` has seen to it
@@ -203,8 +192,8 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
 def _licence(leaf: Any) -> str:
     """That of the official rows, wherever they were read from."""
     path, subset = leaf.DATASET_PATH, leaf.DATASET_NAME
-    known = assets.table().datasets
-    found = next((known[key] for key in (f"{path}/{subset}", path, f"{path}/{assets.SUBSET}") if key in known), None)
+    table = assets.table().datasets
+    found = next((table[key] for key in (f"{path}/{subset}", path, f"{path}/{assets.SUBSET}") if key in table), None)
     return found.licence if found else "not recorded"
 
 
@@ -218,25 +207,3 @@ def _fewshot_split(leaf: Any) -> str | None:
 def _stable(value: Any) -> str:
     """Functions by name: their address differs from process to process."""
     return getattr(value, "__qualname__", None) or str(type(value))
-
-
-def _folder_of(name: str, setting: str) -> Path:
-    """The folder of a task's YAML: lm-eval reads some 14,000 files to find it, so what it found is kept."""
-    version = importlib.metadata.version("lm_eval")
-    root = Path(lm_eval.__file__ or "").parent
-    index_file = assets.cache_dir() / f"lm-eval-{version}-tasks.json"
-    if not index_file.exists():
-        entries = TaskManager().task_index
-        found = {n: str(e.yaml_path.parent.relative_to(root)) for n, e in entries.items() if e.yaml_path}
-        write_text(json.dumps(found, sort_keys=True), index_file)
-    index = json.loads(index_file.read_text())
-    if name not in index:
-        raise ValueError(f"{setting}: lm-eval {version} has no task {name!r}.{_similar(name, index)}")
-    return root / str(index[name])
-
-
-def _similar(name: str, index: dict[str, str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, index, n=5)
-    return f" Did you mean {', '.join(close)}?" if close else " `lm_eval ls tasks` lists them."

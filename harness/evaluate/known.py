@@ -1,0 +1,109 @@
+"""Which tasks there are: lm-eval's own and the user's, and the folders that define them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from harness import assets
+from harness.record import write_text
+
+_Index = dict[str, Entry]
+
+
+def manager(name: str, include: str | None, setting: str = "eval.tasks") -> tuple[TaskManager, list[Path]]:
+    """lm-eval's index of the folders that a task or group takes, the user's own before lm-eval's; and the folders.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    own = None if include is None else TaskManager(include_defaults=False, include_path=include)
+    if own is not None and include is not None and name in own.task_index:
+        found, places = own, [Path(include)]
+    else:
+        places = [folder_of(name, setting)]
+        found = _of(places[0])
+    _complete(name, found.task_index, places)
+    return found, places
+
+
+def _of(folder: Path) -> TaskManager:
+    return TaskManager(include_defaults=False, include_path=str(folder))
+
+
+def _complete(name: str, index: _Index, places: list[Path]) -> None:
+    """Add what a group takes from other folders of lm-eval's."""
+    todo, seen = [name], set[str]()
+    while todo:
+        one = todo.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        if one not in index and one in _official():
+            places.append(_root() / _official()[one])
+            index.update({key: entry for key, entry in _of(places[-1]).task_index.items() if key not in index})
+        entry = index.get(one)
+        if entry is not None and entry.kind is Kind.GROUP and entry.yaml_path is not None:
+            todo += _members(load_yaml(entry.yaml_path, resolve_func=False).get("task"))
+        elif entry is not None and entry.kind is Kind.TAG:
+            todo += entry.tags
+
+
+def _members(task: Any) -> Iterator[str]:
+    """Names in a group's list: of tasks, tags and groups, those of groups that are written inside included."""
+    for item in task if isinstance(task, list) else [task]:
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            yield from _members(item.get("group"))
+            yield from _members(item.get("task"))
+
+
+def folder_of(name: str, setting: str) -> Path:
+    """The folder that defines one of lm-eval's own tasks or groups.
+
+    Raises:
+        ValueError: there is none; names those that are like it, or those that a tag stands for.
+    """
+    found = _official()
+    if name not in found:
+        version = importlib.metadata.version("lm_eval")
+        raise ValueError(f"{setting}: lm-eval {version} has no task {name!r}.{_instead(name, found)}")
+    return _root() / found[name]
+
+
+def _root() -> Path:
+    return Path(lm_eval.__file__ or "").parent
+
+
+def _official() -> dict[str, str]:
+    """The folder of each task and group: lm-eval reads some 14,000 files to find it, so what it found is kept."""
+    if not _file("tasks").exists():
+        entries = TaskManager().task_index
+        tags = {name: sorted(entry.tags) for name, entry in entries.items() if entry.kind is Kind.TAG}
+        write_text(json.dumps(tags, sort_keys=True), _file("tags"))
+        found = {n: str(e.yaml_path.parent.relative_to(_root())) for n, e in entries.items() if e.yaml_path}
+        write_text(json.dumps(found, sort_keys=True), _file("tasks"))
+    folders: dict[str, str] = json.loads(_file("tasks").read_text())
+    return folders
+
+
+def _file(kind: str) -> Path:
+    return assets.cache_dir() / f"lm-eval-{importlib.metadata.version('lm_eval')}-{kind}.json"
+
+
+def _instead(name: str, known: dict[str, str]) -> str:
+    tags = json.loads(_file("tags").read_text()) if _file("tags").exists() else {}
+    if name in tags:
+        return f" It is a tag, without a score of its own: name some of its tasks, {', '.join(tags[name][:20])}"
+    close = difflib.get_close_matches(name, known, n=5)
+    return f" Did you mean {', '.join(close)}?" if close else " `lm_eval ls tasks` lists them."
