@@ -114,12 +114,26 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     spec = experiment.eval
     where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
 
+    merged = spec.weights == "merged"
+
     def backend() -> None:
-        reason = served.unsupported(sources.device() == "cuda") if spec.backend == "vllm" else ""
+        if spec.backend != "vllm":
+            return
+        reason = served.unsupported(sources.device() == "cuda") or served.refused(experiment.method, merged)
         if reason:
             raise UnsupportedError(reason)
 
-    looks: list[tuple[Any, Callable[[], Any]]] = [(("backend", spec.backend), backend)]
+    def chat_template() -> None:
+        if spec.chat_template and not models.tokenizer(experiment.model).chat_template:
+            raise ValueError(
+                f"eval.chat_template=true: the tokenizer of model={experiment.model.name} has no chat template; set it "
+                "to false, or take an instruction-tuned model"
+            )
+
+    looks: list[tuple[Any, Callable[[], Any]]] = [
+        (("backend", spec.backend, replace(experiment.method, lr=None), merged), backend),
+        (("chat template", spec.chat_template, experiment.model), chat_template),
+    ]
     for name in spec.task_limits:
         looks.append((("limit", name, spec.include_path), partial(tasks.check_name, name, spec.include_path)))
     return looks + [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness import models
@@ -21,6 +23,7 @@ class Scores:
     tokenizer: Any
     heldout: dict[str, Sequence[Any]]
     emit: Callable[[dict[str, Any]], None]
+    server: Any = None  # what serves the model, where it is not asked itself
 
     def score(self, evaluation: Evaluation) -> Found:
         """Score the model by the evaluation's kind."""
@@ -44,17 +47,25 @@ class Scores:
         spec = self.experiment.eval
         task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
         if evaluation.backend == "vllm":
-            return tasks.score_on(served.backend(self._served(evaluation), evaluation), task, evaluation)
+            return tasks.score_on(self._server(evaluation), task, evaluation)
         return tasks.score(
             self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
         )
 
-    def _served(self, evaluation: Evaluation) -> served.Served:
-        name, where = models.location(self.experiment.model)
+    def _server(self, evaluation: Evaluation) -> Any:
+        """One for all tasks: it takes a minute to start."""
+        if self.server is None:
+            with tempfile.TemporaryDirectory(dir=self.experiment.folder, prefix=".merged-") as folder:  # read at once
+                self.server = served.backend(self._served(evaluation, Path(folder)), evaluation)
+        return self.server
+
+    def _served(self, evaluation: Evaluation, folder: Path) -> served.Served:
+        model, method = self.experiment.model, self.experiment.method
         if evaluation.weights == "merged":
-            return served.saved(self.model, self.tokenizer, self.experiment.folder / "merged")
-        adapter = self.experiment.weights_folder if self.experiment.method.trains else None
-        return served.Served(name=name, adapter=adapter, **where)
+            return served.saved(self.model, self.tokenizer, folder)
+        name, where = models.location(model)
+        adapter = self.experiment.weights_folder if method.trains else None
+        return served.Served(name=name, adapter=adapter, trust_remote_code=model.trust_remote_code, **where)
 
     def _score_generation(self, evaluation: Evaluation) -> Found:
         rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.experiment import Evaluation
+from harness.methods.base import Method
 
-_SHARE_OF_MEMORY = 0.6  # of the GPU: the model that was trained is still on it
+_SHARE_OF_FREE_MEMORY = 0.9  # of the GPU: the model that was trained is still on it
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 
 
@@ -21,6 +22,7 @@ class Served:
     name: str
     revision: str | None = None
     adapter: Path | None = None
+    trust_remote_code: bool = False
 
 
 def saved(model: Any, tokenizer: Any, folder: Path) -> Served:
@@ -39,8 +41,17 @@ def unsupported(cuda: bool) -> str:
     return ""
 
 
-def options(served: Served, evaluation: Evaluation) -> dict[str, Any]:
-    """What lm-eval's vLLM model is given.
+def refused(method: Method, merged: bool) -> str:
+    """Why what a method trains cannot be served; "" where it can."""
+    reason = "" if merged else method.not_served_because()
+    if not reason:
+        return ""
+    ways = ", or eval.weights=merged" if method.merges else ""
+    return f"eval.backend=vllm with method={method.name}: {reason}; use eval.backend=shared_prefix{ways}"
+
+
+def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[str, Any]:
+    """What lm-eval's vLLM model is given; `free` is the part of the GPU's memory that is.
 
     Raises:
         ValueError: the adapter is none that vLLM takes.
@@ -48,18 +59,21 @@ def options(served: Served, evaluation: Evaluation) -> dict[str, Any]:
     found: dict[str, Any] = {
         "pretrained": served.name,
         "revision": served.revision,
+        "tokenizer_revision": served.revision,
+        "trust_remote_code": served.trust_remote_code,
         "dtype": "bfloat16" if evaluation.precision == "bf16" else "float32",
         "batch_size": "auto",  # vLLM schedules by itself
-        "gpu_memory_utilization": _SHARE_OF_MEMORY,
+        "gpu_memory_utilization": round(_SHARE_OF_FREE_MEMORY * free, 2),
         "enable_prefix_caching": True,
     }
     if served.adapter is None:
         return found
     path = served.adapter / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+    changed = ("use_dora", "modules_to_save", "alora_invocation_tokens", "target_parameters")
+    if config.get("peft_type") != "LORA" or any(config.get(one) for one in changed):
         raise ValueError(
-            "eval.backend=vllm takes plain models and LoRA adapters (without DoRA and without modules saved whole), "
+            "eval.backend=vllm takes plain models and LoRA adapters (without DoRA, experts and modules saved whole), "
             f"and {served.adapter} is none: use eval.weights=merged, or eval.backend=shared_prefix"
         )
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
@@ -70,7 +84,9 @@ def options(served: Served, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def backend(served: Served, evaluation: Evaluation) -> Any:
-    """lm-eval's vLLM model over what is served."""
+    """lm-eval's vLLM model over what is served, in the memory that other models leave."""
+    import torch
     from lm_eval.models.vllm_causallms import VLLM
 
-    return VLLM(**options(served, evaluation))
+    free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (1, 1)
+    return VLLM(**options(served, evaluation, free / total))

@@ -31,6 +31,10 @@ class Alora(Lora):
 
     invocation: str | None
 
+    def not_served_because(self) -> str:
+        """The server would have it act from the first token on."""
+        return "it acts from its invocation on"
+
     def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
         """The invocation's tokens, which must occur in the training rows."""
         if setting.rows:

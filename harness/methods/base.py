@@ -79,6 +79,10 @@ class Method(ABC):
         """The training settings without those that the method cannot use, which become null in its recipe."""
         return spec
 
+    def not_served_because(self) -> str:
+        """Why a server of LoRA adapters cannot serve what was trained, beside the base as published; "" if it can."""
+        return "it saves no LoRA adapter"
+
     def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
         """Refuse training rows with which nothing would be trained; they are those of `Setting`.
 
@@ -209,3 +213,7 @@ class Base(Method):
     def merge(self, model: Any) -> Any:
         """The model is plain already."""
         return model
+
+    def not_served_because(self) -> str:
+        """It is the base as published."""
+        return ""

@@ -92,6 +92,15 @@ class Lora(Adapted):
         stacked = sum(self.r * number * (d_in + d_out) for number, d_in, d_out in experts.values())
         return dense + stacked + self._biases(model, modules)
 
+    def not_served_because(self) -> str:
+        """The server adds A and B to the weights as published, and nothing else."""
+        if self.use_dora:
+            return "it trains magnitudes beside A and B"
+        if self.bias != "none":
+            return f"it trains biases (method.bias={self.bias})"
+        changed = self.init in ("pissa", "olora", "loftq")
+        return f"its A and B belong to other weights than those published (method.init={self.init})" if changed else ""
+
     def _biases(self, model: PreTrainedModel, modules: dict[str, Any]) -> int:
         if self.bias == "all":
             return sum(p.numel() for name, p in model.named_parameters() if "bias" in name)

@@ -68,6 +68,11 @@ class Qlora(Lora):
         )
         return {"dtype": compute_dtype, "quantization_config": quantisation}
 
+    def not_served_because(self) -> str:
+        """It is evaluated on its quantised base, which the server does not have."""
+        own = super().not_served_because()
+        return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
+
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """LoRA, and for `loftq` the part of the weights that quantisation lost in A and B."""
         adapted = super().attach(self._prepared(model), setting)

@@ -37,6 +37,11 @@ class Unsloth(Lora):
             return "method=unsloth needs the package unsloth: pip install 'harness[unsloth]'"
         return ""
 
+    def not_served_because(self) -> str:
+        """As QLoRA's."""
+        own = super().not_served_because()
+        return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
+
     def check_processes(self, number: int) -> None:
         """Its loader knows one GPU."""
         raise ValueError(
