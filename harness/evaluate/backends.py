@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lm_eval.models.huggingface import HFLM
 
 from harness.evaluate import likelihood
@@ -18,7 +20,7 @@ Progress = Callable[[int, int], None]
 def of(model: Any, tokenizer: Any, evaluation: Evaluation, progress: Progress) -> Any:
     """The backend that an evaluation names, over a model that is loaded."""
     if evaluation.backend == "hf":
-        return HFLM(pretrained=model, tokenizer=tokenizer, **_options(evaluation))
+        return Apart(pretrained=model, tokenizer=tokenizer, **_options(evaluation))
     return SharedPrefix(model, tokenizer, evaluation, progress)
 
 
@@ -36,7 +38,31 @@ def _options(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-class SharedPrefix(HFLM):  # type: ignore[misc]
+class Apart(HFLM):  # type: ignore[misc]
+    """lm-eval's Hugging Face model, and what is generated behind virtual tokens is right in a batch too.
+
+    PEFT's prompt learning passes no positions on, so that padding on the left would move the tokens behind it: there,
+    prompts of one length are continued together, without padding.
+    """
+
+    def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
+        if not getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False):
+            return super()._model_generate(context, max_length, stop, **options)
+        width, lengths = context.shape[1], options.pop("attention_mask").sum(1).tolist()
+        result = torch.full((len(lengths), max_length), self.tokenizer.pad_token_id, device=context.device)
+        for length in dict.fromkeys(lengths):
+            rows = [row for row, one in enumerate(lengths) if one == length]
+            alone = context[rows, width - length :]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Position ids are not supported")
+                found = super()._model_generate(
+                    alone, max_length - width + length, stop, attention_mask=torch.ones_like(alone), **options
+                )
+            result[rows, width : width + found.shape[1] - length] = found[:, length:]
+        return result
+
+
+class SharedPrefix(Apart):
     """lm-eval's Hugging Face model over one that is loaded: its tokenisation and generation, our likelihoods.
 
     Prompts, truncation and scores are HFLM's; what is shared is computed once (see `harness.evaluate.likelihood`).

@@ -1,0 +1,57 @@
+"""Official tasks on chats and on attached methods: prompts as the template writes them, answers as each row alone."""
+
+import pytest
+
+from harness.evaluate import tasks
+
+
+def score(model, tokenizer, evaluation):
+    return tasks.score(model, tokenizer, tasks.load(evaluation.task, "package", None), evaluation, lambda *_: None)
+
+
+@pytest.fixture
+def attached(compose, tiny_overrides):
+    """A method on the tiny model as it begins: (model, tokenizer)."""
+    from harness import config, models, sources
+    from harness.execute import setting
+
+    def made(method):
+        experiment = sources.resolve(config.build(compose(*tiny_overrides, f"method={method}")))
+        tokenizer = models.tokenizer(experiment.model)
+        base = models.load(experiment.model, {})
+        return experiment.method.attach(base, setting(experiment, tokenizer, [])).eval(), tokenizer
+
+    return made
+
+
+@pytest.mark.parametrize("method", ["base", "prompt"])
+def test_a_chat_template_wraps_the_prompts_on_both_backends(method, attached, evaluation):
+    model, tokenizer = attached(method)
+    found = {}
+    for backend in ("shared_prefix", "hf"):
+        look = evaluation("arc_easy", limit=4, num_fewshot=2, chat_template=True, backend=backend)
+        _, found[backend], _ = score(model, tokenizer, look)
+    _, plain, _ = score(model, tokenizer, evaluation("arc_easy", limit=4, num_fewshot=2))
+    assert "<user>" in found["hf"]["question"][0] or "<assistant>" in found["hf"]["question"][0]
+    assert found["hf"]["prompt_hash"] == found["shared_prefix"]["prompt_hash"] != plain["prompt_hash"]
+    for ours, theirs in zip(found["shared_prefix"]["loglikelihoods"], found["hf"]["loglikelihoods"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_examples_are_turns_of_a_chat_of_their_own(tiny, evaluation):
+    task = tasks.load("arc_easy", "package", None)
+    tasks.score(*tiny, task, evaluation("arc_easy", limit=1, num_fewshot=2, chat_template=True), lambda *_: None)
+    [leaf] = task["tasks"].values()
+    prompt = leaf.instances[0].args[0]
+    assert prompt.count("<user>") == 3
+    assert prompt.count("<assistant>") in (2, 3), "two answers, and perhaps the beginning of the third"
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix", "lora"])
+def test_what_is_generated_behind_virtual_tokens_is_the_models_own_greedy_answer(method, attached, evaluation):
+    """Items of unlike length in one batch give what each gives alone."""
+    model, tokenizer = attached(method)
+    _, together, _ = score(model, tokenizer, evaluation("gsm8k", limit=4, num_fewshot=1, batch_size=4))
+    _, alone, _ = score(model, tokenizer, evaluation("gsm8k", limit=4, num_fewshot=1, batch_size=1))
+    assert together["answer"] == alone["answer"]
+    assert any(together["answer"])
