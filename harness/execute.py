@@ -22,7 +22,7 @@ import torch
 import transformers
 
 from harness import card, checkpoint, models, provenance, ranks, record, store, usage
-from harness.data import Packed, Wanted, tokenised
+from harness.data import Packed, Short, Wanted, tokenised
 from harness.evaluate import heldout, items, outcomes
 from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure import peak
@@ -144,8 +144,7 @@ class _Work(Scores):
                 self.model = self._merged(self._base())
         self.model.eval()
         for evaluation in self.todo.evaluations:
-            phase = "validate" if evaluation.role == "validation" else "evaluate"
-            with self.phases(phase):
+            with self.phases(_phase(evaluation)):
                 self._evaluate_one(evaluation)
             self.emit_phases()
 
@@ -172,8 +171,15 @@ class _Work(Scores):
         self.rows = found.train
         self.heldout = {"validation": found.validation, "test": found.test}
         counts = dataclasses.replace(found.counts, check=check_id(experiment))
+        max_length = (self.todo.rung and self.todo.rung.max_length) or experiment.train.max_length
+        if max_length < experiment.train.max_length:
+            self.rows = rows = Short(found.train, max_length)
+            left_out = len(found.train) - len(rows)
+            counts = dataclasses.replace(
+                counts, train_rows=len(rows), removed_too_long=counts.removed_too_long + left_out
+            )
         if experiment.train.packing:
-            self.rows = Packed(found.train, experiment.train.max_length)
+            self.rows = Packed(self.rows, max_length)
             counts = dataclasses.replace(counts, packed_rows=len(self.rows))
         self.emit({"facts": {"data": counts}})
 
@@ -198,7 +204,7 @@ class _Work(Scores):
         if rung is None:
             return self.experiment.train
         self.emit({"facts": dataclasses.asdict(rung)})
-        return dataclasses.replace(self.experiment.train, **dataclasses.asdict(rung))
+        return rung.applied(self.experiment.train)
 
     def _validation_loss(self) -> float:
         spec = self.experiment.eval
@@ -251,6 +257,12 @@ class _Work(Scores):
             provenance={**provenance.facts(), **provenance.device(), **facts},
         )
         record.write(result, path)
+
+
+def _phase(evaluation: Evaluation) -> str:
+    if evaluation.kind == "generation":
+        return "generate"
+    return "validate" if evaluation.role == "validation" else "evaluate"
 
 
 def wanted_tokens(experiment: Experiment) -> Wanted:

@@ -162,6 +162,8 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
     train = {k: v for k, v in dataclasses.asdict(experiment.train).items() if k not in _LOOKS_ONLY}
     if not train["packing"]:
         del train["packing"]
+    if experiment.train.oom.shorter_rows:  # then what runs out of memory may end with other weights
+        train["shorter_rows"] = list(experiment.train.oom.shorter_rows)
     if experiment.train.patience is not None:  # then what is looked at on the way decides which weights are kept
         train["early_stopping"] = {
             "patience": experiment.train.patience,

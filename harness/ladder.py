@@ -13,9 +13,11 @@ def ladder(experiment: Experiment) -> tuple[Rung, ...]:
     smaller = [rows for rows in range(asked - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
     sizes = (asked, *smaller)
     again = spec.oom.gradient_checkpointing and not spec.gradient_checkpointing and _may_checkpoint(experiment)
+    shorter = sorted({length for length in spec.oom.shorter_rows if length < spec.max_length}, reverse=True)
     return (
         *(Rung(rows, spec.gradient_checkpointing) for rows in sizes),
         *(Rung(rows, True) for rows in sizes if again),
+        *(Rung(sizes[-1], spec.gradient_checkpointing or again, length) for length in shorter),
     )
 
 

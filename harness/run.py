@@ -250,9 +250,11 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
     if before is not None and "training" not in facts:
         phases = {**before.phases, **_looks(facts.get("phases", {}))}
         training, peak = before.training, before.peak_memory_bytes
+        data = before.data or facts.get("data")
     else:
         phases = facts.get("phases", {})
         training, peak = facts.get("training"), facts.get("peak_memory_bytes")
+        data = facts.get("data") or (same.data if same else None)
     if known is not None and "resumed_at_step" in facts:
         peak = _higher(peak, known.current.peak_memory_bytes)
     return Attempt(
@@ -260,7 +262,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         status=status,
         reason=redact.text(reason),
         phases=phases,
-        data=facts.get("data") or (same.data if same else None),
+        data=data,
         fingerprint=facts.get("fingerprint") or (same.fingerprint if same else None),
         training=training,
         peak_memory_bytes=peak,
@@ -269,6 +271,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         resumed_at_step=facts.get("resumed_at_step"),
         micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
         gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
+        max_length=facts.get("max_length", before.max_length if before else None),
         seconds=_seconds_since(started_at),
         provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
     )
@@ -280,7 +283,7 @@ def _higher(peak: int | None, before: int | None) -> int | None:
 
 
 def _looks(phases: dict[str, Any]) -> dict[str, Any]:
-    return {name: phase for name, phase in phases.items() if name in ("validate", "evaluate", "inference")}
+    return {name: phase for name, phase in phases.items() if name not in ("load", "train")}
 
 
 def _weights_from(known: RunRecord | None) -> str | None:

@@ -1,6 +1,6 @@
 """What may be set, section by section: the schemas of the groups in `conf/`. Needs neither torch nor Hydra."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -111,6 +111,7 @@ class OomSpec(Strict):
 
     smaller_micro_batches: bool = False
     gradient_checkpointing: bool = False
+    shorter_rows: tuple[Positive, ...] = ()  # tokens of the longest training row: fewer rows, and so other weights
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,17 @@ class Rung:
 
     micro_batch_size: int
     gradient_checkpointing: bool
+    max_length: int | None = None  # tokens of the longest training row, where longer ones are left out for it
+
+    def applied(self, spec: "TrainSpec") -> "TrainSpec":
+        """What was asked for, computed in this way."""
+        changed = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(spec, **changed)
 
     def __str__(self) -> str:
         checkpointed = ", gradient checkpointing" if self.gradient_checkpointing else ""
-        return f"micro batches of {self.micro_batch_size}{checkpointed}"
+        shorter = f", rows of at most {self.max_length:,} tokens" if self.max_length else ""
+        return f"micro batches of {self.micro_batch_size}{checkpointed}{shorter}"
 
 
 @dataclass(frozen=True, kw_only=True)

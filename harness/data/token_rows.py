@@ -63,3 +63,25 @@ class TokenRows(Rows):
         """The highest token id; -1 where there is none."""
         found = [batch.column("input_ids").flatten().to_numpy() for batch in self._batches]
         return max((int(ids.max()) for ids in found if len(ids)), default=-1)
+
+
+class Short(Rows):
+    """Those rows of others that are not longer than `max_length` tokens, in their order.
+
+    Raises:
+        ValueError: all of them are.
+    """
+
+    def __init__(self, rows: TokenRows, max_length: int) -> None:
+        kept = [(place, length) for place, length in enumerate(rows.row_lengths) if length <= max_length]
+        if not kept:
+            raise ValueError(f"train.oom.shorter_rows: every training row is longer than {max_length} tokens")
+        self._rows = rows
+        self._places, self.row_lengths = zip(*kept, strict=True)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _row(self, place: int) -> Row:
+        row: Row = self._rows[self._places[place]]
+        return row

@@ -19,7 +19,7 @@ from harness.report.labels import short
 from harness.report.rows import Loaded, Row, flatten
 from harness.report.summary import Table
 
-PHASES = ("load", "train", "validate", "evaluate")
+PHASES = ("load", "train", "validate", "evaluate", "generate")
 
 
 def sections(loaded: Loaded) -> list[Section]:
@@ -120,8 +120,8 @@ def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
     total = sum(map(hours.device_seconds, attempts)) / hours.HOUR
     said = (
         f"In all {total:.2f} device hours in {len(attempts)} attempts, those of tuning included, on "
-        f"{', '.join(devices)}. "
-        "Sums over all seeds and attempts; Tasks: the seconds inside evaluations, which Validate and Evaluate contain."
+        f"{', '.join(devices)}. Sums over all seeds and attempts; Tasks: the seconds inside evaluations, which "
+        "Validate, Evaluate and Generate contain."
     )
     beside = (*doubts.lines(groups), *speed.unknown(groups))
     rates = speed.table(groups)

@@ -10,7 +10,7 @@ from harness.report.groups import Group
 
 OTHERS = 0.1  # of the machine's cores, kept busy by other processes: what timings of one program vary by anyway
 THROTTLED = 0.05  # of a phase's seconds
-TIMED = ("train", "validate", "evaluate", "inference")  # the phases whose seconds and rates are shown
+TIMED = ("train", "validate", "evaluate", "generate", "inference")  # the phases whose seconds and rates are shown
 # a power limit is how a card is sold and holds for every run on it; these come and go
 SLOWED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 

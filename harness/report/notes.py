@@ -99,10 +99,30 @@ def limits(groups: Sequence[Group]) -> list[str]:
         lines.append(f"The noise between seeds is estimated from as few as {fewest} seeds.")
     if any(s.record.evaluation["limit"] for g in groups if g.ok for scored in g.evaluations.values() for s in scored):
         lines.append("Limited tasks use their first items only, which are not a random sample.")
+    lines += _rungs(trained)
     lines.append("Each method's settings are the ones shown; another learning rate may change the order.")
     lines.append("Memory and speed hold for this device and these versions.")
     lines.append("Differences to base in the tables of every task are not adjusted for their number.")
     return lines
+
+
+def _rungs(groups: Sequence[Group]) -> list[str]:
+    """What was computed otherwise than asked, since memory had run out."""
+    found: dict[str, None] = {}
+    for group in groups:
+        for one in (row.record for row in group.rows if row.record and row.status == "ok"):
+            asked, now = one.recipe.get("train") or {}, one.current
+            sizes = (asked.get("micro_batch_size"), asked.get("gradient_checkpointing"))
+            if now.micro_batch_size is None or (now.micro_batch_size, now.gradient_checkpointing) == sizes:
+                continue
+            said = [f"micro batches of {now.micro_batch_size}"]
+            said += ["gradient checkpointing"] if now.gradient_checkpointing else []
+            said += [f"no row of more than {now.max_length:,} tokens"] if now.max_length else []
+            found[
+                f"Memory ran out for {group.label} as it was asked for (micro batches of {sizes[0]}): it was trained "
+                f"with {', '.join(said)}, and its time and memory are of that."
+            ] = None
+    return list(found)
 
 
 def reproduce(loaded: Loaded) -> str:

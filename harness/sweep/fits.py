@@ -57,8 +57,7 @@ def _device(experiment: Experiment) -> Device | None:
 
 def _with_least(experiment: Experiment) -> Experiment:
     """As the last step computes it of what is tried when memory runs out."""
-    rung = ladder(experiment)[-1]
-    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **dataclasses.asdict(rung)))
+    return dataclasses.replace(experiment, train=ladder(experiment)[-1].applied(experiment.train))
 
 
 def _key(experiment: Experiment) -> str:

@@ -9,9 +9,10 @@ from harness.methods.lora import Lora
 
 @dataclass(frozen=True, kw_only=True)
 class Hungry(Lora):
-    """Runs out of memory in training with more than `room` rows in a micro batch."""
+    """Runs out of memory in training with more than `room` rows in a micro batch, or longer ones than `longest`."""
 
     room: int
+    longest: int = 1_000
 
     def attach(self, model, setting):
         adapted = super().attach(model, setting)
@@ -19,5 +20,6 @@ class Hungry(Lora):
         return adapted
 
     def _allocate(self, model, inputs, named):
-        if model.training and len(named["input_ids"]) > self.room:
+        rows, tokens = named["input_ids"].shape
+        if model.training and (rows > self.room or tokens > self.longest):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

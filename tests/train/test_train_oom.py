@@ -1,6 +1,7 @@
 """Memory that runs out: smaller micro batches, each in a process of its own, and OOM as a result."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -58,10 +59,31 @@ def test_without_the_ladder_the_first_attempt_is_the_result(hungry):
     assert attempts(experiment) == [("oom", 4, False)]
 
 
+def test_the_longest_rows_are_left_out_where_that_was_asked_for(hungry, tmp_path):
+    path = tmp_path / "unlike.jsonl"
+    answers = [" a b c" if n % 4 else " a b c d e f g h i j k l m n o p q r s t u v w x y z" for n in range(40)]
+    rows = [{"prompt": f"row {n}", "completion": answer} for n, answer in enumerate(answers)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("train/oom=shorter", "train.oom.shorter_rows=[20]", "train.max_length=64", f"data.file={path}")
+    experiment = hungry(1, *words)
+    experiment = dataclasses.replace(experiment, method=dataclasses.replace(experiment.method, longest=20))
+    result = run.run(experiment, lambda event: None)
+    assert result.status == "ok"
+    assert [a.max_length for a in result.attempts] == [None] * 6 + [20]
+    first, last = result.attempts[0].data, result.current.data
+    assert 0 < last.train_rows < first.train_rows
+    assert last.train_rows + last.removed_too_long == first.train_rows + first.removed_too_long
+    assert last.validation_rows == first.validation_rows
+    assert experiment.recipe_id != hungry(1, *words[2:]).recipe_id, "other weights may come of it"
+    assert result.current.training.losses[0] is not None
+
+
 def test_only_steps_that_leave_the_comparison_fair_are_on_by_default(hungry):
     assert ladder(hungry(1)) == (Rung(4, False), Rung(2, False), Rung(1, False))
     more = ladder(hungry(1, "train/oom=checkpointing"))
     assert more[3:] == (Rung(4, True), Rung(2, True), Rung(1, True))
     assert ladder(hungry(1, "train/oom=none")) == (Rung(4, False),)
+    shorter = ladder(hungry(1, "train/oom=shorter", "train.oom.shorter_rows=[8,512,16]", "train.max_length=64"))
+    assert shorter[6:] == (Rung(1, True, 16), Rung(1, True, 8)), "what is longer than was asked for is no step"
     twelve = ladder(hungry(1, "train.global_batch_size=12", "train.micro_batch_size=6"))
     assert [rung.micro_batch_size for rung in twelve] == [6, 4, 3, 2, 1]
