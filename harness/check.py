@@ -119,7 +119,7 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     def backend() -> None:
         if spec.backend != "vllm":
             return
-        reason = served.unsupported(sources.device() == "cuda") or served.refused(experiment.method, merged)
+        reason = served.unsupported(sources.device() == "cuda") or unserved(experiment.method, merged)
         if reason:
             raise UnsupportedError(reason)
 
@@ -137,6 +137,15 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     for name in spec.task_limits:
         looks.append((("limit", name, spec.include_path), partial(tasks.check_name, name, spec.include_path)))
     return looks + [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
+
+
+def unserved(method: Method, merged: bool) -> str:
+    """Why what a method trains cannot be served by eval.backend=vllm; "" where it can."""
+    reason = "" if merged else method.not_served_because()
+    if not reason:
+        return ""
+    ways = ", or eval.weights=merged" if method.merges else ""
+    return f"eval.backend=vllm with method={method.name}: {reason}; use eval.backend=shared_prefix{ways}"
 
 
 def _sizes(method: Method, attached: Any) -> Sizes:

