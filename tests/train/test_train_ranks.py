@@ -119,7 +119,8 @@ def test_together_they_take_every_row_once_and_as_many_batches(number, length):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["launch.num_processes=3"], "not a multiple of train.micro_batch_size=8 x launch.num_processes=3"),
+        (["launch.num_processes=3"], "size=8 x launch.num_processes=3.*choose another number of"),
+        (["launch.num_processes=2"], "not a multiple of .* x launch.num_processes=2.*choose train.micro_batch_size=4"),
         (["method.layerwise=true", "launch.num_processes=2"], "cannot share gradients; use one process"),
         (["launch.num_processes=0"], "launch.num_processes=0: must be greater than or equal to 1"),
         (["launch.processes=2"], "launch.processes"),
