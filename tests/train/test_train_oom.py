@@ -61,20 +61,21 @@ def test_without_the_ladder_the_first_attempt_is_the_result(hungry):
 
 def test_the_longest_rows_are_left_out_where_that_was_asked_for(hungry, tmp_path):
     path = tmp_path / "unlike.jsonl"
-    answers = [" a b c" if n % 4 else " a b c d e f g h i j k l m n o p q r s t u v w x y z" for n in range(80)]
+    answers = [" a b c" if n % 4 == 0 else f" {chr(97 + n % 26) * 3}" * 12 for n in range(80)]
     rows = [{"prompt": f"row {n}", "completion": answer} for n, answer in enumerate(answers)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ("train/oom=shorter", "train.oom.shorter_rows=[20]", "train.max_length=64", f"data.file={path}")
-    experiment = hungry(1, *words)
+    words = ("train/oom=none", "train.oom.shorter_rows=[20]", "train.max_length=64", f"data.file={path}")
+    words += ("train.group_by_length=false",)
+    experiment = hungry(4, *words)
     experiment = dataclasses.replace(experiment, method=dataclasses.replace(experiment.method, longest=20))
     result = run.run(experiment, lambda event: None)
     assert result.status == "ok"
-    assert [a.max_length for a in result.attempts] == [None] * 6 + [20]
+    assert [a.max_length for a in result.attempts] == [None, 20]
     first, last = result.attempts[0].data, result.current.data
     assert 0 < last.train_rows < first.train_rows
     assert last.train_rows + last.removed_too_long == first.train_rows + first.removed_too_long
     assert last.validation_rows == first.validation_rows
-    assert experiment.recipe_id != hungry(1, *words[2:]).recipe_id, "other weights may come of it"
+    assert experiment.recipe_id != hungry(4, *words[2:]).recipe_id, "other weights may come of it"
     assert result.current.training.losses[0] is not None
 
 
