@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from harness import event_files
 from harness.experiment import Experiment
-from harness.specs import TrainSpec
 
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
@@ -57,12 +56,13 @@ def _check_launch(experiment: Experiment) -> None:
         raise ValueError(
             f"train.global_batch_size={spec.global_batch_size} is not a multiple of train.micro_batch_size="
             f"{spec.micro_batch_size} x launch.num_processes={number}: the optimizer would see another batch than "
-            f"asked for; choose {_smaller(spec, number)}"
+            f"asked for; choose {_smaller(spec.global_batch_size, spec.micro_batch_size, number)}"
         )
 
 
-def _smaller(spec: TrainSpec, number: int) -> str:
+def _smaller(global_batch: int, micro_batch: int, number: int) -> str:
     """What would do: the largest micro batch that divides each process's share."""
-    share, rest = divmod(spec.global_batch_size, number)
-    found = next((rows for rows in range(spec.micro_batch_size, 0, -1) if share % rows == 0), None)
-    return "another number of processes" if rest or not found else f"train.micro_batch_size={found}"
+    share, rest = divmod(global_batch, number)
+    if rest:
+        return "another number of processes"
+    return f"train.micro_batch_size={next(rows for rows in range(micro_batch, 0, -1) if share % rows == 0)}"
