@@ -14,7 +14,7 @@ def answer_of(groups: Sequence[Group], loaded: Loaded) -> list[str]:
 
 
 def answer(groups: Sequence[Group], primary: str | None = None, margin: float = MARGIN) -> list[str]:
-    """The sentences, as plain text.
+    """The sentences, as plain text, those on the question first.
 
     Only ok runs take part, and only those of one model and one evaluation identity are held against each other.
 
@@ -36,7 +36,8 @@ def answer(groups: Sequence[Group], primary: str | None = None, margin: float = 
     tests = [_lowest_loss(one, groups) for one in main if one.contest.role == "test"]
     found = [_lowest_loss(one, groups) for one in losses if one.contest.groups]
     nothing = [] if asked or primary or scores else ["No target task was evaluated."]
-    said = [one for one in (*found, *tests, *scores, *nothing) if one]
+    missing = [f"No trained method has a score in {primary}."] if primary and not main else []
+    said = [one for one in (*missing, *scores, *tests, *found, *nothing) if one]
     return [*said[:-1], said[-1] + _seed_remark(trained)]
 
 

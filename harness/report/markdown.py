@@ -40,6 +40,7 @@ EXTERNAL = (
     "Published by others: one seed, no outcomes per item, so nothing is paired; another machine and set-up. They "
     "are shown beside our rows and never ranked with them. The error of an accuracy is the binomial one of its items."
 )
+TEXT_COLUMNS = ("Status", "Verdict", "Matched in", "Model", "Remarks", "Overhead", "Method", "Best")  # to the left
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
@@ -61,7 +62,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     parts = [
         f"# {escaped(title(loaded, groups))}",
         *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
-        "**Answer.** " + escaped(" ".join(answer_of(groups, loaded))),
+        *_answer(answer_of(groups, loaded)),
         *tuned.section(loaded),
         *(["## Results"] if loaded.trials else []),
         table_of(quality(groups, ties(main))),
@@ -98,6 +99,11 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _answer(sentences: Sequence[str]) -> list[str]:
+    """The first one, then what else was found, point by point."""
+    return ["**Answer.** " + escaped(sentences[0]), _bullets(sentences[1:])]
+
+
 def title(loaded: Loaded, groups: Sequence[Group]) -> str:
     """The sweep's name, or what was compared: lora, qlora, dora on science_qa with smollm2-135m."""
     if loaded.sweep and loaded.sweep.question:
@@ -116,7 +122,7 @@ def title(loaded: Loaded, groups: Sequence[Group]) -> str:
 def table_of(content: Table) -> str:
     """A table of plain text as Markdown."""
     header = [escaped(cell) for cell in content.header]
-    return table(header, [[escaped(cell) for cell in line] for line in content.lines], text=("Status",))
+    return table(header, [[escaped(cell) for cell in line] for line in content.lines], text=TEXT_COLUMNS)
 
 
 def _verdicts(found: Claims) -> str:

@@ -20,7 +20,7 @@ def section(loaded: Loaded) -> list[str]:
     found = contestants(loaded.sweep, loaded.trials)
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return []
-    lines = [line for one in found for line in remarks(one, loaded.sweep.name)]
+    lines = remarks(found, loaded.sweep.name)
     bullets = "\n".join(f"- {escaped(line)}" for line in lines)
     rows = [[escaped(cell) for cell in cells(one)] for one in found]
     parts = [
@@ -38,7 +38,7 @@ def appendix(loaded: Loaded) -> tuple[str | Table, ...]:
     found = contestants(loaded.sweep, loaded.trials)
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return ()
-    lines = [line for one in found for line in remarks(one, loaded.sweep.name)]
+    lines = remarks(found, loaded.sweep.name)
     chosen = Table("Tuning", HEADER, tuple(cells(one) for one in found))
     return (budget(loaded.sweep.tuning, found), chosen, *lines)
 
@@ -56,7 +56,8 @@ def budget(tuning: Tuning, found: Sequence[Contestant]) -> str:
     seeds = ", ".join(map(str, tuning.seeds))
     total = sum(one.device_seconds for one in found)
     return (
-        f"Every contestant had {tuning.trials} trials over {several(tuning.settings)} with seed {seeds}, looked at on "
+        f"Every contestant, a row of the results before its settings were chosen, had {tuning.trials} trials over "
+        f"{several(tuning.settings)} with seed {seeds}, looked at on "
         f"validation rows alone. Chosen for each: {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The results below are of "
         f"what was chosen, with seed {', '.join(map(str, tuning.final_seeds))}; only these runs read the test. "
         f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
@@ -78,20 +79,31 @@ def cells(one: Contestant) -> tuple[str, ...]:
     )
 
 
-def remarks(one: Contestant, sweep: str) -> list[str]:
+def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
+    """What a reader must know about the trials, contestant by contestant, and how the grid is made wider."""
+    lines = [line for one in found for line in _remarks(one)]
+    if any(one.edges for one in found):
+        lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
+    return lines
+
+
+def _remarks(one: Contestant) -> list[str]:
     """What a reader must know about a contestant's trials."""
     lines = [
         f"{one.name} is {UNDERTUNED}: {edge.setting}={edge.value} is the {edge.side} value tried, so that a better one "
-        f"may lie beyond; `python -m harness.sweep extend {sweep}` tries further values for every contestant"
+        "may lie beyond"
         for edge in one.edges
     ]
     missing = Counter(trial.status for trial in one.trials)["missing"]
     if missing:
         lines.append(f"{one.name}: {missing} of {len(one.trials)} trials have not been made")
-    broken = [trial for trial in one.trials if trial.status not in ("ok", "missing")]
-    for trial in broken:
-        values = ", ".join(f"{name}={value}" for name, value in trial.settings.items())
-        lines.append(f"{one.name} {values}: {trial.status}: {trial.reason or 'no reason recorded'}; counts as a trial")
+    broken: dict[str, list[str]] = {}
+    for trial in one.trials:
+        if trial.status not in ("ok", "missing"):
+            values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
+            broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
+    for fate, who in broken.items():
+        lines.append(f"{one.name} {', '.join(who)}: {fate}; {'counts as a trial' if len(who) == 1 else 'all count'}")
     if one.choice.recipe_id is None and not missing:
         lines.append(f"{one.name}: nothing could be chosen, {one.choice.reason}")
     if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:

@@ -97,10 +97,13 @@ def tuning(traced: Traced) -> Iterator[Claim]:
         if end:
             side = "highest" if float(tried[best]) == max(values) else "lowest"
             yield claim_words("Tuning", f"{contestant} is undertuned: {name}={tried[best]} is the {side} value tried")
+        fates: dict[str, list[str]] = {}
         for run in runs:
             if run.status != "ok":
-                reason = f"{run.status}: {one_line(run.attempt['reason'])}"
-                yield claim_words("Tuning", f"{contestant} {name}={tried[run.recipe_id]}: {reason}")
+                fate = f"{run.status}: {one_line(run.attempt['reason'])}"
+                fates.setdefault(fate, []).append(f"{name}={tried[run.recipe_id]}")
+        for fate, who in fates.items():
+            yield claim_words("Tuning", f"{contestant} {', '.join(who)}: {fate}")
         if not losses:
             yield claim_words("Tuning", f"none of {len(tried)} trials ended well, {len(tried)} diverged")
     yield claim_words("Tuning", f"{known['trials']} trials over {name} with seed {_numbers(known['seeds'])},")

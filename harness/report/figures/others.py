@@ -20,14 +20,32 @@ _COSTS: dict[str, Callable[[ExternalRecord], float | None]] = {
 
 
 def draw_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: str) -> None:
-    """A grey cross with its name for every row that has a score on the task and the cost."""
+    """A grey cross for every row that has a score on the task and the cost."""
+    places = _places(rows, task, cost)
+    if places:
+        axes.plot([x for x, _, _ in places], [y for _, y, _ in places], "x", color=_COLOUR, markersize=4, zorder=0)
+
+
+def name_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: str) -> None:
+    """Their names below or above the crosses, where there is room; the limits of the axes must be final."""
+    places = _places(rows, task, cost)
+    taken = [text.get_window_extent() for text in axes.texts]
+    for x, y, name in sorted(places, key=lambda place: place[1]) if len(places) <= _MOST_NAMED else ():
+        for offset, level in ((-2, "top"), (2, "bottom")):
+            text = axes.annotate(
+                drawable(name, 24), (x, y), xytext=(3, offset), textcoords="offset points", va=level, fontsize=5,
+                color=_COLOUR,
+            )  # fmt: skip
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
+
+
+def _places(rows: Sequence[ExternalRecord], task: str, cost: str) -> list[tuple[float, float, str]]:
     known = [(cost_of(one, cost), score_on(one, task), one.name) for one in rows]
-    places = [(price, score.value, name) for price, score, name in known if price is not None and score is not None]
-    if not places:
-        return
-    axes.plot([x for x, _, _ in places], [y for _, y, _ in places], "x", color=_COLOUR, markersize=4, zorder=0)
-    for x, y, name in places if len(places) <= _MOST_NAMED else ():
-        axes.annotate(drawable(name, 24), (x, y), xytext=(3, -3), textcoords="offset points", fontsize=5, color=_COLOUR)
+    return [(price, score.value, name) for price, score, name in known if price is not None and score is not None]
 
 
 def external_caption(rows: Sequence[ExternalRecord], tasks: Sequence[str]) -> str:

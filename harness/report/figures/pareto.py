@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.record import ExternalRecord
 from harness.report.axes import COSTS, Cost, Quality, qualities
-from harness.report.figures.others import draw_external, external_caption
+from harness.report.figures.others import draw_external, external_caption, name_external
 from harness.report.figures.points import Place, draw_base, draw_points, measured, name_points
 from harness.report.figures.style import (
     MOST_NAMED,
     Drawn,
+    amounts,
     drawable,
     drawing,
     legend_below,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
 STEM = "pareto"
+DECADE = 10  # costs within it are better read from a plain axis
 Point = tuple[float, float]
 
 
@@ -44,6 +46,7 @@ def make(groups: Sequence[Group], folder: Path, external: Sequence[ExternalRecor
         for axes, cost in zip(panels, costs, strict=False):
             draw_external(axes, external, quality.task, cost.key)  # first: limits are final when points are named
             _panel(axes, trained, groups, quality, cost)
+            name_external(axes, external, quality.task, cost.key)
         for axes in panels[len(costs) :]:
             axes.remove()
         if len(trained) > MOST_NAMED:
@@ -75,8 +78,11 @@ def _count(quality: Quality, groups: Sequence[Group]) -> int:
 def _panel(axes: Any, trained: Sequence[Group], groups: Sequence[Group], quality: Quality, cost: Cost) -> None:
     places = [_place(quality.of(group), cost.of(group)) for group in trained]
     draw_points(axes, trained, places)
-    if cost.logarithmic:
+    low, high = axes.dataLim.intervalx
+    if cost.logarithmic and 0 < low * DECADE < high:
         logarithmic(axes.xaxis)
+    else:
+        amounts(axes.xaxis, high)
     axes.margins(0.18)
     best = frontier([(place[0][0], place[1][0]) for place in places if place], quality.higher_is_better)
     axes.plot(*zip(*best, strict=True), color="#999999", linewidth=1, zorder=1, drawstyle="steps-post")

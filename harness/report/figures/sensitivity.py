@@ -99,7 +99,15 @@ def _line(axes: Any, series: Series, quality: Quality, style: dict[str, Any]) ->
         capsize=2, markerfacecolor="white", **style,
     )  # fmt: skip
     best = min(range(len(points)), key=values.__getitem__)
-    axes.plot(rates[best], values[best], marker=style["marker"], color=style["color"], markersize=6, linestyle="none")
+    axes.plot(
+        rates[best],
+        values[best],
+        marker=style["marker"],
+        color=style["color"],
+        markersize=6,
+        linestyle="none",
+        zorder=3,
+    )
 
 
 def _failures(axes: Any, series: Sequence[Series]) -> None:

@@ -5,6 +5,7 @@ Colour alone never tells two series apart: lines, markers or hatches do it too, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 BASE_COLOUR = "#555555"
 WIDTH_INCHES = 7.0
+SHORTENED = 1e4  # ticks from here on are written as 10k
 MOST_NAMED = 8  # with more groups the points carry the numbers of the legend
 MOST_LEGEND = 48  # more series than a legend has room for are drawn without names
 FORMATS = ("svg", "pdf", "png")
@@ -108,11 +110,26 @@ def names_of(groups: Sequence[Group]) -> list[str]:
 
 def logarithmic(axis: Any) -> None:
     """Make an axis logarithmic, with ticks as settings are written: 1e-3, 10M; the font draws no formulas."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter
+
+    def between(value: float, _: int) -> str:
+        """Ticks between the powers of ten are named where few of those are seen."""
+        low, high = axis.get_view_interval()
+        leading = round(value / 10 ** math.floor(math.log10(value) + 1e-9))
+        return compact(value) if high / low < 30 and leading in (2, 5) else ""
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_formatter(FuncFormatter(between))
+
+
+def amounts(axis: Any, largest: float) -> None:
+    """Make the ticks of a linear axis few enough for half a page, and short: 80k and not 80000."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(6))
+    if largest >= SHORTENED:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
 def compact(value: float) -> str:

@@ -43,7 +43,7 @@ def page(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
     text: str = environment.get_template("page.html").render(
         title=printable(title),
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
-        answer=printable(" ".join(answer_of(groups, loaded))),
+        answer=[printable(one) for one in answer_of(groups, loaded)],
         command=printable(notes.command_of(loaded)),
         origin=[printable(line) for line in notes.origin(loaded)],
         style=parts["page.css"],
