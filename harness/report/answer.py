@@ -37,8 +37,7 @@ def answer(groups: Sequence[Group], primary: str | None = None, margin: float = 
     found = [_lowest_loss(one, groups) for one in losses if one.contest.groups]
     nothing = [] if asked or primary or scores else ["No target task was evaluated."]
     missing = [f"No trained method has a score in {primary}."] if primary and not main else []
-    said = [one for one in (*missing, *scores, *tests, *found, *nothing) if one]
-    return [*said[:-1], said[-1] + _seed_remark(trained)]
+    return [one for one in (*missing, *scores, *tests, *found, *nothing, _seed_remark(trained)) if one]
 
 
 def _scores(found: Claims) -> list[str]:
@@ -130,6 +129,6 @@ def _seed_remark(trained: Sequence[Group]) -> str:
     if not single:
         return ""
     if len(single) == len(trained):
-        return " Each method has one seed, so seed noise is not in these intervals."
+        return "Each method has one seed, so seed noise is not in these intervals."
     verb, whose = ("has", "its") if len(single) == 1 else ("have", "their")
-    return f" Of these, {several(single)} {verb} one seed, so seed noise is not in {whose} intervals."
+    return f"{several(single)} {verb} one seed, so seed noise is not in {whose} intervals."
