@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
 DASH = "-"
+OOM = "OOM"  # in place of the memory of a run that did not fit
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEBIBYTE = 2**20
 MEGABYTE = 10**6

@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from harness.record import write_text
-from harness.report.display import DASH, PLUS_MINUS, printable
+from harness.report.display import DASH, OOM, PLUS_MINUS, printable
 from harness.report.summary import Table
 
 PREAMBLE = r"\usepackage{array,booktabs,graphicx,siunitx}"
@@ -25,7 +25,7 @@ _SETUP = (
 _NUMBER = re.compile(
     rf"([+-]?)(\d+(?:,\d{{3}})*)(?:\.(\d+))?(?: {PLUS_MINUS} ((\d+(?:,\d{{3}})*)(?:\.(\d+))?))?(?: (.+))?"
 )
-_NOTHING = "{--}"
+_NOTHING = {DASH: "{--}", OOM: "{OOM}", "": ""}  # cells without a number, in a column of numbers
 _UNBROKEN = 16  # characters of a word that are kept together
 _LONG = 36  # characters beyond which a column of text breaks its lines
 _WIDE = {True: 0.28, False: 0.36}  # of the line, a first column and another
@@ -114,14 +114,12 @@ def _columns(table: Table, index: int) -> Iterator[_Column]:
     """The column of a table, or two where words follow its numbers."""
     cells = [line[index] for line in table.lines]
     header = _stacked(table.header[index], index == 0)
-    found = [None if cell in (DASH, "") else _NUMBER.fullmatch(cell) for cell in cells]
-    known = [one for one, cell in zip(found, cells, strict=True) if cell not in (DASH, "")]
+    found = [None if cell in _NOTHING else _NUMBER.fullmatch(cell) for cell in cells]
+    known = [one for one, cell in zip(found, cells, strict=True) if cell not in _NOTHING]
     if index == 0 or not known or any(one is None for one in known):
         yield _words(header, cells, index)
         return
-    numbers = tuple(
-        (_NOTHING if cell else "") if one is None else _number(one) for one, cell in zip(found, cells, strict=True)
-    )
+    numbers = tuple(_NOTHING[cell] if one is None else _number(one) for one, cell in zip(found, cells, strict=True))
     specification = _format([one for one in found if one])
     tails = [escape(one.group(7)) if one and one.group(7) else "" for one in found]
     if not any(tails):

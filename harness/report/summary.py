@@ -9,6 +9,7 @@ from harness.report.display import (
     DASH,
     MEBIBYTE,
     MEGABYTE,
+    OOM,
     decimals,
     estimate,
     mean,
@@ -62,7 +63,7 @@ def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> T
 
 
 def cost(groups: Sequence[Group]) -> Table:
-    """What the runs took, as means over the seeds; dashes for what is not trained or did not end well."""
+    """What the runs took, as means over the seeds; dashes for what is not known, OOM for what did not fit."""
     header = (
         "Method",
         "Trained parameters",
@@ -129,7 +130,7 @@ def trainings(group: Group) -> list[Training]:
 
 def _cost(group: Group) -> tuple[str, ...]:
     if not group.ok:
-        return (DASH,) * 7
+        return (DASH, DASH, OOM if group.first.status == "oom" else DASH, *(DASH,) * 4)
     seconds = quantity(mean(_evaluation_seconds(row) for row in group.rows))
     prints = [row.current.fingerprint for row in group.rows if row.current and row.current.fingerprint]
     if group.first.is_base or not prints:

@@ -68,3 +68,11 @@ def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, d
     ranked = [table for table in tables(loaded).values() if table.title.startswith("Pairs")]
     assert ranked
     assert not any("theirs" in cell for table in ranked for line in table.lines for cell in line)
+
+
+def test_memory_that_ran_out_is_a_cross_and_a_word_in_the_table(tuned_report):
+    page = (tuned_report / "report.md").read_text()
+    assert "| full (seed 5) | - | - | OOM | - | - | - | - |" in page
+    assert "Crosses: what had been used when memory ran out." in page
+    assert "OOM at 2,500" in (tuned_report / "figures" / "memory.svg").read_text()
+    assert "{OOM}" in (tuned_report / "tables" / "cost.tex").read_text()

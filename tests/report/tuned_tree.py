@@ -64,11 +64,8 @@ def build(runs: Path) -> Path:
         choices.append(record.Choice(contestant=f"method={name}", recipe_id=chosen, reason="so"))
         for seed in SEEDS if known else ():
             skill, place = max(known)
-            lost = name == "full" and seed == 5
-            kind = _kind(name, SCALES[place], skill)
-            folder = (
-                add_run(runs, kind, seed, "oom", "out of memory at step 31") if lost else _finished(runs, kind, seed)
-            )
+            kind, lost = _kind(name, SCALES[place], skill), name == "full" and seed == 5
+            folder = _too_large(runs, kind, seed) if lost else _finished(runs, kind, seed)
             words = (f"lr_scale={SCALES[place]}", f"seed={seed}")
             cells.append(_cell(name, words, folder, seed, "final", (*_looks(), TEXT)))
     record.write(_sweep(tuple(cells), tuple(choices)), runs / "sweeps" / "tuned" / "sweep.json")
@@ -93,6 +90,12 @@ def _trial(runs: Path, name: str, scale: str, skill: float | None) -> Path:
     _rewritten(folder / "record.json", lambda found: _timed(found, kind, 0))
     if skill is not None:
         add_evaluation(folder, kind, VALIDATION)
+    return folder
+
+
+def _too_large(runs: Path, kind: Kind, seed: int) -> Path:
+    folder = add_run(runs, kind, seed, "oom", "out of memory at step 31")
+    _rewritten(folder / "record.json", lambda found: found["attempts"][-1].update(peak_memory_bytes=2_500 * 2**20))
     return folder
 
 

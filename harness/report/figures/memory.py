@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.report.display import MEBIBYTE, mean
 from harness.report.figures.style import BASE_COLOUR, COLOURS, HATCHES, Drawn, drawable, drawing, room
 from harness.report.groups import Group
 from harness.report.rows import Row
+from harness.report.summary import peak_mebibytes
 
 STEM = "memory"
 MOST_BARS = 60
@@ -16,37 +18,56 @@ MOST_BARS = 60
 
 def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
     """Draw it where the phases of a training run have peaks, for as many methods as a page holds."""
-    found = [(group, parts) for group in groups if group.trained and (parts := _parts(group))]
-    if not found:
+    known = [(group, parts) for group in groups if group.trained and (parts := _parts(group))]
+    if not known:
         return None
-    shown = found[:MOST_BARS]
-    height = 0.95 + 0.2 * max(3, len(shown))
+    lost = [(group, peak) for group in groups if group.first.status == "oom" and (peak := peak_mebibytes(group))]
+    lost = lost[: MOST_BARS // 2]
+    shown = known[: MOST_BARS - len(lost)]
+    height = 0.95 + 0.2 * max(3, len(shown) + len(lost))
     with drawing(folder, STEM, height) as figure:
         axes = figure.subplots()
         room(figure, 0, height, left=1.9, bottom=0.45, top=0.45)
-        places = range(len(shown))
-        held, added = ([one[part] / MEBIBYTE for _, one in shown] for part in (0, 1))
-        edge = {"edgecolor": "white", "linewidth": 0.5, "height": 0.72}
-        axes.barh(places, held, color=COLOURS[0], label="held when training began", **edge)
-        axes.barh(places, added, left=held, color=COLOURS[4], hatch=HATCHES[1], label="added by training", **edge)
-        for place, total in enumerate(map(sum, zip(held, added, strict=True))):
-            axes.annotate(
-                f"{total:,.0f}", (total, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7,
-                color=BASE_COLOUR,
-            )  # fmt: skip
-        axes.set_yticks(places, [drawable(group.label, 32) for group, _ in shown])
+        _bars(axes, [parts for _, parts in shown])
+        _crosses(axes, [peak for _, peak in lost], len(shown))
+        labels = [drawable(group.label, 32) for group, _ in (*shown, *lost)]
+        axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.1)
         axes.set_xlabel("Peak memory of training, MiB")
-        figure.legend(loc="upper left", ncols=2, bbox_to_anchor=(1.85 / 7, 1), borderaxespad=0.2)
-    rest = f" The first {MOST_BARS} of {len(found)} methods." if len(found) > MOST_BARS else ""
+        figure.legend(loc="upper left", ncols=3, bbox_to_anchor=(1.85 / 7, 1), borderaxespad=0.2)
+    rest = f" The first {len(shown)} of {len(known)} methods." if len(known) > len(shown) else ""
+    crosses = " Crosses: what had been used when memory ran out." if lost else ""
     return Drawn(
         STEM,
         "Memory held when training began, and added by training",
         "Held when training began: the weights, the adapter and the data. Added by training: gradients, optimizer "
-        f"state and activations, at the highest moment. Means over the seeds.{rest}",
+        f"state and activations, at the highest moment. Means over the seeds.{crosses}{rest}",
     )
+
+
+def _bars(axes: Any, parts: Sequence[tuple[float, float]]) -> None:
+    places = range(len(parts))
+    held, added = ([one[part] / MEBIBYTE for one in parts] for part in (0, 1))
+    edge = {"edgecolor": "white", "linewidth": 0.5, "height": 0.72}
+    axes.barh(places, held, color=COLOURS[0], label="held when training began", **edge)
+    axes.barh(places, added, left=held, color=COLOURS[4], hatch=HATCHES[1], label="added by training", **edge)
+    for place, total in enumerate(map(sum, zip(held, added, strict=True))):
+        _say(axes, f"{total:,.0f}", (total, place))
+
+
+def _crosses(axes: Any, peaks: Sequence[float], first: int) -> None:
+    """The highest memory of runs that did not fit, from the given place on."""
+    places = range(first, first + len(peaks))
+    if peaks:
+        axes.plot(peaks, places, linestyle="none", marker="x", markersize=7, color=COLOURS[1], label="out of memory")
+    for place, peak in zip(places, peaks, strict=True):
+        _say(axes, f"OOM at {peak:,.0f}", (peak, place))
+
+
+def _say(axes: Any, text: str, where: tuple[float, int]) -> None:
+    axes.annotate(text, where, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7, color=BASE_COLOUR)
 
 
 def _parts(group: Group) -> tuple[float, float] | None:
