@@ -32,7 +32,7 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
         _crosses(axes, [peak for _, peak in lost], len(shown))
         labels = [drawable(group.label, 32) for group, _ in (*shown, *lost)]
         axes.set_yticks(range(len(labels)), labels)
-        axes.invert_yaxis()
+        axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.1)
         axes.set_xlabel("Peak memory of training, MiB")
