@@ -1,5 +1,5 @@
 # Each target does all the set-up that it needs. PYTHON=python3.12 chooses another interpreter, PIP_FLAGS adds options to pip,
-# PART=name chooses parts of the benchmark.
+# PART=name chooses parts of the benchmark, OUT=folder keeps what they find.
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
@@ -27,7 +27,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(STAMP)
-	$(BIN)/python -m tests.bench $(PART)
+	$(BIN)/python -m tests.bench $(PART) $(if $(OUT),--out $(OUT))
 
 clean:
 	rm -rf $(VENV) build dist

@@ -19,7 +19,9 @@ from harness import redact
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
 )  # fmt: skip
-_TRAINING_PARTS = ("data", "methods", "train", "execute.py", "head.py", "models.py", "optimizers.py", "stopping.py")
+_TRAINING_PARTS = (
+    "data", "methods", "train", "execute.py", "head.py", "lean.py", "models.py", "optimizers.py", "stopping.py",
+)  # fmt: skip
 
 
 @functools.cache

@@ -93,6 +93,7 @@ MAY_IMPORT = {
     "claim": set(),
     "question": set(),
     "head": set(),
+    "lean": set(),
     "hub": set(),
     "event_files": set(),
     "assets": {"once"},

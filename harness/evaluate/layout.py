@@ -15,6 +15,8 @@ Tokens = tuple[int, ...]
 # a prefix is computed in a pass of its own, and batches end where a cluster does: that has to be worth it
 _WORTH_SHARING = 512  # tokens saved by a cluster
 _LONG_ENOUGH = 16  # tokens of the prefix
+_PADDING = 1 / 32  # of a batch that would be no smaller without: another pass costs something as well
+_LEAST = 128  # tokens of such a batch, or a sixteenth of its budget
 _READ_AT_ONCE = 2048  # positions of a batch whose logits are read: each is a row of the vocabulary's width
 
 
@@ -108,16 +110,19 @@ def batches(cluster: Cluster, batch_tokens: int) -> Iterator[list[Row]]:
     """Rows of like length, longest first, as many as fit.
 
     A batch of n rows holds n times the prefix and its longest row: `batch_tokens` at most, unless one row alone has
-    more. Its logits are bounded beside that.
+    more. Its logits are bounded beside that. It ends earlier where shorter rows would fill it with padding.
     """
     batch: list[Row] = []
-    longest = num_read = 0
+    num_tokens = num_read = 0
     for row in sorted(cluster.rows, key=len, reverse=True):
-        width = len(cluster.prefix) + max(longest, len(row))
-        if batch and ((len(batch) + 1) * width > batch_tokens or num_read + row.num_read > _READ_AT_ONCE):
+        longest, number = len(batch[0]) if batch else len(row), len(batch) + 1
+        full = number * (len(cluster.prefix) + longest) > batch_tokens or num_read + row.num_read > _READ_AT_ONCE
+        padding = number * longest - num_tokens - len(row)
+        loose = padding > _PADDING * number * longest and number * longest > max(_LEAST, batch_tokens // 16)
+        if batch and (full or loose):
             yield batch
-            batch, longest, num_read = [], 0, 0
+            batch, num_tokens, num_read = [], 0, 0
         batch.append(row)
-        longest, num_read = max(longest, len(row)), num_read + row.num_read
+        num_tokens, num_read = num_tokens + len(row), num_read + row.num_read
     if batch:
         yield batch

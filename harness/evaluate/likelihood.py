@@ -13,6 +13,7 @@ every row. So the numbers are those of separate rows. Logits are computed only w
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ Progress = Callable[[int], None]
 _Tried = dict[tuple[int, ...], Prefix]  # prefixes that were computed to find out whether they can be
 _LOGITS_AT_ONCE = 512  # rows of the vocabulary's width held in float32
 _CLOSE = {"fp32": 1e-2, "bf16": 0.5}  # nats by which a row of one's own may differ, rounding alone
+# of a model, by precision and what a row shared: the most tokens that were found to give the same
+_found_same: weakref.WeakKeyDictionary[Any, dict[tuple[str, bool, bool], int]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,16 @@ def _prefix(model: Any, cluster: Cluster, precision: str, tried: _Tried) -> Pref
 
 
 def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tried) -> bool:
-    """Whether the longest row behind the longest prefix gives what its first and last continuation give alone."""
+    """Whether the longest row behind the longest prefix gives what its last continuation would alone.
+
+    What holds for so many tokens of a model is not tried again on fewer.
+    """
     cluster = max(plan, key=lambda cluster: len(cluster.prefix))
     row = max(cluster.rows, key=lambda row: (len(row.positions) > 1, len(row)))
-    context = cluster.prefix + row.context
-    ends = dict.fromkeys((0, len(row.continuations) - 1))
+    known = _found_same.setdefault(model, {})
+    kind, size = (precision, bool(cluster.prefix), len(row.positions) > 1), len(cluster.prefix) + len(row)
+    if size <= known.get(kind, 0):
+        return True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on the mask is for a caller that would go on regardless
@@ -129,12 +137,12 @@ def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tri
             together = _score_rows(model, [row], precision, tried[cluster.prefix])[0]
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return False
-    alone = [Row(context, (row.continuations[place],), (0,)) for place in ends]
-    apart = [found[0] for found in _score_rows(model, alone, precision, None)]
-    return all(
-        abs(together[place].log_likelihood - one.log_likelihood) < _CLOSE[precision]
-        for place, one in zip(ends, apart, strict=True)
-    )
+    alone = Row(cluster.prefix + row.context, row.continuations[-1:], (0,))
+    apart = _score_rows(model, [alone], precision, None)[0]
+    same = abs(together[-1].log_likelihood - apart[0].log_likelihood) < _CLOSE[precision]
+    if same:
+        known[kind] = size
+    return same
 
 
 def _sees_everything(model: Any) -> bool:

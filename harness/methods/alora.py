@@ -26,6 +26,7 @@ class Alora(Lora):
     """
 
     merges: ClassVar[bool] = False
+    leaves_inputs: ClassVar[bool] = False
     unpacked_because: ClassVar[str] = "the adapter begins at the last invocation of a row, not of each example in it"
     inits: ClassVar[tuple[str, ...]] = ("default", "gaussian")
 

@@ -52,6 +52,8 @@ class Method(ABC):
     differs_at_start: ClassVar[str] = ""  # why the logits at step 0 are not the base model's; "": they are
     unpacked_because: ClassVar[str] = ""  # why packed examples would see more than their own; "": they do not
     not_planned: ClassVar[str] = ""  # what a prediction of its memory and operations leaves out
+    # whether its adapters give the same, to the bit and without dropout, on inputs left in the dtype of autocast
+    leaves_inputs: ClassVar[bool] = False
     merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
 
     lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it

@@ -20,6 +20,7 @@ class Dora(Lora):
     Liu et al. 2024, arXiv 2402.09353, equation 5.
     """
 
+    leaves_inputs: ClassVar[bool] = False  # the dtype of the norms is that of the inputs
     use_dora: ClassVar[bool] = True
 
     def expected_trainable(self, model: PreTrainedModel) -> int:

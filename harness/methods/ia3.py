@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods import targets
 from harness.methods.adapted import Adapted
@@ -21,6 +21,8 @@ class Ia3(Adapted):
     Trains d_out parameters per key and value projection and d_in per last projection of an MLP. Where queries, keys and
     values are one projection, all of its output is scaled. Liu et al. 2022, arXiv 2205.05638, section 3.3.
     """
+
+    leaves_inputs: ClassVar[bool] = True
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> IA3Config:
         """Keys, values and the MLPs' last projections, found by structure."""

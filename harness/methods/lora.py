@@ -33,6 +33,7 @@ class Lora(Adapted):
     adapted layers (lora_only) or all.
     """
 
+    leaves_inputs: ClassVar[bool] = True
     use_dora: ClassVar[bool] = False
     inits: ClassVar[tuple[str, ...]] = ("default", "gaussian", "pissa", "olora", "eva")
 

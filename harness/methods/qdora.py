@@ -19,6 +19,7 @@ class Qdora(Qlora):
     Trains what DoRA trains. Liu et al. 2024, arXiv 2402.09353 (section 5.6, answer.ai's QDoRA).
     """
 
+    leaves_inputs: ClassVar[bool] = False  # the dtype of the norms is that of the inputs
     use_dora: ClassVar[bool] = True
 
     def expected_trainable(self, model: PreTrainedModel) -> int:

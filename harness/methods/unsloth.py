@@ -24,6 +24,7 @@ class Unsloth(Lora):
     step 0 is the base's up to that. https://github.com/unslothai/unsloth.
     """
 
+    leaves_inputs: ClassVar[bool] = False
     differs_at_start: ClassVar[str] = "unsloth's kernels round differently, and storage=nf4 rounds the base's weights"
     inits: ClassVar[tuple[str, ...]] = ("default",)
 

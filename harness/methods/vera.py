@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class Vera(Adapted):
     parameters per adapted matrix; the random matrices are drawn from the run's seed and saved beside them, which makes
     the file larger than what was trained. Kopiczko et al. 2024, arXiv 2310.11454, equation 2.
     """
+
+    leaves_inputs: ClassVar[bool] = True
 
     target: targets.Target
     r: Rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 from trl import SFTConfig, SFTTrainer
 
-from harness import ranks
+from harness import lean, ranks
 from harness.head import label_nats
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
@@ -147,7 +148,11 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         """Count the micro batch, then train on it."""
         self.meter.micro_batch(inputs["attention_mask"], inputs["labels"])
         self.profiler.micro_batch(inputs)
-        return super().training_step(model, for_model(inputs), num_items_in_batch)
+        leanly = self.job.spec.precision == "bf16" and not self._cuda
+        with (
+            lean.bfloat16_on_cpu(self.job.model, self.job.method.leaves_inputs) if leanly else contextlib.nullcontext()
+        ):
+            return super().training_step(model, for_model(inputs), num_items_in_batch)
 
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *_: Any, learning_rate: Any = None) -> None:
         """Hand the step's loss and gradient norm on as they are: reading them would make the device wait."""

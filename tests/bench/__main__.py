@@ -1,4 +1,4 @@
-"""python -m tests.bench [PART...] [--out FILE.json]: one table of ratios and their bars.
+"""python -m tests.bench [PART...] [--out FOLDER]: one table of ratios and their bars.
 
 Exit codes: 0 every bar is met, 1 one is not or a part broke, 2 there is no such part.
 """
@@ -6,10 +6,9 @@ Exit codes: 0 every bar is met, 1 one is not or a part broke, 2 there is no such
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
-import json
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import Row
+from tests.bench import Row, _page
 
 FOLDER = Path(__file__).parent
+BROKE = "broke"
 
 
 def parts() -> list[str]:
@@ -35,24 +35,22 @@ def measure(name: str) -> list[Row]:
     except Exception as error:  # the other parts go on
         traceback.print_exc()
         first_line = (str(error).splitlines() or [""])[0]
-        return [Row(name="broke", measured=None, bar=0.0, unit="", note=f"{type(error).__name__}: {first_line}")]
+        return [Row(name=BROKE, measured=None, bar=0.0, unit="", note=f"{type(error).__name__}: {first_line}")]
+
+
+def about(name: str) -> str:
+    """What a part shows: the first line of its docstring, and what it says about how."""
+    return " ".join((importlib.import_module(f"tests.bench.{name}").__doc__ or "").split())
 
 
 def table(rows: Sequence[tuple[str, Row]]) -> Table:
     """Part, name, number, bar and whether it is met."""
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for column in ("Part", "What", "Measured", "Bar", "", "Note"):
+    for column in ("Part", "What", "Measured", "Bar", "Met", "How"):
         shown.add_column(column, justify="right" if column in ("Measured", "Bar") else "left", overflow="fold")
     for part, row in rows:
-        sign = "<=" if row.at_most else ">="
-        shown.add_row(
-            part,
-            row.name,
-            "-" if row.measured is None else f"{row.measured:.4g} {row.unit}",
-            "-" if row.bar is None else f"{sign} {row.bar:.4g}",
-            {True: "ok", False: "MISSED", None: "-"}[row.met],
-            row.note,
-        )
+        measured, bar, met = _page.shown(row)
+        shown.add_row(part, row.name, measured, bar, met.strip("*"), row.note)
     return shown
 
 
@@ -60,19 +58,23 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and write only where `--out` asks for it."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="*", help=f"{', '.join(parts()) or 'none'}; all of them by default")
-    parser.add_argument("--out", type=Path, help="also write the rows to this JSON file")
+    parser.add_argument("--out", type=Path, help="also keep what is found in this folder, with a page of it")
     asked = parser.parse_args(words)
     unknown = sorted(set(asked.part) - set(parts()))
     if unknown:
         print(f"error: {', '.join(unknown)}: no such part; there are {', '.join(parts())}", file=sys.stderr)
         return 2
-    rows = [(part, row) for part in asked.part or parts() for row in measure(part)]
-    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
-    if asked.out:
-        content = [{"part": part, **dataclasses.asdict(row), "met": row.met} for part, row in rows]
-        asked.out.write_text(json.dumps(content, indent=1) + "\n")
-    broke = any(row.name == "broke" for _, row in rows)
-    return 1 if broke or any(row.met is False for _, row in rows) else 0
+    found = []
+    for part in asked.part or parts():
+        print(f"measuring {part}", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        rows = measure(part)
+        found += [(part, row) for row in rows]
+        if asked.out and not any(row.name == BROKE for row in rows):  # what was found before stays
+            _page.keep(asked.out, part, rows, time.monotonic() - start, about(part))
+    Console(width=None if sys.stdout.isatty() else 140).print(table(found))
+    broke = any(row.name == BROKE for _, row in found)
+    return 1 if broke or any(row.met is False for _, row in found) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The peak of resident memory of a command's processes, as the kernel notes it, by how deep they stand below it."""
+"""A command's seconds, and the peaks of resident memory of its processes by how deep they stand below it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -15,22 +16,35 @@ from tests.bench._plain import ROOT
 _LOOK_SECONDS = 0.1
 
 
-def peaks(command: Sequence[str], environment: dict[str, str] | None = None) -> dict[int, int]:
-    """Bytes of the largest process at each depth: 0 is the command itself, 1 its children, 2 theirs.
+@dataclass(frozen=True)
+class Watched:
+    """What a command took.
 
-    A process may set its mark back (`/proc/self/clear_refs`), so that it is read again and again.
+    `peaks` are the bytes of the largest process at each depth: 0 is the command itself, 1 its children, 2 theirs.
+    """
+
+    seconds: float
+    peaks: dict[int, int]
+
+
+def watched(command: Sequence[str], environment: dict[str, str] | None = None) -> Watched:
+    """Run a command that ends well.
+
+    The kernel notes each process's peak, which that may set back (`/proc/self/clear_refs`): it is read again and again.
     """
     found: dict[int, int] = {}
     with tempfile.TemporaryFile("w+") as said:
+        begun = time.perf_counter()
         started = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT, env=environment)
         while started.poll() is None:
             for depth, process in _below(psutil.Process(started.pid), 0):
                 found[depth] = max(found.get(depth, 0), _peak(process.pid))
             time.sleep(_LOOK_SECONDS)
+        seconds = time.perf_counter() - begun
         said.seek(0)
         if started.returncode:
             raise RuntimeError(f"{' '.join(command[1:3])} ended with {started.returncode}: {said.read()[-1000:]}")
-    return found
+    return Watched(seconds, found)
 
 
 def _below(process: psutil.Process, depth: int) -> Iterator[tuple[int, psutil.Process]]:

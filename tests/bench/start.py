@@ -1,7 +1,8 @@
 """What stands before and between runs: the command itself, a sweep that is done already, the next run's first step.
 
 Seconds of the wall, each of the real command in a folder of its own, and medians where it can be repeated. The sweep is
-LoRA on SmolLM2-135M with two seeds and three steps; `HARNESS_BENCH=quick` repeats nothing.
+LoRA on SmolLM2-135M with two seeds and three steps, once more with one seed after the kernel has forgotten every file
+that it had read (cold). `HARNESS_BENCH=quick` repeats nothing.
 """
 
 from __future__ import annotations
@@ -69,19 +70,45 @@ def imported(words: Sequence[str], code: int) -> list[str]:
 
 
 def _sweep(folder: Path, repeats: int) -> list[Row]:
-    words = [
-        "-m", "method=lora", "seed=0,1", "train=smoke", "eval=smoke", "eval.tasks=[]", "tracking=none",
-        f"runs_dir={folder}/runs", f"reports_dir={folder}/reports",
-    ]  # fmt: skip
-    events = stamped(folder / "events.jsonl", words)
-    first, following = first_steps(events, folder / "runs")
-    again = statistics.median(timed(words, 0) for _ in range(repeats))
+    events = stamped(folder / "warm.jsonl", _words(folder / "warm", "0,1"))
+    first, following = first_steps(events, folder / "warm" / "runs")
+    again = statistics.median(timed(_words(folder / "warm", "0,1"), 0) for _ in range(repeats))
     note = "LoRA on SmolLM2-135M: loading it and its tokens, with the server of processes warm"
     return [
-        Row(name="command to first step", measured=first, bar=None, unit="s", note="the stack's imports included"),
+        Row(name="command to first step, warm", measured=first, bar=None, unit="s", note=_parts(events, first)),
+        _cold(folder / "cold"),
         Row(name="end of a run to the next one's first step", measured=following, bar=2.0, unit="s", note=note),
         Row(name="a finished sweep asked again", measured=again, bar=5.0, unit="s", note="its report included"),
     ]
+
+
+def _words(folder: Path, seeds: str) -> list[str]:
+    return [
+        "-m", "method=lora", f"seed={seeds}", "train=smoke", "eval=smoke", "eval.tasks=[]", "tracking=none",
+        f"runs_dir={folder}/runs", f"reports_dir={folder}/reports",
+    ]  # fmt: skip
+
+
+def _cold(folder: Path) -> Row:
+    """The command when nothing that it reads is in memory; only root can have the kernel forget."""
+    name = "command to first step, cold"
+    try:
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    except OSError as error:
+        return Row(name=name, measured=None, bar=None, unit="s", note=f"files could not be forgotten: {error}")
+    folder.mkdir()
+    events = stamped(folder / "events.jsonl", _words(folder, "0"))
+    [first, *_] = first_steps(events, folder / "runs")
+    return Row(name=name, measured=first, bar=None, unit="s", note=_parts(events, first))
+
+
+def _parts(events: Sequence[tuple[float, str, Any]], first: float) -> str:
+    """Seconds until each phase of the untouched model's run and of the first that trains, up to its first step."""
+    began = events[0][0]
+    phases = [(at - began, event["phase"]) for at, what, event in events if what == "event" and "phase" in event]
+    until = [(at, name) for at, name in phases if at < first]
+    return ", ".join([*(f"{name} at {at:.1f}" for at, name in until), f"first step at {first:.1f} s"])
 
 
 def stamped(file: Path, words: Sequence[str]) -> list[tuple[float, str, Any]]:
@@ -94,18 +121,18 @@ def stamped(file: Path, words: Sequence[str]) -> list[tuple[float, str, Any]]:
 
 
 def first_steps(events: Sequence[tuple[float, str, Any]], runs: Path) -> tuple[float, float]:
-    """Seconds from the command to the first run's first step, and from the end of the run before to the second's.
+    """Seconds from the command to the first run's first step, and from the end of the run before to the last one's.
 
     A run tells of its first step once that is over, and its record says how long it took.
     """
     attempts = sorted((record.read(record.RunRecord, path).current for path in record.find_runs(runs)), key=_began)
     taken = [one.training.step_seconds[0] for one in attempts if one.training is not None]
     told = [at for at, what, event in events if what == "event" and event.get("step") == 1]
-    if len(taken) != 2 or len(told) != 2:
-        raise RuntimeError(f"{len(taken)} runs trained and {len(told)} told of a first step, instead of two")
-    first, second = (at - seconds for at, seconds in zip(told, taken, strict=True))
-    before = max(end for end in map(_ended, attempts) if end < second)
-    return first - events[0][0], second - before
+    if not taken or len(taken) != len(told):
+        raise RuntimeError(f"{len(taken)} runs trained and {len(told)} told of a first step")
+    begun = [at - seconds for at, seconds in zip(told, taken, strict=True)]
+    before = max(end for end in map(_ended, attempts) if end < begun[-1])
+    return begun[0] - events[0][0], begun[-1] - before
 
 
 def _began(attempt: record.Attempt) -> float:

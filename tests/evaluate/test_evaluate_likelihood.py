@@ -60,6 +60,21 @@ def test_shared_contexts_give_what_rows_alone_give(tiny_model, alone, attention)
     assert_by_hand(model, requests, scores, alone)
 
 
+def test_what_a_model_was_found_to_share_is_not_tried_again_on_shorter_rows(tiny_model, alone):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    passes = []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    counts = []
+    for longest in (20, 10, 60):
+        requests = groups([4, 2], longest=longest)
+        passes.clear()
+        scores, _ = likelihood.score(model, requests, "fp32", 1024, silent)
+        counts.append(len(passes))
+        assert_by_hand(model, requests, scores, alone)
+        assert len(passes) == counts[-1] + len(requests)
+    assert counts == [3, 1, 3], "one row together, one alone, all"
+
+
 def test_another_attention_is_not_given_our_mask(tiny_model, alone):
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     model.config.sliding_window = 4096
@@ -291,6 +306,16 @@ def test_a_context_keeps_a_token_of_its_own(monkeypatch):
     [cluster] = layout.clusters_of([row(1, 2, 3), row(1, 2, 3, 4)])
     assert cluster.prefix == (1, 2)
     assert {one.context for one in cluster.rows} == {(3,), (3, 4)}
+
+
+def test_batches_end_where_shorter_rows_would_fill_them_with_padding():
+    lengths = [*range(100, 20, -1)] * 2
+    rows = tuple(row(*range(length)) for length in lengths)
+    got = list(layout.batches(layout.Cluster((), rows), 2048))
+    assert sorted(len(one) for batch in got for one in batch) == sorted(lengths)
+    computed = sum(len(batch) * max(map(len, batch)) for batch in got)
+    assert computed < 1.04 * sum(lengths)
+    assert min(len(batch) * len(batch[0]) for batch in got[:-1]) > 100  # and does not fall into single rows
 
 
 def test_batches_stay_within_their_tokens():

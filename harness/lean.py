@@ -1,0 +1,166 @@
+"""A training step in bfloat16 on a CPU, without what it would do twice or slowly. Numbers change by rounding at most.
+
+Measured with `python -m tests.bench training`; off on a GPU, where none of it was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_LONGEST = 512  # tokens a side: beyond, torch's kernel, which leaves out what a causal mask hides, is as fast
+_SCORES_AT_ONCE = 2**20  # of several rows, so that they stay in the processor's cache
+
+
+@contextlib.contextmanager
+def bfloat16_on_cpu(model: Any, leaves_inputs: bool) -> Iterator[None]:
+    """For forward passes under autocast and their backward passes; `leaves_inputs` as a method says."""
+    with short_attention(), inputs_as_they_are(model) if leaves_inputs else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def short_attention() -> Iterator[None]:
+    """Within, attention over few tokens is computed as matrix products; torch's kernel takes twice as long for it."""
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = _Short()
+    try:
+        yield
+    finally:
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+
+@contextlib.contextmanager
+def inputs_as_they_are(model: Any) -> Iterator[None]:
+    """Within, adapters take their inputs as they are.
+
+    PEFT turns what reaches an adapter into the adapter's float32, and autocast turns it back into what it was.
+    """
+    adapted = [module for module in model.modules() if getattr(module, "cast_input_dtype_enabled", False)]
+    for module in adapted:
+        module.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for module in adapted:
+            module.cast_input_dtype_enabled = True
+
+
+class _Short:
+    """In the place of transformers' "sdpa"; what it cannot take goes there."""
+
+    def __init__(self) -> None:
+        self._mask: torch.Tensor | None = None  # the layers of a pass share it
+        self._bias = torch.empty(0)
+
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        is_causal: bool | None = None,
+        **more: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """(rows, tokens, heads, head size), from (rows, heads, tokens, head size) of each."""
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        tokens, seen = query.shape[2], key.shape[2]
+        maskless = attention_mask is None and not (causal and tokens == seen)
+        masked = attention_mask is not None and (attention_mask.dtype != torch.bool or attention_mask.shape[1] != 1)
+        special = any(more.get(name) is not None for name in ("position_bias", "cache", "softcap"))
+        if max(tokens, seen) > _LONGEST or dropout or maskless or masked or special or not _autocast():
+            options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **more}
+            result: tuple[torch.Tensor, None] = sdpa_attention_forward(
+                module, query, key, value, attention_mask, **options
+            )
+            return result
+        query, key, value = (each.to(torch.bfloat16) for each in (query, key, value))
+        bias = self._bias_of(attention_mask, query, key)
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return _Attention.apply(query, key, value, bias, scale).transpose(1, 2).contiguous(), None
+
+    def _bias_of(self, mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores: (rows or 1, 1, heads per key head times queries, keys)."""
+        heads = query.shape[1] // key.shape[1]
+        shape = (len(query) if mask is not None else 1, 1, heads * query.shape[2], key.shape[2])
+        if self._mask is not mask or self._bias.shape != shape:
+            seen = mask if mask is not None else torch.ones(shape[-1], shape[-1], dtype=torch.bool).tril()[None, None]
+            hidden = torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, torch.finfo(torch.bfloat16).min)
+            self._mask, self._bias = mask, hidden.repeat(1, 1, heads, 1)
+        return self._bias
+
+
+def _autocast() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(scale query key' + bias) value in bfloat16, with probabilities that are computed again on the way back.
+
+    Heads that share a key head are one product with it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Shape of `query`: (rows, heads, tokens, head size)."""
+        ctx.save_for_backward(query, key, value, bias)
+        ctx.scale = scale
+        result = torch.empty(query.shape, dtype=query.dtype)
+        with torch.autocast("cpu", enabled=False):
+            for rows in _parts(query, key):
+                probabilities = _probabilities(query[rows], key[rows], bias[rows] if len(bias) > 1 else bias, scale)
+                result[rows] = torch.bmm(probabilities, _flat(value[rows])).view_as(result[rows])
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of query, key and value."""
+        query, key, value, bias = ctx.saved_tensors
+        found = [torch.empty(each.shape, dtype=each.dtype) for each in (query, key, value)]
+        with torch.autocast("cpu", enabled=False):
+            for rows in _parts(query, key):
+                probabilities = _probabilities(query[rows], key[rows], bias[rows] if len(bias) > 1 else bias, ctx.scale)
+                own = gradient[rows].reshape(len(probabilities), -1, gradient.shape[-1])
+                wanted = torch.bmm(own, _flat(value[rows]).transpose(1, 2))
+                scores = torch._softmax_backward_data(wanted, probabilities, -1, probabilities.dtype)
+                parts = (
+                    torch.bmm(scores, _flat(key[rows])).mul_(ctx.scale),
+                    torch.bmm(scores.transpose(1, 2), _folded(query[rows], key)).mul_(ctx.scale),
+                    torch.bmm(probabilities.transpose(1, 2), own),
+                )
+                for whole, part in zip(found, parts, strict=True):
+                    whole[rows] = part.view_as(whole[rows])
+        return (*found, None, None)
+
+
+def _parts(query: torch.Tensor, key: torch.Tensor) -> Iterator[slice]:
+    """Slices of rows."""
+    size = max(1, _SCORES_AT_ONCE // math.prod((*query.shape[1:3], key.shape[2])))
+    return (slice(start, min(start + size, len(query))) for start in range(0, len(query), size))
+
+
+def _probabilities(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, scale: float) -> torch.Tensor:
+    """(rows times key heads, heads per key head times queries, keys)."""
+    folded, flat = _folded(query, key), _flat(key)
+    hidden = bias.expand(len(query), key.shape[1], *bias.shape[2:]).reshape(len(flat), *bias.shape[2:])
+    return torch.softmax(torch.baddbmm(hidden, folded, flat.transpose(1, 2), alpha=scale), -1)
+
+
+def _folded(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Queries by key head: (rows times key heads, heads per key head times queries, head size)."""
+    return query.reshape(len(query) * key.shape[1], -1, query.shape[-1])
+
+
+def _flat(each: torch.Tensor) -> torch.Tensor:
+    """(rows times key heads, keys, head size)."""
+    return each.reshape(-1, *each.shape[2:])
