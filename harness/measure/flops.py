@@ -1,16 +1,16 @@
-"""Floating point operations as they are computed: frozen weights, recomputation and virtual tokens count as they are.
+"""Floating point operations of matrix products, convolutions and attention: the formulas of torch's FlopCounterMode.
 
-The formulas are those of torch's FlopCounterMode, which has them in a registry. That class also hooks every module,
-which keeps parts of the graph alive; this one only counts, and changes no memory.
+That class also hooks every module, which keeps parts of the graph alive. One multiplication and one addition are two
+operations. A causal mask is not subtracted, as torch does not.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 
@@ -27,25 +27,7 @@ _ATEN = {
 _MORE = {"aten": _ATEN, "bitsandbytes": {"gemm_4bit": _gemm_4bit}}
 
 
-class Flops(TorchDispatchMode):  # type: ignore[misc]
-    """Sums the floating point operations of matrix products, convolutions and attention while it is entered.
-
-    One multiplication and one addition are two operations. A causal mask is not subtracted, as torch does not.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it."""
-        result = func(*args, **(kwargs or {}))
-        count = formula(func)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=result)
-        return result
-
-
+@functools.cache
 def formula(func: Any) -> Any:
     """What computes an operation's count from its arguments; None where there is nothing to count."""
     packet = func._overloadpacket if isinstance(func, torch._ops.OpOverload) else func

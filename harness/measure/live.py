@@ -1,4 +1,4 @@
-"""Bytes of the tensors that are alive, followed operation by operation: real tensors, or fake ones that hold no data.
+"""Bytes of the tensors that are alive and what is computed, operation by operation: on real tensors, or on fake ones.
 
 What is followed are storages: a view costs nothing, tied weights count once, and a storage is gone when its last tensor
 is. What a kernel takes for itself and gives back (workspaces), and the allocator's rounding, are not seen.
@@ -14,7 +14,7 @@ The same follower serves a step of training and the plan of one, so that the two
         loss.backward()
         live.hold(gradients_of(model), "gradients")
         optimizer.step()
-    live.peak_bytes, live.split()
+    live.peak_bytes, live.split(), live.flops
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from typing import Any, Literal
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from harness.measure.flops import formula
 
 Kind = Literal["weights", "gradients", "optimizer", "activations", "rest"]
 KINDS: tuple[Kind, ...] = ("weights", "gradients", "optimizer", "activations", "rest")
@@ -48,12 +50,15 @@ class _Life:
 class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
     """Sums the storages that are alive while it is entered, and remembers their peak and what it consisted of.
 
+    `flops` are the floating point operations (see `harness.measure.flops`) of what was computed meanwhile.
+
     `activations` are what is made within `forward`, `rest` what is made elsewhere and not said to be anything: inputs,
     gradients of activations, what checkpointing computes again, the optimizer's temporaries.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.flops = 0
         self.live_bytes = 0
         self.peak_bytes = 0
         self._known: dict[int, _Life] = {}  # by the address of the storage
@@ -61,12 +66,22 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         self._now = 0
         self._peak_at = 0
         self._kind: Kind = "rest"
+        self._times = 1  # how many operations each one stands for
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Without the guard against torch.compile around every operation, which takes longer than following it."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and look at what it returns."""
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        count = formula(func)
+        if count is not None:
+            self.flops += self._times * count(*args, **kwargs, out_val=result)
         self._now += 1
-        for leaf in tree_leaves(result):
+        for leaf in (result,) if isinstance(result, torch.Tensor) else tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self._meet(leaf)
         if self.live_bytes > self.peak_bytes:

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from harness.measure.flops import Flops
 from harness.measure.live import LiveBytes, gradients_of, tensors_in
 from harness.record import StepProfile
 
@@ -22,7 +21,6 @@ class Profiler:
         self._step = step
         self._micro_batches: list[tuple[int, int]] = []
         self._live: LiveBytes | None = None
-        self._flops = Flops()
         self._entered = contextlib.ExitStack()
 
     def begin(self, step: int, model: Any, optimizer: Any) -> None:
@@ -33,7 +31,6 @@ class Profiler:
         self._live.hold(tensors_in(model), "weights")
         self._live.hold(tensors_in(optimizer.state), "optimizer")
         self._entered.enter_context(self._live)
-        self._entered.enter_context(self._flops)
 
     def micro_batch(self, inputs: dict[str, Any]) -> None:
         """A micro batch of the step begins; token ids have shape (rows, tokens)."""
@@ -63,7 +60,7 @@ class Profiler:
         self.result = StepProfile(
             step=self._step,
             micro_batches=tuple(self._micro_batches),
-            flops=self._flops.total,
+            flops=live.flops,
             live_peak_bytes=live.peak_bytes,
             live_bytes={str(kind): num_bytes for kind, num_bytes in live.split().items()},
         )

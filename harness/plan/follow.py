@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from harness.measure.flops import formula
 from harness.measure.live import LiveBytes
 from harness.plan.fakes import FakeModel
 
@@ -19,7 +18,7 @@ _CHOOSES = {
 
 
 class Follower(LiveBytes):
-    """LiveBytes for fake tensors, which also counts operations.
+    """LiveBytes for fake tensors.
 
     Fake tensors have no values: a boolean mask chooses `num_chosen` positions, and a question that the code asks of a
     tensor (is this mask all ones?) is answered with yes, which is true of rows of one length.
@@ -27,9 +26,7 @@ class Follower(LiveBytes):
 
     def __init__(self, num_chosen: int) -> None:
         super().__init__()
-        self.flops = 0
         self._num_chosen = num_chosen
-        self._times = 1  # how many layers what is computed now stands for
         self._twins: dict[int, Any] = {}  # by a storage's address: what the other layers keep for as long
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -42,11 +39,7 @@ class Follower(LiveBytes):
             return True if args[0].dtype is torch.bool else 1
         if name in _CHOOSES:
             args = (args[0], self._positions(args[1]), *args[2:])
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        count = formula(func)
-        if count is not None:
-            self.flops += self._times * count(*args, **kwargs, out_val=result)
-        return result
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
     def hold_bytes(self, num_bytes: int) -> None:
         """Count weights that are not there."""

@@ -31,7 +31,7 @@ def rows() -> list[Row]:
     from harness.compose import experiments
 
     quick = os.environ.get("HARNESS_BENCH") == "quick"
-    steps, rounds, size = (2, 1, 2) if quick else (4, 3, 4)
+    steps, rounds, size = (2, 1, 2) if quick else (2, 2, 4)
     found = []
     for method in os.environ.get("HARNESS_BENCH_METHODS", ",".join(METHODS)).split(","):
         words = [f"method={method}", "data=gsm8k", f"train.global_batch_size={size}", f"train.micro_batch_size={size}"]

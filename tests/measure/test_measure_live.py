@@ -4,7 +4,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.measure.flops import Flops
 from harness.measure.live import KINDS, LiveBytes, gradients_of, tensors_in
 
 WIDTH, ROWS = 100, 50
@@ -94,29 +93,28 @@ def test_what_a_model_and_an_optimizer_hold_beside_their_parameters_is_found():
 
 
 def test_fake_tensors_give_the_same_bytes_and_operations():
-    with Flops() as real_flops:
-        real, _ = followed(two_layers(), torch.randn(ROWS, WIDTH))
-    with FakeTensorMode(), Flops() as fake_flops:
+    real, _ = followed(two_layers(), torch.randn(ROWS, WIDTH))
+    with FakeTensorMode():
         fake, _ = followed(two_layers(), torch.randn(ROWS, WIDTH))
     assert fake.peak_bytes == real.peak_bytes
     assert fake.split() == real.split()
-    assert fake_flops.total == real_flops.total > 0
+    assert fake.flops == real.flops > 0
 
 
 def test_operations_are_those_of_torchs_counter():
     model, inputs = two_layers(), torch.randn(ROWS, WIDTH)
-    with Flops() as ours, FlopCounterMode(display=False) as theirs:
+    with LiveBytes() as ours, FlopCounterMode(display=False) as theirs:
         model(inputs).sum().backward()
     products = 2 * ROWS * WIDTH * WIDTH
-    assert ours.total == theirs.get_total_flops() == 2 * products + 3 * products, "the first has no gradient of inputs"
+    assert ours.flops == theirs.get_total_flops() == 2 * products + 3 * products, "the first has no gradient of inputs"
 
 
 def test_attention_on_a_cpu_counts_as_it_does_on_a_gpu():
     query, key = (torch.randn(2, heads, 16, 8, requires_grad=True) for heads in (6, 2))
-    with Flops() as flops:
+    with LiveBytes() as live:
         torch.nn.functional.scaled_dot_product_attention(query, key, key, enable_gqa=True).sum().backward()
     one_product = 2 * (2 * 6) * 16 * 16 * 8
-    assert flops.total == (2 + 5) * one_product, "scores and values, then those again and four gradients"
+    assert live.flops == (2 + 5) * one_product, "scores and values, then those again and four gradients"
 
 
 def test_a_quantised_base_computes_what_a_plain_one_does(tiny_model, compose):
@@ -126,7 +124,7 @@ def test_a_quantised_base_computes_what_a_plain_one_does(tiny_model, compose):
     shop, counts = workshop.on(tiny_model), {}
     for method in ("lora", "qlora"):
         model = shop.attach(config.build(compose(f"method={method}", "method.r=4")).method)
-        with Flops() as flops:
+        with LiveBytes() as live:
             model(input_ids=torch.tensor([shop.rows[0]["input_ids"]])).logits.sum().backward()
-        counts[method] = flops.total
+        counts[method] = live.flops
     assert counts["lora"] == counts["qlora"] > 0

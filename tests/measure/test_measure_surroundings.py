@@ -1,6 +1,9 @@
 """What goes on beside a phase: real processes on the processor, a driver that is played, a card where there is one."""
 
+import contextlib
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import types
@@ -137,7 +140,27 @@ def test_without_package_or_driver_there_is_nothing_to_ask(monkeypatch, package)
     assert found.since(found.look())["energy_joules"] is None
 
 
-BUSY = "import time\nprint('on', flush=True)\nend = time.time() + 20\nwhile time.time() < end: pass"
+BUSY = """
+import pathlib, sys, time
+pathlib.Path(sys.argv[1]).touch()
+end = time.time() + 20
+while time.time() < end:
+    pass
+"""
+ORPHAN = '"$0" -c "$1" "$2" > /dev/null & echo $!'  # its parent ends at once: children of this process are its own work
+
+
+@contextlib.contextmanager
+def busy_elsewhere(folder):
+    """A process that keeps a core busy and is nobody's child."""
+    words = ["sh", "-c", ORPHAN, sys.executable, BUSY, str(folder / "on")]
+    pid = int(subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    try:
+        while not (folder / "on").exists():
+            spin(0.01)
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def spin(seconds):
@@ -149,15 +172,12 @@ def spin(seconds):
 
 
 @pytest.mark.skipif(not surroundings.busy_seconds(), reason="needs Linux's /proc/stat")
-def test_another_process_is_seen_on_the_processor_and_ones_own_work_is_not():
+def test_another_process_is_seen_on_the_processor_and_ones_own_work_is_not(tmp_path):
     phases = Phases(False, lambda name: None)
     with phases("load"):
         spin(1.0)
-    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        with phases("train"):
-            spin(1.0)
-        other.kill()
+    with busy_elsewhere(tmp_path), phases("train"):
+        spin(1.0)
     alone, company = (phases.done[name].conditions for name in ("load", "train"))
     assert company.cpu_cores == alone.cpu_cores >= 1
     assert company.other_cpu_cores > 0.3, "the other process has had a core, or its share of one"

@@ -133,7 +133,7 @@ def test_adapters_whose_inputs_are_left_as_they_are_train_as_before(job, monkeyp
     left = losses(job, *more, method=method)
     monkeypatch.setattr(lean, "inputs_as_they_are", lambda _: contextlib.nullcontext())
     casting = losses(job, *more, method=method)
-    assert casting == (pytest.approx(left, rel=2e-4) if dropout else left)  # what is dropped is scaled in bfloat16
+    assert casting == (pytest.approx(left, rel=1e-3) if dropout else left)  # what is dropped is scaled in bfloat16
 
 
 def test_a_checkpointed_step_computes_the_same(job):
