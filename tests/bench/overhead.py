@@ -1,10 +1,10 @@
 """What measuring costs a run: the same training with and without it, in interleaved pairs.
 
-LoRA on SmolLM2-135M, rows of 24 to 68 tokens. With: steps timed, tokens counted, one step followed operation by operation, the phase looked at
-from both ends, the device's peak measured before and after. Without: none of that. Each pair shares a fresh copy of the
-weights per side and the order alternates; a ratio above 1 is overhead. Following a step and measuring the peak cost the
-same however long a run is: they weigh more on the 60 steps of this one than on most. `HARNESS_BENCH=quick`
-takes two pairs of 20 steps.
+LoRA on SmolLM2-135M, rows of 24 to 68 tokens. With: steps timed, tokens counted, one step followed operation by
+operation, the phase looked at from both ends, the device's peak measured before and after. Without: none of that. Each
+pair shares a fresh copy of the weights per side and the order alternates; a ratio above 1 is overhead. Following a step
+and measuring the peak cost the same however long a run is: they weigh more on the 60 steps of this one than on most.
+`HARNESS_BENCH=quick` takes two pairs of 20 steps.
 """
 
 from __future__ import annotations
