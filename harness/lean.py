@@ -102,7 +102,7 @@ def _autocast() -> bool:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
 
 
-class _Attention(torch.autograd.Function):
+class _Attention(torch.autograd.Function):  # type: ignore[misc]
     """softmax(scale query key' + bias) value in bfloat16, with probabilities that are computed again on the way back.
 
     Heads that share a key head are one product with it.
@@ -123,7 +123,7 @@ class _Attention(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of query, key and value."""
         query, key, value, bias = ctx.saved_tensors
         found = [torch.empty(each.shape, dtype=each.dtype) for each in (query, key, value)]
