@@ -56,7 +56,7 @@ MAY_IMPORT = {
     },
     "usage": {"experiment", "measure", "provenance", "record"},
     "train": {
-        "checkpoint", "experiment", "specs", "head", "measure", "methods", "preemption", "provenance", "ranks",
+        "checkpoint", "experiment", "specs", "head", "lean", "measure", "methods", "preemption", "provenance", "ranks",
         "record", "stopping",
     },
     "ranks": {"preemption"},
