@@ -25,7 +25,7 @@ def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
     try:
         with _local_modules():
             yield
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, RuntimeError) as error:  # RuntimeError: a data set that is a program
         reason = next(iter(str(error).splitlines()), "").rstrip(". ")
         raise ValueError(
             f"eval.tasks={name}: lm-eval cannot set it up here: {type(error).__name__}: {reason}. Install what is "

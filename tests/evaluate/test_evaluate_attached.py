@@ -1,6 +1,7 @@
 """Official tasks on chats and on attached methods: prompts as the template writes them, answers as each row alone."""
 
 import pytest
+import torch
 
 from harness.evaluate import tasks
 
@@ -36,6 +37,28 @@ def test_a_chat_template_wraps_the_prompts_on_both_backends(method, attached, ev
     assert found["hf"]["prompt_hash"] == found["shared_prefix"]["prompt_hash"] != plain["prompt_hash"]
     for ours, theirs in zip(found["shared_prefix"]["loglikelihoods"], found["hf"]["loglikelihoods"], strict=True):
         assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+METHODS = (
+    "base", "lora", "qlora", "dora", "vera", "ia3", "adapter", "llama_adapter", "alora", "bitfit", "prompt", "prefix",
+    "p_tuning", "full",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_scores_as_with_lm_evals_own_model(method, attached, evaluation):
+    """Few-shot: choices share a context, and items their examples."""
+    model, tokenizer = attached(method)
+    torch.manual_seed(0)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        torch.nn.init.normal_(parameter, std=0.1)
+    look = evaluation("mmlu_anatomy", limit=6, num_fewshot=2, batch_tokens=2048)
+    _, ours, facts = score(model, tokenizer, look)
+    _, theirs, _ = score(model, tokenizer, evaluation("mmlu_anatomy", limit=6, num_fewshot=2, backend="hf"))
+    for a, b in zip(ours["loglikelihoods"], theirs["loglikelihoods"], strict=True):
+        assert a == pytest.approx(b, abs=1e-3)
+    assert facts["shared_context"]
+    assert facts["shared_prefix"]
 
 
 def test_examples_are_turns_of_a_chat_of_their_own(tiny, evaluation):

@@ -68,6 +68,7 @@ def test_without_what_it_needs_ifeval_is_refused(monkeypatch, tmp_path):
         ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'. Install"),
         ("raise FileNotFoundError('no metric x.\\nmore')", "FileNotFoundError: no metric x. Install"),
         ("raise ConnectionError('no Hub')", "ConnectionError: no Hub. Install"),
+        ("raise RuntimeError('scripts are not run')", "RuntimeError: scripts are not run. Install"),
     ],
 )
 def test_what_a_task_cannot_have_is_said_in_one_line(own, code, reason):
