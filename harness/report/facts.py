@@ -13,7 +13,8 @@ from harness.report.labels import short
 from harness.report.rows import Row, flatten
 
 # What of a run's provenance can move its numbers. The rest (commit, host, command, dates) is shown and never refuses.
-MADE_WITH = ("device", "device_name", "cuda", "num_processes", "harness", "versions")
+_PROCESSES = "num_processes"
+MADE_WITH = ("device", "device_name", "cuda", _PROCESSES, "harness", "versions")
 _EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed")
 _ASKED = ("limit", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
 _NOT_FACTS = ("command", "argv", "pid", "started_at")
@@ -42,10 +43,11 @@ def effective_scale(method: Mapping[str, Any]) -> float | None:
 
 
 def stack_facts(row: Row) -> Facts:
-    """The model, and what it ran on: for untrained weights too."""
+    """The model, and what it ran on: for untrained weights too, which no number of processes has trained."""
     assert row.record is not None and row.current is not None, "a row with results has a record"
     model = {f"model.{key}": value for key, value in flatten(row.record.recipe.get("model") or {}).items()}
-    return {key: text(value) for key, value in {**model, **_made_with(row.current.provenance)}.items()}
+    made_with = _made_with(row.current.provenance)
+    return {key: text(value) for key, value in {**model, **made_with}.items() if key != _PROCESSES}
 
 
 def recipe_facts(row: Row) -> Facts:
@@ -58,13 +60,17 @@ def recipe_facts(row: Row) -> Facts:
 
 
 def outcome_facts(row: Row) -> Facts:
-    """What the recipe came to: rows, steps, the scale of a low-rank update, what trained weights were held in."""
+    """What the recipe came to: rows, steps, processes, the scale of a low-rank update, what weights were held in."""
     assert row.record is not None and row.current is not None, "a row with results has a record"
     method = row.record.recipe.get("method") or {}
     scale = effective_scale(method)
     found = ({} if scale is None else {"effective_scale": scale}) | dict(_training(row.current))
     if str(method.get("precision")).endswith("_master") and "master_weights" in found:
         found["master_weights"] = ["float32"]  # updates add up in copies, which the trained tensors are rounded from
+    attempts, made_by = row.record.attempts, row.current.weights_from  # a later one may have evaluated alone
+    trained_by = next((one for one in attempts if one.started_at == made_by), row.current)
+    if _PROCESSES in trained_by.provenance:
+        found[_PROCESSES] = trained_by.provenance[_PROCESSES]
     return {key: text(value) for key, value in found.items()}
 
 

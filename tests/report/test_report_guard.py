@@ -102,6 +102,13 @@ def test_each_undeclared_difference_refuses_by_its_name(runs, key, recipe, attem
     assert key not in _keys(guard.refused)
 
 
+def test_the_base_was_trained_by_no_process(runs):
+    _runs(runs, (BASE, LORA, IA3))
+    for name in ("lora", "ia3"):
+        _change(runs, name, attempt=_provenance(num_processes=2))
+    assert _check(runs).refused == ()
+
+
 def test_master_weights_in_another_precision_are_said_beside_the_method(runs):
     _runs(runs, (BASE, LORA, IA3))
     half = {"layers.0.lora_A": ((16, 576), "bfloat16")}
