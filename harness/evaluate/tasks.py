@@ -17,7 +17,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness import assets
 from harness.data import rows
-from harness.evaluate import backends, known, needs, outcomes
+from harness.evaluate import backends, code_eval, known, needs, outcomes
 from harness.evaluate.items import text_hash
 from harness.experiment import Evaluation
 from harness.once import folder_once
@@ -186,6 +186,7 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
         "fewshot_splits": {name: _fewshot_split(leaf) for name, leaf in leaves.items()} if max(shots) else {},
         "fewshot_seed": FEWSHOT_SEED,
         "licence": ", ".join(sorted({_licence(leaf) for leaf in leaves.values()})) or None,
+        **({"code_run_by": code_eval.WHO} if any(leaf.config.unsafe_code for leaf in leaves.values()) else {}),
     }
 
 
