@@ -114,12 +114,12 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     spec = experiment.eval
     where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
 
-    merged = spec.weights == "merged"
+    merged, precision = spec.weights == "merged", experiment.train.precision
 
     def backend() -> None:
         if spec.backend != "vllm":
             return
-        reason = served.unsupported(sources.device() == "cuda") or unserved(experiment.method, merged)
+        reason = served.unsupported(sources.device() == "cuda") or unserved(experiment.method, merged, precision)
         if reason:
             raise UnsupportedError(reason)
 
@@ -131,7 +131,7 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
             )
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
-        (("backend", spec.backend, replace(experiment.method, lr=None), merged), backend),
+        (("backend", spec.backend, replace(experiment.method, lr=None), merged, precision), backend),
         (("chat template", spec.chat_template, experiment.model), chat_template),
     ]
     for name in spec.task_limits:
@@ -139,9 +139,11 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     return looks + [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
 
 
-def unserved(method: Method, merged: bool) -> str:
+def unserved(method: Method, merged: bool, precision: str) -> str:
     """Why what a method trains cannot be served by eval.backend=vllm; "" where it can."""
     reason = "" if merged else method.not_served_because()
+    if not reason and method.trains and not merged and precision == "fp32":
+        reason = "vLLM computes adapters in 16 bits, and train.precision is fp32"
     if not reason:
         return ""
     ways = ", or eval.weights=merged" if method.merges else ""

@@ -80,15 +80,18 @@ def test_what_is_given_is_what_lm_evals_model_takes(adapter, evaluation):
 )
 def test_methods_that_cannot_be_served_are_known_before_they_train(compose, words, reason):
     method = config.build(compose(f"method={words[0]}", *words[1:])).method
-    found = check.unserved(method, merged=False)
+    found = check.unserved(method, merged=False, precision="bf16")
     assert found == "" if not reason else reason in found
-    assert check.unserved(method, merged=True) == ""
+    assert check.unserved(method, merged=True, precision="fp32") == ""
+    assert ("16 bits" in check.unserved(method, merged=False, precision="fp32")) == (not reason and method.trains)
 
 
 def test_they_are_skipped_with_the_reason(compose, tiny_overrides, monkeypatch):
     monkeypatch.setattr(check.served, "unsupported", lambda cuda: "")
     asked = [
-        config.build(compose(*tiny_overrides, f"method={name}", "eval.tasks=[piqa]", "eval.backend=vllm"))
+        config.build(
+            compose(*tiny_overrides, f"method={name}", "eval.tasks=[piqa]", "eval.backend=vllm", "train.precision=bf16")
+        )
         for name in ("lora", "qlora")
     ]
     [found] = check.check_tasks(asked, lambda event: None)
