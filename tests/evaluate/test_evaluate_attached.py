@@ -40,8 +40,8 @@ def test_a_chat_template_wraps_the_prompts_on_both_backends(method, attached, ev
 
 
 METHODS = (
-    "base", "lora", "qlora", "dora", "vera", "ia3", "adapter", "llama_adapter", "alora", "bitfit", "prompt", "prefix",
-    "p_tuning", "full",
+    "base", "lora", "qlora", "dora", "vera", "ia3", "adapter", "llama_adapter", "alora", "ln_tuning", "prompt",
+    "prefix", "p_tuning", "full",
 )  # fmt: skip
 
 
