@@ -21,6 +21,12 @@ def ladder(experiment: Experiment) -> tuple[Rung, ...]:
     )
 
 
+def instead(experiment: Experiment) -> Experiment | None:
+    """What is trained beside what did not fit, where that was asked for and there is such a method."""
+    method = experiment.method.quantised() if experiment.train.oom.quantised_base else None
+    return None if method is None else dataclasses.replace(experiment, method=method)
+
+
 def _may_checkpoint(experiment: Experiment) -> bool:
     try:
         experiment.method.check_training(dataclasses.replace(experiment.train, gradient_checkpointing=True))

@@ -112,6 +112,7 @@ class OomSpec(Strict):
     smaller_micro_batches: bool = False
     gradient_checkpointing: bool = False
     shorter_rows: tuple[Positive, ...] = ()  # tokens of the longest training row: fewer rows, and so other weights
+    quantised_base: bool = False  # beside what did not fit, the same with a base in 4 bits: a run of its own
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,10 @@ class Method(ABC):
         """Why a server of LoRA adapters cannot serve what was trained, beside the base as published; "" if it can."""
         return "it saves no LoRA adapter"
 
+    def quantised(self) -> Method | None:
+        """The method that trains the same beside a base in 4 bits; None where there is none."""
+        return None
+
     def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
         """Refuse training rows with which nothing would be trained; they are those of `Setting`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -14,6 +15,9 @@ from harness.methods.base import Rank, Setting
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
+
+    from harness.methods.base import Method
+    from harness.methods.qlora import Qlora
 
 _EVA_BATCH = 16  # rows per forward pass while the activations are looked at
 
@@ -92,6 +96,19 @@ class Lora(Adapted):
         dense = sum(self.r * sum(targets.shape(module)) for module in modules.values())
         stacked = sum(self.r * number * (d_in + d_out) for number, d_in, d_out in experts.values())
         return dense + stacked + self._biases(model, modules)
+
+    def quantised(self) -> Method | None:
+        """QLoRA; what derives from LoRA says for itself what there is."""
+        from harness.methods.qlora import Qlora
+
+        return self.beside_quantised(Qlora) if type(self) is Lora else None
+
+    def beside_quantised(self, kind: type[Qlora]) -> Method | None:
+        """The same settings in a method with a base in 4 bits; None where it cannot be initialised so."""
+        if self.init not in kind.inits:
+            return None
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Lora)}
+        return kind(**fields, storage="nf4", double_quantisation=True, optimizer_name="adamw")
 
     def not_served_because(self) -> str:
         """The server adds A and B to the weights as published, and nothing else."""

@@ -18,6 +18,7 @@ from harness.cells import Cell
 from harness.composer import Composer
 from harness.experiment import Experiment
 from harness.isolate import Share
+from harness.ladder import instead
 from harness.progress import board, ending
 from harness.question import Question
 from harness.sweep import announce, local, stages
@@ -174,6 +175,10 @@ def run_cell(experiment: Experiment) -> str:
     tracker.end(experiment, result)
     if tracker is not _tracker:
         tracker.close()
+    other = instead(experiment) if result.status == "oom" else None
+    if other is not None:
+        board.say(f"{experiment.method.name}: it did not fit; beside it, with its base in 4 bits: {other.folder}")
+        run_cell(other)
     return result.status
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import isolate, run, sources
 from harness.experiment import Experiment, canonical, recipe
-from harness.ladder import ladder
+from harness.ladder import instead, ladder
 from harness.plan.devices import Device, named
 from harness.progress import board
 from harness.sweep.planned import Planned
@@ -57,7 +57,8 @@ def _device(experiment: Experiment) -> Device | None:
 
 def _with_least(experiment: Experiment) -> Experiment:
     """As the last step computes it of what is tried when memory runs out."""
-    return dataclasses.replace(experiment, train=ladder(experiment)[-1].applied(experiment.train))
+    least = instead(experiment) or experiment
+    return dataclasses.replace(least, train=ladder(least)[-1].applied(least.train))
 
 
 def _key(experiment: Experiment) -> str:
@@ -101,7 +102,8 @@ def _show(asked: dict[str, Experiment], plans: dict[str, dict[str, Any]], device
         if plan["unpredicted"] or least["unpredicted"]:
             board.say(f"  {what}: not predicted")
             continue
-        smaller = f"fits with {ladder(experiment)[-1]}" if least["fits"] else "does not fit"
+        quantised = ", its base in 4 bits" if instead(experiment) else ""
+        smaller = f"fits with {ladder(experiment)[-1]}{quantised}" if least["fits"] else "does not fit"
         board.say(f"  {what}: {plan['peak_bytes'] / _GIB:.2f} GiB, {'fits' if plan['fits'] else smaller}")
 
 

@@ -1,5 +1,6 @@
 """LoRA on a device that has room for so many rows at once: an allocator's error, planted where the batch arrives."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,10 @@ class Hungry(Lora):
         adapted = super().attach(model, setting)
         adapted.register_forward_pre_hook(self._allocate, with_kwargs=True)
         return adapted
+
+    def quantised(self):
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Lora)}
+        return Lora(**fields).quantised()
 
     def _allocate(self, model, inputs, named):
         rows, tokens = named["input_ids"].shape

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from harness import config, record, run, sources
-from harness.ladder import ladder
+from harness import config, record, run, sources, sweep
+from harness.ladder import instead, ladder
 from harness.record import RunRecord
 from harness.specs import Rung
 from tests.train.hungry import Hungry
@@ -77,6 +77,29 @@ def test_the_longest_rows_are_left_out_where_that_was_asked_for(hungry, tmp_path
     assert last.validation_rows == first.validation_rows
     assert experiment.recipe_id != hungry(4, *words[2:]).recipe_id, "other weights may come of it"
     assert result.current.training.losses[0] is not None
+
+
+def test_a_base_in_four_bits_is_a_run_of_its_own_beside_what_did_not_fit(hungry):
+    experiment = hungry(0, "train/oom=quantised", "train.oom.smaller_micro_batches=false")
+    assert sweep.run_cell(experiment) == "oom"
+    other = instead(experiment)
+    found = {name.folder: record.read(RunRecord, name.folder / "record.json") for name in (experiment, other)}
+    assert [(one.method, one.status) for one in found.values()] == [("hungry", "oom"), ("qlora", "ok")]
+    assert found[other.folder].recipe["method"]["storage"] == "nf4"
+    assert found[other.folder].recipe["method"]["r"] == experiment.method.r
+    assert instead(hungry(0)) is None, "only where it was asked for"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["lora"], "qlora"), (["dora"], "qdora"), (["lora_plus"], None), (["lora", "method.init=pissa"], None),
+     (["qlora"], None), (["full"], None), (["prefix"], None)],
+)  # fmt: skip
+def test_which_methods_there_are_beside_a_quantised_base(compose, words, name):
+    found = config.build(compose(f"method={words[0]}", *words[1:], "train/oom=quantised"))
+    other = instead(found)
+    assert (other and other.method.name) == name
+    assert other is None or other.recipe_id != found.recipe_id
 
 
 def test_only_steps_that_leave_the_comparison_fair_are_on_by_default(hungry):
