@@ -33,17 +33,22 @@ def answer(groups: Sequence[Group], primary: str | None = None, margin: float = 
     losses = [claims(contest, margin) for contest in contests(groups, "validation")]
     asked = any(one.contest.role == "target" for one in main)
     scores = [sentence for one in main if one.contest.measure.metric != "loss" for sentence in _scores(one)]
-    tests = [_lowest_loss(one, groups) for one in main if one.contest.role == "test"]
-    found = [_lowest_loss(one, groups) for one in losses if one.contest.groups]
+    lost = [sentence for one in main if one.contest.measure.metric == "loss" for sentence in _losses(one, groups)]
+    known = {one.contest.measure for one in main}
+    found = [_lowest_loss(one, groups) for one in losses if one.contest.groups and one.contest.measure not in known]
     nothing = [] if asked or primary or scores else ["No target task was evaluated."]
     missing = [f"No trained method has a score in {primary}."] if primary and not main else []
-    return [one for one in (*missing, *scores, *tests, *found, *nothing, _seed_remark(trained)) if one]
+    return [one for one in (*missing, *scores, *lost, *found, *nothing, _seed_remark(trained)) if one]
 
 
 def _scores(found: Claims) -> list[str]:
     left_out = [f"{group.label} ({reason})" for group, reason in found.contest.left_out]
     remark = f"Not ranked on {found.contest.title}: {several(left_out, 6)}." if left_out else ""
     return [one for one in (_against_base(found), _between(found), remark) if one]
+
+
+def _losses(found: Claims, groups: Sequence[Group]) -> list[str]:
+    return [_lowest_loss(found, groups), _against_base(found), _between(found)]
 
 
 def _lowest_loss(found: Claims, groups: Sequence[Group]) -> str:

@@ -8,6 +8,9 @@ from browser import EXECUTABLE, Browser
 from conftest import HOSTILE
 
 from harness.report import write
+from harness.report.axes import qualities
+from harness.report.html.charts import frontier
+from harness.report.load import load
 
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
 
@@ -107,6 +110,15 @@ def test_a_point_says_its_numbers_when_the_mouse_is_over_it(browser):
     told = browser.evaluate("document.querySelector('#vg-tooltip-element').innerText")
     assert re.search(r"Method\s+(dora|ia3|lora lr=3e-4)", told)
     assert re.search(r"Vertical\s+0\.\d{4} ± 0\.\d{4}", told)
+
+
+def test_the_frontier_begins_with_what_was_asked_about(tree):
+    groups = load([tree], "methods").groups
+    for measure in (None, *(one.measure for one in qualities(groups))):
+        [shown] = [one for one in frontier(groups, (), measure)["params"] if one["name"] == "y_axis"]
+        title = dict(zip(shown["bind"]["options"], shown["bind"]["labels"], strict=True))[shown["value"]]
+        wanted = next(one.title for one in qualities(groups) if measure in (None, one.measure))
+        assert title == wanted
 
 
 @needs_browser

@@ -189,3 +189,16 @@ def test_damaged_items_are_named_in_the_report(runs, tmp_path):
     items.write_bytes(b"PAR1")
     text = write(runs, None, tmp_path / "out").read_text()
     assert f"Could not be read:\n\n- {items.relative_to(runs).as_posix()}" in text.replace("\\", "")
+
+
+def test_a_question_about_a_loss_is_answered_against_base_and_between_the_methods(tree):
+    said = answer(load([tree], "methods").groups, "test_loss")
+    assert [one.split(" (")[0] for one in said[:4]] == [
+        "On science_qa/test, dora has the lowest loss, 1.2415 nats per answer token",
+        "On science_qa/test, 150 items, dora -0.5300",
+        said[2].split(" (")[0],
+        "On science_qa/validation, dora has the lowest loss, 1.2075 nats per answer token",
+    ]
+    assert "are better than base" in said[1]
+    assert "two methods is seen 80 % of the time" in said[2]
+    assert answer(load([tree], "methods").groups, "nosuch/acc")[0] == "No trained method has a score in nosuch/acc."

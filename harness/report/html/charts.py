@@ -10,7 +10,7 @@ from harness.report.axes import COSTS, Cost, Quality, qualities
 from harness.report.display import printable
 from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, training_curve
 from harness.report.figures.style import COLOURS
-from harness.report.groups import Group
+from harness.report.groups import Group, Measure
 from harness.report.html import others
 from harness.report.summary import trainings
 
@@ -19,8 +19,16 @@ MOST_STEPS = 200  # points of a learning curve; a longer one is thinned
 _KINDS = ("validation", "training")
 
 
-def frontier(groups: Sequence[Group], external: Sequence[ExternalRecord] = ()) -> dict[str, Any] | None:
-    """Every trained group as a point; the axes are chosen with two lists. None where there is nothing to plot."""
+def frontier(
+    groups: Sequence[Group], external: Sequence[ExternalRecord] = (), asked_for: Measure | None = None
+) -> dict[str, Any] | None:
+    """Every trained group as a point; the axes are chosen with two lists. None where there is nothing to plot.
+
+    Args:
+        groups: the rows.
+        external: rows of others.
+        asked_for: what the vertical axis shows at first; None, or no axis of its own: the first quality.
+    """
     import altair
 
     trained = [group for group in groups if group.trained]
@@ -32,7 +40,8 @@ def frontier(groups: Sequence[Group], external: Sequence[ExternalRecord] = ()) -
     theirs = others.points(external, {key: asked[key] for key in axes})
     values = [*(_point(group, axes) for group in groups if group.ok), *theirs]
     keys, titles = [*axes], [title for title, _, _ in axes.values()]
-    first_quality = next((key for key in keys if key.startswith("q")), keys[-1])
+    answers = (key for key in keys if isinstance(one := asked[key], Quality) and one.measure == asked_for)
+    first_quality = next(answers, next((key for key in keys if key.startswith("q")), keys[-1]))
     x = _choice("x_axis", "Horizontal ", keys, titles, keys[0])
     y = _choice("y_axis", "Vertical ", keys, titles, first_quality)
     logarithmic = altair.param(name="log_x", bind=altair.binding_checkbox(name="Logarithmic "), value=False)
@@ -74,7 +83,9 @@ def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
         x=altair.X("step:Q", title="Optimizer step"),
         y=altair.Y("loss:Q", title="Nats per token", scale=altair.Scale(zero=False)),
         color=_colour([printable(group.label) for group in shown]),
-        strokeDash=altair.StrokeDash("kind:O", title="Loss", sort=[*_KINDS], legend=None),
+        strokeDash=altair.StrokeDash(
+            "kind:O", scale=altair.Scale(domain=[*_KINDS], range=[[1, 0], [4, 2]]), legend=None
+        ),
         opacity=altair.Opacity("kind:O", scale=altair.Scale(domain=[*_KINDS], range=[1, 0.45]), legend=None),
         tooltip=[
             altair.Tooltip("label:N", title="Method"),

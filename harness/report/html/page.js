@@ -27,10 +27,10 @@ function compare(a, b, descending) {
 const rows = content.table.lines.map((cells, place) => ({ cells, place, reason: content.table.reasons[place] }));
 let sorted = { column: -1, descending: false };
 
-function header(table, titles, onSort) {
+function header(table, titles, onSort, words = onSort ? 1 : titles.length) {
   const line = element("tr");
   titles.forEach((title, column) => {
-    const cell = element("th", undefined, column === 1 && onSort ? "words" : "");
+    const cell = element("th", undefined, (onSort ? column === words : column >= words) ? "words" : "");
     cell.scope = "col";
     if (!onSort) cell.append(element("button", title));
     else {
@@ -124,7 +124,7 @@ function showItems() {
   const differing = task.items.map((_, item) => item).filter((item) => a[item] !== b[item]);
   differing.sort((x, y) => Math.abs(a[y] - b[y]) - Math.abs(a[x] - b[x]) || x - y);
   const columns = ["question", "target", `answer of ${first}`, `answer of ${second}`].filter((name) => task.texts[name]);
-  header(find("items"), ["Item", `A: ${first}`, `B: ${second}`, ...columns]);
+  header(find("items"), ["Item", `A: ${first}`, `B: ${second}`, ...columns], undefined, 3);
   const body = differing.slice(0, MOST_ITEMS).map((item) => {
     const line = element("tr");
     const aWins = task.higher ? a[item] > b[item] : a[item] < b[item];
