@@ -17,7 +17,7 @@ from harness.report.figures.sensitivity import rate_series
 from harness.report.groups import Group
 from harness.report.labels import short
 from harness.report.rows import Loaded, Row, flatten
-from harness.report.summary import Table
+from harness.report.summary import Table, without_empty
 
 PHASES = ("load", "train", "validate", "evaluate", "generate")
 
@@ -127,7 +127,7 @@ def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
     rates = speed.table(groups)
     return (
         said,
-        Table("Compute", header, tuple(lines)),
+        without_empty(Table("Compute", header, tuple(lines))),
         hours.TEXT,
         _device_hours(groups),
         *((speed.TEXT, rates) if rates else ()),

@@ -18,6 +18,7 @@ from harness.report.display import DASH, OOM, PLUS_MINUS, printable
 from harness.report.summary import Table
 
 PREAMBLE = r"\usepackage{array,booktabs,graphicx,siunitx}"
+_MANY = 7  # columns that a page is wide enough for
 _SETUP = (
     r"\sisetup{uncertainty-mode=separate, table-align-uncertainty=false, retain-explicit-plus, group-digits=integer, "
     r"group-separator={,}, group-minimum-digits=4}"
@@ -95,7 +96,10 @@ def longtable(table: Table) -> str:
     specification, body = _lines(table)
     head, rest = body[:3], body[3:]
     begin = rf"\begin{{longtable}}{{{specification}}}"
-    return "\n".join([r"\begingroup\small", _SETUP, begin, *head, r"\endhead", *rest, r"\end{longtable}", r"\endgroup"])
+    narrow = r"\footnotesize\setlength{\tabcolsep}{3pt}" if len(table.header) > _MANY else r"\small"
+    return "\n".join(
+        [rf"\begingroup{narrow}", _SETUP, begin, *head, r"\endhead", *rest, r"\end{longtable}", r"\endgroup"]
+    )
 
 
 def _lines(table: Table) -> tuple[str, list[str]]:

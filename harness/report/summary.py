@@ -93,12 +93,12 @@ def tasks(groups: Sequence[Group]) -> list[Table]:
             measures = [Measure(eval_id, name) for name in metrics]
             cells = [cell for measure in measures for cell in _score_and_difference(group, groups, measure)]
             lines.append((group.label, *cells, *([_perplexity(group, eval_id)] if first.heldout else [])))
-        tables.append(_without_empty(Table(task_title(first), tuple(header), tuple(lines))))
+        tables.append(without_empty(Table(task_title(first), tuple(header), tuple(lines))))
     return tables
 
 
-def _without_empty(table: Table) -> Table:
-    """The table without columns that say nothing of anybody: metrics without outcomes per item have no differences."""
+def without_empty(table: Table) -> Table:
+    """The table without columns that say nothing of anybody."""
     kept = [i for i in range(len(table.header)) if any(line[i] != DASH for line in table.lines)]
     lines = tuple(tuple(line[i] for i in kept) for line in table.lines)
     return replace(table, header=tuple(table.header[i] for i in kept), lines=lines)

@@ -13,7 +13,7 @@ from traced_shown import MIB, amount, cell, setting
 from traced_tradeoff import HOUR, hours_of, seconds_of, tuning_hours
 from traced_words import doubts, names, tuning
 
-PHASES = ("load", "train", "validate", "evaluate")
+PHASES = ("load", "train", "validate", "evaluate", "generate")
 
 
 def appendix(traced: Traced) -> Iterator[Claim]:
@@ -59,7 +59,8 @@ def compute(traced: Traced) -> Iterator[Claim]:
         yield cell("Compute", line.label, "Attempts", str(len(tries)))
         for name in PHASES:
             seconds = [one["phases"][name]["seconds"] for one in tries if name in one["phases"]]
-            yield cell("Compute", line.label, f"{name.capitalize()}, s", amount(sum(seconds)) if seconds else "-")
+            if seconds:
+                yield cell("Compute", line.label, f"{name.capitalize()}, s", amount(sum(seconds)))
         tasks = sum(look.record["seconds"] for run in line.runs for look in run.looks.values())
         peaks = [one["peak_memory_bytes"] for one in tries if one["peak_memory_bytes"] is not None]
         yield cell("Compute", line.label, "Tasks, s", amount(tasks) if tasks else "-")
