@@ -1,10 +1,10 @@
-"""What measuring costs a run: the same training with and without it, in interleaved pairs.
+"""What measuring costs a run: the same training with and without it, step by step in turn.
 
 LoRA on SmolLM2-135M, rows of 24 to 68 tokens. With: steps timed, tokens counted, one step followed operation by
-operation, the phase looked at from both ends, the device's peak measured before and after. Without: none of that. Each
-pair shares a fresh copy of the weights per side and the order alternates; a ratio above 1 is overhead. Following a step
-and measuring the peak cost the same however long a run is: they weigh more on the 60 steps of this one than on most.
-`HARNESS_BENCH=quick` takes two pairs of 20 steps.
+operation, the phase looked at from both ends, the device's peak measured before and after. Without: none of that. The
+two runs of a pair, each with fresh weights, take turns after every step, so that a machine that slows down slows both;
+a ratio above 1 is overhead. Following a step and measuring the peak cost the same however long a run is: they weigh
+more on the 60 steps of this one than on most. `HARNESS_BENCH=quick` takes two pairs of 20 steps.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +31,7 @@ def rows() -> list[Row]:
     from harness.compose import experiments
 
     quick = os.environ.get("HARNESS_BENCH") == "quick"
-    pairs, steps = (2, 20) if quick else (6, 60)
+    pairs, steps = (2, 20) if quick else (4, 60)
     words = ["method=lora", "train=smoke", f"train.max_steps={steps}", "train.max_length=128"]
     batch = ["train.global_batch_size=8", "train.micro_batch_size=8"]
     [(_, experiment)] = experiments([*words, *batch])
@@ -45,7 +47,7 @@ def rows() -> list[Row]:
 
 def _row(name: str, ratios: list[float], steps: int) -> Row:
     low, high = interval(ratios)
-    note = f"{len(ratios)} pairs of {steps} steps, 95 % interval of the median {low:.3f} to {high:.3f}"
+    note = f"{len(ratios)} pairs of {steps} steps in turn, 95 % interval of the median {low:.3f} to {high:.3f}"
     return Row(name=name, measured=statistics.median(ratios), bar=BAR, unit="x", note=note)
 
 
@@ -61,19 +63,68 @@ def interval(values: list[float], confidence: float = 0.95) -> tuple[float, floa
     return ordered[cut - 1], ordered[number - cut]
 
 
+SIDES = ("with", "without")
+
+
+class Turns:
+    """Lets one of two threads go on at a time, and sums the seconds and processor seconds of its turns."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._left = list(SIDES)
+        self._turn = self._left[0]
+        self._marks = _now()
+        self.spent = dict.fromkeys(SIDES, (0.0, 0.0))
+
+    def begin(self, side: str) -> None:
+        """Wait for the side's turn."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn == side)
+            self._marks = _now()
+
+    def pass_on(self, side: str, ends: bool = False) -> None:
+        """The side has had its turn; unless it ends, it goes on with its next one."""
+        with self._changed:
+            self.spent[side] = tuple(a + b - c for a, b, c in zip(self.spent[side], _now(), self._marks, strict=True))
+            others = [one for one in self._left if one != side]
+            self._turn = others[0] if others else side
+            if ends:
+                self._left.remove(side)
+            self._changed.notify_all()
+        if not ends:
+            self.begin(side)
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
 def measured(experiment: Any, pairs: int, emit: Callable[[dict[str, Any]], None]) -> list[dict[str, tuple[float, ...]]]:
     """Seconds and processor seconds of both sides of every pair; a pair that does not count comes first."""
     from harness import execute
 
     execute.quiet()
-    found = []
-    for pair in range(pairs + 1):
-        order = ("with", "without") if pair % 2 else ("without", "with")
-        found.append({side: _training(experiment, side == "with") for side in order})
-    return found[1:]
+    return [_pair(experiment) for _ in range(pairs + 1)][1:]
 
 
-def _training(experiment: Any, measures: bool) -> tuple[float, ...]:
+def _pair(experiment: Any) -> dict[str, tuple[float, float]]:
+    turns = Turns()
+    with ThreadPoolExecutor(len(SIDES)) as threads:
+        for done in [threads.submit(_side, experiment, side, turns) for side in SIDES]:
+            done.result()
+    return turns.spent
+
+
+def _side(experiment: Any, side: str, turns: Turns) -> None:
+    turns.begin(side)
+    try:
+        _train(experiment, side == "with", lambda _: turns.pass_on(side))
+    finally:
+        turns.pass_on(side, ends=True)
+
+
+def _train(experiment: Any, measures: bool, after_step: Callable[[Any], None]) -> None:
+    """The side that measures has made its meter when the other one begins."""
     import torch
 
     from harness import train
@@ -81,22 +132,20 @@ def _training(experiment: Any, measures: bool) -> tuple[float, ...]:
     from harness.measure.memory import Phases
 
     with tempfile.TemporaryDirectory() as scratch:
-        job = _job(experiment, measures, scratch)
-        phases = Phases(torch.cuda.is_available(), lambda name: None)
-        start, start_cpu = time.perf_counter(), time.process_time()
-        if measures:
-            dtype, cuda = train.compute_dtype(experiment.train.precision), torch.cuda.is_available()
-            before = peak.measured(dtype, cuda)
-            with phases("train"):
-                training = train.train(job)
-            peak.with_share(training, before, peak.measured(dtype, cuda))
-        else:
+        job = _job(experiment, measures, scratch, after_step)
+        if not measures:
             with mock.patch.object(train, "StepMeter", _silent()):
                 train.train(job)
-        return time.perf_counter() - start, time.process_time() - start_cpu
+            return
+        phases = Phases(torch.cuda.is_available(), lambda name: None)
+        dtype, cuda = train.compute_dtype(experiment.train.precision), torch.cuda.is_available()
+        before = peak.measured(dtype, cuda)
+        with phases("train"):
+            training = train.train(job)
+        peak.with_share(training, before, peak.measured(dtype, cuda))
 
 
-def _job(experiment: Any, profile: bool, scratch: str) -> Any:
+def _job(experiment: Any, profile: bool, scratch: str, after_step: Callable[[Any], None]) -> Any:
     import transformers
 
     from harness import execute, models
@@ -111,7 +160,7 @@ def _job(experiment: Any, profile: bool, scratch: str) -> Any:
     model = method.attach(base, execute.setting(experiment, tokenizer, lines))
     return Job(
         model=model, method=method, rows=lines, spec=spec, seed=0, tokenizer=tokenizer, validate=lambda: 0.0,
-        emit=lambda _: None, scratch=scratch, profile=profile,
+        emit=after_step, scratch=scratch, profile=profile,
     )  # fmt: skip
 
 
