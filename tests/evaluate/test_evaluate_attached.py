@@ -40,7 +40,7 @@ def test_a_chat_template_wraps_the_prompts_on_both_backends(method, attached, ev
 
 
 METHODS = (
-    "base", "lora", "qlora", "dora", "vera", "ia3", "adapter", "llama_adapter", "alora", "ln_tuning", "prompt",
+    "base", "lora", "qlora", "dora", "vera", "ia3", "adapter", "llama_adapter", "alora", "prompt",
     "prefix", "p_tuning", "full",
 )  # fmt: skip
 
