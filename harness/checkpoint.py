@@ -32,6 +32,7 @@ class Belongs:
     code: str  # digest of the code and the versions that determine a curve
     rung: Rung
     num_processes: int = 1
+    sharding: str = "none"
 
     def differs_from(self, other: dict[str, Any]) -> str:
         """The first thing in which another one differs, in words; "" if there is none."""

@@ -21,7 +21,7 @@ import datasets
 import torch
 import transformers
 
-from harness import card, checkpoint, models, provenance, ranks, record, store, usage
+from harness import card, checkpoint, models, places, provenance, ranks, record, store, usage
 from harness.data import Packed, Short, Wanted, tokenised
 from harness.evaluate import heldout, items, outcomes
 from harness.experiment import Evaluation, Experiment, Todo, check_id
@@ -54,7 +54,7 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     with preemption.watched():
         started = ranks.start(number, experiment.folder / "trainer", partial(_follow, experiment, todo))
         work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
-        work.emit({"facts": {"device": {**provenance.device(), "num_processes": number}}})
+        work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(number, experiment)}}})
         try:
             with started.joined():
                 work.load()
@@ -104,10 +104,8 @@ class _Work(Scores):
             expected = method.expected_trainable(base)
             if self.todo.train or not method.trains:
                 self.model = method.attach(base, setting(experiment, self.tokenizer, self.rows))
-            elif self.merges:
-                self.model = self._merged(base)
             else:
-                self.model = method.restore(base, experiment.weights_folder)
+                self.model = self._made(base)
         if self.todo.train or not method.trains:
             self.fingerprint = fingerprint(self.model, expected, method.merges)
             self.emit({"facts": {"fingerprint": self.fingerprint}})
@@ -138,10 +136,11 @@ class _Work(Scores):
         return dataclasses.replace(own, flops_per_second=own.flops_per_second * ranks.number())
 
     def evaluate(self) -> None:
-        if self.todo.train and self.merges:
+        if self.todo.train and (self.merges or places.is_read_again(self.experiment)):
             with self.phases("evaluate"):
                 del self.model
-                self.model = self._merged(self._base())
+                places.clear()
+                self.model = self._made(self._base())
         self.model.eval()
         for evaluation in self.todo.evaluations:
             with self.phases(_phase(evaluation)):
@@ -157,7 +156,13 @@ class _Work(Scores):
 
     def _base(self) -> Any:
         experiment, method = self.experiment, self.experiment.method
-        return models.load(experiment.model, _placed(method.load_options(self.dtype)), method.read)
+        options = {**method.load_options(self.dtype), **places.options(experiment)}
+        return models.load(experiment.model, options, method.read)
+
+    def _made(self, base: Any) -> Any:
+        """What was trained, from what was saved of it."""
+        experiment = self.experiment
+        return self._merged(base) if self.merges else experiment.method.restore(base, experiment.weights_folder)
 
     def _merged(self, base: Any) -> Any:
         """The plain model that `harness.adapter merge` writes."""
@@ -196,6 +201,7 @@ class _Work(Scores):
             emit=self.emit,
             scratch=str(experiment.folder / "trainer"),
             checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.asked),
+            sharding=experiment.launch.sharding,
         )
 
     def _train_spec(self) -> TrainSpec:
@@ -283,10 +289,6 @@ def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, lis
         model_content=experiment.model.content,
         original=partial(models.load, experiment.model, {"dtype": torch.float32}),
     )
-
-
-def _placed(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "device_map": {"": ranks.index()}} if torch.cuda.is_available() else options
 
 
 def quiet() -> None:

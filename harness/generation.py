@@ -61,7 +61,7 @@ def generate(
         sampling: every setting of decoding; the model's own defaults are not asked.
         precision: "bf16" computes under autocast.
     """
-    device = next(model.parameters()).device
+    device = model.get_input_embeddings().weight.device
     found: dict[int, list[int]] = {}
     for batch in _batches(model, prompts):
         ids_BT, mask_BT = _padded([prompts[i] for i in batch], tokenizer.pad_token_id, device)

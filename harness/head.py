@@ -15,7 +15,7 @@ import torch
 
 
 @contextlib.contextmanager
-def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suffixes: batch, tokens
+def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suffixes: batch, tokens, features
     """Within this context a forward pass returns logits of shape (1, N, vocabulary).
 
     Args:
@@ -25,7 +25,8 @@ def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suf
     length = wanted_BT.shape[1]
 
     def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0][:, -length:][wanted_BT][None],)
+        hidden_BTD = inputs[0][:, -length:]
+        return (hidden_BTD[wanted_BT.to(hidden_BTD.device)][None],)  # of a spread model it is on another device
 
     inner = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
     hook = inner.get_output_embeddings().register_forward_pre_hook(select)

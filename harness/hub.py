@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from harness import pickles
+
 Kind = Literal["model", "dataset"]
 WEIGHTS_AND_TOKENIZER = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 DUPLICATES = ("original/*", "consolidated*")  # some repositories hold their weights twice
@@ -85,15 +87,17 @@ def download_model(repository: str, commit_hash: str, with_code: bool) -> None:
     """Make sure that a model's weights and tokenizer at a commit are in the Hugging Face cache; asks no one if so.
 
     Raises:
-        ValueError: they are not, and the Hub cannot be reached.
+        ValueError: they are not, and the Hub cannot be reached or has none but a pickle, of which nothing is fetched.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     if not with_code and _is_complete(_repository_folder(repository, "model") / "snapshots" / commit_hash):
         return
     patterns = [*WEIGHTS_AND_TOKENIZER, *(["*.py"] if with_code else [])]
     try:
+        names = HfApi().list_repo_files(repository, revision=commit_hash)
+        pickles.refuse_among((name for name in names if "/" not in name), f"model.hub_id={repository}")
         snapshot_download(repository, revision=commit_hash, allow_patterns=patterns, ignore_patterns=list(DUPLICATES))
     except (OSError, *HfHubHTTPError.__bases__) as error:
         _unreachable(repository, commit_hash, "model", error)

@@ -65,13 +65,13 @@ class StepProfile(Strict):
     """One optimizer step followed operation by operation: the last of those that no rate counts.
 
     `live_bytes` splits `live_peak_bytes`, the highest sum of the storages of all tensors alive: weights, gradients,
-    optimizer (its states), activations (what the forward pass made), rest.
+    optimizer (its states), activations (what the forward pass made), rest. None and empty where it was not followed.
     """
 
     step: int
     micro_batches: tuple[tuple[int, int], ...]  # (rows, tokens with padding) of each
     flops: int
-    live_peak_bytes: int
+    live_peak_bytes: int | None
     live_bytes: dict[str, int]
 
 

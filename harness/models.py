@@ -78,9 +78,25 @@ def load(spec: ModelSpec, options: dict[str, Any], read: Callable[..., Any] | No
     read = read or AutoModelForCausalLM.from_pretrained
     given = {**where, "use_safetensors": True, "trust_remote_code": spec.trust_remote_code, **options}
     model: PreTrainedModel = read(name, **given)
+    _check_places(getattr(model, "hf_device_map", {}))
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval()
+
+
+def _check_places(places: dict[str, Any]) -> None:
+    """Refuse what is left on the host or on a disk where the rest is on GPUs.
+
+    Raises:
+        ValueError: names a part of the model, and where it is.
+    """
+    for place in ("disk", "cpu"):
+        parts = [part for part, where in places.items() if where == place]
+        if parts and (place == "disk" or len(parts) < len(places)):
+            raise ValueError(
+                f"model.device_map=auto: the model does not fit the GPUs that can be seen ({len(parts)} of its parts, "
+                f"as {parts[0]}, would be fetched from the {place} again and again); use more GPUs, or a quantised base"
+            )
 
 
 def plain(base: PreTrainedModel) -> PreTrainedModel:

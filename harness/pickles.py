@@ -1,5 +1,6 @@
 """Weights that lie in a pickle are refused: reading one runs whatever its maker put into it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 _SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -19,7 +20,16 @@ def refuse(folder: Path, named: str) -> None:
     Raises:
         ValueError: its weights are a pickle; names the file and says what to do.
     """
-    files = sorted(path for path in folder.glob("*") if path.is_file())
+    refuse_among([path.name for path in folder.glob("*") if path.is_file()], named)
+
+
+def refuse_among(names: Iterable[str], named: str) -> None:
+    """`refuse` by the names of the files beside each other, wherever they lie.
+
+    Raises:
+        ValueError: as `refuse`.
+    """
+    files = sorted(map(Path, names))
     safe = {path.stem for path in files if path.suffix == ".safetensors"}
     pickled = [path for path in files if path.suffix in _SUFFIXES and path.stem not in _OF_A_TRAINER]
     found = [path.name for path in pickled if not safe or (path.stem == _ADAPTER and _ADAPTER not in safe)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -105,6 +106,7 @@ def start(number: int, scratch: Path, follow: Callable[[], None]) -> Ranks:
     if unsupported(number):
         raise ValueError(unsupported(number))
     scratch.mkdir(parents=True, exist_ok=True)
+    gc.collect()  # an earlier group that is garbage here would be waited for in a fork, where its threads are missing
     context = multiprocessing.get_context("fork")
     others = []
     for rank in range(1, number):

@@ -12,6 +12,7 @@ Role = Literal["target", "retention", "validation", "test"]
 Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", "sharegpt", "text"]
 LossOn = Literal["completion", "assistant", "all"]
 Weights = Literal["attached", "merged"]
+Sharding = Literal["none", "fsdp"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -39,6 +40,7 @@ class ModelSpec(Strict):
     trust_remote_code: bool = False
     # random: of the shapes in `architecture`, with a byte-level tokenizer; for memory and speed, never for scores
     weights: Literal["pretrained", "random"] = "pretrained"
+    device_map: Literal["auto"] | None = None  # auto: evaluated over all GPUs together, a part of the layers on each
     content: str | None = None  # what identifies the weights; filled by sources.resolve, never by hand
     # transformers' names of the sizes, and `of`: the Hub id that they are of. For plans and for random weights
     architecture: dict[str, Any] | None = field(default=None, hash=False)
@@ -183,6 +185,7 @@ class LaunchSpec(Strict):
     """With what a run is trained: its results do not depend on it, up to rounding."""
 
     num_processes: Positive = 1  # of one machine that train together, each with a GPU or its part of the cores
+    sharding: Sharding = "none"  # none: each process holds the whole model; fsdp: its part of it
 
 
 @dataclass(frozen=True, kw_only=True)

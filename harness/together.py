@@ -48,10 +48,20 @@ def _check_method(experiment: Experiment) -> None:
 
 def _check_launch(experiment: Experiment) -> None:
     """Refuse a global batch that does not divide, and what the method cannot share."""
-    spec, number = experiment.train, experiment.launch.num_processes
-    if number == 1 or not experiment.method.trains:
+    spec, number, method = experiment.train, experiment.launch.num_processes, experiment.method
+    if not method.trains:
         return
-    experiment.method.check_processes(number)
+    if experiment.model.device_map is not None:
+        raise ValueError(
+            f"model.device_map={experiment.model.device_map} with method={method.name}: GPUs with a part of the layers "
+            "each work one after the other, which is for evaluation: method=base, or harness.evaluate on a run. To "
+            "train a model that one GPU does not hold, use launch.num_processes=N launch.sharding=fsdp"
+        )
+    if experiment.launch.sharding == "fsdp":
+        _check_sharding(experiment)
+    if number == 1:
+        return
+    method.check_processes(number)
     if spec.global_batch_size % (spec.micro_batch_size * number):
         raise ValueError(
             f"train.global_batch_size={spec.global_batch_size} is not a multiple of train.micro_batch_size="
@@ -66,3 +76,23 @@ def _smaller(global_batch: int, micro_batch: int, number: int) -> str:
     if rest:
         return "another number of processes"
     return f"train.micro_batch_size={next(rows for rows in range(micro_batch, 0, -1) if share % rows == 0)}"
+
+
+def _check_sharding(experiment: Experiment) -> None:
+    """Refuse to divide a model by one, where the method needs it whole, and what is kept of a whole one on the way."""
+    method = experiment.method
+    if experiment.launch.num_processes == 1:
+        raise ValueError(
+            "launch.sharding=fsdp with launch.num_processes=1: one process has nobody to divide the model with; use "
+            "more, each with a GPU, or launch.sharding=none"
+        )
+    if reason := method.unsharded():
+        raise ValueError(
+            f"launch.sharding=fsdp with method={method.name}: {reason}; use launch.sharding=none, or another method"
+        )
+    if experiment.train.patience is not None or experiment.keep == "checkpoint":
+        asked = "keep=checkpoint" if experiment.keep == "checkpoint" else f"train.patience={experiment.train.patience}"
+        raise ValueError(
+            f"{asked} with launch.sharding=fsdp: of a model in parts nothing is kept before its end; leave one of the "
+            "two out"
+        )

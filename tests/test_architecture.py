@@ -51,9 +51,10 @@ MAY_IMPORT = {
         "train",
     },
     "execute": {
-        "card", "checkpoint", "data", "evaluate", "experiment", "measure", "methods", "models", "preemption",
+        "card", "checkpoint", "data", "evaluate", "experiment", "measure", "methods", "models", "places", "preemption",
         "provenance", "ranks", "record", "scores", "specs", "store", "train", "usage",
     },
+    "places": {"experiment", "measure", "ranks"},
     "usage": {"experiment", "measure", "provenance", "record"},
     "train": {
         "checkpoint", "experiment", "specs", "head", "lean", "measure", "methods", "preemption", "provenance", "ranks",
@@ -94,7 +95,7 @@ MAY_IMPORT = {
     "question": set(),
     "head": set(),
     "lean": set(),
-    "hub": set(),
+    "hub": {"pickles"},
     "event_files": set(),
     "assets": {"once"},
     "once": set(),

@@ -73,6 +73,13 @@ FROM_THE_CONFIGURATION = {
     "tracking=nosuch": ["Available: none, tensorboard, wandb"],
     "sweep=nosuch": ["sweep=nosuch: there is no such sweep. Available: ", "smoke"],
     "sweep=smoke,smoke": ["one sweep at a time"],
+    # several processes and GPUs
+    "launch.sharding=fsdp": ["launch.sharding=fsdp with launch.num_processes=1", "launch.sharding=none"],
+    "launch.num_nodes=2": ["launch.num_nodes: no such setting", "launch has num_processes, sharding"],
+    "method=qlora launch.num_processes=2 launch.sharding=fsdp": [
+        "method=qlora: a base of method.storage=nf4 is packed"
+    ],
+    "model.device_map=auto": ["model.device_map=auto with method=lora", "method=base, or harness.evaluate"],
     "hydra/launcher=nosuch": ["hydra/launcher=nosuch", "basic"],
     "train=null": ["train=null: train is a group, one of demo, smoke, standard"],
     "method={a:1}": ["method={a:1}: method is a group, one of ", "lora"],

@@ -4,9 +4,12 @@ import dataclasses
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from harness import config, run, sources
+from harness import config, places, record, run, sources
 from harness.ladder import ladder
+from harness.record import EvaluationRecord
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,80 @@ def test_a_run_of_two_processes_is_one_run(make, tiny_overrides):
     )
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_run_whose_model_is_divided_is_saved_and_evaluated_whole(make, tiny_overrides, method):
+    """What is evaluated has been read again from what was saved."""
+    words = [*tiny_overrides, f"method={method}", "train.micro_batch_size=2", "train.eval_every=2"]
+    divided = make(*words, "launch.num_processes=2", "launch.sharding=fsdp")
+    found = run.run(divided, ignore)
+    assert found.status == "ok", found.current.reason
+    assert {key: found.current.provenance[key] for key in found.config["launch"]} == found.config["launch"]
+    assert found.config["launch"] == {"num_processes": 2, "sharding": "fsdp"}
+    weights, scores = saved(divided), losses(divided)
+    alone = run.run(dataclasses.replace(divided, force=True, launch=config.LaunchSpec()), ignore)
+    assert alone.current.training.losses == pytest.approx(found.current.training.losses, rel=1e-5)
+    assert alone.current.fingerprint == found.current.fingerprint
+    expected = saved(divided)
+    assert weights.keys() == expected.keys()
+    assert all(torch.allclose(weights[name], expected[name], atol=1e-5) for name in expected)
+    assert losses(divided) == pytest.approx(scores, rel=1e-4)
+    assert [loss for _, loss in alone.current.training.validation] == pytest.approx(
+        [loss for _, loss in found.current.training.validation], rel=1e-5
+    )
+
+
+def saved(experiment):
+    return {name: t for file in experiment.weights_folder.glob("*.safetensors") for name, t in load_file(file).items()}
+
+
+def losses(experiment):
+    files = sorted(experiment.folder.glob("evaluations/*.json"))
+    found = [record.read(EvaluationRecord, file).metrics["loss"].value for file in files]
+    assert found
+    return found
+
+
+@pytest.mark.gpu
+def test_a_model_is_divided_among_two_gpus(make, tiny_overrides):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    words = [*tiny_overrides, "method=lora", "train.micro_batch_size=2", "train.eval_every=2", "train.precision=bf16"]
+    found = run.run(make(*words, "launch.num_processes=2", "launch.sharding=fsdp"), ignore)
+    assert found.status == "ok", found.current.reason
+    alone = run.run(make(*words, "force=true"), ignore)
+    assert found.current.training.losses == pytest.approx(alone.current.training.losses, rel=1e-2)
+
+
+@pytest.mark.gpu
+def test_a_model_is_evaluated_over_two_gpus(make, tiny_overrides):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    words = [*tiny_overrides, "method=base"]
+    one = make(*words)
+    assert run.run(one, ignore).status == "ok"
+    expected = losses(one)
+    assert run.run(make(*words, "model.device_map=auto", "force=true"), ignore).status == "ok"
+    assert losses(one) == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_ladder_keeps_what_every_process_takes_whole(make, tiny_overrides):
     words = [*tiny_overrides, "method=lora", "train.global_batch_size=8", "train.micro_batch_size=4"]
     sizes = [rung.micro_batch_size for rung in ladder(make(*words, "launch.num_processes=2"))]
     assert sizes == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "expected"),
+    [
+        (["method=base"], 1, {"device_map": {"": 0}}),
+        (["method=base", "model.device_map=auto"], 1, {"device_map": "auto"}),
+        (["method=lora", "launch.num_processes=2", "launch.sharding=fsdp"], 2, {}),
+        (["method=lora", "launch.num_processes=2", "launch.sharding=fsdp"], 1, {"device_map": "auto"}),
+        (["method=base", "launch.num_processes=2", "launch.sharding=fsdp"], 1, {"device_map": "auto"}),
+    ],
+)
+def test_where_a_models_weights_go_on_gpus(make, tiny_overrides, monkeypatch, words, number, expected):
+    experiment = make(*tiny_overrides, "train.micro_batch_size=2", *words)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(places.ranks, "number", lambda: number)
+    assert places.options(experiment) == expected

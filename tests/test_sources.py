@@ -224,6 +224,7 @@ def test_a_model_in_the_cache_is_not_asked_for_again(monkeypatch, tmp_path):
 
     asked = []
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: asked.append(options))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda api, name, **options: ["model.safetensors"])
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     commit = "d" * 40
     snapshot = tmp_path / "models--someone--model" / "snapshots" / commit
@@ -240,6 +241,30 @@ def test_a_model_in_the_cache_is_not_asked_for_again(monkeypatch, tmp_path):
     assert "*.py" not in asked[0]["allow_patterns"]
     hub.download_model("someone/model", commit, with_code=True)
     assert "*.py" in asked[3]["allow_patterns"]
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (["config.json", "pytorch_model.bin", "tokenizer.json"], "pytorch_model.bin"),
+        (["config.json", "pytorch_model-00001-of-00002.bin"], "pytorch_model-00001-of-00002.bin"),
+        (["config.json", "model.safetensors", "pytorch_model.bin"], ""),
+        (["model-00001-of-00002.safetensors", "original/consolidated.00.pth", "training_args.bin"], ""),
+    ],
+)
+def test_a_model_that_the_hub_has_in_a_pickle_alone_is_not_fetched(monkeypatch, tmp_path, names, refused):
+    import huggingface_hub
+
+    fetched, commit = [], "e" * 40
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: fetched.append(name))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda api, name, revision: {commit: names}[revision])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    if refused:
+        with pytest.raises(ValueError, match=f"model.hub_id=someone/old: its weights are a pickle, {refused}, "):
+            hub.download_model("someone/old", commit, with_code=False)
+    else:
+        hub.download_model("someone/old", commit, with_code=False)
+    assert fetched == ([] if refused else ["someone/old"])
 
 
 def test_a_commit_is_asked_for_once(monkeypatch):

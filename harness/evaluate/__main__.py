@@ -37,9 +37,12 @@ A plain model's scores are kept as those of the untouched model, in runs/.
   smoke commonsense knowledge math code instruction truthful forgetting safety
 Everything else is a setting of the eval group: eval.limit=100 eval.num_fewshot=5 eval.chat_template=true
 eval.backend=hf eval.retention=[piqa] eval.source=path eval.path=MIRROR. A run's own settings hold where none is given.
+A model that one GPU does not hold: model.device_map=auto.
 
   python -m harness.evaluate runs/1a2b3c4d/seed-0 --tasks mmlu,gsm8k eval.limit=200
 """
+
+_SPREAD = "model.device_map="
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,9 +80,11 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
     Raises:
         ValueError: it is no run and no model, or a setting is wrong.
     """
-    wrong = [word for word in words if not word.startswith(("eval=", "eval."))]
+    wrong = [word for word in words if not word.startswith(("eval=", "eval.", _SPREAD))]
     if wrong:
-        raise ValueError(f"{' '.join(wrong)}: only settings of the eval group, eval=... or eval.<name>=...")
+        raise ValueError(
+            f"{' '.join(wrong)}: only settings of the eval group, eval=... or eval.<name>=..., and {_SPREAD}auto"
+        )
     words = [*words, f"eval.tasks=[{tasks}]"]
     folder = Path(name)
     if (folder / "record.json").is_file():
@@ -121,16 +126,17 @@ def _of_run(folder: Path, words: Sequence[str]) -> Experiment:
     pickles.refuse(folder / "weights", str(folder / "weights"))
     experiment = config.from_record(known)
     runs_dir = str(folder.resolve().parent.parent)
-    spec = _changed(experiment.eval, words)
-    changed = dataclasses.replace(experiment, eval=spec, runs_dir=runs_dir)
+    composed = experiments(["method=base", *words])[0][1]
+    model = dataclasses.replace(experiment.model, device_map=composed.model.device_map)
+    spec = _changed(experiment.eval, composed.eval, words)
+    changed = dataclasses.replace(experiment, model=model, eval=spec, runs_dir=runs_dir)
     if changed.folder.resolve() != folder.resolve():
         raise ValueError(f"{folder}: its recipe is {changed.recipe_id} to this version of the program, which cannot be")
     return changed
 
 
-def _changed(own: EvalSpec, words: Sequence[str]) -> EvalSpec:
+def _changed(own: EvalSpec, composed: EvalSpec, words: Sequence[str]) -> EvalSpec:
     """A run's own settings with those that were given on the command line in their place."""
-    composed = experiments(["method=base", *words])[0][1].eval
     named = {word[len("eval.") :].partition("=")[0] for word in words if word.startswith("eval.")}
     if any(word.startswith("eval=") for word in words):
         return dataclasses.replace(composed, source=own.source, path=own.path) if "source" not in named else composed

@@ -155,7 +155,7 @@ def _sees_everything(model: Any) -> bool:
 
 def _score_rows(model: Any, rows: list[Row], precision: str, prefix: Prefix | None) -> list[list[Score]]:
     """Score rows in one pass behind `prefix`; without one, rows of a single continuation as the model takes them."""
-    device = next(model.parameters()).device
+    device = model.get_input_embeddings().weight.device
     longest = max(map(len, rows))
     ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)  # shape suffixes: batch, tokens
     position_BT, wanted_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT, dtype=torch.bool)

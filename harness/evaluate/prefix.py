@@ -36,7 +36,7 @@ class Prefix:
         inner = _without_virtual_tokens(model)
         if not tokens and inner is model:
             return Prefix(model, ())
-        device = next(model.parameters()).device
+        device = model.get_input_embeddings().weight.device
         ids = torch.tensor(
             [tokens or (0,)], device=device
         )  # behind virtual tokens alone, a token that is cut off again

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 
@@ -25,6 +26,22 @@ _ATEN = {
     "_scaled_dot_product_flash_attention_for_cpu_backward": sdpa_backward_flop,
 }
 _MORE = {"aten": _ATEN, "bitsandbytes": {"gemm_4bit": _gemm_4bit}}
+
+
+class Flops(TorchDispatchMode):  # type: ignore[misc]
+    """Sums the operations that are computed while it is entered, and follows no memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count it."""
+        result = func(*args, **(kwargs or {}))
+        count = formula(func)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 @functools.cache

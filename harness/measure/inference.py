@@ -99,7 +99,7 @@ def _served(model: Any, use: Use) -> tuple[Served, Written]:
 def _speed(model: Any, use: Use, rows: int) -> Speed:
     """The medians of the repetitions; one that does not count comes before, since it allocates and picks kernels."""
     spec = use.spec
-    device = next(model.parameters()).device
+    device = model.get_input_embeddings().weight.device
     ids_BT = torch.tensor(_equally_long(use.prompts, rows, spec.prompt_tokens), device=device)
 
     def seconds(tokens: int) -> float:
@@ -153,7 +153,7 @@ def _further(model: Any, folder: Path) -> tuple[FurtherAdapters | None, str]:
 
 
 def _switch_seconds(model: Any, name: str) -> float:
-    device = next(model.parameters()).device
+    device = model.get_input_embeddings().weight.device
     start = _now(device)
     model.set_adapter(name)
     return _now(device) - start

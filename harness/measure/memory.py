@@ -74,8 +74,9 @@ class Phases:
         if self._cuda:
             import torch
 
-            peak: int | None = torch.cuda.max_memory_allocated()
-            reserved: int | None = torch.cuda.max_memory_reserved()
+            gpus = range(torch.cuda.device_count())  # a model may lie on several, and nothing of ours on the others
+            peak: int | None = sum(map(torch.cuda.max_memory_allocated, gpus))
+            reserved: int | None = sum(map(torch.cuda.max_memory_reserved, gpus))
             absolute = peak
         else:
             absolute, reserved = (_status_bytes("VmHWM") if resettable else None), None
@@ -106,7 +107,8 @@ class Phases:
             import torch
 
             torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
+            for gpu in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(gpu)
             return True
         try:
             _CLEAR_REFS.write_text("5")

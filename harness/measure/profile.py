@@ -9,23 +9,32 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from harness.measure.flops import Flops
 from harness.measure.live import LiveBytes, gradients_of, tensors_in
 from harness.record import StepProfile
 
 
 class Profiler:
-    """Follows the step `step`; every other one passes untouched."""
+    """Follows the step `step`; every other one passes untouched.
 
-    def __init__(self, step: int) -> None:
+    Where weights are divided among processes no memory is followed: what puts them together is no operation.
+    """
+
+    def __init__(self, step: int, follows_memory: bool = True) -> None:
         self.result: StepProfile | None = None
-        self._step = step
+        self._step, self._follows_memory, self._within = step, follows_memory, False
         self._micro_batches: list[tuple[int, int]] = []
         self._live: LiveBytes | None = None
+        self._flops = Flops()
         self._entered = contextlib.ExitStack()
 
     def begin(self, step: int, model: Any, optimizer: Any) -> None:
         """An optimizer step begins."""
         if step != self._step:
+            return
+        self._within = True
+        if not self._follows_memory:
+            self._entered.enter_context(self._flops)
             return
         self._live = LiveBytes()
         self._live.hold(tensors_in(model), "weights")
@@ -36,6 +45,7 @@ class Profiler:
         """A micro batch of the step begins; token ids have shape (rows, tokens)."""
         if self._live is not None:
             self._live.hold(inputs.values(), "rest")
+        if self._within:
             rows, tokens = inputs["input_ids"].shape
             self._micro_batches.append((rows, tokens))
 
@@ -52,17 +62,18 @@ class Profiler:
 
     def end(self, optimizer: Any) -> None:
         """The optimizer step is done."""
-        if self._live is None:
+        if not self._within:
             return
         self._entered.close()
-        live, self._live = self._live, None
-        live.hold(tensors_in(optimizer.state), "optimizer")
+        live, self._live, self._within = self._live, None, False
+        if live is not None:
+            live.hold(tensors_in(optimizer.state), "optimizer")
         self.result = StepProfile(
             step=self._step,
             micro_batches=tuple(self._micro_batches),
-            flops=live.flops,
-            live_peak_bytes=live.peak_bytes,
-            live_bytes={str(kind): num_bytes for kind, num_bytes in live.split().items()},
+            flops=live.flops if live else self._flops.total,
+            live_peak_bytes=live.peak_bytes if live else None,
+            live_bytes={str(kind): num_bytes for kind, num_bytes in live.split().items()} if live else {},
         )
 
     def close(self) -> None:

@@ -62,6 +62,10 @@ class Adalora(Adapted):
                 "which cannot be cut short: set it to null"
             )
 
+    def unsharded(self) -> str:
+        """Importance and orthogonality are those of whole matrices."""
+        return "between its steps it looks at whole matrices and their gradients"
+
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> AdaLoraConfig:
         """The schedule in steps, from the run's number of steps."""
         from peft import AdaLoraConfig

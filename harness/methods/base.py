@@ -110,6 +110,10 @@ class Method(ABC):
             ValueError: names the setting that stands against it.
         """
 
+    def unsharded(self) -> str:
+        """The reason why the model's weights cannot be divided among processes while this trains; "" when they can."""
+        return ""
+
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
         return {"dtype": compute_dtype}

@@ -63,6 +63,10 @@ class Galore(Full):
                 "use one process, or method.layerwise=false"
             )
 
+    def unsharded(self) -> str:
+        """A projection is made of a whole gradient."""
+        return "it projects to singular vectors of whole gradients"
+
     def attach(self, model: Any, setting: Any) -> Any:
         """Unfreeze everything; the target must exist."""
         targets.resolve(model, self.target)

@@ -41,6 +41,10 @@ class Peft(Adapted):
     def __post_init__(self) -> None:
         targets.check(self.target)
 
+    def unsharded(self) -> str:
+        """Each type does with the weights what it likes."""
+        return "what a type of PEFT's reads of the weights, and when, is not known here"
+
     def peft_config(self, model: PreTrainedModel, setting: Setting | None = None) -> PeftConfig:
         """The type's configuration.
 

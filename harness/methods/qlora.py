@@ -52,6 +52,13 @@ class Qlora(Lora):
             return f"method.optimizer_name={self.optimizer_name} needs CUDA: paged memory is the driver's"
         return ""
 
+    def unsharded(self) -> str:
+        """Packed weights and what is kept beside them are taken apart by nobody, nor are the paged moments."""
+        if self.storage != "none":
+            return f"a base of method.storage={self.storage} is packed, and cannot be divided"
+        paged = self.optimizer_name != "adamw"
+        return f"what method.optimizer_name={self.optimizer_name} holds cannot be divided" if paged else ""
+
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Quantise while loading; what is not quantised is held in the compute dtype."""
         from transformers import BitsAndBytesConfig

@@ -28,6 +28,10 @@ class Virtual(Adapted):
 
     num_virtual_tokens: Tokens
 
+    def unsharded(self) -> str:
+        """Scoring goes on behind the virtual tokens with the model inside, past what puts its weights together."""
+        return "its virtual tokens are put in front of the model from outside it"
+
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Wrap the model, if the longest row and the virtual tokens fit into its context together.
 

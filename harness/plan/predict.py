@@ -75,9 +75,11 @@ def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
 def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> dict[str, Any]:
     on_gpu = device is None or device.on_gpu
     experiment = settled(experiment, on_gpu)
-    spec = experiment.train
+    spec, missing = experiment.train, experiment.method.not_planned
+    if experiment.launch.sharding != "none":
+        missing = f"launch.sharding={experiment.launch.sharding}, the numbers are those of one process with all of it"
     told = {
-        "precision": spec.precision, "max_length": spec.max_length, "not_modelled": experiment.method.not_planned,
+        "precision": spec.precision, "max_length": spec.max_length, "not_modelled": missing,
         "device": device.name if device else None, "mfu": mfu,
     }  # fmt: skip
     try:

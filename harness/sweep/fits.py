@@ -29,7 +29,7 @@ def set_aside(pending: list[Planned], runs_dir: Path) -> list[Planned]:
         ValueError: `plan.device` is neither a known device nor an amount of memory.
     """
     device = _device(pending[0].experiment) if pending else None
-    trained = [planned.experiment for planned in pending if planned.experiment.method.trains]
+    trained = [planned.experiment for planned in pending if _is_predicted(planned.experiment)]
     if device is None or not trained:
         return pending
     asked = {_key(one): one for one in trained}
@@ -40,12 +40,17 @@ def set_aside(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     left = []
     for planned in pending:
         experiment = planned.experiment
-        reason = _reason(plans.get(_key(_with_least(experiment))), device) if experiment.method.trains else ""
+        reason = _reason(plans.get(_key(_with_least(experiment))), device) if _is_predicted(experiment) else ""
         if reason and experiment.plan.enforce:
             run.skip(experiment, f"{reason}; plan.enforce=false runs it all the same")
         else:
             left.append(planned)
     return left
+
+
+def _is_predicted(experiment: Experiment) -> bool:
+    """A step that several devices hold together is not what one of them would hold."""
+    return experiment.method.trains and experiment.launch.sharding == "none"
 
 
 def _device(experiment: Experiment) -> Device | None:

@@ -29,6 +29,7 @@ from harness.sweep.submitted import Run, Submission, Task, Tasks
 
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0  # three heartbeats: of a process that SLURM says is gone
+_OF_SEVERAL = ("nodes", "N", "ntasks", "n", "ntasks-per-node")  # options of sbatch that spread a job
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -58,6 +59,12 @@ class SlurmSpec(Strict):
             raise ValueError(
                 f"hydra.launcher.signal_seconds={self.signal_seconds}: must be less than "
                 f"hydra.launcher.time_minutes={self.time_minutes}, or each job would be told to end as it starts"
+            )
+        several = [name for name in _OF_SEVERAL if str(self.options.get(name, 1)) != "1"]
+        if several:
+            raise ValueError(
+                f"hydra.launcher.options.{several[0]}={self.options[several[0]]}: a run is one task on one node, where "
+                "launch.num_processes of its own train together; leave it out, and ask for a node with enough GPUs"
             )
 
     def sbatch(self) -> dict[str, Any]:
@@ -97,7 +104,9 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
 
     Raises:
         LeftError: they are not to be waited for.
+        ValueError: a run wants more GPUs than its job has; nothing has been submitted.
     """
+    _check_gpus(pending, spec)
     runs_dir = Path(pending[0].experiment.runs_dir)
     there = dict(Tasks(runs_dir, name).live(planned.identity[:2] for planned in pending))
     new = [planned for planned in pending if planned.identity[:2] not in there]
@@ -114,6 +123,16 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
         board.say(f"the jobs go on: {ways}")
         raise
     return [Made(value=known.status if (known := run.read(one.experiment)) else "failed") for one in pending]
+
+
+def _check_gpus(pending: Sequence[Planned], spec: SlurmSpec) -> None:
+    for planned in pending:
+        number = planned.experiment.launch.num_processes
+        if 0 < spec.gpus < number and planned.experiment.method.trains:
+            raise ValueError(
+                f"{' '.join(planned.cell)}: launch.num_processes={number} needs as many GPUs, and "
+                f"hydra.launcher.gpus={spec.gpus}: give a job {number}"
+            )
 
 
 def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> Iterator[str]:

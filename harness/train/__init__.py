@@ -20,12 +20,13 @@ from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.methods.base import Method
 from harness.record import Training
-from harness.specs import TrainSpec
+from harness.specs import Sharding, TrainSpec
 from harness.stopping import DivergedError as DivergedError
+from harness.train import sharded
 from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
 from harness.train.order import LikeLengths as LikeLengths
 from harness.train.order import Shared
-from harness.train.resume import Checkpoints, Resuming
+from harness.train.resume import Checkpoints, Resuming, start_digest
 from harness.train.watch import NO_GRADIENT, Watcher
 
 
@@ -36,7 +37,8 @@ class Job:
     `model` is what `method.attach` returned; `validate` gives nats per answer token on the validation set and is
     called every `spec.eval_every` steps, outside the clock; `emit` receives progress; `scratch` is a folder that the
     trainer wants to know of. `profile` follows one step operation by operation. `checkpoints` says where training goes
-    on from, and is None where it begins anew and is not interrupted.
+    on from, and is None where it begins anew and is not interrupted. `sharding` divides the model, which lies on the
+    host, among the processes; afterwards the first one has it whole there, to be saved and no more to be run.
     """
 
     model: Any
@@ -50,6 +52,7 @@ class Job:
     scratch: str
     profile: bool = True
     checkpoints: Checkpoints | None = None
+    sharding: Sharding = "none"
 
 
 def total_steps(spec: TrainSpec, num_rows: int) -> int:
@@ -77,13 +80,25 @@ def train(job: Job) -> Training:
     loop = _Loop(job)
     if ranks.index() > 0:
         torch.manual_seed(job.seed + ranks.index() * 1_000_003)  # dropout of its own, for rows of its own
+    resumed_from = loop.begin(job.checkpoints)  # looks at the model, which is whole until then
+    if job.sharding == "fsdp":
+        _divide(job.model)
     try:
-        loop.train(resume_from_checkpoint=loop.begin(job.checkpoints))
+        loop.train(resume_from_checkpoint=resumed_from)
     finally:
         loop.profiler.close()
     loop.undo_patches()
     result: Training = loop.watcher.result()
+    if job.sharding == "fsdp":
+        sharded.assemble(job.model)
     return result
+
+
+def _divide(model: Any) -> None:
+    """Each process keeps a part of its own model: they must be the same."""
+    if len(set(ranks.of_all(start_digest(model)))) > 1:
+        raise RuntimeError("launch.sharding=fsdp: the processes do not begin with the same weights")
+    sharded.shard(model)
 
 
 class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
@@ -93,8 +108,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         self.job = job
         self.meter = StepMeter(torch.cuda.is_available())
         last_dropped = min(WARMUP_STEPS, total_steps(job.spec, len(job.rows)))
-        self.profiler = Profiler(last_dropped if job.profile else 0)
+        self.profiler = Profiler(last_dropped if job.profile else 0, follows_memory=job.sharding == "none")
         self.watcher = Watcher(job, self.meter, self.profiler)
+        if job.sharding == "fsdp":
+            sharded.announce(job.model)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
         super().__init__(
             model=job.model,
@@ -126,7 +143,11 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """As the optimizer saw it, where it steps during the backward pass and leaves no gradient."""
         seen = self._gradient_norm()
-        return super()._get_grad_norm(model, grad_norm) if seen is None else seen
+        return sharded.whole(super()._get_grad_norm(model, grad_norm)) if seen is None else seen
+
+    def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
+        """Not deferred: until the last micro batch every process would hold the whole model's gradients."""
+        return contextlib.nullcontext()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._order()

@@ -45,7 +45,9 @@ def checkpoints(experiment: Experiment, rung: Rung | None, asked: Callable[[], b
     """Those of a run whose steps are computed as `rung` says, or as was asked for."""
     spec = experiment.train
     computed = rung or Rung(spec.micro_batch_size, spec.gradient_checkpointing)
-    of = Belongs(experiment.recipe_id, experiment.run_seed, training_code(), computed, experiment.launch.num_processes)
+    launch = experiment.launch
+    run = (experiment.recipe_id, experiment.run_seed, training_code())
+    of = Belongs(*run, computed, launch.num_processes, launch.sharding)
     return Checkpoints(
         folder=checkpoint.folder(experiment.folder),
         of=of,
@@ -160,6 +162,8 @@ class Resuming:
             raise PreemptedError(f"step {self.state.global_step}")
 
     def _write(self, checkpoints: Checkpoints) -> None:
+        if self.job.sharding != "none":  # no process holds the whole: such a run begins anew
+            return
         values, step = self._values(), self.state.global_step
         if ranks.index() > 0:
             return

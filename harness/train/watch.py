@@ -164,7 +164,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def _validate(self, step: int) -> bool:
         """Whether early stopping says that this was the last step."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nothing drawn here moves training
-            loss = ranks.of_first(self._job.validate() if ranks.index() == 0 else None)
+            alone = self._job.sharding == "none"  # else each has a part of the model, and all compute together
+            loss = ranks.of_first(self._job.validate() if ranks.index() == 0 or not alone else None)
         self.validation.append((step, loss))
         if self._job.spec.patience is None:
             return False

@@ -55,6 +55,18 @@ def test_a_task_that_is_added_is_all_that_is_done(finished, capsys):
     assert record.read(RunRecord, finished.folder / "record.json") == after
 
 
+def test_a_run_is_scored_over_all_devices_where_that_is_asked_for(finished, tmp_path, capsys):
+    """Which changes neither the run nor the score; on a processor there is nothing to spread over."""
+    shutil.copytree(finished.folder, tmp_path / finished.recipe_id / finished.folder.name)
+    there = tmp_path / finished.recipe_id / finished.folder.name
+    assert command.main([str(there), "--tasks", "openbookqa", "eval.limit=3", "model.device_map=auto"]) == 0
+    assert command.main([str(finished.folder), "--tasks", "openbookqa", "eval.limit=3"]) == 0
+    assert scores(there)["openbookqa"].metrics == scores(finished.folder)["openbookqa"].metrics
+    capsys.readouterr()
+    assert command.main([str(there), "--tasks", "piqa", "model.device_map=disk"]) == 2
+    assert "model.device_map=\"disk\": must be 'auto'" in capsys.readouterr().err
+
+
 def test_an_adapter_in_a_pickle_is_refused_unread(finished, tmp_path, capsys):
     folder = Path(shutil.copytree(finished.folder, tmp_path / finished.recipe_id / finished.folder.name))
     for file in folder.glob("weights/*.safetensors"):

@@ -2,6 +2,7 @@
 
 import random
 
+import accelerate
 import peft
 import pytest
 import torch
@@ -73,6 +74,18 @@ def test_what_a_model_was_found_to_share_is_not_tried_again_on_shorter_rows(tiny
         assert_by_hand(model, requests, scores, alone)
         assert len(passes) == counts[-1] + len(requests)
     assert counts == [3, 1, 3], "one row together, one alone, all"
+
+
+def test_a_model_in_parts_gives_what_it_gives_in_one(tiny_model, alone):
+    """Each part takes what it is given to its own device, here the processor for all of them."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    parts = dict.fromkeys(("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head"), "cpu")
+    accelerate.dispatch_model(model, parts, main_device="cpu", force_hooks=True)
+    assert all(hasattr(model.get_submodule(part), "_hf_hook") for part in parts)
+    requests = [*groups([4, 2, 1]), *examples([3])]
+    scores, work = likelihood.score(model, requests, "fp32", 1024, silent)
+    assert work.shared_context
+    assert_by_hand(model, requests, scores, alone)
 
 
 def test_another_attention_is_not_given_our_mask(tiny_model, alone):

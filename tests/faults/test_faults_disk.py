@@ -1,9 +1,13 @@
 """A disk that is full, and a folder that may not be written: what is there stays whole, and the next start goes on."""
 
+import dataclasses
 import subprocess
 
 import pytest
 from faults_kept import Kept, content, records, runs_of
+
+from harness import config, record, run, sources
+from harness.record import RunRecord
 
 
 @pytest.fixture
@@ -42,3 +46,26 @@ def test_a_full_disk_and_a_read_only_one_spoil_nothing(driver, plan, disk):
     kept.check()
     kept.whole()
     assert content(runs_of(path)) == content(runs_of(expected))
+
+
+def test_a_disk_that_fills_while_a_run_trains_costs_that_attempt(compose, tiny_overrides, disk):
+    """Neither a checkpoint nor the weights have room, the record has; with room the next start makes the run."""
+    folder, remount = disk
+    words = (*tiny_overrides, "method=full", "train.checkpoint_seconds=0")
+    undisturbed = sources.resolve(config.build(compose(*words)))
+    assert run.run(undisturbed, lambda event: None).status == "ok"
+    experiment = dataclasses.replace(undisturbed, runs_dir=str(folder / "runs"))
+    events = []
+    failed = run.run(experiment, events.append)
+    assert (failed.status, failed.current.training is not None) == ("failed", True)
+    assert "No space left on device" in failed.current.reason
+    said = [event["say"] for event in events if "say" in event]
+    assert sum("no checkpoint at step" in line and "No space left" in line for line in said) >= 1
+    assert record.read(RunRecord, experiment.folder / "record.json") == failed
+    assert not list(folder.rglob("*.safetensors")), "nothing half-written"
+    assert not [path for path in folder.rglob(".*") if path.is_file() and path.stat().st_size > 4096]
+    assert remount("size=8m")
+    again = run.run(experiment, events.append)
+    assert (again.status, len(again.attempts)) == ("ok", 2)
+    weights, expected = ((one.weights_folder / "model.safetensors").read_bytes() for one in (experiment, undisturbed))
+    assert weights == expected

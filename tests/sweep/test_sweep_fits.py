@@ -47,6 +47,13 @@ def test_what_cannot_fit_is_skipped_with_what_it_would_need_and_the_rest_is_show
     assert any("does not fit" in line for line in said)
 
 
+def test_a_model_that_processes_divide_is_not_judged_by_one_device(planned, said):
+    several = ("launch.num_processes=2", "launch.sharding=fsdp", "train.micro_batch_size=2")
+    divided = planned("method=full", SMALL, "train.max_length=512", "train/oom=none", *several)
+    assert fits.set_aside([divided], folder(divided)) == [divided]
+    assert not said
+
+
 def test_a_cell_that_fits_is_planned_once_for_all_its_seeds_and_rates(planned, said, monkeypatch):
     asked = []
     real = fits.isolate.call

@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import time
+from types import SimpleNamespace
 
 import pytest
 from test_sweep_command import add, add_sweep, cell
@@ -151,6 +152,24 @@ def launcher(compose, *words):
 def test_a_signal_before_the_start_is_refused(compose):
     with pytest.raises(ValueError, match=r"signal_seconds=120: must be less than hydra.launcher.time_minutes=2"):
         config.checked(slurm.SlurmSpec, launcher(compose, "time_minutes=2"), "hydra.launcher")
+
+
+@pytest.mark.parametrize("word", ["nodes:2", "N:2", "ntasks:4", "n:2", "ntasks-per-node:2"])
+def test_one_run_on_several_nodes_is_refused(compose, word):
+    said = f"hydra.launcher.options.{word.replace(':', '=')}: a run is one task on one node, where launch.num_processes"
+    with pytest.raises(ValueError, match=said):
+        config.checked(slurm.SlurmSpec, launcher(compose, f"options={{{word}}}"), "hydra.launcher")
+    allowed = config.checked(slurm.SlurmSpec, launcher(compose, "options={nodes:1}"), "hydra.launcher")
+    assert allowed.sbatch()["nodes"] == 1
+
+
+def test_a_job_needs_a_gpu_for_each_process_of_its_run():
+    experiment = SimpleNamespace(launch=SimpleNamespace(num_processes=4), method=SimpleNamespace(trains=True))
+    planned = [SimpleNamespace(experiment=experiment, cell=("method=lora",))]
+    with pytest.raises(ValueError, match=r"method=lora: launch.num_processes=4 needs as many GPUs, and .*gpus=2: give"):
+        slurm.launch(planned, "name", slurm.SlurmSpec(**{**SPEC, "gpus": 2}), ())
+    for gpus in (0, 4):  # none: on processors
+        slurm._check_gpus(planned, slurm.SlurmSpec(**{**SPEC, "gpus": gpus}))
 
 
 def test_a_machine_that_plans_for_others_guesses_no_precision(monkeypatch):

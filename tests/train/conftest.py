@@ -59,7 +59,7 @@ def job(experiment, tmp_path):
         model = method.attach(base, execute.setting(described, tokenizer, rows))
         return Job(
             model=model, method=method, rows=rows, spec=described.train, seed=seed, tokenizer=tokenizer,
-            validate=validate, emit=emit, scratch=str(tmp_path / "trainer"),
+            validate=validate, emit=emit, scratch=str(tmp_path / "trainer"), sharding=described.launch.sharding,
         )  # fmt: skip
 
     return made

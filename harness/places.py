@@ -1,0 +1,36 @@
+"""Which devices a run's weights are read to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from harness import ranks
+from harness.experiment import Experiment
+from harness.measure.memory import release_freed_memory
+
+
+def options(experiment: Experiment) -> dict[str, Any]:
+    """For `from_pretrained`: this process's GPU, all of them, or for now the host."""
+    is_divided = experiment.launch.sharding == "fsdp"
+    if not torch.cuda.is_available() or (is_divided and ranks.number() > 1):
+        return {}
+    is_spread = is_divided or experiment.model.device_map == "auto"
+    return {"device_map": "auto" if is_spread else {"": ranks.index()}}
+
+
+def is_read_again(experiment: Experiment) -> bool:
+    """Whether the model was trained in parts: what was saved of it is evaluated, over all GPUs together."""
+    return experiment.method.trains and experiment.launch.sharding == "fsdp"
+
+
+def shared_by(number: int, experiment: Experiment) -> dict[str, Any]:
+    """How many processes train together and, where several do, how they share the model: for the record."""
+    return {"num_processes": number} | ({"sharding": experiment.launch.sharding} if number > 1 else {})
+
+
+def clear() -> None:
+    """Give back what training has left: where a model is spread, it would count as another program's."""
+    release_freed_memory()
+    torch.cuda.empty_cache()

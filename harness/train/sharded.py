@@ -1,0 +1,76 @@
+"""A model whose weights are divided among the processes that train it together, so that no device holds it whole.
+
+torch's `fully_shard`: a process keeps its part of every weight, gradient and moment; a layer is put together where it
+is computed, and taken apart again. What is saved is put together one tensor at a time, by all of the processes, and
+kept on the first one's host.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from harness import ranks
+
+
+def announce(model: Any) -> None:
+    """Have transformers' trainer neither move nor wrap the model: it takes it for one that was divided as it loaded."""
+    _base(model)._is_distributed_loading_by_transformers = True
+
+
+def shard(model: Any) -> None:
+    """Divide every parameter, layer by layer; what lies on the host goes to the devices on the way.
+
+    Raises:
+        ValueError: the model does not say what its layers are.
+    """
+    layers = _layers(model)
+    if not layers:
+        raise ValueError(
+            f"launch.sharding=fsdp: {type(_base(model)).__name__} does not say which of its modules are layers "
+            "(_no_split_modules), so that all of it would be put together at once; use launch.sharding=none"
+        )
+    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (ranks.number(),))
+    for part in (*layers, model):
+        # the model itself is taken apart after a forward pass as well: between two steps there are parts alone
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        part.set_force_sum_reduction_for_comms(True)  # and divided then: gloo knows no mean
+
+
+def whole(tensor: Any) -> Any:
+    """All of a divided tensor, on the device, for every process; anything else is handed back."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def assemble(model: Any) -> None:
+    """Put whole tensors, on the first process's host, in the place of the parts: to be saved, and no more to be run."""
+    known: dict[DTensor, torch.nn.Parameter] = {}  # tied weights stay tied
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not isinstance(parameter, DTensor):
+                continue
+            if parameter not in known:
+                found = _on_first(parameter)
+                empty = torch.empty(0, dtype=parameter.dtype)
+                known[parameter] = torch.nn.Parameter(empty if found is None else found, parameter.requires_grad)
+            module.register_parameter(name, known[parameter])
+    del _base(model)._is_distributed_loading_by_transformers
+
+
+def _on_first(tensor: DTensor) -> torch.Tensor | None:
+    found: torch.Tensor = tensor.detach().full_tensor()
+    return found.cpu() if ranks.index() == 0 else None
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _layers(model: Any) -> list[Any]:
+    """The modules that the architecture wants on one device each, those within others first."""
+    names = set(_base(model)._no_split_modules or ())
+    return [module for module in model.modules() if type(module).__name__ in names][::-1]
