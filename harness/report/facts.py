@@ -13,8 +13,8 @@ from harness.report.labels import short
 from harness.report.rows import Row, flatten
 
 # What of a run's provenance can move its numbers. The rest (commit, host, command, dates) is shown and never refuses.
-_PROCESSES = "num_processes"
-MADE_WITH = ("device", "device_name", "cuda", _PROCESSES, "harness", "versions")
+_TRAINED_BY = ("num_processes", "sharding")
+MADE_WITH = ("device", "device_name", "cuda", *_TRAINED_BY, "harness", "versions")
 _EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed")
 _ASKED = ("limit", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
 _NOT_FACTS = ("command", "argv", "pid", "started_at")
@@ -47,7 +47,7 @@ def stack_facts(row: Row) -> Facts:
     assert row.record is not None and row.current is not None, "a row with results has a record"
     model = {f"model.{key}": value for key, value in flatten(row.record.recipe.get("model") or {}).items()}
     made_with = _made_with(row.current.provenance)
-    return {key: text(value) for key, value in {**model, **made_with}.items() if key != _PROCESSES}
+    return {key: text(value) for key, value in {**model, **made_with}.items() if key not in _TRAINED_BY}
 
 
 def recipe_facts(row: Row) -> Facts:
@@ -69,8 +69,7 @@ def outcome_facts(row: Row) -> Facts:
         found["master_weights"] = ["float32"]  # updates add up in copies, which the trained tensors are rounded from
     attempts, made_by = row.record.attempts, row.current.weights_from  # a later one may have evaluated alone
     trained_by = next((one for one in attempts if one.started_at == made_by), row.current)
-    if _PROCESSES in trained_by.provenance:
-        found[_PROCESSES] = trained_by.provenance[_PROCESSES]
+    found |= {key: trained_by.provenance[key] for key in _TRAINED_BY if key in trained_by.provenance}
     return {key: text(value) for key, value in found.items()}
 
 

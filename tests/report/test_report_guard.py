@@ -91,6 +91,7 @@ def test_methods_that_share_everything_pass(runs):
         ("device", None, _provenance(device="cuda")),
         ("device_name", None, _provenance(device_name="Another CPU")),
         ("num_processes", None, _provenance(num_processes=2)),
+        ("sharding", None, _provenance(sharding="fsdp")),
     ],
 )
 def test_each_undeclared_difference_refuses_by_its_name(runs, key, recipe, attempt):
