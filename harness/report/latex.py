@@ -28,8 +28,10 @@ _NUMBER = re.compile(
 )
 _NOTHING = {DASH: "{--}", OOM: "{OOM}", "": ""}  # cells without a number, in a column of numbers
 _UNBROKEN = 16  # characters of a word that are kept together
-_LONG = 36  # characters beyond which a column of text breaks its lines
+_LONG, _CROWDED = 36, 18  # characters beyond which a column of text breaks its lines, and where a line is too short
+_LINE = 95  # characters of a line
 _WIDE = {True: 0.28, False: 0.36}  # of the line, a first column and another
+_NARROW = 0.2  # of the line, where it is too short
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -93,18 +95,27 @@ def tabular(table: Table) -> str:
 
 def longtable(table: Table) -> str:
     r"""One table that may go over several pages; the preamble needs `\usepackage{longtable}` too."""
-    specification, body = _lines(table)
+    is_crowded = _width(table) > _LINE
+    specification, body = _lines(table, is_crowded)
     head, rest = body[:3], body[3:]
     begin = rf"\begin{{longtable}}{{{specification}}}"
-    narrow = r"\footnotesize\setlength{\tabcolsep}{3pt}" if len(table.header) > _MANY else r"\small"
+    is_narrow = is_crowded or len(table.header) > _MANY
+    narrow = r"\footnotesize\setlength{\tabcolsep}{3pt}" if is_narrow else r"\small"
     return "\n".join(
         [rf"\begingroup{narrow}", _SETUP, begin, *head, r"\endhead", *rest, r"\end{longtable}", r"\endgroup"]
     )
 
 
-def _lines(table: Table) -> tuple[str, list[str]]:
+def _width(table: Table) -> int:
+    """Characters that a line of the table takes, with two between columns."""
+    longest = [max(map(len, word.split(" "))) for word in table.header]
+    cells = [max((min(len(line[i]), _LONG) for line in table.lines), default=0) for i in range(len(longest))]
+    return sum(2 + max(pair) for pair in zip(longest, cells, strict=True))
+
+
+def _lines(table: Table, is_crowded: bool = False) -> tuple[str, list[str]]:
     """The columns' specification and the lines from rule to rule."""
-    columns = [one for index in range(len(table.header)) for one in _columns(table, index)]
+    columns = [one for index in range(len(table.header)) for one in _columns(table, index, is_crowded)]
     lines = [" & ".join(one.cells[i] for one in columns) + r" \\" for i in range(len(table.lines))]
     header = " & ".join(one.header for one in columns if one.header != _SPANNED) + r" \\"
     specification = "@{}" + "".join(one.specification for one in columns) + "@{}"
@@ -114,14 +125,14 @@ def _lines(table: Table) -> tuple[str, list[str]]:
 _SPANNED = "spanned"  # the header of the column of words behind numbers, which the numbers' header covers
 
 
-def _columns(table: Table, index: int) -> Iterator[_Column]:
+def _columns(table: Table, index: int, is_crowded: bool) -> Iterator[_Column]:
     """The column of a table, or two where words follow its numbers."""
     cells = [line[index] for line in table.lines]
     header = _stacked(table.header[index], index == 0)
     found = [None if cell in _NOTHING else _NUMBER.fullmatch(cell) for cell in cells]
     known = [one for one, cell in zip(found, cells, strict=True) if cell not in _NOTHING]
     if index == 0 or not known or any(one is None for one in known):
-        yield _words(header, cells, index)
+        yield _words(header, cells, index, is_crowded)
         return
     numbers = tuple(_NOTHING[cell] if one is None else _number(one) for one, cell in zip(found, cells, strict=True))
     specification = _format([one for one in found if one])
@@ -133,10 +144,11 @@ def _columns(table: Table, index: int) -> Iterator[_Column]:
     yield _Column(r"@{\,}l", _SPANNED, tuple(tails))
 
 
-def _words(header: str, cells: Sequence[str], index: int) -> _Column:
+def _words(header: str, cells: Sequence[str], index: int, is_crowded: bool) -> _Column:
     longest = max((len(cell) for cell in cells), default=0)
-    width = rf">{{\raggedright\arraybackslash}}p{{{_WIDE[index == 0]}\linewidth}}"
-    wraps = longest > _LONG
+    share = _NARROW if is_crowded and longest <= _LONG else _WIDE[index == 0]
+    width = rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}"
+    wraps = longest > (_CROWDED if is_crowded else _LONG)
     shown = tuple("--" if cell == DASH else breakable(cell) if wraps else escape(cell) for cell in cells)
     return _Column(width if wraps else "l", header, shown)
 

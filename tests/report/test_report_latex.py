@@ -45,10 +45,14 @@ def compiled(document: str, folder: Path) -> str:
 
 
 @needs_latex
-def test_a_real_latex_sets_every_table_and_the_appendix(tree, tmp_path):
-    write(tree, "methods", tmp_path)
+@pytest.mark.parametrize(("which", "number"), [("methods", 8), ("tuned", 12)])
+def test_a_real_latex_sets_every_table_and_the_appendix(tree, tuned_report, tmp_path, which, number):
+    if which == "tuned":
+        shutil.copytree(tuned_report, tmp_path, dirs_exist_ok=True)
+    else:
+        write(tree, "methods", tmp_path)
     tables = sorted(tmp_path.glob("tables/*.tex"))
-    assert len(tables) == 8
+    assert len(tables) == number
     (tmp_path / "tables" / "odd.tex").write_text(tabular(ODD))
     inputs = "\n\n\\bigskip ".join(rf"\input{{tables/{path.stem}}}" for path in [*tables, Path("odd.tex")])
     log = compiled(DOCUMENT % (PREAMBLE, inputs), tmp_path)
