@@ -355,9 +355,9 @@ def _interrupt_second(sweep: subprocess.Popen, second) -> None:
 
 
 def test_the_exit_code_tells_of_a_killed_run_and_the_same_command_makes_it_good(make, tiny_overrides, harness):
-    words = [*tiny_overrides, "method=lora,full", "train.max_steps=100"]
+    words = [*tiny_overrides, "method=lora,full", "train.max_steps=600"]
     runs = Path(make(*tiny_overrides).runs_dir)
-    lora = make(*tiny_overrides, "method=lora", "train.max_steps=100")
+    lora = make(*tiny_overrides, "method=lora", "train.max_steps=600")
     sweep = start(words)
     victim = worker_in_training(sweep, lora.folder / "log.txt")
     victim.kill()
@@ -367,14 +367,14 @@ def test_the_exit_code_tells_of_a_killed_run_and_the_same_command_makes_it_good(
     assert {name: one.status for name, one in found.items()} == {"base": "ok", "lora": "failed", "full": "ok"}
     assert "killed by SIGKILL" in found["lora"].current.reason
     assert "failed: killed by SIGKILL" in err
-    kept = look(make(*tiny_overrides, "method=full", "train.max_steps=100"))
+    kept = look(make(*tiny_overrides, "method=full", "train.max_steps=600"))
 
     again = harness("-m", *words)
     assert again.code == 0
     found = statuses(runs)
     assert {name: one.status for name, one in found.items()} == {"base": "ok", "lora": "ok", "full": "ok"}
     assert [attempt.status for attempt in found["lora"].attempts] == ["failed", "ok"]
-    assert look(make(*tiny_overrides, "method=full", "train.max_steps=100")) == kept
+    assert look(make(*tiny_overrides, "method=full", "train.max_steps=600")) == kept
     [question] = [json.loads(path.read_text()) for path in (runs / "sweeps").glob("*/sweep.json")]
     assert len(question["already_done"]) == 2
 

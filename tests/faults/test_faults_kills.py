@@ -43,8 +43,25 @@ def finish(driver, plan, kept, expected):
     assert code == 0
     kept.check()
     kept.whole()
-    assert content(runs_of(plan)) == expected
+    assert list(differing(content(runs_of(plan)), expected)) == []
     assert not (runs_of(plan).parent / OVERLAPS).exists()
+
+
+def differing(found, expected, where=""):
+    """Where two nested values are not the same, and what stands there."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        found, expected = (sorted(one.items(), key=str) for one in (found, expected))
+    if isinstance(found, list | tuple) and isinstance(expected, list | tuple) and len(found) == len(expected):
+        for place, pair in enumerate(zip(found, expected, strict=True)):
+            yield from differing(*pair, f"{where}/{place}")
+    elif found != expected:
+        yield where, str(found)[:200], str(expected)[:200]
+
+
+def test_differences_are_named():
+    assert list(differing({"a": (1, {"b": [1, 2]})}, {"a": (1, {"b": [1, 3]})})) == [("/0/1/1/0/1/1", "2", "3")]
+    assert list(differing({"a": 1}, {"a": 1, "b": 2})) == [("", "[('a', 1)]", "[('a', 1), ('b', 2)]")]
+    assert list(differing({"a": b"x"}, {"a": b"x"})) == []
 
 
 def hits(ended, runs, before):

@@ -160,7 +160,7 @@ def steps_begun(one: Sweep, seconds: float = 2.5) -> bool:
 
 
 def test_a_preempted_run_goes_on_and_ends_as_if_nothing_had_been(sweep, letters_file, compose):
-    words = ["train.precision=fp32", *LONG, "train.max_steps=600"]
+    words = ["train.precision=fp32", *LONG, "train.max_steps=2000"]
     preempted = sweep("preempted", f"  - method: [full]\n    data.file: {letters_file}\n")
     assert preempted.command("submit", *words).returncode == 0
     preempted.until(lambda tasks: steps_begun(preempted))
