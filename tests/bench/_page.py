@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import provenance
-from harness.report.display import escaped, table
+from harness.report.display import escaped, several, table
 from tests.bench import Row
 
 RESULTS, PAGE = "results.json", "README.md"
@@ -57,13 +57,16 @@ def _summary(results: dict[str, dict[str, Any]]) -> Iterator[str]:
         "Made by `make bench OUT=reports/bench`. Ratios come from things that ran side by side, in turn, on the same "
         "machine; a number in seconds is that machine's. What a bar does not hold is not tuned away: it says so."
     )
-    yield f"{len(met)} of {len(met) + len(missed)} bars are met; all parts together take {minutes:.0f} minutes."
+    yield (
+        f"Measured so far: {several(list(results), len(results))}; {minutes:.0f} minutes in all. "
+        f"{len(met)} of {len(met) + len(missed)} bars are met."
+    )
 
 
 def _parts(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     for name, part in results.items():
         yield f"## {escaped(name)}"
-        yield escaped(part["about"])
+        yield part["about"]
         yield _table(Row(**{key: value for key, value in row.items() if key != "met"}) for row in part["rows"])
         yield _provenance(part)
 
