@@ -72,11 +72,8 @@ class _Short:
     ) -> tuple[torch.Tensor, None]:
         """(rows, tokens, heads, head size), from (rows, heads, tokens, head size) of each."""
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        tokens, seen = query.shape[2], key.shape[2]
-        maskless = attention_mask is None and not (causal and tokens == seen)
-        masked = attention_mask is not None and (attention_mask.dtype != torch.bool or attention_mask.shape[1] != 1)
-        special = any(more.get(name) is not None for name in ("position_bias", "cache", "softcap"))
-        if max(tokens, seen) > _LONGEST or dropout or maskless or masked or special or not _autocast():
+        special = dropout or any(more.get(name) is not None for name in ("position_bias", "cache", "softcap"))
+        if special or not _fits(query, key, attention_mask, causal):
             options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **more}
             result: tuple[torch.Tensor, None] = sdpa_attention_forward(
                 module, query, key, value, attention_mask, **options
@@ -98,8 +95,12 @@ class _Short:
         return self._bias
 
 
-def _autocast() -> bool:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+def _fits(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> bool:
+    """Whether it is short, in bfloat16, and masked in one of the two ways that are known here."""
+    tokens, seen = query.shape[2], key.shape[2]
+    known = (causal and tokens == seen) if mask is None else (mask.dtype == torch.bool and mask.shape[1] == 1)
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return max(tokens, seen) <= _LONGEST and known and half
 
 
 class _Attention(torch.autograd.Function):  # type: ignore[misc]

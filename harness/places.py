@@ -12,7 +12,7 @@ from harness.measure.memory import release_freed_memory
 
 
 def options(experiment: Experiment) -> dict[str, Any]:
-    """For `from_pretrained`: this process's GPU, all of them, or for now the host."""
+    """For `from_pretrained`: this process's GPU, all of them, or the host, where a model that is divided is read."""
     is_divided = experiment.launch.sharding == "fsdp"
     if not torch.cuda.is_available() or (is_divided and ranks.number() > 1):
         return {}

@@ -47,7 +47,7 @@ def _check_method(experiment: Experiment) -> None:
 
 
 def _check_launch(experiment: Experiment) -> None:
-    """Refuse a global batch that does not divide, and what the method cannot share."""
+    """Refuse a global batch that does not divide, what the method cannot share, and a spread model to train."""
     spec, number, method = experiment.train, experiment.launch.num_processes, experiment.method
     if not method.trains:
         return

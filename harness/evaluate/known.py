@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.metadata
 import json
 from collections.abc import Iterator
@@ -93,7 +94,13 @@ def _official() -> dict[str, str]:
         write_text(json.dumps(tags, sort_keys=True), _file("tags"))
         found = {n: str(e.yaml_path.parent.relative_to(_root())) for n, e in entries.items() if e.yaml_path}
         write_text(json.dumps(found, sort_keys=True), _file("tasks"))
-    folders: dict[str, str] = json.loads(_file("tasks").read_text())
+    return _read(_file("tasks"))
+
+
+@functools.cache
+def _read(file: Path) -> dict[str, str]:
+    """The file's content; what it holds belongs to a version of lm-eval, and never changes."""
+    folders: dict[str, str] = json.loads(file.read_text())
     return folders
 
 

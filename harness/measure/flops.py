@@ -29,18 +29,25 @@ _MORE = {"aten": _ATEN, "bitsandbytes": {"gemm_4bit": _gemm_4bit}}
 
 
 class Flops(TorchDispatchMode):  # type: ignore[misc]
-    """Sums the operations that are computed while it is entered, and follows no memory."""
+    """Sums the operations that are computed while it is entered, in `flops`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.flops = 0
+        self._times = 1  # how many operations each one stands for
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Without torch's guard against its compiler around every operation, which takes longer than counting it."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it."""
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         count = formula(func)
         if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=result)
+            self.flops += self._times * count(*args, **kwargs, out_val=result)
         return result
 
 

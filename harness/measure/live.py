@@ -26,10 +26,9 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.measure.flops import formula
+from harness.measure.flops import Flops
 
 Kind = Literal["weights", "gradients", "optimizer", "activations", "rest"]
 KINDS: tuple[Kind, ...] = ("weights", "gradients", "optimizer", "activations", "rest")
@@ -47,10 +46,8 @@ class _Life:
         self.reference: Any = None
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
+class LiveBytes(Flops):
     """Sums the storages that are alive while it is entered, and remembers their peak and what it consisted of.
-
-    `flops` are the floating point operations (see `harness.measure.flops`) of what was computed meanwhile.
 
     `activations` are what is made within `forward`, `rest` what is made elsewhere and not said to be anything: inputs,
     gradients of activations, what checkpointing computes again, the optimizer's temporaries.
@@ -58,7 +55,6 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops = 0
         self.live_bytes = 0
         self.peak_bytes = 0
         self._known: dict[int, _Life] = {}  # by the address of the storage
@@ -66,20 +62,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         self._now = 0
         self._peak_at = 0
         self._kind: Kind = "rest"
-        self._times = 1  # how many operations each one stands for
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Without the guard against torch.compile around every operation, which takes longer than following it."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and look at what it returns."""
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        count = formula(func)
-        if count is not None:
-            self.flops += self._times * count(*args, **kwargs, out_val=result)
+        """Run an operation, count it and look at what it returns."""
+        result = super().__torch_dispatch__(func, types, args, kwargs)
         self._now += 1
         for leaf in (result,) if isinstance(result, torch.Tensor) else tree_leaves(result):
             if isinstance(leaf, torch.Tensor):

@@ -22,30 +22,30 @@ class Profiler:
 
     def __init__(self, step: int, follows_memory: bool = True) -> None:
         self.result: StepProfile | None = None
-        self._step, self._follows_memory, self._within = step, follows_memory, False
+        self._step, self._follows_memory = step, follows_memory
         self._micro_batches: list[tuple[int, int]] = []
-        self._live: LiveBytes | None = None
-        self._flops = Flops()
+        self._counter: Flops | None = None  # while the step lasts
         self._entered = contextlib.ExitStack()
+
+    @property
+    def _live(self) -> LiveBytes | None:
+        return self._counter if isinstance(self._counter, LiveBytes) else None
 
     def begin(self, step: int, model: Any, optimizer: Any) -> None:
         """An optimizer step begins."""
         if step != self._step:
             return
-        self._within = True
-        if not self._follows_memory:
-            self._entered.enter_context(self._flops)
-            return
-        self._live = LiveBytes()
-        self._live.hold(tensors_in(model), "weights")
-        self._live.hold(tensors_in(optimizer.state), "optimizer")
-        self._entered.enter_context(self._live)
+        self._counter = LiveBytes() if self._follows_memory else Flops()
+        if self._live is not None:
+            self._live.hold(tensors_in(model), "weights")
+            self._live.hold(tensors_in(optimizer.state), "optimizer")
+        self._entered.enter_context(self._counter)
 
     def micro_batch(self, inputs: dict[str, Any]) -> None:
         """A micro batch of the step begins; token ids have shape (rows, tokens)."""
         if self._live is not None:
             self._live.hold(inputs.values(), "rest")
-        if self._within:
+        if self._counter is not None:
             rows, tokens = inputs["input_ids"].shape
             self._micro_batches.append((rows, tokens))
 
@@ -62,16 +62,16 @@ class Profiler:
 
     def end(self, optimizer: Any) -> None:
         """The optimizer step is done."""
-        if not self._within:
+        if self._counter is None:
             return
         self._entered.close()
-        live, self._live, self._within = self._live, None, False
+        counter, live, self._counter = self._counter, self._live, None
         if live is not None:
             live.hold(tensors_in(optimizer.state), "optimizer")
         self.result = StepProfile(
             step=self._step,
             micro_batches=tuple(self._micro_batches),
-            flops=live.flops if live else self._flops.total,
+            flops=counter.flops,
             live_peak_bytes=live.peak_bytes if live else None,
             live_bytes={str(kind): num_bytes for kind, num_bytes in live.split().items()} if live else {},
         )
