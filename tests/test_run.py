@@ -319,7 +319,7 @@ def _session(process: psutil.Process) -> int | None:
         return None
 
 
-LONG = ["train.max_steps=2000", "train.schedule=constant"]
+LONG = ["train.max_steps=100000", "train.schedule=constant"]  # nobody waits for its end
 
 
 def test_a_killed_run_fails_alone_and_an_interrupt_keeps_what_is_finished(make, tiny_overrides):

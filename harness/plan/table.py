@@ -63,8 +63,8 @@ def _said(plan: dict[str, Any]) -> str:
     """What the numbers are of."""
     where = plan["device"] or "a GPU"
     text = (
-        f"One step on {where} in {plan['precision']}: {plan['micro_batch_size']} rows a micro batch, "
-        f"{plan['max_length']:,} tokens, each with a label; sizes in GiB."
+        f"One step on {where} in {plan['precision']}: micro batches of {plan['micro_batch_size']}, "
+        f"rows of {plan['max_length']:,} tokens, each with a label; sizes in GiB."
     )
     if plan.get("step_seconds") is not None:
         text += f" Seconds at an MFU of {plan['mfu']:g}."
