@@ -349,7 +349,7 @@ def _interrupt_second(sweep: subprocess.Popen, second) -> None:
     result = record.read(RunRecord, second.folder / "record.json")
     assert result.status == "failed"
     step = checkpoint.step_of(checkpoint.newest(checkpoint.folder(second.folder)))
-    where = f"interrupted in phase train at {step} of 2000; can be resumed from step {step}"
+    where = f"interrupted in phase train at {step} of 100000; can be resumed from step {step}"
     assert result.current.reason == where
     assert nobody_left(sweep.pid)
 
