@@ -59,13 +59,16 @@ class Cluster:
 
 
 def rows_of(requests: Sequence[Request], shared: bool) -> list[Row]:
-    """One row per context with every continuation behind it, or one per request."""
-    if not shared:
-        return [Row(r.context, (r.continuation,), (position,)) for position, r in enumerate(requests)]
+    """One row per context with every continuation behind it.
+
+    Without sharing one per request, but for continuations of one token: nothing is read behind their context's end, so
+    that one row answers for all of them.
+    """
     groups = defaultdict(list)
     for position, request in enumerate(requests):
-        groups[request.context].append(position)
-    return [Row(c, tuple(requests[p].continuation for p in ps), tuple(ps)) for c, ps in groups.items()]
+        apart = () if shared or len(request.continuation) == 1 else (position,)
+        groups[request.context, apart].append(position)
+    return [Row(c, tuple(requests[p].continuation for p in ps), tuple(ps)) for (c, _), ps in groups.items()]
 
 
 def clusters_of(rows: Sequence[Row]) -> list[Cluster]:

@@ -12,6 +12,7 @@ every row. So the numbers are those of separate rows. Logits are computed only w
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -28,8 +29,9 @@ Progress = Callable[[int], None]
 _Tried = dict[tuple[int, ...], Prefix]  # prefixes that were computed to find out whether they can be
 _LOGITS_AT_ONCE = 512  # rows of the vocabulary's width held in float32
 _CLOSE = {"fp32": 1e-2, "bf16": 0.5}  # nats by which a row of one's own may differ, rounding alone
-# of a model, by precision and what a row shared: the most tokens that were found to give the same
-_found_same: weakref.WeakKeyDictionary[Any, dict[tuple[str, bool, bool], int]] = weakref.WeakKeyDictionary()
+# of a model, by precision and what a row shared: up to how many tokens it was found to give the same
+_found_same: weakref.WeakKeyDictionary[Any, dict[tuple[str, bool, bool], float]] = weakref.WeakKeyDictionary()
+_LENGTH_TURNS = ("dynamic", "longrope")  # rotary embeddings whose frequencies depend on how long the row is
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Score:
 class Work:
     """What scoring took: whether contexts and prefixes were shared, and the tokens computed, padding left out.
 
-    `separate_tokens` is what a row for each request would have taken.
+    `separate_tokens` is what rows without sharing would have taken.
     """
 
     shared_context: bool
@@ -93,10 +95,10 @@ def score(
     finally:
         model.train(was_training)
     work = Work(
-        shared_context=any(len(row.positions) > 1 for cluster in plan for row in cluster.rows),
+        shared_context=tried is not None and any(len(row.positions) > 1 for cluster in plan for row in cluster.rows),
         shared_prefix=any(cluster.prefix for cluster in plan),
         computed_tokens=sum(cluster.num_tokens for cluster in plan),
-        separate_tokens=sum(len(request.context) + len(request.continuation) - 1 for request in requests),
+        separate_tokens=sum(map(len, rows_of(requests, shared=False))),
     )
     return [scores[position] for position in range(len(requests))], work
 
@@ -122,7 +124,8 @@ def _prefix(model: Any, cluster: Cluster, precision: str, tried: _Tried) -> Pref
 def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tried) -> bool:
     """Whether the longest row behind the longest prefix gives what its last continuation would alone.
 
-    What holds for so many tokens of a model is not tried again on fewer.
+    What holds for so many tokens of a model is not tried again on fewer, nor on more where a token's place is all that
+    its rotary embedding depends on.
     """
     cluster = max(plan, key=lambda cluster: len(cluster.prefix))
     row = max(cluster.rows, key=lambda row: (len(row.positions) > 1, len(row)))
@@ -141,8 +144,14 @@ def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tri
     apart = _score_rows(model, [alone], precision, None)[0]
     same = abs(together[-1].log_likelihood - apart[0].log_likelihood) < _CLOSE[precision]
     if same:
-        known[kind] = size
+        known[kind] = math.inf if _turns_by_place(model) else size
     return same
+
+
+def _turns_by_place(model: Any) -> bool:
+    """Whether positions are rotary embeddings of fixed frequencies."""
+    rotary: dict[str, Any] = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return "rope_type" in rotary and rotary["rope_type"] not in _LENGTH_TURNS
 
 
 def _sees_everything(model: Any) -> bool:

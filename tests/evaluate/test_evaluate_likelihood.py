@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 from lm_eval.api.instance import Instance
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from harness.evaluate import backends, layout, likelihood
 from harness.evaluate.layout import Request
@@ -61,8 +61,12 @@ def test_shared_contexts_give_what_rows_alone_give(tiny_model, alone, attention)
     assert_by_hand(model, requests, scores, alone)
 
 
-def test_what_a_model_was_found_to_share_is_not_tried_again_on_shorter_rows(tiny_model, alone):
-    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+@pytest.mark.parametrize(("rotary", "trials"), [("default", [3, 1, 1]), ("linear", [3, 1, 1]), ("dynamic", [3, 1, 3])])
+def test_what_a_model_was_found_to_share_is_not_tried_again_on_shorter_rows(tiny_model, alone, rotary, trials):
+    """Nor on longer ones, unless how long a row is changes its embedding."""
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.rope_parameters |= {"rope_type": rotary, "factor": 2.0}
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, config=config).eval()
     passes = []
     model.register_forward_pre_hook(lambda *_: passes.append(1))
     counts = []
@@ -73,7 +77,7 @@ def test_what_a_model_was_found_to_share_is_not_tried_again_on_shorter_rows(tiny
         counts.append(len(passes))
         assert_by_hand(model, requests, scores, alone)
         assert len(passes) == counts[-1] + len(requests)
-    assert counts == [3, 1, 3], "one row together, one alone, all"
+    assert counts == trials, "one row together, one alone, all"
 
 
 def test_a_model_in_parts_gives_what_it_gives_in_one(tiny_model, alone):
@@ -109,6 +113,21 @@ def test_a_window_that_a_mask_would_widen(alone):
     scores, work = likelihood.score(model, requests, "fp32", 96, silent)
     assert not work.shared_context
     assert_by_hand(model, requests, scores, alone)
+
+
+def test_a_model_that_shares_nothing_answers_for_the_letters_of_an_item_at_once(tiny_model, alone):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    model.config.sliding_window = 4096
+    letters = [Request(tuple(range(4, 4 + length)), (token,)) for length in (9, 5) for token in (30, 31, 32, 33)]
+    words = groups([3])
+    scores, work = likelihood.score(model, letters + words, "fp32", 96, silent)
+    assert not work.shared_context
+    assert (
+        work.computed_tokens
+        == work.separate_tokens
+        == 9 + 5 + sum(len(r.context) + len(r.continuation) - 1 for r in words)
+    )
+    assert_by_hand(model, letters + words, scores, alone)
 
 
 def test_greedy_continuations_are_known(tiny, alone):
@@ -234,7 +253,10 @@ def test_items_share_what_their_contexts_begin_with(tiny_model, alone, attention
     scores, work = likelihood.score(model, requests, "fp32", 1024, silent)
     assert work.shared_prefix
     assert work.computed_tokens < work.separate_tokens / 4
-    assert work.separate_tokens == sum(len(r.context) + len(r.continuation) - 1 for r in requests)
+    letters = {r.context for r in requests if len(r.continuation) == 1}
+    apart = sum(len(r.context) + len(r.continuation) - 1 for r in requests if len(r.continuation) > 1)
+    assert letters
+    assert work.separate_tokens == apart + sum(map(len, letters))
     assert_by_hand(model, requests, scores, alone)
 
 
