@@ -4,6 +4,9 @@
 weights of the lowest validation loss, where early stopping keeps them. Both are tensors and JSON in the safetensors
 format: nothing in them is ever executed. A file is written under another name and renamed, and an older one is removed
 once the newer one is there.
+
+Where the model is divided among processes each writes what it holds, as `step-<n>.part-<k>.safetensors`; the first
+one's is renamed to `step-<n>.safetensors` when the others' are there, so that there is a checkpoint or there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 from harness.specs import Rung
 
 _NAME = re.compile(r"step-(\d+)\.safetensors")
+_PART = re.compile(r"step-(\d+)\.part-\d+\.safetensors")
 _LONGEST_HEADER = 1 << 30  # bytes
 
 
@@ -53,6 +57,11 @@ def path(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:09d}.safetensors"
 
 
+def part(file: Path, index: int) -> Path:
+    """What the process of this index writes of a file, where each holds a part of the model."""
+    return file.with_suffix(f".part-{index}{file.suffix}")
+
+
 def newest(checkpoints: Path) -> Path | None:
     """The last checkpoint that was written whole; None if there is none."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -71,7 +80,8 @@ def step_of(file: Path) -> int:
 def only(kept: Path) -> None:
     """Remove every checkpoint but this one, and what writing was cut off in."""
     for file in kept.parent.iterdir():
-        if file != kept and (_NAME.fullmatch(file.name) or file.name.startswith(".")):
+        found = _NAME.fullmatch(file.name) or _PART.fullmatch(file.name)
+        if file.name.startswith(".") or (found and int(found[1]) != step_of(kept)):
             file.unlink(missing_ok=True)
 
 

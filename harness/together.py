@@ -79,7 +79,7 @@ def _smaller(global_batch: int, micro_batch: int, number: int) -> str:
 
 
 def _check_sharding(experiment: Experiment) -> None:
-    """Refuse to divide a model by one, where the method needs it whole, and what is kept of a whole one on the way."""
+    """Refuse to divide a model by one, and where the method needs it whole."""
     method = experiment.method
     if experiment.launch.num_processes == 1:
         raise ValueError(
@@ -89,10 +89,4 @@ def _check_sharding(experiment: Experiment) -> None:
     if reason := method.unsharded():
         raise ValueError(
             f"launch.sharding=fsdp with method={method.name}: {reason}; use launch.sharding=none, or another method"
-        )
-    if experiment.train.patience is not None or experiment.keep == "checkpoint":
-        asked = "keep=checkpoint" if experiment.keep == "checkpoint" else f"train.patience={experiment.train.patience}"
-        raise ValueError(
-            f"{asked} with launch.sharding=fsdp: of a model in parts nothing is kept before its end; leave one of the "
-            "two out"
         )

@@ -45,12 +45,14 @@ def test_a_run_of_two_processes_is_one_run(make, tiny_overrides):
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_run_whose_model_is_divided_is_saved_and_evaluated_whole(make, tiny_overrides, method):
     """What is evaluated has been read again from what was saved."""
-    words = [*tiny_overrides, f"method={method}", "train.micro_batch_size=2", "train.eval_every=2"]
+    words = [*tiny_overrides, f"method={method}", "train.micro_batch_size=2", "train.eval_every=2", "keep=checkpoint"]
     divided = make(*words, "launch.num_processes=2", "launch.sharding=fsdp")
     found = run.run(divided, ignore)
     assert found.status == "ok", found.current.reason
     assert {key: found.current.provenance[key] for key in found.config["launch"]} == found.config["launch"]
     assert found.config["launch"] == {"num_processes": 2, "sharding": "fsdp"}
+    kept = [path.name for path in (divided.folder / "checkpoint.final").iterdir()]
+    assert sorted(kept) == ["step-000000003.part-1.safetensors", "step-000000003.safetensors"]
     weights, scores = saved(divided), losses(divided)
     alone = run.run(dataclasses.replace(divided, force=True, launch=config.LaunchSpec()), ignore)
     assert alone.current.training.losses == pytest.approx(found.current.training.losses, rel=1e-5)

@@ -8,6 +8,7 @@ import json
 import random
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from harness.experiment import Experiment
 from harness.preemption import PreemptedError
 from harness.provenance import training_code
 from harness.specs import Rung
-from harness.train import stored
+from harness.train import sharded, stored
 
 _TRAINER_STATE = (
     "global_step", "epoch", "max_steps", "train_batch_size", "logging_steps", "eval_steps", "save_steps",
@@ -66,27 +67,39 @@ class State:
     values: dict[str, Any]
 
 
-def find(checkpoints: Checkpoints, model: Any, say: Callable[[str], None]) -> State | None:
+def find(checkpoints: Checkpoints, job: Any) -> State | None:
     """The state that training goes on from; what is there but of something else, or damaged, is set aside.
 
-    `model` is as `attach` returned it: where it is not what the checkpoint's run began with, weights that never train
-    were drawn or computed otherwise, and nothing could go on from it.
+    All processes of a run look together, each at what it reads, and go on together or not at all. The model is as
+    `attach` returned it: where it is not what the checkpoint's run began with, weights that never train were drawn or
+    computed otherwise, and nothing could go on from it.
     """
-    file = checkpoint.newest(checkpoints.folder)
+    file = ranks.of_first(checkpoint.newest(checkpoints.folder))
     if file is None:
         return None
+    own = checkpoint.part(file, ranks.index()) if job.sharding != "none" and ranks.index() > 0 else file
+    values: dict[str, Any] = {}
     try:
-        values, facts = stored.read(file)
-        reason = checkpoints.of.differs_from(facts["of"])
-        if not reason and values["start"] != start_digest(model):
-            reason = "other weights at the start"
+        values, facts = stored.read(own)
+        found = (_differs(checkpoints.of, values, facts, job.model), facts.get("written"))
+    except FileNotFoundError:
+        found = (f"{own} is missing", "")
     except (ValueError, KeyError) as error:
-        reason = str(error)
+        found = (str(error), "")
+    reasons, written = zip(*ranks.of_all(found), strict=True)
+    reason = next(filter(None, reasons), "" if len(set(written)) == 1 else "its parts were not written together")
     if not reason:
         return State(checkpoint.step_of(file), values["start"], values)
-    aside = checkpoint.set_aside(checkpoints.folder)
-    say(f"checkpoint of step {checkpoint.step_of(file)} not used, training from the beginning: {reason}; see {aside}")
+    if ranks.index() == 0:
+        aside = checkpoint.set_aside(checkpoints.folder)
+        step = checkpoint.step_of(file)
+        job.emit({"say": f"checkpoint of step {step} not used, training from the beginning: {reason}; see {aside}"})
     return None
+
+
+def _differs(of: Belongs, values: dict[str, Any], facts: dict[str, Any], model: Any) -> str:
+    reason = of.differs_from(facts["of"])
+    return reason or ("" if values["start"] == start_digest(model) else "other weights at the start")
 
 
 def start_digest(model: Any) -> str:
@@ -119,12 +132,7 @@ class Resuming:
         self._written = time.monotonic()
         if checkpoints is None:
             return None
-        found = None
-        if ranks.index() == 0:
-            found = find(checkpoints, self.job.model, lambda line: self.job.emit({"say": line}))
-        if ranks.of_first(found is not None) and found is None:
-            found = find(checkpoints, self.job.model, _nothing)
-            assert found is not None, "the first process has found it usable"
+        found = find(checkpoints, self.job)
         if found is None:
             self._start = start_digest(self.job.model)
             return None
@@ -162,15 +170,16 @@ class Resuming:
             raise PreemptedError(f"step {self.state.global_step}")
 
     def _write(self, checkpoints: Checkpoints) -> None:
-        if self.job.sharding != "none":  # no process holds the whole: such a run begins anew
-            return
         values, step = self._values(), self.state.global_step
-        if ranks.index() > 0:
-            return
         file = checkpoint.path(checkpoints.folder, step)
-        stored.write(file, values, {"of": dataclasses.asdict(checkpoints.of)})
-        checkpoint.only(file)
-        self.watcher.only_lowest()
+        facts = {"of": dataclasses.asdict(checkpoints.of), "written": ranks.of_first(uuid.uuid4().hex)}
+        if self.job.sharding != "none":
+            _write_parts(file, values, facts)
+        elif ranks.index() == 0:
+            stored.write(file, values, facts)
+        if ranks.index() == 0:
+            checkpoint.only(file)
+            self.watcher.only_lowest()
         self.job.emit({"facts": {"checkpoint_step": step}})
 
     def _values(self) -> dict[str, Any]:
@@ -193,12 +202,12 @@ class Resuming:
 
     def _load_from_checkpoint(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        fill(self.job.model, self.resumed.pop("weights"))
+        fill(self.job.model, sharded.joined(self.resumed.pop("weights"), self.job.model))
         self.job.method.load_state(self.job.model, self.resumed.pop("method"))
 
     def _load_optimizer_and_scheduler(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        self.optimizer.load_state_dict(self.resumed.pop("optimizer"))
+        self.optimizer.load_state_dict(sharded.joined(self.resumed.pop("optimizer"), self.job.model))
         self.lr_scheduler.load_state_dict(self.resumed.pop("schedule"))
 
     def _load_scaler(self, *_: Any) -> None:
@@ -207,6 +216,25 @@ class Resuming:
     def _load_rng_state(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
         _set_random_state(self.resumed["random"][ranks.index()])
+
+
+def _write_parts(file: Path, values: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Each process writes what it holds, all at once; it is a checkpoint when every one of them is done.
+
+    Raises:
+        OSError: one of them could not, which all of them are told.
+    """
+    part, problem = checkpoint.part(file, ranks.index()), None
+    try:
+        stored.write(part, sharded.parts(values), facts)
+    except OSError as error:
+        problem = error
+    for found in ranks.of_all(problem):
+        if found is not None:
+            part.unlink(missing_ok=True)
+            raise found
+    if ranks.index() == 0:
+        part.replace(file)
 
 
 def trained(model: Any) -> dict[str, torch.Tensor]:
@@ -218,10 +246,6 @@ def fill(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Put values into the tensors that train."""
     for name, parameter in trained(model).items():
         parameter.copy_(weights[name])
-
-
-def _nothing(line: str) -> None:
-    """The first process has said it."""
 
 
 def _random_state() -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 torch's `fully_shard`: a process keeps its part of every weight, gradient and moment; a layer is put together where it
 is computed, and taken apart again. What is saved is put together one tensor at a time, by all of the processes, and
-kept on the first one's host.
+kept on the first one's host; for a checkpoint each process writes its parts as they are.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
+from torch.utils._pytree import tree_map, tree_map_only
 
 from harness import ranks
 
@@ -46,6 +48,16 @@ def whole(tensor: Any) -> Any:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def parts(value: Any) -> Any:
+    """Nested values with this process's part, and the layout of the whole, in the place of every divided tensor."""
+    return tree_map_only(DTensor, _part, value)
+
+
+def joined(value: Any, model: Any) -> Any:
+    """What `parts` was given, for the processes that `model` is divided among; anything else is handed back."""
+    return tree_map(partial(_divided, model), value, is_leaf=_is_part)
+
+
 def assemble(model: Any) -> None:
     """Put whole tensors, on the first process's host, in the place of the parts: to be saved, and no more to be run."""
     known: dict[DTensor, torch.nn.Parameter] = {}  # tied weights stay tied
@@ -59,6 +71,23 @@ def assemble(model: Any) -> None:
                 known[parameter] = torch.nn.Parameter(empty if found is None else found, parameter.requires_grad)
             module.register_parameter(name, known[parameter])
     del _base(model)._is_distributed_loading_by_transformers
+
+
+def _part(tensor: DTensor) -> dict[str, Any]:
+    assert tensor.placements == (Shard(0),), "fully_shard divides by rows"
+    return {"part": tensor.to_local(), "shape": tuple(tensor.shape), "stride": tensor.stride()}
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"part", "shape", "stride"}
+
+
+def _divided(model: Any, value: Any) -> Any:
+    if not _is_part(value):
+        return value
+    mesh = next(parameter.device_mesh for parameter in model.parameters() if isinstance(parameter, DTensor))
+    layout = {"shape": torch.Size(value["shape"]), "stride": value["stride"]}
+    return DTensor.from_local(value["part"], mesh, (Shard(0),), run_check=False, **layout)
 
 
 def _on_first(tensor: DTensor) -> torch.Tensor | None:

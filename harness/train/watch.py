@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from harness import ranks
+from harness import checkpoint, ranks
 from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
 from harness.record import StepProfile, Training
 from harness.stopping import Divergence, Patience, overfitted
-from harness.train import stored
+from harness.train import sharded, stored
 from harness.train.resume import fill, trained
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def only_lowest(self) -> None:
         """Remove the weights of validation losses that have been beaten, once a checkpoint says by which."""
         for file in self._folder.glob("lowest-*.safetensors"):
-            if file != self._lowest(self._kept_step):
+            if not file.name.startswith(f"lowest-{self._kept_step}."):
                 file.unlink(missing_ok=True)
 
     def _read(self) -> None:
@@ -164,15 +164,14 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def _validate(self, step: int) -> bool:
         """Whether early stopping says that this was the last step."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nothing drawn here moves training
-            alone = self._job.sharding == "none"  # else each has a part of the model, and all compute together
-            loss = ranks.of_first(self._job.validate() if ranks.index() == 0 or not alone else None)
+            loss = ranks.of_first(self._job.validate() if self._holds_its_own() else None)
         self.validation.append((step, loss))
         if self._job.spec.patience is None:
             return False
         if self._patience.improved(loss):
             self._kept_step = step
-            if ranks.index() == 0:
-                stored.write(self._lowest(step), trained(self._job.model), {})
+            if self._holds_its_own():
+                stored.write(self._lowest(step), sharded.parts(trained(self._job.model)), {})
             if self._job.checkpoints is None:
                 self.only_lowest()
         if self._patience.over:
@@ -183,12 +182,18 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         """Put the weights of the lowest validation loss back; returns their step, None for the last one's."""
         if self._kept_step in (None, self.last_step):
             return None
-        if ranks.index() == 0:  # the others' weights are not looked at again
-            fill(self._job.model, stored.read(self._lowest(self._kept_step))[0])
+        if self._holds_its_own():
+            model = self._job.model
+            fill(model, sharded.joined(stored.read(self._lowest(self._kept_step))[0], model))
         return self._kept_step
 
     def _lowest(self, step: int | None) -> Path:
-        return self._folder / f"lowest-{step}.safetensors"
+        file = self._folder / f"lowest-{step}.safetensors"
+        return file if self._job.sharding == "none" else checkpoint.part(file, ranks.index())
+
+    def _holds_its_own(self) -> bool:
+        """Whether what this process holds is looked at: the first one's, unless each holds a part of the model."""
+        return ranks.index() == 0 or self._job.sharding != "none"
 
 
 def _of_all(profile: StepProfile | None) -> StepProfile | None:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_train_ranks import BELONGS, Told, weights
 
-from harness import ranks
+from harness import checkpoint, ranks
 from harness.evaluate import heldout
 from harness.preemption import PreemptedError
-from harness.train import train
+from harness.train import stored, train
 from harness.train.resume import Checkpoints
 
 TWO = "launch.num_processes=2"
@@ -59,22 +59,118 @@ def test_a_divided_model_gives_what_whole_ones_give(job, rows, tmp_path, method,
     assert all(type(tensor) is torch.Tensor for tensor in divided.values())
 
 
-def test_a_divided_run_that_is_told_to_end_ends_and_begins_anew(job, rows, tmp_path):
-    """No checkpoint is made of parts, and one of whole models is set aside."""
-    make = lambda: job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, lr=1e-3)  # noqa: E731
-    expected, after = shared(make, tmp_path / "whole")
+@pytest.fixture
+def checkpoints(tmp_path):
     belongs = dataclasses.replace(BELONGS, sharding="fsdp")
-    checkpoints = Checkpoints(folder=tmp_path / "checkpoint", of=belongs, every_seconds=0.0)
-    stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=told))  # noqa: E731
-    told = lambda: ranks.index() == 0 and once()  # noqa: E731
-    once = Told(2)
-    with pytest.raises(PreemptedError, match="step 2"):
-        shared(stopped, tmp_path / "stopped")
-    assert not list(tmp_path.rglob("*.safetensors"))
-    found, again = shared(lambda: dataclasses.replace(make(), checkpoints=checkpoints), tmp_path / "again")
-    assert found.losses == expected.losses
+    return Checkpoints(folder=tmp_path / "checkpoint", of=belongs, every_seconds=None)
+
+
+def interrupted(make, checkpoints, scratch, steps):
+    """Train until the first process, which alone is told, has done so many steps."""
+    once = Told(steps)
+    asked = lambda: ranks.index() == 0 and once()  # noqa: E731
+    stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=asked))  # noqa: E731
+    with pytest.raises(PreemptedError, match=f"step {steps}"):
+        shared(stopped, scratch)
+
+
+PARTICULAR = {
+    "adapters with dropout": ("lora", ["method.lora_dropout=0.3"], {}),
+    "all weights": ("full", [], {"gradient_checkpointing": "true"}),
+    "a master copy": ("full", ["method.precision=bf16_fp32_master"], {"precision": "bf16"}),
+}
+
+
+@pytest.mark.parametrize("name", PARTICULAR)
+def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, tmp_path, name):
+    """Each process from its own part, and with early stopping, whose lowest weights an attempt before may have kept."""
+    method, words, changed = PARTICULAR[name]
+    settings = {"method": method, "max_steps": 5, "micro_batch_size": 2, "lr": 1e-3, "eval_every": 1, "patience": 3}
+
+    def make():
+        found = iter([1.0, 0.5, 2.0, 3.0, 4.0])
+        return job(*DIVIDED, *words, rows=rows(17), validate=lambda: next(found), **settings, **changed)
+
+    def made(seen):
+        own = make()
+        for _ in range(seen):  # a validation that an attempt has made is not made again
+            own.validate()
+        return own
+
+    expected, after = shared(make, tmp_path / "whole")
+    assert (expected.kept_step, expected.stopped_early_at) == (2, 5)
+    interrupted(make, checkpoints, tmp_path / "stopped", 3)
+    files = ["step-000000003.part-1.safetensors", "step-000000003.safetensors"]
+    lowest = ["lowest-2.part-0.safetensors", "lowest-2.part-1.safetensors"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [*lowest, *files]
+    sizes = [(checkpoints.folder / file).stat().st_size for file in files]
+    assert max(sizes) < 1.2 * min(sizes), "no process has the whole"
+    events = []
+    going_on = lambda: dataclasses.replace(made(3), checkpoints=checkpoints, emit=events.append)  # noqa: E731
+    found, again = shared(going_on, tmp_path / "again")
+    assert {"facts": {"resumed_at_step": 3, "checkpoint_step": 3}} in events
+    for name in ("losses", "gradient_norms", "validation", "real_tokens", "padded_tokens", "sequences", "profile",
+                 "kept_step", "stopped_early_at"):  # fmt: skip
+        assert getattr(found, name) == getattr(expected, name), name
+    assert again.keys() == after.keys()
     assert all(torch.equal(again[name], after[name]) for name in after)
-    assert belongs.differs_from(dataclasses.asdict(BELONGS)) == "another sharding"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "of another writing", "of whole models"])
+def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, tmp_path, damage):
+    """By none of the processes, whichever of them has found it out."""
+    make = lambda: job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, lr=1e-3)  # noqa: E731
+    interrupted(make, checkpoints, tmp_path / "stopped", 1)
+    (part,) = checkpoints.folder.glob("*.part-1.*")
+    kept = part.read_bytes()
+    if damage == "of another writing":
+        checkpoint.set_aside(checkpoints.folder)
+        interrupted(make, checkpoints, tmp_path / "once more", 1)
+        part.write_bytes(kept)
+    elif damage == "cut":
+        part.write_bytes(kept[:-1])
+    elif damage == "missing":
+        part.unlink()
+    else:
+        checkpoints = dataclasses.replace(checkpoints, of=dataclasses.replace(checkpoints.of, sharding="none"))
+    events = []
+    again = lambda: dataclasses.replace(make(), checkpoints=checkpoints, emit=events.append)  # noqa: E731
+    found, _ = shared(again, tmp_path / "again")
+    assert len(found.losses) == 3
+    reason = {
+        "missing": f"{part} is missing", "cut": f"{part}: damaged, it is not as long as its header says",
+        "of another writing": "its parts were not written together", "of whole models": "another sharding",
+    }[damage]  # fmt: skip
+    aside = checkpoints.folder.with_name("checkpoint.set-aside")
+    said = [event["say"] for event in events if "say" in event]
+    assert said == [f"checkpoint of step 1 not used, training from the beginning: {reason}; see {aside}"]
+
+
+def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(
+    job, rows, checkpoints, tmp_path, monkeypatch
+):
+    """The other process has written its own by then: what is there is still the one before."""
+    write, refused = stored.write, "step-000000002.part-1.safetensors"
+
+    def full(file, *rest):
+        if file.name == refused:
+            raise OSError(28, "No space left on device")
+        write(file, *rest)
+
+    monkeypatch.setattr(stored, "write", full)
+    events = []
+    often = dataclasses.replace(checkpoints, every_seconds=0.0)
+    make = lambda: dataclasses.replace(  # noqa: E731
+        job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, emit=events.append), checkpoints=often
+    )
+    found, _ = shared(make, tmp_path)
+    assert len(found.losses) == 3
+    said = [event["say"] for event in events if "say" in event]
+    assert said == ["no checkpoint at step 2: [Errno 28] No space left on device"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
+        "step-000000001.part-1.safetensors",
+        "step-000000001.safetensors",
+    ]
 
 
 def test_processes_that_begin_with_other_weights_are_refused(job, rows, tmp_path):
@@ -101,12 +197,6 @@ def test_processes_that_begin_with_other_weights_are_refused(job, rows, tmp_path
         ),
         ("prefix", [*DIVIDED], "method=prefix: its virtual tokens are put in front of the model from outside it"),
         ("adalora", [*DIVIDED], "method=adalora: between its steps it looks at whole matrices"),
-        (
-            "lora",
-            [*DIVIDED, "keep=checkpoint"],
-            "keep=checkpoint with launch.sharding=fsdp: of a model in parts nothing",
-        ),
-        ("lora", [*DIVIDED, "train.eval_every=1", "train.patience=2"], "train.patience=2 with launch.sharding=fsdp"),
         ("unsloth", [*DIVIDED], "method=unsloth with launch.num_processes=2: its kernels are for one GPU"),
         ("lora", ["model.device_map=auto"], "model.device_map=auto with method=lora: .* launch.sharding=fsdp"),
         ("base", ["model.device_map=balanced"], "model.device_map=.balanced.: must be 'auto'"),
