@@ -4,8 +4,8 @@ A claim is a chain of small files beside the record, `claim-<n>.json`; the highe
 run, or that nobody does. The only transition is to create the next number, which the file system grants to exactly one
 process: a link to a file that is written already, so that no claim is ever half there. The holder touches its file as a
 heartbeat; a claim is stale when an observer has seen no heartbeat for `patience` seconds of its own monotonic clock, so
-that neither clock jumps nor clocks that disagree matter, or at once when the holder was a process of this machine that
-is gone. There is no daemon and no lock that outlives its holder.
+that neither clock jumps nor clocks that disagree matter, or at once when the holder was a process that this one would
+see and that is gone. There is no daemon and no lock that outlives its holder.
 """
 
 from __future__ import annotations
@@ -90,10 +90,19 @@ def holder(folder: Path) -> Holder | None:
 
 
 def is_gone(found: Holder) -> bool:
-    """Whether the holder was a process of this machine and has ended: known at once, without waiting."""
-    if found.host != socket.gethostname() or found.pid is None:
+    """Whether the holder was a process that this one would see, and has ended: known at once, without waiting.
+
+    A name alone tells no machine from another: containers share their host's, and so do copies of a virtual machine.
+    """
+    if found.pid is None or (found.host, found.boot) != (socket.gethostname(), _boot()):
         return False
-    return found.boot != _boot() or _started(found.pid) != found.started
+    return _started(found.pid) != found.started
+
+
+def silent_seconds(folder: Path) -> float:
+    """Since the last sign of life of whoever holds the claim, by two clocks that may disagree: to be shown, no more."""
+    newest = _newest(folder)
+    return time.time() - _changed(newest) / 1e9 if newest else 0.0
 
 
 def _acquire(folder: Path, waiting: Callable[[Holder], None], patience: float) -> Path:

@@ -1,5 +1,6 @@
 """Claims under several processes: one holder at a time, the dead are succeeded, the living are waited for."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -121,6 +122,15 @@ def test_a_damaged_claim_lives_no_longer_than_its_heartbeat(tmp_path):
     (tmp_path / "claim-000007.json").write_text("{")
     with claim.hold(tmp_path, patience=0.2):
         assert claims(tmp_path)[-1] == "claim-000008.json"
+
+
+def test_a_holder_of_the_same_name_that_cannot_be_seen_is_not_taken_for_gone():
+    """In another container of this machine, with its network and so its name, or on a copy of it."""
+    here = claim._myself()
+    assert not claim.is_gone(here)
+    assert claim.is_gone(dataclasses.replace(here, started="1"))
+    assert not claim.is_gone(dataclasses.replace(here, boot=f"{here.boot}0"))
+    assert not claim.is_gone(dataclasses.replace(here, boot=f"{here.boot}0", pid=2**22 + 1))
 
 
 def test_a_holder_that_was_taken_over_learns_of_it(tmp_path):
