@@ -272,7 +272,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
         gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
         max_length=facts.get("max_length", before.max_length if before else None),
-        seconds=_seconds_since(started_at),
+        seconds=told.seconds,
         provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
     )
 
@@ -288,10 +288,6 @@ def _looks(phases: dict[str, Any]) -> dict[str, Any]:
 
 def _weights_from(known: RunRecord | None) -> str | None:
     return known.current.weights_from if known else None
-
-
-def _seconds_since(started_at: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
 
 
 def _now() -> str:

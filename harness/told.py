@@ -35,7 +35,7 @@ class Told:
         self._watch, self._held = watch, held
         self.facts: dict[str, Any] = {}
         self._phase, self._progress = "", ""
-        self._looked = time.monotonic()
+        self._began = self._looked = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Keep the facts, and pass on everything else."""
@@ -51,6 +51,11 @@ class Told:
             self._progress = f" at {event['done']} of {event['total']}"
         if "facts" not in event:
             self._watch(event)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been told, whatever the clock on the wall says meanwhile."""
+        return time.monotonic() - self._began
 
     def where(self) -> str:
         """How far the run had come."""

@@ -289,6 +289,14 @@ def worker_in_training(sweep: subprocess.Popen, log: Path) -> psutil.Process:
     raise AssertionError("no run began")
 
 
+def test_a_clock_that_jumps_changes_no_duration(make, tiny_overrides, monkeypatch):
+    """Back by a thousand years between an attempt's beginning and its end."""
+    experiment = make(*tiny_overrides, "method=lora", "seed=77")
+    monkeypatch.setattr(run, "_now", lambda: "3026-01-01T00:00:00.000+00:00")
+    run.fail(experiment, "no reason")
+    assert 0 <= run.read(experiment).current.seconds < 60
+
+
 def wait_for_steps(process: psutil.Process, seconds: float = 1.5) -> None:
     """Training has begun when the process has computed for a while; loading takes a third of a second."""
     deadline = time.monotonic() + 60
