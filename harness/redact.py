@@ -21,6 +21,12 @@ _NAME = _OF_A_TOKENIZER + _ANY_NAME  # of a setting: a tokenizer's own tokens ar
 _IS_SECRET = re.compile(_NAME, re.IGNORECASE)
 _SHORTEST = 8  # shorter values are words of a text as well: KEY=1
 _ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_.-])([+~]*{_NAME})=(?P<quote>\\?[\"']?)[^\s\"'\\,)\]}}]+", re.IGNORECASE)
+# a colon stands in prose as well, where a token is a word of a language: `unexpected token: nothing`
+_BEFORE_COLON = _OF_A_TOKENIZER + r"(?:[A-Za-z0-9_.-]+[_.-](?:TOKEN|KEY)|[A-Za-z0-9_.-]*(?:SECRET|PASSWORD|API_?KEY))"
+_AFTER_COLON = r"\\?[\"']?\s*:\s*\\?[\"']?"
+_SAID = re.compile(
+    rf"(?<![A-Za-z0-9_.-])({_BEFORE_COLON}{_AFTER_COLON})[^\s\"'\\,()\[\]{{}}]{{{_SHORTEST},}}", re.IGNORECASE
+)
 _IN_URL = re.compile(r"(?<=://)[^\s/@\"'\\]+@")
 _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})")
 
@@ -30,6 +36,7 @@ def text(found: str) -> str:
     for value in _values(os.environ):
         found = found.replace(value, REMOVED)
     found = _ASSIGNED.sub(lambda match: f"{match[1]}={match['quote']}{REMOVED}", found)
+    found = _SAID.sub(lambda match: f"{match[1]}{REMOVED}", found)
     return _TOKEN.sub(REMOVED, _IN_URL.sub(f"{REMOVED}@", found))
 
 

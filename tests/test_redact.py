@@ -36,6 +36,9 @@ def test_a_value_of_the_environment_is_removed_wherever_it_stands(planted):
         ("train.HUB_TOKEN='planted1'", "train.HUB_TOKEN='<removed>'"),
         ("--url https://user:planted1@host/v1 -n 3", "--url https://<removed>@host/v1 -n 3"),
         ("token hf_planted1planted1planted1", "token <removed>"),
+        ("+hub={api_key:planted1,n:3}", "+hub={api_key:<removed>,n:3}"),
+        ('said {"hub_token": "planted1", "n": 3}', 'said {"hub_token": "<removed>", "n": 3}'),
+        ("my.password: 'planted1'", "my.password: '<removed>'"),
     ],
 )
 def test_what_shows_that_it_is_a_secret_is_removed(written, kept):
@@ -46,6 +49,7 @@ def test_what_shows_that_it_is_a_secret_is_removed(written, kept):
     "harmless",
     [
         "method.num_virtual_tokens=8", "eval.batch_tokens=4096", "tokens_per_second=3", "hub:a/b@0123", "https://a/b@c",
+        "unexpected token: all that follows", "eos_token: <|endoftext|>", "data_key: loss", "a_key: {a_long_name: 1}",
         "target_modules=[k_proj]", '{"trained_tokens": [4]}', "key=loss",
     ],
 )  # fmt: skip
