@@ -48,11 +48,11 @@ def _run(given: argparse.Namespace) -> int:
         return left.collect(stored, given.wait)
     if given.command == "cancel":
         return left.cancel(stored)
-    words = _rerun(stored, given.status) if given.command == "rerun" else _extend(stored)
-    if not words:
+    changed = _retry(given.status) if given.command == "rerun" else _extend(stored)
+    if given.command == "extend" and not changed:
         print("nothing to extend: every chosen value lies inside of what was tried")
         return 0
-    return _harness([*words, *given.words])
+    return _harness(words_again(stored, *changed, *given.words))
 
 
 def _harness(words: Sequence[str]) -> int:
@@ -76,10 +76,6 @@ def _status(stored: Stored) -> int:
     return 0
 
 
-def _rerun(stored: Stored, statuses: Sequence[str]) -> list[str]:
-    return words_again(stored, *_retry(statuses))
-
-
 def _retry(statuses: Sequence[str]) -> list[str]:
     """What failed is made again whenever it is asked for; results that are no success only when it is said."""
     results = [status for status in statuses if status != "failed"]
@@ -91,7 +87,7 @@ def _extend(stored: Stored) -> list[str]:
     changed = [f"{setting}={','.join(f'{value:g}' for value in found)}" for setting, found in values.items()]
     for word in changed:
         print(f"every contestant is tried with {word}; what is done is not run again")
-    return words_again(stored, *changed) if changed else []
+    return changed
 
 
 def _statuses(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.question import setting_of
 from harness.sweep import make_report, queue, slurm, submitted
 from harness.sweep.standing import lines, standing
-from harness.sweep.stored import Stored, words_again
+from harness.sweep.stored import Stored, refuse_removed, words_again
 from harness.sweep.submitted import Tasks
 
 _PATIENCE_SECONDS = 120.0  # for jobs that were cancelled to save what they have, and to leave the queue
@@ -79,6 +79,9 @@ def submission_words(name: str, stored: Stored | None, given: Sequence[str]) -> 
     """The main command's words that submit a sweep: one that is written down, or once more one that was run before.
 
     What is asked of the launcher is asked again, unless it is given anew.
+
+    Raises:
+        ValueError: what was asked held a secret, which is not kept.
     """
     before: tuple[str, ...] = ()
     ours = [word for word in given if not word.startswith("hydra.")]
@@ -90,4 +93,5 @@ def submission_words(name: str, stored: Stored | None, given: Sequence[str]) -> 
         before = kept[-1].words if kept else ()
     of_hydra = {setting_of(word): word for word in (*before, *given) if word.startswith("hydra.")}
     of_hydra["hydra.launcher.wait"] = "hydra.launcher.wait=false"
+    refuse_removed(name, of_hydra.values())
     return [*words, "hydra/launcher=slurm", *of_hydra.values()]

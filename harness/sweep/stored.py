@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from harness import choice, claim, record
+from harness import choice, claim, record, redact
 from harness.question import setting_of
 from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord
 from harness.sweep.submitted import Tasks
@@ -53,7 +54,7 @@ class Stored:
     def _on_record(self, cell: Cell) -> tuple[str, str]:
         holder = claim.holder(self.folder(cell))
         if holder is not None and not claim.is_gone(holder):
-            return "running", str(holder)
+            return "running", f"{holder}{_doubt(claim.silent_seconds(self.folder(cell)))}"
         run = self.run(cell)
         if run is None:
             return "waiting", ""
@@ -83,6 +84,10 @@ class Stored:
         return record.evaluation_path(self.folder(cell), eval_id)
 
 
+def _doubt(silent: float) -> str:
+    return f", no sign of life for {timedelta(seconds=round(silent))}" if silent > claim.PATIENCE_SECONDS else ""
+
+
 def find(runs_dir: Path, name: str) -> Stored:
     """The sweep of that name.
 
@@ -100,7 +105,7 @@ def words_again(stored: Stored, *changed: str) -> list[str]:
     """The command line's overrides of a sweep with some replaced, into the same runs folder.
 
     Raises:
-        ValueError: the record is of a version that did not keep them.
+        ValueError: the record is of a version that did not keep them, or one of them held a secret.
     """
     given = stored.record.arguments
     if given is None:
@@ -109,7 +114,24 @@ def words_again(stored: Stored, *changed: str) -> list[str]:
     # Hydra keeps to itself where it was told to look for the sweep's file
     searched = [word for word in shlex.split(stored.record.command) if setting_of(word) == "hydra.searchpath"]
     settings = {setting_of(word) for word in (*here, *changed)}
-    return [*(word for word in (*searched, *given) if setting_of(word) not in settings), *here, *changed]
+    words = [*(word for word in (*searched, *given) if setting_of(word) not in settings), *here, *changed]
+    refuse_removed(stored.record.name, words)
+    return words
+
+
+def refuse_removed(name: str, words: Iterable[str]) -> None:
+    """Refuse to ask again with what stands in a record in the place of a secret.
+
+    Raises:
+        ValueError: names the first such setting.
+    """
+    for word in words:
+        if redact.REMOVED in word:
+            setting = setting_of(word)
+            raise ValueError(
+                f"sweep {name}: {setting} held a secret, which its record does not keep: give {setting}=... once more "
+                "behind the sweep's name"
+            )
 
 
 def further_values(stored: Stored) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """`python -m harness.sweep`: what it says of a sweep's records, and with which command it goes on."""
 
 import dataclasses
+import os
 import time
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from harness import claim, record
 from harness.record import Cell, Choice, EvaluationRecord, Metric, RunRecord, SweepRecord, Tuning
 from harness.sweep import __main__ as command
+from harness.sweep import submitted
 from harness.sweep.stored import find
+from harness.sweep.submitted import Submission
 
 ARGUMENTS = ("sweep=asked", "train=smoke", "lr_scale=1,3", "seed=0")
 
@@ -128,6 +131,44 @@ def test_extend_leaves_alone_what_is_inside_its_grid(tmp_path, started, capsys):
     assert command.main(["extend", "asked", "--runs", str(tmp_path)]) == 0
     assert "nothing to extend" in capsys.readouterr().out
     assert not started
+
+
+def test_a_holder_that_is_silent_is_doubted(tmp_path):
+    one = cell("a")
+    add_sweep(tmp_path, [one])
+    with claim.hold(tmp_path / "a" / "seed-0"):
+        state, holder = find(tmp_path, "asked").status(one)
+        assert (state, "no sign of life" in holder) == ("running", False)
+        [file] = (tmp_path / "a" / "seed-0").glob("claim-*.json")
+        os.utime(file, (time.time() - 7205, time.time() - 7205))
+        assert find(tmp_path, "asked").status(one)[1].startswith(f"{holder}, no sign of life for 2:00:0")
+
+
+SECRET = ("sweep=asked", "data.path=https://<removed>@host/", "seed=0")
+
+
+@pytest.mark.parametrize("name", ["rerun", "submit"])
+def test_what_a_record_does_not_keep_is_not_asked_again(tmp_path, started, capsys, name):
+    """With what stands in its place it would be another recipe."""
+    add_sweep(tmp_path, [cell("a")], arguments=SECRET)
+    assert command.main([name, "asked", "--runs", str(tmp_path)]) == 2
+    assert "sweep asked: data.path held a secret, which its record does not keep" in capsys.readouterr().err
+    assert not started
+    given = "data.path=https://me:password@host/"
+    assert command.main([name, "asked", "--runs", str(tmp_path), given]) == 7
+    assert given in started[0]
+    assert not any("<removed>" in word for word in started[0])
+
+
+def test_neither_is_what_a_launcher_was_told(tmp_path, started, capsys):
+    add_sweep(tmp_path, [cell("a")])
+    words = ("hydra.launcher.setup=['export HUB_TOKEN=abcdefghij']",)
+    job = Submission(schema=record.SCHEMA, job="7", submitted_at="2026", runs=(("a", 0),), at_once=1, words=words)
+    submitted.keep(job, tmp_path, "asked")
+    assert command.main(["submit", "asked", "--runs", str(tmp_path)]) == 2
+    assert "hydra.launcher.setup held a secret" in capsys.readouterr().err
+    assert command.main(["submit", "asked", "--runs", str(tmp_path), "hydra.launcher.setup=[ls]"]) == 7
+    assert "hydra.launcher.setup=[ls]" in started[0]
 
 
 REFUSED = {
