@@ -198,6 +198,7 @@ class SweepRecord(Strict):
     primary: str | None = None  # the column of the flat table that answers the question
     varies: tuple[str, ...] | None = None  # keys of a recipe that were meant to differ, each for all below it
     tuning: Tuning | None = None  # None: the sweep has no stages
+    asked_with: dict[str, Any] | None = None  # the program and the versions that it was last asked with
 
 
 class DamagedError(ValueError):

@@ -1,4 +1,4 @@
-"""A run that was trained again, as `force=true` does: its scores now against those of the weights before."""
+"""What changed since a run was made: the program and its versions, and where it was trained again its scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,9 @@ from typing import Any
 from harness.record import EvaluationRecord, read
 from harness.report.labels import short
 from harness.report.rows import Row
+
+_NAMED = 3  # runs that a line names, of those that have the same to say
+_PROGRAM = ("harness", "commit", "uncommitted_changes")
 
 
 def replaced(folders: Sequence[Path]) -> tuple[EvaluationRecord, ...]:
@@ -30,6 +33,31 @@ def lines(rows: Sequence[Row]) -> list[str]:
     return [line for row in rows for line in _of_run(row)]
 
 
+def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str]:
+    """What the runs were made with, where the sweep was asked again since with another program or other versions."""
+    found: dict[tuple[str, ...], dict[str, None]] = {}
+    for row in rows if asked_with else ():
+        changed = tuple(_changed(_made_by(row), asked_with or {})) if row.current else ()
+        if changed:
+            found.setdefault(changed, {})[f"{row.label} seed {row.seed}"] = None
+    return [
+        f"made with another program than the sweep was last asked with: {_listed(list(runs))}: {', '.join(changed)}; "
+        "force=true on one of them shows how far that moves it"
+        for changed, runs in found.items()
+    ]
+
+
+def _made_by(row: Row) -> Mapping[str, Any]:
+    """The provenance of the attempt that made the weights; a later one may have evaluated alone."""
+    assert row.record is not None and row.current is not None, "asked for by those that call"
+    made = (one for one in row.record.attempts if one.started_at == row.record.current.weights_from)
+    return next(made, row.current).provenance
+
+
+def _listed(runs: Sequence[str]) -> str:
+    return ", ".join(runs[:_NAMED]) + (f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else "")
+
+
 def _of_run(row: Row) -> Iterator[str]:
     before = {one.eval_id: one for one in row.replaced}
     pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
@@ -50,11 +78,8 @@ def _scores(old: EvaluationRecord, new: EvaluationRecord) -> Iterator[str]:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What can move a score and is another now: the program's commit, uncommitted changes and library versions."""
-    facts = [
-        {key: one.get(key) for key in ("commit", "uncommitted_changes")} | dict(one.get("versions") or {})
-        for one in (old, new)
-    ]
+    """What can move a score and is another now: the program, uncommitted changes and library versions."""
+    facts = [{key: one.get(key) for key in _PROGRAM} | dict(one.get("versions") or {}) for one in (old, new)]
     for key in sorted(facts[0].keys() | facts[1].keys()):
         first, second = (one.get(key) for one in facts)
         if first != second:

@@ -140,13 +140,14 @@ def command_of(loaded: Loaded) -> str:
 
 
 def origin(loaded: Loaded) -> list[str]:
-    """Dates, commit, device, versions, model and data of the runs, a line each; then how far those made again moved."""
+    """Dates, commit, device, versions, model and data of the runs, a line each; then what has changed since."""
     attempts = [row.current for row in loaded.rows if row.current]
     return [
         *_dates(attempts),
         *_provenance(attempts),
         *sources(loaded, "model"),
         *sources(loaded, "data"),
+        *drift.older(loaded.rows, loaded.sweep.asked_with if loaded.sweep else None),
         *drift.lines(loaded.rows),
     ]
 

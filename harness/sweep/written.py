@@ -13,6 +13,8 @@ from harness.question import Question, recipe_keys, varied
 from harness.record import SweepRecord, Tuning
 from harness.sweep.planned import Planned
 
+_ASKED_WITH = ("harness", "commit", "uncommitted_changes", "versions")
+
 
 @dataclass(frozen=True)
 class Written:
@@ -42,6 +44,7 @@ def write_question(written: Written) -> str:
         primary=asked.primary if asked else None,
         varies=recipe_keys([*(asked.varies if asked else ()), *(asked.tuned if asked else ()), *swept]),
         tuning=written.tuning,
+        asked_with={key: provenance.facts()[key] for key in _ASKED_WITH},
     )
     record.write(question, Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json")
     return name

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from conftest import BASE, LORA, add_evaluation, add_run, evaluation
@@ -73,3 +74,29 @@ def test_the_last_weights_before_count_and_damaged_scores_are_left_out(runs, aga
 
 def test_a_run_that_was_made_once_has_no_line(tree):
     assert drift.lines(load([tree]).rows) == []
+
+
+def asked_with(tree, runs, **changes):
+    """The tree's sweep as if it had been asked again, by a program that may be another."""
+    path = shutil.copytree(tree, runs, dirs_exist_ok=True) / "sweeps" / "methods" / "sweep.json"
+    facts = next(row for row in load([tree]).rows if row.current).current.provenance
+    known = {key: facts.get(key) for key in ("harness", "commit", "uncommitted_changes", "versions")}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "asked_with": {**known, **changes}}))
+    return load([runs], sweep="methods")
+
+
+def test_a_sweep_that_is_asked_again_by_another_program_says_what_its_runs_were_made_with(tree, runs):
+    loaded = asked_with(tree, runs, commit="c" * 40, versions={"torch": "99"})
+    [line] = drift.older(loaded.rows, loaded.sweep.asked_with)
+    assert line in origin(loaded)
+    assert line.startswith("made with another program than the sweep was last asked with: ")
+    assert f"-> {'c' * 40}" in line
+    assert "torch" in line and "-> 99" in line
+    made = [row for row in loaded.rows if row.current]
+    assert f" and {len(made) - 3} more: commit " in line
+
+
+def test_a_sweep_that_is_asked_again_by_the_same_program_says_nothing(tree, runs):
+    loaded = asked_with(tree, runs)
+    assert drift.older(loaded.rows, loaded.sweep.asked_with) == []
+    assert drift.older(loaded.rows, None) == []
