@@ -39,7 +39,7 @@ class Step:
     optimizer_bytes: int
     activations_bytes: int  # what else is alive at the peak: activations, their gradients, temporaries
     peak_bytes: int
-    flops: int  # of the whole optimizer step, all its micro batches
+    flops: int  # of the whole optimizer step, all its micro batches, of all processes
 
 
 Emit = Callable[[dict[str, Any]], None]
@@ -75,11 +75,9 @@ def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
 def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> dict[str, Any]:
     on_gpu = device is None or device.on_gpu
     experiment = settled(experiment, on_gpu)
-    spec, missing = experiment.train, experiment.method.not_planned
-    if experiment.launch.sharding != "none":
-        missing = f"launch.sharding={experiment.launch.sharding}, the numbers are those of one process with all of it"
+    spec = experiment.train
     told = {
-        "precision": spec.precision, "max_length": spec.max_length, "not_modelled": missing,
+        "precision": spec.precision, "max_length": spec.max_length, "not_modelled": _missing(experiment),
         "device": device.name if device else None, "mfu": mfu,
     }  # fmt: skip
     try:
@@ -93,13 +91,26 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
     return {**told, **dataclasses.asdict(step), "unpredicted": None, **fit}
 
 
+def _missing(experiment: Experiment) -> str:
+    """What of the experiment the numbers know nothing of; "" where that is nothing."""
+    launch, missing = experiment.launch, [experiment.method.not_planned]
+    if launch.sharding != "none":
+        missing.append(f"launch.sharding={launch.sharding}, the sizes are those of one process with all of the model")
+    elif launch.num_processes > 1:
+        missing.append(
+            f"launch.num_processes={launch.num_processes}, whose buckets take as much as the gradients again"
+        )
+    return "; ".join(filter(None, missing))
+
+
 def _fit(predictor: Predictor, step: Step, device: Device, mfu: float | None) -> dict[str, Any]:
     usable, rate = device.usable_bytes, device.flops_per_second
     told = {"usable_bytes": usable, "fits": step.peak_bytes <= usable}
     if mfu is None:
         return told
     most = largest(lambda rows: predictor.step(rows).peak_bytes, step, usable)
-    return {**told, "largest_micro_batch": most, "step_seconds": step.flops / (rate * mfu) if rate else None}
+    seconds = step.flops / (rate * mfu * predictor.num_processes) if rate else None
+    return {**told, "largest_micro_batch": most, "step_seconds": seconds}
 
 
 def largest(peak_of: Callable[[int], int], known: Step, limit: int) -> int:
@@ -137,6 +148,7 @@ class Predictor:
 
     def __init__(self, experiment: Experiment, on_gpu: bool) -> None:
         self._experiment = experiment
+        self.num_processes = experiment.launch.num_processes  # of which each has its own rows of every step
         method, spec = experiment.method, experiment.train
         dtype = compute_dtype(spec.precision)
         self._tokenizer = shapes.tokenizer(experiment.model)
@@ -172,7 +184,8 @@ class Predictor:
     def step(self, micro_batch_size: int) -> Step:
         """The last micro batch of a step, when the gradients of those before are there: the largest one."""
         spec = self._experiment.train
-        length, accumulate = spec.max_length, math.ceil(spec.global_batch_size / micro_batch_size)
+        length, share = spec.max_length, spec.global_batch_size / self.num_processes
+        accumulate = math.ceil(share / micro_batch_size)
         live = Follower(micro_batch_size * (length - 1))
         live.hold(self._weights, "weights")
         live.hold_bytes(self._fake.unseen_bytes)
@@ -202,7 +215,7 @@ class Predictor:
             optimizer_bytes=optimizer,
             activations_bytes=split["activations"] + split["rest"],
             peak_bytes=live.peak_bytes,
-            flops=flops * accumulate,
+            flops=flops * accumulate * self.num_processes,
         )
 
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:

@@ -71,7 +71,7 @@ def _key(experiment: Experiment) -> str:
     found = recipe(experiment)
     method = {name: value for name, value in found["method"].items() if name != "lr"}
     train = {name: value for name, value in found["train"].items() if name not in _NO_MATTER}
-    return canonical([found["model"], method, train])
+    return canonical([found["model"], method, train, experiment.launch.num_processes])
 
 
 _known: dict[tuple[str, Device], dict[str, Any]] = {}

@@ -1,5 +1,6 @@
 """The predicted peak of live bytes against that of the real loop on real tensors, and what a plan is made of."""
 
+import dataclasses
 import gc
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from harness import isolate
 from harness.plan import devices
 from harness.plan.predict import Step, largest
+from harness.specs import LaunchSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalisations
 METHODS = (
@@ -15,6 +17,7 @@ METHODS = (
 CASES = [(m, c) for m in METHODS for c in (False, True) if not (m == "prefix" and c)]  # prefix refuses it
 LENGTH, LAYERS = 48, 5
 BOUND = {"qlora": 0.05}
+SEVERAL = {"whole": LaunchSpec(num_processes=2), "divided": LaunchSpec(num_processes=2, sharding="fsdp")}
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +55,14 @@ def described(compose, deeper_model):
 
 @pytest.fixture(scope="module")
 def predicted(described, tmp_path_factory):
-    """(method, checkpointing) -> the plan on this machine's CPU, of the whole model."""
+    """(method, checkpointing) -> the plan on this machine's CPU, of the whole model; LoRA's by several processes."""
     device = devices.Device("cpu", 2**34, 1e12, on_gpu=False)
-    each = [described(*case) for case in CASES]
+    several = [dataclasses.replace(described("lora", False), launch=one) for one in SEVERAL.values()]
+    each = [*(described(*case) for case in CASES), *several]
     log = tmp_path_factory.mktemp("plan") / "log.txt"
     ended = isolate.call("harness.plan.predict:cells", each, device, 0.5, log=log)
     assert ended.kind == "returned", ended.reason
-    return dict(zip(CASES, ended.value, strict=True))
+    return dict(zip([*CASES, *SEVERAL], ended.value, strict=True))
 
 
 def tracked_peak(experiment, folder):
@@ -119,6 +123,17 @@ def test_what_fits_is_the_largest_that_does(predicted):
     assert plan["fits"]
     assert plan["step_seconds"] == pytest.approx(plan["flops"] / (1e12 * 0.5))
     assert plan["largest_micro_batch"] > 100
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_processes_share_a_step_and_what_is_not_known_of_them_is_said(predicted, name):
+    alone, plan = predicted["lora", False], predicted[name]
+    assert plan["flops"] == alone["flops"]
+    assert plan["step_seconds"] == pytest.approx(alone["step_seconds"] / 2)
+    assert plan["not_modelled"].startswith(
+        {"whole": "launch.num_processes=2, ", "divided": "launch.sharding=fsdp, "}[name]
+    )
+    assert alone["not_modelled"] == ""
 
 
 @pytest.mark.parametrize("limit", [99, 100, 150, 1000, 1009, 1010, 5000, 10**9])
