@@ -55,9 +55,14 @@ class Stored:
         holder = claim.holder(self.folder(cell))
         if holder is not None and not claim.is_gone(holder):
             return "running", f"{holder}{_doubt(claim.silent_seconds(self.folder(cell)))}"
-        run = self.run(cell)
-        if run is None:
+        try:
+            run = record.read(RunRecord, self.folder(cell) / "record.json")
+        except FileNotFoundError:
             return "waiting", ""
+        except record.DamagedError as error:
+            return "waiting", f"{error}; it is set aside when the run is made again"
+        except (OSError, ValueError) as error:  # of another version, or not to be read: nobody may write over it
+            return "failed", str(error)
         if run.status == "ok" and not all(self._evaluation(cell, i).is_file() for i in cell.eval_ids):
             return "lacks evaluations", ""
         return run.status, run.current.reason

@@ -200,13 +200,19 @@ def test_a_setting_that_only_some_have_is_not_extended(tmp_path, capsys):
     assert "lr_scale is not tuned for method=full" in capsys.readouterr().err
 
 
-def test_a_damaged_record_counts_as_none(tmp_path):
+def test_a_damaged_record_counts_as_none_and_is_named(tmp_path):
     one = cell("a")
     add(tmp_path, one, 1.0)
     add_sweep(tmp_path, [one])
     stored = find(tmp_path, "asked")
     assert stored.status(one) == ("ok", "")
-    (tmp_path / "a" / "seed-0" / "record.json").write_text("{")
+    path = tmp_path / "a" / "seed-0" / "record.json"
+    path.write_text("{")
+    state, reason = stored.status(one)
+    assert (state, reason.startswith(f"{path}: not a record")) == ("waiting", True)
+    path.write_text('{"schema": 99}')
+    assert stored.status(one) == ("failed", f"{path}: record schema 99, this version reads 1")
+    path.unlink()
     assert stored.status(one) == ("waiting", "")
 
 
