@@ -45,7 +45,8 @@ def explained(error: ValidationError, values: Any, section: str, allowed: list[s
         presets = ", ".join(PRESETS)
         return f"target={json.dumps(value)}: must be one of {presets}, a list of module names, or 're:<expression>'"
     if first["type"] in ("tuple_type", "list_type"):
-        return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{value}]"
+        one = "" if value is None else value
+        return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{one}]"
     return f"{name}={json.dumps(value)}: {lower(first['msg'])}"
 
 

@@ -61,12 +61,8 @@ def build(config: DictConfig) -> Experiment:
     Raises:
         ValueError: a key, type or value is wrong, or two do not fit together; names it and what is allowed.
     """
-    names = [name for name in (*_SECTIONS, "method", "target", *_PLAIN) if name in config]
-    try:
-        values = {name: _plain_value(config[name]) for name in names}
-    except OmegaConfBaseException as error:
-        raise ValueError(_first_line(error)) from error
-    _check_names(values, config)
+    _check_names(config)
+    values = {name: _plain_value_of(config, name) for name in (*_SECTIONS, "method", "target", *_PLAIN)}
     plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before what is computed from them
     method = _method(values["method"])
     sections: dict[str, Any] = {name: checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
@@ -124,7 +120,7 @@ def readable(error: Exception) -> str:
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return str(error)
     unknown = re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':((?:\s+\S+$)+)", str(error), re.MULTILINE
+        r"Could not find '([^']+)/([^'/]*)'\s+Available options in '[^']+':((?:\s+\S+$)+)", str(error), re.MULTILINE
     )
     if unknown is not None:
         group, name, options = unknown.groups()
@@ -181,14 +177,21 @@ def _plain_value(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if is_config else value
 
 
-def _check_names(values: dict[str, Any], config: DictConfig) -> None:
+def _plain_value_of(config: DictConfig, name: str) -> Any:
+    try:
+        return _plain_value(config[name])
+    except OmegaConfBaseException as error:  # what ${...} stands for cannot be had
+        raise ValueError(f"{error.full_key or name}: {_first_line(error)}") from error
+
+
+def _check_names(config: DictConfig) -> None:
     """Refuse settings beside the known ones, and a configuration without one of them."""
     known = [*_SECTIONS, "method", "target", *_PLAIN]
     for name in config:
         if name not in (*known, "sweep", "hydra"):
             raise ValueError(f"{name}: no such setting. The configuration has {', '.join(sorted(known))}")
     for name in known:
-        if name not in values:
+        if name not in config:
             raise ValueError(f"{name}: missing; give it a value")
 
 
@@ -202,7 +205,7 @@ def _method(values: Any) -> Method:
         schema = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"method._target_={target}: no such class ({error})") from error
-    if not (isinstance(schema, type) and issubclass(schema, Method)):
+    if not (isinstance(schema, type) and _is_concrete(schema)):
         raise ValueError(f"method._target_={target}: not a Method; see harness/methods/base.py")
     method: Method = checked(schema, values, "method")
     return method
@@ -218,7 +221,7 @@ def checked(schema: type, values: Any, section: str) -> Any:
     if not isinstance(values, dict):
         options = ", ".join(_options(section))
         what = f"a group, one of {options}" if options else f"a table; set {section}.<name>=..."
-        raise ValueError(f"{section}={values}: {section} is {what}")
+        raise ValueError(f"{section}={'null' if values is None else values}: {section} is {what}")
     if section not in _SECTIONS:  # a method's or a launcher's class is looked up before its settings are
         values = {key: value for key, value in values.items() if key != "_target_"}
     check_finite(values, section)

@@ -182,7 +182,7 @@ def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
     tasks = spec.tasks if spec.test == "always" else ()
     written = (_generation(experiment, parts[-1]),) if spec.generate and spec.test == "always" else ()
     text = (_general_text(experiment),) if spec.general_text and spec.test == "always" else ()
-    return (*heldout, *(_task(experiment, task) for task in tasks), *written, *text)
+    return tuple(dict.fromkeys((*heldout, *(_task(experiment, task) for task in tasks), *written, *text)))
 
 
 def _heldout(experiment: Experiment, part: Role) -> Evaluation:

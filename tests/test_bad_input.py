@@ -75,6 +75,10 @@ FROM_THE_CONFIGURATION = {
     "sweep=smoke,smoke": ["one sweep at a time"],
     # several processes and GPUs
     "launch.sharding=fsdp": ["launch.sharding=fsdp with launch.num_processes=1", "launch.sharding=none"],
+    "launch=null": ["launch=null: launch is a table; set launch.<name>=..."],
+    "launch.num_processes=1e3": ["launch.num_processes=1000.0: must be a valid integer"],
+    "plan.device=banana": ["plan.device=banana: give one of ", "an amount such as 24GiB"],
+    "plan.device=0GiB": ["plan.device=0GiB: CUDA itself takes 0.5 GiB"],
     "launch.num_nodes=2": ["launch.num_nodes: no such setting", "launch has num_processes, sharding"],
     "method=qlora launch.num_processes=2 launch.sharding=fsdp": [
         "method=qlora: a base of method.storage=nf4 is packed"
@@ -84,6 +88,12 @@ FROM_THE_CONFIGURATION = {
     "train=null": ["train=null: train is a group, one of demo, smoke, standard"],
     "method={a:1}": ["method={a:1}: method is a group, one of ", "lora"],
     "~seed": ["seed: missing"],
+    "~method": ["method: missing"],
+    "seed=${seed}": ["seed: Recursive interpolation detected"],
+    "data.max_rows=${nosuch}": ["data.max_rows: Interpolation key 'nosuch' not found"],
+    "method=": ["method=: there is no such method. Available: "],
+    "eval.tasks=null": ["eval.tasks=null: must be a list, as in eval.tasks=[]"],
+    "method._target_=harness.methods.base.Method": ["method._target_=harness.methods.base.Method: not a Method"],
     "~train.lr": ["train.lr: missing"],
     "method._target_=os.system": ["method._target_=os.system", "not a Method"],
     "method._target_=harness.methods.lora.Nope": ["no such class"],

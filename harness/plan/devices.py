@@ -45,11 +45,11 @@ class Device:
         return int(USABLE * (self.memory_bytes - context))
 
 
-def named(text: str) -> Device:
+def named(text: str, setting: str = "device") -> Device:
     """`h200`, `24GiB` (a GPU of that size) or `cpu` (this machine, with the memory that is available now).
 
     Raises:
-        ValueError: neither a known name nor an amount; lists the names.
+        ValueError: neither a known name nor an amount, as `setting`; lists the names.
     """
     name = text.strip().lower()
     if name in _KNOWN:
@@ -58,11 +58,14 @@ def named(text: str) -> Device:
     if name == "cpu":
         memory = available_bytes()
         if memory is None:
-            raise ValueError("device=cpu: this system does not say how much memory is available; give an amount")
+            raise ValueError(f"{setting}=cpu: this system does not say how much memory is available; give an amount")
         return Device("cpu", memory, None, on_gpu=False)
     amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gib|gb|mib|mb)", name)
     if amount is None:
         raise ValueError(
-            f"device={text}: give one of {', '.join(_KNOWN)}, cpu (this machine), or an amount such as 24GiB"
+            f"{setting}={text}: give one of {', '.join(_KNOWN)}, cpu (this machine), or an amount such as 24GiB"
         )
-    return Device(text.strip(), int(float(amount[1]) * _UNITS[amount[2]]), None, on_gpu=True)
+    device = Device(text.strip(), int(float(amount[1]) * _UNITS[amount[2]]), None, on_gpu=True)
+    if device.usable_bytes <= 0:
+        raise ValueError(f"{setting}={text}: CUDA itself takes {CONTEXT_BYTES / GIBIBYTE:g} GiB; give more than that")
+    return device

@@ -55,7 +55,7 @@ def _is_predicted(experiment: Experiment) -> bool:
 
 def _device(experiment: Experiment) -> Device | None:
     if experiment.plan.device is not None:
-        return named(experiment.plan.device)
+        return named(experiment.plan.device, "plan.device")
     memory = sources.gpu_memory_bytes()
     return None if memory is None else Device("this GPU", memory, None, on_gpu=True)
 
