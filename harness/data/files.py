@@ -53,6 +53,8 @@ def parts(path: Path) -> list[Path]:
     if path.is_file():
         _reader(path)
         return [path]
+    if not path.is_dir():
+        raise ValueError(f"{path}: neither a file nor a folder; give the path of a JSON Lines file")
     found = sorted(file for file in path.iterdir() if _suffix(file) in READERS and not _is_description(file))
     kinds = {_suffix(file) for file in found}
     if len(kinds) != 1:

@@ -105,7 +105,7 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
                     if experiment.eval.general_text:
                         assets.folder(assets.dataset_split(*GENERAL_TEXT).package, board.say)
                     fetched[needs] = None
-            except ValueError as error:
+            except (ValueError, OSError) as error:  # a path that is too long, a file that may not be read
                 raise ValueError(f"nothing was started: {error}") from error
             decided |= dict.fromkeys(sources.decided(planned.experiment, experiment))
             kept = replace(planned, experiment=experiment)
