@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from harness import event_files
 from harness.experiment import Experiment
-from harness.plan.devices import named
 
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
@@ -30,8 +29,6 @@ def check(experiment: Experiment) -> None:
     ):
         if spec.source == "path" and spec.path is None and reads:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
-    if experiment.plan.device is not None:
-        named(experiment.plan.device, "plan.device")
     if experiment.tracking.name == "tensorboard" and not event_files.installed():
         raise ValueError(f"tracking=tensorboard {event_files.MISSING}; or use tracking=none")
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "__main__": {"assets", "cells", "config", "preemption", "sweep"},
     "sweep": {
         "assets", "cells", "choice", "claim", "composer", "config", "experiment", "isolate", "ladder", "plan",
-        "preemption", "progress", "provenance", "question", "record", "run", "sources", "specs", "tracking",
+        "preemption", "progress", "provenance", "question", "record", "redact", "run", "sources", "specs", "tracking",
     },
     "plan": {
         "compose", "execute", "experiment", "specs", "isolate", "measure", "methods", "models", "patterns", "sources",

@@ -11,6 +11,7 @@ from harness import assets, config, record, run, sources
 from harness.cells import Cell, base_of
 from harness.composer import Composer
 from harness.experiment import Experiment, Sizes, evaluations
+from harness.plan.devices import named
 from harness.progress import board
 from harness.record import Stage
 from harness.specs import GENERAL_TEXT
@@ -75,13 +76,20 @@ def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wan
     planned, wrong = [], []
     for one in (*bases, *wanted):
         try:
-            planned.append(Planned(one, config.build(compose(one.cell))))
+            planned.append(Planned(one, _built(one.cell, compose)))
         except Exception as error:  # Hydra's, OmegaConf's or ours: all of them are the input's fault here
             if one.cell in asked:
                 wrong.append(f"{' '.join(one.cell)}: {config.explain(error, one.cell, compose.whole)}")
     if wrong:
         raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *dict.fromkeys(wrong)]))
     return planned
+
+
+def _built(cell: Cell, compose: Composer) -> Experiment:
+    experiment = config.build(compose(cell))
+    if experiment.plan.device is not None:
+        named(experiment.plan.device, "plan.device")
+    return experiment
 
 
 def resolve(plan: Iterable[Planned]) -> list[Planned]:
