@@ -215,9 +215,16 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         batch_size=None if spec.backend == "vllm" else spec.batch_size,  # vLLM schedules by itself
         batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
         backend=spec.backend,
-        definition=spec.include_content if task in spec.include_names else None,
+        definition=_definition(spec, task),
         weights=_weights(experiment),
     )
+
+
+def _definition(spec: EvalSpec, task: str) -> str | None:
+    """What identifies a task's files where they are the user's own, and its rows where they are a mirror's."""
+    own = spec.include_content if task in spec.include_names else None
+    rows = spec.rows_content.get(task)
+    return own if rows is None else ":".join((own or "", rows))
 
 
 def _weights(experiment: Experiment) -> Weights:
@@ -247,7 +254,8 @@ def check_id(experiment: Experiment) -> str:
     data, spec = experiment.data, experiment.eval
     policies = {key: value for key, value in dataclasses.asdict(data).items() if key.startswith("on_")}
     topics = [[rows.topic, rows.licence] for rows in (*data.train, *data.mix)]
-    asked = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
+    asked: list[Any] = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
+    asked += [one for one in (spec.include_content, *sorted(spec.rows_content.items())) if one is not None]
     train = [experiment.train.max_length, experiment.train.loss_on]
     model = [experiment.model.name, experiment.model.content, experiment.model.licence]
-    return digest([3, data.name, data.licence, data_identity(data), policies, topics, model, train, asked])
+    return digest([4, data.name, data.licence, data_identity(data), policies, topics, model, train, asked])

@@ -3,15 +3,13 @@
 import dataclasses
 import hashlib
 import os
-import re
-import time
 from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import assets, hub, pickles
+from harness import asked, assets, hashes, hub, pickles
 from harness.assets import Say, silent
 from harness.data import files, mirror
 from harness.data.chat import template_file
@@ -19,13 +17,11 @@ from harness.data.described import recognise, with_test_file
 from harness.data.rows import check_origin
 from harness.experiment import Experiment, canonical, digest
 from harness.hardware import ask_gpus
-from harness.record import write_text
-from harness.specs import DataSpec, EvalSpec, ModelSpec, RowsSpec
+from harness.specs import DataSpec, ModelSpec, RowsSpec
 
 BFLOAT16_CAPABILITY = 8  # NVIDIA compute capability from which bfloat16 is computed in hardware (Ampere)
 RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned here and made on other machines
 BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
-SETTLED_SECONDS = 2.0  # a file that changed more recently may change again within its time stamp's resolution
 
 
 def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | None = None) -> Experiment:
@@ -44,6 +40,8 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
     if data not in known:
         filled = recognise(with_test_file(data))
         known[data] = dataclasses.replace(filled, content=data_content(filled))
+    if experiment.eval not in known:
+        known[experiment.eval] = asked.identified(experiment.eval)
     precision = hardware_precision() if train.precision == "auto" else train.precision
     method = experiment.method.settled(device(), precision)
     return dataclasses.replace(
@@ -52,30 +50,7 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
         data=known[data],
         method=method,
         train=method.training(dataclasses.replace(train, precision=precision)),
-        eval=with_included(experiment.eval),
-    )
-
-
-def with_included(spec: EvalSpec) -> EvalSpec:
-    """The same with what identifies the user's own tasks: their names, and a hash over every file of the folder.
-
-    Raises:
-        ValueError: no such folder, or it defines no task.
-    """
-    if spec.include_path is None:
-        return dataclasses.replace(spec, include_content=None, include_names=())
-    folder = Path(spec.include_path)
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    texts = [file.read_text("utf-8") for file in files if file.suffix in (".yaml", ".yml")]
-    names = {name for text in texts for name in re.findall(r"^(?:task|group): *['\"]?([\w.-]+)", text, re.MULTILINE)}
-    if not names:
-        raise ValueError(
-            f"eval.include_path={folder}: no task is defined there (looked from {Path.cwd()}): give a folder with "
-            "lm-eval task files, each with a line `task: <name>`"
-        )
-    content = digest([(file.relative_to(folder).as_posix(), assets.file_sha256(file)) for file in files])
-    return dataclasses.replace(
-        spec, include_path=str(folder.resolve()), include_content=content, include_names=tuple(sorted(names))
+        eval=known[experiment.eval],
     )
 
 
@@ -182,23 +157,8 @@ def folder_content(folder: Path, say: Say = silent) -> str:
             raise ValueError(
                 f"model.path={folder}: no {needed} in it; give the folder that `save_pretrained` or `hf download` wrote"
             )
-    hashes = [(file.relative_to(folder).as_posix(), _remembered_sha256(file, say)) for file in files]
-    return hashlib.sha256(canonical(hashes).encode()).hexdigest()[:16]
-
-
-def _remembered_sha256(file: Path, say: Say) -> str:
-    """SHA-256 of a file, computed once per path, size and time of change: weights are large."""
-    status = file.stat()
-    state = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
-    memory = assets.cache_dir() / "hashes" / state
-    if memory.is_file():
-        return memory.read_text(encoding="ascii")
-    if status.st_size > 1e9:
-        say(f"hashing {file} (once)")
-    result = assets.file_sha256(file)
-    if time.time() - status.st_mtime > SETTLED_SECONDS:
-        write_text(result, memory)
-    return result
+    contents = [(file.relative_to(folder).as_posix(), hashes.file_sha256(file, say)) for file in files]
+    return hashlib.sha256(canonical(contents).encode()).hexdigest()[:16]
 
 
 def data_content(spec: DataSpec) -> str:
@@ -224,7 +184,7 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
         return f"package:{assets.identity(split.package)}:{split.file}"
     if spec.source == "path":
         found = mirror.split_files(rows.dataset, rows.subset, rows.split, spec.path)
-        return f"file:{_contents(found, len(found) == 1)}"
+        return f"file:{hashes.of_files(found, len(found) == 1)}"
     return f"hub:{rows.dataset}@{hub.commit(rows.dataset, rows.revision, 'dataset')}"
 
 
@@ -232,12 +192,7 @@ def _file_content(path: Path) -> str:
     """SHA-256 of a file, or over those of a folder's files in their order."""
     if not path.exists():
         raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
-    return _contents(files.parts(path), path.is_file())
-
-
-def _contents(paths: Iterable[Path], alone: bool) -> str:
-    found = [_remembered_sha256(file, silent) for file in paths]
-    return found[0] if alone else hashlib.sha256(canonical(found).encode()).hexdigest()
+    return hashes.of_files(files.parts(path), path.is_file())
 
 
 def hardware_precision() -> Literal["bf16", "fp32"]:

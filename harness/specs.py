@@ -225,6 +225,7 @@ class EvalSpec(Strict):
     sampling: SamplingSpec = SamplingSpec()  # how they are
     include_content: str | None = None  # identifies those files; filled by sources.resolve, never by hand
     include_names: tuple[str, ...] = ()  # the tasks and groups that they define; as above
+    rows_content: dict[str, str] = field(default_factory=dict, hash=False)  # a mirror's, by task; as above
     # merged: the update is folded into the base, dequantised first where it is quantised: another model, another row
     weights: Weights = "attached"
 

@@ -26,7 +26,7 @@ SCHEMAS = {
     "tracking": TrackingSpec,
 }
 NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "inference": 2, "tracking": 3, "sweep": 12}
-FILLED_LATER = {"content", "include_content", "include_names"}  # by harness.sources
+FILLED_LATER = {"content", "include_content", "include_names", "rows_content"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 
 

@@ -43,6 +43,15 @@ def splits(dataset: str, subset: str | None, folder: str | None) -> list[str]:
     return sorted(_named(root, subset) or _declared(root, subset))
 
 
+def files(dataset: str, subset: str | None, folder: str) -> list[Path]:
+    """Every file that rows of a data set may be read from, sorted; none where the mirror lacks it."""
+    root = Path(folder) / dataset
+    named = [file for found in _named(root, subset).values() for file in found]
+    every = (file for file in root.rglob("*") if file.is_file())
+    shown = (file for file in every if not any(part.startswith(".") for part in file.relative_to(root).parts))
+    return sorted(named or shown)
+
+
 def split_rows(dataset: str, subset: str | None, split: str, folder: str | None) -> Iterator[Found]:
     """The numbered rows of one split. Raises ValueError as `split_files` does."""
     files = split_files(dataset, subset, split, folder)

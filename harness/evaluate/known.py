@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from harness import assets
+from harness.evaluate.reads import index_file
 from harness.record import write_text
 
 _Index = dict[str, Entry]
@@ -88,13 +88,13 @@ def _root() -> Path:
 
 def _official() -> dict[str, str]:
     """The folder of each task and group: lm-eval reads some 14,000 files to find it, so what it found is kept."""
-    if not _file("tasks").exists():
+    if not index_file("tasks").exists():
         entries = TaskManager().task_index
         tags = {name: sorted(entry.tags) for name, entry in entries.items() if entry.kind is Kind.TAG}
-        write_text(json.dumps(tags, sort_keys=True), _file("tags"))
+        write_text(json.dumps(tags, sort_keys=True), index_file("tags"))
         found = {n: str(e.yaml_path.parent.relative_to(_root())) for n, e in entries.items() if e.yaml_path}
-        write_text(json.dumps(found, sort_keys=True), _file("tasks"))
-    return _read(_file("tasks"))
+        write_text(json.dumps(found, sort_keys=True), index_file("tasks"))
+    return _read(index_file("tasks"))
 
 
 @functools.cache
@@ -104,12 +104,8 @@ def _read(file: Path) -> dict[str, str]:
     return folders
 
 
-def _file(kind: str) -> Path:
-    return assets.cache_dir() / f"lm-eval-{importlib.metadata.version('lm_eval')}-{kind}.json"
-
-
 def _instead(name: str, known: dict[str, str]) -> str:
-    tags = json.loads(_file("tags").read_text()) if _file("tags").exists() else {}
+    tags = json.loads(index_file("tags").read_text()) if index_file("tags").exists() else {}
     if name in tags:
         return f" It is a tag, without a score of its own: name some of its tasks, {', '.join(tags[name][:20])}"
     close = difflib.get_close_matches(name, known, n=5)

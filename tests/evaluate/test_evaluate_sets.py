@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness import config, sources, suites
-from harness.evaluate import known, tasks
+from harness.evaluate import known, reads, tasks
 from harness.experiment import evaluations
 
 OWN = """\
@@ -103,6 +103,10 @@ def test_a_task_of_ones_own_is_scored_and_identified_by_its_files(build, own, ti
     _, after = ids()
     assert after["letters"] != before["letters"]
     assert after["piqa"] == before["piqa"]
+    (own.parent / "rows.jsonl").write_text(json.dumps({"question": "another?", "answer": 1}) + "\n")
+    _, of_other_rows = ids()
+    assert of_other_rows["letters"] != after["letters"], "its rows lie outside the folder"
+    assert of_other_rows["piqa"] == before["piqa"]
 
 
 GROUP = """\
@@ -129,10 +133,10 @@ def test_a_group_that_names_tasks_of_other_folders_is_whole():
 
 
 def test_a_tag_is_told_with_the_tasks_that_it_stands_for(monkeypatch, tmp_path):
-    official = known._file("tasks").read_text()
+    official = reads.index_file("tasks").read_text()
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    known._file("tasks").write_text(official)
-    known._file("tags").write_text('{"ai2_arc": ["arc_challenge", "arc_easy"]}')
+    reads.index_file("tasks").write_text(official)
+    reads.index_file("tags").write_text('{"ai2_arc": ["arc_challenge", "arc_easy"]}')
     with pytest.raises(ValueError, match=r"no task 'ai2_arc'\. It is a tag, .* tasks, arc_challenge, arc_easy$"):
         tasks.load("ai2_arc", "package", None)
 
