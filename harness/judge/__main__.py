@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import record
 from harness.judge import answers, model, pairs
-from harness.judge.kept import JudgementRecord
+from harness.judge.kept import JudgementRecord, Unfinished
 from harness.progress import board
 
 
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("runs", nargs=2, type=Path, metavar="RUN")
     export.add_argument("--out", required=True, type=Path, metavar="PAIRS.csv", help="its key is written beside it")
     export.add_argument("--seed", type=int, default=0, help="of the order and the sides (default: 0)")
-    back = commands.add_parser("import", help="count the verdicts of a filled CSV")
+    back = commands.add_parser("import", help="count the verdicts of a filled CSV, and keep whose they are")
     back.add_argument("filled", type=Path, metavar="PAIRS.csv")
     back.add_argument("--key", type=Path, help="default: PAIRS.key.json")
     for command, work in ((score, _score), (export, _export), (back, _import)):
@@ -65,12 +65,15 @@ def _score(given: argparse.Namespace) -> None:
         endpoint=given.endpoint, model=given.model, rubric=given.rubric.read_text(encoding="utf-8"),
         lowest=given.range[0], highest=given.range[1], key_variable=given.key_variable,
     )  # fmt: skip
+    model.check(by)
+    identity = "\0".join((by.endpoint, by.model, by.rubric, str((by.lowest, by.highest))))
+    name = f"{found.evaluation.eval_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    asked = "\0".join(model.text(by, one) for one in found.answers)
+    unfinished = Unfinished(
+        given.run / "judgements" / f".{name}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.jsonl"
+    )
+    verdicts = _verdicts(by, found, unfinished)
     total = len(found.answers)
-    board.start_bar(f"judging by {by.model}")
-    try:
-        verdicts = model.judge(by, found.answers, lambda done: board({"done": done, "total": total}))
-    finally:
-        board.end()
     value, stderr = model.mean(verdicts)
     unread = sum(one.score is None for one in verdicts)
     judgement = JudgementRecord(
@@ -88,12 +91,29 @@ def _score(given: argparse.Namespace) -> None:
         verdicts=tuple((one.item_id, one.score, one.reply) for one in verdicts),
         weights_from=found.evaluation.weights_from,
     )
-    identity = "\0".join((by.endpoint, by.model, by.rubric, str(judgement.score_range)))
-    name = f"{judgement.eval_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     path = record.write(judgement, given.run / "judgements" / f"{name}.json")
+    unfinished.remove()
     shown = "no score could be read" if value is None else f"mean {value:.3f}"
     print(f"{found.method}: {shown}" + (f" \u00b1 {stderr:.3f}" if stderr is not None else "") + f" of {by.highest}")
     print(f"{total:,} answers, {unread:,} verdicts could not be read; {path}")
+
+
+def _verdicts(by: model.Judge, found: answers.Answers, unfinished: Unfinished) -> list[model.Verdict]:
+    """One for each answer, those included that an earlier call was given before it broke off."""
+    known = unfinished.read()
+    left = [one for one in found.answers if one.item_id not in known]
+
+    def told(verdict: model.Verdict) -> None:
+        unfinished.add(verdict)
+        known[verdict.item_id] = verdict
+        board({"done": len(known), "total": len(found.answers)})
+
+    board.start_bar(f"judging by {by.model}")
+    try:
+        model.judge(by, left, told)
+    finally:
+        board.end()
+    return [known[one.item_id] for one in found.answers]
 
 
 def _export(given: argparse.Namespace) -> None:
@@ -104,10 +124,10 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _import(given: argparse.Namespace) -> None:
-    counted = pairs.count(given.filled, given.key or pairs.key_path(given.filled))
+    counted, kept = pairs.take(given.filled, given.key or pairs.key_path(given.filled))
     print(f"better: {counted.wins_first:,} {counted.first}, {counted.wins_second:,} {counted.second}")
     p_value = "" if counted.p_value is None else f"; exact sign test p = {counted.p_value:.3g}"
-    print(f"ties: {counted.ties:,}, without a verdict: {counted.missing:,}{p_value}")
+    print(f"ties: {counted.ties:,}, without a verdict: {counted.missing:,}{p_value}; {kept}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""What is kept of a judge: a record beside the run's evaluations."""
+"""What is kept of a judge: a record beside the run's evaluations, and each verdict until all are there."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
+from harness.judge.model import Verdict
 from harness.record import Strict
 
 
@@ -24,3 +27,32 @@ class JudgementRecord(Strict):
     num_unparsable: int  # replies without a score in the range, which are left out of the mean
     verdicts: tuple[tuple[str, float | None, str], ...]
     weights_from: str | None
+
+
+class Unfinished:
+    """Verdicts in a file of their own, a line each: what was judged, and maybe paid, is not asked again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> dict[str, Verdict]:
+        """What is there by item; a line that breaks off is none."""
+        found = {}
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
+        for line in lines:
+            try:
+                verdict = Verdict(*json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            found[verdict.item_id] = verdict
+        return found
+
+    def add(self, verdict: Verdict) -> None:
+        """One more."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([verdict.item_id, verdict.score, verdict.reply]) + "\n")
+
+    def remove(self) -> None:
+        """All are in a record now."""
+        self._path.unlink(missing_ok=True)

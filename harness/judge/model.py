@@ -9,11 +9,14 @@ import json
 import math
 import os
 import re
+import socket
 import statistics
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +36,9 @@ PROMPT = """\
 
 End your reply with a line "Score: N", with N from {lowest} to {highest}."""
 _TIMEOUT_SECONDS = 120
+_PAUSES_SECONDS = (2, 8, 30)  # before another try, where the endpoint is busy or gone for a moment
+_LONGEST_PAUSE_SECONDS = 120  # that an endpoint may ask for
+_BUSY = (408, 429, 500, 502, 503, 504, 529)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +62,30 @@ class Verdict:
     reply: str
 
 
-def judge(by: Judge, answers: Sequence[Answer], progress: Callable[[int], None]) -> list[Verdict]:
-    """Ask for a verdict on each answer, at temperature 0.
+def check(by: Judge) -> None:
+    """Refuse what no verdict can come of, before anybody is asked.
 
     Raises:
-        ValueError: the endpoint cannot be reached, refuses, or replies with something else; the key is not set.
+        ValueError: the endpoint says what must not be recorded, the range is empty, or the key is not set.
     """
     if urlsplit(by.endpoint).username or urlsplit(by.endpoint).query:
         raise ValueError("--endpoint: it is recorded, so no user, password or query may be in it; see --key-variable")
+    if by.lowest >= by.highest:
+        raise ValueError(f"--range {by.lowest} {by.highest}: the lower end comes first")
+    _key(by)
+
+
+def judge(by: Judge, answers: Sequence[Answer], told: Callable[[Verdict], None]) -> None:
+    """Ask for a verdict on each answer, at temperature 0, and tell it at once.
+
+    Raises:
+        ValueError: the endpoint cannot be reached, refuses, or replies with something else; as `check`.
+    """
+    check(by)
     key = _key(by)
-    found = []
-    for number, answer in enumerate(answers, start=1):
+    for answer in answers:
         reply = _ask(by, text(by, answer), key)
-        found.append(Verdict(answer.item_id, read_score(reply, by), reply))
-        progress(number)
-    return found
+        told(Verdict(answer.item_id, read_score(reply, by), reply))
 
 
 def text(by: Judge, answer: Answer) -> str:
@@ -111,11 +126,37 @@ def _ask(by: Judge, prompt: str, key: str | None) -> str:
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     url = f"{by.endpoint.rstrip('/')}/chat/completions"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-            reply: Any = json.load(response)
-        return str(reply["choices"][0]["message"]["content"])
-    except urllib.error.HTTPError as error:
-        raise ValueError(f"{url}: {error.code} {error.reason}; check the endpoint, the model and the key") from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{url}: no verdict ({type(error).__name__}: {error}); is it OpenAI-compatible?") from error
+    for pause in (*_PAUSES_SECONDS, None):
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+                reply: Any = json.load(response)
+            return str(reply["choices"][0]["message"]["content"])
+        except urllib.error.HTTPError as error:
+            if error.code not in _BUSY or pause is None:
+                raise ValueError(f"{url}: {_said(error, key)}; check the endpoint, the model and the key") from error
+            time.sleep(_asked_for(error) or pause)
+        except (OSError, HTTPException) as error:
+            nobody = isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror)
+            if nobody or pause is None:
+                raise ValueError(_no_verdict(url, error)) from error
+            time.sleep(pause)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(_no_verdict(url, error)) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _no_verdict(url: str, error: Exception) -> str:
+    return f"{url}: no verdict ({type(error).__name__}: {error}); is it OpenAI-compatible?"
+
+
+def _asked_for(error: urllib.error.HTTPError) -> float | None:
+    """The pause that the endpoint asks for, if it is a reasonable one."""
+    found = str(error.headers.get("Retry-After") or "")
+    return float(found) if found.isdecimal() and 0 < int(found) <= _LONGEST_PAUSE_SECONDS else None
+
+
+def _said(error: urllib.error.HTTPError, key: str | None) -> str:
+    """Code, reason and the beginning of what the endpoint explains, without the key."""
+    body = " ".join(error.read(2_000).decode("utf-8", "replace").split())[:300]
+    said = f"{error.code} {error.reason}" + (f" ({body})" if body and not body.startswith("<") else "")
+    return said.replace(key, "<key>") if key else said

@@ -6,8 +6,9 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.judge.answers import Answers
 from harness.record import write_text
@@ -45,7 +46,7 @@ def export(first: Answers, second: Answers, out: Path, seed: int) -> int:
     rows, sides = [], {}
     for one in sorted(first.answers, key=lambda one: _hash(seed, "order", one.item_id)):
         swapped = one.item_id in on_the_other_side
-        pair = _hash(seed, "pair", one.item_id)[:12]
+        pair = "p" + _hash(seed, "pair", one.item_id)[:12]  # the letter: spreadsheets round what reads as a number
         texts = (one.answer, theirs[one.item_id].answer)
         rows.append((pair, one.prompt, *(reversed(texts) if swapped else texts), ""))
         sides[pair] = {"item_id": one.item_id, "answer_1": "second" if swapped else "first"}
@@ -62,29 +63,63 @@ def key_path(out: Path) -> Path:
     return out.with_suffix(".key.json")
 
 
+def take(filled: Path, key: Path) -> tuple[Counted, Path]:
+    """`count`, and the file beside the CSV in which the count is kept, with the verdict on each item."""
+    found = _winners(filled, key)
+    counted = _counted(found, key)
+    known = _known(key)["pairs"]
+    items = {known[pair]["item_id"]: winner or None for pair, winner in found.items()}
+    return counted, write_text(
+        json.dumps({**asdict(counted), "better": items}, indent=1) + "\n", filled.with_suffix(".verdicts.json")
+    )
+
+
 def count(filled: Path, key: Path) -> Counted:
     """Read verdicts (1, 2 or tie; empty where there is none) and lay them to the runs that they are for.
 
     Raises:
-        ValueError: a file is missing or of another form, a verdict is none, or a pair is not one of the key's.
+        ValueError: a file is missing or of another form, a verdict is none, or a pair is not one of the key's or there
+            twice.
     """
-    for path in (filled, key):
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; give the CSV that `export` wrote, and its key with --key")
-    known = json.loads(key.read_text(encoding="utf-8"))
+    return _counted(_winners(filled, key), key)
+
+
+def _counted(winners: dict[str, str], key: Path) -> Counted:
+    known, found = _known(key), Counter(winners.values())
+    first, second, left_out = found["first"], found["second"], len(known["pairs"]) - len(winners)
+    missing, p_value = found[""] + left_out, _sign_test(first, second)
+    return Counted(known["first"], known["second"], first, second, found["tie"], missing, p_value)
+
+
+def _known(key: Path) -> dict[str, Any]:
+    if not key.is_file():
+        raise ValueError(f"{key}: no such file; give the key that `export` wrote beside the CSV with --key")
+    found: dict[str, Any] = json.loads(key.read_text(encoding="utf-8"))
+    return found
+
+
+def _winners(filled: Path, key: Path) -> dict[str, str]:
+    """By pair: first, second, tie or "" where there is no verdict."""
+    if not filled.is_file():
+        raise ValueError(f"{filled}: no such file; give the CSV that `export` wrote")
+    known = _known(key)["pairs"]
     with filled.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+        sign = max(",;\t", key=file.readline().count)  # that a spreadsheet puts between the columns
+        file.seek(0)
+        rows = list(csv.DictReader(file, delimiter=sign))
     if not rows or not {"pair", "verdict"} <= rows[0].keys():
         raise ValueError(f"{filled}: a CSV with the columns {', '.join(COLUMNS)} is needed")
-    found: Counter[str] = Counter()
-    for number, row in enumerate(rows, start=2):
-        found[_winner(row, known["pairs"], f"{filled}:{number}")] += 1
-    first, second = found["first"], found["second"]
-    return Counted(known["first"], known["second"], first, second, found["tie"], found[""], _sign_test(first, second))
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        where = f"{filled}: row {number}"
+        if row["pair"] in found:
+            raise ValueError(f"{where}: pair {row['pair']!r} is there twice; import one file for each who judges")
+        found[row["pair"]] = _winner(row, known, where)
+    return found
 
 
 def _winner(row: dict[str, str], pairs: dict[str, dict[str, str]], where: str) -> str:
-    verdict = (row["verdict"] or "").strip().lower()
+    verdict = (row["verdict"] or "").strip().lower().removesuffix(".0")
     if row["pair"] not in pairs:
         raise ValueError(f"{where}: pair {row['pair']!r} is not one of the key's")
     if verdict not in ("", *VERDICTS):

@@ -32,11 +32,26 @@ def stub():
             if body["model"] == "none":
                 self.send_error(404, "no such model")
                 return
+            if body["model"] == "strict":
+                self.refuse(400, b'{"error": "temperature is not taken"}')
+                return
+            if body["model"] == "busy" and len(asked) == 3:
+                self.refuse(429, b"{}")
+                return
+            if body["model"] == "dies" and len(asked) == 3:
+                self.refuse(403, b'{"error": "no credit left"}')
+                return
             content = REPLIES[(len(asked) - 1) % len(REPLIES)]
             reply = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(reply)
+
+        def refuse(self, code, body):
+            self.send_response(code)
+            self.send_header("Retry-After", "1")
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_):
             pass
@@ -111,6 +126,7 @@ def test_a_model_judges_and_everything_but_the_key_is_kept(run, stub, tmp_path, 
     ("change", "said"),
     [
         ({"--model": "none"}, "404 no such model"),
+        ({"--model": "strict"}, '400 Bad Request ({"error": "temperature is not taken"})'),
         ({"--endpoint": "http://127.0.0.1:9/v1"}, "no verdict"),
         ({"--endpoint": "http://me:word@127.0.0.1/v1"}, "it is recorded"),
         ({"--key-variable": "NOT_SET_ANYWHERE"}, "this environment variable is not set"),
@@ -125,6 +141,38 @@ def test_what_is_wrong_is_said_in_one_line(run, stub, tmp_path, capsys, change, 
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
     assert not list(run.glob("judgements/*"))
+
+
+def judged(run, tmp_path, endpoint, name, *more):
+    (tmp_path / "rubric.md").write_text("Is it right?")
+    words = ["score", str(run), "--endpoint", endpoint, "--model", name, "--rubric", str(tmp_path / "rubric.md")]
+    return command.main([*words, *more])
+
+
+def test_an_endpoint_that_is_busy_for_a_moment_is_asked_again(run, stub, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(model.time, "sleep", pauses.append)
+    assert judged(run, tmp_path, stub[0], "busy") == 0
+    assert (len(stub[1]), pauses) == (5, [1.0]), "as long as it asked for"
+
+
+def test_what_was_judged_before_an_endpoint_failed_is_not_asked_again(run, stub, tmp_path, capsys):
+    endpoint, asked = stub
+    assert judged(run, tmp_path, endpoint, "dies") == 2
+    assert "403 Forbidden" in capsys.readouterr().err and not list(run.glob("judgements/[!.]*"))
+    assert judged(run, tmp_path, endpoint, "dies") == 0
+    shown = [body["messages"][0]["content"] for _, _, body in asked]
+    assert [next(i for i in range(4) if f"Q{i}?" in one) for one in shown] == [0, 1, 2, 2, 3]
+    [path] = (run / "judgements").iterdir()
+    kept = record.read(JudgementRecord, path)
+    assert [item for item, _, _ in kept.verdicts] == [f"item-{i}" for i in range(4)]
+    assert [score for _, score, _ in kept.verdicts] == [8.0, 6.5, None, 8.0]
+
+
+def test_a_range_without_room_is_refused(run, stub, tmp_path, capsys):
+    assert judged(run, tmp_path, stub[0], "judge-1", "--range", "10", "1") == 2
+    assert "--range 10 1: the lower end comes first" in capsys.readouterr().err
+    assert not stub[1]
 
 
 def test_people_do_not_see_whose_answer_it_is(run, other, tmp_path, capsys):
@@ -157,3 +205,48 @@ def test_runs_that_were_asked_other_things_make_no_pairs(run, tmp_path):
     short = add_run(tmp_path / "c" / "seed-0", "vera", ["one"])
     with pytest.raises(ValueError, match="not to the same prompts"):
         pairs.export(answers.read(run, None), answers.read(short, None), tmp_path / "pairs.csv", 0)
+
+
+@pytest.fixture
+def filled(run, other, tmp_path):
+    """Exported pairs, and a function that writes them as a spreadsheet saved them."""
+    out = tmp_path / "pairs.csv"
+    pairs.export(answers.read(run, None), answers.read(other, None), out, 0)
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    def save(rows, delimiter=",", encoding="utf-8"):
+        with out.open("w", newline="", encoding=encoding) as file:
+            writer = csv.DictWriter(file, pairs.COLUMNS, delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+        return out
+
+    return rows, save
+
+
+@pytest.mark.parametrize(("delimiter", "encoding", "one"), [(";", "utf-8-sig", "1.0"), ("\t", "utf-8", " TIE ")])
+def test_what_spreadsheets_save_is_read(filled, delimiter, encoding, one):
+    rows, save = filled
+    assert all(row["pair"].startswith("p") for row in rows), "12345e678901 would become another number"
+    out = save([{**row, "verdict": one} for row in rows[1:]], delimiter, encoding)
+    counted = pairs.count(out, pairs.key_path(out))
+    assert counted.missing == 1, "a row that was taken out has no verdict"
+    assert counted.wins_first + counted.wins_second + counted.ties == 3
+
+
+def test_a_pair_counts_once(filled, capsys):
+    rows, save = filled
+    out = save([*rows, rows[0]])
+    assert command.main(["import", str(out)]) == 2
+    assert "is there twice; import one file for each who judges" in capsys.readouterr().err
+
+
+def test_verdicts_are_kept_by_item(filled, run, capsys):
+    rows, save = filled
+    out = save([{**row, "verdict": "1" if row["answer_1"].startswith("from a") else "2"} for row in rows[:3]])
+    assert command.main(["import", str(out)]) == 0
+    kept = json.loads((out.parent / "pairs.verdicts.json").read_text())
+    assert (kept["first"], kept["wins_first"], kept["missing"]) == (str(run), 3, 1)
+    assert sorted(kept["better"].values()) == ["first"] * 3
+    assert set(kept["better"]) < {f"item-{i}" for i in range(4)}
