@@ -43,6 +43,7 @@ A model that one GPU does not hold: model.device_map=auto.
 """
 
 _SPREAD = "model.device_map="
+_NOT_HERE = ("tasks=", "generate=", "general_text=", "heldout_limit=", "sampling.", "test=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +85,12 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
     if wrong:
         raise ValueError(
             f"{' '.join(wrong)}: only settings of the eval group, eval=... or eval.<name>=..., and {_SPREAD}auto"
+        )
+    idle = [word for word in words if word.removeprefix("eval.").startswith(_NOT_HERE)]
+    if idle:
+        raise ValueError(
+            f"{' '.join(idle)}: this command asks the tasks of --tasks and nothing else. For held-out losses, general "
+            "text and generated answers give the run's own command again with such settings: it trains nothing anew"
         )
     words = [*words, f"eval.tasks=[{tasks}]"]
     folder = Path(name)

@@ -102,14 +102,19 @@ def test_a_model_folder_is_scored_alone(tiny_model, tmp_path, capsys):
     assert len(record.read(RunRecord, path).attempts) == 1
 
 
-WRONG = {"nothing-there": ["--tasks", "piqa"], "gpt2": ["--tasks", "piqa", "seed=1"]}
+WRONG = [
+    ("nothing-there --tasks piqa", "nothing-there: no run"),
+    ("gpt2 --tasks piqa seed=1", "seed=1: only settings of the eval group"),
+    ("gpt2 --tasks piqa eval.generate=5 eval.limit=3", "eval.generate=5: this command asks the tasks of --tasks"),
+    ("gpt2 --tasks piqa eval.tasks=[copa]", "eval.tasks=[copa]: this command asks"),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_in_one_line(name, capsys, tmp_path):
-    assert command.main([name, *WRONG[name], "--runs-dir", str(tmp_path)]) == 2
+@pytest.mark.parametrize(("words", "message"), WRONG)
+def test_what_is_wrong_is_said_in_one_line(words, message, capsys, tmp_path):
+    assert command.main([*words.split(), "--runs-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("harness.evaluate: ")
+    assert said.startswith(f"harness.evaluate: {message}")
     assert len(said.splitlines()) == 1
 
 
