@@ -1,6 +1,9 @@
 """Chats: messages of ChatML and ShareGPT, written out by a chat template, with the assistant's words marked."""
 
+import json
+import re
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,15 @@ from harness.data.files import RowError
 
 Message = dict[str, str]  # role and content
 ROLES = ("system", "user", "assistant", "tool")
-SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+SHAREGPT = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "model": "assistant", "function_call": "assistant", "observation": "tool", "tool": "tool", "system": "system",
+}  # fmt: skip
+# they would change what the model is shown, and nothing here writes them
+_NOT_WRITTEN = ("tools", "functions", "tool_calls", "function_call")
+# Llama 3.1's template writes this day where no other is given; those that ask for today's would be others tomorrow
+_DAY = date(2024, 7, 26)
+_TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _MARK = "\u2063answer\u2063"  # no template writes this
 
 
@@ -28,39 +39,72 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
     Raises:
         RowError: the column holds no list of messages, one lacks a role or text, or no answer is at the end.
     """
-    column, role_key, text_key = (
-        ("messages", "role", "content") if kind == "messages" else ("conversations", "from", "value")
-    )
-    found = row.get(column)
+    column = "messages" if kind == "messages" else "conversations"
+    found = _given(row, column)
     if not isinstance(found, list):
         raise RowError("malformed", f"{where}: {column} must be a list of messages, it is a {type(found).__name__}")
     if not found:
         raise RowError("empty", f"{where}: {column} has no message; fill it or leave the row out")
-    result = [_message(one, index, role_key, text_key, where) for index, one in enumerate(found, start=1)]
+    _refuse_tools(row, f"{where}: the row")
+    result = [_message(one, f"{where}: message {index}") for index, one in enumerate(found, start=1)]
+    system = row.get("system")
+    if isinstance(system, str) and system.strip() and result[0]["role"] != "system":
+        result.insert(0, {"role": "system", "content": system})
     if result[-1]["role"] != "assistant":
         raise RowError(
             "malformed",
             f"{where}: the last message is the {result[-1]['role']}'s, and there is no answer to learn; cut it off",
         )
-    if not result[-1]["content"].strip():
-        raise RowError("empty", f"{where}: the last answer is empty; fill it or leave the row out")
+    if any(one["role"] == "assistant" and not one["content"].strip() for one in result):
+        raise RowError("empty", f"{where}: an answer is empty; fill it or leave the row out")
     return result
 
 
-def _message(found: Any, index: int, role_key: str, text_key: str, where: str) -> Message:
+def _given(row: dict[str, Any], column: str) -> Any:
+    """The messages of a row, which may be divided into those of a prompt and of its completion."""
+    if column not in row and is_divided(row):
+        return row["prompt"] + row["completion"]
+    return row.get(column)
+
+
+def is_divided(row: dict[str, Any]) -> bool:
+    """Whether prompt and completion are lists of messages."""
+    return all(isinstance(row.get(name), list) for name in ("prompt", "completion"))
+
+
+def _message(found: Any, where: str) -> Message:
     if not isinstance(found, dict):
-        raise RowError("malformed", f"{where}: message {index} is a {type(found).__name__}, not a role and a text")
-    role, text = found.get(role_key), found.get(text_key)
+        raise RowError("malformed", f"{where} is a {type(found).__name__}, not a role and a text")
+    _refuse_tools(found, where)
+    role_key, text_key = ("from", "value") if "from" in found else ("role", "content")
+    role, text = found.get(role_key), _joined(found.get(text_key))
     allowed = ROLES if role_key == "role" else tuple(SHAREGPT)
     if role not in allowed:
-        raise RowError("malformed", f"{where}: message {index}: {role_key}={role!r}, it must be {', '.join(allowed)}")
+        raise RowError("malformed", f"{where}: {role_key}={role!r}, it must be {', '.join(allowed)}")
     if not isinstance(text, str):
-        raise RowError("malformed", f"{where}: message {index}: {text_key} must be text, it is {type(text).__name__}")
+        raise RowError("malformed", f"{where}: {text_key} must be text, it is {type(text).__name__}")
     return {"role": role if role_key == "role" else SHAREGPT[role], "content": text}
+
+
+def _joined(content: Any) -> Any:
+    """Text that is given in parts, as one."""
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else content
+
+
+def _refuse_tools(found: dict[str, Any], where: str) -> None:
+    named = [name for name in _NOT_WRITTEN if found.get(name) not in (None, "", "[]", [], {})]
+    if named:
+        raise RowError(
+            "malformed", f"{where} has {', '.join(named)}, which are not written; put them into the messages as text"
+        )
 
 
 def template_text(template: str | None, tokenizer: Any) -> str | None:
     """The chat template that `data.template` names: a file's, else the tokenizer's own; None where it has none.
+
+    One that writes the day's date writes one fixed day's: rows and prompts are the same on every day.
 
     Raises:
         ValueError: no such file, or the model was named and has none.
@@ -71,8 +115,12 @@ def template_text(template: str | None, tokenizer: Any) -> str | None:
     if template in (None, "model"):
         if template == "model" and not own:
             raise ValueError("data.template=model: this model's tokenizer has no chat template; name a .jinja file")
-        return str(own) if own else None
-    return template_file(str(template)).read_text(encoding="utf-8")
+        return _of_one_day(str(own)) if own else None
+    return _of_one_day(template_file(str(template)).read_text(encoding="utf-8"))
+
+
+def _of_one_day(template: str) -> str:
+    return _TODAY.sub(lambda asked: json.dumps(_DAY.strftime(asked[2])), template)
 
 
 def template_file(template: str) -> Path:

@@ -88,6 +88,8 @@ def recognised(spec: RowsSpec, row: dict[str, Any]) -> RowsSpec:
 
 
 def _shown(spec: RowsSpec, row: dict[str, Any]) -> str:
+    if chat.is_divided(row):
+        return "messages"
     for name, columns in RECOGNISED:
         if all(column in row for column in columns):
             return name
@@ -136,6 +138,7 @@ class Renderer:
         if self._spec.format in ("messages", "sharegpt"):
             return self._chat(chat.messages(row, self._spec.format, where), where, extra)
         if self._spec.format == "alpaca":
+            _refuse_more(row, where)
             row = {"input": "", **{name: value for name, value in row.items() if value is not None}}
         prompt, completion = (
             _fill(template, text, row, where) for template, text in zip(self._templates, self._texts, strict=True)
@@ -156,6 +159,16 @@ class Renderer:
         )
 
 
+def _refuse_more(row: dict[str, Any], where: str) -> None:
+    """Refuse what others add to Alpaca's columns and its prompt has no place for."""
+    more = [name for name in ("system", "history") if row.get(name) not in (None, "", [])]
+    if more:
+        raise RowError(
+            "malformed",
+            f"{where}: Alpaca's prompt has no place for {', '.join(more)}; give chats (messages), or templates",
+        )
+
+
 def render(rows: list[dict[str, Any]], spec: RowsSpec) -> list[Example]:
     """One example per row, in order.
 
@@ -172,8 +185,9 @@ def _environment() -> "Environment":
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
-    # lm-eval's settings; a null is an error here, where lm-eval would print the word None
-    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_not_null)
+    # lm-eval's settings; a null is an error here, where lm-eval would print the word None,
+    # and so is a list, of which it would print Python's form
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_text)
     environment.filters["regex_replace"] = _regex_replace
     return environment
 
@@ -182,9 +196,11 @@ def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) ->
     return re.sub(pattern, replacement, text, count=count)
 
 
-def _not_null(value: Any) -> Any:
+def _text(value: Any) -> Any:
     if value is None:
         raise ValueError("a value is null")
+    if isinstance(value, list | tuple | dict | bytes):
+        raise ValueError(f"a value is no text but a {type(value).__name__}: name a part of it, join or decode it")
     return value
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
+from harness.data.chat import template_text
 from harness.evaluate import likelihood
 from harness.evaluate.layout import Request
 from harness.experiment import Evaluation
@@ -20,7 +21,7 @@ Progress = Callable[[int, int], None]
 def of(model: Any, tokenizer: Any, evaluation: Evaluation, progress: Progress) -> Any:
     """The backend that an evaluation names, over a model that is loaded."""
     if evaluation.backend == "hf":
-        return Apart(pretrained=model, tokenizer=tokenizer, **_options(evaluation))
+        return Apart(pretrained=model, tokenizer=tokenizer, **_options(evaluation, tokenizer))
     return SharedPrefix(model, tokenizer, evaluation, progress)
 
 
@@ -30,8 +31,10 @@ def facts(backend: Any) -> dict[str, Any]:
     return {} if work is None else dataclasses.asdict(work)
 
 
-def _options(evaluation: Evaluation) -> dict[str, Any]:
+def _options(evaluation: Evaluation, tokenizer: Any) -> dict[str, Any]:
+    template = template_text(None, tokenizer) if evaluation.chat_template else None
     return {
+        "chat_template_args": {} if template is None else {"chat_template": template},
         "batch_size": evaluation.batch_size,
         "softmax_dtype": "float32",
         "mixed_precision_dtype": "bfloat16" if evaluation.precision == "bf16" else None,
@@ -70,7 +73,7 @@ class SharedPrefix(Apart):
     """
 
     def __init__(self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Progress) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, **_options(evaluation))
+        super().__init__(pretrained=model, tokenizer=tokenizer, **_options(evaluation, tokenizer))
         self._evaluation, self._report = evaluation, progress
         self.work: likelihood.Work | None = None
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.data.chat import Dialogue
+from harness.data.chat import Dialogue, template_text
 from harness.data.encode import encode
 from harness.data.files import RowError
 from harness.data.format import Renderer
@@ -59,13 +59,34 @@ def test_sharegpt_is_the_same_chat(tokens):
     assert example(tokens, {"conversations": said}, "sharegpt") == example(tokens, chatml(TURNS))
 
 
+def test_the_same_chat_in_other_clothes(tokens):
+    chat = example(tokens, chatml(TURNS))
+    messages = chatml(TURNS)["messages"]
+    assert example(tokens, {"conversations": messages}, "sharegpt") == chat
+    assert example(tokens, {"prompt": messages[:-1], "completion": messages[-1:]}) == chat
+    assert example(tokens, {"system": "be brief", "messages": messages[1:], "tools": "[]"}) == chat
+    parts = [{**one, "content": [{"type": "text", "text": one["content"]}], "tool_calls": None} for one in messages]
+    assert example(tokens, {"messages": parts}) == chat
+
+
+def test_turns_of_tools_are_part_of_the_chat(tokens):
+    said = [("human", "what is 1+1?"), ("function_call", "add(1, 1)"), ("observation", "2"), ("gpt", "two")]
+    one = example(tokens, {"conversations": [{"from": who, "value": text} for who, text in said]}, "sharegpt")
+    assert "<|im_start|>tool\n2<|im_end|>" in one.prompt
+    assert learnt(tokens, one, "assistant") == "add(1, 1)<|im_end|>two<|im_end|></s>"
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
         ({"messages": "hi"}, "messages must be a list of messages, it is a str"),
         ({"messages": []}, "messages has no message"),
         (chatml(TURNS[:2]), "the last message is the user's"),
-        (chatml([("user", "a"), ("assistant", " ")]), "the last answer is empty"),
+        (chatml([("user", "a"), ("assistant", " ")]), "an answer is empty"),
+        (chatml([("user", "a"), ("assistant", ""), ("user", "b"), ("assistant", "c")]), "an answer is empty"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]}, "message 1 has tool_calls"),
+        ({**chatml(TURNS), "tools": [{"name": "search"}]}, "the row has tools, which are not written"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "message 1: content must be text"),
         (chatml([("robot", "a")]), "message 1: role='robot', it must be system, user"),
         ({"messages": [{"role": "user", "content": 3}]}, "message 1: content must be text, it is int"),
         ({"messages": ["hi"]}, "message 1 is a str"),
@@ -80,6 +101,20 @@ def test_a_template_that_rewrites_an_answer_is_refused(tokens):
     loud = "{% for m in messages %}{{ m.content | upper }}!{% endfor %}"
     with pytest.raises(RowError, match="does not write message 2 as it stands"):
         example(tokens, chatml(TURNS[1:3]), template=loud)
+
+
+def test_a_template_that_asks_for_todays_date_writes_the_same_every_day(tokens, tmp_path):
+    dated = "{% set day = strftime_now('%d %b %Y') %}[{{ day }} {{ strftime_now(\"%Y\") }}]" + CHATML
+    (tmp_path / "dated.jinja").write_text(dated)
+    one = example(tokens, chatml(TURNS), template=template_text(str(tmp_path / "dated.jinja"), tokens))
+    assert one.prompt.startswith("[26 Jul 2024 2024]<|im_start|>")
+
+
+def test_a_prompt_of_messages_is_recognised_as_a_chat():
+    from harness.data.format import recognised
+
+    row = {"prompt": chatml(TURNS[:2])["messages"], "completion": chatml(TURNS[2:3])["messages"]}
+    assert recognised(RowsSpec(file="chats.jsonl"), row).format == "messages"
 
 
 def test_chats_without_a_template_are_refused():

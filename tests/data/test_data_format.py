@@ -27,6 +27,8 @@ def test_templates_are_filled_as_they_stand():
         ("{{promt}}", {"prompt": "x"}, r"mine.jsonl:2: .*'promt' is undefined.*columns are answer, prompt"),
         ("{{prompt}}", {"prompt": None}, r"mine.jsonl:2: template '\{\{prompt\}\}': a value is null"),
         ("{{prompt.index('q')}}", {"prompt": "x"}, r"mine.jsonl:2: .*substring not found"),
+        ("{{prompt}}", {"prompt": ["x"]}, r"mine.jsonl:2: .*a value is no text but a list: name a part of it"),
+        ("{{prompt}}", {"prompt": b"x"}, r"mine.jsonl:2: .*a value is no text but a bytes"),
         ("{{prompt}}", {"prompt": "x", "answer": "  "}, r"mine.jsonl:2: the completion ' \{\{answer\}\}' is empty"),
         ("{{prompt.__class__.__mro__}}", {"prompt": "x"}, r"mine.jsonl:2: .*unsafe"),
     ],
@@ -37,6 +39,14 @@ def test_errors_name_the_row_the_template_and_the_columns(template, row, complai
     fits = template in ("{{prompt}}", "{{prompt.index('q')}}")
     with pytest.raises(ValueError, match=complaint):
         render([good, {**good, **row}], spec(template if fits else only_second))
+
+
+@pytest.mark.parametrize("more", [{"system": "be brief"}, {"history": [["a", "b"]]}])
+def test_what_alpacas_prompt_has_no_place_for_is_not_left_out_silently(more):
+    row = {"instruction": "i", "output": "o"}
+    with pytest.raises(ValueError, match=f"no place for {next(iter(more))}; give chats"):
+        render([{**row, **more}], RowsSpec(file="mine.jsonl"))
+    assert render([{**row, "system": "", "history": []}], RowsSpec(file="mine.jsonl"))[0].completion == "o"
 
 
 def test_a_broken_template_is_refused():

@@ -1,5 +1,7 @@
 """Official tasks on chats and on attached methods: prompts as the template writes them, answers as each row alone."""
 
+import copy
+
 import pytest
 import torch
 
@@ -68,6 +70,18 @@ def test_examples_are_turns_of_a_chat_of_their_own(tiny, evaluation):
     prompt = leaf.instances[0].args[0]
     assert prompt.count("<user>") == 3
     assert prompt.count("<assistant>") in (2, 3), "two answers, and perhaps the beginning of the third"
+
+
+@pytest.mark.parametrize("backend", ["shared_prefix", "hf"])
+def test_a_chat_template_with_a_date_makes_the_same_prompts_every_day(tiny, evaluation, backend):
+    model, tokenizer = tiny
+    dated = copy.copy(tokenizer)
+    dated.chat_template = "[{{ strftime_now('%d %b %Y') }}]" + tokenizer.chat_template
+    task = tasks.load("arc_easy", "package", None)
+    look = evaluation("arc_easy", limit=1, chat_template=True, backend=backend)
+    tasks.score(model, dated, task, look, lambda *_: None)
+    [leaf] = task["tasks"].values()
+    assert leaf.instances[0].args[0].startswith("[26 Jul 2024]<user>")
 
 
 @pytest.mark.parametrize("method", ["prompt", "prefix", "lora"])
