@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from harness.data import content
+
 if TYPE_CHECKING:
     Words = np.ndarray[Any, np.dtype[np.uint64]]
     Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -37,7 +39,7 @@ class Texts:
         """Case and punctuation aside; hashes are those of this process alone."""
         words, lengths = array("q"), array("q")
         for text in texts:
-            found = _WORD.findall(text.casefold())
+            found = _WORD.findall(content.words(text))
             words.extend(map(hash, found))
             lengths.append(len(found))
         return Texts(np.asarray(words, dtype=np.int64).view(np.uint64), np.asarray(lengths, dtype=np.int64))

@@ -1,21 +1,34 @@
 """What tells examples apart: their keys, their order and the side of the split that they are on, from content alone."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 
 from harness.data.format import Example
 from harness.data.texts import Examples
 from harness.experiment import canonical
 
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))  # soft hyphen, zero-width space, joiner, byte order mark
+
 
 def key(example: Example) -> str:
-    """What tells prompts apart: case folded, white space collapsed; the completion where there is no prompt."""
+    """What tells prompts apart: as `normalise` makes them; the completion where there is no prompt."""
     return normalise(example.prompt) or normalise(example.completion)
 
 
 def normalise(text: str) -> str:
     """Text without the differences that do not make another question."""
-    return " ".join(text.casefold().split())
+    return " ".join(_folded(text).split())
+
+
+def words(text: str) -> str:
+    """Text as far as its words go: without case and signs that are not seen."""
+    return _folded(text if text.isascii() else text.translate(_UNSEEN))
+
+
+def _folded(text: str) -> str:
+    """Text without case, in one form of Unicode's."""
+    return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
 
 
 def order(example: Example) -> bytes:

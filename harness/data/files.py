@@ -41,7 +41,9 @@ def stream(path: Path) -> Iterator[Found]:
             empty = False
             yield found
     if empty:
-        raise ValueError(f'{path}: the file is empty; it needs one JSON object per line, as in {{"prompt": "..."}}')
+        raise ValueError(
+            f'{path}: the file is empty of rows; .jsonl has one JSON object per line, as in {{"prompt": "..."}}'
+        )
 
 
 def parts(path: Path) -> list[Path]:
@@ -59,8 +61,17 @@ def parts(path: Path) -> list[Path]:
     kinds = {_suffix(file) for file in found}
     if len(kinds) != 1:
         held = f"files of several kinds ({', '.join(sorted(kinds))})" if kinds else "no file of rows"
-        raise ValueError(f"{path}: the folder has {held}; give one kind of {', '.join(READERS)}")
+        below = [] if kinds else sorted(one.name for one in path.iterdir() if one.is_dir() and _holds_rows(one))
+        way = f"give one kind of {', '.join(READERS)}"
+        if below:
+            held, way = f"{held} but folders ({', '.join(below)})", f"give one of them, as in {path / below[-1]}"
+        raise ValueError(f"{path}: the folder has {held}; {way}")
     return found
+
+
+def _holds_rows(folder: Path) -> bool:
+    """As the folder of a split does, in what `DatasetDict.save_to_disk` writes."""
+    return any(_suffix(file) in READERS and not _is_description(file) for file in folder.iterdir())
 
 
 def _is_description(file: Path) -> bool:
@@ -69,7 +80,7 @@ def _is_description(file: Path) -> bool:
 
 
 def _suffix(file: Path) -> str:
-    return "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
+    return ("".join(file.suffixes[-2:]) if file.suffix.lower() == ".gz" else file.suffix).lower()
 
 
 def _reader(file: Path) -> Callable[[Path], Iterator[Found]]:
@@ -98,7 +109,7 @@ def json_lines(path: Path) -> Iterator[Found]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def _object(line: bytes, where: str) -> Row | RowError:
@@ -170,8 +181,9 @@ def delimited(path: Path) -> Iterator[Found]:
     """The rows of a CSV or TSV file by its header's names, numbered by the lines on which they begin."""
     csv.field_size_limit(_LONGEST_FIELD)
     bad: list[int] = []
+    blank: list[int] = []
     with path.open("rb") as file:
-        rows = csv.reader(_text_lines(file, bad), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        rows = csv.reader(_text_lines(file, bad), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         header: list[str] | None = None
         while True:
             number = rows.line_num + 1
@@ -182,6 +194,12 @@ def delimited(path: Path) -> Iterator[Found]:
             except csv.Error as error:
                 yield number, RowError("malformed", f"{path}:{number}: not CSV ({error}); correct its quotes")
                 continue
+            if not values:
+                blank.append(number)  # at the end of a file they are nothing
+                continue
+            for passed in blank:
+                yield passed, RowError("empty", f"{path}:{passed}: an empty line; take it out")
+            blank = []
             if header is not None:
                 yield number, _record(header, values, f"{path}:{number}", bad)
                 continue
@@ -202,15 +220,18 @@ def _text_lines(file: Iterable[bytes], bad: list[int]) -> Iterator[str]:
 
 def _check_header(header: list[str], path: Path) -> None:
     if len(set(header)) < len(header) or not all(name.strip() for name in header):
-        raise ValueError(f"{path}:1: the first line must name every column once, it is {header}")
+        index = "; pandas leaves its index out with index=False" if not header[0].strip() else ""
+        raise ValueError(f"{path}:1: the first line must name every column once, it is {header}{index}")
+    if len(header) == 1 and set(header[0]) & set(";\t|"):
+        raise ValueError(
+            f"{path}:1: the columns of the first line, {header[0]}, are not separated by commas; save it so"
+        )
 
 
 def _record(header: list[str], values: list[str], where: str, bad: list[int]) -> Row | RowError:
     if bad:
         found, bad[:] = bad[0], []
         return RowError("not_utf8", f"{where.rpartition(':')[0]}:{found}: not UTF-8; save the file as UTF-8")
-    if not values:
-        return RowError("empty", f"{where}: an empty line; take it out")
     if len(values) != len(header):
         return RowError(
             "malformed", f"{where}: {len(values)} values for {len(header)} columns ({', '.join(header)}); quote commas"

@@ -3,6 +3,7 @@
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from harness.data import content
 from harness.data.format import Example
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ MOST_LOOKED_AT = 10_000  # rows; beyond, the first of the content's order are a 
 
 def shingles(text: str) -> frozenset[int]:
     """The word triples of a text, hashed; all of its words where they are fewer."""
-    words = text.casefold().split()
+    words = content.words(text).split()
     width = min(SHINGLE, len(words))
     found = (" ".join(words[i : i + width]) for i in range(len(words) - width + 1)) if words else iter(())
     return frozenset(int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "big") for part in found)

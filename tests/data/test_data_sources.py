@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,7 @@ def test_what_is_wrong_with_a_row_is_named_by_its_line(tmp_path, name, content, 
         ("a.json", b'[{"a": 1},\n {"a": }]', r"a.json:2: not JSON"),
         ("a.json", b'[\n"\xff"]', r"a.json:2: not UTF-8"),
         ("a.csv", b"a,a\n1,2\n", r"a.csv:1: the first line must name every column once"),
+        ("a.csv", b"prompt;completion\n1;2\n", r"a.csv:1: .*prompt;completion, are not separated by commas"),
         ("a.parquet", b"nothing", r"a.parquet: not a Parquet file"),
         ("a.arrow", b"nothing", r"a.arrow: not an Arrow file"),
         ("a.txt", b"text", r"a.txt: rows are read from .jsonl"),
@@ -111,6 +113,23 @@ def test_formats_are_recognised_by_their_columns(tmp_path, row, format_, prompt,
     assert ALPACA.count("### Response:") == 2
 
 
+def test_the_folders_of_a_data_set_with_splits_are_named(tmp_path):
+    import datasets
+
+    one = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": one, "test": one}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"but folders \(test, train\); give one of them, as in .*train"):
+        list(files.stream(tmp_path / "saved"))
+    assert len(list(files.stream(tmp_path / "saved" / "train"))) == 40
+
+
+@pytest.mark.parametrize("name", ["A.JSONL", "A.CSV"])
+def test_capitals_and_empty_last_lines_are_nothing(tmp_path, name):
+    path = written(tmp_path, Path(name).suffix.lower(), ROWS).rename(tmp_path / name)
+    path.write_text(path.read_text() + "\n\n")
+    assert [row for _, row in files.stream(path)] == ROWS
+
+
 def test_columns_that_show_no_format_are_refused(tmp_path):
     path = written(tmp_path, ".jsonl", [{"question": "q", "answer": "a"}])
     with pytest.raises(ValueError, match=r"the columns answer, question show no format.*alpaca: instruction, output"):
@@ -131,6 +150,17 @@ def test_policies_drop_and_count_or_refuse(tmp_path):
     assert len(kept.train) + len(kept.validation) == len(dropped.train) + len(dropped.validation) + 1
     with pytest.raises(ValueError, match=r"rows.jsonl:41: the same as .*rows.jsonl:1 \(data.on_duplicate=error\)"):
         prepare(data(path, on_malformed="drop", on_empty="drop", on_duplicate="error"))
+
+
+@pytest.mark.parametrize("other", ["cafe\u0301 prices", "Caf\u00e9\u00a0 PRICES"])
+def test_texts_that_read_the_same_are_the_same_prompt(tmp_path, other):
+    rows = [*ROWS, {"prompt": "caf\u00e9 prices", "completion": " x"}]
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": other, "completion": " y"}) + "\n")
+    found = prepare(data(written(tmp_path, ".jsonl", rows), test_file=str(tmp_path / "test.jsonl")))
+    assert found.removed == {"in_test": 1}
+    twice = prepare(data(written(tmp_path, ".jsonl", [*rows, {"prompt": other, "completion": " y"}])))
+    sides = [sum(example.completion in (" x", " y") for example in part) for part in (twice.train, twice.validation)]
+    assert sorted(sides) == [0, 2]
 
 
 def test_near_duplicates_and_contradictions_can_be_dropped(tmp_path):
