@@ -3,8 +3,8 @@
 The same weights, batches, precision, lengths and checkpointing on every side, in turn in one process for each method;
 real tokens a second from one forward pass to the next, the first steps left out. The loop does nothing but forward,
 backward and optimizer, with the loss of the model itself; TRL's trainer has its defaults but for what is equal. One
-more ratio gives the harness its default batches, of like length. `HARNESS_BENCH=quick` takes one round of two steps of
-two rows, `HARNESS_BENCH_METHODS=lora,full` those methods.
+more ratio gives the harness its default batches, of like length, and one more short rows of science questions.
+`HARNESS_BENCH=quick` takes one round of two steps of two rows, `HARNESS_BENCH_METHODS=lora,full` those methods.
 """
 
 from __future__ import annotations
@@ -23,23 +23,34 @@ EQUAL = ("harness", "loop", "trl")
 GROUPED = "harness, like lengths"
 GROUPED_METHOD = "lora"  # how rows are batched has nothing to do with the method
 AGAINST = {"loop": ("a bare loop", 0.98), "trl": ("TRL's trainer", 1.0)}
+SHORT = ("method=lora", "method.r=8", "train.max_length=64", "train.global_batch_size=8", "train.micro_batch_size=8")
 
 
 def rows() -> list[Row]:
-    """Two ratios for each method, and one of the default batches."""
-    from harness import sources
-    from harness.compose import experiments
-
+    """Two ratios for each method, one of the default batches, and one of short rows."""
     quick = os.environ.get("HARNESS_BENCH") == "quick"
     steps, rounds, size = (2, 1, 2) if quick else (2, 2, 4)
     found = []
     for method in os.environ.get("HARNESS_BENCH_METHODS", ",".join(METHODS)).split(","):
-        words = [f"method={method}", "data=gsm8k", f"train.global_batch_size={size}", f"train.micro_batch_size={size}"]
-        [(_, experiment)] = experiments(words)
-        experiment = sources.resolve(experiment)
+        experiment = _experiment(
+            f"method={method}", "data=gsm8k", f"train.global_batch_size={size}", f"train.micro_batch_size={size}"
+        )
         sides = (*EQUAL, GROUPED) if method == GROUPED_METHOD else EQUAL
         found += _ratios(method, _settings(experiment, steps), _elsewhere(experiment, steps, rounds, sides))
-    return found
+    short = _experiment(*SHORT)
+    seen = _elsewhere(short, 2 * steps, rounds, ("harness", "loop"))
+    return [
+        *found,
+        _row("lora r=8, short rows / a bare loop", 1.3, seen, ("harness", "loop"), _settings(short, 2 * steps)),
+    ]
+
+
+def _experiment(*words: str) -> Any:
+    from harness import sources
+    from harness.compose import experiments
+
+    [(_, experiment)] = experiments(list(words))
+    return sources.resolve(experiment)
 
 
 def _settings(experiment: Any, steps: int) -> str:
