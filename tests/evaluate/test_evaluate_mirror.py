@@ -88,6 +88,13 @@ def test_a_score_of_other_rows_is_not_taken_for_theirs(mirror, tiny_model, tmp_p
     assert " 5 " in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_mirror_that_lacks_a_tasks_rows_says_which_and_how_to_get_them(mirror):
+    with pytest.raises(ValueError, match=r"no split 'test' in .*mirror/allenai/ai2_arc/ARC-Easy.*hf download allenai"):
+        tasks.load("arc_easy", "path", str(mirror))
+    with pytest.raises(ValueError, match=r"no split 'validation' in nowhere/baber/piqa, which has no rows at all"):
+        tasks.load("piqa", "path", "nowhere")
+
+
 NAMES = [
     "piqa",
     "copa",

@@ -141,6 +141,12 @@ def test_a_tag_is_told_with_the_tasks_that_it_stands_for(monkeypatch, tmp_path):
         tasks.load("ai2_arc", "package", None)
 
 
+def test_a_tag_of_ones_own_is_told_with_its_tasks(own):
+    (own / "letters.yaml").write_text("tag: alphabet\n" + (own / "letters.yaml").read_text())
+    with pytest.raises(ValueError, match=r"eval\.tasks=alphabet is a tag, .* name some of its tasks, letters$"):
+        tasks.load("alphabet", "package", None, str(own))
+
+
 def test_a_folder_without_tasks_is_refused(build, tmp_path):
     with pytest.raises(ValueError, match=r"eval\.include_path=.*no task is defined"):
         sources.resolve(build(f"eval.include_path={tmp_path}"))
