@@ -29,6 +29,7 @@ Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
 
 _PR_SET_PDEATHSIG = 1
+_OTHER_KILLED = f"has ended with exit code -{signal.SIGKILL:d}"  # one of the processes that train one run together
 _LOOK_SECONDS = 0.2  # how often a process that may be stopped is asked for
 _ENVIRONMENT = {
     # bitsandbytes asks at import whether CUDA is there; asked through NVML, CUDA stays uninitialised and can be forked
@@ -90,7 +91,8 @@ def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None
             ended = _attempt(function, arguments, log, on_event)
     finally:
         redact.file(log)  # what libraries said may hold a token or a URL with a password
-    if ended.kind == "killed" and _oom_kills() > kills_before:
+    was_killed = ended.kind == "killed" or _OTHER_KILLED in ended.reason
+    if was_killed and _oom_kills() > kills_before:
         return Ended("oom", reason="killed by the kernel: out of memory")
     return ended
 

@@ -21,6 +21,7 @@ _PASSING = {
 _OF_A_DEVICE = re.compile(
     r"CUDA error|CUDA driver error|cuDNN error|cuBLAS error|CUBLAS_STATUS|CUDNN_STATUS|NCCL error|NVML"
 )
+_OF_ANOTHER = re.compile(r"has ended with exit code -\d+")  # one of several processes, by a signal
 _OF_A_NETWORK = {"ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "TimeoutError", "DistBackendError"}
 
 
@@ -92,5 +93,6 @@ def is_machines_fault(ended: isolate.Ended) -> bool:
         number = _ERRNO.search(ended.reason)
         of_the_system = number is not None and int(number[1]) in _PASSING
         of_a_device = _OF_A_DEVICE.search(ended.reason) and "device-side assert" not in ended.reason
-        return of_the_system or bool(of_a_device) or ended.error_type in _OF_A_NETWORK
+        of_another = ended.error_type == "RankError" and bool(_OF_ANOTHER.search(ended.reason))
+        return of_the_system or bool(of_a_device) or of_another or ended.error_type in _OF_A_NETWORK
     return ended.kind == "killed"

@@ -1,13 +1,17 @@
 """A whole run with two processes: its record, and that nothing of it is left."""
 
 import dataclasses
+import multiprocessing
+import os
+import signal
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness import config, places, record, run, sources
+from harness import config, execute, places, record, run, sources
 from harness.ladder import ladder
 from harness.record import EvaluationRecord
 
@@ -75,6 +79,41 @@ def losses(experiment):
     found = [record.read(EvaluationRecord, file).metrics["loss"].value for file in files]
     assert found
     return found
+
+
+def is_killed_at_two(experiment, todo, emit):
+    """The first attempt at a run, whose first or second process is killed once a checkpoint of two steps is there."""
+
+    def watched(event):
+        emit(event)
+        if event.get("facts", {}).get("checkpoint_step") == 2:
+            others = [process.pid for process in multiprocessing.active_children()]
+            victim = os.getpid() if experiment.run_seed == 1 else others[0]
+            os.kill(victim, signal.SIGKILL)
+
+    execute.execute(experiment, todo, emit if (experiment.folder / "record.json").exists() else watched)
+
+
+@pytest.mark.parametrize(("seed", "reason"), [(1, "killed by SIGKILL"), (2, "RankError: process 1 of 2 has ended")])
+def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_overrides, monkeypatch, seed, reason):
+    words = [
+        *tiny_overrides, f"seed={seed}", "method=full", "train.micro_batch_size=2", "train.checkpoint_seconds=0",
+        "retries=1", "launch.num_processes=2", "launch.sharding=fsdp",
+    ]  # fmt: skip
+    asked = make(*words)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "WORK", "test_launch:is_killed_at_two")
+        found = run.run(asked, ignore)
+    assert [attempt.status for attempt in found.attempts] == ["failed", "ok"], found.current.reason
+    assert found.attempts[0].reason.startswith(reason)
+    assert found.current.resumed_at_step == 2
+    weights = saved(asked)
+    expected = run.run(dataclasses.replace(asked, force=True), ignore)
+    assert expected.current.resumed_at_step is None
+    assert found.current.training.losses == expected.current.training.losses
+    assert weights.keys() == saved(asked).keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in saved(asked).items())
 
 
 @pytest.mark.gpu

@@ -83,6 +83,8 @@ FAULTS = [
     raised("OSError", "[Errno 28] No space left on device: 'x'"),
     raised("ConnectionResetError", "[Errno 104] Connection reset by peer"),
     raised("ReadTimeout", "the read operation timed out"),
+    raised("RankError", "process 1 of 2 has ended with exit code -9"),
+    raised("RankError", "process 1: OSError: [Errno 5] Input/output error"),
 ]
 NO_FAULTS = [
     Ended("returned"),
@@ -94,6 +96,8 @@ NO_FAULTS = [
     raised("PermissionError", "[Errno 13] Permission denied: 'x'"),
     raised("RuntimeError", "CUDA error: device-side assert triggered"),
     raised("DivergedError", "step 3: the loss is nan"),
+    raised("RankError", "process 1 of 2 has ended with exit code 7"),
+    raised("RankError", "process 1: ValueError: target=[nosuch]: it matches no module"),
     raised("PreemptedError", "preempted"),
 ]
 
