@@ -1,15 +1,16 @@
 """`python -m harness.sweep submit|status|collect|cancel|rerun|extend NAME`: look at a sweep, or go on with one.
 
-Exit codes: those of `python -m harness`; 2 when the input was wrong.
+Exit codes: those of `python -m harness`; 2 when the input was wrong, 130 when it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from harness.sweep import left
 from harness.sweep.standing import FAILURES, lines, standing
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: what is on the cluster goes on", file=sys.stderr)
+        return 130
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -55,8 +59,10 @@ def _run(given: argparse.Namespace) -> int:
     return _harness(words_again(stored, *changed, *given.words))
 
 
-def _harness(words: Sequence[str]) -> int:
-    return subprocess.run([sys.executable, "-m", "harness", "-m", *words], check=False).returncode
+def _harness(words: Sequence[str]) -> NoReturn:
+    """Become the main command: Ctrl-C and a scheduler's signals reach it, with nobody between who would end it."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "harness", "-m", *words])
 
 
 def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 import time
 
 import pytest
@@ -62,15 +63,24 @@ def add_sweep(runs, cells, choices=(), **changed):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The commands that would have been run."""
+    """The commands that this one would have become, which end with 7."""
     found = []
 
-    def run(words, check):
+    def become(program, words):
+        assert program == words[0] == sys.executable
         found.append(words)
-        return type("Done", (), {"returncode": 7})
+        raise SystemExit(7)
 
-    monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.setattr(command.os, "execv", become)
     return found
+
+
+def code(*words):
+    """What the command ends with."""
+    try:
+        return command.main(words)
+    except SystemExit as stop:
+        return stop.code
 
 
 def test_status_counts_by_stage_and_gives_reasons(tmp_path, capsys):
@@ -99,14 +109,24 @@ def test_status_counts_by_stage_and_gives_reasons(tmp_path, capsys):
 )
 def test_rerun_asks_the_same_again(tmp_path, started, statuses, expected):
     add_sweep(tmp_path, [cell("a")])
-    assert command.main(["rerun", "asked", "--status", statuses, "--runs", str(tmp_path)]) == 7
+    assert code("rerun", "asked", "--status", statuses, "--runs", str(tmp_path)) == 7
     [words] = started
     assert words[1:] == ["-m", "harness", "-m", *ARGUMENTS, f"runs_dir={tmp_path}", *expected]
 
 
+def test_an_interrupt_is_one_line(tmp_path, capsys, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    add_sweep(tmp_path, [cell("a")])
+    monkeypatch.setattr(command.left, "collect", pressed)
+    assert command.main(["collect", "asked", "--wait", "--runs", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted: what is on the cluster goes on\n"
+
+
 def test_rerun_looks_for_the_question_where_the_command_did(tmp_path, started):
     add_sweep(tmp_path, [cell("a")], command="python -m harness -m sweep=asked 'hydra.searchpath=[/my files]'")
-    assert command.main(["rerun", "asked", "--runs", str(tmp_path)]) == 7
+    assert code("rerun", "asked", "--runs", str(tmp_path)) == 7
     assert "hydra.searchpath=[/my files]" in started[0]
 
 
@@ -117,7 +137,7 @@ def test_extend_tries_one_value_beyond_every_edge_for_every_contestant(tmp_path,
         add(tmp_path, one, losses.get(one.recipe_id, 2.0))
     choices = [("method=lora", "lora3"), ("method=full", "full0.3"), ("method=ia3", "ia31")]
     add_sweep(tmp_path, cells, choices)
-    assert command.main(["extend", "asked", "--runs", str(tmp_path)]) == 7
+    assert code("extend", "asked", "--runs", str(tmp_path)) == 7
     assert started[0][-1] == "lr_scale=0.1,0.3,1,3,10"
     assert "lr_scale=1,3" not in started[0]
     assert "every contestant is tried with lr_scale=0.1,0.3,1,3,10" in capsys.readouterr().out
@@ -155,7 +175,7 @@ def test_what_a_record_does_not_keep_is_not_asked_again(tmp_path, started, capsy
     assert "sweep asked: data.path held a secret, which its record does not keep" in capsys.readouterr().err
     assert not started
     given = "data.path=https://me:password@host/"
-    assert command.main([name, "asked", "--runs", str(tmp_path), given]) == 7
+    assert code(name, "asked", "--runs", str(tmp_path), given) == 7
     assert given in started[0]
     assert not any("<removed>" in word for word in started[0])
 
@@ -167,7 +187,7 @@ def test_neither_is_what_a_launcher_was_told(tmp_path, started, capsys):
     submitted.keep(job, tmp_path, "asked")
     assert command.main(["submit", "asked", "--runs", str(tmp_path)]) == 2
     assert "hydra.launcher.setup held a secret" in capsys.readouterr().err
-    assert command.main(["submit", "asked", "--runs", str(tmp_path), "hydra.launcher.setup=[ls]"]) == 7
+    assert code("submit", "asked", "--runs", str(tmp_path), "hydra.launcher.setup=[ls]") == 7
     assert "hydra.launcher.setup=[ls]" in started[0]
 
 
