@@ -98,8 +98,8 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
     at_any_rate = replace(method, lr=None)  # sweeps have many rates, and none of them shows here
 
     def launch() -> None:
-        if method.trains and ranks.unsupported(experiment.launch.num_processes):
-            raise UnsupportedError(ranks.unsupported(experiment.launch.num_processes))
+        if method.trains and ranks.unsupported(experiment.launch):
+            raise UnsupportedError(ranks.unsupported(experiment.launch))
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
         (("launch", experiment.launch, method.trains), launch),

@@ -23,16 +23,17 @@ import transformers
 
 from harness import card, checkpoint, models, places, provenance, ranks, record, store, usage
 from harness.data import Packed, Short, Wanted, tokenised
-from harness.evaluate import heldout, items, outcomes
+from harness.evaluate import items, outcomes
 from harness.experiment import Evaluation, Experiment, Todo, check_id
 from harness.measure import peak
 from harness.measure.fingerprint import fingerprint
 from harness.measure.memory import Phases
+from harness.meeting import Attempt, Invitation, Node
 from harness.methods.base import Setting
 from harness.preemption import Preemption
 from harness.record import DevicePeak, EvaluationRecord, Training
 from harness.scores import Scores
-from harness.specs import TrainSpec
+from harness.specs import LaunchSpec, TrainSpec
 from harness.train import Job, compute_dtype, total_steps, train
 from harness.train.resume import checkpoints
 
@@ -50,11 +51,12 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     """
     quiet()
     preemption = Preemption()
-    number = experiment.launch.num_processes if todo.train and experiment.method.trains else 1
+    launch = experiment.launch if todo.train and experiment.method.trains else LaunchSpec()
     with preemption.watched():
-        started = ranks.start(number, experiment.folder / "trainer", partial(_follow, experiment, todo))
+        attempt = Attempt(experiment.recipe_id, todo.rung)
+        started = ranks.start(launch, partial(_follow, experiment, todo), attempt)
         work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
-        work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(number, experiment)}}})
+        work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch)}}})
         try:
             with started.joined():
                 work.load()
@@ -72,8 +74,17 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
             raise
 
 
-def _follow(experiment: Experiment, todo: Todo) -> None:
+def join(experiment: Experiment, invitation: Invitation, node: Node, refusal: str, emit: Emit) -> None:
+    """Take part, on a further node, in one attempt at a run, or tell its first process why not."""
+    quiet()
+    todo = Todo(train=True, evaluations=(), weights_from=None, rung=invitation.attempt.rung)
+    ranks.join(experiment.launch, invitation, node, partial(_follow, experiment, todo, refusal))
+
+
+def _follow(experiment: Experiment, todo: Todo, refusal: str = "") -> None:
     """What the other processes do of a run that several train."""
+    if refusal:
+        raise ValueError(refusal)
     work = _Work(experiment, todo, Preemption(), lambda event: None)
     work.load()
     ranks.of_all("loaded")
@@ -143,7 +154,7 @@ class _Work(Scores):
                 self.model = self._made(self._base())
         self.model.eval()
         for evaluation in self.todo.evaluations:
-            with self.phases(_phase(evaluation)):
+            with self.phases(evaluation.phase):
                 self._evaluate_one(evaluation)
             self.emit_phases()
 
@@ -197,7 +208,7 @@ class _Work(Scores):
             spec=self._train_spec(),
             seed=experiment.seed,
             tokenizer=self.tokenizer,
-            validate=self._validation_loss,
+            validate=self.validation_loss,
             emit=self.emit,
             scratch=str(experiment.folder / "trainer"),
             checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.asked),
@@ -211,12 +222,6 @@ class _Work(Scores):
             return self.experiment.train
         self.emit({"facts": dataclasses.asdict(rung)})
         return rung.applied(self.experiment.train)
-
-    def _validation_loss(self) -> float:
-        spec = self.experiment.eval
-        rows = self.heldout["validation"][: spec.heldout_limit]
-        scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_tokens, lambda _: None)
-        return heldout.metrics(scores)["loss"].value
 
     def _save(self) -> None:
         experiment, attempt = self.experiment, self.todo.weights_from
@@ -263,12 +268,6 @@ class _Work(Scores):
             provenance={**provenance.facts(), **provenance.device(), **facts},
         )
         record.write(result, path)
-
-
-def _phase(evaluation: Evaluation) -> str:
-    if evaluation.kind == "generation":
-        return "generate"
-    return "validate" if evaluation.role == "validation" else "evaluate"
 
 
 def wanted_tokens(experiment: Experiment) -> Wanted:

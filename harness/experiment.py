@@ -71,6 +71,13 @@ class Evaluation(Strict):
         asked = digest({k: v for k, v in dataclasses.asdict(self).items() if k not in ("role", "weights")})
         return asked if self.weights == "attached" else f"{asked}-{self.weights}"
 
+    @property
+    def phase(self) -> str:
+        """What a run does when it makes this."""
+        if self.kind == "generation":
+            return "generate"
+        return "validate" if self.role == "validation" else "evaluate"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Strict):

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +109,12 @@ def _context() -> Any:
     if _start_method == "forkserver":
         context.set_forkserver_preload(["harness.preload"])
     return context
+
+
+def prepare() -> None:
+    """Let the server import what it takes seconds to import, before there is anything to do."""
+    _context()
+    forkserver.ensure_running()
 
 
 def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emit | None) -> Ended:
@@ -223,13 +230,13 @@ def _keep_to(environment: dict[str, str], threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def end_with_parent() -> None:
+def end_with_parent(number: int = signal.SIGTERM) -> None:
     """Have the kernel end this process when its parent goes, however that ends: prctl(2).
 
     The server calls it as well, so that a sweep that is killed takes its server and its run with it.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def outlive_signals() -> None:

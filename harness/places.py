@@ -9,6 +9,7 @@ import torch
 from harness import ranks
 from harness.experiment import Experiment
 from harness.measure.memory import release_freed_memory
+from harness.specs import LaunchSpec
 
 
 def options(experiment: Experiment) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def options(experiment: Experiment) -> dict[str, Any]:
     if not torch.cuda.is_available() or (is_divided and ranks.number() > 1):
         return {}
     is_spread = is_divided or experiment.model.device_map == "auto"
-    return {"device_map": "auto" if is_spread else {"": ranks.index()}}
+    return {"device_map": "auto" if is_spread else {"": ranks.device()}}
 
 
 def is_read_again(experiment: Experiment) -> bool:
@@ -25,9 +26,11 @@ def is_read_again(experiment: Experiment) -> bool:
     return experiment.method.trains and experiment.launch.sharding == "fsdp"
 
 
-def shared_by(number: int, experiment: Experiment) -> dict[str, Any]:
-    """How many processes train together and, where several do, how they share the model: for the record."""
-    return {"num_processes": number} | ({"sharding": experiment.launch.sharding} if number > 1 else {})
+def shared_by(launch: LaunchSpec) -> dict[str, Any]:
+    """How many processes train together and, where several do, on how many nodes and how they share the model."""
+    several = {"sharding": launch.sharding} if launch.num_processes > 1 else {}
+    nodes = {"num_nodes": launch.num_nodes} if launch.num_nodes > 1 else {}
+    return {"num_processes": launch.num_processes, **several, **nodes}
 
 
 def clear() -> None:

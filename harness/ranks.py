@@ -1,19 +1,20 @@
-"""The processes of one machine that train one run together: this one is the first, the others are forked from it.
+"""The processes that train one run together, of one machine or of several nodes; one of them is the first.
 
-Each loads the run for itself and takes its part of every batch; torch.distributed adds the gradients up. Whatever is
-written, emitted or evaluated is the first one's. The functions below `joined` may be called whether or not there are
+The first one forks the others of its node; on each further node one comes by itself and forks those beside it. Each
+loads the run for itself and takes its part of every batch; torch.distributed adds the gradients up. Whatever is
+written, emitted or evaluated is the first one's. The functions below `_forget` may be called whether or not there are
 others: alone, they hand back what they are given.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,11 +25,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from harness import meeting
+from harness.isolate import end_with_parent
+from harness.meeting import Attempt, Invitation, Line, Meeting, Node
 from harness.preemption import SIGNALS
+from harness.specs import LaunchSpec
 
-_PR_SET_PDEATHSIG = 1
 _LONGEST = timedelta(days=1)  # that the others wait for what the first one does alone, as validation
+_FORMING = timedelta(seconds=meeting.COME_SECONDS)  # that a process waits for the others to form a group
 _PATIENCE_SECONDS = 30.0  # for the others to end, once the first one has
+_MOMENT_SECONDS = 3.0  # in which one that failed has said why, once others notice
+_LONGEST_WORDS = 4000  # characters
 _control: Any = None  # the group on which decisions are shared: on the processor, so that no device is waited for
 
 
@@ -36,119 +43,208 @@ class RankError(RuntimeError):
     """Another of the processes that train together has ended."""
 
 
-@dataclass(frozen=True)
-class Other:
-    """One of the other processes, and where it says how it ended."""
+class Alone:
+    """The one process of a run that no others train."""
 
-    process: Any
-    receiver: Any
+    def joined(self) -> contextlib.nullcontext[None]:
+        """There is nobody to join."""
+        return contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
 class Ranks:
     """The processes of a run, none of which has loaded anything yet."""
 
-    number: int
-    meeting: Path
-    others: tuple[Other, ...]
+    launch: LaunchSpec
+    meeting: Meeting
+    forked: dict[int, Any]
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
         """Be the first of them; the others are over when this is, however it ends."""
-        if self.number == 1:
-            yield
-            return
         try:
-            with _member(0, self.number, self.meeting):
+            self.meeting.gather(self._look)
+            port = self.meeting.open_port()
+            number = port.getsockname()[1]
+            for line in self.meeting.lines.values():
+                line.say(port=number)
+            store = _store(self.launch, self.meeting.invitation.address, number, port.detach())
+            with _member(0, self.launch, store):
                 yield
-            for other in self.others:
-                other.process.join(_PATIENCE_SECONDS)
+            for line in self.meeting.lines.values():
+                line.hear(_PATIENCE_SECONDS)
         except RuntimeError as error:
-            cause = self._cause(error)
-            if cause is None:
+            end = self.meeting.last_words(_MOMENT_SECONDS) if _is_of_communication(error) else None
+            if end is None:
                 raise
-            raise cause from error
+            raise self._error(*end) from error  # whose end is an error of communication here
         finally:
-            for other in self.others:
-                other.process.kill()
-                other.process.join()
-            self.meeting.unlink(missing_ok=True)
+            self.meeting.end()
+            _kill(self.forked)
 
-    def _cause(self, error: RuntimeError) -> RuntimeError | None:
-        """What another one has said, where it was the first to end: its end is an error of communication here."""
-        if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
-            return None
-        for rank, other in enumerate(self.others, start=1):
-            with contextlib.suppress(EOFError, OSError):
-                if other.receiver.poll(_PATIENCE_SECONDS / 10):
-                    kind, text = other.receiver.recv()
-                    return torch.OutOfMemoryError(text) if kind == "oom" else RankError(f"process {rank}: {text}")
-            if other.process.exitcode:
-                return RankError(f"process {rank} of {self.number} has ended with exit code {other.process.exitcode}")
-        return None
+    def _look(self) -> None:
+        """Raise if one has ended that is waited for."""
+        for rank, process in self.forked.items():
+            if process.exitcode is not None and rank not in self.meeting.lines:
+                raise self._gone(rank)
+        if end := self.meeting.last_words(0.0):
+            raise self._error(*end)
+
+    def _error(self, rank: int, said: dict[str, Any] | None) -> RuntimeError:
+        if said is None:
+            return self._gone(rank)
+        error = RankError(f"process {rank}{self._on(rank)}: {said['text']}")
+        return torch.OutOfMemoryError(said["text"]) if said["kind"] == "oom" else error
+
+    def _gone(self, rank: int) -> RankError:
+        how = "without a word"
+        if rank in self.forked:
+            self.forked[rank].join(_MOMENT_SECONDS)
+            how = f"with exit code {self.forked[rank].exitcode}"
+        return RankError(f"process {rank} of {self.launch.num_processes}{self._on(rank)} has ended {how}")
+
+    def _on(self, rank: int) -> str:
+        line = self.meeting.lines.get(rank)
+        return f" on node {line.node}" if line and line.node else ""
 
 
-def unsupported(number: int) -> str:
+def unsupported(launch: LaunchSpec) -> str:
     """Why so many processes cannot train together here; "" where they can."""
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else number
-    return "" if number <= visible else f"launch.num_processes={number} needs as many GPUs, and {visible} can be seen"
+    here = launch.processes_per_node
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else here
+    if here <= visible:
+        return ""
+    needed = "as many GPUs" if launch.num_nodes == 1 else f"{here} GPUs on each of {launch.num_nodes} nodes"
+    return f"launch.num_processes={launch.num_processes} needs {needed}, and {visible} can be seen"
 
 
-def start(number: int, scratch: Path, follow: Callable[[], None]) -> Ranks:
-    """Fork the others, before anything is computed; each does `follow` as a member of the group.
+def start(launch: LaunchSpec, follow: Callable[[], None], attempt: Attempt | None = None) -> Alone | Ranks:
+    """Start the others, before anything is computed; each does `follow` as a member of the group.
+
+    Those of this node are forked. Those of further nodes are told of the `attempt`, and come by themselves (`join`).
 
     Raises:
-        ValueError: there are not as many GPUs.
+        ValueError: there are not as many GPUs, or no further nodes.
     """
-    meeting = scratch / f"meeting-{os.getpid()}"
-    if number == 1:
-        return Ranks(1, meeting, ())
-    if unsupported(number):
-        raise ValueError(unsupported(number))
-    scratch.mkdir(parents=True, exist_ok=True)
+    if launch.num_processes == 1:
+        return Alone()
+    if unsupported(launch):
+        raise ValueError(unsupported(launch))
+    file = os.environ.get(meeting.FILE)
+    if launch.num_nodes > 1 and file is None:
+        raise ValueError(f"launch.num_nodes={launch.num_nodes}: this is no job of hydra/launcher=slurm")
     gc.collect()  # an earlier group that is garbage here would be waited for in a fork, where its threads are missing
+    first = Meeting(launch, attempt or Attempt())
+    forked = _forked(range(1, launch.processes_per_node), launch, first.invitation, follow)
+    if launch.num_nodes > 1:
+        meeting.announce(first.invitation, Path(str(file)))
+    return Ranks(launch, first, forked)
+
+
+def join(launch: LaunchSpec, invitation: Invitation, node: Node, follow: Callable[[], None]) -> None:
+    """Be, on another node than the first, all of its processes: this one, and those that it forks."""
+
+    def checked() -> None:
+        if unsupported(launch):
+            raise ValueError(unsupported(launch))
+        follow()
+
+    own = launch.processes_per_node * node.index
+    beside = range(own + 1, own + launch.processes_per_node)
+    forked = _forked(beside, launch, invitation, checked, node.name)
+    try:
+        _take_part(own, launch, invitation, checked, node.name)
+        for process in forked.values():
+            process.join(_PATIENCE_SECONDS)
+    finally:
+        _kill(forked)
+
+
+def _forked(numbers: range, launch: LaunchSpec, *arguments: Any) -> dict[int, Any]:
     context = multiprocessing.get_context("fork")
-    others = []
-    for rank in range(1, number):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_other, args=(rank, number, meeting, follow, sender), daemon=True)
+    processes = {n: context.Process(target=_fork, args=(n, launch, *arguments), daemon=True) for n in numbers}
+    for process in processes.values():
         process.start()
-        sender.close()
-        others.append(Other(process, receiver))
-    return Ranks(number, meeting, tuple(others))
+    return processes
 
 
-def _other(rank: int, number: int, meeting: Path, follow: Callable[[], None], sender: Any) -> None:
+def _fork(*arguments: Any) -> None:
+    try:
+        _take_part(*arguments)
+    except BaseException:
+        os._exit(1)
+
+
+def _kill(processes: dict[int, Any]) -> None:
+    for process in processes.values():
+        process.kill()
+        process.join()
+
+
+def _take_part(
+    rank: int, launch: LaunchSpec, invitation: Invitation, follow: Callable[[], None], node: str = ""
+) -> None:
+    """Be one of the others; what ends it is told the first one, without which it ends at once."""
+    end_with_parent(signal.SIGKILL)
     for each in (signal.SIGINT, *SIGNALS):  # the first one says when to end
         signal.signal(each, signal.SIG_IGN)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    line = meeting.come(invitation, rank, node)
+    told = line.hear()
+    if told is None:
+        raise OSError("the first process has ended")
+    is_over = threading.Event()
+    threading.Thread(target=_end_with_first, args=(line, is_over), daemon=True).start()
     try:
-        with _member(rank, number, meeting):
+        with _member(rank, launch, _store(launch, invitation.address, told["port"])):
             follow()
     except BaseException as error:  # whatever it is, the first one is told
         traceback.print_exc()
         sys.stderr.flush()
-        is_oom = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        sender.send(("oom" if is_oom else "raised", f"{type(error).__name__}: {error}"))
+        line.say(kind=_kind(error), text=f"{type(error).__name__}: {error}"[:_LONGEST_WORDS])
+        raise
+    finally:
+        is_over.set()
+
+
+def _end_with_first(line: Line, is_over: threading.Event) -> None:
+    line.hear()
+    if not is_over.is_set():
         os._exit(1)
 
 
+def _kind(error: BaseException) -> str:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "oom"
+    return "lost" if _is_of_communication(error) else "raised"
+
+
+def _is_of_communication(error: BaseException) -> bool:
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
+
+
+def _store(launch: LaunchSpec, address: str, port: int, listening: int | None = None) -> Any:
+    """What a group forms over: kept by the first one, at the port on which it is `listening`."""
+    return dist.TCPStore(
+        address, port, launch.num_processes, listening is not None, _FORMING,
+        wait_for_workers=False, master_listen_fd=listening,
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
-def _member(rank: int, number: int, meeting: Path) -> Iterator[None]:
+def _member(rank: int, launch: LaunchSpec, store: Any) -> Iterator[None]:
     """Be one of the group, as accelerate finds out from the environment, and no longer than this lasts."""
     global _control
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number}
+    number, here = launch.num_processes, launch.processes_per_node
+    place = {"RANK": rank, "LOCAL_RANK": rank % here, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": here}
+    place |= {"MASTER_ADDR": store.host, "MASTER_PORT": store.port}
     os.environ.update({name: str(value) for name, value in place.items()})
     cuda = torch.cuda.is_available()
     threads = torch.get_num_threads()
     if cuda:
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(rank % here)
     else:
-        torch.set_num_threads(max(1, threads // number))
-    dist.init_process_group(
-        "nccl" if cuda else "gloo", init_method=f"file://{meeting.absolute()}", rank=rank, world_size=number
-    )
+        torch.set_num_threads(max(1, threads // here))
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=number)
     _control = dist.new_group(backend="gloo", timeout=_LONGEST)
     try:
         yield
@@ -172,6 +268,11 @@ def _forget() -> None:
 def index() -> int:
     """Which of the processes this is; 0 for the first."""
     return int(dist.get_rank()) if _control is not None else 0
+
+
+def device() -> int:
+    """Which of its node's devices is this one's."""
+    return int(os.environ["LOCAL_RANK"]) if _control is not None else 0
 
 
 def number() -> int:

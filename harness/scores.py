@@ -30,6 +30,13 @@ class Scores:
         found: Found = getattr(self, f"_score_{evaluation.kind}")(evaluation)
         return found
 
+    def validation_loss(self) -> float:
+        """The loss on the held-out rows that is looked at while training."""
+        spec = self.experiment.eval
+        rows = self.heldout["validation"][: spec.heldout_limit]
+        scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_tokens, lambda _: None)
+        return heldout.metrics(scores)["loss"].value
+
     def _score_heldout(self, evaluation: Evaluation) -> Found:
         rows = self.heldout[evaluation.role][: evaluation.limit]
         total = len(rows)

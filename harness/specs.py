@@ -184,8 +184,21 @@ class TrainSpec(Strict):
 class LaunchSpec(Strict):
     """With what a run is trained: its results do not depend on it, up to rounding."""
 
-    num_processes: Positive = 1  # of one machine that train together, each with a GPU or its part of the cores
+    num_processes: Positive = 1  # of all nodes, that train together, each with a GPU or its part of the cores
     sharding: Sharding = "none"  # none: each process holds the whole model; fsdp: its part of it
+    num_nodes: Positive = 1  # more than one in a job of SLURM alone
+
+    def __post_init__(self) -> None:
+        if self.num_processes % self.num_nodes:
+            raise ValueError(
+                f"launch.num_processes={self.num_processes} is not a multiple of launch.num_nodes={self.num_nodes}: it "
+                f"counts those of all nodes, as many on each; choose {self.num_nodes}, {2 * self.num_nodes}, ..."
+            )
+
+    @property
+    def processes_per_node(self) -> int:
+        """Those that share a node's GPUs or cores."""
+        return self.num_processes // self.num_nodes
 
 
 @dataclass(frozen=True, kw_only=True)

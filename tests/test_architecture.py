@@ -15,8 +15,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "__main__": {"assets", "cells", "config", "preemption", "sweep"},
     "sweep": {
-        "assets", "cells", "choice", "claim", "composer", "config", "experiment", "isolate", "ladder", "plan",
-        "preemption", "progress", "provenance", "question", "record", "redact", "run", "sources", "specs", "tracking",
+        "assets", "cells", "choice", "claim", "composer", "config", "experiment", "isolate", "ladder", "meeting",
+        "plan", "preemption", "progress", "provenance", "question", "record", "redact", "run", "sources", "specs",
+        "tracking",
     },
     "plan": {
         "compose", "execute", "experiment", "specs", "isolate", "measure", "methods", "models", "patterns", "sources",
@@ -51,16 +52,17 @@ MAY_IMPORT = {
         "train",
     },
     "execute": {
-        "card", "checkpoint", "data", "evaluate", "experiment", "measure", "methods", "models", "places", "preemption",
-        "provenance", "ranks", "record", "scores", "specs", "store", "train", "usage",
+        "card", "checkpoint", "data", "evaluate", "experiment", "measure", "meeting", "methods", "models", "places",
+        "preemption", "provenance", "ranks", "record", "scores", "specs", "store", "train", "usage",
     },
-    "places": {"experiment", "measure", "ranks"},
+    "places": {"experiment", "measure", "ranks", "specs"},
     "usage": {"experiment", "measure", "provenance", "record"},
     "train": {
         "checkpoint", "experiment", "specs", "head", "lean", "measure", "methods", "preemption", "provenance", "ranks",
         "record", "stopping",
     },
-    "ranks": {"preemption"},
+    "ranks": {"isolate", "meeting", "preemption", "specs"},
+    "meeting": {"record", "specs"},
     "scores": {"evaluate", "experiment", "models", "record"},
     "checkpoint": {"specs"},
     "preemption": set(),

@@ -79,7 +79,12 @@ FROM_THE_CONFIGURATION = {
     "launch.num_processes=1e3": ["launch.num_processes=1000.0: must be a valid integer"],
     "plan.device=banana": ["plan.device=banana: give one of ", "an amount such as 24GiB"],
     "plan.device=0GiB": ["plan.device=0GiB: CUDA itself takes 0.5 GiB"],
-    "launch.num_nodes=2": ["launch.num_nodes: no such setting", "launch has num_processes, sharding"],
+    "launch.nodes=2": ["launch.nodes: no such setting", "launch has num_nodes, num_processes, sharding"],
+    "launch.num_nodes=2": ["launch.num_processes=1 is not a multiple of launch.num_nodes=2", "choose 2, 4, "],
+    "train.micro_batch_size=2 launch.num_processes=2 launch.num_nodes=2": [
+        "launch.num_nodes=2: ",
+        "add hydra/launcher=slurm, or use launch.num_nodes=1",
+    ],
     "method=qlora launch.num_processes=2 launch.sharding=fsdp": [
         "method=qlora: a base of method.storage=nf4 is packed"
     ],

@@ -22,7 +22,7 @@ from harness.ladder import instead
 from harness.progress import board, ending
 from harness.question import Question
 from harness.sweep import announce, local, stages
-from harness.sweep.checks import check, check_cache, check_writable
+from harness.sweep.checks import check, check_cache, check_nodes, check_writable
 from harness.sweep.local import LeftError
 from harness.sweep.planned import Compose, Planned, Wanted, bases_of, compose_all, resolve, undone
 from harness.sweep.written import Written, write_question
@@ -110,6 +110,7 @@ class _Sweep:
 def _identified(plan: list[Planned]) -> list[Planned]:
     """The plan with contents; before that, whether results, and what is fetched for them, can be written."""
     experiment = plan[0].experiment
+    check_nodes(plan)
     check_cache()
     check_writable(Path(experiment.runs_dir), Path(experiment.reports_dir))
     return resolve(plan)

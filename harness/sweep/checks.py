@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -60,6 +61,21 @@ def check_cache() -> None:
             f"cannot write to {folder} ({error.strerror}), where packages, models and data are kept: free or "
             "unlock it, or name another folder in the environment, HARNESS_CACHE=..."
         ) from error
+
+
+def check_nodes(plan: Sequence[Planned]) -> None:
+    """Find out whether runs have as many nodes as they ask for.
+
+    Raises:
+        ValueError: only a cluster's jobs have several.
+    """
+    for planned in plan:
+        nodes = planned.experiment.launch.num_nodes
+        if nodes > 1 and sources.RUNS_ON not in os.environ:
+            raise ValueError(
+                f"launch.num_nodes={nodes}: a run has several nodes as a job of a cluster alone; add "
+                "hydra/launcher=slurm, or use launch.num_nodes=1"
+            )
 
 
 def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:

@@ -1,7 +1,8 @@
 """What a job on a cluster's node does: one run, just as it was checked where it was submitted.
 
 SLURM tells a job that it is to be preempted, or that its time is nearly over, with SIGUSR2: the run saves what it has
-and the job goes back into the queue, up to a limit.
+and the job goes back into the queue, up to a limit. Of a job on several nodes all that is the first node's: the others
+take part in whatever it trains, until it says that there is no more.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from harness import isolate, run, sources, sweep
+from harness import isolate, meeting, run, sources, sweep
 from harness.experiment import Experiment, recipe
+from harness.ladder import instead
+from harness.preemption import SIGNALS
 from harness.sweep import queue
 from harness.sweep.slurm import SlurmSpec
 
@@ -36,14 +40,39 @@ def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
     os.environ.pop(sources.RUNS_ON, None)  # it was for planning elsewhere
     if spec.offline:
         os.environ |= {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+    meets = job.paths.folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}_meeting.json"
+    if job.global_rank > 0:
+        return _take_part(experiment, spec, meets, meeting.Node(job.global_rank, job.hostnames[job.node]))
     notice = _Notice(spec)
-    isolate.share.set(isolate.Share({}, _threads(spec), notice.stop))
-    for number in (signal.SIGUSR2, signal.SIGTERM):
+    isolate.share.set(isolate.Share({meeting.FILE: str(meets)}, _threads(spec), notice.stop))
+    for number in SIGNALS:
         signal.signal(number, notice)
-    status = _made(experiment)
+    try:
+        status = _made(experiment)
+    finally:
+        if job.num_nodes > 1:
+            meeting.announce(None, meets)
     if notice.requeues and status not in ("ok", "skipped") and queue.requeue(job.job_id):
         sys.exit(0)
     return status
+
+
+def _take_part(experiment: Experiment, spec: SlurmSpec, meets: Path, node: meeting.Node) -> str:
+    """Be a further node of the run, for as long as the first one trains; what ends this is the first one's to record.
+
+    What SLURM tells the job is the first one's as well: it is given the time to save what there is.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    isolate.share.set(isolate.Share({}, _threads(spec)))
+    isolate.prepare()
+    refusal = _refusal(experiment)
+    runs = {one.recipe_id: one for one in (experiment, instead(experiment)) if one is not None}
+    for invitation in meeting.invitations(meets):
+        one = runs[invitation.attempt.recipe_id]
+        log = one.folder / f"log-node-{node.index}.txt"
+        isolate.call("harness.execute:join", one, invitation, node, refusal, log=log)
+    return "took part"
 
 
 @dataclass
@@ -75,16 +104,26 @@ class _Notice:
 def _made(experiment: Experiment) -> str:
     """Make the run if it is the one that was submitted; what keeps it from being made is on record."""
     try:
-        here = sources.resolve(experiment)
-        if here.recipe_id != experiment.recipe_id:
-            changed = ", ".join(_changed(recipe(experiment), recipe(here)))
-            raise ValueError(f"on this node it would be another run than the one that was submitted: {changed}")
+        if refusal := _refusal(experiment):
+            raise ValueError(refusal)
         return sweep.run_cell(experiment)
     except KeyboardInterrupt:  # on record already
         return "failed"
     except Exception as error:  # this job's end, and no other's
         run.fail(experiment, f"{type(error).__name__}: {error}")
         return "failed"
+
+
+def _refusal(experiment: Experiment) -> str:
+    """Why this node cannot make the run that was submitted; "" where it can."""
+    try:
+        here = sources.resolve(experiment)
+    except (ValueError, OSError) as error:
+        return str(error)
+    if here.recipe_id == experiment.recipe_id:
+        return ""
+    changed = ", ".join(_changed(recipe(experiment), recipe(here)))
+    return f"on this node it would be another run than the one that was submitted: {changed}"
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:

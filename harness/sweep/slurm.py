@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from harness.sweep.submitted import Run, Submission, Task, Tasks
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0  # three heartbeats: of a process that SLURM says is gone
 _OF_SEVERAL = ("nodes", "N", "ntasks", "n", "ntasks-per-node")  # options of sbatch that spread a job
+_LAST_SECONDS = 60  # that the other nodes of a job have once one of them is gone: to record that, or to end
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -63,12 +65,12 @@ class SlurmSpec(Strict):
         several = [name for name in _OF_SEVERAL if str(self.options.get(name, 1)) != "1"]
         if several:
             raise ValueError(
-                f"hydra.launcher.options.{several[0]}={self.options[several[0]]}: a run is one task on one node, where "
-                "launch.num_processes of its own train together; leave it out, and ask for a node with enough GPUs"
+                f"hydra.launcher.options.{several[0]}={self.options[several[0]]}: on how many nodes a run trains, with "
+                "one task on each, is said by launch.num_nodes; leave this out"
             )
 
-    def sbatch(self) -> dict[str, Any]:
-        """As options of sbatch."""
+    def sbatch(self, nodes: int = 1) -> dict[str, Any]:
+        """As options of sbatch, of a job on so many nodes."""
         asked = {
             "partition": self.partition,
             "account": self.account,
@@ -79,13 +81,14 @@ class SlurmSpec(Strict):
             "mem": f"{round(self.memory_gib * 1024)}M" if self.memory_gib else None,
             "time": self.time_minutes,
             "requeue": True,
+            **({"nodes": nodes, "ntasks-per-node": 1} if nodes > 1 else {}),
             **self.options,
         }
         return {name: value for name, value in asked.items() if value is not None}
 
 
-def check(spec: SlurmSpec) -> None:
-    """Find out whether a job could be submitted.
+def check(spec: SlurmSpec, nodes: int = 1) -> None:
+    """Find out whether a job on so many nodes could be submitted.
 
     Raises:
         ValueError: submitit or SLURM is missing here, or SLURM would refuse the job; says why.
@@ -94,7 +97,7 @@ def check(spec: SlurmSpec) -> None:
         raise ValueError("hydra/launcher=slurm needs submitit: python -m pip install 'harness[slurm]'")
     if shutil.which("sbatch") is None:
         raise ValueError("hydra/launcher=slurm: there is no sbatch here; submit from a machine of the cluster")
-    flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in spec.sbatch().items()]
+    flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in spec.sbatch(nodes).items()]
     if refused := queue.refusal(flags):
         raise ValueError(f"hydra/launcher=slurm: SLURM would not take such a job ({' '.join(flags)}): {refused}")
 
@@ -104,12 +107,14 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
 
     Raises:
         LeftError: they are not to be waited for.
-        ValueError: a run wants more GPUs than its job has; nothing has been submitted.
+        ValueError: a run wants more GPUs or nodes than its job could have; nothing has been submitted.
     """
     _check_gpus(pending, spec)
     runs_dir = Path(pending[0].experiment.runs_dir)
     there = dict(Tasks(runs_dir, name).live(planned.identity[:2] for planned in pending))
     new = [planned for planned in pending if planned.identity[:2] not in there]
+    for nodes in {_nodes(planned) for planned in new} - {1}:
+        check(spec, nodes)
     jobs = list(_submit(new, name, spec, words)) if new else []
     told = f"{len(new)} runs submitted to SLURM" + (f" as {', '.join(jobs)}" if jobs else "")
     board.say(told + (f", {len(there)} are in its queue already" if there else ""))
@@ -127,32 +132,46 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
 
 def _check_gpus(pending: Sequence[Planned], spec: SlurmSpec) -> None:
     for planned in pending:
-        number = planned.experiment.launch.num_processes
+        launch = planned.experiment.launch
+        number = launch.processes_per_node
         if 0 < spec.gpus < number and planned.experiment.method.trains:
+            on = "" if launch.num_nodes == 1 else f" on launch.num_nodes={launch.num_nodes}"
             raise ValueError(
-                f"{' '.join(planned.cell)}: launch.num_processes={number} needs as many GPUs, and "
-                f"hydra.launcher.gpus={spec.gpus}: give a job {number}"
+                f"{' '.join(planned.cell)}: launch.num_processes={launch.num_processes}{on} needs {number} GPUs on a "
+                f"node, and hydra.launcher.gpus={spec.gpus}: give a node {number}"
             )
 
 
+def _nodes(planned: Planned) -> int:
+    """On how many nodes a run trains; what trains nothing is one node's to look at."""
+    return planned.experiment.launch.num_nodes if planned.experiment.method.trains else 1
+
+
+def _parts(new: Sequence[Planned]) -> Iterator[tuple[int, list[Planned]]]:
+    """(nodes of each job, runs) of each array: no larger than the cluster allows."""
+    most = queue.largest_array()
+    for nodes, alike in groupby(sorted(new, key=_nodes), key=_nodes):
+        runs = list(alike)
+        yield from ((nodes, runs[first : first + most]) for first in range(0, len(runs), most))
+
+
 def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> Iterator[str]:
-    """Submit arrays, each no larger than the cluster allows and after the one before, so that they share the limit."""
+    """Submit arrays, each after the one before, so that they share the limit of what runs at once."""
     import submitit
 
     from harness.sweep import job
 
     runs_dir = Path(new[0].experiment.runs_dir)
     before: dict[str, str] = {}
-    for first in range(0, len(new), queue.largest_array()):
-        part = new[first : first + queue.largest_array()]
+    for nodes, part in _parts(new):
         executor = submitit.SlurmExecutor(folder=str(submitted.jobs_folder(runs_dir, name)))
         executor.update_parameters(
             job_name=f"harness-{name}",
             array_parallelism=spec.array_parallelism,
             setup=list(spec.setup),
             signal_delay_s=spec.signal_seconds,
-            srun_args=[f"--cpus-per-task={spec.cpus}"],  # which a step no longer takes from its job
-            additional_parameters={**spec.sbatch(), **before},
+            srun_args=[f"--cpus-per-task={spec.cpus}", f"--wait={_LAST_SECONDS}"],  # the first no longer a job's own
+            additional_parameters={**spec.sbatch(nodes), **before},
         )
         experiments, same = [planned.experiment for planned in part], len(part)
         made = executor.map_array(job.make, experiments, [spec] * same, [sys.argv] * same)

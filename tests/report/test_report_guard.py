@@ -91,6 +91,7 @@ def test_methods_that_share_everything_pass(runs):
         ("device", None, _provenance(device="cuda")),
         ("device_name", None, _provenance(device_name="Another CPU")),
         ("num_processes", None, _provenance(num_processes=2)),
+        ("num_nodes", None, _provenance(num_nodes=2)),
         ("sharding", None, _provenance(sharding="fsdp")),
     ],
 )

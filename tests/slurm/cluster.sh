@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # A SLURM cluster of this one machine on loopback, from Debian's packages slurm-wlm and munge, whole in one folder.
+# Two nodes: a daemon for each, with a port of its own. Debian builds slurmd so that several may share a machine.
 # usage: cluster.sh up|down FOLDER     up makes the folder anew and prints the SLURM_CONF to export; needs no root
 set -euo pipefail
 act=$1
 here=$(realpath -m "$2")
 
 down() {
-  for daemon in slurmd slurmctld munged; do
+  for daemon in slurmd-node1 slurmd-node2 slurmctld munged; do
     file=$here/run/$daemon.pid
     [ -s "$file" ] || continue
     process=$(cat "$file")
@@ -46,13 +47,12 @@ AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket=$socket,cred_expire=5
 SlurmctldPort=${SLURMCTLD_PORT:-6817}
-SlurmdPort=${SLURMD_PORT:-6818}
 StateSaveLocation=$here/state
-SlurmdSpoolDir=$here/spool
+SlurmdSpoolDir=$here/spool/%n
 SlurmctldPidFile=$here/run/slurmctld.pid
-SlurmdPidFile=$here/run/slurmd.pid
+SlurmdPidFile=$here/run/slurmd-%n.pid
 SlurmctldLogFile=$here/log/slurmctld.log
-SlurmdLogFile=$here/log/slurmd.log
+SlurmdLogFile=$here/log/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -73,20 +73,22 @@ ReturnToService=2
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=$name NodeAddr=127.0.0.1 CPUs=2 RealMemory=$memory Gres=gpu:fake:2 State=UNKNOWN
-PartitionName=main Nodes=$name Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
-PartitionName=high Nodes=$name MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+NodeName=node1 NodeHostname=$name NodeAddr=127.0.0.1 Port=${SLURMD_PORT:-6818} CPUs=2 RealMemory=$memory Gres=gpu:fake:2
+NodeName=node2 NodeHostname=$name NodeAddr=127.0.0.1 Port=${SLURMD_PORT_2:-6819} CPUs=2 RealMemory=$memory Gres=gpu:fake:2
+PartitionName=main Nodes=node1 Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=both Nodes=node1,node2 MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=high Nodes=node1 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 END
 cat > "$here/etc/gres.conf" <<END
 AutoDetect=off
-NodeName=$name Name=gpu Type=fake File=/dev/null Flags=nvidia_gpu_env
-NodeName=$name Name=gpu Type=fake File=/dev/zero Flags=nvidia_gpu_env
+NodeName=node[1-2] Name=gpu Type=fake File=/dev/null Flags=nvidia_gpu_env
+NodeName=node[1-2] Name=gpu Type=fake File=/dev/zero Flags=nvidia_gpu_env
 END
 export SLURM_CONF=$here/etc/slurm.conf
 slurmctld
-slurmd
+for node in node1 node2; do mkdir -p "$here/spool/$node"; slurmd -N $node; done
 for _ in $(seq 300); do
-  if [ "$(timeout 5 sinfo -h -p main -o %t 2>/dev/null)" = idle ]; then
+  if [ "$(timeout 5 sinfo -h -p both -o %t 2>/dev/null)" = idle ]; then
     echo "$SLURM_CONF"
     exit 0
   fi

@@ -1,7 +1,8 @@
-"""Sweeps on a real SLURM cluster: this machine on loopback, from Debian's packages, brought up by `cluster.sh`.
+"""Sweeps on a real SLURM cluster: this machine on loopback, as two nodes, from Debian's packages and `cluster.sh`.
 
 Jobs of a tiny model: an array with a cell that fails, a run that is preempted, one that runs out of time, one that is
-killed and one that is cancelled. The commands are those of sweeps/CLUSTER.md.
+killed and one that is cancelled, one on two nodes and one that loses a node. The commands are those of
+sweeps/CLUSTER.md.
 """
 
 import contextlib
@@ -37,7 +38,8 @@ def cluster(tmp_path_factory):
     if missing:
         pytest.skip(f"needs Debian's packages slurm-wlm and munge: there is no {', '.join(missing)}")
     folder = tmp_path_factory.mktemp("slurm") / "cluster"
-    environment = {**os.environ, "SLURMCTLD_PORT": str(free_port()), "SLURMD_PORT": str(free_port())}
+    ports = ("SLURMCTLD_PORT", "SLURMD_PORT", "SLURMD_PORT_2")
+    environment = {**os.environ, **{name: str(free_port()) for name in ports}}
     script = str(ROOT / "tests" / "slurm" / "cluster.sh")
     # the daemons must not hold this process's pipes open
     with (folder.parent / "conf").open("w") as out:
@@ -149,9 +151,9 @@ def test_an_array_in_which_one_cell_fails(sweep, letters_file, tmp_path):
     assert f": {failed['full']}" in collected.stdout
 
 
-def steps_begun(one: Sweep, seconds: float = 2.5) -> bool:
-    """Whether a process of this sweep's runs has computed for longer than loading takes."""
-    for log in one.runs.glob("*/seed-*/log.txt"):
+def steps_begun(one: Sweep, recipe: str = "*", seconds: float = 2.5) -> bool:
+    """Whether a process of this sweep's runs, or of those of a recipe, has computed for longer than loading takes."""
+    for log in one.runs.glob(f"{recipe}/seed-*/log.txt"):
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if Path(f"/proc/{process.pid}/fd/1").readlink() == log and process.cpu_times().user > seconds:
@@ -182,7 +184,7 @@ def test_a_preempted_run_goes_on_and_ends_as_if_nothing_had_been(sweep, letters_
 
 
 def processes_of(job: str) -> list[psutil.Process]:
-    """The process in which submitit works on a job."""
+    """The processes in which submitit works on a job: one on each of its nodes, in their order."""
     array, _, task = job.partition("_")
     found = []
     for process in psutil.process_iter():
@@ -191,7 +193,7 @@ def processes_of(job: str) -> list[psutil.Process]:
             of_job = (mine.get("SLURM_ARRAY_JOB_ID"), mine.get("SLURM_ARRAY_TASK_ID")) == (array, task)
             if of_job and process.name() != "srun" and "submitit.core._submit" in process.cmdline():
                 found.append(process)
-    return found
+    return sorted(found, key=lambda process: process.environ()["SLURM_NODEID"])
 
 
 def full_of(one: Sweep) -> dict[int, tuple]:
@@ -242,6 +244,37 @@ def test_what_is_killed_or_cancelled_is_on_record_and_submitted_again(sweep, let
         assert re.match(r"ended by SLURM (before loading|in phase )|SLURM job \S+: cancelled ", reason)
 
 
+def test_a_run_trains_on_two_nodes_and_says_which_one_it_has_lost(sweep, letters_file, compose):
+    lines = f"    data.file: {letters_file}\n    train.max_steps: "
+    spread = sweep("spread", f"  - method: [lora]\n{lines}4\n  - method: [full]\n{lines}1000000\n")
+    words = ["train.precision=fp32", *LONG, "train.micro_batch_size=2", "launch.num_processes=2"]
+    submitted = spread.command("submit", *words, "launch.num_nodes=2", "hydra.launcher.partition=both")
+    assert submitted.returncode == 0, submitted.stderr
+    assert re.search(r"3 runs submitted to SLURM as \d+, \d+", submitted.stderr), "what is not trained has one node"
+    ((endless, job),) = [(run_of, task.job) for run_of, task in spread.tasks().live() if task.job.endswith("_1")]
+    spread.until(lambda tasks: steps_begun(spread, endless[0]))
+    assert spread.tasks().of[endless].queued.nodes == "node[1-2]"
+    _, further = processes_of(job)
+    further.kill()
+    spread.until(lambda tasks: tasks.of[endless].queued is None, seconds=60)
+
+    collected = spread.command("collect", "--wait")
+    assert collected.returncode == 1, collected.stderr
+    records = {one.method: one for one in spread.records()}
+    assert {name: one.status for name, one in records.items()} == {"base": "ok", "lora": "ok", "full": "failed"}
+    lost = r"RankError: process 1 of 2 on node node2 has ended without a word \(in phase (load|train)"
+    assert re.match(lost, records["full"].current.reason), records["full"].current.reason
+    found = records["lora"].current
+    assert (found.provenance["num_processes"], found.provenance["num_nodes"]) == (2, 2)
+    small = [word for word in spread.small if not word.startswith("hydra.")]
+    here = [f"runs_dir={spread.folder}/here", f"data.file={letters_file}", "method=lora", "train.max_steps=4"]
+    alone = run.run(sources.resolve(config.build(compose(*small, *words, *here))), lambda event: None)
+    assert alone.recipe_id == records["lora"].recipe_id
+    assert found.training.losses == alone.current.training.losses
+    assert found.training.real_tokens == alone.current.training.real_tokens
+    assert found.summed_peak_memory_bytes > found.peak_memory_bytes
+
+
 def test_the_main_command_submits_waits_and_reports(sweep, letters_file):
     waited = sweep("waited", f"  - method: [lora]\n    data.file: {letters_file}\n")
     done = waited.command("harness", "train.precision=fp32")
@@ -258,6 +291,10 @@ def test_the_main_command_submits_waits_and_reports(sweep, letters_file):
         (
             ["hydra.launcher.partition=nosuch"],
             r"SLURM would not take such a job \(--partition=nosuch .*\): .*partition",
+        ),
+        (
+            ["hydra.launcher.options.reservation=nosuch"],
+            r"SLURM would not take such a job \(.*--reservation=nosuch.*\): .*reservation",
         ),
         (["hydra.launcher.gpus=99"], r"SLURM would not take such a job \(.*--gres=gpu:99 .*\): \S+"),
         (["hydra.launcher.time_minutes=1"], r"signal_seconds=120: must be less than\s+hydra.launcher.time_minutes=1"),

@@ -10,6 +10,7 @@ import pytest
 from test_sweep_command import add, add_sweep, cell
 
 from harness import config, record, sources, sweep
+from harness.specs import LaunchSpec
 from harness.sweep import job, left, queue, slurm, submitted
 from harness.sweep.local import LeftError
 from harness.sweep.stored import find
@@ -155,8 +156,8 @@ def test_a_signal_before_the_start_is_refused(compose):
 
 
 @pytest.mark.parametrize("name", ["nodes", "N", "ntasks", "n", "ntasks-per-node"])
-def test_one_run_on_several_nodes_is_refused(name):
-    said = f"hydra.launcher.options.{name}=2: a run is one task on one node, where launch.num_processes"
+def test_nodes_and_tasks_are_no_options_of_sbatch(name):
+    said = f"hydra.launcher.options.{name}=2: on how many nodes a run trains, with one task on each, is said by launch"
     with pytest.raises(ValueError, match=said):
         config.checked(slurm.SlurmSpec, {**SPEC, "setup": [], "options": {name: 2}}, "hydra.launcher")
     allowed = config.checked(slurm.SlurmSpec, {**SPEC, "setup": [], "options": {name: 1}}, "hydra.launcher")
@@ -164,12 +165,43 @@ def test_one_run_on_several_nodes_is_refused(name):
 
 
 def test_a_job_needs_a_gpu_for_each_process_of_its_run():
-    experiment = SimpleNamespace(launch=SimpleNamespace(num_processes=4), method=SimpleNamespace(trains=True))
-    planned = [SimpleNamespace(experiment=experiment, cell=("method=lora",))]
-    with pytest.raises(ValueError, match=r"method=lora: launch.num_processes=4 needs as many GPUs, and .*gpus=2: give"):
+    planned = [asked(num_processes=4)]
+    said = r"method=lora: launch.num_processes=4 needs 4 GPUs on a node, and hydra.launcher.gpus=2: give a node 4"
+    with pytest.raises(ValueError, match=said):
         slurm.launch(planned, "name", slurm.SlurmSpec(**{**SPEC, "gpus": 2}), ())
+    with pytest.raises(ValueError, match=r"num_processes=4 on launch.num_nodes=2 needs 2 GPUs on a node, .*gpus=1: "):
+        slurm._check_gpus([asked(num_processes=4, num_nodes=2)], slurm.SlurmSpec(**{**SPEC, "gpus": 1}))
     for gpus in (0, 4):  # none: on processors
         slurm._check_gpus(planned, slurm.SlurmSpec(**{**SPEC, "gpus": gpus}))
+
+
+def asked(trains=True, **launch):
+    """A planned run."""
+    experiment = SimpleNamespace(launch=LaunchSpec(**launch), method=SimpleNamespace(trains=trains))
+    return SimpleNamespace(experiment=experiment, cell=("method=lora",))
+
+
+def test_runs_on_as_many_nodes_are_an_array_and_what_trains_nothing_has_one(answers):
+    answers("scontrol", "MaxArraySize = 3")
+    queue.largest_array.cache_clear()
+    one, two = asked(num_processes=2), asked(num_processes=2, num_nodes=2)
+    base = asked(trains=False, num_processes=2, num_nodes=2)
+    assert list(slurm._parts([two, one, base, two, two])) == [(1, [one, base]), (2, [two, two]), (2, [two])]
+    queue.largest_array.cache_clear()
+
+
+def test_a_job_asks_for_its_nodes_and_one_task_on_each():
+    spec = slurm.SlurmSpec(**SPEC)
+    assert {**spec.sbatch(), "nodes": 3, "ntasks-per-node": 1} == spec.sbatch(nodes=3)
+
+
+def test_an_option_of_sbatch_is_added_by_its_name(compose):
+    spec = config.checked(
+        slurm.SlurmSpec, launcher(compose, "options.reservation=mine", "options.exclusive=true"), "hydra.launcher"
+    )
+    assert {key: spec.sbatch()[key] for key in spec.options} == {"reservation": "mine", "exclusive": True}
+    table = config.checked(slurm.SlurmSpec, launcher(compose, "options={reservation: mine}"), "hydra.launcher")
+    assert table.options == {"reservation": "mine"}
 
 
 def test_a_machine_that_plans_for_others_guesses_no_precision(monkeypatch):

@@ -10,12 +10,13 @@ from hydra.errors import ConfigCompositionException
 from harness import ranks
 from harness.checkpoint import Belongs
 from harness.preemption import PreemptedError
-from harness.specs import Rung
+from harness.specs import LaunchSpec, Rung
 from harness.train import DivergedError, train
 from harness.train.batches import NO_ROW
 from harness.train.order import LikeLengths, Shared
 from harness.train.resume import Checkpoints
 
+PAIR = LaunchSpec(num_processes=2)
 BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(2, False), num_processes=2)
 
 
@@ -23,10 +24,10 @@ def weights(job):
     return {name: p.detach().clone() for name, p in job.model.named_parameters()}
 
 
-def shared(make, scratch):
+def shared(make):
     """Train with two processes; what the first one finds."""
     own = make()
-    with ranks.start(2, scratch, lambda: train(make())).joined():
+    with ranks.start(PAIR, lambda: train(make())).joined():
         assert (ranks.number(), ranks.index()) == (2, 0)
         training = train(own)
     assert ranks.number() == 1
@@ -36,12 +37,12 @@ def shared(make, scratch):
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("number_of_rows", [17, 20])
-def test_two_processes_give_what_one_gives(job, rows, tmp_path, method, number_of_rows):
+def test_two_processes_give_what_one_gives(job, rows, method, number_of_rows):
     """Over two epochs whose last batch is short: of 17 rows one is left, and the other process has none."""
     make = lambda: job(method=method, rows=rows(number_of_rows), max_steps=6, micro_batch_size=2, lr=1e-3, eval_every=3)  # noqa: E731
     own = make()
     expected, after = train(own), weights(own)
-    found, together = shared(make, tmp_path / "shared")
+    found, together = shared(make)
     assert found.losses == pytest.approx(expected.losses, rel=1e-5)
     assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=1e-4)
     assert found.validation == expected.validation
@@ -65,14 +66,14 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
     """Each draws dropout of its own, and counts of its own; the first one alone is told to end."""
     settings = {"rows": rows(17), "max_steps": 5, "micro_batch_size": 2, "lr": 1e-3}
     make = lambda: job("method.lora_dropout=0.3", **settings)  # noqa: E731
-    expected, after = shared(make, tmp_path / "whole")
+    expected, after = shared(make)
     checkpoints = Checkpoints(folder=tmp_path / "checkpoint", of=BELONGS, every_seconds=None)
     stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=told))  # noqa: E731
     told = lambda: ranks.index() == 0 and once()  # noqa: E731
     once = Told(2)
     with pytest.raises(PreemptedError):
-        shared(stopped, tmp_path / "stopped")
-    found, again = shared(lambda: dataclasses.replace(make(), checkpoints=checkpoints), tmp_path / "again")
+        shared(stopped)
+    found, again = shared(lambda: dataclasses.replace(make(), checkpoints=checkpoints))
     for name in ("losses", "gradient_norms", "real_tokens", "padded_tokens", "trained_tokens", "sequences", "profile"):
         assert getattr(found, name) == getattr(expected, name), name
     assert all(torch.equal(again[name], after[name]) for name in after)
@@ -83,24 +84,25 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
     [
         (ValueError("so"), ranks.RankError, "process 1: ValueError: so"),
         (MemoryError("no more"), torch.OutOfMemoryError, "MemoryError: no more"),
+        (RuntimeError("so"), ranks.RankError, "process 1: RuntimeError: so"),
         (None, ranks.RankError, "process 1 of 2 has ended with exit code 7"),
     ],
 )
-def test_the_end_of_another_process_is_said(job, rows, tmp_path, error, expected, text):
+def test_the_end_of_another_process_is_said(job, rows, error, expected, text):
     def ends():
         if error is None:
             os._exit(7)
         raise error
 
     own = job(rows=rows(8), micro_batch_size=2)
-    with pytest.raises(expected, match=text), ranks.start(2, tmp_path, ends).joined():
+    with pytest.raises(expected, match=text), ranks.start(PAIR, ends).joined():
         train(own)
 
 
-def test_what_the_first_one_says_is_said_alone(job, tmp_path):
+def test_what_the_first_one_says_is_said_alone(job):
     make = lambda: job(lr=1e9, micro_batch_size=2, diverged_above="null", schedule="constant", max_steps=30)  # noqa: E731
     with pytest.raises(DivergedError, match="step"):
-        shared(make, tmp_path)
+        shared(make)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_train_ranks import BELONGS, Told, weights
+from test_train_ranks import BELONGS, PAIR, Told, weights
 
 from harness import checkpoint, ranks
 from harness.evaluate import heldout
@@ -16,9 +16,9 @@ TWO = "launch.num_processes=2"
 DIVIDED = (TWO, "launch.sharding=fsdp")
 
 
-def shared(make, scratch):
+def shared(make):
     own = make()
-    with ranks.start(2, scratch, lambda: train(make())).joined():
+    with ranks.start(PAIR, lambda: train(make())).joined():
         training = train(own)
     return training, weights(own)
 
@@ -43,8 +43,8 @@ def test_a_divided_model_gives_what_whole_ones_give(job, rows, tmp_path, method,
     own = ("method.precision=bf16_fp32_master",) if method == "full" and "precision" in settings else ()
     common = {"method": method, "max_steps": 4, "micro_batch_size": 2, "lr": 1e-3, "eval_every": 2, **settings}
     make = lambda words: lambda: with_validation(job(*own, *words, rows=rows(17), **common), rows)  # noqa: E731
-    expected, after = shared(make((TWO,)), tmp_path / "whole")
-    found, divided = shared(make(DIVIDED), tmp_path / "divided")
+    expected, after = shared(make((TWO,)))
+    found, divided = shared(make(DIVIDED))
     close = 1e-5 if "precision" not in settings else 2e-3
     assert found.losses == pytest.approx(expected.losses, rel=close)
     assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=10 * close)
@@ -65,13 +65,13 @@ def checkpoints(tmp_path):
     return Checkpoints(folder=tmp_path / "checkpoint", of=belongs, every_seconds=None)
 
 
-def interrupted(make, checkpoints, scratch, steps):
+def interrupted(make, checkpoints, steps):
     """Train until the first process, which alone is told, has done so many steps."""
     once = Told(steps)
     asked = lambda: ranks.index() == 0 and once()  # noqa: E731
     stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=asked))  # noqa: E731
     with pytest.raises(PreemptedError, match=f"step {steps}"):
-        shared(stopped, scratch)
+        shared(stopped)
 
 
 PARTICULAR = {
@@ -97,9 +97,9 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, tmp_path, name
             own.validate()
         return own
 
-    expected, after = shared(make, tmp_path / "whole")
+    expected, after = shared(make)
     assert (expected.kept_step, expected.stopped_early_at) == (2, 5)
-    interrupted(make, checkpoints, tmp_path / "stopped", 3)
+    interrupted(make, checkpoints, 3)
     files = ["step-000000003.part-1.safetensors", "step-000000003.safetensors"]
     lowest = ["lowest-2.part-0.safetensors", "lowest-2.part-1.safetensors"]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [*lowest, *files]
@@ -107,7 +107,7 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, tmp_path, name
     assert max(sizes) < 1.2 * min(sizes), "no process has the whole"
     events = []
     going_on = lambda: dataclasses.replace(made(3), checkpoints=checkpoints, emit=events.append)  # noqa: E731
-    found, again = shared(going_on, tmp_path / "again")
+    found, again = shared(going_on)
     assert {"facts": {"resumed_at_step": 3, "checkpoint_step": 3}} in events
     for name in ("losses", "gradient_norms", "validation", "real_tokens", "padded_tokens", "sequences", "profile",
                  "kept_step", "stopped_early_at"):  # fmt: skip
@@ -120,12 +120,12 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, tmp_path, name
 def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, tmp_path, damage):
     """By none of the processes, whichever of them has found it out."""
     make = lambda: job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, lr=1e-3)  # noqa: E731
-    interrupted(make, checkpoints, tmp_path / "stopped", 1)
+    interrupted(make, checkpoints, 1)
     (part,) = checkpoints.folder.glob("*.part-1.*")
     kept = part.read_bytes()
     if damage == "of another writing":
         checkpoint.set_aside(checkpoints.folder)
-        interrupted(make, checkpoints, tmp_path / "once more", 1)
+        interrupted(make, checkpoints, 1)
         part.write_bytes(kept)
     elif damage == "cut":
         part.write_bytes(kept[:-1])
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, tmp_
         checkpoints = dataclasses.replace(checkpoints, of=dataclasses.replace(checkpoints.of, sharding="none"))
     events = []
     again = lambda: dataclasses.replace(make(), checkpoints=checkpoints, emit=events.append)  # noqa: E731
-    found, _ = shared(again, tmp_path / "again")
+    found, _ = shared(again)
     assert len(found.losses) == 3
     reason = {
         "missing": f"{part} is missing", "cut": f"{part}: damaged, it is not as long as its header says",
@@ -163,7 +163,7 @@ def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(
     make = lambda: dataclasses.replace(  # noqa: E731
         job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, emit=events.append), checkpoints=often
     )
-    found, _ = shared(make, tmp_path)
+    found, _ = shared(make)
     assert len(found.losses) == 3
     said = [event["say"] for event in events if "say" in event]
     assert said == ["no checkpoint at step 2: [Errno 28] No space left on device"]
@@ -178,7 +178,7 @@ def test_processes_that_begin_with_other_weights_are_refused(job, rows, tmp_path
     own = make(0)
     with (
         pytest.raises(RuntimeError, match="do not begin with the same weights"),
-        ranks.start(2, tmp_path, lambda: train(make(1))).joined(),
+        ranks.start(PAIR, lambda: train(make(1))).joined(),
     ):
         train(own)
 
