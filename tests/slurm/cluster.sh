@@ -6,15 +6,18 @@ set -euo pipefail
 act=$1
 here=$(realpath -m "$2")
 
+stop() {
+  file=$here/run/$1.pid
+  [ -s "$file" ] || return 0
+  process=$(cat "$file")
+  kill "$process" 2>/dev/null || return 0
+  for _ in $(seq 100); do kill -0 "$process" 2>/dev/null || return 0; sleep 0.1; done
+  kill -9 "$process" 2>/dev/null || true
+}
+
 down() {
-  for daemon in slurmd-node1 slurmd-node2 slurmctld munged; do
-    file=$here/run/$daemon.pid
-    [ -s "$file" ] || continue
-    process=$(cat "$file")
-    kill "$process" 2>/dev/null || continue
-    for _ in $(seq 100); do kill -0 "$process" 2>/dev/null || break; sleep 0.1; done
-    kill -9 "$process" 2>/dev/null || true
-  done
+  stop slurmd-node1 & stop slurmd-node2 & stop slurmctld & wait
+  stop munged
 }
 
 if [ "$act" = down ]; then
