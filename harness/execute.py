@@ -74,17 +74,15 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
             raise
 
 
-def join(experiment: Experiment, invitation: Invitation, node: Node, refusal: str, emit: Emit) -> None:
+def join(experiment: Experiment, invitation: Invitation, node: Node, emit: Emit) -> None:
     """Take part, on a further node, in one attempt at a run, or tell its first process why not."""
     quiet()
     todo = Todo(train=True, evaluations=(), weights_from=None, rung=invitation.attempt.rung)
-    ranks.join(experiment.launch, invitation, node, partial(_follow, experiment, todo, refusal))
+    ranks.join(experiment.launch, invitation, node, partial(_follow, experiment, todo))
 
 
-def _follow(experiment: Experiment, todo: Todo, refusal: str = "") -> None:
+def _follow(experiment: Experiment, todo: Todo) -> None:
     """What the other processes do of a run that several train."""
-    if refusal:
-        raise ValueError(refusal)
     work = _Work(experiment, todo, Preemption(), lambda event: None)
     work.load()
     ranks.of_all("loaded")

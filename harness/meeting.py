@@ -50,10 +50,11 @@ class Invitation:
 
 @dataclass(frozen=True)
 class Node:
-    """Which of a run's nodes, beginning with 0, and what the cluster calls it."""
+    """A further node: which one, the first being 0, what the cluster calls it, and why it cannot take part if so."""
 
     index: int
     name: str
+    refusal: str = ""
 
 
 _INVITATION: TypeAdapter[Invitation | None] = TypeAdapter(Invitation | None)
@@ -65,7 +66,7 @@ class Line:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(True)
         self.connection = Connection(connected.detach())
-        self.node = ""  # where the other end is, if on another node
+        self.node, self.refusal = "", ""  # of the other end
 
     def say(self, **said: Any) -> None:
         """Hand over one message; who is gone does not hear it."""
@@ -101,7 +102,7 @@ class Meeting:
         return socket.create_server((_HERE if self._launch.num_nodes == 1 else "", 0))
 
     def gather(self, look: Callable[[], None]) -> None:
-        """Wait until all the others are here; `look` is called meanwhile, and raises what keeps one away.
+        """Wait until all the others are here; `look` is called meanwhile, and at last, and raises what keeps one away.
 
         Raises:
             TimeoutError: names those that have not come.
@@ -113,11 +114,12 @@ class Meeting:
                 raise TimeoutError(f"process {', '.join(map(str, missing))} of {number} did not come")
             with contextlib.suppress(TimeoutError):
                 self._admit(Line(self._door.accept()[0]), missing)
+        look()
 
     def _admit(self, line: Line, missing: list[int]) -> None:
         said = line.hear(_HELLO_SECONDS) or {}
         if said.get("token") == self.invitation.token and said.get("rank") in missing:
-            line.node = str(said["node"])
+            line.node, line.refusal = str(said["node"]), str(said["refusal"])
             self.lines[said["rank"]] = line
         else:
             line.close()
@@ -143,14 +145,14 @@ class Meeting:
             line.close()
 
 
-def come(invitation: Invitation, rank: int, node: str) -> Line:
-    """Another one's side.
+def come(invitation: Invitation, rank: int, node: Node | None) -> Line:
+    """Another one's side; `node` is None on the first one's.
 
     Raises:
         OSError: nobody is there any more.
     """
     line = Line(socket.create_connection((invitation.address, invitation.port), timeout=COME_SECONDS))
-    line.say(token=invitation.token, rank=rank, node=node)
+    line.say(token=invitation.token, rank=rank, node=node.name if node else "", refusal=node.refusal if node else "")
     return line
 
 

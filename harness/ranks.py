@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,13 @@ class Ranks:
             _kill(self.forked)
 
     def _look(self) -> None:
-        """Raise if one has ended that is waited for."""
+        """Raise if one has ended that is waited for, or has come to say that it cannot take part."""
         for rank, process in self.forked.items():
             if process.exitcode is not None and rank not in self.meeting.lines:
                 raise self._gone(rank)
+        for rank, line in self.meeting.lines.items():
+            if line.refusal:
+                raise RankError(f"process {rank}{self._on(rank)}: {line.refusal}")
         if end := self.meeting.last_words(0.0):
             raise self._error(*end)
 
@@ -130,30 +133,25 @@ def start(launch: LaunchSpec, follow: Callable[[], None], attempt: Attempt | Non
         return Alone()
     if unsupported(launch):
         raise ValueError(unsupported(launch))
-    file = os.environ.get(meeting.FILE)
-    if launch.num_nodes > 1 and file is None:
+    file = os.environ.get(meeting.FILE) if launch.num_nodes > 1 else ""
+    if file is None:
         raise ValueError(f"launch.num_nodes={launch.num_nodes}: this is no job of hydra/launcher=slurm")
     gc.collect()  # an earlier group that is garbage here would be waited for in a fork, where its threads are missing
     first = Meeting(launch, attempt or Attempt())
     forked = _forked(range(1, launch.processes_per_node), launch, first.invitation, follow)
-    if launch.num_nodes > 1:
-        meeting.announce(first.invitation, Path(str(file)))
+    if file:
+        meeting.announce(first.invitation, Path(file))
     return Ranks(launch, first, forked)
 
 
 def join(launch: LaunchSpec, invitation: Invitation, node: Node, follow: Callable[[], None]) -> None:
     """Be, on another node than the first, all of its processes: this one, and those that it forks."""
-
-    def checked() -> None:
-        if unsupported(launch):
-            raise ValueError(unsupported(launch))
-        follow()
-
+    node = replace(node, refusal=node.refusal or unsupported(launch))
     own = launch.processes_per_node * node.index
     beside = range(own + 1, own + launch.processes_per_node)
-    forked = _forked(beside, launch, invitation, checked, node.name)
+    forked = _forked(beside, launch, invitation, follow, node)
     try:
-        _take_part(own, launch, invitation, checked, node.name)
+        _take_part(own, launch, invitation, follow, node)
         for process in forked.values():
             process.join(_PATIENCE_SECONDS)
     finally:
@@ -182,7 +180,7 @@ def _kill(processes: dict[int, Any]) -> None:
 
 
 def _take_part(
-    rank: int, launch: LaunchSpec, invitation: Invitation, follow: Callable[[], None], node: str = ""
+    rank: int, launch: LaunchSpec, invitation: Invitation, follow: Callable[[], None], node: Node | None = None
 ) -> None:
     """Be one of the others; what ends it is told the first one, without which it ends at once."""
     end_with_parent(signal.SIGKILL)

@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 import pytest
 
 from harness import meeting
-from harness.meeting import Attempt, Invitation, Meeting
+from harness.meeting import Attempt, Invitation, Meeting, Node
 from harness.specs import LaunchSpec, Rung
 
 THREE = LaunchSpec(num_processes=3)
@@ -26,17 +26,19 @@ def first():
 @pytest.fixture
 def ends(first):
     """Two others' ends of their lines to the first process."""
-    made = {rank: meeting.come(first.invitation, rank, f"n{rank}") for rank in (1, 2)}
+    made = {rank: meeting.come(first.invitation, rank, None) for rank in (1, 2)}
     first.gather(lambda: None)
     return made
 
 
 def test_nobody_comes_who_was_not_invited(first):
     strangers = [replace(first.invitation, token="another"), first.invitation]
-    lines = [meeting.come(strangers[0], 1, ""), meeting.come(strangers[1], 7, "")]
-    lines += [meeting.come(first.invitation, rank, "") for rank in (1, 2)]
+    lines = [meeting.come(strangers[0], 1, None), meeting.come(strangers[1], 7, None)]
+    lines += [meeting.come(first.invitation, rank, Node(rank, f"n{rank}", "why not")) for rank in (1, 2)]
     first.gather(lambda: None)
-    assert sorted(first.lines) == [1, 2]
+    assert {rank: (line.node, line.refusal) for rank, line in first.lines.items()} == {
+        1: ("n1", "why not"), 2: ("n2", "why not"),
+    }  # fmt: skip
     assert [line.hear(1) for line in lines[:2]] == [None, None]
     first.end()
     assert all(wait([line.connection], 1) for line in lines), "every line is cut"
@@ -46,6 +48,11 @@ def test_what_keeps_one_away_is_looked_for_while_it_is_waited_for(first):
     def look():
         raise LookupError("it has ended")
 
+    with pytest.raises(LookupError):
+        first.gather(look)
+    for rank in (1, 2):  # the last one may have come to say so
+        meeting.come(first.invitation, rank, None)
+    first.gather(lambda: None)
     with pytest.raises(LookupError):
         first.gather(look)
 

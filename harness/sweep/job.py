@@ -42,7 +42,8 @@ def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
         os.environ |= {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     meets = job.paths.folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}_meeting.json"
     if job.global_rank > 0:
-        return _take_part(experiment, spec, meets, meeting.Node(job.global_rank, job.hostnames[job.node]))
+        node = meeting.Node(job.global_rank, job.hostnames[job.node], _refusal(experiment))
+        return _take_part(experiment, spec, meets, node)
     notice = _Notice(spec)
     isolate.share.set(isolate.Share({meeting.FILE: str(meets)}, _threads(spec), notice.stop))
     for number in SIGNALS:
@@ -66,12 +67,11 @@ def _take_part(experiment: Experiment, spec: SlurmSpec, meets: Path, node: meeti
         signal.signal(number, signal.SIG_IGN)
     isolate.share.set(isolate.Share({}, _threads(spec)))
     isolate.prepare()
-    refusal = _refusal(experiment)
     runs = {one.recipe_id: one for one in (experiment, instead(experiment)) if one is not None}
     for invitation in meeting.invitations(meets):
         one = runs[invitation.attempt.recipe_id]
         log = one.folder / f"log-node-{node.index}.txt"
-        isolate.call("harness.execute:join", one, invitation, node, refusal, log=log)
+        isolate.call("harness.execute:join", one, invitation, node, log=log)
     return "took part"
 
 

@@ -1,20 +1,26 @@
 """What needs no cluster of the launcher for one: what SLURM says is read, and what was submitted is remembered."""
 
 import os
+import re
+import shlex
 import signal
 import stat
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from test_sweep_command import add, add_sweep, cell
 
+from harness import compose as harness_compose
 from harness import config, record, sources, sweep
 from harness.specs import LaunchSpec
 from harness.sweep import job, left, queue, slurm, submitted
 from harness.sweep.local import LeftError
 from harness.sweep.stored import find
 from harness.sweep.submitted import Submission, Tasks
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -193,6 +199,16 @@ def test_runs_on_as_many_nodes_are_an_array_and_what_trains_nothing_has_one(answ
 def test_a_job_asks_for_its_nodes_and_one_task_on_each():
     spec = slurm.SlurmSpec(**SPEC)
     assert {**spec.sbatch(), "nodes": 3, "ntasks-per-node": 1} == spec.sbatch(nodes=3)
+
+
+def test_the_run_on_several_nodes_that_the_page_shows_fits_its_gpus():
+    page = (ROOT / "sweeps" / "CLUSTER.md").read_text()
+    [line] = re.findall(r"^python -m harness.sweep submit .*launch.num_nodes.*$", page, re.MULTILINE)
+    words, gpus = shlex.split(line)[5:-1], int(line.rpartition("hydra.launcher.gpus=")[2])
+    cells = harness_compose.experiments(["method=lora", "train=standard", *words])
+    planned = [SimpleNamespace(experiment=experiment, cell=cell) for cell, experiment in cells]
+    assert [slurm._nodes(one) for one in planned] == [2]
+    slurm._check_gpus(planned, slurm.SlurmSpec(**{**SPEC, "gpus": gpus}))
 
 
 def test_an_option_of_sbatch_is_added_by_its_name(compose):

@@ -23,9 +23,9 @@ def further(tmp_path, monkeypatch):
     monkeypatch.setenv(meeting.FILE, str(file))
     started = []
 
-    def begun(launch, follow):
+    def begun(launch, follow, refusal=""):
         def come():
-            ranks.join(launch, next(meeting.invitations(file)), Node(1, "node2"), follow)
+            ranks.join(launch, next(meeting.invitations(file)), Node(1, "node2", refusal), follow)
 
         node = multiprocessing.get_context("fork").Process(target=come)
         node.start()
@@ -90,6 +90,18 @@ def test_the_end_of_a_node_is_said(further, ends, text):
     further(NODES, follow)
     with pytest.raises(ranks.RankError, match=f"^{text}$"):
         begin(lambda: (ranks.of_all("here"), ranks.of_all("never")))
+
+
+@pytest.mark.parametrize("reason", ["another run", "2 GPUs"])
+def test_a_node_that_cannot_take_part_says_so_before_a_group_forms(further, monkeypatch, reason):
+    if reason == "2 GPUs":
+        monkeypatch.setattr(ranks, "unsupported", lambda launch: "" if os.getpid() == first else reason)
+    first = os.getpid()
+    node = further(NODES, pytest.fail, refusal=reason if reason == "another run" else "")
+    with pytest.raises(ranks.RankError, match=f"^process 1 on node node2: {reason}$"):
+        begin(pytest.fail)
+    node.join(10)
+    assert node.exitcode == 1
 
 
 def begin(work):
