@@ -38,7 +38,7 @@ def with_validation(job, rows):
         ("lora", {"gradient_checkpointing": "true", "precision": "bf16"}),
     ],
 )
-def test_a_divided_model_gives_what_whole_ones_give(job, rows, tmp_path, method, settings):
+def test_a_divided_model_gives_what_whole_ones_give(job, rows, method, settings):
     """Weights in float32 and bfloat16, layers computed again, and a process that is left without a row."""
     own = ("method.precision=bf16_fp32_master",) if method == "full" and "precision" in settings else ()
     common = {"method": method, "max_steps": 4, "micro_batch_size": 2, "lr": 1e-3, "eval_every": 2, **settings}
@@ -82,7 +82,7 @@ PARTICULAR = {
 
 
 @pytest.mark.parametrize("name", PARTICULAR)
-def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, tmp_path, name):
+def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, name):
     """Each process from its own part, and with early stopping, whose lowest weights an attempt before may have kept."""
     method, words, changed = PARTICULAR[name]
     settings = {"method": method, "max_steps": 5, "micro_batch_size": 2, "lr": 1e-3, "eval_every": 1, "patience": 3}
@@ -117,7 +117,7 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, tmp_path, name
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "of another writing", "of whole models"])
-def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, tmp_path, damage):
+def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, damage):
     """By none of the processes, whichever of them has found it out."""
     make = lambda: job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, lr=1e-3)  # noqa: E731
     interrupted(make, checkpoints, 1)
@@ -146,9 +146,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, tmp_
     assert said == [f"checkpoint of step 1 not used, training from the beginning: {reason}; see {aside}"]
 
 
-def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(
-    job, rows, checkpoints, tmp_path, monkeypatch
-):
+def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(job, rows, checkpoints, monkeypatch):
     """The other process has written its own by then: what is there is still the one before."""
     write, refused = stored.write, "step-000000002.part-1.safetensors"
 
@@ -173,7 +171,7 @@ def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(
     ]
 
 
-def test_processes_that_begin_with_other_weights_are_refused(job, rows, tmp_path):
+def test_processes_that_begin_with_other_weights_are_refused(job, rows):
     make = lambda seed: job(*DIVIDED, rows=rows(8), micro_batch_size=2, seed=seed)  # noqa: E731
     own = make(0)
     with (
