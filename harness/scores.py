@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import models
+from harness.data import chat
 from harness.evaluate import general, generated, heldout, served, tasks
 from harness.experiment import Evaluation, Experiment
 from harness.record import Metric
@@ -77,7 +78,8 @@ class Scores:
     def _score_generation(self, evaluation: Evaluation) -> Found:
         rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]
         progress = lambda done: self.emit({"done": done, "total": len(rows)})  # noqa: E731
-        return *generated.score(self.model, self.tokenizer, rows, evaluation, progress), {}
+        closing = chat.closing(self.experiment.data, self.tokenizer)
+        return *generated.score(generated.Writer(self.model, self.tokenizer, closing), rows, evaluation, progress), {}
 
     def _score_text(self, evaluation: Evaluation) -> Found:
         progress = lambda done, total: self.emit({"done": done, "total": total})  # noqa: E731

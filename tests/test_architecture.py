@@ -63,7 +63,7 @@ MAY_IMPORT = {
     },
     "ranks": {"isolate", "meeting", "preemption", "specs"},
     "meeting": {"record", "specs"},
-    "scores": {"evaluate", "experiment", "models", "record"},
+    "scores": {"data", "evaluate", "experiment", "models", "record"},
     "checkpoint": {"specs"},
     "preemption": set(),
     "evaluate": {"assets", "data", "experiment", "specs", "head", "once", "record", "generation"},

@@ -16,7 +16,7 @@ from harness import assets, datacheck, models, record
 from harness.audit import overlap, traps
 from harness.audit.items import evaluation_items
 from harness.audit.runs import distinct
-from harness.data import Prepared, TokenRows, Wanted, prepare
+from harness.data import Prepared, TokenRows, Wanted, chat, prepare
 from harness.data.content import key, normalise, short
 from harness.data.described import with_test_file
 from harness.data.format import Example, place
@@ -244,8 +244,7 @@ def _licence(rows: RowsSpec, spec: DataSpec) -> str | None:
 def _template(spec: DataSpec) -> str | None:
     if spec.template is not None:
         return "model" if spec.template == "model" else Path(spec.template).name
-    chats = any(rows.format in ("messages", "sharegpt") for rows in (*spec.train, *spec.mix))
-    return "model" if chats else None
+    return "model" if chat.is_asked_for(spec) else None
 
 
 def command(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from harness import models
-from harness.data.chat import template_text
+from harness.data.chat import is_asked_for, template_text
 from harness.experiment import Experiment
 
 _MARKER = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
@@ -66,8 +66,7 @@ def _padding(tokenizer: Any) -> list[str]:
 
 def _templates(experiment: Experiment, tokenizer: Any) -> list[str]:
     stated = experiment.data.template
-    chats = any(rows.format in ("messages", "sharegpt") for rows in (*experiment.data.train, *experiment.data.mix))
-    if stated is None and not chats:
+    if not is_asked_for(experiment.data):
         return []
     text = template_text(stated, tokenizer)
     own = template_text(None, tokenizer)

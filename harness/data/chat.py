@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.files import RowError
+from harness.specs import DataSpec
 
 Message = dict[str, str]  # role and content
 ROLES = ("system", "user", "assistant", "tool")
@@ -136,6 +137,27 @@ def template_file(template: str) -> Path:
             "chat template, other rows plain), model (every row by it) or the path of a jinja file"
         )
     return path
+
+
+def is_asked_for(spec: DataSpec) -> bool:
+    """Whether a chat template writes rows of these data."""
+    parts = (*spec.train, *spec.test, *spec.mix)
+    return spec.template is not None or any(rows.format in ("messages", "sharegpt") for rows in parts)
+
+
+def closing(spec: DataSpec, tokenizer: Any) -> str:
+    """What ends an answer as far as it is plain text to the tokenizer; "" where special tokens alone end it."""
+    text = template_text(spec.template, tokenizer) if is_asked_for(spec) else None
+    if text is None:
+        return ""
+    try:
+        ending = Dialogue(tokenizer, text)(
+            [{"role": role, "content": "a"} for role in ("user", "assistant")], ""
+        ).ending
+    except RowError:  # a template for chats of another shape
+        return ""
+    ids = tokenizer.encode(ending, add_special_tokens=False)
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 class Dialogue:

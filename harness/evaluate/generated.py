@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness import generation
@@ -17,8 +18,25 @@ from harness.record import Metric
 _PER_SET = ("chrf", "bleu")
 
 
+@dataclass(frozen=True)
+class Writer:
+    """A model and its tokenizer; `closing` is what ends an answer where a chat template writes it as plain text."""
+
+    model: Any
+    tokenizer: Any
+    closing: str = ""
+
+    def answer(self, written: generation.Generated) -> str:
+        """The text before what closes it."""
+        return (written.text.partition(self.closing)[0] if self.closing else written.text).strip()
+
+    def ended(self, written: generation.Generated) -> bool:
+        """Whether the answer was closed."""
+        return written.ended or bool(self.closing and self.closing in written.text)
+
+
 def score(
-    model: Any, tokenizer: Any, rows: Sequence[Row], evaluation: Evaluation, progress: Callable[[int], None]
+    writer: Writer, rows: Sequence[Row], evaluation: Evaluation, progress: Callable[[int], None]
 ) -> tuple[dict[str, Metric], dict[str, list[Any]]]:
     """Metrics, and one outcome per row with question, answer and target as texts.
 
@@ -26,8 +44,8 @@ def score(
     """
     prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
     answers = [row["input_ids"][row["completion_mask"].index(1) :] for row in rows]
-    written = _written(model, tokenizer, prompts, evaluation, progress)
-    texts = [one.text.strip() for one in written]
+    written, tokenizer = _written(writer, prompts, evaluation, progress), writer.tokenizer
+    texts = [writer.answer(one) for one in written]
     references = [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
     found = local_metrics.compute(texts, references)
     hashes = [text_hash(str(prompt)) for prompt in prompts]
@@ -37,8 +55,8 @@ def score(
         "question": tokenizer.batch_decode(prompts),
         "answer": texts,
         "target": references,
-        "parsed": [not one.empty for one in written],
-        "ended": [one.ended for one in written],
+        "parsed": [bool(text) for text in texts],
+        "ended": [writer.ended(one) for one in written],
         "loops": [one.loops for one in written],
         **{f"metric/{name}": values for name, values in found.items() if name not in _PER_SET},
     }
@@ -46,7 +64,7 @@ def score(
 
 
 def _written(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], evaluation: Evaluation, progress: Callable[[int], None]
+    writer: Writer, prompts: Sequence[list[int]], evaluation: Evaluation, progress: Callable[[int], None]
 ) -> list[generation.Generated]:
     assert evaluation.sampling is not None and evaluation.batch_size is not None, "a generation says how"
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
@@ -54,7 +72,7 @@ def _written(
     for start in range(0, len(order), evaluation.batch_size):
         batch = order[start : start + evaluation.batch_size]
         texts = generation.generate(
-            model, tokenizer, [prompts[i] for i in batch], evaluation.sampling, evaluation.precision
+            writer.model, writer.tokenizer, [prompts[i] for i in batch], evaluation.sampling, evaluation.precision
         )
         found.update(zip(batch, texts, strict=True))
         progress(len(found))

@@ -1,10 +1,12 @@
 """Text that is generated and general text: metrics offline, each item kept."""
 
+import json
 import math
 
 import pytest
+from pyarrow import parquet
 
-from harness import assets, config, sources
+from harness import assets, config, record, run, sources
 from harness.evaluate import general, generated, local_metrics
 from harness.experiment import Evaluation, evaluations
 from harness.specs import SamplingSpec
@@ -48,7 +50,7 @@ def test_what_is_written_is_greedy_and_kept(tiny):
     ]
     told = []
     look = looked("generation", sampling=SamplingSpec(max_new_tokens=5))
-    metrics, columns = generated.score(model, tokenizer, rows, look, told.append)
+    metrics, columns = generated.score(generated.Writer(model, tokenizer), rows, look, told.append)
     assert told == [2, 3]
     assert columns["question"] == ["Say it:", "Is it so that:", "Or:"]
     assert columns["target"] == ["yes"] * 3
@@ -73,6 +75,32 @@ def test_general_text_in_bits_per_byte(tiny, alone):
     assert columns["metric/bits_per_byte"][0] == pytest.approx(-nats / math.log(2) / size, abs=1e-4)
     assert not metrics["loss"].higher_is_better
     assert metrics["loss"].value == pytest.approx(sum(columns["metric/loss"]) / 3)
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def test_what_closes_an_answer_in_plain_text_is_no_part_of_it(compose, tiny_overrides, tmp_path):
+    """To this tokenizer <|im_end|> is no special token: it is learnt, written, and was scored as wrong words."""
+    turns = [[("user", f"say {n}"), ("assistant", "ok")] for n in range(40)]
+    chats = [{"messages": [{"role": role, "content": text} for role, text in one]} for one in turns]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(one) + "\n" for one in chats))
+    (tmp_path / "chatml.jinja").write_text(CHATML)
+    words = [f"data.file={tmp_path}/chats.jsonl", f"data.template={tmp_path}/chatml.jinja", "method=full"]
+    words += [
+        "train.max_steps=60",
+        "train.lr=3e-3",
+        "train.warmup=0",
+        "eval.generate=3",
+        "eval.sampling.max_new_tokens=20",
+    ]
+    experiment = sources.resolve(config.build(compose(*tiny_overrides, *words)))
+    assert run.run(experiment, lambda event: None).status == "ok"
+    [look] = (one for one in evaluations(experiment) if one.kind == "generation")
+    path = record.evaluation_path(experiment.folder, look.eval_id)
+    columns = parquet.read_table(path.with_suffix(".parquet")).to_pydict()
+    assert columns["answer"] == columns["target"] == ["ok"] * 3
+    assert columns["ended"] == [True] * 3
 
 
 def test_they_are_asked_for_by_name(compose, tiny_overrides):
