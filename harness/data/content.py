@@ -1,6 +1,7 @@
 """What tells examples apart: their keys, their order and the side of the split that they are on, from content alone."""
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -9,6 +10,8 @@ from harness.data.texts import Examples
 from harness.experiment import canonical
 
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))  # soft hyphen, zero-width space, joiner, byte order mark
+
+_WITHOUT_SPACES = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")  # each is taken for a word
 
 
 def key(example: Example) -> str:
@@ -22,8 +25,8 @@ def normalise(text: str) -> str:
 
 
 def words(text: str) -> str:
-    """Text as far as its words go: without case and signs that are not seen."""
-    return _folded(text if text.isascii() else text.translate(_UNSEEN))
+    """Text as far as its words go: without case and signs that are not seen, Chinese and Japanese ones apart."""
+    return _folded(text) if text.isascii() else _WITHOUT_SPACES.sub(r" \g<0> ", _folded(text.translate(_UNSEEN)))
 
 
 def _folded(text: str) -> str:

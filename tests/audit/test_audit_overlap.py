@@ -4,6 +4,7 @@ import pytest
 
 from harness.audit import overlap
 from harness.data.format import Example
+from harness.data.near import NearDuplicates
 
 ITEM = "a farmer has {n} sheep in the north field and {n} more behind the old barn how many has he in all"
 
@@ -34,6 +35,18 @@ def test_a_run_of_thirteen_words_is_found_and_one_of_twelve_is_not():
 def test_case_and_punctuation_do_not_hide_an_item():
     item = ITEM.format(n=7)
     assert found([item], "Q: " + item.upper().replace(" ", ", ") + "?!").items_found == 1
+
+
+def test_text_without_spaces_is_compared_by_its_signs():
+    item = "\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341\u767e\u5343\u842c\u5104\u5146"
+    assert found([item], f"\u95ee{item}\u7b54").items_found == 1
+    assert found([item], item[:12] + "\u95ee" + item[12:]).items_found == 0
+    near = NearDuplicates()
+    alike = [
+        Example(item + "\u5b50\u4e11\u5bc5\u536f\u8fb0\u5df3\u5348\u672a" + end, "\u662f", place=end)
+        for end in ("\u7532", "\u4e59")
+    ]
+    assert [near.look(one) for one in alike] == [None, "\u7532"]
 
 
 def test_a_run_across_two_rows_or_two_batches_is_none(monkeypatch):
