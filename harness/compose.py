@@ -27,7 +27,7 @@ def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:
             cells = expand(_grids(words), words)
         except config.WRONG_INPUT as error:
             raise ValueError(config.readable(error)) from error
-        return [(cell, _build(cell)) for cell in cells]
+        return [(cell, _build(cell, len(cells) > 1)) for cell in cells]
 
 
 def _grids(words: Sequence[str]) -> list[dict[str, Any]]:
@@ -36,11 +36,11 @@ def _grids(words: Sequence[str]) -> list[dict[str, Any]]:
     return list(question.cells) if question else []
 
 
-def _build(cell: Cell) -> Experiment:
+def _build(cell: Cell, one_of_several: bool) -> Experiment:
     try:
         return config.build(_compose(cell))
     except (ValueError, *config.WRONG_INPUT) as error:
-        shown = f"{' '.join(cell)}: " if len(cell) > 1 else ""
+        shown = f"{' '.join(cell)}: " if one_of_several else ""
         raise ValueError(shown + config.explain(error, cell, _compose)) from error
 
 

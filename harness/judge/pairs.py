@@ -103,7 +103,7 @@ def _winners(filled: Path, key: Path) -> dict[str, str]:
     if not filled.is_file():
         raise ValueError(f"{filled}: no such file; give the CSV that `export` wrote")
     known = _known(key)["pairs"]
-    with filled.open(encoding="utf-8-sig", newline="") as file:
+    with filled.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         sign = max(",;\t", key=file.readline().count)  # that a spreadsheet puts between the columns
         file.seek(0)
         rows = list(csv.DictReader(file, delimiter=sign))

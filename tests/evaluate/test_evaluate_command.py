@@ -106,6 +106,7 @@ WRONG = [
     ("nothing-there --tasks piqa", "nothing-there: no run"),
     ("gpt2 --tasks piqa seed=1", "seed=1: only settings of the eval group"),
     ("gpt2 --tasks piqa eval.generate=5 eval.limit=3", "eval.generate=5: this command asks the tasks of --tasks"),
+    ("gpt2 --tasks piqa eval.limit=0", "eval.limit=0: must be greater"),
     ("gpt2 --tasks ,", "--tasks names none"),
     ("gpt2 --tasks piqa eval.tasks=[copa]", "eval.tasks=[copa]: this command asks"),
 ]

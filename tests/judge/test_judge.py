@@ -225,11 +225,11 @@ def filled(run, other, tmp_path):
     return rows, save
 
 
-@pytest.mark.parametrize(("delimiter", "encoding", "one"), [(";", "utf-8-sig", "1.0"), ("\t", "utf-8", " TIE ")])
+@pytest.mark.parametrize(("delimiter", "encoding", "one"), [(";", "utf-8-sig", "1.0"), ("\t", "latin-1", " TIE ")])
 def test_what_spreadsheets_save_is_read(filled, delimiter, encoding, one):
     rows, save = filled
     assert all(row["pair"].startswith("p") for row in rows), "12345e678901 would become another number"
-    out = save([{**row, "verdict": one} for row in rows[1:]], delimiter, encoding)
+    out = save([{**row, "prompt": "caf\u00e9?", "verdict": one} for row in rows[1:]], delimiter, encoding)
     counted = pairs.count(out, pairs.key_path(out))
     assert counted.missing == 1, "a row that was taken out has no verdict"
     assert counted.wins_first + counted.wins_second + counted.ties == 3
