@@ -10,7 +10,7 @@ from harness.report.rows import Loaded
 
 def answer_of(groups: Sequence[Group], loaded: Loaded) -> list[str]:
     """`answer` to the question that was asked, with its margin."""
-    return answer(groups, loaded.sweep.primary if loaded.sweep else None, loaded.margin)
+    return answer(groups, loaded.primary, loaded.margin)
 
 
 def answer(groups: Sequence[Group], primary: str | None = None, margin: float = MARGIN) -> list[str]:

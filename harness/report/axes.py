@@ -104,19 +104,28 @@ COSTS = (
 
 
 def qualities(
-    groups: Sequence[Group], roles: Sequence[str] = ("target", "test", "validation", "retention")
+    groups: Sequence[Group],
+    roles: Sequence[str] = ("target", "test", "validation", "retention"),
+    first: Measure | None = None,
 ) -> list[Quality]:
-    """The headline metric of each evaluation identity, role after role, in the order of the groups."""
+    """The headline metric of each evaluation identity, role after role, in the order of the groups.
+
+    `first` goes before them, where it is of such a role: what answers the question.
+    """
     found: dict[str, Scored] = {}
     for group in groups:
         if group.ok:
             for eval_id, scored in group.evaluations.items():
                 found.setdefault(eval_id, scored[0])
-    return [one for role in roles for scored in found.values() if scored.role == role for one in _quality(scored)]
+    every = [one for role in roles for scored in found.values() if scored.role == role for one in _quality(scored)]
+    asked = [scored for scored in found.values() if first and scored.asked_id == first.eval_id and scored.role in roles]
+    ahead = [one for scored in asked[:1] for one in _quality(scored, first.metric if first else None)]
+    return [*ahead, *(one for one in every if one not in ahead)]
 
 
-def _quality(scored: Scored) -> list[Quality]:
-    metric = "loss" if scored.loss_only else headline(scored)
+def _quality(scored: Scored, metric: str | None = None) -> list[Quality]:
+    """Of the named metric, or of the headline."""
+    metric = metric or ("loss" if scored.loss_only else headline(scored))
     if metric is None or metric not in scored.record.metrics:
         return []
     limit = scored.record.evaluation["limit"]

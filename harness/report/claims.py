@@ -116,6 +116,11 @@ def main_contests(groups: Sequence[Group], primary: str | None) -> list[Contest]
     return []
 
 
+def asked_for(groups: Sequence[Group], primary: str | None) -> Measure | None:
+    """What answers the question; None where nothing does."""
+    return next((one.measure for one in main_contests(groups, primary)), None)
+
+
 def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> list[Contest]:
     """The contests of a role in the order of the tasks: of the headline metric of each, or of the named one."""
     found: dict[tuple[str, str, object], list[tuple[Scored, Group]]] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.record import write_text
 from harness.report import appendix, citation, data_card, figures, html, latex, markdown, paper, parquet, tuning, update
 from harness.report.blocks import to_latex, to_markdown
+from harness.report.claims import asked_for
 from harness.report.groups import Group, grouped
 from harness.report.rows import Loaded
 from harness.report.table import to_csv
@@ -28,7 +29,8 @@ def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
     _write_trials(tuned, out / "tuning.csv")
     for check in loaded.checks:
         data_card.write(check, out / "data")
-    drawn = figures.write(groups, out / "figures", figures.Tuned(grouped(loaded.trials), tuned), loaded.external)
+    trials = figures.Tuned(grouped(loaded.trials), tuned)
+    drawn = figures.write(groups, out / "figures", trials, loaded.external, asked_for(groups, loaded.primary))
     shapes = update.write(groups, out)
     return write_text(markdown.page(loaded, drawn, update=shapes is not None), out / "report.md")
 

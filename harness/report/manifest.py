@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ _LIBRARIES = ("altair", "jinja2", "matplotlib", "numpy", "pyarrow", "scipy", "vl
 
 def inputs(loaded: Loaded) -> str:
     """A digest of the records, the outcomes per item, the options and the code."""
-    digest = hashlib.sha256(repr(loaded).encode())
+    digest = hashlib.sha256(repr(_told(loaded)).encode())
     for part in (*_items(loaded), *_code()):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
@@ -38,10 +39,26 @@ def is_current(out: Path, made_from: str) -> bool:
         return False
 
 
+def made_from(out: Path) -> str | None:
+    """The digest of what the folder's report was made from; None where it does not say."""
+    try:
+        found = json.loads((out / NAME).read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 def write(out: Path, made_from: str) -> Path:
     """Write the manifest of the files as they are."""
     content = {"inputs": made_from, "files": _files(out)}
     return write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", out / NAME)
+
+
+def _told(loaded: Loaded) -> Loaded:
+    """Without which runs were there already when the sweep was asked for last: a terminal says so, and no file."""
+    rows, trials = (tuple(replace(row, already_done=False) for row in each) for each in (loaded.rows, loaded.trials))
+    sweep = loaded.sweep and replace(loaded.sweep, already_done=())
+    return replace(loaded, rows=rows, trials=trials, sweep=sweep)
 
 
 def _files(out: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     groups = loaded.groups
     guard = insist(groups, loaded)
     loss = escaped(notes.trained_on(groups))
-    asked = main_contests(groups, loaded.sweep.primary if loaded.sweep else None)
+    asked = main_contests(groups, loaded.primary)
     main = [claims(contest, loaded.margin) for contest in asked]
     known = {one.contest.measure for one in main}
     losses = [claims(one, loaded.margin) for one in contests(groups, "validation") if one.measure not in known]

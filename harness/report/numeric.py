@@ -39,7 +39,7 @@ def methods(groups: Sequence[Group]) -> Numbers:
 
 def pairs(loaded: Loaded) -> Numbers:
     """Every pair that was compared on the answer's task and on the validation loss, with its verdict."""
-    primary = loaded.sweep.primary if loaded.sweep else None
+    primary = loaded.primary
     asked = {
         one.measure: one for one in (*main_contests(loaded.groups, primary), *contests(loaded.groups, "validation"))
     }

@@ -17,7 +17,7 @@ TIES = "Rows that share a letter under Ties cannot be told apart in the answer's
 def tables(loaded: Loaded) -> dict[str, Table]:
     """Every table by the name of its file; a status stands without its reason."""
     groups, trained = loaded.groups, notes.trained_on(loaded.groups)
-    primary = loaded.sweep.primary if loaded.sweep else None
+    primary = loaded.primary
     main = [claims(contest, loaded.margin) for contest in main_contests(groups, primary)]
     measures = {one.contest.measure for one in main}
     losses = [claims(one, loaded.margin) for one in contests(groups, "validation") if one.measure not in measures]

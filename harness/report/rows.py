@@ -85,6 +85,11 @@ class Loaded:
     checks: tuple[DataCheck, ...] = ()  # of the data that the rows were trained on
     allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
 
+    @property
+    def primary(self) -> str | None:
+        """The column that answers the question; None: the first target task."""
+        return self.sweep.primary if self.sweep else None
+
     @cached_property
     def groups(self) -> "list[Group]":
         """The rows by recipe and setting; the same objects each time, for they remember what was computed of them."""

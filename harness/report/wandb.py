@@ -1,13 +1,16 @@
 """A comparison mirrored to Weights & Biases as a run of its own. The records on disk stay the truth."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from harness.record import write_text
+from harness.report import manifest
 from harness.report.answer import answer_of
 from harness.report.numeric import Numbers, methods, pairs
 from harness.report.rows import Loaded
@@ -28,6 +31,8 @@ class Mirror:
 def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> str:
     """Log the tables, the figures and the report's folder, and return the id of the run: `sweep-<name>`.
 
+    Nothing is logged where this very report was logged before, as `wandb/logged.json` below the mirror's folder tells.
+
     Args:
         loaded: the rows; a number stays a number, an unknown value is None.
         name: of the sweep, or of the report where there is none.
@@ -37,9 +42,11 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
     Raises:
         Exception: whatever wandb raises; the caller decides whether a mirror matters.
     """
+    identity, note = f"sweep-{_plain(name)}", _note(report, mirror)
+    if note is not None and _logged(mirror).get(identity) == note:
+        return identity
     import wandb
 
-    identity = f"sweep-{_plain(name)}"
     with _kept_below(mirror.folder):
         run = wandb.init(
             project=mirror.project,
@@ -65,7 +72,29 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
         artifact.add_dir(str(report))
         run.log_artifact(artifact)
         run.finish()
+    if note is not None:
+        write_text(json.dumps({**_logged(mirror), identity: note}, indent=1, sort_keys=True) + "\n", _notes(mirror))
     return identity
+
+
+def _notes(mirror: Mirror) -> Path:
+    return mirror.folder / "wandb" / "logged.json"
+
+
+def _note(report: Path, mirror: Mirror) -> dict[str, Any] | None:
+    """What is logged, and where to; None where the report's folder does not say what it was made from."""
+    made_from = manifest.made_from(report)
+    where = {"mode": mirror.mode, "project": mirror.project, "entity": mirror.entity, "group": mirror.group}
+    return None if made_from is None else {"inputs": made_from, **where}
+
+
+def _logged(mirror: Mirror) -> dict[str, Any]:
+    """The notes of what was logged before; none where they cannot be read."""
+    try:
+        found = json.loads(_notes(mirror).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _tables(loaded: Loaded) -> dict[str, Numbers]:

@@ -1,5 +1,6 @@
 """The command, the terminal and the mirror: what a user sees, and that nothing heavy is needed for it."""
 
+import dataclasses
 import io
 import json
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import matplotlib.image
 import pytest
@@ -157,3 +159,27 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     assert first["low"] < first["difference"] < first["high"]
     assert len(list(below.rglob("media/images/figures/overview_*.png"))) == 1
     assert len(list(below.rglob("run-sweep-methods.wandb"))) == 1
+
+
+def test_a_report_is_logged_once_to_one_place_and_again_once_it_has_changed(tree, tmp_path, monkeypatch):
+    begun = []
+
+    class Run:
+        summary: ClassVar[dict] = {}
+        log = log_artifact = finish = lambda self, *given: None
+
+    monkeypatch.setattr("wandb.init", lambda **given: begun.append(given["project"]) or Run())
+    loaded, report = load([tree], "methods"), tmp_path / "report"
+    mirror = Mirror(mode="offline", folder=tmp_path)
+    report.mkdir()
+
+    def logged(inputs, mirror):
+        (report / "manifest.json").write_text(json.dumps({"inputs": inputs}))
+        assert log_comparison(loaded, "methods", report, mirror) == "sweep-methods"
+        return len(begun)
+
+    assert [logged("one", mirror), logged("one", mirror), logged("two", mirror), logged("two", mirror)] == [1, 1, 2, 2]
+    assert logged("two", dataclasses.replace(mirror, project="elsewhere")) == 3
+    (tmp_path / "wandb" / "logged.json").write_text("[")
+    assert logged("two", mirror) == 4
+    assert begun == ["harness", "harness", "elsewhere", "harness"]

@@ -1,5 +1,6 @@
 """index.html: what it holds, and that it works offline in a real browser: sort, filter, hover, choose, drill down."""
 
+import dataclasses
 import json
 import re
 
@@ -7,8 +8,11 @@ import pytest
 from browser import EXECUTABLE, Browser
 from conftest import HOSTILE
 
+from harness.report import folder as files
 from harness.report import write
 from harness.report.axes import qualities
+from harness.report.figures import forgetting, pareto
+from harness.report.groups import Measure
 from harness.report.html.charts import frontier
 from harness.report.load import load
 
@@ -119,6 +123,27 @@ def test_the_frontier_begins_with_what_was_asked_about(tree):
         title = dict(zip(shown["bind"]["options"], shown["bind"]["labels"], strict=True))[shown["value"]]
         wanted = next(one.title for one in qualities(groups) if measure in (None, one.measure))
         assert title == wanted
+
+
+def test_figures_and_pages_begin_with_what_the_sweep_asked_about(tree, tmp_path):
+    loaded = load([tree], "methods")
+    asked = dataclasses.replace(loaded, sweep=dataclasses.replace(loaded.sweep, primary="test_loss"))
+    page = files.write(asked, asked.groups, tmp_path).read_text()
+    title = next(one.title for one in qualities(loaded.groups, ("test",)))
+    assert f"![{title} against each cost]" in page
+    assert "(lower is better) against what it costs" in page
+
+
+def test_a_figure_is_of_any_metric_that_was_asked_about(tree, tmp_path):
+    groups = load([tree], "methods").groups
+    several = [one for one in qualities(groups) if sum(one.of(g) is not None for g in groups if g.trained) > 1]
+    assert len(several) > 2
+    for one in several:
+        assert pareto.make(groups, tmp_path, (), one.measure).title == f"{one.title} against each cost"
+    [*_, target] = (one for one in several if one.role == "target")
+    assert target.title in forgetting.make(groups, tmp_path, target.measure).title
+    unknown = Measure("nosuch", "acc")
+    assert pareto.make(groups, tmp_path, (), unknown).title == pareto.make(groups, tmp_path).title
 
 
 @needs_browser

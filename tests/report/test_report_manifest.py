@@ -1,12 +1,15 @@
 """A report that is there already is not made again; one of other records, other options or changed files is."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 from conftest import BASE, LOOKS, LORA, add_evaluation, add_run
 
+from harness import record
 from harness.report import folder, manifest, write
+from harness.report.load import load
 
 
 @pytest.fixture
@@ -34,6 +37,22 @@ def test_the_same_records_are_not_drawn_again_wherever_they_lie(small, made, tmp
     moved = shutil.copytree(small, tmp_path / "elsewhere" / "runs")
     assert write(moved, None, tmp_path / "out") == page
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+    assert len(made) == 1
+
+
+def test_a_sweep_that_is_asked_again_is_not_drawn_again(small, made, tmp_path):
+    """Its record says by then that every run was there already; the terminal shows that, and no file of the report."""
+    found = [record.read(record.RunRecord, path) for path in record.find_runs(small)]
+    cells = tuple(
+        record.Cell(overrides=(f"method={r.method}",), method=r.method, recipe_id=r.recipe_id, seed=0, eval_ids=())
+        for r in found
+    )
+    sweep = record.SweepRecord(schema=record.SCHEMA, name="asked", question=None, command="python", cells=cells)
+    again = dataclasses.replace(sweep, already_done=tuple(f"{cell.recipe_id}/seed-0" for cell in cells))
+    for one in (sweep, again):
+        record.write(one, small / "sweeps" / "asked" / "sweep.json")
+        write(small, "asked", tmp_path / "out")
+    assert all(row.already_done for row in load([small], "asked").rows)
     assert len(made) == 1
 
 

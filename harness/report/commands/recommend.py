@@ -42,7 +42,7 @@ def _advice(given: argparse.Namespace) -> list[str]:
     loaded = replace(loaded, allowed=tuple(key for key in given.allow.split(",") if key))
     groups = loaded.groups
     insist(groups, loaded)
-    primary = given.primary or (loaded.sweep.primary if loaded.sweep else None)
+    primary = given.primary or loaded.primary
     asked = [one for one in main_contests(groups, primary) if one.groups]
     if not asked and given.primary and given.primary not in (known := _columns(groups)):
         raise ValueError(f"--primary {given.primary}: no such column; there is {', '.join(known) or 'none'}")

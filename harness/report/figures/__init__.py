@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.record import ExternalRecord
 from harness.report.figures import budget, curves, forgetting, heat, memory, overview, pareto, sensitivity
 from harness.report.figures.style import Drawn, remove
-from harness.report.groups import Group
+from harness.report.groups import Group, Measure
 from harness.report.tuning import Contestant
 
 _FIGURES: dict[str, Callable[[Sequence[Group], Path], Drawn | None]] = {
@@ -34,14 +34,22 @@ class Tuned:
 
 
 def write(
-    groups: Sequence[Group], folder: Path, tuned: Tuned | None = None, external: Sequence[ExternalRecord] = ()
+    groups: Sequence[Group],
+    folder: Path,
+    tuned: Tuned | None = None,
+    external: Sequence[ExternalRecord] = (),
+    asked_for: Measure | None = None,
 ) -> list[Drawn]:
-    """Draw what can be drawn into the folder, take away the old figures of what cannot, and return what there is."""
+    """Draw what can be drawn into the folder, take away the old figures of what cannot, and return what there is.
+
+    `asked_for` is what answers the question; None: the first target task.
+    """
     tuned = tuned or Tuned()
     makers: dict[str, Callable[[], Drawn | None]] = {
         stem: partial(make, groups, folder) for stem, make in _FIGURES.items()
     }
-    makers[pareto.STEM] = partial(pareto.make, groups, folder, external)
+    makers[pareto.STEM] = partial(pareto.make, groups, folder, external, asked_for)
+    makers[forgetting.STEM] = partial(forgetting.make, groups, folder, asked_for)
     makers[sensitivity.STEM] = partial(sensitivity.make, tuned.groups or groups, folder)
     makers[budget.STEM] = partial(budget.make, tuned.contestants, folder)
     drawn = []

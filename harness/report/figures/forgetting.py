@@ -17,14 +17,17 @@ from harness.report.figures.style import (
     legend_rows,
     room,
 )
-from harness.report.groups import Group
+from harness.report.groups import Group, Measure
 
 STEM = "forgetting"
 
 
-def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
-    """Draw it where a method has paired differences to the untouched model on a task of both kinds."""
-    learnt, kept = (_first(groups, role) for role in ("target", "retention"))
+def make(groups: Sequence[Group], folder: Path, asked_for: Measure | None = None) -> Drawn | None:
+    """Draw it where a method has paired differences to the untouched model on a task of both kinds.
+
+    What answers the question is what was learnt, where it is a target task.
+    """
+    learnt, kept = (_first(groups, role, asked_for) for role in ("target", "retention"))
     shown = [g for g in groups if learnt and kept and learnt.gain(g, groups) and kept.gain(g, groups)]
     if learnt is None or kept is None or not shown:
         return None
@@ -54,6 +57,6 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
     )
 
 
-def _first(groups: Sequence[Group], role: str) -> Quality | None:
-    found = (one for one in qualities(groups, (role,)) if one.higher_is_better)
+def _first(groups: Sequence[Group], role: str, asked_for: Measure | None) -> Quality | None:
+    found = (one for one in qualities(groups, (role,), asked_for) if one.higher_is_better)
     return next((one for one in found if any(one.gain(group, groups) for group in groups)), None)

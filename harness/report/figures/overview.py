@@ -27,10 +27,11 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
         _curves(left, trained)
         _trade(right, trained, groups)
         legend_below(figure, left, len(trained))
+    markers = ", with the validation losses as markers" if any(map(by_step, trained)) else ""
     return Drawn(
         STEM,
         "Training loss per step, and held-out loss against peak memory",
-        "Left: training loss per optimizer step, smoothed, with the validation losses as markers. Right: held-out loss "
+        f"Left: training loss per optimizer step, smoothed{markers}. Right: held-out loss "
         "against peak memory; lower and further left is better; the dashed line is base." + curves_left_out(trained),
     )
 
@@ -46,7 +47,7 @@ def _curves(axes: Any, trained: Sequence[Group]) -> None:
         at = by_step(group)
         axes.plot([*at], [sum(losses) / len(losses) for losses in at.values()], linestyle="none", zorder=3, **marker)
         axes.plot([], [], label=name, **style, **{k: v for k, v in marker.items() if k != "color"})
-    axes.set_title("Training loss (line), validation (markers)")
+    axes.set_title("Training loss (line), validation (markers)" if any(map(by_step, trained)) else "Training loss")
     axes.set_xlabel("Optimizer step")
     axes.set_ylabel("Nats per answer token" if on_answers(trained) else "Nats per token")
 

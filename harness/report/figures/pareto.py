@@ -21,7 +21,7 @@ from harness.report.figures.style import (
     logarithmic,
     room,
 )
-from harness.report.groups import Group
+from harness.report.groups import Group, Measure
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
@@ -31,9 +31,17 @@ DECADE = 10  # costs within it are better read from a plain axis
 Point = tuple[float, float]
 
 
-def make(groups: Sequence[Group], folder: Path, external: Sequence[ExternalRecord] = ()) -> Drawn | None:
-    """Draw it where two methods or more have a score in one setting and a cost; with the task's rows of others."""
-    quality = next((one for one in qualities(groups) if _count(one, groups) > 1), None)
+def make(
+    groups: Sequence[Group],
+    folder: Path,
+    external: Sequence[ExternalRecord] = (),
+    asked_for: Measure | None = None,
+) -> Drawn | None:
+    """Draw it where two methods or more have a score in one setting and a cost; with the task's rows of others.
+
+    What answers the question is drawn, where it can be.
+    """
+    quality = next((one for one in qualities(groups, first=asked_for) if _count(one, groups) > 1), None)
     trained = [group for group in groups if group.trained and quality and quality.of(group)]
     costs = [cost for cost in COSTS if len({cost.of(group) for group in trained} - {None}) > 1]
     if quality is None or not costs:
@@ -85,12 +93,21 @@ def _panel(axes: Any, trained: Sequence[Group], groups: Sequence[Group], quality
         amounts(axes.xaxis, high)
     axes.margins(0.18)
     best = frontier([(place[0][0], place[1][0]) for place in places if place], quality.higher_is_better)
-    axes.plot(*zip(*best, strict=True), color="#999999", linewidth=1, zorder=1, drawstyle="steps-post")
+    steps = _steps(best, axes.get_xlim()[1])
+    axes.plot(*zip(*steps, strict=True), color="#999999", linewidth=1, zorder=1, scalex=False)
     base = [found.value for group in groups if group.ok and group.first.is_base and (found := quality.of(group))]
     draw_base(axes, base)
     axes.set_xlabel(cost.title)
     axes.set_title(drawable(quality.title, 60))
-    name_points(axes, trained, places, base)
+    name_points(axes, trained, places, base, steps)
+
+
+def _steps(best: Sequence[Point], edge: float) -> list[Point]:
+    """The corners of the frontier's line: what each method offers until a better one begins, the last to the edge."""
+    ends = [cost for cost, _ in best[1:]] + [edge]
+    return [
+        corner for (cost, quality), end in zip(best, ends, strict=True) for corner in ((cost, quality), (end, quality))
+    ]
 
 
 def _place(found: SeedEstimate | None, price: float | None) -> Place | None:

@@ -1,18 +1,23 @@
 """Labels beside the points of a plot, where they cover neither a point nor each other."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 NEAR, FAR = 6.0, 14.0  # points between a marker and its label
 
 
+Point = tuple[float, float]
+
+
 def place_labels(
-    axes: Any, points: Sequence[tuple[float, float]], labels: Sequence[str], lines: Sequence[float]
+    axes: Any, points: Sequence[Point], labels: Sequence[str], lines: Sequence[float], steps: Sequence[Point] = ()
 ) -> None:
     """Write a label beside each point and "base" on each horizontal line, in the place that covers least.
 
-    The limits of the axes must be final but for the lines, which they are widened to hold.
+    The limits of the axes must be final but for the lines, which they are widened to hold. `steps` are the corners of a
+    line of horizontal and vertical pieces, which is not covered either.
     """
     low, high = axes.get_ylim()
     if lines:
@@ -25,12 +30,19 @@ def place_labels(
     markers = [axes.transData.transform(point) for point in points]
     taken: list[Box] = [(x - 4 * scale, y - 4 * scale, x + 4 * scale, y + 4 * scale) for x, y in markers]
     edges: Box = (frame.x0, frame.y0, frame.x1, frame.y1)
+    corners = [axes.transData.transform(corner) for corner in steps]
+    taken += [_strip(a, b, scale) for a, b in pairwise(corners)]
     for line in lines:
         _name_line(axes, line, taken, edges)
     strips = [axes.transData.transform((0, line))[1] for line in lines]
     taken += [(frame.x0, y - scale, frame.x1, y + scale) for y in strips]
     for point, label in sorted(zip(points, labels, strict=True), key=lambda one: (-one[0][1], one[0][0])):
         _name_point(axes, point, label, taken, edges)
+
+
+def _strip(a: Point, b: Point, width: float) -> Box:
+    """A piece of a line, as wide as that on both sides."""
+    return (min(a[0], b[0]) - width, min(a[1], b[1]) - width, max(a[0], b[0]) + width, max(a[1], b[1]) + width)
 
 
 _AROUND = (

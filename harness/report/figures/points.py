@@ -40,14 +40,21 @@ def draw_base(axes: Any, values: Sequence[float]) -> None:
 
 
 def name_points(
-    axes: Any, groups: Sequence[Group], places: Sequence[Place | None], lines: Sequence[float] = ()
+    axes: Any,
+    groups: Sequence[Group],
+    places: Sequence[Place | None],
+    lines: Sequence[float] = (),
+    steps: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Names or numbers beside the points, and "base" on the lines; the limits of the axes must be final."""
+    """Names or numbers beside the points, and "base" on the lines; the limits of the axes must be final.
+
+    `steps` are the corners of a line that names do not cover, if they can help it.
+    """
     names = names_of(groups)
     beside = names if len(groups) <= MOST_NAMED else [name.split()[0] for name in names]
     known = [((place[0][0], place[1][0]), name) for place, name in zip(places, beside, strict=True) if place]
     named = known if len(groups) <= MOST_LEGEND else []
-    place_labels(axes, [point for point, _ in named], [name for _, name in named], list(dict.fromkeys(lines)))
+    place_labels(axes, [point for point, _ in named], [name for _, name in named], list(dict.fromkeys(lines)), steps)
 
 
 def _cloud(axes: Any, places: Sequence[Place]) -> None:

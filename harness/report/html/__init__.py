@@ -15,10 +15,10 @@ from harness.record import write_text
 from harness.report import notes
 from harness.report.answer import answer_of
 from harness.report.axes import qualities
-from harness.report.claims import main_contests
+from harness.report.claims import asked_for
 from harness.report.display import printable
 from harness.report.figures.others import external_caption
-from harness.report.groups import Group, Measure
+from harness.report.groups import Group
 from harness.report.html import charts, items
 from harness.report.html.bundle import bundle
 from harness.report.rows import Loaded
@@ -60,16 +60,10 @@ def _content(loaded: Loaded, groups: Sequence[Group]) -> dict[str, Any]:
     """What the page's script shows."""
     return {
         "table": _table(groups),
-        "frontier": charts.frontier(groups, loaded.external, _asked_for(loaded, groups)),
+        "frontier": charts.frontier(groups, loaded.external, asked_for(groups, loaded.primary)),
         "curves": charts.curves(groups),
         "tasks": items.disagreements(groups),
     }
-
-
-def _asked_for(loaded: Loaded, groups: Sequence[Group]) -> Measure | None:
-    """What answers the question."""
-    asked = main_contests(groups, loaded.sweep.primary if loaded.sweep else None)
-    return asked[0].measure if asked else None
 
 
 def _table(groups: Sequence[Group]) -> dict[str, Any]:

@@ -27,21 +27,20 @@ def frontier(
     Args:
         groups: the rows.
         external: rows of others.
-        asked_for: what the vertical axis shows at first; None, or no axis of its own: the first quality.
+        asked_for: what the vertical axis shows at first; None: the first quality.
     """
     import altair
 
     trained = [group for group in groups if group.trained]
     asked: dict[str, Cost | Quality] = {f"c{index}": cost for index, cost in enumerate(COSTS)}
-    asked |= {f"q{index}": quality for index, quality in enumerate(qualities(groups))}
+    asked |= {f"q{index}": quality for index, quality in enumerate(qualities(groups, first=asked_for))}
     axes = {key: axis for key, one in asked.items() if _known(axis := _axis_of(one, groups))}
     if not trained or len(axes) < 2:
         return None
     theirs = others.points(external, {key: asked[key] for key in axes})
     values = [*(_point(group, axes) for group in groups if group.ok), *theirs]
     keys, titles = [*axes], [title for title, _, _ in axes.values()]
-    answers = (key for key in keys if isinstance(one := asked[key], Quality) and one.measure == asked_for)
-    first_quality = next(answers, next((key for key in keys if key.startswith("q")), keys[-1]))
+    first_quality = next((key for key in keys if key.startswith("q")), keys[-1])
     x = _choice("x_axis", "Horizontal ", keys, titles, keys[0])
     y = _choice("y_axis", "Vertical ", keys, titles, first_quality)
     logarithmic = altair.param(name="log_x", bind=altair.binding_checkbox(name="Logarithmic "), value=False)
