@@ -110,12 +110,18 @@ def plain(base: PreTrainedModel) -> PreTrainedModel:
 
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
-    """The same architecture on the meta device: shapes and module names without weights."""
+    """The same architecture on the meta device: shapes and module names without weights, which need not exist."""
+    return skeleton_of(configuration(spec), dtype, spec.trust_remote_code)
+
+
+def configuration(spec: ModelSpec) -> Any:
+    """transformers' configuration; that of random weights without drawing any."""
     from transformers import AutoConfig
 
+    if spec.weights == "random":
+        return random_weights.configuration(spec)
     name, where = location(spec)
-    config = AutoConfig.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
-    return skeleton_of(config, dtype, spec.trust_remote_code)
+    return AutoConfig.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
 
 
 def skeleton_of(config: Any, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -137,6 +143,8 @@ def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    if spec.weights == "random":
+        return random_weights.byte_tokenizer()
     name, where = location(spec)
     result = AutoTokenizer.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
     if result.eos_token is None:

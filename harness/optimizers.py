@@ -34,6 +34,13 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
                 self._own[parameter] = (stepped, make([{**group, "params": [stepped]}]), index)
                 if in_backward:
                     parameter.register_post_accumulate_grad_hook(self._step_and_free)
+        self._show_state()
+
+    def _show_state(self) -> None:
+        """Have `state` hold what there is, as it does in any optimizer: memory is counted by it."""
+        for parameter, (stepped, optimizer, _) in self._own.items():
+            copy = {} if stepped is parameter else {"master": stepped}
+            self.state[parameter] = {**copy, "own": optimizer.state}
 
     def step(self, closure: Any = None) -> None:
         """Step every parameter that has a gradient."""
@@ -58,6 +65,7 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
             if state["master"] is not None:
                 with torch.no_grad():
                     stepped.copy_(state["master"])
+        self._show_state()  # loading has made other tables
 
     def gradient_norm(self) -> float | None:
         """Norm of the gradients that were freed since the last call; None where they are kept for others to see."""

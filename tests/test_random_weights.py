@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from harness import config, models, random_weights, run, sources
+from harness import check, config, models, random_weights, run, sources
 from harness.report.load import load
 from harness.report.markdown import page
 
@@ -45,6 +45,26 @@ def test_a_folder_is_written_once_and_read_as_any_other(described):
     tokenizer = models.tokenizer(spec)
     text = "Any text, \u00fcberall."
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_check_draws_none_and_tokens_are_those_of_the_folder(described, monkeypatch):
+    """A model of eight billion is sixteen gigabytes that nobody needs to learn that it does not fit."""
+    from transformers import AutoTokenizer
+
+    experiment = described("method=lora")
+    kept = AutoTokenizer.from_pretrained(random_weights.folder_of(experiment.model))
+    monkeypatch.setattr(random_weights, "folder_of", lambda spec: pytest.fail("drew weights"))
+    assert check.check([experiment], lambda event: None) == []
+    own = models.tokenizer(experiment.model)
+    text, chat = (
+        "Any text, \u00fcberall.</s>",
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    )
+    assert own(text)["input_ids"] == kept(text)["input_ids"]
+    assert own.apply_chat_template(chat, tokenize=False) == kept.apply_chat_template(chat, tokenize=False)
+    names = ("eos_token_id", "pad_token_id", "bos_token_id", "unk_token_id", "padding_side")
+    assert [getattr(own, name) for name in names] == [getattr(kept, name) for name in names]
+    assert len(own) == len(kept)
 
 
 def test_large_models_are_written_in_shards(described, monkeypatch, tmp_path):

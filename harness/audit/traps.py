@@ -49,11 +49,7 @@ def look(experiment: Experiment, tokenizer: Any, highest: int) -> tuple[dict[str
 
 
 def _vocabulary_size(experiment: Experiment) -> int:
-    from transformers import AutoConfig
-
-    name, where = models.location(experiment.model)
-    config = AutoConfig.from_pretrained(name, **where, trust_remote_code=experiment.model.trust_remote_code)
-    return int(config.get_text_config().vocab_size)
+    return int(models.configuration(experiment.model).get_text_config().vocab_size)
 
 
 def _padding(tokenizer: Any) -> list[str]:
