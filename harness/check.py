@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from harness import datacheck, models, ranks, sources
+from harness import datacheck, kernels, models, ranks, sources
 from harness.audit import audit
 from harness.data import tokenised
 from harness.evaluate import served, tasks
@@ -20,6 +20,7 @@ from harness.execute import Emit, quiet, setting, wanted_tokens
 from harness.experiment import Experiment, Sizes, check_id
 from harness.methods.base import Method
 from harness.train import compute_dtype
+from harness.train.kernels import unknown
 
 Verdict = Literal["wrong", "unsupported"]
 
@@ -70,12 +71,16 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
 
     def attach() -> Sizes:
         method.check_training(experiment.train)
+        if method.trains:
+            kernels.check(experiment.train, experiment.launch)  # by now the precision is known
         if experiment.train.packing and method.unpacked_because:
             raise ValueError(
                 f"train.packing=true with method={method.name}: {method.unpacked_because}; set it to false"
             )
         skeleton = models.skeleton(model, dtype)
         reason = method.unsupported_model(skeleton)
+        if not reason and method.trains:
+            reason = unknown(skeleton, experiment.train.kernels)
         if reason:
             raise UnsupportedError(reason)
         return _sizes(method, method.attach(skeleton, setting(experiment, models.tokenizer(model), [])))

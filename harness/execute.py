@@ -21,7 +21,7 @@ import datasets
 import torch
 import transformers
 
-from harness import card, checkpoint, models, places, provenance, ranks, record, store, usage
+from harness import card, checkpoint, kernels, models, places, provenance, ranks, record, store, usage
 from harness.data import Packed, Short, Wanted, tokenised
 from harness.evaluate import items, outcomes
 from harness.experiment import Evaluation, Experiment, Todo, check_id
@@ -56,7 +56,8 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
         attempt = Attempt(experiment.recipe_id, todo.rung)
         started = ranks.start(launch, partial(_follow, experiment, todo), attempt)
         work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
-        work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch)}}})
+        made_by = kernels.facts(experiment.train.kernels)
+        work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch), **made_by}}})
         try:
             with started.joined():
                 work.load()

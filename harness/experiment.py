@@ -22,6 +22,7 @@ from harness.specs import (
     DataSpec,
     EvalSpec,
     InferenceSpec,
+    KernelSpec,
     LaunchSpec,
     ModelSpec,
     NonNegative,
@@ -150,7 +151,9 @@ class Todo:
 
 
 # they move no weight of an ok run
-_LOOKS_ONLY = ("eval_every", "patience", "diverged_above", "diverged_steps", "oom", "checkpoint_seconds")
+_LOOKS_ONLY = (
+    "eval_every", "patience", "diverged_above", "diverged_steps", "oom", "checkpoint_seconds", "loader_processes",
+)  # fmt: skip
 
 
 def recipe(experiment: Experiment) -> dict[str, Any]:
@@ -169,6 +172,10 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
     train = {k: v for k, v in dataclasses.asdict(experiment.train).items() if k not in _LOOKS_ONLY}
     if not train["packing"]:
         del train["packing"]
+    usual = dataclasses.asdict(KernelSpec())
+    kernels = {k: v for k, v in train.pop("kernels").items() if v != usual[k]}
+    if kernels:
+        train["kernels"] = kernels
     if experiment.train.oom.shorter_rows:  # then what runs out of memory may end with other weights
         train["shorter_rows"] = list(experiment.train.oom.shorter_rows)
     if experiment.train.patience is not None:  # then what is looked at on the way decides which weights are kept

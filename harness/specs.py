@@ -13,6 +13,7 @@ Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", 
 LossOn = Literal["completion", "assistant", "all"]
 Weights = Literal["attached", "merged"]
 Sharding = Literal["none", "fsdp"]
+Attention = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -137,6 +138,18 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelSpec(Strict):
+    """By what a training step is computed: the same numbers up to rounding, in another time and with other memory.
+
+    What differs from these defaults is part of the recipe. Evaluations are computed as if it did not.
+    """
+
+    attention: Attention = "auto"  # auto: what transformers takes for the model, SDPA where it has it
+    liger: bool = False  # norms, rotary embeddings and gated MLPs by the package liger-kernel
+    compile: bool = False  # each layer by torch.compile
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSpec(Strict):
     """How long, how fast and in what precision is trained: the same for every method."""
 
@@ -162,6 +175,8 @@ class TrainSpec(Strict):
     # a checkpoint is written so often, and whenever the run is told to end; null: only then
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 600.0
     packing: bool = False  # several examples in a row of max_length, none of which sees another
+    kernels: KernelSpec = field(default_factory=KernelSpec)
+    loader_processes: Annotated[int, Field(ge=0)] = 0  # that make batches ahead; 0: the training process makes them
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.eval_every is None:

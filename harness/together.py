@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import event_files
+from harness import event_files, kernels
 from harness.experiment import Experiment
 
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
@@ -44,6 +44,8 @@ def _check_method(experiment: Experiment) -> None:
     if bounds is not None and bounds[0] > bounds[1]:
         raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
     method.check_training(experiment.train)
+    if method.trains:
+        kernels.check(experiment.train, experiment.launch)
 
 
 def _check_launch(experiment: Experiment) -> None:

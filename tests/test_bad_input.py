@@ -73,6 +73,18 @@ FROM_THE_CONFIGURATION = {
     "tracking=nosuch": ["Available: none, tensorboard, wandb"],
     "sweep=nosuch": ["sweep=nosuch: there is no such sweep. Available: ", "smoke"],
     "sweep=smoke,smoke": ["one sweep at a time"],
+    # kernels
+    "train.kernels.attention=flash": ['train.kernels.attention="flash"', "'flash_attention_2'"],
+    "train.kernels.liger=yes": ["train.kernels.liger"],
+    "train.kernels.attention=flash_attention_2 train.precision=fp32": ["train.precision=fp32", "attention=sdpa"],
+    "train.kernels.attention=flash_attention_2 train.packing=true train.precision=bf16": [
+        "train.packing=true",
+        "attention=sdpa",
+    ],
+    "train.kernels.compile=true launch.num_processes=2 launch.sharding=fsdp train.micro_batch_size=2": [
+        "train.kernels.compile=true with launch.sharding=fsdp"
+    ],
+    "method=unsloth train.kernels.liger=true": ["method=unsloth with train.kernels: its kernels are its own"],
     # several processes and GPUs
     "launch.sharding=fsdp": ["launch.sharding=fsdp with launch.num_processes=1", "launch.sharding=none"],
     "launch=null": ["launch=null: launch is a table; set launch.<name>=..."],

@@ -96,7 +96,7 @@ def test_a_part_that_is_not_there_is_refused(with_parts, capsys):
 def test_every_part_on_disk_has_rows_and_says_what_it_shows():
     import ast
 
-    assert len(bench.parts()) == 7
+    assert len(bench.parts()) == 8
     for name in bench.parts():
         tree = ast.parse((bench.FOLDER / f"{name}.py").read_text())
         assert "rows" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -117,6 +117,29 @@ def test_training_ratios_are_medians_of_rounds_with_the_harness_on_top():
     assert [row.bar for row in found] == [0.98, 1.0, 1.5]
     assert not any(row.at_most for row in found)
     assert all("two steps" in row.note for row in found)
+
+
+def test_sides_on_a_gpu_stand_beside_trl_with_the_operations_of_a_plain_step():
+    from tests.bench import gpu
+
+    def side(rate, **more):
+        return {"tokens_per_second": rate, "real_share": 0.5, "peak_bytes": 2**30, **more}
+
+    usual = side(300.0, flops_per_position=1e9, device_flops_per_second=1e12, doubt="")
+    found = {
+        gpu.USUAL: usual,
+        "liger": {"reason": "needs a CUDA device"},
+        "compiled": side(450.0),
+        gpu.TRL: side(200.0),
+    }
+    rows = gpu.ratios("1b lora", gpu.QUICK, found)
+    assert [(row.measured, row.bar) for row in rows] == [(1.5, 1.0), (None, None), (2.25, None)]
+    assert "compiled: 450 tokens/s, MFU 90.0%, peak 1.00 GiB; TRL's trainer: 200 tokens/s, MFU 40.0%" in rows[2].note
+    assert "needs a CUDA device" in rows[1].note
+    assert "MFU unknown" in gpu.ratios("1b lora", gpu.QUICK, {**found, gpu.USUAL: {**usual, "doubt": "busy"}})[0].note
+    without = gpu.ratios("8b full", gpu.SIZES[1], {gpu.USUAL: usual, gpu.TRL: {"reason": "out of memory"}})
+    assert [row.measured for row in without] == [None, None]
+    assert all("TRL's trainer: out of memory" in row.note for row in without)
 
 
 def test_the_time_between_runs_goes_from_a_record_to_a_first_step(tmp_path):

@@ -218,6 +218,7 @@ SAME_RECIPE = [
     ["train.eval_every=1"], ["train/oom=none"], ["train.diverged_above=2"], ["train.diverged_steps=3"],
     ["runs_dir=elsewhere"], ["reports_dir=elsewhere"], ["method=lora"], ["data.tasks=[piqa]"],
     ["target=all_linear"], ["lr_scale=1"], ["eval.batch_size=2"], ["eval.batch_tokens=64"], ["eval.backend=hf"],
+    ["train.kernels.attention=auto"], ["train.kernels.liger=false"], ["train.loader_processes=2"],
 ]  # fmt: skip
 OTHER_RECIPE = [
     ["method=dora"], ["method.lr=1e-3"], ["lr_scale=2"], ["train.lr=1e-5"], ["method.r=8"], ["method.lora_alpha=8"],
@@ -226,7 +227,16 @@ OTHER_RECIPE = [
     ["train.eval_every=1", "train.patience=2"],
     ["train.eval_every=1", "train.patience=1"], ["train.eval_every=2", "train.patience=1"],
     ["data.validation_fraction=0.3"], ["data.max_rows=8"], ["data.train.0.prompt='Q {{prompt}}'"], ["model.name=other"],
+    ["train.kernels.attention=eager"], ["train.kernels.liger=true"], ["train.kernels.compile=true"],
 ]  # fmt: skip
+
+
+def test_a_recipe_names_the_kernels_that_are_not_the_usual_ones(build):
+    """So that a sweep over one of them is no difference in the others, which are absent on both sides."""
+    from harness.experiment import recipe
+
+    assert "kernels" not in recipe(build())["train"]
+    assert recipe(build("train.kernels.compile=true"))["train"]["kernels"] == {"compile": True}
 
 
 @pytest.mark.parametrize("words", SAME_RECIPE, ids=" ".join)

@@ -28,6 +28,11 @@ class Profiler:
         self._entered = contextlib.ExitStack()
 
     @property
+    def follows(self) -> bool:
+        """Whether a step that is followed is under way."""
+        return self._counter is not None
+
+    @property
     def _live(self) -> LiveBytes | None:
         return self._counter if isinstance(self._counter, LiveBytes) else None
 

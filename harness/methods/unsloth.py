@@ -10,10 +10,13 @@ from harness.methods import targets
 from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.lora import Lora
+from harness.specs import KernelSpec
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from harness.specs import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,12 @@ class Unsloth(Lora):
         """As QLoRA's."""
         own = super().not_served_because()
         return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
+
+    def check_training(self, spec: TrainSpec) -> None:
+        """Its kernels are its own."""
+        super().check_training(spec)
+        if spec.kernels != KernelSpec():
+            raise ValueError("method=unsloth with train.kernels: its kernels are its own; leave train.kernels as it is")
 
     def check_processes(self, number: int) -> None:
         """Its loader knows one GPU."""

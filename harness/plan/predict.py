@@ -22,6 +22,7 @@ from harness.plan import fakes, shapes
 from harness.plan.devices import Device
 from harness.plan.follow import Follower, give_gradients
 from harness.sources import hardware_precision
+from harness.specs import KernelSpec
 from harness.train import Job, _Loop, compute_dtype
 
 
@@ -65,11 +66,21 @@ def cells(experiments: list[Experiment], device: Device | None, mfu: float | Non
 
 
 def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
-    """With a precision in place of "auto": bfloat16 on a GPU, what this machine would take on its CPU."""
-    if experiment.train.precision != "auto":
-        return experiment
-    precision = "bf16" if on_gpu else hardware_precision()
-    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, precision=precision))
+    """With what is computed and held there in place of "auto": in bfloat16 on a GPU, as here on a CPU."""
+    precision = experiment.train.precision
+    if precision == "auto":
+        precision = "bf16" if on_gpu else hardware_precision()
+    return dataclasses.replace(
+        experiment,
+        method=experiment.method.settled("cuda" if on_gpu else "cpu", precision),
+        train=dataclasses.replace(experiment.train, precision=precision),
+    )
+
+
+def _plain(kernels: KernelSpec) -> KernelSpec:
+    """Those of them that compute with operations of torch alone."""
+    fused = kernels.attention.startswith("flash")
+    return KernelSpec(attention="auto" if fused else kernels.attention)
 
 
 def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> dict[str, Any]:
@@ -100,6 +111,8 @@ def _missing(experiment: Experiment) -> str:
         missing.append(
             f"launch.num_processes={launch.num_processes}, whose buckets take as much as the gradients again"
         )
+    if experiment.train.kernels != _plain(experiment.train.kernels):
+        missing.append("train.kernels, the numbers are those of a step without them")
     return "; ".join(filter(None, missing))
 
 
@@ -149,7 +162,8 @@ class Predictor:
     def __init__(self, experiment: Experiment, on_gpu: bool) -> None:
         self._experiment = experiment
         self.num_processes = experiment.launch.num_processes  # of which each has its own rows of every step
-        method, spec = experiment.method, experiment.train
+        method = experiment.method
+        spec = dataclasses.replace(experiment.train, kernels=_plain(experiment.train.kernels))
         dtype = compute_dtype(spec.precision)
         self._tokenizer = shapes.tokenizer(experiment.model)
         meta = fakes.quantised(shapes.skeleton(experiment.model), method.load_options(dtype))

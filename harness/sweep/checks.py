@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import isolate, run, sources
+from harness import isolate, kernels, run, sources
 from harness.assets import cache_dir
 from harness.experiment import Experiment, Sizes
 from harness.progress import board
@@ -90,7 +90,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     if not pending:
         return []
     device = sources.device()
-    reasons = [planned.experiment.method.unsupported(device) for planned in pending]
+    reasons = [_unsupported(planned.experiment, device) for planned in pending]
     runnable = [planned for planned, reason in zip(pending, reasons, strict=True) if not reason]
     board.start_bar("checking")
     log = runs_dir / "check.log"
@@ -150,6 +150,11 @@ def display(num_bytes: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{value:.3g} {unit}" if unit != "bytes" else f"{num_bytes} bytes"
+
+
+def _unsupported(experiment: Experiment, device: str) -> str:
+    reason = experiment.method.unsupported(device)
+    return reason if reason or not experiment.method.trains else kernels.unsupported(experiment.train.kernels, device)
 
 
 def _as_chosen(planned: Planned) -> Experiment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,11 @@ from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.methods.base import Method
 from harness.record import Training
-from harness.specs import Sharding, TrainSpec
+from harness.specs import KernelSpec, Sharding, TrainSpec
 from harness.stopping import DivergedError as DivergedError
 from harness.train import sharded
 from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
+from harness.train.kernels import Kernels
 from harness.train.order import LikeLengths as LikeLengths
 from harness.train.order import Shared
 from harness.train.resume import Checkpoints, Resuming, start_digest
@@ -87,6 +88,7 @@ def train(job: Job) -> Training:
         loop.train(resume_from_checkpoint=resumed_from)
     finally:
         loop.profiler.close()
+        loop.kernels.turn(on=False)
     loop.undo_patches()
     result: Training = loop.watcher.result()
     if job.sharding == "fsdp":
@@ -109,6 +111,8 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         self.meter = StepMeter(torch.cuda.is_available())
         last_dropped = min(WARMUP_STEPS, total_steps(job.spec, len(job.rows)))
         self.profiler = Profiler(last_dropped if job.profile else 0, follows_memory=job.sharding == "none")
+        self.kernels = Kernels(job.model, job.spec.kernels)
+        job = replace(job, validate=self.kernels.without(job.validate))
         self.watcher = Watcher(job, self.meter, self.profiler)
         if job.sharding == "fsdp":
             sharded.announce(job.model)
@@ -163,16 +167,22 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             return super().get_train_dataloader()
         spec = self.job.spec
         own = Shared(self._order(), ranks.index(), ranks.number(), spec.global_batch_size, spec.micro_batch_size)
-        return DataLoader(self.train_dataset, batch_sampler=own, collate_fn=self.data_collator)
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=own,
+            collate_fn=self.data_collator,
+            num_workers=spec.loader_processes,
+            pin_memory=self._cuda,
+        )
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""
         self.meter.micro_batch(inputs["attention_mask"], inputs["labels"])
         self.profiler.micro_batch(inputs)
-        leanly = self.job.spec.precision == "bf16" and not self._cuda
-        with (
-            lean.bfloat16_on_cpu(self.job.model, self.job.method.leaves_inputs) if leanly else contextlib.nullcontext()
-        ):
+        self.kernels.turn(on=not self.profiler.follows)
+        spec, leaves = self.job.spec, self.job.method.leaves_inputs
+        leanly = spec.precision == "bf16" and not self._cuda and spec.kernels == KernelSpec()
+        with lean.bfloat16_on_cpu(self.job.model, leaves) if leanly else contextlib.nullcontext():
             return super().training_step(model, for_model(inputs), num_items_in_batch)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -244,6 +254,8 @@ def _arguments(job: Job) -> SFTConfig:
         bf16=spec.precision == "bf16",
         use_cpu=cpu,
         dataloader_pin_memory=not cpu,
+        dataloader_num_workers=spec.loader_processes,
+        accelerator_config={"non_blocking": not cpu},  # a pinned batch is copied while the device still computes
         max_length=spec.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_nan_inf_filter=False,  # it would take the mean of the steps before for a loss that is no number

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.bench import Row, _page
@@ -50,7 +51,7 @@ def table(rows: Sequence[tuple[str, Row]]) -> Table:
         shown.add_column(column, justify="right" if column in ("Measured", "Bar") else "left", overflow="fold")
     for part, row in rows:
         measured, bar, met = _page.shown(row)
-        shown.add_row(part, row.name, measured, bar, met.strip("*"), row.note)
+        shown.add_row(part, row.name, measured, bar, met.strip("*"), escape(row.note))
     return shown
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from harness import execute, models
+from harness import execute, models, places
 from harness.data import tokenised
 from harness.train import Job, LikeLengths, compute_dtype, train
 from harness.train.batches import collate, labelled, row_lengths
@@ -51,49 +51,72 @@ class Workload:
         """A fresh model, adapted as the method says."""
         experiment, method = self.experiment, self.experiment.method
         transformers.set_seed(0)
-        base = models.load(
-            experiment.model, method.load_options(compute_dtype(experiment.train.precision)), method.read
-        )
+        options = method.load_options(compute_dtype(experiment.train.precision)) | places.options(experiment)
+        base = models.load(experiment.model, options, method.read)
         return method.attach(base, execute.setting(experiment, self.tokenizer, self.rows))
 
 
 class Clock:
     """When each forward pass of a model begins, and on how many real and padded tokens.
 
-    From one beginning to the next is a whole step, with all that a trainer does between two.
+    From one beginning to the next is a whole step, with all that a trainer does between two. A GPU notes them in its
+    own queue, and is not waited for.
     """
 
     def __init__(self, model: Any) -> None:
-        self._seen: list[tuple[float, int, int]] = []
+        self._seen: list[tuple[Any, Any, int]] = []
         model.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def _see(self, _: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
         mask = inputs["attention_mask"]
-        self._seen.append((time.perf_counter(), int(mask.sum()), mask.numel()))
+        self._seen.append((_now(), mask.sum(), mask.numel()))
 
     def result(self, workload: Workload) -> dict[str, float]:
         """Real tokens a second, and the part of all positions that was real."""
         if len(self._seen) != workload.max_steps:
             raise RuntimeError(f"{len(self._seen)} forward passes instead of {workload.max_steps}")
         counted = self._seen[WARM_STEPS:]
-        real, padded = (sum(one[column] for one in counted[:-1]) for column in (1, 2))
-        return {"tokens_per_second": real / (counted[-1][0] - counted[0][0]), "real_share": real / padded}
+        real, padded = (sum(int(one[column]) for one in counted[:-1]) for column in (1, 2))
+        return {"tokens_per_second": real / _between(counted[0][0], counted[-1][0]), "real_share": real / padded}
 
 
-def harness(workload: Workload, seed: int, grouped: bool) -> dict[str, float]:
-    """The project's loop, on random batches or on its default ones, of like length."""
+def _now() -> Any:
+    if not torch.cuda.is_available():
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(first: Any, last: Any) -> float:
+    """Seconds."""
+    if not torch.cuda.is_available():
+        return float(last - first)
+    last.synchronize()
+    return float(first.elapsed_time(last)) / 1000
+
+
+def harness(workload: Workload, seed: int, grouped: bool, profile: bool = False) -> dict[str, float]:
+    """The project's loop, on random batches or on its default ones, of like length.
+
+    With `profile` also what a position takes, by the step that is followed, which is not counted.
+    """
     spec = replace(workload.experiment.train, max_steps=workload.max_steps, epochs=None, group_by_length=grouped)
     model = workload.model()
     clock = Clock(model)
     with tempfile.TemporaryDirectory() as scratch:
-        train(
+        done = train(
             Job(
                 model=model, method=workload.experiment.method, rows=workload.rows, spec=spec, seed=seed,
                 tokenizer=workload.tokenizer, validate=lambda: 0.0, emit=lambda _: None, scratch=scratch,
-                profile=False,  # one step, which is not counted
+                profile=profile,
             )
         )  # fmt: skip
-    return clock.result(workload)
+    found = clock.result(workload)
+    if profile:
+        positions = sum(rows * tokens for rows, tokens in done.profile.micro_batches)
+        found["flops_per_position"] = done.profile.flops / positions
+    return found
 
 
 def loop(workload: Workload, seed: int) -> dict[str, float]:

@@ -18,6 +18,8 @@ CASES = [(m, c) for m in METHODS for c in (False, True) if not (m == "prefix" an
 LENGTH, LAYERS = 48, 5
 BOUND = {"qlora": 0.05}
 SEVERAL = {"whole": LaunchSpec(num_processes=2), "divided": LaunchSpec(num_processes=2, sharding="fsdp")}
+KERNELS = "lora by other kernels"
+MASTER = (False, 2, "train.precision=bf16", "method.precision=bf16_fp32_master")  # of full
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,13 @@ def described(compose, deeper_model):
     """Experiments of four rows a step, in micro batches of `rows`."""
     from harness import config
 
-    def made(method, checkpointing, rows=2):
+    def made(method, checkpointing, rows=2, *words):
         return config.build(
             compose(
                 f"method={method}", "model.source=path", f"model.path={deeper_model}", "model.name=deeper",
                 "train=smoke", "train.max_steps=2", "train.precision=fp32", f"train.max_length={LENGTH}",
                 f"train.micro_batch_size={rows}", f"train.gradient_checkpointing={str(checkpointing).lower()}",
+                *words,
             )
         )  # fmt: skip
 
@@ -57,12 +60,14 @@ def described(compose, deeper_model):
 def predicted(described, tmp_path_factory):
     """(method, checkpointing) -> the plan on this machine's CPU, of the whole model; LoRA's by several processes."""
     device = devices.Device("cpu", 2**34, 1e12, on_gpu=False)
+    kernels = ("train.kernels.compile=true", "train.kernels.liger=true", "train.kernels.attention=eager")
     several = [dataclasses.replace(described("lora", False), launch=one) for one in SEVERAL.values()]
-    each = [*(described(*case) for case in CASES), *several]
+    others = [described("lora", False, 2, *kernels), described("full", *MASTER)]
     log = tmp_path_factory.mktemp("plan") / "log.txt"
+    each = [*(described(*case) for case in CASES), *several, *others]
     ended = isolate.call("harness.plan.predict:cells", each, device, 0.5, log=log)
     assert ended.kind == "returned", ended.reason
-    return dict(zip([*CASES, *SEVERAL], ended.value, strict=True))
+    return dict(zip([*CASES, *SEVERAL, KERNELS, MASTER], ended.value, strict=True))
 
 
 def tracked_peak(experiment, folder):
@@ -106,6 +111,14 @@ def test_the_predicted_peak_is_that_of_a_real_step(case, described, predicted, t
     assert peak > 1.2 * weights, "a step that is all weights would test nothing"
 
 
+def test_weights_in_bfloat16_with_a_float32_copy_are_planned_with_the_copy(described, predicted, tmp_path):
+    plan = predicted[MASTER]
+    peak, weights = tracked_peak(described("full", *MASTER), tmp_path)
+    assert plan["weights_bytes"] == pytest.approx(weights, rel=1e-3)  # a table of the positions is in another dtype
+    assert plan["optimizer_bytes"] == pytest.approx(6 * weights, rel=0.02), "the copy and its two moments"
+    assert plan["peak_bytes"] == pytest.approx(peak, rel=0.05)
+
+
 def test_checkpointing_saves_memory_and_costs_operations(predicted):
     for method in ("full", "lora", "qlora"):
         plain, again = predicted[method, False], predicted[method, True]
@@ -113,9 +126,31 @@ def test_checkpointing_saves_memory_and_costs_operations(predicted):
         assert again["flops"] > 1.1 * plain["flops"]
 
 
+def test_kernels_that_fake_tensors_cannot_have_are_left_out_and_named(predicted):
+    usual, other = predicted["lora", False], predicted[KERNELS]
+    assert "train.kernels" in other["not_modelled"]
+    assert not usual["not_modelled"]
+    assert other["peak_bytes"] > usual["peak_bytes"], "attention=eager keeps its scores, and is predicted"
+    assert other["weights_bytes"] == usual["weights_bytes"]
+
+
 def test_operations_follow_what_is_trained(predicted):
     full, lora, head = (predicted[method, False]["flops"] for method in ("full", "lora", "head"))
     assert head < lora < full
+
+
+def test_a_plan_for_a_gpu_holds_what_a_gpu_would_hold(compose):
+    """Full fine-tuning has its weights in bfloat16 there and a float32 copy in the optimizer, on a CPU in float32."""
+    from harness import config
+    from harness.plan.predict import settled
+
+    asked = config.build(compose("method=full"))
+    assert asked.method.precision == "auto"
+    on_gpu, on_cpu = settled(asked, on_gpu=True), settled(asked, on_gpu=False)
+    assert (on_gpu.train.precision, on_gpu.method.precision) == ("bf16", "bf16_fp32_master")
+    assert on_cpu.method.precision == "fp32"
+    fixed = settled(config.build(compose("method=full", "train.precision=fp32")), on_gpu=True)
+    assert (fixed.train.precision, fixed.method.precision) == ("fp32", "fp32")
 
 
 def test_what_fits_is_the_largest_that_does(predicted):

@@ -1,0 +1,130 @@
+"""The kernels that training was asked to compute by, put into a model and taken out of it again.
+
+Off by default: none of them was measured on a GPU here. `python -m tests.bench gpu` measures them where there is one.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.specs import KernelSpec
+
+_ABSENT = object()
+
+
+class Kernels:
+    """Turns what `spec` asks for on and off in a model; what it was loaded with is off.
+
+    A step that is followed operation by operation needs it off: compiled layers and fused kernels are no operations
+    that could be counted. So does what is evaluated: a score must not depend on the kernels of training.
+    """
+
+    def __init__(self, model: Any, spec: KernelSpec) -> None:
+        self._model, self._spec, self._on = model, spec, False
+        self._usual = _base(model).config._attn_implementation
+
+    def turn(self, on: bool) -> None:
+        """Have the model compute as was asked, or as it was loaded."""
+        if on == self._on:
+            return
+        self._on = on
+        if self._spec.attention != "auto":
+            _base(self._model).set_attn_implementation(self._spec.attention if on else self._usual)
+        for change in self._changes:
+            change.make(on)
+
+    def without(self, function: Callable[[], float]) -> Callable[[], float]:
+        """The function, with everything off while it is at work."""
+
+        def called() -> float:
+            was_on = self._on
+            self.turn(on=False)
+            try:
+                return function()
+            finally:
+                self.turn(on=was_on)
+
+        return called
+
+    @functools.cached_property
+    def _changes(self) -> list[_Change]:
+        """Those of liger before those of the compiler, which takes the layers as they then are."""
+        liger = _liger(self._model) if self._spec.liger else []
+        return liger + (_compiled(self._model) if self._spec.compile else [])
+
+
+def unknown(model: Any, spec: KernelSpec) -> str:
+    """The reason why this model has no such kernels; "" when it has. `model` may have no weights."""
+    name = type(model).__name__
+    if spec.compile and not _layers(model):
+        return f"train.kernels.compile=true: {name} does not say which of its modules are layers (_no_split_modules)"
+    if spec.attention.startswith("flash") and not model._supports_flash_attn:
+        return f"train.kernels.attention={spec.attention}: transformers has none for {name}; use auto, sdpa or eager"
+    if spec.attention == "sdpa" and not model._supports_sdpa:
+        return f"train.kernels.attention=sdpa: transformers has none for {name}; use auto or eager"
+    if spec.liger:
+        from liger_kernel.transformers import monkey_patch
+
+        known = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN
+        if model.config.model_type not in known:
+            return f"train.kernels.liger=true: liger-kernel has none for {name}; it has for {', '.join(sorted(known))}"
+    return ""
+
+
+@dataclass(frozen=True)
+class _Change:
+    """An entry of a namespace, as it is with and without."""
+
+    namespace: dict[str, Any]
+    key: str
+    usual: Any
+    changed: Any
+
+    def make(self, on: bool) -> None:
+        value = self.changed if on else self.usual
+        if value is _ABSENT:
+            self.namespace.pop(self.key, None)
+        else:
+            self.namespace[self.key] = value
+
+
+def _liger(model: Any) -> list[_Change]:
+    """What liger does to the model and to the file of its architecture, where it replaces functions and classes.
+
+    The loss is left alone: only positions with a label get logits as it is.
+    """
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    base = _base(model)
+    places = [vars(module) for module in base.modules()] + [vars(sys.modules[type(base).__module__])]
+    before = [dict(place) for place in places]
+    _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
+    return [
+        _Change(place, key, known.get(key, _ABSENT), value)
+        for place, known in zip(places, before, strict=True)
+        for key, value in place.items()
+        if known.get(key, _ABSENT) is not value
+    ]
+
+
+def _compiled(model: Any) -> list[_Change]:
+    """Each layer by a function that is compiled once for all lengths, as batches are of many."""
+    return [
+        _Change(vars(layer), "_compiled_call_impl", _ABSENT, torch.compile(layer._call_impl, dynamic=True))
+        for layer in _layers(_base(model))
+    ]
+
+
+def _layers(model: Any) -> list[Any]:
+    names = set(model._no_split_modules or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

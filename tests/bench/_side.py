@@ -1,0 +1,64 @@
+"""`python -m tests.bench._side SIDE STEPS WORD...`: one way to train an experiment, in a process that has it alone.
+
+SIDE: `harness`, its loop; `trl`, TRL's trainer with its defaults; `unsloth`, that trainer on unsloth's model, with
+unsloth imported first, as it wants. The last line that is printed is a JSON table: tokens a second, the share of
+positions that was real, the peak of memory and, of the harness, operations a position and the device's rate.
+Exit code 3: it ran out of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from typing import Any
+
+SIDES = ("harness", "trl", "unsloth")
+NO_MEMORY = 3
+
+
+def main() -> int:
+    """Train, and print what was found."""
+    side, steps, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    if side == "unsloth":
+        import unsloth  # noqa: F401  # before transformers, parts of which it replaces
+    import torch
+
+    from harness import execute
+
+    execute.quiet()
+    try:
+        found = _trained(side, steps, words)
+    except (torch.OutOfMemoryError, MemoryError):
+        return NO_MEMORY
+    print(json.dumps(found))
+    return 0
+
+
+def _trained(side: str, steps: int, words: list[str]) -> dict[str, Any]:
+    import torch
+
+    from harness import sources
+    from harness.compose import experiments
+    from harness.measure import peak
+    from harness.train import compute_dtype
+    from tests.bench import _trainers
+
+    [(_, experiment)] = experiments(words)
+    workload = _trainers.Workload(sources.resolve(experiment), steps)
+    if side != "harness":
+        return {**_trainers.trl(workload, 0), "peak_bytes": _peak_bytes(torch)}
+    found = {**_trainers.harness(workload, 0, grouped=False, profile=True), "peak_bytes": _peak_bytes(torch)}
+    rate = peak.measured(compute_dtype(workload.experiment.train.precision), torch.cuda.is_available())
+    return {**found, "device_flops_per_second": rate.flops_per_second, "doubt": rate.doubt}
+
+
+def _peak_bytes(torch: Any) -> int:
+    """The peak allocated on a GPU, the highest resident set on a CPU."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    sys.exit(main())
