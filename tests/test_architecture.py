@@ -15,9 +15,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "__main__": {"assets", "cells", "config", "preemption", "sweep"},
     "sweep": {
-        "assets", "cells", "choice", "claim", "composer", "config", "experiment", "isolate", "ladder", "meeting",
-        "plan", "preemption", "progress", "provenance", "question", "record", "redact", "run", "sources", "specs",
-        "tracking",
+        "assets", "cells", "choice", "claim", "composer", "config", "experiment", "isolate", "kernels", "ladder",
+        "meeting", "plan", "preemption", "progress", "provenance", "question", "record", "redact", "run", "sources",
+        "specs", "tracking",
     },
     "plan": {
         "compose", "execute", "experiment", "specs", "isolate", "measure", "methods", "models", "patterns", "sources",
@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "judge": {"progress", "record"},
     "compose": {"assets", "cells", "config", "experiment", "specs"},
     "config": {"assets", "checking", "experiment", "specs", "methods", "question", "record", "suites", "together"},
-    "together": {"event_files", "experiment"},
+    "kernels": {"specs"},
+    "together": {"event_files", "experiment", "kernels"},
     "tracking": {"event_files", "experiment", "specs", "record", "redact"},
     "ladder": {"experiment", "specs"},
     "run": {
@@ -47,13 +48,12 @@ MAY_IMPORT = {
     "progress": {"record"},
     "preload": {"check", "execute", "isolate"},
     "check": {
-        "audit", "data", "datacheck", "evaluate", "execute", "experiment", "specs", "methods", "models", "ranks",
-        "sources",
-        "train",
+        "audit", "data", "datacheck", "evaluate", "execute", "experiment", "kernels", "specs", "methods", "models",
+        "ranks", "sources", "train",
     },
     "execute": {
-        "card", "checkpoint", "data", "evaluate", "experiment", "measure", "meeting", "methods", "models", "places",
-        "preemption", "provenance", "ranks", "record", "scores", "specs", "store", "train", "usage",
+        "card", "checkpoint", "data", "evaluate", "experiment", "kernels", "measure", "meeting", "methods", "models",
+        "places", "preemption", "provenance", "ranks", "record", "scores", "specs", "store", "train", "usage",
     },
     "places": {"experiment", "measure", "ranks", "specs"},
     "usage": {"experiment", "measure", "provenance", "record"},
@@ -85,7 +85,7 @@ MAY_IMPORT = {
     "checking": {"methods"},
     "specs": set(),
     "datacheck": {"record"},
-    "methods": {"assets", "optimizers", "pickles", "record"},
+    "methods": {"assets", "optimizers", "pickles", "record", "specs"},
     "optimizers": set(),
     "card": {"record"},
     "store": {"record"},

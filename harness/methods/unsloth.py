@@ -10,13 +10,11 @@ from harness.methods import targets
 from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.lora import Lora
-from harness.specs import KernelSpec
+from harness.specs import KernelSpec, TrainSpec
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-    from harness.specs import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
