@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harness import provenance, record
-from tests.bench import Row
+from tests.bench import Row, overhead
 from tests.bench import __main__ as bench
 
 
@@ -46,6 +46,14 @@ BAD = Row(name="speed-up", measured=0.9, bar=1.0, unit="x", at_most=False)
 )
 def test_a_bar_is_met_or_not_or_there_is_none(row, met):
     assert row.met is met
+
+
+@pytest.mark.parametrize(
+    ("number", "low", "high", "coverage"), [(2, 1, 2, 0.5), (4, 1, 4, 0.875), (6, 1, 6, 0.96875), (9, 2, 8, 0.9609375)]
+)
+def test_an_interval_of_a_median_says_what_it_covers(number, low, high, coverage):
+    """By the sign test: with fewer than six values no interval covers 95 %."""
+    assert overhead.interval([float(value) for value in range(number, 0, -1)]) == (low, high, coverage)
 
 
 def test_parts_are_measured_and_printed_and_nothing_is_written(with_parts, capsys, tmp_path, monkeypatch):

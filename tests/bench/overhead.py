@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from unittest import mock
 from tests.bench import Row
 
 BAR = 1.02
+WARMING_STEPS = 6
 
 
 def rows() -> list[Row]:
@@ -46,21 +48,24 @@ def rows() -> list[Row]:
 
 
 def _row(name: str, ratios: list[float], steps: int) -> Row:
-    low, high = interval(ratios)
-    note = f"{len(ratios)} pairs of {steps} steps in turn, 95 % interval of the median {low:.3f} to {high:.3f}"
+    low, high, coverage = interval(ratios)
+    note = (
+        f"{len(ratios)} pairs of {steps} steps in turn, {coverage:.1%} interval of the median {low:.3f} to {high:.3f}"
+    )
     return Row(name=name, measured=statistics.median(ratios), bar=BAR, unit="x", note=note)
 
 
-def interval(values: list[float], confidence: float = 0.95) -> tuple[float, float]:
-    """An interval of the median from the order of the values alone (sign test); the ends where they are too few."""
+def interval(values: list[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """An interval of the median from the order of the values alone (sign test), with what it covers.
+
+    That is at least `confidence`, or, where there are too few values for it, what their ends cover.
+    """
     from scipy.stats import binom
 
     ordered, number = sorted(values), len(values)
-    cut = int(binom.ppf((1 - confidence) / 2, number, 0.5))
-    while cut and 2 * binom.cdf(cut - 1, number, 0.5) > 1 - confidence:
-        cut -= 1
-    cut = max(cut, 1)
-    return ordered[cut - 1], ordered[number - cut]
+    missed = [2 * float(binom.cdf(cut - 1, number, 0.5)) for cut in range(1, (number + 1) // 2 + 1)]
+    cut = max(1, sum(one <= 1 - confidence for one in missed))
+    return ordered[cut - 1], ordered[number - cut], 1 - missed[cut - 1]
 
 
 SIDES = ("with", "without")
@@ -100,11 +105,12 @@ def _now() -> tuple[float, float]:
 
 
 def measured(experiment: Any, pairs: int, emit: Callable[[dict[str, Any]], None]) -> list[dict[str, tuple[float, ...]]]:
-    """Seconds and processor seconds of both sides of every pair; a pair that does not count comes first."""
+    """Seconds and processor seconds of both sides of every pair; a short one that does not count comes first."""
     from harness import execute
 
     execute.quiet()
-    return [_pair(experiment) for _ in range(pairs + 1)][1:]
+    _pair(replace(experiment, train=replace(experiment.train, max_steps=WARMING_STEPS)))
+    return [_pair(experiment) for _ in range(pairs)]
 
 
 def _pair(experiment: Any) -> dict[str, tuple[float, float]]:
