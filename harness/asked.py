@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 from harness import assets, hashes
@@ -34,8 +33,7 @@ def with_included(spec: EvalSpec) -> EvalSpec:
         return dataclasses.replace(spec, include_content=None, include_names=())
     folder = Path(spec.include_path)
     files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    texts = [file.read_text("utf-8", errors="replace") for file in files if file.suffix in (".yaml", ".yml")]
-    names = {name for text in texts for name in re.findall(r"^(?:task|group): *['\"]?([\w.-]+)", text, re.MULTILINE)}
+    names = {name for file in files if file.suffix in (".yaml", ".yml") for name in reads.defined(file)}
     if not names:
         raise ValueError(
             f"eval.include_path={folder}: no task is defined there (looked from {Path.cwd()}): give a folder with "

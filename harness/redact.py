@@ -33,28 +33,36 @@ _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[
 
 def text(found: str) -> str:
     """The text without its secrets."""
-    for value in _values(os.environ):
+    return _text(found, _values(os.environ))
+
+
+def anything(value: Any) -> Any:
+    """The same value with every text in it without its secrets."""
+    return _anything(value, _values(os.environ))
+
+
+def _text(found: str, secrets: list[str]) -> str:
+    for value in secrets:
         found = found.replace(value, REMOVED)
     found = _ASSIGNED.sub(lambda match: f"{match[1]}={match['quote']}{REMOVED}", found)
     found = _SAID.sub(lambda match: f"{match[1]}{REMOVED}", found)
     return _TOKEN.sub(REMOVED, _IN_URL.sub(f"{REMOVED}@", found))
 
 
-def anything(value: Any) -> Any:
-    """The same value with every text in it without its secrets."""
+def _anything(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
-        return text(value)
+        return _text(value, secrets)
     if isinstance(value, Mapping):
-        return {anything(key): _entry(key, item) for key, item in value.items()}
+        return {_anything(key, secrets): _entry(key, item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(anything(item) for item in value)
+        return type(value)(_anything(item, secrets) for item in value)
     return value
 
 
-def _entry(key: Any, item: Any) -> Any:
+def _entry(key: Any, item: Any, secrets: list[str]) -> Any:
     """A setting whose name says that it is a secret is one."""
     is_secret = isinstance(key, str) and isinstance(item, str) and len(item) >= _SHORTEST and _IS_SECRET.fullmatch(key)
-    return REMOVED if is_secret else anything(item)
+    return REMOVED if is_secret else _anything(item, secrets)
 
 
 def file(path: Path) -> None:

@@ -24,7 +24,7 @@ class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  
 
 
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-_DEFINES = re.compile(r"^(?:task|group): *['\"]?([\w.-]+)", re.MULTILINE)
+_DEFINED = re.compile(r"^(?:task|group): *['\"]?([\w.-]+)", re.MULTILINE)
 
 
 def data_sets(name: str, include: str | None) -> set[DataSet]:
@@ -50,6 +50,11 @@ def data_sets(name: str, include: str | None) -> set[DataSet]:
         if "group" in config:
             todo += _members(config.get("task"))
     return found
+
+
+def defined(file: Path) -> list[str]:
+    """The tasks and groups that a YAML file defines, by its text alone."""
+    return _DEFINED.findall(file.read_text("utf-8", errors="replace"))
 
 
 def data_files(folder: Path) -> Iterator[Path]:
@@ -113,7 +118,7 @@ def _folders() -> dict[str, Path]:
         return {name: root / folder for name, folder in listed.items()}
     # before lm-eval's own list of them has been made, which takes it longer
     files = sorted((root / "tasks").rglob("*.yaml"))
-    return {name: file.parent for file in files for name in _DEFINES.findall(file.read_text("utf-8", errors="replace"))}
+    return {name: file.parent for file in files for name in defined(file)}
 
 
 def _index(folder: Path) -> dict[str, _Config]:

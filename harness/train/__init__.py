@@ -25,6 +25,7 @@ from harness.stopping import DivergedError as DivergedError
 from harness.train import sharded
 from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
 from harness.train.kernels import Kernels
+from harness.train.layers import unwrapped
 from harness.train.order import LikeLengths as LikeLengths
 from harness.train.order import Shared
 from harness.train.resume import Checkpoints, Resuming, start_digest
@@ -232,7 +233,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         """Give the model its own forward back: no autocast and no fused head around it."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         model = self.job.model
-        language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        language_model = unwrapped(model)
         for patched in (model, language_model):
             vars(patched).pop("forward", None)  # the patches are attributes of the instance, over the class's own
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from harness.specs import KernelSpec
+from harness.train.layers import layers_of, unwrapped
 
 _ABSENT = object()
 
@@ -27,7 +28,7 @@ class Kernels:
 
     def __init__(self, model: Any, spec: KernelSpec) -> None:
         self._model, self._spec, self._on = model, spec, False
-        self._usual = _base(model).config._attn_implementation
+        self._usual = unwrapped(model).config._attn_implementation
 
     def turn(self, on: bool) -> None:
         """Have the model compute as was asked, or as it was loaded."""
@@ -35,7 +36,7 @@ class Kernels:
             return
         self._on = on
         if self._spec.attention != "auto":
-            _base(self._model).set_attn_implementation(self._spec.attention if on else self._usual)
+            unwrapped(self._model).set_attn_implementation(self._spec.attention if on else self._usual)
         for change in self._changes:
             change.make(on)
 
@@ -62,7 +63,7 @@ class Kernels:
 def unknown(model: Any, spec: KernelSpec) -> str:
     """The reason why this model has no such kernels; "" when it has. `model` may have no weights."""
     name = type(model).__name__
-    if spec.compile and not _layers(model):
+    if spec.compile and not layers_of(model):
         return f"train.kernels.compile=true: {name} does not say which of its modules are layers (_no_split_modules)"
     if spec.attention.startswith("flash") and not model._supports_flash_attn:
         return f"train.kernels.attention={spec.attention}: transformers has none for {name}; use auto, sdpa or eager"
@@ -101,7 +102,7 @@ def _liger(model: Any) -> list[_Change]:
     """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
-    base = _base(model)
+    base = unwrapped(model)
     places = [vars(module) for module in base.modules()] + [vars(sys.modules[type(base).__module__])]
     before = [dict(place) for place in places]
     _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
@@ -117,14 +118,5 @@ def _compiled(model: Any) -> list[_Change]:
     """Each layer by a function that is compiled once for all lengths, as batches are of many."""
     return [
         _Change(vars(layer), "_compiled_call_impl", _ABSENT, torch.compile(layer._call_impl, dynamic=True))
-        for layer in _layers(_base(model))
+        for layer in layers_of(model)
     ]
-
-
-def _layers(model: Any) -> list[Any]:
-    names = set(model._no_split_modules or ())
-    return [module for module in model.modules() if type(module).__name__ in names]
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

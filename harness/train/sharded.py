@@ -17,11 +17,12 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.utils._pytree import tree_map, tree_map_only
 
 from harness import ranks
+from harness.train.layers import layers_of, unwrapped
 
 
 def announce(model: Any) -> None:
     """Have transformers' trainer neither move nor wrap the model: it takes it for one that was divided as it loaded."""
-    _base(model)._is_distributed_loading_by_transformers = True
+    unwrapped(model)._is_distributed_loading_by_transformers = True
 
 
 def shard(model: Any) -> None:
@@ -30,10 +31,10 @@ def shard(model: Any) -> None:
     Raises:
         ValueError: the model does not say what its layers are.
     """
-    layers = _layers(model)
+    layers = layers_of(model)[::-1]  # those within others first
     if not layers:
         raise ValueError(
-            f"launch.sharding=fsdp: {type(_base(model)).__name__} does not say which of its modules are layers "
+            f"launch.sharding=fsdp: {type(unwrapped(model)).__name__} does not say which of its modules are layers "
             "(_no_split_modules), so that all of it would be put together at once; use launch.sharding=none"
         )
     mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (ranks.number(),))
@@ -70,7 +71,7 @@ def assemble(model: Any) -> None:
                 empty = torch.empty(0, dtype=parameter.dtype)
                 known[parameter] = torch.nn.Parameter(empty if found is None else found, parameter.requires_grad)
             module.register_parameter(name, known[parameter])
-    del _base(model)._is_distributed_loading_by_transformers
+    del unwrapped(model)._is_distributed_loading_by_transformers
 
 
 def _part(tensor: DTensor) -> dict[str, Any]:
@@ -93,13 +94,3 @@ def _divided(model: Any, value: Any) -> Any:
 def _on_first(tensor: DTensor) -> torch.Tensor | None:
     found: torch.Tensor = tensor.detach().full_tensor()
     return found.cpu() if ranks.index() == 0 else None
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _layers(model: Any) -> list[Any]:
-    """The modules that the architecture wants on one device each, those within others first."""
-    names = set(_base(model)._no_split_modules or ())
-    return [module for module in model.modules() if type(module).__name__ in names][::-1]
