@@ -15,15 +15,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import config
-from harness.assets import conf_dir
-from harness.preemption import SIGNALS
+from harness.config import config
+from harness.sources.assets import conf_dir
+from harness.train.preemption import SIGNALS
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")  # type: ignore[untyped-decorator]
 def run_cell(cell: DictConfig) -> str:
     """Make one run of a sweep; this is what launchers call, here or on another machine."""
-    from harness import sweep
+    from harness.sweep import sweep
 
     return sweep.run_cell(config.build(cell))
 
@@ -58,7 +58,7 @@ def _flags_first(words: list[str]) -> list[str]:
 
 def _first_cell() -> tuple[str, ...]:
     """The command line's overrides, with the first of each list of alternatives."""
-    from harness.cells import expand
+    from harness.config.cells import expand
 
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     try:

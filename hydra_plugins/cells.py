@@ -25,7 +25,7 @@ class CellSweeper(Sweeper):  # type: ignore[misc]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; exits with its code."""
-        from harness import sweep
+        from harness.sweep import sweep
 
         raise SystemExit(sweep.execute(self._config, arguments, compose=self._compose, launch=self._launch))
 

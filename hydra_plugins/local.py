@@ -17,14 +17,14 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's part: what is wrong with the settings is said before anything is planned."""
-        from harness import config as settings
+        from harness.config import config as settings
         from harness.sweep import local
 
         self._shares = local.shares(settings.checked(local.LocalSpec, config.hydra.launcher, "hydra.launcher"))
 
     def launch_planned(self, pending: Any, name: str) -> Any:
         """Make the runs."""
-        from harness import sweep
+        from harness.sweep import sweep
 
         return sweep.at_once(pending, self._shares)
 

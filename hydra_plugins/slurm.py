@@ -18,9 +18,9 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's part: what is wrong with the settings is said before anything is planned."""
-        from harness import config as settings
-        from harness import sources
-        from harness.sweep import slurm
+        from harness.config import config as settings
+        from harness.run import sources
+        from harness.sweep.cluster import slurm
 
         self._spec = settings.checked(slurm.SlurmSpec, config.hydra.launcher, "hydra.launcher")
         slurm.check(self._spec)
@@ -30,7 +30,7 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]
 
     def launch_planned(self, pending: Any, name: str) -> Any:
         """Submit the runs."""
-        from harness.sweep import slurm
+        from harness.sweep.cluster import slurm
 
         return slurm.launch(pending, name, self._spec, self._words)
 

@@ -21,7 +21,7 @@ SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a card where there is none."""
-    from harness import sources
+    from harness.run import sources
 
     asked = [item for item in items if item.get_closest_marker("gpu")]
     if asked and sources.device() != "cuda":
@@ -117,8 +117,8 @@ def compose() -> Callable[..., object]:
     """Compose `conf/` with overrides, as the command line does."""
     import hydra
 
-    from harness import config
-    from harness.assets import conf_dir
+    from harness.config import config
+    from harness.sources.assets import conf_dir
 
     config.register()
 

@@ -11,9 +11,10 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from harness import config, sweep
-from harness.cells import expand
+from harness.config import config
+from harness.config.cells import expand
 from harness.report import __main__ as report
+from harness.sweep import sweep
 
 NOTHING = "nothing was started"
 ROWS = '{"prompt": "a:", "completion": " b"}\n'
@@ -23,7 +24,7 @@ ROWS = '{"prompt": "a:", "completion": " b"}\n'
 def refuse(compose, tiny_overrides, tmp_path, monkeypatch):
     """Ask for a sweep as the command does, and return the one message that refuses it."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("harness.hub.commit", pytest.importorskip("harness.hub").commit.__wrapped__)
+    monkeypatch.setattr("harness.sources.hub.commit", pytest.importorskip("harness.sources.hub").commit.__wrapped__)
 
     def refused(*words: str) -> str:
         sweeps = [word for word in words if "sweep" in word and "," not in word]

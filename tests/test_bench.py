@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness import provenance, record
+from harness.records import record
+from harness.run import provenance
 from tests.bench import Row, overhead
 from tests.bench import __main__ as bench
 
@@ -192,7 +193,7 @@ def test_the_peak_of_a_process_that_is_below_another_is_seen_and_a_command_that_
 
 
 def test_the_plain_script_is_given_the_settings_that_the_harness_uses(monkeypatch, tmp_path):
-    from harness import isolate
+    from harness.run import isolate
     from tests.bench import _plain
 
     monkeypatch.setattr(isolate, "call", lambda *_, **__: isolate.Ended("returned", "base"))

@@ -12,8 +12,10 @@ import pytest
 from safetensors.numpy import load_file
 from test_config import METHOD_NAMES
 
-from harness import config, record, run, sources
-from harness.record import RunRecord
+from harness.config import config
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.run import run, sources
 
 COLUMNS = {
     "method", "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from harness import config, record
-from harness.experiment import Experiment
-from harness.record import Attempt, EvaluationRecord, Metric, RunRecord, SweepRecord
+from harness.config import config
+from harness.config.experiment import Experiment
+from harness.records import record
+from harness.records.record import Attempt, EvaluationRecord, Metric, RunRecord, SweepRecord
 
 FEW = settings(
     max_examples=60, derandomize=True, deadline=None, database=None,

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import hub, models, pickles, sources
-from harness.assets import conf_dir
 from harness.data import rows
 from harness.evaluate import tasks
-from harness.specs import ModelSpec
+from harness.records.specs import ModelSpec
+from harness.run import sources
+from harness.sources import hub, models, pickles
+from harness.sources.assets import conf_dir
 
 SOURCES = sorted((Path(__file__).parents[1] / "harness").rglob("*.py"))
 CODE = """\

@@ -151,8 +151,8 @@ def _info(given: argparse.Namespace) -> None:
 
 
 def _card(given: argparse.Namespace) -> None:
-    from harness import card
     from harness.adapter import trained
+    from harness.run import card
 
     trained.find(given.run)
     print(f"card: {card.write(given.run)}")
@@ -173,8 +173,8 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
         ValueError: the input is wrong.
         RuntimeError: anything else, with the end of what was said.
     """
-    from harness import isolate
-    from harness.progress import board
+    from harness.run import isolate
+    from harness.run.progress import board
 
     board.start_bar(function.rpartition(":")[2])
     try:

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from harness import card, models
 from harness.adapter.output import compare, logits, whole_folder
 from harness.adapter.trained import Trained, download, find, on_base, plain_base, storage
-from harness.record import write_text
+from harness.records.record import write_text
+from harness.run import card
+from harness.sources import models
 
 Emit = Callable[[dict[str, Any]], None]
 _COMBINED = "combined"

@@ -18,7 +18,7 @@ import torch
 from harness.adapter.output import PROMPTS, logits
 
 if TYPE_CHECKING:
-    from harness.specs import ModelSpec
+    from harness.records.specs import ModelSpec
 
 FILE = "model.gguf"
 _TYPES = ("llama", "mistral")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from harness import card
 from harness.adapter.trained import Trained
-from harness.patterns import grouped
-from harness.record import UpdateRecord, WeightUpdate, read
+from harness.methods.patterns import grouped
+from harness.records.record import UpdateRecord, WeightUpdate, read
+from harness.run import card
 
 HEADER = (
     "weight",

@@ -9,11 +9,12 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from harness import card, models
 from harness.adapter import gguf_format
 from harness.adapter.output import compare, logits, whole_folder
 from harness.adapter.trained import Trained, attached, download, dtype, find, merged, on_base, storage
-from harness.record import write_text
+from harness.records.record import write_text
+from harness.run import card
+from harness.sources import models
 
 Emit = Callable[[dict[str, Any]], None]
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import config, hub, pickles, record, sources
-from harness.experiment import Experiment
-from harness.record import RunRecord
-from harness.specs import ModelSpec
+from harness.config import config
+from harness.config.experiment import Experiment
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.records.specs import ModelSpec
+from harness.run import sources
+from harness.sources import hub, pickles
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +80,7 @@ def on_base(run: Trained, overrides: Sequence[str]) -> Trained:
 
 
 def _asked(overrides: Sequence[str]) -> ModelSpec:
-    from harness.compose import experiments
+    from harness.config.compose import experiments
 
     wrong = [word for word in overrides if not word.startswith(("model=", "model."))]
     if wrong:
@@ -117,7 +120,7 @@ def storage(run: Trained) -> str:
 
 def attached(run: Trained) -> Any:
     """The model as it was trained and evaluated: the base in its storage, the method's part restored to it."""
-    from harness import models
+    from harness.sources import models
 
     base = models.load(run.experiment.model, _load_options(run))
     return run.experiment.method.restore(base, run.weights).eval()
@@ -125,7 +128,7 @@ def attached(run: Trained) -> Any:
 
 def plain_base(run: Trained) -> Any:
     """The weights that the run was trained beside, as plain float32: a quantised base is dequantised first."""
-    from harness import models
+    from harness.sources import models
 
     return models.plain(models.load(run.experiment.model, _load_options(run)))
 
@@ -154,6 +157,6 @@ def check_merges(run: Trained) -> None:
 
 
 def _load_options(run: Trained) -> dict[str, Any]:
-    from harness.train import compute_dtype
+    from harness.train.loop import compute_dtype
 
     return run.experiment.method.load_options(compute_dtype(run.experiment.train.precision))

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from harness import record
 from harness.adapter.trained import Trained, download, find, merged, on_base, plain_base
-from harness.record import UpdateRecord, WeightUpdate
+from harness.records import record
+from harness.records.record import UpdateRecord, WeightUpdate
 
 Emit = Callable[[dict[str, Any]], None]
 NUM_TOP = 10

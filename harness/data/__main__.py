@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from harness import isolate
-from harness.compose import experiments
-from harness.datacheck import DataCheck
-from harness.progress import board
-from harness.report import data_card
+from harness.config.compose import experiments
+from harness.records.datacheck import DataCheck
+from harness.report.pages import data_card
+from harness.run import isolate
+from harness.run.progress import board
 
 _EXAMPLES = """\
   python -m harness.data check data=gsm8k
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _wrong(error, 2)
     board.start_bar("checking data")
     try:
-        ended = isolate.call("harness.audit:command", asked, log=Path(asked[0].runs_dir) / "check.log", on_event=board)
+        ended = isolate.call(
+            "harness.run.audit:command", asked, log=Path(asked[0].runs_dir) / "check.log", on_event=board
+        )
     finally:
         board.end()
     if ended.kind != "returned":

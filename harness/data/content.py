@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from harness.data.format import Example
 from harness.data.texts import Examples
-from harness.experiment import canonical
+from harness.records.identity import canonical
 
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))  # soft hyphen, zero-width space, joiner, byte order mark
 

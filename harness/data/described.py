@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.data.files import RowError
 from harness.data.format import recognised
 from harness.data.rows import read
-from harness.specs import DataSpec, RowsSpec
+from harness.records.specs import DataSpec, RowsSpec
 
 
 def with_test_file(spec: DataSpec) -> DataSpec:

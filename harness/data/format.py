@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import chat
 from harness.data.files import RowError
-from harness.specs import RowsSpec
+from harness.records.specs import RowsSpec
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

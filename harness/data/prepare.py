@@ -14,7 +14,7 @@ from harness.data.format import Example, Renderer, place, recognised
 from harness.data.near import NearDuplicates
 from harness.data.rows import read
 from harness.data.texts import Collector, Examples, Scratch, Sorted
-from harness.specs import DataSpec, RowsSpec
+from harness.records.specs import DataSpec, RowsSpec
 
 MOST_NAMED = 20  # problems of a kind that are kept with their line
 _TOLD_EVERY = 2_000  # rows

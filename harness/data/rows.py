@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from string import ascii_uppercase
 
-from harness import assets, hub
 from harness.data import mirror
 from harness.data.files import Found, Row, RowError, arrow, stream
 from harness.data.rebuilt import OFFICIAL
-from harness.specs import RowsSpec, Source
+from harness.records.specs import RowsSpec, Source
+from harness.sources import assets, hub
 
 
 def official(

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import assets
 from harness.data.encode import encoded
 from harness.data.format import Example
 from harness.data.prepare import Prepared, prepare
 from harness.data.token_rows import TokenRows
-from harness.datacheck import Lengths
-from harness.experiment import data_identity, digest
-from harness.once import folder_once, remove_left
-from harness.record import DataCounts, write_text
-from harness.specs import DataSpec, LossOn
+from harness.records.datacheck import Lengths
+from harness.records.identity import data_identity, digest
+from harness.records.record import DataCounts, write_text
+from harness.records.specs import DataSpec, LossOn
+from harness.sources import assets
+from harness.sources.once import folder_once, remove_left
 
 PARTS = ("train", "validation", "test")
 VERSION = 2  # raised when the same rows give other tokens

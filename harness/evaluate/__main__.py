@@ -16,13 +16,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import config, isolate, pickles, record, run, sources
-from harness.assets import conf_dir
-from harness.compose import experiments
-from harness.experiment import Evaluation, Experiment, evaluations
-from harness.progress import board, ending
-from harness.record import EvaluationRecord, Metric, RunRecord
-from harness.specs import EvalSpec
+from harness.config import config
+from harness.config.compose import experiments
+from harness.config.experiment import Evaluation, Experiment, evaluations
+from harness.records import record
+from harness.records.record import EvaluationRecord, Metric, RunRecord
+from harness.records.specs import EvalSpec
+from harness.run import isolate, run, sources
+from harness.run.progress import board, ending
+from harness.sources import pickles
+from harness.sources.assets import conf_dir
 
 _EXAMPLES = """\
 MODEL_OR_RUN is one of
@@ -167,7 +170,7 @@ def _check(asked: Sequence[Experiment]) -> None:
     board.start_bar("checking")
     log = Path(asked[0].runs_dir) / "check.log"
     try:
-        ended = isolate.call("harness.check:check_tasks", list(asked), log=log, on_event=board)
+        ended = isolate.call("harness.run.check:check_tasks", list(asked), log=log, on_event=board)
     finally:
         board.end()
     if ended.kind != "returned":

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from harness.data.chat import template_text
 from harness.evaluate import likelihood
 from harness.evaluate.layout import Request
-from harness.experiment import Evaluation
+from harness.records.evaluation import Evaluation
 
 Progress = Callable[[int, int], None]
 

@@ -15,9 +15,9 @@ from harness.data import rows
 from harness.data.encode import encode_pair
 from harness.evaluate import layout, likelihood
 from harness.evaluate.items import text_hash
-from harness.experiment import Evaluation
-from harness.record import Metric
-from harness.specs import GENERAL_TEXT
+from harness.records.evaluation import Evaluation
+from harness.records.record import Metric
+from harness.records.specs import GENERAL_TEXT
 
 _MAX_TOKENS = 256
 

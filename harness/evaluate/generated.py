@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import generation
-from harness.evaluate import local_metrics
+from harness.evaluate import generation, local_metrics
 from harness.evaluate.heldout import Row
 from harness.evaluate.items import row_ids, text_hash
-from harness.experiment import Evaluation
-from harness.record import Metric
+from harness.records.evaluation import Evaluation
+from harness.records.record import Metric
 
 _PER_SET = ("chrf", "bleu")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.evaluate import layout, likelihood
 from harness.evaluate.items import row_ids, text_hash
-from harness.record import Metric
+from harness.records.record import Metric
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
 

@@ -16,7 +16,7 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness.evaluate.reads import index_file
-from harness.record import write_text
+from harness.records.record import write_text
 
 _Index = dict[str, Entry]
 

@@ -23,7 +23,7 @@ import torch
 
 from harness.evaluate.layout import Cluster, Request, Row, batches, clusters_of, rows_of
 from harness.evaluate.prefix import Prefix
-from harness.head import only_at
+from harness.train.head import only_at
 
 Progress = Callable[[int], None]
 _Tried = dict[tuple[int, ...], Prefix]  # prefixes that were computed to find out whether they can be

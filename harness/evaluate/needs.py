@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness import assets
+from harness.sources import assets
 
 _PUNKT = ("llama-index-core", "llama_index/core/_static/nltk_cache")  # a package that carries NLTK's own files
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.evaluate.items import text_hash
-from harness.record import Metric
+from harness.records.record import Metric
 
 _SHORTEST_QUESTION, _LONGEST_QUESTION = 24, 1000  # characters that are kept for people to read
 _UNREADABLE = ("", "[invalid]")  # what lm-eval's filters give where they find no answer

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from harness.head import only_at
+from harness.train.head import only_at
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from harness import assets
+from harness.sources import assets
 
 DataSet = tuple[str, str | None]  # dataset_path and dataset_name of a task's file
 _Config = dict[str, Any]

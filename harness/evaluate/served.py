@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.experiment import Evaluation
+from harness.records.evaluation import Evaluation
 
 _SHARE_OF_FREE_MEMORY = 0.9  # of the GPU: the model that was trained is still on it
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for

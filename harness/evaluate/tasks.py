@@ -15,14 +15,14 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from harness import assets
 from harness.data import rows
 from harness.evaluate import backends, code_eval, known, needs, outcomes
 from harness.evaluate.items import text_hash
-from harness.experiment import Evaluation
-from harness.once import folder_once
-from harness.record import Metric
-from harness.specs import Source
+from harness.records.evaluation import Evaluation
+from harness.records.record import Metric
+from harness.records.specs import Source
+from harness.sources import assets
+from harness.sources.once import folder_once
 
 DATA_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from local files
 FEWSHOT_SEED = 1234  # lm-eval's own; fixed, so that every model sees the same examples

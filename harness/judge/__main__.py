@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import record
 from harness.judge import answers, model, pairs
 from harness.judge.kept import JudgementRecord, Unfinished
-from harness.progress import board
+from harness.records import record
+from harness.run.progress import board
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import record
-from harness.record import EvaluationRecord, RunRecord
+from harness.records import record
+from harness.records.record import EvaluationRecord, RunRecord
 
 
 @dataclass(frozen=True)

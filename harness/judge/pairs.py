@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.judge.answers import Answers
-from harness.record import write_text
+from harness.records.record import write_text
 
 COLUMNS = ("pair", "prompt", "answer_1", "answer_2", "verdict")
 VERDICTS = ("1", "2", "tie")

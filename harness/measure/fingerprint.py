@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from harness.record import Fingerprint
+from harness.records.record import Fingerprint
 
 
 def fingerprint(model: Any, expected: int, mergeable: bool) -> Fingerprint:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.measure.surroundings import Look, Surroundings, together
-from harness.record import Phase
+from harness.records.record import Phase
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from harness.measure.surroundings import Surroundings
-from harness.record import DevicePeak, Training
+from harness.records.record import DevicePeak, Training
 
 _SIZES = (256, 512, 1024, 2048, 4096, 8192)  # of square matrices: the larger, the nearer to the peak
 _LONGEST = 0.012  # seconds that a product may take

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.measure.flops import Flops
 from harness.measure.live import LiveBytes, gradients_of, tensors_in
-from harness.record import StepProfile
+from harness.records.record import StepProfile
 
 
 class Profiler:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from harness.record import Training
+from harness.records.record import Training
 
 WARMUP_STEPS = 2  # the first steps allocate, fill caches and pick kernels; the last of them is profiled
 

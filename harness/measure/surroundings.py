@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.measure.device import Gpu
-from harness.record import Conditions, Phase
+from harness.records.record import Conditions, Phase
 
 _STAT = Path("/proc/stat")
 _GROUP_STAT = Path("/sys/fs/cgroup")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from peft import AdaLoraConfig
     from transformers import PreTrainedModel
 
-    from harness.specs import TrainSpec
+    from harness.records.specs import TrainSpec
 
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's allocator: parameter -> tensor
 Fraction = Annotated[float, Field(ge=0, lt=1)]

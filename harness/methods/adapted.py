@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import pickles
 from harness.methods.base import Method, Setting
+from harness.sources import pickles
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from harness.specs import TrainSpec
+    from harness.records.specs import TrainSpec
 
 BFLOAT16 = ("bf16_fp32_master", "bf16")  # the precisions that hold the weights in bfloat16
 
@@ -64,7 +64,7 @@ class Full(Method):
         """The plain optimizer, on float32 copies where there is a master."""
         if self.precision != "bf16_fp32_master":
             return self.plain_optimizer(groups)
-        from harness.optimizers import OneByOne
+        from harness.methods.optimizers import OneByOne
 
         return OneByOne(groups, self.plain_optimizer, master=True, in_backward=False)
 

@@ -14,7 +14,7 @@ from harness.methods.full import Full
 if TYPE_CHECKING:
     import torch
 
-    from harness.specs import TrainSpec
+    from harness.records.specs import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +86,13 @@ class Galore(Full):
         """Full fine-tuning's way, or during the backward pass."""
         if not self.layerwise:
             return super().optimizer(groups)
-        from harness.optimizers import OneByOne
+        from harness.methods.optimizers import OneByOne
 
         master = self.precision == "bf16_fp32_master"
         return OneByOne(groups, self.plain_optimizer, master=master, in_backward=True)
 
     def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """GaLore's AdamW, with the constants of the one that it is compared with."""
-        from harness.optimizers import galore
+        from harness.methods.optimizers import galore
 
         return galore(groups)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from peft import PrefixTuningConfig
     from transformers import PreTrainedModel
 
-    from harness.specs import TrainSpec
+    from harness.records.specs import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from harness import assets, record
 from harness.methods import targets
 from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.partial import Partial
+from harness.records import record
+from harness.sources import assets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

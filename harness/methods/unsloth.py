@@ -10,7 +10,7 @@ from harness.methods import targets
 from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.lora import Lora
-from harness.specs import KernelSpec, TrainSpec
+from harness.records.specs import KernelSpec, TrainSpec
 
 if TYPE_CHECKING:
     import torch

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cells(words: list[str], only_counts: bool) -> list[dict[str, Any]]:
-    from harness.compose import experiments
+    from harness.config.compose import experiments
 
     device, mfu, settings = _asked(words)
     composed = experiments(settings)
@@ -100,7 +100,7 @@ def _asked(words: list[str]) -> tuple[Device | None, float, list[str]]:
 
 
 def _literature() -> str:
-    from harness.compose import experiments
+    from harness.config.compose import experiments
 
     asked = literature.cells()
     each = [experiment for cell in asked for _, experiment in experiments(cell)]
@@ -108,7 +108,7 @@ def _literature() -> str:
 
 
 def _layers(words: list[str]) -> Any:
-    from harness.compose import experiments
+    from harness.config.compose import experiments
 
     specs = {experiment.model.name: experiment.model for _, experiment in experiments(words)}
     return _elsewhere("harness.plan.count:layers", list(specs.values()))
@@ -121,7 +121,7 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
         ValueError: the input is wrong.
         RuntimeError: anything else.
     """
-    from harness import isolate
+    from harness.run import isolate
 
     with tempfile.TemporaryDirectory() as folder:
         ended = isolate.call(function, *arguments, log=Path(folder) / "log.txt")

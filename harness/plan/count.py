@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from harness import execute
-from harness.experiment import Experiment
+from harness.config.experiment import Experiment
 from harness.methods import targets
-from harness.patterns import grouped
+from harness.methods.patterns import grouped
 from harness.plan import shapes
-from harness.sources import hardware_precision
-from harness.specs import ModelSpec
+from harness.records.specs import ModelSpec
+from harness.run import execute
+from harness.run.sources import hardware_precision
 
 Emit = Callable[[dict[str, Any]], None]
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from harness import execute
-from harness.experiment import Experiment
+from harness.config.experiment import Experiment
 from harness.measure.live import tensors_in
 from harness.plan import fakes, shapes
 from harness.plan.devices import Device
 from harness.plan.follow import Follower, give_gradients
-from harness.sources import hardware_precision
-from harness.specs import KernelSpec
-from harness.train import Job, _Loop, compute_dtype
+from harness.records.specs import KernelSpec
+from harness.run import execute
+from harness.run.sources import hardware_precision
+from harness.train.loop import Job, _Loop, compute_dtype
 
 
 @dataclass(frozen=True, kw_only=True)

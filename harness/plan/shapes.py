@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness import models
-from harness.random_weights import byte_tokenizer, configuration
-from harness.specs import ModelSpec
+from harness.records.specs import ModelSpec
+from harness.sources import models
+from harness.sources.random_weights import byte_tokenizer, configuration
 
 
 def skeleton(spec: ModelSpec) -> PreTrainedModel:

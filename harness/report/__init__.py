@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
-    from harness.report.rows import Loaded
+    from harness.report.data.rows import Loaded
 
 
 def write(
@@ -29,7 +29,7 @@ def write(
         ValueError: a folder is missing, there are no records, or there is no sweep of that name.
         IncomparableError: the rows differ in what was not declared to vary.
     """
-    from harness.report.load import load
+    from harness.report.data.load import load
 
     loaded = replace(load([runs] if isinstance(runs, Path) else list(runs), sweep), allowed=tuple(allow))
     return write_loaded(loaded, out or Path("reports") / name_of(loaded))
@@ -44,13 +44,13 @@ def write_loaded(loaded: "Loaded", out: Path) -> Path:
     Raises:
         IncomparableError: the rows differ in what was not declared to vary; nothing has been written.
     """
-    from harness.report import manifest
+    from harness.report.writers import manifest
 
     made_from = manifest.inputs(loaded)
     if manifest.is_current(out, made_from):
         return out / "report.md"
-    from harness.report import folder
-    from harness.report.comparable import insist
+    from harness.report.analysis.comparable import insist
+    from harness.report.writers import folder
 
     groups = loaded.groups
     insist(groups, loaded)
@@ -65,7 +65,7 @@ def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, ite
     Raises:
         ValueError: as `write`.
     """
-    from harness.report.frames import frame as made
+    from harness.report.writers.frames import frame as made
 
     return made(runs, sweep, items)
 
@@ -74,6 +74,6 @@ def name_of(loaded: "Loaded") -> str:
     """The sweep's name, or one made from the content of the rows."""
     from hashlib import sha256
 
-    from harness.report.table import to_csv
+    from harness.report.writers.table import to_csv
 
     return loaded.sweep.name if loaded.sweep else f"runs-{sha256(to_csv(loaded.rows).encode()).hexdigest()[:8]}"

@@ -12,11 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import event_files
+from harness.records import event_files
 from harness.report.commands import COMMANDS
 
 if TYPE_CHECKING:
-    from harness.report.rows import Loaded
+    from harness.report.data.rows import Loaded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +88,7 @@ def _names(given: argparse.Namespace) -> list[str | None]:
     Raises:
         ValueError: a folder is not there, or several reports would share one folder.
     """
-    from harness.report.load import check_folders, sweep_names
+    from harness.report.data.load import check_folders, sweep_names
 
     check_folders(given.runs)
     every = sweep_names(given.runs)
@@ -103,8 +103,8 @@ def _names(given: argparse.Namespace) -> list[str | None]:
 
 def _make(name: str | None, given: argparse.Namespace) -> int:
     """Write, print and mirror what was asked for, and return the exit code; what cannot be read goes to stderr."""
-    from harness.report.hours import priced
-    from harness.report.load import load
+    from harness.report.analysis.hours import priced
+    from harness.report.data.load import load
 
     try:
         allowed = tuple(key for key in given.allow.split(",") if key)
@@ -125,7 +125,7 @@ def _parts(loaded: "Loaded", given: argparse.Namespace) -> list["Loaded"]:
     """
     if loaded.sweep or given.csv:
         return [loaded]
-    from harness.report.sets import comparable_sets
+    from harness.report.data.sets import comparable_sets
 
     parts = comparable_sets(loaded)
     if given.out and len(parts) > 1:
@@ -137,13 +137,13 @@ def _parts(loaded: "Loaded", given: argparse.Namespace) -> list["Loaded"]:
 
 
 def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
-    from harness.report.comparable import IncomparableError
+    from harness.report.analysis.comparable import IncomparableError
 
     try:
         page = _write(loaded, given)
     except IncomparableError as error:
         if given.terminal:
-            from harness.report.terminal import show_statuses
+            from harness.report.writers.terminal import show_statuses
 
             show_statuses(loaded)
         print(f"harness.report: {error}", file=sys.stderr)
@@ -151,7 +151,7 @@ def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         return _wrong(error)
     if given.terminal:
-        from harness.report.terminal import show
+        from harness.report.writers.terminal import show
 
         show(loaded, page)
     elif page:
@@ -170,8 +170,8 @@ def _write(loaded: "Loaded", given: argparse.Namespace) -> Path | None:
 
     if not given.csv:
         return write_loaded(loaded, given.out or given.reports_dir / name_of(loaded))
-    from harness.record import write_text
-    from harness.report.table import to_csv
+    from harness.records.record import write_text
+    from harness.report.writers.table import to_csv
 
     if given.csv == "-":
         sys.stdout.write(to_csv(loaded.rows))
@@ -196,7 +196,7 @@ def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
 
 def _to_wandb(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None:
     from harness.report import name_of
-    from harness.report.wandb import Mirror, log_comparison
+    from harness.report.writers.wandb import Mirror, log_comparison
 
     name = name_of(loaded)
     mirror = Mirror(
@@ -211,7 +211,7 @@ def _to_wandb(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None
 
 def _to_tensorboard(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None:
     from harness.report import name_of
-    from harness.report.tensorboard import write_comparison
+    from harness.report.writers.tensorboard import write_comparison
 
     write_comparison(loaded, name_of(loaded), report, given.tensorboard)
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from harness.sweep import left
+from harness.sweep.cluster import left
+from harness.sweep.cluster.submitted import Tasks
 from harness.sweep.standing import FAILURES, lines, standing
 from harness.sweep.stored import Stored, find, further_values, words_again
-from harness.sweep.submitted import Tasks
 
 _COMMANDS = {
     "submit": "hand a sweep of sweeps/NAME.yaml, or what is missing of one, to a SLURM cluster, and leave",

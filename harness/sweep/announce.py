@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from harness import sources
-from harness.choice import RULE_TEXTS
-from harness.experiment import Experiment, evaluations
-from harness.progress import board
-from harness.question import Question, setting_of
-from harness.record import Choice, Tuning
+from harness.config.experiment import Experiment, evaluations
+from harness.config.question import Question, setting_of
+from harness.records.choice import RULE_TEXTS
+from harness.records.record import Choice, Tuning
+from harness.run import sources
+from harness.run.progress import board
 from harness.sweep.checks import display, written_bytes
 from harness.sweep.planned import Planned
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import isolate, kernels, run, sources
-from harness.assets import cache_dir
-from harness.experiment import Experiment, Sizes
-from harness.progress import board
+from harness.config import kernels
+from harness.config.experiment import Experiment, Sizes
+from harness.run import isolate, run, sources
+from harness.run.progress import board
+from harness.sources.assets import cache_dir
 from harness.sweep.fits import set_aside
 from harness.sweep.planned import Planned
 
@@ -103,7 +104,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
             board(event)
 
     try:
-        ended = isolate.call("harness.check:check", [_as_chosen(p) for p in runnable], log=log, on_event=on_event)
+        ended = isolate.call("harness.run.check:check", [_as_chosen(p) for p in runnable], log=log, on_event=on_event)
     finally:
         board.end()
     if ended.kind != "returned":

@@ -9,11 +9,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from harness import isolate, run, sources
-from harness.experiment import Experiment, canonical, recipe
-from harness.ladder import instead, ladder
+from harness.config.experiment import Experiment, canonical, recipe
 from harness.plan.devices import Device, named
-from harness.progress import board
+from harness.run import isolate, run, sources
+from harness.run.ladder import instead, ladder
+from harness.run.progress import board
 from harness.sweep.planned import Planned
 
 _GIB = 2**30

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness import isolate, sources
-from harness.assets import Say
-from harness.preemption import SIGNALS
-from harness.specs import Strict
+from harness.records.specs import Strict
+from harness.run import isolate, sources
+from harness.sources.assets import Say
+from harness.train.preemption import SIGNALS
 
 _LOOK_SECONDS = 0.2  # how often it is looked whether anyone is at work, or has interrupted
 _PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and say so

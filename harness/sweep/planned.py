@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from harness import assets, config, record, run, sources
-from harness.cells import Cell, base_of
-from harness.composer import Composer
-from harness.experiment import Experiment, Sizes, evaluations
+from harness.config import config
+from harness.config.cells import Cell, base_of
+from harness.config.composer import Composer
+from harness.config.experiment import Experiment, Sizes, evaluations
 from harness.plan.devices import named
-from harness.progress import board
-from harness.record import Stage
-from harness.specs import GENERAL_TEXT
+from harness.records import record
+from harness.records.record import Stage
+from harness.records.specs import GENERAL_TEXT
+from harness.run import run, sources
+from harness.run.progress import board
+from harness.sources import assets
 
 Compose = Callable[[tuple[str, ...]], Any]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from harness import choice, record, run
-from harness.cells import Cell, expand
-from harness.experiment import evaluations
-from harness.question import Question, Tune, setting_of
-from harness.record import Choice, EvaluationRecord, Tuning
+from harness.config.cells import Cell, expand
+from harness.config.experiment import evaluations
+from harness.config.question import Question, Tune, setting_of
+from harness.records import choice, record
+from harness.records.record import Choice, EvaluationRecord, Tuning
+from harness.run import run
 from harness.sweep.planned import Planned, Wanted
 
 _STAGES_OWN = ("seed", "eval.test")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import mean
 
-from harness.record import Cell
+from harness.records.record import Cell
+from harness.sweep.cluster.submitted import Tasks
 from harness.sweep.stored import Stored
-from harness.sweep.submitted import Tasks
 
 FAILURES = ("failed", "oom", "diverged")
 _ORDER = ("ok", "skipped", "running", "waiting", "lacks evaluations", *FAILURES)

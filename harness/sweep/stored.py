@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from harness import choice, claim, record, redact
-from harness.question import setting_of
-from harness.record import Cell, EvaluationRecord, RunRecord, SweepRecord
-from harness.sweep.submitted import Tasks
+from harness.config.question import setting_of
+from harness.records import choice, record, redact
+from harness.records.record import Cell, EvaluationRecord, RunRecord, SweepRecord
+from harness.run import claim
+from harness.sweep.cluster.submitted import Tasks
 
 
 @dataclass(frozen=True)

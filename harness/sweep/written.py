@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import provenance, record
-from harness.cells import expand
-from harness.experiment import canonical, digest
-from harness.question import Question, recipe_keys, varied
-from harness.record import SweepRecord, Tuning
+from harness.config.cells import expand
+from harness.config.experiment import canonical, digest
+from harness.config.question import Question, recipe_keys, varied
+from harness.records import record
+from harness.records.record import SweepRecord, Tuning
+from harness.run import provenance
 from harness.sweep.planned import Planned
 
 _ASKED_WITH = ("harness", "commit", "uncommitted_changes", "versions")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from harness.specs import KernelSpec
+from harness.records.specs import KernelSpec
 from harness.train.layers import layers_of, unwrapped
 
 _ABSENT = object()

@@ -17,13 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import checkpoint, ranks
-from harness.checkpoint import Belongs
-from harness.experiment import Experiment
-from harness.preemption import PreemptedError
-from harness.provenance import training_code
-from harness.specs import Rung
-from harness.train import sharded, stored
+from harness.train import checkpoint, ranks, sharded, stored
+from harness.train.checkpoint import Belongs
+from harness.train.preemption import PreemptedError
 
 _TRAINER_STATE = (
     "global_step", "epoch", "max_steps", "train_batch_size", "logging_steps", "eval_steps", "save_steps",
@@ -40,22 +36,6 @@ class Checkpoints:
     every_seconds: float | None  # None: only when the run is told to end
     asked: Callable[[], bool] = lambda: False
     last: bool = False  # whether one is written after the last step as well
-
-
-def checkpoints(experiment: Experiment, rung: Rung | None, asked: Callable[[], bool]) -> Checkpoints:
-    """Those of a run whose steps are computed as `rung` says, or as was asked for."""
-    spec = experiment.train
-    computed = rung or Rung(spec.micro_batch_size, spec.gradient_checkpointing)
-    launch = experiment.launch
-    run = (experiment.recipe_id, experiment.run_seed, training_code())
-    of = Belongs(*run, computed, launch.num_processes, launch.sharding)
-    return Checkpoints(
-        folder=checkpoint.folder(experiment.folder),
-        of=of,
-        every_seconds=spec.checkpoint_seconds,
-        asked=asked,
-        last=experiment.keep == "checkpoint",
-    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils._pytree import tree_map, tree_map_only
 
-from harness import ranks
+from harness.train import ranks
 from harness.train.layers import layers_of, unwrapped
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from harness.checkpoint import header
+from harness.train.checkpoint import header
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",

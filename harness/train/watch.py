@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from harness import checkpoint, ranks
 from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
-from harness.record import StepProfile, Training
-from harness.stopping import Divergence, Patience, overfitted
-from harness.train import sharded, stored
+from harness.records.record import StepProfile, Training
+from harness.train import checkpoint, ranks, sharded, stored
 from harness.train.resume import fill, trained
+from harness.train.stopping import Divergence, Patience, overfitted
 
 if TYPE_CHECKING:
-    from harness.train import Job
+    from harness.train.loop import Job
 
 NO_GRADIENT = "no trained parameter receives a gradient: the adapter is not in the forward pass"
 _WINDOW = 10  # optimizer steps after which a GPU is waited for

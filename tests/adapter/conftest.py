@@ -21,8 +21,8 @@ RUNS = {
 @pytest.fixture(scope="session")
 def made(tiny_model, letters_file, tmp_path_factory) -> dict[str, Path]:
     """Name -> folder of a run that ended well."""
-    from harness import run, sources
-    from harness.compose import experiments
+    from harness.config.compose import experiments
+    from harness.run import run, sources
 
     shared = [
         "model.source=path", f"model.path={tiny_model}", "model.name=tiny", "data=file", f"data.file={letters_file}",

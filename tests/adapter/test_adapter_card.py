@@ -7,8 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from harness import card, config
-from harness.record import RunRecord, read, write
+from harness.config import config
+from harness.records.record import RunRecord, read, write
+from harness.run import card
 
 HUB = {
     "name": "llama-3.2-1b", "source": "hub", "hub_id": "meta-llama/Llama-3.2-1B", "revision": "a" * 40, "package": None,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.adapter.update import intruders, shape_of_update
-from harness.record import UpdateRecord, read
+from harness.records.record import UpdateRecord, read
 from harness.report import write as write_report
 
 ALLOW = ("train.precision", "eval.precision")  # one of the runs is in bfloat16
@@ -69,7 +69,7 @@ def test_a_vector_has_norms_alone():
 @pytest.fixture(scope="module")
 def measured(made, tmp_path_factory):
     """Copies of the runs with an update.json each, in one runs folder."""
-    from harness import isolate
+    from harness.run import isolate
 
     root = tmp_path_factory.mktemp("measured")
     for name in ("lora", "qlora", "full", "prompt", "base", "dora"):

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import provenance
 from harness.report.display import escaped, several, table
+from harness.run import provenance
 from tests.bench import Row
 
 RESULTS, PAGE = "results.json", "README.md"

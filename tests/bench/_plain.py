@@ -52,7 +52,7 @@ class Plain:
     """The files that the commands of the runs need, in a folder, and the commands."""
 
     def __init__(self, folder: Path, size: Size) -> None:
-        from harness import isolate
+        from harness.run import isolate
 
         self._folder, self._size = folder, size
         log = folder / "prepare.log"
@@ -99,8 +99,8 @@ class Plain:
 
 def resolved(method: str, size: Size) -> Any:
     """What the harness would run."""
-    from harness import sources
-    from harness.compose import experiments
+    from harness.config.compose import experiments
+    from harness.run import sources
 
     [(_, experiment)] = experiments([f"method={method}", *size.words])
     return sources.resolve(experiment)
@@ -108,8 +108,8 @@ def resolved(method: str, size: Size) -> Any:
 
 def prepare(experiment: Any, folder: str, emit: Callable[[dict[str, Any]], None]) -> str:
     """Write training rows and tasks below the folder; returns where the base model lies."""
-    from harness import models
     from harness.data.prepare import prepare as prepared
+    from harness.sources import models
 
     below = Path(folder)
     examples = prepared(experiment.data, models.tokenizer(experiment.model)).train

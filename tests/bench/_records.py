@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from harness import record
-from harness.experiment import Evaluation, digest
+from harness.config.experiment import Evaluation, digest
+from harness.records import record
 
 STARTED = "2026-01-01T12:00:00.000+00:00"
 STEPS = 100

@@ -24,7 +24,7 @@ def main() -> int:
         import unsloth  # noqa: F401  # before transformers, parts of which it replaces
     import torch
 
-    from harness import execute
+    from harness.run import execute
 
     execute.quiet()
     try:
@@ -38,10 +38,10 @@ def main() -> int:
 def _trained(side: str, steps: int, words: list[str]) -> dict[str, Any]:
     import torch
 
-    from harness import sources
-    from harness.compose import experiments
+    from harness.config.compose import experiments
     from harness.measure import peak
-    from harness.train import compute_dtype
+    from harness.run import sources
+    from harness.train.loop import compute_dtype
     from tests.bench import _trainers
 
     [(_, experiment)] = experiments(words)

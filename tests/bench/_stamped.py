@@ -21,7 +21,7 @@ def main() -> None:
 
     note("started", None)
     from harness import __main__ as command
-    from harness import progress
+    from harness.run import progress
 
     heard = progress.Line.__call__
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import transformers
 
-from harness import execute, models, places
 from harness.data import tokenised
-from harness.train import Job, LikeLengths, compute_dtype, train
+from harness.run import execute, places
+from harness.sources import models
 from harness.train.batches import collate, labelled, row_lengths
+from harness.train.loop import Job, LikeLengths, compute_dtype, train
 
 WARM_STEPS = 2
 

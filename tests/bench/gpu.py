@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from harness import kernels, sources
-from harness.specs import KernelSpec
+from harness.config import kernels
+from harness.records.specs import KernelSpec
+from harness.run import sources
 from tests.bench import Row
 from tests.bench._plain import ROOT
 from tests.bench._side import NO_MEMORY

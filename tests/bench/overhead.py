@@ -29,8 +29,8 @@ WARMING_STEPS = 6
 
 def rows() -> list[Row]:
     """The median of the pairs' ratios, with its interval in the note."""
-    from harness import isolate, sources
-    from harness.compose import experiments
+    from harness.config.compose import experiments
+    from harness.run import isolate, sources
 
     quick = os.environ.get("HARNESS_BENCH") == "quick"
     pairs, steps = (2, 20) if quick else (4, 60)
@@ -106,7 +106,7 @@ def _now() -> tuple[float, float]:
 
 def measured(experiment: Any, pairs: int, emit: Callable[[dict[str, Any]], None]) -> list[dict[str, tuple[float, ...]]]:
     """Seconds and processor seconds of both sides of every pair; a short one that does not count comes first."""
-    from harness import execute
+    from harness.run import execute
 
     execute.quiet()
     _pair(replace(experiment, train=replace(experiment.train, max_steps=WARMING_STEPS)))
@@ -133,9 +133,9 @@ def _train(experiment: Any, measures: bool, after_step: Callable[[Any], None]) -
     """The side that measures has made its meter when the other one begins."""
     import torch
 
-    from harness import train
     from harness.measure import peak
     from harness.measure.memory import Phases
+    from harness.train import loop as train
 
     with tempfile.TemporaryDirectory() as scratch:
         job = _job(experiment, measures, scratch, after_step)
@@ -154,8 +154,9 @@ def _train(experiment: Any, measures: bool, after_step: Callable[[Any], None]) -
 def _job(experiment: Any, profile: bool, scratch: str, after_step: Callable[[Any], None]) -> Any:
     import transformers
 
-    from harness import execute, models
-    from harness.train import Job, compute_dtype
+    from harness.run import execute
+    from harness.sources import models
+    from harness.train.loop import Job, compute_dtype
 
     method, spec = experiment.method, experiment.train
     tokens = [[100 + (7 * i + k) % 1000 for k in range(24 + 4 * (i % 12))] for i in range(64)]

@@ -25,9 +25,9 @@ LENGTH, ROWS = 64, 8
 
 def rows() -> list[Row]:
     """The error of every method, with and without gradient checkpointing."""
-    from harness import sources
-    from harness.compose import experiments
+    from harness.config.compose import experiments
     from harness.plan.devices import named
+    from harness.run import sources
 
     methods = QUICK if os.environ.get("HARNESS_BENCH") == "quick" else METHODS
     cases = [(m, c) for m in methods for c in (False, True) if not (c and m in NO_CHECKPOINTING)]
@@ -53,7 +53,7 @@ def _words(method: str, checkpointed: bool) -> list[str]:
 
 
 def _elsewhere(function: str, *arguments: Any) -> Any:
-    from harness import isolate
+    from harness.run import isolate
 
     log = Path(tempfile.gettempdir()) / "harness-bench-planner.log"
     ended = isolate.call(function, *arguments, log=log)
@@ -68,9 +68,10 @@ def tracked_peak(experiment: Any, emit: Callable[[dict[str, Any]], None]) -> int
 
     import transformers
 
-    from harness import execute, models
     from harness.measure.live import LiveBytes, tensors_in
-    from harness.train import Job, compute_dtype, train
+    from harness.run import execute
+    from harness.sources import models
+    from harness.train.loop import Job, compute_dtype, train
 
     execute.quiet()
     method, spec = experiment.method, experiment.train

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness import record
+from harness.records import record
 from tests.bench import Row
 
 ROOT = Path(__file__).parents[2]

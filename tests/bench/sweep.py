@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import record
+from harness.records import record
 from tests.bench import Row
 from tests.bench._plain import TASKS, Plain, Size, asked_size
 from tests.bench._watch import Watched, watched

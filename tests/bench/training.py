@@ -46,8 +46,8 @@ def rows() -> list[Row]:
 
 
 def _experiment(*words: str) -> Any:
-    from harness import sources
-    from harness.compose import experiments
+    from harness.config.compose import experiments
+    from harness.run import sources
 
     [(_, experiment)] = experiments(list(words))
     return sources.resolve(experiment)
@@ -62,7 +62,7 @@ def _settings(experiment: Any, steps: int) -> str:
 
 
 def _elsewhere(experiment: Any, *arguments: Any) -> list[dict[str, dict[str, float]]]:
-    from harness import isolate
+    from harness.run import isolate
 
     log = Path(tempfile.gettempdir()) / "harness-bench-training.log"
     ended = isolate.call("tests.bench._trainers:measured", experiment, *arguments, log=log)

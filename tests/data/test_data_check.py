@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from harness import datacheck, record
-from harness.audit import audit
-from harness.datacheck import DataCheck
-from harness.report import data_card
+from harness.records import datacheck, record
+from harness.records.datacheck import DataCheck
+from harness.report.pages import data_card
+from harness.run.audit import audit
 
 LONG = "what is the capital of the largest country in western europe by area as of today"
 
@@ -21,7 +21,8 @@ def line(prompt, completion):
 
 @pytest.fixture
 def checked(compose, tiny_overrides, tmp_path, monkeypatch):
-    from harness import config, sources
+    from harness.config import config
+    from harness.run import sources
 
     monkeypatch.setenv("HARNESS_CACHE", os.environ.get("HARNESS_CACHE") or str(tmp_path / "cache"))
 
@@ -79,7 +80,7 @@ COUNT = """
 import resource, sys
 from transformers import AutoTokenizer
 from harness.data import Wanted, tokenised
-from harness.specs import DataSpec, RowsSpec
+from harness.records.specs import DataSpec, RowsSpec
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 spec = DataSpec(name="many", source="package", train=(RowsSpec(file=sys.argv[1]),), validation_fraction=0.01)

@@ -5,10 +5,10 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from harness.assets import conf_dir
 from harness.data.format import Example, render
 from harness.data.rows import official
-from harness.specs import DataSpec, RowsSpec
+from harness.records.specs import DataSpec, RowsSpec
+from harness.sources.assets import conf_dir
 
 
 def spec(prompt="{{prompt}}", completion=" {{answer}}"):

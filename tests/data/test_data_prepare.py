@@ -6,11 +6,11 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from harness.assets import conf_dir
 from harness.data import prepare
 from harness.data.format import Example
 from harness.data.prepare import key, with_test_file
-from harness.specs import DataSpec, RowsSpec
+from harness.records.specs import DataSpec, RowsSpec
+from harness.sources.assets import conf_dir
 
 
 def write(path, pairs):

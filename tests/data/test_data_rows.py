@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from harness import assets
 from harness.data.rows import available_splits, jsonl, official, read, requests
-from harness.specs import RowsSpec
+from harness.records.specs import RowsSpec
+from harness.sources import assets
 
 OFFICIAL_ROWS = [
     ("allenai/ai2_arc", "ARC-Easy", "validation", 570),

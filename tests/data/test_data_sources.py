@@ -11,7 +11,7 @@ from harness.data.content import key
 from harness.data.described import recognise
 from harness.data.files import RowError
 from harness.data.format import ALPACA, render
-from harness.specs import DataSpec, RowsSpec
+from harness.records.specs import DataSpec, RowsSpec
 
 ROWS = [{"prompt": f"Question {n}, with a comma", "completion": f" answer\n{n}"} for n in range(40)]
 

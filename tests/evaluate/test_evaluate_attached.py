@@ -15,8 +15,10 @@ def score(model, tokenizer, evaluation):
 @pytest.fixture
 def attached(compose, tiny_overrides):
     """A method on the tiny model as it begins: (model, tokenizer)."""
-    from harness import config, models, sources
-    from harness.execute import setting
+    from harness.config import config
+    from harness.run import sources
+    from harness.run.execute import setting
+    from harness.sources import models
 
     def made(method):
         experiment = sources.resolve(config.build(compose(*tiny_overrides, f"method={method}")))

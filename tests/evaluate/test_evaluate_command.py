@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, models, record, run, sources
 from harness.adapter import trained
+from harness.config import config
 from harness.evaluate import __main__ as command
-from harness.record import EvaluationRecord, RunRecord
+from harness.records import record
+from harness.records.record import EvaluationRecord, RunRecord
+from harness.run import run, sources
+from harness.sources import models
 
 TEXT = ("eval.generate=3", "eval.sampling.max_new_tokens=4", "eval.general_text=2")
 

@@ -6,10 +6,13 @@ import math
 import pytest
 from pyarrow import parquet
 
-from harness import assets, config, record, run, sources
+from harness.config import config
+from harness.config.experiment import Evaluation, evaluations
 from harness.evaluate import general, generated, local_metrics
-from harness.experiment import Evaluation, evaluations
-from harness.specs import SamplingSpec
+from harness.records import record
+from harness.records.specs import SamplingSpec
+from harness.run import run, sources
+from harness.sources import assets
 
 
 def looked(kind, **changes):

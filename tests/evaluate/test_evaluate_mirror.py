@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, sources
+from harness.config import config
+from harness.config.experiment import check_id, evaluations
 from harness.data.rows import official
 from harness.evaluate import __main__ as command
 from harness.evaluate import reads, tasks
-from harness.experiment import check_id, evaluations
-from harness.record import EvaluationRecord, find_runs, read
+from harness.records.record import EvaluationRecord, find_runs, read
+from harness.run import sources
 
 
 @pytest.fixture

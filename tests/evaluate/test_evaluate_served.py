@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import check, config, scores, sources
+from harness.config import config
+from harness.config.experiment import evaluations
 from harness.evaluate import served, tasks
-from harness.experiment import evaluations
+from harness.run import check, scores, sources
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from harness import config, sources, suites
+from harness.config import config, suites
+from harness.config.experiment import evaluations
 from harness.evaluate import known, reads, tasks
-from harness.experiment import evaluations
+from harness.run import sources
 
 OWN = """\
 task: letters

@@ -8,9 +8,9 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from harness import assets
 from harness.data import rows
 from harness.evaluate import items, known, outcomes, tasks
+from harness.sources import assets
 
 TASKS = {"arc_easy": 2376, "openbookqa": 500, "hellaswag": 10042}
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, sources
+from harness.config import config
+from harness.run import sources
 from harness.sweep.planned import Planned, Wanted
 
 HERE = Path(__file__).parent

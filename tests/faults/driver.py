@@ -20,9 +20,9 @@ import time
 import traceback
 from pathlib import Path
 
-from harness import isolate, provenance, run, sweep
 from harness.evaluate import items
-from harness.sweep import local, planned, written
+from harness.run import isolate, provenance, run
+from harness.sweep import local, planned, sweep, written
 
 TOUCHES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "open", "shutil.rmtree"}
 
@@ -119,7 +119,7 @@ def play(plan, kills):
 
 def main():
     if sys.argv[1:] == ["real"]:
-        import harness.preload  # noqa: F401
+        import harness.run.preload  # noqa: F401
     else:
         run.WORK = "stand_in:execute"
     isolate._start_method = "fork"  # this process has nothing in it that a run could inherit

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pyarrow import parquet
 
-from harness import record, store
-from harness.record import EvaluationRecord, RunRecord, SweepRecord
+from harness.records import record
+from harness.records.record import EvaluationRecord, RunRecord, SweepRecord
+from harness.run import store
 
 OF_THE_MOMENT = (
     "started_at", "phases", "provenance", "seconds", "weights_from", "peak_memory_bytes",

@@ -9,9 +9,10 @@ import random
 import time
 from pathlib import Path
 
-from harness import record, store
 from harness.evaluate import items
-from harness.record import DataCounts, EvaluationRecord, Fingerprint, Metric, Training
+from harness.records import record
+from harness.records.record import DataCounts, EvaluationRecord, Fingerprint, Metric, Training
+from harness.run import store
 
 STEPS = 4
 LOGGED = ("gradient_norm", "learning_rate", "tokens_per_second")

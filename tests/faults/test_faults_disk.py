@@ -6,8 +6,10 @@ import subprocess
 import pytest
 from faults_kept import Kept, content, records, runs_of
 
-from harness import config, record, run, sources
-from harness.record import RunRecord
+from harness.config import config
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.run import run, sources
 
 
 @pytest.fixture

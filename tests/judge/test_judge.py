@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from harness import record
+from harness.config.experiment import Evaluation
 from harness.evaluate import items
-from harness.experiment import Evaluation
 from harness.judge import __main__ as command
 from harness.judge import answers, model, pairs
 from harness.judge.kept import JudgementRecord
-from harness.record import Attempt, EvaluationRecord, RunRecord
+from harness.records import record
+from harness.records.record import Attempt, EvaluationRecord, RunRecord
 
 REPLIES = ("Good.\nScore: 8", "score: 4, no, **Score:** 6.5", "I cannot say", "Score: 11")
 SECRET = "sk-very-secret"

@@ -118,7 +118,7 @@ def test_attention_on_a_cpu_counts_as_it_does_on_a_gpu():
 
 
 def test_a_quantised_base_computes_what_a_plain_one_does(tiny_model, compose):
-    from harness import config
+    from harness.config import config
     from tests.methods import workshop
 
     shop, counts = workshop.on(tiny_model), {}

@@ -8,7 +8,7 @@ import torch
 
 from harness.measure import peak
 from harness.measure.steps import StepMeter
-from harness.record import Conditions, DevicePeak
+from harness.records.record import Conditions, DevicePeak
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from harness.measure import device, surroundings
 from harness.measure.memory import Phases
 from harness.measure.surroundings import Surroundings
-from harness.record import Conditions, Phase
-from harness.report import doubts
+from harness.records.record import Conditions, Phase
+from harness.report.analysis import doubts
 
 GIB = 2**30
 

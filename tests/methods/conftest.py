@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from workshop import NAMES, SMALL, Workshop, on
 
-from harness import config
+from harness.config import config
 from harness.methods.base import Method
 
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from workshop import NAMES, Workshop, replaced, trained_names
 
-from harness import models
 from harness.methods.base import Method
-from harness.record import RunRecord, read
+from harness.records.record import RunRecord, read
+from harness.sources import models
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness import models
 from harness.methods.base import Method
+from harness.sources import models
 
 CASES = [
     ("lora", ["method.r=8", "target=attention_qv"], 3_407_872),

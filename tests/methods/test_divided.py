@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from workshop import NAMES, Workshop, replaced
 
-from harness import ranks
 from harness.methods.base import Method
-from harness.specs import LaunchSpec, TrainSpec
-from harness.train import Job, train
+from harness.records.specs import LaunchSpec, TrainSpec
+from harness.train import ranks
+from harness.train.loop import Job, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),

@@ -11,10 +11,10 @@ import pytest
 import torch
 from workshop import Workshop, trained_names
 
-from harness import models
 from harness.evaluate import likelihood
 from harness.methods.base import Method
-from harness.specs import TrainSpec
+from harness.records.specs import TrainSpec
+from harness.sources import models
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),

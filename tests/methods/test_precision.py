@@ -10,11 +10,12 @@ import pytest
 import torch
 from workshop import Workshop, replaced
 
-from harness import models, sources
 from harness.methods.base import Method
-from harness.optimizers import OneByOne
-from harness.specs import TrainSpec
-from harness.train import Job, train
+from harness.methods.optimizers import OneByOne
+from harness.records.specs import TrainSpec
+from harness.run import sources
+from harness.sources import models
+from harness.train.loop import Job, train
 
 Make = Callable[..., Method]
 HELD = {"fp32": torch.float32, "bf16_fp32_master": torch.bfloat16, "bf16": torch.bfloat16}
@@ -80,8 +81,8 @@ def test_the_hardware_decides_where_nobody_has(device: str, precision: str, expe
 
 
 def test_what_the_hardware_decided_is_said_and_in_the_recipe(compose: Any, tiny_overrides: list[str]) -> None:
-    from harness import config
-    from harness.experiment import recipe
+    from harness.config import config
+    from harness.config.experiment import recipe
 
     asked = config.build(compose(*tiny_overrides, "method=full"))
     given = config.build(compose(*tiny_overrides, "method=full", "method.precision=fp32"))
@@ -151,7 +152,7 @@ def test_layerwise_galore_refuses_what_it_cannot_keep(make: Make) -> None:
 def test_a_setting_that_layerwise_galore_cannot_use_is_null_in_its_recipe(
     compose: Any, tiny_overrides: list[str]
 ) -> None:
-    from harness import config
+    from harness.config import config
 
     asked = config.build(compose(*tiny_overrides, "method=galore", "method.layerwise=true"))
     resolved = sources.resolve(asked)
@@ -164,7 +165,7 @@ def test_a_setting_that_layerwise_galore_cannot_use_is_null_in_its_recipe(
 
 
 def test_accumulation_is_refused_when_composed(compose: Any, tiny_overrides: list[str]) -> None:
-    from harness import config
+    from harness.config import config
 
     with pytest.raises(ValueError, match="cannot accumulate"):
         config.build(compose(*tiny_overrides, "method=galore", "method.layerwise=true", "train.micro_batch_size=2"))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness import models
 from harness.methods import targets
 from harness.methods.base import Method
+from harness.sources import models
 
 SHAPE = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,

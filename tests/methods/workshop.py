@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from harness import models
-from harness.assets import conf_dir
 from harness.methods.base import Method, Setting
-from harness.specs import ModelSpec, TrainSpec
+from harness.records.specs import ModelSpec, TrainSpec
+from harness.sources import models
+from harness.sources.assets import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 # what a two-layer model of width 64 needs where the published setting is for a large one
@@ -54,7 +54,7 @@ class Workshop:
 
     def train(self, model: Any, method: Method, steps: int, lr: float, seed: int = 0) -> list[float]:
         """Train on all rows at once; returns the losses."""
-        from harness.train import Job, train
+        from harness.train.loop import Job, train
 
         spec = TrainSpec(
             lr=lr, max_steps=steps, epochs=None, global_batch_size=len(self.rows), micro_batch_size=len(self.rows),

@@ -5,10 +5,10 @@ import gc
 
 import pytest
 
-from harness import isolate
 from harness.plan import devices
 from harness.plan.predict import Step, largest
-from harness.specs import LaunchSpec
+from harness.records.specs import LaunchSpec
+from harness.run import isolate
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalisations
 METHODS = (
@@ -41,7 +41,7 @@ def deeper_model(tiny_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def described(compose, deeper_model):
     """Experiments of four rows a step, in micro batches of `rows`."""
-    from harness import config
+    from harness.config import config
 
     def made(method, checkpointing, rows=2, *words):
         return config.build(
@@ -74,9 +74,10 @@ def tracked_peak(experiment, folder):
     """The peak of live bytes while the real loop trains for two steps, and the weights' share of it."""
     import transformers
 
-    from harness import execute, models
     from harness.measure.live import LiveBytes, tensors_in
-    from harness.train import Job, compute_dtype, train
+    from harness.run import execute
+    from harness.sources import models
+    from harness.train.loop import Job, compute_dtype, train
 
     method, spec = experiment.method, experiment.train
     rows = [{"input_ids": [4 + i] * LENGTH, "completion_mask": [1] * LENGTH} for i in range(8)]
@@ -141,7 +142,7 @@ def test_operations_follow_what_is_trained(predicted):
 
 def test_a_plan_for_a_gpu_holds_what_a_gpu_would_hold(compose):
     """Full fine-tuning has its weights in bfloat16 there and a float32 copy in the optimizer, on a CPU in float32."""
-    from harness import config
+    from harness.config import config
     from harness.plan.predict import settled
 
     asked = config.build(compose("method=full"))

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from harness import isolate
-from harness.assets import conf_dir
-from harness.compose import experiments
+from harness.config.compose import experiments
 from harness.plan.__main__ import main
+from harness.run import isolate
+from harness.sources.assets import conf_dir
 
 # closed forms of the methods' papers on Llama-3.1-8B: hidden 4096, 32 layers, keys and values 1024, MLP 14336
 TRAINED = {
@@ -124,8 +124,8 @@ def test_wrong_input_is_one_line_and_exit_code_two(words, said, capsys):
 
 
 def test_without_a_table_or_files_it_says_what_to_give(monkeypatch):
-    from harness import models
     from harness.plan import shapes
+    from harness.sources import models
 
     def unreachable(spec):
         raise OSError("no connection\nand a long story")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness import config
+from harness.config import config
 from harness.plan import literature
 
 PAGE = Path(__file__).parents[2] / "reports" / "plan" / "README.md"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness import isolate
-from harness.compose import experiments
+from harness.config.compose import experiments
 from harness.plan.__main__ import main
+from harness.run import isolate
 
 MODELS = "llama-3.1-8b,mixtral-8x7b,gpt2,phi-3-mini,pythia-70m,opt-125m,gemma-2-2b"
 

@@ -9,8 +9,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from harness import record
-from harness.experiment import Evaluation, digest
+from harness.config.experiment import Evaluation, digest
+from harness.records import record
 
 HOSTILE = (
     "</td><script>alert('x')</script> | `rm -rf` **bold** [link](http://evil.example)\n# heading\n| a | b |\x1b[31m"

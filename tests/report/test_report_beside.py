@@ -8,11 +8,11 @@ import pytest
 from conftest import BASE, IA3, LOOKS, LORA, STARTED, add_evaluation, add_run, evaluation, provenance
 from pyarrow import parquet
 
-from harness import record
+from harness.records import record
+from harness.report.data.load import load
 from harness.report.figures import pareto
-from harness.report.load import load
-from harness.report.paper import tables
-from harness.report.summary import quality
+from harness.report.pages.summary import quality
+from harness.report.writers.paper import tables
 
 TEXT = dataclasses.replace(evaluation("arc_easy"), kind="text", task="general_text", role="retention", limit=40)
 

@@ -16,10 +16,10 @@ from conftest import HOSTILE, LORA, add_run
 from rich.console import Console
 
 from harness.report.__main__ import main
-from harness.report.load import load
-from harness.report.table import columns
-from harness.report.terminal import show
-from harness.report.wandb import Mirror, log_comparison
+from harness.report.data.load import load
+from harness.report.writers.table import columns
+from harness.report.writers.terminal import show
+from harness.report.writers.wandb import Mirror, log_comparison
 
 ROOT = Path(__file__).parents[2]
 

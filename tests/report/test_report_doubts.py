@@ -6,14 +6,14 @@ import io
 from conftest import BASE, DORA, LORA, add_run
 from rich.console import Console
 
-from harness import record
-from harness.record import Conditions
-from harness.report import terminal
-from harness.report.appendix import sections
-from harness.report.blocks import to_markdown
-from harness.report.load import load
-from harness.report.markdown import page
-from harness.report.table import flat
+from harness.records import record
+from harness.records.record import Conditions
+from harness.report.data.load import load
+from harness.report.pages.appendix import sections
+from harness.report.pages.markdown import page
+from harness.report.writers import terminal
+from harness.report.writers.blocks import to_markdown
+from harness.report.writers.table import flat
 
 
 def disturbed(path):

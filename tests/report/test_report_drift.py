@@ -7,10 +7,10 @@ import shutil
 import pytest
 from conftest import BASE, LORA, add_evaluation, add_run, evaluation
 
-from harness.report import drift
-from harness.report.load import load
-from harness.report.notes import origin
-from harness.store import keep_weights
+from harness.report.analysis import drift
+from harness.report.data.load import load
+from harness.report.pages.notes import origin
+from harness.run.store import keep_weights
 
 LOOKS = [evaluation("validation"), evaluation("arc_easy")]
 

@@ -8,14 +8,14 @@ import pytest
 from conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, evaluation
 from pyarrow import parquet
 
-from harness import record
-from harness.experiment import digest
+from harness.config.experiment import digest
+from harness.records import record
 from harness.report.__main__ import main
-from harness.report.comparable import check, differences
-from harness.report.facts import effective_scale
-from harness.report.groups import grouped
-from harness.report.load import load
-from harness.report.sets import comparable_sets
+from harness.report.analysis.comparable import check, differences
+from harness.report.analysis.facts import effective_scale
+from harness.report.data.groups import grouped
+from harness.report.data.load import load
+from harness.report.data.sets import comparable_sets
 
 METHOD_AND_RATE = ("method", "train.lr")
 

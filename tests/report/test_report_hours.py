@@ -7,14 +7,14 @@ import json
 import pytest
 from conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
 
-from harness import record
-from harness.report import hours
-from harness.report.appendix import sections
-from harness.report.blocks import to_markdown
-from harness.report.load import load
-from harness.report.markdown import page
-from harness.report.rows import Row
-from harness.report.table import flat
+from harness.records import record
+from harness.report.analysis import hours
+from harness.report.data.load import load
+from harness.report.data.rows import Row
+from harness.report.pages.appendix import sections
+from harness.report.pages.markdown import page
+from harness.report.writers.blocks import to_markdown
+from harness.report.writers.table import flat
 
 
 def rewritten(folder, price=None, **changes):

@@ -8,13 +8,13 @@ import pytest
 from browser import EXECUTABLE, Browser
 from conftest import HOSTILE
 
-from harness.report import folder as files
 from harness.report import write
-from harness.report.axes import qualities
+from harness.report.analysis.axes import qualities
+from harness.report.data.groups import Measure
+from harness.report.data.load import load
 from harness.report.figures import forgetting, pareto
-from harness.report.groups import Measure
 from harness.report.html.charts import frontier
-from harness.report.load import load
+from harness.report.writers import folder as files
 
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
 

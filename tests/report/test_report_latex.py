@@ -9,9 +9,9 @@ import pytest
 from conftest import HOSTILE
 
 from harness.report import write
-from harness.report.latex import PREAMBLE, escape, tabular
-from harness.report.latex import write as write_tables
-from harness.report.summary import Table
+from harness.report.pages.summary import Table
+from harness.report.writers.latex import PREAMBLE, escape, tabular
+from harness.report.writers.latex import write as write_tables
 
 DOCUMENT = r"""\documentclass[a4paper]{article}
 %s\usepackage{longtable}

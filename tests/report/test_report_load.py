@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from conftest import BASE, DORA, LOOKS, LORA, STARTED, TASK_ITEMS, add_evaluation, add_run, attempt, evaluation
 
-from harness.report.groups import grouped
-from harness.report.load import load, sweep_names
+from harness.report.data.groups import grouped
+from harness.report.data.load import load, sweep_names
 
 
 def test_a_sweep_is_its_cells_in_its_order_base_first(tree):
@@ -107,7 +107,7 @@ def test_scores_of_older_weights_are_not_shown(runs):
     for status in ("ok", "oom"):
         result = dataclasses.replace(load([runs]).rows[0].record, attempts=(attempt(LORA, 0), newer))
         result = dataclasses.replace(result, attempts=(*result.attempts[:1], dataclasses.replace(newer, status=status)))
-        from harness import record
+        from harness.records import record
 
         record.write(result, folder / "record.json")
         assert load([runs]).rows[0].scored == ()

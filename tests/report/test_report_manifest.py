@@ -7,9 +7,10 @@ import shutil
 import pytest
 from conftest import BASE, LOOKS, LORA, add_evaluation, add_run
 
-from harness import record
-from harness.report import folder, manifest, write
-from harness.report.load import load
+from harness.records import record
+from harness.report import write
+from harness.report.data.load import load
+from harness.report.writers import folder, manifest
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ import scipy.stats
 from conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build
 from pyarrow import parquet
 
-from harness import record
+from harness.records import record
 from harness.report import name_of, write
-from harness.report.answer import answer
-from harness.report.comparable import without_base
-from harness.report.groups import grouped
-from harness.report.load import load
+from harness.report.analysis.comparable import without_base
+from harness.report.data.groups import grouped
+from harness.report.data.load import load
+from harness.report.pages.answer import answer
 
 FIGURES = ("forgetting", "learning_curves", "memory", "overview", "pareto", "places")
 TABLES = (

@@ -11,13 +11,13 @@ import pytest
 from conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation
 from pyarrow import parquet
 
-from harness import record
+from harness.records import record
 from harness.report.__main__ import main
-from harness.report.claims import main_contests
-from harness.report.groups import grouped
-from harness.report.load import load
-from harness.report.recommend import Need, advise, options, scenarios, sentences
-from harness.report.tradeoff import across, frontiers
+from harness.report.analysis.claims import main_contests
+from harness.report.analysis.recommend import Need, advise, options, scenarios, sentences
+from harness.report.analysis.tradeoff import across, frontiers
+from harness.report.data.groups import grouped
+from harness.report.data.load import load
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT.parent / "shared" / "data" / "peft_method_comparison"
@@ -119,7 +119,7 @@ def test_the_words_hold_the_numbers(known):
 
 def test_frontiers_leave_out_who_is_beaten_in_both(known):
     _add(known, _kind("beaten", 45), 400, True, evaluation("arc_easy", limit=ITEMS))
-    from harness.report.claims import claims
+    from harness.report.analysis.claims import claims
 
     groups = grouped(load([known]).rows)
     table = frontiers(claims(main_contests(groups, None)[0]), groups)
@@ -130,8 +130,8 @@ def test_frontiers_leave_out_who_is_beaten_in_both(known):
 
 
 def test_of_many_pairs_those_are_shown_that_say_something(runs):
-    from harness.report.claims import claims
-    from harness.report.verdicts import MOST_SHOWN, explained, verdicts
+    from harness.report.analysis.claims import claims
+    from harness.report.analysis.verdicts import MOST_SHOWN, explained, verdicts
 
     look = evaluation("arc_easy", limit=ITEMS)
     rights = [700, *range(590, 599)]  # one is clearly best, nine are alike

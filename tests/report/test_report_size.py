@@ -8,11 +8,11 @@ import re
 import pytest
 
 from harness.report import frame, write
-from harness.report import items as items_module
+from harness.report.data import items as items_module
+from harness.report.data.groups import Measure, outcomes
+from harness.report.data.load import load
 from harness.report.figures.style import MOST_LEGEND
-from harness.report.groups import Measure, outcomes
 from harness.report.html import items
-from harness.report.load import load
 from harness.stats import resample
 from tests.bench import _records
 from tests.bench._records import TASK

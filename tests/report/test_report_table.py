@@ -9,9 +9,9 @@ from conftest import BASE, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, eva
 from pyarrow import parquet
 
 from harness.report import frame
-from harness.report.load import load
-from harness.report.parquet import write as write_parquet
-from harness.report.table import columns, flat, to_csv
+from harness.report.data.load import load
+from harness.report.writers.parquet import write as write_parquet
+from harness.report.writers.table import columns, flat, to_csv
 
 FIXED = [
     "method", "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",

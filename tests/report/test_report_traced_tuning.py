@@ -11,10 +11,10 @@ import traced_files
 import tuned_tree
 from traced_numbers import error_of, parts_of, value_of
 
+from harness.report.data.groups import grouped
+from harness.report.data.load import load
+from harness.report.data.tuning import contestants
 from harness.report.figures import budget, sensitivity
-from harness.report.groups import grouped
-from harness.report.load import load
-from harness.report.tuning import contestants
 
 NUM_TRIALS = 3
 

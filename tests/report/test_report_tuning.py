@@ -9,11 +9,12 @@ from statistics import mean
 import pytest
 from conftest import HOSTILE, LORA, add_evaluation, add_run, evaluation
 
-from harness import record, report
-from harness.report import markdown
+from harness import report
+from harness.records import record
+from harness.report.data.load import load
+from harness.report.data.tuning import contestants, expected_best, to_csv
 from harness.report.figures import budget
-from harness.report.load import load
-from harness.report.tuning import contestants, expected_best, to_csv
+from harness.report.pages import markdown
 
 VALIDATION, TEST = evaluation("validation"), evaluation("test")
 SCALES = ("0.3", "1", "3")

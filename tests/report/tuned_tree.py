@@ -12,7 +12,7 @@ import pyarrow
 from conftest import BASE, DORA, IA3, LORA, STARTED, Kind, add_evaluation, add_run, evaluation, provenance
 from pyarrow import parquet
 
-from harness import datacheck, record
+from harness.records import datacheck, record
 
 SCALES = ("0.3", "1", "3")
 SEEDS = (0, 1, 2, 3, 4, 5)

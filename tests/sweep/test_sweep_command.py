@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from harness import claim, record
-from harness.record import Cell, Choice, EvaluationRecord, Metric, RunRecord, SweepRecord, Tuning
+from harness.records import record
+from harness.records.record import Cell, Choice, EvaluationRecord, Metric, RunRecord, SweepRecord, Tuning
+from harness.run import claim
 from harness.sweep import __main__ as command
-from harness.sweep import submitted
+from harness.sweep.cluster import submitted
+from harness.sweep.cluster.submitted import Submission
 from harness.sweep.stored import find
-from harness.sweep.submitted import Submission
 
 ARGUMENTS = ("sweep=asked", "train=smoke", "lr_scale=1,3", "seed=0")
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness import config, run, sources
+from harness.config import config
 from harness.plan.devices import named
+from harness.run import run, sources
 from harness.sweep import fits
 from harness.sweep.planned import Planned, Wanted
 

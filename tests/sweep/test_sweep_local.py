@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import isolate, record, sources, sweep
-from harness.record import RunRecord
-from harness.sweep import local
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.run import isolate, sources
+from harness.sweep import local, sweep
 from harness.sweep.local import LocalSpec
 
 HERE = Path(__file__).parent

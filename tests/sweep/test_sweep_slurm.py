@@ -12,13 +12,16 @@ from types import SimpleNamespace
 import pytest
 from test_sweep_command import add, add_sweep, cell
 
-from harness import compose as harness_compose
-from harness import config, record, sources, sweep
-from harness.specs import LaunchSpec
-from harness.sweep import job, left, queue, slurm, submitted
+from harness.config import compose as harness_compose
+from harness.config import config
+from harness.records import record
+from harness.records.specs import LaunchSpec
+from harness.run import sources
+from harness.sweep import sweep
+from harness.sweep.cluster import job, left, queue, slurm, submitted
+from harness.sweep.cluster.submitted import Submission, Tasks
 from harness.sweep.local import LeftError
 from harness.sweep.stored import find
-from harness.sweep.submitted import Submission, Tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,7 +151,7 @@ def launcher(compose, *words):
     from hydra import compose as composed
     from hydra import initialize_config_dir
 
-    from harness.assets import conf_dir
+    from harness.sources.assets import conf_dir
 
     config.register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness import choice, config, record, sweep
-from harness.question import read
-from harness.record import EvaluationRecord, RunRecord, SweepRecord
-from harness.sweep import stages
+from harness.config import config
+from harness.config.question import read
+from harness.records import choice, record
+from harness.records.record import EvaluationRecord, RunRecord, SweepRecord
+from harness.sweep import stages, sweep
 from harness.sweep.planned import Wanted, compose_all, resolve
 
 QUESTION = {
@@ -253,7 +254,7 @@ def test_what_a_forced_trial_has_just_trained_is_not_forced_again(compose, tiny_
 
 
 def test_selected_is_never_outside_of_stages(compose):
-    from harness.experiment import evaluations
+    from harness.config.experiment import evaluations
 
     roles = {
         test: {e.role for e in evaluations(config.build(compose(f"eval.test={test}")))}
@@ -263,6 +264,6 @@ def test_selected_is_never_outside_of_stages(compose):
 
 
 def _composer(compose):
-    from harness.composer import Composer
+    from harness.config.composer import Composer
 
     return Composer(lambda cell: compose(*cell))

@@ -31,7 +31,7 @@ ADAPTER = ("method.r=4", "method.lora_alpha=8", "method.lora_dropout=0")
 @pytest.fixture(scope="session")
 def experiment(compose, tiny_model):
     """An experiment on the tiny model: overrides of the method, and settings of the train group."""
-    from harness import config
+    from harness.config import config
 
     def made(*overrides, method="lora", **train):
         settings = [f"train.{key}={value}" for key, value in (SMALL | train).items()]
@@ -47,8 +47,9 @@ def job(experiment, tmp_path):
     """Make a job: as `experiment`, with seed, rows, validate and emit, and a method to put in place of the composed."""
     import transformers
 
-    from harness import execute, models
-    from harness.train import Job, compute_dtype
+    from harness.run import execute
+    from harness.sources import models
+    from harness.train.loop import Job, compute_dtype
 
     def made(*overrides, seed=0, rows=None, validate=lambda: 0.0, emit=lambda event: None, instead=None, **settings):
         described, rows = experiment(*overrides, f"seed={seed}", **settings), rows or random_rows(20)

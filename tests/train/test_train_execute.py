@@ -6,24 +6,25 @@ import json
 import pytest
 from pyarrow import parquet
 
-from harness import record
-from harness.check import check
-from harness.execute import execute
-from harness.experiment import Todo, evaluations
-from harness.record import EvaluationRecord
+from harness.config.experiment import Todo, evaluations
+from harness.records import record
+from harness.records.record import EvaluationRecord
+from harness.run.check import check
+from harness.run.execute import execute
 
 
 @pytest.fixture(autouse=True)
 def warnings_stay_errors(monkeypatch):
     """A run leaves warnings to its log, which would undo pytest's own filter in this process."""
-    monkeypatch.setattr("harness.execute.quiet", lambda: None)
-    monkeypatch.setattr("harness.check.quiet", lambda: None)
+    monkeypatch.setattr("harness.run.execute.quiet", lambda: None)
+    monkeypatch.setattr("harness.run.check.quiet", lambda: None)
 
 
 @pytest.fixture
 def described(compose, tiny_overrides):
     """A resolved experiment on the tiny model and the letters."""
-    from harness import config, sources
+    from harness.config import config
+    from harness.run import sources
 
     def made(*overrides):
         return sources.resolve(config.build(compose(*tiny_overrides, *overrides)))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from harness import kernels
-from harness.specs import KernelSpec
-from harness.train import Kernels, train
+from harness.config import kernels
+from harness.records.specs import KernelSpec
 from harness.train.kernels import unknown
+from harness.train.loop import Kernels, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor:UserWarning"

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness import lean
-from harness.config import conf_dir
-from harness.train import train
+from harness.config.config import conf_dir
+from harness.train import lean
 from harness.train.batches import collate, labelled
+from harness.train.loop import train
 
 
 def tensors(rows, heads, key_heads, tokens, seen, size=16, seed=0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.methods.full import Full
-from harness.train import DivergedError, LikeLengths, _Loop, total_steps, train
+from harness.train.loop import DivergedError, LikeLengths, _Loop, total_steps, train
 
 
 def in_order(job):

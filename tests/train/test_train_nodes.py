@@ -8,10 +8,10 @@ import signal
 import pytest
 from test_train_ranks import shared, weights
 
-from harness import meeting, ranks
-from harness.meeting import Node
-from harness.specs import LaunchSpec
-from harness.train import train
+from harness.records.specs import LaunchSpec
+from harness.train import meeting, ranks
+from harness.train.loop import train
+from harness.train.meeting import Node
 
 NODES = LaunchSpec(num_processes=2, num_nodes=2)
 

@@ -5,10 +5,13 @@ import json
 
 import pytest
 
-from harness import config, record, run, sources, sweep
-from harness.ladder import instead, ladder
-from harness.record import RunRecord
-from harness.specs import Rung
+from harness.config import config
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.records.specs import Rung
+from harness.run import run, sources
+from harness.run.ladder import instead, ladder
+from harness.sweep import sweep
 from tests.train.hungry import Hungry
 
 

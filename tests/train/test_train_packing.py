@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from harness.data.pack import joined, plan
-from harness.train import _Loop, train
 from harness.train.batches import check_apart, collate, for_model, labelled
+from harness.train.loop import _Loop, train
 
 
 def nats(model, batch):

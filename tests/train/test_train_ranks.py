@@ -7,13 +7,13 @@ import pytest
 import torch
 from hydra.errors import ConfigCompositionException
 
-from harness import ranks
-from harness.checkpoint import Belongs
-from harness.preemption import PreemptedError
-from harness.specs import LaunchSpec, Rung
-from harness.train import DivergedError, train
+from harness.records.specs import LaunchSpec, Rung
+from harness.train import ranks
 from harness.train.batches import NO_ROW
+from harness.train.checkpoint import Belongs
+from harness.train.loop import DivergedError, train
 from harness.train.order import LikeLengths, Shared
+from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
 
 PAIR = LaunchSpec(num_processes=2)

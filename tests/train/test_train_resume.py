@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness import checkpoint
-from harness.assets import conf_dir
-from harness.checkpoint import Belongs
-from harness.preemption import PreemptedError
-from harness.specs import Rung
-from harness.train import DivergedError, stored, train, watch
+from harness.records.specs import Rung
+from harness.sources.assets import conf_dir
+from harness.train import checkpoint, stored, watch
+from harness.train.checkpoint import Belongs
+from harness.train.loop import DivergedError, train
+from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
 
 NAMES = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from harness.train import LikeLengths
+from harness.train.loop import LikeLengths
 
 LENGTHS = random.Random(0).choices(range(5, 300), k=203)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_train_ranks import BELONGS, PAIR, Told, weights
 
-from harness import checkpoint, ranks
 from harness.evaluate import heldout
-from harness.preemption import PreemptedError
-from harness.train import stored, train
+from harness.train import checkpoint, ranks, stored
+from harness.train.loop import train
+from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
 
 TWO = "launch.num_processes=2"

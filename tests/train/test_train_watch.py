@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.measure.live import KINDS
-from harness.train import DivergedError, train
+from harness.train.loop import DivergedError, train
 
 
 def weights(job):

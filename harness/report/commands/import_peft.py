@@ -9,7 +9,7 @@ from pathlib import Path
 def main(arguments: Sequence[str]) -> int:
     """Read, check and write; 0, or 2 where there is nothing to read."""
     given = _parser().parse_args(arguments)
-    from harness.report.external import guard, keep, read_peft
+    from harness.report.analysis.external import guard, keep, read_peft
 
     try:
         records, problems = read_peft(given.folder)

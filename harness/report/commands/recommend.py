@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.report.groups import Group
+    from harness.report.data.groups import Group
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -30,10 +30,10 @@ def main(arguments: Sequence[str]) -> int:
 def _advice(given: argparse.Namespace) -> list[str]:
     from dataclasses import replace
 
-    from harness.report.claims import main_contests
-    from harness.report.comparable import insist
-    from harness.report.load import load, sweep_names
-    from harness.report.recommend import Need, advise, options, sentences
+    from harness.report.analysis.claims import main_contests
+    from harness.report.analysis.comparable import insist
+    from harness.report.analysis.recommend import Need, advise, options, sentences
+    from harness.report.data.load import load, sweep_names
 
     names = sweep_names(given.runs) if given.sweep is None else [given.sweep]
     if len(names) > 1:
@@ -60,7 +60,7 @@ def _advice(given: argparse.Namespace) -> list[str]:
 
 def _columns(groups: Sequence["Group"]) -> list[str]:
     """What may be asked for: the metrics of the tasks, and the losses, of the trained methods."""
-    from harness.report.claims import ROLES
+    from harness.report.analysis.claims import ROLES
 
     scored = [one for group in groups if group.trained for role in ROLES for one in group.role(role)]
     names = [f"{one.task}/{metric}" for one in scored if not one.loss_only for metric in sorted(one.record.metrics)]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.record import ExternalRecord
+from harness.records.record import ExternalRecord
+from harness.report.data.groups import Group, Measure
+from harness.report.data.tuning import Contestant
 from harness.report.figures import budget, curves, forgetting, heat, memory, overview, pareto, sensitivity
 from harness.report.figures.style import Drawn, remove
-from harness.report.groups import Group, Measure
-from harness.report.tuning import Contestant
 
 _FIGURES: dict[str, Callable[[Sequence[Group], Path], Drawn | None]] = {
     overview.STEM: overview.make,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.report.data.tuning import Contestant, expected_best
 from harness.report.figures.style import Drawn, drawable, drawing, legend_below, legend_rows, room, style_of
-from harness.report.tuning import Contestant, expected_best
 
 STEM = "tuning_budget"
 

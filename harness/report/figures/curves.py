@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.report.data.groups import Group
 from harness.report.figures.style import (
     MOST_LEGEND,
     Drawn,
@@ -16,8 +17,7 @@ from harness.report.figures.style import (
     room,
     style_of,
 )
-from harness.report.groups import Group
-from harness.report.summary import trainings
+from harness.report.pages.summary import trainings
 
 if TYPE_CHECKING:
     from harness.stats import Floats

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report.axes import Quality, qualities
+from harness.report.analysis.axes import Quality, qualities
+from harness.report.data.groups import Group, Measure
 from harness.report.figures.points import draw_base, draw_points, measured, name_points
 from harness.report.figures.style import (
     BASE_COLOUR,
@@ -17,7 +18,6 @@ from harness.report.figures.style import (
     legend_rows,
     room,
 )
-from harness.report.groups import Group, Measure
 
 STEM = "forgetting"
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.report.axes import qualities
-from harness.report.facts import method_settings
+from harness.report.analysis.axes import qualities
+from harness.report.analysis.facts import method_settings
+from harness.report.data.groups import Group
+from harness.report.data.labels import short
 from harness.report.figures.style import Drawn, drawable, drawing, room
-from harness.report.groups import Group
-from harness.report.labels import short
 
 TASKS_STEM, RANK_STEM = "places", "rank_heat_map"
 MOST_ROWS, MOST_COLUMNS, MOST_PANELS = 60, 12, 3

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.report.data.groups import Group
+from harness.report.data.rows import Row
 from harness.report.display import MEBIBYTE, mean
 from harness.report.figures.style import BASE_COLOUR, COLOURS, HATCHES, Drawn, drawable, drawing, room
-from harness.report.groups import Group
-from harness.report.rows import Row
-from harness.report.summary import peak_mebibytes
+from harness.report.pages.summary import peak_mebibytes
 
 STEM = "memory"
 MOST_BARS = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.record import ExternalRecord, Metric
+from harness.records.record import ExternalRecord, Metric
 from harness.report.display import MEBIBYTE, MEGABYTE
 from harness.report.figures.style import drawable
 

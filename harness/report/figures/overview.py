@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.report.data.groups import Group, Measure, score
 from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, on_answers, training_curve
 from harness.report.figures.points import Place, draw_base, draw_points, name_points
 from harness.report.figures.style import Drawn, drawing, legend_below, legend_rows, names_of, room, style_of
-from harness.report.groups import Group, Measure, score
-from harness.report.summary import peak_mebibytes, trainings
+from harness.report.pages.summary import peak_mebibytes, trainings
 
 STEM = "overview"
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.record import ExternalRecord
-from harness.report.axes import COSTS, Cost, Quality, qualities
+from harness.records.record import ExternalRecord
+from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
+from harness.report.data.groups import Group, Measure
 from harness.report.figures.others import draw_external, external_caption, name_external
 from harness.report.figures.points import Place, draw_base, draw_points, measured, name_points
 from harness.report.figures.style import (
@@ -21,7 +22,6 @@ from harness.report.figures.style import (
     logarithmic,
     room,
 )
-from harness.report.groups import Group, Measure
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.report.data.groups import Group
 from harness.report.figures.placing import place_labels
 from harness.report.figures.style import BASE_COLOUR, COLOURS, MOST_LEGEND, MOST_NAMED, names_of, point_of
-from harness.report.groups import Group
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate

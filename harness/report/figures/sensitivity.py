@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.report.axes import Quality, qualities
+from harness.report.analysis.axes import Quality, qualities
+from harness.report.data.groups import Group
 from harness.report.figures.style import (
     Drawn,
     drawable,
@@ -20,7 +21,6 @@ from harness.report.figures.style import (
     room,
     style_of,
 )
-from harness.report.groups import Group
 
 STEM = "sensitivity"
 _RATE = re.compile(r"\s?\blr=\S+")

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.record import write_text
-from harness.report import notes
-from harness.report.answer import answer_of
-from harness.report.axes import qualities
-from harness.report.claims import asked_for
+from harness.records.record import write_text
+from harness.report.analysis.axes import qualities
+from harness.report.analysis.claims import asked_for
+from harness.report.data.groups import Group
+from harness.report.data.rows import Loaded
 from harness.report.display import printable
 from harness.report.figures.others import external_caption
-from harness.report.groups import Group
 from harness.report.html import charts, items
 from harness.report.html.bundle import bundle
-from harness.report.rows import Loaded
-from harness.report.summary import cost, quality
+from harness.report.pages import notes
+from harness.report.pages.answer import answer_of
+from harness.report.pages.summary import cost, quality
 
 _FOLDER = Path(__file__).parent
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import version
 
-from harness.assets import cache_dir
-from harness.record import write_text
+from harness.records.record import write_text
+from harness.sources.assets import cache_dir
 
 _ENTRY = "window.vegaEmbed = vegaEmbed;"  # what is not reached from here is left out
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.record import ExternalRecord
-from harness.report.axes import COSTS, Cost, Quality, qualities
+from harness.records.record import ExternalRecord
+from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
+from harness.report.data.groups import Group, Measure
 from harness.report.display import printable
 from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, training_curve
 from harness.report.figures.style import COLOURS
-from harness.report.groups import Group, Measure
 from harness.report.html import others
-from harness.report.summary import trainings
+from harness.report.pages.summary import trainings
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 MOST_STEPS = 200  # points of a learning curve; a longer one is thinned

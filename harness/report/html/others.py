@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.record import ExternalRecord
-from harness.report.axes import Cost, Quality
+from harness.records.record import ExternalRecord
+from harness.report.analysis.axes import Cost, Quality
 from harness.report.display import printable
 from harness.report.figures.others import cost_of, score_on
 

@@ -1,0 +1,259 @@
+"""From Hydra's configuration to an `Experiment`, or one clear error. The only file that knows OmegaConf."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from harness.config import question, suites, together
+from harness.config.checking import adapter, check_finite, explained, lower
+from harness.config.experiment import Experiment
+from harness.config.question import Question
+from harness.methods import NOT_OFFERED
+from harness.methods.base import Method
+from harness.records.record import RunRecord
+from harness.records.specs import (
+    DataSpec,
+    EvalSpec,
+    InferenceSpec,
+    LaunchSpec,
+    ModelSpec,
+    PlanSpec,
+    TrackingSpec,
+    TrainSpec,
+)
+from harness.sources.assets import conf_dir
+
+_SECTIONS = {
+    "model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "inference": InferenceSpec,
+    "tracking": TrackingSpec, "plan": PlanSpec, "launch": LaunchSpec,
+}  # fmt: skip
+_PLAIN = ("seed", "lr_scale", "force", "retry", "retries", "keep", "runs_dir", "reports_dir", "price_per_device_hour")
+_NOT_OF_A_RECORD = ("retry", "retries", "keep")  # what is asked of this command
+_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan", "launch")  # those of earlier versions do without
+
+WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
+_FOR_DEVELOPERS = (
+    "full_key:",
+    "object_type=",
+    "To append to your config",
+    "Config search path:",
+    "provider=",
+    "Set the env",
+)
+
+
+def register() -> None:
+    """Make the resolvers known that `conf/` uses."""
+    OmegaConf.register_new_resolver("times", _times, replace=True)
+    table = OmegaConf.create({})
+    OmegaConf.set_struct(table, False)
+    ConfigStore.instance().store(name="open_table", node=table)  # a table whose keys are free: `- /open_table@options`
+
+
+def build(config: DictConfig) -> Experiment:
+    """Check a composed configuration and freeze it.
+
+    Raises:
+        ValueError: a key, type or value is wrong, or two do not fit together; names it and what is allowed.
+    """
+    _check_names(config)
+    values = {name: _plain_value_of(config, name) for name in (*_SECTIONS, "method", "target", *_PLAIN)}
+    plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before what is computed from them
+    method = _method(values["method"])
+    sections: dict[str, Any] = {name: checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
+    sections["eval"] = suites.expanded(sections["eval"])
+    experiment = Experiment(method=method, **sections, **plain)
+    together.check(experiment)
+    return experiment
+
+
+def from_record(run: RunRecord) -> Experiment:
+    """The experiment of a run that was made before, from what its record keeps.
+
+    Raises:
+        ValueError: the method is gone, or the record keeps settings that this version does not know.
+    """
+    name = f"harness.methods.{run.method}"
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"method={run.method}: there is no {name} any more, which made this run ({error})") from error
+    found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == name and _is_concrete(c)]
+    if len(found) != 1:
+        raise ValueError(f"{name}: {len(found)} methods are defined there; one is expected")
+    values = run.config
+    try:
+        method = checked(found[0], values["method"], "method")
+        there = [key for key in (*_SECTIONS, *_PLAIN) if key in values or key not in _NOT_IN_EVERY_RECORD]
+        sections: dict[str, Any] = {
+            key: checked(schema, values[key], key) for key, schema in _SECTIONS.items() if key in there
+        }
+        kept = [key for key in _PLAIN if key in there and key not in _NOT_OF_A_RECORD]
+        return Experiment(method=method, **sections, **{key: values[key] for key in kept})
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the run's settings are those of another version of this program: {error}") from error
+
+
+def _is_concrete(schema: type) -> bool:
+    return issubclass(schema, Method) and not inspect.isabstract(schema)
+
+
+def sweep_of(config: DictConfig) -> Question | None:
+    """The question that the `sweep` group holds; None when no sweep was asked for.
+
+    Raises:
+        ValueError: what is wrong with the file.
+    """
+    asked = config.get("sweep")
+    if asked is None:
+        return None
+    return question.read(OmegaConf.to_container(asked, resolve=False) if OmegaConf.is_config(asked) else asked)
+
+
+def readable(error: Exception) -> str:
+    """An error of ours, of Hydra or of OmegaConf in a few words, without what only a developer needs."""
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error)
+    unknown = re.search(
+        r"Could not find '([^']+)/([^'/]*)'\s+Available options in '[^']+':((?:\s+\S+$)+)", str(error), re.MULTILINE
+    )
+    if unknown is not None:
+        group, name, options = unknown.groups()
+        if group == "method" and name in NOT_OFFERED:
+            return f"method={name} is not offered: {NOT_OFFERED[name]}"
+        return f"{group}={name}: there is no such {group}. Available: {', '.join(options.split())}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not of the form setting=value. A value with brackets, commas or other signs is quoted "
+            "twice, for the shell and for Hydra: 'target=\"re:.*(q|v)_proj\"'"
+        )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(_FOR_DEVELOPERS)]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and _first_line(cause) not in useful:
+        useful.append(_first_line(cause))
+    return " ".join(useful)
+
+
+def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tuple[str, ...]], Any]) -> str:
+    """`readable`, and for a name that does not exist the names that do."""
+    is_of_a_name = re.search("Could not override|Config group override", str(error))
+    for word in overrides if is_of_a_name else ():
+        group, _, name = word.lstrip("+").partition("=")
+        options = _options(group)
+        if options and name not in options and (name == "null" or not re.fullmatch(r"[A-Za-z][\w.-]*", name)):
+            return f"{word}: {group} is a group, one of {', '.join(options)}"
+    found = re.search(r"Could not override '([^']+)'", str(error))
+    if found is None:
+        return readable(error)
+    key = found.group(1)
+    others = tuple(word for word in overrides if word.partition("=")[0].lstrip("+~") != key)
+    section, _, name = key.rpartition(".")
+    try:
+        config = compose(others)
+        node = OmegaConf.select(config, section) if section else config
+        allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
+    except (AttributeError, TypeError, HydraException, OmegaConfBaseException):
+        return readable(error)
+    of = f"{section} ({config.method._target_.rpartition('.')[2].lower()})" if section == "method" else section
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"{key}: no such setting.{hint} {of or 'The configuration'} has {', '.join(allowed)}"
+
+
+def _options(group: str) -> list[str]:
+    """What a group of `conf/` has; [] for what is no group."""
+    is_group = group in (*_SECTIONS, "method")
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if is_group else []
+
+
+def _plain_value(value: Any) -> Any:
+    is_config = OmegaConf.is_config(value)
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if is_config else value
+
+
+def _plain_value_of(config: DictConfig, name: str) -> Any:
+    try:
+        return _plain_value(config[name])
+    except OmegaConfBaseException as error:  # what ${...} stands for cannot be had
+        raise ValueError(f"{error.full_key or name}: {_first_line(error)}") from error
+
+
+def _check_names(config: DictConfig) -> None:
+    """Refuse settings beside the known ones, and a configuration without one of them."""
+    known = [*_SECTIONS, "method", "target", *_PLAIN]
+    for name in config:
+        if name not in (*known, "sweep", "hydra"):
+            raise ValueError(f"{name}: no such setting. The configuration has {', '.join(sorted(known))}")
+    for name in known:
+        if name not in config:
+            raise ValueError(f"{name}: missing; give it a value")
+
+
+def _method(values: Any) -> Method:
+    """Find the class that a method's YAML names and fill it."""
+    if not isinstance(values, dict):
+        raise ValueError(f"method={values}: method is a group, one of {', '.join(_options('method'))}")
+    target = values.get("_target_")
+    module, _, name = str(target).rpartition(".")
+    try:
+        schema = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"method._target_={target}: no such class ({error})") from error
+    if not (isinstance(schema, type) and _is_concrete(schema)):
+        raise ValueError(f"method._target_={target}: not a Method; see harness/methods/base.py")
+    method: Method = checked(schema, values, "method")
+    return method
+
+
+def checked(schema: type, values: Any, section: str) -> Any:
+    """Validate as strict JSON: lists become tuples, and neither "8" nor true is an integer.
+
+    Raises:
+        ValueError: names the setting that is wrong, and what is allowed.
+    """
+    values = _plain_value(values)
+    if not isinstance(values, dict):
+        options = ", ".join(_options(section))
+        what = f"a group, one of {options}" if options else f"a table; set {section}.<name>=..."
+        raise ValueError(f"{section}={'null' if values is None else values}: {section} is {what}")
+    if section not in _SECTIONS:  # a method's or a launcher's class is looked up before its settings are
+        values = {key: value for key, value in values.items() if key != "_target_"}
+    check_finite(values, section)
+    try:
+        return adapter(schema).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        allowed = [field.name for field in fields(schema) if field.init]
+        raise ValueError(explained(error, values, section, allowed)) from error
+
+
+def _checked_plain(name: str, value: Any) -> Any:
+    annotation: Any = next(field.type for field in fields(Experiment) if field.name == name)
+    try:
+        return adapter(annotation).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{name}={json.dumps(value)}: {lower(error.errors()[0]['msg'])}") from error
+
+
+def _times(a: Any, b: Any) -> float | None:
+    """The product; None where one is missing or no number, which is said of that one where it is checked."""
+    numbers = [float(value) for value in (a, b) if isinstance(value, int | float)]
+    return math.prod(numbers) if len(numbers) == 2 else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,235 @@
+"""What one run is, in frozen dataclasses that need neither torch nor Hydra, and what identifies it.
+
+Three identities are told apart (see `recipe` and `Evaluation`): the recipe determines the trained weights, the run is a
+recipe and a seed, and an evaluation is a run looked at through one task.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.methods.base import Method
+from harness.records.evaluation import Evaluation as Evaluation
+from harness.records.identity import canonical as canonical
+from harness.records.identity import data_identity as data_identity
+from harness.records.identity import digest as digest
+from harness.records.identity import heldout_rows as heldout_rows
+from harness.records.specs import (
+    GENERAL_TEXT,
+    DataSpec,
+    EvalSpec,
+    InferenceSpec,
+    KernelSpec,
+    LaunchSpec,
+    ModelSpec,
+    NonNegative,
+    PlanSpec,
+    Rate,
+    Role,
+    Rung,
+    Strict,
+    TrackingSpec,
+    TrainSpec,
+    Weights,
+)
+
+# the trained weights; those and the whole state of training at its end; neither, once they have been evaluated
+Keep = Literal["adapter", "checkpoint", "nothing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Strict):
+    """One run, completely described."""
+
+    model: ModelSpec
+    data: DataSpec
+    method: Method
+    train: TrainSpec
+    eval: EvalSpec
+    tracking: TrackingSpec
+    launch: LaunchSpec = field(default_factory=LaunchSpec)
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    lr_scale: Rate
+    force: bool
+    retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
+    retries: Annotated[int, Field(ge=0)] = 0  # more tries after a fault of the machine, within one call
+    keep: Keep = "adapter"  # what of a finished run stays on disk beside its records
+    runs_dir: Annotated[str, Field(min_length=1)]
+    reports_dir: Annotated[str, Field(min_length=1)]
+    inference: InferenceSpec = field(default_factory=InferenceSpec)
+    plan: PlanSpec = field(default_factory=PlanSpec)
+    price_per_device_hour: NonNegative | None = None  # in the user's own currency
+
+    @property
+    def recipe_id(self) -> str:
+        """Eight hex digits, the same for every seed of one recipe."""
+        return digest(recipe(self))
+
+    @property
+    def run_seed(self) -> int:
+        """The seed that identifies the run: untrained weights have none, so that they are looked at once."""
+        return self.seed if self.method.trains else 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's record, weights and evaluations lie."""
+        return Path(self.runs_dir) / self.recipe_id / f"seed-{self.run_seed}"
+
+    @property
+    def weights_folder(self) -> Path:
+        """Where what must be kept beside the base model lies."""
+        return self.folder / "weights"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes that a run writes: its weights, and at most a checkpoint while it trains."""
+
+    weights: int
+    checkpoint: int
+
+    def kept(self, keep: Keep) -> int:
+        """Those that stay."""
+        return {"adapter": self.weights, "checkpoint": self.weights + self.checkpoint, "nothing": 0}[keep]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Todo:
+    """What is missing of a run.
+
+    `weights_from` is the start of the attempt that made, or is about to make, the weights; None for untrained ones.
+    """
+
+    train: bool
+    evaluations: tuple[Evaluation, ...]
+    weights_from: str | None
+    inference: bool = False  # whether to measure what using the result costs
+    rung: Rung | None = None  # how training is computed; None: as was asked for
+
+
+# they move no weight of an ok run
+_LOOKS_ONLY = (
+    "eval_every", "patience", "diverged_above", "diverged_steps", "oom", "checkpoint_seconds", "loader_processes",
+)  # fmt: skip
+
+
+def recipe(experiment: Experiment) -> dict[str, Any]:
+    """What determines the trained weights, without the seed: JSON-safe, resolved values.
+
+    Where the model and the data come from (a package, a hub, a folder) is not part of it, their content is.
+    """
+    model = {"content": experiment.model.content, "name": experiment.model.name}
+    if experiment.model.weights == "random":  # said only where it is so: other recipes keep their identity
+        model["weights"] = "random"
+    method = {"name": experiment.method.name, **dataclasses.asdict(experiment.method)}
+    del method["lr_range"]  # what is worth searching determines no weights
+    if not experiment.method.trains:
+        return {"model": model, "method": {"name": experiment.method.name}, "data": None, "train": None}
+    data = {"name": experiment.data.name, **data_identity(experiment.data)}
+    train = {k: v for k, v in dataclasses.asdict(experiment.train).items() if k not in _LOOKS_ONLY}
+    if not train["packing"]:
+        del train["packing"]
+    usual = dataclasses.asdict(KernelSpec())
+    kernels = {k: v for k, v in train.pop("kernels").items() if v != usual[k]}
+    if kernels:
+        train["kernels"] = kernels
+    if experiment.train.oom.shorter_rows:  # then what runs out of memory may end with other weights
+        train["shorter_rows"] = list(experiment.train.oom.shorter_rows)
+    if experiment.train.patience is not None:  # then what is looked at on the way decides which weights are kept
+        train["early_stopping"] = {
+            "patience": experiment.train.patience,
+            "every": experiment.train.eval_every,
+            "rows": experiment.eval.heldout_limit,
+        }
+    return {"model": model, "method": method, "data": data, "train": train}
+
+
+def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
+    """What this experiment asks to be evaluated, in the order of a report's columns."""
+    spec = experiment.eval
+    roles: tuple[Role, ...] = ("validation", "test")
+    parts = roles if spec.test == "always" and experiment.data.test else roles[:1]
+    heldout = tuple(_heldout(experiment, role) for role in parts)
+    tasks = spec.tasks if spec.test == "always" else ()
+    written = (_generation(experiment, parts[-1]),) if spec.generate and spec.test == "always" else ()
+    text = (_general_text(experiment),) if spec.general_text and spec.test == "always" else ()
+    return tuple(dict.fromkeys((*heldout, *(_task(experiment, task) for task in tasks), *written, *text)))
+
+
+def _heldout(experiment: Experiment, part: Role) -> Evaluation:
+    return Evaluation(
+        kind="heldout",
+        task=f"{experiment.data.name}/{part}",
+        role=part,
+        rows=heldout_rows(experiment.data, experiment.train.max_length),
+        limit=experiment.eval.heldout_limit,
+        num_fewshot=None,
+        chat_template=False,
+        precision=experiment.train.precision,
+        batch_size=None,
+        batch_tokens=experiment.eval.batch_tokens,
+        weights=_weights(experiment),
+    )
+
+
+def _task(experiment: Experiment, task: str) -> Evaluation:
+    spec, retained = experiment.eval, task in experiment.eval.retention
+    return Evaluation(
+        kind="lm_eval",
+        task=task,
+        role="retention" if retained else "target",
+        rows=spec.source,
+        limit=spec.task_limits.get(task, spec.retention_limit if retained else spec.limit),
+        num_fewshot=spec.num_fewshot,
+        chat_template=spec.chat_template,
+        precision=experiment.train.precision,
+        batch_size=None if spec.backend == "vllm" else spec.batch_size,  # vLLM schedules by itself
+        batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
+        backend=spec.backend,
+        definition=_definition(spec, task),
+        weights=_weights(experiment),
+    )
+
+
+def _definition(spec: EvalSpec, task: str) -> str | None:
+    """What identifies a task's files where they are the user's own, and its rows where they are a mirror's."""
+    own = spec.include_content if task in spec.include_names else None
+    rows = spec.rows_content.get(task)
+    return own if rows is None else ":".join((own or "", rows))
+
+
+def _weights(experiment: Experiment) -> Weights:
+    """An untrained model has nothing to merge, and is looked at once."""
+    return experiment.eval.weights if experiment.method.trains else "attached"
+
+
+def _generation(experiment: Experiment, part: Role) -> Evaluation:
+    return dataclasses.replace(
+        _task(experiment, f"{experiment.data.name}/generated/{part}"),
+        kind="generation",
+        limit=experiment.eval.generate,
+        batch_size=experiment.eval.batch_size,
+        definition=heldout_rows(experiment.data, experiment.train.max_length),
+        sampling=experiment.eval.sampling,
+    )
+
+
+def _general_text(experiment: Experiment) -> Evaluation:
+    spec, definition = experiment.eval, "/".join(GENERAL_TEXT)
+    one = dataclasses.replace(_task(experiment, "general_text"), kind="text", role="retention", definition=definition)
+    return dataclasses.replace(one, limit=spec.general_text, batch_tokens=spec.batch_tokens)
+
+
+def check_id(experiment: Experiment) -> str:
+    """Identity of a look at the data: the data and what may refuse them, the tokenizer, and what is evaluated."""
+    data, spec = experiment.data, experiment.eval
+    policies = {key: value for key, value in dataclasses.asdict(data).items() if key.startswith("on_")}
+    topics = [[rows.topic, rows.licence] for rows in (*data.train, *data.mix)]
+    asked: list[Any] = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
+    asked += [one for one in (spec.include_content, *sorted(spec.rows_content.items())) if one is not None]
+    train = [experiment.train.max_length, experiment.train.loss_on]
+    model = [experiment.model.name, experiment.model.content, experiment.model.licence]
+    return digest([5, data.name, data.licence, data_identity(data), policies, topics, model, train, asked])

@@ -1,0 +1,79 @@
+"""Kernels that are asked for by name: what stands against them, as far as it can be told without torch."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+from harness.records.specs import KernelSpec, LaunchSpec, TrainSpec
+
+# the module, and how it is had
+_FLASH = {
+    "flash_attention_2": ("flash_attn", "pip install flash-attn"),
+    "flash_attention_3": ("flash_attn_interface", "build it from the folder hopper of Dao-AILab/flash-attention"),
+}
+_LIGER = ("liger_kernel", "pip install 'harness[liger]'")
+_COMPILERS = ("c++", "g++", "clang++")  # torch.compile writes C++ for a CPU, and Triton for a GPU
+_PACKAGES = ("flash_attn", "flash_attn_3", "liger_kernel", "triton")
+
+
+def unsupported(spec: KernelSpec, device: str) -> str:
+    """The reason why `device` ("cpu" or "cuda") cannot compute by them; "" when it can."""
+    needed = {f"train.kernels.attention={spec.attention}": _FLASH.get(spec.attention)}
+    if spec.liger:
+        needed["train.kernels.liger=true"] = _LIGER
+    for setting, package in needed.items():
+        if package is None:
+            continue
+        if device != "cuda":
+            return f"{setting} needs a CUDA device"
+        module, how = package
+        if find_spec(module) is None:
+            return f"{setting} needs the package {module}: {how}"
+    return _uncompiled(device) if spec.compile else ""
+
+
+def check(spec: TrainSpec, launch: LaunchSpec) -> None:
+    """Refuse kernels that do not go together with how is trained.
+
+    Raises:
+        ValueError: names both settings, and what is allowed.
+    """
+    kernels = spec.kernels
+    asked = f"train.kernels.attention={kernels.attention}"
+    if kernels.attention in _FLASH and spec.precision == "fp32":
+        raise ValueError(f"{asked} with train.precision=fp32: it computes in 16 bits; use bf16, or attention=sdpa")
+    if kernels.attention in _FLASH and spec.packing:
+        raise ValueError(
+            f"{asked} with train.packing=true: it tells packed examples apart in batches of one row alone; use "
+            "attention=sdpa, or packing=false"
+        )
+    if launch.sharding == "fsdp" and (kernels.compile or kernels.liger):
+        name = "compile" if kernels.compile else "liger"
+        raise ValueError(
+            f"train.kernels.{name}=true with launch.sharding=fsdp: the two have not been tried together; leave one out"
+        )
+
+
+def facts(spec: KernelSpec) -> dict[str, Any]:
+    """What a record keeps of them beside its settings: the versions of what is not everyone's."""
+    if spec == KernelSpec():
+        return {}
+    return {"kernel_versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None}}
+
+
+def _uncompiled(device: str) -> str:
+    if device == "cuda" and find_spec("triton") is None:
+        return "train.kernels.compile=true needs the package triton on a GPU: pip install triton"
+    if not any(map(shutil.which, _COMPILERS)):
+        return f"train.kernels.compile=true needs a C++ compiler: none of {', '.join(_COMPILERS)} is on the PATH"
+    return ""
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,95 @@
+"""Which settings go together, as far as settings alone tell it: looked at before torch is imported."""
+
+from __future__ import annotations
+
+from harness.config import kernels
+from harness.config.experiment import Experiment
+from harness.records import event_files
+
+_SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        ValueError: names them, and what is allowed.
+    """
+    if experiment.method.trains and experiment.train.lr is None:
+        raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
+    _check_method(experiment)
+    _check_launch(experiment)
+    model = experiment.model
+    for needed in _SOURCE_NEEDS[model.source]:
+        if getattr(model, needed) is None:
+            raise ValueError(f"model.source={model.source} needs model.{needed}, which is null")
+    rows = (*experiment.data.train, *experiment.data.test)
+    for section, spec, reads in (
+        ("data", experiment.data, any(part.dataset for part in rows)),
+        ("eval", experiment.eval, bool(experiment.eval.tasks)),
+    ):
+        if spec.source == "path" and spec.path is None and reads:
+            raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
+    if experiment.tracking.name == "tensorboard" and not event_files.installed():
+        raise ValueError(f"tracking=tensorboard {event_files.MISSING}; or use tracking=none")
+
+
+def _check_method(experiment: Experiment) -> None:
+    """Refuse what the method cannot do."""
+    method = experiment.method
+    if experiment.eval.weights == "merged" and not method.merges:
+        raise ValueError(
+            f"eval.weights=merged: method={method.name} cannot be merged into the base model; use eval.weights=attached"
+        )
+    bounds = method.lr_range
+    if bounds is not None and bounds[0] > bounds[1]:
+        raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
+    method.check_training(experiment.train)
+    if method.trains:
+        kernels.check(experiment.train, experiment.launch)
+
+
+def _check_launch(experiment: Experiment) -> None:
+    """Refuse a global batch that does not divide, what the method cannot share, and a spread model to train."""
+    spec, number, method = experiment.train, experiment.launch.num_processes, experiment.method
+    if not method.trains:
+        return
+    if experiment.model.device_map is not None:
+        raise ValueError(
+            f"model.device_map={experiment.model.device_map} with method={method.name}: GPUs with a part of the layers "
+            "each work one after the other, which is for evaluation: method=base, or harness.evaluate on a run. To "
+            "train a model that one GPU does not hold, use launch.num_processes=N launch.sharding=fsdp"
+        )
+    if experiment.launch.sharding == "fsdp":
+        _check_sharding(experiment)
+    if number == 1:
+        return
+    method.check_processes(number)
+    if spec.global_batch_size % (spec.micro_batch_size * number):
+        raise ValueError(
+            f"train.global_batch_size={spec.global_batch_size} is not a multiple of train.micro_batch_size="
+            f"{spec.micro_batch_size} x launch.num_processes={number}: the optimizer would see another batch than "
+            f"asked for; choose {_smaller(spec.global_batch_size, spec.micro_batch_size, number)}"
+        )
+
+
+def _smaller(global_batch: int, micro_batch: int, number: int) -> str:
+    """What would do: the largest micro batch that divides each process's share."""
+    share, rest = divmod(global_batch, number)
+    if rest:
+        return "another number of processes"
+    return f"train.micro_batch_size={next(rows for rows in range(micro_batch, 0, -1) if share % rows == 0)}"
+
+
+def _check_sharding(experiment: Experiment) -> None:
+    """Refuse to divide a model by one, and where the method needs it whole."""
+    method = experiment.method
+    if experiment.launch.num_processes == 1:
+        raise ValueError(
+            "launch.sharding=fsdp with launch.num_processes=1: one process has nobody to divide the model with; use "
+            "more, each with a GPU, or launch.sharding=none"
+        )
+    if reason := method.unsharded():
+        raise ValueError(
+            f"launch.sharding=fsdp with method={method.name}: {reason}; use launch.sharding=none, or another method"
+        )

@@ -1,0 +1,133 @@
+"""Text from a model under settings that are all stated, and whether the text is degenerate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.records.specs import SamplingSpec
+
+LONGEST_UNIT = 32  # tokens that are looked at as one that repeats
+FEWEST_COPIES, FEWEST_TOKENS = 4, 16  # what a loop has at least
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a model wrote after a prompt, without padding and the end-of-sequence token."""
+
+    token_ids: tuple[int, ...]
+    ended: bool  # by an end-of-sequence token, not by the limit
+    text: str
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self.text.strip()
+
+    @property
+    def loops(self) -> bool:
+        """Whether a repetition loop is part of it."""
+        return loops(self.token_ids)
+
+
+def loops(tokens: Sequence[Hashable]) -> bool:
+    """Whether one unit of at most 32 tokens stands four times or more in a row, in 16 tokens or more."""
+    for size in range(1, min(LONGEST_UNIT, len(tokens) // FEWEST_COPIES) + 1):
+        needed = max(FEWEST_TOKENS, FEWEST_COPIES * size) - size  # tokens that equal the one a unit before
+        run = 0
+        for before, token in zip(tokens, tokens[size:], strict=False):
+            run = run + 1 if token == before else 0
+            if run >= needed:
+                return True
+    return False
+
+
+def generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], sampling: SamplingSpec, precision: str
+) -> list[Generated]:
+    """Continue a batch of prompts, in the order given.
+
+    What is drawn follows torch's global random state: seed it where sampling is to be repeated.
+
+    Args:
+        model: a causal language model, or an adapter around one, in evaluation mode.
+        tokenizer: its tokenizer, with a padding and an end-of-sequence token.
+        prompts: token ids; they are padded on the left, as generation needs.
+        sampling: every setting of decoding; the model's own defaults are not asked.
+        precision: "bf16" computes under autocast.
+    """
+    device = model.get_input_embeddings().weight.device
+    found: dict[int, list[int]] = {}
+    for batch in _batches(model, prompts):
+        ids_BT, mask_BT = _padded([prompts[i] for i in batch], tokenizer.pad_token_id, device)
+        result_BT = continued(model, ids_BT, mask_BT, options(tokenizer, sampling), precision)
+        found.update(zip(batch, result_BT[:, ids_BT.shape[1] :].tolist(), strict=True))
+    return [_read(found[i], tokenizer) for i in range(len(prompts))]
+
+
+def options(tokenizer: Any, sampling: SamplingSpec, exactly: int | None = None) -> dict[str, Any]:
+    """What `model.generate` is told; `exactly` that many tokens are written whether the model would end or not."""
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
+    return {
+        "do_sample": sampling.temperature > 0,
+        "num_beams": 1,
+        "repetition_penalty": sampling.repetition_penalty,
+        "max_new_tokens": exactly or sampling.max_new_tokens,
+        "min_new_tokens": exactly,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "use_cache": True,
+        **drawn,
+    }
+
+
+def continued(
+    model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, options: dict[str, Any], precision: str
+) -> torch.Tensor:
+    """Prompts and what follows them as token ids; shapes (batch, tokens)."""
+    import torch
+    from transformers import GenerationConfig
+
+    device = ids_BT.device.type
+    with (
+        torch.no_grad(),
+        torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Position ids are not supported")  # `_batches` sees to it
+        result: torch.Tensor = model.generate(
+            input_ids=ids_BT, attention_mask=mask_BT, generation_config=GenerationConfig(**options)
+        )
+    return result
+
+
+def _batches(model: Any, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Positions in `prompts` that may be batched together: all of them, or those of one length.
+
+    PEFT's prompt learning passes no positions on, so that padding on the left would move the tokens behind it.
+    """
+    config = getattr(model, "active_peft_config", None)
+    if not getattr(config, "is_prompt_learning", False):
+        return [list(range(len(prompts)))]
+    lengths = dict.fromkeys(map(len, prompts))
+    return [[i for i, prompt in enumerate(prompts) if len(prompt) == length] for length in lengths]
+
+
+def _padded(prompts: Sequence[Sequence[int]], padding: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    longest = max(map(len, prompts))
+    ids = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _read(written: list[int], tokenizer: Any) -> Generated:
+    ended = tokenizer.eos_token_id in written
+    kept = written[: written.index(tokenizer.eos_token_id)] if ended else written
+    return Generated(tuple(kept), ended, tokenizer.decode(kept, skip_special_tokens=True))

@@ -1,0 +1,1 @@
+"""What is written down: settings, records and their identities, as dataclasses; reading and writing them."""

@@ -1,0 +1,142 @@
+"""What was found out about a data set before anything is trained on it: schema of `runs/data/<check_id>.json`.
+
+Standard library and pydantic only. The data card in a report is made of it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.records.record import SCHEMA, Strict, read
+
+__all__ = ["SCHEMA", "Balance", "DataCheck", "Lengths", "Near", "Overlap", "Problem", "SourceRows", "path", "read"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths(Strict):
+    """Tokens per row of one part, before long rows are left out. `quantiles`: least, median, 95 %, 99 %, most."""
+
+    part: str
+    rows: int
+    tokens: int
+    quantiles: tuple[float, ...]
+    max_length: int
+    rows_over: int  # longer than max_length: left out
+    tokens_over: int  # what cutting them at max_length would take away
+    bins: tuple[tuple[int, int, int], ...]  # from, below (the last: up to), rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRows(Strict):
+    """Rows of one file, or of one split of a data set."""
+
+    place: str
+    rows: int  # as read and formatted
+    trained_on: int
+    licence: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(Strict):
+    """One kind of row that was found: how many, what the configuration does with it, and the first of them by line."""
+
+    kind: str
+    rows: int
+    policy: str
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Near(Strict):
+    """Pairs of training and validation rows that are nearly the same."""
+
+    threshold: float  # Jaccard similarity of the sets of word triples
+    rows_looked_at: int
+    rows: int  # that there are; more than were looked at: the rest was not searched
+    found: int  # rows that are nearly the same as one before
+    across_validation: int  # of them, with one of the two in training and the other in validation
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap(Strict):
+    """Training rows that share a run of words with the items of a task, or with held-out rows."""
+
+    name: str
+    items: int
+    items_without_words: int  # shorter than any run that is looked for
+    items_found: int
+    train_rows_found: int
+    examples: tuple[str, ...]
+    reason: str = ""  # why the items could not be looked at; "" where they were
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance(Strict):
+    """How the training rows divide."""
+
+    answers: int  # distinct ones
+    most_common: tuple[tuple[str, int], ...]  # answers, where some occur often
+    topics: tuple[tuple[str, int], ...]  # values of the topic's column; () where none is named
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheck(Strict):
+    """All of it. `refusals`: what the configuration calls an error; runs with these data are not started."""
+
+    schema: int
+    check_id: str
+    data: str
+    content: str | None
+    model: str
+    data_licence: str | None
+    model_licence: str | None
+    sources: tuple[SourceRows, ...]
+    given_rows: int
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    removed: dict[str, int]  # kind -> rows left out
+    problems: tuple[Problem, ...]
+    contradictions: tuple[int, int]  # prompts with several answers, and their rows
+    near: Near
+    ngram: int  # words in a run that counts as an overlap
+    shortest_ngram: int  # of an item that is shorter, all of its words
+    overlaps: tuple[Overlap, ...]
+    lengths: tuple[Lengths, ...]
+    balance: Balance
+    loss_on: str
+    template: str | None  # what writes chats: "model", a file's name, or None where there are none
+    tokenizer: dict[str, str]
+    notices: tuple[str, ...]  # traps of the tokenizer and the chat template
+    refusals: tuple[str, ...]
+
+    @property
+    def contaminated(self) -> list[Overlap]:
+        """Tasks and held-out sets whose items were found in the training rows."""
+        return [overlap for overlap in self.overlaps if overlap.items_found]
+
+
+def path(runs_dir: str | Path, check_id: str) -> Path:
+    """Where a check of these runs lies."""
+    return Path(runs_dir) / "data" / f"{check_id}.json"
+
+
+def line(check: DataCheck) -> str:
+    """The check in one line."""
+    parts = [
+        f"{check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test rows",
+        *(f"{number:,} {kind.replace('_', ' ')} left out" for kind, number in check.removed.items()),
+        *([f"{check.near.found:,} near duplicates"] if check.near.found else []),
+        *([_counted(check.contradictions[0], "prompt") + " with several answers"] if check.contradictions[0] else []),
+        *(
+            f"{one.items_found:,} of {one.items:,} items of {one.name} in the training rows"
+            for one in check.contaminated
+        ),
+        *(f"{one.rows_over:,} {one.part} rows too long" for one in check.lengths if one.rows_over),
+        *check.notices,
+    ]
+    return f"{check.data}: {'; '.join(parts)}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")

@@ -1,0 +1,72 @@
+"""What identifies settings and rows: canonical JSON, its hash, and what determines the examples of a data set."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from harness.records.specs import DataSpec, RowsSpec
+
+
+def heldout_rows(data: DataSpec, max_length: int) -> str:
+    """Identity of the held-out rows: the content, the prompt formats, the split and the longest row."""
+    return digest(
+        [
+            data.content,
+            [formats(data.train), formats(data.test)],
+            data.validation_fraction,
+            max_length,
+            *choices(data).items(),
+        ]
+    )
+
+
+def data_identity(data: DataSpec) -> dict[str, Any]:
+    """What determines the examples of a data configuration: content, formats, split and what is left out."""
+    return {
+        "content": data.content,
+        "train": formats(data.train),
+        "test": formats(data.test),  # rows that occur in a test are not trained on
+        "validation_fraction": data.validation_fraction,
+        "max_rows": data.max_rows,
+        **choices(data),
+    }
+
+
+def formats(part: tuple[RowsSpec, ...]) -> list[dict[str, Any]]:
+    """Rows without the path of a local file, whose content is hashed instead, and without what makes no example."""
+    return [_format(rows) for rows in part]
+
+
+def _format(rows: RowsSpec) -> dict[str, Any]:
+    unsaid = {"file", "revision", "topic", "licence"}
+    unsaid |= {name for name, neutral in (("share", rows.share is None), ("format", rows.format == "auto")) if neutral}
+    return {key: value for key, value in dataclasses.asdict(rows).items() if key not in unsaid}
+
+
+def choices(data: DataSpec) -> dict[str, Any]:
+    """What decides about single rows, as far as it differs from the default: a new setting leaves old recipes be.
+
+    An "error" moves no row: either nothing is left out, or nothing is trained.
+    """
+    names = ("on_duplicate", "on_near_duplicate", "on_contradiction", "on_malformed", "on_empty")
+    defaults = {field.name: field.default for field in dataclasses.fields(DataSpec)}
+    found = {name: getattr(data, name) for name in names if getattr(data, name) not in (defaults[name], "error")}
+    if data.template is not None:
+        found["template"] = "model" if data.template == "model" else "file"  # its text is part of the content
+    if data.mix:
+        found["mix"] = formats(data.mix)
+    return found
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no NaN: equal values give equal text."""
+    return _ENCODER.encode(value)
+
+
+def digest(value: Any) -> str:
+    """The first eight hex digits of the SHA-256 of a JSON-safe value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:8]

@@ -1,0 +1,292 @@
+"""What is known about a run, kept in JSON: schema, write and read. Standard library and pydantic only.
+
+`runs/<recipe_id>/seed-<n>/record.json` holds a `RunRecord`, `evaluations/<eval_id>.json` beside it an
+`EvaluationRecord` whose items lie in `<eval_id>.parquet`, `update.json` an `UpdateRecord`, `inference.json` an
+`InferenceRecord`, and `runs/sweeps/<name>/sweep.json` a `SweepRecord`.
+
+Units are in the names. A value nobody measured is None, never a sentinel.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.records import redact
+from harness.records.measured import Conditions as Conditions
+from harness.records.measured import DevicePeak as DevicePeak
+from harness.records.measured import Fingerprint as Fingerprint
+from harness.records.measured import FurtherAdapters as FurtherAdapters
+from harness.records.measured import InferenceRecord as InferenceRecord
+from harness.records.measured import Phase as Phase
+from harness.records.measured import Served as Served
+from harness.records.measured import Speed as Speed
+from harness.records.measured import StepProfile as StepProfile
+from harness.records.measured import Strict as Strict
+from harness.records.measured import Training as Training
+from harness.records.measured import UpdateRecord as UpdateRecord
+from harness.records.measured import WeightUpdate as WeightUpdate
+
+SCHEMA = 1
+Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
+Stage = Literal["tune", "final"]
+PHASES = ("load", "train", "validate", "evaluate", "generate", "inference")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCounts(Strict):
+    """Rows used and left out, and the hash of the rows that were."""
+
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    removed_in_test: int  # train rows whose prompt occurs in a test set
+    removed_duplicates: int
+    removed_too_long: int
+    content_sha256: str
+    removed: dict[str, int] | None = None  # kind -> training rows left out, those above among them
+    check: str | None = None  # id of the data check, in data/<check>.json beside the runs
+    packed_rows: int | None = None  # rows that the training rows were packed into
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Strict):
+    """One try at a run. The last attempt of a record is the current one."""
+
+    started_at: str  # ISO 8601, UTC
+    status: Status
+    reason: str  # "" when ok
+    phases: dict[str, Phase]
+    data: DataCounts | None
+    fingerprint: Fingerprint | None
+    training: Training | None
+    peak_memory_bytes: int | None  # headline: highest peak of load and train, weights included, imports not
+    weights_from: str | None  # start of the attempt that made the weights on disk; None if there are none
+    provenance: dict[str, Any]
+    micro_batch_size: int | None = None  # rows computed at once; smaller than was asked for where memory ran out
+    gradient_checkpointing: bool | None = None
+    max_length: int | None = None  # tokens of the longest training row, where memory ran out with longer ones
+    summed_peak_memory_bytes: int | None = None  # of all processes that trained together, where there were several
+    resumed_at_step: int | None = None  # of the checkpoint that it went on from; None: it began at the beginning
+    seconds: float | None = None  # from its start to its end, whatever it did and however it ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Strict):
+    """A run: its recipe, its seed and every attempt at it."""
+
+    schema: int
+    recipe_id: str
+    seed: int
+    method: str
+    recipe: dict[str, Any]
+    config: dict[str, Any]  # the whole resolved experiment of the last attempt
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def current(self) -> Attempt:
+        """The attempt that counts."""
+        return self.attempts[-1]
+
+    @property
+    def status(self) -> Status:
+        """Status of the attempt that counts."""
+        return self.current.status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Strict):
+    """A score with its standard error over items."""
+
+    value: float
+    stderr: float | None
+    higher_is_better: bool
+    chance: float | None = None  # what guessing scores; None: unknown, or there is no such thing
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Strict):
+    """One task's scores for one run. `evaluation` is the identity: `experiment.Evaluation` as a dictionary."""
+
+    schema: int
+    recipe_id: str
+    seed: int
+    eval_id: str
+    evaluation: dict[str, Any]
+    metrics: dict[str, Metric]
+    num_items: int
+    num_tokens: int | None  # answer tokens of a held-out set
+    num_fewshot: int | None  # as used; the identity may leave it to the task
+    seconds: float
+    weights_from: str | None  # start of the attempt whose weights were looked at; None for untrained weights
+    provenance: dict[str, Any]
+    num_unparsable: int | None = None  # answers that could not be read, counted as wrong; None: nothing is parsed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalRecord(Strict):
+    """A row that others published. `facts` are what ought to be equal, with their own names, flattened."""
+
+    schema: int
+    origin: str
+    name: str
+    method: str
+    status: str  # in their words
+    seeds: int
+    facts: dict[str, Any]
+    scores: dict[str, Metric]
+    trainable_parameters: int | None
+    total_parameters: int | None
+    peak_memory_bytes: int | None
+    train_seconds: float | None
+    saved_bytes: int | None
+    published_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Strict):
+    """One requested run of a sweep, and the evaluations that were asked for."""
+
+    overrides: tuple[str, ...]
+    method: str
+    recipe_id: str
+    seed: int
+    eval_ids: tuple[str, ...]
+    stage: Stage | None = None  # None: the sweep has no stages
+    contestant: str | None = None  # tune: what the recipe is a trial of, as a person would type it; final: chosen for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Strict):
+    """The recipe that the rule chose among a contestant's trials; None when no trial ended well."""
+
+    contestant: str
+    recipe_id: str | None
+    reason: str  # why this one, or why none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Strict):
+    """How a sweep with stages chose. `choices` can be made again from the records of the cells of stage "tune"."""
+
+    rule: str
+    settings: tuple[str, ...]  # those that are tuned; trials of one contestant differ in nothing else
+    seeds: tuple[int, ...]
+    final_seeds: tuple[int, ...]
+    trials: int  # recipes tried for each contestant that trains
+    choices: tuple[Choice, ...] | None  # None: the trials have not all been made
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord(Strict):
+    """The question that was asked, written before the first run starts, and again with what the first stage chose."""
+
+    schema: int
+    name: str
+    question: str | None
+    command: str
+    cells: tuple[Cell, ...]
+    already_done: tuple[str, ...] = field(default=())  # "<recipe_id>/seed-<n>" of the cells that were not run again
+    arguments: tuple[str, ...] | None = None  # the command line's overrides
+    primary: str | None = None  # the column of the flat table that answers the question
+    varies: tuple[str, ...] | None = None  # keys of a recipe that were meant to differ, each for all below it
+    tuning: Tuning | None = None  # None: the sweep has no stages
+    asked_with: dict[str, Any] | None = None  # the program and the versions that it was last asked with
+
+
+class DamagedError(ValueError):
+    """A file that is no record, or only part of one. A record of another version is none of these."""
+
+
+def write(value: Any, path: Path) -> Path:
+    """Write a record as JSON: a temporary file, then a rename, so that no reader ever sees half of one.
+
+    No secret of the environment or of a command line reaches it.
+    """
+    found = redact.anything(asdict(value))
+    return write_text(json.dumps(found, indent=1, sort_keys=True, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write UTF-8 text atomically, making the folder if need be."""
+    return write_bytes(text.encode(), path)
+
+
+def write_bytes(content: bytes, path: Path) -> Path:
+    """Write a file atomically, making the folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read(kind: type[T], path: Path) -> T:
+    """Read a record of the given kind.
+
+    Raises:
+        DamagedError: not JSON, or a missing or ill-typed field; names the file.
+        ValueError: another version of this program wrote it, which knows other fields; names the file.
+        FileNotFoundError: there is no such record.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        found: Any = _adapter(cast(Any, kind)).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _refused(path, text, error) from error
+    if found.schema != SCHEMA:
+        raise ValueError(_other_schema(path, found.schema))
+    return cast(T, found)
+
+
+def _refused(path: Path, text: str, error: ValidationError) -> ValueError:
+    """Why a text is no record: its JSON, its schema, or the first field that is wrong."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as damage:
+        return DamagedError(f"{path}: not a record, the JSON breaks off or is damaged ({damage})")
+    version = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    if type(version) is not int:
+        return DamagedError(_other_schema(path, version))
+    if version != SCHEMA:
+        return ValueError(_other_schema(path, version))
+    errors = error.errors()
+    newer = next((one for one in errors if one["type"] in ("extra_forbidden", "unexpected_keyword_argument")), None)
+    first = newer or errors[0]
+    message = f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ValueError(f"{message}; another version of this program wrote it") if newer else DamagedError(message)
+
+
+def _other_schema(path: Path, version: object) -> str:
+    return f"{path}: record schema {version!r}, this version reads {SCHEMA}"
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Building one takes longer than reading a record."""
+    return TypeAdapter(kind)
+
+
+def find_runs(runs: Path) -> Iterator[Path]:
+    """The `record.json` files below a runs folder, in a fixed order."""
+    return iter(sorted(runs.glob("*/seed-*/record.json")))
+
+
+def evaluation_path(run_folder: Path, eval_id: str) -> Path:
+    """Where the scores of one evaluation of a run lie; its items are beside it with the suffix .parquet."""
+    return run_folder / "evaluations" / f"{eval_id}.json"

@@ -1,0 +1,1 @@
+"""Groups -> claims: the guard, pairwise tests, frontiers, recommendations."""

@@ -1,0 +1,60 @@
+"""Which timings are to be doubted, since something else went on while they were taken, and what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.records.record import Attempt, Phase
+from harness.report.data.groups import Group
+from harness.report.display import quantity
+
+OTHERS = 0.1  # of the machine's cores, kept busy by other processes: what timings of one program vary by anyway
+THROTTLED = 0.05  # of a phase's seconds
+TIMED = ("train", "validate", "evaluate", "generate", "inference")  # the phases whose seconds and rates are shown
+# a power limit is how a card is sold and holds for every run on it; these come and go
+SLOWED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
+
+CPU, LIMIT, COMPANY, CLOCK = (
+    "other processes kept part of the processor busy",
+    "the control group's limit on processor time held the run back",
+    "other processes computed on the GPU",
+    "heat or power held the GPU's clock down",
+)
+
+
+def of_phase(phase: Phase) -> dict[str, str]:
+    """Each reason to doubt a phase's seconds, with how much of it there was; {} without any, or where nobody looked."""
+    seen, found = phase.conditions, {}
+    if seen is None:
+        return {}
+    if seen.cpu_cores and (seen.other_cpu_cores or 0) > OTHERS * seen.cpu_cores:
+        found[CPU] = f"{quantity(seen.other_cpu_cores)} of {seen.cpu_cores} cores"
+    if (seen.throttled_seconds or 0) > THROTTLED * phase.seconds:
+        found[LIMIT] = f"{quantity(seen.throttled_seconds)} s"
+    if seen.other_device_processes:
+        found[COMPANY] = str(seen.other_device_processes)
+    slowed = [reason for reason in seen.throttle_reasons or () if reason in SLOWED]
+    if slowed:
+        found[CLOCK] = ", ".join(slowed)
+    return found
+
+
+def of_attempt(attempt: Attempt | None, phases: Iterable[str] = TIMED) -> dict[str, str]:
+    """The reasons of an attempt's phases; of each reason the first phase's amount, with the phase."""
+    found: dict[str, str] = {}
+    for name in phases:
+        phase = attempt.phases.get(name) if attempt else None
+        for reason, amount in (of_phase(phase) if phase else {}).items():
+            found.setdefault(reason, f"{amount} in {name}")
+    return found
+
+
+def lines(groups: Sequence[Group]) -> list[str]:
+    """One line for each reason: who was timed under it."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        for row in group.rows if group.ok else ():
+            who = group.label if len(group.rows) == 1 else f"{group.label} seed {row.seed}"
+            for reason, amount in of_attempt(row.current).items():
+                found.setdefault(reason, []).append(f"{who} ({amount})")
+    return [f"Timings to doubt: {reason}: {'; '.join(who)}." for reason, who in found.items()]

@@ -1,0 +1,86 @@
+"""What changed since a run was made: the program and its versions, and where it was trained again its scores."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.records.record import EvaluationRecord, read
+from harness.report.data.labels import short
+from harness.report.data.rows import Row
+
+_NAMED = 3  # runs that a line names, of those that have the same to say
+_PROGRAM = ("harness", "commit", "uncommitted_changes")
+
+
+def replaced(folders: Sequence[Path]) -> tuple[EvaluationRecord, ...]:
+    """The evaluations of the weights before the current ones, as they lie in `earlier/<n>/` of a run's folders.
+
+    What cannot be read is left out: no number of a report rests on it.
+    """
+    found = []
+    for folder in folders:
+        numbers = [int(path.name) for path in folder.glob("earlier/*") if path.name.isdecimal()]
+        for path in sorted((folder / "earlier" / str(max(numbers))).glob("*.json")) if numbers else ():
+            try:
+                found.append(read(EvaluationRecord, path))
+            except (OSError, ValueError):
+                continue
+    return tuple(found)
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """A line for each run that was trained again: every score before and now, and what it was made with, if another."""
+    return [line for row in rows for line in _of_run(row)]
+
+
+def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str]:
+    """What the runs were made with, where the sweep was asked again since with another program or other versions."""
+    found: dict[tuple[str, ...], dict[str, None]] = {}
+    for row in rows if asked_with else ():
+        changed = tuple(_changed(_made_by(row), asked_with or {})) if row.current else ()
+        if changed:
+            found.setdefault(changed, {})[f"{row.label} seed {row.seed}"] = None
+    return [
+        f"made with another program than the sweep was last asked with: {_listed(list(runs))}: {', '.join(changed)}; "
+        "force=true on one of them shows how far that moves it"
+        for changed, runs in found.items()
+    ]
+
+
+def _made_by(row: Row) -> Mapping[str, Any]:
+    """The provenance of the attempt that made the weights; a later one may have evaluated alone."""
+    assert row.record is not None and row.current is not None, "asked for by those that call"
+    made = (one for one in row.record.attempts if one.started_at == row.record.current.weights_from)
+    return next(made, row.current).provenance
+
+
+def _listed(runs: Sequence[str]) -> str:
+    return ", ".join(runs[:_NAMED]) + (f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else "")
+
+
+def _of_run(row: Row) -> Iterator[str]:
+    before = {one.eval_id: one for one in row.replaced}
+    pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
+    if not pairs:
+        return
+    scores = [text for old, new in pairs for text in _scores(old, new)]
+    changed = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
+    made_with = f"made with {', '.join(changed)}" if changed else "made with the same commit and versions"
+    yield f"trained again: {row.label} seed {row.seed}: {', '.join(scores)}; {made_with}"
+
+
+def _scores(old: EvaluationRecord, new: EvaluationRecord) -> Iterator[str]:
+    """For example `validation loss 2.301 -> 2.305 (+0.004)`."""
+    name = f"{new.evaluation['task']} ({new.evaluation['role']})"
+    for metric in sorted(old.metrics.keys() & new.metrics.keys()):
+        first, second = old.metrics[metric].value, new.metrics[metric].value
+        yield f"{name} {metric} {first:.4g} -> {second:.4g} ({second - first:+.2g})"
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What can move a score and is another now: the program, uncommitted changes and library versions."""
+    facts = [{key: one.get(key) for key in _PROGRAM} | dict(one.get("versions") or {}) for one in (old, new)]
+    for key in sorted(facts[0].keys() | facts[1].keys()):
+        first, second = (one.get(key) for one in facts)
+        if first != second:
+            yield f"{key.replace('_', ' ')} {short(first)} -> {short(second)}"

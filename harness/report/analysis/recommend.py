@@ -1,0 +1,252 @@
+"""Which method should be used, for a limit in memory and time, a tolerance in quality, and with or without overhead.
+
+The rule: among the options that keep the limits, the best one and those shown not to be worse than it by more than the
+tolerance (one-sided test at 5 %, paired by item); of these the cheapest. Few-shot prompting is one of the options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from harness.report.analysis.axes import COSTS
+from harness.report.analysis.claims import LEVEL, Contest
+from harness.report.data.groups import Group, Measure, outcomes
+from harness.report.display import DASH, MEBIBYTE, decimals, mean, p_value, quantity, several, span
+from harness.report.pages.summary import Table
+
+if TYPE_CHECKING:
+    from harness.stats import Floats, SeedEstimate
+
+Minimised = Literal["memory", "time", "parameters", "bytes"]
+
+MOST_LIMITS = 6  # memory limits that a report looks at: peaks of its own methods, evenly chosen among many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What is wanted. None: no limit."""
+
+    memory_bytes: float | None = None
+    seconds: float | None = None
+    tolerance: float = 0.0  # in the unit of the metric
+    overhead: bool = True  # whether inference may cost more than the base model's
+    minimise: Minimised = "memory"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A method, or a way to prompt the untouched model, on the items of a contest."""
+
+    label: str
+    group: Group
+    outcomes: Floats  # (seeds, items)
+    value: float
+    costs: dict[str, float | None]  # by what can be minimised; bytes and seconds
+    overhead: str  # why inference costs more than the base model's; "" where it does not
+
+    def refused(self, need: Need) -> str:
+        """Why it is not an option for this need; "" where it is one."""
+        for name, limit, unit, scale in (
+            ("memory", need.memory_bytes, "MiB", MEBIBYTE),
+            ("time", need.seconds, "s", 1),
+        ):
+            used = self.costs[name]
+            if limit is not None and (used is None or used > limit):
+                return f"{name} {'unknown' if used is None else f'{quantity(used / scale)} {unit}'}"
+        return "" if need.overhead else self.overhead
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The recommended option and what it rests on; no option is recommended where none keeps the limits."""
+
+    contest: Contest
+    need: Need
+    chosen: Option | None
+    best: Option | None  # of those that keep the limits, by its score alone
+    best_share: float | None  # of resamples of items and seeds in which none of them is better
+    gap: SeedEstimate | None  # chosen - best, so that higher is better; None where they are the same
+    p_worse: float | None  # of "the chosen one is worse by more than the tolerance"
+    not_separable: tuple[str, ...]  # from the best, at 5 % unadjusted
+    refused: tuple[tuple[str, str], ...]
+
+
+def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
+    """The ranked methods, and the untouched model as it was prompted in each way, on the same items."""
+    found: list[Option] = []
+    for group in contest.ranked:
+        _add(found, group, contest.measure, group.label, _overhead(group))
+    scored = [s for group in contest.groups for s in group.evaluations[contest.measure.eval_id]]
+    for group in groups:
+        if not (group.ok and group.first.is_base and group.model == contest.ranked[0].model) or not scored:
+            continue
+        for eval_id, looks in group.evaluations.items():
+            same = looks[0].task == scored[0].task and contest.measure.metric in looks[0].record.metrics
+            asked = [one.items.ids if one.items else None for one in (looks[0], scored[0])]
+            if same and asked[0] is not None and asked[0] == asked[1]:
+                shots = looks[0].record.num_fewshot
+                label = group.label if not shots or "shot" in group.label else f"{group.label} ({shots}-shot)"
+                longer = f"{shots} examples in every prompt" if shots else ""
+                _add(found, group, Measure(eval_id, contest.measure.metric), label, longer)
+    return list({option.label: option for option in found}.values())
+
+
+def advise(contest: Contest, every: Sequence[Option], need: Need) -> Advice:
+    """Apply the rule."""
+    from harness.stats import bootstrap, not_worse_p, two_sided_p
+
+    sign = 1.0 if contest.higher_is_better else -1.0
+    refused = tuple((option.label, reason) for option in every if (reason := option.refused(need)))
+    left = [option for option in every if not option.refused(need)]
+    if not left:
+        return Advice(contest, need, None, None, None, None, None, (), refused)
+    best = max(left, key=lambda option: sign * option.value)
+    weights = _weights(contest)
+    draws = sign * bootstrap([option.outcomes for option in left], weights)
+    share = float((draws[left.index(best)] >= draws.max(axis=0)).mean())
+    gaps = {option.label: _gap(option, best, weights, sign) for option in left if option is not best}
+    known = {label: not_worse_p(gap, need.tolerance) for label, gap in gaps.items()}
+    worse = {label: 1.0 if p is None else p for label, p in known.items()}
+    good = [option for option in left if option is best or worse[option.label] < LEVEL]
+    chosen = min(good, key=lambda option: (_price(option, need), -sign * option.value))
+    alike = tuple(label for label, gap in gaps.items() if (two_sided_p(gap) or 0.0) >= LEVEL)
+    return Advice(contest, need, chosen, best, share, gaps.get(chosen.label), worse.get(chosen.label), alike, refused)
+
+
+def sentences(advice: Advice) -> list[str]:
+    """The advice in words, with the numbers that say so."""
+    contest, chosen, best = advice.contest, advice.chosen, advice.best
+    refused = [f"{label} ({reason})" for label, reason in advice.refused]
+    out = f"Out of the limits: {several(refused, 8)}." if refused else ""
+    if chosen is None or best is None:
+        return [one for one in (f"No method on {contest.title} keeps the limits.", out) if one]
+    costs = ", ".join(
+        text
+        for text in (
+            _amount(chosen, "memory", MEBIBYTE, "MiB at the peak"),
+            _amount(chosen, "time", 1, "s of training"),
+            _amount(chosen, "parameters", 1, "trained parameters"),
+        )
+        if text
+    )
+    score = f"{decimals(chosen.value, contest.digits)} on {contest.title}, {contest.num_items:,} items"
+    lines = [f"Use {chosen.label}: {score}; {costs}." if costs else f"Use {chosen.label}: {score}."]
+    if chosen is best:
+        lines.append(f"It scores best of what keeps the limits, in {advice.best_share or 0:.0%} of resamples.")
+    elif advice.gap is not None:
+        ends = _one_sided(advice.gap)
+        lines.append(
+            f"{best.label} scores best ({decimals(best.value, contest.digits)}, in {advice.best_share or 0:.0%} of "
+            f"resamples); {chosen.label} is not worse by more than {advice.need.tolerance:g} "
+            f"({p_value(advice.p_worse if advice.p_worse is not None else 1.0)}, difference "
+            f"{decimals(advice.gap.value, contest.digits, signed=True)}, with 95 % confidence above "
+            f"{decimals(ends, contest.digits, signed=True)}) and needs the least {advice.need.minimise}."
+        )
+    if advice.not_separable:
+        lines.append(f"Not separable from {best.label}: {several(advice.not_separable, 8)}.")
+    return [one for one in (*lines, out) if one]
+
+
+def scenarios(contest: Contest, groups: Sequence[Group], tolerance: float) -> Table | None:
+    """The advice without limits, without overhead, and for memory limits at which it changes."""
+    every = options(contest, groups)
+    if len(every) < 2:
+        return None
+    needs = [Need(), Need(tolerance=tolerance), Need(tolerance=tolerance, overhead=False)]
+    peaks = sorted({used for one in every if (used := one.costs["memory"]) is not None}, reverse=True)[1:]
+    limits = peaks[:: -(-len(peaks) // MOST_LIMITS)] if peaks else []
+    lines, last = [], ""
+    for need in (*needs, *(Need(tolerance=tolerance, memory_bytes=limit) for limit in limits)):
+        advice = advise(contest, every, need)
+        name = advice.chosen.label if advice.chosen else DASH
+        if need.memory_bytes is None or name != last:
+            lines.append(_scenario(advice))
+        last = name
+    header = ("Peak memory up to", "Tolerance", "Overhead", "Method", contest.title, "Difference to the best", "Best")
+    return Table("Which method should I use?", header, tuple(lines))
+
+
+def _scenario(advice: Advice) -> tuple[str, ...]:
+    need, chosen, contest = advice.need, advice.chosen, advice.contest
+    limit = DASH if need.memory_bytes is None else f"{quantity(need.memory_bytes / MEBIBYTE)} MiB"
+    cells = (limit, f"{need.tolerance:g}", "allowed" if need.overhead else "none")
+    if chosen is None or advice.best is None:
+        return (*cells, DASH, DASH, DASH, DASH)
+    gap = DASH
+    if advice.gap is not None:
+        from harness.stats import confidence_interval
+
+        ends = confidence_interval(advice.gap) or (advice.gap.value, advice.gap.value)
+        shown = decimals(advice.gap.value, contest.digits, signed=True)
+        gap = f"{shown} ({span(ends, contest.digits, signed=True)})"
+    best = f"{advice.best.label}, in {advice.best_share or 0:.0%}"
+    return (*cells, chosen.label, decimals(chosen.value, contest.digits), gap, best)
+
+
+def _add(found: list[Option], group: Group, measure: Measure, label: str, overhead: str) -> None:
+    known = outcomes(group, measure)
+    if known is None or (found and known[0].shape[1] != found[0].outcomes.shape[1]):
+        return
+    values, weights = known
+    value = values.mean() if weights is None else float((values.sum(axis=1) / weights.sum()).mean())
+    found.append(Option(label, group, values, float(value), _costs(group), overhead))
+
+
+def _costs(group: Group) -> dict[str, float | None]:
+    if group.first.is_base:
+        peak = mean(row.current.peak_memory_bytes if row.current else None for row in group.rows)
+        return {"memory": peak, "time": 0.0, "parameters": 0.0, "bytes": 0.0}
+    found = {cost.key: cost.of(group) for cost in COSTS}
+    peak = found["peak_memory_mebibytes"]
+    return {
+        "memory": None if peak is None else peak * MEBIBYTE,
+        "time": found["train_seconds"],
+        "parameters": found["trainable_parameters"],
+        "bytes": found["saved_megabytes"],
+    }
+
+
+def _overhead(group: Group) -> str:
+    prints = [row.current.fingerprint for row in group.rows if row.current]
+    merged = [one.mergeable if one else None for one in prints]
+    if all(merged):
+        return ""
+    return "inference overhead unknown" if None in merged else "cannot be merged into the base"
+
+
+def _price(option: Option, need: Need) -> float:
+    found = option.costs[need.minimise]
+    return float("inf") if found is None else found
+
+
+def _gap(option: Option, best: Option, weights: Floats | None, sign: float) -> SeedEstimate:
+    from harness.stats import difference_over_seeds, over_seeds
+
+    seeds = [[row.seed for row in one.group.rows] for one in (option, best)]
+    untouched = option.group.first.is_base or best.group.first.is_base
+    if untouched or seeds[0] == seeds[1]:
+        return over_seeds(sign * (option.outcomes - best.outcomes), weights)
+    return difference_over_seeds(sign * option.outcomes, sign * best.outcomes, weights)
+
+
+def _weights(contest: Contest) -> Floats | None:
+    known = outcomes(contest.ranked[0], contest.measure)
+    return known[1] if known else None
+
+
+def _one_sided(gap: SeedEstimate) -> float:
+    from harness.stats import confidence_interval
+
+    ends = confidence_interval(gap, 1 - 2 * LEVEL)
+    return ends[0] if ends else gap.value
+
+
+def _amount(option: Option, name: str, scale: float, unit: str) -> str:
+    found = option.costs[name]
+    return (
+        ""
+        if found is None or (option.group.first.is_base and name != "memory")
+        else f"{quantity(found / scale)} {unit}"
+    )

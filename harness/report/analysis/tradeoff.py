@@ -1,0 +1,188 @@
+"""What quality costs: who is on which frontier and how surely, methods at matched budgets, and all tasks together.
+
+Nothing here makes one score of two: a frontier, or a budget that is the same for all, is as far as it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from harness.report.analysis.axes import COSTS
+from harness.report.analysis.claims import Claims, Contest, contests
+from harness.report.analysis.verdicts import MOST_SHOWN
+from harness.report.data.groups import Group, outcomes
+from harness.report.display import DASH, TERA, decimals, quantity, span
+from harness.report.pages.summary import Table, trainings
+
+if TYPE_CHECKING:
+    from harness.records.record import Training
+    from harness.stats import Floats
+
+ALIKE = 0.1  # budgets within a tenth of each other are matched
+FEWEST_FOR_IQM = 4  # tasks: the middle half of fewer is one or two of them
+
+
+def frontiers(found: Claims, groups: Sequence[Group]) -> Table | None:
+    """For each cost the probability of each method that no other is both better and cheaper."""
+    from harness.stats import frontier_probabilities, on_frontier
+
+    drawn = _draws(found)
+    if drawn is None:
+        return None
+    members, draws = drawn
+    sign = 1 if found.contest.higher_is_better else -1
+    values_of = [sign * found.contest.value(group) for group in members]
+    header, columns = ["Method", found.contest.title], []
+    for cost in COSTS:
+        prices = [cost.of(group) for group in members]
+        known = [price for price in prices if price is not None]
+        if len(known) == len(members) and len(set(known)) > 1:
+            share = frontier_probabilities(draws, known)
+            here = on_frontier(values_of, known)
+            columns.append([_cell(quantity(p), s, h) for p, s, h in zip(known, share, here, strict=True)])
+            header.append(cost.title)
+    for contest, lost, resampled in _forgetting(members, groups):
+        share = frontier_probabilities(draws, resampled)
+        shown = [decimals(value, contest.digits, signed=True) for value in lost]
+        columns.append([_cell(*one) for one in zip(shown, share, on_frontier(values_of, lost), strict=True)])
+        header.append(f"{contest.title} lost")
+    if not columns:
+        return None
+    values = [decimals(found.contest.value(group), found.contest.digits) for group in members]
+    lines = [(group.label, values[i], *(column[i] for column in columns)) for i, group in enumerate(members)]
+    return Table("Frontiers", tuple(header), tuple(lines))
+
+
+def matched(found: Claims) -> Table | None:
+    """Validation loss when every method has used what the thriftiest used in all: tokens, seconds, FLOPs."""
+    runs = {group.label: trainings(group) for group in found.contest.ranked}
+    runs = {label: each for label, each in runs.items() if each and all(one.validation for one in each)}
+    if len(runs) < 2:
+        return None
+    header, columns = ["Method"], []
+    for title, spent in _BUDGETS:
+        curves = {label: [spent(one) for one in each] for label, each in runs.items()}
+        known = [[one for one in each if one is not None] for each in curves.values()]
+        if any(len(one) != len(each) for one, each in zip(known, curves.values(), strict=True)):
+            continue
+        budget = min(curve[-1] for each in known for curve in each)
+        header.append(f"at {quantity(budget)} {title}")
+        columns.append([_loss_within(runs[label], each, budget) for label, each in zip(runs, known, strict=True)])
+    lines = [(label, *(column[i] for column in columns)) for i, label in enumerate(runs)]
+    return Table("Matched budgets", tuple(header), tuple(lines)) if columns else None
+
+
+def matched_pairs(found: Claims) -> Table | None:
+    """Pairs of methods whose trained parameters, or whose peak memory, are within a tenth: which is better there.
+
+    Of many pairs those with the best method, and every one that says something.
+    """
+    lines = []
+    many = len(found.between) > MOST_SHOWN
+    for pair in found.between:
+        if many and pair.verdict == "not separable" and pair.a is not found.contest.ranked[0]:
+            continue
+        for cost in COSTS[:1] + COSTS[2:3]:
+            a, b = cost.of(pair.a), cost.of(pair.b)
+            if a and b and abs(a - b) <= ALIKE * max(a, b):
+                gap = decimals(pair.difference.value, found.contest.digits, signed=True)
+                shown = f"{quantity(a)} and {quantity(b)}"
+                lines.append((f"{pair.a.label}, {pair.b.label}", cost.title, shown, gap, pair.verdict))
+    header = ("Pair", "Matched in", "Both", "Difference", "Verdict")
+    return Table("Matched pairs", header, tuple(lines)) if lines else None
+
+
+def across(groups: Sequence[Group]) -> Table | None:
+    """The target tasks together: mean, interquartile mean and average rank, where every method has all of them."""
+    import numpy as np
+
+    from harness.stats import across_tasks, bootstrap
+
+    tasks = [contest for contest in contests(groups, "target") if contest.higher_is_better]
+    everyone = [(*one.groups, *(group for group, _ in one.left_out)) for one in tasks]
+    members = [group for group in everyone[0] if all(group in each for each in everyone)] if tasks else []
+    known = [[outcomes(group, one.measure) for group in members] for one in tasks]
+    if len(tasks) < 2 or len(members) < 2 or any(found is None for task in known for found in task):
+        return None
+    draws = np.stack(
+        [bootstrap([found[0] for found in task if found], seed=index) for index, task in enumerate(known)], axis=1
+    )
+    values = np.array([[found[0].mean() for found in task if found] for task in known]).T
+    many = len(tasks) >= FEWEST_FOR_IQM
+    header = ("Method", f"Mean of {len(tasks)} tasks", *(["Interquartile mean"] if many else []), "Average rank")
+    lines = []
+    for group, one in zip(members, across_tasks(values, draws), strict=True):
+        shown = [one.mean, *([one.interquartile_mean] if many else [])]
+        cells = [f"{decimals(each.value, 3)} ({span((each.low, each.high), 3)})" for each in shown]
+        rank = f"{decimals(one.rank.value, 2)} ({span((one.rank.low, one.rank.high), 2)})"
+        lines.append((group.label, *cells, rank))
+    return Table("All target tasks", header, tuple(lines))
+
+
+def _cumulated(values: Sequence[float]) -> list[float]:
+    total, sums = 0.0, []
+    for value in values:
+        total += value
+        sums.append(total)
+    return sums
+
+
+def _step_teraflop(run: Training) -> list[float] | None:
+    if run.profile is None:
+        return None
+    positions = sum(rows * tokens for rows, tokens in run.profile.micro_batches)
+    return _cumulated([run.profile.flops / positions * padded / TERA for padded in run.padded_tokens])
+
+
+_BUDGETS: tuple[tuple[str, Callable[[Training], list[float] | None]], ...] = (
+    ("tokens", lambda run: _cumulated(run.real_tokens)),
+    ("s", lambda run: _cumulated(run.step_seconds)),
+    ("TFLOP", _step_teraflop),
+)
+
+
+def _loss_within(runs: Sequence[Training], spent: Sequence[Sequence[float]], budget: float) -> str:
+    """The mean over the seeds of the last validation loss within the budget; a dash where a seed has none by then."""
+    losses = []
+    for run, curve in zip(runs, spent, strict=True):
+        within = [
+            loss for step, loss in run.validation if step <= len(curve) and curve[step - 1] <= budget * (1 + 1e-9)
+        ]
+        if not within:
+            return DASH
+        losses.append(within[-1])
+    return decimals(sum(losses) / len(losses), 4)
+
+
+def _draws(found: Claims) -> tuple[list[Group], Floats] | None:
+    """The ranked groups and their resampled qualities, higher is better."""
+    from harness.stats import bootstrap
+
+    members = list(found.contest.ranked)
+    known = [outcomes(group, found.contest.measure) for group in members]
+    if len(members) < 2 or any(one is None for one in known) or len({one[0].shape[1] for one in known if one}) > 1:
+        return None
+    weights = known[0][1] if known[0] else None
+    draws = bootstrap([one[0] for one in known if one], weights)
+    return members, draws if found.contest.higher_is_better else -draws
+
+
+def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> list[tuple[Contest, list[float], Floats]]:
+    """For each retention task what every member lost against the untouched model, and the same resampled."""
+    from harness.stats import bootstrap
+
+    lost = []
+    for contest in contests(groups, "retention"):
+        known = [outcomes(group, contest.measure) for group in (*members, contest.base) if group]
+        if contest.base and len(known) == len(members) + 1 and all(one is not None for one in known):
+            draws = bootstrap([one[0] for one in known if one], known[0][1] if known[0] else None, seed=1)
+            sign = 1 if contest.higher_is_better else -1
+            values = [sign * (contest.value(contest.base) - contest.value(group)) for group in members]
+            lost.append((contest, values, sign * (draws[-1] - draws[:-1])))
+    return lost
+
+
+def _cell(price: str, share: float, here: bool) -> str:
+    """The cost, the probability, and a star for the methods that are on the frontier of the values themselves."""
+    return f"{price}: {share:.2f}{' *' if here else ''}"

@@ -1,0 +1,1 @@
+"""Records -> rows -> groups, as plain objects."""

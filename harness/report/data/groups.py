@@ -1,0 +1,238 @@
+"""Rows of one recipe, averaged over their seeds, and what may be said about the difference of two such groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.report.data.items import Scored
+from harness.report.data.rows import Row
+
+if TYPE_CHECKING:
+    from harness.stats import Floats, SeedEstimate
+
+NLL = "nll"  # the item column of a held-out loss
+MOST_UNPARSABLE = (
+    0.5  # with more answers that cannot be read, a score says how answers were read and not how good they are
+)
+HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that runs are compared by: a metric of an evaluation identity."""
+
+    eval_id: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ok runs of one recipe in one evaluation setting, or a single run that is not ok."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    @property
+    def first(self) -> Row:
+        """Any of the rows, for what they share."""
+        return self.rows[0]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are results."""
+        return self.first.status == "ok"
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is a method with results, and not the base model."""
+        return self.ok and not self.first.is_base
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the base's weights are random: memory and time are real, scores mean nothing."""
+        model = self.first.record.recipe.get("model") if self.first.record else None
+        return (model or {}).get("weights") == "random"
+
+    @property
+    def model(self) -> Any:
+        """What identifies the base model."""
+        return (self.first.record.recipe.get("model") or {}).get("content") if self.first.record else None
+
+    @cached_property
+    def evaluations(self) -> dict[str, tuple[Scored, ...]]:
+        """The evaluations that every seed has, by their identity."""
+        every = [{s.asked_id: s for s in row.scored} for row in self.rows]
+        return {key: tuple(one[key] for one in every) for key in every[0] if all(key in one for one in every)}
+
+    @cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What was computed of this group and others, for whoever asks again; groups are never changed."""
+        return {}
+
+    def role(self, role: str) -> list[Scored]:
+        """The first seed's evaluations of a role, in their order."""
+        return [scored[0] for scored in self.evaluations.values() if scored[0].role == role]
+
+
+def grouped(rows: Sequence[Row]) -> list[Group]:
+    """The groups in the order of their first rows."""
+    groups: dict[Any, list[Row]] = {}
+    for index, row in enumerate(rows):
+        key = (row.recipe_id, sorted(row.setting.items(), key=repr)) if row.status == "ok" else index
+        groups.setdefault(repr(key), []).append(row)
+    found = [Group(members[0].label, tuple(members)) for members in groups.values()]
+    same: dict[str, list[Group]] = {}
+    for group in found:
+        same.setdefault(group.label, []).append(group)
+    return [replace(group, label=_with_seed(group, same[group.label])) for group in found]
+
+
+def _with_seed(group: Group, same: Sequence[Group]) -> str:
+    """The label, with the seeds where another group has the same: one that failed, or was looked at differently."""
+    others = [other for other in same if other is not group]
+    if not others or (group.ok and not any(other.ok for other in others)):
+        return group.label
+    seeds = ", ".join(str(row.seed) for row in group.rows)
+    return f"{group.label} (seed {seeds})"
+
+
+def base_of(group: Group, groups: Sequence[Group], eval_id: str) -> Group | None:
+    """The untouched model of the group, looked at in the same way."""
+    fits = (one for one in _bases(groups) if one.model == group.model and eval_id in one.evaluations)
+    return next(fits, None)
+
+
+def _bases(groups: Sequence[Group]) -> list[Group]:
+    """The untouched models among the groups, looked for once: every row asks for its own."""
+    if not groups:
+        return []
+    known = groups[0].remembered
+    if (key := tuple(map(id, groups))) not in known:
+        known[key] = ([one for one in groups if one.first.is_base and one.ok], tuple(groups))  # kept with their ids
+    found: list[Group] = known[key][0]
+    return found
+
+
+def headline(scored: Scored) -> str | None:
+    """The metric that a task is judged by: accuracy where there is one, else the first that should be high."""
+    metrics = scored.record.metrics
+    preferred = [name for name in HEADLINE if name in metrics]
+    others = [name for name in sorted(metrics) if metrics[name].higher_is_better]
+    return next(iter((*preferred, *others)), None)
+
+
+def score(group: Group, measure: Measure) -> SeedEstimate | None:
+    """The mean over the seeds, with the standard error over items, and over seeds where there are several."""
+    known = group.remembered
+    if measure not in known:  # tables, figures and pages all ask
+        known[measure] = _score(group, measure)
+    found: SeedEstimate | None = known[measure]
+    return found
+
+
+def _score(group: Group, measure: Measure) -> SeedEstimate | None:
+    from harness.stats import SeedEstimate, over_seeds
+
+    scored = group.evaluations.get(measure.eval_id, ())
+    metrics = [s.record.metrics.get(measure.metric) for s in scored]
+    known = [metric for metric in metrics if metric is not None]
+    if not known or len(known) < len(metrics):
+        return None
+    value = sum(metric.value for metric in known) / len(known)
+    outcomes = _outcomes(scored, measure.metric)
+    if outcomes is not None:
+        return over_seeds(outcomes, _weights(scored))._replace(value=value)
+    return SeedEstimate(value, known[0].stderr if len(known) == 1 else None)
+
+
+def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
+    """The value of a minus that of b on the same items; None unless every run has these items with these prompts."""
+    known = a.remembered
+    if (key := (measure, id(b))) not in known:
+        known[key] = (_difference(a, b, measure), b)  # b is kept, so that its id stays its own
+    found: SeedEstimate | None = known[key][0]
+    return found
+
+
+def _difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
+    from harness.stats import difference_over_seeds, over_seeds
+
+    sides = paired_outcomes(a, b, measure)
+    if sides is None:
+        return None
+    first, second, weights, paired = sides
+    return over_seeds(first - second, weights) if paired else difference_over_seeds(first, second, weights)
+
+
+def paired_outcomes(a: Group, b: Group, measure: Measure) -> tuple[Floats, Floats, Floats | None, bool] | None:
+    """Outcomes of shape (seeds, items), the items' weights, and whether row s of both is the same seed.
+
+    Seeds are paired where both sides have the same ones; the untouched model is the same for every seed. None where
+    the two were not asked the same items with the same prompts.
+    """
+    scored = [group.evaluations.get(measure.eval_id, ()) for group in (a, b)]
+    if not all(scored) or not same_items([*scored[0], *scored[1]]):
+        return None
+    first, second = (_outcomes(side, measure.metric) for side in scored)
+    if first is None or second is None:
+        return None
+    seeds = [[row.seed for row in group.rows] for group in (a, b)]
+    untouched = a.first.is_base or b.first.is_base
+    if untouched or sorted(seeds[0]) != sorted(seeds[1]):
+        return first, second, _weights(scored[0]), untouched
+    first, second = (
+        side[[own.index(seed) for seed in sorted(own)]] for side, own in zip((first, second), seeds, strict=True)
+    )
+    return first, second, _weights(scored[0]), True
+
+
+def outcomes(group: Group, measure: Measure) -> tuple[Floats, Floats | None] | None:
+    """The group's item outcomes, shape (seeds, items), and the items' weights; None where they are not known."""
+    scored = group.evaluations.get(measure.eval_id, ())
+    found = _outcomes(scored, measure.metric)
+    return None if found is None else (found, _weights(scored))
+
+
+def unranked(group: Group, measure: Measure) -> str:
+    """Why a score is shown and kept out of rankings; "" where it may be ranked."""
+    from harness.stats import confidence_interval
+
+    scored = group.evaluations.get(measure.eval_id, ())
+    unparsable = [one.record.num_unparsable for one in scored]
+    known = sum(count or 0 for count in unparsable)
+    asked_items = sum(one.record.num_items for one in scored)
+    if known > MOST_UNPARSABLE * asked_items:
+        return f"unparsable: {known:,} of {asked_items:,} answers could not be read"
+    metrics = [one.record.metrics.get(measure.metric) for one in scored]
+    chance = metrics[0].chance if metrics and metrics[0] else None
+    found = score(group, measure)
+    reach = confidence_interval(found) if found else None
+    if chance is not None and found is not None and (reach[0] if reach else found.value) <= chance:
+        return f"at chance: {found.value:.3f}, from which guessing's {chance:.3f} cannot be told"
+    return ""
+
+
+def same_items(scored: Sequence[Scored]) -> bool:
+    """Whether all of them asked the same items with the same prompts and, for a loss, the same answer tokens."""
+    keys = {one.items.asked_digest for one in scored if one.items}
+    return len(keys) == 1 and all(one.items for one in scored)
+
+
+def _outcomes(scored: Sequence[Scored], metric: str) -> Floats | None:
+    """Item outcomes with shape (seeds, items); None where a seed has none or asked other items."""
+    import numpy as np
+
+    column = NLL if metric == "loss" and scored and scored[0].heldout else metric
+    if not scored or not same_items(scored):
+        return None
+    found = [one.items.outcomes.get(column) for one in scored if one.items]
+    return None if any(one is None for one in found) else np.stack([one for one in found if one is not None])
+
+
+def _weights(scored: Sequence[Scored]) -> Floats | None:
+    """The answer tokens of a held-out loss; None for a plain mean over the items."""
+    items = scored[0].items
+    return items.num_tokens if scored[0].heldout and items else None

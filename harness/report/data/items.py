@@ -1,0 +1,156 @@
+"""One evaluation with its items, which are read only when a paired number needs them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.records.record import EvaluationRecord
+
+if TYPE_CHECKING:
+    from harness.stats import Floats
+
+PREFIX = "metric/"
+
+
+@dataclass(frozen=True)
+class Items:
+    """Outcomes per item, in the order of the item ids; `num_tokens` weighs the items of a held-out loss."""
+
+    ids: tuple[str, ...]
+    prompt_hashes: tuple[str, ...]
+    outcomes: dict[str, Floats]
+    num_tokens: Floats | None
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """What identifies the questions: the items, their prompts and the answer tokens of a loss."""
+        tokens = None if self.num_tokens is None else tuple(self.num_tokens)
+        return self.ids, self.prompt_hashes, tokens
+
+    @cached_property
+    def asked_digest(self) -> str:
+        """The same in a few characters: items are compared with those of many other runs."""
+        return hashlib.sha256(repr(self.asked).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation record and the file of its items."""
+
+    record: EvaluationRecord
+    path: Path = field(repr=False)  # of the items; the same records are the same wherever they lie
+    shown: str  # the same, as a report names it
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.record.evaluation["task"])
+
+    @property
+    def role(self) -> str:
+        """What the score is for: target, retention, validation or test."""
+        return str(self.record.evaluation["role"])
+
+    @property
+    def heldout(self) -> bool:
+        """Whether it is the answer loss on held-out rows and not an official task."""
+        return bool(self.record.evaluation["kind"] == "heldout")
+
+    @property
+    def loss_only(self) -> bool:
+        """Whether it is a loss, on held-out rows or on general text, and there is no score to be high."""
+        return self.record.evaluation["kind"] in ("heldout", "text")
+
+    @property
+    def asked_id(self) -> str:
+        """What was asked, whether attached or merged weights answered: scores with one such id can be compared."""
+        return self.record.eval_id.partition("-")[0]
+
+    @property
+    def weights(self) -> str:
+        """Which weights answered: "attached" or "merged"; older records are all of attached ones."""
+        return str(self.record.evaluation.get("weights", "attached"))
+
+    @property
+    def items(self) -> Items | None:
+        """The items, or None where they cannot be read: `problem` says why."""
+        return self._read[0]
+
+    @property
+    def problem(self) -> str:
+        """Why there are no items; "" when there are."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Items | None, str]:
+        try:
+            return read_items(self.path, self.record.num_items), ""
+        except FileNotFoundError:
+            return None, f"{self.shown}: the items of {self.task} are not there"
+        except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
+            return None, f"{self.shown}: {str(error).splitlines()[0]}"
+
+
+def read_items(path: Path, expected: int) -> Items:
+    """The items of one evaluation, sorted by id.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: damaged, a column is missing, an id occurs twice or not every item is there.
+    """
+    from pyarrow import parquet
+
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with parquet.ParquetFile(path) as file:
+        names = [
+            n for n in file.schema_arrow.names if n.startswith(PREFIX) or n in ("item_id", "prompt_hash", "num_tokens")
+        ]
+        columns: dict[str, list[Any]] = file.read(columns=names).to_pydict()
+    if missing := {"item_id", "prompt_hash"} - columns.keys():
+        raise ValueError(f"the items have no column {', '.join(sorted(missing))}")
+    ids = [str(value) for value in columns["item_id"]]
+    if len(ids) != expected or len(set(ids)) != len(ids):
+        raise ValueError(f"{len(ids)} items, {len(set(ids))} of them different: the record counts {expected}")
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    outcomes = {n.removeprefix(PREFIX): _floats(columns[n], order) for n in names if n.startswith(PREFIX)}
+    return Items(
+        ids=tuple(ids[i] for i in order),
+        prompt_hashes=tuple(str(columns["prompt_hash"][i]) for i in order),
+        outcomes={name: values for name, values in outcomes.items() if values is not None},
+        num_tokens=_floats(columns["num_tokens"], order) if "num_tokens" in columns else None,
+    )
+
+
+def read_texts(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Those of the named columns that are there, as text in the order of `read_items`; nothing of a damaged file."""
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            known = [name for name in names if name in file.schema_arrow.names]
+            columns: dict[str, list[Any]] = file.read(columns=["item_id", *known]).to_pydict()
+    except (OSError, ValueError):  # pyarrow's own errors are one or the other
+        return {}
+    ids = [str(value) for value in columns.pop("item_id")]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return {
+        name: ["" if values[i] is None else str(values[i]) for i in order]
+        for name, values in columns.items()
+        if any(value is not None for value in values)
+    }
+
+
+def _floats(values: list[Any], order: list[int]) -> Floats | None:
+    """The values in the given order; None if any is unknown, for a mean over the others would be another number."""
+    import numpy as np
+
+    if any(value is None for value in values):
+        return None
+    array = np.array([float(values[i]) for i in order], dtype=np.float64)
+    return array if np.isfinite(array).all() else None

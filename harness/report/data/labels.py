@@ -1,0 +1,125 @@
+"""What a row is called: its method, and as little more as tells it from the other rows of that method."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.report.data.rows import Row, flatten
+
+FIRST = ("method.r", "train.lr")  # the settings that people name a run by
+Facts = dict[str, Any]
+
+
+def labelled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
+    """The rows with their labels, base first; otherwise in the order given, or by method and value."""
+    recipes = _telling(rows, _recipe_facts)
+    settings = _telling([row for row in rows if row.scored], _setting_facts)
+    shared = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
+    named = [replace(row, label=_label(row, recipes, settings) if row.record else _asked(row, shared)) for row in rows]
+    recipes_of: dict[str, set[str]] = {}
+    for row in named:
+        recipes_of.setdefault(row.label, set()).add(row.recipe_id)
+    named = [
+        replace(row, label=f"{row.label} [{row.recipe_id}]") if len(recipes_of[row.label]) > 1 else row for row in named
+    ]
+
+    def place(row: Row) -> tuple[Any, ...]:
+        if not by_value:
+            return (not row.is_base,)
+        values = [_sortable(_recipe_facts(row).get(key)) for key in recipes.get(row.method, [])]
+        others = [_sortable(_setting_facts(row).get(key)) for key in settings.get(row.method, [])]
+        return (not row.is_base, row.method, values, others, row.recipe_id, row.seed)
+
+    return sorted(named, key=place)
+
+
+def short(value: Any) -> str:
+    """A setting as a label writes it: 2e-4, 16, all_linear, q_proj,v_proj."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        if value and (abs(value) < 0.01 or abs(value) >= 1e6):
+            mantissa, _, exponent = f"{value:.6e}".partition("e")
+            return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return f"{value:.10g}"
+    if isinstance(value, (list, tuple)):
+        return ",".join(short(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, list[str]]:
+    """For each method the fewest keys, in the order of preference, that tell its rows apart as well as all of them."""
+    chosen: dict[str, list[str]] = {}
+    by_method: dict[str, list[Facts]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).extend([facts(row)] if row.record else [])
+    for method, known in by_method.items():
+        chosen[method] = []
+        told: list[tuple[Any, ...]] = [()] * len(known)  # what the chosen keys say of each row
+        for key in dict.fromkeys(key for one in known for key in one):
+            more = [(*one, _hashable(facts.get(key))) for one, facts in zip(told, known, strict=True)]
+            if len({*more}) > len({*told}):
+                chosen[method].append(key)
+                told = more
+    return chosen
+
+
+def _hashable(value: Any) -> Any:
+    """What tells values apart: 1, 1.0 and true are three."""
+    plain = value is None or isinstance(value, (str, int, float))
+    return (type(value), value) if plain else json.dumps(value, sort_keys=True)
+
+
+def _recipe_facts(row: Row) -> Facts:
+    """The recipe's settings, those first that people name a run by."""
+    if row.record is None:
+        return {}
+    flat = flatten({key: row.record.recipe.get(key) or {} for key in ("method", "model", "data", "train")})
+    flat.pop("method.lr", None)  # the centre; train.lr is the rate that was used
+    flat.pop("method.name", None)
+    method = [key for key in flat if key.startswith("method.")]
+    return {key: flat[key] for key in (*FIRST, *method, "model.name", "data.name", *flat) if key in flat}
+
+
+def _setting_facts(row: Row) -> Facts:
+    return row.setting
+
+
+def _label(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str]]) -> str:
+    """For example `lora r=8 lr=2e-4`, `base (5-shot)`."""
+    facts = _recipe_facts(row)
+    parts = [_part(key, facts[key]) for key in recipes.get(row.method, []) if key in facts]
+    told = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
+    merged = ["merged"] if any(scored.weights == "merged" for scored in row.scored) else []
+    looks = list(dict.fromkeys([*told, *merged]))  # merged weights are said to be so wherever they stand
+    return " ".join([row.method, *parts, *([f"({', '.join(looks)})"] if looks else [])])
+
+
+def _asked(row: Row, shared: set[str]) -> str:
+    """What was asked for, where no record says what it became."""
+    keep = [one for one in row.overrides if one not in shared and not one.startswith(("method=", "seed="))]
+    return " ".join([row.method, *(one.removeprefix("method.") for one in keep)])
+
+
+def _part(key: str, value: Any) -> str:
+    if key in ("model.name", "data.name"):
+        return short(value)
+    group, _, name = key.partition(".")
+    return f"{name if group in ('method', 'train') else key}={short(value)[:40]}"
+
+
+def _look(key: str, value: Any) -> str:
+    if key == "eval.num_fewshot":
+        return "each task's own shots" if value is None else f"{value}-shot"
+    if key.endswith(".weights"):
+        return str(value)  # attached or merged
+    if key == "heldout.data":
+        return f"loss on {value}"
+    return f"{key.partition('.')[2]}={short(value)[:40]}"
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, (int, float)):
+        return (0, float(value), "")
+    return (1, 0.0, short(value))

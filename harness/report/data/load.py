@@ -1,0 +1,241 @@
+"""Records below one or several runs folders -> rows. Nothing is dropped in silence: what cannot be read is named."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.records import datacheck
+from harness.records.datacheck import DataCheck
+from harness.records.record import (
+    Cell,
+    EvaluationRecord,
+    ExternalRecord,
+    InferenceRecord,
+    RunRecord,
+    SweepRecord,
+    UpdateRecord,
+    read,
+)
+from harness.report.analysis import drift, hours
+from harness.report.data import tuning
+from harness.report.data.items import Scored
+from harness.report.data.labels import labelled
+from harness.report.data.rows import Loaded, Row, setting
+
+T = TypeVar("T")
+Beside = TypeVar("Beside", UpdateRecord, InferenceRecord)
+
+
+def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
+    """Read the rows of a sweep, in its order and base first, or of every run.
+
+    Raises:
+        ValueError: a folder is missing, there are no records, or no sweep of that name: lists those there are.
+    """
+    check_folders(runs)
+    problems: list[str] = []
+    if sweep is not None:
+        return _sweep(runs, _read_sweep(runs, sweep), problems)
+    keys = sorted({(f.parent.name, f.name) for root in runs for f in root.glob("*/seed-*") if f.is_dir()})
+    rows = [row for recipe_id, seed in keys for row in _run_rows(runs, recipe_id, seed, problems)]
+    if not rows:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise ValueError(f"no readable records below {_names(runs)}: run `python -m harness` first{listed}")
+    return _loaded(labelled(rows, by_value=True), None, runs, problems)
+
+
+def _loaded(rows: Sequence[Row], sweep: SweepRecord | None, runs: Sequence[Path], problems: list[str]) -> Loaded:
+    paths = [(path, root) for root in runs for path in sorted(root.glob("external/*.json"))]
+    external = [one for path, root in paths if (one := _read(ExternalRecord, path, root, problems))]
+    checks = tuple(_checks(runs, rows, problems))
+    return Loaded(
+        rows=tuple(rows),
+        sweep=sweep,
+        unreadable=tuple(dict.fromkeys(problems)),
+        external=tuple(external),
+        checks=checks,
+    )
+
+
+def _checks(runs: Sequence[Path], rows: Sequence[Row], problems: list[str]) -> Iterator[DataCheck]:
+    """The checks of the data that the rows were trained on, each once; a row of an older run has none."""
+    used = [row.current.data.check for row in rows if row.current and row.current.data and row.current.data.check]
+    for check_id in dict.fromkeys(used):
+        paths = [(path, root) for root in runs if (path := datacheck.path(root, check_id)).is_file()]
+        check = next((one for path, root in paths if (one := _read(DataCheck, path, root, problems))), None)
+        if check is not None:
+            yield check
+
+
+def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Loaded:
+    """The rows of a sweep; of one with stages those of the final one, and the trials beside them."""
+    cells: dict[object, Cell] = {}
+    for cell in record.cells:  # untrained weights have no seed: one row, however many seeds were asked for
+        cells.setdefault((cell.recipe_id, cell.seed, cell.eval_ids, cell.stage == "tune" and cell.contestant), cell)
+    rows = {key: _cell_row(runs, cell, record, problems) for key, cell in cells.items()}
+    trials = [rows[key] for key, cell in cells.items() if cell.stage == "tune"]
+    results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
+    fates = [*results, *tuning.fates(record, trials)]  # of contestants that nothing could be chosen for
+    marked = hours.with_trials(tuning.marked(labelled(fates), record, trials), trials)
+    return replace(_loaded(marked, record, runs, problems), trials=tuple(labelled(trials)))
+
+
+def check_folders(runs: Sequence[Path]) -> None:
+    """Raise ValueError for a runs folder that is not there."""
+    if missing := [str(root) for root in runs if not root.is_dir()]:
+        raise ValueError(f"no such runs folder: {', '.join(missing)}. Give the folder that holds <recipe_id>/seed-<n>/")
+
+
+def sweep_names(runs: Sequence[Path]) -> list[str]:
+    """The names of the sweeps below the runs folders."""
+    return sorted({path.parent.name for root in runs for path in root.glob("sweeps/*/sweep.json")})
+
+
+def _read_sweep(runs: Sequence[Path], name: str) -> SweepRecord:
+    """The sweep's record; the cells of all folders that hold one of that name."""
+    paths = [root / "sweeps" / name / "sweep.json" for root in runs]
+    if name not in sweep_names(runs):
+        known = ", ".join(sweep_names(runs)) or "none"
+        raise ValueError(f"no sweep {name!r} below {_names(runs)}: there is {known}")
+    records = [read(SweepRecord, path) for path in paths if path.is_file()]
+    return replace(
+        records[0],
+        cells=tuple(cell for record in records for cell in record.cells),
+        already_done=tuple(done for record in records for done in record.already_done),
+    )
+
+
+def _cell_row(runs: Sequence[Path], cell: Cell, sweep: SweepRecord, problems: list[str]) -> Row:
+    """The row of one requested run, with exactly the evaluations that were asked for."""
+    run = f"{cell.recipe_id}/seed-{cell.seed}"
+    damaged: list[str] = []
+    row = _read_run(runs, cell.recipe_id, f"seed-{cell.seed}", damaged)
+    problems += damaged
+    if row is None:
+        reason = "the record cannot be read" if damaged else "no record: the run did not start or is not finished"
+        row = Row(method=cell.method, recipe_id=cell.recipe_id, seed=cell.seed, record=None, problem=reason)
+    found = {scored.record.eval_id: scored for scored in row.scored}
+    if row.status == "ok":
+        problems += [
+            f"{run}/evaluations/{i}.json: asked for, not there or not of the current weights"
+            for i in cell.eval_ids
+            if i not in found
+        ]
+    asked = tuple(found[i] for i in cell.eval_ids if i in found)
+    return replace(row, scored=asked, cell=cell, overrides=cell.overrides, already_done=run in sweep.already_done)
+
+
+def _run_rows(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Iterator[Row]:
+    """One row per evaluation setting of a run; held-out losses, which have no few-shot setting, are in each."""
+    row = _read_run(runs, recipe_id, seed, problems)
+    if row is None:
+        return
+    tasks = _by_setting([s for s in row.scored if not s.heldout])
+    heldout = _by_setting([s for s in row.scored if s.heldout])
+    pairs = [(h, t) for h, t in product(heldout, tasks) if _same_numerics(h, t)] or list(product(heldout, tasks))
+    for losses, scores in pairs:
+        yield replace(row, scored=(*losses, *scores))
+
+
+def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Row | None:
+    """A run from the first folder that holds its record, with the current evaluations of every folder."""
+    record: RunRecord | None = None
+    found: dict[str, Scored] = {}
+    for root in runs:
+        folder = root / recipe_id / seed
+        other = _read(RunRecord, folder / "record.json", root, problems) if folder.is_dir() else None
+        if other and (other.recipe_id, f"seed-{other.seed}") != (recipe_id, seed):
+            problems.append(f"{recipe_id}/{seed}/record.json: is the record of {other.recipe_id}/seed-{other.seed}")
+        elif other and record and other != record:
+            problems.append(f"{recipe_id}/{seed}/record.json: another one of the same run in {root}, left out")
+        else:
+            record = record or other
+        for path in sorted(folder.glob("evaluations/*.json")):
+            score = _read(EvaluationRecord, path, root, problems)
+            if score and score.eval_id not in found:
+                items = path.with_suffix(".parquet")
+                found[score.eval_id] = Scored(score, items, _below(items, root))
+    if record is None:
+        return None
+    fresh = [scored for scored in found.values() if _is_current(scored.record, record)]
+    scored = tuple(sorted(fresh, key=lambda s: _position(s, record)))
+    folders = [root / recipe_id / seed for root in runs]
+    return Row(
+        method=record.method,
+        recipe_id=recipe_id,
+        seed=record.seed,
+        record=record,
+        scored=scored,
+        price=record.config.get("price_per_device_hour"),
+        update=_beside(UpdateRecord, "update.json", folders, record),
+        inference=_beside(InferenceRecord, "inference.json", folders, record),
+        replaced=drift.replaced(folders),
+    )
+
+
+def _beside(kind: type[Beside], name: str, folders: Sequence[Path], record: RunRecord) -> Beside | None:
+    """What lies beside the run's record and is of its current weights; what cannot be read counts as not measured."""
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            found = read(kind, folder / name)
+            if found.weights_from == record.current.weights_from:
+                return found
+    return None
+
+
+def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:
+    """Whether the weights that were looked at are those of the run as it stands."""
+    current = record.current
+    if current.status != "ok" and score.weights_from is not None:
+        return score.weights_from == current.started_at  # an older attempt's scores are not those of one that failed
+    return score.weights_from == current.weights_from
+
+
+def _position(scored: Scored, record: RunRecord) -> tuple[Any, ...]:
+    """Held-out first, then the tasks in the order in which the run's configuration names them."""
+    order = [*(record.config.get("eval") or {}).get("tasks", [])]
+    place = order.index(scored.task) if scored.task in order else len(order)
+    limit = scored.record.evaluation["limit"]
+    return (not scored.heldout, scored.role != "validation", place, scored.task, limit is None, limit or 0)
+
+
+def _by_setting(scored: list[Scored]) -> list[list[Scored]]:
+    """Evaluations of one setting each; one empty list where there are none."""
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        groups.setdefault(json.dumps(setting(one), sort_keys=True), []).append(one)
+    return [groups[key] for key in sorted(groups)] or [[]]
+
+
+def _same_numerics(a: list[Scored], b: list[Scored]) -> bool:
+    """Whether both were computed alike; a setting that one of them does not have tells nothing."""
+    if not a or not b:
+        return True
+    if a[0].weights != b[0].weights:
+        return False
+    keys = ("precision", "batch_size", "batch_tokens")
+    pairs = [[one[0].record.evaluation.get(key) for one in (a, b)] for key in keys]
+    return all(x == y or x is None or y is None for x, y in pairs)
+
+
+def _read(kind: type[T], path: Path, root: Path, problems: list[str]) -> T | None:
+    try:
+        return read(kind, path)
+    except FileNotFoundError:
+        problems.append(f"{_below(path, root)}: not there, the run did not finish")
+    except (OSError, ValueError) as error:
+        problems.append(str(error).splitlines()[0].replace(str(path), _below(path, root)))
+    return None
+
+
+def _below(path: Path, root: Path) -> str:
+    """The path as a report names it: the same wherever the runs folder lies."""
+    return path.relative_to(root).as_posix()
+
+
+def _names(runs: Sequence[Path]) -> str:
+    return ", ".join(str(root) for root in runs)

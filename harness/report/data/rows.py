@@ -1,0 +1,118 @@
+"""A row: one run with its evaluations in one setting."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.records.datacheck import DataCheck
+from harness.records.record import (
+    Attempt,
+    Cell,
+    EvaluationRecord,
+    ExternalRecord,
+    InferenceRecord,
+    RunRecord,
+    SweepRecord,
+    UpdateRecord,
+)
+from harness.report.data.items import Scored
+
+if TYPE_CHECKING:
+    from harness.report.data.groups import Group
+
+# What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
+TASK_SETTING = ("num_fewshot", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
+HELDOUT_SETTING = ("rows", "limit", "precision", "batch_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A run and its evaluations in one setting."""
+
+    method: str
+    recipe_id: str
+    seed: int
+    record: RunRecord | None  # None: a sweep asked for the run and there is no readable record
+    scored: tuple[Scored, ...] = ()
+    problem: str = ""  # why there is no record
+    cell: Cell | None = None  # what a sweep asked for
+    overrides: tuple[str, ...] = ()  # as a sweep asked for it
+    label: str = ""  # the method and what tells it from the other rows
+    already_done: bool = False
+    price: float | None = None  # of a device hour
+    trials: tuple[RunRecord, ...] = ()  # of its contestant, beside the runs of the results
+    inference: InferenceRecord | None = None  # what using its result costs, where that was measured
+    update: UpdateRecord | None = None  # the shape of its update, where `harness.adapter info` has measured it
+    replaced: tuple[EvaluationRecord, ...] = ()  # the evaluations of the weights that a `force=true` replaced
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt that counts."""
+        return self.record.current if self.record else None
+
+    @property
+    def status(self) -> str | None:
+        """The run's status; None where no record says."""
+        return self.record.status if self.record else None
+
+    @property
+    def reason(self) -> str:
+        """Why the run is not ok."""
+        return self.record.current.reason if self.record else self.problem
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the untouched model."""
+        return self.method == "base"
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """How the run was looked at: equal for the seeds of one recipe that may be averaged."""
+        return {f"{'heldout' if s.heldout else 'eval'}.{k}": v for s in self.scored for k, v in setting(s).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a report is made of."""
+
+    rows: tuple[Row, ...]
+    sweep: SweepRecord | None
+    unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
+    margin: float = 0.01  # the largest difference that counts as none: a point of accuracy, a hundredth of a nat
+    trials: tuple[Row, ...] = ()  # of a sweep with stages: what was tried on validation, no rows of the results
+    external: tuple[ExternalRecord, ...] = ()  # rows that others published
+    checks: tuple[DataCheck, ...] = ()  # of the data that the rows were trained on
+    allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
+
+    @property
+    def primary(self) -> str | None:
+        """The column that answers the question; None: the first target task."""
+        return self.sweep.primary if self.sweep else None
+
+    @cached_property
+    def groups(self) -> "list[Group]":
+        """The rows by recipe and setting; the same objects each time, for they remember what was computed of them."""
+        from harness.report.data.groups import grouped
+
+        return grouped(self.rows)
+
+
+def setting(scored: Scored) -> dict[str, Any]:
+    """The parts of an evaluation's identity that make another row; for a held-out one also whose rows they are."""
+    evaluation, weights = scored.record.evaluation, {"weights": scored.weights}
+    if scored.heldout:
+        data = {"data": scored.task.rpartition("/")[0]}
+        return {**weights, **data, **{key: evaluation.get(key) for key in HELDOUT_SETTING}}
+    return {**weights, **{key: evaluation.get(key) for key in TASK_SETTING}}
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; a list is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

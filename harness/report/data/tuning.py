@@ -1,0 +1,138 @@
+"""What was tried for each contestant of a sweep with stages, and what that says about the rows of the results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.records.choice import Edge, Look, Trial, choose, edges, trials
+from harness.records.record import Choice, SweepRecord
+from harness.report.data.rows import Row
+
+UNDERTUNED = "undertuned"
+LOW, HIGH = 0.1, 0.9  # the quantiles of the band around the expected best
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A row of the results before it was chosen: its trials, and what the rule makes of them."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    choice: Choice  # as the records are now
+    recorded: Choice | None  # as the sweep ran it; None while the trials are being made
+    edges: tuple[Edge, ...]  # of the chosen recipe: values beyond which nothing was tried
+
+    @property
+    def chosen(self) -> Trial | None:
+        """The trial that the rule chooses."""
+        return next((trial for trial in self.trials if trial.recipe_id == self.choice.recipe_id), None)
+
+    @property
+    def device_seconds(self) -> float:
+        """What tuning took: loading, training and validating of all trials, those that failed included."""
+        return sum(trial.device_seconds for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest validation loss among `budget` of the trials, drawn at random without replacement.
+
+    None where such a draw may hold failed trials alone.
+    """
+
+    budget: int
+    expected: float | None
+    low: float | None
+    high: float | None
+
+
+def contestants(record: SweepRecord | None, rows: Sequence[Row]) -> list[Contestant]:
+    """The contestants of a sweep with stages, from the rows of its trials; none of one without."""
+    if record is None or record.tuning is None:
+        return []
+    looks = [_look(row) for row in rows if row.cell]
+    recorded = {choice.contestant: choice for choice in record.tuning.choices or ()}
+    found = []
+    for name, tried in trials(looks, record.tuning.settings).items():
+        choice = choose(name, tried, record.tuning.rule)
+        ends = edges(tried, choice.recipe_id) if choice.recipe_id else []
+        found.append(Contestant(name, tuple(tried), choice, recorded.get(name), tuple(ends)))
+    return found
+
+
+def fates(record: SweepRecord, rows: Sequence[Row]) -> list[Row]:
+    """One run of each contestant for which nothing could be chosen: it stays visible among the results."""
+    lost = [one.contestant for one in (record.tuning.choices or () if record.tuning else ()) if one.recipe_id is None]
+    first = {row.cell.contestant: row for row in reversed(rows) if row.cell and row.cell.contestant in lost}
+    return [first[name] for name in lost if name in first]
+
+
+def marked(rows: Sequence[Row], record: SweepRecord, tried: Sequence[Row]) -> list[Row]:
+    """The rows of the results, with those marked that were chosen at an edge of what was tried."""
+    narrow = {(one.name, one.choice.recipe_id) for one in contestants(record, tried) if one.edges}
+    return [
+        replace(row, label=f"{row.label} ({UNDERTUNED})")
+        if row.cell and (row.cell.contestant, row.recipe_id) in narrow
+        else row
+        for row in rows
+    ]
+
+
+def expected_best(tried: Sequence[Trial]) -> list[Best]:
+    """What a budget of 1, 2, ... trials buys: the expected lowest validation loss, and a band of 80 %.
+
+    Exact, over all subsets of the trials; a failed one counts as a trial that found nothing. Source: Tang et al.,
+    Showing Your Work Doesn't Always Work, 2020 (arXiv:2004.13705): the unbiased form of the curve of Dodge et al., Show
+    Your Work, 2019 (arXiv:1909.03004).
+    """
+    losses = sorted(math.inf if trial.loss is None else trial.loss for trial in tried)
+    return [_best(losses, budget) for budget in range(1, len(losses) + 1)]
+
+
+def to_csv(found: Sequence[Contestant]) -> str:
+    """Every trial as a line of comma-separated values, with the tuned settings as columns."""
+    settings = list(dict.fromkeys(name for one in found for trial in one.trials for name in trial.settings))
+    header = [
+        "contestant", *settings, "recipe_id", "status", "reason", "learning_rate", "validation_loss", "standard_error",
+        "device_seconds", "chosen",
+    ]  # fmt: skip
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for one in found:
+        for trial in one.trials:
+            asked = [trial.settings.get(name) for name in settings]
+            known = [trial.rate, trial.loss, trial.standard_error, trial.device_seconds]
+            fate = [trial.recipe_id, trial.status, trial.reason or None]
+            writer.writerow([one.name, *asked, *fate, *known, int(trial is one.chosen)])
+    return text.getvalue()
+
+
+def _best(losses: Sequence[float], budget: int) -> Best:
+    """Of `losses`, ascending, the i-th is the best of a draw if the rest of the draw lies behind it."""
+    count = len(losses)
+    draws = math.comb(count, budget)
+    chances = [math.comb(count - 1 - i, budget - 1) / draws for i in range(count)]
+    likely = [(loss, chance) for loss, chance in zip(losses, chances, strict=True) if chance]
+    expected = sum(loss * chance for loss, chance in likely)
+    low, high = (_quantile(likely, quantile) for quantile in (LOW, HIGH))
+    return Best(budget, *(value if math.isfinite(value) else None for value in (expected, low, high)))
+
+
+def _quantile(likely: Sequence[tuple[float, float]], quantile: float) -> float:
+    reached = 0.0
+    for loss, chance in likely:
+        reached += chance
+        if reached >= quantile - 1e-12:
+            return loss
+    return likely[-1][0]
+
+
+def _look(row: Row) -> Look:
+    assert row.cell is not None, "a trial was asked for by a sweep"
+    validation = next((s.record for s in row.scored if s.heldout and s.role == "validation"), None)
+    return Look(cell=row.cell, run=row.record, validation=validation)

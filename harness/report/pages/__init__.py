@@ -1,0 +1,1 @@
+"""Claims -> text and tables, in no format yet."""

@@ -1,0 +1,210 @@
+"""The data card: what a check found, as Markdown for a report and as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.records.datacheck import DataCheck, Lengths, line
+from harness.records.record import write_text
+from harness.report.display import escaped, printable, table
+
+_BAR = "\u2588"
+_WIDEST = 40
+KINDS = {
+    "malformed": "cannot be read or formatted",
+    "not_utf8": "not UTF-8",
+    "empty": "empty",
+    "duplicate": "exact duplicate",
+    "near_duplicate": "near duplicate",
+    "contradiction": "prompt with several answers",
+    "in_test": "prompt is in a test set",
+}
+_LENGTHS = ("Part", "Rows", "Least", "Median", "95 %", "99 %", "Most", "Over the limit", "Tokens cut")
+_DONE = {"drop": "left out", "keep": "kept", "error": "refused"}
+
+
+def write(check: DataCheck, folder: Path) -> Path:
+    """Write the card into a folder; returns its path."""
+    return write_text(card(check), folder / file_name(check))
+
+
+def file_name(check: DataCheck) -> str:
+    """What the card's file is called."""
+    safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in check.data)
+    return f"{safe}-{check.check_id}.md"
+
+
+def links(checks: Sequence[DataCheck]) -> list[str]:
+    """One line per card, for the page of a report."""
+    return [
+        f"[Data card of {escaped(check.data)}](data/{file_name(check)}): {escaped(line(check).partition(': ')[2])}. "
+        f"Licence of the data: {escaped(check.data_licence or 'not stated')}; of {escaped(check.model)}: "
+        f"{escaped(check.model_licence or 'not stated')}."
+        for check in checks
+    ]
+
+
+def card(check: DataCheck) -> str:
+    """The whole card."""
+    parts = [
+        f"# Data card: {escaped(check.data)}",
+        _bullets(_head(check)),
+        *(["**Refused.** " + escaped(" ".join(check.refusals))] if check.refusals else []),
+        "## Rows",
+        _markdown(("Source", "Rows", "Trained on", "Licence"), _sources(check)),
+        "## Found",
+        _markdown(("What", "Rows", "Done", "For example"), findings(check)),
+        f"## Overlap\n\n{_rule(check)}",
+        _markdown(("Items of", "Items", "Found", "Training rows", "For example"), overlaps(check)),
+        "## Lengths, in tokens",
+        _markdown(_LENGTHS, lengths(check)),
+        *(f"{escaped(one.part)}:\n\n```text\n{histogram(one)}\n```" for one in check.lengths),
+        "## Balance",
+        _bullets(_balance(check)),
+        "## Tokenizer",
+        _bullets([*(f"{name}: `{value}`" for name, value in check.tokenizer.items()), *map(escaped, check.notices)]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
+    """Print the check as a table, and where its card lies."""
+    console = console or Console(width=None if Console().is_terminal else 120, highlight=False)
+    console.print(Text(f"{check.data} for {check.model}", style="bold"))
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in ("What", "Number", "Of it", "For example"):
+        grid.add_column(name, justify="right" if name == "Number" else "left", overflow="fold")
+    for cells in _terminal(check):
+        grid.add_row(*(printable(cell) for cell in cells))
+    console.print(grid)
+    for notice in check.notices:
+        console.print(Text(f"note: {notice}", style="yellow"))
+    for refusal in check.refusals:
+        console.print(Text(f"refused: {printable(refusal)}", style="red"))
+    print(f"card: {card}", file=console.file)
+
+
+def _terminal(check: DataCheck) -> list[tuple[str, str, str, str]]:
+    rows = [
+        ("training rows", f"{check.train_rows:,}", f"of {check.given_rows:,} given", ""),
+        ("validation rows", f"{check.validation_rows:,}", "", ""),
+        ("test rows", f"{check.test_rows:,}", "", ""),
+    ]
+    rows += [(what, number, done, example) for what, number, done, example in findings(check)]
+    rows += [
+        (f"items of {name} in training rows", found, f"of {items}, {rows_found} training rows", example)
+        for name, items, found, rows_found, example in overlaps(check)
+    ]
+    for one in check.lengths:
+        least, median, high, _, most = (f"{value:,.0f}" for value in one.quantiles)
+        left_out = f"{one.rows_over:,} over {one.max_length:,}: left out ({one.tokens_over:,} tokens cut otherwise)"
+        rows.append((f"tokens per {one.part} row", median, f"{least} to {most}, 95 % {high}", left_out))
+    rows.append(("distinct answers", f"{check.balance.answers:,}", "", _common(check.balance.most_common[:3])))
+    if check.balance.topics:
+        rows.append(("topics", f"{len(check.balance.topics):,}", "", _common(check.balance.topics[:5])))
+    return rows
+
+
+def findings(check: DataCheck) -> list[tuple[str, str, str, str]]:
+    """(what, rows, what is done with them, an example) of everything that was looked for among the rows."""
+    by_kind = {problem.kind: problem for problem in check.problems}
+    lines = []
+    for kind, name in KINDS.items():
+        problem = by_kind.get(kind)
+        if problem is not None:
+            examples = "; ".join(problem.examples[:3])
+            lines.append((name, f"{problem.rows:,}", _DONE[problem.policy], examples))
+        elif kind == "near_duplicate":
+            near = check.near
+            sampled = near.rows_looked_at < near.rows
+            looked = f"; looked for in a sample of {near.rows_looked_at:,} of {near.rows:,}" if sampled else ""
+            across = f", {near.across_validation:,} across training and validation" if near.across_validation else ""
+            lines.append((name, f"{near.found:,}", f"kept{looked}{across}", "; ".join(near.examples[:2])))
+        elif kind == "contradiction":
+            prompts, rows = check.contradictions
+            lines.append((name, f"{rows:,}", f"kept, {prompts:,} prompts" if prompts else "", ""))
+        else:
+            lines.append((name, "0", "", ""))
+    return lines
+
+
+def overlaps(check: DataCheck) -> list[tuple[str, str, str, str, str]]:
+    """(name, items, found in training rows, in how many, an example) of each task and held-out set."""
+    return [
+        (one.name, f"{one.items:,}", f"{one.items_found:,}", f"{one.train_rows_found:,}", "; ".join(one.examples[:2]))
+        if not one.reason
+        else (one.name, "-", "-", "-", one.reason)
+        for one in check.overlaps
+    ]
+
+
+def lengths(check: DataCheck) -> list[tuple[str, ...]]:
+    """One line per part."""
+    return [
+        (one.part, f"{one.rows:,}", *(f"{value:,.0f}" for value in one.quantiles),
+         f"{one.rows_over:,} over {one.max_length:,}", f"{one.tokens_over:,}")
+        for one in check.lengths
+    ]  # fmt: skip
+
+
+def histogram(one: Lengths) -> str:
+    """Rows by length, one bar per bin."""
+    most = max((rows for _, _, rows in one.bins), default=0) or 1
+    wide = len(f"{one.bins[-1][1]:,}") if one.bins else 1
+    return "\n".join(
+        f"{low:>{wide},} - {high:>{wide},} {_BAR * -(-rows * _WIDEST // most)} {rows:,}" for low, high, rows in one.bins
+    )
+
+
+def _head(check: DataCheck) -> list[str]:
+    loss = {"completion": "the last answer", "assistant": "every answer of the assistant", "all": "everything"}
+    return [
+        f"rows: {check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test; "
+        f"{check.given_rows:,} given",
+        f"data licence: {escaped(check.data_licence or 'not stated')}",
+        f"base model: {escaped(check.model)}, licence {escaped(check.model_licence or 'not stated')}",
+        f"content: `{check.content}`, check: `{check.check_id}`",
+        f"loss on: {loss[check.loss_on]}",
+        f"chat template: {escaped(check.template or 'none, rows stand as they are')}",
+    ]
+
+
+def _rule(check: DataCheck) -> str:
+    return (
+        f"An item is found where a run of {check.ngram} of its words is in a training row, case and punctuation aside; "
+        f"an item of {check.shortest_ngram} to {check.ngram - 1} words where all of them are; shorter ones are not "
+        "looked for. Runs that more than 1 % of a set's items share are its template and left out."
+    )
+
+
+def _sources(check: DataCheck) -> list[tuple[str, ...]]:
+    return [(one.place, f"{one.rows:,}", f"{one.trained_on:,}", one.licence or "not stated") for one in check.sources]
+
+
+def _balance(check: DataCheck) -> list[str]:
+    lines = [f"distinct answers: {check.balance.answers:,}"]
+    if check.balance.most_common:
+        lines.append(f"most common: {escaped(_common(check.balance.most_common))}")
+    if check.balance.topics:
+        lines.append(f"topics: {escaped(_common(check.balance.topics))}")
+    return lines
+
+
+def _common(pairs: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{text} ({number:,})" for text, number in pairs)
+
+
+def _markdown(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
+    if not lines:
+        return "None."
+    return table(header, [[escaped(cell) for cell in cells] for cells in lines], text=(header[0], header[-1], "Done"))
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {one}" for one in lines)

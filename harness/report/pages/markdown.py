@@ -1,0 +1,216 @@
+"""The page: the answer first, then the tables, then what they rest on. A pure function of the records."""
+
+from collections.abc import Sequence
+
+from harness.report.analysis import doubts, use
+from harness.report.analysis.claims import Claims, claims, contests, main_contests
+from harness.report.analysis.comparable import Guard, insist, without_base
+from harness.report.analysis.external import guard as guard_external
+from harness.report.analysis.external import table as external_table
+from harness.report.analysis.facts import method_settings
+from harness.report.analysis.recommend import scenarios
+from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
+from harness.report.analysis.verdicts import explained, ties, verdicts
+from harness.report.data.groups import Group
+from harness.report.data.labels import short
+from harness.report.data.rows import Loaded
+from harness.report.display import DASH, escaped, table
+from harness.report.figures.style import Drawn
+from harness.report.pages import data_card, notes, tuned
+from harness.report.pages.answer import answer_of
+from harness.report.pages.summary import Table, cost, quality, tasks
+from harness.report.writers.paper import TIES
+
+UPDATE = "[The shape of the updates](update.md): how much each method changed the weights, and in which directions."
+FRONTIER = (
+    "Each cell holds the cost and the probability that no other method is both at least as good and at most as dear, "
+    "over resamples of items and seeds; a star marks who is on the frontier of the values themselves."
+)
+MATCHED = "Validation loss by the time every method had used what the thriftiest used in all; no later checkpoint."
+ADVICE = (
+    "Of what keeps the limits, the cheapest in peak memory among the best and those shown not to be worse than it by "
+    "more than the tolerance (one-sided test at 5 %, paired by item). Differences with 95 % intervals; the last column "
+    "says who scores best, and in how many resamples nothing scores better. Where no record says that a method can be "
+    "merged, it counts as overhead. `python -m harness.report recommend --help` takes other limits."
+)
+ACROSS = (
+    "Headline metrics, with 95 % intervals over items and seeds; tasks are taken as they are. The interquartile mean "
+    "is that of the middle half and needs four tasks; rank 1 is best."
+)
+EXTERNAL = (
+    "Published by others: one seed, no outcomes per item, so nothing is paired; another machine and set-up. They "
+    "are shown beside our rows and never ranked with them. The error of an accuracy is the binomial one of its items."
+)
+TEXT_COLUMNS = ("Status", "Verdict", "Matched in", "Model", "Remarks", "Overhead", "Method", "Best")  # to the left
+EQUAL = "Everything outside the method's own settings is equal across the rows."
+
+
+def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) -> str:
+    """`report.md` for these rows; with the figures, and a link to the page of the updates' shapes, if there is one.
+
+    Raises:
+        IncomparableError: the rows differ in what was not declared to vary.
+    """
+    groups = loaded.groups
+    guard = insist(groups, loaded)
+    loss = escaped(notes.trained_on(groups))
+    asked = main_contests(groups, loaded.primary)
+    main = [claims(contest, loaded.margin) for contest in asked]
+    known = {one.contest.measure for one in main}
+    losses = [claims(one, loaded.margin) for one in contests(groups, "validation") if one.measure not in known]
+    across_all = across(groups)
+    compared = [one for one in (*main, *losses) if one.pairs]
+    parts = [
+        f"# {escaped(title(loaded, groups))}",
+        *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
+        *_answer(answer_of(groups, loaded)),
+        *tuned.section(loaded),
+        *(["## Results"] if loaded.trials else []),
+        table_of(quality(groups, ties(main))),
+        loss,
+        *([TIES] if ties(main) else []),
+        _equality(groups, guard),
+        *(["## Which differences are real", *map(_verdicts, compared)] if compared else []),
+        "## Cost",
+        table_of(cost(groups)),
+        loss,
+        _bullets(doubts.lines(groups)),
+        *_use(groups),
+        *_costs(main, groups),
+        *_advice(main, groups, loaded),
+        *map(_figure, figures[:1]),
+        *([UPDATE] if update else []),
+        *(["## Figures", *map(_figure, figures[1:])] if figures[1:] else []),
+        "## Every task",
+        *([f"### {across_all.title}\n\n{table_of(across_all)}", ACROSS] if across_all else []),
+        *(f"### {escaped(one.title)}\n\n{table_of(one)}\n\n{loss}" for one in tasks(groups)),
+        *_external(loaded),
+        "## What varied, what was equal",
+        _varied(groups),
+        *(["## Data", *data_card.links(loaded.checks)] if loaded.checks else []),
+        "## What failed",
+        _failed(groups, loaded.unreadable),
+        "## How these numbers were made",
+        _bullets(notes.made(groups)),
+        "## How to reproduce",
+        notes.reproduce(loaded),
+        "## Limits",
+        _bullets(notes.limits(groups)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _answer(sentences: Sequence[str]) -> list[str]:
+    """The first one, then what else was found, point by point."""
+    return ["**Answer.** " + escaped(sentences[0]), _bullets(sentences[1:])]
+
+
+def title(loaded: Loaded, groups: Sequence[Group]) -> str:
+    """The sweep's name, or what was compared: lora, qlora, dora on science_qa with smollm2-135m."""
+    if loaded.sweep and loaded.sweep.question:
+        return loaded.sweep.name
+    methods = [method for method in dict.fromkeys(group.first.method for group in groups) if method != "base"]
+    recipes = [group.first.record.recipe for group in groups if group.first.record]
+    data, models = (
+        list(dict.fromkeys(str((recipe.get(part) or {}).get("name")) for recipe in recipes if recipe.get(part)))
+        for part in ("data", "model")
+    )
+    compared = ", ".join(methods) or "base"
+    said = compared + (f" on {', '.join(data)}" if data else "") + (f" with {', '.join(models)}" if models else "")
+    return f"{loaded.sweep.name}: {said}" if loaded.sweep else said
+
+
+def table_of(content: Table) -> str:
+    """A table of plain text as Markdown."""
+    header = [escaped(cell) for cell in content.header]
+    return table(header, [[escaped(cell) for cell in line] for line in content.lines], text=TEXT_COLUMNS)
+
+
+def _verdicts(found: Claims) -> str:
+    content = verdicts(found)
+    lines = [[escaped(cell) for cell in line] for line in content.lines]
+    shown = table(content.header, lines, text=("against", "Verdict"))
+    return f"### {escaped(content.title)}\n\n{shown}\n\n{_bullets(explained(found))}"
+
+
+def _costs(main: Sequence[Claims], groups: Sequence[Group]) -> list[str]:
+    """The frontiers, and methods at matched budgets."""
+    parts = []
+    for found in main:
+        for content, text in (
+            (frontiers(found, groups), FRONTIER),
+            (matched(found), MATCHED),
+            (matched_pairs(found), ""),
+        ):
+            if content:
+                parts += [f"### {escaped(content.title)}", table_of(content), *([text] if text else [])]
+    return ["## What quality costs", *parts] if parts else []
+
+
+def _use(groups: Sequence[Group]) -> list[str]:
+    """What using the results costs, where that was measured."""
+    found = use.tables(groups)
+    return ["## What a result costs to use", *map(table_of, found), use.TEXT] if found else []
+
+
+def _advice(main: Sequence[Claims], groups: Sequence[Group], loaded: Loaded) -> list[str]:
+    contests_of = [found.contest for found in main if found.contest.groups]
+    tables = [one for contest in contests_of if (one := scenarios(contest, groups, loaded.margin))]
+    return ["## Which method should I use?", *map(table_of, tables), ADVICE] if tables else []
+
+
+def _external(loaded: Loaded) -> list[str]:
+    if not loaded.external:
+        return []
+    found = [str(one) for one in guard_external(loaded.external)]
+    origins = ", ".join(dict.fromkeys(one.origin for one in loaded.external))
+    parts = ["## External rows", table_of(external_table(loaded.external)), f"{escaped(origins)}. {EXTERNAL}"]
+    return [*parts, *(["They differ in what was not meant to vary:", _bullets(found)] if found else [])]
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in lines)
+
+
+def _equality(groups: Sequence[Group], guard: Guard) -> str:
+    """What the guard found and let pass, computed."""
+    if sum(group.trained for group in groups) < 2:
+        return _bullets(without_base(groups))
+    lines = [*guard.notes, *without_base(groups)]
+    if not lines:
+        return EQUAL
+    held = f"Declared to vary: {', '.join(guard.declared) or 'nothing'}. Everything else is equal, except:"
+    return f"{held}\n\n" + _bullets(lines)
+
+
+def _figure(drawn: Drawn) -> str:
+    """The picture and how to read it; the same as PDF and SVG lie beside it."""
+    return f"![{escaped(drawn.title)}](figures/{drawn.stem}.png)\n\n{escaped(drawn.caption)}"
+
+
+def _varied(groups: Sequence[Group]) -> str:
+    """The method's settings of every group, then what all share."""
+    lines = []
+    for group in groups:
+        settings = method_settings(group)
+        shown = ", ".join(f"{key}={short(value)}" for key, value in settings.items())
+        if not group.first.is_base:
+            lines.append((escaped(group.label), escaped(shown or DASH)))
+    header = ("Method", "Settings that belong to the method, and the learning rate")
+    varied = table(header, lines, text=header) if lines else ""
+    shared = notes.shared(groups)
+    return "\n\n".join(part for part in (varied, f"Equal for all:\n\n{_bullets(shared)}" if shared else "") if part)
+
+
+def _failed(groups: Sequence[Group], unreadable: Sequence[str]) -> str:
+    """Every run without a result and every file that could not be read."""
+    failed = [
+        f"{group.label}, seed {row.seed}: {row.status or 'missing'}: {row.reason or 'no reason recorded'}"
+        for group in groups
+        if not group.ok
+        for row in group.rows
+    ]
+    items = [scored.problem for group in groups for row in group.rows for scored in row.scored if scored.problem]
+    damaged = list(dict.fromkeys([*unreadable, *items]))
+    parts = [_bullets(failed) or "Every run ended well."]
+    return "\n\n".join([*parts, *(["Could not be read:", _bullets(damaged)] if damaged else [])])

@@ -1,0 +1,119 @@
+"""The section on tuning: the budget, what was chosen, where the grid was too narrow, what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.records.choice import RULE_TEXTS
+from harness.records.record import Tuning
+from harness.report.data.rows import Loaded
+from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
+from harness.report.display import DASH, decimals, escaped, quantity, several, table
+from harness.report.pages.summary import Table
+
+HEADER = ("Contestant", "Trials", "Ended well", "Chosen", "Validation loss", "Tried", "Device seconds")
+
+
+def section(loaded: Loaded) -> list[str]:
+    """The section's parts, as Markdown; none for a sweep without stages."""
+    found = contestants(loaded.sweep, loaded.trials)
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return []
+    lines = remarks(found, loaded.sweep.name)
+    bullets = "\n".join(f"- {escaped(line)}" for line in lines)
+    rows = [[escaped(cell) for cell in cells(one)] for one in found]
+    parts = [
+        "## Tuning",
+        escaped(budget(loaded.sweep.tuning, found)),
+        table(HEADER, rows, text=("Chosen", "Tried")),
+        bullets,
+        "Every trial is in [tuning.csv](tuning.csv).",
+    ]
+    return [part for part in parts if part]
+
+
+def appendix(loaded: Loaded) -> tuple[str | Table, ...]:
+    """The same for the appendix, with every remark; nothing for a sweep without stages."""
+    found = contestants(loaded.sweep, loaded.trials)
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return ()
+    lines = remarks(found, loaded.sweep.name)
+    chosen = Table("Tuning", HEADER, tuple(cells(one) for one in found))
+    return (budget(loaded.sweep.tuning, found), chosen, *lines)
+
+
+def how(loaded: Loaded) -> str:
+    """How hyperparameters were chosen, in a line; "" for a sweep without stages."""
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return ""
+    tuning = loaded.sweep.tuning
+    return f"{tuning.trials} trials each over {several(tuning.settings)}: {RULE_TEXTS.get(tuning.rule, tuning.rule)}"
+
+
+def budget(tuning: Tuning, found: Sequence[Contestant]) -> str:
+    """What every contestant got, and how one recipe was chosen."""
+    seeds = ", ".join(map(str, tuning.seeds))
+    total = sum(one.device_seconds for one in found)
+    return (
+        f"Every contestant, a row of the results before its settings were chosen, had {tuning.trials} trials over "
+        f"{several(tuning.settings)} with seed {seeds}, looked at on "
+        f"validation rows alone. Chosen for each: {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The results below are of "
+        f"what was chosen, with seed {', '.join(map(str, tuning.final_seeds))}; only these runs read the test. "
+        f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
+    )
+
+
+def cells(one: Contestant) -> tuple[str, ...]:
+    """A contestant's line of the table, as plain text."""
+    chosen = one.chosen
+    tried = [_tried(one, setting) for setting in one.trials[0].settings]
+    return (
+        one.name,
+        str(len(one.trials)),
+        str(sum(trial.status == "ok" for trial in one.trials)),
+        ", ".join(f"{name}={value}" for name, value in chosen.settings.items()) if chosen else "nothing",
+        DASH if chosen is None or chosen.loss is None else decimals(chosen.loss, 4),
+        "; ".join(tried) + (f" ({UNDERTUNED})" if one.edges else ""),
+        quantity(one.device_seconds),
+    )
+
+
+def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
+    """What a reader must know about the trials, contestant by contestant, and how the grid is made wider."""
+    lines = [line for one in found for line in _remarks(one)]
+    if any(one.edges for one in found):
+        lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
+    return lines
+
+
+def _remarks(one: Contestant) -> list[str]:
+    """What a reader must know about a contestant's trials."""
+    lines = [
+        f"{one.name} is {UNDERTUNED}: {edge.setting}={edge.value} is the {edge.side} value tried, so that a better one "
+        "may lie beyond"
+        for edge in one.edges
+    ]
+    missing = Counter(trial.status for trial in one.trials)["missing"]
+    if missing:
+        lines.append(f"{one.name}: {missing} of {len(one.trials)} trials have not been made")
+    broken: dict[str, list[str]] = {}
+    for trial in one.trials:
+        if trial.status not in ("ok", "missing"):
+            values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
+            broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
+    for fate, who in broken.items():
+        lines.append(f"{one.name} {', '.join(who)}: {fate}; {'counts as a trial' if len(who) == 1 else 'all count'}")
+    if one.choice.recipe_id is None and not missing:
+        lines.append(f"{one.name}: nothing could be chosen, {one.choice.reason}")
+    if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:
+        lines.append(
+            f"{one.name}: the results are of {one.recorded.recipe_id}, and the records as they are now would choose "
+            f"{one.choice.recipe_id}: run the sweep again"
+        )
+    return lines
+
+
+def _tried(one: Contestant, setting: str) -> str:
+    values = dict.fromkeys(trial.settings.get(setting, DASH) for trial in one.trials)
+    return f"{setting} {', '.join(values)}"

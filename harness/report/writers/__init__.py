@@ -1,0 +1,1 @@
+"""Tables and text -> Markdown, LaTeX, CSV, Parquet, terminal, W&B, TensorBoard."""

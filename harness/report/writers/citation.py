@@ -1,0 +1,43 @@
+"""`CITATION.cff` of a report: what it is, of which commit and date, in the format that reference managers read.
+
+Source: Citation File Format 1.2.0. People are not in the records, so the tool stands where the authors belong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from harness.report.data.groups import Group
+from harness.report.data.rows import Loaded
+from harness.report.display import printable
+from harness.report.pages.answer import answer_of
+
+
+def citation(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
+    """The file's text; JSON strings are YAML strings, so nothing in a name can break it."""
+    attempts = [row.current for row in loaded.rows if row.current]
+    commits = dict.fromkeys(str(one.provenance.get("commit") or "") for one in attempts)
+    dates = sorted(one.started_at[:10] for one in attempts)
+    lines = [
+        "cff-version: 1.2.0",
+        f"message: {_text('Put your own names first: who made the runs is not in their records.')}",
+        "type: dataset",
+        f"title: {_text(title)}",
+        f"abstract: {_text(' '.join(answer_of(groups, loaded)))}",
+        "authors:",
+        f"  - name: {_text('harness')}",
+        *([f"version: {_text(', '.join(one for one in commits if one))}"] if any(commits) else []),
+        *([f"date-released: {dates[-1]}"] if dates else []),
+        "keywords:",
+        *(f"  - {_text(one)}" for one in ("fine-tuning", *_methods(groups))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _methods(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(group.first.method for group in groups))
+
+
+def _text(value: str) -> str:
+    return json.dumps(printable(value), ensure_ascii=False)

@@ -1,0 +1,65 @@
+"""Records as tidy pandas frames, for notebooks: one row per run, or one row per run and item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.report.data.items import PREFIX
+from harness.report.data.load import load
+from harness.report.data.rows import Loaded
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> pandas.DataFrame:
+    """Records as a tidy frame.
+
+    Args:
+        runs: one runs folder or several.
+        sweep: its name; None for every run.
+        items: one row per run and item instead of one per run.
+
+    Returns:
+        One row per run with the columns of `records.parquet`; or one row per run, evaluation and item with `label`,
+        `method`, `recipe_id`, `seed`, `task`, `role`, `eval_id`, `item_id`, `prompt_hash`, `num_tokens` (NaN where the
+        items have none) and one `metric/<name>` column per metric, NaN where a task does not have it. What could not
+        be read is listed in `.attrs["unreadable"]`.
+
+    Raises:
+        ValueError: a folder is missing, there are no records, or there is no sweep of that name.
+    """
+    from harness.report.writers.parquet import table
+
+    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(one) for one in runs]
+    loaded = load(folders, sweep)
+    found = _items(loaded) if items else table(loaded.rows).to_pandas()
+    found.attrs["unreadable"] = [*loaded.unreadable, *_problems(loaded)] if items else [*loaded.unreadable]
+    return found
+
+
+def _items(loaded: Loaded) -> pandas.DataFrame:
+    import pandas
+
+    parts = []
+    for row in loaded.rows:
+        for scored in row.scored:
+            if scored.items is None:
+                continue
+            outcomes = {f"{PREFIX}{name}": values for name, values in scored.items.outcomes.items()}
+            beside = {"item_id": scored.items.ids, "prompt_hash": scored.items.prompt_hashes}
+            part = pandas.DataFrame({**beside, "num_tokens": scored.items.num_tokens, **outcomes})
+            told = {
+                "label": row.label, "method": row.method, "recipe_id": row.recipe_id, "seed": row.seed,
+                "task": scored.task, "role": scored.role, "eval_id": scored.record.eval_id,
+            }  # fmt: skip
+            for place, (name, value) in enumerate(told.items()):
+                part.insert(place, name, value)
+            parts.append(part.astype({"num_tokens": float}))
+    return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
+
+
+def _problems(loaded: Loaded) -> list[str]:
+    return [scored.problem for row in loaded.rows for scored in row.scored if scored.problem]

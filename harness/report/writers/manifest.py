@@ -1,0 +1,89 @@
+"""`manifest.json`: what a report's files were made from, and what they hold, so that none is made twice.
+
+A report is a function of its records and of the code. Where neither has changed and every file is as it was written,
+there is nothing to do: drawing takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from harness.records.record import write_text
+from harness.report.data.rows import Loaded
+
+NAME = "manifest.json"
+_CODE = ("report", "stats", "records")
+_LIBRARIES = ("altair", "jinja2", "matplotlib", "numpy", "pyarrow", "scipy", "vl-convert-python")
+
+
+def inputs(loaded: Loaded) -> str:
+    """A digest of the records, the outcomes per item, the options and the code."""
+    digest = hashlib.sha256(repr(_told(loaded)).encode())
+    for part in (*_items(loaded), *_code()):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def is_current(out: Path, made_from: str) -> bool:
+    """Whether the folder holds this report, with every file as it was written."""
+    try:
+        known = json.loads((out / NAME).read_text(encoding="utf-8"))
+        return bool(known["inputs"] == made_from and known["files"] == _files(out))
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def made_from(out: Path) -> str | None:
+    """The digest of what the folder's report was made from; None where it does not say."""
+    try:
+        found = json.loads((out / NAME).read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def write(out: Path, made_from: str) -> Path:
+    """Write the manifest of the files as they are."""
+    content = {"inputs": made_from, "files": _files(out)}
+    return write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", out / NAME)
+
+
+def _told(loaded: Loaded) -> Loaded:
+    """Without which runs were there already when the sweep was asked for last: a terminal says so, and no file."""
+    rows, trials = (tuple(replace(row, already_done=False) for row in each) for each in (loaded.rows, loaded.trials))
+    sweep = loaded.sweep and replace(loaded.sweep, already_done=())
+    return replace(loaded, rows=rows, trials=trials, sweep=sweep)
+
+
+def _files(out: Path) -> dict[str, Any]:
+    paths = sorted(path for path in out.rglob("*") if path.is_file() and path.name != NAME)
+    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _items(loaded: Loaded) -> Iterator[bytes]:
+    for row in (*loaded.rows, *loaded.trials):
+        for scored in row.scored:
+            yield scored.path.read_bytes() if scored.path.is_file() else b""
+
+
+def _code() -> Iterator[bytes]:
+    package = Path(__file__).parents[2]
+    for name in _CODE:
+        place = package / name
+        files = sorted(path for path in place.rglob("*") if path.suffix in (".py", ".html", ".css", ".js"))
+        yield from (path.read_bytes() for path in files or [place])
+    for library in _LIBRARIES:
+        yield f"{library} {_version(library)}".encode()
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,57 @@
+"""`records.parquet`: the flat table with its types, one row per run. Equal records give equal bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.records.record import write_bytes
+from harness.report.data.rows import Row
+from harness.report.writers.table import columns, flat
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_TEXT = ("method", "status", "reason", "recipe_id", "timing_doubts", "label", "recipe", "provenance", "started_at")
+_COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes")
+
+
+def write(rows: Sequence[Row], path: Path) -> Path:
+    """Write the table."""
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(table(rows), sink, compression="zstd", write_page_index=False)
+    return write_bytes(sink.getvalue().to_pybytes(), path)
+
+
+def table(rows: Sequence[Row]) -> pyarrow.Table:
+    """The flat table, with the row's label, and the recipe and the provenance as JSON text."""
+    import pyarrow
+
+    values = [{**line, **_beside(row)} for row, line in zip(rows, flat(rows), strict=True)]
+    names = ("label", *columns(rows), "started_at", "recipe", "provenance")
+    arrays = {name: pyarrow.array([line[name] for line in values], type=_type(name)) for name in names}
+    return pyarrow.table(arrays)
+
+
+def _beside(row: Row) -> dict[str, Any]:
+    current = row.current
+    return {
+        "label": row.label,
+        "started_at": current.started_at if current else None,
+        "recipe": json.dumps(row.record.recipe, sort_keys=True) if row.record else None,
+        "provenance": json.dumps(current.provenance, sort_keys=True) if current else None,
+    }
+
+
+def _type(name: str) -> pyarrow.DataType:
+    """The type by the column's name, so that a column without a value has the same one."""
+    import pyarrow
+
+    if name in _TEXT:
+        return pyarrow.string()
+    return pyarrow.int64() if name in _COUNTS or name.endswith("/num_fewshot") else pyarrow.float64()

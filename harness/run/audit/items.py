@@ -1,0 +1,29 @@
+"""The texts of every item that a run is evaluated on, as lm-eval shows them to the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.evaluate import tasks
+from harness.records.specs import EvalSpec
+
+
+def evaluation_items(spec: EvalSpec) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """(the items of each task, whatever its limit; why the items of other tasks could not be had)."""
+    found: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for name in spec.tasks:
+        try:
+            loaded = tasks.load(name, spec.source, spec.path, spec.include_path, spec.unsafe_code)
+            found[name] = [_text(leaf, doc) for leaf in loaded["tasks"].values() for doc in leaf.eval_docs]
+        except ValueError as error:  # said where tasks are checked; here it only leaves a gap that is named
+            reasons[name] = " ".join(str(error).split())
+    return found, reasons
+
+
+def _text(task: Any, doc: dict[str, Any]) -> str:
+    """The item as a prompt; where a task makes none of one text, all texts of its row."""
+    text = task.doc_to_text(doc)
+    if isinstance(text, str) and text.strip():
+        return text
+    return " ".join(value for value in doc.values() if isinstance(value, str))

@@ -1,0 +1,107 @@
+"""Runs of words that training rows share with evaluation items.
+
+The rule: an item is found in the training rows where a run of 13 of its words (case and punctuation aside) is in one of
+them, as in Brown et al. 2020, arXiv 2005.14165, appendix C; an item of 5 to 12 words where all of them are, in a row.
+Words that all items of a set begin or end with, and runs that more than one in a hundred share, are its template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.data.format import Example
+from harness.records.datacheck import Overlap
+from harness.run.audit.runs import Known, Texts, distinct
+
+if TYPE_CHECKING:
+    from harness.run.audit.runs import Numbers, Words
+
+NGRAM = 13
+SHORTEST = 5
+_NAMED = 5
+_BATCH = 2_000
+
+
+def overlaps(
+    sets: Mapping[str, Sequence[str]], rows: Iterable[Example], progress: Callable[[int], None]
+) -> tuple[Overlap, ...]:
+    """For each set of items, how many are found in the training rows, and in how many of them."""
+    index = _Index(sets)
+    seen = 0
+    source = iter(rows)
+    while batch := list(islice(source, _BATCH)):
+        index.scan(batch)
+        seen += len(batch)
+        progress(seen)
+    return tuple(index.overlap(name) for name in sets)
+
+
+def unseen(name: str, reason: str) -> Overlap:
+    """A set whose items could not be had."""
+    return Overlap(
+        name=name, items=0, items_without_words=0, items_found=0, train_rows_found=0, examples=(), reason=reason
+    )
+
+
+class _Index:
+    """Every run of words of every item, by its hash, and what was found of them."""
+
+    def __init__(self, sets: Mapping[str, Sequence[str]]) -> None:
+        self._sets = sets
+        self._short = dict.fromkeys(sets, 0)
+        self._rows = dict.fromkeys(sets, 0)
+        self._found: dict[str, dict[int, str]] = {name: {} for name in sets}
+        self._first = dict(zip(sets, np.cumsum([0, *map(len, sets.values())]).tolist(), strict=False))
+        pairs: dict[int, list[tuple[Words, Numbers]]] = {}
+        for name, items in sets.items():
+            texts = Texts.of(items).without_frame()
+            self._short[name] = int((texts.lengths < SHORTEST).sum())
+            for size in range(SHORTEST, NGRAM + 1):
+                runs, owners = _runs(texts, size)
+                if len(runs):
+                    pairs.setdefault(size, []).append((runs, owners + self._first[name]))
+        self._known = {size: Known.of(found) for size, found in pairs.items()}
+
+    def scan(self, batch: Sequence[Example]) -> None:
+        """Look for the runs in some training rows."""
+        texts = Texts.of(f"{example.prompt} {example.completion}" for example in batch)
+        hits: dict[int, set[int]] = {}
+        for size, known in self._known.items():
+            for row, owners in known.found(texts, size):
+                hits.setdefault(row, set()).update(owners.tolist())
+        for row, found in sorted(hits.items()):
+            self._note(batch[row].place, found)
+
+    def _note(self, place: str, owners: set[int]) -> None:
+        for name, first in self._first.items():
+            numbers = [one - first for one in owners if first <= one < first + len(self._sets[name])]
+            self._rows[name] += bool(numbers)
+            for number in numbers:
+                self._found[name].setdefault(number, place)
+
+    def overlap(self, name: str) -> Overlap:
+        """What was found of one set."""
+        found = sorted(self._found[name].items())
+        return Overlap(
+            name=name,
+            items=len(self._sets[name]),
+            items_without_words=self._short[name],
+            items_found=len(found),
+            train_rows_found=self._rows[name],
+            examples=tuple(f"item {number} in {place}" for number, place in found[:_NAMED]),
+        )
+
+
+def _runs(texts: Texts, size: int) -> tuple[Words, Numbers]:
+    """The runs of items by which they are found: of short ones all words, of others those that few items share."""
+    runs, owners = distinct(*texts.runs(size))
+    if size < NGRAM:
+        whole = texts.lengths[owners] == size
+        return runs[whole], owners[whole]
+    _, which, items = np.unique(runs, return_inverse=True, return_counts=True)
+    few = items[which] <= max(3, len(texts.lengths) // 100)
+    return runs[few], owners[few]

@@ -1,0 +1,136 @@
+"""The model card of a run's weights: what they were trained from, on what and how well they did. No local paths.
+
+Written anew from the records after each attempt at a run, so that its scores are those that there are. Standard
+library and pydantic only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.records.record import EvaluationRecord, RunRecord, read, write_text
+
+CARD = "README.md"
+_ADAPTER = "adapter_config.json"
+
+
+def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
+    """Write the card of a run's weights beside them, from its record as it stands or as given; None where it has none.
+
+    Raises:
+        ValueError: the run's record cannot be read.
+        FileNotFoundError: there is no record.
+    """
+    weights = run_folder / "weights"
+    record = record or read(RunRecord, run_folder / "record.json")
+    if not weights.is_dir() or record.current.weights_from is None:
+        return None
+    kind = "peft" if (weights / _ADAPTER).is_file() else "transformers"
+    return write_text(text(record, scores(run_folder, record), kind, _USE[kind]), weights / CARD)
+
+
+def name_base(folder: Path, model: dict[str, Any]) -> None:
+    """Name the base of a saved adapter by its Hub id and commit where they are known, and take PEFT's own card away."""
+    (folder / CARD).unlink(missing_ok=True)
+    path = folder / _ADAPTER
+    if not path.is_file() or hub_id(model) is None:
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.update(base_model_name_or_path=hub_id(model), revision=revision(model))
+    write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", path)
+
+
+def scores(run_folder: Path, record: RunRecord) -> list[EvaluationRecord]:
+    """The evaluations of the weights that there are, held-out losses first; damaged ones are for the report to name."""
+    current = []
+    for path in sorted(run_folder.glob("evaluations/*.json")):
+        with contextlib.suppress(ValueError):
+            one = read(EvaluationRecord, path)
+            current += [one] if one.weights_from == record.current.weights_from else []
+    return sorted(current, key=lambda one: (one.evaluation["kind"] != "heldout", one.evaluation["task"]))
+
+
+def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, use: str) -> str:
+    """The card. `kind` is the library that loads the weights, `use` says in Markdown how."""
+    model, data = record.config["model"], record.config["data"]
+    settings = {key: record.recipe[key] for key in ("method", "train")}
+    parts = [
+        front_matter(model, kind, [record.method]),
+        f"# {model['name']} trained with {record.method} on {data['name']}",
+        use,
+        "## Base model\n\n" + base_lines(model),
+        "## Training\n\n" + "\n".join(f"- {line}" for line in _training(record)),
+        f"```json\n{json.dumps(settings, indent=1, sort_keys=True)}\n```",
+        "## Scores\n\n" + score_table(evaluations),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(model: dict[str, Any], library: str, tags: Sequence[str]) -> str:
+    """The part that the Hub reads; every value is quoted as JSON, which YAML reads."""
+    values = {"base_model": hub_id(model), "library_name": library, "license": (model["licence"] or "other").lower()}
+    values |= {"pipeline_tag": "text-generation", "tags": list(tags)}
+    lines = [f"{key}: {json.dumps(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(["---", *lines, "---"])
+
+
+def base_lines(model: dict[str, Any]) -> str:
+    """Which model, at which revision, with which content and licence."""
+    lines = [f"name: {model['name']}", f"Hub id: {hub_id(model) or 'none, a local folder'}"]
+    if revision(model):
+        lines.append(f"revision: {revision(model)}")
+    lines.append(f"content: `{model['content']}`")
+    if model["source"] == "package":
+        lines.append("these are the dequantised weights of the package's file, which differ a little from the Hub's")
+    lines.append(f"licence: {model['licence'] or 'not stated'}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def score_table(evaluations: Sequence[EvaluationRecord]) -> str:
+    """Every metric with its standard error over items; lower is better where it says so."""
+    if not evaluations:
+        return "Not evaluated."
+    lines = ["| task | metric | value | standard error | items |", "|:--|:--|--:|--:|--:|"]
+    for one in evaluations:
+        for name, metric in sorted(one.metrics.items()):
+            error = "-" if metric.stderr is None else f"{metric.stderr:.4f}"
+            lower = "" if metric.higher_is_better else " (lower is better)"
+            task = one.evaluation["task"] + (" (merged)" if one.evaluation.get("weights") == "merged" else "")
+            cells = (task, name + lower, f"{metric.value:.4f}", error, str(one.num_items))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def hub_id(model: dict[str, Any]) -> str | None:
+    """The Hub id, where the files are the Hub's or a package's of that model: a local folder may hold anything."""
+    return None if model["source"] == "path" else model["hub_id"]
+
+
+def revision(model: dict[str, Any]) -> str | None:
+    """The commit, where the files were had from the Hub."""
+    return model["revision"] if model["source"] == "hub" else None
+
+
+def _training(record: RunRecord) -> list[str]:
+    data, counts, found = record.config["data"], record.current.data, record.current.fingerprint
+    lines = [f"data: {data['name']}, content `{data['content']}`, licence {data['licence'] or 'not stated'}"]
+    if counts:
+        lines.append(f"rows: {counts.train_rows:,} trained on, SHA-256 of their content `{counts.content_sha256}`")
+    lines.append(f"recipe: `{record.recipe_id}`, seed {record.seed}")
+    if found:
+        lines.append(f"trained parameters: {found.trainable_parameters:,} of {found.total_parameters:,}")
+    facts = record.current.provenance
+    versions = facts.get("versions") or {}
+    shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if versions.get(name))
+    lines.append(f"made with: harness {facts.get('harness')} at commit {facts.get('commit')}, {shown}")
+    return lines
+
+
+_USE = {
+    "peft": "An adapter in PEFT's format: `PeftModel.from_pretrained(base, folder)`, onto the base named here alone.",
+    "transformers": "Weights beside the base named here; `python -m harness.adapter merge` makes a plain model.",
+}

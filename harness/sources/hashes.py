@@ -1,0 +1,36 @@
+"""SHA-256 of files that are large and seldom change: computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.records.identity import canonical
+from harness.records.record import write_text
+from harness.sources import assets
+from harness.sources.assets import Say, silent
+
+SETTLED_SECONDS = 2.0  # a file that changed more recently may change again within its time stamp's resolution
+
+
+def file_sha256(file: Path, say: Say = silent) -> str:
+    """SHA-256 of a file, computed once per path, size and time of change: weights are large."""
+    status = file.stat()
+    state = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
+    memory = assets.cache_dir() / "hashes" / state
+    if memory.is_file():
+        return memory.read_text(encoding="ascii")
+    if status.st_size > 1e9:
+        say(f"hashing {file} (once)")
+    result = assets.file_sha256(file)
+    if time.time() - status.st_mtime > SETTLED_SECONDS:
+        write_text(result, memory)
+    return result
+
+
+def of_files(paths: Iterable[Path], alone: bool) -> str:
+    """SHA-256 of a file, or over those of several in their order."""
+    found = [file_sha256(file) for file in paths]
+    return found[0] if alone else hashlib.sha256(canonical(found).encode()).hexdigest()

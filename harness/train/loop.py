@@ -1,0 +1,266 @@
+"""The one training loop: TRL's SFTTrainer without the work that nobody reads. Knows no method by name."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader, Sampler
+from trl import SFTConfig, SFTTrainer
+
+from harness.measure.profile import Profiler
+from harness.measure.steps import WARMUP_STEPS, StepMeter
+from harness.methods.base import Method
+from harness.records.record import Training
+from harness.records.specs import KernelSpec, Sharding, TrainSpec
+from harness.train import lean, ranks, sharded
+from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
+from harness.train.head import label_nats
+from harness.train.kernels import Kernels
+from harness.train.layers import unwrapped
+from harness.train.order import LikeLengths as LikeLengths
+from harness.train.order import Shared
+from harness.train.resume import Checkpoints, Resuming, start_digest
+from harness.train.stopping import DivergedError as DivergedError
+from harness.train.watch import NO_GRADIENT, Watcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that the loop needs.
+
+    `model` is what `method.attach` returned; `validate` gives nats per answer token on the validation set and is
+    called every `spec.eval_every` steps, outside the clock; `emit` receives progress; `scratch` is a folder that the
+    trainer wants to know of. `profile` follows one step operation by operation. `checkpoints` says where training goes
+    on from, and is None where it begins anew and is not interrupted. `sharding` divides the model, which lies on the
+    host, among the processes; afterwards the first one has it whole there, to be saved and no more to be run.
+    """
+
+    model: Any
+    method: Method
+    rows: Sequence[Row]
+    spec: TrainSpec
+    seed: int
+    tokenizer: Any
+    validate: Callable[[], float]
+    emit: Callable[[dict[str, Any]], None]
+    scratch: str
+    profile: bool = True
+    checkpoints: Checkpoints | None = None
+    sharding: Sharding = "none"
+
+
+def total_steps(spec: TrainSpec, num_rows: int) -> int:
+    """Optimizer steps of a run over `num_rows` training rows."""
+    if spec.max_steps is not None:
+        return spec.max_steps
+    assert spec.epochs is not None, "TrainSpec lets exactly one of the two be null"
+    steps_per_epoch = math.ceil(num_rows / spec.global_batch_size)  # the last may be short
+    return max(1, math.ceil(spec.epochs * steps_per_epoch))
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The dtype that matrix products are computed in."""
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+
+
+def train(job: Job) -> Training:
+    """Train `job.model` in place.
+
+    Raises:
+        DivergedError: a loss or gradient norm is NaN or infinite, or the loss has left for good; names the step.
+        PreemptedError: the run was told to end; a checkpoint of its last step is there, if it could be written.
+        RuntimeError: no trained parameter receives a gradient.
+    """
+    loop = _Loop(job)
+    if ranks.index() > 0:
+        torch.manual_seed(job.seed + ranks.index() * 1_000_003)  # dropout of its own, for rows of its own
+    resumed_from = loop.begin(job.checkpoints)  # looks at the model, which is whole until then
+    if job.sharding == "fsdp":
+        _divide(job.model)
+    try:
+        loop.train(resume_from_checkpoint=resumed_from)
+    finally:
+        loop.profiler.close()
+        loop.kernels.turn(on=False)
+    loop.undo_patches()
+    result: Training = loop.watcher.result()
+    if job.sharding == "fsdp":
+        sharded.assemble(job.model)
+    return result
+
+
+def _divide(model: Any) -> None:
+    """Each process keeps a part of its own model: they must be the same."""
+    if len(set(ranks.of_all(start_digest(model)))) > 1:
+        raise RuntimeError("launch.sharding=fsdp: the processes do not begin with the same weights")
+    sharded.shard(model)
+
+
+class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that computes a loss and nothing else, on batches of like length, with a meter beside it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.meter = StepMeter(torch.cuda.is_available())
+        last_dropped = min(WARMUP_STEPS, total_steps(job.spec, len(job.rows)))
+        self.profiler = Profiler(last_dropped if job.profile else 0, follows_memory=job.sharding == "none")
+        self.kernels = Kernels(job.model, job.spec.kernels)
+        job = replace(job, validate=self.kernels.without(job.validate))
+        self.watcher = Watcher(job, self.meter, self.profiler)
+        if job.sharding == "fsdp":
+            sharded.announce(job.model)
+        weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
+        super().__init__(
+            model=job.model,
+            args=_arguments(job),
+            train_dataset=Dataset.from_list([labelled(job.rows[0])]),  # it looks at one row, and wants a Dataset
+            data_collator=partial(collate, padding=job.tokenizer.pad_token_id),
+            processing_class=job.tokenizer,
+        )
+        self.train_dataset = Labelled(job.rows)
+        if job.spec.packing:
+            check_apart(job.model)
+        still_trained = {parameter for parameter in job.model.parameters() if parameter.requires_grad}
+        assert still_trained == set(weights), "the trainer must not change what is trained"
+        # TRL rounds the adapters of a quantised base to bfloat16, and of no other: no comparison of equals
+        for parameter, data in weights.items():
+            parameter.data = data
+        self._cuda = torch.cuda.is_available()
+        self.add_callback(self.watcher)
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        """The method's own, over its own parameter groups."""
+        job = self.job
+        assert job.spec.lr is not None, "config.build refuses a trained method without a rate"
+        groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
+        self.optimizer = job.method.optimizer(groups)
+        self._gradient_norm = getattr(self.optimizer, "gradient_norm", lambda: None)
+        return self.optimizer
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As the optimizer saw it, where it steps during the backward pass and leaves no gradient."""
+        seen = self._gradient_norm()
+        return sharded.whole(super()._get_grad_norm(model, grad_norm)) if seen is None else seen
+
+    def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
+        """Not deferred: until the last micro batch every process would hold the whole model's gradients."""
+        return contextlib.nullcontext()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self._order()
+
+    def _order(self) -> LikeLengths:
+        spec, lengths = self.job.spec, row_lengths(self.job.rows)
+        begun = self.watcher.last_step // math.ceil(len(lengths) / spec.global_batch_size)  # epochs that are over
+        return LikeLengths(lengths, spec.global_batch_size, self.job.seed, spec.group_by_length, begun)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Of several processes each takes its part of every batch; accelerate would repeat rows to make them even."""
+        if ranks.number() == 1:
+            return super().get_train_dataloader()
+        spec = self.job.spec
+        own = Shared(self._order(), ranks.index(), ranks.number(), spec.global_batch_size, spec.micro_batch_size)
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=own,
+            collate_fn=self.data_collator,
+            num_workers=spec.loader_processes,
+            pin_memory=self._cuda,
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Count the micro batch, then train on it."""
+        self.meter.micro_batch(inputs["attention_mask"], inputs["labels"])
+        self.profiler.micro_batch(inputs)
+        self.kernels.turn(on=not self.profiler.follows)
+        spec, leaves = self.job.spec, self.job.method.leaves_inputs
+        leanly = spec.precision == "bf16" and not self._cuda and spec.kernels == KernelSpec()
+        with lean.bfloat16_on_cpu(self.job.model, leaves) if leanly else contextlib.nullcontext():
+            return super().training_step(model, for_model(inputs), num_items_in_batch)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nobody reads the trainer's own estimate, for which it goes through all parameters at every step."""
+        return 0
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *_: Any, learning_rate: Any = None) -> None:
+        """Hand the step's loss and gradient norm on as they are: reading them would make the device wait."""
+        if self.state.global_step > self.watcher.last_step:
+            loss = self.accelerator.gather(tr_loss.detach()).mean()
+            tr_loss.zero_()
+            self.watcher.after_step(self.state, self.control, (loss, grad_norm, learning_rate))
+            last = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
+            self.between_steps(last)
+            self.watcher.start()
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Nats per label-carrying token of the whole optimizer step, summed over its micro batches.
+
+        TRL's head works through labelled positions in tiles, but only where it has a kernel for it; elsewhere it
+        computes every position, which on a CPU is half of a step.
+        """
+        with self.profiler.forward():
+            return self._loss(model, inputs, num_items_in_batch)
+
+    def _loss(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
+        labels = inputs["labels"]
+        if self._cuda:
+            nats = -model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum()
+        else:
+            rest = {name: value for name, value in inputs.items() if name != "labels"}
+            nats = label_nats(model, {**rest, "use_cache": False}, labels)
+        if not nats.requires_grad:
+            raise RuntimeError(NO_GRADIENT)
+        num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        # the tokens are those of all processes, and their gradients are averaged, which is undone here
+        loss = ranks.number() * nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
+        penalty = self.job.method.penalty(self.job.model)
+        if penalty is None:
+            return loss
+        share = penalty / self.current_gradient_accumulation_steps
+        return loss + share - share.detach()  # minimised, and not part of what is reported
+
+    def undo_patches(self) -> None:
+        """Give the model its own forward back: no autocast and no fused head around it."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        model = self.job.model
+        language_model = unwrapped(model)
+        for patched in (model, language_model):
+            vars(patched).pop("forward", None)  # the patches are attributes of the instance, over the class's own
+
+
+def _arguments(job: Job) -> SFTConfig:
+    spec, cpu = job.spec, not torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=job.scratch,
+        max_steps=total_steps(spec, len(job.rows)),
+        per_device_train_batch_size=spec.micro_batch_size,
+        gradient_accumulation_steps=spec.global_batch_size // (spec.micro_batch_size * ranks.number()),
+        ddp_find_unused_parameters=False,
+        # transformers' own "constant" leaves the warm-up out without a word
+        lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
+        warmup_steps=spec.warmup,
+        max_grad_norm=spec.max_grad_norm or 0.0,  # where 0 stands for no clipping
+        gradient_checkpointing=spec.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if spec.gradient_checkpointing else None,
+        bf16=spec.precision == "bf16",
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,
+        dataloader_num_workers=spec.loader_processes,
+        accelerator_config={"non_blocking": not cpu},  # a pinned batch is copied while the device still computes
+        max_length=spec.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_nan_inf_filter=False,  # it would take the mean of the steps before for a loss that is no number
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=job.seed,
+    )

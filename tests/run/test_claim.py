@@ -1,0 +1,163 @@
+"""Claims under several processes: one holder at a time, the dead are succeeded, the living are waited for."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness.run import claim
+
+CONTEXT = multiprocessing.get_context("spawn")
+HOLD = """
+import sys, time
+from pathlib import Path
+from harness.run import claim
+with claim.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holding(folder: Path) -> subprocess.Popen:
+    """A process that holds the claim of a folder until it is killed."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.communicate()
+
+
+def claims(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_claim_is_held_and_given_back(tmp_path):
+    with claim.hold(tmp_path / "run") as held:
+        assert not held.lost
+        assert claim.holder(tmp_path / "run").pid == os.getpid()
+        assert not claim.is_gone(claim.holder(tmp_path / "run"))
+    assert claim.holder(tmp_path / "run") is None
+
+
+def test_files_do_not_pile_up(tmp_path):
+    for _ in range(5):
+        with claim.hold(tmp_path):
+            pass
+    assert claims(tmp_path) == ["claim-000009.json", "claim-000010.json"]
+
+
+def test_a_killed_holder_is_succeeded_at_once(tmp_path):
+    process = holding(tmp_path)
+    end(process)
+    assert claim.is_gone(claim.holder(tmp_path))
+    start = time.monotonic()
+    with claim.hold(tmp_path):
+        assert time.monotonic() - start < 5
+
+
+def test_a_dead_holder_that_nobody_has_reaped_is_gone(tmp_path):
+    process = holding(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not claim.is_gone(claim.holder(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert claim.is_gone(claim.holder(tmp_path))
+    process.communicate()
+
+
+def test_a_living_holder_is_waited_for_and_named(tmp_path):
+    process = holding(tmp_path)
+    told = []
+
+    def waiting(other):
+        told.append(other.pid)
+        end(process)
+
+    with claim.hold(tmp_path, waiting):
+        assert told == [process.pid]
+
+
+def from_elsewhere(folder: Path) -> Path:
+    """A claim of another machine, of which only its heartbeat can be seen."""
+    other = claim.Holder(token="0", host="elsewhere", boot="x", pid=1, started="1")
+    path = folder / "claim-000001.json"
+    path.write_text(json.dumps(vars(other)))
+    return path
+
+
+def test_a_claim_without_a_heartbeat_is_taken_over(tmp_path):
+    from_elsewhere(tmp_path)
+    start = time.monotonic()
+    with claim.hold(tmp_path, patience=0.4):
+        assert time.monotonic() - start >= 0.4
+
+
+def test_a_heartbeat_keeps_a_claim_whatever_its_clock_says(tmp_path):
+    path = from_elsewhere(tmp_path)
+    process = CONTEXT.Process(target=take, args=(tmp_path, 0.6))
+    process.start()
+    for beat in range(40):
+        jump = (-1) ** beat * 1e6  # seconds: the clock of the other machine jumps back and forth
+        os.utime(path, (time.time() + jump + beat, time.time() + jump + beat))
+        time.sleep(0.05)
+    assert process.is_alive()
+    process.join(10)
+    assert process.exitcode == 0
+
+
+def take(folder: Path, patience: float) -> None:
+    with claim.hold(folder, patience=patience):
+        pass
+
+
+def test_a_damaged_claim_lives_no_longer_than_its_heartbeat(tmp_path):
+    (tmp_path / "claim-000007.json").write_text("{")
+    with claim.hold(tmp_path, patience=0.2):
+        assert claims(tmp_path)[-1] == "claim-000008.json"
+
+
+def test_a_holder_of_the_same_name_that_cannot_be_seen_is_not_taken_for_gone():
+    """In another container of this machine, with its network and so its name, or on a copy of it."""
+    here = claim._myself()
+    assert not claim.is_gone(here)
+    assert claim.is_gone(dataclasses.replace(here, started="1"))
+    assert not claim.is_gone(dataclasses.replace(here, boot=f"{here.boot}0"))
+    assert not claim.is_gone(dataclasses.replace(here, boot=f"{here.boot}0", pid=2**22 + 1))
+
+
+def test_a_holder_that_was_taken_over_learns_of_it(tmp_path):
+    with claim.hold(tmp_path) as held:
+        other = claim.Holder(token="1", host="elsewhere", boot="x", pid=1, started="1")
+        assert claim._create(tmp_path, 2, other) is not None
+        assert held.lost
+    assert claim.holder(tmp_path).host == "elsewhere", "what is another's is not given back"
+
+
+def contend(folder: Path, times: int) -> None:
+    """Hold the claim several times; a marker that may be created only once shows whether anyone else held it too."""
+    for _ in range(times):
+        with claim.hold(folder / "run"):
+            handle = os.open(folder / "marker", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            os.close(handle)
+            time.sleep(0.001)
+            (folder / "marker").unlink()
+            with (folder / "log").open("a") as file:
+                file.write("x")
+
+
+def test_never_two_at_once(tmp_path):
+    processes = [CONTEXT.Process(target=contend, args=(tmp_path, 12)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert (tmp_path / "log").read_text() == "x" * 48

@@ -1,0 +1,113 @@
+"""What stays on disk is a choice, and what it takes is said and compared with what is free before anything starts."""
+
+import dataclasses
+import json
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from harness.adapter.trained import find
+from harness.config import config
+from harness.config.experiment import Sizes
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.run import run, sources
+from harness.sweep import announce, checks
+from harness.sweep.planned import Planned, Wanted
+
+
+@pytest.fixture(scope="module")
+def make(compose):
+    return lambda *words: sources.resolve(config.build(compose(*words)))
+
+
+def ignore(event):
+    pass
+
+
+def test_nothing_is_kept_once_it_is_evaluated(make, tiny_overrides):
+    asked = make(*tiny_overrides, "method=lora", "keep=nothing")
+    result = run.run(asked, ignore)
+    assert result.status == "ok"
+    assert sorted(path.name for path in asked.folder.iterdir() if path.is_dir()) == ["evaluations"]
+    assert asked.recipe_id == make(*tiny_overrides, "method=lora").recipe_id
+    assert run.done(asked)
+    assert run.run(asked, pytest.fail) == result
+    with pytest.raises(ValueError, match=r"no weights to evaluate \(keep=nothing removed them\); train them first"):
+        run.evaluate(make(*tiny_overrides, "method=lora"), ignore)
+    with pytest.raises(ValueError, match=r"it has no weights: they were not kept \(keep=nothing\)"):
+        find(asked.folder)
+    events = []
+    more = make(*tiny_overrides, "method=lora", "keep=nothing", "eval.heldout_limit=3")
+    again = run.run(more, events.append)
+    assert {"say": "lora: keep=nothing removed its weights; they are trained again"} in events
+    assert len(again.attempts) == 2
+    assert again.current.training.losses == result.current.training.losses
+
+
+def test_a_kept_checkpoint_is_the_end_and_nothing_goes_on_from_it(make, tiny_overrides):
+    asked = make(*tiny_overrides, "method=lora", "keep=checkpoint")
+    first = run.run(asked, ignore)
+    final = asked.folder / "checkpoint.final"
+    assert [path.name for path in final.iterdir()] == ["step-000000003.safetensors"]
+    assert not (asked.folder / "checkpoint").exists()
+    again = run.run(dataclasses.replace(asked, force=True), ignore)
+    assert again.current.resumed_at_step is None
+    assert again.current.training.losses == first.current.training.losses
+    assert [path.name for path in final.iterdir()] == ["step-000000003.safetensors"]
+
+
+def planned(make, words, number=3, keep="adapter"):
+    experiment = make(*words, "method=lora", f"keep={keep}")
+    one = Planned(Wanted(("method=lora",)), experiment, Sizes(weights=10 * 2**20, checkpoint=30 * 2**20))
+    return [one] * number
+
+
+@pytest.mark.parametrize(
+    ("keep", "stays", "most"),
+    [("adapter", "30 MiB", "100 MiB"), ("checkpoint", "120 MiB", "190 MiB"), ("nothing", "0 bytes", "70 MiB")],
+)
+def test_a_sweep_says_what_it_will_write(make, tiny_overrides, monkeypatch, keep, stays, most):
+    said = []
+    monkeypatch.setattr(announce.board, "say", said.append)
+    plan = planned(make, tiny_overrides, keep=keep)
+    checks.check_writable(Path(plan[0].experiment.runs_dir))
+    announce.runs(plan, plan)
+    line = next(line for line in said if line.startswith("  on disk"))
+    assert line.startswith(f"  on disk     {stays} stay (keep={keep}), up to {most} while the last of them trains; ")
+
+
+def test_what_does_not_fit_is_not_started(make, tiny_overrides, monkeypatch, tmp_path):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: usage(0, 0, 99 * 2**20))
+    checks.check_room(planned(make, tiny_overrides, number=2), tmp_path)
+    with pytest.raises(ValueError, match=r"will write up to 100 MiB, and 99 MiB are free in .*keep=nothing"):
+        checks.check_room(planned(make, tiny_overrides, number=3), tmp_path)
+
+
+def test_what_is_predicted_is_what_is_written(make, tiny_overrides):
+    """Through the check that a sweep makes; headers and cards are beside the tensors."""
+    experiment = make(*tiny_overrides, "method=lora", "keep=checkpoint")
+    (checked,) = checks.check([Planned(Wanted(("method=lora",)), experiment)], experiment.folder.parents[1])
+    result = run.run(experiment, ignore)
+    trained = 4 * result.current.fingerprint.trainable_parameters
+    assert checked.sizes == Sizes(weights=trained, checkpoint=3 * trained)
+    (file,) = (experiment.folder / "checkpoint.final").iterdir()
+    for predicted, path in ((trained, experiment.weights_folder / "adapter_model.safetensors"), (3 * trained, file)):
+        assert predicted < path.stat().st_size < 1.3 * predicted + 50_000, path
+
+
+@pytest.mark.parametrize("keep", ["everything", "null", "[adapter]"])
+def test_another_word_is_refused(make, tiny_overrides, keep):
+    with pytest.raises(ValueError, match="keep="):
+        make(*tiny_overrides, f"keep={keep}")
+
+
+def test_the_record_says_what_was_asked_for(make, tiny_overrides):
+    asked = make(*tiny_overrides, "method=base", "keep=nothing")
+    run.run(asked, ignore)
+    known = record.read(RunRecord, asked.folder / "record.json")
+    assert known.config["keep"] == "nothing"
+    assert config.from_record(known).keep == "adapter"
+    assert "keep" not in json.dumps(known.recipe)

@@ -1,0 +1,119 @@
+"""What is tried again by itself, and what is not: a fault of the machine is, an error of code or settings never."""
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.config import config
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.run import run, sources
+from harness.run.isolate import Ended
+from harness.run.told import is_machines_fault
+
+HERE = Path(__file__).parent
+
+
+def dies_once(experiment, todo, emit):
+    """A run's process that is killed the first time, and the second time fails as code does."""
+    emit({"phase": "train"})
+    marker = experiment.folder / "tried"
+    if marker.exists():
+        raise ValueError("target=[nosuch]: it matches no module")
+    marker.write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def always_dies(experiment, todo, emit):
+    emit({"phase": "train"})
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def never_fits(experiment, todo, emit):
+    raise MemoryError
+
+
+@pytest.fixture
+def tried(compose, tiny_overrides, monkeypatch):
+    """The record after a run whose process does what the function does."""
+    monkeypatch.syspath_prepend(str(HERE))
+
+    def made(function: str, *words: str) -> tuple[RunRecord, list[str]]:
+        monkeypatch.setattr(run, "WORK", f"test_retries:{function}")
+        experiment = sources.resolve(config.build(compose(*tiny_overrides, "method=lora", "train/oom=none", *words)))
+        said = []
+        result = run.run(experiment, lambda event: said.append(event["say"]) if "say" in event else None)
+        assert result == record.read(RunRecord, experiment.folder / "record.json")
+        return result, said
+
+    return made
+
+
+def test_a_kill_is_tried_again_and_an_error_is_not(tried):
+    result, said = tried("dies_once", "retries=5")
+    assert [attempt.status for attempt in result.attempts] == ["failed", "failed"]
+    assert result.attempts[0].reason == "killed by SIGKILL (in phase train)"
+    assert result.current.reason == "target=[nosuch]: it matches no module (in phase train)"
+    assert said == ["lora: killed by SIGKILL (in phase train); try 2 of 6"]
+
+
+def test_there_is_a_limit_and_every_attempt_is_kept(tried):
+    result, said = tried("always_dies", "retries=2")
+    assert len(result.attempts) == 3
+    assert all("Input/output error" in attempt.reason for attempt in result.attempts)
+    assert [line.rpartition("; ")[2] for line in said] == ["try 2 of 3", "try 3 of 3"]
+
+
+def test_memory_that_ran_out_is_a_result(tried):
+    result, _ = tried("never_fits", "retries=5")
+    assert [attempt.status for attempt in result.attempts] == ["oom"]
+
+
+def raised(kind: str, text: str) -> Ended:
+    return Ended("raised", reason=f"{kind}: {text}", error_type=kind)
+
+
+FAULTS = [
+    Ended("killed", reason="killed by SIGSEGV"),
+    raised("RuntimeError", "CUDA error: an illegal memory access was encountered"),
+    raised("AcceleratorError", "CUDA error: uncorrectable ECC error encountered"),
+    raised("DistBackendError", "NCCL error in: ProcessGroupNCCL.cpp"),
+    raised("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+    raised("OSError", "[Errno 28] No space left on device: 'x'"),
+    raised("ConnectionResetError", "[Errno 104] Connection reset by peer"),
+    raised("ReadTimeout", "the read operation timed out"),
+    raised("RankError", "process 1 of 2 has ended with exit code -9"),
+    raised("RankError", "process 1: OSError: [Errno 5] Input/output error"),
+]
+NO_FAULTS = [
+    Ended("returned"),
+    Ended("oom", reason="killed by the kernel: out of memory"),
+    raised("ValueError", "target=[nosuch]: it matches no module"),
+    raised("TypeError", "unsupported operand"),
+    raised("OSError", "tiny is not a local folder and is not a valid model identifier"),
+    raised("FileNotFoundError", "[Errno 2] No such file or directory: 'x'"),
+    raised("PermissionError", "[Errno 13] Permission denied: 'x'"),
+    raised("RuntimeError", "CUDA error: device-side assert triggered"),
+    raised("DivergedError", "step 3: the loss is nan"),
+    raised("RankError", "process 1 of 2 has ended with exit code 7"),
+    raised("RankError", "process 1: ValueError: target=[nosuch]: it matches no module"),
+    raised("PreemptedError", "preempted"),
+]
+
+
+@pytest.mark.parametrize("ended", FAULTS, ids=lambda one: one.reason[:40])
+def test_a_fault_of_the_machine(ended):
+    assert is_machines_fault(ended)
+
+
+@pytest.mark.parametrize("ended", NO_FAULTS, ids=lambda one: one.reason[:40])
+def test_no_fault_of_the_machine(ended):
+    assert not is_machines_fault(ended)
+
+
+def test_retries_change_no_recipe(compose, tiny_overrides):
+    ids = {config.build(compose(*tiny_overrides, f"retries={n}")).recipe_id for n in (0, 3)}
+    assert len(ids) == 1

@@ -1,0 +1,97 @@
+"""What using a result costs: real runs of the tiny model, measured once, and shown where they were measured."""
+
+import pytest
+
+from harness.config import config
+from harness.records import record
+from harness.records.record import InferenceRecord
+from harness.report.data.load import load
+from harness.report.pages.markdown import page
+from harness.report.writers.table import columns, flat
+from harness.run import run, sources
+
+USE = (
+    "inference=standard", "inference.batch_sizes=[1,3]", "inference.new_tokens=4", "inference.prompt_tokens=6",
+    "inference.repeats=1", "inference.outputs=3", "eval.weights=attached",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(compose, shared_overrides):
+    """(the words, what each method's run measured)."""
+    words, found = shared_overrides(), {}
+    for method in ("base", "lora", "prefix"):
+        experiment = sources.resolve(config.build(compose(*words, f"method={method}", *USE)))
+        assert run.run(experiment, lambda event: None).status == "ok"
+        found[method] = experiment
+    return words, found
+
+
+def of(experiment):
+    return record.read(InferenceRecord, experiment.folder / "inference.json")
+
+
+def test_every_model_that_there_is_writes_at_every_batch_size(runs):
+    found = {method: of(experiment) for method, experiment in runs[1].items()}
+    assert set(found["base"].served) == {"plain"}
+    assert set(found["lora"].served) == {"plain", "attached", "merged"}
+    assert set(found["prefix"].served) == {"plain", "attached"}
+    for one in found.values():
+        for served in one.served.values():
+            assert [(s.batch_size, s.prompt_tokens, s.new_tokens) for s in served.speeds] == [(1, 6, 4), (3, 6, 4)]
+            for speed in served.speeds:
+                assert speed.time_to_first_token_seconds > 0
+                assert speed.tokens_per_second > 0
+            assert served.num_outputs == 3
+    assert "cannot be merged" in found["prefix"].unmerged_reason
+    assert found["lora"].unmerged_reason == ""
+
+
+def test_merging_changes_no_answer_here_and_an_adapter_is_as_large_as_what_it_holds(runs):
+    found = of(runs[1]["lora"])
+    assert found.equal_outputs == 3, "in float32 on a tiny model"
+    held = {name: served.weight_bytes for name, served in found.served.items()}
+    assert held["merged"] == held["plain"] < held["attached"]
+    assert found.further.bytes_per_adapter == held["attached"] - held["plain"]
+    assert found.further.switch_seconds > 0
+    known = record.read(record.RunRecord, runs[1]["lora"].folder / "record.json")
+    assert known.current.phases["inference"].seconds > 0
+    assert found.weights_from == known.current.weights_from
+
+
+def test_it_is_measured_once_and_again_when_it_is_asked_otherwise(runs, compose):
+    words, experiments = runs
+    experiment = experiments["lora"]
+    before = len(run.read(experiment).attempts)
+    assert run.done(experiment)
+    without = config.build(compose(*words, "method=lora"))
+    assert sources.resolve(without).recipe_id == experiment.recipe_id, "no weight depends on it"
+    other = sources.resolve(config.build(compose(*words, "method=lora", *USE, "inference.batch_sizes=[2]")))
+    assert not run.done(other)
+    again = run.run(other, lambda event: None)
+    assert len(again.attempts) == before + 1
+    assert again.current.training == again.attempts[0].training, "nothing was trained"
+    assert [speed.batch_size for speed in of(other).served["merged"].speeds] == [2]
+    trial = sources.resolve(config.build(compose(*words, "method=lora", *USE, "eval.test=never")))
+    assert not run.inference_missing(trial, None), "a trial of a tuning is used by nobody"
+
+
+def test_the_report_shows_it_where_it_was_measured_and_nowhere_else(runs):
+    from pathlib import Path
+
+    folder = Path(runs[1]["lora"].runs_dir)
+    loaded = load([folder])
+    text = page(loaded)
+    assert "## What a result costs to use" in text
+    assert "cannot be merged into the base model" in text
+    names = [name for name in columns(loaded.rows) if name.startswith("inference/")]
+    assert "inference/attached/1_rows/tokens_per_second" in names
+    line = next(one for one in flat(loaded.rows) if one["method"] == "prefix")
+    assert line["inference/plain/weight_bytes"] > 0
+    assert line.get("inference/merged/weight_bytes") is None
+
+
+@pytest.mark.parametrize("wrong", ["inference.batch_sizes=[]", "inference.batch_sizes=[0]", "inference.repeats=0"])
+def test_settings_that_mean_nothing_are_refused(compose, wrong):
+    with pytest.raises(ValueError, match=r"inference\."):
+        config.build(compose(wrong))

@@ -1,0 +1,108 @@
+"""Runs and comparisons as TensorBoard's event files: what is written is read back with TensorBoard's own reader."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import (
+    SESSION_END_INFO_TAG,
+    SESSION_START_INFO_TAG,
+    parse_session_end_info_plugin_data,
+    parse_session_start_info_plugin_data,
+)
+from tensorboard.util.tensor_util import make_ndarray
+
+from harness.config import config
+from harness.records import event_files
+from harness.records.specs import TrackingSpec
+from harness.report.__main__ import main
+from harness.report.data.load import load
+from harness.report.writers.table import flat
+from harness.run import run, sources
+from harness.sweep.tracking import Tracker, summary
+
+
+def seen(folder: Path) -> EventAccumulator:
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return found
+
+
+def values(found: EventAccumulator, tag: str) -> list:
+    return [make_ndarray(one.tensor_proto).tolist() for one in found.Tensors(tag)]
+
+
+@pytest.fixture(scope="module")
+def tracked(compose, shared_overrides):
+    """A run made twice with the mirror open: the curves of the second attempt replace those of the first."""
+    words = [*shared_overrides(), "method=lora"]
+    tracker = None
+    for force in ("force=false", "force=true"):
+        experiment = sources.resolve(config.build(compose(*words, force)))
+        tracker = Tracker(TrackingSpec(name="tensorboard"), Path(experiment.runs_dir), "my-sweep")
+        tracker.begin(experiment)
+        result = run.run(experiment, partial(tracker.event, experiment))
+        tracker.end(experiment, result)
+        tracker.close()
+    return experiment, result
+
+
+def test_a_run_is_mirrored_with_recipe_steps_and_summary(tracked):
+    experiment, result = tracked
+    folder = Path(experiment.runs_dir) / "tensorboard" / f"lora-{experiment.recipe_id}-s0"
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 2
+    found = seen(folder)
+    assert [one.step for one in found.Tensors("loss")] == [1, 2, 3]
+    assert values(found, "loss") == pytest.approx(result.current.training.losses)
+    assert '"max_steps": 3' in values(found, "recipe")[-1][0].decode()
+    expected = {key: one for key, one in summary(experiment, result).items() if not isinstance(one, str)}
+    assert {"trainable_parameters", "train_seconds", "file/validation/loss"} <= set(expected)
+    for key, one in expected.items():
+        assert values(found, f"summary/{key}")[-1] == pytest.approx(one)
+    assert values(found, "status")[-1] == [b"ok"]
+    assert "Traceback" not in (Path(experiment.runs_dir) / "tensorboard" / "tracking.log").read_text()
+
+
+def test_a_comparison_has_its_answer_tables_figures_and_a_line_of_numbers_for_every_row(tracked, tmp_path):
+    runs = Path(tracked[0].runs_dir)
+    for _ in range(2):  # the second takes the place of the first
+        assert main([str(runs), "--out", str(tmp_path / "out"), "--tensorboard", str(tmp_path / "board")]) == 0
+    [page] = tmp_path.glob("board/sweep-runs-*/events.out.tfevents.*")
+    found = seen(page.parent)
+    figures = sorted(tmp_path.glob("out/figures/*.png"))
+    assert len(figures) >= 2
+    tags = found.PluginTagToContent("images")
+    assert sorted(tags) == [f"figures/{one.stem}" for one in figures]
+    assert values(found, f"figures/{figures[0].stem}")[0][2] == figures[0].read_bytes()
+    assert "| Method | Seeds |" in values(found, "quality")[0][0].decode()
+    assert len(values(found, "answer")) == 1
+    loaded = load([runs])
+    [line] = flat(loaded.rows)
+    [row] = page.parent.glob("rows/*")
+    numbers = seen(row)
+    assert values(numbers, "validation_loss") == [pytest.approx(line["validation_loss"])]
+    assert values(numbers, "trainable_parameters") == [pytest.approx(line["trainable_parameters"])]
+    content = numbers.PluginTagToContent("hparams")
+    start = parse_session_start_info_plugin_data(content[SESSION_START_INFO_TAG])
+    assert start.hparams["method"].string_value == "lora"
+    assert parse_session_end_info_plugin_data(content[SESSION_END_INFO_TAG]).status == 1
+
+
+def test_without_the_package_it_is_refused_before_anything_starts(compose, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(event_files, "installed", lambda: False)
+    with pytest.raises(ValueError, match=r"tracking=tensorboard needs the package tensorboard: pip install"):
+        config.build(compose("tracking=tensorboard"))
+    assert main([str(tmp_path), "--tensorboard", str(tmp_path)]) == 2
+    assert "--tensorboard needs the package tensorboard" in capsys.readouterr().err
+
+
+def test_a_sweep_hands_its_comparison_over(harness, tiny_overrides, tmp_path):
+    words = [word for word in tiny_overrides if not word.startswith("tracking=")]
+    done = harness("-m", *words, "method=base", "tracking=tensorboard", cwd=tmp_path)
+    assert done.code == 0, done.err
+    folders = {
+        path.parent.relative_to(tmp_path / "runs" / "tensorboard").parts[0].split("-")[0]
+        for path in tmp_path.rglob("events.out.tfevents.*")
+    }
+    assert folders == {"base", "sweep"}

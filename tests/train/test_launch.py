@@ -1,0 +1,164 @@
+"""A whole run with two processes: its record, and that nothing of it is left."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.config import config
+from harness.records import record
+from harness.records.record import EvaluationRecord
+from harness.run import execute, places, run, sources
+from harness.run.ladder import ladder
+
+
+@pytest.fixture(scope="module")
+def make(compose):
+    return lambda *words: sources.resolve(config.build(compose(*words)))
+
+
+def ignore(event):
+    pass
+
+
+def test_a_run_of_two_processes_is_one_run(make, tiny_overrides):
+    words = [*tiny_overrides, "method=lora", "train.micro_batch_size=2", "train.eval_every=2"]
+    two = make(*words, "launch.num_processes=2")
+    events = []
+    found = run.run(two, events.append)
+    assert found.status == "ok", found.current.reason
+    assert found.current.provenance["num_processes"] == 2
+    assert found.current.summed_peak_memory_bytes >= found.current.peak_memory_bytes > 0
+    assert [event["phase"] for event in events if "phase" in event] == ["load", "train", "validate"]
+    assert [event["done"] for event in events if "loss" in event] == [1, 2, 3]
+    assert sorted(path.name for path in two.folder.iterdir() if path.is_dir()) == ["evaluations", "weights"]
+    alone = run.run(dataclasses.replace(two, force=True, launch=config.LaunchSpec()), ignore)
+    assert alone.current.summed_peak_memory_bytes is None
+    assert alone.current.training.losses == pytest.approx(found.current.training.losses, rel=1e-5)
+    assert alone.current.training.trained_tokens == found.current.training.trained_tokens
+    assert [loss for _, loss in alone.current.training.validation] == pytest.approx(
+        [loss for _, loss in found.current.training.validation], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_run_whose_model_is_divided_is_saved_and_evaluated_whole(make, tiny_overrides, method):
+    """What is evaluated has been read again from what was saved."""
+    words = [*tiny_overrides, f"method={method}", "train.micro_batch_size=2", "train.eval_every=2", "keep=checkpoint"]
+    divided = make(*words, "launch.num_processes=2", "launch.sharding=fsdp")
+    found = run.run(divided, ignore)
+    assert found.status == "ok", found.current.reason
+    assert {key: found.current.provenance[key] for key in ("num_processes", "sharding")} == {
+        "num_processes": 2, "sharding": "fsdp",
+    }  # fmt: skip
+    assert found.config["launch"] == {"num_processes": 2, "sharding": "fsdp", "num_nodes": 1}
+    kept = [path.name for path in (divided.folder / "checkpoint.final").iterdir()]
+    assert sorted(kept) == ["step-000000003.part-1.safetensors", "step-000000003.safetensors"]
+    weights, scores = saved(divided), losses(divided)
+    alone = run.run(dataclasses.replace(divided, force=True, launch=config.LaunchSpec()), ignore)
+    assert alone.current.training.losses == pytest.approx(found.current.training.losses, rel=1e-5)
+    assert alone.current.fingerprint == found.current.fingerprint
+    expected = saved(divided)
+    assert weights.keys() == expected.keys()
+    assert all(torch.allclose(weights[name], expected[name], atol=1e-5) for name in expected)
+    assert losses(divided) == pytest.approx(scores, rel=1e-4)
+    assert [loss for _, loss in alone.current.training.validation] == pytest.approx(
+        [loss for _, loss in found.current.training.validation], rel=1e-5
+    )
+
+
+def saved(experiment):
+    return {name: t for file in experiment.weights_folder.glob("*.safetensors") for name, t in load_file(file).items()}
+
+
+def losses(experiment):
+    files = sorted(experiment.folder.glob("evaluations/*.json"))
+    found = [record.read(EvaluationRecord, file).metrics["loss"].value for file in files]
+    assert found
+    return found
+
+
+def is_killed_at_two(experiment, todo, emit):
+    """The first attempt at a run, whose first or second process is killed once a checkpoint of two steps is there."""
+
+    def watched(event):
+        emit(event)
+        if event.get("facts", {}).get("checkpoint_step") == 2:
+            others = [process.pid for process in multiprocessing.active_children()]
+            victim = os.getpid() if experiment.run_seed == 1 else others[0]
+            os.kill(victim, signal.SIGKILL)
+
+    execute.execute(experiment, todo, emit if (experiment.folder / "record.json").exists() else watched)
+
+
+@pytest.mark.parametrize(("seed", "reason"), [(1, "killed by SIGKILL"), (2, "RankError: process 1 of 2 has ended")])
+def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_overrides, monkeypatch, seed, reason):
+    words = [
+        *tiny_overrides, f"seed={seed}", "method=full", "train.micro_batch_size=2", "train.checkpoint_seconds=0",
+        "retries=1", "launch.num_processes=2", "launch.sharding=fsdp",
+    ]  # fmt: skip
+    asked = make(*words)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "WORK", "test_launch:is_killed_at_two")
+        found = run.run(asked, ignore)
+    assert [attempt.status for attempt in found.attempts] == ["failed", "ok"], found.current.reason
+    assert found.attempts[0].reason.startswith(reason)
+    assert found.current.resumed_at_step == 2
+    weights = saved(asked)
+    expected = run.run(dataclasses.replace(asked, force=True), ignore)
+    assert expected.current.resumed_at_step is None
+    assert found.current.training.losses == expected.current.training.losses
+    assert weights.keys() == saved(asked).keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in saved(asked).items())
+
+
+@pytest.mark.gpu
+def test_a_model_is_divided_among_two_gpus(make, tiny_overrides):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    words = [*tiny_overrides, "method=lora", "train.micro_batch_size=2", "train.eval_every=2", "train.precision=bf16"]
+    found = run.run(make(*words, "launch.num_processes=2", "launch.sharding=fsdp"), ignore)
+    assert found.status == "ok", found.current.reason
+    alone = run.run(make(*words, "force=true"), ignore)
+    assert found.current.training.losses == pytest.approx(alone.current.training.losses, rel=1e-2)
+
+
+@pytest.mark.gpu
+def test_a_model_is_evaluated_over_two_gpus(make, tiny_overrides):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    words = [*tiny_overrides, "method=base"]
+    one = make(*words)
+    assert run.run(one, ignore).status == "ok"
+    expected = losses(one)
+    assert run.run(make(*words, "model.device_map=auto", "force=true"), ignore).status == "ok"
+    assert losses(one) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_ladder_keeps_what_every_process_takes_whole(make, tiny_overrides):
+    words = [*tiny_overrides, "method=lora", "train.global_batch_size=8", "train.micro_batch_size=4"]
+    sizes = [rung.micro_batch_size for rung in ladder(make(*words, "launch.num_processes=2"))]
+    assert sizes == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "expected"),
+    [
+        (["method=base"], 1, {"device_map": {"": 0}}),
+        (["method=base", "model.device_map=auto"], 1, {"device_map": "auto"}),
+        (["method=lora", "launch.num_processes=2", "launch.sharding=fsdp"], 2, {}),
+        (["method=lora", "launch.num_processes=2", "launch.sharding=fsdp"], 1, {"device_map": "auto"}),
+        (["method=base", "launch.num_processes=2", "launch.sharding=fsdp"], 1, {"device_map": "auto"}),
+    ],
+)
+def test_where_a_models_weights_go_on_gpus(make, tiny_overrides, monkeypatch, words, number, expected):
+    experiment = make(*tiny_overrides, "train.micro_batch_size=2", *words)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(places.ranks, "number", lambda: number)
+    assert places.options(experiment) == expected
