@@ -214,7 +214,7 @@ def test_a_cell_that_does_not_compose_stops_the_sweep_and_is_named(refuse):
 CELLS = [{"method": ["lora", "dora"], "lr_scale": [1, 3]}]
 STAGES = {
     "tune": {"settings": ["lr_scale"], "seeds": [0], "rule": "lowest_validation_loss"},
-    "final": {"seeds": [0, 1]},
+    "final": {"seeds": [1, 2]},
 }
 GOOD = {"name": "x", "question": "Why?", "varies": ["method"], "cells": CELLS}
 SWEEP_FILES = [
@@ -241,6 +241,11 @@ SWEEP_FILES = [
         {**GOOD, "stages": {**STAGES, "tune": {**STAGES["tune"], "settings": ["method.r"]}}},
         "stages.tune.settings: method.r is in no grid of cells, which have method, lr_scale",
     ),
+    (
+        {**GOOD, "stages": {**STAGES, "final": {"seeds": [0, 1]}}},
+        "stages.final.seeds: final seeds 0 are tuning seeds as well",
+    ),
+    ({**GOOD, "primary": "validation_loss", "stages": STAGES}, "primary: validation_loss is what stages.tune.rule=lowest"),
     ({**GOOD, "cells": [{**CELLS[0], "seed": [0, 1]}], "stages": STAGES}, "cells hold seed; with stages the seeds are"),
     ({**GOOD, "cells": [{**CELLS[0], "eval.test": "always"}], "stages": STAGES}, "cells hold eval.test; with stages"),
     ("smoke2", "sweep=smoke2: sweep is a group, a file in sweeps/"),

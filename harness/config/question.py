@@ -10,12 +10,14 @@
         lr_scale: [0.3, 1, 3]
     stages:                                 # optional: choose on validation, then repeat what was chosen
       tune: {settings: [lr_scale], seeds: [0], rule: lowest_validation_loss}
-      final: {seeds: [0, 1, 2]}
+      final: {seeds: [1, 2, 3, 4, 5]}     # none of the tuning seeds: what was chosen was lucky with those
 
 With stages, the cells are the trials. Those that agree in all but the tuned `settings` belong to one contestant, a row
 of the results, and every contestant has the same number of them. `tune` runs them and looks at validation alone; the
 `rule` picks one recipe for each contestant, and `final` runs it with every seed and reads the test.
-`seed=...` on the command line replaces the final seeds; the tuning seeds are the file's.
+`seed=...` on the command line replaces the final seeds; the tuning seeds are the file's. A final seed that was tuned on
+is refused unless the file states `allow_tuning_seeds: true`, and so is the validation loss as the answer of a sweep that
+chose by it.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Final(Strict):
     """The chosen recipes again: the only runs whose test scores are read."""
 
     seeds: Seeds
+    allow_tuning_seeds: bool = False  # the recipe was chosen for how it did with those, so that they flatter it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,7 @@ def _complaints(question: Question) -> Iterator[str]:
             yield f"cells vary {key}, which `varies` does not declare: {', '.join(question.varies) or 'nothing'}"
     if question.stages is None:
         return
+    yield from _tuned_on(question)
     if "seed" in settings:
         yield "cells hold seed; with stages the seeds are those of stages.tune.seeds and stages.final.seeds"
     if "eval.test" in settings:
@@ -148,6 +152,30 @@ def _complaints(question: Question) -> Iterator[str]:
     for key in question.tuned:
         if key not in settings:
             yield f"stages.tune.settings: {key} is in no grid of cells, which have {', '.join(settings)}"
+
+
+def reused_seeds(stages: Stages, seeds: Iterable[int]) -> str:
+    """Return why final seeds are refused that were tuned on; "" where none was, or the file allows it."""
+    both = sorted(set(stages.tune.seeds) & set(seeds))
+    if not both or stages.final.allow_tuning_seeds:
+        return ""
+    named = ", ".join(map(str, both))
+    return (
+        f"final seeds {named} are tuning seeds as well: a recipe is chosen for how it did with those, so that its "
+        "results with them are too good; take other final seeds, or state stages.final.allow_tuning_seeds: true"
+    )
+
+
+def _tuned_on(question: Question) -> Iterator[str]:
+    """Yield what makes the answer rest on the numbers that the recipes were chosen by."""
+    assert question.stages is not None, "only a sweep with stages is tuned"
+    if reused := reused_seeds(question.stages, question.stages.final.seeds):
+        yield f"stages.final.seeds: {reused}"
+    if question.primary == "validation_loss":
+        yield (
+            f"primary: validation_loss is what stages.tune.rule={question.stages.tune.rule} chooses by, and the lowest "
+            "of several losses is too low: take test_loss or <task>/<metric>"
+        )
 
 
 def _varied_by_grids(grids: Sequence[dict[str, Any]]) -> list[str]:

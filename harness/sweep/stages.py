@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.config.cells import Cell, expand
 from harness.config.experiment import evaluations
-from harness.config.question import Question, Tune, setting_of
+from harness.config.question import Question, Tune, reused_seeds, setting_of
 from harness.records import choice, record
 from harness.records.record import Choice, EvaluationRecord, Tuning
 from harness.run import run
@@ -86,10 +86,18 @@ def test_word(arguments: Sequence[str]) -> str:
 
 
 def seed_words(asked: Question, arguments: Sequence[str]) -> list[str]:
-    """The final seeds: the command line's, else the file's."""
+    """Return the final seeds as words: the command line's, else the file's.
+
+    Raises:
+        ValueError: a seed of the command line was tuned on.
+    """
     assert asked.stages is not None, "only a sweep with stages has final seeds"
     given = [word for word in arguments if setting_of(word) == "seed"]
-    return [cell[0] for cell in expand((), given)] if given else [f"seed={s}" for s in asked.stages.final.seeds]
+    words = [cell[0] for cell in expand((), given)] if given else [f"seed={s}" for s in asked.stages.final.seeds]
+    numbers = [int(value) for word in words if (value := word.partition("=")[2]).isdecimal()]
+    if reused := reused_seeds(asked.stages, numbers):
+        raise ValueError(f"sweep={asked.name}: {' '.join(given)}: {reused}")
+    return words
 
 
 def repeated(cell: Cell, *words: str) -> Cell:

@@ -25,7 +25,7 @@ QUESTION = {
     "cells": [{"method": ["lora", "full"], "lr_scale": [0.3, 1, 3]}],
     "stages": {
         "tune": {"settings": ["lr_scale"], "seeds": [0], "rule": "lowest_validation_loss"},
-        "final": {"seeds": [0, 1]},
+        "final": {"seeds": [0, 1], "allow_tuning_seeds": True},
     },
 }
 
@@ -178,6 +178,13 @@ def test_the_line_wins_over_the_tuned_values_of_the_file():
 def test_the_final_seeds_are_the_lines_and_else_the_files():
     assert stages.seed_words(asked(), []) == ["seed=0", "seed=1"]
     assert stages.seed_words(asked(), ["method=lora", "seed=7,8,9"]) == ["seed=7", "seed=8", "seed=9"]
+
+
+def test_a_final_seed_of_the_line_that_was_tuned_on_is_refused():
+    strict = {**QUESTION["stages"], "final": {"seeds": [1, 2]}}
+    assert stages.seed_words(asked(stages=strict), ["seed=5,6"]) == ["seed=5", "seed=6"]
+    with pytest.raises(ValueError, match=r"sweep=tuned: seed=0,1: final seeds 0 are tuning seeds as well"):
+        stages.seed_words(asked(stages=strict), ["seed=0,1"])
 
 
 def test_contestants_are_named_by_what_tells_them_apart():
