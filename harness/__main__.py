@@ -1,79 +1,42 @@
-"""`python -m harness`: compose, check, run, report. Owns the exit codes.
+"""The command `harness`: a comparison, or one of the subcommands. `python -m harness` is the same.
 
-0: every requested run is ok or skipped. 2: the input was wrong and nothing was started. 1: some run failed.
-130, 140, 143: ended by an interrupt, SIGUSR2 or SIGTERM, from which the same command goes on.
+harness -m method=lora,dora      run a comparison (settings: harness --help)
+harness report runs/             any subcommand; python -m harness.report is the same
 """
-
-from __future__ import annotations
 
 import os
 import sys
-import traceback
+from collections.abc import Callable
+from importlib import import_module
 
-import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from harness.config import config
-from harness.sources.assets import conf_dir
-from harness.train.preemption import SIGNALS
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")  # type: ignore[untyped-decorator]
-def run_cell(cell: DictConfig) -> str:
-    """Make one run of a sweep; this is what launchers call, here or on another machine."""
-    from harness.sweep import sweep
-
-    return sweep.run_cell(config.build(cell))
+COMMANDS = ("adapter", "data", "evaluate", "judge", "plan", "report", "sweep")
 
 
 def main() -> None:
-    """Entry point."""
-    verbose = any(word.startswith("hydra.verbose=") and not word.endswith("=false") for word in sys.argv)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of ending the process with code 1
-    sys.argv[1:] = _flags_first(sys.argv[1:])
-    config.register()
+    """Run the subcommand named first, else compose and run what the settings ask for."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        name = sys.argv[1]
+        run_command(lambda: import_module(f"harness.{name}.__main__").main(sys.argv[2:]))
+    from harness.sweep import application
+
+    run_command(application.main)
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Exit with the code that `command` returns.
+
+    A reader that closes the pipe early (`harness --help | head`) ends the command quietly, with the code that a shell
+    gives for SIGPIPE.
+    """
     try:
-        run_cell()
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
-        if verbose:
-            traceback.print_exc()
-        print(f"error: {config.explain(error, _first_cell(), _compose)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept, the same command goes on from there", file=sys.stderr)
-        raise SystemExit(130) from None
-    except SystemExit as stop:
-        if stop.code in [128 + number for number in SIGNALS]:
-            print("preempted: what was finished is kept, the same command goes on from there", file=sys.stderr)
-        raise
-
-
-def _flags_first(words: list[str]) -> list[str]:
-    """The words with `-m` in front: Hydra's parser refuses it between two settings."""
-    flags = [word for word in words if word in ("-m", "--multirun")]
-    return [*flags[:1], *(word for word in words if word not in flags)]
-
-
-def _first_cell() -> tuple[str, ...]:
-    """The command line's overrides, with the first of each list of alternatives."""
-    from harness.config.cells import expand
-
-    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
-    try:
-        return expand([], words)[0]
-    except (ValueError, HydraException):
-        return ()
-
-
-def _compose(overrides: tuple[str, ...]) -> DictConfig:
-    """Compose outside of the application, to say what would have been allowed."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
+        try:
+            code = command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes into the pipe again
+        code = 141
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.adapter", description="Work on a run's weights.")
+    parser = argparse.ArgumentParser(prog="harness adapter", description="Work on a run's weights.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     merge = commands.add_parser("merge", help="fold the update into the base: a plain model")
     merge.add_argument("run", type=Path, metavar="RUN", help="runs/<recipe_id>/seed-<n>")
@@ -188,4 +188,6 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.__main__ import run_command
+
+    run_command(main)

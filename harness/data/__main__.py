@@ -34,7 +34,7 @@ tokenizer's traps. The result is kept in runs/data/ and written as a card to rep
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.data",
+        prog="harness data",
         description="Check data. The settings are those of `python -m harness`; commas check several.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,4 +68,6 @@ def _wrong(error: object, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.__main__ import run_command
+
+    run_command(main)

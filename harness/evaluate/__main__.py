@@ -52,7 +52,7 @@ _NOT_HERE = ("tasks=", "generate=", "general_text=", "heldout_limit=", "sampling
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.evaluate",
+        prog="harness evaluate",
         description="Score runs and models on tasks. Nothing is trained, and what is scored already is shown.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -238,4 +238,6 @@ def _note(score: EvaluationRecord, one: Metric) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.__main__ import run_command
+
+    run_command(main)

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.judge",
+        prog="harness judge",
         description="Judge what runs wrote after held-out prompts (made with eval.generate=<rows>).",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -131,4 +131,6 @@ def _import(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.__main__ import run_command
+
+    run_command(main)

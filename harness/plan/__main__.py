@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.plan", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="harness plan", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="as for `python -m harness`; commas sweep")
     parser.add_argument("--counts", action="store_true", help="only count parameters, which is quicker")
@@ -131,4 +131,6 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.__main__ import run_command
+
+    run_command(main)

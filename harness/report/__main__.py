@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     others = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m harness.report",
+        prog="harness report",
         description=f"Make reports from run records.\n\nOther commands, each with --help:\n{others}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -217,4 +217,6 @@ def _to_tensorboard(loaded: "Loaded", report: Path, given: argparse.Namespace) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.__main__ import run_command
+
+    run_command(main)

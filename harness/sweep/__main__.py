@@ -115,7 +115,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.sweep", description="Look at a sweep, or go on with one.")
+    parser = argparse.ArgumentParser(prog="harness sweep", description="Look at a sweep, or go on with one.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, says in _COMMANDS.items():
         command = commands.add_parser(name, help=says, description=says)
@@ -132,4 +132,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.__main__ import run_command
+
+    run_command(main)

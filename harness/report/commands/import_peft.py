@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.report import-peft",
+        prog="harness report import-peft",
         description="Turn the result files of PEFT's method comparison into external records below a runs folder.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="holds one JSON file per experiment")

@@ -57,7 +57,7 @@ def _lines(given: argparse.Namespace) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.report power",
+        prog="harness report power",
         description="What a comparison of two methods could show. One seed: the exact McNemar test, computed. Several: "
         "the t test over items and seeds, simulated.",
     )

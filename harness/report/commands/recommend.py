@@ -70,7 +70,7 @@ def _columns(groups: Sequence["Group"]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness.report recommend",
+        prog="harness report recommend",
         description="Among the options that keep the limits, take the best and those shown not to be worse by more "
         "than the tolerance (one-sided test at 5 %, paired by item); of these recommend the cheapest. Prompting the "
         "base model is an option where it was evaluated.",
