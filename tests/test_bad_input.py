@@ -245,7 +245,10 @@ SWEEP_FILES = [
         {**GOOD, "stages": {**STAGES, "final": {"seeds": [0, 1]}}},
         "stages.final.seeds: final seeds 0 are tuning seeds as well",
     ),
-    ({**GOOD, "primary": "validation_loss", "stages": STAGES}, "primary: validation_loss is what stages.tune.rule=lowest"),
+    (
+        {**GOOD, "primary": "validation_loss", "stages": STAGES},
+        "primary: validation_loss is what stages.tune.rule=lowest",
+    ),
     ({**GOOD, "cells": [{**CELLS[0], "seed": [0, 1]}], "stages": STAGES}, "cells hold seed; with stages the seeds are"),
     ({**GOOD, "cells": [{**CELLS[0], "eval.test": "always"}], "stages": STAGES}, "cells hold eval.test; with stages"),
     ("smoke2", "sweep=smoke2: sweep is a group, a file in sweeps/"),
