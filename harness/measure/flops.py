@@ -8,32 +8,67 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import flop_registry
 
 
 def _gemm_4bit(inputs: Any, packed: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
-    """A product with a weight whose packed form says nothing of its (outputs, inputs)."""
+    """Return the operations of a product whose packed weight does not show its (outputs, inputs)."""
     return int(2 * (inputs.numel() // inputs.shape[-1]) * math.prod(weight_shape))
 
 
-# names in a namespace of torch.ops; what torch's registry leaves out
-_ATEN = {
-    "_scaled_dot_product_flash_attention_for_cpu": sdpa_flop,
-    "_scaled_dot_product_flash_attention_for_cpu_backward": sdpa_backward_flop,
+def _int8_mm(inputs: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of inputs (..., k) times weight (n, k) transposed."""
+    return int(2 * inputs.numel() * weight.shape[0])
+
+
+def _int8_mixed_mm(inputs: Any, quantised: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of the 8-bit product; the few outlier columns beside it are an ordinary product."""
+    return _int8_mm(quantised, weight)
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of attention; query is (rows, heads, queries, size), key and value may have fewer heads.
+
+    Kernels for grouped-query attention take the key heads as they are, which torch's own formula refuses up to 2.11.
+    """
+    rows, heads, queries, size = query.shape
+    return int(2 * rows * heads * queries * key.shape[2] * (size + value.shape[3]))
+
+
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of its backward pass: scores again, and gradients of scores, value, query and key."""
+    rows, heads, queries, size = query.shape
+    return int(2 * rows * heads * queries * key.shape[2] * (3 * size + 2 * value.shape[3]))
+
+
+_KERNELS = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
+_ATEN = {f"_scaled_dot_product_{kernel}": _attention for kernel in _KERNELS}
+_ATEN |= {f"_scaled_dot_product_{kernel}_backward": _attention_backward for kernel in _KERNELS}
+_BITSANDBYTES = {
+    "gemm_4bit": _gemm_4bit,
+    "int8_linear_matmul": _int8_mm,
+    "int8_scaled_mm": _int8_mm,
+    "int8_mixed_scaled_mm": _int8_mixed_mm,
 }
-_MORE = {"aten": _ATEN, "bitsandbytes": {"gemm_4bit": _gemm_4bit}}
+# names in a namespace of torch.ops: they go before torch's registry
+_OWN: dict[str, dict[str, Callable[..., int]]] = {"aten": _ATEN, "bitsandbytes": _BITSANDBYTES}
 
 
 class Flops(TorchDispatchMode):  # type: ignore[misc]
-    """Sums the operations that are computed while it is entered, in `flops`."""
+    """Sums the operations that are computed while it is entered, in `flops`.
+
+    An operation whose formula fails is computed all the same: `failure` keeps the first error, and the sum is void.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
+        self.failure: Exception | None = None
         self._times = 1  # how many operations each one stands for
 
     @classmethod
@@ -46,17 +81,18 @@ class Flops(TorchDispatchMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         count = formula(func)
-        if count is not None:
-            self.flops += self._times * count(*args, **kwargs, out_val=result)
+        if count is not None and self.failure is None:
+            try:
+                self.flops += self._times * count(*args, **kwargs, out_val=result)
+            except Exception as error:  # formulas are torch's as well: no count may end a run
+                self.failure = error
         return result
 
 
 @functools.cache
 def formula(func: Any) -> Any:
-    """What computes an operation's count from its arguments; None where there is nothing to count."""
+    """Return the function that counts an operation from its arguments; None where there is nothing to count."""
     packet = func._overloadpacket if isinstance(func, torch._ops.OpOverload) else func
-    known = flop_registry.get(packet)
-    if known is not None:
-        return known
     namespace, _, name = str(getattr(packet, "_qualified_op_name", "")).partition("::")
-    return _MORE.get(namespace, {}).get(name)
+    own = _OWN.get(namespace, {}).get(name)
+    return flop_registry.get(packet) if own is None else own

@@ -6,6 +6,7 @@ It is a step that no rate counts, and the one step that is slower for being look
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from harness.measure.flops import Flops
 from harness.measure.live import LiveBytes, gradients_of, tensors_in
 from harness.records.record import StepProfile
 
+_LOG = logging.getLogger(__name__)
 
 class Profiler:
     """Follows the step `step`; every other one passes untouched.
@@ -71,6 +73,9 @@ class Profiler:
             return
         self._entered.close()
         counter, live, self._counter = self._counter, self._live, None
+        if counter.failure is not None:  # a count that fails costs the profile, never the run
+            _LOG.warning("step %d has no profile: an operation was not counted (%r)", self._step, counter.failure)
+            return
         if live is not None:
             live.hold(tensors_in(optimizer.state), "optimizer")
         self.result = StepProfile(

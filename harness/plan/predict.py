@@ -221,6 +221,8 @@ class Predictor:
             self._loop.optimizer.step()
             self._experiment.method.after_step(self._fake.model, 1)
             self._forget_gradients()
+        if live.failure is not None:
+            raise live.failure
         split = live.split()
         return Step(
             micro_batch_size=micro_batch_size,
