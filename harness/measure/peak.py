@@ -25,23 +25,21 @@ _ALIKE = 0.15  # by how much the second measurement may differ from the first
 _QUIET = 0.1  # of the machine's cores, that others may keep busy meanwhile
 
 
-class ImpossibleRateError(RuntimeError):
-    """Training seems to have computed more than the device can: a count of operations or a clock is wrong."""
+def measured(dtype: torch.dtype, cuda: bool) -> DevicePeak | None:
+    """Return the best of several square matrix products; None where none of them could be computed.
 
-
-def measured(dtype: torch.dtype, cuda: bool) -> DevicePeak:
-    """The best of several square matrix products in `dtype`, or in float32 where that is faster.
-
-    Takes a tenth of a second. Draws its matrices from a generator of its own, so that no number of the run changes.
+    They are in `dtype`, and on a CPU in float32 where that is faster: it may have no units for 16 bits. Takes a tenth
+    of a second. Draws its matrices from a generator of its own, so that no number of the run changes.
     """
     around = Surroundings(cuda)
     before = around.look()
-    kinds = dict.fromkeys((dtype, torch.float32))
-    kind = min(kinds, key=lambda one: _product_seconds(_SIZES[0], one, cuda, 0.0)) if len(kinds) > 1 else dtype
+    kind = dtype if cuda else _faster_on_cpu(dtype)
     rate, size = _best(kind, cuda)
     seen = around.since(before)["conditions"]
     if cuda:
         torch.cuda.empty_cache()
+    if not rate:
+        return None
     doubt = ""
     if seen.other_device_processes:
         doubt = "another process was on the device while its peak was measured"
@@ -57,41 +55,38 @@ def measured(dtype: torch.dtype, cuda: bool) -> DevicePeak:
     )
 
 
-def with_share(training: Training, before: DevicePeak, after: DevicePeak) -> Training:
-    """The training's record with the peak of its device, and its share of that where the peak is to be trusted."""
+def with_share(training: Training, before: DevicePeak | None, after: DevicePeak | None) -> Training:
+    """Add the peak of its device to a training, and its share of that where the peak is to be trusted.
+
+    A share above the whole is none: a clock or a count of operations is wrong, which the peak's `doubt` says.
+    """
+    if before is None or after is None:
+        return training
     higher, lower = sorted((before, after), key=lambda one: -one.flops_per_second)
     doubt = before.doubt or after.doubt
     if not doubt and lower.flops_per_second < (1 - _ALIKE) * higher.flops_per_second:
         doubt = "the peak measured before training and the one after it differ: the device was not itself"
-    peak = dataclasses.replace(higher, doubt=doubt)
     rate = training.flops_per_second
-    share = None if doubt or rate is None else rate / peak.flops_per_second
-    return dataclasses.replace(training, device_peak=peak, utilisation=share)
-
-
-def check(training: Training) -> None:
-    """Refuse a share above the whole.
-
-    Raises:
-        ImpossibleRateError: names the rate and the peak.
-    """
-    if training.utilisation is not None and training.utilisation > 1:
-        assert training.device_peak is not None, "there is no share without a peak"
-        raise ImpossibleRateError(
-            f"training seems to have done {training.flops_per_second:.3g} operations per second, "
-            f"{training.utilisation:.0%} of the {training.device_peak.flops_per_second:.3g} that the device does at "
-            "most: the count of operations or the clock is wrong, and so are the rates of this run"
+    share = None if doubt or rate is None else rate / higher.flops_per_second
+    if share is not None and share > 1:
+        share, doubt = (
+            None,
+            "training seems to have computed more than this: the count of operations or a clock is wrong",
         )
+    return dataclasses.replace(training, device_peak=dataclasses.replace(higher, doubt=doubt), utilisation=share)
+
+
+def _faster_on_cpu(dtype: torch.dtype) -> torch.dtype:
+    """Return `dtype`, or float32 where a small product is faster in it."""
+    kinds = dict.fromkeys((dtype, torch.float32))
+    return min(kinds, key=lambda kind: _product_seconds(_SIZES[0], kind, False, 0.0)) if len(kinds) > 1 else dtype
 
 
 def _best(dtype: torch.dtype, cuda: bool) -> tuple[float, int]:
-    """(operations per second, size) of the fastest product."""
+    """Return (operations per second, size) of the fastest product; (0.0, 0) where not even the smallest is computed."""
     best, end = (0.0, 0), time.perf_counter() + _SECONDS
     for size in _SIZES:
-        try:
-            seconds = _product_seconds(size, dtype, cuda, end)
-        except (torch.OutOfMemoryError, MemoryError):
-            break  # the model has left no room for more
+        seconds = _product_seconds(size, dtype, cuda, end)
         best = max(best, (2 * size**3 / seconds, size))
         if 8 * seconds > _LONGEST:
             break
@@ -99,7 +94,17 @@ def _best(dtype: torch.dtype, cuda: bool) -> tuple[float, int]:
 
 
 def _product_seconds(size: int, dtype: torch.dtype, cuda: bool, end: float) -> float:
-    """Seconds of the fastest of at least three products, more while there is time."""
+    """Return the seconds of the fastest of at least three products, more while there is time.
+
+    Infinite where it cannot be computed: the model may have left no room for it.
+    """
+    try:
+        return _fastest(size, dtype, cuda, end)
+    except (RuntimeError, MemoryError):
+        return math.inf
+
+
+def _fastest(size: int, dtype: torch.dtype, cuda: bool, end: float) -> float:
     device = torch.device("cuda" if cuda else "cpu")
     generator = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator, device=device).to(dtype) for _ in range(2))

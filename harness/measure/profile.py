@@ -16,6 +16,7 @@ from harness.records.record import StepProfile
 
 _LOG = logging.getLogger(__name__)
 
+
 class Profiler:
     """Follows the step `step`; every other one passes untouched.
 

@@ -51,7 +51,6 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     Raises:
         ValueError: the experiment does not fit the model or the data.
         DivergedError: training produced something that is no number.
-        ImpossibleRateError: training seems to have been faster than the device is.
         PreemptedError: this process was told to end.
     """
     quiet()
@@ -130,11 +129,13 @@ class _Work(Scores):
             ranks.of_all("loaded")  # the others would keep the processor busy meanwhile
             before = self._device_peak()  # between the phases: nobody's time
             training = self.fit()
-            training = peak.with_share(training, before, self._device_peak())
             self.emit({"facts": {"training": training}})
             self.emit_phases()  # all that is known of the weights is told before anyone hears that they are there
-            peak.check(training)
-        self._save()
+            self._save()
+            training = peak.with_share(training, before, self._device_peak())
+            self.emit({"facts": {"training": training}})
+        else:
+            self._save()
 
     def fit(self) -> Training:
         """Train; every process of the run does."""
@@ -145,10 +146,10 @@ class _Work(Scores):
             self.phases.add_energy(name, ranks.of_all(self.phases.done[name].energy_joules))
         return training
 
-    def _device_peak(self) -> DevicePeak:
-        """Of as many devices, or parts of one, as there are processes."""
+    def _device_peak(self) -> DevicePeak | None:
+        """Return the peak of as many devices, or parts of one, as there are processes; None where it is unknown."""
         own = peak.measured(self.dtype, torch.cuda.is_available())
-        return dataclasses.replace(own, flops_per_second=own.flops_per_second * ranks.number())
+        return None if own is None else dataclasses.replace(own, flops_per_second=own.flops_per_second * ranks.number())
 
     def evaluate(self) -> None:
         if self.todo.train and (self.merges or places.is_read_again(self.experiment)):

@@ -239,7 +239,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
 
 def _arguments(job: Job) -> SFTConfig:
     spec, cpu = job.spec, not torch.cuda.is_available()
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=job.scratch,
         max_steps=total_steps(spec, len(job.rows)),
         per_device_train_batch_size=spec.micro_batch_size,
@@ -264,3 +264,5 @@ def _arguments(job: Job) -> SFTConfig:
         disable_tqdm=True,
         seed=job.seed,
     )
+    arguments._n_gpu = 1  # a process trains on one GPU, however many it sees: TRL refuses to wrap it in DataParallel
+    return arguments

@@ -68,6 +68,29 @@ def test_trained_weights_are_kept_and_give_the_same_score_when_they_are_restored
     assert restored.metrics["loss"].value == pytest.approx(trained.metrics["loss"].value, abs=1e-6)
 
 
+def test_weights_are_saved_before_their_rate_is_judged(described, monkeypatch):
+    """The device's peak after training may be lost or beaten; hours of training may not."""
+    from harness.measure import peak
+
+    experiment, real, looks = described("method=lora"), peak.measured, []
+
+    def once(dtype, cuda):
+        looks.append((experiment.weights_folder / "adapter_model.safetensors").is_file())
+        if len(looks) == 2:
+            raise OSError("the device has fallen off the bus")
+        return real(dtype, cuda)
+
+    monkeypatch.setattr(peak, "measured", once)
+    told = []
+    todo = Todo(train=True, evaluations=(), weights_from="then")
+    with pytest.raises(OSError, match="off the bus"):
+        execute(experiment, todo, told.append)
+    facts = {name: fact for event in told for name, fact in event.get("facts", {}).items()}
+    assert looks == [False, True]
+    assert facts["weights_from"] == "then"
+    assert len(facts["training"].losses) == 3
+
+
 def test_the_base_is_only_looked_at_and_its_parameters_are_counted(described):
     experiment = described("method=base")
     facts, told = carry_out(experiment, train=False)

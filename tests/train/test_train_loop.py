@@ -289,3 +289,17 @@ def test_every_row_is_trained_on_once_per_epoch(job, rows):
     result = train(job(rows=data, max_steps="null", epochs=2))
     tokens = sum(len(row["input_ids"]) for row in data)
     assert [sum(result.real_tokens[i : i + 3]) for i in (0, 3)] == [tokens, tokens]
+
+
+def test_a_process_that_sees_several_gpus_trains_on_one(job, monkeypatch):
+    from harness.train import loop
+
+    class SeesEight(loop.SFTConfig):
+        """What transformers does of `torch.cuda.device_count()` where no launcher has said which GPU is whose."""
+
+        def __post_init__(self):
+            super().__post_init__()
+            self._n_gpu = 8
+
+    monkeypatch.setattr(loop, "SFTConfig", SeesEight)
+    assert len(train(job(max_steps=1)).losses) == 1
