@@ -46,17 +46,19 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any
     return int(2 * rows * heads * queries * key.shape[2] * (3 * size + 2 * value.shape[3]))
 
 
+Formula = Callable[..., int]  # of an operation's arguments and `out_val`, its result
+
 _KERNELS = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
-_ATEN = {f"_scaled_dot_product_{kernel}": _attention for kernel in _KERNELS}
+_ATEN: dict[str, Formula] = {f"_scaled_dot_product_{kernel}": _attention for kernel in _KERNELS}
 _ATEN |= {f"_scaled_dot_product_{kernel}_backward": _attention_backward for kernel in _KERNELS}
-_BITSANDBYTES = {
+_BITSANDBYTES: dict[str, Formula] = {
     "gemm_4bit": _gemm_4bit,
     "int8_linear_matmul": _int8_mm,
     "int8_scaled_mm": _int8_mm,
     "int8_mixed_scaled_mm": _int8_mixed_mm,
 }
 # names in a namespace of torch.ops: they go before torch's registry
-_OWN: dict[str, dict[str, Callable[..., int]]] = {"aten": _ATEN, "bitsandbytes": _BITSANDBYTES}
+_OWN: dict[str, dict[str, Formula]] = {"aten": _ATEN, "bitsandbytes": _BITSANDBYTES}
 
 
 class Flops(TorchDispatchMode):  # type: ignore[misc]
