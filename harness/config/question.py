@@ -16,7 +16,7 @@ With stages, the cells are the trials. Those that agree in all but the tuned `se
 of the results, and every contestant has the same number of them. `tune` runs them and looks at validation alone; the
 `rule` picks one recipe for each contestant, and `final` runs it with every seed and reads the test.
 `seed=...` on the command line replaces the final seeds; the tuning seeds are the file's. A final seed that was tuned on
-is refused unless the file states `allow_tuning_seeds: true`, and so is the validation loss as the answer of a sweep
+is refused unless the file states `allow_tuning_seeds: true`. The validation loss is refused as the answer of a sweep
 that chose by it.
 """
 

@@ -10,20 +10,26 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 
 from harness.records.record import Attempt, Cell, Choice, EvaluationRecord, RunRecord
 
 _OF_TRAINING = ("load", "train", "validate")  # what a trial costs; reading the test is no part of tuning
+RowLosses = dict[str, tuple[float, float]]  # a validation row's id -> nats and number of its answer tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One run of a trial; None where there is no record yet, or the run did not end well."""
+    """One run of a trial; None where there is no record yet, or the run did not end well.
+
+    `rows` reads the losses of single validation rows; None where they cannot be read.
+    """
 
     cell: Cell
     run: RunRecord | None
     validation: EvaluationRecord | None
+    rows: Callable[[], RowLosses | None] = lambda: None
 
     @property
     def loss(self) -> float | None:
@@ -106,12 +112,13 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """A chosen value beyond which nothing was tried, so that a better one may lie there."""
+    """A chosen value beyond which no trial ended well or diverged, so that a better one may lie there."""
 
     setting: str
     value: str
     side: str  # lowest | highest
     tried: tuple[float, ...]
+    unproven: tuple[float, ...] = ()  # values beyond it that failed for a reason which says nothing of them
 
 
 def trials(looks: Iterable[Look], settings: Sequence[str]) -> dict[str, list[Trial]]:
@@ -159,20 +166,67 @@ def lowest_validation_loss(known: Sequence[Trial]) -> tuple[Trial, str]:
 
 
 def one_standard_error(known: Sequence[Trial]) -> tuple[Trial, str]:
-    """The one that trains the fewest parameters, then at the lowest rate, among those within a standard error.
+    """Return the trial with the fewest trained parameters, then the lowest rate, among those within a standard error.
+
+    The standard error is that of the difference to the best trial, paired by validation row and tuning seed: the rows
+    are equally hard for both, so that the error of either loss alone is many times too large.
 
     Source: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
     """
     best = min(known, key=_by_loss)
-    bound = (best.loss or 0.0) + (best.standard_error or 0.0)
-    within = [trial for trial in known if trial.loss is not None and trial.loss <= bound]
+    within = [trial for trial in known if _gap(trial, best) <= (paired_standard_error(trial, best) or 0.0)]
 
     def simplest(trial: Trial) -> tuple[float, float, float, str]:
         size = math.inf if trial.trainable_parameters is None else trial.trainable_parameters
         return (size, _rate(trial), trial.loss or 0.0, trial.recipe_id)
 
     chosen = min(within, key=simplest)
-    return chosen, f"the smallest of {len(within)} within one standard error of the lowest validation loss"
+    return (
+        chosen,
+        f"the smallest of {len(within)} within one standard error of the lowest validation loss, paired by row",
+    )
+
+
+def row_losses(path: Path) -> RowLosses | None:
+    """Read the losses of single rows from the items of a held-out evaluation; None where there are none."""
+    from pyarrow import parquet
+
+    try:
+        found = parquet.read_table(path, columns=["item_id", "metric/nll", "num_tokens"]).to_pydict()
+    except (OSError, ValueError, KeyError):  # pyarrow's own errors are among them
+        return None
+    rows = zip(found["item_id"], found["metric/nll"], found["num_tokens"], strict=True)
+    return {str(row): (float(nats), float(tokens)) for row, nats, tokens in rows}
+
+
+def paired_standard_error(a: Trial, b: Trial) -> float | None:
+    """Return the standard error of the difference of two losses, in nats per token, on the same rows and seeds.
+
+    The error over the rows is that of a ratio of two sums (Cochran 1977, section 2.11), of nats averaged over the
+    seeds; with several seeds the error over the seeds is added. None where the rows or the seeds are not the same.
+    """
+    pairs = [(x.rows(), y.rows()) for x, y in zip(a.looks, b.looks, strict=False) if x.cell.seed == y.cell.seed]
+    sides = [(x, y) for x, y in pairs if x and y and {k: v[1] for k, v in x.items()} == {k: v[1] for k, v in y.items()}]
+    if (
+        not sides
+        or len(sides) < max(len(a.looks), len(b.looks))
+        or any(x.keys() != sides[0][0].keys() for x, _ in sides)
+    ):
+        return None
+    tokens = {row: count for row, (_, count) in sides[0][0].items()}
+    total, rows = sum(tokens.values()), len(tokens)
+    if rows < 2 or not total:
+        return None
+    gaps = {row: mean(x[row][0] - y[row][0] for x, y in sides) for row in tokens}
+    ratio = sum(gaps.values()) / total
+    squares = sum((gaps[row] - ratio * tokens[row]) ** 2 for row in tokens)
+    variance = rows / (rows - 1) * squares / total**2
+    by_seed = [sum(x[row][0] - y[row][0] for row in tokens) / total for x, y in sides]
+    return math.sqrt(variance + (stdev(by_seed) ** 2 / len(by_seed) if len(by_seed) > 1 else 0.0))
+
+
+def _gap(trial: Trial, best: Trial) -> float:
+    return math.inf if trial.loss is None else trial.loss - (best.loss or 0.0)
 
 
 RULES: dict[str, Callable[[Sequence[Trial]], tuple[Trial, str]]] = {
@@ -182,20 +236,28 @@ RULES: dict[str, Callable[[Sequence[Trial]], tuple[Trial, str]]] = {
 RULE_TEXTS = {
     "lowest_validation_loss": "the lowest validation loss; equal ones: the lower learning rate",
     "one_standard_error": "the fewest trained parameters, then the lowest learning rate, within one standard error of "
-    "the lowest validation loss",
+    "the lowest validation loss, that of the difference paired by row",
 }
 
 
 def edges(tried: Sequence[Trial], recipe_id: str) -> list[Edge]:
-    """The tuned numbers whose chosen value is the lowest or highest of those tried; zero is a bound and no edge."""
+    """Return the tuned numbers whose chosen value has no proven value beyond it; zero is a bound and no edge.
+
+    A value is proven by a trial that ended well or diverged. One that failed for its memory, its machine or its code
+    says nothing of the value.
+    """
     chosen = next(trial for trial in tried if trial.recipe_id == recipe_id)
+    proven = [trial for trial in tried if trial.status == "ok" or any(one.status == "diverged" for one in trial.looks)]
     found = []
     for setting, text in chosen.settings.items():
         values, value = tried_values(tried, setting), _number(text)
-        if value is None or len(values) < 2 or value not in (values[0], values[-1]) or value == 0:
+        if value is None or len(values) < 2 or value == 0:
             continue
-        side = "lowest" if value == values[0] else "highest"
-        found.append(Edge(setting=setting, value=text, side=side, tried=tuple(values)))
+        ends = [one - value for one in tried_values(proven, setting)]
+        for side, sign in (("lowest", -1), ("highest", 1)):
+            if not any(sign * end > 0 for end in ends):
+                unproven = tuple(one for one in values if sign * (one - value) > 0)
+                found.append(Edge(setting=setting, value=text, side=side, tried=tuple(values), unproven=unproven))
     return found
 
 
@@ -206,7 +268,12 @@ def tried_values(tried: Iterable[Trial], setting: str) -> list[float]:
 
 
 def beyond(edge: Edge) -> float:
-    """The value with which the grid goes on: 0.3, 1, 3, 10 gives 30, and 4, 16, 64 gives 256."""
+    """Return the value with which the grid goes on: 0.3, 1, 3, 10 gives 30, and 4, 16, 64 gives 256.
+
+    An unproven value is tried again before the grid is made wider.
+    """
+    if edge.unproven:
+        return edge.unproven[0] if edge.side == "highest" else edge.unproven[-1]
     ascending = edge.tried if edge.side == "highest" else edge.tried[::-1]
     before, last = ascending[-2], ascending[-1]
     if min(ascending) <= 0:

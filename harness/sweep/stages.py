@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
 from harness.config.cells import Cell, expand
 from harness.config.experiment import evaluations
@@ -169,8 +170,11 @@ def _seed(word: str) -> int:
 def _look(planned: Planned) -> choice.Look:
     experiment = planned.experiment
     found = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
-    validation = None
+    known = run.read(experiment)
+    if found is None:
+        return choice.Look(cell=planned.written(), run=known, validation=None)
+    path, validation = record.evaluation_path(experiment.folder, found.eval_id), None
     with contextlib.suppress(OSError, ValueError):  # a validation that cannot be read is none
-        if found is not None:
-            validation = record.read(EvaluationRecord, record.evaluation_path(experiment.folder, found.eval_id))
-    return choice.Look(cell=planned.written(), run=run.read(experiment), validation=validation)
+        validation = record.read(EvaluationRecord, path)
+    rows = partial(choice.row_losses, path.with_suffix(".parquet"))
+    return choice.Look(cell=planned.written(), run=known, validation=validation, rows=rows)

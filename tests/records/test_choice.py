@@ -119,15 +119,52 @@ def test_a_validation_of_older_weights_does_not_count():
     assert tried(stale)[0].status == "missing"
 
 
-def test_one_standard_error_takes_the_smallest_model_that_is_as_good():
-    large, small = (attempt(parameters=count) for count in (1000, 10))
+TOKENS = (3, 5, 2, 8, 6, 4)
+HARD = (2.1, 0.4, 3.0, 1.2, 0.7, 1.9)  # nats per token of each row: the rows differ far more than two trials do
+
+
+def with_rows(name, shifts, parameters, seed=0):
+    """A look whose rows are harder for it by so many nats per token."""
+    rows = {f"row{i}": ((h + s) * t, t) for i, (h, s, t) in enumerate(zip(HARD, shifts, TOKENS, strict=True))}
+    loss = sum(nats for nats, _ in rows.values()) / sum(TOKENS)
+    made = look(name, loss, seed=seed, stderr=0.4, attempts=(attempt(parameters=parameters),))
+    return dataclasses.replace(made, rows=lambda: rows)
+
+
+def test_one_standard_error_takes_the_smallest_model_that_is_as_good_on_the_same_rows():
     looks = [
-        look("best", 1.00, stderr=0.05, attempts=(large,)), look("small", 1.04, attempts=(small,)),
-        look("smaller and worse", 1.06, attempts=(attempt(parameters=1),)),
-    ]  # fmt: skip
-    made = choose("x", tried(*looks), "one_standard_error")
+        with_rows("best", (0,) * 6, 1000),
+        with_rows("small", (0.3, -0.2, 0.1, -0.1, 0.2, -0.1), 10),
+        with_rows("smaller and worse", (0.11, 0.09, 0.1, 0.1, 0.1, 0.1), 1),
+    ]
+    best, small, worse = tried(*looks)
+    assert small.loss - best.loss < choice.paired_standard_error(small, best)
+    # within one error of the loss itself, 0.4 nats, and many errors of the difference away
+    assert 0.4 > worse.loss - best.loss > 20 * choice.paired_standard_error(worse, best)
+    made = choose("x", [best, small, worse], "one_standard_error")
     assert made.recipe_id == "small"
     assert "the smallest of 2 within one standard error" in made.reason
+
+
+def test_the_paired_error_is_that_of_a_ratio_and_seeds_are_added():
+    import numpy as np
+
+    shifts = [(0.3, -0.2, 0.1, -0.1, 0.2, -0.1), (0.1, 0.2, 0.0, -0.3, 0.1, 0.4)]
+    looks = [with_rows("a", (0,) * 6, 1, seed) for seed in (0, 1)]
+    looks += [with_rows("b", shift, 1, seed) for seed, shift in enumerate(shifts)]
+    a, b = tried(*looks)
+    tokens = np.array(TOKENS)
+    gaps = np.array(shifts) * tokens
+    mean_gap = gaps.mean(axis=0)
+    residual = mean_gap - mean_gap.sum() / tokens.sum() * tokens
+    rows = 6 / 5 * (residual**2).sum() / tokens.sum() ** 2
+    seeds = (gaps.sum(axis=1) / tokens.sum()).var(ddof=1) / 2
+    assert choice.paired_standard_error(b, a) == pytest.approx(float(np.sqrt(rows + seeds)))
+
+
+def test_without_rows_only_the_best_is_within_one_standard_error():
+    looks = [look("best", 1.0), look("small", 1.001, attempts=(attempt(parameters=1),))]
+    assert choose("x", tried(*looks), "one_standard_error").recipe_id == "best"
 
 
 def test_every_rule_of_the_schema_is_there_and_has_a_text():
@@ -148,6 +185,15 @@ def test_the_best_value_at_an_end_of_its_grid_is_an_edge(best, expected):
     assert [edge.side for edge in found] == ([expected] if expected else [])
     if found:
         assert found[0].tried == (0.3, 1.0, 3.0, 10.0)
+
+
+@pytest.mark.parametrize(("status", "is_edge"), [("ok", False), ("diverged", False), ("failed", True), ("oom", True),
+                                                  ("skipped", True), ("missing", True)])  # fmt: skip
+def test_only_a_result_or_a_divergence_closes_an_edge(status, is_edge):
+    looks = [look("a", 2.0, scale="1"), look("b", 1.0, scale="3"), look("c", 5.0, scale="10", status=status)]
+    found = edges(tried(*looks), "b")
+    assert [(edge.side, edge.unproven) for edge in found] == ([("highest", (10.0,))] if is_edge else [])
+    assert [beyond(edge) for edge in found] == ([10.0] if is_edge else [])  # it is tried again first
 
 
 def test_what_has_no_end_is_no_edge():

@@ -7,8 +7,9 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from harness.records.choice import Edge, Look, Trial, choose, edges, trials
+from harness.records.choice import Edge, Look, Trial, choose, edges, row_losses, trials
 from harness.records.record import Choice, SweepRecord
 from harness.report.data.rows import Row
 
@@ -134,5 +135,8 @@ def _quantile(likely: Sequence[tuple[float, float]], quantile: float) -> float:
 
 def _look(row: Row) -> Look:
     assert row.cell is not None, "a trial was asked for by a sweep"
-    validation = next((s.record for s in row.scored if s.heldout and s.role == "validation"), None)
-    return Look(cell=row.cell, run=row.record, validation=validation)
+    validation = next((s for s in row.scored if s.heldout and s.role == "validation"), None)
+    if validation is None:
+        return Look(cell=row.cell, run=row.record, validation=None)
+    rows = partial(row_losses, validation.path)
+    return Look(cell=row.cell, run=row.record, validation=validation.record, rows=rows)

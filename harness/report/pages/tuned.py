@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.records.choice import RULE_TEXTS
+from harness.records.choice import RULE_TEXTS, Edge
 from harness.records.record import Tuning
 from harness.report.data.rows import Loaded
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
@@ -89,11 +89,7 @@ def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
 
 def _remarks(one: Contestant) -> list[str]:
     """What a reader must know about a contestant's trials."""
-    lines = [
-        f"{one.name} is {UNDERTUNED}: {edge.setting}={edge.value} is the {edge.side} value tried, so that a better one "
-        "may lie beyond"
-        for edge in one.edges
-    ]
+    lines = [f"{one.name} is {UNDERTUNED}: {_edge(edge)}, so that a better one may lie beyond" for edge in one.edges]
     missing = Counter(trial.status for trial in one.trials)["missing"]
     if missing:
         lines.append(f"{one.name}: {missing} of {len(one.trials)} trials have not been made")
@@ -112,6 +108,17 @@ def _remarks(one: Contestant) -> list[str]:
             f"{one.choice.recipe_id}: run the sweep again"
         )
     return lines
+
+
+def _edge(edge: Edge) -> str:
+    """For example `lr_scale=3 is the highest value tried`."""
+    if not edge.unproven:
+        return f"{edge.setting}={edge.value} is the {edge.side} value tried"
+    failed = several([f"{value:g}" for value in edge.unproven])
+    return (
+        f"{edge.setting}={edge.value} is the {edge.side} value that ended well or diverged, and {failed} failed for "
+        "another reason"
+    )
 
 
 def _tried(one: Contestant, setting: str) -> str:
