@@ -24,6 +24,7 @@ from harness.config.experiment import Experiment
 from harness.config.question import Question
 from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
+from harness.records import seeds
 from harness.records.record import RunRecord
 from harness.records.specs import (
     DataSpec,
@@ -72,6 +73,7 @@ def build(config: DictConfig) -> Experiment:
     """
     _check_names(config)
     values = {name: _plain_value_of(config, name) for name in (*_SECTIONS, "method", "target", *_PLAIN)}
+    values["seed"] = _seed(values["seed"])
     plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before what is computed from them
     method = _method(values["method"])
     sections: dict[str, Any] = {name: checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
@@ -247,6 +249,14 @@ def _checked_plain(name: str, value: Any) -> Any:
         return adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise ValueError(f"{name}={json.dumps(value)}: {lower(error.errors()[0]['msg'])}") from error
+
+
+def _seed(value: Any) -> Any:
+    """The seed as one number, where streams of random numbers have seeds of their own."""
+    try:
+        return seeds.parsed(value)
+    except ValueError as error:
+        raise ValueError(f"seed.{error}") from error
 
 
 def _times(a: Any, b: Any) -> float | None:

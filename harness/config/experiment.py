@@ -17,6 +17,7 @@ from harness.records.identity import canonical as canonical
 from harness.records.identity import data_identity as data_identity
 from harness.records.identity import digest as digest
 from harness.records.identity import heldout_rows as heldout_rows
+from harness.records.seeds import Seed, Streams, streams
 from harness.records.specs import (
     GENERAL_TEXT,
     DataSpec,
@@ -51,7 +52,7 @@ class Experiment(Strict):
     eval: EvalSpec
     tracking: TrackingSpec
     launch: LaunchSpec = field(default_factory=LaunchSpec)
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     lr_scale: Rate
     force: bool
     retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
@@ -72,6 +73,11 @@ class Experiment(Strict):
     def run_seed(self) -> int:
         """The seed that identifies the run: untrained weights have none, so that they are looked at once."""
         return self.seed if self.method.trains else 0
+
+    @property
+    def streams(self) -> Streams:
+        """The seed of each stream of random numbers."""
+        return streams(self.seed)
 
     @property
     def folder(self) -> Path:

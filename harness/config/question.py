@@ -18,6 +18,8 @@ of the results, and every contestant has the same number of them. `tune` runs th
 `seed=...` on the command line replaces the final seeds; the tuning seeds are the file's. A final seed that was tuned on
 is refused unless the file states `allow_tuning_seeds: true`. The validation loss is refused as the answer of a sweep
 that chose by it.
+Seeds are numbers, or streams of random numbers that are
+crossed: `seeds: {init: [0, 1, 2], order: [0, 1, 2]}` are nine.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.records.seeds import Seed, listed
 
 Rule = Literal["lowest_validation_loss", "one_standard_error"]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(listed)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 _SECTIONS = ("model", "data", "method", "train", "eval", "target", "lr_scale")
 

@@ -19,6 +19,7 @@ def check(experiment: Experiment) -> None:
         raise ValueError("train.lr=null: a method that trains needs a rate; set method.lr or train.lr")
     _check_method(experiment)
     _check_launch(experiment)
+    _check_streams(experiment)
     model = experiment.model
     for needed in _SOURCE_NEEDS[model.source]:
         if getattr(model, needed) is None:
@@ -32,6 +33,16 @@ def check(experiment: Experiment) -> None:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
     if experiment.tracking.name == "tensorboard" and not event_files.installed():
         raise ValueError(f"tracking=tensorboard {event_files.MISSING}; or use tracking=none")
+
+
+def _check_streams(experiment: Experiment) -> None:
+    """Refuse a seed for drawing rows where none are drawn: two such runs would be the same training twice."""
+    given = experiment.streams
+    if experiment.data.resample is None and given.data and len(set(given)) > 1:
+        raise ValueError(
+            f"seed.data={given.data}: no training rows are drawn, so that it would change nothing; set "
+            "data.resample=bootstrap, or leave it out"
+        )
 
 
 def _check_method(experiment: Experiment) -> None:

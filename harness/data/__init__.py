@@ -5,10 +5,11 @@ from harness.data.format import Example, render
 from harness.data.pack import Packed
 from harness.data.prepare import Prepared, prepare
 from harness.data.rows import available_splits, jsonl, official
-from harness.data.token_rows import Short, TokenRows
+from harness.data.token_rows import Drawn, Short, TokenRows
 from harness.data.tokens import Wanted, tokenised
 
 __all__ = [
+    "Drawn",
     "Example",
     "Packed",
     "Prepared",

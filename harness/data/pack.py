@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 
-from harness.data.token_rows import Row, Rows, Short, TokenRows
+from harness.data.token_rows import Drawn, Row, Rows, Short, TokenRows
 
 
 def plan(lengths: Sequence[int], max_length: int) -> list[list[int]]:
@@ -36,7 +36,7 @@ def plan(lengths: Sequence[int], max_length: int) -> list[list[int]]:
 class Packed(Rows):
     """Rows of examples one after the other: `input_ids`, `completion_mask`, and `lengths` of the examples in it."""
 
-    def __init__(self, rows: TokenRows | Short, max_length: int) -> None:
+    def __init__(self, rows: TokenRows | Short | Drawn, max_length: int) -> None:
         lengths = rows.row_lengths
         self._rows, self._plan = rows, plan(lengths, max_length)
         self.row_lengths = [sum(lengths[example] for example in row) for row in self._plan]

@@ -6,6 +6,7 @@ import bisect
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import overload
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
@@ -78,6 +79,27 @@ class Short(Rows):
             raise ValueError(f"train.oom.shorter_rows: every training row is longer than {max_length} tokens")
         self._rows = rows
         self._places, self.row_lengths = zip(*kept, strict=True)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _row(self, place: int) -> Row:
+        row: Row = self._rows[self._places[place]]
+        return row
+
+
+class Drawn(Rows):
+    """As many of the rows of others as there are, drawn with replacement: a bootstrap sample of the training set.
+
+    Source: Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, 2021 (arXiv:2103.03098).
+    """
+
+    def __init__(self, rows: TokenRows | Short, seed: int) -> None:
+        random = Random(seed)  # its own stream: nothing else is drawn from it
+        self._rows = rows
+        self._places = [random.randrange(len(rows)) for _ in range(len(rows))]
+        lengths = rows.row_lengths
+        self.row_lengths = [lengths[place] for place in self._places]
 
     def __len__(self) -> int:
         return len(self._places)

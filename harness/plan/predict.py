@@ -175,7 +175,7 @@ class Predictor:
         with tempfile.TemporaryDirectory() as scratch:
             job = Job(
                 model=self._fake.model, method=method, rows=[{"input_ids": [1, 1], "completion_mask": [1, 1]}],
-                spec=spec, seed=experiment.seed, tokenizer=self._tokenizer, validate=lambda: 0.0,
+                spec=spec, seed=experiment.streams.order, tokenizer=self._tokenizer, validate=lambda: 0.0,
                 emit=lambda _: None, scratch=scratch,
             )  # fmt: skip
             with self._fake.mode:

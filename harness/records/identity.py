@@ -29,6 +29,7 @@ def data_identity(data: DataSpec) -> dict[str, Any]:
         "test": formats(data.test),  # rows that occur in a test are not trained on
         "validation_fraction": data.validation_fraction,
         "max_rows": data.max_rows,
+        **({"resample": data.resample} if data.resample else {}),  # said only where it is so: old recipes stay
         **choices(data),
     }
 

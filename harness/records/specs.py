@@ -88,6 +88,7 @@ class DataSpec(Strict):
     file: str | None = None  # the user's own training file, where the rows name it
     test_file: str | None = None
     max_rows: Positive | None = None
+    resample: Literal["bootstrap"] | None = None  # as many training rows, drawn with replacement by the seed of `data`
     mix: tuple[RowsSpec, ...] = ()  # general data beside the training rows, each with its share of all of them
     template: str | None = None  # null: chats by the model's chat template, others plain; "model": all by it; or a file
     on_duplicate: Literal["drop", "keep", "error"] = "drop"  # a training row equal to one before

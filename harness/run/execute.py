@@ -23,7 +23,7 @@ import transformers
 
 from harness.config import kernels
 from harness.config.experiment import Evaluation, Experiment, Todo, check_id
-from harness.data import Packed, Short, Wanted, tokenised
+from harness.data import Drawn, Packed, Short, TokenRows, Wanted, tokenised
 from harness.evaluate import items, outcomes
 from harness.measure import peak
 from harness.measure.fingerprint import fingerprint
@@ -113,7 +113,7 @@ class _Work(Scores):
             kinds = {evaluation.kind for evaluation in self.todo.evaluations}
             if self.todo.train or self.todo.inference or kinds & {"heldout", "generation"}:
                 self._load_data()
-            transformers.set_seed(experiment.seed)  # adapters are drawn from it
+            transformers.set_seed(experiment.streams.init)  # adapters are drawn from it
             base = self._base()
             expected = method.expected_trainable(base)
             if self.todo.train or not method.trains:
@@ -189,18 +189,19 @@ class _Work(Scores):
     def _load_data(self) -> None:
         experiment = self.experiment
         found = tokenised(experiment.data, self.tokenizer, wanted_tokens(experiment))
-        self.rows = found.train
+        rows: TokenRows | Short = found.train
         self.heldout = {"validation": found.validation, "test": found.test}
         counts = dataclasses.replace(found.counts, check=check_id(experiment))
         max_length = (self.todo.rung and self.todo.rung.max_length) or experiment.train.max_length
         if max_length < experiment.train.max_length:
-            self.rows = rows = Short(found.train, max_length)
+            rows = Short(found.train, max_length)
             left_out = len(found.train) - len(rows)
             counts = dataclasses.replace(
                 counts, train_rows=len(rows), removed_too_long=counts.removed_too_long + left_out
             )
+        trained = Drawn(rows, experiment.streams.data) if experiment.data.resample else rows
+        self.rows = Packed(trained, max_length) if experiment.train.packing else trained
         if experiment.train.packing:
-            self.rows = Packed(self.rows, max_length)
             counts = dataclasses.replace(counts, packed_rows=len(self.rows))
         self.emit({"facts": {"data": counts}})
 
@@ -211,7 +212,7 @@ class _Work(Scores):
             method=experiment.method,
             rows=self.rows,
             spec=self._train_spec(),
-            seed=experiment.seed,
+            seed=experiment.streams.order,
             tokenizer=self.tokenizer,
             validate=self.validation_loss,
             emit=self.emit,
@@ -287,7 +288,7 @@ def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, lis
         total_steps=total_steps(experiment.train, len(rows)),
         compute_dtype=compute_dtype(experiment.train.precision),
         tokenizer=tokenizer,
-        seed=experiment.seed,
+        seed=experiment.streams.init,
         max_length=experiment.train.max_length,
         rows=rows,
         model_content=experiment.model.content,

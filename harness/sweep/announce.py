@@ -9,6 +9,7 @@ from harness.config.experiment import Experiment, evaluations
 from harness.config.question import Question, setting_of
 from harness.records.choice import RULE_TEXTS
 from harness.records.record import Choice, Tuning
+from harness.records.seeds import name as seed_name
 from harness.run import sources
 from harness.run.progress import board
 from harness.sweep.checks import display, written_bytes
@@ -63,7 +64,7 @@ def labels(plan: Sequence[Planned]) -> dict[tuple[str, int], str]:
 def label(experiment: Experiment, *words: str) -> str:
     """`lora method.r=8 seed 0`; the untouched model has no seed."""
     name = experiment.method.name
-    return " ".join((name, *words, f"seed {experiment.run_seed}") if experiment.method.trains else (name,))
+    return " ".join((name, *words, f"seed {seed_name(experiment.run_seed)}") if experiment.method.trains else (name,))
 
 
 def _tried(trials: Sequence[Planned], tuning: Tuning) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from harness.config.cells import Cell, expand
 from harness.config.experiment import evaluations
 from harness.config.question import Question, Tune, reused_seeds, setting_of
 from harness.records import choice, record
 from harness.records.record import Choice, EvaluationRecord, Tuning
+from harness.records.seeds import parsed
 from harness.run import run
 from harness.sweep.planned import Planned, Wanted
 
@@ -94,11 +98,12 @@ def seed_words(asked: Question, arguments: Sequence[str]) -> list[str]:
     """
     assert asked.stages is not None, "only a sweep with stages has final seeds"
     given = [word for word in arguments if setting_of(word) == "seed"]
-    words = [cell[0] for cell in expand((), given)] if given else [f"seed={s}" for s in asked.stages.final.seeds]
-    numbers = [int(value) for word in words if (value := word.partition("=")[2]).isdecimal()]
-    if reused := reused_seeds(asked.stages, numbers):
+    if not given:
+        return [f"seed={seed}" for seed in asked.stages.final.seeds]
+    numbers = [_number(cell[0]) for cell in expand((), given)]
+    if reused := reused_seeds(asked.stages, [seed for seed in numbers if isinstance(seed, int)]):
         raise ValueError(f"sweep={asked.name}: {' '.join(given)}: {reused}")
-    return words
+    return [f"seed={seed}" for seed in numbers]
 
 
 def repeated(cell: Cell, *words: str) -> Cell:
@@ -161,6 +166,15 @@ def tuning(
 def _tune(asked: Question) -> Tune:
     assert asked.stages is not None, "only a sweep with stages is tuned"
     return asked.stages.tune
+
+
+def _number(word: str) -> Any:
+    """The value of a seed's word, streams of random numbers as one number."""
+    value = OverridesParser.create().parse_override(word).value()
+    try:
+        return parsed(value)
+    except ValueError as error:
+        raise ValueError(f"{word}: {error}") from error
 
 
 def _seed(word: str) -> int:

@@ -178,6 +178,10 @@ def test_the_line_wins_over_the_tuned_values_of_the_file():
 def test_the_final_seeds_are_the_lines_and_else_the_files():
     assert stages.seed_words(asked(), []) == ["seed=0", "seed=1"]
     assert stages.seed_words(asked(), ["method=lora", "seed=7,8,9"]) == ["seed=7", "seed=8", "seed=9"]
+    divided = ["seed={init:0,order:1},{init:2,order:1,data:0}"]
+    assert stages.seed_words(asked(), divided) == ["seed=10000001000", "seed=10002001000"]
+    with pytest.raises(ValueError, match=r"seed=\{noise:1\}: noise: no such stream"):
+        stages.seed_words(asked(), ["seed={noise:1}"])
 
 
 def test_a_final_seed_of_the_line_that_was_tuned_on_is_refused():
