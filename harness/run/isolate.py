@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emi
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(function, arguments, sender, str(log), part), daemon=False)
-    with _starting:
+    with _starting, _main_left_out():
         process.start()
     sender.close()
     try:
@@ -141,6 +142,21 @@ def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emi
         with _starting:
             process.join()
     return ended or Ended("killed", reason=_obituary(process.exitcode))
+
+
+@contextlib.contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Keep a new process from importing this program's main script.
+
+    multiprocessing imports it for what was defined there; here functions are called by module and name, and a script
+    without `if __name__ == "__main__"` would begin its runs once more in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager
