@@ -160,7 +160,7 @@ HUB = """
 import sys
 from harness.records.specs import ModelSpec
 from harness.sources.hub import commit
-from harness.sources import resolve_model
+from harness.run.sources import resolve_model
 for revision in ("main", None, "dev", "b" * 40):
     try:
         print(resolve_model(ModelSpec(name="m", source="hub", hub_id="someone/model", revision=revision)).content)
