@@ -12,7 +12,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
+
+from harness.train.failure import Cause
 
 _PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
@@ -20,6 +22,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 class PreemptedError(Exception):
     """The process was told to end before its work was done."""
+
+    failure_cause: ClassVar[Cause] = "work"  # whatever else was being handled when the signal came
 
 
 class Preemption:
