@@ -19,12 +19,12 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's part: what is wrong with the settings is said before anything is planned."""
         from harness.config import config as settings
-        from harness.run import sources
+        from harness.measure import hardware
         from harness.sweep.cluster import slurm
 
         self._spec = settings.checked(slurm.SlurmSpec, config.hydra.launcher, "hydra.launcher")
         slurm.check(self._spec)
-        os.environ[sources.RUNS_ON] = "cuda" if self._spec.gpus else "cpu"
+        os.environ[hardware.RUNS_ON] = "cuda" if self._spec.gpus else "cpu"
         given = config.hydra.overrides.hydra
         self._words = [word for word in given if word.startswith(("hydra.launcher.", "hydra.searchpath="))]
 

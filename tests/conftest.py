@@ -21,10 +21,10 @@ SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a card where there is none."""
-    from harness.run import sources
+    from harness.measure import hardware
 
     asked = [item for item in items if item.get_closest_marker("gpu")]
-    if asked and sources.device() != "cuda":
+    if asked and hardware.device() != "cuda":
         for item in asked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
@@ -110,6 +110,42 @@ def harness() -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return command
+
+
+def card(number: int, memory_gib: int = 80, **more: object) -> dict[str, object]:
+    """Describe a card for `cards`: an H100 unless said otherwise, whose UUID begins with its number, twice."""
+    return {
+        "uuid": f"GPU-{number}{number}345678-1234-1234-1234-123456789012", "name": "NVIDIA H100 80GB HBM3",
+        "capability": [9, 0], "memory_bytes": memory_gib * 2**30, **more,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cards:
+    """A machine with cards that have no kernels, for processes that get its environment (tests/fake_cards)."""
+
+    environment: dict[str, str]
+    log: Path
+
+    def touches(self) -> list[dict[str, object]]:
+        """Each time that a process touched CUDA: what it called, its pid, its parent's, what it saw."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> Callable[..., Cards]:
+    """Make a machine of described cards; `nvml=False` for one whose driver comes without NVML."""
+
+    def made(*described: dict[str, object], nvml: bool = True, driver: str = "580.65.06", **variables: str) -> Cards:
+        file, log = tmp_path / "cards.json", tmp_path / "touches.jsonl"
+        file.write_text(json.dumps({"cards": described, "nvml": nvml, "driver": driver}))
+        log.write_text("")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
+        path = os.pathsep.join(filter(None, (str(ROOT / "tests" / "fake_cards"), inherited.get("PYTHONPATH"))))
+        own = {"PYTHONPATH": path, "FAKE_CARDS": str(file), "FAKE_CARDS_LOG": str(log)}
+        return Cards({**inherited, **own, **variables}, log)
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "run": {"records", "sources", "measure", "methods", "config", "data", "train", "evaluate"},
     "plan": {"records", "sources", "measure", "methods", "config", "train", "run"},
     "adapter": {"records", "sources", "methods", "config", "train", "run"},
-    "sweep": {"records", "sources", "config", "train", "plan", "run"},
+    "sweep": {"records", "sources", "measure", "config", "train", "plan", "run"},
 }
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets"}
 NOT_ON_A_LAPTOP = HEAVY | {"hydra", "omegaconf", "lm_eval", "pandas"}

@@ -1,30 +1,295 @@
-"""The GPUs that a run may compute on, asked of their driver, so that torch need not be imported."""
+"""The devices that runs compute on, as CUDA will show them to a run; found without torch and without touching CUDA.
 
+NVML answers about whole cards. CUDA's driver answers where NVML cannot: in a container without NVML, about a card that
+is divided (MIG), and in another order than that of the bus. It is asked in a process of its own, because a process
+that has initialized CUDA can fork no others that use it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
 import os
-from collections.abc import Callable
-from typing import Any
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.measure import driver
+
+BFLOAT16_CAPABILITY = 8  # major compute capability from which NVIDIA cards compute bfloat16 in hardware (Ampere)
+BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned here and made on other machines
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # index n of CUDA is then index n of NVML and of nvidia-smi
+_LINKS_ARE_KNOWN = (550, 40, 7)  # of drivers
+_DRIVER_SECONDS = 60.0  # eight cards without persistence mode take several
 
 
-def ask_gpus(question: Callable[[Any, Any], int]) -> list[int]:
-    """The driver's answers about every visible GPU."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in {"", "-1", "NoDevFiles"}:
-        return []
-    import pynvml
+@dataclass(frozen=True)
+class Card:
+    """A GPU, or a slice of one, that a run may compute on."""
 
+    visible_as: str  # its name in CUDA_VISIBLE_DEVICES
+    name: str
+    capability: tuple[int, int]
+    memory_bytes: int
+
+
+class _UnansweredError(Exception):
+    """NVML cannot say which devices CUDA would show."""
+
+
+def device() -> Literal["cpu", "cuda"]:
+    """Return the kind of device that runs compute on, here or where they are planned for."""
+    if elsewhere := os.environ.get(RUNS_ON):
+        return "cuda" if elsewhere == "cuda" else "cpu"
+    return "cuda" if usable_cards() else "cpu"
+
+
+def precision() -> Literal["bf16", "fp32"]:
+    """Return the precision that "auto" stands for: bf16 where the device that trains computes it in hardware.
+
+    Raises:
+        ValueError: the runs are made on other machines.
+    """
+    if os.environ.get(RUNS_ON):
+        raise ValueError(
+            "train.precision=auto: this machine cannot know what those compute in hardware that make the runs; use "
+            "train.precision=bf16 (NVIDIA GPUs from Ampere on) or train.precision=fp32"
+        )
+    capabilities = [card.capability[0] for card in usable_cards()]
+    if capabilities:
+        return "bf16" if min(capabilities) >= BFLOAT16_CAPABILITY else "fp32"
+    return "bf16" if BFLOAT16_CPU_FLAGS & _cpu_flags() else "fp32"
+
+
+def device_names() -> list[str]:
+    """Return the name in CUDA_VISIBLE_DEVICES of each GPU that runs of this machine may use; [] on a CPU."""
+    return [] if os.environ.get(RUNS_ON) else [card.visible_as for card in usable_cards()]
+
+
+def memory_bytes() -> int | None:
+    """Return the memory of the smallest GPU that a run may use; None on a CPU, and for runs of other machines."""
+    if os.environ.get(RUNS_ON):
+        return None
+    return min((card.memory_bytes for card in usable_cards()), default=None)
+
+
+def showing(number: int) -> dict[str, str]:
+    """Return the environment that shows a process so many GPUs; {} where it sees no more than that anyway."""
+    names = device_names()
+    return {VISIBLE: ",".join(names[:number])} if len(names) > number else {}
+
+
+def link_settings() -> dict[str, str]:
+    """Return the environment without which several of these cards cannot train together; {} for most.
+
+    RTX 40 cards have no links to each other, and drivers before 550.40.07 offer them all the same: accelerate refuses
+    to start (accelerate/utils/environment.py, check_cuda_p2p_ib_support), and its launcher sets these two.
+    """
+    if not any("RTX 40" in card.name for card in usable_cards()) or _driver_version() >= _LINKS_ARE_KNOWN:
+        return {}
+    return {name: "1" for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE") if name not in os.environ}
+
+
+def _driver_version() -> tuple[int, ...]:
+    """Return the driver's version; () where NVML does not say."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
+        with _Nvml() as nvml:
+            text = _text(_answer(nvml, "nvmlSystemGetDriverVersion"))
+    except _UnansweredError:
+        return ()
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def usable_cards() -> tuple[Card, ...]:
+    """Return the cards that the installed torch can use."""
+    return cards() if torch_has_cuda() else ()
+
+
+@cache
+def torch_has_cuda() -> bool:
+    """Return whether the installed torch was built for CUDA; it is not imported."""
+    spec = find_spec("torch")
+    return bool(spec and spec.origin and any(Path(spec.origin).parent.glob("lib/*torch_cuda*")))
+
+
+def cards() -> tuple[Card, ...]:
+    """Return the cards that CUDA_VISIBLE_DEVICES leaves visible, in CUDA's order."""
+    visible = os.environ.get(VISIBLE)
+    names = None if visible is None else visible_names(visible)
+    if names == []:
+        return ()
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [question(pynvml, handle) for handle in _visible(handles, visible)]
-    finally:
-        pynvml.nvmlShutdown()
+        return _by_nvml(names)
+    except _UnansweredError:
+        order = os.environ.get("CUDA_DEVICE_ORDER", BUS_ORDER["CUDA_DEVICE_ORDER"])
+        slices = [name for name in names or () if name.startswith("MIG-")]
+        if slices:  # CUDA shows a process the first slice alone
+            return tuple(card for name in slices for card in _by_driver(name, order))
+        return _by_driver(visible, order)
 
 
-def _visible(handles: list[Any], visible: str | None) -> list[Any]:
-    """The GPUs named by index; all of them where they are named by UUID, or not at all."""
-    names = [] if visible is None else [name.strip() for name in visible.split(",")]
-    chosen = [handles[int(name)] for name in names if name.isdigit() and int(name) < len(handles)]
-    return chosen or handles
+def visible_names(text: str) -> list[str]:
+    """Return the devices that a value of CUDA_VISIBLE_DEVICES names, read as CUDA reads it.
+
+    The first name that cannot be one ends the list, and a repeated one empties it. Indices are numbers with anything
+    behind them (`1gpu` is 1); UUIDs begin with `GPU-` or `MIG-` and stand among their own kind.
+    """
+    prefix = next((kind for kind in ("GPU-", "MIG-") if text.strip().startswith(kind)), "")
+    names: list[str] = []
+    for part in text.split(","):
+        name = part.strip() if prefix else _leading_number(part.strip())
+        if not name or not name.startswith(prefix):
+            break
+        if name in names:
+            return []
+        names.append(name)
+    return names
+
+
+def _leading_number(text: str) -> str:
+    digits = text.removeprefix("+")
+    length = next((i for i, sign in enumerate(digits) if not sign.isdigit()), len(digits))
+    return str(int(digits[:length])) if length else ""
+
+
+def other_programs_bytes(visible: str | None) -> dict[str, int]:
+    """Return the memory that other programs hold on each card that CUDA_VISIBLE_DEVICES=`visible` names.
+
+    To be asked when nothing of one's own is left there. Not counted is what the driver keeps for itself and what a
+    screen takes: both belong to the machine. A card that NVML cannot ask is left out.
+    """
+    names = None if visible is None else visible_names(visible)
+    try:
+        with _Nvml() as nvml:
+            return {name: _held(nvml, handle) for name, handle in _handles(nvml, names)} if names != [] else {}
+    except _UnansweredError:
+        return {}
+
+
+def _held(nvml: Any, handle: Any) -> int:
+    try:
+        memory = _answer(nvml, "nvmlDeviceGetMemoryInfo", handle, nvml.nvmlMemory_v2)  # without the driver's own
+    except (_UnansweredError, AttributeError, TypeError):  # an old driver, or an old package
+        memory = _answer(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    try:
+        screens = _answer(nvml, "nvmlDeviceGetGraphicsRunningProcesses", handle)
+    except _UnansweredError:
+        screens = []
+    return int(memory.used) - sum(int(process.usedGpuMemory or 0) for process in screens)
+
+
+class _Nvml:
+    """NVML for as long as this lasts; `_UnansweredError` where there is none."""
+
+    def __enter__(self) -> Any:
+        try:
+            import pynvml
+        except ImportError as error:
+            raise _UnansweredError from error
+        self._nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            raise _UnansweredError from error
+        return pynvml
+
+    def __exit__(self, *_: object) -> None:
+        self._nvml.nvmlShutdown()
+
+
+def _answer(nvml: Any, function: str, *arguments: Any) -> Any:
+    try:
+        return getattr(nvml, function)(*arguments)
+    except (nvml.NVMLError, AttributeError) as error:
+        raise _UnansweredError from error
+
+
+def _by_nvml(names: Sequence[str] | None) -> tuple[Card, ...]:
+    if os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID") != "PCI_BUS_ID" and not _are_uuids(names):
+        raise _UnansweredError
+    with _Nvml() as nvml:
+        return tuple(_card(nvml, name, handle) for name, handle in _handles(nvml, names))
+
+
+def _are_uuids(names: Sequence[str] | None) -> bool:
+    return bool(names and not names[0].isdigit())
+
+
+def _handles(nvml: Any, names: Sequence[str] | None) -> list[tuple[str, Any]]:
+    """Return (name, NVML's handle) of each visible device, up to the first that is not there."""
+    whole = [_answer(nvml, "nvmlDeviceGetHandleByIndex", i) for i in range(_answer(nvml, "nvmlDeviceGetCount"))]
+    if names is not None and names[0].startswith("MIG-"):
+        return [(name, _answer(nvml, "nvmlDeviceGetHandleByUUID", name)) for name in names]
+    by_name = {str(i): handle for i, handle in enumerate(whole)}
+    if _are_uuids(names):
+        uuids = {_text(_answer(nvml, "nvmlDeviceGetUUID", handle)): handle for handle in whole}
+        by_name = {name: handle for name in names or () if (handle := _by_prefix(uuids, name)) is not None}
+    chosen = [*itertools.takewhile(by_name.__contains__, by_name if names is None else names)]
+    if any(_is_divided(nvml, by_name[name]) for name in chosen):
+        raise _UnansweredError
+    return [(name, by_name[name]) for name in chosen]
+
+
+def _by_prefix(uuids: dict[str, Any], name: str) -> Any:
+    """Return the handle of the only UUID that begins so; CUDA takes a part of a UUID where it is enough."""
+    matches = [handle for uuid, handle in uuids.items() if uuid.startswith(name)]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _is_divided(nvml: Any, handle: Any) -> bool:
+    """Return whether MIG is on, and CUDA shows a slice of this card in its place."""
+    try:
+        return bool(_answer(nvml, "nvmlDeviceGetMigMode", handle)[0])
+    except _UnansweredError:  # a card that cannot be divided
+        return False
+
+
+def _card(nvml: Any, name: str, handle: Any) -> Card:
+    whole = handle
+    if name.startswith("MIG-"):
+        whole = _answer(nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
+    major, minor = _answer(nvml, "nvmlDeviceGetCudaComputeCapability", whole)
+    memory = int(_answer(nvml, "nvmlDeviceGetMemoryInfo", handle).total)
+    return Card(name, _text(_answer(nvml, "nvmlDeviceGetName", handle)), (int(major), int(minor)), memory)
+
+
+@cache
+def _by_driver(visible: str | None, order: str) -> tuple[Card, ...]:
+    """Ask CUDA's driver in a process of its own; () where there is none."""
+    environment = {name: value for name, value in os.environ.items() if name != VISIBLE} | {"CUDA_DEVICE_ORDER": order}
+    if visible is not None:
+        environment[VISIBLE] = visible
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", driver.__file__],
+            env=environment, capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    names = [] if visible is None else visible_names(visible)
+    found = json.loads(done.stdout)
+    names = names if len(names) >= len(found) else [one["uuid"] for one in found]
+    return tuple(
+        Card(name, one["name"], (one["major"], one["minor"]), one["memory_bytes"])
+        for name, one in zip(names, found, strict=False)
+    )
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def _text(value: Any) -> str:
+    """Return a string; old versions of the package answer in bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.config.experiment import Experiment
+from harness.measure import hardware
 from harness.methods import targets
 from harness.methods.patterns import grouped
 from harness.plan import shapes
 from harness.records.specs import ModelSpec
 from harness.run import execute
-from harness.run.sources import hardware_precision
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -66,7 +66,7 @@ def _settled(experiment: Experiment) -> Experiment:
 
     if experiment.train.precision != "auto":
         return experiment
-    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, precision=hardware_precision()))
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, precision=hardware.precision()))
 
 
 def _elements(parameters: Iterable[Any]) -> int:

@@ -2,27 +2,20 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterable
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness.config.experiment import Experiment, canonical, digest
 from harness.data import files, mirror
 from harness.data.chat import template_file
 from harness.data.described import recognise, with_test_file
 from harness.data.rows import check_origin
-from harness.measure.hardware import ask_gpus
+from harness.measure import hardware
 from harness.records.specs import DataSpec, ModelSpec, RowsSpec
 from harness.run import asked
 from harness.sources import assets, hashes, hub, pickles
 from harness.sources.assets import Say, silent
-
-BFLOAT16_CAPABILITY = 8  # NVIDIA compute capability from which bfloat16 is computed in hardware (Ampere)
-RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned here and made on other machines
-BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | None = None) -> Experiment:
@@ -43,8 +36,8 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
         known[data] = dataclasses.replace(filled, content=data_content(filled))
     if experiment.eval not in known:
         known[experiment.eval] = asked.identified(experiment.eval)
-    precision = hardware_precision() if train.precision == "auto" else train.precision
-    method = experiment.method.settled(device(), precision)
+    precision = hardware.precision() if train.precision == "auto" else train.precision
+    method = experiment.method.settled(hardware.device(), precision)
     return dataclasses.replace(
         experiment,
         model=known[model],
@@ -59,7 +52,7 @@ def decided(before: Experiment, after: Experiment) -> list[str]:
     """What the hardware decided about a method, and which training settings it does without."""
     name = after.method.name
     told = [
-        f"method={name}: {field.name} is {getattr(after.method, field.name)} on {device()}"
+        f"method={name}: {field.name} is {getattr(after.method, field.name)} on {hardware.device()}"
         for field in dataclasses.fields(after.method)
         if getattr(after.method, field.name) != getattr(before.method, field.name)
     ]
@@ -119,7 +112,7 @@ def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
                 f"model={spec.name} model.weights=random: its shapes are not known; give model.architecture, or one of "
                 "the models in conf/model"
             )
-        return dataclasses.replace(spec, content=f"random:{digest([2, spec.architecture])}")
+        return dataclasses.replace(spec, content=f"random:{digest([1, spec.architecture])}")
     if spec.source == "package":
         name, file = _given(spec, "package"), _given(spec, "file")
         return dataclasses.replace(spec, content=f"package:{assets.identity(name)}:{file}")
@@ -198,62 +191,3 @@ def _file_content(path: Path) -> str:
     if not path.exists():
         raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
     return hashes.of_files(files.parts(path), path.is_file())
-
-
-def hardware_precision() -> Literal["bf16", "fp32"]:
-    """The precision that "auto" stands for here: bf16 where the device that trains computes it in hardware.
-
-    Needs no torch: asks the NVIDIA driver, else the processor's flags (Linux). Raises ValueError for other machines.
-    """
-    if os.environ.get(RUNS_ON):
-        raise ValueError(
-            "train.precision=auto: this machine cannot know what those compute in hardware that make the runs; use "
-            "train.precision=bf16 (NVIDIA GPUs from Ampere on) or train.precision=fp32"
-        )
-    capabilities = _gpu_capabilities() if _torch_has_cuda() else []
-    if capabilities:
-        return "bf16" if min(capabilities) >= BFLOAT16_CAPABILITY else "fp32"
-    return "bf16" if BFLOAT16_CPU_FLAGS & _cpu_flags() else "fp32"
-
-
-@cache
-def _torch_has_cuda() -> bool:
-    """Whether the installed torch was built for CUDA: a graphics card that it cannot use does not count."""
-    spec = find_spec("torch")
-    return bool(spec and spec.origin and any(Path(spec.origin).parent.glob("lib/*torch_cuda*")))
-
-
-def device_names() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES would name each GPU that runs of this machine may use; [] on a CPU."""
-    if device() == "cpu":
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [name.strip() for name in visible.split(",")] if visible else list(map(str, range(len(_gpu_capabilities()))))
-
-
-def _gpu_capabilities() -> list[int]:
-    """Major compute capability of every NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves visible."""
-    return ask_gpus(lambda nvml, handle: int(nvml.nvmlDeviceGetCudaComputeCapability(handle)[0]))
-
-
-def gpu_memory_bytes() -> int | None:
-    """Memory of the smallest GPU that a run may compute on; None on a processor, and for runs of other machines."""
-    if os.environ.get(RUNS_ON):
-        return None
-    found = ask_gpus(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).total))
-    return min(found) if found and _torch_has_cuda() else None
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
-
-
-def device() -> Literal["cpu", "cuda"]:
-    """What runs compute on, here or where they are planned for; asked of the driver, so that torch need not be."""
-    if elsewhere := os.environ.get(RUNS_ON):
-        return "cuda" if elsewhere == "cuda" else "cpu"
-    return "cuda" if _torch_has_cuda() and _gpu_capabilities() else "cpu"

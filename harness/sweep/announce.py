@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from harness.config.experiment import Experiment, evaluations
 from harness.config.question import Question, setting_of
+from harness.measure import hardware
 from harness.records.choice import RULE_TEXTS
 from harness.records.record import Choice, Tuning
 from harness.records.seeds import name as seed_name
-from harness.run import sources
 from harness.run.progress import board
 from harness.sweep.checks import display, written_bytes
 from harness.sweep.planned import Planned
@@ -109,7 +109,7 @@ def _training_size(experiment: Experiment) -> str:
     length = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs:g} epochs"
     return (
         f"{experiment.model.name} on {experiment.data.name}: {length} of {spec.global_batch_size} rows, "
-        f"{spec.precision} on {sources.device()}, loss on {spec.loss_on}"
+        f"{spec.precision} on {hardware.device()}, loss on {spec.loss_on}"
     )
 
 

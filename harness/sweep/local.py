@@ -16,8 +16,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from harness.measure import hardware
 from harness.records.specs import Strict
-from harness.run import isolate, sources
+from harness.run import isolate
 from harness.sources.assets import Say
 from harness.train.preemption import SIGNALS
 
@@ -58,7 +59,7 @@ def shares(spec: LocalSpec) -> list[isolate.Share]:
     Raises:
         ValueError: more parts than devices, or than cores.
     """
-    devices, cores = sources.device_names(), len(os.sched_getaffinity(0))
+    devices, cores = hardware.device_names(), len(os.sched_getaffinity(0))
     parts = spec.n_jobs or len(devices) or min(_SLOTS_OF_A_CPU, cores)
     has, thing = (len(devices), "GPUs") if devices else (cores, "cores")
     if parts > has:

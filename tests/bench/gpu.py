@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from harness.config import kernels
+from harness.measure import hardware
 from harness.records.specs import KernelSpec
-from harness.run import sources
 from tests.bench import Row
 from tests.bench._plain import ROOT
 from tests.bench._side import NO_MEMORY
@@ -74,7 +74,7 @@ QUICK = Size(
 def rows() -> list[Row]:
     """Each side of each method at each size against TRL's trainer."""
     quick = os.environ.get("HARNESS_BENCH") == "quick"
-    if sources.device() != "cuda" and not quick:
+    if hardware.device() != "cuda" and not quick:
         return [Row(name="training on a GPU", measured=None, bar=None, unit="x", note="there is no CUDA device here")]
     methods = os.environ.get("HARNESS_BENCH_METHODS", ",".join(METHODS)).split(",")
     models = os.environ.get("HARNESS_BENCH_MODELS", ",".join(size.model for size in SIZES)).split(",")
@@ -91,7 +91,7 @@ def sides(size: Size, method: str) -> dict[str, dict[str, Any]]:
     found = {USUAL: measured("harness", size.steps, words)}
     for name, spec in KERNELS.items():
         asked = [f"train.kernels.{key}={value}".lower() for key, value in vars(spec).items()]
-        reason = kernels.unsupported(spec, sources.device())
+        reason = kernels.unsupported(spec, hardware.device())
         found[name] = {"reason": reason} if reason else measured("harness", size.steps, [*words, *asked])
     found[TRL] = measured("trl", size.steps, words)
     found[UNSLOTH] = _unsloth(size, method)
@@ -101,7 +101,7 @@ def sides(size: Size, method: str) -> dict[str, dict[str, Any]]:
 def _unsloth(size: Size, method: str) -> dict[str, Any]:
     if method not in STORAGE:
         return {"reason": f"unsloth has no {method} here"}
-    if sources.device() != "cuda" or find_spec("unsloth") is None:
+    if hardware.device() != "cuda" or find_spec("unsloth") is None:
         return {"reason": "needs a CUDA device and the package unsloth: pip install 'harness[unsloth]'"}
     words = [*size.command("unsloth"), f"method.storage={STORAGE[method]}"]
     return measured("unsloth", size.steps, words)
@@ -110,19 +110,13 @@ def _unsloth(size: Size, method: str) -> dict[str, Any]:
 def measured(side: str, steps: int, words: list[str]) -> dict[str, Any]:
     """What a process of its own has found; what it lacks the memory for is a finding as well."""
     command = [sys.executable, "-m", "tests.bench._side", side, str(steps), *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=one_device())
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode == NO_MEMORY:
         return {"reason": "out of memory"}
     if done.returncode:
         return {"reason": f"it broke: {(done.stderr.strip().splitlines() or ['without a word'])[-1][:200]}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def one_device() -> dict[str, str]:
-    """Return an environment in which one GPU is visible: TRL's trainer refuses to share a model among several."""
-    names = sources.device_names()
-    return {**os.environ, **({"CUDA_VISIBLE_DEVICES": names[0]} if names else {})}
 
 
 def ratios(name: str, size: Size, found: dict[str, dict[str, Any]]) -> list[Row]:
@@ -138,7 +132,7 @@ def ratios(name: str, size: Size, found: dict[str, dict[str, Any]]) -> list[Row]
             continue
         missing = one.get("reason") or theirs.get("reason", "")
         ratio = None if missing else one["tokens_per_second"] / theirs["tokens_per_second"]
-        what = [f"{each}: {described(found[each], utilisation.get(each))}" for each in dict.fromkeys((side, TRL))]
+        what = [f"{each}: {_told(found[each], utilisation.get(each))}" for each in dict.fromkeys((side, TRL))]
         bar = 1.0 if side == USUAL else None
         note = f"{'; '.join(what)}; {settings}"
         result.append(Row(name=f"{name}: {side} / TRL's", measured=ratio, bar=bar, unit="x", note=note, at_most=False))
@@ -155,8 +149,7 @@ def utilisations(found: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     return {side: share * one["tokens_per_second"] / one["real_share"] for side, one in reached.items()}
 
 
-def described(one: dict[str, Any], utilisation: float | None) -> str:
-    """Return a side's rate, utilization and peak in one line, or the reason why it has none."""
+def _told(one: dict[str, Any], utilisation: float | None) -> str:
     if "reason" in one:
         return str(one["reason"])
     mfu = "MFU unknown" if utilisation is None else f"MFU {utilisation:.1%}"

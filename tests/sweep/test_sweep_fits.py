@@ -3,6 +3,7 @@
 import pytest
 
 from harness.config import config
+from harness.measure import hardware
 from harness.plan.devices import named
 from harness.run import run, sources
 from harness.sweep import fits
@@ -93,7 +94,7 @@ def test_what_fits_with_a_smaller_micro_batch_is_left_to_the_ladder(planned, sai
 
 def test_without_a_limit_nothing_is_planned(planned, said, monkeypatch):
     monkeypatch.setattr(fits.isolate, "call", lambda *_, **__: pytest.fail("planned"))
-    monkeypatch.setattr(sources, "gpu_memory_bytes", lambda: None)
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: None)
     cell = planned("method=lora")
     assert fits.set_aside([cell], folder(cell)) == [cell]
     assert said == []
@@ -101,7 +102,7 @@ def test_without_a_limit_nothing_is_planned(planned, said, monkeypatch):
 
 
 def test_the_gpu_of_the_machine_is_the_limit_where_there_is_one(planned, monkeypatch):
-    monkeypatch.setattr(sources, "gpu_memory_bytes", lambda: 24 * 2**30)
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: 24 * 2**30)
     found = fits._device(planned("method=lora").experiment)
     assert found.usable_bytes == named("24GiB").usable_bytes
 

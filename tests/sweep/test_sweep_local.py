@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.measure import hardware
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import isolate, sources
+from harness.run import isolate
 from harness.sweep import local, sweep
 from harness.sweep.local import LocalSpec
 
@@ -40,7 +41,7 @@ def machine(monkeypatch):
 
     def made(cores, names=()):
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-        monkeypatch.setattr(sources, "device_names", lambda: list(names))
+        monkeypatch.setattr(hardware, "device_names", lambda: list(names))
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     return made
@@ -69,16 +70,6 @@ def test_more_slots_than_devices_are_refused(machine):
     machine(2)
     with pytest.raises(ValueError, match=r"n_jobs=3: this machine has 2 cores"):
         local.shares(LocalSpec(n_jobs=3))
-
-
-@pytest.mark.parametrize("cuda", ["", "0", "0,1"])
-def test_the_visible_devices_are_named(monkeypatch, cuda):
-    monkeypatch.setattr(sources, "device", lambda: "cuda" if cuda else "cpu")
-    monkeypatch.setattr(sources, "_gpu_capabilities", lambda: [9, 9])
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cuda)
-    assert sources.device_names() == [name for name in cuda.split(",") if name]
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert sources.device_names() == (["0", "1"] if cuda else [])
 
 
 def test_jobs_run_at_once_in_order_and_one_that_raises_costs_only_itself():

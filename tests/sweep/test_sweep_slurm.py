@@ -14,9 +14,9 @@ from test_sweep_command import add, add_sweep, cell
 
 from harness.config import compose as harness_compose
 from harness.config import config
+from harness.measure import hardware
 from harness.records import record
 from harness.records.specs import LaunchSpec
-from harness.run import sources
 from harness.sweep import sweep
 from harness.sweep.cluster import job, left, queue, slurm, submitted
 from harness.sweep.cluster.submitted import Submission, Tasks
@@ -224,10 +224,10 @@ def test_an_option_of_sbatch_is_added_by_its_name(compose):
 
 
 def test_a_machine_that_plans_for_others_guesses_no_precision(monkeypatch):
-    monkeypatch.setenv(sources.RUNS_ON, "cuda")
-    assert sources.device() == "cuda"
+    monkeypatch.setenv(hardware.RUNS_ON, "cuda")
+    assert hardware.device() == "cuda"
     with pytest.raises(ValueError, match=r"train.precision=auto: this machine cannot know"):
-        sources.hardware_precision()
+        hardware.precision()
 
 
 SPEC = {

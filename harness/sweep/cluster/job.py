@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Experiment, recipe
+from harness.measure import hardware
 from harness.run import isolate, run, sources
 from harness.run.ladder import instead
 from harness.sweep import sweep
@@ -39,7 +40,7 @@ def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
 
     job = submitit.JobEnvironment()
     job.paths.result_pickle.unlink(missing_ok=True)  # of a start before this one: it says that the job is over
-    os.environ.pop(sources.RUNS_ON, None)  # it was for planning elsewhere
+    os.environ.pop(hardware.RUNS_ON, None)  # it was for planning elsewhere
     if spec.offline:
         os.environ |= {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     meets = job.paths.folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}_meeting.json"

@@ -1,0 +1,168 @@
+"""The devices that runs are planned for: those that CUDA would show, by NVML or by the driver."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, card
+
+from harness.measure import hardware
+
+GIB = 2**30
+SLICES = [
+    {"uuid": f"MIG-{n}a345678-1234-1234-1234-123456789012", "name": "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+     "capability": [9, 0], "memory_bytes": 10 * GIB}
+    for n in (1, 2)
+]  # fmt: skip
+OLD = {"name": "Tesla V100", "capability": [7, 0]}
+LOOK = """
+import json
+from harness.measure import hardware
+hardware._cpu_flags = set
+print(json.dumps([hardware.device(), hardware.precision(), hardware.device_names(), hardware.memory_bytes()]))
+"""
+
+
+def seen(machine, **variables):
+    """What is planned with: device, precision, names and GiB of the smallest card."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK],
+        env={**machine.environment, **variables}, capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    device, precision, names, memory = json.loads(done.stdout)
+    return device, precision, names, memory and memory / GIB
+
+
+CPU = ("cpu", "fp32", [], None)
+
+
+@pytest.mark.parametrize("nvml", [True, False])
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ("cuda", "fp32", 3, 16)),
+        ("0", ("cuda", "bf16", ["0"], 80)),
+        ("1,0", ("cuda", "bf16", ["1", "0"], 48)),
+        ("2", ("cuda", "fp32", ["2"], 16)),
+        ("GPU-11345678-1234-1234-1234-123456789012", ("cuda", "bf16", 1, 48)),
+        ("GPU-11,GPU-00", ("cuda", "bf16", ["GPU-11", "GPU-00"], 48)),
+        ("GPU-11,GPU-77,GPU-00", ("cuda", "bf16", ["GPU-11"], 48)),
+        ("1,7,0", ("cuda", "bf16", ["1"], 48)),
+        ("1,-1,0", ("cuda", "bf16", ["1"], 48)),
+        ("GPU-77", CPU),
+        ("", CPU),
+        ("-1", CPU),
+        ("NoDevFiles", CPU),
+        ("7", CPU),
+        ("0,0", CPU),
+    ],
+)
+def test_what_is_visible_is_planned_with(cards, visible, expected, nvml):
+    machine = cards(card(0), card(1, 48), card(2, 16, **OLD), nvml=nvml)
+    found = seen(machine, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}))
+    names = expected[2]
+    assert (*found[:2], len(found[2]) if isinstance(names, int) else found[2], found[3]) == expected
+    assert bool(machine.touches()) is (not nvml and visible not in ("", "-1", "NoDevFiles", "0,0")), "NVML is enough"
+
+
+@pytest.mark.parametrize("nvml", [True, False])
+def test_a_slice_is_planned_as_a_slice(cards, nvml):
+    machine = cards(card(0, slices=SLICES), card(1), nvml=nvml)
+    one, two = (slice_["uuid"] for slice_ in SLICES)
+    assert seen(machine, CUDA_VISIBLE_DEVICES=one) == ("cuda", "bf16", [one], 10)
+    assert seen(machine, CUDA_VISIBLE_DEVICES=f"{one},{two}") == ("cuda", "bf16", [one, two], 10), "one each"
+    assert seen(machine)[3] == 10, "CUDA shows the first slice of a divided card, and no other device"
+    assert len(seen(machine)[2]) == 1
+    assert seen(machine, CUDA_VISIBLE_DEVICES="0")[3] == 10
+    assert seen(machine, CUDA_VISIBLE_DEVICES="1")[3] == 80
+    assert seen(machine, CUDA_VISIBLE_DEVICES="MIG-77") == CPU
+
+
+def test_another_order_than_that_of_the_bus_is_asked_of_cuda(cards):
+    machine = cards(card(0), card(1, 48))
+    assert seen(machine, CUDA_DEVICE_ORDER="FASTEST_FIRST", CUDA_VISIBLE_DEVICES="1")[3] == 48
+    assert {touch["order"] for touch in machine.touches()} == {"FASTEST_FIRST"}
+    machine.log.write_text("")
+    assert seen(machine, CUDA_DEVICE_ORDER="FASTEST_FIRST", CUDA_VISIBLE_DEVICES="GPU-11")[3] == 48
+    assert machine.touches() == [], "a UUID means the same in any order"
+
+
+def test_without_cards_a_machine_is_a_processor(cards):
+    assert seen(cards()) == seen(cards(nvml=False)) == CPU
+
+
+def test_runs_of_other_machines_are_not_planned_with_this_ones_cards(cards, monkeypatch):
+    monkeypatch.setenv(hardware.RUNS_ON, "cuda")
+    monkeypatch.setattr(hardware, "usable_cards", lambda: pytest.fail("asked for in vain"))
+    assert hardware.device() == "cuda"
+    assert (hardware.device_names(), hardware.memory_bytes(), hardware.showing(1)) == ([], None, {})
+    with pytest.raises(ValueError, match=r"train\.precision=auto: this machine cannot know"):
+        hardware.precision()
+
+
+@pytest.mark.parametrize(("flags", "precision"), [(set(), "fp32"), ({"avx512f", "amx_bf16"}, "bf16")])
+def test_precision_of_processors(monkeypatch, flags, precision):
+    monkeypatch.setattr(hardware, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(hardware, "cards", lambda: pytest.fail("a card that torch cannot use does not count"))
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
+    assert hardware.precision() == precision
+
+
+def test_names_are_read_as_torch_reads_them(monkeypatch):
+    texts = [
+        "0", "0,1", "1, 0", " 2", "0,0", "1,-1,0", "-1", "", "GPU-1,GPU-2", "GPU-1,MIG-2", "GPU-1,0", "0,GPU-1",
+        "MIG-a,MIG-b", "MIG-a,MIG-a", "1gpu2,2ampere", "+1", "NoDevFiles", "void", "0,,1", "01,2", "GPU-1,GPU-1",
+    ]  # fmt: skip
+    assert len(texts) == 21
+    for text in texts:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+        assert hardware.visible_names(text) == [str(name) for name in torch.cuda._parse_visible_devices()], text
+
+
+def test_a_process_is_shown_as_many_cards_as_it_uses(cards):
+    code = "from harness.measure import hardware; print([hardware.showing(n).get(hardware.VISIBLE) for n in (1, 2, 3)])"
+    machine = cards(card(0), card(1), card(2))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=machine.environment, capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout == "['0', '0,1', None]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "expected"),
+    [
+        ("NVIDIA GeForce RTX 4090", "535.183.01", "{'NCCL_P2P_DISABLE': '1', 'NCCL_IB_DISABLE': '1'}"),
+        ("NVIDIA GeForce RTX 4090", "550.54.14", "{}"),
+        ("NVIDIA H100 80GB HBM3", "535.183.01", "{}"),
+    ],
+)
+def test_cards_without_links_train_together_as_accelerate_asks(cards, name, driver, expected):
+    machine = cards(card(0, name=name), card(1, name=name), driver=driver)
+    code = "from harness.measure import hardware; print(hardware.link_settings())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=machine.environment, capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("used", "screens", "held"), [(0, (), 0), (30, (), 30), (3, (2,), 1)], ids=["free", "held", "a screen"]
+)
+def test_memory_of_other_programs_is_told_from_that_of_a_screen(cards, used, screens, held):
+    taken = [size * GIB for size in screens]
+    machine = cards(card(0), card(1, used_bytes=used * GIB, screens=taken))
+    code = "import json; from harness.measure import hardware; print(json.dumps([hardware.other_programs_bytes(v) for v in ('0', '1', '', None)]))"  # noqa: E501
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=machine.environment, capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert json.loads(done.stdout) == [{"0": 0}, {"1": held * GIB}, {}, {"0": 0, "1": held * GIB}]
+
+
+def test_this_machine_is_as_torch_sees_it():
+    assert hardware.torch_has_cuda() is (torch.version.cuda is not None)
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        assert len(hardware.usable_cards()) == torch.cuda.device_count()
