@@ -179,7 +179,8 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
     board.start_bar(function.rpartition(":")[2])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            ended = isolate.call(function, *arguments, log=Path(folder) / "log.txt", on_event=board)
+            log = Path(folder) / "log.txt"
+            ended = isolate.call(function, *arguments, log=log, on_event=board, terms=isolate.REPEATABLE)
     finally:
         board.end()
     if ended.kind == "returned":

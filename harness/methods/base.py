@@ -54,6 +54,7 @@ class Method(ABC):
     not_planned: ClassVar[str] = ""  # what a prediction of its memory and operations leaves out
     # whether its adapters give the same, to the bit and without dropout, on inputs left in the dtype of autocast
     leaves_inputs: ClassVar[bool] = False
+    imports_first: ClassVar[tuple[str, ...]] = ()  # modules that must be imported before torch's other libraries
     merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
 
     lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it

@@ -28,6 +28,7 @@ class Unsloth(Lora):
     leaves_inputs: ClassVar[bool] = False
     differs_at_start: ClassVar[str] = "unsloth's kernels round differently, and storage=nf4 rounds the base's weights"
     inits: ClassVar[tuple[str, ...]] = ("default",)
+    imports_first: ClassVar[tuple[str, ...]] = ("unsloth",)  # it replaces classes that others derive from
 
     storage: Literal["none", "nf4"]
 

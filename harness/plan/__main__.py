@@ -115,7 +115,7 @@ def _layers(words: list[str]) -> Any:
 
 
 def _elsewhere(function: str, *arguments: Any) -> Any:
-    """Call a function that imports the stack in a process that has it, with what the libraries say kept in a file.
+    """Call a function in a process that has the libraries and sees no GPU: fake tensors claim to be on the CPU.
 
     Raises:
         ValueError: the input is wrong.
@@ -124,7 +124,7 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
     from harness.run import isolate
 
     with tempfile.TemporaryDirectory() as folder:
-        ended = isolate.call(function, *arguments, log=Path(folder) / "log.txt")
+        ended = isolate.call(function, *arguments, log=Path(folder) / "log.txt", terms=isolate.WITHOUT_GPU)
     if ended.kind == "returned":
         return ended.value
     raise (ValueError if ended.error_type == "ValueError" else RuntimeError)(ended.reason)

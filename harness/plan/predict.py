@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -16,13 +15,13 @@ from typing import Any
 import torch
 
 from harness.config.experiment import Experiment
+from harness.measure import hardware
 from harness.measure.live import tensors_in
 from harness.plan import fakes, shapes
 from harness.plan.devices import Device
 from harness.plan.follow import Follower, give_gradients
 from harness.records.specs import KernelSpec
 from harness.run import execute
-from harness.run.sources import hardware_precision
 from harness.train.loop import Job, _Loop, compute_dtype
 
 
@@ -55,7 +54,6 @@ def cells(experiments: list[Experiment], device: Device | None, mfu: float | Non
     Without a device the step is that of a GPU. Where a step cannot be taken with fake tensors, `unpredicted` says why
     and the numbers are None.
     """
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of this process: fake tensors claim to be on the CPU
     warnings.simplefilter("ignore")
     execute.quiet()
     found = []
@@ -69,7 +67,7 @@ def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
     """With what is computed and held there in place of "auto": in bfloat16 on a GPU, as here on a CPU."""
     precision = experiment.train.precision
     if precision == "auto":
-        precision = "bf16" if on_gpu else hardware_precision()
+        precision = "bf16" if on_gpu else hardware.precision()
     return dataclasses.replace(
         experiment,
         method=experiment.method.settled("cuda" if on_gpu else "cpu", precision),

@@ -76,6 +76,7 @@ class Attempt(Strict):
     summed_peak_memory_bytes: int | None = None  # of all processes that trained together, where there were several
     resumed_at_step: int | None = None  # of the checkpoint that it went on from; None: it began at the beginning
     seconds: float | None = None  # from its start to its end, whatever it did and however it ended
+    ended_in: str | None = None  # the phase that it was in at its end; None before the first
 
 
 @dataclass(frozen=True, kw_only=True)

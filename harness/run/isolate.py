@@ -1,45 +1,43 @@
-"""A function in a fresh process: what kills it becomes a reason, never a lost record.
-
-Processes are forked from a server that has imported the stack once (seven seconds and half a gigabyte, shared by all of
-them), so that each starts in well under a second, with clean memory and without what an earlier run left behind.
-"""
+"""A function in a process of its own: an end of any kind becomes a reason, never a lost record."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
-import types
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from dataclasses import dataclass, field, replace
+from multiprocessing import process as registry
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.measure.hardware import VISIBLE
+from harness.measure.kernel_kills import out_of_memory_kills
 from harness.records import redact
+from harness.run import server
+from harness.run.server import prepare as prepare
+from harness.run.untouched import cuda_untouched, is_cuda_touched
+from harness.train import failure
+from harness.train.failure import Cause
 from harness.train.preemption import SIGNALS, end_with_parent
 
 Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
 
-
-_OTHER_KILLED = f"has ended with exit code -{signal.SIGKILL:d}"  # one of the processes that train one run together
-_LOOK_SECONDS = 0.2  # how often a process that may be stopped is asked for
-_ENVIRONMENT = {
-    # bitsandbytes asks at import whether CUDA is there; asked through NVML, CUDA stays uninitialised and can be forked
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-}
+_TOUCHED = "_CudaInServer"  # error type of a fork that could not use a card
+_LOOK_SECONDS = 0.2  # how often a process is looked at that may be stopped, or has been told to end
+_SILENT_SECONDS = 60.0  # after which a process that was told to end, and shows no sign of life, is killed
+_LAST_SECONDS = 600.0  # after which it is killed in any case: a checkpoint of a large model takes minutes
+_EXIT_SECONDS = 60.0  # for a process to be gone once it has said how it ended
+_REAP_SECONDS = 10.0  # for the kernel to end a process that was killed; one in a dead file server's hands stays
+_TAIL_BYTES = 4096  # of the log, in which a library may have said why it left
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class Ended:
     value: Any = None
     reason: str = ""
     error_type: str = ""  # name of the exception's class
+    cause: Cause = "work"  # of "raised", "oom" and "killed"
+    exit_code: int | None = None  # of "killed": minus the signal, where a signal ended it
 
 
 @dataclass
@@ -71,92 +71,155 @@ class Share:
     stop: Stop = field(default_factory=Stop)
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How a process differs from others.
+
+    Attributes:
+        environment: variables beside those of the share, and before them.
+        imports_first: modules that want to be imported before any other library. The process is then not forked.
+        retries: starts after the first, each where the machine ended the process before; for work that leaves nothing
+            behind.
+    """
+
+    environment: dict[str, str] = field(default_factory=dict)
+    imports_first: tuple[str, ...] = ()
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What crosses over to the process."""
+
+    function: str
+    arguments: tuple[Any, ...]
+    log: str
+    environment: dict[str, str]
+    threads: int | None
+    imports_first: tuple[str, ...]
+
+
 share: ContextVar[Share | None] = ContextVar("share", default=None)  # None: all of the machine
+_forks_can_use_cuda = True
+USUAL = Terms()
+REPEATABLE = Terms(retries=1)
+WITHOUT_GPU = Terms(environment={VISIBLE: ""}, retries=1)
 
 
-def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None) -> Ended:
+def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None, terms: Terms = USUAL) -> Ended:
     """Run `function(*arguments, emit)` in a process of its own and wait for it.
 
     `function` is "module:name", so that this process need not import what the other one does. Its standard output and
-    error go to the end of `log`; what it hands to `emit` arrives at `on_event` here, in order. An interrupt of this
-    process ends the other one first, with SIGTERM, and hears it out; a second one kills it. So does a SIGTERM or
-    SIGUSR2, where this process is the main thread's and nobody else has taken the signal: it becomes a `SystemExit`.
+    error go to the end of `log`; what it hands to `emit` arrives at `on_event` here, in order.
+
+    Ctrl-C sends SIGTERM to the process and waits for its last events; a second Ctrl-C kills it. SIGTERM and SIGUSR2 do
+    the same and raise SystemExit, in the main thread and where nobody else has taken the signal. A process that shows
+    no sign of life for a minute after that is killed, and so is one that has not ended after ten.
     """
-    global _start_method
     log.parent.mkdir(parents=True, exist_ok=True)
-    kills_before = _oom_kills()
+    own = share.get()
+    job = _Job(
+        function, arguments, str(log), _own_environment(terms), own.threads if own else None, terms.imports_first
+    )
+    for _ in range(terms.retries):
+        ended = _called(job, on_event)
+        if ended.kind != "killed" or ended.cause != "machine":
+            return ended
+    return _called(job, on_event)
+
+
+def environment(terms: Terms = USUAL) -> dict[str, str]:
+    """Return the environment of a process on these terms."""
+    return {**os.environ, **_own_environment(terms)}
+
+
+def _own_environment(terms: Terms) -> dict[str, str]:
+    own = share.get()
+    return {**(own.environment if own else {}), **terms.environment}
+
+
+def _called(job: _Job, on_event: Emit | None) -> Ended:
+    global _forks_can_use_cuda
+    log = Path(job.log)
+    kills, length = out_of_memory_kills(), _size(log)
     try:
-        ended = _attempt(function, arguments, log, on_event)
-        if ended.error_type == "_CudaInServer":
-            _start_method = "spawn"  # a forked process could not use the device
-            ended = _attempt(function, arguments, log, on_event)
+        ended = _attempt(job, on_event)
+        if ended.error_type == _TOUCHED:
+            _forks_can_use_cuda = False
+            ended = _attempt(job, on_event)
+        if ended.kind == "killed":
+            ended = _explained(ended, _tail(log, length))
+    except server.ServerError as error:
+        return Ended("killed", reason=str(error), cause="machine")
     finally:
-        redact.file(log)  # what libraries said may hold a token or a URL with a password
-    was_killed = ended.kind == "killed" or _OTHER_KILLED in ended.reason
-    if was_killed and _oom_kills() > kills_before:
-        return Ended("oom", reason="killed by the kernel: out of memory")
+        redact.file(log)  # libraries may have printed a token, or a URL with a password
+    if ended.cause == "machine" and out_of_memory_kills() > kills:
+        return replace(ended, kind="oom", reason="killed by the kernel: out of memory", cause="host_memory")
     return ended
 
 
-_start_method = "forkserver"
-_starting = threading.Lock()  # starting a process looks after all others: two that do so at once lose an exit code
+def _explained(ended: Ended, tail: str) -> Ended:
+    """Return the end of a process that left by itself with the memory error that a library printed before."""
+    if ended.exit_code in (-signal.SIGKILL, -signal.SIGTERM):
+        return ended
+    for line in reversed(tail.splitlines()):
+        cause = failure.cause_in(line)
+        if cause in failure.MEMORY:
+            return replace(ended, kind="oom", reason=f"{ended.reason}: {' '.join(line.split())}", cause=cause)
+    return ended
 
 
-def _context() -> Any:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    context = multiprocessing.get_context(_start_method)
-    if _start_method == "forkserver":
-        context.set_forkserver_preload(["harness.run.preload"])
-    return context
+def _size(log: Path) -> int:
+    with contextlib.suppress(OSError):
+        return log.stat().st_size
+    return 0
 
 
-def prepare() -> None:
-    """Let the server import what it takes seconds to import, before there is anything to do."""
-    _context()
-    forkserver.ensure_running()
+def _tail(log: Path, begin: int) -> str:
+    """Return the end of what was written to the log since it had `begin` bytes."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(begin, _size(log) - _TAIL_BYTES))
+        return file.read().decode(errors="replace")
+    return ""
 
 
-def _attempt(function: str, arguments: tuple[Any, ...], log: Path, on_event: Emit | None) -> Ended:
+def _attempt(job: _Job, on_event: Emit | None) -> Ended:
     own = share.get()
-    part = (own.environment, own.threads) if own else None
-    context = _context()
+    context = server.context(fresh=bool(job.imports_first) or not _forks_can_use_cuda)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(function, arguments, sender, str(log), part), daemon=False)
-    with _starting, _main_left_out():
-        process.start()
-    sender.close()
+    try:
+        process = server.started(lambda: context.Process(target=_child, args=(job, sender), daemon=False))
+    except BaseException:
+        receiver.close()
+        raise
+    finally:
+        sender.close()
     try:
         with _signals_raise():
-            ended = _listen(receiver, process, on_event, own)
+            ended = _listen(receiver, process, on_event, _stopped(own) if own else None)
     except BaseException:
         process.terminate()
         try:
-            _listen(receiver, process, on_event, None)
+            _listen(receiver, process, on_event, _Vitals(process.pid))
         finally:
             process.kill()
         raise
     finally:
         receiver.close()
-        wait([process.sentinel])
-        with _starting:
+        _reap(process)
+    code = process.exitcode
+    return ended or Ended("killed", reason=server.obituary(code), cause="machine", exit_code=code)
+
+
+def _reap(process: Any) -> None:
+    """Collect a process that has nothing more to say."""
+    if not wait([process.sentinel], _EXIT_SECONDS):
+        process.kill()
+    if wait([process.sentinel], _REAP_SECONDS):
+        with server.STARTING:
             process.join()
-    return ended or Ended("killed", reason=_obituary(process.exitcode))
-
-
-@contextlib.contextmanager
-def _main_left_out() -> Iterator[None]:
-    """Keep a new process from importing this program's main script.
-
-    multiprocessing imports it for what was defined there; here functions are called by module and name, and a script
-    without `if __name__ == "__main__"` would begin its runs once more in each of them.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    else:  # Python would wait for it when it leaves
+        registry._children.discard(process)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -182,13 +245,13 @@ def _signals_raise() -> Iterator[None]:
                 signal.signal(number, signal.SIG_DFL)
 
 
-def _listen(receiver: Connection, process: Any, on_event: Emit | None, own: Share | None) -> Ended | None:
-    """Pass events on until the process says how it ended, or is gone without a word."""
-    while True:
-        ready = wait([receiver, process.sentinel], _LOOK_SECONDS if own else None)
-        if own is not None and own.stop.why:
-            raise KeyboardInterrupt(own.stop.why)
-        if not ready:
+def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Callable[[], bool] | None) -> Ended | None:
+    """Pass events on until the process says how it ended, or is gone without a word.
+
+    `look` is called meanwhile, and ends this where it returns False.
+    """
+    while look is None or look():
+        if not wait([receiver, process.sentinel], _LOOK_SECONDS if look else None):
             continue
         try:
             if not receiver.poll():
@@ -200,74 +263,87 @@ def _listen(receiver: Connection, process: Any, on_event: Emit | None, own: Shar
             return Ended(**content)
         if on_event is not None:
             on_event(content)
+    return None
 
 
-def _child(
-    function: str,
-    arguments: tuple[Any, ...],
-    sender: Connection,
-    log: str,
-    part: tuple[dict[str, str], int] | None,
-) -> None:
+def _stopped(own: Share) -> Callable[[], bool]:
+    def look() -> bool:
+        if own.stop.why:
+            raise KeyboardInterrupt(own.stop.why)
+        return True
+
+    return look
+
+
+class _Vitals:
+    """Whether a process that was told to end still works on it: it computes or writes, and not for ever."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}")
+        self._work: tuple[str, ...] = ()
+        self._began = self._lived = time.monotonic()
+
+    def __call__(self) -> bool:
+        now, work = time.monotonic(), self._counters()
+        if work != self._work:
+            self._lived, self._work = now, work
+        return now - self._lived < _SILENT_SECONDS and now - self._began < _LAST_SECONDS
+
+    def _counters(self) -> tuple[str, ...]:
+        """Return processor time and bytes written (proc(5)), which stand still where a process is stopped or hangs."""
+        found: tuple[str, ...] = ()
+        with contextlib.suppress(OSError):
+            found = tuple((self._folder / "stat").read_text().rpartition(")")[2].split()[11:13])
+        with contextlib.suppress(OSError):
+            found += tuple((self._folder / "io").read_text().splitlines())
+        return found
+
+
+def _child(job: _Job, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     end_with_parent()
     with contextlib.suppress(OSError):
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        sender.send(("ended", {"kind": "raised", "error_type": "_CudaInServer"}))
+    os.environ.update(job.environment)
+    if is_cuda_touched():
+        sender.send(("ended", {"kind": "raised", "error_type": _TOUCHED}))
         return
-    if part is not None:
-        _keep_to(*part)
+    if job.threads is not None:
+        _compute_with(job.threads)
     try:
-        module, _, name = function.partition(":")
-        work = getattr(importlib.import_module(module), name)
-        value = work(*arguments, lambda event: sender.send(("event", event)))
+        work = _imported(job)
+        value = work(*job.arguments, lambda event: sender.send(("event", event)))
         ended: dict[str, Any] = {"kind": "returned", "value": value}
     except BaseException as error:  # whatever it is, it is this run's end and not the sweep's
         traceback.print_exc()
-        kind = "oom" if _is_out_of_memory(error) else "raised"
-        ended = {"kind": kind, "reason": _one_line(error), "error_type": type(error).__name__}
+        cause = failure.cause(error)
+        kind = "oom" if cause in failure.MEMORY else "raised"
+        ended = {"kind": kind, "reason": _one_line(error), "error_type": type(error).__name__, "cause": cause}
     sys.stdout.flush()
     sys.stderr.flush()
     sender.send(("ended", ended))
     sender.close()
 
 
-def _keep_to(environment: dict[str, str], threads: int) -> None:
-    """Use no more of the machine than this process's part: before it has looked for a device or started a thread."""
-    os.environ.update(environment)
+def _imported(job: _Job) -> Any:
+    """Return the function; what is imported for it here leaves CUDA alone, since it may fork."""
+    module, _, name = job.function.partition(":")
+    with contextlib.ExitStack() as around:
+        for first in job.imports_first:
+            importlib.import_module(first)
+        if "torch" not in sys.modules:
+            around.enter_context(cuda_untouched())
+        return getattr(importlib.import_module(module), name)
+
+
+def _compute_with(threads: int) -> None:
+    """Use no more of the processor than this process's part, before it has started a thread."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by what is imported from now on
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
-
-
-def outlive_signals() -> None:
-    """Have the server go on when its whole group is told to end: its child has something to finish, and goes with it.
-
-    A child keeps the usual way, until it says otherwise.
-    """
-    server, parent = os.getpid(), os.getppid()
-
-    def told(number: int, frame: Any) -> None:
-        if os.getpid() != server or os.getppid() != parent:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    for number in SIGNALS:
-        signal.signal(number, told)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
-    )
 
 
 def _one_line(error: BaseException) -> str:
@@ -275,20 +351,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, ValueError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _obituary(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-exit_code).name}"
-    return f"the process ended without a word (exit code {exit_code})"
-
-
-def _oom_kills() -> int:
-    """Out-of-memory kills in this process's control group so far; 0 where the kernel does not count them."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
-        for line in Path("/sys/fs/cgroup", group, "memory.events").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0

@@ -7,7 +7,8 @@ import os
 import sys
 import warnings
 
-from harness.run.isolate import outlive_signals
+from harness.run.server import outlive_signals
+from harness.run.untouched import cuda_untouched
 from harness.train.preemption import end_with_parent
 
 
@@ -17,7 +18,7 @@ def _import_quietly() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
     try:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), cuda_untouched():
             import harness.run.check
             import harness.run.execute  # noqa: F401
     finally:

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.config.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
+from harness.measure import hardware
 from harness.records import record, redact
 from harness.records.record import Attempt, InferenceRecord, RunRecord, Status
 from harness.records.specs import Rung
 from harness.run import card, claim, isolate, provenance, store
 from harness.run.ladder import ladder
-from harness.run.told import LostError, Told, Watch, is_machines_fault, outcome
+from harness.run.told import LostError, Told, Watch, is_machines_fault, outcome, without_others
 from harness.train import checkpoint
 
 WORK = "harness.run.execute:execute"  # what a run's own process does
@@ -90,7 +91,7 @@ def _left(rungs: tuple[Rung, ...], reached: Rung | None) -> tuple[Rung, ...]:
 
 def _training_needs_less(result: RunRecord) -> bool:
     """Whether memory ran out in training: loading and evaluating take the same with any micro batch."""
-    return result.status == "oom" and "in phase train" in result.current.reason
+    return result.status == "oom" and result.current.ended_in == "train"
 
 
 def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: Rung | None) -> RunRecord | None:
@@ -102,8 +103,9 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, inference=infer, rung=rung)
     told = Told(doing.watch, held)
     log = experiment.folder / "log.txt"
+    terms = _terms(experiment)
     try:
-        ended = isolate.call(WORK, experiment, todo, log=log, on_event=told)
+        ended = isolate.call(WORK, experiment, todo, log=log, on_event=told, terms=terms)
     except LostError:
         return None
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -111,6 +113,7 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
             what = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
             _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.goes_on()}")
         raise
+    ended = without_others(ended, isolate.environment(terms).get(hardware.VISIBLE))
     status, reason = outcome(ended, told)
     if held.lost:
         return None
@@ -119,6 +122,19 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
         return result
     doing.watch({"say": f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.retries + 1}"})
     return _try(experiment, result, _rest(experiment, result, doing), rung)
+
+
+def _terms(experiment: Experiment) -> isolate.Terms:
+    """Return the terms of a run's process: it sees as many GPUs as it has processes, or all where the model is spread.
+
+    A share of the machine that has its own GPU stays as it is.
+    """
+    own, method = isolate.share.get(), experiment.method
+    number = experiment.launch.processes_per_node if method.trains else 1
+    is_placed = own is not None and hardware.VISIBLE in own.environment
+    shown = {} if is_placed or experiment.model.device_map == "auto" else hardware.showing(number)
+    links = hardware.link_settings() if number > 1 else {}
+    return isolate.Terms(environment={**shown, **links}, imports_first=method.imports_first)
 
 
 def _rest(experiment: Experiment, result: RunRecord, doing: _Doing) -> _Doing:
@@ -274,6 +290,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
         gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
         max_length=facts.get("max_length", before.max_length if before else None),
+        ended_in=told.phase or None,
         seconds=told.seconds,
         provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
     )

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from harness.measure import hardware
 from harness.records.record import Status
 from harness.run import claim, isolate
 
 Watch = Callable[[dict[str, Any]], None]
-_ERRNO = re.compile(r"\[Errno (\d+)\]")
-_PASSING = {
-    errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOBUFS,
-    errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT,
-    errno.EREMOTEIO,
-}  # fmt: skip
-_OF_A_DEVICE = re.compile(
-    r"CUDA error|CUDA driver error|cuDNN error|cuBLAS error|CUBLAS_STATUS|CUDNN_STATUS|NCCL error|NVML"
-)
-_OF_ANOTHER = re.compile(r"has ended with exit code -\d+")  # one of several processes, by a signal
-_OF_A_NETWORK = {"ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "TimeoutError", "DistBackendError"}
+_GIB = 2**30
+_OTHERS_BYTES = _GIB  # of a card: what less would hardly have made room for
+_GONE_SECONDS = 3.0  # for the driver to take back what a process held that has just ended
 
 
 class LostError(Exception):
@@ -54,6 +46,11 @@ class Told:
             self._watch(event)
 
     @property
+    def phase(self) -> str:
+        """The phase that the run was in; "" before the first."""
+        return self._phase
+
+    @property
     def seconds(self) -> float:
         """How long it has been told, whatever the clock on the wall says meanwhile."""
         return time.monotonic() - self._began
@@ -83,16 +80,30 @@ def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
     return "failed", f"{ended.reason} ({told.where()}){told.goes_on() if ended.kind == 'killed' else ''}"
 
 
+def without_others(ended: isolate.Ended, visible: str | None) -> isolate.Ended:
+    """Return an end for lack of a card's memory as a fault of the machine where other programs hold the memory.
+
+    `visible` is the process's CUDA_VISIBLE_DEVICES. Nothing of the process is left on the cards by now.
+    """
+    if ended.cause != "device_memory" or hardware.device() != "cuda":
+        return ended
+    deadline = time.monotonic() + _GONE_SECONDS
+    while True:
+        held = hardware.other_programs_bytes(visible)
+        card = max(held, key=held.__getitem__, default="")
+        if not card or held[card] <= _OTHERS_BYTES:
+            return ended
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_GONE_SECONDS / 10)
+    company = f"other programs hold {held[card] / _GIB:.1f} GiB of GPU {card}"
+    return replace(ended, kind="raised", cause="machine", reason=f"{ended.reason}; {company}")
+
+
 def is_machines_fault(ended: isolate.Ended) -> bool:
-    """Whether a process ended for a reason that has nothing to do with what it was asked to do.
+    """Return whether a process ended for a reason that has nothing to do with its work.
 
     A signal, a driver, a disk or a network. Memory that ran out is a result, and an error of code or settings would be
     the same the next time.
     """
-    if ended.kind == "raised":
-        number = _ERRNO.search(ended.reason)
-        of_the_system = number is not None and int(number[1]) in _PASSING
-        of_a_device = _OF_A_DEVICE.search(ended.reason) and "device-side assert" not in ended.reason
-        of_another = ended.error_type == "RankError" and bool(_OF_ANOTHER.search(ended.reason))
-        return of_the_system or bool(of_a_device) or of_another or ended.error_type in _OF_A_NETWORK
-    return ended.kind == "killed"
+    return ended.kind in ("raised", "killed") and ended.cause == "machine"

@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.config import kernels
 from harness.config.experiment import Experiment, Sizes
-from harness.run import isolate, run, sources
+from harness.measure import hardware
+from harness.run import isolate, run
 from harness.run.progress import board
 from harness.sources.assets import cache_dir
 from harness.sweep.fits import set_aside
@@ -72,7 +73,7 @@ def check_nodes(plan: Sequence[Planned]) -> None:
     """
     for planned in plan:
         nodes = planned.experiment.launch.num_nodes
-        if nodes > 1 and sources.RUNS_ON not in os.environ:
+        if nodes > 1 and hardware.RUNS_ON not in os.environ:
             raise ValueError(
                 f"launch.num_nodes={nodes}: a run has several nodes as a job of a cluster alone; add "
                 "hydra/launcher=slurm, or use launch.num_nodes=1"
@@ -90,7 +91,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     """
     if not pending:
         return []
-    device = sources.device()
+    device = hardware.device()
     reasons = [_unsupported(planned.experiment, device) for planned in pending]
     runnable = [planned for planned, reason in zip(pending, reasons, strict=True) if not reason]
     board.start_bar("checking")
@@ -104,7 +105,8 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
             board(event)
 
     try:
-        ended = isolate.call("harness.run.check:check", [_as_chosen(p) for p in runnable], log=log, on_event=on_event)
+        as_chosen = [_as_chosen(planned) for planned in runnable]
+        ended = isolate.call("harness.run.check:check", as_chosen, log=log, on_event=on_event, terms=isolate.REPEATABLE)
     finally:
         board.end()
     if ended.kind != "returned":

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Experiment, canonical, recipe
+from harness.measure import hardware
 from harness.plan.devices import Device, named
-from harness.run import isolate, run, sources
+from harness.run import isolate, run
 from harness.run.ladder import instead, ladder
 from harness.run.progress import board
 from harness.sweep.planned import Planned
@@ -56,7 +57,7 @@ def _is_predicted(experiment: Experiment) -> bool:
 def _device(experiment: Experiment) -> Device | None:
     if experiment.plan.device is not None:
         return named(experiment.plan.device, "plan.device")
-    memory = sources.gpu_memory_bytes()
+    memory = hardware.memory_bytes()
     return None if memory is None else Device("this GPU", memory, None, on_gpu=True)
 
 
@@ -84,7 +85,10 @@ def _predicted(every: dict[str, Experiment], device: Device, runs_dir: Path) -> 
         board.start_bar("planning")
         try:
             arguments = (list(new.values()), device, None)
-            ended = isolate.call("harness.plan.predict:cells", *arguments, log=runs_dir / "check.log", on_event=board)
+            ended = isolate.call(
+                "harness.plan.predict:cells", *arguments, log=runs_dir / "check.log", on_event=board,
+                terms=isolate.WITHOUT_GPU,
+            )  # fmt: skip
         finally:
             board.end()
         if ended.kind != "returned":

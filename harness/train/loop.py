@@ -19,11 +19,11 @@ from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.methods.base import Method
 from harness.records.record import Training
 from harness.records.specs import KernelSpec, Sharding, TrainSpec
-from harness.train import distributed, fsdp, lean
+from harness.train import lean, ranks, sharded
 from harness.train.batches import Labelled, Row, check_apart, collate, for_model, labelled, row_lengths
-from harness.train.fsdp import unwrapped
 from harness.train.head import label_nats
 from harness.train.kernels import Kernels
+from harness.train.layers import unwrapped
 from harness.train.order import LikeLengths as LikeLengths
 from harness.train.order import Shared
 from harness.train.resume import Checkpoints, Resuming, start_digest
@@ -79,8 +79,8 @@ def train(job: Job) -> Training:
         RuntimeError: no trained parameter receives a gradient.
     """
     loop = _Loop(job)
-    if distributed.rank() > 0:
-        torch.manual_seed(job.seed + distributed.rank() * 1_000_003)  # dropout of its own, for rows of its own
+    if ranks.index() > 0:
+        torch.manual_seed(job.seed + ranks.index() * 1_000_003)  # dropout of its own, for rows of its own
     resumed_from = loop.begin(job.checkpoints)  # looks at the model, which is whole until then
     if job.sharding == "fsdp":
         _divide(job.model)
@@ -92,15 +92,15 @@ def train(job: Job) -> Training:
     loop.undo_patches()
     result: Training = loop.watcher.result()
     if job.sharding == "fsdp":
-        fsdp.gather_on_rank_0(job.model)
+        sharded.assemble(job.model)
     return result
 
 
 def _divide(model: Any) -> None:
     """Each process keeps a part of its own model: they must be the same."""
-    if len(set(distributed.all_gather(start_digest(model)))) > 1:
+    if len(set(ranks.of_all(start_digest(model)))) > 1:
         raise RuntimeError("launch.sharding=fsdp: the processes do not begin with the same weights")
-    fsdp.shard(model)
+    sharded.shard(model)
 
 
 class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
@@ -115,7 +115,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         job = replace(job, validate=self.kernels.without(job.validate))
         self.watcher = Watcher(job, self.meter, self.profiler)
         if job.sharding == "fsdp":
-            fsdp.mark_presharded(job.model)
+            sharded.announce(job.model)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
         super().__init__(
             model=job.model,
@@ -147,7 +147,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """As the optimizer saw it, where it steps during the backward pass and leaves no gradient."""
         seen = self._gradient_norm()
-        return fsdp.full_tensor(super()._get_grad_norm(model, grad_norm)) if seen is None else seen
+        return sharded.whole(super()._get_grad_norm(model, grad_norm)) if seen is None else seen
 
     def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
         """Not deferred: until the last micro batch every process would hold the whole model's gradients."""
@@ -163,12 +163,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Of several processes each takes its part of every batch; accelerate would repeat rows to make them even."""
-        if distributed.world_size() == 1:
+        if ranks.number() == 1:
             return super().get_train_dataloader()
         spec = self.job.spec
-        own = Shared(
-            self._order(), distributed.rank(), distributed.world_size(), spec.global_batch_size, spec.micro_batch_size
-        )
+        own = Shared(self._order(), ranks.index(), ranks.number(), spec.global_batch_size, spec.micro_batch_size)
         return DataLoader(
             self.train_dataset,
             batch_sampler=own,
@@ -223,7 +221,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             raise RuntimeError(NO_GRADIENT)
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         # the tokens are those of all processes, and their gradients are averaged, which is undone here
-        loss = distributed.world_size() * nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
+        loss = ranks.number() * nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
         penalty = self.job.method.penalty(self.job.model)
         if penalty is None:
             return loss
@@ -245,7 +243,7 @@ def _arguments(job: Job) -> SFTConfig:
         output_dir=job.scratch,
         max_steps=total_steps(spec, len(job.rows)),
         per_device_train_batch_size=spec.micro_batch_size,
-        gradient_accumulation_steps=spec.global_batch_size // (spec.micro_batch_size * distributed.world_size()),
+        gradient_accumulation_steps=spec.global_batch_size // (spec.micro_batch_size * ranks.number()),
         ddp_find_unused_parameters=False,
         # transformers' own "constant" leaves the warm-up out without a word
         lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
