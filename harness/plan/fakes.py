@@ -7,6 +7,7 @@ between, the last), and the tensors of the others are counted without being comp
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from unittest import mock
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import masking_utils
+from trl.kernels import chunked_logprob
 
 from harness.measure.live import tensors_in
 
@@ -129,6 +131,30 @@ def as_if_not_traced() -> Any:
     It recognises fake tensors, takes them for an export and keeps an attention mask that it drops for whole rows.
     """
     return mock.patch.object(masking_utils, "is_tracing", return_value=False)
+
+
+@contextlib.contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Within, fake tensors that claim to be on a CPU take the memory that they would take on a GPU.
+
+    TRL's output head folds its tiles in place there, by Triton, where its functions for a CPU hold several float32
+    copies of a tile. PEFT asks whether CUDA's autocast is on, and leaves the inputs of quantised layers alone where it
+    is.
+    """
+
+    def forward(tile: torch.Tensor, *_: Any, **__: Any) -> None:
+        """Statistics go into tensors that are there already."""
+
+    def backward(tile: torch.Tensor, *_: Any, **__: Any) -> None:
+        tile.zero_()
+
+    was_on = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with mock.patch.multiple(chunked_logprob, _forward_tile=forward, _backward_tile=backward):
+            yield
+    finally:
+        torch.set_autocast_enabled("cuda", was_on)
 
 
 def decoder_layers(model: Any) -> Any:

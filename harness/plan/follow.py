@@ -20,13 +20,14 @@ _CHOOSES = {
 class Follower(LiveBytes):
     """LiveBytes for fake tensors.
 
-    Fake tensors have no values: a boolean mask chooses `num_chosen` positions, and a question that the code asks of a
-    tensor (is this mask all ones?) is answered with yes, which is true of rows of one length.
+    Fake tensors have no values: a boolean mask chooses `num_chosen` positions. A question that the code asks of a
+    boolean tensor (is this mask all ones?) is answered with yes, which is true of rows of one length; with no where
+    some rows are `padded`, so that what a mask takes is counted.
     """
 
-    def __init__(self, num_chosen: int) -> None:
+    def __init__(self, num_chosen: int, padded: bool = False) -> None:
         super().__init__()
-        self._num_chosen = num_chosen
+        self._num_chosen, self._padded = num_chosen, padded
         self._twins: dict[int, Any] = {}  # by a storage's address: what the other layers keep for as long
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -36,7 +37,7 @@ class Follower(LiveBytes):
         if name.startswith("prim::"):
             return func(*args, **kwargs)
         if name == "aten::_local_scalar_dense":
-            return True if args[0].dtype is torch.bool else 1
+            return not self._padded if args[0].dtype is torch.bool else 1
         if name in _CHOOSES:
             args = (args[0], self._positions(args[1]), *args[2:])
         return super().__torch_dispatch__(func, types, args, kwargs)

@@ -9,6 +9,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,11 +155,11 @@ class Predictor:
 
     Args:
         experiment: with a precision that is settled.
-        on_gpu: compute the loss as on a GPU (in tiles of the output head), else as on a CPU.
+        on_gpu: take the steps of a GPU, of rows some of which are padded; else those of a CPU, of whole rows.
     """
 
     def __init__(self, experiment: Experiment, on_gpu: bool) -> None:
-        self._experiment = experiment
+        self._experiment, self._on_gpu = experiment, on_gpu
         self.num_processes = experiment.launch.num_processes  # of which each has its own rows of every step
         method = experiment.method
         spec = dataclasses.replace(experiment.train, kernels=_plain(experiment.train.kernels))
@@ -174,10 +175,10 @@ class Predictor:
             job = Job(
                 model=self._fake.model, method=method, rows=[{"input_ids": [1, 1], "completion_mask": [1, 1]}],
                 spec=spec, seed=experiment.streams.order, tokenizer=self._tokenizer, validate=lambda: 0.0,
-                emit=lambda _: None, scratch=scratch,
+                emit=lambda _: None, scratch=scratch, cuda=on_gpu,
             )  # fmt: skip
             with self._fake.mode:
-                self._loop = _FakeLoop(job, on_gpu)
+                self._loop = _FakeLoop(job)
         self._weights = [*tensors_in(self._fake.model), *self._fake.unseen_trained]
         self._make_optimizer_state()
 
@@ -198,14 +199,14 @@ class Predictor:
         spec = self._experiment.train
         length, share = spec.max_length, spec.global_batch_size / self.num_processes
         accumulate = math.ceil(share / micro_batch_size)
-        live = Follower(micro_batch_size * (length - 1))
+        live = Follower(micro_batch_size * (length - 1), padded=self._on_gpu and self._loop.masked)
         live.hold(self._weights, "weights")
         live.hold_bytes(self._fake.unseen_bytes)
         weights = live.live_bytes
         live.hold(tensors_in(self._loop.optimizer.state), "optimizer")
         optimizer = live.live_bytes - weights
         self._loop.current_gradient_accumulation_steps = accumulate
-        with fakes.as_if_not_traced(), self._fake.mode, live:
+        with fakes.as_if_not_traced(), fakes.as_on_gpu() if self._on_gpu else nullcontext(), self._fake.mode, live:
             if accumulate > 1:
                 give_gradients(self._fake.trained())
                 live.hold((p.grad for p in self._fake.trained()), "gradients")
@@ -237,16 +238,10 @@ class Predictor:
 
 
 class _FakeLoop(_Loop):
-    """The loop over a model of fake tensors, ready for `training_step`; to be made within their mode.
+    """The loop over a model of fake tensors, ready for `training_step`; to be made within their mode."""
 
-    Args:
-        job: what is trained.
-        on_gpu: compute the loss as on CUDA, whatever device the tensors claim to be on.
-    """
-
-    def __init__(self, job: Job, on_gpu: bool) -> None:
+    def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._cuda = on_gpu
         if job.spec.gradient_checkpointing:
             self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
         self.accelerator.device_placement = False

@@ -2,16 +2,20 @@
 
 A row may hold several examples (`lengths`). Then each counts its positions from 0 and the batch carries no attention
 mask: transformers takes every restart of the positions for the beginning of another sequence, and lets it see itself
-only (`masking_utils.find_packed_sequence_indices`). Padding is such a sequence as well.
+only (`masking_utils.find_packed_sequence_indices`). Padding is such a sequence as well. FlashAttention is told where
+sequences begin instead (`cu_seq_lens`), and takes all rows of a micro batch as one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+
+from harness.train.layers import unwrapped
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; lengths of the examples, where it is packed
 NO_LABEL = -100
@@ -50,26 +54,74 @@ def row_lengths(rows: Sequence[Row]) -> Sequence[int]:
     return [len(row["input_ids"]) for row in rows] if known is None else known
 
 
-def collate(rows: Sequence[Row], padding: int) -> dict[str, torch.Tensor]:
-    """A batch: `input_ids`, `labels`, `attention_mask` (which tokens are real) and, where packed, `position_ids`."""
-    length = max(len(row["input_ids"]) for row in rows)
-    batch = {
-        "input_ids": torch.tensor([_padded(row["input_ids"], length, padding) for row in rows]),
-        "labels": torch.tensor([_padded(row["labels"], length, NO_LABEL) for row in rows]),
-        "attention_mask": torch.tensor([_padded(_real(row), length, 0) for row in rows]),
-    }
-    if "seq_lengths" in rows[0]:
-        batch["position_ids"] = torch.tensor([_positions(row["seq_lengths"], length) for row in rows])
-    return batch
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Makes a batch of rows: `input_ids`, `labels`, `attention_mask` (1: a real token) and, if packed, `position_ids`.
 
-
-def for_model(batch: dict[str, Any]) -> dict[str, Any]:
-    """What the model is given of a batch: packed examples are told apart by their positions, not by a mask.
-
-    A single token needs none either: the filler's says that it counts as nothing.
+    `padding` is a token id. Rows are padded to the longest of them, rounded up to a multiple of `multiple`, but to no
+    more than `limit` tokens. With `ends` packed batches carry `cu_seq_lens`: where each sequence begins in all rows one
+    after the other, and the number of all tokens.
     """
-    unmasked = "position_ids" in batch or batch["input_ids"].shape[1] == 1
-    return {k: v for k, v in batch.items() if k != "attention_mask" or not unmasked}
+
+    padding: int
+    multiple: int = 1
+    limit: int | None = None
+    ends: bool = False
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Return tensors of shape (rows, tokens), but for `cu_seq_lens`."""
+        longest = max(len(row["input_ids"]) for row in rows)
+        rounded = -(-longest // self.multiple) * self.multiple
+        length = max(longest, rounded if self.limit is None else min(rounded, self.limit))
+        batch = {
+            "input_ids": torch.tensor([_padded(row["input_ids"], length, self.padding) for row in rows]),
+            "labels": torch.tensor([_padded(row["labels"], length, NO_LABEL) for row in rows]),
+            "attention_mask": torch.tensor([_padded(_real(row), length, 0) for row in rows]),
+        }
+        if "seq_lengths" in rows[0]:
+            batch["position_ids"] = torch.tensor([_positions(row["seq_lengths"], length) for row in rows])
+            if self.ends:
+                starts = (batch["position_ids"].flatten() == 0).nonzero()[:, 0]
+                batch["cu_seq_lens"] = torch.cat([starts, torch.tensor([length * len(rows)])]).int()
+        return batch
+
+
+def for_model(batch: dict[str, Any], masked: bool = True) -> dict[str, Any]:
+    """Return the model's arguments for a batch.
+
+    Packed examples are told apart by their positions, or as one row with the lengths of its sequences, and never by a
+    mask. A single token needs none either: the filler's says that it counts as nothing. With `masked=False` no batch
+    has one.
+    """
+    apart = "position_ids" in batch or batch["input_ids"].shape[1] == 1
+    inputs = {name: value for name, value in batch.items() if name not in ("attention_mask", "cu_seq_lens")}
+    if masked and not apart:
+        inputs["attention_mask"] = batch["attention_mask"]
+    ends = batch.get("cu_seq_lens")
+    if ends is None:
+        return inputs
+    longest = batch["input_ids"].shape[1]  # of a row, and so of any sequence: a kernel needs no closer bound
+    lengths = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+    return {**{name: value.reshape(1, -1) for name, value in inputs.items()}, **lengths}
+
+
+def reads_padding(model: Any) -> bool:
+    """Return whether a real token may see padding behind it, so that the model needs a mask.
+
+    It cannot where every attention is causal, over all tokens or a window of them. An architecture that does not say so
+    of itself in transformers' terms is taken for one that may.
+    """
+    base = unwrapped(model)
+    config = base.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ())
+    causal = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
+    return (
+        not type(base).__module__.startswith("transformers.")
+        or not layers <= {"full_attention", "sliding_attention"}
+        or bool(getattr(config, "use_bidirectional_attention", None))
+        or len(causal) < config.num_hidden_layers
+        or not all(causal)
+    )
 
 
 def _real(row: Row) -> list[int]:
@@ -112,4 +164,4 @@ def check_apart(model: Any) -> None:
 
 
 def _inputs(rows: list[Row]) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in for_model(collate(rows, 0)).items() if k != "labels"}
+    return {k: v for k, v in for_model(Collator(padding=0)(rows)).items() if k != "labels"}

@@ -15,7 +15,7 @@ import transformers
 from harness.data import tokenised
 from harness.run import execute, places
 from harness.sources import models
-from harness.train.batches import collate, labelled, row_lengths
+from harness.train.batches import Collator, labelled, row_lengths
 from harness.train.loop import Job, LikeLengths, compute_dtype, train
 
 WARM_STEPS = 2
@@ -129,7 +129,7 @@ def loop(workload: Workload, seed: int) -> dict[str, float]:
     half = spec.precision == "bf16"
     device = next(model.parameters()).device
     for rows in workload.batches(seed):
-        batch = collate([labelled(row) for row in rows], workload.tokenizer.pad_token_id)
+        batch = Collator(padding=workload.tokenizer.pad_token_id)([labelled(row) for row in rows])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             loss = model(**{name: value.to(device) for name, value in batch.items()}).loss
         loss.backward()

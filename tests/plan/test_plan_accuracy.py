@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from harness.plan import devices
+from harness.plan import devices, fakes
 from harness.plan.predict import Step, largest
 from harness.records.specs import LaunchSpec
 from harness.run import isolate
@@ -19,6 +19,10 @@ LENGTH, LAYERS = 48, 5
 BOUND = {"qlora": 0.05}
 SEVERAL = {"whole": LaunchSpec(num_processes=2), "divided": LaunchSpec(num_processes=2, sharding="fsdp")}
 KERNELS = "lora by other kernels"
+ON_A_GPU = (
+    (("lora", False),), (("lora", True),), (("qlora", False),), (("dora", False),), (("prefix", False),),
+    (("full", False), "method.precision=bf16_fp32_master"),
+)  # fmt: skip
 MASTER = (False, 2, "train.precision=bf16", "method.precision=bf16_fp32_master")  # of full
 
 
@@ -70,8 +74,11 @@ def predicted(described, tmp_path_factory):
     return dict(zip([*CASES, *SEVERAL, KERNELS, MASTER], ended.value, strict=True))
 
 
-def tracked_peak(experiment, folder):
-    """The peak of live bytes while the real loop trains for two steps, and the weights' share of it."""
+def tracked_peak(experiment, folder, cuda=False):
+    """The peak of live bytes while the real loop trains for two steps, and the weights' share of it.
+
+    With `cuda` the steps are a GPU's, taken by a processor: their numbers are not looked at.
+    """
     import transformers
 
     from harness.measure.live import LiveBytes, tensors_in
@@ -87,7 +94,7 @@ def tracked_peak(experiment, folder):
     model = method.attach(base, execute.setting(experiment, tokenizer, rows))
     job = Job(
         model=model, method=method, rows=rows, spec=spec, seed=0, tokenizer=tokenizer, validate=lambda: 0.0,
-        emit=lambda _: None, scratch=str(folder),
+        emit=lambda _: None, scratch=str(folder), cuda=cuda,
     )  # fmt: skip
     gc.collect()
     live = LiveBytes()
@@ -118,6 +125,60 @@ def test_weights_in_bfloat16_with_a_float32_copy_are_planned_with_the_copy(descr
     assert plan["weights_bytes"] == pytest.approx(weights, rel=1e-3)  # a table of the positions is in another dtype
     assert plan["optimizer_bytes"] == pytest.approx(6 * weights, rel=0.02), "the copy and its two moments"
     assert plan["peak_bytes"] == pytest.approx(peak, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def on_a_gpu(described, tmp_path_factory):
+    """(method, checkpointing) -> the plan of a step on a GPU in bfloat16."""
+    device = devices.Device("a GPU", 2**34, 1e12, on_gpu=True)
+    each = [described(*case, 2, "train.precision=bf16", *more) for case, *more in ON_A_GPU]
+    ended = isolate.call("harness.plan.predict:cells", each, device, None, log=tmp_path_factory.mktemp("g") / "log.txt")
+    assert ended.kind == "returned", ended.reason
+    return dict(zip([case for case, *_ in ON_A_GPU], ended.value, strict=True))
+
+
+@pytest.mark.parametrize(("case", "more"), [(case, more) for case, *more in ON_A_GPU])
+def test_the_plan_of_a_gpu_is_that_of_the_path_that_a_gpu_takes(case, more, described, on_a_gpu, tmp_path, monkeypatch):
+    from harness.train.watch import Watcher
+
+    monkeypatch.setattr(Watcher, "_read", lambda watcher: None)  # a head whose tiles stay in place has no losses
+    plan = on_a_gpu[case]
+    with fakes.as_on_gpu():
+        peak, weights = tracked_peak(described(*case, 2, "train.precision=bf16", *more), tmp_path, cuda=True)
+    assert plan["unpredicted"] is None
+    assert plan["weights_bytes"] == pytest.approx(weights, rel=1e-3)
+    assert plan["peak_bytes"] == pytest.approx(peak, rel=0.05)
+
+
+def test_a_quantised_base_changes_weights_and_no_activation_on_a_gpu(on_a_gpu):
+    """Else a table would show as a saving of QLoRA what PEFT's casts take of LoRA."""
+    lora, qlora = on_a_gpu["lora", False], on_a_gpu["qlora", False]
+    assert qlora["weights_bytes"] < lora["weights_bytes"]
+    assert qlora["activations_bytes"] == pytest.approx(lora["activations_bytes"], rel=0.02)
+
+
+def test_the_head_of_a_gpu_works_in_place(compose, tmp_path):
+    """Llama 3.2 1B, 8 x 512: 7.21 GiB beside the weights; TRL's functions for a CPU and PEFT's casts took 10.4."""
+    from harness.config import config
+
+    asked = ("model=llama-3.2-1b", "train.micro_batch_size=8", "train.max_length=512", "train.precision=bf16")
+    each = [config.build(compose(f"method={method}", *asked)) for method in ("lora", "qlora")]
+    ended = isolate.call("harness.plan.predict:cells", each, None, None, log=tmp_path / "log.txt")
+    assert ended.kind == "returned", ended.reason
+    for plan in ended.value:
+        assert plan["activations_bytes"] / 2**30 == pytest.approx(7.21, abs=0.02)
+
+
+def test_a_padded_batch_is_planned_where_the_model_needs_its_mask(described, monkeypatch):
+    from harness.plan import predict
+    from harness.train import loop
+
+    experiment = predict.settled(described("lora", False, 2, "train.precision=bf16"), on_gpu=True)
+    peaks = []
+    for reads in (False, True):
+        monkeypatch.setattr(loop, "reads_padding", lambda _, reads=reads: reads)
+        peaks.append(predict.Predictor(experiment, on_gpu=True).step(2).peak_bytes)
+    assert peaks[1] > peaks[0]
 
 
 def test_checkpointing_saves_memory_and_costs_operations(predicted):

@@ -1,7 +1,7 @@
 """The loop against plain PyTorch, and what it leaves behind."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -80,8 +80,7 @@ def test_both_heads_give_the_same_loss_and_gradients(job, batch, rows):
     """The branch for CUDA runs on the CPU as well."""
     found = []
     for cuda in (False, True):
-        loop = _Loop(job())
-        loop._cuda = cuda
+        loop = _Loop(replace(job(), cuda=cuda))
         loss = loop.compute_loss(loop.model, batch(rows(8)), num_items_in_batch=torch.tensor(50))
         loss.backward()
         found.append((loss.item(), [p.grad for p in loop.model.parameters() if p.grad is not None]))
@@ -94,8 +93,7 @@ def test_both_heads_give_the_same_loss_and_gradients(job, batch, rows):
 @pytest.mark.parametrize("cuda", [False, True])
 def test_the_first_token_is_predicted_by_nothing_and_counts_nowhere(job, rows, batch, cuda):
     data = [{**row, "completion_mask": [1] * len(row["input_ids"])} for row in rows(8)]
-    loop = _Loop(job(rows=data, loss_on="all"))
-    loop._cuda = cuda
+    loop = _Loop(replace(job(rows=data, loss_on="all"), cuda=cuda))
     seen = next(iter(loop.get_train_dataloader()))
     assert (seen["labels"][:, 0] == -100).all()
     expected = loop.model(**seen, use_cache=False).loss.item()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.data.pack import joined, plan
-from harness.train.batches import check_apart, collate, for_model, labelled
+from harness.train.batches import Collator, check_apart, for_model, labelled
 from harness.train.loop import _Loop, train
 
 
@@ -22,8 +22,8 @@ def test_every_token_has_the_loss_that_it_has_alone(job, rows):
     examples = rows(7)
     model = job().model.eval()
     packed = [joined(examples[:4]), joined(examples[4:])]  # of unlike lengths, so that one is padded
-    together = nats(model, collate([labelled(row) for row in packed], 3))
-    alone = torch.cat([nats(model, collate([labelled(row)], 3)) for row in examples])
+    together = nats(model, Collator(padding=3)([labelled(row) for row in packed]))
+    alone = torch.cat([nats(model, Collator(padding=3)([labelled(row)])) for row in examples])
     assert len(together) == len(alone) > 30
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 

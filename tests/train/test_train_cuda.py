@@ -1,0 +1,130 @@
+"""The way a GPU computes a step, taken by a processor: the same numbers, less work."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness.train.batches import Collator, for_model, labelled, reads_padding
+from harness.train.loop import _Loop, train
+
+SMALL = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+OPT = {
+    "vocab_size": 300, "hidden_size": 64, "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "word_embed_proj_dim": 64, **ENDS,
+}  # fmt: skip
+CAUSAL = {
+    "llama": SMALL,
+    "mistral": {**SMALL, "sliding_window": 8},
+    "qwen3": SMALL,
+    "gemma2": {**SMALL, "head_dim": 16, "sliding_window": 8},
+    "opt": OPT,
+    "gpt2": {"vocab_size": 300, "n_embd": 64, "n_layer": 2, "n_head": 4, **ENDS},
+}
+NOT_KNOWN = {
+    "bert": {**SMALL, "is_decoder": False},  # sees what stands behind
+    "mamba": {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, **ENDS},  # has no attention
+    "gemma3_text": {**SMALL, "head_dim": 16, "use_bidirectional_attention": True},
+}
+
+
+def tiny(kind, shape):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval()
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_a_causal_model_computes_the_same_without_a_mask_to_the_bit(kind, rows):
+    """Losses and gradients: padding stands behind what is real, and nothing reads it."""
+    model = tiny(kind, CAUSAL[kind])
+    assert not reads_padding(model)
+    batch = Collator(padding=0)([labelled(row) for row in rows(4)])
+    assert not batch["attention_mask"].all()
+    found = []
+    for masked in (True, False):
+        inputs = for_model(batch, masked)
+        assert ("attention_mask" in inputs) is masked
+        model.zero_grad()
+        loss = model(**inputs).loss
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) > 10
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("kind", NOT_KNOWN)
+def test_a_model_that_may_read_padding_keeps_its_mask(kind):
+    assert reads_padding(tiny(kind, NOT_KNOWN[kind]))
+
+
+def test_code_that_is_not_of_the_library_keeps_its_mask(monkeypatch):
+    model = tiny("llama", SMALL)
+    monkeypatch.setattr(type(model), "__module__", "modeling_of_somebody")
+    assert reads_padding(model)
+
+
+def test_virtual_tokens_in_front_need_no_mask_either(job, rows):
+    for method in ("prompt", "prefix", "p_tuning", "lora"):
+        made = job(method=method, max_steps=1)
+        batch = Collator(padding=3)([labelled(row) for row in rows(4)])
+        with torch.no_grad():
+            losses = [made.model.eval()(**for_model(batch, masked)).loss for masked in (True, False)]
+        assert torch.equal(*losses), method
+
+
+@pytest.mark.parametrize(
+    ("longest", "limit", "expected"), [(24, 100, 64), (64, 100, 64), (65, 100, 100), (65, 200, 128)]
+)
+def test_lengths_are_multiples_up_to_the_longest_row_allowed(longest, limit, expected):
+    row = labelled({"input_ids": [5] * longest, "completion_mask": [1] * longest})
+    batch = Collator(padding=3, multiple=64, limit=limit)([row])
+    assert {value.shape for value in batch.values()} == {(1, expected)}
+    assert batch["attention_mask"].sum() == longest
+    assert (batch["input_ids"][0, longest:] == 3).all()
+    assert (batch["labels"][0, longest:] == -100).all()
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "qlora", "dora", "vera", "ia3", "prefix"])
+def test_a_gpus_path_trains_as_a_cpus_does(method, job, rows):
+    """In float32 all that is left out, padded or taken in tiles changes rounding alone."""
+    data = rows(20, longest=40)
+    usual = train(job(method=method, rows=data, max_steps=5))
+    cuda = train(replace(job(method=method, rows=data, max_steps=5), cuda=True))
+    assert cuda.losses == pytest.approx(usual.losses, abs=2e-5)
+    assert cuda.gradient_norms == pytest.approx(usual.gradient_norms, rel=2e-3)
+    assert (cuda.real_tokens, cuda.trained_tokens) == (usual.real_tokens, usual.trained_tokens)
+    assert set(cuda.padded_tokens) == {8 * 64, 4 * 64}, "every length is a multiple of 64, and at most max_length"
+
+
+@pytest.mark.parametrize("method", ["lora", "vera", "ia3"])
+def test_uncast_inputs_of_adapters_change_no_bit(method, job, monkeypatch):
+    """PEFT casts bfloat16 to float32, and autocast casts back: no bit is lost on the way."""
+    from harness.train import lean
+
+    losses, casts = [], []
+    real = lean.inputs_as_they_are
+    for uncast in (False, True):
+        made = replace(job(method=method, precision="bf16", max_steps=4), cuda=True)
+        if not uncast:
+            monkeypatch.setattr(lean, "inputs_as_they_are", lambda _: lean.contextlib.nullcontext())
+        else:
+            monkeypatch.setattr(lean, "inputs_as_they_are", lambda model: casts.append(model) or real(model))
+        losses.append(train(made))
+    assert losses[0].losses == losses[1].losses
+    assert losses[0].gradient_norms == losses[1].gradient_norms
+    assert len(casts) == 4
+
+
+def test_the_filler_of_a_process_without_rows_is_computed(job):
+    from harness.train.batches import FILLER
+
+    loop = _Loop(replace(job(), cuda=True))
+    batch = loop.data_collator([FILLER])
+    loss = loop.compute_loss(loop.model, for_model(batch, loop.masked), torch.tensor(1))
+    assert loss.item() == 0
+    loss.backward()
