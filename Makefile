@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench gpu-check clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ test: check
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(PART) $(if $(OUT),--out $(OUT))
+
+# with whatever torch is there: the project's own environment if it has been made, else PYTHON's
+gpu-check:
+	$(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m tests.bench gpu-check $(if $(OUT),--out $(OUT))
 
 clean:
 	rm -rf $(VENV) build dist

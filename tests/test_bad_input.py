@@ -220,7 +220,10 @@ STAGES = {
 }
 GOOD = {"name": "x", "question": "Why?", "varies": ["method"], "cells": CELLS}
 SWEEP_FILES = [
-    ({**GOOD, "budget": 3}, "sweep=x: unknown budget; there are name, question, cells, varies, primary, stages"),
+    (
+        {**GOOD, "budget": 3},
+        "sweep=x: unknown budget; there are name, question, cells, varies, primary, stages, claims",
+    ),
     ({**GOOD, "cells": {"seed": [0]}}, "cells must be a list of tables"),
     ({**GOOD, "cells": ["seed=0"]}, "cells must be a list of tables"),
     ({**GOOD, "cells": []}, "cells must be a list of tables"),
@@ -255,6 +258,24 @@ SWEEP_FILES = [
     ),
     ({**GOOD, "cells": [{**CELLS[0], "seed": [0, 1]}], "stages": STAGES}, "cells hold seed; with stages the seeds are"),
     ({**GOOD, "cells": [{**CELLS[0], "eval.test": "always"}], "stages": STAGES}, "cells hold eval.test; with stages"),
+    ({**GOOD, "claims": ["lora is good"]}, 'sweep=x: claim "lora is good": no comparison in it; allowed are A >= B'),
+    ({**GOOD, "claims": ["full > base on a/b"]}, "full: no cell has the method full; there are base, lora, dora"),
+    ({**GOOD, "claims": ["lora > dora on a/b"]}, "lora: 2 cells of lora match; select one by its settings"),
+    (
+        {**GOOD, "claims": ["lora@best > base on a/b"]},
+        "@best is the recipe that stages.tune chose, and the file has no",
+    ),
+    (
+        {**GOOD, "stages": STAGES, "claims": ["lora[lr_scale=1] > base on a/b"]},
+        "lora[lr_scale=1]: lr_scale is tuned, so that it selects no row of the results; leave it out",
+    ),
+    (
+        {**GOOD, "claims": ["best_lr(lora[lr_scale=1]) / best_lr(dora[lr_scale=1]) in [1, 2]"]},
+        "best_lr needs a tuned rate, one of lr_scale, method.lr, train.lr in stages.tune.settings; here: nothing",
+    ),
+    ({**GOOD, "claims": [{"claim": "x", "text": "x"}]}, "unknown claims.0.text; it has claim, source, note"),
+    ({**GOOD, "claims": [{"source": "x"}]}, "claims.0.claim is missing; needed are claim, source, note"),
+    ({**GOOD, "claims": "lora > dora"}, 'claims="lora > dora": input should be a valid array'),
     ("smoke2", "sweep=smoke2: sweep is a group, a file in sweeps/"),
     (["smoke"], "sweep is a group, a file in sweeps/"),
 ]

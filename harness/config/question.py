@@ -11,6 +11,9 @@
     stages:                                 # optional: choose on validation, then repeat what was chosen
       tune: {settings: [lr_scale], seeds: [0], rule: lowest_validation_loss}
       final: {seeds: [1, 2, 3, 4, 5]}     # none of the tuning seeds: what was chosen was lucky with those
+    claims:                                 # optional: tested as one family; the rest of the report is exploratory
+      - lora[r=64]@best <= lora[r=16]@best + 0.01 on arc_easy/acc
+      - {claim: "lora[r=4]@best < lora[r=16]@best on arc_easy/acc", source: a guide, note: one seed there}
 
 With stages, the cells are the trials. Those that agree in all but the tuned `settings` belong to one contestant, a row
 of the results, and every contestant has the same number of them. `tune` runs them and looks at validation alone; the
@@ -18,8 +21,9 @@ of the results, and every contestant has the same number of them. `tune` runs th
 `seed=...` on the command line replaces the final seeds; the tuning seeds are the file's. A final seed that was tuned on
 is refused unless the file states `allow_tuning_seeds: true`. The validation loss is refused as the answer of a sweep
 that chose by it.
-Seeds are numbers, or streams of random numbers that are
-crossed: `seeds: {init: [0, 1, 2], order: [0, 1, 2]}` are nine.
+Seeds are numbers, or streams of random numbers that are crossed: `seeds: {init: [0, 1], order: [0, 1, 2]}` are six.
+`claims` are written in the grammar of `harness.records.claim_grammar`; `harness sweep register NAME` keeps them, with
+all that the answer will rest on, before the first run.
 """
 
 from __future__ import annotations
@@ -31,6 +35,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from harness.config import claims
+from harness.config.cells import expand
+from harness.config.claims import ClaimEntry
 from harness.records.seeds import Seed, listed
 
 Rule = Literal["lowest_validation_loss", "one_standard_error"]
@@ -80,6 +87,7 @@ class Question(Strict):
     varies: tuple[str, ...]
     primary: str | None = None  # a column of the flat table: validation_loss, test_loss or <task>/<metric>
     stages: Stages | None = None
+    claims: tuple[ClaimEntry, ...] = ()
 
     @property
     def tuned(self) -> tuple[str, ...]:
@@ -97,12 +105,21 @@ def read(values: Any) -> Question:
     if not isinstance(values, dict):
         raise ValueError(f"sweep={name}: sweep is a group, a file in sweeps/: {_keys(Question)}")
     try:
-        question = TypeAdapter(Question).validate_json(json.dumps(values), strict=True)
+        question = TypeAdapter(Question).validate_json(json.dumps(_with_entries(values)), strict=True)
     except ValidationError as error:
         raise ValueError(f"sweep={name}: {_explain(error)}") from error
     for complaint in _complaints(question):
         raise ValueError(f"sweep={name}: {complaint}")
     return question
+
+
+def contestants_words(question: Question) -> list[tuple[str | None, tuple[str, ...]]]:
+    """Return (method, overrides) of each row of the results that the file asks for, the untouched model first."""
+    words = [
+        tuple(w for w in cell if setting_of(w) not in ("seed", *question.tuned)) for cell in expand(question.cells, ())
+    ]
+    methods = [next((w.partition("=")[2] for w in cell if setting_of(w) == "method"), None) for cell in words]
+    return [("base", ("method=base",)), *dict.fromkeys(zip(methods, words, strict=True))]
 
 
 def setting_of(word: str) -> str:
@@ -146,6 +163,7 @@ def _complaints(question: Question) -> Iterator[str]:
     for key in _varied_by_grids(question.cells):
         if not all(covered(one, declared) for one in recipe_keys([key])):
             yield f"cells vary {key}, which `varies` does not declare: {', '.join(question.varies) or 'nothing'}"
+    yield from claims.errors(question.claims, contestants_words(question), question.tuned if question.stages else None)
     if question.stages is None:
         return
     yield from _tuned_on(question)
@@ -192,11 +210,19 @@ def _varied_by_grids(grids: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key, found in values.items() if len(found) > 1 or not all(key in grid for grid in grids)]
 
 
+def _with_entries(values: dict[str, Any]) -> dict[str, Any]:
+    """The file's content, with every claim that is a plain text as an entry."""
+    entries = values.get("claims")
+    if not isinstance(entries, list):
+        return values
+    return {**values, "claims": [{"claim": one} if isinstance(one, str) else one for one in entries]}
+
+
 def _explain(error: ValidationError) -> str:
     """The first thing that is wrong, by its place in the file."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
-    schema = {"tune": Tune, "final": Final, "stages": Stages}
+    schema = {"tune": Tune, "final": Final, "stages": Stages, "claims": ClaimEntry}
     of = next((schema[part] for part in reversed(place[:-1]) if part in schema), Question)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown {'.'.join(place)}; {'there are' if of is Question else 'it has'} {_keys(of)}"

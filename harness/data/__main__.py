@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("action", choices=["check"])
     parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="as for `python -m harness`")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON list with one object per check, as runs/data/ has"
+    )
     given = parser.parse_args(arguments)
     try:
         asked = [experiment for _, experiment in experiments(given.override)]
@@ -57,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks = [TypeAdapter(DataCheck).validate_json(json.dumps(one), strict=True) for one in ended.value]
     for check in checks:
         card = data_card.write(check, Path(asked[0].reports_dir) / "data")
-        data_card.show(check, card)
+        if not given.json:
+            data_card.show(check, card)
+    if given.json:
+        print(json.dumps(ended.value, indent=1))
     return 2 if any(check.refusals for check in checks) else 0
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -62,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tasks", required=True, metavar="TASK,...", help="what is asked")
     parser.add_argument("--runs-dir", default="runs", help="where a plain model's scores are kept (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per run and its scores")
     parser.add_argument("--force", action="store_true", help="score again what is scored")
     given = parser.parse_intermixed_args(arguments)
     try:
@@ -76,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"harness.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_table(asked))
+    if given.json:
+        print(json.dumps([_document(one, result) for one, result in zip(asked, results, strict=True)], indent=1))
+    else:
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_table(asked))
     return 0 if all(result.status == "ok" for result in results) else 1
 
 
@@ -209,6 +215,35 @@ def _table(asked: Sequence[Experiment]) -> Table:
                 shown.add_row(label, wanted.task, *line)
                 label = ""
     return shown
+
+
+def _document(experiment: Experiment, result: RunRecord) -> dict[str, Any]:
+    """Return `run` (its folder), `method`, `model`, `seed`, `status`, `reason` and `evaluations`.
+
+    Each evaluation holds what its file holds (`task`, `metrics` with value, stderr and chance, `num_items`, ...), or
+    null under `record` if it could not be made.
+    """
+    return {
+        "run": str(experiment.folder),
+        "method": experiment.method.name,
+        "model": experiment.model.name,
+        "seed": experiment.run_seed,
+        "status": result.status,
+        "reason": result.current.reason,
+        "evaluations": [
+            {"task": wanted.task, "record": _kept(experiment, wanted)}
+            for wanted in evaluations(experiment)
+            if wanted.kind == "lm_eval"
+        ],
+    }
+
+
+def _kept(experiment: Experiment, wanted: Evaluation) -> dict[str, Any] | None:
+    try:
+        score = record.read(EvaluationRecord, record.evaluation_path(experiment.folder, wanted.eval_id))
+    except FileNotFoundError:
+        return None
+    return dataclasses.asdict(score)
 
 
 def _lines(experiment: Experiment, wanted: Evaluation) -> Iterable[tuple[str, str, str, str]]:

@@ -35,7 +35,7 @@ from harness.records.specs import LaunchSpec, Rung, TrainSpec
 from harness.run import card, places, provenance, store, usage
 from harness.run.scores import Scores
 from harness.sources import models
-from harness.train import checkpoint, ranks
+from harness.train import checkpoint, distributed
 from harness.train.checkpoint import Belongs
 from harness.train.loop import Job, compute_dtype, total_steps, train
 from harness.train.meeting import Attempt, Invitation, Node
@@ -58,7 +58,7 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     launch = experiment.launch if todo.train and experiment.method.trains else LaunchSpec()
     with preemption.watched():
         attempt = Attempt(experiment.recipe_id, todo.rung)
-        started = ranks.start(launch, partial(_follow, experiment, todo), attempt)
+        started = distributed.start(launch, partial(_follow, experiment, todo), attempt)
         work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
         made_by = kernels.facts(experiment.train.kernels)
         work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch), **made_by}}})
@@ -83,14 +83,14 @@ def join(experiment: Experiment, invitation: Invitation, node: Node, emit: Emit)
     """Take part, on a further node, in one attempt at a run, or tell its first process why not."""
     quiet()
     todo = Todo(train=True, evaluations=(), weights_from=None, rung=invitation.attempt.rung)
-    ranks.join(experiment.launch, invitation, node, partial(_follow, experiment, todo))
+    distributed.join(experiment.launch, invitation, node, partial(_follow, experiment, todo))
 
 
 def _follow(experiment: Experiment, todo: Todo) -> None:
     """What the other processes do of a run that several train."""
     work = _Work(experiment, todo, Preemption(), lambda event: None)
     work.load()
-    ranks.of_all("loaded")
+    distributed.all_gather("loaded")
     work.fit()
 
 
@@ -126,7 +126,7 @@ class _Work(Scores):
 
     def train(self) -> None:
         if self.experiment.method.trains:
-            ranks.of_all("loaded")  # the others would keep the processor busy meanwhile
+            distributed.all_gather("loaded")  # the others would keep the processor busy meanwhile
             before = self._device_peak()  # between the phases: nobody's time
             training = self.fit()
             self.emit({"facts": {"training": training}})
@@ -141,15 +141,19 @@ class _Work(Scores):
         """Train; every process of the run does."""
         with self.phases("train"):
             training = train(self._job())
-        self.peaks = ranks.of_all(self.phases.headline_bytes())
+        self.peaks = distributed.all_gather(self.phases.headline_bytes())
         for name in ("load", "train"):
-            self.phases.add_energy(name, ranks.of_all(self.phases.done[name].energy_joules))
+            self.phases.add_energy(name, distributed.all_gather(self.phases.done[name].energy_joules))
         return training
 
     def _device_peak(self) -> DevicePeak | None:
         """Return the peak of as many devices, or parts of one, as there are processes; None where it is unknown."""
         own = peak.measured(self.dtype, torch.cuda.is_available())
-        return None if own is None else dataclasses.replace(own, flops_per_second=own.flops_per_second * ranks.number())
+        return (
+            None
+            if own is None
+            else dataclasses.replace(own, flops_per_second=own.flops_per_second * distributed.world_size())
+        )
 
     def evaluate(self) -> None:
         if self.todo.train and (self.merges or places.is_read_again(self.experiment)):

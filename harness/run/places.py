@@ -9,16 +9,16 @@ import torch
 from harness.config.experiment import Experiment
 from harness.measure.memory import release_freed_memory
 from harness.records.specs import LaunchSpec
-from harness.train import ranks
+from harness.train import distributed
 
 
 def options(experiment: Experiment) -> dict[str, Any]:
     """For `from_pretrained`: this process's GPU, all of them, or the host, where a model that is divided is read."""
     is_divided = experiment.launch.sharding == "fsdp"
-    if not torch.cuda.is_available() or (is_divided and ranks.number() > 1):
+    if not torch.cuda.is_available() or (is_divided and distributed.world_size() > 1):
         return {}
     is_spread = is_divided or experiment.model.device_map == "auto"
-    return {"device_map": "auto" if is_spread else {"": ranks.device()}}
+    return {"device_map": "auto" if is_spread else {"": distributed.local_rank()}}
 
 
 def is_read_again(experiment: Experiment) -> bool:

@@ -9,9 +9,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from typing import Any
 
@@ -62,7 +64,7 @@ def started(make: Callable[[], Any]) -> Any:
     for last in (False, True):
         process = make()
         try:
-            with STARTING:
+            with STARTING, _main_left_out():
                 process.start()
             return process
         except (EOFError, OSError) as error:
@@ -73,6 +75,21 @@ def started(make: Callable[[], Any]) -> Any:
                     "twice: `python -c 'import harness.run.preload'` shows whether the libraries can be imported"
                 ) from error
     raise AssertionError("the second start returns or raises")
+
+
+@contextlib.contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Keep a new process from importing this program's main script.
+
+    multiprocessing imports it for what was defined there; here functions are called by module and name, and a script
+    without `if __name__ == "__main__"` would begin its runs once more in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def end() -> str:

@@ -112,7 +112,7 @@ def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
                 f"model={spec.name} model.weights=random: its shapes are not known; give model.architecture, or one of "
                 "the models in conf/model"
             )
-        return dataclasses.replace(spec, content=f"random:{digest([1, spec.architecture])}")
+        return dataclasses.replace(spec, content=f"random:{digest([2, spec.architecture])}")
     if spec.source == "package":
         name, file = _given(spec, "package"), _given(spec, "file")
         return dataclasses.replace(spec, content=f"package:{assets.identity(name)}:{file}")

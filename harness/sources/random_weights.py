@@ -6,8 +6,11 @@ memory than its largest shard; on disk it takes two bytes per parameter.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from harness.records.specs import ModelSpec
 
 _SHARD_BYTES = 2 * 10**9
+_SLICE = 2**22  # numbers that one generator draws
 _SPREAD = 0.02  # standard deviation of matrices, as most of these models are initialised
 _TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
@@ -77,12 +81,11 @@ def _write(spec: ModelSpec, folder: Path) -> None:
     shapes = configuration(spec)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shapes, dtype=torch.bfloat16)
-    generator = torch.Generator().manual_seed(0)
     index: dict[str, str] = {}
     for number, names in enumerate(_shards(model), start=1):
         file = f"model-{number:05d}.safetensors"
         state = model.state_dict()
-        save_file({name: _drawn(name, state[name], generator) for name in names}, folder / file, {"format": "pt"})
+        save_file({name: _drawn(name, state[name]) for name in names}, folder / file, {"format": "pt"})
         index.update(dict.fromkeys(names, file))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     shapes.architectures = [type(model).__name__]
@@ -108,11 +111,25 @@ def _shards(model: PreTrainedModel) -> Iterator[list[str]]:
         yield names
 
 
-def _drawn(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Matrices are drawn, scales are one and shifts zero, so that numbers stay of an ordinary size."""
+def _drawn(name: str, like: torch.Tensor) -> torch.Tensor:
+    """Return drawn matrices, scales of one and shifts of zero, so that numbers stay of an ordinary size.
+
+    Each slice has a generator of its own, seeded by its place: cores draw at once, and their number changes nothing.
+    """
     import torch
 
     if like.dim() > 1:
-        return torch.empty(like.shape, dtype=torch.bfloat16).normal_(0, _SPREAD, generator=generator)
+        matrix = torch.empty(like.shape, dtype=torch.bfloat16)
+        slices = matrix.view(-1).split(_SLICE)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(_draw, slices, (f"{name} {number}" for number in range(len(slices)))))
+        return matrix
     fill = 1.0 if name.endswith("weight") else 0.0
     return torch.full(like.shape, fill, dtype=torch.bfloat16 if like.is_floating_point() else like.dtype)
+
+
+def _draw(part: torch.Tensor, place: str) -> None:
+    import torch
+
+    seed = int.from_bytes(hashlib.sha256(place.encode()).digest()[:7])
+    part.normal_(0, _SPREAD, generator=torch.Generator().manual_seed(seed))

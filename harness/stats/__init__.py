@@ -14,6 +14,7 @@ from harness.stats.claims import (
     tie_letters,
     two_sided_p,
 )
+from harness.stats.compare import Family, MethodComparison, Pair, compare_methods
 from harness.stats.estimate import (
     Estimate,
     Floats,
@@ -36,8 +37,11 @@ __all__ = [
     "Across",
     "Comparison",
     "Estimate",
+    "Family",
     "Floats",
     "Interval",
+    "MethodComparison",
+    "Pair",
     "Part",
     "Plan",
     "SeedEstimate",
@@ -45,6 +49,7 @@ __all__ = [
     "across_tasks",
     "bootstrap",
     "compare",
+    "compare_methods",
     "confidence_interval",
     "detectable",
     "difference_over_seeds",

@@ -6,6 +6,7 @@ Exit codes: those of `python -m harness`; 2 when the input was wrong, 130 when i
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 from harness.sweep.cluster import left
 from harness.sweep.cluster.submitted import Tasks
-from harness.sweep.standing import FAILURES, lines, standing
+from harness.sweep.standing import FAILURES, document, lines, standing
 from harness.sweep.stored import Stored, find, further_values, words_again
 
 _COMMANDS = {
@@ -47,7 +48,7 @@ def _run(given: argparse.Namespace) -> int:
         return _harness(_submission(given.runs, given.name, given.words))
     stored = find(given.runs, given.name)
     if given.command == "status":
-        return _status(stored)
+        return _status(stored, given.json)
     if given.command == "collect":
         return left.collect(stored, given.wait)
     if given.command == "cancel":
@@ -72,13 +73,14 @@ def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
     return left.submission_words(name, None, [*here, *words])
 
 
-def _status(stored: Stored) -> int:
+def _status(stored: Stored, as_json: bool) -> int:
     tasks = None
     try:
         tasks = Tasks(stored.runs_dir, stored.record.name)
     except OSError as error:
         print(f"what waits and runs on the cluster is not known here: {error}", file=sys.stderr)
-    print("\n".join(lines(stored, standing(stored, tasks), tasks)))
+    runs = standing(stored, tasks)
+    print(json.dumps(document(stored, runs), indent=1) if as_json else "\n".join(lines(stored, runs, tasks)))
     return 0
 
 
@@ -124,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "rerun":
             known = ",".join(FAILURES)
             command.add_argument("--status", type=_statuses, default=["failed"], metavar="A,B", help=f"of {known}")
+        if name == "status":
+            command.add_argument("--json", action="store_true", help="print one JSON object, with every run")
         if name == "collect":
             command.add_argument("--wait", action="store_true", help="until nothing of it runs or waits any more")
         if name in _TAKE_SETTINGS:

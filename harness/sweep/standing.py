@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import mean
+from typing import Any
 
 from harness.records.record import Cell
 from harness.sweep.cluster.submitted import Tasks
@@ -57,6 +58,33 @@ def lines(stored: Stored, found: Sequence[Stands], tasks: Tasks | None = None) -
     if question.tuning and question.tuning.choices is None:
         yield "  final  to be chosen when the trials have been made"
     yield from _expected_end(stored, found, tasks)
+
+
+def document(stored: Stored, runs: Sequence[Stands]) -> dict[str, Any]:
+    """Return the status as one JSON object.
+
+    `sweep`, `question`, `command` name it; `counts` holds the number of runs per state; `runs` has one object per run
+    with `stage` (tune, final or null), `recipe_id`, `seed`, `overrides`, `state` (running, waiting, lacks evaluations,
+    or the record's status), `reason` and `ended_well`.
+    """
+    return {
+        "sweep": stored.record.name,
+        "question": stored.record.question,
+        "command": stored.record.command,
+        "counts": dict(Counter(run.state for run in runs)),
+        "runs": [
+            {
+                "stage": run.cell.stage,
+                "recipe_id": run.cell.recipe_id,
+                "seed": run.cell.seed,
+                "overrides": list(run.cell.overrides),
+                "state": run.state,
+                "reason": run.reason,
+                "ended_well": run.ended_well,
+            }
+            for run in runs
+        ],
+    }
 
 
 def _expected_end(stored: Stored, found: Sequence[Stands], tasks: Tasks | None) -> Iterator[str]:

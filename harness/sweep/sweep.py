@@ -18,6 +18,7 @@ from harness.config.cells import Cell
 from harness.config.composer import Composer
 from harness.config.experiment import Experiment
 from harness.config.question import Question
+from harness.records.record import RunRecord
 from harness.run import run, sources
 from harness.run.isolate import Share
 from harness.run.ladder import instead
@@ -182,6 +183,20 @@ def run_cell(experiment: Experiment) -> str:
         board.say(f"{experiment.method.name}: it did not fit; beside it, with its base in 4 bits: {other.folder}")
         run_cell(other)
     return result.status
+
+
+def run_alone(experiment: Experiment) -> RunRecord:
+    """Check one experiment as a sweep checks its cells, make its run unless it is done, and return its record.
+
+    Raises:
+        ValueError: the experiment does not fit the model, the data or the machine; nothing has been started.
+    """
+    [planned] = _identified([Planned(Wanted(()), experiment)])
+    if _checked([planned]):
+        run_cell(planned.experiment)
+    record = run.read(planned.experiment)
+    assert record is not None, "a run that was made or skipped has a record"
+    return record
 
 
 def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from harness.train.layers import unwrapped
+from harness.train.fsdp import unwrapped
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; lengths of the examples, where it is packed
 NO_LABEL = -100

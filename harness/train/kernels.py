@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from harness.records.specs import KernelSpec
-from harness.train.layers import layers_of, unwrapped
+from harness.train.fsdp import layers_of, unwrapped
 
 _ABSENT = object()
 

@@ -18,11 +18,11 @@ from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.methods.base import Method
 from harness.records.record import Training
 from harness.records.specs import KernelSpec, Sharding, TrainSpec
-from harness.train import lean, ranks, sharded
+from harness.train import distributed, fsdp, lean
 from harness.train.batches import Collator, Labelled, Row, check_apart, for_model, labelled, reads_padding, row_lengths
+from harness.train.fsdp import unwrapped
 from harness.train.head import label_nats
 from harness.train.kernels import Kernels
-from harness.train.layers import unwrapped
 from harness.train.order import LikeLengths as LikeLengths
 from harness.train.order import Shared
 from harness.train.resume import Checkpoints, Resuming, start_digest
@@ -82,8 +82,8 @@ def train(job: Job) -> Training:
         RuntimeError: no trained parameter receives a gradient.
     """
     loop = _Loop(job)
-    if ranks.index() > 0:
-        torch.manual_seed(job.seed + ranks.index() * 1_000_003)  # dropout of its own, for rows of its own
+    if distributed.rank() > 0:
+        torch.manual_seed(job.seed + distributed.rank() * 1_000_003)  # dropout of its own, for rows of its own
     resumed_from = loop.begin(job.checkpoints)  # looks at the model, which is whole until then
     if job.sharding == "fsdp":
         _divide(job.model)
@@ -95,15 +95,15 @@ def train(job: Job) -> Training:
     loop.undo_patches()
     result: Training = loop.watcher.result()
     if job.sharding == "fsdp":
-        sharded.assemble(job.model)
+        fsdp.gather_on_rank_0(job.model)
     return result
 
 
 def _divide(model: Any) -> None:
     """Each process keeps a part of its own model: they must be the same."""
-    if len(set(ranks.of_all(start_digest(model)))) > 1:
+    if len(set(distributed.all_gather(start_digest(model)))) > 1:
         raise RuntimeError("launch.sharding=fsdp: the processes do not begin with the same weights")
-    sharded.shard(model)
+    fsdp.shard(model)
 
 
 class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
@@ -118,7 +118,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         job = replace(job, validate=self.kernels.without(job.validate))
         self.watcher = Watcher(job, self.meter, self.profiler)
         if job.sharding == "fsdp":
-            sharded.announce(job.model)
+            fsdp.mark_presharded(job.model)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
         super().__init__(
             model=job.model,
@@ -150,7 +150,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """As the optimizer saw it, where it steps during the backward pass and leaves no gradient."""
         seen = self._gradient_norm()
-        return sharded.whole(super()._get_grad_norm(model, grad_norm)) if seen is None else seen
+        return fsdp.full_tensor(super()._get_grad_norm(model, grad_norm)) if seen is None else seen
 
     def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
         """Not deferred: until the last micro batch every process would hold the whole model's gradients."""
@@ -166,10 +166,12 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Of several processes each takes its part of every batch; accelerate would repeat rows to make them even."""
-        if ranks.number() == 1:
+        if distributed.world_size() == 1:
             return super().get_train_dataloader()
         spec = self.job.spec
-        own = Shared(self._order(), ranks.index(), ranks.number(), spec.global_batch_size, spec.micro_batch_size)
+        own = Shared(
+            self._order(), distributed.rank(), distributed.world_size(), spec.global_batch_size, spec.micro_batch_size
+        )
         return DataLoader(
             self.train_dataset,
             batch_sampler=own,
@@ -180,7 +182,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""
-        if ranks.number() > 1:  # accelerate, which has not prepared this loader, would wait for each copy
+        if distributed.world_size() > 1:  # accelerate, which has not prepared this loader, would wait for each copy
             inputs = {name: value.to(self.args.device, non_blocking=True) for name, value in inputs.items()}
         self.meter.micro_batch(inputs["attention_mask"], inputs["labels"])
         self.profiler.micro_batch(inputs)
@@ -239,7 +241,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             raise RuntimeError(NO_GRADIENT)
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         # the tokens are those of all processes, and their gradients are averaged, which is undone here
-        loss = ranks.number() * nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
+        loss = distributed.world_size() * nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
         penalty = self.job.method.penalty(self.job.model)
         if penalty is None:
             return loss
@@ -276,7 +278,7 @@ def _arguments(job: Job) -> SFTConfig:
         output_dir=job.scratch,
         max_steps=total_steps(spec, len(job.rows)),
         per_device_train_batch_size=spec.micro_batch_size,
-        gradient_accumulation_steps=spec.global_batch_size // (spec.micro_batch_size * ranks.number()),
+        gradient_accumulation_steps=spec.global_batch_size // (spec.micro_batch_size * distributed.world_size()),
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # nothing in them changes: each process has computed its own
         # transformers' own "constant" leaves the warm-up out without a word

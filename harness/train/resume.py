@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.train import checkpoint, ranks, sharded, stored
+from harness.train import checkpoint, distributed, fsdp, stored
 from harness.train.checkpoint import Belongs
 from harness.train.preemption import PreemptedError
 
@@ -54,10 +54,10 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
     `attach` returned it: where it is not what the checkpoint's run began with, weights that never train were drawn or
     computed otherwise, and nothing could go on from it.
     """
-    file = ranks.of_first(checkpoint.newest(checkpoints.folder))
+    file = distributed.broadcast(checkpoint.newest(checkpoints.folder))
     if file is None:
         return None
-    own = checkpoint.part(file, ranks.index()) if job.sharding != "none" and ranks.index() > 0 else file
+    own = checkpoint.part(file, distributed.rank()) if job.sharding != "none" and distributed.rank() > 0 else file
     values: dict[str, Any] = {}
     try:
         values, facts = stored.read(own)
@@ -66,11 +66,11 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
         found = (f"{own} is missing", "")
     except (ValueError, KeyError) as error:
         found = (str(error), "")
-    reasons, written = zip(*ranks.of_all(found), strict=True)
+    reasons, written = zip(*distributed.all_gather(found), strict=True)
     reason = next(filter(None, reasons), "" if len(set(written)) == 1 else "its parts were not written together")
     if not reason:
         return State(checkpoint.step_of(file), values["start"], values)
-    if ranks.index() == 0:
+    if distributed.rank() == 0:
         aside = checkpoint.set_aside(checkpoints.folder)
         step = checkpoint.step_of(file)
         job.emit({"say": f"checkpoint of step {step} not used, training from the beginning: {reason}; see {aside}"})
@@ -136,7 +136,7 @@ class Resuming:
             return
         every = self.checkpoints.every_seconds
         is_time = every is not None and time.monotonic() - self._written >= every and not ends
-        asked, is_time = ranks.of_first((self.checkpoints.asked() and not ends, is_time))
+        asked, is_time = distributed.broadcast((self.checkpoints.asked() and not ends, is_time))
         if not (asked or is_time or (ends and self.checkpoints.last)):
             return
         try:
@@ -152,12 +152,12 @@ class Resuming:
     def _write(self, checkpoints: Checkpoints) -> None:
         values, step = self._values(), self.state.global_step
         file = checkpoint.path(checkpoints.folder, step)
-        facts = {"of": dataclasses.asdict(checkpoints.of), "written": ranks.of_first(uuid.uuid4().hex)}
+        facts = {"of": dataclasses.asdict(checkpoints.of), "written": distributed.broadcast(uuid.uuid4().hex)}
         if self.job.sharding != "none":
             _write_parts(file, values, facts)
-        elif ranks.index() == 0:
+        elif distributed.rank() == 0:
             stored.write(file, values, facts)
-        if ranks.index() == 0:
+        if distributed.rank() == 0:
             checkpoint.only(file)
             self.watcher.only_lowest()
         self.job.emit({"facts": {"checkpoint_step": step}})
@@ -170,7 +170,7 @@ class Resuming:
             "method": self.job.method.state(self.job.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.lr_scheduler.state_dict(),
-            "random": ranks.of_all(_random_state()),  # each process draws for its own rows
+            "random": distributed.all_gather(_random_state()),  # each process draws for its own rows
             "watched": self.watcher.values(),
         }
 
@@ -182,12 +182,12 @@ class Resuming:
 
     def _load_from_checkpoint(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        fill(self.job.model, sharded.joined(self.resumed.pop("weights"), self.job.model))
+        fill(self.job.model, fsdp.from_shards(self.resumed.pop("weights"), self.job.model))
         self.job.method.load_state(self.job.model, self.resumed.pop("method"))
 
     def _load_optimizer_and_scheduler(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        self.optimizer.load_state_dict(sharded.joined(self.resumed.pop("optimizer"), self.job.model))
+        self.optimizer.load_state_dict(fsdp.from_shards(self.resumed.pop("optimizer"), self.job.model))
         self.lr_scheduler.load_state_dict(self.resumed.pop("schedule"))
 
     def _load_scaler(self, *_: Any) -> None:
@@ -195,7 +195,7 @@ class Resuming:
 
     def _load_rng_state(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        _set_random_state(self.resumed["random"][ranks.index()])
+        _set_random_state(self.resumed["random"][distributed.rank()])
 
 
 def _write_parts(file: Path, values: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -204,16 +204,16 @@ def _write_parts(file: Path, values: dict[str, Any], facts: dict[str, Any]) -> N
     Raises:
         OSError: one of them could not, which all of them are told.
     """
-    part, problem = checkpoint.part(file, ranks.index()), None
+    part, problem = checkpoint.part(file, distributed.rank()), None
     try:
-        stored.write(part, sharded.parts(values), facts)
+        stored.write(part, fsdp.local_shards(values), facts)
     except OSError as error:
         problem = error
-    for found in ranks.of_all(problem):
+    for found in distributed.all_gather(problem):
         if found is not None:
             part.unlink(missing_ok=True)
             raise found
-    if ranks.index() == 0:
+    if distributed.rank() == 0:
         part.replace(file)
 
 

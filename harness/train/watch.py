@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
 from harness.records.record import StepProfile, Training
-from harness.train import checkpoint, ranks, sharded, stored
+from harness.train import checkpoint, distributed, fsdp, stored
 from harness.train.resume import fill, trained
 from harness.train.stopping import Divergence, Patience, overfitted
 
@@ -48,7 +48,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         training = self._meter.result(self.history, self.validation)
         profile = self._profiler.result or self._profile
         rate = None if profile is None else self._meter.scaled_rate(profile.flops, profile.step)
-        profile, rate = _of_all(profile), _total(ranks.of_all(rate))
+        profile, rate = _of_all(profile), _total(distributed.all_gather(rate))
         return dataclasses.replace(
             training,
             profile=profile,
@@ -107,21 +107,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         return {
             "history": self.history,
             "validation": self.validation,
-            "steps": ranks.of_all(self._meter.values()),
+            "steps": distributed.all_gather(self._meter.values()),
             "divergence": self._divergence.values(),
             "patience": self._patience.values(),
             "kept_step": self._kept_step,
-            "profile": ranks.of_all(None if profile is None else dataclasses.asdict(profile)),
+            "profile": distributed.all_gather(None if profile is None else dataclasses.asdict(profile)),
         }
 
     def restore(self, step: int, values: dict[str, Any]) -> None:
         """Go on from what was seen up to `step`."""
         self.last_step, self.history, self._kept_step = step, values["history"], values["kept_step"]
         self.validation = [(at, loss) for at, loss in values["validation"]]
-        self._meter.restore(values["steps"][ranks.index()])
+        self._meter.restore(values["steps"][distributed.rank()])
         self._divergence.restore(values["divergence"])
         self._patience.restore(values["patience"])
-        profile = values["profile"][ranks.index()]
+        profile = values["profile"][distributed.rank()]
         self._profile = None if profile is None else StepProfile(**profile)
 
     def only_lowest(self) -> None:
@@ -156,21 +156,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
                 "loss": entry["loss"],
                 "gradient_norm": entry["grad_norm"],
                 "learning_rate": entry["learning_rate"],
-                "tokens_per_second": self._meter.tokens_per_second() if ranks.number() == 1 else None,
+                "tokens_per_second": self._meter.tokens_per_second() if distributed.world_size() == 1 else None,
             }
         )
 
     def _validate(self, step: int) -> bool:
         """Whether early stopping says that this was the last step."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nothing drawn here moves training
-            loss = ranks.of_first(self._job.validate() if self._holds_its_own() else None)
+            loss = distributed.broadcast(self._job.validate() if self._holds_its_own() else None)
         self.validation.append((step, loss))
         if self._job.spec.patience is None:
             return False
         if self._patience.improved(loss):
             self._kept_step = step
             if self._holds_its_own():
-                stored.write(self._lowest(step), sharded.parts(trained(self._job.model)), {})
+                stored.write(self._lowest(step), fsdp.local_shards(trained(self._job.model)), {})
             if self._job.checkpoints is None:
                 self.only_lowest()
         if self._patience.over:
@@ -183,21 +183,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             return None
         if self._holds_its_own():
             model = self._job.model
-            fill(model, sharded.joined(stored.read(self._lowest(self._kept_step))[0], model))
+            fill(model, fsdp.from_shards(stored.read(self._lowest(self._kept_step))[0], model))
         return self._kept_step
 
     def _lowest(self, step: int | None) -> Path:
         file = self._folder / f"lowest-{step}.safetensors"
-        return file if self._job.sharding == "none" else checkpoint.part(file, ranks.index())
+        return file if self._job.sharding == "none" else checkpoint.part(file, distributed.rank())
 
     def _holds_its_own(self) -> bool:
         """Whether what this process holds is looked at: the first one's, unless each holds a part of the model."""
-        return ranks.index() == 0 or self._job.sharding != "none"
+        return distributed.rank() == 0 or self._job.sharding != "none"
 
 
 def _of_all(profile: StepProfile | None) -> StepProfile | None:
     """The operations and micro batches of all processes; the live bytes are those of this one."""
-    found = ranks.of_all(profile)
+    found = distributed.all_gather(profile)
     if profile is None or None in found:
         return None
     micro_batches = tuple(batch for one in found for batch in one.micro_batches)

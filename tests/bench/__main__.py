@@ -1,5 +1,7 @@
 """python -m tests.bench [PART...] [--out FOLDER]: one table of ratios and their bars.
 
+`python -m tests.bench gpu-check` tries the paths of a GPU instead; see `tests.bench.gpu_check`.
+
 Exit codes: 0 every bar is met, 1 one is not or a part broke, 2 there is no such part.
 """
 
@@ -22,6 +24,7 @@ from tests.bench import Row, _page
 
 FOLDER = Path(__file__).parent
 BROKE = "broke"
+GPU_CHECK = "gpu-check"
 
 
 def parts() -> list[str]:
@@ -57,6 +60,11 @@ def table(rows: Sequence[tuple[str, Row]]) -> Table:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and write only where `--out` asks for it."""
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == [GPU_CHECK]:
+        from tests.bench.gpu_check import command
+
+        return command.main(words[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="*", help=f"{', '.join(parts()) or 'none'}; all of them by default")
     parser.add_argument("--out", type=Path, help="also keep what is found in this folder, with a page of it")

@@ -18,7 +18,7 @@ from tests.bench import Row
 
 RESULTS, PAGE = "results.json", "README.md"
 MET = {True: "yes", False: "**no**", None: "-"}
-_VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "lm_eval")
+VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "lm_eval")
 
 
 def keep(folder: Path, part: str, rows: Sequence[Row], seconds: float, about: str) -> None:
@@ -78,7 +78,7 @@ def _table(rows: Iterable[Row]) -> str:
 
 def _provenance(part: dict[str, Any]) -> str:
     commit = (part["commit"] or "unknown")[:10] + (" with uncommitted changes" if part["uncommitted_changes"] else "")
-    versions = ", ".join(f"{name} {part['versions'][name]}" for name in _VERSIONS)
+    versions = ", ".join(f"{name} {part['versions'][name]}" for name in VERSIONS)
     return (
         f"{part['date']}, commit {commit}, {part['seconds']} s. {escaped(part['cpu'] or part['system'])}, "
         f"{part['cpu_cores']} cores, {part['memory_bytes'] / 2**30:.0f} GiB. Python {part['python']}, {versions}."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any
 
 SIDES = ("harness", "trl", "unsloth")
@@ -24,33 +25,34 @@ def main() -> int:
         import unsloth  # noqa: F401  # before transformers, parts of which it replaces
     import torch
 
-    from harness.run import execute
+    from harness.config.compose import experiments
+    from harness.run import sources
 
-    execute.quiet()
+    [(_, experiment)] = experiments(words)
     try:
-        found = _trained(side, steps, words)
+        result = trained(side, steps, sources.resolve(experiment), lambda _: None)
     except (torch.OutOfMemoryError, MemoryError):
         return NO_MEMORY
-    print(json.dumps(found))
+    print(json.dumps(result))
     return 0
 
 
-def _trained(side: str, steps: int, words: list[str]) -> dict[str, Any]:
+def trained(side: str, steps: int, experiment: Any, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train in this process, and return what the table holds."""
     import torch
 
-    from harness.config.compose import experiments
     from harness.measure import peak
-    from harness.run import sources
+    from harness.run import execute
     from harness.train.loop import compute_dtype
     from tests.bench import _trainers
 
-    [(_, experiment)] = experiments(words)
-    workload = _trainers.Workload(sources.resolve(experiment), steps)
+    execute.quiet()
+    workload = _trainers.Workload(experiment, steps)
     if side != "harness":
         return {**_trainers.trl(workload, 0), "peak_bytes": _peak_bytes(torch)}
-    found = {**_trainers.harness(workload, 0, grouped=False, profile=True), "peak_bytes": _peak_bytes(torch)}
-    rate = peak.measured(compute_dtype(workload.experiment.train.precision), torch.cuda.is_available())
-    return {**found, "device_flops_per_second": rate.flops_per_second, "doubt": rate.doubt}
+    result = {**_trainers.harness(workload, 0, grouped=False, profile=True), "peak_bytes": _peak_bytes(torch)}
+    rate = peak.measured(compute_dtype(experiment.train.precision), torch.cuda.is_available())
+    return {**result, "device_flops_per_second": rate.flops_per_second, "doubt": rate.doubt}
 
 
 def _peak_bytes(torch: Any) -> int:

@@ -110,13 +110,19 @@ def _unsloth(size: Size, method: str) -> dict[str, Any]:
 def measured(side: str, steps: int, words: list[str]) -> dict[str, Any]:
     """What a process of its own has found; what it lacks the memory for is a finding as well."""
     command = [sys.executable, "-m", "tests.bench._side", side, str(steps), *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=one_device())
     if done.returncode == NO_MEMORY:
         return {"reason": "out of memory"}
     if done.returncode:
         return {"reason": f"it broke: {(done.stderr.strip().splitlines() or ['without a word'])[-1][:200]}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def one_device() -> dict[str, str]:
+    """Return an environment in which one GPU is visible: TRL's trainer refuses to share a model among several."""
+    names = hardware.device_names()
+    return {**os.environ, **({"CUDA_VISIBLE_DEVICES": names[0]} if names else {})}
 
 
 def ratios(name: str, size: Size, found: dict[str, dict[str, Any]]) -> list[Row]:
@@ -132,7 +138,7 @@ def ratios(name: str, size: Size, found: dict[str, dict[str, Any]]) -> list[Row]
             continue
         missing = one.get("reason") or theirs.get("reason", "")
         ratio = None if missing else one["tokens_per_second"] / theirs["tokens_per_second"]
-        what = [f"{each}: {_told(found[each], utilisation.get(each))}" for each in dict.fromkeys((side, TRL))]
+        what = [f"{each}: {described(found[each], utilisation.get(each))}" for each in dict.fromkeys((side, TRL))]
         bar = 1.0 if side == USUAL else None
         note = f"{'; '.join(what)}; {settings}"
         result.append(Row(name=f"{name}: {side} / TRL's", measured=ratio, bar=bar, unit="x", note=note, at_most=False))
@@ -149,7 +155,8 @@ def utilisations(found: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     return {side: share * one["tokens_per_second"] / one["real_share"] for side, one in reached.items()}
 
 
-def _told(one: dict[str, Any], utilisation: float | None) -> str:
+def described(one: dict[str, Any], utilisation: float | None) -> str:
+    """Return a side's rate, utilization and peak in one line, or the reason why it has none."""
     if "reason" in one:
         return str(one["reason"])
     mfu = "MFU unknown" if utilisation is None else f"MFU {utilisation:.1%}"

@@ -106,3 +106,13 @@ def test_a_hundred_thousand_rows_take_little_memory(tmp_path, tiny_model):
     assert rows.split()[:2] == ["99001", "999"]
     assert int(rows.split()[2]) > 50, "progress is told"
     assert int(megabytes) < 300
+
+
+def test_the_command_prints_json_that_is_the_check_on_disk(tiny_overrides, tmp_path, capsys):
+    from harness.data.__main__ import main
+
+    assert main(["check", *tiny_overrides, "--json"]) == 0
+    [printed] = json.loads(capsys.readouterr().out)
+    [path] = (tmp_path / "runs" / "data").glob("*.json")
+    assert printed == json.loads(path.read_text())
+    assert printed["train_rows"] > 0

@@ -1,6 +1,7 @@
 """`python -m harness.evaluate`: what is there is scored, and nothing is ever trained."""
 
 import dataclasses
+import json
 import re
 import shutil
 from pathlib import Path
@@ -52,6 +53,14 @@ def test_a_task_that_is_added_is_all_that_is_done(finished, capsys):
     assert after.current.training == before.current.training
     assert len(after.attempts) == len(before.attempts) + 1
     assert weights(finished.weights_folder) == saved
+    assert command.main([*words, "--json"]) == 0
+    [document] = json.loads(capsys.readouterr().out)
+    assert (document["run"], document["status"]) == (str(finished.folder), "ok")
+    [piqa] = document["evaluations"]
+    assert piqa["task"] == "piqa"
+    assert {name: metric["value"] for name, metric in piqa["record"]["metrics"].items()} == {
+        name: metric.value for name, metric in found["piqa"].metrics.items()
+    }
     log = (finished.folder / "log.txt").stat().st_size
     assert command.main([str(finished.folder.parents[1]), *words[1:]]) == 0  # the folder of all runs: there already
     assert (finished.folder / "log.txt").stat().st_size == log

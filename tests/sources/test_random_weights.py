@@ -113,3 +113,18 @@ def test_nothing_is_fetched_for_them_and_an_unknown_shape_is_refused(compose, mo
     sources.fetch(large)
     with pytest.raises(ValueError, match=r"model\.weights=random: its shapes are not known"):
         sources.resolve(config.build(compose("model.weights=random", "model.architecture=null")))
+
+
+def test_weights_do_not_depend_on_the_number_of_cores_that_draw_them(monkeypatch):
+    monkeypatch.setattr(random_weights, "_SLICE", 1000)
+    like = torch.empty(70, 100, device="meta")
+    drawn = []
+    for cores in (1, 3, 8):
+        monkeypatch.setattr(random_weights.os, "sched_getaffinity", lambda process, n=cores: set(range(n)))
+        drawn.append(random_weights._drawn("layers.0.weight", like))
+    assert all(torch.equal(drawn[0], other) for other in drawn[1:])
+    slices = drawn[0].view(-1).split(1000)
+    assert all(not torch.equal(slices[0], other) for other in slices[1:])
+    assert not torch.equal(drawn[0], random_weights._drawn("layers.1.weight", like))
+    assert drawn[0].float().mean().abs() < 4 * 0.02 / 7000**0.5, "within four standard errors of zero"
+    assert drawn[0].float().std() == pytest.approx(0.02, rel=0.05)

@@ -1,6 +1,7 @@
 """`python -m harness.sweep`: what it says of a sweep's records, and with which command it goes on."""
 
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -102,6 +103,13 @@ def test_status_counts_by_stage_and_gives_reasons(tmp_path, capsys):
     assert "  final  2: 1 ok, 1 waiting" in lines
     assert lines[-2] == "  final  to be chosen when the trials have been made"
     assert lines[-1].startswith("  expected end 2")
+    assert command.main(["status", "asked", "--runs", str(tmp_path), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["sweep"], status["question"]) == ("asked", "Why?")
+    assert status["counts"] == {"ok": 2, "waiting": 3, "lacks evaluations": 1, "failed": 1, "diverged": 1}
+    [diverged] = [run for run in status["runs"] if run["state"] == "diverged"]
+    assert (diverged["recipe_id"], diverged["seed"], diverged["stage"]) == ("hot", 0, "tune")
+    assert (diverged["reason"], diverged["ended_well"]) == ("the loss is no number", True)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import torch
 from torch import distributed
 
 from harness.train import failure
+from harness.train.distributed import RankError
 from harness.train.preemption import PreemptedError
-from harness.train.ranks import RankError
 
 
 def accelerator_error(text: str, code: int) -> Exception:

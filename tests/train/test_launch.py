@@ -160,5 +160,5 @@ def test_the_ladder_keeps_what_every_process_takes_whole(make, tiny_overrides):
 def test_where_a_models_weights_go_on_gpus(make, tiny_overrides, monkeypatch, words, number, expected):
     experiment = make(*tiny_overrides, "train.micro_batch_size=2", *words)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(places.ranks, "number", lambda: number)
+    monkeypatch.setattr(places.distributed, "world_size", lambda: number)
     assert places.options(experiment) == expected

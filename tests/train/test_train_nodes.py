@@ -6,10 +6,10 @@ import os
 import signal
 
 import pytest
-from test_train_ranks import shared, weights
+from test_distributed import shared, weights
 
 from harness.records.specs import LaunchSpec
-from harness.train import meeting, ranks
+from harness.train import distributed, meeting
 from harness.train.loop import train
 from harness.train.meeting import Node
 
@@ -25,7 +25,7 @@ def further(tmp_path, monkeypatch):
 
     def begun(launch, follow, refusal=""):
         def come():
-            ranks.join(launch, next(meeting.invitations(file)), Node(1, "node2", refusal), follow)
+            distributed.join(launch, next(meeting.invitations(file)), Node(1, "node2", refusal), follow)
 
         node = multiprocessing.get_context("fork").Process(target=come)
         node.start()
@@ -58,19 +58,21 @@ def test_each_process_knows_its_place_on_its_node(further, tmp_path):
 
     def tell():
         names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE")
-        places = ranks.of_all((ranks.index(), ranks.device(), *(int(os.environ[name]) for name in names)))
-        if ranks.index() == 3:
+        places = distributed.all_gather(
+            (distributed.rank(), distributed.local_rank(), *(int(os.environ[name]) for name in names))
+        )
+        if distributed.rank() == 3:
             told.write_text(json.dumps(places))
         return places
 
     launch = LaunchSpec(num_processes=4, num_nodes=2)
     node = further(launch, tell)
-    with ranks.start(launch, tell).joined():
+    with distributed.start(launch, tell).joined():
         places = tell()
     node.join(30)
     assert places == [(0, 0, 0, 2, 4), (1, 1, 1, 2, 4), (2, 0, 0, 2, 4), (3, 1, 1, 2, 4)]
     assert json.loads(told.read_text()) == [list(place) for place in places]
-    assert (ranks.index(), ranks.device(), ranks.number()) == (0, 0, 1)
+    assert (distributed.rank(), distributed.local_rank(), distributed.world_size()) == (0, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -82,23 +84,23 @@ def test_each_process_knows_its_place_on_its_node(further, tmp_path):
 )
 def test_the_end_of_a_node_is_said(further, ends, text):
     def follow():
-        ranks.of_all("here")
+        distributed.all_gather("here")
         if ends == "raises":
             raise ValueError("so")
         os.kill(os.getpid(), signal.SIGKILL)
 
     further(NODES, follow)
-    with pytest.raises(ranks.RankError, match=f"^{text}$"):
-        begin(lambda: (ranks.of_all("here"), ranks.of_all("never")))
+    with pytest.raises(distributed.RankError, match=f"^{text}$"):
+        begin(lambda: (distributed.all_gather("here"), distributed.all_gather("never")))
 
 
 @pytest.mark.parametrize("reason", ["another run", "2 GPUs"])
 def test_a_node_that_cannot_take_part_says_so_before_a_group_forms(further, monkeypatch, reason):
     if reason == "2 GPUs":
-        monkeypatch.setattr(ranks, "unsupported", lambda launch: "" if os.getpid() == first else reason)
+        monkeypatch.setattr(distributed, "unsupported", lambda launch: "" if os.getpid() == first else reason)
     first = os.getpid()
     node = further(NODES, pytest.fail, refusal=reason if reason == "another run" else "")
-    with pytest.raises(ranks.RankError, match=f"^process 1 on node node2: {reason}$"):
+    with pytest.raises(distributed.RankError, match=f"^process 1 on node node2: {reason}$"):
         begin(pytest.fail)
     node.join(10)
     assert node.exitcode == 1
@@ -106,15 +108,15 @@ def test_a_node_that_cannot_take_part_says_so_before_a_group_forms(further, monk
 
 def begin(work):
     """Be the first of two nodes."""
-    with ranks.start(NODES, pytest.fail).joined():
+    with distributed.start(NODES, pytest.fail).joined():
         return work()
 
 
 def test_a_node_ends_with_the_first_one_whatever_it_does(further):
-    node = further(NODES, lambda: (ranks.of_all("here"), signal.pause()))
+    node = further(NODES, lambda: (distributed.all_gather("here"), signal.pause()))
 
     def fail():
-        ranks.of_all("here")
+        distributed.all_gather("here")
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match=r"^mine$"):
@@ -133,17 +135,17 @@ def test_a_node_that_does_not_come_is_not_waited_for_without_end(tmp_path, monke
 def test_there_are_further_nodes_in_a_job_alone(monkeypatch):
     monkeypatch.delenv(meeting.FILE, raising=False)
     with pytest.raises(ValueError, match=r"launch.num_nodes=2: this is no job of hydra/launcher=slurm"):
-        ranks.start(NODES, pytest.fail)
+        distributed.start(NODES, pytest.fail)
 
 
 @pytest.mark.parametrize(("nodes", "needs"), [(1, "as many GPUs"), (2, "2 GPUs on each of 2 nodes")])
 def test_gpus_are_counted_by_node(monkeypatch, nodes, needs):
-    monkeypatch.setattr(ranks.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(ranks.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(distributed.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(distributed.torch.cuda, "device_count", lambda: 1)
     launch = LaunchSpec(num_processes=4, num_nodes=nodes)
-    assert ranks.unsupported(launch) == f"launch.num_processes=4 needs {needs}, and 1 can be seen"
-    monkeypatch.setattr(ranks.torch.cuda, "device_count", lambda: 4 // nodes)
-    assert ranks.unsupported(launch) == ""
+    assert distributed.unsupported(launch) == f"launch.num_processes=4 needs {needs}, and 1 can be seen"
+    monkeypatch.setattr(distributed.torch.cuda, "device_count", lambda: 4 // nodes)
+    assert distributed.unsupported(launch) == ""
 
 
 @pytest.mark.parametrize(

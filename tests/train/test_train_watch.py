@@ -74,7 +74,7 @@ def test_windows_change_no_number_and_name_the_step_that_diverged(job, monkeypat
             super().__init__(*arguments)
             self._window = 4
 
-    monkeypatch.setattr("harness.train.Watcher", Windowed)
+    monkeypatch.setattr("harness.train.loop.Watcher", Windowed)
     events = []
     windowed = train(job(max_steps=7, eval_every=3, emit=events.append))
     assert (windowed.losses, windowed.validation) == (plain.losses, plain.validation)

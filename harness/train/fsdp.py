@@ -16,11 +16,22 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils._pytree import tree_map, tree_map_only
 
-from harness.train import ranks
-from harness.train.layers import layers_of, unwrapped
+from harness.train import distributed
 
 
-def announce(model: Any) -> None:
+def unwrapped(model: Any) -> Any:
+    """The model that an adapter is wrapped around; the model itself where there is none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The modules that the architecture wants on one device each, the outer ones first; none where it names none."""
+    base = unwrapped(model)
+    names = set(base._no_split_modules or ())
+    return [module for module in base.modules() if type(module).__name__ in names]
+
+
+def mark_presharded(model: Any) -> None:
     """Have transformers' trainer neither move nor wrap the model: it takes it for one that was divided as it loaded."""
     unwrapped(model)._is_distributed_loading_by_transformers = True
 
@@ -37,29 +48,29 @@ def shard(model: Any) -> None:
             f"launch.sharding=fsdp: {type(unwrapped(model)).__name__} does not say which of its modules are layers "
             "(_no_split_modules), so that all of it would be put together at once; use launch.sharding=none"
         )
-    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (ranks.number(),))
+    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (distributed.world_size(),))
     for part in (*layers, model):
         # the model itself is taken apart after a forward pass as well: between two steps there are parts alone
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
         part.set_force_sum_reduction_for_comms(True)  # and divided then: gloo knows no mean
 
 
-def whole(tensor: Any) -> Any:
+def full_tensor(tensor: Any) -> Any:
     """All of a divided tensor, on the device, for every process; anything else is handed back."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def parts(value: Any) -> Any:
+def local_shards(value: Any) -> Any:
     """Nested values with this process's part, and the layout of the whole, in the place of every divided tensor."""
     return tree_map_only(DTensor, _part, value)
 
 
-def joined(value: Any, model: Any) -> Any:
+def from_shards(value: Any, model: Any) -> Any:
     """What `parts` was given, for the processes that `model` is divided among; anything else is handed back."""
     return tree_map(partial(_divided, model), value, is_leaf=_is_part)
 
 
-def assemble(model: Any) -> None:
+def gather_on_rank_0(model: Any) -> None:
     """Put whole tensors, on the first process's host, in the place of the parts: to be saved, and no more to be run."""
     known: dict[DTensor, torch.nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():
@@ -93,4 +104,4 @@ def _divided(model: Any, value: Any) -> Any:
 
 def _on_first(tensor: DTensor) -> torch.Tensor | None:
     found: torch.Tensor = tensor.detach().full_tensor()
-    return found.cpu() if ranks.index() == 0 else None
+    return found.cpu() if distributed.rank() == 0 else None

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from test_train_ranks import BELONGS, PAIR, Told, weights
+from test_distributed import BELONGS, PAIR, Told, weights
 
 from harness.evaluate import heldout
-from harness.train import checkpoint, ranks, stored
+from harness.train import checkpoint, distributed, stored
 from harness.train.loop import train
 from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
@@ -18,7 +18,7 @@ DIVIDED = (TWO, "launch.sharding=fsdp")
 
 def shared(make):
     own = make()
-    with ranks.start(PAIR, lambda: train(make())).joined():
+    with distributed.start(PAIR, lambda: train(make())).joined():
         training = train(own)
     return training, weights(own)
 
@@ -68,7 +68,7 @@ def checkpoints(tmp_path):
 def interrupted(make, checkpoints, steps):
     """Train until the first process, which alone is told, has done so many steps."""
     once = Told(steps)
-    asked = lambda: ranks.index() == 0 and once()  # noqa: E731
+    asked = lambda: distributed.rank() == 0 and once()  # noqa: E731
     stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=asked))  # noqa: E731
     with pytest.raises(PreemptedError, match=f"step {steps}"):
         shared(stopped)
@@ -176,7 +176,7 @@ def test_processes_that_begin_with_other_weights_are_refused(job, rows):
     own = make(0)
     with (
         pytest.raises(RuntimeError, match="do not begin with the same weights"),
-        ranks.start(PAIR, lambda: train(make(1))).joined(),
+        distributed.start(PAIR, lambda: train(make(1))).joined(),
     ):
         train(own)
 

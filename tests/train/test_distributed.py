@@ -8,7 +8,7 @@ import torch
 from hydra.errors import ConfigCompositionException
 
 from harness.records.specs import LaunchSpec, Rung
-from harness.train import ranks
+from harness.train import distributed
 from harness.train.batches import NO_ROW
 from harness.train.checkpoint import Belongs
 from harness.train.loop import DivergedError, train
@@ -27,10 +27,10 @@ def weights(job):
 def shared(make):
     """Train with two processes; what the first one finds."""
     own = make()
-    with ranks.start(PAIR, lambda: train(make())).joined():
-        assert (ranks.number(), ranks.index()) == (2, 0)
+    with distributed.start(PAIR, lambda: train(make())).joined():
+        assert (distributed.world_size(), distributed.rank()) == (2, 0)
         training = train(own)
-    assert ranks.number() == 1
+    assert distributed.world_size() == 1
     assert "WORLD_SIZE" not in os.environ
     return training, weights(own)
 
@@ -69,7 +69,7 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
     expected, after = shared(make)
     checkpoints = Checkpoints(folder=tmp_path / "checkpoint", of=BELONGS, every_seconds=None)
     stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=told))  # noqa: E731
-    told = lambda: ranks.index() == 0 and once()  # noqa: E731
+    told = lambda: distributed.rank() == 0 and once()  # noqa: E731
     once = Told(2)
     with pytest.raises(PreemptedError):
         shared(stopped)
@@ -82,10 +82,10 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
 @pytest.mark.parametrize(
     ("error", "expected", "text"),
     [
-        (ValueError("so"), ranks.RankError, "process 1: ValueError: so"),
+        (ValueError("so"), distributed.RankError, "process 1: ValueError: so"),
         (MemoryError("no more"), torch.OutOfMemoryError, "MemoryError: no more"),
-        (RuntimeError("so"), ranks.RankError, "process 1: RuntimeError: so"),
-        (None, ranks.RankError, "process 1 of 2 has ended with exit code 7"),
+        (RuntimeError("so"), distributed.RankError, "process 1: RuntimeError: so"),
+        (None, distributed.RankError, "process 1 of 2 has ended with exit code 7"),
     ],
 )
 def test_the_end_of_another_process_is_said(job, rows, error, expected, text):
@@ -95,7 +95,7 @@ def test_the_end_of_another_process_is_said(job, rows, error, expected, text):
         raise error
 
     own = job(rows=rows(8), micro_batch_size=2)
-    with pytest.raises(expected, match=text), ranks.start(PAIR, ends).joined():
+    with pytest.raises(expected, match=text), distributed.start(PAIR, ends).joined():
         train(own)
 
 

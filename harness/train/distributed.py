@@ -280,22 +280,22 @@ def _forget() -> None:
     GradientState._reset_state()
 
 
-def index() -> int:
+def rank() -> int:
     """Which of the processes this is; 0 for the first."""
     return int(dist.get_rank()) if _control is not None else 0
 
 
-def device() -> int:
+def local_rank() -> int:
     """Which of its node's devices is this one's."""
     return int(os.environ["LOCAL_RANK"]) if _control is not None else 0
 
 
-def number() -> int:
+def world_size() -> int:
     """How many there are."""
     return int(dist.get_world_size()) if _control is not None else 1
 
 
-def of_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The first one's value, for all of them."""
     if _control is None:
         return value
@@ -304,10 +304,10 @@ def of_first(value: Any) -> Any:
     return shared[0]
 
 
-def of_all(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The values of all of them."""
     if _control is None:
         return [value]
-    found: list[Any] = [None] * number()
+    found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, value, group=_control)
     return found

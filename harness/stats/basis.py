@@ -1,0 +1,171 @@
+"""The value of one difference, the variances that it rests on, and how far a statement about it may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from harness.stats.outcomes import Outcomes, Seeds
+from harness.stats.seeds import SeedVariance
+
+Scope = Literal["methods", "runs"]
+
+FEWEST_ALONE = 3  # seeds that make a verdict without another method to borrow the variance from
+_PRIOR = 1.0  # degrees of freedom that the pool counts as in a method's own variance, half of the method's at most
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What one difference rests on.
+
+    Attributes:
+        difference: first minus second, on the seeds in use.
+        items: variance that the items bring.
+        pooled: the seeds' variance from all methods, and its degrees of freedom; None without seed noise.
+        own: the seeds' variance of the two alone; None where `pooled` is that, or where one of them has no two seeds.
+        seeds: seeds in use; pairs of them where they are shared.
+        scope: whether the numbers are about methods or about two runs.
+        why: why the numbers make no verdict about methods; "" where they do.
+        source: where the seed variance comes from.
+        known: whether there are numbers at all.
+    """
+
+    difference: float
+    items: float
+    pooled: tuple[float, float] | None
+    own: tuple[float, float] | None
+    seeds: int
+    scope: Scope
+    why: str
+    source: str
+    known: bool = True
+
+
+def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
+    """Return what the difference of methods `a` and `b` rests on."""
+    fixed = [data.names[m] in data.deterministic for m in (a, b)]
+    if data.units < 2:
+        return _nothing(data, a, b, "a single item (or cluster) has no spread")
+    if all(fixed):
+        made = _fixed(data, a, b)
+    elif any(fixed):
+        made = _against_fixed(data, variance, a, b, seeded=a if fixed[1] else b)
+    else:
+        common = tuple(s for s in data.seeds[a] if s in data.seeds[b]) if variance.paired else ()
+        single = 1 in (len(data.seeds[a]), len(data.seeds[b]))
+        paired = len(common) > 1 or (common and single)
+        made = _paired(data, variance, a, b, common) if paired else _unpaired(data, variance, a, b)
+    seeds = made.pooled[0] if made.pooled else 0.0
+    if made.known and made.items + seeds <= 1e-24 * float(np.abs(data.means[[a, b]]).max()) ** 2:
+        return _nothing(data, a, b, "the difference is the same on every item and seed: there is no spread to judge by")
+    return made
+
+
+def _fixed(data: Outcomes, a: int, b: int) -> Basis:
+    items, _ = data.item_variances(a, b, ())
+    return Basis(float(data.means[a] - data.means[b]), items, None, None, 0, "methods", "", "neither has seed noise")
+
+
+def _against_fixed(data: Outcomes, variance: SeedVariance, a: int, b: int, seeded: int) -> Basis:
+    """Return the basis of a method against a row without seeds: the seeds' shared part does not cancel."""
+    seeds = data.seeds[seeded]
+    count, name = len(seeds), data.names[seeded]
+    items, noise = data.item_variances(a, b, seeds)
+    difference = float(data.means[a] - data.means[b])
+    if count == 1 and variance.total_degrees == 0:
+        return _runs(difference, items, f"{name} has one seed")
+    pooled = (max(variance.total / count, noise), variance.total_degrees)
+    source = _source(data, variance, variance.total_degrees)
+    if count == 1:
+        return Basis(difference, items, pooled, None, 1, "methods", _single(name, source), source)
+    several = int(variance.replicated.sum()) > 1
+    own = (max(float(variance.raw[seeded]) / count, noise), count - 1.0) if several else None
+    enough = count >= FEWEST_ALONE or several
+    return Basis(difference, items, pooled, own, count, "methods", "" if enough else _TWO_SEEDS, source)
+
+
+def _paired(data: Outcomes, variance: SeedVariance, a: int, b: int, common: Seeds) -> Basis:
+    """Return the basis of two methods on the seeds that they share: what seeds do to both cancels."""
+    count = len(common)
+    used = data.scores[:, list(common)].mean(axis=1)
+    difference = float(used[a] - used[b])
+    items, noise = data.item_variances(a, b, common)
+    if count == 1 and variance.degrees == 0:
+        return _runs(difference, items, "each has one seed")
+    pooled = (max(2 * variance.pooled / count, noise), variance.degrees)
+    source = _source(data, variance, variance.degrees)
+    if count == 1:
+        single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
+        return Basis(difference, items, pooled, None, 1, "methods", _single(single, source), source)
+    several = int(variance.replicated.sum()) > 2
+    own = _moderated(variance, a, b, (1 / count, 1 / count), noise) if several else None
+    why = _too_few(variance, count)
+    return Basis(difference, items, pooled, own, count, "methods", why, source)
+
+
+def _unpaired(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
+    """Return the basis of two methods without common seeds: each side's seeds add all of their variance."""
+    shares = (1 / len(data.seeds[a]), 1 / len(data.seeds[b]))
+    fewest = min(len(data.seeds[a]), len(data.seeds[b]))
+    if variance.total_degrees == 0:
+        return _nothing(data, a, b, "each has one seed, and not the same one: give both the same seed, or several")
+    items, noise = data.item_variances(a, b, ())
+    difference = float(data.means[a] - data.means[b])
+    pooled = (max(variance.total * sum(shares), noise), variance.total_degrees)
+    source = _source(data, variance, variance.total_degrees)
+    if fewest == 1:
+        single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
+        return Basis(difference, items, pooled, None, 1, "methods", _single(single, source), source)
+    if variance.paired:
+        parts = [float(variance.raw[m]) * share for m, share in zip((a, b), shares, strict=True)]
+        degrees = [float(variance.counts[m]) - 1 for m in (a, b)]
+        own = (max(sum(parts), noise), _welch(parts, degrees))
+    else:
+        own = _moderated(variance, a, b, shares, noise)
+    return Basis(difference, items, pooled, own, fewest, "methods", _too_few(variance, fewest), source)
+
+
+def _moderated(
+    variance: SeedVariance, a: int, b: int, shares: tuple[float, float], noise: float
+) -> tuple[float, float]:
+    """Return the pair's own seed variance, the pool counting for a little, with Welch's degrees of freedom."""
+    parts, degrees = [], []
+    for method, share in zip((a, b), shares, strict=True):
+        free = float(variance.counts[method]) - 1
+        prior = min(_PRIOR, free / 2)
+        parts.append(share * (prior * variance.pooled + free * float(variance.own[method])) / (prior + free))
+        degrees.append(prior + free)
+    return max(sum(parts), noise), _welch(parts, degrees)
+
+
+def _welch(parts: list[float], degrees: list[float]) -> float:
+    below = sum(part**2 / df for part, df in zip(parts, degrees, strict=True))
+    return sum(parts) ** 2 / below if below > 0 else min(degrees)
+
+
+def _too_few(variance: SeedVariance, seeds: int) -> str:
+    return "" if seeds >= FEWEST_ALONE or int(variance.replicated.sum()) > 2 else _TWO_SEEDS
+
+
+def _runs(difference: float, items: float, seeds: str) -> Basis:
+    why = f"{seeds}, so that the numbers are about these runs and not about the methods"
+    return Basis(difference, items, None, None, 1, "runs", why, "")
+
+
+def _nothing(data: Outcomes, a: int, b: int, why: str) -> Basis:
+    return Basis(float(data.means[a] - data.means[b]), 0.0, None, None, 0, "runs", why, "", known=False)
+
+
+def _single(name: str, source: str) -> str:
+    return f"{name} has one seed, and its seed variance is borrowed ({source})"
+
+
+def _source(data: Outcomes, variance: SeedVariance, degrees: float) -> str:
+    names = [name for name, several in zip(data.names, variance.replicated, strict=True) if several]
+    whose = f"pooled over {len(names)} methods" if len(names) > 2 else f"from {' and '.join(names)}"
+    return f"seed variance {whose}, {degrees:.3g} degrees of freedom"
+
+
+_TWO_SEEDS = "two seeds, and no other method of the comparison to borrow the seed variance from"

@@ -1,0 +1,356 @@
+"""Compare methods on the same items over seeds, in families, with one test: the function that every claim rests on.
+
+A difference has two noises. That of the items is estimated for every pair, with n - 1 degrees of freedom. That of the
+seeds is estimated twice, since two or three seeds show little:
+
+- *pooled*: the method x seed variance of all methods together, (k - 1)(S - 1) degrees of freedom;
+- *own*: that of the two methods alone, in which the pool counts as at most one degree of freedom of each, so that a
+  method whose seeds scatter more than the others' is not judged by theirs (Smyth, Statistical Applications in Genetics
+  and Molecular Biology 3, 2004, has the moderated variance).
+
+The unadjusted p-value and interval use the own variance. Those of a family need both: the pooled one at the level of a
+simulated maximum over the family, and the own one adjusted for the comparisons that share a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.stats.basis import Basis, Scope, basis_of
+from harness.stats.outcomes import Outcomes, checked
+from harness.stats.reach import Noise
+from harness.stats.seeds import SeedVariance, seed_variances
+from harness.stats.simultaneous import Adjustment, adjustment
+
+FamilyName = Literal["baseline", "best", "all"]
+Verdict = Literal["better", "worse", "equivalent", "not significant", "no verdict"]
+
+LEVEL, POWER = 0.05, 0.8
+FAMILIES: tuple[FamilyName, ...] = ("baseline", "best", "all")
+_UNSEEN = 3  # discordant items that a small sample may have missed, for a claim that two methods are alike
+_WHOLE = (float("-inf"), float("inf"))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One comparison of two methods; every number is that of `a` minus `b`, in the unit of the outcomes.
+
+    Attributes:
+        a: the first method.
+        b: the second method.
+        difference: score of `a` minus score of `b`, on the seeds that the comparison uses.
+        interval: confidence interval of this comparison alone.
+        adjusted_interval: simultaneous confidence interval, adjusted for the family; it excludes zero exactly where
+            `adjusted_p` is below the level.
+        p: two-sided p-value of this comparison alone.
+        adjusted_p: p-value adjusted for the family.
+        verdict: the statement about the methods at the family's level. "better" means better than `b`.
+        why: why there is no verdict; "" where there is one.
+        pooled: where the seed variance comes from.
+        scope: "methods", or "runs" where one seed a side says nothing about the methods: interval and p-value then
+            hold for these two runs.
+        runs_differ: whether the two runs differ significantly at the family's level; None unless `scope` is "runs".
+        equivalence_p: adjusted p-value of the test that the two differ by the margin or more; None without a margin.
+        seeds: seeds (pairs of seeds where they are shared) that the comparison rests on; 0 without seeds.
+        standard_error: from the pooled seed variance.
+        detectable: the true difference that this comparison detects with 80 % power at the family's level.
+        unlike: those of the two whose seed variance is unlike that of the other methods.
+    """
+
+    a: str
+    b: str
+    difference: float
+    interval: tuple[float, float]
+    adjusted_interval: tuple[float, float]
+    p: float
+    adjusted_p: float
+    verdict: Verdict
+    why: str
+    pooled: str
+    scope: Scope
+    runs_differ: bool | None
+    equivalence_p: float | None
+    seeds: int
+    standard_error: float
+    detectable: float | None
+    unlike: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are adjusted together.
+
+    Attributes:
+        name: "baseline", "best" or "all".
+        pairs: each other method against the baseline, or against the best; or every pair in the order of the methods.
+        comparisons: how many comparisons the adjustment covers. The best is chosen from the same outcomes, so that
+            its family covers every pair that could have been chosen.
+        single_level: the level of one comparison at which the family keeps to its own.
+    """
+
+    name: FamilyName
+    pairs: tuple[Pair, ...]
+    comparisons: int
+    single_level: float
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """What the outcomes show about the methods.
+
+    Attributes:
+        families: by name; a family without a comparison is absent.
+        level: of each family.
+        margin: the largest difference that counts as none; None where equivalence is not tested.
+        scores: each method's mean over its seeds.
+        best: the method with the best score among those with seeds (among all where none has).
+        seed_deviation: standard deviation of the method x seed effect, pooled over the methods, single answers' noise
+            left in; None without two seeds of any method.
+        unlike: methods whose own seed deviation is more than twice the others' (one-sided F test at 5 %), with the
+            ratio.
+    """
+
+    families: Mapping[FamilyName, Family]
+    level: float
+    margin: float | None
+    scores: Mapping[str, float]
+    best: str
+    seed_deviation: float | None
+    unlike: Mapping[str, float]
+
+    def pair(self, a: str, b: str, family: FamilyName = "all") -> Pair:
+        """Return the comparison of `a` with `b`.
+
+        Raises:
+            KeyError: the family has no such pair in this order.
+        """
+        for pair in self.families[family].pairs:
+            if (pair.a, pair.b) == (a, b):
+                return pair
+        raise KeyError(f"{a} against {b} in the family {family!r}")
+
+
+def compare_methods(
+    outcomes: Mapping[str, ArrayLike],
+    *,
+    baseline: str | None = None,
+    families: Sequence[FamilyName] = FAMILIES,
+    level: float = LEVEL,
+    margin: float | None = None,
+    clusters: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    deterministic: Collection[str] = (),
+    paired_seeds: bool = True,
+    higher_is_better: bool = True,
+) -> MethodComparison:
+    """Compare methods that answered the same items, each with one or several seeds.
+
+    Args:
+        outcomes: by method, an array of shape (seeds, items): right or wrong, graded, or a loss. Items are in the same
+            order everywhere. A lost seed is a whole row of NaN; a method with fewer seeds has fewer rows.
+        baseline: the method that the family "baseline" compares the others with.
+        families: "baseline" (each against the baseline; absent without one), "best" (each method with seeds against
+            the best of them) and "all" (every pair). Each is adjusted on its own.
+        level: of each family.
+        margin: the largest difference that counts as none, for verdicts of equivalence.
+        clusters: shape (items,), a label for each item where items are not independent (passage, subject).
+        weights: shape (items,), the denominators of a ratio of sums, such as the answer tokens of a loss in nats.
+        deterministic: methods in which nothing was drawn, such as the untouched base model: shape (1, items) and no
+            seed noise, unlike a method that was run once.
+        paired_seeds: whether row s is the same seed for every method; pairs then use the seeds that both have.
+        higher_is_better: False for a loss.
+
+    Returns:
+        The families with their pairs. Two different single seeds, one seed a side and two seeds without another
+        method to borrow the variance from make no verdict, and the pair says why.
+
+    Raises:
+        ValueError: arguments that do not fit, see the message.
+    """
+    _check(outcomes, baseline, families, level, margin)
+    data = checked(outcomes, weights, clusters, deterministic)
+    fixed = np.array([name in data.deterministic for name in data.names])
+    variance = seed_variances(data.scores, fixed, paired=paired_seeds)
+    comparer = _Comparer(data, variance, level, margin, 1.0 if higher_is_better else -1.0)
+    candidates = [i for i, name in enumerate(data.names) if name not in data.deterministic] or [*range(len(fixed))]
+    best = max(candidates, key=lambda i: comparer.sign * data.means[i])
+    everyone = [*range(len(data.names))]
+    first = None if baseline is None else data.names.index(baseline)
+    asked: dict[FamilyName, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {
+        "best": ([(i, best) for i in candidates if i != best], [*combinations(candidates, 2)]),
+        "all": ([*combinations(everyone, 2)], [*combinations(everyone, 2)]),
+    }
+    if first is not None:
+        against = [(i, first) for i in everyone if i != first]
+        asked["baseline"] = (against, against)
+    pooled = variance.degrees > 0
+    return MethodComparison(
+        families={name: comparer.family(name, *asked[name]) for name in families if asked.get(name, ([], []))[0]},
+        level=level,
+        margin=margin,
+        scores=dict(zip(data.names, data.means.tolist(), strict=True)),
+        best=data.names[best],
+        seed_deviation=variance.pooled**0.5 if pooled else None,
+        unlike={data.names[i]: ratio for i, ratio in variance.unlike().items()},
+    )
+
+
+def _check(
+    outcomes: Mapping[str, ArrayLike],
+    baseline: str | None,
+    families: Sequence[FamilyName],
+    level: float,
+    margin: float | None,
+) -> None:
+    if baseline is not None and baseline not in outcomes:
+        raise ValueError(f"baseline={baseline!r}: no such method; there are {', '.join(outcomes)}")
+    if unknown := [name for name in families if name not in FAMILIES]:
+        raise ValueError(f"families: {', '.join(map(str, unknown))}: no such family; there are {', '.join(FAMILIES)}")
+    if not 0 < level < 0.5:
+        raise ValueError(f"level={level:g}: it lies between 0 and 0.5, such as 0.05")
+    if margin is not None and not margin > 0:
+        raise ValueError(f"margin={margin:g}: an equivalence margin must be positive")
+
+
+class _Comparer:
+    """The pairs of one set of outcomes."""
+
+    def __init__(self, data: Outcomes, variance: SeedVariance, level: float, margin: float | None, sign: float) -> None:
+        self.data, self.variance, self.level, self.margin, self.sign = data, variance, level, margin, sign
+        self.unlike = variance.unlike()
+        self.known: dict[tuple[int, int], Basis] = {}
+        self.adjustments: dict[tuple[tuple[tuple[int, int], ...], float, float], Adjustment] = {}
+
+    def family(self, name: FamilyName, shown: Sequence[tuple[int, int]], covered: Sequence[tuple[int, int]]) -> Family:
+        """Return a family's pairs; `covered` are all the comparisons that its adjustment is for."""
+        bases = [self._basis(*pair) for pair in shown]
+        adjusted = self._adjustment(bases, tuple(covered))
+        single = adjusted.single_level(self.level)
+        pairs = self._pairs(shown, bases, adjusted, _sharing(covered, self.data))
+        return Family(name, tuple(pairs), len(covered), single)
+
+    def _pairs(
+        self, shown: Sequence[tuple[int, int]], bases: Sequence[Basis], adjusted: Adjustment, sharing: int
+    ) -> list[Pair]:
+        units = self.data.units
+        pooled, own = (_noise(bases, units, owned=owned) for owned in (False, True))
+        values = np.array([basis.difference for basis in bases])
+        checked_own = np.array([basis.own is not None for basis in bases])
+        single = adjusted.single_level(self.level)
+        p_pooled, p_own = pooled.p_values(values), own.p_values(values)
+        p = np.where(checked_own, p_own, p_pooled)
+        p_family = np.maximum(adjusted.p_values(p_pooled), np.where(checked_own, np.minimum(sharing * p_own, 1), 0))
+        half = np.where(checked_own, own.half_widths(self.level), pooled.half_widths(self.level))
+        half_family = np.maximum(
+            pooled.half_widths(single), np.where(checked_own, own.half_widths(self.level / sharing), 0)
+        )
+        seen = np.maximum(
+            pooled.detectable(single, POWER),
+            np.where(checked_own, own.detectable(self.level / sharing, POWER), 0),
+        )
+        alike = self._equivalence(values, bases, adjusted, sharing)
+        errors = pooled.standard_errors
+        pairs = []
+        for i, ((a, b), basis) in enumerate(zip(shown, bases, strict=True)):
+            names = (self.data.names[a], self.data.names[b])
+            known = basis.known
+            ends = [
+                (float(values[i] - each[i]), float(values[i] + each[i])) if known else _WHOLE
+                for each in (half, half_family)
+            ]
+            p_adjusted = float(p_family[i]) if known else 1.0
+            p_alike = None if alike is None else float(alike[i]) if known and not basis.why else 1.0
+            pairs.append(
+                Pair(
+                    a=names[0],
+                    b=names[1],
+                    difference=float(values[i]),
+                    interval=ends[0],
+                    adjusted_interval=ends[1],
+                    p=float(p[i]) if known else 1.0,
+                    adjusted_p=p_adjusted,
+                    verdict=self._verdict(basis, p_adjusted, p_alike),
+                    why=basis.why,
+                    pooled=basis.source,
+                    scope=basis.scope,
+                    runs_differ=p_adjusted < self.level if basis.scope == "runs" else None,
+                    equivalence_p=p_alike,
+                    seeds=basis.seeds,
+                    standard_error=float(errors[i]),
+                    detectable=float(seen[i]) if known and errors[i] > 0 else None,
+                    unlike=tuple(self.data.names[m] for m in (a, b) if m in self.unlike),
+                )
+            )
+        return pairs
+
+    def _verdict(self, basis: Basis, p: float, p_alike: float | None) -> Verdict:
+        if basis.why:
+            return "no verdict"
+        if p < self.level:
+            return "better" if self.sign * basis.difference > 0 else "worse"
+        return "equivalent" if p_alike is not None and p_alike < self.level else "not significant"
+
+    def _equivalence(
+        self, values: np.ndarray, bases: Sequence[Basis], adjusted: Adjustment, sharing: int
+    ) -> np.ndarray | None:
+        """Return the adjusted p-values of "they differ by the margin": the simultaneous interval inside it.
+
+        A few items without disagreement show no spread: up to 3 / n of all items could still disagree. Source: Hanley
+        and Lippman-Hand, JAMA 249, 1983.
+        """
+        if self.margin is None:
+            return None
+        room = self.margin - np.abs(values)
+        more = _UNSEEN * self.data.unseen
+        pooled, own = (_noise(bases, self.data.units, owned=owned, more=more) for owned in (False, True))
+        inside = np.maximum(room, 0.0)
+        p = adjusted.p_values(pooled.p_values(inside))
+        own_p = np.where([basis.own is not None for basis in bases], sharing * own.p_values(inside), 0.0)
+        return np.where(room > 0, np.minimum(np.maximum(p, own_p), 1.0), 1.0)
+
+    def _adjustment(self, bases: Sequence[Basis], covered: tuple[tuple[int, int], ...]) -> Adjustment:
+        seeded = [(basis.items, *basis.pooled) for basis in bases if basis.pooled is not None and basis.pooled[1] > 0]
+        share = float(np.median([seed / (seed + items) for items, seed, _ in seeded if seed + items > 0] or [0.0]))
+        degrees = float(np.median([degrees for _, _, degrees in seeded] or [0.0]))
+        if (covered, share, degrees) not in self.adjustments:
+            self.adjustments[covered, share, degrees] = adjustment(self._errors(), np.array(covered), share, degrees)
+        return self.adjustments[covered, share, degrees]
+
+    def _errors(self) -> np.ndarray:
+        """Return the covariance of the errors of the methods' scores, items and seeds."""
+        counts = self.variance.counts
+        covariance = self.data.item_covariance.copy()
+        drawn = counts > 0
+        if self.variance.degrees > 0:
+            covariance[drawn, drawn] += self.variance.pooled / counts[drawn]
+            if self.variance.paired:
+                block = max(self.variance.total - self.variance.pooled, 0.0) / counts[drawn].max()
+                covariance[np.ix_(drawn, drawn)] += block
+        return covariance
+
+    def _basis(self, a: int, b: int) -> Basis:
+        if (a, b) not in self.known:
+            self.known[a, b] = basis_of(self.data, self.variance, a, b)
+        return self.known[a, b]
+
+
+def _noise(bases: Sequence[Basis], units: int, *, owned: bool, more: float = 0.0) -> Noise:
+    seeds = [(basis.own if owned else basis.pooled) or (0.0, 1.0) for basis in bases]
+    variances = [[basis.items + more for basis in bases], [variance for variance, _ in seeds]]
+    degrees = [[float(max(units - 1, 1))] * len(bases), [max(df, 1.0) for _, df in seeds]]
+    return Noise(np.array(variances), np.array(degrees))
+
+
+def _sharing(covered: Sequence[tuple[int, int]], data: Outcomes) -> int:
+    """Return how many comparisons a single method can spoil, plus one for the others; 1 where it is one."""
+    shared = np.bincount(np.array(covered).ravel(), minlength=len(data.names))
+    most = max(
+        (int(n) for n, name in zip(shared, data.names, strict=True) if name not in data.deterministic), default=0
+    )
+    return most + 1 if most > 1 else 1

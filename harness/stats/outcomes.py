@@ -1,0 +1,191 @@
+"""Outcomes of several methods on the same items, and the noise that items put into every difference of two of them.
+
+Weights and clusters are taken out first: outcomes and weights are summed within a cluster, and a ratio of sums is
+linearized, so that everything that follows sees plain means over units. Sources: Cochran, Sampling Techniques, 3rd
+edition, 1977, chapter 6; Miller, Adding Error Bars to Evals, 2024 (arXiv:2411.00640), sections 2.2 and 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.stats.estimate import Floats
+
+Seeds = tuple[int, ...]  # positions of the seeds that are there
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Checked outcomes of methods on the same units (items, or clusters of them).
+
+    Attributes:
+        names: the methods.
+        values: by method, shape (seeds, units), scaled so that a score is a mean over the units; NaN for a lost seed.
+        weights: shape (units,), with mean 1.
+        deterministic: methods without seed noise; their single row holds for every seed.
+        unseen: variance that one discordant item more would add to a difference of two right-or-wrong scores; 0 for
+            graded outcomes.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[Floats, ...]
+    weights: Floats
+    deterministic: frozenset[str]
+    unseen: float
+
+    @property
+    def units(self) -> int:
+        """Return the number of items, or of clusters where items come in clusters."""
+        return len(self.weights)
+
+    @cached_property
+    def seeds(self) -> tuple[Seeds, ...]:
+        """Return the positions of each method's seeds; of a deterministic method none."""
+        return tuple(
+            () if name in self.deterministic else tuple(np.flatnonzero(~np.isnan(value[:, 0])).tolist())
+            for name, value in zip(self.names, self.values, strict=True)
+        )
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Return every score, shape (methods, seeds); NaN for a lost seed and for all but the first of a fixed row."""
+        most = max(len(value) for value in self.values)
+        table = np.full((len(self.names), most), np.nan)
+        for row, value in zip(table, self.values, strict=True):
+            row[: len(value)] = value.mean(axis=1)
+        return table
+
+    @cached_property
+    def means(self) -> Floats:
+        """Return each method's score, the mean over its seeds."""
+        return np.asarray(np.nanmean(self.scores, axis=1))
+
+    @cached_property
+    def item_covariance(self) -> Floats:
+        """Return the covariance of the methods' scores that the items bring, shape (methods, methods)."""
+        return self._moments([own or (0,) for own in self.seeds])[0]
+
+    def item_variances(self, first: int, second: int, common: Seeds) -> tuple[float, float]:
+        """Return the variance of a difference over the common seeds that items bring, and that of item x seed in it.
+
+        The second is what the scores of single seeds show beyond their seed effects; it belongs to the seeds' part.
+        Without common seeds both sides count with all of theirs.
+        """
+        if common or not (self.seeds[first] and self.seeds[second]):
+            used = common or self.seeds[first] or self.seeds[second] or (0,)
+            items, shared = self._common(used)
+            total, noise = (float(m[first, first] + m[second, second] - 2 * m[first, second]) for m in (items, shared))
+        else:
+            items, shared = self._moments(list(self.seeds))
+            total = float(items[first, first] + items[second, second] - 2 * items[first, second])
+            noise = float(shared[first, first] + shared[second, second])
+        return max(total - noise, 0.0) + self.unseen, max(noise, 0.0)
+
+    @cached_property
+    def _known(self) -> dict[Seeds, tuple[Floats, Floats]]:
+        return {}
+
+    def _common(self, seeds: Seeds) -> tuple[Floats, Floats]:
+        """Return the moments over these seeds alone; NaN where a method lacks one of them."""
+        if seeds not in self._known:
+            self._known[seeds] = self._moments([() if own and not {*seeds} <= {*own} else seeds for own in self.seeds])
+        return self._known[seeds]
+
+    def _moments(self, used: Sequence[Seeds]) -> tuple[Floats, Floats]:
+        """Return the covariances of scores over items, and the share of item x seed in them, over the given seeds."""
+        units, most = self.units, max(len(seeds) for seeds in used)
+        items = np.full((len(self.names), units), np.nan)
+        shared = np.zeros((most, len(self.names), units))
+        for index, (value, seeds) in enumerate(zip(self.values, used, strict=True)):
+            if not seeds:
+                continue
+            rows = value[:1] if self.names[index] in self.deterministic else value[list(seeds)]
+            centered = rows - rows.mean(axis=1, keepdims=True) * self.weights
+            items[index] = centered.mean(axis=0)
+            if len(rows) > 1:
+                shared[: len(rows), index] = (centered - items[index]) / np.sqrt(len(rows) * (len(rows) - 1))
+        spread = max(units - 1, 1) * units
+        return items @ items.T / spread, np.tensordot(shared, shared, axes=([0, 2], [0, 2])) / spread
+
+
+def checked(
+    outcomes: Mapping[str, ArrayLike],
+    weights: ArrayLike | None,
+    clusters: ArrayLike | None,
+    deterministic: Collection[str],
+) -> Outcomes:
+    """Check what a caller gave, and bring it to units.
+
+    Raises:
+        ValueError: fewer than two methods, other shapes than (seeds, items), different items, no finite seed, a
+            partly missing seed, a deterministic row with several seeds or of an unknown name, or weights and clusters
+            that do not fit.
+    """
+    if len(outcomes) < 2:
+        raise ValueError(f"{len(outcomes)} methods: a comparison needs at least two")
+    rows = {name: _rows(name, values) for name, values in outcomes.items()}
+    counts = {name: row.shape[1] for name, row in rows.items()}
+    if len({*counts.values()}) > 1:
+        raise ValueError(f"items: {counts}; every method needs the same items in the same order")
+    if unknown := sorted({*deterministic} - {*rows}):
+        raise ValueError(f"deterministic: {', '.join(unknown)}: no such method; there are {', '.join(rows)}")
+    if several := [name for name in deterministic if len(rows[name]) > 1]:
+        raise ValueError(
+            f"deterministic: {', '.join(sorted(several))} has several seeds; nothing was drawn means shape (1, items)"
+        )
+    items = next(iter(counts.values()))
+    below = np.ones(items) if weights is None else _weights(weights, items)
+    finite = np.concatenate([row[~np.isnan(row[:, 0])].ravel() for row in rows.values()])
+    right_or_wrong = weights is None and bool(np.isin(finite, (0.0, 1.0)).all())
+    sizes = np.ones(items)
+    if clusters is not None:
+        codes = _codes(clusters, items)
+        rows = {name: _summed(row, codes) for name, row in rows.items()}
+        below, sizes = _summed(below[None], codes)[0], np.bincount(codes).astype(np.float64)
+    units = len(below)
+    scale = units / below.sum()
+    return Outcomes(
+        names=tuple(rows),
+        values=tuple(row * scale for row in rows.values()),
+        weights=below * scale,
+        deterministic=frozenset(deterministic),
+        unseen=float((sizes**2).mean()) / items**2 if right_or_wrong else 0.0,
+    )
+
+
+def _rows(name: str, values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name}: outcomes of shape {array.shape}; (seeds, items) is needed, at least one of each")
+    lost = np.isnan(array)
+    if (lost.any(axis=1) != lost.all(axis=1)).any() or np.isinf(array).any():
+        raise ValueError(f"{name}: outcomes must be finite; a lost seed is a whole row of NaN")
+    if lost.all():
+        raise ValueError(f"{name}: every seed is lost; leave the method out")
+    return array
+
+
+def _weights(weights: ArrayLike, items: int) -> Floats:
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (items,) or not (array >= 0).all() or not array.sum() > 0:
+        raise ValueError(f"weights of shape {array.shape}: {items} non-negative ones with a positive sum are needed")
+    return array
+
+
+def _codes(clusters: ArrayLike, items: int) -> np.ndarray:
+    array = np.asarray(clusters)
+    if array.shape != (items,):
+        raise ValueError(f"clusters of shape {array.shape}: one for each of the {items} items is needed")
+    places: dict[Hashable, int] = {}
+    return np.array([places.setdefault(cluster, len(places)) for cluster in array.tolist()])
+
+
+def _summed(rows: Floats, codes: np.ndarray) -> Floats:
+    """Return the sums of each row within each cluster."""
+    units = int(codes.max()) + 1
+    return np.stack([np.bincount(codes, weights=row, minlength=units) for row in rows])
