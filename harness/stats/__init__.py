@@ -31,6 +31,7 @@ from harness.stats.estimate import (
 )
 from harness.stats.frontier import frontier_probabilities, on_frontier
 from harness.stats.power import Plan, detectable, power, seeds_needed, smallest_effect
+from harness.stats.proportion import wilson_interval
 from harness.stats.resample import bootstrap, percentile_interval
 
 __all__ = [
@@ -74,4 +75,5 @@ __all__ = [
     "smallest_effect",
     "tie_letters",
     "two_sided_p",
+    "wilson_interval",
 ]

@@ -17,12 +17,24 @@ from traced_appendix import appendix
 from traced_origin import command, data_cards, definitions, looks, origin, shared
 from traced_report import Traced, tables
 from traced_tradeoff import advice, frontiers, matched, matched_pairs
-from traced_words import answer, captions, doubts, equality, explained, failures, limits, names, tuning, use
+from traced_words import (
+    answer,
+    captions,
+    doubts,
+    equality,
+    explained,
+    failures,
+    limits,
+    names,
+    remarks,
+    tuning,
+    use,
+)
 
 from harness.report import write
 
 PARTS = (
-    names, answer, tuning, tables, equality, explained, use, frontiers, matched, matched_pairs, advice, captions,
+    names, answer, tuning, tables, equality, remarks, explained, use, frontiers, matched, matched_pairs, advice, captions,
     shared, data_cards, failures, limits,
 )  # fmt: skip
 DIGITS = re.compile(r"\d+")

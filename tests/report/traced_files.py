@@ -78,6 +78,11 @@ class Line:
         return self.runs[0].status == "ok"
 
     @property
+    def lost(self) -> tuple[Run, ...]:
+        """The run, where it has no result."""
+        return () if self.ok else self.runs
+
+    @property
     def is_base(self) -> bool:
         return self.runs[0].method == "base"
 

@@ -99,7 +99,13 @@ class Gap:
 def gap_of(a: Line, b: Line, eval_id: str, metric: str) -> Gap:
     weights = a.looks[eval_id].weights
     first, second = (one.outcomes(eval_id, metric) for one in (a, b))
-    if a.is_base or b.is_base or sorted(a.seeds) == sorted(b.seeds):
+    common = sorted(set(a.seeds) & set(b.seeds))
+    if len(common) < 2 and sorted(a.seeds) != sorted(b.seeds):
+        common = []
+    if common and not a.is_base and not b.is_base:  # a seed that one side lost does not unpair the rest
+        first = first[[a.seeds.index(seed) for seed in common]]
+        second = second[[b.seeds.index(seed) for seed in common]]
+    if a.is_base or b.is_base or common:
         return Gap(first - second, (first - second,), weights)
     return Gap(first.mean(axis=0, keepdims=True) - second.mean(axis=0, keepdims=True), (first, second), weights)
 

@@ -90,7 +90,9 @@ def quality(traced: Traced) -> Iterator[Claim]:
             reason = line.runs[0].attempt.get("reason", NO_RECORD)
             yield cell(traced.results, line.label, "Status", cut(f"{line.runs[0].status}: {reason}"))
             continue
-        yield cell(traced.results, line.label, "Seeds", str(len(line.runs)))
+        lost = sum(other.recipe_id == line.runs[0].recipe_id for one in traced.files.lines for other in one.lost)
+        asked = f" of {len(line.runs) + lost}" if lost else ""
+        yield cell(traced.results, line.label, "Seeds", f"{len(line.runs)}{asked}")
         for name, one in columns.items():
             yield cell(traced.results, line.label, name, _score(one, line))
             against = f"{name} vs base"

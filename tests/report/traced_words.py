@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -124,6 +125,26 @@ def equality(traced: Traced) -> Iterator[Claim]:
             groups = {text: [label for label, one in values.items() if one == text] for text in values.values()}
             shown = ", ".join(f"{text} ({listed(who, 6)})" for text, who in groups.items())
             yield claim_words(traced.results, f"{key}: {shown}")
+
+
+def remarks(traced: Traced) -> Iterator[Claim]:
+    """Seeds without a result, and runs whose test was read for weights that were replaced."""
+    for line in traced.files.trained:
+        lost = [run for one in traced.files.lines for run in one.lost if run.recipe_id == line.runs[0].recipe_id]
+        assert all(run.status != "diverged" for run in lost), "the rate of divergence has a test of its own"
+        if lost:
+            fates = ", ".join(f"seed {run.seed} {run.status}" for run in lost)
+            yield claim_words(traced.results, f"{line.label}: no result, and no outcome of the method either: {fates}")
+        for run in line.runs:
+            folders = [traced.runs / run.recipe_id / f"seed-{run.seed}" / "evaluations"]
+            folders += folders[0].parent.glob("earlier/*")
+            reads = [
+                {json.loads(path.read_text())["evaluation"]["role"] for path in one.glob("*.json")} for one in folders
+            ]
+            tested = sum(bool(roles & {"test", "target"}) for roles in reads)
+            if tested > 1:
+                words = f"the test was read {tested} times, once for each of the weights that the run has had"
+                yield claim_words(traced.results, f"{words}: {line.label} seed {run.seed}")
 
 
 def doubts(traced: Traced, section: str) -> Iterator[Claim]:

@@ -128,3 +128,14 @@ def test_the_false_alarm_rate_with_three_seeds_keeps_to_the_level():
         ]
         alarms += stats.two_sided_p(stats.difference_over_seeds(*sides)) < 0.05
     assert alarms / 500 <= 0.05
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 1319), (1, 3), (3, 3), (40, 60)])
+def test_the_interval_of_a_proportion_is_statsmodels_and_never_empty(count, total):
+    from statsmodels.stats.proportion import proportion_confint
+
+    from harness.stats import wilson_interval
+
+    low, high = wilson_interval(count, total)
+    assert (low, high) == pytest.approx(proportion_confint(count, total, method="wilson"))
+    assert low < high

@@ -1,5 +1,6 @@
 """What changed since a run was made: the program and its versions, and where it was trained again its scores."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,34 @@ def replaced(folders: Sequence[Path]) -> tuple[EvaluationRecord, ...]:
 
     What cannot be read is left out: no number of a report rests on it.
     """
-    found = []
+    found: list[EvaluationRecord] = []
     for folder in folders:
         numbers = [int(path.name) for path in folder.glob("earlier/*") if path.name.isdecimal()]
-        for path in sorted((folder / "earlier" / str(max(numbers))).glob("*.json")) if numbers else ():
-            try:
-                found.append(read(EvaluationRecord, path))
-            except (OSError, ValueError):
-                continue
+        if numbers:
+            found += _readable(folder / "earlier" / str(max(numbers)))
     return tuple(found)
+
+
+def test_reads(folders: Sequence[Path], current: Sequence[EvaluationRecord]) -> int:
+    """Return how many weights of a run have been tested: the present ones, and those in `earlier/<n>/`.
+
+    A target task is a test as well as the held-out test rows are.
+    """
+    reads = int(any(_reads_test(one) for one in current))
+    for folder in folders:
+        for path in folder.glob("earlier/*"):
+            reads += any(_reads_test(one) for one in _readable(path))
+    return reads
+
+
+def _reads_test(evaluation: EvaluationRecord) -> bool:
+    return evaluation.evaluation.get("role") in ("test", "target")
+
+
+def _readable(folder: Path) -> Iterator[EvaluationRecord]:
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            yield read(EvaluationRecord, path)
 
 
 def lines(rows: Sequence[Row]) -> list[str]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.report.data.items import Scored
+from harness.report.data.outcomes import clusters, matrix, same_items, weights
 from harness.report.data.rows import Row
 
 if TYPE_CHECKING:
     from harness.stats import Floats, SeedEstimate
 
-NLL = "nll"  # the item column of a held-out loss
 MOST_UNPARSABLE = (
     0.5  # with more answers that cannot be read, a score says how answers were read and not how good they are
 )
+FEWEST_PAIRED = 2  # seeds in common, where the sides have others as well
+ONE_SIDED = 1.645  # standard errors, the normal quantile of 95 %
 HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
 
 
@@ -30,10 +33,14 @@ class Measure:
 
 @dataclass(frozen=True)
 class Group:
-    """The ok runs of one recipe in one evaluation setting, or a single run that is not ok."""
+    """The ok runs of one recipe in one evaluation setting, or a single run that is not ok.
+
+    `lost` holds the runs of the same recipe that have no result: a seed that diverged is an outcome and no gap.
+    """
 
     label: str
     rows: tuple[Row, ...]
+    lost: tuple[Row, ...] = ()
 
     @property
     def first(self) -> Row:
@@ -61,6 +68,16 @@ class Group:
         """What identifies the base model."""
         return (self.first.record.recipe.get("model") or {}).get("content") if self.first.record else None
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that have results."""
+        return tuple(row.seed for row in self.rows)
+
+    @property
+    def num_seeds(self) -> str:
+        """The number of seeds as a table shows it: 3, or `2 of 3` where some have no result."""
+        return str(len(self.rows)) if not self.lost else f"{len(self.rows)} of {len(self.rows) + len(self.lost)}"
+
     @cached_property
     def evaluations(self) -> dict[str, tuple[Scored, ...]]:
         """The evaluations that every seed has, by their identity."""
@@ -80,10 +97,18 @@ class Group:
 def grouped(rows: Sequence[Row]) -> list[Group]:
     """The groups in the order of their first rows."""
     groups: dict[Any, list[Row]] = {}
+    lost: dict[str, list[Row]] = {}
     for index, row in enumerate(rows):
         key = (row.recipe_id, sorted(row.setting.items(), key=repr)) if row.status == "ok" else index
         groups.setdefault(repr(key), []).append(row)
-    found = [Group(members[0].label, tuple(members)) for members in groups.values()]
+        if row.status != "ok":
+            lost.setdefault(row.recipe_id, []).append(row)
+    found = [
+        Group(members[0].label, tuple(members), tuple(lost.get(members[0].recipe_id, ())))
+        if members[0].status == "ok"
+        else Group(members[0].label, tuple(members))
+        for members in groups.values()
+    ]
     same: dict[str, list[Group]] = {}
     for group in found:
         same.setdefault(group.label, []).append(group)
@@ -141,10 +166,10 @@ def _score(group: Group, measure: Measure) -> SeedEstimate | None:
     known = [metric for metric in metrics if metric is not None]
     if not known or len(known) < len(metrics):
         return None
+    values = matrix(scored, measure.metric)
+    if values is not None:
+        return over_seeds(values, weights(scored))
     value = sum(metric.value for metric in known) / len(known)
-    outcomes = _outcomes(scored, measure.metric)
-    if outcomes is not None:
-        return over_seeds(outcomes, _weights(scored))._replace(value=value)
     return SeedEstimate(value, known[0].stderr if len(known) == 1 else None)
 
 
@@ -168,71 +193,104 @@ def _difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
 
 
 def paired_outcomes(a: Group, b: Group, measure: Measure) -> tuple[Floats, Floats, Floats | None, bool] | None:
-    """Outcomes of shape (seeds, items), the items' weights, and whether row s of both is the same seed.
+    """Return outcomes of shape (seeds, items), the items' weights, and whether row s of both is the same seed.
 
-    Seeds are paired where both sides have the same ones; the untouched model is the same for every seed. None where
-    the two were not asked the same items with the same prompts.
+    Seeds are paired where both sides have the same ones or share two and more, and the others are left out: a seed
+    that one side lost does not unpair the rest, while a single pair would hide what the other seeds show of the noise.
+    The untouched model is the same for every seed. None where the two were not asked the same items with the same
+    prompts.
     """
     scored = [group.evaluations.get(measure.eval_id, ()) for group in (a, b)]
     if not all(scored) or not same_items([*scored[0], *scored[1]]):
         return None
-    first, second = (_outcomes(side, measure.metric) for side in scored)
+    first, second = (matrix(side, measure.metric) for side in scored)
     if first is None or second is None:
         return None
-    seeds = [[row.seed for row in group.rows] for group in (a, b)]
     untouched = a.first.is_base or b.first.is_base
-    if untouched or sorted(seeds[0]) != sorted(seeds[1]):
-        return first, second, _weights(scored[0]), untouched
+    common = sorted(set(a.seeds) & set(b.seeds))
+    if untouched or not common or (len(common) < FEWEST_PAIRED and set(a.seeds) != set(b.seeds)):
+        return first, second, weights(scored[0]), untouched
     first, second = (
-        side[[own.index(seed) for seed in sorted(own)]] for side, own in zip((first, second), seeds, strict=True)
+        side[[group.seeds.index(seed) for seed in common]] for side, group in zip((first, second), (a, b), strict=True)
     )
-    return first, second, _weights(scored[0]), True
+    return first, second, weights(scored[0]), True
 
 
 def outcomes(group: Group, measure: Measure) -> tuple[Floats, Floats | None] | None:
     """The group's item outcomes, shape (seeds, items), and the items' weights; None where they are not known."""
     scored = group.evaluations.get(measure.eval_id, ())
-    found = _outcomes(scored, measure.metric)
-    return None if found is None else (found, _weights(scored))
+    found = matrix(scored, measure.metric)
+    return None if found is None else (found, weights(scored))
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Item outcomes of several groups on the same items, with one row for each seed that any of them was asked for.
+
+    `values` holds arrays of shape (seeds, items) by label, NaN where the group has no result with that seed; that of
+    an untouched model has a single row, which no seed moves.
+    """
+
+    seeds: tuple[int, ...]
+    values: dict[str, Floats]
+    weights: Floats | None  # of the items
+    clusters: tuple[str, ...] | None  # of the items
+    untouched: tuple[str, ...]  # labels
+    unpaired: tuple[str, ...]  # labels of groups that were asked other items, or whose items are not known
+
+
+def aligned(groups: Sequence[Group], measure: Measure) -> Aligned | None:
+    """Return the outcomes of the groups that share the first one's items, by seed; None where nothing is known."""
+    import numpy as np
+
+    sides = {group.label: group.evaluations.get(measure.eval_id, ()) for group in groups}
+    arrays = {label: found for label, scored in sides.items() if (found := matrix(scored, measure.metric)) is not None}
+    if not arrays:
+        return None
+    first = sides[next(iter(arrays))]
+    values = {label: found for label, found in arrays.items() if same_items([first[0], sides[label][0]])}
+    trained = [group for group in groups if group.label in values and not group.first.is_base]
+    seeds = sorted({row.seed for group in trained for row in (*group.rows, *group.lost)})
+    for group in trained:
+        rows = np.full((len(seeds), values[group.label].shape[1]), np.nan)
+        rows[[seeds.index(seed) for seed in group.seeds]] = values[group.label]
+        values[group.label] = rows
+    return Aligned(
+        seeds=tuple(seeds),
+        values=values,
+        weights=weights(first),
+        clusters=clusters(first),
+        untouched=tuple(group.label for group in groups if group.label in values and group.first.is_base),
+        unpaired=tuple(group.label for group in groups if group.label not in values),
+    )
 
 
 def unranked(group: Group, measure: Measure) -> str:
     """Why a score is shown and kept out of rankings; "" where it may be ranked."""
-    from harness.stats import confidence_interval
-
     scored = group.evaluations.get(measure.eval_id, ())
     unparsable = [one.record.num_unparsable for one in scored]
     known = sum(count or 0 for count in unparsable)
     asked_items = sum(one.record.num_items for one in scored)
     if known > MOST_UNPARSABLE * asked_items:
         return f"unparsable: {known:,} of {asked_items:,} answers could not be read"
-    metrics = [one.record.metrics.get(measure.metric) for one in scored]
-    chance = metrics[0].chance if metrics and metrics[0] else None
-    found = score(group, measure)
-    reach = confidence_interval(found) if found else None
-    if chance is not None and found is not None and (reach[0] if reach else found.value) <= chance:
-        return f"at chance: {found.value:.3f}, from which guessing's {chance:.3f} cannot be told"
-    return ""
+    return _at_chance(group, measure)
 
 
-def same_items(scored: Sequence[Scored]) -> bool:
-    """Whether all of them asked the same items with the same prompts and, for a loss, the same answer tokens."""
-    keys = {one.items.asked_digest for one in scored if one.items}
-    return len(keys) == 1 and all(one.items for one in scored)
+def _at_chance(group: Group, measure: Measure) -> str:
+    """Return that a score cannot be told from guessing, or is worse than it; "" where it is better.
 
-
-def _outcomes(scored: Sequence[Scored], metric: str) -> Floats | None:
-    """Item outcomes with shape (seeds, items); None where a seed has none or asked other items."""
-    import numpy as np
-
-    column = NLL if metric == "loss" and scored and scored[0].heldout else metric
-    if not scored or not same_items(scored):
-        return None
-    found = [one.items.outcomes.get(column) for one in scored if one.items]
-    return None if any(one is None for one in found) else np.stack([one for one in found if one is not None])
-
-
-def _weights(scored: Sequence[Scored]) -> Floats | None:
-    """The answer tokens of a held-out loss; None for a plain mean over the items."""
-    items = scored[0].items
-    return items.num_tokens if scored[0].heldout and items else None
+    One-sided at 5 %, by the error of the items that a single seed was asked: seeds that vary hide no method.
+    """
+    metrics = [one.record.metrics.get(measure.metric) for one in group.evaluations.get(measure.eval_id, ())]
+    found, chance = score(group, measure), metrics[0].chance if metrics and metrics[0] else None
+    if chance is None or found is None:
+        return ""
+    sign = 1 if metrics[0] and metrics[0].higher_is_better else -1
+    errors = [one.stderr for one in metrics if one is not None and one.stderr is not None]
+    reach = ONE_SIDED * math.sqrt(sum(error**2 for error in errors) / len(errors)) if errors else 0.0
+    gain = sign * (found.value - chance)
+    if gain > reach:
+        return ""
+    if gain < -reach:
+        return f"below chance: {found.value:.3f}, where guessing scores {chance:.3f}"
+    return f"at chance: {found.value:.3f}, from which guessing's {chance:.3f} cannot be told"

@@ -15,16 +15,22 @@ if TYPE_CHECKING:
     from harness.stats import Floats
 
 PREFIX = "metric/"
+_READ = ("item_id", "prompt_hash", "num_tokens", "task", "cluster")
 
 
 @dataclass(frozen=True)
 class Items:
-    """Outcomes per item, in the order of the item ids; `num_tokens` weighs the items of a held-out loss."""
+    """Outcomes per item, in the order of the item ids; `num_tokens` weighs the items of a held-out loss.
+
+    `tasks` names the task of each item in a group of tasks, and `clusters` what items share (a passage, a prompt).
+    """
 
     ids: tuple[str, ...]
     prompt_hashes: tuple[str, ...]
     outcomes: dict[str, Floats]
     num_tokens: Floats | None
+    tasks: tuple[str, ...] | None = None
+    clusters: tuple[str, ...] | None = None
 
     @property
     def asked(self) -> tuple[Any, ...]:
@@ -108,9 +114,7 @@ def read_items(path: Path, expected: int) -> Items:
     if not path.is_file():
         raise FileNotFoundError(path)
     with parquet.ParquetFile(path) as file:
-        names = [
-            n for n in file.schema_arrow.names if n.startswith(PREFIX) or n in ("item_id", "prompt_hash", "num_tokens")
-        ]
+        names = [n for n in file.schema_arrow.names if n.startswith(PREFIX) or n in _READ]
         columns: dict[str, list[Any]] = file.read(columns=names).to_pydict()
     if missing := {"item_id", "prompt_hash"} - columns.keys():
         raise ValueError(f"the items have no column {', '.join(sorted(missing))}")
@@ -124,6 +128,8 @@ def read_items(path: Path, expected: int) -> Items:
         prompt_hashes=tuple(str(columns["prompt_hash"][i]) for i in order),
         outcomes={name: values for name, values in outcomes.items() if values is not None},
         num_tokens=_floats(columns["num_tokens"], order) if "num_tokens" in columns else None,
+        tasks=_texts(columns.get("task"), order),
+        clusters=_texts(columns.get("cluster"), order),
     )
 
 
@@ -144,6 +150,11 @@ def read_texts(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
         for name, values in columns.items()
         if any(value is not None for value in values)
     }
+
+
+def _texts(values: list[Any] | None, order: list[int]) -> tuple[str, ...] | None:
+    """Return the values in the given order; None without the column, or where a value is unknown."""
+    return None if values is None or None in values else tuple(str(values[i]) for i in order)
 
 
 def _floats(values: list[Any], order: list[int]) -> Floats | None:

@@ -81,7 +81,18 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
     results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
     fates = [*results, *tuning.fates(record, trials)]  # of contestants that nothing could be chosen for
     marked = hours.with_trials(tuning.marked(labelled(fates), record, trials), trials)
-    return replace(_loaded(marked, record, runs, problems), trials=tuple(labelled(trials)))
+    unasked = labelled(list(_unasked(runs, record)))
+    return replace(_loaded(marked, record, runs, problems), trials=tuple(labelled(trials)), unasked=tuple(unasked))
+
+
+def _unasked(runs: Sequence[Path], record: SweepRecord) -> Iterator[Row]:
+    """Yield the runs of the sweep's recipes with seeds that it does not ask for; untrained weights have none."""
+    asked = {(cell.recipe_id, f"seed-{cell.seed}") for cell in record.cells}
+    for recipe_id in dict.fromkeys(cell.recipe_id for cell in record.cells if cell.method != "base"):
+        seeds = {path.name for root in runs for path in root.glob(f"{recipe_id}/seed-*") if path.is_dir()}
+        for seed in sorted(seeds):
+            if (recipe_id, seed) not in asked and (row := _read_run(runs, recipe_id, seed, [])):
+                yield row
 
 
 def check_folders(runs: Sequence[Path]) -> None:
@@ -156,7 +167,9 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
             record = record or other
         for path in sorted(folder.glob("evaluations/*.json")):
             score = _read(EvaluationRecord, path, root, problems)
-            if score and score.eval_id not in found:
+            if score and _misplaced(score, path):
+                problems.append(f"{_below(path, root)}: {_misplaced(score, path)}")
+            elif score and score.eval_id not in found:
                 items = path.with_suffix(".parquet")
                 found[score.eval_id] = Scored(score, items, _below(items, root))
     if record is None:
@@ -174,6 +187,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         update=_beside(UpdateRecord, "update.json", folders, record),
         inference=_beside(InferenceRecord, "inference.json", folders, record),
         replaced=drift.replaced(folders),
+        test_reads=drift.test_reads(folders, [one.record for one in scored]),
     )
 
 
@@ -185,6 +199,13 @@ def _beside(kind: type[Beside], name: str, folders: Sequence[Path], record: RunR
             if found.weights_from == record.current.weights_from:
                 return found
     return None
+
+
+def _misplaced(score: EvaluationRecord, path: Path) -> str:
+    """Return why an evaluation is not the one that its place says; "" where it is."""
+    place = (path.parents[2].name, path.parents[1].name, path.stem)
+    own = (score.recipe_id, f"seed-{score.seed}", score.eval_id)
+    return "" if own == place else f"is the evaluation {own[2]} of {own[0]}/{own[1]}, left out"
 
 
 def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:

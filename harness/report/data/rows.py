@@ -45,6 +45,7 @@ class Row:
     inference: InferenceRecord | None = None  # what using its result costs, where that was measured
     update: UpdateRecord | None = None  # the shape of its update, where `harness.adapter info` has measured it
     replaced: tuple[EvaluationRecord, ...] = ()  # the evaluations of the weights that a `force=true` replaced
+    test_reads: int = 0  # how many of the run's weights, the present and the replaced ones, have been tested
 
     @property
     def current(self) -> Attempt | None:
@@ -83,7 +84,13 @@ class Loaded:
     trials: tuple[Row, ...] = ()  # of a sweep with stages: what was tried on validation, no rows of the results
     external: tuple[ExternalRecord, ...] = ()  # rows that others published
     checks: tuple[DataCheck, ...] = ()  # of the data that the rows were trained on
+    unasked: tuple[Row, ...] = ()  # runs of the sweep's recipes with seeds that it does not ask for
     allowed: tuple[str, ...] = ()  # keys whose undeclared differences are printed and do not refuse the table
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether the rows were chosen by their validation loss: it is too low then, and nothing is tested on it."""
+        return self.sweep is not None and self.sweep.tuning is not None
 
     @property
     def primary(self) -> str | None:

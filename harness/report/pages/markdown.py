@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.report.analysis import doubts, use
+from harness.report.analysis import doubts, remarks, use
 from harness.report.analysis.claims import Claims, claims, contests, main_contests
 from harness.report.analysis.comparable import Guard, insist, without_base
 from harness.report.analysis.external import guard as guard_external
@@ -70,6 +70,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         loss,
         *([TIES] if ties(main) else []),
         _equality(groups, guard),
+        _bullets(remarks.lines(groups, loaded)),
         *(["## Which differences are real", *map(_verdicts, compared)] if compared else []),
         "## Cost",
         table_of(cost(groups)),

@@ -46,7 +46,7 @@ def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> T
         cells = [_score(group, _loss(group, "validation")), *_score_and_difference(group, groups, _loss(group, "test"))]
         for scored in shown:
             cells += _score_and_difference(group, groups, _same_task(group, scored))
-        seeds = str(len(group.rows)) if group.ok else DASH
+        seeds = group.num_seeds if group.ok else DASH
         lines.append((group.label, seeds, *cells, *letters, *([_status(group)] if status else [])))
     return Table("Quality", (*header, *extra), tuple(lines))
 
