@@ -34,8 +34,8 @@ from traced_words import (
 from harness.report import write
 
 PARTS = (
-    names, answer, tuning, tables, equality, remarks, explained, use, frontiers, matched, matched_pairs, advice, captions,
-    shared, data_cards, failures, limits,
+    names, answer, tuning, tables, equality, remarks, explained, use, frontiers, matched, matched_pairs, advice,
+    captions, shared, data_cards, failures, limits,
 )  # fmt: skip
 DIGITS = re.compile(r"\d+")
 
