@@ -8,7 +8,6 @@ is the first or the last of the grid, the best rate lies beyond it and the inter
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
