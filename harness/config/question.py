@@ -22,12 +22,15 @@ of the results, and every contestant has the same number of them. `tune` runs th
 is refused unless the file states `allow_tuning_seeds: true`. The validation loss is refused as the answer of a sweep
 that chose by it.
 Seeds are numbers, or streams of random numbers that are crossed: `seeds: {init: [0, 1], order: [0, 1, 2]}` are six.
+`final: {seeds: {first: 3, most: 12, until: decided}}` adds seeds, to all contestants alike, until every comparison of
+the primary metric has a verdict. The level of each look keeps the error of the whole at 5 %.
 `claims` are written in the grammar of `harness.records.claim_grammar`; `harness sweep register NAME` keeps them, with
 all that the answer will rest on, before the first run.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -52,6 +55,26 @@ class Strict:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
+def _final_seeds(value: Any) -> Any:
+    """Seeds, or how many of them at first and at most."""
+    if not isinstance(value, dict) or not {*value} & {"first", "most", "until"}:
+        seeds = listed(value)
+        if seeds == ():
+            raise ValueError("at least one seed is needed")
+        return seeds
+    try:
+        until = TypeAdapter(UntilDecided).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        names = {"first", "most", "until"}
+        raise ValueError(
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}; needed are {', '.join(sorted(names))}"
+        ) from error
+    if until.first >= until.most:
+        raise ValueError(f"first={until.first} is not below most={until.most}")
+    return until
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tune(Strict):
     """The trials: which settings are tuned, with which seeds, and how one recipe is chosen."""
@@ -62,10 +85,19 @@ class Tune(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UntilDecided(Strict):
+    """Seeds that are added until every comparison is decided: a look after each, for all contestants alike."""
+
+    first: Annotated[int, Field(ge=2)]  # seeds at the first look
+    most: Annotated[int, Field(ge=3, le=1000)]  # seeds at the last look, decided or not
+    until: Literal["decided"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Final(Strict):
     """The chosen recipes again: the only runs whose test scores are read."""
 
-    seeds: Seeds
+    seeds: Annotated[tuple[Seed, ...] | UntilDecided, BeforeValidator(_final_seeds)]
     allow_tuning_seeds: bool = False  # the recipe was chosen for how it did with those, so that they flatter it
 
 
@@ -75,6 +107,14 @@ class Stages(Strict):
 
     tune: Tune
     final: Final
+
+    @property
+    def final_seeds(self) -> tuple[int, ...]:
+        """The final seeds; of those that are added until it is decided the first ones that were not tuned on."""
+        if not isinstance(self.final.seeds, UntilDecided):
+            return self.final.seeds
+        fresh = (seed for seed in itertools.count() if seed not in self.tune.seeds)
+        return tuple(itertools.islice(fresh, self.final.seeds.most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +231,7 @@ def reused_seeds(stages: Stages, seeds: Iterable[int]) -> str:
 def _tuned_on(question: Question) -> Iterator[str]:
     """Yield what makes the answer rest on the numbers that the recipes were chosen by."""
     assert question.stages is not None, "only a sweep with stages is tuned"
-    if reused := reused_seeds(question.stages, question.stages.final.seeds):
+    if reused := reused_seeds(question.stages, question.stages.final_seeds):
         yield f"stages.final.seeds: {reused}"
     if question.primary == "validation_loss":
         yield (
@@ -230,7 +270,7 @@ def _explain(error: ValidationError) -> str:
         return f"{'.'.join(place)} is missing; needed are {_keys(of)}"
     if place[:1] == ["cells"]:
         return "cells must be a list of tables, each setting -> list of values"
-    message = first["msg"]
+    message = first["msg"].removeprefix("Value error, ")
     return f"{'.'.join(place)}={json.dumps(first['input'])}: {message[:1].lower()}{message[1:]}"
 
 

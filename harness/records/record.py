@@ -174,6 +174,18 @@ class Choice(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looks(Strict):
+    """Final seeds that were added one by one: the comparisons were tested after `first` seeds and after each further.
+
+    How many were taken is the number of final seeds.
+    """
+
+    first: int
+    most: int
+    methods: int  # contestants with seeds, for whom the levels of the looks were computed
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tuning(Strict):
     """How a sweep with stages chose. `choices` can be made again from the records of the cells of stage "tune"."""
 
@@ -183,6 +195,7 @@ class Tuning(Strict):
     final_seeds: tuple[int, ...]
     trials: int  # recipes tried for each contestant that trains
     choices: tuple[Choice, ...] | None  # None: the trials have not all been made
+    looks: Looks | None = None  # None: the number of final seeds was fixed beforehand
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ def seed_words(asked: Question, arguments: Sequence[str]) -> list[str]:
     assert asked.stages is not None, "only a sweep with stages has final seeds"
     given = [word for word in arguments if setting_of(word) == "seed"]
     if not given:
-        return [f"seed={seed}" for seed in asked.stages.final.seeds]
+        return [f"seed={seed}" for seed in asked.stages.final_seeds]
     numbers = [_number(cell[0]) for cell in expand((), given)]
     if reused := reused_seeds(asked.stages, [seed for seed in numbers if isinstance(seed, int)]):
         raise ValueError(f"sweep={asked.name}: {' '.join(given)}: {reused}")

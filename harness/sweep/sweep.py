@@ -17,13 +17,13 @@ from harness.config import config
 from harness.config.cells import Cell
 from harness.config.composer import Composer
 from harness.config.experiment import Experiment
-from harness.config.question import Question
-from harness.records.record import RunRecord
+from harness.config.question import Question, UntilDecided
+from harness.records.record import Choice, RunRecord
 from harness.run import run, sources
 from harness.run.isolate import Share
 from harness.run.ladder import instead
 from harness.run.progress import board, ending
-from harness.sweep import announce, local, stages
+from harness.sweep import announce, local, looks, stages
 from harness.sweep.checks import check, check_cache, check_nodes, check_writable
 from harness.sweep.local import LeftError
 from harness.sweep.planned import Compose, Planned, Wanted, bases_of, compose_all, resolve, undone
@@ -33,6 +33,21 @@ from harness.sweep.written import Written, write_question
 Launch = Callable[[list[Planned], str], Sequence[Any]]  # with the sweep's name
 _tracker: Tracker | None = None
 _labels: dict[tuple[str, int], str] = {}  # what tells the runs under way from one another
+
+
+@dataclass(frozen=True)
+class _FinalStage:
+    """What the final stage of a tuned sweep is made of."""
+
+    asked: Question
+    plan: Sequence[Planned]
+    trials: Sequence[Planned]
+    started: Sequence[Planned]
+    choices: tuple[Choice, ...]
+    bases: Sequence[Wanted]
+    test: str
+    seeds: Sequence[str]
+    rule: UntilDecided | None
 
 
 def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch) -> int:
@@ -92,21 +107,40 @@ class _Sweep:
         bases = bases_of([Wanted(stages.repeated(one.cell, test), "final") for one in wanted])
         started = _checked(trials)
         tuning = stages.tuning(asked, plan, seeds, None)
+        rule = looks.until_decided(asked, self.arguments)
         if started:
             write_question(Written(asked, self.arguments, trials, _runs(started), tuning))
         announce.plan(asked, trials, started, tuning)
+        looks.announce(rule)
         work(started, asked.name, self.launch)
         choices = stages.choose(asked, plan)
         announce.choices(asked, trials, choices)
-        final = _identified(compose_all(stages.final_cells(plan, choices, test, seeds), self.compose, bases))
-        pending = _checked(final)
-        tuning = stages.tuning(asked, plan, seeds, choices)
-        write_question(Written(asked, self.arguments, [*trials, *final], _runs([*started, *pending]), tuning))
-        announce.runs(final, pending)
-        work(pending, asked.name, self.launch)
+        stage = _FinalStage(asked, plan, trials, started, choices, bases, test, seeds, rule)
+        final, looked = self._final(stage)
         make_report(final[0].experiment, asked.name)
-        chosen = all(choice.recipe_id for choice in choices)
+        chosen = looked and all(choice.recipe_id for choice in choices)
         return 0 if chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
+
+    def _final(self, stage: _FinalStage) -> tuple[list[Planned], bool]:
+        """Run what was chosen, with all seeds or until it is decided; (the runs, False if a look failed)."""
+        asked, started = stage.asked, [*stage.started]
+        final: list[Planned] = []
+        decided: bool | None = False
+        for taken in looks.rounds(stage.rule, stage.seeds):
+            seeds = stage.seeds[:taken]
+            wanted = stages.final_cells(stage.plan, stage.choices, stage.test, seeds)
+            final = _identified(compose_all(wanted, self.compose, stage.bases))
+            pending = _checked(final)
+            started += pending
+            tuning = looks.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
+            write_question(Written(asked, self.arguments, [*stage.trials, *final], _runs(started), tuning))
+            announce.runs(final, pending)
+            work(pending, asked.name, self.launch)
+            if stage.rule is not None:
+                decided = looks.decided(final[0].experiment, asked.name)
+            if decided is not False:
+                break
+        return final, decided is not None
 
 
 def _identified(plan: list[Planned]) -> list[Planned]:
