@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,25 @@ def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:
         except config.WRONG_INPUT as error:
             raise ValueError(config.readable(error)) from error
         return [(cell, _build(cell, len(cells) > 1)) for cell in cells]
+
+
+@contextmanager
+def composing(shared: Sequence[str] = ()) -> Iterator[Callable[[tuple[str, ...]], Any]]:
+    """Give the function that composes a cell's overrides after the shared ones, with errors as a person reads them.
+
+    Raises:
+        ValueError: overrides do not compose; names what is wrong and what is allowed.
+    """
+    config.register()
+
+    def composed(cell: tuple[str, ...]) -> Any:
+        try:
+            return _compose((*shared, *cell))
+        except config.WRONG_INPUT as error:
+            raise ValueError(config.explain(error, cell, _compose)) from error
+
+    with _hydra():
+        yield composed
 
 
 def _grids(words: Sequence[str]) -> list[dict[str, Any]]:

@@ -199,6 +199,15 @@ class Tuning(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClaimRecord(Strict):
+    """A claim in the grammar of `harness.records.claim_grammar`, and where it comes from."""
+
+    claim: str
+    source: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepRecord(Strict):
     """The question that was asked, written before the first run starts, and again with what the first stage chose."""
 
@@ -213,6 +222,7 @@ class SweepRecord(Strict):
     varies: tuple[str, ...] | None = None  # keys of a recipe that were meant to differ, each for all below it
     tuning: Tuning | None = None  # None: the sweep has no stages
     asked_with: dict[str, Any] | None = None  # the program and the versions that it was last asked with
+    claims: tuple[ClaimRecord, ...] = ()
 
 
 class DamagedError(ValueError):

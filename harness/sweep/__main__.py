@@ -1,4 +1,6 @@
-"""`python -m harness.sweep submit|status|collect|cancel|rerun|extend NAME`: look at a sweep, or go on with one.
+"""`python -m harness.sweep COMMAND NAME`: register a sweep, look at one, or go on with one.
+
+Commands: register, submit, status, collect, cancel, rerun, extend.
 
 Exit codes: those of `python -m harness`; 2 when the input was wrong, 130 when it was interrupted.
 """
@@ -19,6 +21,7 @@ from harness.sweep.standing import FAILURES, document, lines, standing
 from harness.sweep.stored import Stored, find, further_values, words_again
 
 _COMMANDS = {
+    "register": "keep question, claims, cells, seeds, code and data of a sweep before its first run, with a digest",
     "submit": "hand a sweep of sweeps/NAME.yaml, or what is missing of one, to a SLURM cluster, and leave",
     "status": "how many runs are done, running, waiting, failed, and why",
     "collect": "record what SLURM ended, and make the report of what a cluster has finished",
@@ -27,7 +30,7 @@ _COMMANDS = {
     "extend": "try one value more beyond every edge at which a chosen value lies, for every contestant",
 }
 
-_TAKE_SETTINGS = ("submit", "rerun", "extend")
+_TAKE_SETTINGS = ("register", "submit", "rerun", "extend")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     if given.command == "submit":
         return _harness(_submission(given.runs, given.name, given.words))
+    if given.command == "register":
+        return _register(given.runs, given.name, given.words)
     stored = find(given.runs, given.name)
     if given.command == "status":
         return _status(stored, given.json)
@@ -71,6 +76,14 @@ def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
         return left.submission_words(name, find(runs, name), words)
     here = [f"runs_dir={runs}"] if runs != Path("runs") else []
     return left.submission_words(name, None, [*here, *words])
+
+
+def _register(runs: Path, name: str, words: Sequence[str]) -> int:
+    from harness.sweep.register import register  # it composes, and nothing else here does
+
+    here = [f"runs_dir={runs}"] if runs != Path("runs") else []
+    print("\n".join(register(name, [*here, *words], runs)))
+    return 0
 
 
 def _status(stored: Stored, as_json: bool) -> int:

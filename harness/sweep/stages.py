@@ -124,7 +124,7 @@ def final_cells(plan: Sequence[Planned], choices: Sequence[Choice], test: str, s
         )
         for seed in seeds if trial else ():
             assert trial is not None, "no seeds without a trial"
-            has_run = (one.recipe_id, _seed(seed)) in trained
+            has_run = (one.recipe_id, seed_number(seed)) in trained
             once = ("force=false",) if has_run and trial.experiment.force else ()
             wanted.append(Wanted(repeated(trial.cell, test, seed, *once), "final", one.contestant))
     return wanted
@@ -157,7 +157,7 @@ def tuning(
         rule=tune.rule,
         settings=tune.settings,
         seeds=tune.seeds,
-        final_seeds=tuple(map(_seed, seeds)),
+        final_seeds=tuple(map(seed_number, seeds)),
         trials=len(recipes) // max(1, len({contestant for contestant, _ in recipes})),
         choices=choices,
     )
@@ -177,7 +177,8 @@ def _number(word: str) -> Any:
         raise ValueError(f"{word}: {error}") from error
 
 
-def _seed(word: str) -> int:
+def seed_number(word: str) -> int:
+    """Return the seed of a word such as `seed=3`."""
     return int(word.partition("=")[2])
 
 

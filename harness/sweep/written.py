@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.config.cells import expand
 from harness.config.experiment import canonical, digest
 from harness.config.question import Question, recipe_keys, varied
-from harness.records import record
-from harness.records.record import SweepRecord, Tuning
+from harness.records import record, registration
+from harness.records.record import ClaimRecord, SweepRecord, Tuning
 from harness.run import provenance
 from harness.sweep.planned import Planned
 
@@ -46,6 +46,14 @@ def write_question(written: Written) -> str:
         varies=recipe_keys([*(asked.varies if asked else ()), *(asked.tuned if asked else ()), *swept]),
         tuning=written.tuning,
         asked_with={key: provenance.facts()[key] for key in _ASKED_WITH},
+        claims=claim_records(asked) if asked else (),
     )
-    record.write(question, Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json")
+    runs_dir = Path(plan[0].experiment.runs_dir)
+    registration.adopt(name, runs_dir)
+    record.write(question, runs_dir / "sweeps" / name / "sweep.json")
     return name
+
+
+def claim_records(asked: Question) -> tuple[ClaimRecord, ...]:
+    """Return the claims of a question as its record keeps them."""
+    return tuple(ClaimRecord(claim=one.claim, source=one.source, note=one.note) for one in asked.claims)
