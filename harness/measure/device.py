@@ -22,64 +22,79 @@ THROTTLE_REASONS = {
 _CLOCK_SM, _TEMPERATURE_GPU = 1, 0  # nvmlClockType_t, nvmlTemperatureSensors_t
 
 
-class Gpu:
-    """The GPU that torch computes on, asked through NVML.
+# nvmlPerfPolicyType_t: what holds the clock down, each with a counter that runs while it does
+LIMITS = {0: "power", 1: "thermal", 2: "sync_boost", 3: "board_limit", 5: "reliability"}
+
+
+class Gpus:
+    """The GPUs that torch sees, asked through NVML. `index` is torch's; None stands for what nobody tells.
 
     To be made before the process has a CUDA context: what is in use then is others' (`own_bytes` is above it).
     """
 
     def __init__(self) -> None:
         self._nvml = _initialised()
-        self._handle: Any = None
-        self._before: dict[str, int] = {}  # bytes in use by UUID: which of them is torch's is not known yet
+        self._handles: list[Any] | None = None  # by torch's index
+        self._before: dict[str, int] = {}  # bytes in use by UUID: which of them are torch's is not known yet
+        self._baselines: list[int | None] = []
         for handle in self._all():
             uuid, used = self._ask("nvmlDeviceGetUUID", handle), self._used(handle)
             if uuid is not None and used is not None:
                 self._before[_text(uuid)] = used
-        self._baseline: int | None = None
 
     def find(self) -> None:
-        """Find out which GPU is torch's, once CUDA is initialised."""
-        if self._nvml is None or self._handle is not None:
+        """Find out which GPUs are torch's, once CUDA is initialised."""
+        if self._nvml is None or self._handles is not None:
             return
-        uuid = _uuid_of_torchs()
-        if uuid is not None:
-            self._handle = self._ask("nvmlDeviceGetHandleByUUID", uuid)
-            self._baseline = self._before.get(uuid)
+        uuids = _uuids_of_torchs()
+        self._handles = [None if uuid is None else self._ask("nvmlDeviceGetHandleByUUID", uuid) for uuid in uuids]
+        self._baselines = [None if uuid is None else self._before.get(uuid) for uuid in uuids]
 
-    def energy_joules(self) -> float | None:
-        """What the whole GPU has used since the driver was loaded."""
-        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+    def __len__(self) -> int:
+        return len(self._handles or ())
+
+    def energy_joules(self, index: int) -> float | None:
+        """Return what the whole GPU has used since the driver was loaded."""
+        millijoules = self._of("nvmlDeviceGetTotalEnergyConsumption", index)
         return None if millijoules is None else millijoules / 1000
 
-    def own_bytes(self) -> int | None:
-        """Memory in use on the whole GPU, above what was in use when this object was made."""
-        used = self._used(self._handle)
-        return None if used is None or self._baseline is None else used - self._baseline
+    def limited_seconds(self, index: int) -> dict[str, float] | None:
+        """Return the seconds that each limit has held the clock down since the driver was loaded."""
+        times = {name: self._of("nvmlDeviceGetViolationStatus", index, policy) for policy, name in LIMITS.items()}
+        seconds = {name: time.violationTime / 1e9 for name, time in times.items() if time is not None}
+        return seconds or None
 
-    def other_processes(self) -> int | None:
-        """Processes that compute on the GPU beside this one, which has a context there.
+    def own_bytes(self, index: int) -> int | None:
+        """Return the memory in use on the whole GPU, above what was in use when this object was made."""
+        used, baseline = self._used(self._handle(index)), self._baselines[index] if index < len(self) else None
+        return None if used is None or baseline is None else used - baseline
+
+    def other_processes(self, index: int) -> int | None:
+        """Return the number of processes that compute on the GPU beside this one, which has a context there.
 
         None where the driver lists nobody, as in some containers; process ids may be another namespace's.
         """
-        found = self._ask("nvmlDeviceGetComputeRunningProcesses")
-        return len({one.pid for one in found}) - 1 if found else None
+        processes = self._of("nvmlDeviceGetComputeRunningProcesses", index)
+        return len({process.pid for process in processes}) - 1 if processes else None
 
-    def clock_share(self) -> float | None:
-        """The clock of the multiprocessors over the highest that they have."""
-        now, highest = (self._ask(f"nvmlDeviceGet{kind}ClockInfo", self._handle, _CLOCK_SM) for kind in ("", "Max"))
+    def clock_share(self, index: int) -> float | None:
+        """Return the clock of the multiprocessors over the highest that they have."""
+        now, highest = (self._of(f"nvmlDeviceGet{kind}ClockInfo", index, _CLOCK_SM) for kind in ("", "Max"))
         return now / highest if now is not None and highest else None
 
-    def temperature_celsius(self) -> int | None:
-        """Of the chip."""
-        found = self._ask("nvmlDeviceGetTemperature", self._handle, _TEMPERATURE_GPU)
-        return None if found is None else int(found)
+    def temperature_celsius(self, index: int) -> int | None:
+        """Return the temperature of the chip."""
+        celsius = self._of("nvmlDeviceGetTemperature", index, _TEMPERATURE_GPU)
+        return None if celsius is None else int(celsius)
 
-    def throttle_reasons(self) -> tuple[str, ...] | None:
-        """Why the clock is below its highest at this moment; () if nothing holds it down."""
+    def throttle_reasons(self, index: int) -> tuple[str, ...] | None:
+        """Return why the clock is below its highest at this moment; () if nothing holds it down."""
         names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")  # new, old
-        known = [bits for bits in map(self._ask, names) if bits is not None]
+        known = [bits for name in names if (bits := self._of(name, index)) is not None]
         return tuple(reason for bit, reason in THROTTLE_REASONS.items() if known[0] & bit) if known else None
+
+    def _handle(self, index: int) -> Any:
+        return self._handles[index] if self._handles is not None and index < len(self._handles) else None
 
     def _used(self, handle: Any) -> int | None:
         memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
@@ -89,9 +104,11 @@ class Gpu:
         count = self._nvml.nvmlDeviceGetCount() if self._nvml else 0
         return [handle for i in range(count) if (handle := self._ask("nvmlDeviceGetHandleByIndex", i)) is not None]
 
+    def _of(self, function: str, index: int, *arguments: Any) -> Any:
+        return self._ask(function, self._handle(index), *arguments)
+
     def _ask(self, function: str, *arguments: Any) -> Any:
-        """The driver's answer, by default about torch's GPU; None if it has none."""
-        arguments = arguments or (self._handle,)
+        """Return the driver's answer; None if it has none."""
         if self._nvml is None or arguments[0] is None or not hasattr(self._nvml, function):
             return None
         with contextlib.suppress(self._nvml.NVMLError):
@@ -112,13 +129,13 @@ def _initialised() -> Any:
     return pynvml
 
 
-def _uuid_of_torchs() -> str | None:
-    """The UUID of the GPU that torch computes on, as NVML writes it; initialises CUDA."""
+def _uuids_of_torchs() -> list[str | None]:
+    """Return the UUID of each GPU that torch sees, as NVML writes it; initialises CUDA."""
     import torch
 
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    uuid = getattr(properties, "uuid", None)
-    return None if uuid is None else f"GPU-{uuid}"
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    uuids = [getattr(one, "uuid", None) for one in properties]
+    return [None if uuid is None else f"GPU-{uuid}" for uuid in uuids]
 
 
 def _text(value: Any) -> str:

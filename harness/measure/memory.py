@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.measure.surroundings import Look, Surroundings, together
@@ -16,8 +16,22 @@ _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """A phase from its beginning, or from the end of one inside it, to its end or the next one inside it."""
+
+    name: str
+    before: int | None  # resident bytes at the beginning of the phase
+    resettable: bool
+    look: Look
+    start: float
+
+
 class Phases:
     """Times named phases and takes their peaks, reset at each phase boundary.
+
+    A phase may lie inside another, as a validation lies inside training: the outer one's seconds, peaks and energy are
+    those of its own stretches.
 
     On the CPU a peak is the highest resident set that the kernel saw (VmHWM, which writing 5 to
     `/proc/self/clear_refs` resets: proc(5)); on CUDA it is what torch's allocator handed out and held.
@@ -37,21 +51,43 @@ class Phases:
         self._highest: dict[str, int | None] = {}
         self.done: dict[str, Phase] = {}
         self.latest: Phase | None = None  # the last stretch, not added to those of its name before
+        self._current: _Stretch | None = None
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Measure one phase; a phase that is entered again adds its seconds and keeps the higher peak."""
-        self._announce(name)
-        release_freed_memory()
-        before = resident_bytes()
-        resettable = self._reset_peaks()
-        look = self._surroundings.look()
-        start = time.perf_counter()
+        outer = self._current
+        if outer is not None:
+            self._end(outer, wait=True)
+        self._current = self._begin(name, wait=True)
+        wait = False  # while an exception passes: the device may answer no more, and would hide the reason
         try:
             yield
+            wait = True
         finally:
-            seconds = self._synchronized_time() - start
-            self._note(name, seconds, before, resettable, look)
+            self._end(self._current, wait)
+            self._current = None if outer is None else self._begin(outer.name, wait, outer)
+
+    def sample(self) -> None:
+        """Look at the device while it works; to be called between steps, before anything waits for it."""
+        self._surroundings.sample()
+
+    def _begin(self, name: str, wait: bool, again: _Stretch | None = None) -> _Stretch:
+        """Begin a stretch of a phase, `again` after its last one.
+
+        A phase that an exception comes back to is not announced: what was announced last is where the run ended.
+        """
+        if wait:
+            self._announce(name)
+        release_freed_memory()
+        before = resident_bytes() if again is None else again.before
+        resettable = self._reset_peaks(wait)
+        return _Stretch(name, before, resettable, self._surroundings.look(), time.perf_counter())
+
+    def _end(self, stretch: _Stretch, wait: bool) -> None:
+        if wait:
+            self._synchronize()
+        self._note(stretch, time.perf_counter() - stretch.start)
 
     def add_energy(self, name: str, joules: Sequence[float | None]) -> None:
         """Take what the devices of all processes of the run have used in a phase, this one's among them."""
@@ -70,7 +106,18 @@ class Phases:
             return None
         return max(known) if self._cuda else max(known) - (self._at_start or 0)
 
-    def _note(self, name: str, seconds: float, before: int | None, resettable: bool, look: Look) -> None:
+    def required_bytes(self) -> int | None:
+        """Return what a GPU must have for loading and training: the most that torch's allocator held, and the context.
+
+        Without the context where the driver does not tell it; None on a CPU.
+        """
+        phases = [self.done[name] for name in ("load", "train") if name in self.done]
+        reserved = [phase.peak_reserved_bytes for phase in phases if phase.peak_reserved_bytes is not None]
+        context = [phase.context_bytes for phase in phases if phase.context_bytes is not None]
+        return max(reserved) + max(context, default=0) if reserved else None
+
+    def _note(self, stretch: _Stretch, seconds: float) -> None:
+        name, before = stretch.name, stretch.before
         if self._cuda:
             import torch
 
@@ -79,14 +126,14 @@ class Phases:
             reserved: int | None = sum(map(torch.cuda.max_memory_reserved, gpus))
             absolute = peak
         else:
-            absolute, reserved = (_status_bytes("VmHWM") if resettable else None), None
+            absolute, reserved = (_status_bytes("VmHWM") if stretch.resettable else None), None
             peak = None if absolute is None or before is None else max(0, absolute - before)
         this = Phase(
             seconds=seconds,
             peak_memory_bytes=peak,
             peak_reserved_bytes=reserved,
             resident_bytes=before,
-            **self._surroundings.since(look),
+            **self._surroundings.since(stretch.look),
         )
         self.latest = this
         earlier = self.done.get(name)
@@ -102,11 +149,12 @@ class Phases:
         self._highest[name] = absolute
         self.done[name] = this
 
-    def _reset_peaks(self) -> bool:
+    def _reset_peaks(self, wait: bool) -> bool:
+        if wait:
+            self._synchronize()
         if self._cuda:
             import torch
 
-            torch.cuda.synchronize()
             for gpu in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(gpu)
             return True
@@ -116,12 +164,11 @@ class Phases:
             return False
         return True
 
-    def _synchronized_time(self) -> float:
+    def _synchronize(self) -> None:
         if self._cuda:
             import torch
 
             torch.cuda.synchronize()
-        return time.perf_counter()
 
 
 def resident_bytes() -> int | None:

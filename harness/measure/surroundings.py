@@ -1,6 +1,7 @@
 """What went on beside a phase: other processes on the processor and the GPU, limits, clocks; and the phase's energy.
 
-Two looks, one at each end of a phase, and nothing in between: measuring does not disturb what is measured.
+Counters are read at both ends of a phase. A GPU's clock, which falls as soon as there is nothing to do, is also sampled
+between steps, while the device still works through its queue.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.measure.device import Gpu
+from harness.measure.device import Gpus
 from harness.records.record import Conditions, Phase
 
 _STAT = Path("/proc/stat")
@@ -31,8 +32,18 @@ class Look:
     own: float  # processor seconds of this process, all threads
     busy: float | None  # of the machine
     throttled: float | None
-    energy: float | None
+    energy: tuple[float | None, ...]  # joules of each GPU
+    limited: tuple[dict[str, float] | None, ...]  # seconds of each limit, of each GPU
     retries: int | None
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """The clocks of some GPUs at one moment, the worst of each."""
+
+    share: float | None
+    celsius: int | None
+    reasons: tuple[str, ...] | None
 
 
 class Surroundings:
@@ -43,43 +54,90 @@ class Surroundings:
     """
 
     def __init__(self, cuda: bool) -> None:
-        self._gpu = Gpu() if cuda else None
+        self._gpus = Gpus() if cuda else None
+        self._samples: list[_Clock] = []
 
     def look(self) -> Look:
-        """The counters now; on CUDA to be called when the device has nothing to do."""
-        if self._gpu is not None:
-            self._gpu.find()
+        """Return the counters now; on CUDA to be called when the device has nothing to do."""
+        gpus, self._samples = self._gpus, []
+        if gpus is not None:
+            gpus.find()
         return Look(
             wall=time.perf_counter(),
             own=time.process_time() + _children_seconds(),
             busy=busy_seconds(),
             throttled=_throttled_seconds(),
-            energy=self._gpu.energy_joules() if self._gpu else None,
-            retries=_allocation_retries() if self._gpu else None,
+            energy=tuple(gpus.energy_joules(index) for index in range(len(gpus))) if gpus else (),
+            limited=tuple(gpus.limited_seconds(index) for index in range(len(gpus))) if gpus else (),
+            retries=_allocation_retries() if gpus is not None else None,
         )
 
+    def sample(self) -> None:
+        """Look at the clocks of the GPUs while they compute."""
+        if self._gpus:
+            self._samples.append(_clock(self._gpus, _used_gpus()))
+
     def since(self, before: Look) -> dict[str, Any]:
-        """The fields of a `Phase` that are found out by comparing now with the phase's beginning."""
+        """Return the fields of a `Phase` that are found out by comparing now with the phase's beginning."""
+        samples = self._samples
         now = self.look()
+        gpus, used = self._gpus, _used_gpus() if self._gpus is not None else []
+        device = _sum([gpus.own_bytes(index) for index in used]) if gpus is not None else None
         return {
-            "device_bytes": self._gpu.own_bytes() if self._gpu else None,
-            "paged_bytes": _paged_bytes() if self._gpu else None,
+            "device_bytes": device,
+            "context_bytes": None if device is None else max(0, device - _reserved_bytes(used)),
+            "paged_bytes": _paged_bytes() if gpus is not None else None,
             "allocation_retries": _less(now.retries, before.retries),
-            "energy_joules": _less(now.energy, before.energy),
-            "conditions": self._conditions(before, now),
+            "energy_joules": _sum([_used_energy(index, before, now) for index in used]),
+            "conditions": self._conditions(before, now, used, samples),
         }
 
-    def _conditions(self, before: Look, now: Look) -> Conditions:
-        gpu = self._gpu
+    def _conditions(self, before: Look, now: Look, used: list[int], samples: list[_Clock]) -> Conditions:
+        gpus = self._gpus
+        clocks = [*samples, _clock(gpus, used)] if gpus is not None else []
+        others = [gpus.other_processes(index) for index in used] if gpus is not None else []
+        reasons = [clock.reasons for clock in clocks if clock.reasons is not None]
         return Conditions(
             cpu_cores=os.cpu_count(),
             other_cpu_cores=other_cores(before, now),
             throttled_seconds=_less(now.throttled, before.throttled),
-            other_device_processes=gpu.other_processes() if gpu else None,
-            clock_share=gpu.clock_share() if gpu else None,
-            temperature_celsius=gpu.temperature_celsius() if gpu else None,
-            throttle_reasons=gpu.throttle_reasons() if gpu else None,
+            other_device_processes=max((one for one in others if one is not None), default=None),
+            clock_share=min((c.share for c in samples or clocks if c.share is not None), default=None),
+            temperature_celsius=max((c.celsius for c in clocks if c.celsius is not None), default=None),
+            throttle_reasons=tuple(dict.fromkeys(r for some in reasons for r in some)) if reasons else None,
+            limited_seconds=_limited(before, now, used),
         )
+
+
+def _clock(gpus: Gpus, used: list[int]) -> _Clock:
+    shares = [share for index in used if (share := gpus.clock_share(index)) is not None]
+    degrees = [celsius for index in used if (celsius := gpus.temperature_celsius(index)) is not None]
+    reasons = [some for index in used if (some := gpus.throttle_reasons(index)) is not None]
+    every = tuple(dict.fromkeys(reason for some in reasons for reason in some))
+    return _Clock(min(shares, default=None), max(degrees, default=None), every if reasons else None)
+
+
+def _used_energy(index: int, before: Look, now: Look) -> float | None:
+    """Return the joules that a GPU has used between two looks."""
+    if index >= min(len(before.energy), len(now.energy)):
+        return None
+    return _less(now.energy[index], before.energy[index])
+
+
+def _limited(before: Look, now: Look, used: list[int]) -> dict[str, float] | None:
+    """Return the seconds between two looks in which each limit held a GPU back, of the one held back most."""
+    seconds: dict[str, float] = {}
+    known = False
+    for index in used:
+        if index >= min(len(before.limited), len(now.limited)):
+            continue
+        earlier, later = before.limited[index], now.limited[index]
+        if earlier is None or later is None:
+            continue
+        known = True
+        for name in later:
+            seconds[name] = max(seconds.get(name, 0.0), later[name] - earlier.get(name, later[name]))
+    return seconds if known else None
 
 
 def other_cores(before: Look, now: Look) -> float | None:
@@ -94,6 +152,7 @@ def together(earlier: Phase, later: Phase) -> dict[str, Any]:
     """The same fields for a phase that was entered again: sums of what adds up, the worst of what does not."""
     return {
         "device_bytes": _both(max, earlier.device_bytes, later.device_bytes),
+        "context_bytes": _both(max, earlier.context_bytes, later.context_bytes),
         "paged_bytes": _both(max, earlier.paged_bytes, later.paged_bytes),
         "allocation_retries": _both(sum, earlier.allocation_retries, later.allocation_retries),
         "energy_joules": _both(sum, earlier.energy_joules, later.energy_joules),
@@ -118,7 +177,19 @@ def _worse(earlier: Phase, later: Phase) -> Conditions | None:
         clock_share=_both(min, a.clock_share, b.clock_share),
         temperature_celsius=_both(max, a.temperature_celsius, b.temperature_celsius),
         throttle_reasons=tuple(dict.fromkeys(r for some in reasons for r in some)) if len(reasons) == 2 else None,
+        limited_seconds=_added(a.limited_seconds, b.limited_seconds),
     )
+
+
+def _added(a: dict[str, float] | None, b: dict[str, float] | None) -> dict[str, float] | None:
+    """Return the seconds of each limit in two stretches; None where either is unknown."""
+    return None if a is None or b is None else {name: a.get(name, 0.0) + b.get(name, 0.0) for name in {**a, **b}}
+
+
+def _sum(values: Sequence[N | None]) -> Any:
+    """Return the sum; None where there is nothing, or something unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) if values and len(known) == len(values) else None
 
 
 def _both(of: Any, a: N | None, b: N | None) -> Any:
@@ -164,6 +235,21 @@ def _allocation_retries() -> int:
     import torch
 
     return int(torch.cuda.memory_stats().get("num_alloc_retries", 0))
+
+
+def _used_gpus() -> list[int]:
+    """Return torch's indices of the GPUs that hold tensors of this process, or have since peaks were last reset."""
+    import torch
+
+    held = [index for index in range(torch.cuda.device_count()) if torch.cuda.max_memory_allocated(index)]
+    return held or [torch.cuda.current_device()]
+
+
+def _reserved_bytes(gpus: Sequence[int]) -> int:
+    """Return what torch's allocator holds on some GPUs."""
+    import torch
+
+    return sum(torch.cuda.memory_reserved(index) for index in gpus)
 
 
 def _paged_bytes() -> int:

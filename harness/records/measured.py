@@ -23,9 +23,11 @@ class Conditions(Strict):
     other_cpu_cores: float | None = None  # of them, those that other processes kept busy on average
     throttled_seconds: float | None = None  # summed over the cores, that the control group's limit held it back
     other_device_processes: int | None = None  # that hold memory on the GPU at the phase's end
-    clock_share: float | None = None  # the GPU's clock at the phase's end, over the highest it has
+    clock_share: float | None = None  # the GPU's lowest clock between steps, else at the end, over the highest it has
     temperature_celsius: int | None = None
     throttle_reasons: tuple[str, ...] | None = None  # why the GPU's clock is below its highest; () if it is not
+    # seconds that each limit held the GPU's clock down (NVML's counters): power, thermal, sync_boost, ...
+    limited_seconds: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,10 @@ class Phase(Strict):
     peak_reserved_bytes: int | None
     resident_bytes: int | None
     device_bytes: int | None = None  # of the whole GPU, at the end, above what was in use before the run (NVML)
+    context_bytes: int | None = None  # of them, outside torch's allocator: CUDA's context and what libraries hold
     paged_bytes: int | None = None  # managed memory of paged optimizers, which torch's counters do not see
     allocation_retries: int | None = None  # times that the CUDA allocator had to give back its cache and try again
-    energy_joules: float | None = None  # of the whole GPU (NVML); a CPU's is not measured
+    energy_joules: float | None = None  # of the GPUs that held tensors, whole (NVML); a CPU's is not measured
     conditions: Conditions | None = None
 
 

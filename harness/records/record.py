@@ -73,6 +73,8 @@ class Attempt(Strict):
     micro_batch_size: int | None = None  # rows computed at once; smaller than was asked for where memory ran out
     gradient_checkpointing: bool | None = None
     max_length: int | None = None  # tokens of the longest training row, where memory ran out with longer ones
+    # of a GPU: what torch's allocator held at most in load and train, and the context; of the process with most
+    required_memory_bytes: int | None = None
     summed_peak_memory_bytes: int | None = None  # of all processes that trained together, where there were several
     resumed_at_step: int | None = None  # of the checkpoint that it went on from; None: it began at the beginning
     seconds: float | None = None  # from its start to its end, whatever it did and however it ended

@@ -102,6 +102,7 @@ class _Work(Scores):
         self.emit = preemption.whole(emit)
         self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))
         self.peaks: list[int | None] = []  # of each process, once they have trained
+        self.required: list[int | None] = []  # bytes that the GPU of each must have
         self.dtype = compute_dtype(experiment.train.precision)
         self.merges = experiment.method.trains and experiment.eval.weights == "merged"
 
@@ -142,6 +143,7 @@ class _Work(Scores):
         with self.phases("train"):
             training = train(self._job())
         self.peaks = distributed.all_gather(self.phases.headline_bytes())
+        self.required = distributed.all_gather(self.phases.required_bytes())
         for name in ("load", "train"):
             self.phases.add_energy(name, distributed.all_gather(self.phases.done[name].energy_joules))
         return training
@@ -218,12 +220,18 @@ class _Work(Scores):
             spec=self._train_spec(),
             seed=experiment.streams.order,
             tokenizer=self.tokenizer,
-            validate=self.validation_loss,
+            validate=self._validate,
+            sample=self.phases.sample,
             emit=self.emit,
             scratch=str(experiment.folder / "trainer"),
             checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.asked),
             sharding=experiment.launch.sharding,
         )
+
+    def _validate(self) -> float:
+        """Return the validation loss while training, in a phase of its own: its memory is not training's."""
+        with self.phases("validate"):
+            return self.validation_loss()
 
     def _train_spec(self) -> TrainSpec:
         """What was asked for, computed in the way that memory allows."""
@@ -249,7 +257,8 @@ class _Work(Scores):
         """The peak is the highest of all processes' while there are several, and what they take together beside it."""
         known = [one for one in self.peaks if one is not None]
         headline = max(known) if len(known) == len(self.peaks) > 1 else self.phases.headline_bytes()
-        facts = {"phases": dict(self.phases.done), "peak_memory_bytes": headline}
+        required = max((one for one in self.required if one is not None), default=self.phases.required_bytes())
+        facts = {"phases": dict(self.phases.done), "peak_memory_bytes": headline, "required_memory_bytes": required}
         if len(known) == len(self.peaks) > 1:
             facts["summed_peak_memory_bytes"] = sum(known)
         self.emit({"facts": facts})

@@ -267,14 +267,16 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
     same = next((a for a in reversed(known.attempts) if a.data), None) if known and untrained else before
     if before is not None and "training" not in facts:
         phases = {**before.phases, **_looks(facts.get("phases", {}))}
-        training, peak = before.training, before.peak_memory_bytes
+        training, peak, required = before.training, before.peak_memory_bytes, before.required_memory_bytes
         data = before.data or facts.get("data")
     else:
         phases = facts.get("phases", {})
         training, peak = facts.get("training"), facts.get("peak_memory_bytes")
+        required = facts.get("required_memory_bytes")
         data = facts.get("data") or (same.data if same else None)
     if known is not None and "resumed_at_step" in facts:
         peak = _higher(peak, known.current.peak_memory_bytes)
+        required = _higher(required, known.current.required_memory_bytes)
     return Attempt(
         started_at=started_at,
         status=status,
@@ -284,6 +286,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         fingerprint=facts.get("fingerprint") or (same.fingerprint if same else None),
         training=training,
         peak_memory_bytes=peak,
+        required_memory_bytes=required,
         weights_from=weights_from,
         summed_peak_memory_bytes=facts.get("summed_peak_memory_bytes"),
         resumed_at_step=facts.get("resumed_at_step"),

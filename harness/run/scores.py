@@ -11,7 +11,9 @@ from harness.config.experiment import Evaluation, Experiment
 from harness.data import chat
 from harness.evaluate import general, generated, heldout, served, tasks
 from harness.records.record import Metric
+from harness.run import places
 from harness.sources import models
+from harness.train import failure
 
 Found = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]  # metrics, columns of the items, further facts
 
@@ -24,6 +26,7 @@ class Scores:
     tokenizer: Any
     heldout: dict[str, Sequence[Any]]
     emit: Callable[[dict[str, Any]], None]
+    validation_tokens: int | None = None  # of a batch, where the number asked for was too large
     server: Any = None  # what serves the model, where it is not asked itself
 
     def score(self, evaluation: Evaluation) -> Found:
@@ -32,11 +35,26 @@ class Scores:
         return found
 
     def validation_loss(self) -> float:
-        """The loss on the held-out rows that is looked at while training."""
+        """Return the loss on the held-out rows that is looked at while training.
+
+        Where a GPU's memory runs out the batches are halved, now and from then on, down to one row: the loss is the
+        same up to rounding, and training has needed less. Not where several processes hold the model together.
+        """
         spec = self.experiment.eval
         rows = self.heldout["validation"][: spec.heldout_limit]
-        scores = heldout.score(self.model, rows, self.experiment.train.precision, spec.batch_tokens, lambda _: None)
-        return heldout.metrics(scores)["loss"].value
+        longest = max(len(row["input_ids"]) for row in rows)
+        tokens = self.validation_tokens or spec.batch_tokens
+        while True:
+            try:
+                scores = heldout.score(self.model, rows, self.experiment.train.precision, tokens, lambda _: None)
+                return heldout.metrics(scores)["loss"].value
+            except RuntimeError as error:
+                shared = self.experiment.launch.sharding != "none"
+                if failure.cause(error) != "device_memory" or shared or tokens <= longest:
+                    raise
+            places.clear()  # not while the error is handled, which holds the tensors that it was raised among
+            tokens = self.validation_tokens = tokens // 2
+            self.emit({"say": f"out of memory in validation: batches of {tokens:,} tokens from here on"})
 
     def _score_heldout(self, evaluation: Evaluation) -> Found:
         rows = self.heldout[evaluation.role][: evaluation.limit]

@@ -41,7 +41,8 @@ class Job:
     trainer wants to know of. `profile` follows one step operation by operation. `checkpoints` says where training goes
     on from, and is None where it begins anew and is not interrupted. `sharding` divides the model, which lies on the
     host, among the processes; afterwards the first one has it whole there, to be saved and no more to be run. `cuda`:
-    whether steps are computed in the way that suits a GPU, whatever device the tensors are on.
+    whether steps are computed in the way that suits a GPU, whatever device the tensors are on. `sample` looks at the
+    device while it works.
     """
 
     model: Any
@@ -57,6 +58,7 @@ class Job:
     checkpoints: Checkpoints | None = None
     sharding: Sharding = "none"
     cuda: bool = field(default_factory=torch.cuda.is_available)
+    sample: Callable[[], None] = lambda: None
 
 
 def total_steps(spec: TrainSpec, num_rows: int) -> int:

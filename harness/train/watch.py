@@ -137,6 +137,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             DivergedError: as `train` says.
             RuntimeError: the first gradient is zero.
         """
+        self._job.sample()  # before waiting: an idle clock says nothing
         self._meter.settle()
         for step, loss, norm, rate in self._unread:
             entry = {"loss": float(loss), "grad_norm": float(norm), "learning_rate": rate}

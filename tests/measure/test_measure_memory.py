@@ -79,6 +79,108 @@ def test_a_phase_that_raises_is_measured(phases):
     assert phases.done["train"].peak_memory_bytes > 90 * MB
 
 
+def test_a_phase_inside_another_is_measured_apart(phases):
+    with phases("train"):
+        allocate(40)
+        held = allocate(10)
+        with phases("validate"):
+            allocate(200)
+            time.sleep(0.2)
+        allocate(60)
+    del held
+    train, validate = phases.done["train"], phases.done["validate"]
+    assert 195 * MB < validate.peak_memory_bytes < 230 * MB
+    assert 65 * MB < train.peak_memory_bytes < 100 * MB, "above what there was before the phase, in all its stretches"
+    assert phases.headline_bytes() < 120 * MB
+    assert validate.seconds >= 0.2 > train.seconds
+
+
+def test_a_phase_goes_on_after_one_inside_it_has_failed():
+    told = []
+    phases = Phases(False, told.append)
+    with phases("train"):
+        with pytest.raises(MemoryError), phases("validate"):
+            raise MemoryError
+        assert told == ["train", "validate"], "the last one announced is where it ended"
+        allocate(50)
+    assert phases.done["train"].peak_memory_bytes > 45 * MB
+    with phases("train"):
+        pass
+    assert told[-1] == "train"
+
+
+class _Cuda:
+    """What `Phases` asks of torch.cuda, for a device that answers until it is broken."""
+
+    def __init__(self):
+        self.broken, self.waits = False, 0
+
+    def device_count(self):
+        return 1
+
+    def synchronize(self):
+        self.waits += 1
+        if self.broken:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def reset_peak_memory_stats(self, index):
+        pass
+
+    def max_memory_allocated(self, index):
+        return 6_000
+
+    def max_memory_reserved(self, index):
+        return 7_000
+
+
+@pytest.fixture
+def gpu_phases(monkeypatch):
+    """Phases on a played device whose driver counts a context of 500 bytes."""
+    import torch
+
+    played = _Cuda()
+    for name in (
+        "device_count",
+        "synchronize",
+        "reset_peak_memory_stats",
+        "max_memory_allocated",
+        "max_memory_reserved",
+    ):
+        monkeypatch.setattr(torch.cuda, name, getattr(played, name))
+    phases = Phases(False, lambda name: None)
+    told = {"context_bytes": 500, "device_bytes": 7_100}
+    monkeypatch.setattr(phases._surroundings, "since", lambda look: told)
+    monkeypatch.setattr(phases, "_cuda", True)
+    return phases, played, told
+
+
+def test_a_gpu_must_have_what_its_allocator_held_and_the_context(gpu_phases):
+    phases, _, told = gpu_phases
+    assert phases.required_bytes() is None
+    with phases("load"):
+        pass
+    assert phases.required_bytes() == 7_500
+    told["context_bytes"] = None
+    with phases("train"):
+        pass
+    assert phases.required_bytes() == 7_500, "the context is the process's, told of once"
+    assert phases.headline_bytes() == 6_000
+    assert Phases(False, lambda name: None).required_bytes() is None
+
+
+def test_a_device_that_answers_no_more_does_not_hide_why(gpu_phases):
+    phases, played, _ = gpu_phases
+
+    def work():
+        with phases("train"), phases("validate"):
+            played.broken = True
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        work()
+    assert set(phases.done) == {"train", "validate"}
+
+
 def test_the_headline_is_of_loading_and_training_only(phases):
     assert phases.headline_bytes() is None
     with phases("load"):

@@ -30,7 +30,9 @@ class Driver:
 
     def __init__(self):
         self.used = {"GPU-a": 9 * GIB, "GPU-b": 2 * GIB}
-        self.millijoules = 5_000_000
+        self.millijoules = {"GPU-a": 0, "GPU-b": 5_000_000}
+        self.holding = [0]  # torch's index of GPU-b, whose tensors are ours
+        self.violations = {"GPU-a": 0, "GPU-b": 7_000_000_000}
         self.pids = [11, 12, 12]
         self.clock = 1500
         self.reasons = 0x1 | 0x4 | 0x40
@@ -53,7 +55,12 @@ class Driver:
         return types.SimpleNamespace(used=self.used[handle])
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle):  # noqa: N802
-        return self.millijoules
+        return self.millijoules[handle]
+
+    def nvmlDeviceGetViolationStatus(self, handle, policy):  # noqa: N802
+        if policy not in (0, 1):
+            raise RefusedError("not supported")
+        return types.SimpleNamespace(referenceTime=1, violationTime=self.violations[handle] * policy)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):  # noqa: N802
         return [types.SimpleNamespace(pid=pid) for pid in self.pids]
@@ -77,8 +84,10 @@ class Driver:
 def driver(monkeypatch):
     played = Driver()
     monkeypatch.setattr(device, "_initialised", lambda: played)
-    monkeypatch.setattr(device, "_uuid_of_torchs", lambda: "GPU-b")
+    monkeypatch.setattr(device, "_uuids_of_torchs", lambda: ["GPU-b", "GPU-a"])
     monkeypatch.setattr(surroundings, "_allocation_retries", lambda: 3)
+    monkeypatch.setattr(surroundings, "_used_gpus", lambda: played.holding)
+    monkeypatch.setattr(surroundings, "_reserved_bytes", lambda gpus: 3 * GIB * len(gpus))
     return played
 
 
@@ -87,15 +96,48 @@ def test_a_phase_on_a_gpu_is_told_of_by_its_driver(driver):
     driver.used["GPU-b"] += GIB
     before = around.look()
     driver.used["GPU-b"] += 4 * GIB
-    driver.millijoules += 250_000
+    driver.millijoules["GPU-b"] += 250_000
+    driver.millijoules["GPU-a"] += 90_000
+    driver.violations["GPU-b"] += 2_500_000_000
     found = around.since(before)
     assert found["energy_joules"] == 250
     assert found["device_bytes"] == 5 * GIB, "above what was in use before the run, its own context included"
+    assert found["context_bytes"] == 2 * GIB, "of these what torch's allocator does not hold"
     assert found["allocation_retries"] == 0
     assert found["paged_bytes"] == 0
+    assert found["conditions"].limited_seconds == {"power": 0.0, "thermal": 2.5}
     seen = found["conditions"]
     assert (seen.other_device_processes, seen.clock_share, seen.temperature_celsius) == (1, 0.75, 81)
     assert seen.throttle_reasons == ("sw_power_cap", "hw_thermal_slowdown"), "an idle clock is no reason"
+
+
+def test_energy_and_memory_are_of_every_card_that_holds_tensors(driver):
+    around = Surroundings(cuda=True)
+    before = around.look()
+    driver.holding = [0, 1]
+    for name, gib in (("GPU-a", 4), ("GPU-b", 5)):
+        driver.used[name] += gib * GIB
+        driver.millijoules[name] += 100_000
+    driver.violations["GPU-a"] += 3_000_000_000
+    found = around.since(before)
+    assert found["energy_joules"] == 200
+    assert (found["device_bytes"], found["context_bytes"]) == (9 * GIB, 3 * GIB)
+    assert found["conditions"].limited_seconds["thermal"] == 3.0, "of the card held back most"
+
+
+def test_clocks_are_those_between_steps_and_not_of_the_idle_card_at_the_end(driver):
+    around = Surroundings(cuda=True)
+    before = around.look()
+    driver.clock, driver.reasons = 1000, 0x20
+    around.sample()
+    driver.clock, driver.reasons = 1800, 0x4
+    around.sample()
+    driver.clock, driver.reasons = 200, 0x1
+    seen = around.since(before)["conditions"]
+    assert seen.clock_share == 0.5
+    assert seen.throttle_reasons == ("sw_thermal_slowdown", "sw_power_cap")
+    driver.clock = 400
+    assert around.since(around.look())["conditions"].clock_share == 0.2, "a phase without a sample has its end"
 
 
 def test_what_the_driver_does_not_tell_is_none(driver, monkeypatch):
@@ -108,9 +150,15 @@ def test_what_the_driver_does_not_tell_is_none(driver, monkeypatch):
     around = Surroundings(cuda=True)
     found = around.since(around.look())
     conditions = dataclasses.asdict(found.pop("conditions"))
-    assert found == {"device_bytes": None, "paged_bytes": 0, "allocation_retries": 0, "energy_joules": None}
-    gpu = ("other_device_processes", "clock_share", "temperature_celsius", "throttle_reasons")
-    assert [conditions[name] for name in gpu] == [None] * 4
+    assert found == {
+        "device_bytes": None,
+        "context_bytes": None,
+        "paged_bytes": 0,
+        "allocation_retries": 0,
+        "energy_joules": None,
+    }
+    gpu = ("other_device_processes", "clock_share", "temperature_celsius", "throttle_reasons", "limited_seconds")
+    assert [conditions[name] for name in gpu] == [None] * 5
 
 
 def test_a_card_that_lists_nobody_says_nothing_of_company(driver):
@@ -122,7 +170,7 @@ def test_a_card_that_lists_nobody_says_nothing_of_company(driver):
 
 
 def test_a_slice_of_a_card_has_no_baseline(driver, monkeypatch):
-    monkeypatch.setattr(device, "_uuid_of_torchs", lambda: "GPU-other")
+    monkeypatch.setattr(device, "_uuids_of_torchs", lambda: ["GPU-other"])
     around = Surroundings(cuda=True)
     found = around.since(around.look())
     assert (found["device_bytes"], found["energy_joules"]) == (None, None)
@@ -131,7 +179,8 @@ def test_a_slice_of_a_card_has_no_baseline(driver, monkeypatch):
 @pytest.mark.parametrize("package", [None, "pynvml"])
 def test_without_package_or_driver_there_is_nothing_to_ask(monkeypatch, package):
     monkeypatch.setattr(surroundings, "_allocation_retries", lambda: 0)
-    monkeypatch.setattr(device, "_uuid_of_torchs", lambda: pytest.fail("asked for in vain"))
+    monkeypatch.setattr(device, "_uuids_of_torchs", lambda: pytest.fail("asked for in vain"))
+    monkeypatch.setattr(surroundings, "_used_gpus", lambda: [0])
     silent = types.SimpleNamespace(
         NVMLError=RefusedError, nvmlInit=lambda: (_ for _ in ()).throw(RefusedError("no driver"))
     )
@@ -230,6 +279,8 @@ def test_a_phase_entered_again_adds_what_adds_up_and_keeps_the_worst():
         ({"other_device_processes": 2}, [doubts.COMPANY]),
         ({"throttle_reasons": ("sw_power_cap",)}, []),
         ({"throttle_reasons": ("hw_thermal_slowdown",)}, [doubts.CLOCK]),
+        ({"limited_seconds": {"power": 9.0, "thermal": 0.05}}, []),
+        ({"limited_seconds": {"thermal": 0.2}}, [doubts.CLOCK]),
     ],
 )
 def test_a_timing_is_doubted_for_what_was_seen_and_nothing_else(conditions, reasons):

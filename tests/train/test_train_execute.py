@@ -91,6 +91,53 @@ def test_weights_are_saved_before_their_rate_is_judged(described, monkeypatch):
     assert len(facts["training"].losses) == 3
 
 
+VALIDATED = ("method=lora", "train.eval_every=1", "eval.batch_tokens=256")
+
+
+def test_a_validation_on_the_way_is_a_phase_of_its_own(described):
+    facts, told = carry_out(described(*VALIDATED), train=True, wanted=())
+    assert [event["phase"] for event in told if "phase" in event] == ["load", "train", *3 * ["validate", "train"]]
+    assert set(facts["phases"]) == {"load", "train", "validate"}
+
+
+def test_a_validation_that_runs_out_of_memory_takes_smaller_batches_and_trains_the_same(described, monkeypatch):
+    import torch
+
+    from harness.evaluate import heldout
+
+    usual, _ = carry_out(described(*VALIDATED), train=True, wanted=())
+    real, asked = heldout.score, []
+
+    def hungry(model, rows, precision, tokens, progress):
+        asked.append(tokens)
+        if tokens > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(model, rows, precision, tokens, progress)
+
+    monkeypatch.setattr(heldout, "score", hungry)
+    facts, told = carry_out(described(*VALIDATED), train=True, wanted=())
+    assert asked == [256, 128, 64, 64, 64], "the first one finds what fits"
+    assert facts["training"].losses == usual["training"].losses
+    wanted, found = ([loss for _, loss in one["training"].validation] for one in (usual, facts))
+    assert found == pytest.approx(wanted, abs=1e-5)
+    assert [event["say"] for event in told if "say" in event][-1].endswith("batches of 64 tokens from here on")
+
+
+def test_a_validation_that_fits_with_no_batch_is_the_phase_that_failed(described, monkeypatch):
+    import torch
+
+    from harness.evaluate import heldout
+
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(heldout, "score", never)
+    told = []
+    with pytest.raises(torch.OutOfMemoryError):
+        execute(described(*VALIDATED), Todo(train=True, evaluations=(), weights_from="then"), told.append)
+    assert [event["phase"] for event in told if "phase" in event][-1] == "validate"
+
+
 def test_the_base_is_only_looked_at_and_its_parameters_are_counted(described):
     experiment = described("method=base")
     facts, told = carry_out(experiment, train=False)

@@ -11,7 +11,9 @@ from harness.report.display import quantity
 OTHERS = 0.1  # of the machine's cores, kept busy by other processes: what timings of one program vary by anyway
 THROTTLED = 0.05  # of a phase's seconds
 TIMED = ("train", "validate", "evaluate", "generate", "inference")  # the phases whose seconds and rates are shown
+HELD_BACK = 0.01  # of a phase's seconds, in which a limit held the GPU's clock down
 # a power limit is how a card is sold and holds for every run on it; these come and go
+LIMITS = ("thermal", "reliability")
 SLOWED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 
 CPU, LIMIT, COMPANY, CLOCK = (
@@ -34,6 +36,9 @@ def of_phase(phase: Phase) -> dict[str, str]:
     if seen.other_device_processes:
         found[COMPANY] = str(seen.other_device_processes)
     slowed = [reason for reason in seen.throttle_reasons or () if reason in SLOWED]
+    limited = seen.limited_seconds or {}
+    least = HELD_BACK * phase.seconds
+    slowed += [f"{name} {quantity(limited[name])} s" for name in LIMITS if limited.get(name, 0) > least]
     if slowed:
         found[CLOCK] = ", ".join(slowed)
     return found
