@@ -120,8 +120,10 @@ def test_the_csv_has_one_row_per_run_and_the_columns_that_were_promised(table):
 def test_three_steps_change_the_loss_and_never_the_base(table):
     losses = {method: float(row["test_loss"]) for method, row in table.items()}
     assert len(set(losses.values())) == 4
-    assert abs(losses["lora"] - losses["base"]) < 1
-    assert losses["lora"] == pytest.approx(losses["dora"], abs=0.2)
+    gained = losses["base"] - losses["dora"]
+    assert 0 < gained < 1
+    # from the same A and B = 0 the two take nearly the same steps; magnitudes, vectors among matrices, move the rest
+    assert losses["lora"] == pytest.approx(losses["dora"], abs=gained / 4)
 
 
 def test_the_same_command_again_runs_nothing(first, second):

@@ -150,6 +150,10 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
             "every": experiment.train.eval_every,
             "rows": experiment.eval.heldout_limit,
         }
+        if (
+            experiment.eval.precision != experiment.train.precision
+        ):  # where they differ, since earlier recipes have none
+            train["early_stopping"]["precision"] = experiment.eval.precision
     return {"model": model, "method": method, "data": data, "train": train}
 
 
@@ -174,7 +178,7 @@ def _heldout(experiment: Experiment, part: Role) -> Evaluation:
         limit=experiment.eval.heldout_limit,
         num_fewshot=None,
         chat_template=False,
-        precision=experiment.train.precision,
+        precision=experiment.eval.precision,
         batch_size=None,
         batch_tokens=experiment.eval.batch_tokens,
         weights=_weights(experiment),
@@ -191,7 +195,7 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         limit=spec.task_limits.get(task, spec.retention_limit if retained else spec.limit),
         num_fewshot=spec.num_fewshot,
         chat_template=spec.chat_template,
-        precision=experiment.train.precision,
+        precision=spec.precision,
         batch_size=None if spec.backend == "vllm" else spec.batch_size,  # vLLM schedules by itself
         batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
         backend=spec.backend,

@@ -59,7 +59,7 @@ def generate(
         tokenizer: its tokenizer, with a padding and an end-of-sequence token.
         prompts: token ids; they are padded on the left, as generation needs.
         sampling: every setting of decoding; the model's own defaults are not asked.
-        precision: "bf16" computes under autocast.
+        precision: of the forward passes, as `computing` takes it.
     """
     device = model.get_input_embeddings().weight.device
     found: dict[int, list[int]] = {}
@@ -93,12 +93,9 @@ def continued(
     import torch
     from transformers import GenerationConfig
 
-    device = ids_BT.device.type
-    with (
-        torch.no_grad(),
-        torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
-        warnings.catch_warnings(),
-    ):
+    from harness.evaluate.precision import computing
+
+    with torch.no_grad(), computing(model, precision), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Position ids are not supported")  # `_batches` sees to it
         result: torch.Tensor = model.generate(
             input_ids=ids_BT, attention_mask=mask_BT, generation_config=GenerationConfig(**options)

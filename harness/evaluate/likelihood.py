@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from harness.evaluate.layout import Cluster, Request, Row, batches, clusters_of, rows_of
+from harness.evaluate.precision import computing
 from harness.evaluate.prefix import Prefix
 from harness.train.head import only_at
 
@@ -76,22 +77,23 @@ def score(
     Args:
         model: a causal language model, or an adapter around one.
         requests: what to score; requests that share a context need not stand together.
-        precision: "bf16" computes under autocast; log-probabilities are always taken in float32.
+        precision: of the forward passes, as `computing` takes it; log-probabilities are always taken in float32.
         batch_tokens: tokens per forward pass, padding and prefix of each row included; at least one row is taken.
         progress: called with the number of requests that are done.
     """
     was_training = model.training
     model.eval()
     try:
-        plan, tried = _plan(model, requests, precision)
-        scores: dict[int, Score] = {}
-        for cluster in plan:
-            prefix = None if tried is None else _prefix(model, cluster, precision, tried)
-            for batch in batches(cluster, batch_tokens):
-                found = _score_rows(model, batch, precision, prefix)
-                for row, one in zip(batch, found, strict=True):
-                    scores.update(zip(row.positions, one, strict=True))
-                progress(len(scores))
+        with computing(model, precision):
+            plan, tried = _plan(model, requests, precision)
+            scores: dict[int, Score] = {}
+            for cluster in plan:
+                prefix = None if tried is None else _prefix(model, cluster, tried)
+                for batch in batches(cluster, batch_tokens):
+                    found = _score_rows(model, batch, prefix)
+                    for row, one in zip(batch, found, strict=True):
+                        scores.update(zip(row.positions, one, strict=True))
+                    progress(len(scores))
     finally:
         model.train(was_training)
     work = Work(
@@ -116,9 +118,9 @@ def _plan(model: Any, requests: Sequence[Request], precision: str) -> tuple[list
     return [Cluster((), tuple(rows))] if rows else [], None
 
 
-def _prefix(model: Any, cluster: Cluster, precision: str, tried: _Tried) -> Prefix:
+def _prefix(model: Any, cluster: Cluster, tried: _Tried) -> Prefix:
     known = tried.pop(cluster.prefix, None)
-    return Prefix.of(model, cluster.prefix, precision) if known is None else known
+    return Prefix.of(model, cluster.prefix) if known is None else known
 
 
 def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tried) -> bool:
@@ -136,12 +138,12 @@ def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tri
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on the mask is for a caller that would go on regardless
-            tried[cluster.prefix] = Prefix.of(model, cluster.prefix, precision)
-            together = _score_rows(model, [row], precision, tried[cluster.prefix])[0]
+            tried[cluster.prefix] = Prefix.of(model, cluster.prefix)
+            together = _score_rows(model, [row], tried[cluster.prefix])[0]
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return False
     alone = Row(cluster.prefix + row.context, row.continuations[-1:], (0,))
-    apart = _score_rows(model, [alone], precision, None)[0]
+    apart = _score_rows(model, [alone], None)[0]
     same = abs(together[-1].log_likelihood - apart[0].log_likelihood) < _CLOSE[precision]
     if same:
         known[kind] = math.inf if _turns_by_place(model) else size
@@ -162,7 +164,7 @@ def _sees_everything(model: Any) -> bool:
     return full and config._attn_implementation in ("sdpa", "eager")
 
 
-def _score_rows(model: Any, rows: list[Row], precision: str, prefix: Prefix | None) -> list[list[Score]]:
+def _score_rows(model: Any, rows: list[Row], prefix: Prefix | None) -> list[list[Score]]:
     """Score rows in one pass behind `prefix`; without one, rows of a single continuation as the model takes them."""
     device = model.get_input_embeddings().weight.device
     longest = max(map(len, rows))
@@ -192,7 +194,7 @@ def _score_rows(model: Any, rows: list[Row], precision: str, prefix: Prefix | No
             "position_ids": position_BT.to(device) + len(prefix),
             **prefix.inputs(),
         }
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), only_at(taker, wanted_BT):
+    with only_at(taker, wanted_BT):
         logits_NV = taker(**inputs, use_cache=False).logits[0]  # N: wanted positions, V: vocabulary
     return _read(logits_NV, rows)
 

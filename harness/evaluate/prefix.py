@@ -27,7 +27,7 @@ class Prefix:
         return {"past_key_values": Cache(layers=layers)} if layers else {}
 
     @staticmethod
-    def of(model: Any, tokens: tuple[int, ...], precision: str) -> Prefix:
+    def of(model: Any, tokens: tuple[int, ...]) -> Prefix:
         """Run `model` over the tokens once.
 
         Raises:
@@ -41,7 +41,7 @@ class Prefix:
             [tokens or (0,)], device=device
         )  # behind virtual tokens alone, a token that is cut off again
         nothing = torch.zeros_like(ids, dtype=torch.bool)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), only_at(inner, nothing):
+        with only_at(inner, nothing):
             cache = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True).past_key_values
         if {type(layer) for layer in cache.layers} != {DynamicLayer}:
             raise TypeError(f"the model keeps {cache}, and not the keys and values of all tokens")

@@ -18,6 +18,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from harness.data import rows
 from harness.evaluate import backends, code_eval, known, needs, outcomes
 from harness.evaluate.items import text_hash
+from harness.evaluate.precision import computing
 from harness.records.evaluation import Evaluation
 from harness.records.record import Metric
 from harness.records.specs import Source
@@ -147,7 +148,8 @@ def score(
     """Score a loaded task on a model that is loaded; its mode is left as it was."""
     was_training = model.training
     try:
-        return score_on(backends.of(model, tokenizer, evaluation, progress), task, evaluation)
+        with computing(model, evaluation.precision):
+            return score_on(backends.of(model, tokenizer, evaluation, progress), task, evaluation)
     finally:
         model.train(was_training)
 

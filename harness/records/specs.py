@@ -12,6 +12,7 @@ Role = Literal["target", "retention", "validation", "test"]
 Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", "sharegpt", "text"]
 LossOn = Literal["completion", "assistant", "all"]
 Weights = Literal["attached", "merged"]
+EvalPrecision = Literal["fp32", "bf16"]
 Sharding = Literal["none", "fsdp"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"]
 Positive = Annotated[int, Field(ge=1)]
@@ -257,6 +258,8 @@ class EvalSpec(Strict):
     rows_content: dict[str, str] = field(default_factory=dict, hash=False)  # a mirror's, by task; as above
     # merged: the update is folded into the base, dequantised first where it is quantised: another model, another row
     weights: Weights = "attached"
+    # of every loss, likelihood and generated text. bf16 takes less time and loses part of a small update by rounding
+    precision: EvalPrecision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     spec = experiment.eval
     where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
 
-    merged, precision = spec.weights == "merged", experiment.train.precision
+    merged, precision = spec.weights == "merged", spec.precision
 
     def backend() -> None:
         if spec.backend != "vllm":
@@ -152,7 +152,7 @@ def unserved(method: Method, merged: bool, precision: str) -> str:
     """Why what a method trains cannot be served by eval.backend=vllm; "" where it can."""
     reason = "" if merged else method.not_served_because()
     if not reason and method.trains and not merged and precision == "fp32":
-        reason = "vLLM computes adapters in 16 bits, and train.precision is fp32"
+        reason = "vLLM computes adapters in 16 bits (eval.precision=bf16), and eval.precision is fp32"
     if not reason:
         return ""
     ways = ", or eval.weights=merged" if method.merges else ""

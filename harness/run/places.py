@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from harness.config.experiment import Experiment
-from harness.measure.memory import release_freed_memory
+from harness.measure.memory import available_bytes, release_freed_memory
 from harness.records.specs import LaunchSpec
 from harness.train import distributed
 
@@ -31,6 +31,14 @@ def shared_by(launch: LaunchSpec) -> dict[str, Any]:
     several = {"sharding": launch.sharding} if launch.num_processes > 1 else {}
     nodes = {"num_nodes": launch.num_nodes} if launch.num_nodes > 1 else {}
     return {"num_processes": launch.num_processes, **several, **nodes}
+
+
+def free_bytes() -> int:
+    """Return the bytes that a model on this process's device may still take: 0 where the system does not say."""
+    if not torch.cuda.is_available():
+        return available_bytes() or 0
+    free, _ = torch.cuda.mem_get_info()
+    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
 
 
 def clear() -> None:

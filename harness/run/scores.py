@@ -10,6 +10,7 @@ from typing import Any
 from harness.config.experiment import Evaluation, Experiment
 from harness.data import chat
 from harness.evaluate import general, generated, heldout, served, tasks
+from harness.evaluate.precision import computing
 from harness.records.record import Metric
 from harness.run import places
 from harness.sources import models
@@ -31,6 +32,12 @@ class Scores:
 
     def score(self, evaluation: Evaluation) -> Found:
         """Score the model by the evaluation's kind."""
+        if evaluation.backend == "vllm":
+            return self._by_kind(evaluation)
+        with computing(self.model, evaluation.precision, room=places.free_bytes() // 2):
+            return self._by_kind(evaluation)
+
+    def _by_kind(self, evaluation: Evaluation) -> Found:
         found: Found = getattr(self, f"_score_{evaluation.kind}")(evaluation)
         return found
 
@@ -46,7 +53,7 @@ class Scores:
         tokens = self.validation_tokens or spec.batch_tokens
         while True:
             try:
-                scores = heldout.score(self.model, rows, self.experiment.train.precision, tokens, lambda _: None)
+                scores = heldout.score(self.model, rows, spec.precision, tokens, lambda _: None)
                 return heldout.metrics(scores)["loss"].value
             except RuntimeError as error:
                 shared = self.experiment.launch.sharding != "none"

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         last_dropped = min(WARMUP_STEPS, total_steps(job.spec, len(job.rows)))
         self.profiler = Profiler(last_dropped if job.profile else 0, follows_memory=job.sharding == "none")
         self.kernels = Kernels(job.model, job.spec.kernels)
-        job = replace(job, validate=self.kernels.without(job.validate))
+        job = replace(job, validate=self.kernels.without(partial(_with_own_forward, job.model, job.validate)))
         self.watcher = Watcher(job, self.meter, self.profiler)
         if job.sharding == "fsdp":
             fsdp.mark_presharded(job.model)
@@ -272,6 +273,18 @@ def _collator(job: Job) -> Collator:
         limit=spec.max_length,
         ends=spec.packing and spec.kernels.attention.startswith("flash"),
     )
+
+
+def _with_own_forward(model: Any, function: Callable[[], float]) -> float:
+    """Call the function while the model has its own forward: no autocast of training and no fused head around it."""
+    models = dict.fromkeys((model, unwrapped(model)))
+    patched = [vars(each) for each in models if "forward" in vars(each)]
+    patches = [attributes.pop("forward") for attributes in patched]
+    try:
+        return function()
+    finally:
+        for attributes, patch in zip(patched, patches, strict=True):
+            attributes["forward"] = patch
 
 
 def _arguments(job: Job) -> SFTConfig:

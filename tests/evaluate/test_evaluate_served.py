@@ -91,7 +91,7 @@ def test_they_are_skipped_with_the_reason(compose, tiny_overrides, monkeypatch):
     monkeypatch.setattr(check.served, "unsupported", lambda cuda: "")
     asked = [
         config.build(
-            compose(*tiny_overrides, f"method={name}", "eval.tasks=[piqa]", "eval.backend=vllm", "train.precision=bf16")
+            compose(*tiny_overrides, f"method={name}", "eval.tasks=[piqa]", "eval.backend=vllm", "eval.precision=bf16")
         )
         for name in ("lora", "qlora")
     ]

@@ -232,6 +232,21 @@ def test_validation_changes_nothing_in_training(job, rows):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_validation_within_training_is_the_one_after_it(job, rows, precision):
+    """The autocast and the fused head of training are not around it."""
+    from harness.evaluate import heldout
+
+    made, heldout_rows = {}, rows(9, seed=5)
+
+    def validate():
+        scores = heldout.score(made["job"].model, heldout_rows, precision, 4, lambda done: None)
+        return heldout.metrics(scores)["loss"].value
+
+    made["job"] = job(validate=validate, precision="bf16", max_steps=3, eval_every=3)
+    assert train(made["job"]).validation == ((3, validate()),)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_loss_that_is_no_number_names_its_step(job, precision):
     made = job(method="full", precision=precision)
     made.model.model.norm.weight.data[0] = float("nan")

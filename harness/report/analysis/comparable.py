@@ -34,7 +34,6 @@ _FOLLOWS = {
                "train.group_by_length", "data", "model"),
     "rows": ("data", "train.max_length", "train.loss_on", "model"),
     "eval.rows": ("data", "train.max_length", "eval.source"),
-    "eval.precision": ("train.precision",),
     "eval.task_config_sha256": ("eval",),
     "eval.fewshot_splits": ("eval.num_fewshot",),
     "eval.fewshot_seed": ("eval.num_fewshot",),

@@ -1,0 +1,151 @@
+"""The precision of an evaluation, independent of the precision of training.
+
+In bfloat16 a layer's output is rounded to 8 significant bits before an adapter's output is added to it, and the sum is
+rounded again: where the update is below half a unit in the last place, the sum is the output without the update. The
+same holds for an update merged into bfloat16 weights. The part that is lost depends on the method and on the size of
+the update, so that it biases a comparison. In float32 the threshold is 65,536 times lower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_NARROW = (torch.bfloat16, torch.float16)
+# operations that refuse operands of two dtypes; elementwise ones promote by themselves
+_PRODUCTS = frozenset({
+    functional.linear, functional.scaled_dot_product_attention, functional.layer_norm, functional.rms_norm,
+    functional.group_norm, functional.conv1d, functional.bilinear, torch.matmul, torch.mm, torch.bmm, torch.addmm,
+    torch.baddbmm, torch.einsum, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.bmm, torch.Tensor.addmm,
+    torch.Tensor.baddbmm, torch.Tensor.__matmul__, torch.Tensor.__rmatmul__,
+})  # fmt: skip
+
+
+@contextlib.contextmanager
+def computing(model: Any, precision: str, room: int = 0) -> Iterator[None]:
+    """Compute the forward passes of `model` within this context in `precision`.
+
+    "fp32" uses the weights as they are held, each converted to float32, which is exact; quantised weights are
+    dequantised. "bf16" is torch's autocast.
+
+    Args:
+        model: a causal language model, or an adapter around one.
+        precision: "fp32" or "bf16".
+        room: bytes that may be taken for float32 copies of weights held in fewer bits. A weight without a copy is
+            converted in each forward pass: the result is the same to the bit, in more time and less memory.
+    """
+    device = model.get_input_embeddings().weight.device.type
+    if precision == "bf16":
+        with torch.autocast(device, torch.bfloat16):
+            yield
+        return
+    copies = _Copies(model, room)
+    try:
+        with torch.autocast(device, enabled=False), copies.conversion():
+            yield
+    finally:
+        copies.release()
+
+
+class _Copies:
+    """Float32 copies of a model's narrow weights, in the place of these until `release`."""
+
+    def __init__(self, model: Any, room: int) -> None:
+        self._undo: list[Callable[[], None]] = []
+        self._made: dict[int, torch.Tensor] = {}  # by the identity of the weight: tied ones share their copy
+        self._room = room
+        self._all_held = True
+        # transformers and PEFT read the dtype of the model from its embeddings, which therefore always have a copy
+        embeddings = list(model.get_input_embeddings().modules())
+        for module in (*embeddings, *model.modules()):
+            if isinstance(module, torch.nn.Linear) and not module.weight.is_floating_point():
+                self._dequantise(module)
+            else:
+                self._widen(module, always=module in embeddings)
+
+    def conversion(self) -> contextlib.AbstractContextManager[Any]:
+        """Convert weights without a copy while they are used."""
+        return contextlib.nullcontext() if self._all_held else _Promoting()
+
+    def release(self) -> None:
+        """Put the original weights back."""
+        for undo in reversed(self._undo):
+            undo()
+
+    def _widen(self, module: torch.nn.Module, always: bool) -> None:
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is None or tensor.dtype not in _NARROW:
+                    continue
+                copy = self._copy(tensor, always)
+                if copy is None:
+                    self._all_held = False
+                    continue
+                self._undo.append(lambda tensors=tensors, name=name, tensor=tensor: tensors.update({name: tensor}))  # type: ignore[misc]
+                tensors[name] = copy
+
+    def _copy(self, tensor: torch.Tensor, always: bool) -> torch.Tensor | None:
+        if id(tensor) in self._made:
+            return self._made[id(tensor)]
+        size = 4 * tensor.numel()
+        if type(tensor) not in (torch.nn.Parameter, torch.Tensor) or (size > self._room and not always):
+            return None
+        self._room -= size
+        copy = tensor.detach().float()
+        if isinstance(tensor, torch.nn.Parameter):
+            copy = torch.nn.Parameter(copy, requires_grad=False)
+        self._made[id(tensor)] = copy
+        return copy
+
+    def _dequantise(self, layer: torch.nn.Linear) -> None:
+        """Have a quantised layer multiply by its dequantised weight, held or made anew in each pass."""
+        own = vars(layer).get("forward")  # of a model that is spread over several devices
+        if isinstance(own, _Dequantised):
+            return
+        size = 4 * layer.in_features * layer.out_features
+        fits = size <= self._room
+        self._room -= size if fits else 0
+        layer.forward = _Dequantised(layer, held=fits)
+        self._undo.append(lambda: vars(layer).pop("forward") if own is None else setattr(layer, "forward", own))
+
+
+class _Dequantised:
+    """The forward pass of a quantised linear layer in float32."""
+
+    def __init__(self, layer: torch.nn.Linear, held: bool) -> None:
+        self._layer = layer
+        self._held = self._weight() if held else None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        bias = None if self._layer.bias is None else self._layer.bias.float()
+        return functional.linear(x.float(), self._weight() if self._held is None else self._held, bias)
+
+    def _weight(self) -> torch.Tensor:
+        from peft.utils.integrations import dequantize_module_weight
+
+        packed = self._layer.weight
+        with torch.no_grad():
+            weight: torch.Tensor = dequantize_module_weight(self._layer).detach().float()
+        self._layer._parameters["weight"] = packed  # PEFT replaces it by one without what bitsandbytes keeps beside it
+        return weight
+
+
+class _Promoting(TorchFunctionMode):  # type: ignore[misc]
+    """Converts the narrow operands of products to float32; a row of a narrow embedding after it was looked up."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.embedding:
+            return _wide(func(*args, **kwargs))
+        if func in _PRODUCTS:
+            return func(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})
+        return func(*args, **kwargs)
+
+
+def _wide(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.dtype in _NARROW else value
