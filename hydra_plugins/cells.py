@@ -27,7 +27,8 @@ class CellSweeper(Sweeper):  # type: ignore[misc]
         """Run the sweep; exits with its code."""
         from harness.sweep import sweep
 
-        raise SystemExit(sweep.execute(self._config, arguments, compose=self._compose, launch=self._launch))
+        alone = self._config.hydra.runtime.choices["hydra/launcher"] == "basic"
+        raise SystemExit(sweep.execute(self._config, arguments, self._compose, self._launch, runs_come_alone=alone))
 
     def _launch(self, pending: list[Any], name: str) -> Any:
         """A sweep with stages launches twice: the jobs are counted on, so that no two share a folder."""

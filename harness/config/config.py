@@ -42,8 +42,11 @@ _SECTIONS = {
     "model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "inference": InferenceSpec,
     "tracking": TrackingSpec, "plan": PlanSpec, "launch": LaunchSpec,
 }  # fmt: skip
-_PLAIN = ("seed", "lr_scale", "force", "retry", "retries", "keep", "runs_dir", "reports_dir", "price_per_device_hour")
-_NOT_OF_A_RECORD = ("retry", "retries", "keep")  # what is asked of this command
+_PLAIN = (
+    "seed", "lr_scale", "force", "retry", "retries", "max_concurrent_trials", "keep", "runs_dir", "reports_dir",
+    "price_per_device_hour",
+)  # fmt: skip
+_NOT_OF_A_RECORD = ("retry", "retries", "max_concurrent_trials", "keep")  # what is asked of this command
 _NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan", "launch")  # those of earlier versions do without
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises

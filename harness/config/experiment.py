@@ -57,6 +57,7 @@ class Experiment(Strict):
     force: bool
     retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
     retries: Annotated[int, Field(ge=0)] = 0  # more tries after a fault of the machine, within one call
+    max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None  # of a tuning stage; null: as many as fit
     keep: Keep = "adapter"  # what of a finished run stays on disk beside its records
     runs_dir: Annotated[str, Field(min_length=1)]
     reports_dir: Annotated[str, Field(min_length=1)]

@@ -100,7 +100,7 @@ class Trial:
 
     @property
     def device_seconds(self) -> float:
-        """Loading, training and validating in every attempt that trained, times the processes that took part."""
+        """Loading, training and validating in every attempt that trained, times the devices that it had."""
         return sum(
             _seconds(attempt)
             for look in self.looks
@@ -310,5 +310,4 @@ def _rounded(value: float) -> float:
 
 
 def _seconds(attempt: Attempt) -> float:
-    processes = attempt.provenance.get("num_processes")
-    return sum(attempt.phases[name].seconds for name in _OF_TRAINING if name in attempt.phases) * int(processes or 1)
+    return sum(attempt.phases[name].seconds for name in _OF_TRAINING if name in attempt.phases) * attempt.devices

@@ -80,6 +80,16 @@ class Attempt(Strict):
     seconds: float | None = None  # from its start to its end, whatever it did and however it ended
     ended_in: str | None = None  # the phase that it was in at its end; None before the first
 
+    @property
+    def concurrent_runs(self) -> int:
+        """Runs that computed on its device at once, this one included; 1 in old records."""
+        return int(self.provenance.get("concurrent_runs") or 1)
+
+    @property
+    def devices(self) -> float:
+        """Devices that it had: one for each of its processes, or its part of one."""
+        return int(self.provenance.get("num_processes") or 1) / self.concurrent_runs
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Strict):

@@ -69,6 +69,7 @@ class Share:
     environment: dict[str, str]
     threads: int
     stop: Stop = field(default_factory=Stop)
+    runs: int = 1  # at once on the device of this part, its own included
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,12 @@ _forks_can_use_cuda = True
 USUAL = Terms()
 REPEATABLE = Terms(retries=1)
 WITHOUT_GPU = Terms(environment={VISIBLE: ""}, retries=1)
+
+
+def sharing() -> dict[str, int]:
+    """Return how many runs compute on the device of this thread's runs at once, as their records keep it."""
+    own = share.get()
+    return {"concurrent_runs": own.runs if own else 1}
 
 
 def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None, terms: Terms = USUAL) -> Ended:

@@ -295,7 +295,12 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         max_length=facts.get("max_length", before.max_length if before else None),
         ended_in=told.phase or None,
         seconds=told.seconds,
-        provenance={**provenance.facts(), "command": provenance.command(), **facts.get("device", {})},
+        provenance={
+            **provenance.facts(),
+            "command": provenance.command(),
+            **isolate.sharing(),
+            **facts.get("device", {}),
+        },
     )
 
 

@@ -6,6 +6,7 @@ Only where a limit is known: that of the machine's GPU, or `plan.device`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def set_aside(pending: list[Planned], runs_dir: Path) -> list[Planned]:
         else:
             left.append(planned)
     return left
+
+
+def peak_bytes(plan: Sequence[Planned], device: Device, runs_dir: Path) -> int | None:
+    """Return the highest peak predicted for training any of these runs; None where one of them is not predicted."""
+    if not all(_is_predicted(planned.experiment) for planned in plan):
+        return None
+    plans = _predicted({_key(planned.experiment): planned.experiment for planned in plan}, device, runs_dir)
+    peaks = [one["peak_bytes"] for one in plans.values()]
+    return max(peaks) if peaks and all(peaks) else None
 
 
 def _is_predicted(experiment: Experiment) -> bool:

@@ -70,7 +70,8 @@ def shares(spec: LocalSpec) -> list[isolate.Share]:
     told = os.environ.get("OMP_NUM_THREADS", "")
     threads = max(1, min(cores // parts, int(told) if told.isdigit() and int(told) else cores))
     environments = [{"CUDA_VISIBLE_DEVICES": name} for name in devices[:parts]] or [{} for _ in range(parts)]
-    return [isolate.Share(environment, threads) for environment in environments]
+    at_once = 1 if devices else parts
+    return [isolate.Share(environment, threads, runs=at_once) for environment in environments]
 
 
 def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], say: Say) -> list[Made]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from harness.config.experiment import Experiment
 from harness.config.question import Question, UntilDecided
 from harness.records.record import Choice, RunRecord
 from harness.run import run, sources
-from harness.run.isolate import Share
+from harness.run.isolate import Share, Stop
 from harness.run.ladder import instead
 from harness.run.progress import board, ending
-from harness.sweep import announce, local, looks, stages
+from harness.sweep import announce, concurrent, local, looks, stages
 from harness.sweep.checks import check, check_cache, check_nodes, check_writable
 from harness.sweep.local import LeftError
 from harness.sweep.planned import Compose, Planned, Wanted, bases_of, compose_all, resolve, undone
@@ -31,6 +31,7 @@ from harness.sweep.tracking import Tracker
 from harness.sweep.written import Written, write_question
 
 Launch = Callable[[list[Planned], str], Sequence[Any]]  # with the sweep's name
+
 _tracker: Tracker | None = None
 _labels: dict[tuple[str, int], str] = {}  # what tells the runs under way from one another
 
@@ -50,7 +51,7 @@ class _FinalStage:
     rule: UntilDecided | None
 
 
-def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch) -> int:
+def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch, runs_come_alone: bool = False) -> int:
     """Run a sweep.
 
     Args:
@@ -58,6 +59,7 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch)
         arguments: the command line's overrides.
         compose: a cell's overrides -> its configuration.
         launch: hands what is to be run to Hydra's launcher and waits for it.
+        runs_come_alone: whether that launcher makes one run after another on this machine, as Hydra's own does.
 
     Returns:
         The exit code: 0 when every run is ok or skipped, else 1. A trial that diverged is a result of tuning. 0 as
@@ -66,7 +68,7 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch)
     Raises:
         ValueError: something that was asked for is wrong; nothing has been started.
     """
-    sweep = _Sweep(config.sweep_of(master), tuple(arguments), Composer(compose), launch)
+    sweep = _Sweep(config.sweep_of(master), tuple(arguments), Composer(compose), launch, runs_come_alone)
     try:
         return sweep.in_stages(sweep.asked) if sweep.asked and sweep.asked.stages else sweep.at_once()
     except LeftError as left:
@@ -82,6 +84,7 @@ class _Sweep:
     arguments: tuple[str, ...]
     compose: Composer
     launch: Launch
+    runs_come_alone: bool
 
     def at_once(self) -> int:
         """Run every cell."""
@@ -106,13 +109,14 @@ class _Sweep:
         trials = stages.trained(plan)
         bases = bases_of([Wanted(stages.repeated(one.cell, test), "final") for one in wanted])
         started = _checked(trials)
+        launch_trials = self.launch_of(trials, started)
         tuning = stages.tuning(asked, plan, seeds, None)
         rule = looks.until_decided(asked, self.arguments)
         if started:
             write_question(Written(asked, self.arguments, trials, _runs(started), tuning))
         announce.plan(asked, trials, started, tuning)
         looks.announce(rule)
-        work(started, asked.name, self.launch)
+        work(started, asked.name, launch_trials)
         choices = stages.choose(asked, plan)
         announce.choices(asked, trials, choices)
         stage = _FinalStage(asked, plan, trials, started, choices, bases, test, seeds, rule)
@@ -120,6 +124,26 @@ class _Sweep:
         make_report(final[0].experiment, asked.name)
         chosen = looked and all(choice.recipe_id for choice in choices)
         return 0 if chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
+
+    def launch_of(self, trials: Sequence[Planned], started: Sequence[Planned]) -> Launch:
+        """Return what makes the trials: several at once where Hydra's own launcher would make them alone.
+
+        Raises:
+            ValueError: max_concurrent_trials does not fit the launcher or the machine.
+        """
+        limit = trials[0].experiment.max_concurrent_trials
+        if not self.runs_come_alone:
+            if limit is not None:
+                raise ValueError(
+                    f"max_concurrent_trials={limit} is for runs on this machine without a launcher: leave it out, or "
+                    "use hydra.launcher.n_jobs (local) or hydra.launcher.array_parallelism (slurm)"
+                )
+            return self.launch
+        parts = concurrent.shares(trials, started) if started else []
+        if len(parts) < 2:
+            return self.launch
+        board.say(concurrent.announcement(parts))
+        return lambda pending, name: _trials(pending, parts)
 
     def _final(self, stage: _FinalStage) -> tuple[list[Planned], bool]:
         """Run what was chosen, with all seeds or until it is decided; (the runs, False if a look failed)."""
@@ -246,6 +270,19 @@ def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Ma
             f"{several[0].experiment.launch.num_processes} trains on as many: leave one of the two out"
         )
     return local.at_once([partial(run_cell, planned.experiment) for planned in pending], parts, board.say)
+
+
+def _trials(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
+    """Make trials at once; one that ran out of memory beside others says nothing, and is made again alone."""
+    results = at_once(pending, parts)
+    short = [position for position, planned in enumerate(pending) if _status(planned) == "oom"]
+    if short:
+        board.say(f"{len(short)} trials ran out of memory beside others: they are made again, one after another")
+        again = [concurrent.again(pending[position]) for position in short]
+        alone = replace(parts[0], runs=1, stop=Stop())
+        for position, result in zip(short, at_once(again, [alone]), strict=True):
+            results[position] = result
+    return results
 
 
 def make_report(experiment: Experiment, name: str) -> None:

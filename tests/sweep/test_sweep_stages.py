@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,20 @@ def test_both_stages_end_well_and_are_announced(tuned):
     assert len(re.findall(r"^\d/5 .*: ok", tuned.done.err, re.MULTILINE)) == 5
     assert len(re.findall(r"^\d/6 \w+ lr_scale=(?:0\.3|1|3) seed 0: ok", tuned.done.err, re.MULTILINE)) == 6
     assert "Traceback" not in tuned.done.err
+
+
+def test_trials_share_the_machine_and_say_so_and_final_runs_have_it_alone(tuned):
+    cores = len(os.sched_getaffinity(0))
+    shared = min(cores, 6)
+    if shared > 1:
+        assert f"at once     {shared} trials, each with 1 thread; their timings are not compared" in tuned.done.err
+    trials = [tuned.run(cell).attempts[0] for cell in cells(tuned, "tune")]
+    assert [trial.concurrent_runs for trial in trials] == [shared] * 6
+    assert len({trial.provenance["threads"] for trial in trials}) == 1
+    tried = {cell.recipe_id for cell in cells(tuned, "tune") if cell.seed == 0}
+    alone = [cell for cell in cells(tuned, "final") if cell.seed != 0 or cell.recipe_id not in tried]
+    assert len(alone) == 3
+    assert [attempt.concurrent_runs for cell in alone for attempt in tuned.run(cell).attempts] == [1] * 3
 
 
 def test_the_record_says_how_was_chosen_and_the_records_choose_the_same(tuned):

@@ -19,11 +19,11 @@ TEXT = (
 
 
 def device_seconds(attempt: Attempt) -> float:
-    """From an attempt's beginning to its end, times the processes that took part; an old record has its phases."""
+    """From an attempt's beginning to its end, times the devices that it had; an old record has its phases."""
     seconds = attempt.seconds
     if seconds is None:
         seconds = sum(phase.seconds for phase in attempt.phases.values())
-    return seconds * int(attempt.provenance.get("num_processes") or 1)
+    return seconds * attempt.devices
 
 
 def of_run(row: Row) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.records.choice import RULE_TEXTS, Edge
 from harness.records.record import Tuning
-from harness.report.data.rows import Loaded
+from harness.report.data.rows import Loaded, Row
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
 from harness.report.display import DASH, decimals, escaped, quantity, several, table
 from harness.report.pages.summary import Table
@@ -20,7 +20,7 @@ def section(loaded: Loaded) -> list[str]:
     found = contestants(loaded.sweep, loaded.trials)
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return []
-    lines = remarks(found, loaded.sweep.name)
+    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name)]
     bullets = "\n".join(f"- {escaped(line)}" for line in lines)
     rows = [[escaped(cell) for cell in cells(one)] for one in found]
     parts = [
@@ -38,7 +38,7 @@ def appendix(loaded: Loaded) -> tuple[str | Table, ...]:
     found = contestants(loaded.sweep, loaded.trials)
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return ()
-    lines = remarks(found, loaded.sweep.name)
+    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name)]
     chosen = Table("Tuning", HEADER, tuple(cells(one) for one in found))
     return (budget(loaded.sweep.tuning, found), chosen, *lines)
 
@@ -62,6 +62,21 @@ def budget(tuning: Tuning, found: Sequence[Contestant]) -> str:
         f"what was chosen, with seed {', '.join(map(str, tuning.final_seeds))}; only these runs read the test. "
         f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
     )
+
+
+def concurrency(trials: Sequence[Row]) -> list[str]:
+    """Return a line about trials that shared their device with others; none where each had it alone."""
+    attempts = [attempt for trial in trials if trial.record for attempt in trial.record.attempts]
+    shared = [attempt for attempt in attempts if attempt.concurrent_runs > 1]
+    if not shared:
+        return []
+    runs = several(sorted({str(attempt.concurrent_runs) for attempt in shared}, key=int))
+    threads = sorted({int(attempt.provenance["threads"]) for attempt in shared if "threads" in attempt.provenance})
+    each = f", each with {several(list(map(str, threads)))} threads" if threads else ""
+    return [
+        f"Trials shared a device, {runs} at once{each}: their seconds and rates are not comparable with those of the "
+        "results, and an hour of one counts as its part of a device hour"
+    ]
 
 
 def cells(one: Contestant) -> tuple[str, ...]:
