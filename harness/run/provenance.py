@@ -19,6 +19,7 @@ from harness.records import redact
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
 )  # fmt: skip
+_OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # how threads wait, on which a busy machine's timings depend
 _TRAINING_PARTS = (
     "data", "methods", "train", "run/execute.py", "sources/models.py",
 )  # fmt: skip
@@ -56,13 +57,16 @@ def device() -> dict[str, Any]:
     """What the run computes on. Imports torch."""
     import torch
 
+    openmp = {name: os.environ[name] for name in _OPENMP if name in os.environ}
     if not torch.cuda.is_available():
-        return {"device": "cpu", "device_name": _cpu(), "threads": torch.get_num_threads(), "num_processes": 1}
+        processor = {"device": "cpu", "device_name": _cpu(), "threads": torch.get_num_threads()}
+        return {**processor, "openmp": openmp, "num_processes": 1}
     return {
         "device": "cuda",
         "device_name": torch.cuda.get_device_name(),
         "device_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
         "cuda": torch.version.cuda,
+        "openmp": openmp,
         "num_processes": 1,
     }
 

@@ -77,6 +77,12 @@ def about_cuda(emit):
     return touched, "torch" in sys.modules, os.environ.get("CUDA_DEVICE_ORDER")
 
 
+def openmp(emit):
+    from harness.run import provenance
+
+    return provenance.device()
+
+
 def start_time(emit):
     return time.time()
 
@@ -255,3 +261,14 @@ def test_the_first_start_pays_for_all_and_the_parent_imports_nothing(tmp_path):
     first, later, *imported = done.stdout.split()
     assert float(later) < float(first) / 5
     assert imported == ["False", "False"]
+
+
+def test_threads_wait_for_a_short_time_unless_the_user_says_how():
+    assert isolate.waiting({}) == {"GOMP_SPINCOUNT": isolate._SPINS}
+    assert isolate.waiting({"OMP_WAIT_POLICY": "active"}) == {}
+    assert isolate.waiting({"GOMP_SPINCOUNT": "7"}) == {}
+
+
+def test_a_runs_process_waits_as_its_provenance_says(call):
+    device = call("openmp").value
+    assert device["openmp"]["GOMP_SPINCOUNT"] == os.environ["GOMP_SPINCOUNT"]

@@ -145,7 +145,8 @@ def claims(contest: Contest, margin: float = MARGIN) -> Claims:
 
 
 def _claims(contest: Contest, margin: float) -> Claims:
-    from harness.stats import compare, detectable, holm
+    from harness.stats import detectable, holm
+    from harness.stats.claims import compare  # in harness.stats the module of that name hides it
 
     sides = [(pair, paired_outcomes(*pair, contest.measure)) for pair in _pairs(contest)]
     known = [(pair, found) for pair, found in sides if found and found[0].shape[1] > 1]
