@@ -15,6 +15,7 @@ from typing import Any
 
 import harness
 from harness.records import redact
+from harness.run.server import ALLOCATOR_SETTINGS
 
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
@@ -68,6 +69,7 @@ def device() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "openmp": openmp,
         "num_processes": 1,
+        "allocator": next((os.environ[name] for name in ALLOCATOR_SETTINGS if name in os.environ), None),
     }
 
 

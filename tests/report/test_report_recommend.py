@@ -63,6 +63,45 @@ def known(runs):
     return runs
 
 
+@pytest.fixture
+def on_gpu(known):
+    """The same runs on a GPU that held 5 GiB more than was allocated."""
+    for path in known.glob("*/seed-*/record.json"):
+        run = record.read(record.RunRecord, path)
+        needed = run.current.peak_memory_bytes and run.current.peak_memory_bytes + 5 * GIB
+        attempt = dataclasses.replace(run.current, required_memory_bytes=needed)
+        record.write(dataclasses.replace(run, attempts=(attempt,)), path)
+    return known
+
+
+def test_a_memory_limit_is_for_what_a_gpu_must_have_and_not_for_what_was_allocated(on_gpu):
+    assert _advise(on_gpu, tolerance=0.01, memory_bytes=26 * GIB).chosen.label == "middle"
+    advice = _advise(on_gpu, tolerance=0.01, memory_bytes=24 * GIB)
+    assert advice.chosen.label == "cheap", "20 GiB were allocated, and 25 GiB are needed"
+    assert "15,360 MiB of a GPU" in sentences(advice)[0]
+    groups = grouped(load([on_gpu]).rows)
+    contest = main_contests(groups, None)[0]
+    assert scenarios(contest, groups, 0.01).header[0] == "GPU memory up to"
+
+
+def test_what_a_gpu_must_have_stands_beside_what_was_allocated(on_gpu):
+    from harness.report.pages.summary import REQUIRED, cost
+    from harness.report.writers.table import flat
+
+    table = cost(grouped(load([on_gpu]).rows))
+    found = {line[0]: line[table.header.index(REQUIRED)] for line in table.lines}
+    assert found["middle"] == "25,600"
+    assert {row["method"]: row["required_memory_bytes"] for row in flat(load([on_gpu]).rows)}["middle"] == 25 * GIB
+
+
+def test_runs_on_a_processor_have_no_column_of_a_gpu(known):
+    from harness.report.pages.summary import REQUIRED, cost
+    from harness.report.writers.table import columns
+
+    assert REQUIRED not in cost(grouped(load([known]).rows)).header
+    assert "required_memory_bytes" not in columns(load([known]).rows)
+
+
 def _advise(runs, **need):
     groups = grouped(load([runs]).rows)
     contest = main_contests(groups, None)[0]

@@ -272,3 +272,23 @@ def test_threads_wait_for_a_short_time_unless_the_user_says_how():
 def test_a_runs_process_waits_as_its_provenance_says(call):
     device = call("openmp").value
     assert device["openmp"]["GOMP_SPINCOUNT"] == os.environ["GOMP_SPINCOUNT"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:128"}, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:128"}),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}),
+    ],
+)
+def test_segments_of_a_gpus_memory_grow_unless_the_user_has_said_otherwise(monkeypatch, settings, expected):
+    from harness.run import server
+
+    for name in server.ALLOCATOR_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    server.context(fresh=True)
+    assert {name: value for name, value in os.environ.items() if name in server.ALLOCATOR_SETTINGS} == expected
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)

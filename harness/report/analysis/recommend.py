@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from harness.report.analysis.axes import COSTS
 from harness.report.analysis.claims import LEVEL, Contest
 from harness.report.data.groups import Group, Measure, outcomes
-from harness.report.display import DASH, MEBIBYTE, decimals, mean, p_value, quantity, several, span
-from harness.report.pages.summary import Table
+from harness.report.display import DASH, MEBIBYTE, decimals, p_value, quantity, several, span
+from harness.report.pages.summary import Table, peak_mebibytes, required_mebibytes
 
 if TYPE_CHECKING:
     from harness.stats import Floats, SeedEstimate
@@ -43,7 +43,7 @@ class Option:
     group: Group
     outcomes: Floats  # (seeds, items)
     value: float
-    costs: dict[str, float | None]  # by what can be minimised; bytes and seconds
+    costs: dict[str, float | None]  # by what can be minimised; bytes and seconds. Memory: what a device must have
     overhead: str  # why inference costs more than the base model's; "" where it does not
 
     def refused(self, need: Need) -> str:
@@ -122,10 +122,11 @@ def sentences(advice: Advice) -> list[str]:
     out = f"Out of the limits: {several(refused, 8)}." if refused else ""
     if chosen is None or best is None:
         return [one for one in (f"No method on {contest.title} keeps the limits.", out) if one]
+    required = required_mebibytes(chosen.group)
     costs = ", ".join(
         text
         for text in (
-            _amount(chosen, "memory", MEBIBYTE, "MiB at the peak"),
+            _amount(chosen, "memory", MEBIBYTE, "MiB at the peak" if required is None else "MiB of a GPU"),
             _amount(chosen, "time", 1, "s of training"),
             _amount(chosen, "parameters", 1, "trained parameters"),
         )
@@ -164,7 +165,9 @@ def scenarios(contest: Contest, groups: Sequence[Group], tolerance: float) -> Ta
         if need.memory_bytes is None or name != last:
             lines.append(_scenario(advice))
         last = name
-    header = ("Peak memory up to", "Tolerance", "Overhead", "Method", contest.title, "Difference to the best", "Best")
+    on_gpu = any(required_mebibytes(one.group) is not None for one in every)
+    limit = "GPU memory up to" if on_gpu else "Peak memory up to"
+    header = (limit, "Tolerance", "Overhead", "Method", contest.title, "Difference to the best", "Best")
     return Table("Which method should I use?", header, tuple(lines))
 
 
@@ -195,17 +198,23 @@ def _add(found: list[Option], group: Group, measure: Measure, label: str, overhe
 
 
 def _costs(group: Group) -> dict[str, float | None]:
+    memory = _memory(group)
     if group.first.is_base:
-        peak = mean(row.current.peak_memory_bytes if row.current else None for row in group.rows)
-        return {"memory": peak, "time": 0.0, "parameters": 0.0, "bytes": 0.0}
+        return {"memory": memory, "time": 0.0, "parameters": 0.0, "bytes": 0.0}
     found = {cost.key: cost.of(group) for cost in COSTS}
-    peak = found["peak_memory_mebibytes"]
     return {
-        "memory": None if peak is None else peak * MEBIBYTE,
+        "memory": memory,
         "time": found["train_seconds"],
         "parameters": found["trainable_parameters"],
         "bytes": found["saved_megabytes"],
     }
+
+
+def _memory(group: Group) -> float | None:
+    """Return the bytes that a device must have: on a GPU what its allocator held and the context, else the peak."""
+    required = required_mebibytes(group)
+    mebibytes = peak_mebibytes(group) if required is None else required
+    return None if mebibytes is None else mebibytes * MEBIBYTE
 
 
 def _overhead(group: Group) -> str:

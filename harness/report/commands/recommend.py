@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
     parser.add_argument("--sweep", metavar="NAME", help="only this sweep")
-    parser.add_argument("--memory", type=_bytes, metavar="SIZE", help="peak memory of training, such as 24GiB")
+    memory = "of the device, such as 24GiB: on a GPU what its allocator held and CUDA's context, else the peak"
+    parser.add_argument("--memory", type=_bytes, metavar="SIZE", help=memory)
     parser.add_argument("--time", type=_seconds, metavar="TIME", help="training time, such as 90min or 2h")
     parser.add_argument(
         "--tolerance",

@@ -156,7 +156,10 @@ def _memory(groups: Sequence[Group]) -> str:
     """What memory means on the device of the runs."""
     phases = [phase for group in groups for row in group.rows if row.current for phase in row.current.phases.values()]
     if any(phase.peak_reserved_bytes is not None for phase in phases):
-        return "; on this GPU it is what torch allocated at most"
+        return (
+            "; on this GPU it is what torch allocated at most. GPU memory needed is what its allocator held at most, "
+            "and CUDA's context where the driver tells it"
+        )
     if any(phase.resident_bytes is not None for phase in phases):
         return "; on this CPU it is resident memory above what the process had before the phase"
     return ""

@@ -12,6 +12,8 @@ from harness.report.display import DASH, MEBIBYTE, MEGABYTE, OOM, decimals, esti
 
 LOSS_DIGITS, SCORE_DIGITS = 4, 3
 
+REQUIRED = "GPU memory needed, MiB"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -52,18 +54,30 @@ def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> T
 
 
 def cost(groups: Sequence[Group]) -> Table:
-    """What the runs took, as means over the seeds; dashes for what is not known, OOM for what did not fit."""
+    """What the runs took, as means over the seeds; dashes for what is not known, OOM for what did not fit.
+
+    Runs on a GPU have what it must offer beside what was allocated.
+    """
     header = (
         "Method",
         "Trained parameters",
         "Share, %",
         "Peak memory, MiB",
+        REQUIRED,
         "Tokens/s",
         "Training, s",
         "Evaluation, s",
         "Saved, MB",
     )
-    return Table("Cost", header, tuple((group.label, *_cost(group)) for group in groups))
+    table = Table("Cost", header, tuple((group.label, *_cost(group)) for group in groups))
+    on_gpu = any(required_mebibytes(group) is not None for group in groups)
+    return table if on_gpu else _without(table, REQUIRED)
+
+
+def _without(table: Table, column: str) -> Table:
+    place = table.header.index(column)
+    header, *lines = (line[:place] + line[place + 1 :] for line in (table.header, *table.lines))
+    return replace(table, header=header, lines=tuple(lines))
 
 
 def tasks(groups: Sequence[Group]) -> list[Table]:
@@ -112,6 +126,12 @@ def peak_mebibytes(group: Group) -> float | None:
     return None if peak is None else peak / MEBIBYTE
 
 
+def required_mebibytes(group: Group) -> float | None:
+    """Return what a GPU must have, the mean over the seeds: torch's allocator at its highest, and the context."""
+    required = mean(row.current.required_memory_bytes if row.current else None for row in group.rows)
+    return None if required is None else required / MEBIBYTE
+
+
 def trainings(group: Group) -> list[Training]:
     """The training of every seed that has one."""
     return [row.current.training for row in group.rows if row.current and row.current.training]
@@ -119,16 +139,17 @@ def trainings(group: Group) -> list[Training]:
 
 def _cost(group: Group) -> tuple[str, ...]:
     if not group.ok:
-        return (DASH, DASH, OOM if group.first.status == "oom" else DASH, *(DASH,) * 4)
+        return (DASH, DASH, OOM if group.first.status == "oom" else DASH, *(DASH,) * 5)
     seconds = quantity(mean(_evaluation_seconds(row) for row in group.rows))
     prints = [row.current.fingerprint for row in group.rows if row.current and row.current.fingerprint]
     if group.first.is_base or not prints:
-        return (*(DASH,) * 5, seconds, DASH)
+        return (*(DASH,) * 6, seconds, DASH)
     saved = mean(one.saved_bytes for one in prints)
     return (
         _counts(prints, lambda one: f"{one.trainable_parameters:,}"),
         _counts(prints, lambda one: percent(one.trainable_parameters, one.total_parameters)),
         quantity(peak_mebibytes(group)),
+        quantity(required_mebibytes(group)),
         quantity(mean(one.tokens_per_second for one in trainings(group))),
         quantity(mean(one.train_seconds for one in trainings(group))),
         seconds,

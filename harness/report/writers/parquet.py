@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _TEXT = ("method", "status", "reason", "recipe_id", "timing_doubts", "label", "recipe", "provenance", "started_at")
-_COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes")
+_COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes", "required_memory_bytes")
 
 
 def write(rows: Sequence[Row], path: Path) -> Path:

@@ -32,6 +32,7 @@ COLUMNS = (
     "validation_loss",
     "test_loss",
 )
+REQUIRED = "required_memory_bytes"
 
 
 def columns(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -45,6 +46,8 @@ def columns(rows: Sequence[Row]) -> tuple[str, ...]:
             scores[f"{task}/num_fewshot"] = None  # else two rows of one run could not be told apart
     if any(scored.weights != "attached" for row in rows for scored in row.scored):
         scores["weights"] = None  # for the same reason
+    if any(row.current and row.current.required_memory_bytes is not None for row in rows):
+        scores[REQUIRED] = None  # of runs on a GPU alone
     return (*COLUMNS, *scores, *use.columns(rows))
 
 
@@ -109,6 +112,8 @@ def _run(row: Row) -> dict[str, Value]:
 def _scores(row: Row, named: Mapping[tuple[str, Any], str], known: Mapping[str, Value]) -> dict[str, Value]:
     """The scores of the row's evaluations; the held-out loss is a column of its own, its perplexity is exp(loss)."""
     values: dict[str, Value] = {"weights": row.scored[0].weights} if row.scored and "weights" in known else {}
+    if REQUIRED in known:
+        values[REQUIRED] = row.current.required_memory_bytes if row.current else None
     for scored in row.scored:
         if scored.heldout:
             loss = scored.record.metrics.get("loss")
