@@ -180,6 +180,7 @@ def _heldout(experiment: Experiment, part: Role) -> Evaluation:
         num_fewshot=None,
         chat_template=False,
         precision=experiment.eval.precision,
+        train_precision=_train_precision(experiment),
         batch_size=None,
         batch_tokens=experiment.eval.batch_tokens,
         weights=_weights(experiment),
@@ -197,6 +198,7 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
         num_fewshot=spec.num_fewshot,
         chat_template=spec.chat_template,
         precision=spec.precision,
+        train_precision=_train_precision(experiment),
         batch_size=None if spec.backend == "vllm" else spec.batch_size,  # vLLM schedules by itself
         batch_tokens=spec.batch_tokens if spec.backend == "shared_prefix" else None,
         backend=spec.backend,
@@ -210,6 +212,11 @@ def _definition(spec: EvalSpec, task: str) -> str | None:
     own = spec.include_content if task in spec.include_names else None
     rows = spec.rows_content.get(task)
     return own if rows is None else ":".join((own or "", rows))
+
+
+def _train_precision(experiment: Experiment) -> str | None:
+    own = experiment.train.precision
+    return own if own != experiment.eval.precision else None
 
 
 def _weights(experiment: Experiment) -> Weights:

@@ -29,6 +29,8 @@ class Evaluation(Strict):
     definition: str | None = None  # what identifies the task or its rows where lm-eval and `rows` do not
     sampling: SamplingSpec | None = None  # how text is generated, where the harness does it
     weights: Weights = "attached"
+    # that of training, where it is another: frozen weights, those of the untouched model too, are held in it
+    train_precision: str | None = None
 
     @property
     def eval_id(self) -> str:
@@ -36,7 +38,10 @@ class Evaluation(Strict):
 
         The role is no part of it, it only says how a report reads the score.
         """
-        asked = digest({k: v for k, v in dataclasses.asdict(self).items() if k not in ("role", "weights")})
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("role", "weights")}
+        if self.train_precision is None:  # which evaluations from before the field have no word of
+            del fields["train_precision"]
+        asked = digest(fields)
         return asked if self.weights == "attached" else f"{asked}-{self.weights}"
 
     @property

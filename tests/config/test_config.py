@@ -290,7 +290,10 @@ def test_an_evaluation_is_identified_by_what_is_asked(build):
         assert len(ids(*words) & known) == 1
     assert len(ids("eval.batch_size=3") & known) == 1, "a held-out loss is batched by tokens"
     assert not ids("eval.batch_tokens=512") & known
-    assert not ids("train.precision=bf16") & known
+    assert not ids("train.precision=bf16") & known, "the untouched model is held in it"
+    assert not ids("eval.precision=bf16") & known
+    assert not ids("eval.precision=bf16") & ids("train.precision=bf16")
+    assert not ids("eval.precision=bf16", "train.precision=bf16") & (known | ids("train.precision=bf16"))
     assert len(ids("eval.tasks=[arc_easy,piqa]")) == 3
     assert ids("eval.test=never") < known
     assert ids("method=lora", "eval.weights=merged") == {f"{one}-merged" for one in known}
