@@ -22,7 +22,7 @@ from typing import Any, Literal
 from harness.measure import driver
 
 BFLOAT16_CAPABILITY = 8  # major compute capability from which NVIDIA cards compute bfloat16 in hardware (Ampere)
-BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+_BFLOAT16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}  # flag of a processor -> name
 RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned here and made on other machines
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # index n of CUDA is then index n of NVML and of nvidia-smi
@@ -65,7 +65,12 @@ def precision() -> Literal["bf16", "fp32"]:
     capabilities = [card.capability[0] for card in usable_cards()]
     if capabilities:
         return "bf16" if min(capabilities) >= BFLOAT16_CAPABILITY else "fp32"
-    return "bf16" if BFLOAT16_CPU_FLAGS & _cpu_flags() else "fp32"
+    return "bf16" if bfloat16_units() else "fp32"
+
+
+def bfloat16_units() -> list[str]:
+    """Return the names of what this processor multiplies bfloat16 with; [] where it does so in float32."""
+    return [_BFLOAT16_UNITS[flag] for flag in sorted(_BFLOAT16_UNITS.keys() & _cpu_flags())]
 
 
 def device_names() -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.measure import hardware
 from harness.records import redact
 from harness.run.server import ALLOCATOR_SETTINGS
 
@@ -38,6 +39,7 @@ def facts() -> dict[str, Any]:
         "versions": {name: _version(name) for name in _PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
+        "cpu_bfloat16_units": hardware.bfloat16_units(),
         "cpu_cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }

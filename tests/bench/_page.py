@@ -79,7 +79,11 @@ def _table(rows: Iterable[Row]) -> str:
 def _provenance(part: dict[str, Any]) -> str:
     commit = (part["commit"] or "unknown")[:10] + (" with uncommitted changes" if part["uncommitted_changes"] else "")
     versions = ", ".join(f"{name} {part['versions'][name]}" for name in VERSIONS)
+    units = part.get("cpu_bfloat16_units")  # unknown of what was measured before it was noted
+    processor = escaped(part["cpu"] or part["system"]) + (
+        f" ({', '.join(units) or 'no bf16 units'})" if units is not None else ""
+    )
     return (
-        f"{part['date']}, commit {commit}, {part['seconds']} s. {escaped(part['cpu'] or part['system'])}, "
+        f"{part['date']}, commit {commit}, {part['seconds']} s. {processor}, "
         f"{part['cpu_cores']} cores, {part['memory_bytes'] / 2**30:.0f} GiB. Python {part['python']}, {versions}."
     )

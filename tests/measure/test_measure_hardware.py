@@ -166,3 +166,10 @@ def test_this_machine_is_as_torch_sees_it():
     assert hardware.torch_has_cuda() is (torch.version.cuda is not None)
     if "CUDA_VISIBLE_DEVICES" not in os.environ:
         assert len(hardware.usable_cards()) == torch.cuda.device_count()
+
+
+def test_units_of_processors_have_names(monkeypatch):
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"fma", "avx512_bf16", "amx_bf16"})
+    assert hardware.bfloat16_units() == ["AMX", "AVX512-BF16"]
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"fma", "avx2"})
+    assert hardware.bfloat16_units() == []
