@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class _Copies:
                 if copy is None:
                     self._all_held = False
                     continue
-                self._undo.append(lambda tensors=tensors, name=name, tensor=tensor: tensors.update({name: tensor}))  # type: ignore[misc]
+                self._undo.append(partial(tensors.update, {name: tensor}))
                 tensors[name] = copy
 
     def _copy(self, tensor: torch.Tensor, always: bool) -> torch.Tensor | None:
@@ -108,31 +109,35 @@ class _Copies:
         if isinstance(own, _Dequantised):
             return
         size = 4 * layer.in_features * layer.out_features
-        fits = size <= self._room
-        self._room -= size if fits else 0
-        layer.forward = _Dequantised(layer, held=fits)
+        if size <= self._room:
+            self._room -= size
+            weight = torch.nn.Parameter(_dequantised(layer), requires_grad=False)
+            self._undo.append(partial(layer._parameters.update, weight=layer.weight))
+            layer._parameters["weight"] = weight
+        layer.forward = _Dequantised(layer)
         self._undo.append(lambda: vars(layer).pop("forward") if own is None else setattr(layer, "forward", own))
 
 
 class _Dequantised:
     """The forward pass of a quantised linear layer in float32."""
 
-    def __init__(self, layer: torch.nn.Linear, held: bool) -> None:
+    def __init__(self, layer: torch.nn.Linear) -> None:
         self._layer = layer
-        self._held = self._weight() if held else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        bias = None if self._layer.bias is None else self._layer.bias.float()
-        return functional.linear(x.float(), self._weight() if self._held is None else self._held, bias)
+        weight, bias = self._layer.weight, self._layer.bias
+        weight = weight if weight.is_floating_point() else _dequantised(self._layer)
+        return functional.linear(x.float(), weight, None if bias is None else bias.float())
 
-    def _weight(self) -> torch.Tensor:
-        from peft.utils.integrations import dequantize_module_weight
 
-        packed = self._layer.weight
-        with torch.no_grad():
-            weight: torch.Tensor = dequantize_module_weight(self._layer).detach().float()
-        self._layer._parameters["weight"] = packed  # PEFT replaces it by one without what bitsandbytes keeps beside it
-        return weight
+def _dequantised(layer: torch.nn.Linear) -> torch.Tensor:
+    from peft.utils.integrations import dequantize_module_weight
+
+    packed = layer.weight
+    with torch.no_grad():
+        weight: torch.Tensor = dequantize_module_weight(layer).detach().float()
+    layer._parameters["weight"] = packed  # PEFT replaces it by one without what bitsandbytes keeps beside it
+    return weight
 
 
 class _Promoting(TorchFunctionMode):  # type: ignore[misc]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,26 @@ class Adapted(Method):
         hold_in_float32(p for p in adapted.parameters() if p.requires_grad)
         return adapted
 
+    @contextmanager
+    def fixed_weights(self, model: Any) -> Iterator[None]:
+        """Cache DoRA's weight norms, which PEFT takes of every adapted matrix in each forward pass.
+
+        PEFT's cache would hold B A of each matrix as well, as large as the model in float32: it is only needed for the
+        norm, and an empty tensor takes its place.
+        """
+        from peft.helpers import DoraCaching
+
+        layers = [module for module in model.modules() if hasattr(module, "_dora_cache")]
+        before = [layer._dora_cache for layer in layers]
+        for layer in layers:
+            layer._dora_cache = _NormCache()
+        try:
+            with DoraCaching():
+                yield
+        finally:
+            for layer, cache in zip(layers, before, strict=True):
+                layer._dora_cache = cache
+
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
         """What PEFT takes for the adapter, frozen parts included."""
         from peft import get_peft_model_state_dict
@@ -55,6 +76,13 @@ class Adapted(Method):
             device = next(adapted.parameters()).device.type
             set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))  # was rounded on its way
         return adapted
+
+
+class _NormCache(dict[str, Any]):
+    """PEFT's cache of a DoRA layer, which asks for "lora-weight-..." and hands it to the cached "weight-norm-..."."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value.new_empty(0) if key.startswith("lora-weight") else value)
 
 
 def hold_in_float32(parameters: Iterable[torch.nn.Parameter]) -> bool:

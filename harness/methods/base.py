@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -169,6 +170,13 @@ class Method(ABC):
 
         `model` is the base before `attach`; it may be on the meta device.
         """
+
+    def fixed_weights(self, model: Any) -> AbstractContextManager[None]:
+        """Return a context in which no weight changes, so that what weights alone determine is computed once.
+
+        Scores are the same to the bit with it and without.
+        """
+        return nullcontext()
 
     def save(self, model: Any, folder: Path) -> None:
         """Write what is needed, beside the base model, to use the result."""

@@ -34,7 +34,10 @@ class Scores:
         """Score the model by the evaluation's kind."""
         if evaluation.backend == "vllm":
             return self._by_kind(evaluation)
-        with computing(self.model, evaluation.precision, room=places.free_bytes() // 2):
+        with (
+            self.experiment.method.fixed_weights(self.model),
+            computing(self.model, evaluation.precision, room=places.free_bytes() // 2),
+        ):
             return self._by_kind(evaluation)
 
     def _by_kind(self, evaluation: Evaluation) -> Found:
@@ -53,7 +56,8 @@ class Scores:
         tokens = self.validation_tokens or spec.batch_tokens
         while True:
             try:
-                scores = heldout.score(self.model, rows, spec.precision, tokens, lambda _: None)
+                with self.experiment.method.fixed_weights(self.model):
+                    scores = heldout.score(self.model, rows, spec.precision, tokens, lambda _: None)
                 return heldout.metrics(scores)["loss"].value
             except RuntimeError as error:
                 shared = self.experiment.launch.sharding != "none"

@@ -32,8 +32,16 @@ def trained(place, method):
     return model
 
 
-def nats(model, precision="fp32"):
-    return [score.log_likelihood for score in likelihood.score(model, REQUESTS, precision, 64, lambda _: None)[0]]
+@pytest.fixture
+def nats(workshop):
+    """A model's log-likelihoods, of requests with the invocation of activated LoRA among them."""
+    rows = [(row["input_ids"], row["completion_mask"].index(1)) for row in workshop.rows]
+    requests = [*REQUESTS, *(Request(tuple(ids[:start]), tuple(ids[start:])) for ids, start in rows)]
+
+    def scored(model, precision="fp32"):
+        return [score.log_likelihood for score in likelihood.score(model, requests, precision, 64, lambda _: None)[0]]
+
+    return scored
 
 
 def in_float32(model):
@@ -50,7 +58,7 @@ def in_float32(model):
     return model.float()
 
 
-def test_float32_is_the_whole_model_in_float32_to_the_bit(trained):
+def test_float32_is_the_whole_model_in_float32_to_the_bit(trained, nats):
     """With copies of all weights and with none."""
     before = copy.deepcopy(dict(trained.named_parameters()))
     converted = nats(trained)
@@ -65,7 +73,35 @@ def test_float32_is_the_whole_model_in_float32_to_the_bit(trained):
     assert held == nats(in_float32(copy.deepcopy(trained)))
 
 
-def test_bfloat16_is_another_number(trained):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_weights_determine_is_computed_once_and_to_the_bit(trained, method, precision, nats):
+    usual = nats(trained, precision)
+    with method.fixed_weights(trained), computing(trained, precision, room=PLENTY):
+        assert nats(trained, precision) == usual
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.01
+    assert (nats(trained, precision) != usual) == method.trains, "nothing of before is left"
+
+
+@pytest.mark.parametrize("name", ["dora", "qdora", "peft"])
+def test_a_norm_is_taken_once_of_each_matrix(make, workshop, name, monkeypatch, nats):
+    words = ["method.peft_type=LORA", "method.options={r: 4, use_dora: true, target_modules: all-linear}"]
+    method = make(name, *(words if name == "peft" else []))
+    model = workshop.attach(method)
+    taken, norm = [], torch.linalg.norm
+    monkeypatch.setattr(torch.linalg, "norm", lambda *a, **k: taken.append(a) or norm(*a, **k))
+    nats(model)
+    assert len(taken) > 14, "batches of 64 tokens are several passes"
+    taken.clear()
+    with method.fixed_weights(model):
+        nats(model)
+    assert len(taken) == 14
+    assert not any(module._dora_cache for module in model.modules() if hasattr(module, "_dora_cache"))
+
+
+def test_bfloat16_is_another_number(trained, nats):
     assert nats(trained, "bf16") != nats(trained)
 
 
