@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import overload
 
-Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
+# input_ids and completion_mask, of one length; answer_characters: one number, the length of the answer's text
+Row = dict[str, list[int]]
 
 
 class Rows(Sequence[Row]):
@@ -33,7 +34,7 @@ class Rows(Sequence[Row]):
 
 
 class TokenRows(Rows):
-    """Rows of `input_ids` and `completion_mask` in an Arrow file that is mapped into memory, not read."""
+    """Rows of `input_ids`, `completion_mask` and `answer_characters` in an Arrow file, mapped into memory."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow
@@ -50,7 +51,7 @@ class TokenRows(Rows):
     def _row(self, place: int) -> Row:
         which = bisect.bisect_right(self._starts, place) - 1
         batch, row = self._batches[which], place - self._starts[which]
-        return {name: batch.column(name)[row].as_py() for name in ("input_ids", "completion_mask")}
+        return {name: batch.column(name)[row].as_py() for name in ("input_ids", "completion_mask", "answer_characters")}
 
     @property
     def row_lengths(self) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evaluate import generation, local_metrics
+from harness.evaluate import generation, heldout, local_metrics
 from harness.evaluate.heldout import Row
 from harness.evaluate.items import row_ids, text_hash
 from harness.records.evaluation import Evaluation
@@ -25,9 +25,10 @@ class Writer:
     tokenizer: Any
     closing: str = ""
 
-    def answer(self, written: generation.Generated) -> str:
-        """The text before what closes it."""
-        return (written.text.partition(self.closing)[0] if self.closing else written.text).strip()
+    def answer(self, written: generation.Generated, repeated: str) -> str:
+        """Return the text before what closes it, without the end of the prompt that shares a token with the answer."""
+        text = written.text.partition(self.closing)[0] if self.closing else written.text
+        return text.removeprefix(repeated).strip()
 
     def ended(self, written: generation.Generated) -> bool:
         """Whether the answer was closed."""
@@ -42,10 +43,10 @@ def score(
     Decoding is what the evaluation's `sampling` says; prompts of like length are batched together.
     """
     prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
-    answers = [row["input_ids"][row["completion_mask"].index(1) :] for row in rows]
     written, tokenizer = _written(writer, prompts, evaluation, progress), writer.tokenizer
-    texts = [writer.answer(one) for one in written]
-    references = [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+    pairs = [heldout.texts(row, tokenizer, skip_special_tokens=True) for row in rows]
+    texts = [writer.answer(one, repeated) for one, (repeated, _) in zip(written, pairs, strict=True)]
+    references = [answer.strip() for _, answer in pairs]
     found = local_metrics.compute(texts, references)
     hashes = [text_hash(str(prompt)) for prompt in prompts]
     columns: dict[str, list[Any]] = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from harness.evaluate import layout, likelihood
 from harness.evaluate.items import row_ids, text_hash
 from harness.records.record import Metric
 
-Row = dict[str, list[int]]  # input_ids and completion_mask, of one length
+Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; answer_characters: one number
 
 
 def score(
@@ -37,9 +38,19 @@ def columns(rows: Sequence[Row], scores: Sequence[tuple[float, int]]) -> dict[st
 
 
 def num_bytes(rows: Sequence[Row], tokenizer: Any) -> list[int]:
-    """UTF-8 bytes of each row's answer: what does not depend on how a tokenizer cuts it."""
-    answers = [row["input_ids"][row["completion_mask"].index(1) :] for row in rows]
-    return [len(text.encode()) for text in tokenizer.batch_decode(answers, clean_up_tokenization_spaces=False)]
+    """Return the UTF-8 bytes of each row's answer, which do not depend on how a tokenizer cuts it."""
+    return [len(answer.encode()) for _, answer in map(partial(texts, tokenizer=tokenizer), rows)]
+
+
+def texts(row: Row, tokenizer: Any, skip_special_tokens: bool = False) -> tuple[str, str]:
+    """Return two texts of a row: the end of the prompt that shares a token with the answer, if any, and the answer."""
+    begin = row["completion_mask"].index(1)
+    decode = partial(tokenizer.decode, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+    whole, before = decode(row["input_ids"]), decode(row["input_ids"][:begin])
+    # a tokenizer may write a space in front of a token only behind another one
+    answer = whole[len(before) :] if whole.startswith(before) else decode(row["input_ids"][begin:])
+    begins = len(answer) - row["answer_characters"][0] if "answer_characters" in row else 0
+    return answer[: max(begins, 0)], answer[max(begins, 0) :]
 
 
 def metrics(scores: Sequence[tuple[float, int]], sizes: Sequence[int] | None = None) -> dict[str, Metric]:

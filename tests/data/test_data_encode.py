@@ -53,12 +53,19 @@ def lm_eval_model(tokenizer):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: repr(e.prompt[-10:]))
-def test_the_boundary_is_lm_evals(tokens, example):
-    expected = lm_eval_model(tokens)._encode_pair(example.prompt, example.completion)
-    assert encode_pair(example.prompt, example.completion, tokens) == expected
+def test_the_tokens_are_lm_evals(tokens, example):
+    """The boundary as well, but for white space at the end of the prompt, which lm-eval scores with the answer."""
+    context, answer = lm_eval_model(tokens)._encode_pair(example.prompt, example.completion)
     [row], _ = encode([example], tokens, 1000, "completion", add_eos=False)
-    assert row["input_ids"] == expected[0] + expected[1]
-    assert row["completion_mask"] == [0] * len(expected[0]) + [1] * len(expected[1])
+    begin = row["completion_mask"].index(1)
+    assert row["completion_mask"] == [0] * begin + [1] * (len(row["input_ids"]) - begin)
+    assert (row["input_ids"][:begin], row["input_ids"][begin:]) == encode_pair(
+        example.prompt, example.completion, tokens
+    )
+    first = [] if context else row["input_ids"][:1]  # before which lm-eval has nothing to predict the answer from
+    assert row["input_ids"] == first + context + answer
+    assert tokens.decode(answer[: begin - len(first + context)]).strip() == ""
+    assert len(first) == (example.prompt == " " and tokens.encode("x")[0] != 0)
 
 
 def test_the_cases_above_reach_what_they_are_for():
@@ -104,14 +111,23 @@ def test_long_rows_are_left_out_and_counted(tokens):
     assert removed == sum(length > limit for length in lengths) > 0
 
 
-def test_a_completion_without_a_token_of_its_own_is_an_error():
+def test_an_answer_that_shares_its_only_token_with_the_prompt_is_predicted_from_the_first_token():
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     merged = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "</s>": 3}, [("a", "b")]))
     tokens = PreTrainedTokenizerFast(tokenizer_object=merged, eos_token="</s>")
-    with pytest.raises(ValueError, match="begin the completion with a space"):
-        encode([Example("a", "b")], tokens, 10, "completion", add_eos=True)
+    [row], _ = encode([Example("a", "b")], tokens, 10, "completion", add_eos=True)
+    assert row == {"input_ids": [3, 2, 3], "completion_mask": [0, 1, 1], "answer_characters": [1]}
+
+
+def test_an_answer_without_a_token_is_an_error():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "</s>": 1}, [])), eos_token="</s>")
+    with pytest.raises(ValueError, match="the answer 'x' has no token behind the prompt ending in 'a'"):
+        encode([Example("a", "x")], tokens, 10, "completion", add_eos=True)
 
 
 def test_a_tokenizer_without_an_end_is_an_error():
