@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from typing import Any
 
@@ -35,15 +35,26 @@ _ENVIRONMENT = {
 # Settings that torch's CUDA allocator reads, the present name first. Batches come in hundreds of shapes; segments that
 # grow leave fewer gaps between them (from the library's documentation, not measured here on a GPU).
 ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_SPINS = "10000"  # of a thread that waits for another, before it sleeps
 
 
 class ServerError(Exception):
     """The server ended while it started a process, twice."""
 
 
+def waiting(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return how OpenMP's threads wait for one another in a run's process; nothing where the user says how.
+
+    GNU's OpenMP, which torch's CPU wheel brings, spins 300,000 times by default, longer than another program's time
+    slice: on a busy processor a step takes many times as long. See `python -m tests.bench busy`.
+    """
+    chosen_by_user = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environment.keys()
+    return {} if chosen_by_user else {"GOMP_SPINCOUNT": _SPINS}
+
+
 def context(fresh: bool) -> Any:
     """Return multiprocessing's context of forked processes, or of those that import everything themselves."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in {**_ENVIRONMENT, **waiting(os.environ)}.items():
         os.environ.setdefault(name, value)
     if not any(name in os.environ for name in ALLOCATOR_SETTINGS):
         os.environ[ALLOCATOR_SETTINGS[0]] = "expandable_segments:True"

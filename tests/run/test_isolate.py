@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run import isolate
+from harness.run import isolate, server
 
 HERE = Path(__file__).parent
 
@@ -264,9 +264,9 @@ def test_the_first_start_pays_for_all_and_the_parent_imports_nothing(tmp_path):
 
 
 def test_threads_wait_for_a_short_time_unless_the_user_says_how():
-    assert isolate.waiting({}) == {"GOMP_SPINCOUNT": isolate._SPINS}
-    assert isolate.waiting({"OMP_WAIT_POLICY": "active"}) == {}
-    assert isolate.waiting({"GOMP_SPINCOUNT": "7"}) == {}
+    assert server.waiting({}) == {"GOMP_SPINCOUNT": server._SPINS}
+    assert server.waiting({"OMP_WAIT_POLICY": "active"}) == {}
+    assert server.waiting({"GOMP_SPINCOUNT": "7"}) == {}
 
 
 def test_a_runs_process_waits_as_its_provenance_says(call):
