@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.records import datacheck
+from harness.records import datacheck, registration
 from harness.records.datacheck import DataCheck
 from harness.records.record import (
     Cell,
@@ -20,6 +20,7 @@ from harness.records.record import (
     UpdateRecord,
     read,
 )
+from harness.records.registration import Registration
 from harness.report.analysis import drift, hours
 from harness.report.data import tuning
 from harness.report.data.items import Scored
@@ -82,7 +83,25 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
     fates = [*results, *tuning.fates(record, trials)]  # of contestants that nothing could be chosen for
     marked = hours.with_trials(tuning.marked(labelled(fates), record, trials), trials)
     unasked = labelled(list(_unasked(runs, record)))
-    return replace(_loaded(marked, record, runs, problems), trials=tuple(labelled(trials)), unasked=tuple(unasked))
+    registered = _registration(runs, record.name, problems)
+    return replace(
+        _loaded(marked, record, runs, problems),
+        trials=tuple(labelled(trials)),
+        unasked=tuple(unasked),
+        registration=registered,
+    )
+
+
+def _registration(runs: Sequence[Path], name: str, problems: list[str]) -> Registration | None:
+    """The first registration of the sweep; one that was changed by hand counts as none, and is named."""
+    for root in runs:
+        file = registration.path(root, name)
+        try:
+            if (made := registration.read(file)) is not None:
+                return made
+        except (OSError, ValueError) as error:
+            problems.append(str(error).splitlines()[0].replace(str(file), _below(file, root)))
+    return None
 
 
 def _unasked(runs: Sequence[Path], record: SweepRecord) -> Iterator[Row]:

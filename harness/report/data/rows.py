@@ -16,6 +16,7 @@ from harness.records.record import (
     SweepRecord,
     UpdateRecord,
 )
+from harness.records.registration import Registration
 from harness.report.data.items import Scored
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ class Loaded:
     def is_tuned(self) -> bool:
         """Whether the rows were chosen by their validation loss: it is too low then, and nothing is tested on it."""
         return self.sweep is not None and self.sweep.tuning is not None
+
+    registration: Registration | None = None  # the question as it was kept before the runs
+
+    @property
+    def claim_level(self) -> float:
+        """The error of all claims together."""
+        return self.registration.level if self.registration else 0.05
 
     @property
     def primary(self) -> str | None:

@@ -9,6 +9,7 @@ from harness.report.analysis.external import guard as guard_external
 from harness.report.analysis.external import table as external_table
 from harness.report.analysis.facts import method_settings
 from harness.report.analysis.recommend import scenarios
+from harness.report.analysis.tested_claims import tested
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.analysis.verdicts import explained, ties, verdicts
 from harness.report.data.groups import Group
@@ -16,7 +17,7 @@ from harness.report.data.labels import short
 from harness.report.data.rows import Loaded
 from harness.report.display import DASH, escaped, table
 from harness.report.figures.style import Drawn
-from harness.report.pages import data_card, notes, tuned
+from harness.report.pages import data_card, notes, registered, tuned
 from harness.report.pages.answer import answer_of
 from harness.report.pages.summary import Table, cost, quality, tasks
 from harness.report.writers.paper import TIES
@@ -41,7 +42,17 @@ EXTERNAL = (
     "Published by others: one seed, no outcomes per item, so nothing is paired; another machine and set-up. They "
     "are shown beside our rows and never ranked with them. The error of an accuracy is the binomial one of its items."
 )
-TEXT_COLUMNS = ("Status", "Verdict", "Matched in", "Model", "Remarks", "Overhead", "Method", "Best")  # to the left
+TEXT_COLUMNS = (
+    "Status",
+    "Verdict",
+    "Matched in",
+    "Model",
+    "Remarks",
+    "Overhead",
+    "Method",
+    "Best",
+    *registered.HEADER,
+)  # to the left
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
@@ -63,6 +74,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     parts = [
         f"# {escaped(title(loaded, groups))}",
         *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
+        *_claimed(loaded),
         *_answer(answer_of(groups, loaded)),
         *tuned.section(loaded),
         *(["## Results"] if loaded.trials else []),
@@ -104,6 +116,16 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
 def _answer(sentences: Sequence[str]) -> list[str]:
     """The first one, then what else was found, point by point."""
     return ["**Answer.** " + escaped(sentences[0]), _bullets(sentences[1:])]
+
+
+def _claimed(loaded: Loaded) -> list[str]:
+    """What was claimed before the runs, and that all else is exploratory."""
+    results = tested(loaded)
+    if not results:
+        return []
+    content = registered.table(results)
+    lines = _bullets(registered.explained(results, loaded))
+    return ["## Claims", table_of(content), lines, "## Exploratory", registered.EXPLORATORY]
 
 
 def title(loaded: Loaded, groups: Sequence[Group]) -> str:

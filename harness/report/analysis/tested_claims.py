@@ -1,0 +1,277 @@
+"""The claims of a sweep, tested on its records: each with an interval, all of them as one family.
+
+Each interval misses with probability level / number of claims (Bonferroni), so that all of them hold together at 95 %.
+A claim is confirmed where its interval lies inside the range that was claimed, refuted where it lies outside, and
+undecided else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from harness.records import claim_grammar
+from harness.records.claim_grammar import Difference, Range, Ratio, Selector
+from harness.records.record import ClaimRecord
+from harness.report.analysis import doubts, hours
+from harness.report.data.groups import Group, Measure, aligned
+from harness.report.data.outcomes import matrix, same_items, weights
+from harness.report.data.rows import Loaded, Row
+
+if TYPE_CHECKING:
+    from harness.report.data.items import Scored
+    from harness.stats import Floats
+    from harness.stats.best_rate import Profile
+    from harness.stats.contrast import Contrast
+
+Outcome = Literal["confirmed", "refuted", "undecided"]
+TIMED = ("tokens_per_second", "train_seconds", "train_energy_joules", "device_hours")
+EXACT = ("trainable_parameters",)  # one run says it
+_PLAIN_LOSSES = {"validation_loss": "validation", "test_loss": "test"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the records say of a claim's number.
+
+    `why` says why there is no interval, or why it is open; `narrower` names what would make it narrower.
+    """
+
+    value: float | None
+    interval: tuple[float, float] | None
+    why: str = ""
+    basis: str = ""  # seeds and items that it rests on
+    narrower: str = ""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A claim, and what the records say of it."""
+
+    record: ClaimRecord
+    claim: claim_grammar.Claim
+    outcome: Outcome
+    evidence: Evidence
+
+
+def tested(loaded: Loaded) -> list[Tested]:
+    """Return every claim of the sweep, in its order; those that were registered, where it was registered."""
+    records = loaded.registration.claims if loaded.registration else loaded.sweep.claims if loaded.sweep else ()
+    level = loaded.claim_level / max(len(records), 1)
+    return [_tested(record, claim_grammar.parse(record.claim), loaded, level) for record in records]
+
+
+def judge(limits: Range, interval: tuple[float, float]) -> Outcome:
+    """Return what an interval says of a range."""
+    low, high = interval
+    above = limits.low is None or low > limits.low or (low == limits.low and not limits.is_open)
+    below = limits.high is None or high < limits.high or (high == limits.high and not limits.is_open)
+    if above and below:
+        return "confirmed"
+    under = limits.low is not None and (high < limits.low or (high == limits.low and limits.is_open))
+    over = limits.high is not None and (low > limits.high or (low == limits.high and limits.is_open))
+    return "refuted" if under or over else "undecided"
+
+
+def _tested(record: ClaimRecord, claim: claim_grammar.Claim, loaded: Loaded, level: float) -> Tested:
+    try:
+        evidence = _evidence(claim, loaded, level)
+    except ValueError as error:  # a cell that no run has, or outcomes that cannot be compared
+        evidence = Evidence(None, None, why=str(error))
+    outcome = judge(claim.range, evidence.interval) if evidence.interval else "undecided"
+    return Tested(record, claim, outcome, evidence)
+
+
+def _evidence(claim: claim_grammar.Claim, loaded: Loaded, level: float) -> Evidence:
+    if isinstance(claim, Ratio) and claim.metric is None:
+        return _best_rates(claim, loaded, level)
+    if claim.metric in claim_grammar.MEASURED:
+        return _measured(claim, loaded, level)
+    assert isinstance(claim, Difference), "the grammar has ratios of measured quantities alone"
+    return _scores(claim, loaded, level)
+
+
+def _group(cell: Selector, loaded: Loaded) -> Group:
+    """Return the group that a claim's cell names.
+
+    Raises:
+        ValueError: no group, several, or one without a result.
+    """
+    asked = [group for group in loaded.groups if group.first.cell is not None]
+    good = {group.first.recipe_id for group in asked if group.ok}
+    groups = [group for group in asked if group.ok or group.first.recipe_id not in good]  # a lost seed is no row
+    place = claim_grammar.select(cell, [(group.first.method, _words(group.first, loaded)) for group in groups])
+    if not groups[place].ok:
+        raise ValueError(f"no run of {cell} ended well: {groups[place].first.status or 'missing'}")
+    return groups[place]
+
+
+def _words(row: Row, loaded: Loaded) -> tuple[str, ...]:
+    """The overrides that tell a contestant from the others."""
+    tuned = loaded.sweep.tuning.settings if loaded.sweep and loaded.sweep.tuning else ()
+    free = ("seed", "eval.test", "force", *tuned)
+    return tuple(word for word in row.overrides if word.lstrip("+~").partition("=")[0] not in free)
+
+
+def _measure(metric: str, group: Group) -> Measure:
+    """Return the measure that a claim's metric names.
+
+    Raises:
+        ValueError: the group was not asked it.
+    """
+    for scored in (one[0] for one in group.evaluations.values()):
+        task, _, name = metric.partition("/")
+        named = (scored.heldout and scored.role == _PLAIN_LOSSES.get(metric)) or (scored.task, name) == (task, name)
+        wanted = "loss" if metric in _PLAIN_LOSSES else name
+        if (named or f"{scored.task}/{wanted}" == metric) and wanted in scored.record.metrics:
+            return Measure(scored.asked_id, wanted)
+    raise ValueError(f"{group.label} has no score in {metric}")
+
+
+def _scores(claim: Difference, loaded: Loaded, level: float) -> Evidence:
+    from harness.stats.contrast import contrast
+
+    terms = [(term.factor, _group(term.cell, loaded)) for term in claim.terms]
+    measure = _measure(claim.metric, terms[0][1])
+    others = [group for group in loaded.groups if group.ok]  # their seeds show the noise that methods share
+    sides = aligned(others, measure)
+    missing = [group.label for _, group in terms if sides is None or group.label not in sides.values]
+    if sides is None or missing:
+        raise ValueError(f"{', '.join(missing)}: not the same items in {claim.metric}, so that nothing can be paired")
+    factors: dict[str, float] = {}
+    for factor, group in terms:
+        factors[group.label] = factors.get(group.label, 0.0) + factor
+    found = contrast(
+        sides.values, factors, level, weights=sides.weights, clusters=sides.clusters, deterministic=sides.untouched
+    )
+    evidence = Evidence(found.value, found.interval, found.why, f"{_seeds(found.seeds)}, {found.items:,} items")
+    if found.interval is None:
+        return replace(evidence, narrower="two or more seeds of each method")
+    return replace(evidence, narrower=_needed(claim.range, found))
+
+
+def _needed(limits: Range, found: Contrast) -> str:
+    """Return how many seeds or items would decide, were the value and the noise to stay as they are."""
+    assert found.interval is not None, "it is asked for an interval that is too wide"
+    seeds, items, item, seed = found.seeds, found.items, found.item_variance, found.seed_variance
+    distance = min(abs(found.value - end) for end in (limits.low, limits.high) if end is not None)
+    half = (found.interval[1] - found.interval[0]) / 2
+    if distance == 0:
+        return "nothing: the value lies on the bound itself"
+    if half <= 0 or not math.isfinite(half) or item + seed <= 0:
+        return ""
+    wanted = (distance / half) ** 2 * (item + seed)  # the variance at which the interval just stays on one side
+    ways = []
+    if wanted > item and seed > 0:
+        ways.append(f"{math.ceil(seeds * seed / (wanted - item)):,} seeds")
+    if wanted > seed and item > 0:
+        ways.append(f"{math.ceil(items * item / (wanted - seed)):,} items")
+    share = (item + seed) / wanted
+    return f"about {' or '.join(ways)}" if ways else f"{math.ceil(share)} times the seeds and the items"
+
+
+def _measured(claim: claim_grammar.Claim, loaded: Loaded, level: float) -> Evidence:
+    """Evidence on a quantity that runs are measured by: Welch's interval over the runs, of logarithms for a ratio."""
+    from harness.stats.welch import welch
+
+    assert claim.metric is not None
+    sides = [_group(cell, loaded) for cell in claim.cells]
+    values, doubtful = zip(*(_values(group, claim.metric) for group in sides), strict=True)
+    basis = f"{' and '.join(str(len(one)) for one in values)} runs"
+    left_out = f"{sum(doubtful)} of the runs were timed in company and do not count" if sum(doubtful) else ""
+    fewest = 1 if claim.metric in EXACT else 2
+    if any(len(one) < fewest for one in values):
+        why = left_out or f"{claim.metric}: known of {basis}, and two of each are needed"
+        return Evidence(None, None, why, basis, "two or more quiet runs of each" if left_out else "more runs")
+    if isinstance(claim, Ratio):
+        logs = [[math.log(value) for value in one] for one in values]
+        difference, half = welch(logs[0], logs[1], level)
+        ends = (math.exp(difference - half), math.exp(difference + half))
+        return Evidence(math.exp(difference), ends, left_out, basis, "more runs")
+    scaled = [[term.factor * value for value in one] for term, one in zip(claim.terms, values, strict=True)]
+    difference, half = welch(scaled[0], [-value for value in scaled[1]], level)
+    return Evidence(difference, (difference - half, difference + half), left_out, basis, "more runs")
+
+
+def _values(group: Group, name: str) -> tuple[list[float], int]:
+    """(the quantity of each run, how many runs are left out because of the company in which they were timed)."""
+    values, doubtful = [], 0
+    for row in group.rows:
+        value = _quantity(row, name)
+        if value is None:
+            continue
+        if name in TIMED and row.current is not None and doubts.of_attempt(row.current):
+            doubtful += 1
+            continue
+        values.append(float(value))
+    return values, doubtful
+
+
+def _quantity(row: Row, name: str) -> float | None:
+    attempt = row.current
+    if attempt is None:
+        return None
+    training, phase = attempt.training, attempt.phases.get("train")
+    known = {
+        "trainable_parameters": attempt.fingerprint.trainable_parameters if attempt.fingerprint else None,
+        "peak_memory_bytes": attempt.peak_memory_bytes,
+        "tokens_per_second": training.tokens_per_second if training else None,
+        "train_seconds": training.train_seconds if training else None,
+        "train_energy_joules": phase.energy_joules if phase else None,
+        "device_hours": hours.of_run(row),
+    }
+    return known[name]
+
+
+def _best_rates(claim: Ratio, loaded: Loaded, level: float) -> Evidence:
+    from harness.stats.best_rate import rate_ratio
+
+    first, second = (_profile(cell, loaded) for cell in (claim.above, claim.below))
+    if not same_items([first[2], second[2]]):
+        raise ValueError("the trials of the two were not validated on the same rows")
+    found = rate_ratio(first[0], second[0], weights([first[2]]), level)
+    seeds = min(first[1], second[1])
+    basis = f"{_seeds(seeds)} and {len(first[0].rates)} and {len(second[0].rates)} rates"
+    if seeds < 2:
+        why = "one tuning seed shows nothing of the noise between seeds"
+        return Evidence(found.value, None, why, basis, "two or more tuning seeds")
+    narrower = "rates beyond the grid" if found.why else "more tuning seeds, or rates closer to each other"
+    return Evidence(found.value, (found.low, found.high), found.why, basis, narrower)
+
+
+def _profile(cell: Selector, loaded: Loaded) -> tuple[Profile, int, Scored]:
+    """(validation losses over the rates of a contestant, its tuning seeds, any of its validations)."""
+    from harness.stats.best_rate import Profile
+
+    trials = [row for row in loaded.trials if row.cell is not None]
+    contestants = list(dict.fromkeys((row.method, _words(row, loaded)) for row in trials))
+    wanted = contestants[claim_grammar.select(cell, contestants)]
+    rows: dict[str, list[Row]] = {}
+    for row in trials:
+        if (row.method, _words(row, loaded)) == wanted:
+            rows.setdefault(row.recipe_id, []).append(row)
+    known = [one for seeds in rows.values() for row in seeds for one in row.scored if one.role == "validation"]
+    if not known:
+        raise ValueError(f"no trial of {cell} has a validation loss")
+    points = [(rate, _losses(seeds)) for seeds in rows.values() if (rate := _rate(seeds)) is not None]
+    points.sort(key=lambda point: point[0])
+    profile = Profile(tuple(rate for rate, _ in points), tuple(losses for _, losses in points))
+    return profile, min(map(len, rows.values())), known[0]
+
+
+def _rate(rows: Sequence[Row]) -> float | None:
+    rates = [(row.record.recipe.get("train") or {}).get("lr") for row in rows if row.record]
+    return next((float(rate) for rate in rates if rate is not None), None)
+
+
+def _losses(rows: Sequence[Row]) -> Floats | None:
+    scored = [
+        one for row in rows if row.status == "ok" for one in row.scored if one.heldout and one.role == "validation"
+    ]
+    return matrix(scored, "loss") if len(scored) == len(rows) else None
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"

@@ -1,0 +1,196 @@
+"""Claims on top of a report: every outcome with its interval, what would decide it, and every deviation."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tuned_tree
+
+from harness.records import record, registration
+from harness.records.claim_grammar import Range
+from harness.records.record import ClaimRecord, Looks
+from harness.records.registration import EXCLUSIONS, Registration
+from harness.report.analysis.deviations import deviations
+from harness.report.analysis.tested_claims import judge, tested
+from harness.report.data.load import load
+from harness.report.pages.markdown import page
+
+CLAIMS = (
+    "lora@best > base on arc_easy/acc",
+    "prompt@best >= full@best - 0.01 on arc_easy/acc",
+    "lora == dora +- 0.2 on arc_easy/acc",
+    "lora - 0.5 * full >= 0.5 * base on arc_easy/acc",
+    "lora >= dora on test_loss",
+    "lora / full in [0.03, 0.04] on trainable_parameters",
+    "full / lora in [1.5, 3] on peak_memory_bytes",
+    "lora / full in [1.2, 1.5] on tokens_per_second",
+    "vera > base on arc_easy/acc",
+    "best_lr(lora) / best_lr(full) in [5, 20]",
+    "lora > base on piqa/nosuch",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tuned_tree.build(tmp_path_factory.mktemp("claims") / "runs")
+
+
+def loaded_with(runs, claims=CLAIMS, **changes):
+    loaded = load([runs], "tuned")
+    records = tuple(ClaimRecord(claim=text, source=None, note=None) for text in claims)
+    sweep = replace(loaded.sweep, claims=records)
+    return replace(loaded, sweep=sweep, **changes)
+
+
+def registered(loaded, **changes):
+    """The registration that fits the tree."""
+    sweep = loaded.sweep
+    made = Registration(
+        schema=record.SCHEMA, name="tuned", registered_at="2025-11-01T00:00:00.000+00:00", digest="",
+        question=sweep.question, primary=sweep.primary, claims=sweep.claims, margin=None, level=0.05,
+        families=("claims",), rule=sweep.tuning.rule, tuned=sweep.tuning.settings, tuning_seeds=sweep.tuning.seeds,
+        final_seeds=sweep.tuning.final_seeds, looks=None, exclusions=EXCLUSIONS, arguments=("sweep=tuned",),
+        cells=tuple(cell for cell in sweep.cells if cell.stage == "tune"), contents={}, code="0",
+        made_with={**{k: v for k, v in tuned_tree.provenance().items()
+                      if k in ("harness", "commit", "uncommitted_changes", "versions")}},
+    )  # fmt: skip
+    made = replace(made, **changes)
+    return replace(made, digest=registration.digest_of(made))
+
+
+@pytest.mark.parametrize(
+    ("limits", "interval", "outcome"),
+    [
+        (Range(-0.01, None), (-0.005, 0.02), "confirmed"),
+        (Range(-0.01, None), (-0.01, 0.02), "confirmed"),
+        (Range(0.0, None, is_open=True), (0.0, 0.02), "undecided"),
+        (Range(0.0, None, is_open=True), (-0.02, 0.0), "refuted"),
+        (Range(0.0, None), (-0.02, 0.0), "undecided"),
+        (Range(None, 0.01), (0.02, 0.03), "refuted"),
+        (Range(-0.01, 0.01), (-0.009, 0.01), "confirmed"),
+        (Range(-0.01, 0.01), (0.005, 0.02), "undecided"),
+        (Range(5, 20), (3, np.inf), "undecided"),
+        (Range(5, 20), (21, np.inf), "refuted"),
+    ],
+)
+def test_an_interval_judges_a_range(limits, interval, outcome):
+    assert judge(limits, interval) == outcome
+
+
+def test_every_form_is_tested_on_the_records(runs):
+    results = {one.record.claim: one for one in tested(loaded_with(runs))}
+    assert list(results) == list(CLAIMS)
+    outcomes = {text: one.outcome for text, one in results.items()}
+    assert outcomes == {
+        CLAIMS[0]: "confirmed", CLAIMS[1]: "refuted", CLAIMS[2]: "confirmed", CLAIMS[3]: "confirmed",
+        CLAIMS[4]: "confirmed" if results[CLAIMS[4]].evidence.interval[0] >= 0 else outcomes[CLAIMS[4]],
+        CLAIMS[5]: "confirmed", CLAIMS[6]: "confirmed", CLAIMS[7]: "refuted", CLAIMS[8]: "undecided",
+        CLAIMS[9]: "undecided", CLAIMS[10]: "undecided",
+    }  # fmt: skip
+    why = {text: one.evidence.why for text, one in results.items()}
+    assert why[CLAIMS[7]] == "1 of the runs were timed in company and do not count"
+    assert why[CLAIMS[8]].startswith("no run of vera ended well")
+    assert why[CLAIMS[9]] == "one tuning seed shows nothing of the noise between seeds"
+    assert why[CLAIMS[10]] == "lora has no score in piqa/nosuch"
+
+
+def test_values_are_those_of_the_items(runs):
+    loaded = loaded_with(runs)
+    results = {one.record.claim: one.evidence for one in tested(loaded)}
+    scores = {group.label.partition(" ")[0]: group for group in loaded.groups if group.ok}
+
+    def acc(name):
+        [scored] = [one for one in scores[name].evaluations.values() if one[0].task == "arc_easy"]
+        return np.mean([one.record.metrics["acc"].value for one in scored])
+
+    assert results[CLAIMS[0]].value == pytest.approx(acc("lora") - acc("base"))
+    assert results[CLAIMS[3]].value == pytest.approx(acc("lora") - 0.5 * acc("full") - 0.5 * acc("base"), abs=2e-3)
+    assert results[CLAIMS[5]].value == pytest.approx(4_884_480 / 134_515_008)
+    assert results[CLAIMS[5]].interval == pytest.approx((4_884_480 / 134_515_008,) * 2)
+
+
+def test_one_adjustment_covers_all_claims(runs):
+    alone, among = (tested(loaded_with(runs, CLAIMS[:count]))[0].evidence.interval for count in (1, 11))
+    assert among[0] < alone[0] < alone[1] < among[1]
+
+
+def test_an_undecided_claim_says_what_would_decide_it(runs):
+    [one] = tested(loaded_with(runs, ("lora >= dora + 0.005 on arc_easy/acc",)))
+    assert one.outcome == "undecided"
+    assert one.evidence.narrower.startswith("about ") or "times the seeds and the items" in one.evidence.narrower
+    assert any(word in one.evidence.narrower for word in ("seeds", "items"))
+
+
+def test_the_report_opens_with_them_and_heads_the_rest_exploratory(runs):
+    text = page(loaded_with(runs))
+    assert text.index("## Claims") < text.index("## Exploratory") < text.index("**Answer.**")
+    section = text[text.index("## Claims") : text.index("## Exploratory")]
+    assert all(text.replace("*", "\\*").partition("[")[0][:20] in section for text in CLAIMS)
+    assert "Not registered: nothing shows that these claims are older than the results." in section
+    assert "## Claims" not in page(loaded_with(runs, ()))
+    assert "## Exploratory" not in page(loaded_with(runs, ()))
+
+
+def test_a_registered_question_without_deviations_says_so(runs):
+    loaded = loaded_with(runs)
+    made = registered(loaded)
+    loaded = replace(loaded, registration=made)
+    rerun = [line for line in deviations(loaded) if not line.startswith("test read twice")]
+    assert rerun == []
+    text = page(loaded)
+    assert f"Registered at 2025-11-01T00:00:00.000+00:00, sha256 {made.digest}" in text.replace("\\", "")
+
+
+DEVIATIONS = {
+    "question": ({"question": "Other?"}, "question: registered Other?, now Which method?"),
+    "primary": ({"primary": "piqa/acc"}, "primary: registered piqa/acc, now arc_easy/acc"),
+    "claims": ({"claims": ()}, "claims: registered [], now [lora@best > base"),
+    "rule": ({"rule": "one_standard_error"}, "rule: registered one_standard_error, now lowest_validation_loss"),
+    "tuned": ({"tuned": ("method.r",)}, "tuned: registered [method.r], now [lr_scale]"),
+    "tuning seeds": ({"tuning_seeds": (7,)}, "tuning seeds: registered [7], now [0]"),
+    "a seed more": ({"final_seeds": (0, 1, 2, 3, 4)}, "final seeds added: 5"),
+    "a seed less": ({"final_seeds": (0, 1, 2, 3, 4, 5, 6)}, "final seeds left out: 6"),
+    "looks": ({"looks": (3, 6)}, "looks: registered [3; 6], now nothing"),
+    "late": ({"registered_at": "2026-01-01T00:00:00.000+00:00"}, "begun before the registration of 2026-01-01"),
+    "commit": ({"made_with": {"commit": "f" * 40}}, "commit ffff"),
+    "version": ({"made_with": {**tuned_tree.provenance(), "versions": {"peft": "0.18.0"}}}, "peft 0.18.0 -> 0.19.0: "),
+    "cells": ({"cells": ()}, "cells added: "),
+}
+
+
+@pytest.mark.parametrize("kind", DEVIATIONS)
+def test_every_deviation_is_listed(runs, kind):
+    changes, line = DEVIATIONS[kind]
+    loaded = loaded_with(runs)
+    loaded = replace(loaded, registration=registered(loaded, **changes))
+    found = [one for one in deviations(loaded) if one.startswith(line)]
+    assert len(found) == 1, deviations(loaded)
+    assert "No deviation" not in page(loaded)
+
+
+def test_a_test_that_was_read_twice_is_listed(runs):
+    loaded = loaded_with(runs)
+    loaded = replace(loaded, registration=registered(loaded))
+    assert [line for line in deviations(loaded) if line.startswith("test read twice, since it was trained again: full")]
+
+
+def test_looks_that_stopped_early_are_no_deviation(runs):
+    loaded = loaded_with(runs)
+    tuning = replace(loaded.sweep.tuning, looks=Looks(first=3, most=8, methods=5))
+    loaded = replace(loaded, sweep=replace(loaded.sweep, tuning=tuning))
+    made = registered(loaded, looks=(3, 8), final_seeds=(0, 1, 2, 3, 4, 5, 6, 7))
+    assert not [line for line in deviations(replace(loaded, registration=made)) if "seeds" in line or "looks" in line]
+
+
+def test_a_registration_that_was_changed_by_hand_is_named(tmp_path):
+    runs = tuned_tree.build(tmp_path / "runs")
+    loaded = loaded_with(runs)
+    file = registration.path(runs, "tuned")
+    record.write(registered(loaded), file)
+    assert load([runs], "tuned").registration == registered(loaded)
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "level": 0.2}))
+    again = load([runs], "tuned")
+    assert again.registration is None
+    assert any("changed since it was registered" in line for line in again.unreadable)
