@@ -11,8 +11,9 @@ from harness.records import record, registration
 from harness.records.claim_grammar import Range
 from harness.records.record import ClaimRecord, Looks
 from harness.records.registration import EXCLUSIONS, Registration
+from harness.report.analysis import tested_claims
 from harness.report.analysis.deviations import deviations
-from harness.report.analysis.tested_claims import judge, tested
+from harness.report.analysis.tested_claims import judge
 from harness.report.data.load import load
 from harness.report.pages.markdown import page
 
@@ -20,7 +21,7 @@ CLAIMS = (
     "lora@best > base on arc_easy/acc",
     "prompt@best >= full@best - 0.01 on arc_easy/acc",
     "lora == dora +- 0.2 on arc_easy/acc",
-    "lora - 0.5 * full >= 0.5 * base on arc_easy/acc",
+    "lora - 0.5 * full >= 0.5 * base - 0.1 on arc_easy/acc",
     "lora >= dora on test_loss",
     "lora / full in [0.03, 0.04] on trainable_parameters",
     "full / lora in [1.5, 3] on peak_memory_bytes",
@@ -79,12 +80,12 @@ def test_an_interval_judges_a_range(limits, interval, outcome):
 
 
 def test_every_form_is_tested_on_the_records(runs):
-    results = {one.record.claim: one for one in tested(loaded_with(runs))}
+    results = {one.record.claim: one for one in tested_claims.tested(loaded_with(runs))}
     assert list(results) == list(CLAIMS)
     outcomes = {text: one.outcome for text, one in results.items()}
     assert outcomes == {
         CLAIMS[0]: "confirmed", CLAIMS[1]: "refuted", CLAIMS[2]: "confirmed", CLAIMS[3]: "confirmed",
-        CLAIMS[4]: "confirmed" if results[CLAIMS[4]].evidence.interval[0] >= 0 else outcomes[CLAIMS[4]],
+        CLAIMS[4]: "confirmed",
         CLAIMS[5]: "confirmed", CLAIMS[6]: "confirmed", CLAIMS[7]: "refuted", CLAIMS[8]: "undecided",
         CLAIMS[9]: "undecided", CLAIMS[10]: "undecided",
     }  # fmt: skip
@@ -97,7 +98,7 @@ def test_every_form_is_tested_on_the_records(runs):
 
 def test_values_are_those_of_the_items(runs):
     loaded = loaded_with(runs)
-    results = {one.record.claim: one.evidence for one in tested(loaded)}
+    results = {one.record.claim: one.evidence for one in tested_claims.tested(loaded)}
     scores = {group.label.partition(" ")[0]: group for group in loaded.groups if group.ok}
 
     def acc(name):
@@ -111,12 +112,12 @@ def test_values_are_those_of_the_items(runs):
 
 
 def test_one_adjustment_covers_all_claims(runs):
-    alone, among = (tested(loaded_with(runs, CLAIMS[:count]))[0].evidence.interval for count in (1, 11))
+    alone, among = (tested_claims.tested(loaded_with(runs, CLAIMS[:count]))[0].evidence.interval for count in (1, 11))
     assert among[0] < alone[0] < alone[1] < among[1]
 
 
 def test_an_undecided_claim_says_what_would_decide_it(runs):
-    [one] = tested(loaded_with(runs, ("lora >= dora + 0.005 on arc_easy/acc",)))
+    [one] = tested_claims.tested(loaded_with(runs, ("lora >= dora + 0.005 on arc_easy/acc",)))
     assert one.outcome == "undecided"
     assert one.evidence.narrower.startswith("about ") or "times the seeds and the items" in one.evidence.narrower
     assert any(word in one.evidence.narrower for word in ("seeds", "items"))

@@ -12,6 +12,7 @@ from harness.report.display import DASH
 from harness.report.pages.summary import Table
 
 HEADER = ("Claim", "Source", "Outcome", "Value", "Interval", "Rests on", "What would decide it")
+TEXT = ("Claim", "Source", "Outcome", "Rests on", "What would decide it")  # columns to the left
 EXPLORATORY = (
     "Everything below is exploratory: it was not claimed beforehand, and its error rates are those of its own families."
 )
