@@ -22,7 +22,7 @@ from harness.records import datacheck
 from harness.run.audit import audit
 from harness.run.execute import Emit, quiet, setting, wanted_tokens
 from harness.sources import models
-from harness.train import distributed
+from harness.train import launcher
 from harness.train.kernels import unknown
 from harness.train.loop import compute_dtype
 
@@ -107,8 +107,8 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
     at_any_rate = replace(method, lr=None)  # sweeps have many rates, and none of them shows here
 
     def launch() -> None:
-        if method.trains and distributed.unsupported(experiment.launch):
-            raise UnsupportedError(distributed.unsupported(experiment.launch))
+        if method.trains and launcher.unsupported(experiment.launch):
+            raise UnsupportedError(launcher.unsupported(experiment.launch))
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
         (("launch", experiment.launch, method.trains), launch),

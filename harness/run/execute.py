@@ -6,6 +6,7 @@ about to find out.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -30,16 +31,16 @@ from harness.measure.fingerprint import fingerprint
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
 from harness.records import record
-from harness.records.record import DevicePeak, EvaluationRecord, Training
+from harness.records.record import DevicePeak, EvaluationRecord, Phase, Training
 from harness.records.specs import LaunchSpec, Rung, TrainSpec
 from harness.run import card, places, provenance, store, usage
 from harness.run.scores import Scores
 from harness.sources import models
-from harness.train import checkpoint, distributed
+from harness.train import checkpoint, distributed, launcher
 from harness.train.checkpoint import Belongs
 from harness.train.loop import Job, compute_dtype, total_steps, train
-from harness.train.meeting import Attempt, Invitation, Node
-from harness.train.preemption import Preemption
+from harness.train.nodes import Attempt, Node
+from harness.train.preemption import PreemptedError, Preemption
 from harness.train.resume import Checkpoints
 
 Emit = Callable[[dict[str, Any]], None]
@@ -55,19 +56,18 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
     """
     quiet()
     preemption = Preemption()
-    launch = experiment.launch if todo.train and experiment.method.trains else LaunchSpec()
     with preemption.watched():
-        attempt = Attempt(experiment.recipe_id, todo.rung)
-        started = distributed.start(launch, partial(_follow, experiment, todo), attempt)
-        work = _Work(experiment, todo, preemption, emit)  # looks at the device before this process takes anything there
-        made_by = kernels.facts(experiment.train.kernels)
-        work.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch), **made_by}}})
+        trained = None
+        if todo.train and experiment.method.trains and experiment.launch.num_processes > 1:
+            attempt = Attempt(experiment.recipe_id, todo.rung)
+            train_as_rank = partial(_train_as_rank, experiment, todo, preemption)
+            trained = launcher.launch(experiment.launch, train_as_rank, emit, preemption, attempt)
+        work = _Work(experiment, todo, preemption, emit)
         try:
-            with started.joined():
-                work.load()
-                if todo.train:
-                    with preemption.deferred():
-                        work.train()
+            if trained is None:
+                work.make(LaunchSpec())
+            else:
+                work.go_on(trained)
             checkpoint.end(experiment.folder, kept=todo.train and experiment.keep == "checkpoint")
             work.evaluate()
             if todo.inference:
@@ -79,19 +79,35 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
             raise
 
 
-def join(experiment: Experiment, invitation: Invitation, node: Node, emit: Emit) -> None:
-    """Take part, on a further node, in one attempt at a run, or tell its first process why not."""
+def join(experiment: Experiment, attempt: Attempt, node: Node, emit: Emit) -> None:
+    """Take part, on a further node, in one attempt at a run, or tell its first node why not."""
     quiet()
-    todo = Todo(train=True, evaluations=(), weights_from=None, rung=invitation.attempt.rung)
-    distributed.join(experiment.launch, invitation, node, partial(_follow, experiment, todo))
+    todo = Todo(train=True, evaluations=(), weights_from=None, rung=attempt.rung)
+    launcher.join(experiment.launch, attempt, node, partial(_train_as_rank, experiment, todo, Preemption()))
 
 
-def _follow(experiment: Experiment, todo: Todo) -> None:
-    """What the other processes do of a run that several train."""
-    work = _Work(experiment, todo, Preemption(), lambda event: None)
-    work.load()
-    distributed.all_gather("loaded")
-    work.fit()
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """The phases of rank 0, and what each rank took: for the process that evaluates."""
+
+    phases: dict[str, Phase]
+    peaks: list[int | None]
+    required: list[int | None]
+
+
+def _train_as_rank(experiment: Experiment, todo: Todo, launched: Preemption, emit: Emit) -> _Trained:
+    """Load and train as one rank of a run; rank 0 writes the weights."""
+    preemption = Preemption()
+    with preemption.watched() if distributed.rank() == 0 else contextlib.nullcontext():
+        if launched.asked:
+            raise PreemptedError("told to end")
+        work = _Work(experiment, todo, preemption, emit)
+        try:
+            work.make(experiment.launch)
+        except BaseException:
+            work.emit_phases()
+            raise
+    return _Trained(work.phases.done, work.peaks, work.required)
 
 
 class _Work(Scores):
@@ -100,20 +116,32 @@ class _Work(Scores):
     def __init__(self, experiment: Experiment, todo: Todo, preemption: Preemption, emit: Emit) -> None:
         self.experiment, self.todo, self.preemption = experiment, todo, preemption
         self.emit = preemption.whole(emit)
+        # looks at the device before this process takes anything there
         self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))
-        self.peaks: list[int | None] = []  # of each process, once they have trained
+        self.peaks: list[int | None] = []  # of all ranks, once they have trained
         self.required: list[int | None] = []  # bytes that the GPU of each must have
         self.dtype = compute_dtype(experiment.train.precision)
         self.merges = experiment.method.trains and experiment.eval.weights == "merged"
+        self.model: Any = None
+
+    def make(self, launch: LaunchSpec) -> None:
+        """Load the model and, where that is asked for, train it."""
+        made_by = kernels.facts(self.experiment.train.kernels)
+        self.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch), **made_by}}})
+        self.load()
+        if self.todo.train:
+            with self.preemption.deferred():
+                self.train()
+
+    def go_on(self, trained: _Trained) -> None:
+        """Go on after ranks that have trained and are gone."""
+        self.phases.done.update(trained.phases)
+        self.peaks, self.required = trained.peaks, trained.required
 
     def load(self) -> None:
         experiment, method = self.experiment, self.experiment.method
         with self.phases("load"):
-            self.tokenizer = models.tokenizer(experiment.model)
-            self.rows: Sequence[dict[str, list[int]]] = []
-            kinds = {evaluation.kind for evaluation in self.todo.evaluations}
-            if self.todo.train or self.todo.inference or kinds & {"heldout", "generation"}:
-                self._load_data()
+            self._read()
             transformers.set_seed(experiment.streams.init)  # adapters are drawn from it
             base = self._base()
             expected = method.expected_trainable(base)
@@ -127,19 +155,21 @@ class _Work(Scores):
 
     def train(self) -> None:
         if self.experiment.method.trains:
-            distributed.all_gather("loaded")  # the others would keep the processor busy meanwhile
-            before = self._device_peak()  # between the phases: nobody's time
+            distributed.barrier()  # ranks that are still loading would keep the processor busy
+            is_first = distributed.rank() == 0
+            before = self._device_peak() if is_first else None  # between the phases: nobody's time
             training = self.fit()
-            self.emit({"facts": {"training": training}})
-            self.emit_phases()  # all that is known of the weights is told before anyone hears that they are there
-            self._save()
-            training = peak.with_share(training, before, self._device_peak())
-            self.emit({"facts": {"training": training}})
+            if is_first:
+                self.emit({"facts": {"training": training}})
+                self.emit_phases()  # all that is known of the weights is told before anyone hears that they are there
+                self._save()
+                training = peak.with_share(training, before, self._device_peak())
+                self.emit({"facts": {"training": training}})
         else:
             self._save()
 
     def fit(self) -> Training:
-        """Train; every process of the run does."""
+        """Train; every rank of the run does."""
         with self.phases("train"):
             training = train(self._job())
         self.peaks = distributed.all_gather(self.phases.headline_bytes())
@@ -158,10 +188,13 @@ class _Work(Scores):
         )
 
     def evaluate(self) -> None:
-        if self.todo.train and (self.merges or places.is_read_again(self.experiment)):
+        is_elsewhere = self.model is None  # ranks that are gone have trained it
+        if self.todo.train and (self.merges or is_elsewhere):
             with self.phases("evaluate"):
-                del self.model
+                self.model = None
                 places.clear()
+                if is_elsewhere:
+                    self._read()
                 self.model = self._made(self._base())
         self.model.eval()
         for evaluation in self.todo.evaluations:
@@ -175,6 +208,14 @@ class _Work(Scores):
         made = usage.Making(self.tokenizer, rows, self.phases, base, lambda: self._merged(base()))
         usage.keep(self.experiment, self.todo.weights_from, made)
         self.emit_phases()
+
+    def _read(self) -> None:
+        """Read the tokenizer, and the rows if any are needed."""
+        self.tokenizer = models.tokenizer(self.experiment.model)
+        self.rows: Sequence[dict[str, list[int]]] = []
+        kinds = {evaluation.kind for evaluation in self.todo.evaluations}
+        if self.todo.train or self.todo.inference or kinds & {"heldout", "generation"}:
+            self._load_data()
 
     def _base(self) -> Any:
         experiment, method = self.experiment, self.experiment.method
@@ -254,7 +295,7 @@ class _Work(Scores):
         card.name_base(folder, dataclasses.asdict(self.experiment.model))
 
     def emit_phases(self) -> None:
-        """The peak is the highest of all processes' while there are several, and what they take together beside it."""
+        """Emit the phases and the highest peak of all ranks, beside it the sum of theirs where there are several."""
         known = [one for one in self.peaks if one is not None]
         headline = max(known) if len(known) == len(self.peaks) > 1 else self.phases.headline_bytes()
         required = max((one for one in self.required if one is not None), default=self.phases.required_bytes())

@@ -21,11 +21,6 @@ def options(experiment: Experiment) -> dict[str, Any]:
     return {"device_map": "auto" if is_spread else {"": distributed.local_rank()}}
 
 
-def is_read_again(experiment: Experiment) -> bool:
-    """Whether the model was trained in parts: what was saved of it is evaluated, over all GPUs together."""
-    return experiment.method.trains and experiment.launch.sharding == "fsdp"
-
-
 def shared_by(launch: LaunchSpec) -> dict[str, Any]:
     """How many processes train together and, where several do, on how many nodes and how they share the model."""
     several = {"sharding": launch.sharding} if launch.num_processes > 1 else {}

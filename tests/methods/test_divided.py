@@ -13,7 +13,7 @@ from workshop import NAMES, Workshop, replaced
 
 from harness.methods.base import Method
 from harness.records.specs import LaunchSpec, TrainSpec
-from harness.train import distributed
+from harness.train import distributed, launcher
 from harness.train.loop import Job, train
 
 pytestmark = [
@@ -40,8 +40,12 @@ def test_a_divided_model_trains_as_a_whole_one(
     method = replaced(method, **dict.fromkeys(dropout, 0.0))
     place = biased if method.unsupported_model(workshop.load(method)) else workshop
     losses, expected = trained(job(place, method, tmp_path), tmp_path / "alone")
-    with distributed.start(LaunchSpec(num_processes=2), lambda: train(job(place, method, tmp_path, "fsdp"))).joined():
-        found, saved = trained(job(place, method, tmp_path, "fsdp"), tmp_path / "divided")
+
+    def work(emit: Any) -> Any:
+        part = job(place, method, tmp_path, "fsdp")
+        return trained(part, tmp_path / "divided") if distributed.rank() == 0 else train(part)
+
+    found, saved = launcher.launch(LaunchSpec(num_processes=2), work, lambda event: None)
     assert found == pytest.approx(losses, rel=1e-5)
     assert saved.keys() == expected.keys()
     assert saved

@@ -1,38 +1,18 @@
 """Several processes that train one run together give what one gives, up to rounding; here two, on the processor."""
 
 import dataclasses
-import os
 
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException
+from launched import BELONGS, shared, weights
 
-from harness.records.specs import LaunchSpec, Rung
 from harness.train import distributed
 from harness.train.batches import NO_ROW
-from harness.train.checkpoint import Belongs
 from harness.train.loop import DivergedError, train
 from harness.train.order import LikeLengths, Shared
 from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
-
-PAIR = LaunchSpec(num_processes=2)
-BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(2, False), num_processes=2)
-
-
-def weights(job):
-    return {name: p.detach().clone() for name, p in job.model.named_parameters()}
-
-
-def shared(make):
-    """Train with two processes; what the first one finds."""
-    own = make()
-    with distributed.start(PAIR, lambda: train(make())).joined():
-        assert (distributed.world_size(), distributed.rank()) == (2, 0)
-        training = train(own)
-    assert distributed.world_size() == 1
-    assert "WORLD_SIZE" not in os.environ
-    return training, weights(own)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -77,26 +57,6 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
     for name in ("losses", "gradient_norms", "real_tokens", "padded_tokens", "trained_tokens", "sequences", "profile"):
         assert getattr(found, name) == getattr(expected, name), name
     assert all(torch.equal(again[name], after[name]) for name in after)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected", "text"),
-    [
-        (ValueError("so"), distributed.RankError, "process 1: ValueError: so"),
-        (MemoryError("no more"), torch.OutOfMemoryError, "MemoryError: no more"),
-        (RuntimeError("so"), distributed.RankError, "process 1: RuntimeError: so"),
-        (None, distributed.RankError, "process 1 of 2 has ended with exit code 7"),
-    ],
-)
-def test_the_end_of_another_process_is_said(job, rows, error, expected, text):
-    def ends():
-        if error is None:
-            os._exit(7)
-        raise error
-
-    own = job(rows=rows(8), micro_batch_size=2)
-    with pytest.raises(expected, match=text), distributed.start(PAIR, ends).joined():
-        train(own)
 
 
 def test_what_the_first_one_says_is_said_alone(job):

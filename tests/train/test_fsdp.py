@@ -4,23 +4,16 @@ import dataclasses
 
 import pytest
 import torch
-from test_distributed import BELONGS, PAIR, Told, weights
+from launched import BELONGS, shared
+from test_distributed import Told
 
 from harness.evaluate import heldout
 from harness.train import checkpoint, distributed, stored
-from harness.train.loop import train
 from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
 
 TWO = "launch.num_processes=2"
 DIVIDED = (TWO, "launch.sharding=fsdp")
-
-
-def shared(make):
-    own = make()
-    with distributed.start(PAIR, lambda: train(make())).joined():
-        training = train(own)
-    return training, weights(own)
 
 
 def with_validation(job, rows):
@@ -106,8 +99,8 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, name):
     sizes = [(checkpoints.folder / file).stat().st_size for file in files]
     assert max(sizes) < 1.2 * min(sizes), "no process has the whole"
     events = []
-    going_on = lambda: dataclasses.replace(made(3), checkpoints=checkpoints, emit=events.append)  # noqa: E731
-    found, again = shared(going_on)
+    going_on = lambda: dataclasses.replace(made(3), checkpoints=checkpoints)  # noqa: E731
+    found, again = shared(going_on, events.append)
     assert {"facts": {"resumed_at_step": 3, "checkpoint_step": 3}} in events
     for name in ("losses", "gradient_norms", "validation", "real_tokens", "padded_tokens", "sequences", "profile",
                  "kept_step", "stopped_early_at"):  # fmt: skip
@@ -134,8 +127,8 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, dama
     else:
         checkpoints = dataclasses.replace(checkpoints, of=dataclasses.replace(checkpoints.of, sharding="none"))
     events = []
-    again = lambda: dataclasses.replace(make(), checkpoints=checkpoints, emit=events.append)  # noqa: E731
-    found, _ = shared(again)
+    again = lambda: dataclasses.replace(make(), checkpoints=checkpoints)  # noqa: E731
+    found, _ = shared(again, events.append)
     assert len(found.losses) == 3
     reason = {
         "missing": f"{part} is missing", "cut": f"{part}: damaged, it is not as long as its header says",
@@ -159,9 +152,9 @@ def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(job,
     events = []
     often = dataclasses.replace(checkpoints, every_seconds=0.0)
     make = lambda: dataclasses.replace(  # noqa: E731
-        job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, emit=events.append), checkpoints=often
+        job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2), checkpoints=often
     )
-    found, _ = shared(make)
+    found, _ = shared(make, events.append)
     assert len(found.losses) == 3
     said = [event["say"] for event in events if "say" in event]
     assert said == ["no checkpoint at step 2: [Errno 28] No space left on device"]
@@ -169,16 +162,6 @@ def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(job,
         "step-000000001.part-1.safetensors",
         "step-000000001.safetensors",
     ]
-
-
-def test_processes_that_begin_with_other_weights_are_refused(job, rows):
-    make = lambda seed: job(*DIVIDED, rows=rows(8), micro_batch_size=2, seed=seed)  # noqa: E731
-    own = make(0)
-    with (
-        pytest.raises(RuntimeError, match="do not begin with the same weights"),
-        distributed.start(PAIR, lambda: train(make(1))).joined(),
-    ):
-        train(own)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from harness.records import record
 from harness.records.record import EvaluationRecord
 from harness.run import execute, places, run, sources
 from harness.run.ladder import ladder
+from harness.train import distributed
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_a_run_of_two_processes_is_one_run(make, tiny_overrides):
     assert found.status == "ok", found.current.reason
     assert found.current.provenance["num_processes"] == 2
     assert found.current.summed_peak_memory_bytes >= found.current.peak_memory_bytes > 0
-    assert [event["phase"] for event in events if "phase" in event] == ["load", "train", "validate"]
+    assert [event["phase"] for event in events if "phase" in event] == ["load", "train", "evaluate", "validate"]
     assert [event["done"] for event in events if "loss" in event] == [1, 2, 3]
     assert sorted(path.name for path in two.folder.iterdir() if path.is_dir()) == ["evaluations", "weights"]
     alone = run.run(dataclasses.replace(two, force=True, launch=config.LaunchSpec()), ignore)
@@ -84,19 +85,25 @@ def losses(experiment):
 
 
 def is_killed_at_two(experiment, todo, emit):
-    """The first attempt at a run, whose first or second process is killed once a checkpoint of two steps is there."""
+    """The first attempt at a run, of which a process is killed once a checkpoint of two steps is there."""
 
     def watched(event):
         emit(event)
         if event.get("facts", {}).get("checkpoint_step") == 2:
-            others = [process.pid for process in multiprocessing.active_children()]
-            victim = os.getpid() if experiment.run_seed == 1 else others[0]
-            os.kill(victim, signal.SIGKILL)
+            ranks = sorted(process.pid for process in multiprocessing.active_children())
+            os.kill([os.getpid(), *ranks][experiment.run_seed - 1], signal.SIGKILL)
 
     execute.execute(experiment, todo, emit if (experiment.folder / "record.json").exists() else watched)
 
 
-@pytest.mark.parametrize(("seed", "reason"), [(1, "killed by SIGKILL"), (2, "RankError: process 1 of 2 has ended")])
+@pytest.mark.parametrize(
+    ("seed", "reason"),
+    [
+        (1, "killed by SIGKILL"),
+        (2, "RankError: rank 0: killed by SIGKILL (in phase train at 2 of 3)"),
+        (3, "RankError: rank 1: killed by SIGKILL (in phase train at 2 of 3)"),
+    ],
+)
 def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_overrides, monkeypatch, seed, reason):
     words = [
         *tiny_overrides, f"seed={seed}", "method=full", "train.micro_batch_size=2", "train.checkpoint_seconds=0",
@@ -160,5 +167,5 @@ def test_the_ladder_keeps_what_every_process_takes_whole(make, tiny_overrides):
 def test_where_a_models_weights_go_on_gpus(make, tiny_overrides, monkeypatch, words, number, expected):
     experiment = make(*tiny_overrides, "train.micro_batch_size=2", *words)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(places.distributed, "world_size", lambda: number)
+    monkeypatch.setattr(distributed, "world_size", lambda: number)
     assert places.options(experiment) == expected

@@ -23,7 +23,7 @@ from harness.run.ladder import instead
 from harness.sweep import sweep
 from harness.sweep.cluster import queue
 from harness.sweep.cluster.slurm import SlurmSpec
-from harness.train import meeting
+from harness.train import nodes
 from harness.train.preemption import SIGNALS
 
 _SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send its signal up to a minute before it was asked to
@@ -43,25 +43,26 @@ def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
     os.environ.pop(hardware.RUNS_ON, None)  # it was for planning elsewhere
     if spec.offline:
         os.environ |= {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
-    meets = job.paths.folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}_meeting.json"
+    rendezvous = job.paths.folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}_rendezvous.json"
     if job.global_rank > 0:
-        node = meeting.Node(job.global_rank, job.hostnames[job.node], _refusal(experiment))
-        return _take_part(experiment, spec, meets, node)
+        node = nodes.Node(job.global_rank, job.hostnames[job.node], _refusal(experiment))
+        return _take_part(experiment, spec, rendezvous, node)
     notice = _Notice(spec)
-    isolate.share.set(isolate.Share({meeting.FILE: str(meets)}, _threads(spec), notice.stop))
+    isolate.share.set(isolate.Share({nodes.FILE: str(rendezvous)}, _threads(spec), notice.stop))
     for number in SIGNALS:
         signal.signal(number, notice)
     try:
         status = _made(experiment)
+        notice.requeues |= job.num_nodes > 1 and nodes.is_over(rendezvous) and notice.may_requeue  # a node was lost
     finally:
         if job.num_nodes > 1:
-            meeting.announce(None, meets)
+            nodes.publish(None, rendezvous)
     if notice.requeues and status not in ("ok", "skipped") and queue.requeue(job.job_id):
         sys.exit(0)
     return status
 
 
-def _take_part(experiment: Experiment, spec: SlurmSpec, meets: Path, node: meeting.Node) -> str:
+def _take_part(experiment: Experiment, spec: SlurmSpec, rendezvous: Path, node: nodes.Node) -> str:
     """Be a further node of the run, for as long as the first one trains; what ends this is the first one's to record.
 
     What SLURM tells the job is the first one's as well: it is given the time to save what there is.
@@ -70,11 +71,11 @@ def _take_part(experiment: Experiment, spec: SlurmSpec, meets: Path, node: meeti
         signal.signal(number, signal.SIG_IGN)
     isolate.share.set(isolate.Share({}, _threads(spec)))
     isolate.prepare()
-    runs = {one.recipe_id: one for one in (experiment, instead(experiment)) if one is not None}
-    for invitation in meeting.invitations(meets):
-        one = runs[invitation.attempt.recipe_id]
-        log = one.folder / f"log-node-{node.index}.txt"
-        isolate.call("harness.run.execute:join", one, invitation, node, log=log)
+    runs = {cell.recipe_id: cell for cell in (experiment, instead(experiment)) if cell is not None}
+    for attempt in nodes.attempts(rendezvous):
+        cell = runs[attempt.recipe_id]
+        log = cell.folder / f"log-node-{node.index}.txt"
+        isolate.call("harness.run.execute:join", cell, attempt, node, log=log)
     return "took part"
 
 
@@ -93,11 +94,17 @@ class _Notice:
             return
         why = "ended by SLURM"
         if number == signal.SIGUSR2:
-            before, most = int(os.environ.get("SLURM_RESTART_COUNT", "0")), self.spec.max_requeues
-            self.requeues = before < most
+            self.requeues = self.may_requeue
             why = "out of time" if self._out_of_time() else "preempted"
+            before = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+            most = self.spec.max_requeues
             why += f", requeued ({before + 1} of {most})" if self.requeues else f", after {before} requeues,"
         self.stop.why = why
+
+    @property
+    def may_requeue(self) -> bool:
+        """Whether the job may go back into the queue once more."""
+        return int(os.environ.get("SLURM_RESTART_COUNT", "0")) < self.spec.max_requeues
 
     def _out_of_time(self) -> bool:
         told = 60 * self.spec.time_minutes - self.spec.signal_seconds
