@@ -1,25 +1,15 @@
 """Estimates, tests, intervals, power and frontiers: arrays in, numbers out. Nothing here knows a record."""
 
 from harness.stats.across import Across, Interval, across_tasks, interquartile_mean
-from harness.stats.claims import (
-    Comparison,
-    Verdict,
-    compare,
-    confidence_interval,
-    equivalence_p,
-    holm,
-    mcnemar_exact,
-    not_worse_p,
-    sign_flip_p,
-    tie_letters,
-    two_sided_p,
-)
-from harness.stats.compare import Family, MethodComparison, Pair, compare_methods
+from harness.stats.basis import Scope
+from harness.stats.claims import MOST_FLIPPED, SEEDS_FOR_SIGN_FLIP, sign_flip_p, tie_letters
+from harness.stats.compare import Family, FamilyName, MethodComparison, Pair, Verdict, compare_methods
 from harness.stats.estimate import (
     Estimate,
     Floats,
     Part,
     SeedEstimate,
+    confidence_interval,
     difference_over_seeds,
     mean_and_standard_error,
     over_seeds,
@@ -30,37 +20,45 @@ from harness.stats.estimate import (
     seed_variance,
 )
 from harness.stats.frontier import frontier_probabilities, on_frontier
-from harness.stats.power import Plan, detectable, power, seeds_needed, smallest_effect
+from harness.stats.power import (
+    MeasuredNoise,
+    Plan,
+    measured_noise,
+    needed_for_equivalence,
+    power,
+    seeds_needed,
+    smallest_effect,
+)
 from harness.stats.proportion import wilson_interval
-from harness.stats.resample import bootstrap, percentile_interval
+from harness.stats.resample import bootstrap, percentile_interval, seed_draws
 
 __all__ = [
+    "MOST_FLIPPED",
+    "SEEDS_FOR_SIGN_FLIP",
     "Across",
-    "Comparison",
     "Estimate",
     "Family",
+    "FamilyName",
     "Floats",
     "Interval",
+    "MeasuredNoise",
     "MethodComparison",
     "Pair",
     "Part",
     "Plan",
+    "Scope",
     "SeedEstimate",
     "Verdict",
     "across_tasks",
     "bootstrap",
-    "compare",
     "compare_methods",
     "confidence_interval",
-    "detectable",
     "difference_over_seeds",
-    "equivalence_p",
     "frontier_probabilities",
-    "holm",
     "interquartile_mean",
-    "mcnemar_exact",
     "mean_and_standard_error",
-    "not_worse_p",
+    "measured_noise",
+    "needed_for_equivalence",
     "on_frontier",
     "over_seeds",
     "paired_difference",
@@ -69,11 +67,11 @@ __all__ = [
     "power",
     "ratio",
     "ratio_standard_error",
+    "seed_draws",
     "seed_variance",
     "seeds_needed",
     "sign_flip_p",
     "smallest_effect",
     "tie_letters",
-    "two_sided_p",
     "wilson_interval",
 ]

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
+from harness.stats.estimate import Floats
 from harness.stats.outcomes import Outcomes, Seeds
-from harness.stats.seeds import SeedVariance
+from harness.stats.seeds import SeedVariance, moderated, welch
 
 Scope = Literal["methods", "runs"]
 
 FEWEST_ALONE = 3  # seeds that make a verdict without another method to borrow the variance from
-_PRIOR = 1.0  # degrees of freedom that the pool counts as in a method's own variance, half of the method's at most
 
 
 @dataclass(frozen=True)
@@ -119,30 +119,23 @@ def _unpaired(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
         single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
         return Basis(difference, items, pooled, None, 1, "methods", _single(single, source), source)
     if variance.paired:
-        parts = [float(variance.raw[m]) * share for m, share in zip((a, b), shares, strict=True)]
-        degrees = [float(variance.counts[m]) - 1 for m in (a, b)]
-        own = (max(sum(parts), noise), _welch(parts, degrees))
+        own = _own(variance.raw[[a, b]], variance.counts[[a, b]] - 1, shares, noise)
     else:
         own = _moderated(variance, a, b, shares, noise)
     return Basis(difference, items, pooled, own, fewest, "methods", _too_few(variance, fewest), source)
 
 
+def _own(variances: Floats, degrees: Floats, shares: tuple[float, float], noise: float) -> tuple[float, float]:
+    """Return the pair's own seed variance, no less than single answers' noise, and its degrees of freedom."""
+    parts = variances * np.array(shares)
+    return max(float(parts.sum()), noise), float(welch(parts, degrees))
+
+
 def _moderated(
     variance: SeedVariance, a: int, b: int, shares: tuple[float, float], noise: float
 ) -> tuple[float, float]:
-    """Return the pair's own seed variance, the pool counting for a little, with Welch's degrees of freedom."""
-    parts, degrees = [], []
-    for method, share in zip((a, b), shares, strict=True):
-        free = float(variance.counts[method]) - 1
-        prior = min(_PRIOR, free / 2)
-        parts.append(share * (prior * variance.pooled + free * float(variance.own[method])) / (prior + free))
-        degrees.append(prior + free)
-    return max(sum(parts), noise), _welch(parts, degrees)
-
-
-def _welch(parts: list[float], degrees: list[float]) -> float:
-    below = sum(part**2 / df for part, df in zip(parts, degrees, strict=True))
-    return sum(parts) ** 2 / below if below > 0 else min(degrees)
+    own, degrees = moderated(variance.own[[a, b]], variance.pooled, variance.counts[[a, b]] - 1)
+    return _own(own, degrees, shares, noise)
 
 
 def _too_few(variance: SeedVariance, seeds: int) -> str:
@@ -155,7 +148,7 @@ def _runs(difference: float, items: float, seeds: str) -> Basis:
 
 
 def _nothing(data: Outcomes, a: int, b: int, why: str) -> Basis:
-    return Basis(float(data.means[a] - data.means[b]), 0.0, None, None, 0, "runs", why, "", known=False)
+    return Basis(float(data.means[a] - data.means[b]), 0.0, None, None, 0, "methods", why, "", known=False)
 
 
 def _single(name: str, source: str) -> str:

@@ -14,8 +14,8 @@ simulated maximum over the family, and the own one adjusted for the comparisons 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.stats.basis import Basis, Scope, basis_of
+from harness.stats.estimate import Floats
+from harness.stats.joint import Joint
 from harness.stats.outcomes import Outcomes, checked
-from harness.stats.reach import Noise
 from harness.stats.seeds import SeedVariance, seed_variances
 from harness.stats.simultaneous import Adjustment, adjustment
 
@@ -57,8 +58,10 @@ class Pair:
             hold for these two runs.
         runs_differ: whether the two runs differ significantly at the family's level; None unless `scope` is "runs".
         equivalence_p: adjusted p-value of the test that the two differ by the margin or more; None without a margin.
+        noninferiority_p: adjusted one-sided p-value of the test that `a` is worse than `b` by the margin or more.
         seeds: seeds (pairs of seeds where they are shared) that the comparison rests on; 0 without seeds.
         standard_error: from the pooled seed variance.
+        item_variance: the share of the items in its square; the rest is that of the seeds.
         detectable: the true difference that this comparison detects with 80 % power at the family's level.
         unlike: those of the two whose seed variance is unlike that of the other methods.
     """
@@ -76,8 +79,10 @@ class Pair:
     scope: Scope
     runs_differ: bool | None
     equivalence_p: float | None
+    noninferiority_p: float | None
     seeds: int
     standard_error: float
+    item_variance: float
     detectable: float | None
     unlike: tuple[str, ...]
 
@@ -109,7 +114,7 @@ class MethodComparison:
         level: of each family.
         margin: the largest difference that counts as none; None where equivalence is not tested.
         scores: each method's mean over its seeds.
-        best: the method with the best score among those with seeds (among all where none has).
+        best: the method with the best score; a deterministic baseline does not count.
         seed_deviation: standard deviation of the method x seed effect, pooled over the methods, single answers' noise
             left in; None without two seeds of any method.
         unlike: methods whose own seed deviation is more than twice the others' (one-sided F test at 5 %), with the
@@ -155,8 +160,8 @@ def compare_methods(
         outcomes: by method, an array of shape (seeds, items): right or wrong, graded, or a loss. Items are in the same
             order everywhere. A lost seed is a whole row of NaN; a method with fewer seeds has fewer rows.
         baseline: the method that the family "baseline" compares the others with.
-        families: "baseline" (each against the baseline; absent without one), "best" (each method with seeds against
-            the best of them) and "all" (every pair). Each is adjusted on its own.
+        families: "baseline" (each against the baseline; absent without one), "best" (each against the best, a
+            deterministic baseline left out) and "all" (every pair). Each is adjusted on its own.
         level: of each family.
         margin: the largest difference that counts as none, for verdicts of equivalence.
         clusters: shape (items,), a label for each item where items are not independent (passage, subject).
@@ -178,7 +183,7 @@ def compare_methods(
     fixed = np.array([name in data.deterministic for name in data.names])
     variance = seed_variances(data.scores, fixed, paired=paired_seeds)
     comparer = _Comparer(data, variance, level, margin, 1.0 if higher_is_better else -1.0)
-    candidates = [i for i, name in enumerate(data.names) if name not in data.deterministic] or [*range(len(fixed))]
+    candidates = [i for i, name in enumerate(data.names) if name != baseline or name not in data.deterministic]
     best = max(candidates, key=lambda i: comparer.sign * data.means[i])
     everyone = [*range(len(data.names))]
     first = None if baseline is None else data.names.index(baseline)
@@ -231,88 +236,72 @@ class _Comparer:
         """Return a family's pairs; `covered` are all the comparisons that its adjustment is for."""
         bases = [self._basis(*pair) for pair in shown]
         adjusted = self._adjustment(bases, tuple(covered))
-        single = adjusted.single_level(self.level)
-        pairs = self._pairs(shown, bases, adjusted, _sharing(covered, self.data))
-        return Family(name, tuple(pairs), len(covered), single)
+        joint = Joint(bases, self.data.units, adjusted, _sharing(covered, self.data))
+        pairs = self._pairs(shown, joint)
+        return Family(name, tuple(pairs), len(covered), adjusted.single_level(self.level))
 
-    def _pairs(
-        self, shown: Sequence[tuple[int, int]], bases: Sequence[Basis], adjusted: Adjustment, sharing: int
-    ) -> list[Pair]:
-        units = self.data.units
-        pooled, own = (_noise(bases, units, owned=owned) for owned in (False, True))
-        values = np.array([basis.difference for basis in bases])
-        checked_own = np.array([basis.own is not None for basis in bases])
-        single = adjusted.single_level(self.level)
-        p_pooled, p_own = pooled.p_values(values), own.p_values(values)
-        p = np.where(checked_own, p_own, p_pooled)
-        p_family = np.maximum(adjusted.p_values(p_pooled), np.where(checked_own, np.minimum(sharing * p_own, 1), 0))
-        half = np.where(checked_own, own.half_widths(self.level), pooled.half_widths(self.level))
-        half_family = np.maximum(
-            pooled.half_widths(single), np.where(checked_own, own.half_widths(self.level / sharing), 0)
-        )
-        seen = np.maximum(
-            pooled.detectable(single, POWER),
-            np.where(checked_own, own.detectable(self.level / sharing, POWER), 0),
-        )
-        alike = self._equivalence(values, bases, adjusted, sharing)
-        errors = pooled.standard_errors
-        pairs = []
-        for i, ((a, b), basis) in enumerate(zip(shown, bases, strict=True)):
-            names = (self.data.names[a], self.data.names[b])
-            known = basis.known
-            ends = [
-                (float(values[i] - each[i]), float(values[i] + each[i])) if known else _WHOLE
-                for each in (half, half_family)
-            ]
-            p_adjusted = float(p_family[i]) if known else 1.0
-            p_alike = None if alike is None else float(alike[i]) if known and not basis.why else 1.0
-            pairs.append(
-                Pair(
-                    a=names[0],
-                    b=names[1],
-                    difference=float(values[i]),
-                    interval=ends[0],
-                    adjusted_interval=ends[1],
-                    p=float(p[i]) if known else 1.0,
-                    adjusted_p=p_adjusted,
-                    verdict=self._verdict(basis, p_adjusted, p_alike),
-                    why=basis.why,
-                    pooled=basis.source,
-                    scope=basis.scope,
-                    runs_differ=p_adjusted < self.level if basis.scope == "runs" else None,
-                    equivalence_p=p_alike,
-                    seeds=basis.seeds,
-                    standard_error=float(errors[i]),
-                    detectable=float(seen[i]) if known and errors[i] > 0 else None,
-                    unlike=tuple(self.data.names[m] for m in (a, b) if m in self.unlike),
-                )
-            )
-        return pairs
+    def _pairs(self, shown: Sequence[tuple[int, int]], joint: Joint) -> Iterator[Pair]:
+        values = np.array([basis.difference for basis in joint.bases])
+        columns = [
+            *joint.p_values(np.abs(values)),
+            *joint.half_widths(self.level),
+            joint.detectable(self.level, POWER),
+            joint.pooled.standard_errors,
+            *self._margin_p(values, joint),
+        ]
+        for pair, basis, *numbers in zip(shown, joint.bases, *(column.tolist() for column in columns), strict=True):
+            yield self._pair(pair, basis, *numbers)
 
-    def _verdict(self, basis: Basis, p: float, p_alike: float | None) -> Verdict:
+    def _pair(self, pair: tuple[int, int], basis: Basis, *numbers: float) -> Pair:
+        p, p_adjusted, half, half_adjusted, detectable, error, p_alike, p_not_worse = numbers
+        known, stated = basis.known, basis.known and not basis.why
+        p, p_adjusted = (p, p_adjusted) if known else (1.0, 1.0)
+        p_alike, p_not_worse = (p_alike, p_not_worse) if stated else (1.0, 1.0)
+        ends = [(basis.difference - reach, basis.difference + reach) for reach in (half, half_adjusted)]
+        a, b = (self.data.names[method] for method in pair)
+        return Pair(
+            a=a,
+            b=b,
+            difference=basis.difference,
+            interval=ends[0] if known else _WHOLE,
+            adjusted_interval=ends[1] if known else _WHOLE,
+            p=p,
+            adjusted_p=p_adjusted,
+            verdict=self._verdict(basis, p_adjusted, p_alike),
+            why=basis.why,
+            pooled=basis.source,
+            scope=basis.scope,
+            runs_differ=p_adjusted < self.level if basis.scope == "runs" else None,
+            equivalence_p=None if self.margin is None else p_alike,
+            noninferiority_p=None if self.margin is None else p_not_worse,
+            seeds=basis.seeds,
+            standard_error=error,
+            item_variance=basis.items,
+            detectable=detectable if known else None,
+            unlike=tuple(self.data.names[method] for method in pair if method in self.unlike),
+        )
+
+    def _verdict(self, basis: Basis, p: float, p_alike: float) -> Verdict:
         if basis.why:
             return "no verdict"
         if p < self.level:
             return "better" if self.sign * basis.difference > 0 else "worse"
-        return "equivalent" if p_alike is not None and p_alike < self.level else "not significant"
+        return "equivalent" if p_alike < self.level else "not significant"
 
-    def _equivalence(
-        self, values: np.ndarray, bases: Sequence[Basis], adjusted: Adjustment, sharing: int
-    ) -> np.ndarray | None:
-        """Return the adjusted p-values of "they differ by the margin": the simultaneous interval inside it.
+    def _margin_p(self, values: Floats, joint: Joint) -> tuple[Floats, Floats]:
+        """Return the adjusted p-values of a difference of the margin or more, either way and to the worse side.
 
         A few items without disagreement show no spread: up to 3 / n of all items could still disagree. Source: Hanley
         and Lippman-Hand, JAMA 249, 1983.
         """
         if self.margin is None:
-            return None
-        room = self.margin - np.abs(values)
-        more = _UNSEEN * self.data.unseen
-        pooled, own = (_noise(bases, self.data.units, owned=owned, more=more) for owned in (False, True))
-        inside = np.maximum(room, 0.0)
-        p = adjusted.p_values(pooled.p_values(inside))
-        own_p = np.where([basis.own is not None for basis in bases], sharing * own.p_values(inside), 0.0)
-        return np.where(room > 0, np.minimum(np.maximum(p, own_p), 1.0), 1.0)
+            return np.ones(len(values)), np.ones(len(values))
+        wider = replace(joint, unseen=_UNSEEN * self.data.unseen)
+        p = []
+        for room in (self.margin - np.abs(values), self.margin + self.sign * values):
+            adjusted = wider.p_values(np.maximum(room, 0.0))[1]
+            p.append(np.where(room > 0, adjusted, 1.0))
+        return p[0], p[1] / 2  # the second is one-sided
 
     def _adjustment(self, bases: Sequence[Basis], covered: tuple[tuple[int, int], ...]) -> Adjustment:
         seeded = [(basis.items, *basis.pooled) for basis in bases if basis.pooled is not None and basis.pooled[1] > 0]
@@ -338,13 +327,6 @@ class _Comparer:
         if (a, b) not in self.known:
             self.known[a, b] = basis_of(self.data, self.variance, a, b)
         return self.known[a, b]
-
-
-def _noise(bases: Sequence[Basis], units: int, *, owned: bool, more: float = 0.0) -> Noise:
-    seeds = [(basis.own if owned else basis.pooled) or (0.0, 1.0) for basis in bases]
-    variances = [[basis.items + more for basis in bases], [variance for variance, _ in seeds]]
-    degrees = [[float(max(units - 1, 1))] * len(bases), [max(df, 1.0) for _, df in seeds]]
-    return Noise(np.array(variances), np.array(degrees))
 
 
 def _sharing(covered: Sequence[tuple[int, int]], data: Outcomes) -> int:

@@ -1,130 +1,237 @@
-"""What a comparison can see: before the runs from assumptions, after them from what was measured."""
+"""Detectable differences: before the runs from assumptions, after them from measured variances, by the test in use."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from harness.stats.estimate import Part
+from harness.stats.estimate import Floats
+from harness.stats.outcomes import checked
+from harness.stats.reach import Noise
+from harness.stats.seeds import moderated, own_variances, seed_variances, welch
+from harness.stats.simultaneous import adjustment
+
+if TYPE_CHECKING:
+    from harness.stats.compare import Pair
 
 LEVEL, POWER = 0.05, 0.8
-_DRAWS = 20_000
+_DRAWS = 4000
 _MOST_SEEDS = 1000
+_MOST_METHODS = 40  # that are simulated; the adjustment counts all of them
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Two methods with the same seeds on the same items, and how noisy they are assumed to be.
+    """Methods with the same seeds on the same items, and how noisy they are assumed to be.
 
-    The difference of one item with one seed is effect + seed + item + noise; the variances of the three are below.
+    Attributes:
+        items: items of the task.
+        seeds: seeds of each method.
+        disagreement: share of the items that one run of each of two methods answers differently; for graded outcomes
+            the variance of that difference per item.
+        rerun_disagreement: the same of two seeds of one method.
+        seed_deviation: standard deviation of a method's score between seeds, beyond what the items explain.
+        methods: methods that are compared with each other.
     """
 
     items: int
     seeds: int
-    disagreement: float  # share of the items that one run of each method answers differently
-    rerun_disagreement: float  # share of the items that two seeds of one method answer differently
-    seed_deviation: float  # standard deviation of a method's score between seeds, beyond what the items explain
+    disagreement: float
+    rerun_disagreement: float
+    seed_deviation: float
+    methods: int = 2
 
     def __post_init__(self) -> None:
-        if self.items < 2 or self.seeds < 1:
-            raise ValueError(f"items={self.items}, seeds={self.seeds}: at least two items and one seed are needed")
-        if not 0 <= self.rerun_disagreement <= self.disagreement <= 1 or self.disagreement == 0:
+        if self.items < 2 or self.seeds < 1 or self.methods < 2:
             raise ValueError(
-                f"disagreement={self.disagreement:g}, rerun_disagreement={self.rerun_disagreement:g}: the first lies "
-                "between 0 and 1, the second between 0 and the first, since two methods differ at least as much as "
-                "two seeds of one do"
+                f"items={self.items}, seeds={self.seeds}, methods={self.methods}: at least two items, one seed and "
+                "two methods are needed"
+            )
+        if not 0 <= self.rerun_disagreement <= self.disagreement or self.disagreement == 0:
+            raise ValueError(
+                f"disagreement={self.disagreement:g}, rerun_disagreement={self.rerun_disagreement:g}: the first is "
+                "positive, the second lies between 0 and the first, since two methods differ at least as much as two "
+                "seeds of one do"
             )
         if self.seed_deviation < 0:
             raise ValueError(f"seed_deviation={self.seed_deviation:g}: a standard deviation cannot be negative")
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """The variance of the mean difference: items, and seeds where there are several to see it."""
-        item = (self.disagreement - self.rerun_disagreement + self.rerun_disagreement / self.seeds) / self.items
-        seed = 2 * self.seed_deviation**2 / self.seeds
-        found = (Part(item, self.items - 1),)
-        return found if self.seeds == 1 else (*found, Part(seed, self.seeds - 1))
+    def item_variance(self) -> float:
+        """Return the variance of a difference that the items bring."""
+        single = self.rerun_disagreement if self.seeds > 1 else 0.0  # of one seed it cannot be told from the items
+        return (self.disagreement - single) / self.items
+
+    @property
+    def score_variance(self) -> float:
+        """Return the variance over seeds of one method's score, single answers' noise included."""
+        return self.seed_deviation**2 + self.rerun_disagreement / (2 * self.items)
+
+    @property
+    def standard_error(self) -> float:
+        """Return the standard error of a difference; of two single runs without the seeds."""
+        return math.sqrt(self.item_variance + (2 * self.score_variance / self.seeds if self.seeds > 1 else 0.0))
+
+    @property
+    def verdicts(self) -> bool:
+        """Return whether the design allows a verdict at all: one run a side is compared as two runs."""
+        return self.seeds != 2 or self.methods > 2
 
 
-def power(plan: Plan, effect: float, level: float = LEVEL) -> float:
-    """The probability that the test calls a true difference of `effect` one, two-sided at the level.
+def power(plan: Plan, effect: float, level: float = LEVEL, *, adjusted: bool = False) -> float:
+    """Return the probability that a true difference of `effect` between two methods is called significant.
 
-    With one seed a side it is the exact McNemar test, computed; it sees differences between two trained models, and
-    nothing of the noise between seeds. With several it is the t test over items and seeds, by 20,000 seeded draws of
-    its variances.
+    It is the test of `compare_methods`, with its variances drawn 4,000 times: one comparison, or with `adjusted` one
+    of all pairs of the plan's methods. With one seed it is about two runs, and sees nothing of seeds.
     """
-    return _power_of_mcnemar(plan, effect, level) if plan.seeds == 1 else _power_of_t(plan, effect, level)
+    from scipy.special import ndtr
+
+    if not plan.verdicts:
+        return 0.0
+    half, error = _half_widths(plan, level, adjusted), plan.standard_error
+    return float(np.mean(ndtr((effect - half) / error) + ndtr((-effect - half) / error)))
 
 
-def smallest_effect(plan: Plan, wanted: float = POWER, level: float = LEVEL) -> float:
-    """The smallest true difference that is seen with the wanted probability, to three digits.
+def smallest_effect(plan: Plan, wanted: float = POWER, level: float = LEVEL, *, adjusted: bool = False) -> float:
+    """Return the smallest true difference that is detected with the wanted probability, to three digits.
 
     Raises:
-        ValueError: not even the largest difference that this disagreement allows would be seen.
+        ValueError: the design makes no verdict.
     """
-    most = plan.disagreement if plan.seeds == 1 else 1.0
-    if power(plan, most, level) < wanted:
-        raise ValueError(
-            f"{plan.items} items and {plan.seeds} seeds see no difference with probability {wanted:g}: take more"
-        )
-    low, high = 0.0, most
+    if not plan.verdicts:
+        raise ValueError("two seeds of two methods make no verdict: take three seeds, or a third method")
+    low, high = 0.0, plan.standard_error
+    while power(plan, high, level, adjusted=adjusted) < wanted:
+        low, high = high, 2 * high
     while high - low > 5e-4 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if power(plan, middle, level) >= wanted else (middle, high)
+        low, high = (low, middle) if power(plan, middle, level, adjusted=adjusted) >= wanted else (middle, high)
     return high
 
 
-def seeds_needed(plan: Plan, effect: float, wanted: float = POWER, level: float = LEVEL) -> int | None:
-    """The fewest seeds that see the effect with the wanted probability; None where the items alone hide it."""
-    seeds = 2
-    if power(replace(plan, seeds=_MOST_SEEDS), effect, level) < wanted:
+def seeds_needed(
+    plan: Plan, effect: float, wanted: float = POWER, level: float = LEVEL, *, adjusted: bool = False
+) -> int | None:
+    """Return the fewest seeds that detect the effect with the wanted probability; None where the items hide it."""
+
+    def seen(seeds: int) -> bool:
+        return power(replace(plan, seeds=seeds), effect, level, adjusted=adjusted) >= wanted
+
+    if not seen(_MOST_SEEDS):
         return None
-    while power(replace(plan, seeds=seeds), effect, level) < wanted:
-        seeds *= 2
-    low, high = seeds // 2, seeds  # one seed is another test, which sees no noise between seeds
+    low, high = 1, 2  # one seed is another statement, about two runs
+    while not seen(high):
+        low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(replace(plan, seeds=middle), effect, level) >= wanted else (middle, high)
+        low, high = (low, middle) if seen(middle) else (middle, high)
     return high
 
 
-def detectable(parts: Sequence[Part], level: float = LEVEL, wanted: float = POWER) -> float | None:
-    """The true difference that a measured noise lets be seen with the wanted probability; None where there is none."""
-    from scipy.stats import t
+def needed_for_equivalence(
+    pair: Pair, margin: float, items: int, wanted: float = POWER
+) -> tuple[int | None, int | None]:
+    """Return how many items, and how many seeds, would show two equal methods to be equivalent.
 
-    if not any(part.variance > 0 for part in parts):
-        return None
-    reach = [(t.isf(level / 2, df) + t.isf(1 - wanted, df)) ** 2 * variance for variance, df in parts]
-    return math.sqrt(sum(reach))
+    From the variances of a measured comparison, each with the other number as it is; None where that is not enough.
+
+    Args:
+        pair: a measured comparison.
+        margin: the largest difference that counts as none.
+        items: items that it rests on.
+        wanted: the probability.
+    """
+    from scipy.special import ndtri
+
+    if not pair.standard_error > 0:
+        return None, None
+    half = (pair.adjusted_interval[1] - pair.adjusted_interval[0]) / 2
+    reach = half / pair.standard_error + float(ndtri((1 + wanted) / 2))
+    most = (margin / reach) ** 2
+    seeds = max(pair.standard_error**2 - pair.item_variance, 0.0)
+    more_items = math.ceil(items * pair.item_variance / (most - seeds)) if most > seeds else None
+    more_seeds = math.ceil(pair.seeds * seeds / (most - pair.item_variance)) if most > pair.item_variance else None
+    return more_items, more_seeds if pair.seeds else None
 
 
-def _power_of_t(plan: Plan, effect: float, level: float) -> float:
-    """Student's quantile of each noise, with variances as they would be estimated."""
-    from scipy.stats import norm, t
-
+@lru_cache(maxsize=256)
+def _half_widths(plan: Plan, level: float, adjusted: bool) -> Floats:
+    """Return drawn half-widths of the interval that the test inverts, shape (draws,)."""
+    degrees = (plan.methods - 1) * (plan.seeds - 1)
+    single, sharing = level, 1
+    if adjusted and plan.methods > 2:
+        single, sharing = _family_level(plan, level, degrees), plan.methods
+    items = np.full(_DRAWS if plan.seeds > 1 else 1, plan.item_variance)
+    free = np.full_like(items, plan.items - 1.0)
+    if plan.seeds == 1:
+        return Noise(items[None], free[None]).half_widths(single)
+    floor = plan.rerun_disagreement / (plan.items * plan.seeds)
+    methods = min(plan.methods, _MOST_METHODS)
     random = np.random.default_rng(1)
-    items, seeds = plan.parts
-    noise = plan.rerun_disagreement / (plan.items * plan.seeds)
-    item = items.variance * random.chisquare(items.degrees_of_freedom, _DRAWS) / items.degrees_of_freedom
-    between = (seeds.variance + noise) * random.chisquare(seeds.degrees_of_freedom, _DRAWS) / seeds.degrees_of_freedom
-    seed = np.maximum(between - noise, 0)
-    reach = np.sqrt(
-        item * t.isf(level / 2, items.degrees_of_freedom) ** 2 + seed * t.isf(level / 2, seeds.degrees_of_freedom) ** 2
+    table = random.standard_normal((_DRAWS, methods, plan.seeds)) * math.sqrt(plan.score_variance)
+    table -= table.mean(axis=1, keepdims=True)
+    spread = table.var(axis=2, ddof=1)
+    together = spread.sum(axis=1) / (methods - 1)
+    pooled = Noise(
+        np.stack([items, np.maximum(2 * together / plan.seeds, floor)]),
+        np.stack([free, np.full_like(items, degrees)]),
     )
-    error = math.sqrt(items.variance + seeds.variance)
-    return float(np.mean(norm.sf((reach - effect) / error) + norm.cdf((-reach - effect) / error)))
+    if plan.methods == 2:
+        return pooled.half_widths(single)
+    own, own_free = moderated(
+        own_variances(spread, together)[:, :2], together[:, None], np.full((_DRAWS, 2), plan.seeds - 1.0)
+    )
+    alone = Noise(
+        np.stack([items, np.maximum(own.sum(axis=1) / plan.seeds, floor)]), np.stack([free, welch(own, own_free)])
+    )
+    half = alone.half_widths(level / sharing)
+    return np.maximum(pooled.half_widths(single), half) if adjusted else half
 
 
-def _power_of_mcnemar(plan: Plan, effect: float, level: float) -> float:
-    """Over every likely number of discordant pairs, the chance of a count that the exact test rejects."""
-    from scipy.stats import binom
+def _family_level(plan: Plan, level: float, degrees: float) -> float:
+    """Return the level of one comparison where all pairs of the plan's methods are a family."""
+    seeds = 2 * plan.score_variance / plan.seeds if plan.seeds > 1 else 0.0
+    pairs = np.array([(i, j) for i in range(plan.methods) for j in range(i + 1, plan.methods)])
+    share = seeds / (seeds + plan.item_variance)
+    return adjustment(np.eye(plan.methods), pairs, share, degrees).single_level(level)
 
-    rate = plan.disagreement
-    share = (1 + min(abs(effect) / rate, 1.0)) / 2  # of the discordant pairs, those that the better method wins
-    low, high = (int(found) for found in binom.interval(1 - 1e-9, plan.items, rate))
-    counts = np.arange(max(low, 1), high + 1)
-    critical = binom.ppf(level / 2, counts, 0.5) - 1  # the largest count with a tail of at most level / 2
-    critical += binom.cdf(critical + 1, counts, 0.5) <= level / 2
-    rejected = binom.cdf(critical, counts, share) + binom.sf(counts - critical - 1, counts, share)
-    return float(np.sum(binom.pmf(counts, plan.items, rate) * rejected))
+
+@dataclass(frozen=True)
+class MeasuredNoise:
+    """The noise that finished runs show, as a `Plan` takes it; None where one seed shows nothing of it."""
+
+    disagreement: float
+    rerun_disagreement: float | None
+    seed_deviation: float | None
+
+
+def measured_noise(outcomes: Mapping[str, ArrayLike], weights: ArrayLike | None = None) -> MeasuredNoise:
+    """Return the noise of methods on the same items, from the comparison of every pair.
+
+    Args:
+        outcomes: by method, shape (seeds, items), as in `compare_methods`.
+        weights: as in `compare_methods`.
+    """
+    data = checked(outcomes, weights, None, ())
+    variance = seed_variances(data.scores, np.zeros(len(data.names), dtype=bool), paired=True)
+    items, single = [], []
+    for a in range(len(data.names)):
+        for b in range(a):
+            common = tuple(seed for seed in data.seeds[a] if seed in data.seeds[b])
+            if common:
+                brought, noise = data.item_variances(a, b, common)
+                items.append((brought - data.unseen) * data.units)
+                single.append(noise * data.units * len(common))
+    if not items:
+        raise ValueError("no two methods share a seed: their noise cannot be measured")
+    rerun = float(np.mean(single))
+    if variance.degrees <= 0:
+        return MeasuredNoise(float(np.mean(items)), None, None)
+    beyond = max(variance.pooled - rerun / (2 * data.units), 0.0)
+    return MeasuredNoise(float(np.mean(items)) + rerun, rerun, beyond**0.5)

@@ -11,7 +11,7 @@ import numpy as np
 from harness.stats.estimate import Floats
 
 _STEPS = 10  # of the root search: the bracket is narrow, and it closes to twelve digits
-_SMALLEST = 1e-250  # p-value: a quantile of one degree of freedom, squared, still is a float
+_SMALLEST = 1e-140  # p-value: a quantile of one degree of freedom, squared, still is a float
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,34 @@ def bootstrap(
     return np.asarray(np.round(values, 12))
 
 
+def seed_draws(
+    scores: Sequence[ArrayLike], seeds: Sequence[tuple[int, ...]], draws: int = DRAWS, seed: int = _SEED
+) -> Floats:
+    """Return drawn errors that seeds bring to the scores of several tasks, with shape (methods, tasks, draws).
+
+    One run answers all tasks, so that a seed moves them together: each draw is a random combination of the seeds'
+    deviations, with Student's tails. Methods with the same seeds share the combination.
+
+    Args:
+        scores: one array of shape (seeds, tasks) for each method.
+        seeds: the seeds of each method, in the order of its rows.
+        draws: how many.
+        seed: of the random numbers.
+    """
+    combined = []
+    for table, names in zip(scores, seeds, strict=True):
+        matrix = np.asarray(table, dtype=np.float64)
+        count = len(matrix)
+        if count < 2:
+            combined.append(np.zeros((matrix.shape[1], draws)))
+            continue
+        order = np.argsort(names)
+        random = np.random.default_rng([seed, draws, *(name % 2**32 for name in sorted(names))])
+        weights = random.standard_normal((draws, count)) / np.sqrt(random.chisquare(count - 1, (draws, 1)) * count)
+        combined.append((matrix - matrix.mean(axis=0))[order].T @ weights.T)
+    return np.stack(combined)
+
+
 def percentile_interval(draws: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """The central interval that holds `level` of the draws."""
     tail = (1 - level) / 2

@@ -16,6 +16,7 @@ from harness.stats.estimate import Floats
 
 UNLIKE_RATIO, UNLIKE_LEVEL = 2.0, 0.05
 _ROUNDS = 200
+_PRIOR = 1.0  # degrees of freedom that the pool counts as in a method's own variance
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,54 @@ def seed_variances(scores: Floats, deterministic: np.ndarray, *, paired: bool) -
     if not paired or len(methods) == 1:
         return SeedVariance(total, float(free.sum()), raw, raw, total, float(free.sum()), counts, paired)
     table = table[:, ~np.isnan(table).all(axis=0)]
+    pooled, together, own[methods] = interaction(table)
+    total_degrees = _total_degrees(total, pooled, together, (len(table), table.shape[1]))
+    return SeedVariance(pooled, together, own, raw, total, total_degrees, counts, paired)
+
+
+def interaction(table: Floats) -> tuple[float, float, Floats]:
+    """Return the method x seed variance of a table of scores, its degrees of freedom and each method's own variance.
+
+    Args:
+        table: shape (methods, seeds), NaN for a lost seed, at least two of each.
+    """
     residuals = _additive_residuals(table)
     squares = np.nansum(residuals**2, axis=1)
-    degrees = float(max((~np.isnan(table)).sum() - len(table) - table.shape[1] + 1, 1))
+    there = (~np.isnan(table)).sum(axis=1)
+    degrees = float(max(there.sum() - len(table) - table.shape[1] + 1, 1))
     pooled = float(squares.sum()) / degrees
-    own[methods] = _own(squares / free, pooled)
-    total_degrees = _total_degrees(total, pooled, degrees, (len(table), table.shape[1]))
-    return SeedVariance(pooled, degrees, own, raw, total, total_degrees, counts, paired)
+    return pooled, degrees, own_variances(squares / (there - 1), pooled)
 
 
-def _own(spread: Floats, pooled: float) -> Floats:
-    """Return unbiased variances of single rows of a two-way table from their residuals'; never below zero."""
-    count = len(spread)
-    if count < 3:
-        return np.full(count, pooled)  # two rows only show the variance of their difference
-    return np.asarray(np.maximum((spread - spread.sum() / (count * (count - 1))) * count / (count - 2), 0.0))
+def own_variances(spread: Floats, pooled: Floats | float) -> Floats:
+    """Return unbiased variances of single rows of a two-way table from their residuals'; never below zero.
+
+    Args:
+        spread: shape (..., methods), sums of squared residuals over seeds less one.
+        pooled: shape (...), the variance of all rows together.
+    """
+    count = spread.shape[-1]
+    if count < 3:  # two rows only show the variance of their difference
+        return np.asarray(np.broadcast_to(np.asarray(pooled)[..., None], spread.shape))
+    mean = spread.sum(axis=-1, keepdims=True) / (count * (count - 1))
+    return np.asarray(np.maximum((spread - mean) * count / (count - 2), 0.0))
+
+
+def moderated(own: Floats, pooled: Floats | float, free: Floats) -> tuple[Floats, Floats]:
+    """Return the methods' own variances, moderated by the pool, and their degrees of freedom.
+
+    The pool counts as one degree of freedom, and as half of the method's own at most: more would judge a method whose
+    seeds scatter three times as much by the others' seeds, less would waste what they show.
+    """
+    prior = np.minimum(_PRIOR, free / 2)
+    return (prior * pooled + free * own) / (prior + free), prior + free
+
+
+def welch(parts: Floats, degrees: Floats) -> Floats:
+    """Return the degrees of freedom of a sum of variances, over the last axis. Source: Welch, Biometrika 34, 1947."""
+    below = (parts**2 / degrees).sum(axis=-1)
+    total = parts.sum(axis=-1)
+    return np.asarray(np.where(below > 0, total**2 / np.where(below > 0, below, 1.0), degrees.min(axis=-1)))
 
 
 def _additive_residuals(table: Floats) -> Floats:

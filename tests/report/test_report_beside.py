@@ -65,7 +65,7 @@ def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, d
     steps = [path.read_text().count("stroke: #999999") for path in tmp_path.rglob("pareto.svg")]
     assert alone is not None
     assert steps[0] == steps[1] > 0
-    ranked = [table for table in tables(loaded).values() if table.title.startswith("Pairs")]
+    ranked = [table for table in tables(loaded).values() if table.title.startswith("Against")]
     assert ranked
     assert not any("theirs" in cell for table in ranked for line in table.lines for cell in line)
 

@@ -153,9 +153,10 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     assert means["full"]["arc_easy acc (300 items)"] is None
     assert means["dora"]["arc_easy acc (300 items) vs base"] == pytest.approx(0.1267, abs=1e-4)
     assert means["dora"]["peak_memory_mebibytes"] == 1650
-    assert len(found["pairs"]["data"]) == 12
+    assert len(found["pairs"]["data"]) == 3 + 2 + 6  # against base, against the best, all pairs
     first = dict(zip(found["pairs"]["columns"], found["pairs"]["data"][0], strict=True))
-    assert (first["method"], first["against"], first["verdict"]) == ("dora", "base", "better")
+    assert (first["family"], first["method"], first["against"]) == ("baseline", "dora", "base")
+    assert (first["verdict"], first["seeds"]) == ("no verdict", 1)
     assert first["low"] < first["difference"] < first["high"]
     assert len(list(below.rglob("media/images/figures/overview_*.png"))) == 1
     assert len(list(below.rglob("run-sweep-methods.wandb"))) == 1

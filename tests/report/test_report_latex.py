@@ -45,7 +45,7 @@ def compiled(document: str, folder: Path) -> str:
 
 
 @needs_latex
-@pytest.mark.parametrize(("which", "number"), [("methods", 8), ("tuned", 12)])
+@pytest.mark.parametrize(("which", "number"), [("methods", 9), ("tuned", 13)])
 def test_a_real_latex_sets_every_table_and_the_appendix(tree, tuned_report, tmp_path, which, number):
     if which == "tuned":
         shutil.copytree(tuned_report, tmp_path, dirs_exist_ok=True)

@@ -1,6 +1,7 @@
 """Recommendations whose right answer is known by construction, and the commands beside the report."""
 
 import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
@@ -59,7 +60,8 @@ def known(runs):
     look = evaluation("arc_easy", limit=ITEMS)
     _add(runs, BASE, 500, None, look)
     for name, (right, peak, mergeable) in METHODS.items():
-        _add(runs, _kind(name, peak), right, mergeable, look)
+        for seed in range(3):
+            _add(runs, _kind(name, peak), right, mergeable, look, seed)
     return runs
 
 
@@ -130,8 +132,8 @@ def test_the_right_answer_is_known_by_construction(known, need, expected):
 def test_a_gap_that_these_items_do_not_show_is_not_given_up(runs):
     """Five items of a thousand decide nothing within half a point, so the dear method is kept."""
     look = evaluation("arc_easy", limit=ITEMS)
-    for name, right, peak in (("dear", 700, 40), ("cheap", 695, 10)):
-        _add(runs, _kind(name, peak), right, True, look)
+    for (name, right, peak), seed in itertools.product((("dear", 700, 40), ("cheap", 695, 10)), range(3)):
+        _add(runs, _kind(name, peak), right, True, look, seed)
     assert _advise(runs, tolerance=0.005).chosen.label == "dear"
     assert _advise(runs, tolerance=0.015).chosen.label == "cheap"
 
@@ -150,8 +152,9 @@ def test_prompting_the_base_is_one_of_the_options(known):
 def test_the_words_hold_the_numbers(known):
     said = " ".join(sentences(_advise(known, tolerance=0.01, memory_bytes=50 * GIB)))
     assert said.startswith("Use middle: 0.698 on arc_easy (acc), 1,000 items; 20,480 MiB at the peak, 69.4 s")
-    assert "dear scores best (0.700" in said
-    assert "difference -0.002, with 95 % confidence above -0.004" in said
+    assert "dear has the best score (0.700" in said
+    assert "middle is non-inferior with a margin of 0.01 (adjusted p" in said
+    assert "difference -0.002 (-0.006 to +0.002), simultaneous 95 % CI)" in said
     table = scenarios(main_contests(grouped(load([known]).rows), None)[0], grouped(load([known]).rows), 0.01)
     assert {line[3] for line in table.lines} == {"dear", "middle", "cheap", "base"}
 
@@ -170,38 +173,50 @@ def test_frontiers_leave_out_who_is_beaten_in_both(known):
 
 def test_of_many_pairs_those_are_shown_that_say_something(runs):
     from harness.report.analysis.claims import claims
-    from harness.report.analysis.verdicts import MOST_SHOWN, explained, verdicts
+    from harness.report.analysis.verdicts import MOST_SHOWN, every_pair, explained
 
     look = evaluation("arc_easy", limit=ITEMS)
     rights = [700, *range(590, 599)]  # one is clearly best, nine are alike
-    for index, right in enumerate(rights):
-        _add(runs, _kind(f"m{index}", 10 + index), right, True, look)
+    for (index, right), seed in itertools.product(enumerate(rights), range(3)):
+        _add(runs, _kind(f"m{index}", 10 + index), right, True, look, seed)
     found = claims(main_contests(grouped(load([runs]).rows), None)[0])
     assert len(found.pairs) == 45 > MOST_SHOWN
-    shown = verdicts(found).lines
-    hidden = sum(pair.verdict == "not separable" for pair in found.pairs)
+    shown = every_pair(found).lines
+    hidden = sum(not pair.significant for pair in found.pairs)
     assert len(shown) == 45 - hidden >= 9
-    assert f"{hidden} further pairs are not shown" in " ".join(explained(found))
+    assert f"{hidden} further pairs without a significant difference" in " ".join(explained(found))
+
+
+def test_one_seed_shows_no_method_to_be_non_inferior(runs):
+    """Three hundred agreeing items and one seed: the statement would be about these weights."""
+    look = evaluation("arc_easy", limit=ITEMS)
+    for name, peak in (("dear", 40), ("cheap", 10)):
+        _add(runs, _kind(name, peak), 700, True, look)
+    advice = _advise(runs, tolerance=0.05)
+    assert advice.chosen is advice.best
+    assert "Non-inferiority is not claimed: each has one seed" in " ".join(sentences(advice))
 
 
 def test_scores_at_chance_and_unreadable_answers_are_not_ranked(known):
-    path = next(p for p in known.glob("*/seed-0/record.json") if '"cheap"' in p.read_text())
-    scores = next(path.parent.glob("evaluations/*.json"))
-    found = record.read(record.EvaluationRecord, scores)
-    metric = dataclasses.replace(found.metrics["acc"], chance=0.6)
-    record.write(dataclasses.replace(found, metrics={"acc": metric}), scores)
-    contest = main_contests(grouped(load([known]).rows), None)[0]
-    assert [(group.label, reason) for group, reason in contest.left_out] == [
-        ("cheap", "at chance: 0.600, from which guessing's 0.600 cannot be told")
-    ]
+    def changed(**fields):
+        for path in known.glob("*/seed-*/record.json"):
+            if '"cheap"' in path.read_text():
+                scores = next(path.parent.glob("evaluations/*.json"))
+                found = record.read(record.EvaluationRecord, scores)
+                metric = dataclasses.replace(found.metrics["acc"], chance=fields.get("chance"))
+                unparsable = fields.get("num_unparsable", found.num_unparsable)
+                record.write(dataclasses.replace(found, metrics={"acc": metric}, num_unparsable=unparsable), scores)
+        return main_contests(grouped(load([known]).rows), None)[0]
+
+    contest = changed(chance=0.6)
+    assert [group.label for group, _ in contest.left_out] == ["cheap"]
+    assert contest.left_out[0][1].startswith("at chance: 0.600")
     assert [group.label for group in contest.ranked] == ["dear", "middle"]
-    record.write(dataclasses.replace(found, num_unparsable=900), scores)
-    contest = main_contests(grouped(load([known]).rows), None)[0]
-    assert contest.left_out[0][1] == "unparsable: 900 of 1,000 answers could not be read"
+    assert "could not be read" in changed(num_unparsable=900).left_out[0][1]
 
 
 def test_random_weights_have_costs_and_no_scores(known, tmp_path):
-    for path in known.glob("*/seed-0/record.json"):
+    for path in known.glob("*/seed-*/record.json"):
         run = record.read(record.RunRecord, path)
         model = {**run.recipe["model"], "weights": "random"}
         record.write(dataclasses.replace(run, recipe={**run.recipe, "model": model}), path)
@@ -233,14 +248,29 @@ def test_wrong_limits_are_exit_code_2(known, words, capsys):
 def test_the_power_command_says_what_could_be_seen(capsys):
     assert main(["power", "--items", "1319", "--seeds", "3", "--effect", "3"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"With 3 seeds a method and 1,319 items, a true difference of \d\.\d points", said)
-    assert re.search(r"To see it 80% of the time, \d+ seeds a method are needed", said)
-    assert "needs six of them" in said
+    assert re.search(r"2 methods, 3 seeds each, 1,319 items: one comparison detects .* \d\.\d points", said)
+    assert re.search(r"80% power needs \d+ seeds per method", said)
+    assert re.search(r"Next \(.*\): .*twice the items: \d\.\d points", said)
+    assert main(["power", "--items", "1319", "--seeds", "3", "--methods", "12"]) == 0
+    assert re.search(r"Adjusted for all 66 pairs \(family-wise error 5 %\): \d\.\d points", capsys.readouterr().out)
     assert main(["power", "--items", "1319", "--seeds", "1", "--effect", "0.2"]) == 0
     said = capsys.readouterr().out
     assert "No number of seeds" in said
-    assert "two trained models" in said
+    assert "trained models, not methods" in said
+    assert main(["power", "--items", "1319", "--seeds", "2"]) == 2
+    assert "take three seeds" in capsys.readouterr().err
+    assert main(["power", "--seeds", "2"]) == 2
+    assert "--from RUNS" in capsys.readouterr().err
     assert main(["power", "--items", "1", "--seeds", "3"]) == 2
+
+
+def test_the_power_command_takes_noise_and_hours_from_finished_runs(known, capsys):
+    assert main(["power", "--from", str(known), "--seed-deviation", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("3 methods, 3 seeds each, 1,000 items")
+    assert "measured on arc_easy (acc)" in said
+    assert "most per hour first" in said
+    assert "h of runs" in said
 
 
 def _published(name, method, rate, **optimizer):

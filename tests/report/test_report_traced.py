@@ -1,7 +1,8 @@
 """Every digit of report.md and of appendix.md is claimed by a computation of its own, from the files of the records.
 
 Two reports: the small tree of the other tests, with one seed beside two and exact tests, and a tuned sweep that has
-something in every place of a page. The claims are made with json, pyarrow, numpy, scipy and statsmodels alone.
+something in every place of a page. The claims are made with json, pyarrow, numpy and scipy alone, but for
+comparisons: they are those of the public function, on tables that are laid out here.
 """
 
 import dataclasses
@@ -99,8 +100,11 @@ def test_a_wrong_digit_anywhere_is_found(traced, claims, page):
 def test_letters_follow_from_the_verdicts_and_the_first_table_repeats_those_of_the_tasks(traced):
     places = spots((traced.folder / "report.md").read_text())
     letters = {one.row[0]: one.text for one in places if one.section == traced.results and one.column == "Ties"}
-    pairs = {(pair.a.label, pair.b.label): pair.verdict for pair in traced.main.between}
+    pairs = {(pair.a.label, pair.b.label): pair.result.verdict for pair in traced.main.between}
     assert len(pairs) >= 3
+    if "no verdict" in pairs.values():
+        assert not letters
+        return
     for (a, b), verdict in pairs.items():
         assert bool({*letters[a]} & {*letters[b]}) == (verdict not in ("better", "worse"))
     assert {*itertools.chain(*pairs)} == {line.label for line in traced.main.ranked}

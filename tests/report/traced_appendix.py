@@ -8,7 +8,7 @@ import numpy as np
 from ledger import Claim, claim_words
 from traced_files import Run
 from traced_origin import command, definitions, looks, origin, setting_tables, source_texts, sources
-from traced_report import Traced
+from traced_report import Traced, every_pair
 from traced_shown import MIB, amount, cell, setting
 from traced_tradeoff import HOUR, hours_of, seconds_of, tuning_hours
 from traced_words import doubts, names, tuning
@@ -20,6 +20,8 @@ def appendix(traced: Traced) -> Iterator[Claim]:
     yield from names(traced)
     yield from setting_tables(traced)
     yield from tuning(traced) if traced.files.sweep["tuning"] else rates(traced)
+    if len(traced.main.ranked) > 2:
+        yield from every_pair(traced.main)
     yield from compute(traced)
     yield from device_hours(traced)
     yield from speed(traced)

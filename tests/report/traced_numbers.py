@@ -10,8 +10,9 @@ from functools import cached_property
 
 import numpy as np
 import scipy.stats
-import statsmodels.stats.multitest
 from traced_files import Files, Line
+
+from harness import stats
 
 DRAWS = 6000
 SHARE = 0.06  # what the share of 2000 draws and ours may be apart: four standard errors at one half
@@ -52,17 +53,6 @@ def half_of(parts: Parts, tail: float = 0.025) -> float:
     return math.sqrt(sum(scipy.stats.t.isf(tail, df) ** 2 * variance for variance, df in parts))
 
 
-def tail_of(distance: float, parts: Parts) -> float:
-    """The one-sided p by bisection on the quantiles."""
-    if distance < 0:
-        return 1 - tail_of(-distance, parts)
-    low, high = 0.0, 0.5
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if half_of(parts, middle) > distance else (low, middle)
-    return high
-
-
 @dataclass(frozen=True)
 class Gap:
     """What a has more than b on the same items: shape (seeds, items), or the mean over the seeds where unpaired."""
@@ -78,22 +68,6 @@ class Gap:
     @cached_property
     def parts(self) -> Parts:
         return parts_of(self.values, self.weights, self.sides)
-
-    @property
-    def paired(self) -> bool:
-        return len(self.sides) == 1
-
-    @cached_property
-    def interval(self) -> tuple[float, float, float]:
-        """Both ends, and how far other draws may move them."""
-        chosen = np.random.default_rng(7).integers(len(self.weights), size=(DRAWS, len(self.weights)))
-        middle = self.values.mean(axis=0)
-        drawn = middle[chosen].sum(axis=1) / self.weights[chosen].sum(axis=1)
-        for place, side in enumerate(self.sides):
-            for variance, df in seed_parts(side, self.weights):
-                drawn = drawn + np.random.default_rng(place).standard_t(df, DRAWS) * math.sqrt(variance)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        return float(low), float(high), 0.13 * float(high - low) / 2
 
 
 def gap_of(a: Line, b: Line, eval_id: str, metric: str) -> Gap:
@@ -112,16 +86,27 @@ def gap_of(a: Line, b: Line, eval_id: str, metric: str) -> Gap:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two lines with the tests of their difference, adjusted for the number of pairs."""
+    """Two lines with the comparison of the public function, on tables that are laid out here."""
 
     a: Line
     b: Line
-    gap: Gap
-    p: float
-    p_alike: float
-    p_flip: float | None
-    exact: bool
-    verdict: str
+    result: stats.Pair
+
+    @property
+    def words(self) -> str:
+        one = self.result
+        if one.scope == "runs" and math.isfinite(one.interval[0]):
+            return "these runs differ" if one.runs_differ else "these runs do not differ significantly"
+        return WORDS[one.verdict]
+
+
+WORDS = {
+    "better": "significantly better",
+    "worse": "significantly worse",
+    "equivalent": "equivalent",
+    "not significant": "no significant difference",
+    "no verdict": "no verdict",
+}
 
 
 @dataclass(frozen=True)
@@ -178,55 +163,54 @@ class Contest:
     def base(self) -> Line | None:
         return self.files.base if self.files.base and self.eval_id in self.files.base.looks else None
 
-    @cached_property
-    def family(self) -> int:
-        return math.comb(len(self.ranked) + (self.base is not None), 2)
+    @property
+    def lines(self) -> list[Line]:
+        return [*self.ranked, *([self.base] if self.base else [])]
 
     @cached_property
-    def pairs(self) -> list[Pair]:
-        sides = [*((one, self.base) for one in self.ranked if self.base), *itertools.combinations(self.ranked, 2)]
-        gaps = [gap_of(a, b, self.eval_id, self.metric) for a, b in sides]
-        tests = [self._tests(a, b, gap) for (a, b), gap in zip(sides, gaps, strict=True)]
-        p, alike = (
-            statsmodels.stats.multitest.multipletests([one[place] for one in tests], method="holm")[1]
-            for place in (0, 1)
+    def compared(self) -> stats.MethodComparison:
+        seeds = sorted({seed for line in self.ranked for seed in line.seeds})
+        tables = {}
+        for line in self.lines:
+            values = line.outcomes(self.eval_id, self.metric)
+            tables[line.label] = values if line.is_base else np.full((len(seeds), values.shape[1]), np.nan)
+            for seed, row in zip(line.seeds, values, strict=True) if not line.is_base else ():
+                tables[line.label][seeds.index(seed)] = row
+        return stats.compare_methods(
+            tables,
+            baseline=self.base.label if self.base else None,
+            deterministic=[self.base.label] if self.base else [],
+            margin=MARGIN,
+            weights=None if self.higher else self.look.weights,
+            higher_is_better=self.higher,
         )
-        found = []
-        for i, ((a, b), gap) in enumerate(zip(sides, gaps, strict=True)):
-            better = (gap.value > 0) == self.higher
-            verdict = "better" if better else "worse"
-            verdict = verdict if p[i] < LEVEL else "equivalent" if alike[i] < LEVEL else "not separable"
-            found.append(Pair(a, b, gap, p[i], alike[i], _flip(gap), tests[i][2], verdict))
-        return found
+
+    def family(self, name: str) -> list[Pair]:
+        by_label = {line.label: line for line in self.lines}
+        found = self.compared.families.get(name)
+        return [Pair(by_label[one.a], by_label[one.b], one) for one in (found.pairs if found else ())]
 
     @property
     def between(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair.b is not self.base]
+        return [pair for pair in self.family("all") if pair.b is not self.base]
 
-    def _tests(self, a: Line, b: Line, gap: Gap) -> tuple[float, float, bool]:
-        """p, p of equivalence, and whether the exact test was right to take; not adjusted."""
-        answers = [one.outcomes(self.eval_id, self.metric) for one in (a, b)]
-        right_or_wrong = self.higher and all(np.isin(one, (0, 1)).all() for one in answers)
-        (variance, df), *rest = gap.parts
-        unseen = [(variance + 3 / self.num_items**2, df), *rest] if right_or_wrong else gap.parts
-        alike = max(tail_of(MARGIN + side * gap.value, unseen) for side in (1, -1))
-        if right_or_wrong and all(len(one) == 1 for one in answers):
-            wins, losses = (answers[0] > answers[1]).sum(), (answers[0] < answers[1]).sum()
-            return (scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0), alike, True
-        return min(1.0, 2 * tail_of(abs(gap.value), gap.parts)), alike, False
+    def flipped(self, pair: Pair) -> float | None:
+        """The exact p of flipping every seed's difference, from six shared seeds on."""
+        a, b = (dict(zip(x.seeds, x.outcomes(self.eval_id, self.metric), strict=True)) for x in (pair.a, pair.b))
+        common = [*a] if pair.b.is_base else [seed for seed in a if seed in b]
+        if len(common) < 6:
+            return None
+        fixed = next(iter(b.values()))
+        gaps = np.array([(a[s] - (fixed if pair.b.is_base else b[s])).sum() for s in common])
+        signs = np.array([*itertools.product((1, -1), repeat=len(common))])
+        return float(np.mean(np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9))
 
-    @cached_property
+    @property
     def detectable(self) -> float:
-        """The upper median over the pairs of what 80 % of such comparisons would see."""
-        reach = [
-            math.sqrt(
-                sum((scipy.stats.t.isf(0.025, df) + scipy.stats.t.isf(0.2, df)) ** 2 * v for v, df in p.gap.parts)
-            )
-            for p in self.between
-        ]
-        return sorted(reach)[len(reach) // 2]
+        reach = sorted(pair.result.detectable for pair in self.family("best"))
+        return reach[len(reach) // 2]
 
-    def drawn(self, lines: Sequence[Line]) -> np.ndarray:
+    def drawn(self, lines: Sequence[Line], seeds: bool = True) -> np.ndarray:
         """Resampled scores, higher is better, with shape (lines, draws): the same items for every line."""
         chosen = np.random.default_rng(len(self.title)).integers(self.num_items, size=(DRAWS, self.num_items))
         below = self.look.weights[chosen].sum(axis=1)
@@ -234,16 +218,7 @@ class Contest:
         for place, line in enumerate(lines):
             values = line.outcomes(self.eval_id, self.metric)
             drawn = values.mean(axis=0)[chosen].sum(axis=1) / below
-            for variance, df in seed_parts(values, self.look.weights):
+            for variance, df in seed_parts(values, self.look.weights) if seeds else ():
                 drawn = drawn + np.random.default_rng(place).standard_t(df, DRAWS) * math.sqrt(variance)
             found.append(drawn if self.higher else -drawn)
         return np.array(found)
-
-
-def _flip(gap: Gap) -> float | None:
-    """The exact p of flipping every seed's difference, from six seeds on."""
-    seeds = gap.values.sum(axis=1) / gap.weights.sum()
-    if not gap.paired or len(seeds) < 6:
-        return None
-    signs = np.array([*itertools.product((1, -1), repeat=len(seeds))])
-    return float(np.mean(np.abs(signs @ seeds) >= abs(seeds.sum()) - 1e-12))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ledger import Claim, Near, claim_words
 from traced_files import Files, Line
-from traced_numbers import SHARE, Contest, gap_of
+from traced_numbers import SHARE, Contest, Pair, gap_of
 from traced_shown import (
     MB,
     MIB,
@@ -25,6 +25,7 @@ from traced_shown import (
     p_cell,
     setting,
     task_heading,
+    with_ends,
     with_error,
 )
 
@@ -68,8 +69,7 @@ class Traced:
 
 def tables(traced: Traced) -> Iterator[Claim]:
     yield from quality(traced)
-    for one in (traced.main, *traced.role("validation")):
-        yield from pairs(one)
+    yield from pairs(traced.main)
     yield from costs(traced)
     for one in {contest.eval_id: contest for contest in traced.contests.values()}.values():
         yield from task(traced, one)
@@ -101,17 +101,32 @@ def quality(traced: Traced) -> Iterator[Claim]:
 
 
 def pairs(contest: Contest) -> Iterator[Claim]:
-    section = f"Pairs on {contest.title}"
-    for one in contest.pairs:
-        row = (one.a.label, one.b.label)
-        low, to, high = ends(one, contest.digits)
-        yield cell(section, row, "Difference", fixed(one.gap.value, contest.digits, signed=True))
-        yield cell(section, row, "95 % interval", low, to, high)
+    yield from _family(contest, f"Against the base model on {contest.title}", contest.family("baseline"))
+    yield from _family(contest, f"Against the best method on {contest.title}", contest.family("best"))
+
+
+def every_pair(contest: Contest) -> Iterator[Claim]:
+    """The table of the appendix, under a heading of its own."""
+    section = "All pairs"
+    for pair in contest.family("all"):
+        row = f"{pair.a.label} vs. {pair.b.label}"
+        yield cell(section, row, "Difference, simultaneous 95 % CI", with_ends(pair, contest.digits))
+    yield from header(section, "Difference, simultaneous 95 % CI")
+
+
+def _family(contest: Contest, section: str, members: Sequence[Pair]) -> Iterator[Claim]:
+    for pair in members:
+        row, one = (pair.a.label, pair.b.label), pair.result
+        alike = "-" if one.verdict == "no verdict" else p_cell(one.equivalence_p)
+        yield cell(section, row, "Difference", fixed(one.difference, contest.digits, signed=True))
+        yield cell(section, row, "95 % CI, simultaneous", ends(pair, contest.digits))
         yield cell(section, row, "p", p_cell(one.p))
-        yield cell(section, row, "p, equivalent", p_cell(one.p_alike))
-        yield cell(section, row, "p, sign flip", "-" if one.p_flip is None else p_cell(one.p_flip))
-        yield cell(section, row, "Verdict", one.verdict)
-    yield from header(section, "95 % interval")
+        yield cell(section, row, "p, adjusted", p_cell(one.adjusted_p))
+        yield cell(section, row, "p, equivalence", alike)
+        if (flipped := contest.flipped(pair)) is not None:
+            yield cell(section, row, "p, sign flip", p_cell(flipped))
+        yield cell(section, row, "Verdict", pair.words)
+    yield from header(section, "95 % CI, simultaneous") if members else ()
 
 
 def costs(traced: Traced) -> Iterator[Claim]:
@@ -152,15 +167,16 @@ def task(traced: Traced, contest: Contest) -> Iterator[Claim]:
 
 def across(traced: Traced) -> Iterator[Claim]:
     """The target tasks together, over lines that were asked all of them."""
-    tasks = traced.role("target")
-    members = [line for line in traced.files.trained if all(one.eval_id in line.looks for one in tasks)]
+    tasks = [one for one in traced.role("target") if len(one.left_out) <= len(one.ranked)]
+    members = [line for line in traced.files.trained if all(line in one.ranked for one in tasks)]
     if len(tasks) < 2:
         return
-    drawn = np.stack([one.drawn(members) for one in tasks], axis=1)  # (lines, tasks, draws)
+    drawn = np.stack([one.drawn(members, seeds=False) for one in tasks], axis=1)  # (lines, tasks, draws)
+    drawn = drawn + _seed_effects(members, tasks, drawn.shape[-1])
     values = np.array([[one.value(line) for one in tasks] for line in members])
     kinds = {f"Mean of {len(tasks)} tasks": (values.mean(axis=1), drawn.mean(axis=1), 3, 3)}
     if len(tasks) >= 4:
-        kinds["Interquartile mean"] = (_middle_half(values), _middle_half(np.moveaxis(drawn, 1, -1)), 3, 3)
+        kinds["IQM of the task means"] = (_middle_half(values), _middle_half(np.moveaxis(drawn, 1, -1)), 3, 3)
     kinds["Average rank"] = (_ranks(values[..., None])[:, 0], _ranks(drawn), 2, 2)
     yield from header("All target tasks", f"Mean of {len(tasks)} tasks")
     for place, line in enumerate(members):
@@ -170,6 +186,19 @@ def across(traced: Traced) -> Iterator[Claim]:
             off = 0.07 * (high - low) + 0.6 * 10**-shown + step
             interval = (Near(low, off), " to ", Near(high, off))
             yield cell("All target tasks", line.label, name, f"{fixed(value[place], digits)} (", *interval, ")")
+
+
+def _seed_effects(members: Sequence[Line], tasks: Sequence[Contest], draws: int) -> np.ndarray:
+    """Errors that seeds bring, the same for all tasks of a run: random sums of the seeds' deviations, with t tails."""
+    effects = []
+    for line in members:
+        scores = np.array([line.outcomes(one.eval_id, one.metric).mean(axis=1) for one in tasks])
+        count = scores.shape[1]
+        random = np.random.default_rng([len(members), *line.seeds])
+        sums = random.standard_normal((draws, count)) @ (scores - scores.mean(axis=1, keepdims=True)).T
+        scale = np.sqrt(count * random.chisquare(max(count - 1, 1), (draws, 1)))
+        effects.append((sums / scale).T)
+    return np.stack(effects)
 
 
 def external(traced: Traced) -> Iterator[Claim]:

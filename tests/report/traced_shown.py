@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ledger import Claim, Near, Part
+from ledger import Claim, Part
 from traced_numbers import Contest, Pair, Parts, error_of
 
 PM = "\N{PLUS-MINUS SIGN}"
@@ -31,12 +31,13 @@ def with_error(value: float, parts: Parts, digits: int, signed: bool = False) ->
     return f"{fixed(value, digits, signed)} {PM} {error_of(parts):.{digits}f}"
 
 
-def ends(pair: Pair, digits: int, turned: bool = False) -> tuple[Part, ...]:
-    """The ends of a resampled interval: "low to high"; `turned` is that of b - a."""
-    low, high, tolerance = pair.gap.interval
-    low, high = (-high, -low) if turned else (low, high)
-    off = tolerance + 0.6 * 10**-digits
-    return Near(low, off), " to ", Near(high, off)
+def ends(pair: Pair, digits: int) -> str:
+    """The simultaneous interval: "low to high"."""
+    return " to ".join(fixed(end, digits, signed=True) for end in pair.result.adjusted_interval)
+
+
+def with_ends(pair: Pair, digits: int) -> str:
+    return f"{fixed(pair.result.difference, digits, signed=True)} ({ends(pair, digits)})"
 
 
 def p_cell(p: float) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from ledger import Claim, Near, claim_words
 from traced_files import Line, Run
-from traced_numbers import LEVEL, MARGIN, Contest, Gap, gap_of, half_of, tail_of
+from traced_numbers import LEVEL, MARGIN, Contest, Pair
 from traced_report import Traced, frontier_share, near_share
-from traced_shown import MB, MIB, amount, cell, fixed, header
+from traced_shown import MB, MIB, amount, cell, fixed, header, with_ends
+
+from harness import stats
 
 HOUR = 3600
 
@@ -133,9 +135,9 @@ def matched_pairs(traced: Traced) -> Iterator[Claim]:
         if abs(first - second) > 0.1 * max(first, second):
             continue
         row = (f"{pair.a.label}, {pair.b.label}", name)
-        yield cell("Matched pairs", row, "Both", f"{amount(first)} and {amount(second)}")
-        yield cell("Matched pairs", row, "Difference", fixed(pair.gap.value, traced.main.digits, signed=True))
-        yield cell("Matched pairs", row, "Verdict", pair.verdict)
+        yield cell("Matched pairs", row, "Values", f"{amount(first)} and {amount(second)}")
+        yield cell("Matched pairs", row, "Difference", fixed(pair.result.difference, traced.main.digits, signed=True))
+        yield cell("Matched pairs", row, "Verdict", pair.words)
 
 
 def advice(traced: Traced) -> Iterator[Claim]:
@@ -150,8 +152,8 @@ def advice(traced: Traced) -> Iterator[Claim]:
         left = [line for line in lines if limit is None or memory[line.label] <= limit]
         left = left if overhead else [line for line in left if line.is_base or _merges(line)]
         best = max(left, key=main.value)
-        gaps = {line.label: _behind(line, best, main) for line in left if line is not best}
-        fine = [best, *(line for line in left if line is not best and _not_worse(gaps[line.label], tolerance))]
+        pairs = _against(best, left, tolerance, main)
+        fine = [best, *(line for line in left if line is not best and _not_worse(pairs[line.label]))]
         chosen = min(fine, key=lambda line: (memory[line.label], -main.value(line)))
         if limit is not None and chosen is last:
             continue
@@ -162,28 +164,36 @@ def advice(traced: Traced) -> Iterator[Claim]:
         yield from (cell(section, row, name, text) for name, text in zip(_NEED, row, strict=True))
         yield cell(section, row, "Method", chosen.label)
         yield cell(section, row, main.title, fixed(main.value(chosen), main.digits))
-        yield cell(section, row, "Best", f"{best.label}, in ", Near(share, 6.5), "%")
-        gap = "-" if chosen is best else _with_ends(gaps[chosen.label], main.digits)
+        yield cell(section, row, "Best", f"{best.label} (", Near(share / 100, 0.065), ")")
+        gap = "-" if chosen is best else with_ends(pairs[chosen.label], main.digits)
         yield cell(section, row, "Difference to the best", gap)
-    yield claim_words(section, "(one-sided test at 5 %, paired by item)")
-    yield claim_words(section, "Differences with 95 % intervals")
+    yield claim_words(section, "(margin = tolerance, one-sided 5 %, adjusted for all of them)")
+    yield claim_words(section, "Differences with simultaneous 95 % intervals")
 
 
 _NEED = ("Peak memory up to", "Tolerance", "Overhead")
 
 
-def _behind(line: Line, best: Line, main: Contest) -> Gap:
-    return gap_of(line, best, main.eval_id, main.metric)
+def _against(best: Line, left: Sequence[Line], tolerance: float, main: Contest) -> dict[str, Pair]:
+    """The other lines' comparisons with the best, by the public function."""
+    if len(left) < 2:
+        return {}
+    seeds = sorted({seed for line in left for seed in line.seeds if not line.is_base})
+    tables = {}
+    for line in left:
+        values = line.outcomes(main.eval_id, main.metric)
+        tables[line.label] = values if line.is_base else np.full((len(seeds), values.shape[1]), np.nan)
+        for seed, row in zip(line.seeds, values, strict=True) if not line.is_base else ():
+            tables[line.label][seeds.index(seed)] = row
+    compared = stats.compare_methods(
+        tables, families=("best",), margin=tolerance or None, deterministic=[x.label for x in left if x.is_base]
+    )
+    by_label = {line.label: line for line in left}
+    return {one.a: Pair(by_label[one.a], best, one) for one in compared.families["best"].pairs}
 
 
-def _not_worse(gap: Gap, tolerance: float) -> bool:
-    return tail_of(gap.value + tolerance, gap.parts) < LEVEL
-
-
-def _with_ends(gap: Gap, digits: int) -> str:
-    half = half_of(gap.parts)
-    low, high = (fixed(end, digits, signed=True) for end in (gap.value - half, gap.value + half))
-    return f"{fixed(gap.value, digits, signed=True)} ({low} to {high})"
+def _not_worse(pair: Pair) -> bool:
+    return pair.result.noninferiority_p is not None and pair.result.noninferiority_p < LEVEL
 
 
 def _merges(line: Line) -> bool:

@@ -10,7 +10,9 @@ from ledger import ANYWHERE, Claim, claim_words
 from traced_files import Line
 from traced_numbers import Contest
 from traced_report import NO_RECORD, Traced
-from traced_shown import amount, cell, ends, fixed, listed, one_line, p_words, quality_name, setting
+from traced_shown import amount, cell, fixed, listed, one_line, quality_name, setting, with_ends
+
+from harness import stats
 
 OTHER_CORES, THROTTLED = 0.1, 0.05  # shares of the machine and of a phase beyond which a timing is doubted
 
@@ -23,48 +25,65 @@ def names(traced: Traced) -> Iterator[Claim]:
 
 def answer(traced: Traced) -> Iterator[Claim]:
     section, main = traced.files.sweep["name"], traced.main
-    for contest in traced.role("validation"):
-        best, second = contest.ranked[:2]
-        pair = next(one for one in contest.pairs if one.a is best and one.b is second)
-        against = f" (base {fixed(contest.value(contest.base), 4)})" if contest.base else ""
-        said = f"{best.label} has the lowest loss, {fixed(contest.value(best), 4)} nats per answer token{against}"
-        gap = f"{said}, {fixed(-pair.gap.value, 4)} ("
-        verdict = "separable" if pair.verdict in ("better", "worse") else pair.verdict
-        tail = f"below {second.label}: {verdict} ({p_words(pair.p)}, Holm over {contest.family})"
-        yield claim_words(section, gap, *ends(pair, 4, turned=True), f") {tail}")
+    for one in traced.role("validation"):
+        best, second = one.ranked[:2]
+        against = f" (base model {fixed(one.value(one.base), 4)})" if one.base else ""
+        said = f"{best.label}, {fixed(one.value(best), 4)} nats per answer token{against}, before {second.label}"
+        yield claim_words(section, f"{said}, {fixed(one.value(second), 4)}")
+    against = f" (base model {fixed(main.value(main.base), 3)})" if main.base else ""
+    best = main.ranked[0]
+    yield claim_words(section, f"{best.label} has the best score: {fixed(main.value(best), 3)}{against}")
     yield claim_words(section, f"On {main.title}, {main.num_items} items,")
-    for pair in main.pairs[: len(main.ranked)] if main.base else ():
-        yield claim_words(section, f"{pair.a.label} {fixed(pair.gap.value, 3, signed=True)} (", *ends(pair, 3), ")")
-    count = f"Holm over {main.family} comparisons"
-    apart = sorted((one for one in main.between if one.verdict in ("better", "worse")), key=lambda one: one.p)
-    said = ", ".join(f"{one.a.label} from {one.b.label} ({p_words(one.p)})" for one in apart[:3])
-    more = f" and {len(apart) - 3} more" if len(apart) > 3 else ""
-    yield claim_words(section, f"Separable on {main.title}: {said}{more};")
-    yield claim_words(section, count)
-    if any(one.verdict == "equivalent" for one in main.between):
-        yield claim_words(section, "Equivalent within 0.01:")
-    seen = f"a true difference of {fixed(main.detectable, 3)} between two methods is seen 80 % of the time"
-    yield claim_words(section, f"With {_seeds(main)} and {main.num_items:,} items, {seen}")
+    for pair in (*main.family("baseline"), *main.family("best")):
+        yield claim_words(section, f"{pair.a.label} {with_ends(pair, 3)}")
+        if pair.words == "equivalent":
+            yield claim_words(section, "within 0.01: ")
+    yield from _tested(section, main)
     for line in main.left_out:
         yield claim_words(section, f"{line.label} ({_at_chance(main, line)})")
 
 
+def _tested(section: str, one: Contest) -> Iterator[Claim]:
+    """The families with their level and sizes, and what they detect."""
+    yield claim_words(section, "each with a family-wise error of 5%")
+    kinds = {"baseline": "each method vs. the base model", "best": "the other methods vs. the best", "all": "all pairs"}
+    methods = len(one.ranked)
+    sizes = {
+        "baseline": methods,
+        "best": methods * (methods - 1) // 2,
+        "all": len(one.lines) * (len(one.lines) - 1) // 2,
+    }
+    for name in one.compared.families:
+        yield claim_words(section, f"{kinds[name]} ({sizes[name]} comparison{'s' if sizes[name] > 1 else ''})")
+    reach = f"a method and the best: {fixed(one.detectable, one.digits)} (80 % power, adjusted for the family)"
+    yield claim_words(section, f"{reach}, with {_seeds(one)} per method and {one.num_items:,} items")
+
+
 def explained(traced: Traced) -> Iterator[Claim]:
-    for one in (traced.main, *traced.role("validation")):
-        section = f"Pairs on {one.title}"
-        unit = one.metric if one.higher else "nats per answer token"
-        yield claim_words(section, f"{one.num_items:,} items; {'higher' if one.higher else 'lower'} is better")
-        yield claim_words(
-            section, f"against a margin of 0.01 {unit}; both adjusted by Holm for {one.family} comparisons"
-        )
-        yield claim_words(section, "the level is 0.05")
-        yield claim_words(section, "it needs six seeds for p < 0.05")
-        reach = f"Minimum detectable effect: {fixed(one.detectable, one.digits)} {unit} between two methods"
-        yield claim_words(section, reach)
-        yield claim_words(section, "(80 % power, one comparison, level 0.05)")
-        yield claim_words(section, f"with {_seeds(one)} and {one.num_items:,} items")
-        for line in one.left_out:
-            yield claim_words(section, f"Not ranked: {line.label}: {_at_chance(one, line)}")
+    one = traced.main
+    section = f"Against the best method on {one.title}"
+    yield claim_words(section, f"{one.num_items:,} items, {_seeds(one)} per method")
+    yield from _tested(section, one)
+    if one.compared.seed_deviation is not None:
+        members = (*one.family("best"), *one.family("all"))
+        source = next(pair.result.pooled for pair in members if pair.result.pooled)
+        yield claim_words(section, source)
+        yield claim_words(section, f"deviate by {fixed(one.compared.seed_deviation, one.digits)}")
+    for label, ratio in one.compared.unlike.items():
+        yield claim_words(section, f"{label}: its seeds scatter {ratio:.1f} times as much")
+        yield claim_words(section, "(one-sided F test, p < 0.05)")
+    alike = [pair.result for pair in one.family("best") if pair.result.verdict != "no verdict"]
+    if alike and not any(pair.verdict == "equivalent" for pair in alike):
+        middle = sorted(alike, key=lambda pair: pair.standard_error)[len(alike) // 2]
+        items, seeds = stats.needed_for_equivalence(middle, 0.01, one.num_items)
+        yield claim_words(section, "Equivalence within 0.01 is out of reach here")
+        needs = [f"{count:,} {noun}" for count, noun in ((items, "items"), (seeds, "seeds")) if count]
+        yield claim_words(section, f"about {' or '.join(needs)} would" if needs else "more items and more seeds")
+        yield claim_words(section, "(80 % power, no true difference)")
+    for why in dict.fromkeys(pair.result.why for pair in one.family("all") if pair.result.why):
+        yield claim_words(section, f"No verdict: {why}")
+    for line in one.left_out:
+        yield claim_words(section, f"Not ranked: {line.label}: {_at_chance(one, line)}")
 
 
 def tuning(traced: Traced) -> Iterator[Claim]:
@@ -199,8 +218,8 @@ def captions(traced: Traced) -> Iterator[Claim]:
     if traced.files.sweep["tuning"]:
         yield claim_words("Figures", "the band holds 80 % of the draws")
     if len(traced.role("target")) > 1:
-        yield claim_words("All target tasks", "with 95 % intervals over items and seeds")
-        yield claim_words("All target tasks", "rank 1 is best")
+        yield claim_words("All target tasks", "95 % intervals over items and seeds")
+        yield claim_words("All target tasks", "average rank (1 is best)")
 
 
 def failures(traced: Traced) -> Iterator[Claim]:

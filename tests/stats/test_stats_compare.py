@@ -1,5 +1,7 @@
 """`compare_methods` against closed forms, scipy and its own promises: what it claims, refuses and borrows."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -19,21 +21,242 @@ def _graded(seed, shapes, items=300, seed_sd=0.3):
     }
 
 
-def test_a_pair_alone_has_the_seeds_own_t_interval_beside_that_of_the_items():
-    """Closed form: Student's quantiles of seeds and items, the items' variance less the item x seed noise."""
+def _answers(seed, shapes, items=260, rate=0.6):
+    rng = np.random.default_rng(seed)
+    return {name: (rng.uniform(size=(seeds, items)) < rate).astype(float) for name, seeds in shapes.items()}
+
+
+def _only(outcomes, **options):
+    return stats.compare_methods(outcomes, families=("all",), **options).families["all"].pairs[0]
+
+
+def test_a_pair_alone_has_students_quantiles_of_seeds_and_items():
+    """Closed form: the items' variance less the item x seed noise, the seeds' never below it."""
     outcomes = _graded(1, {"a": 4, "b": 4})
-    pair = stats.compare_methods(outcomes).families["all"].pairs[0]
+    pair = _only(outcomes)
     d = outcomes["a"] - outcomes["b"]
     seeds, items = d.shape
     by_seed, by_item = d.mean(axis=1), d.mean(axis=0)
     rest = d - by_seed[:, None] - by_item + d.mean()
     noise = (rest**2).sum() / ((seeds - 1) * (items - 1)) / (items * seeds)
-    part = {"seeds": max(by_seed.var(ddof=1) / seeds, noise), "items": max(by_item.var(ddof=1) / items - noise, 0)}
-    reach = lambda tail: np.sqrt(  # noqa: E731
-        scipy.stats.t.isf(tail, seeds - 1) ** 2 * part["seeds"]
-        + scipy.stats.t.isf(tail, items - 1) ** 2 * part["items"]
-    )
+    of_seeds, of_items = max(by_seed.var(ddof=1) / seeds, noise), max(by_item.var(ddof=1) / items - noise, 0)
+
+    def reach(tail):
+        t = scipy.stats.t.isf
+        return np.sqrt(t(tail, seeds - 1) ** 2 * of_seeds + t(tail, items - 1) ** 2 * of_items)
+
     assert pair.difference == pytest.approx(d.mean())
     assert pair.interval == pytest.approx((d.mean() - reach(0.025), d.mean() + reach(0.025)))
     assert reach(pair.p / 2) == pytest.approx(abs(d.mean()))
     assert (pair.adjusted_p, pair.adjusted_interval) == (pytest.approx(pair.p), pytest.approx(pair.interval))
+    assert pair.standard_error**2 == pytest.approx(of_seeds + of_items)
+
+
+def test_two_rows_without_seed_noise_are_the_paired_t_test():
+    outcomes = _graded(2, {"a": 1, "b": 1})
+    pair = _only(outcomes, deterministic=["a", "b"])
+    expected = scipy.stats.ttest_rel(outcomes["a"][0], outcomes["b"][0])
+    assert pair.p == pytest.approx(expected.pvalue)
+    assert pair.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert pair.scope == "methods"
+
+
+def test_a_ratio_of_sums_has_the_delta_methods_error():
+    outcomes = _graded(3, {"a": 1, "b": 1})
+    weights = np.random.default_rng(3).integers(1, 40, size=300).astype(float)
+    pair = _only(outcomes, deterministic=["a", "b"], weights=weights, higher_is_better=False)
+    gap = outcomes["a"][0] - outcomes["b"][0]
+    value = gap.sum() / weights.sum()
+    error = np.sqrt(300 * (gap - value * weights).var(ddof=1)) / weights.sum()
+    assert pair.difference == pytest.approx(value)
+    assert pair.standard_error == pytest.approx(error)
+
+
+def test_clusters_are_sums_of_their_items():
+    """Every item three times over is a third of the evidence, not three times of it."""
+    outcomes = _graded(4, {"a": 3, "b": 3, "c": 3}, items=100)
+    alone = _only(outcomes)
+    thrice = _only(
+        {name: np.repeat(one, 3, axis=1) for name, one in outcomes.items()}, clusters=np.repeat(range(100), 3)
+    )
+    assert thrice.interval == pytest.approx(alone.interval)
+    assert thrice.p == pytest.approx(alone.p)
+
+
+def test_the_pooled_variance_is_the_mean_square_of_the_interaction():
+    outcomes = _graded(5, {"a": 3, "b": 3, "c": 3, "d": 3})
+    table = np.stack([one.mean(axis=1) for one in outcomes.values()])
+    rest = table - table.mean(axis=0) - table.mean(axis=1)[:, None] + table.mean()
+    compared = stats.compare_methods(outcomes)
+    assert compared.seed_deviation**2 == pytest.approx((rest**2).sum() / 6)
+    assert "pooled over 4 methods, 6 degrees of freedom" in compared.families["all"].pairs[0].pooled
+
+
+def test_a_shared_seed_effect_cancels_between_methods_and_not_against_the_base():
+    outcomes = _graded(6, {"a": 3, "b": 3, "c": 3})
+    effect = np.array([[-2.0], [0.5], [1.5]])
+    moved = {name: one + effect for name, one in outcomes.items()}
+    base = {"base": outcomes["a"][:1]}
+    options = {"deterministic": ["base"], "baseline": "base"}
+    before, after = (stats.compare_methods(one | base, **options) for one in (outcomes, moved))
+    assert after.pair("a", "b").interval == pytest.approx(before.pair("a", "b").interval)
+    wide, narrow = (one.families["baseline"].pairs[0].standard_error for one in (after, before))
+    assert wide > 3 * narrow
+
+
+def test_lost_seeds_leave_the_others_paired():
+    outcomes = _answers(7, {"a": 4, "b": 4, "c": 4})
+    cut = {name: one.copy() for name, one in outcomes.items()}
+    cut["a"][1] = np.nan
+    compared = stats.compare_methods(cut, families=("all",))
+    pair = compared.pair("a", "b")
+    used = [0, 2, 3]
+    assert pair.seeds == 3
+    assert pair.difference == pytest.approx((outcomes["a"][used] - outcomes["b"][used]).mean())
+    assert compared.pair("b", "c").seeds == 4
+    shorter = cut | {"c": cut["c"][:2]}
+    assert stats.compare_methods(shorter).pair("b", "c").seeds == 2
+
+
+def test_unpaired_seeds_are_welchs_beside_the_items():
+    outcomes = _graded(8, {"a": 3, "b": 6}, items=4000, seed_sd=3.0)
+    pair = _only(outcomes, paired_seeds=False)
+    scores = [one.mean(axis=1) for one in outcomes.values()]
+    pooled = scipy.stats.ttest_ind(*scores)
+    assert pair.standard_error == pytest.approx(abs(pair.difference / pooled.statistic), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "options", "why"),
+    [
+        ({"a": 1, "b": 1}, {}, "each has one seed"),
+        ({"a": 1, "b": 1}, {"paired_seeds": False}, "not the same one"),
+        ({"a": 2, "b": 2}, {}, "two seeds, and no other method"),
+        ({"a": 3, "b": 1}, {}, "b has one seed, and its seed variance is borrowed"),
+        ({"a": 1, "b": 1}, {"deterministic": ["b"]}, "a has one seed"),
+        ({"a": 2, "b": 1}, {"deterministic": ["b"]}, "two seeds, and no other method"),
+    ],
+)
+def test_too_few_seeds_make_no_verdict_however_large_the_difference(outcomes, options, why):
+    drawn = _answers(9, outcomes, rate=0.5)
+    drawn["a"] = np.ones_like(drawn["a"])
+    pair = _only(drawn, margin=0.9, **options)
+    assert pair.verdict == "no verdict"
+    assert why in pair.why
+    assert pair.equivalence_p == pair.noninferiority_p == 1.0
+
+
+def test_single_runs_are_compared_as_runs():
+    drawn = _answers(10, {"a": 1, "b": 1}, rate=0.5)
+    drawn["a"] = np.ones_like(drawn["a"])
+    pair = _only(drawn)
+    assert (pair.scope, pair.runs_differ) == ("runs", True)
+    assert pair.adjusted_interval[0] > 0
+
+
+def test_two_seeds_borrow_from_other_methods_and_say_from_where():
+    pair = _only(_answers(11, {"a": 2, "b": 2, "c": 2, "d": 2}))
+    assert pair.verdict == "not significant"
+    assert pair.pooled == "seed variance pooled over 4 methods, 3 degrees of freedom"
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_interval_is_empty_where_nothing_differs(seeds):
+    answers = np.repeat(_answers(12, {"a": 1})["a"], seeds, axis=0)
+    pair = _only({"a": answers, "b": answers})
+    assert pair.interval[0] < 0 < pair.interval[1]
+    graded = np.full((seeds, 50), 0.7)
+    pair = _only({"a": graded, "b": graded})
+    assert pair.interval == (-math.inf, math.inf)
+    assert "no spread" in pair.why
+
+
+@pytest.mark.parametrize(("items", "expected"), [(8, False), (200, False), (350, False), (450, True)])
+def test_agreement_on_a_few_items_is_no_equivalence(items, expected):
+    answers = np.tile([[1.0, 0.0]] * 3, items // 2)
+    pair = _only({"a": answers, "b": answers}, margin=0.01)
+    assert (pair.verdict == "equivalent") is expected
+
+
+def test_a_family_of_the_best_is_adjusted_for_every_pair_that_could_have_been_it():
+    compared = stats.compare_methods(_answers(13, dict.fromkeys("abcdef", 4)))
+    assert compared.families["best"].comparisons == compared.families["all"].comparisons == 15
+    assert len(compared.families["best"].pairs) == 5
+    assert {pair.b for pair in compared.families["best"].pairs} == {compared.best}
+    assert compared.families["best"].single_level == pytest.approx(compared.families["all"].single_level)
+    assert 0.05 / 15 <= compared.families["all"].single_level < 0.05
+
+
+def test_the_simulated_adjustment_is_tukeys_where_tukeys_holds():
+    """Equal methods with independent errors and one pooled variance: the studentized range."""
+    for methods, degrees in ((4, 6), (12, 22), (5, 200)):
+        pairs = np.array([(i, j) for i in range(methods) for j in range(i)])
+        from harness.stats.simultaneous import adjustment
+
+        level = adjustment(np.eye(methods), pairs, 1.0, degrees).single_level(0.05)
+        expected = scipy.stats.studentized_range.isf(0.05, methods, degrees) / np.sqrt(2)
+        assert scipy.stats.t.isf(level / 2, degrees) == pytest.approx(expected, rel=0.03)
+
+
+def test_a_verdict_never_contradicts_its_interval():
+    rng = np.random.default_rng(14)
+    seen = set()
+    for _ in range(60):
+        rates = dict(zip("abcd", rng.uniform(0.4, 0.7, size=4), strict=True))
+        outcomes = {name: (rng.uniform(size=(3, 150)) < rate).astype(float) for name, rate in rates.items()}
+        compared = stats.compare_methods(outcomes, baseline="a", margin=0.2)
+        for pair in (pair for family in compared.families.values() for pair in family.pairs):
+            low, high = pair.adjusted_interval
+            assert (pair.verdict in ("better", "worse")) == (low > 0 or high < 0) == (pair.adjusted_p < 0.05)
+            assert (pair.verdict == "better") == (low > 0)
+            assert low <= pair.interval[0] <= pair.interval[1] <= high
+            assert pair.p <= pair.adjusted_p
+            assert pair.verdict != "equivalent" or (low > -0.2 and high < 0.2)
+            seen.add(pair.verdict)
+    assert seen >= {"better", "worse", "not significant"}
+
+
+def test_lower_is_better_for_a_loss():
+    outcomes = {"a": np.random.default_rng(15).normal(1, 0.1, size=(3, 200)), "b": np.ones((3, 200)) * 3}
+    assert _only(outcomes, higher_is_better=False).verdict == "better"
+    assert stats.compare_methods(outcomes, higher_is_better=False).best == "a"
+
+
+def test_a_method_whose_seeds_scatter_is_named():
+    outcomes = _graded(16, dict.fromkeys("abcdef", 5), seed_sd=0.05)
+    outcomes["c"] = outcomes["c"] + np.array([[-2.0], [1.5], [0.5], [-1.0], [1.0]])
+    compared = stats.compare_methods(outcomes)
+    assert [*compared.unlike] == ["c"]
+    assert compared.pair("a", "c").unlike == ("c",)
+    assert compared.pair("a", "b").unlike == ()
+
+
+def test_the_same_call_gives_the_same_numbers():
+    outcomes = _answers(17, {"a": 3, "b": 3, "c": 3})
+    assert stats.compare_methods(outcomes) == stats.compare_methods(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "options", "message"),
+    [
+        ({"a": [[1.0]]}, {}, "at least two"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0]]}, {}, "the same items"),
+        ({"a": [1.0, 0.0], "b": [1.0, 0.0]}, {}, "(seeds, items)"),
+        ({"a": [[1.0, np.nan]], "b": [[1.0, 0.0]]}, {}, "a lost seed is a whole row of NaN"),
+        ({"a": [[1.0, np.inf]], "b": [[1.0, 0.0]]}, {}, "must be finite"),
+        ({"a": [[np.nan, np.nan]], "b": [[1.0, 0.0]]}, {}, "every seed is lost"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"baseline": "c"}, "no such method; there are a, b"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"families": ("some",)}, "no such family"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"level": 5}, "between 0 and 0.5"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"margin": 0}, "must be positive"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"weights": [1.0]}, "2 non-negative"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"clusters": [1]}, "one for each of the 2 items"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"deterministic": ["c"]}, "no such method"),
+        ({"a": [[1.0, 0.0]] * 2, "b": [[1.0, 0.0]]}, {"deterministic": ["a"]}, "shape (1, items)"),
+    ],
+)
+def test_wrong_input_says_what_is_needed(outcomes, options, message):
+    import re
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        stats.compare_methods(outcomes, **options)

@@ -1,19 +1,74 @@
-"""The statistics tested against themselves: coverage, false alarms and power, simulated with fixed seeds."""
+"""The statistics against simulated experiments with fixed seeds: error rates, coverage, width and power.
+
+Generators and cells are those of the benchmark, which has the whole grid; here are the corners that are hardest, with
+enough repeats to fail on a seed variance that is cut at zero (38 % false reports in the first cell), on an unpooled one
+(power .44), and on an adjustment for the comparisons of an observed best that forgets that it was chosen.
+"""
 
 import numpy as np
 import pytest
 
 from harness import stats
+from tests.bench import validity
+from tests.bench._generators import Cell
 
 ITEMS = 200
 
 
-def _outcomes(rng, methods, seeds, between_seeds, items=ITEMS):
-    """Right and wrong answers of shape (methods, seeds, items), all methods equally good in truth: .55."""
-    item = rng.normal(0, 0.25, size=items)
-    own = rng.normal(0, 0.05, size=(methods, 1, items))
-    seed = rng.normal(0, between_seeds, size=(methods, seeds, 1))
-    return (rng.uniform(size=(methods, seeds, items)) < np.clip(0.55 + item + own + seed, 0, 1)).astype(float)
+def _at_most(level, repeats):
+    return level + 2.6 * np.sqrt(level * (1 - level) / repeats)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Cell(methods=12, seeds=3, seed_points=2.0),
+        Cell(methods=12, seeds=2, seed_points=2.0, shared=0.9),
+        Cell(methods=4, seeds=2, seed_points=2.0),
+        Cell(methods=4, seeds=3, items=30, seed_points=0.5),
+        Cell(methods=4, seeds=3, items=260, outcome="loss"),
+        Cell(methods=4, seeds=3, items=260, cluster=10, outcome="graded"),
+    ],
+    ids=str,
+)
+def test_every_family_keeps_its_level(cell):
+    repeats = 250
+    measured = validity.simulate(cell, repeats)
+    assert {"baseline", "best", "all"} <= measured.families.keys()
+    for family, rate in measured.families.items():
+        assert rate <= _at_most(0.05, repeats), family
+    assert measured.single <= _at_most(0.05, repeats)
+    assert measured.contradictions == 0
+
+
+def test_a_method_unlike_the_others_does_not_break_the_families():
+    repeats = 250
+    measured = validity.simulate(Cell(methods=12, seeds=3, seed_points=1.0, odd=3.0), repeats)
+    for rate in measured.families.values():
+        assert rate <= _at_most(0.05, repeats)
+    assert measured.first <= _at_most(0.08, repeats)
+    assert measured.unlike > 0.3
+
+
+def test_pooled_seeds_detect_three_points():
+    repeats = 400
+    measured = validity.simulate(Cell(methods=4, seeds=3, seed_points=1.0, gap=3.0, base=False), repeats)
+    assert measured.first >= 0.65 - 2 * np.sqrt(0.65 * 0.35 / repeats)
+    assert measured.coverage >= 0.95 - 2.6 * np.sqrt(0.05 * 0.95 / repeats)
+    assert measured.width <= 1.2
+
+
+@pytest.mark.parametrize("seed_points", [0.0, 2.0])
+def test_one_seed_makes_no_verdict_about_methods(seed_points):
+    measured = validity.simulate(Cell(methods=4, seeds=1, seed_points=seed_points), 60)
+    assert measured.families == {"baseline": 0.0, "best": 0.0, "all": 0.0}
+
+
+def test_two_single_runs_are_called_different_at_the_level():
+    """One seed and no seed effects: the statement about two runs is tested against the same two models in truth."""
+    repeats = 400
+    measured = validity.simulate(Cell(methods=2, seeds=1, seed_points=0.0, items=260, base=False), repeats)
+    assert measured.runs_differ <= _at_most(0.05, repeats)
 
 
 @pytest.mark.parametrize(("seeds", "between_seeds"), [(1, 0.0), (3, 0.02), (5, 0.02)])
@@ -40,81 +95,64 @@ def test_intervals_of_a_loss_per_token_cover_95_percent():
     assert np.mean([low <= 1.2 <= high for low, high in intervals]) == pytest.approx(0.95, abs=0.015)
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_a_against_a_calls_a_difference_in_at_most_5_percent(seeds):
-    rng = np.random.default_rng(30 + seeds)
-    repeats, alarms = 600, 0
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_mean_over_tasks_covers_where_a_seed_moves_all_tasks(seeds):
+    """Seed effects that five tasks share: drawn for each task alone they would cover 85 to 90 %."""
+    rng = np.random.default_rng(25 + seeds)
+    repeats, covered = 600, 0
     for _ in range(repeats):
-        a, b = _outcomes(rng, 2, seeds, 0.02)
-        # with one seed the test is of these two trained models: their difference in truth must be none
-        a, b = (a, b) if seeds > 1 else _outcomes(rng, 2, 1, 0.0)
-        alarms += stats.compare(a, b, 0.01, paired=True).p < 0.05
-    assert alarms / repeats <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / repeats)
+        effects = rng.normal(0, 0.02, size=(seeds, 1))
+        item = [rng.normal(0.6, 0.4, size=400) for _ in range(5)]
+        tables = [one + effects + rng.normal(0, 0.2, size=(seeds, 400)) for one in item]
+        scores = np.stack([one.mean(axis=1) for one in tables], axis=1)
+        draws = np.stack(
+            [stats.bootstrap([one.mean(axis=0)[None]], draws=600, seed=i)[0] for i, one in enumerate(tables)]
+        )
+        draws = draws[None] + stats.seed_draws([scores], [tuple(range(seeds))], draws=600)
+        low, high = stats.percentile_interval(draws[0].mean(axis=0))
+        covered += low <= 0.6 <= high
+    assert covered / repeats >= 0.95 - 2.6 * np.sqrt(0.05 * 0.95 / repeats)
 
 
-def test_a_family_of_equal_methods_raises_an_alarm_in_at_most_5_percent():
-    rng = np.random.default_rng(40)
-    repeats, alarms = 150, 0
-    for _ in range(repeats):
-        every = _outcomes(rng, 4, 3, 0.02)
-        pairs = [(i, j) for i in range(4) for j in range(i)]
-        p = stats.holm([stats.compare(every[i], every[j], 0.01, paired=True).p for i, j in pairs])
-        alarms += min(p) < 0.05
-    assert alarms / repeats <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / repeats)
+@pytest.mark.parametrize("methods", [2, 4])
+def test_planted_differences_are_detected_with_the_computed_power(methods):
+    plan = stats.Plan(1319, 3, 0.097, 0.048, 0.01, methods=methods)
+    repeats = 400
+    cell = Cell(methods=methods, seeds=3, seed_points=1.0, gap=3.0, base=False)
+    measured = validity.simulate(cell, repeats)
+    expected = stats.power(plan, 0.03)
+    assert 0.3 < expected < 0.9
+    assert measured.first == pytest.approx(expected, abs=3 * np.sqrt(expected * (1 - expected) / repeats))
 
 
-def test_planted_differences_are_found_at_the_computed_power():
-    """One seed: the exact McNemar test, answers that differ on a share of the items."""
-    plan = stats.Plan(items=500, seeds=1, disagreement=0.2, rerun_disagreement=0.0, seed_deviation=0.0)
-    effect = 0.05
-    rng = np.random.default_rng(50)
-    kinds = rng.choice(3, size=(1000, 500), p=[(0.2 + effect) / 2, (0.2 - effect) / 2, 0.8])
-    found = np.mean([stats.mcnemar_exact(row == 0, row == 1) < 0.05 for row in kinds])
-    expected = stats.power(plan, effect)
-    assert 0.5 < expected < 0.9
-    assert found == pytest.approx(expected, abs=3 * np.sqrt(expected * (1 - expected) / 1000))
-
-
-def test_planted_differences_over_seeds_are_found_at_the_computed_power():
-    """Three seeds: a difference of each item and seed with the three noises of the plan."""
-    plan = stats.Plan(items=400, seeds=3, disagreement=0.12, rerun_disagreement=0.05, seed_deviation=0.006)
-    effect = 0.055
-    rng = np.random.default_rng(60)
-    repeats, found = 600, 0
-    for _ in range(repeats):
-        item = rng.normal(0, np.sqrt(0.07), size=400)
-        seed = rng.normal(0, np.sqrt(2) * 0.006, size=(3, 1))
-        noise = rng.normal(0, np.sqrt(0.05), size=(3, 400))
-        found += stats.compare(effect + item + seed + noise, np.zeros((1, 400)), 0.01, paired=True).p < 0.05
-    expected = stats.power(plan, effect)
-    assert 0.5 < expected < 0.95
-    assert found / repeats == pytest.approx(expected, abs=3 * np.sqrt(expected * (1 - expected) / repeats))
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_the_smallest_effect_is_seen_with_the_wanted_power(seeds):
-    plan = stats.Plan(items=1319, seeds=seeds, disagreement=0.1, rerun_disagreement=0.05, seed_deviation=0.003)
-    effect = stats.smallest_effect(plan)
-    assert stats.power(plan, effect) == pytest.approx(0.8, abs=0.005)
-    assert stats.power(plan, 0.9 * effect) < 0.8
+@pytest.mark.parametrize(("seeds", "adjusted"), [(1, False), (3, False), (3, True)])
+def test_the_smallest_effect_is_detected_with_the_wanted_power(seeds, adjusted):
+    plan = stats.Plan(1319, seeds, 0.1, 0.05, 0.003, methods=4)
+    effect = stats.smallest_effect(plan, adjusted=adjusted)
+    assert stats.power(plan, effect, adjusted=adjusted) == pytest.approx(0.8, abs=0.005)
+    assert stats.power(plan, 0.9 * effect, adjusted=adjusted) < 0.8
 
 
 def test_the_seeds_needed_are_the_fewest_that_suffice():
-    plan = stats.Plan(items=1319, seeds=1, disagreement=0.1, rerun_disagreement=0.05, seed_deviation=0.01)
+    plan = stats.Plan(1319, 1, 0.1, 0.05, 0.01)
     needed = stats.seeds_needed(plan, 0.03)
     assert needed is not None
     assert needed > 2
     powers = [stats.power(stats.Plan(1319, seeds, 0.1, 0.05, 0.01), 0.03) for seeds in (needed - 1, needed)]
     assert powers[0] < 0.8 <= powers[1]
     assert stats.seeds_needed(plan, 0.001) is None
+    assert stats.power(stats.Plan(1319, 2, 0.1, 0.05, 0.01), 0.5) == 0.0
 
 
-def test_what_was_measured_says_what_could_have_been_seen():
-    """The minimum detectable effect of a table is the one that the plan computes for the same noise."""
-    plan = stats.Plan(items=1319, seeds=4, disagreement=0.1, rerun_disagreement=0.05, seed_deviation=0.0)
-    assert stats.detectable(plan.parts[:1]) == pytest.approx(stats.smallest_effect(plan), rel=0.06)
-    assert stats.detectable(()) is None
-    assert stats.detectable((stats.Part(0.0, 10),)) is None
+def test_the_noise_of_a_plan_is_measured_back():
+    from tests.bench._generators import draw
+
+    rng = np.random.default_rng(28)
+    cell = Cell(methods=6, seeds=6, seed_points=1.0, base=False)
+    measured = [stats.measured_noise(draw(cell, rng).outcomes) for _ in range(20)]
+    assert np.mean([one.disagreement for one in measured]) == pytest.approx(0.097, rel=0.05)
+    assert np.mean([one.rerun_disagreement for one in measured]) == pytest.approx(0.048, rel=0.08)
+    assert np.mean([one.seed_deviation for one in measured]) == pytest.approx(0.01, rel=0.15)
 
 
 def test_draws_are_the_same_twice_and_paired_by_item():

@@ -1,6 +1,7 @@
-"""What may be said about the methods that were asked the same thing: every pair of them with its verdict.
+"""Statements about methods that answered the same items: every pair with its verdict, in families.
 
-The untouched model is one of them. Holm's adjustment covers every pair of a contest, those with the base included.
+The families are what a reader asks: each method against the untouched model, the others against the best, and every
+pair. Each keeps its own level. The untouched model is deterministic: it has no seed noise.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from harness.report.data.groups import Group, Measure, base_of, headline, paired_outcomes, score, unranked
+from harness.report.data.groups import Aligned, Group, Measure, aligned, base_of, headline, score, unranked
 from harness.report.data.items import Scored
 
 if TYPE_CHECKING:
-    from harness.stats import Floats, SeedEstimate, Verdict
+    from harness.stats import FamilyName, MethodComparison
+    from harness.stats import Pair as Result
 
-    Sides = tuple[Floats, Floats, Floats | None, bool]
-
-LEVEL = 0.05
+LEVEL = 0.05  # of each family
 MARGIN = 0.01  # one point of accuracy, a hundredth of a nat: below it a difference counts as none
-MOST_PAIRED = 24  # with more methods each is held against base and against the best
+MOST_PAIRED = 24  # with more methods each is compared with the base and with the best only
 ROLES = ("target", "test", "validation", "retention")
 
 
@@ -62,39 +62,63 @@ class Contest:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two members of a contest. `verdict` is that of `a` against `b`, after Holm's adjustment."""
+    """Two members of a contest with what the test says of `a` minus `b`, in the unit of the metric."""
 
     a: Group
     b: Group
-    difference: SeedEstimate  # a - b in the unit of the metric
-    interval: tuple[float, float]  # 95 %, bootstrapped over items and seeds
-    p: float
-    p_equivalence: float
-    p_sign_flip: float | None  # not adjusted; None below six seeds
-    test: str
-    verdict: Verdict
+    result: Result
+    p_sign_flip: float | None = None  # not adjusted; None below six shared seeds
+
+    @property
+    def significant(self) -> bool:
+        """Return whether the methods differ significantly at the family's level."""
+        return self.result.verdict in ("better", "worse")
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a contest shows."""
+    """What a contest shows.
+
+    Attributes:
+        contest: who was compared, and by what.
+        margin: the largest difference that counts as none.
+        comparison: the families with their tests; None where nothing can be paired.
+        against_base: each method against the untouched model, the best first.
+        against_best: each other method against the best, in the same order.
+        pairs: every pair, those with the base first; the better one is `a`. With many methods the two families above.
+        unpaired: methods that were not asked the items of the others.
+        letters: label -> letters of methods that do not differ significantly; empty where some pair has no verdict.
+    """
 
     contest: Contest
     margin: float
-    pairs: tuple[Pair, ...]  # the better one first; those with the base before the others
-    family: int  # the comparisons that Holm's adjustment covers
-    letters: dict[str, str]  # label -> letters; methods that share one are not separable; empty where pairs are missing
-    detectable: float | None  # the true difference of two methods that 80 % of such comparisons would see
-
-    @property
-    def against_base(self) -> tuple[Pair, ...]:
-        """The pairs with the untouched model."""
-        return tuple(pair for pair in self.pairs if pair.b is self.contest.base)
+    comparison: MethodComparison | None
+    against_base: tuple[Pair, ...]
+    against_best: tuple[Pair, ...]
+    pairs: tuple[Pair, ...]
+    unpaired: tuple[Group, ...]
+    letters: dict[str, str]
 
     @property
     def between(self) -> tuple[Pair, ...]:
-        """The pairs of trained methods."""
+        """Return the pairs of trained methods."""
         return tuple(pair for pair in self.pairs if pair.b is not self.contest.base)
+
+    @property
+    def best(self) -> Group | None:
+        """Return the method that the others are compared with."""
+        return self.against_best[0].b if self.against_best else None
+
+    @property
+    def about_runs(self) -> bool:
+        """Return whether all numbers are about single runs and none about methods."""
+        return bool(self.pairs) and all(pair.result.scope == "runs" for pair in self.pairs)
+
+    @property
+    def detectable(self) -> float | None:
+        """Return the median over the methods of the difference from the best that the adjusted test detects."""
+        seen = sorted(pair.result.detectable for pair in self.against_best if pair.result.detectable is not None)
+        return seen[len(seen) // 2] if seen else None
 
 
 def main_contests(groups: Sequence[Group], primary: str | None) -> list[Contest]:
@@ -133,40 +157,63 @@ def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> l
 
 
 def claims(contest: Contest, margin: float = MARGIN) -> Claims:
-    """Compare every pair of the contest's members, or each with the base and the best where they are many."""
+    """Compare the contest's members in families."""
     if not contest.groups:
-        return Claims(contest, margin, (), 0, {}, None)
+        return Claims(contest, margin, None, (), (), (), (), {})
     known = contest.groups[0].remembered
     key = (contest.measure, margin, tuple(id(group) for group in contest.members))
     if key not in known:  # the answer, the page and the citation all ask
         known[key] = _claims(contest, margin)
-    found: Claims = known[key]
-    return found
+    made: Claims = known[key]
+    return made
 
 
 def _claims(contest: Contest, margin: float) -> Claims:
-    from harness.stats import detectable, holm
-    from harness.stats.claims import compare  # in harness.stats the module of that name hides it
+    from harness.stats import compare_methods
 
-    sides = [(pair, paired_outcomes(*pair, contest.measure)) for pair in _pairs(contest)]
-    known = [(pair, found) for pair, found in sides if found and found[0].shape[1] > 1]
-    intervals = _intervals([found for _, found in known])
-    tested = [
-        (pair, (compare(a, b, margin, weights, paired=paired), interval))
-        for (pair, (a, b, weights, paired)), interval in zip(known, intervals, strict=True)
-    ]
-    family = len(contest.members) * (len(contest.members) - 1) // 2
-    adjusted = holm([found.p for _, (found, _) in tested], family)
-    alike = holm([1.0 if one.p_equivalence is None else one.p_equivalence for _, (one, _) in tested], family)
-    pairs = []
-    for ((a, b), (one, interval)), p, p_alike in zip(tested, adjusted, alike, strict=True):
-        gain = one.difference.value if contest.higher_is_better else -one.difference.value
-        verdict = _verdict(gain, p, p_alike)
-        pairs.append(Pair(a, b, one.difference, interval, p, p_alike, one.p_sign_flip, one.test, verdict))
-    between = [pair for pair in pairs if pair.b is not contest.base]
-    reach = sorted(seen for pair in between if (seen := detectable(pair.difference.parts)) is not None)
-    middle = reach[len(reach) // 2] if reach else None
-    return Claims(contest, margin, tuple(pairs), family, _letters(contest.ranked, between), middle)
+    members = (*contest.ranked, *([contest.base] if contest.base else []))
+    table = aligned(members, contest.measure)
+    if table is None or len(table.values) < 2 or len(next(iter(table.values.values()))[0]) < 2:
+        return Claims(contest, margin, None, (), (), (), members[1:], {})
+    sides = {group.label: group for group in members}
+    unpaired = tuple(sides[label] for label in table.unpaired)
+    base = next(iter(table.untouched), None)
+    many = len(table.values) > MOST_PAIRED + 1
+    families: tuple[FamilyName, ...] = ("baseline", "best") if many else ("baseline", "best", "all")
+    compared = compare_methods(
+        table.values,
+        baseline=base,
+        families=families,
+        level=LEVEL,
+        margin=margin,
+        clusters=_clusters(contest, table),
+        weights=table.weights,
+        deterministic=table.untouched,
+        higher_is_better=contest.higher_is_better,
+    )
+
+    def pairs(name: FamilyName) -> tuple[Pair, ...]:
+        family = compared.families.get(name)
+        return tuple(
+            Pair(sides[one.a], sides[one.b], one, _sign_flip(table, one.a, one.b))
+            for one in (family.pairs if family else ())
+        )
+
+    against_base, against_best = pairs("baseline"), pairs("best")
+    every = pairs("all") if not many else (*against_base, *against_best)
+    every = tuple(sorted(every, key=lambda pair: pair.b is not contest.base))
+    letters = {} if many else _letters([g for g in contest.ranked if g not in unpaired], every, contest.base)
+    return Claims(contest, margin, compared, against_base, against_best, every, unpaired, letters)
+
+
+def _clusters(contest: Contest, table: Aligned) -> tuple[str, ...] | None:
+    """Return the cluster of each item: that of its record, else its prompt where several items share one."""
+    if table.clusters is not None:
+        return table.clusters
+    first = next(group for group in contest.members if group.label in table.values)
+    items = first.evaluations[contest.measure.eval_id][0].items
+    assert items is not None, "outcomes without items"
+    return items.prompt_hashes if len({*items.prompt_hashes}) < len(items.prompt_hashes) else None
 
 
 def _contest(measure: Measure, members: Sequence[tuple[Scored, Group]], groups: Sequence[Group]) -> Contest:
@@ -184,47 +231,27 @@ def _contest(measure: Measure, members: Sequence[tuple[Scored, Group]], groups: 
     )
 
 
-def _pairs(contest: Contest) -> list[tuple[Group, Group]]:
-    ranked = contest.ranked
-    with_base = [(group, contest.base) for group in ranked if contest.base]
-    if len(ranked) <= MOST_PAIRED:
-        return [*with_base, *combinations(ranked, 2)]
-    return [*with_base, *((ranked[0], other) for other in ranked[1:])]
+def _sign_flip(table: Aligned, a: str, b: str) -> float | None:
+    """Return the exact permutation p-value over the shared seeds; None where there are too few to reach the level."""
+    import numpy as np
+
+    from harness.stats import MOST_FLIPPED, SEEDS_FOR_SIGN_FLIP, sign_flip_p
+
+    values = table.values[a] - table.values[b]
+    below = values.shape[1] if table.weights is None else table.weights.sum()
+    differences = values.sum(axis=1)[~np.isnan(values[:, 0])] / below
+    return sign_flip_p(differences) if SEEDS_FOR_SIGN_FLIP <= len(differences) <= MOST_FLIPPED else None
 
 
-def _intervals(sides: Sequence[Sides]) -> list[tuple[float, float]]:
-    """The bootstrapped interval of each difference; those with the same items are resampled together."""
-    from harness.stats import bootstrap, percentile_interval
-
-    alike: dict[object, list[int]] = {}
-    for index, (first, _, weights, _) in enumerate(sides):
-        alike.setdefault((first.shape[1], None if weights is None else weights.tobytes()), []).append(index)
-    found: dict[int, tuple[float, float]] = {}
-    for members in alike.values():
-        rows = [row for i in members for row in _rows(sides[i])]
-        draws = iter(bootstrap(rows, sides[members[0]][2]))
-        for i in members:
-            found[i] = percentile_interval(next(draws) if sides[i][3] else next(draws) - next(draws))
-    return [found[i] for i in range(len(sides))]
-
-
-def _rows(sides: Sides) -> list[Floats]:
-    first, second, _, paired = sides
-    return [first - second] if paired else [first, second]
-
-
-def _verdict(gain: float, p: float, p_equivalence: float) -> Verdict:
-    if p < LEVEL:
-        return "better" if gain > 0 else "worse"
-    return "equivalent" if p_equivalence < LEVEL else "not separable"
-
-
-def _letters(ranked: Sequence[Group], between: Sequence[Pair]) -> dict[str, str]:
-    """The tie letters; none where some pair was not compared."""
+def _letters(ranked: Sequence[Group], pairs: Sequence[Pair], base: Group | None) -> dict[str, str]:
+    """Return the letters of a compact display; none where some pair of methods has no verdict."""
     from harness.stats import tie_letters
 
-    if len(ranked) < 2 or len(between) != len(ranked) * (len(ranked) - 1) // 2:
+    between = [pair for pair in pairs if pair.b is not base]
+    if len(ranked) < 2 or any(pair.result.verdict == "no verdict" for pair in between):
+        return {}
+    if len(between) != len([*combinations(ranked, 2)]):
         return {}
     place = {group.label: i for i, group in enumerate(ranked)}
-    apart = [(place[p.a.label], place[p.b.label]) for p in between if p.verdict in ("better", "worse")]
+    apart = [(place[p.a.label], place[p.b.label]) for p in between if p.significant]
     return dict(zip(place, tie_letters(len(ranked), apart), strict=True))

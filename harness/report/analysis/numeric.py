@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.analysis.axes import COSTS, qualities
-from harness.report.analysis.claims import claims, contests, main_contests
+from harness.report.analysis.claims import claims, main_contests
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded
 
@@ -38,16 +39,32 @@ def methods(groups: Sequence[Group]) -> Numbers:
 
 
 def pairs(loaded: Loaded) -> Numbers:
-    """Every pair that was compared on the answer's task and on the validation loss, with its verdict."""
-    primary = loaded.primary
-    asked = {
-        one.measure: one for one in (*main_contests(loaded.groups, primary), *contests(loaded.groups, "validation"))
-    }
-    lines = [
-        (one.title, pair.a.label, pair.b.label, pair.difference.value, *pair.interval, pair.p, pair.p_equivalence,
-         pair.p_sign_flip, pair.verdict)
-        for one in asked.values()
-        for pair in claims(one, loaded.margin).pairs
-    ]  # fmt: skip
-    columns = ("task", "method", "against", "difference", "low", "high", "p", "p_equivalent", "p_sign_flip", "verdict")
+    """Return every comparison on the answer's task, family by family, with its simultaneous interval and verdict."""
+    columns = (
+        "task",
+        "family",
+        "method",
+        "against",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_adjusted",
+        "p_equivalent",
+        "verdict",
+        "scope",
+        "seeds",
+        "why",
+    )
+    lines: list[tuple[Cell, ...]] = []
+    for contest in main_contests(loaded.groups, loaded.primary):
+        found = claims(contest, loaded.margin)
+        families = (("baseline", found.against_base), ("best", found.against_best), ("all", found.pairs))
+        for family, members in families:
+            for pair in members:
+                one = pair.result
+                ends = [end if math.isfinite(end) else None for end in one.adjusted_interval]
+                numbers = (one.difference, *ends, one.p, one.adjusted_p, one.equivalence_p)
+                words = (one.verdict, one.scope, one.seeds, one.why)
+                lines.append((contest.title, family, pair.a.label, pair.b.label, *numbers, *words))
     return Numbers(columns, tuple(lines))

@@ -1,7 +1,9 @@
 """Which method should be used, for a limit in memory and time, a tolerance in quality, and with or without overhead.
 
-The rule: among the options that keep the limits, the best one and those shown not to be worse than it by more than the
-tolerance (one-sided test at 5 %, paired by item); of these the cheapest. Few-shot prompting is one of the options.
+The rule: among the options within the limits, the best one and those that are non-inferior to it (margin = tolerance,
+one-sided at 5 %, adjusted for all options, since the best is chosen from the same scores); of these the cheapest.
+Few-shot prompting is one of the options. One seed per method shows nothing of the methods' seed variance: then the best
+score is recommended.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from typing import TYPE_CHECKING, Literal
 from harness.report.analysis.axes import COSTS
 from harness.report.analysis.claims import LEVEL, Contest
 from harness.report.data.groups import Group, Measure, outcomes
-from harness.report.display import DASH, MEBIBYTE, decimals, p_value, quantity, several, span
+from harness.report.display import DASH, MEBIBYTE, decimals, interval, p_value, quantity, several
 from harness.report.pages.summary import Table, peak_mebibytes, required_mebibytes
 
 if TYPE_CHECKING:
-    from harness.stats import Floats, SeedEstimate
+    from harness.stats import Floats
+    from harness.stats import Pair as Result
 
 Minimised = Literal["memory", "time", "parameters", "bytes"]
 
@@ -67,9 +70,9 @@ class Advice:
     chosen: Option | None
     best: Option | None  # of those that keep the limits, by its score alone
     best_share: float | None  # of resamples of items and seeds in which none of them is better
-    gap: SeedEstimate | None  # chosen - best, so that higher is better; None where they are the same
-    p_worse: float | None  # of "the chosen one is worse by more than the tolerance"
-    not_separable: tuple[str, ...]  # from the best, at 5 % unadjusted
+    pair: Result | None  # the chosen one against the best; None where they are the same
+    not_different: tuple[str, ...]  # not significantly different from the best
+    withheld: str  # why no option can be shown to be non-inferior; ""
     refused: tuple[tuple[str, str], ...]
 
 
@@ -95,31 +98,71 @@ def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
 
 def advise(contest: Contest, every: Sequence[Option], need: Need) -> Advice:
     """Apply the rule."""
-    from harness.stats import bootstrap, not_worse_p, two_sided_p
+    from harness.stats import bootstrap
 
     sign = 1.0 if contest.higher_is_better else -1.0
     refused = tuple((option.label, reason) for option in every if (reason := option.refused(need)))
     left = [option for option in every if not option.refused(need)]
     if not left:
-        return Advice(contest, need, None, None, None, None, None, (), refused)
+        return Advice(contest, need, None, None, None, None, (), "", refused)
     best = max(left, key=lambda option: sign * option.value)
     weights = _weights(contest)
     draws = sign * bootstrap([option.outcomes for option in left], weights)
     share = float((draws[left.index(best)] >= draws.max(axis=0)).mean())
-    gaps = {option.label: _gap(option, best, weights, sign) for option in left if option is not best}
-    known = {label: not_worse_p(gap, need.tolerance) for label, gap in gaps.items()}
-    worse = {label: 1.0 if p is None else p for label, p in known.items()}
-    good = [option for option in left if option is best or worse[option.label] < LEVEL]
+    pairs = _against(best, left, weights, need.tolerance, contest.higher_is_better)
+    good = [option for option in left if option is best or _not_worse(pairs.get(option.label)) < LEVEL]
     chosen = min(good, key=lambda option: (_price(option, need), -sign * option.value))
-    alike = tuple(label for label, gap in gaps.items() if (two_sided_p(gap) or 0.0) >= LEVEL)
-    return Advice(contest, need, chosen, best, share, gaps.get(chosen.label), worse.get(chosen.label), alike, refused)
+    alike = tuple(label for label, pair in pairs.items() if pair.verdict in ("not significant", "equivalent"))
+    withheld = "; ".join(dict.fromkeys(pair.why for pair in pairs.values() if pair.why))
+    return Advice(contest, need, chosen, best, share, pairs.get(chosen.label), alike, withheld, refused)
+
+
+def _against(
+    best: Option, left: Sequence[Option], weights: Floats | None, tolerance: float, higher_is_better: bool
+) -> dict[str, Result]:
+    """Return every other option's comparison with the best, by label, in one family."""
+    from harness.stats import compare_methods
+
+    if len(left) < 2 or best.outcomes.shape[1] < 2:
+        return {}
+    untouched = [option.label for option in left if option.group.first.is_base]
+    compared = compare_methods(
+        _by_seed(left),
+        families=("best",),
+        margin=tolerance or None,
+        weights=weights,
+        deterministic=untouched,
+        higher_is_better=higher_is_better,
+    )
+    family = compared.families.get("best")
+    return {pair.a: pair for pair in family.pairs} if family else {}
+
+
+def _by_seed(left: Sequence[Option]) -> dict[str, Floats]:
+    """Return the options' outcomes with row s the same seed for all, NaN where an option lacks it."""
+    import numpy as np
+
+    seeds = sorted({seed for option in left if not option.group.first.is_base for seed in option.group.seeds})
+    tables = {}
+    for option in left:
+        if option.group.first.is_base:
+            tables[option.label] = option.outcomes[:1]
+            continue
+        tables[option.label] = np.full((len(seeds), option.outcomes.shape[1]), np.nan)
+        tables[option.label][[seeds.index(seed) for seed in option.group.seeds]] = option.outcomes
+    return tables
+
+
+def _not_worse(pair: Result | None) -> float:
+    """Return the p-value of non-inferiority; 1 without a tolerance, with which nothing but the best is good enough."""
+    return 1.0 if pair is None or pair.noninferiority_p is None else pair.noninferiority_p
 
 
 def sentences(advice: Advice) -> list[str]:
     """The advice in words, with the numbers that say so."""
     contest, chosen, best = advice.contest, advice.chosen, advice.best
     refused = [f"{label} ({reason})" for label, reason in advice.refused]
-    out = f"Out of the limits: {several(refused, 8)}." if refused else ""
+    out = f"Excluded by the limits: {several(refused, 8)}." if refused else ""
     if chosen is None or best is None:
         return [one for one in (f"No method on {contest.title} keeps the limits.", out) if one]
     required = required_mebibytes(chosen.group)
@@ -134,19 +177,22 @@ def sentences(advice: Advice) -> list[str]:
     )
     score = f"{decimals(chosen.value, contest.digits)} on {contest.title}, {contest.num_items:,} items"
     lines = [f"Use {chosen.label}: {score}; {costs}." if costs else f"Use {chosen.label}: {score}."]
+    share = f"bootstrap probability {advice.best_share or 0:.2f}"
     if chosen is best:
-        lines.append(f"It scores best of what keeps the limits, in {advice.best_share or 0:.0%} of resamples.")
-    elif advice.gap is not None:
-        ends = _one_sided(advice.gap)
+        lines.append(f"Best score within the limits ({share}).")
+    elif advice.pair is not None:
+        pair = advice.pair
         lines.append(
-            f"{best.label} scores best ({decimals(best.value, contest.digits)}, in {advice.best_share or 0:.0%} of "
-            f"resamples); {chosen.label} is not worse by more than {advice.need.tolerance:g} "
-            f"({p_value(advice.p_worse if advice.p_worse is not None else 1.0)}, difference "
-            f"{decimals(advice.gap.value, contest.digits, signed=True)}, with 95 % confidence above "
-            f"{decimals(ends, contest.digits, signed=True)}) and needs the least {advice.need.minimise}."
+            f"{best.label} has the best score ({decimals(best.value, contest.digits)}, {share}); {chosen.label} is "
+            f"non-inferior with a margin of {advice.need.tolerance:g} (adjusted {p_value(_not_worse(pair))}, "
+            f"difference "
+            f"{interval(pair.difference, pair.adjusted_interval, contest.digits, signed=True)}, simultaneous 95 % CI) "
+            f"and needs the least {advice.need.minimise}."
         )
-    if advice.not_separable:
-        lines.append(f"Not separable from {best.label}: {several(advice.not_separable, 8)}.")
+    if advice.not_different:
+        lines.append(f"Not significantly different from {best.label}: {several(advice.not_different, 8)}.")
+    if advice.withheld and advice.need.tolerance:
+        lines.append(f"Non-inferiority is not claimed: {advice.withheld}.")
     return [one for one in (*lines, out) if one]
 
 
@@ -178,13 +224,9 @@ def _scenario(advice: Advice) -> tuple[str, ...]:
     if chosen is None or advice.best is None:
         return (*cells, DASH, DASH, DASH, DASH)
     gap = DASH
-    if advice.gap is not None:
-        from harness.stats import confidence_interval
-
-        ends = confidence_interval(advice.gap) or (advice.gap.value, advice.gap.value)
-        shown = decimals(advice.gap.value, contest.digits, signed=True)
-        gap = f"{shown} ({span(ends, contest.digits, signed=True)})"
-    best = f"{advice.best.label}, in {advice.best_share or 0:.0%}"
+    if advice.pair is not None:
+        gap = interval(advice.pair.difference, advice.pair.adjusted_interval, contest.digits, signed=True)
+    best = f"{advice.best.label} ({advice.best_share or 0:.2f})"
     return (*cells, chosen.label, decimals(chosen.value, contest.digits), gap, best)
 
 
@@ -230,26 +272,9 @@ def _price(option: Option, need: Need) -> float:
     return float("inf") if found is None else found
 
 
-def _gap(option: Option, best: Option, weights: Floats | None, sign: float) -> SeedEstimate:
-    from harness.stats import difference_over_seeds, over_seeds
-
-    seeds = [[row.seed for row in one.group.rows] for one in (option, best)]
-    untouched = option.group.first.is_base or best.group.first.is_base
-    if untouched or seeds[0] == seeds[1]:
-        return over_seeds(sign * (option.outcomes - best.outcomes), weights)
-    return difference_over_seeds(sign * option.outcomes, sign * best.outcomes, weights)
-
-
 def _weights(contest: Contest) -> Floats | None:
     known = outcomes(contest.ranked[0], contest.measure)
     return known[1] if known else None
-
-
-def _one_sided(gap: SeedEstimate) -> float:
-    from harness.stats import confidence_interval
-
-    ends = confidence_interval(gap, 1 - 2 * LEVEL)
-    return ends[0] if ends else gap.value
 
 
 def _amount(option: Option, name: str, scale: float, unit: str) -> str:

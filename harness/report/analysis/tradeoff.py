@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.report.analysis.axes import COSTS
 from harness.report.analysis.claims import Claims, Contest, contests
-from harness.report.analysis.verdicts import MOST_SHOWN
+from harness.report.analysis.verdicts import MOST_SHOWN, words
 from harness.report.data.groups import Group, outcomes
 from harness.report.display import DASH, TERA, decimals, quantity, span
 from harness.report.pages.summary import Table, trainings
@@ -81,43 +81,80 @@ def matched_pairs(found: Claims) -> Table | None:
     lines = []
     many = len(found.between) > MOST_SHOWN
     for pair in found.between:
-        if many and pair.verdict == "not separable" and pair.a is not found.contest.ranked[0]:
+        if many and not pair.significant and found.best not in (pair.a, pair.b):
             continue
         for cost in COSTS[:1] + COSTS[2:3]:
             a, b = cost.of(pair.a), cost.of(pair.b)
             if a and b and abs(a - b) <= ALIKE * max(a, b):
-                gap = decimals(pair.difference.value, found.contest.digits, signed=True)
+                gap = decimals(pair.result.difference, found.contest.digits, signed=True)
                 shown = f"{quantity(a)} and {quantity(b)}"
-                lines.append((f"{pair.a.label}, {pair.b.label}", cost.title, shown, gap, pair.verdict))
-    header = ("Pair", "Matched in", "Both", "Difference", "Verdict")
+                lines.append((f"{pair.a.label}, {pair.b.label}", cost.title, shown, gap, words(pair)))
+    header = ("Pair", "Matched on", "Values", "Difference", "Verdict")
     return Table("Matched pairs", header, tuple(lines)) if lines else None
 
 
 def across(groups: Sequence[Group]) -> Table | None:
-    """The target tasks together: mean, interquartile mean and average rank, where every method has all of them."""
+    """Return the target tasks together: mean, interquartile mean and average rank of the methods.
+
+    A task on which most methods are not ranked (at chance, unreadable answers) is left out, and so is a method that is
+    not ranked on one of the others. Seed effects are drawn once for all tasks of a run and for all methods with the
+    same seeds, since one training answers all tasks.
+    """
     import numpy as np
 
-    from harness.stats import across_tasks, bootstrap
+    from harness.stats import across_tasks, bootstrap, seed_draws
 
-    tasks = [contest for contest in contests(groups, "target") if contest.higher_is_better]
-    everyone = [(*one.groups, *(group for group, _ in one.left_out)) for one in tasks]
-    members = [group for group in everyone[0] if all(group in each for each in everyone)] if tasks else []
-    known = [[outcomes(group, one.measure) for group in members] for one in tasks]
-    if len(tasks) < 2 or len(members) < 2 or any(found is None for task in known for found in task):
+    every = [contest for contest in contests(groups, "target") if contest.higher_is_better]
+    tasks = [contest for contest in every if len(contest.left_out) <= len(contest.groups)]
+    members = [group for group in tasks[0].groups if all(group in one.groups for one in tasks)] if tasks else []
+    answered = [[outcomes(group, one.measure) for group in members] for one in tasks]
+    if len(tasks) < 2 or len(members) < 2 or any(table is None for task in answered for table in task):
         return None
-    draws = np.stack(
-        [bootstrap([found[0] for found in task if found], seed=index) for index, task in enumerate(known)], axis=1
-    )
-    values = np.array([[found[0].mean() for found in task if found] for task in known]).T
+    tables = [[table[0] for table in task if table] for task in answered]
+    items = [
+        bootstrap([table.mean(axis=0, keepdims=True) for table in task], seed=index)
+        for index, task in enumerate(tables)
+    ]
+    scores = [np.stack([task[i].mean(axis=1) for task in tables], axis=1) for i in range(len(members))]
+    draws = np.stack(items, axis=1) + seed_draws(scores, [tuple(row.seed for row in group.rows) for group in members])
+    values = np.stack([one.mean(axis=0) for one in scores])
     many = len(tasks) >= FEWEST_FOR_IQM
-    header = ("Method", f"Mean of {len(tasks)} tasks", *(["Interquartile mean"] if many else []), "Average rank")
+    header = ["Method", f"Mean of {len(tasks)} tasks", *(["IQM of the task means"] if many else [])]
+    chances = _chances(tasks)
+    summaries = across_tasks(values, draws)
+    normalized = None
+    if chances is not None:
+        header.append("Mean, chance-normalized")
+        scaled = ((table - chances[:, None]) / (1 - chances[:, None]) for table in (values[..., None], draws))
+        normalized = across_tasks(next(scaled)[..., 0], next(scaled))
     lines = []
-    for group, one in zip(members, across_tasks(values, draws), strict=True):
+    for index, (group, one) in enumerate(zip(members, summaries, strict=True)):
         shown = [one.mean, *([one.interquartile_mean] if many else [])]
+        shown += [normalized[index].mean] if normalized else []
         cells = [f"{decimals(each.value, 3)} ({span((each.low, each.high), 3)})" for each in shown]
         rank = f"{decimals(one.rank.value, 2)} ({span((one.rank.low, one.rank.high), 2)})"
         lines.append((group.label, *cells, rank))
-    return Table("All target tasks", header, tuple(lines))
+    return Table("All target tasks", (*header, "Average rank"), tuple(lines), _left_out(every, tasks, members))
+
+
+def _left_out(every: Sequence[Contest], tasks: Sequence[Contest], members: Sequence[Group]) -> str:
+    """Return which tasks and methods are not in the means, and why; "" where all are."""
+    hidden = [one.title for one in every if one not in tasks]
+    asked = {group.label for one in tasks for group in (*one.groups, *(group for group, _ in one.left_out))}
+    others = sorted(asked - {group.label for group in members})
+    parts = [f"Tasks left out, since most methods are not ranked there: {', '.join(hidden)}."] if hidden else []
+    parts += [f"Methods left out, since they are not ranked on every task: {', '.join(others)}."] if others else []
+    return " ".join(parts)
+
+
+def _chances(tasks: Sequence[Contest]) -> Floats | None:
+    """Return the score of guessing on each task; None where one is unknown, or where all are the same."""
+    import numpy as np
+
+    metrics = [one.groups[0].evaluations[one.measure.eval_id][0].record.metrics[one.measure.metric] for one in tasks]
+    chances = [metric.chance for metric in metrics]
+    known = [chance for chance in chances if chance is not None and chance < 1]
+    return np.array(known) if len(known) == len(chances) and len({*known}) > 1 else None
 
 
 def _cumulated(values: Sequence[float]) -> list[float]:

@@ -1,14 +1,52 @@
-"""`python -m harness.report power --items 1319 --seeds 3`: what could be seen, before a GPU hour is spent."""
+"""`harness report power --items 1319 --seeds 3 --methods 4`: detectable differences, before a GPU hour is spent."""
+
+from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.report.display import decimals
 
+if TYPE_CHECKING:
+    from harness.stats import Plan
+
+DISAGREEMENT, RERUN_DISAGREEMENT, SEED_POINTS = 0.1, 0.05, 0.3
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The noise of finished runs, in the unit of their metric, and the seconds that a run takes.
+
+    Attributes:
+        title: the task and the metric.
+        items: items of the task.
+        seeds: seeds of each method, the fewest.
+        methods: trained methods.
+        disagreement: variance per item of the difference of two runs; of answers the share that differs.
+        rerun_disagreement: the same of two seeds of one method; None with one seed.
+        seed_deviation: standard deviation of a score between seeds beyond single answers; None with one seed.
+        train_seconds: of one run, the mean.
+        evaluation_seconds: of one run on this task, the mean.
+    """
+
+    title: str
+    items: int
+    seeds: int
+    methods: int
+    disagreement: float
+    rerun_disagreement: float | None
+    seed_deviation: float | None
+    train_seconds: float | None
+    evaluation_seconds: float | None
+
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the smallest effect and, for a wished-for one, the power and the seeds it needs; 0, or 2 if impossible."""
+    """Print what a design detects and which design buys most; 0, or 2 if the input is impossible."""
     given = _parser().parse_args(arguments)
     try:
         print("\n".join(_lines(given)))
@@ -19,65 +57,173 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _lines(given: argparse.Namespace) -> list[str]:
-    from harness.stats import Plan, power, seeds_needed, smallest_effect
-
-    plan = Plan(
-        items=given.items,
-        seeds=given.seeds,
-        disagreement=given.disagreement,
-        rerun_disagreement=given.rerun_disagreement,
-        seed_deviation=given.seed_deviation / 100,
-    )
-    smallest = _points(smallest_effect(plan, given.power))
-    lines = [
-        f"With {_seeds(plan.seeds)} a method and {plan.items:,} items, a true difference of {smallest} points between "
-        f"two methods is seen {given.power:.0%} of the time (two-sided, level 0.05, one comparison)."
-    ]
-    if given.effect is not None:
-        effect = given.effect / 100
-        seen, needed = power(plan, effect), seeds_needed(plan, effect, given.power)
-        lines.append(f"A true difference of {_points(effect)} points is seen {seen:.0%} of the time.")
-        lines.append(
-            f"To see it {given.power:.0%} of the time, {_seeds(needed)} a method are needed."
-            if needed
-            else f"No number of seeds shows it {given.power:.0%} of the time on {plan.items:,} items: take more items."
-        )
+    measured = _measured(given.runs, given.sweep) if given.runs else None
+    plan, sources = _plan(given, measured)
+    lines = [*_detects(plan, given.power), *_effect(plan, given)]
+    lines += _next(plan, given.power, measured)
     if plan.seeds == 1:
-        lines.append("One seed compares two trained models, not two methods: the noise between seeds is not in this.")
-    elif plan.seeds < 6:
-        lines.append("A sign-flip permutation over seeds needs six of them to reach p < 0.05.")
-    lines.append(
-        f"Assumed: two methods answer {plan.disagreement:.0%} of the items differently, two seeds of one method "
-        f"{plan.rerun_disagreement:.0%}, and scores spread by {given.seed_deviation:g} points between seeds beyond "
-        "that. Set them from a pilot: --disagreement, --rerun-disagreement, --seed-deviation. Several pairs need "
-        "more, since Holm's adjustment covers all of them."
-    )
+        lines.append("One seed compares trained models, not methods: variance across seeds is not in these numbers.")
+    lines.append(f"Assumed: {sources}.")
     return lines
+
+
+def _plan(given: argparse.Namespace, measured: Measured | None) -> tuple[Plan, str]:
+    """Return the design with its noise, and where each number of the noise comes from.
+
+    Raises:
+        ValueError: items or seeds are neither given nor measured.
+    """
+    from harness.stats import Plan
+
+    items = given.items or (measured.items if measured else None)
+    seeds = given.seeds or (measured.seeds if measured else None)
+    if items is None or seeds is None:
+        raise ValueError("give --items and --seeds, or --from RUNS to take them from finished runs")
+    methods = given.methods or (max(measured.methods, 2) if measured else 2)
+
+    def known(name: str, default: float, scale: float = 1.0) -> tuple[float, str]:
+        if (value := getattr(given, name)) is not None:
+            return value / scale, "given"
+        value = getattr(measured, name, None)
+        return (default / scale, "default") if value is None else (value, f"measured on {measured.title}")  # type: ignore[union-attr]
+
+    between, whence = known("disagreement", DISAGREEMENT)
+    again, again_whence = known("rerun_disagreement", min(RERUN_DISAGREEMENT, between))
+    deviation, deviation_whence = known("seed_deviation", SEED_POINTS, 100.0)
+    sources = (
+        f"two methods answer {between:.3g} of the items differently ({whence}), two seeds of one method "
+        f"{min(again, between):.3g} ({again_whence}), and scores deviate by {100 * deviation:.2g} points between seeds "
+        f"beyond that ({deviation_whence})"
+    )
+    return Plan(items, seeds, between, min(again, between), deviation, methods), sources
+
+
+def _detects(plan: Plan, wanted: float) -> list[str]:
+    from harness.stats import smallest_effect
+
+    design = f"{_count(plan.methods, 'method')}, {_count(plan.seeds, 'seed')} each, {plan.items:,} items"
+    alone = _points(smallest_effect(plan, wanted))
+    lines = [f"{design}: one comparison detects a true difference of {alone} points with {wanted:.0%} power."]
+    if plan.methods > 2:
+        family = _points(smallest_effect(plan, wanted, adjusted=True))
+        pairs = plan.methods * (plan.methods - 1) // 2
+        lines.append(f"Adjusted for all {pairs} pairs (family-wise error 5 %): {family} points.")
+    return lines
+
+
+def _effect(plan: Plan, given: argparse.Namespace) -> list[str]:
+    """Return the power for a wished-for difference, and the seeds that it needs."""
+    from harness.stats import power, seeds_needed
+
+    if given.effect is None:
+        return []
+    effect, adjusted = given.effect / 100, plan.methods > 2
+    seen = power(plan, effect, adjusted=adjusted)
+    needed = seeds_needed(plan, effect, given.power, adjusted=adjusted)
+    how = ", adjusted" if adjusted else ""
+    lines = [f"A true difference of {_points(effect)} points is detected with {seen:.0%} power{how}."]
+    if needed:
+        return [*lines, f"{given.power:.0%} power needs {_count(needed, 'seed')} per method."]
+    return [*lines, f"No number of seeds reaches {given.power:.0%} power on {plan.items:,} items: take more items."]
+
+
+def _next(plan: Plan, wanted: float, measured: Measured | None) -> list[str]:
+    """Return the designs that are one step larger, with their cost where it is known, the best buy first."""
+    from harness.stats import smallest_effect
+
+    adjusted = plan.methods > 2
+    if plan.seeds == 1:
+        three = _points(smallest_effect(replace(plan, seeds=3), wanted, adjusted=adjusted))
+        return [f"Next: three seeds per method, for a statement about methods: {three} points."]
+    now = smallest_effect(plan, wanted, adjusted=adjusted)
+    train, evaluate = (None, None) if measured is None else (measured.train_seconds, measured.evaluation_seconds)
+    scale = 1.0 if measured is None else plan.items / measured.items
+    more = [
+        ("one more seed per method", replace(plan, seeds=plan.seeds + 1), _sum(train, evaluate, scale, plan.methods)),
+        (
+            "twice the items",
+            replace(plan, items=2 * plan.items),
+            None if evaluate is None else evaluate * scale * plan.methods * plan.seeds,
+        ),
+    ]
+    options = []
+    for name, design, seconds in more:
+        gain = now - smallest_effect(design, wanted, adjusted=adjusted)
+        options.append((name, now - gain, gain, seconds))
+    priced = all(seconds for *_, seconds in options)
+    options.sort(key=lambda one: -(one[2] / one[3] if priced and one[3] else one[2]))
+    shown = [
+        f"{name}: {_points(after)} points" + (f" for {seconds / HOUR:.2g} h of runs" if seconds else "")
+        for name, after, _, seconds in options
+    ]
+    how = "most per hour first" if priced else "largest gain first; --from RUNS adds the hours"
+    return [f"Next ({how}): {'; '.join(shown)}."]
+
+
+def _sum(train: float | None, evaluate: float | None, scale: float, methods: int) -> float | None:
+    return None if train is None or evaluate is None else (train + evaluate * scale) * methods
+
+
+def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
+    """Return the noise of the answer's task in finished runs.
+
+    Raises:
+        ValueError: no two methods answered the same items.
+    """
+    from harness.report.analysis.claims import main_contests
+    from harness.report.data.groups import aligned
+    from harness.report.data.load import load, sweep_names
+    from harness.report.display import mean
+    from harness.stats import measured_noise
+
+    names = sweep_names(runs) if sweep is None else [sweep]
+    if len(names) > 1:
+        raise ValueError(f"there are {len(names)} sweeps: add --sweep, one of {', '.join(names)}")
+    loaded = load(runs, names[0] if names else None)
+    contest = next((one for one in main_contests(loaded.groups, loaded.primary) if len(one.groups) > 1), None)
+    if contest is None:
+        raise ValueError("no two methods have a score on the same task: there is no noise to measure")
+    table = aligned(contest.ranked, contest.measure)
+    if table is None or len(table.values) < 2:
+        raise ValueError(f"no two methods answered the same items of {contest.title}: there is no noise to measure")
+    noise = measured_noise(table.values, table.weights)
+    rows = [row for group in contest.ranked for row in group.rows]
+    trained = [row.current.training.train_seconds if row.current and row.current.training else None for row in rows]
+    looks = [s.record.seconds for group in contest.ranked for s in group.evaluations[contest.measure.eval_id]]
+    return Measured(
+        title=contest.title,
+        items=contest.num_items,
+        seeds=min(len(group.rows) for group in contest.ranked),
+        methods=len(contest.ranked),
+        disagreement=noise.disagreement,
+        rerun_disagreement=noise.rerun_disagreement,
+        seed_deviation=noise.seed_deviation,
+        train_seconds=mean(trained),
+        evaluation_seconds=mean(looks),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness report power",
-        description="What a comparison of two methods could show. One seed: the exact McNemar test, computed. Several: "
-        "the t test over items and seeds, simulated.",
+        description="The differences that a design detects, by the test of the reports, one comparison and adjusted "
+        "for all pairs; and which larger design buys most.",
     )
-    parser.add_argument("--items", type=int, required=True, metavar="N", help="items of the task")
-    parser.add_argument("--seeds", type=int, required=True, metavar="N", help="seeds of each method")
+    parser.add_argument("--items", type=int, metavar="N", help="items of the task")
+    parser.add_argument("--seeds", type=int, metavar="S", help="seeds of each method")
+    parser.add_argument("--methods", type=int, metavar="K", help="methods that are compared (default: 2)")
+    parser.add_argument("--from", dest="runs", type=Path, nargs="+", metavar="RUNS", help="take noise and hours there")
+    parser.add_argument("--sweep", metavar="NAME", help="only this sweep of RUNS")
     parser.add_argument("--effect", type=float, metavar="POINTS", help="a wished-for difference: how many seeds?")
-    parser.add_argument("--power", type=_share, default=0.8, help="how often it should be seen (default: 0.8)")
-    parser.add_argument(
-        "--disagreement", type=float, default=0.1, help="between methods, share of items (default: 0.1)"
-    )
-    parser.add_argument(
-        "--rerun-disagreement", type=float, default=0.05, help="of seeds, share of items (default: 0.05)"
-    )
+    parser.add_argument("--power", type=_share, default=0.8, help="how often it is to be detected (default: 0.8)")
+    parser.add_argument("--disagreement", type=float, help="between methods, share of items (default: 0.1)")
+    parser.add_argument("--rerun-disagreement", type=float, help="between seeds, share of items (default: 0.05)")
     parser.add_argument(
         "--seed-deviation",
         type=float,
-        default=0.3,
         metavar="POINTS",
         help="standard deviation between seeds beyond the items' (default: 0.3; with the other defaults scores on "
-        "1,319 items spread by 0.5 between seeds)",
+        "1,319 items deviate by 0.5 between seeds)",
     )
     return parser
 
@@ -93,5 +239,5 @@ def _points(value: float) -> str:
     return decimals(100 * value, 1)
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

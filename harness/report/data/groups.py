@@ -159,7 +159,7 @@ def score(group: Group, measure: Measure) -> SeedEstimate | None:
 
 
 def _score(group: Group, measure: Measure) -> SeedEstimate | None:
-    from harness.stats import SeedEstimate, over_seeds
+    from harness.stats import over_seeds
 
     scored = group.evaluations.get(measure.eval_id, ())
     metrics = [s.record.metrics.get(measure.metric) for s in scored]
@@ -169,8 +169,21 @@ def _score(group: Group, measure: Measure) -> SeedEstimate | None:
     values = matrix(scored, measure.metric)
     if values is not None:
         return over_seeds(values, weights(scored))
-    value = sum(metric.value for metric in known) / len(known)
-    return SeedEstimate(value, known[0].stderr if len(known) == 1 else None)
+    return _of_values([metric.value for metric in known], [metric.stderr for metric in known], scored[0])
+
+
+def _of_values(values: Sequence[float], errors: Sequence[float | None], first: Scored) -> SeedEstimate:
+    """Return the mean of a metric that has no outcomes per item, from each seed's value and its standard error."""
+    from statistics import fmean, variance
+
+    from harness.stats import Part, SeedEstimate
+
+    known = [error**2 for error in errors if error is not None]
+    parts = [Part(fmean(known), max(first.record.num_items - 1, 1))] if known and len(known) == len(errors) else []
+    if len(values) > 1:
+        parts.append(Part(variance(values) / len(values), len(values) - 1))
+    error = sum(part.variance for part in parts) ** 0.5 if parts else None
+    return SeedEstimate(fmean(values), error, tuple(parts))
 
 
 def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:

@@ -1,22 +1,28 @@
 """The answer in a few sentences, computed: nothing is claimed that the tests do not carry."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Sequence
 
 from harness.report.analysis.claims import MARGIN, Claims, Pair, claims, contests, main_contests
+from harness.report.analysis.verdicts import detectable_line, families_line, words
 from harness.report.data.groups import Group, base_of
 from harness.report.data.rows import Loaded
-from harness.report.display import decimals, interval, p_value, several
+from harness.report.display import decimals, interval, several
+
+MOST_NAMED = 8  # methods of one verdict
 
 
 def answer_of(groups: Sequence[Group], loaded: Loaded) -> list[str]:
-    """`answer` to the question that was asked, with its margin."""
+    """Return `answer` to the question that was asked, with its margin."""
     return answer(groups, loaded.primary, loaded.margin)
 
 
 def answer(groups: Sequence[Group], primary: str | None = None, margin: float = MARGIN) -> list[str]:
-    """The sentences, as plain text, those on the question first.
+    """Return the sentences as plain text, those on the question first.
 
-    Only ok runs take part, and only those of one model and one evaluation identity are held against each other.
+    Only ok runs take part, and only those of one model and one evaluation identity are compared with each other.
 
     Args:
         groups: the rows.
@@ -30,110 +36,125 @@ def answer(groups: Sequence[Group], primary: str | None = None, margin: float = 
     if all(group.random_weights for group in trained):
         return ["The weights are random: memory and speed are real, and nothing is said about quality."]
     main = [claims(contest, margin) for contest in main_contests(groups, primary)]
-    losses = [claims(contest, margin) for contest in contests(groups, "validation")]
     asked = any(one.contest.role == "target" for one in main)
-    scores = [sentence for one in main if one.contest.measure.metric != "loss" for sentence in _scores(one)]
-    lost = [sentence for one in main if one.contest.measure.metric == "loss" for sentence in _losses(one, groups)]
-    known = {one.contest.measure for one in main}
-    found = [_lowest_loss(one, groups) for one in losses if one.contest.groups and one.contest.measure not in known]
-    nothing = [] if asked or primary or scores else ["No target task was evaluated."]
+    said = [sentence for one in main for sentence in _contest(one, groups)]
+    tested = {one.contest.measure for one in main}
+    losses = [one for one in contests(groups, "validation") if one.groups and one.measure not in tested]
+    described = [_described(claims(one, margin), groups) for one in losses]
+    scored = any(one.contest.measure.metric != "loss" for one in main)
+    nothing = [] if asked or primary or scored else ["No target task was evaluated."]
     missing = [f"No trained method has a score in {primary}."] if primary and not main else []
-    return [one for one in (*missing, *scores, *lost, *found, *nothing, _seed_remark(trained)) if one]
+    return [one for one in (*missing, *said, *described, *nothing, _seed_remark(trained)) if one]
 
 
-def _scores(found: Claims) -> list[str]:
+def _contest(found: Claims, groups: Sequence[Group]) -> list[str]:
+    """Return the best method, the base, the families and the minimum detectable difference of one contest."""
     left_out = [f"{group.label} ({reason})" for group, reason in found.contest.left_out]
     remark = f"Not ranked on {found.contest.title}: {several(left_out, 6)}." if left_out else ""
-    return [one for one in (_against_base(found), _between(found), remark) if one]
+    lines = [_best(found, groups), _against_base(found)]
+    if found.comparison is not None:
+        lines += [families_line(found), detectable_line(found)]
+    elif len(found.contest.members) > 1:
+        lines.append(f"Differences on {found.contest.title} cannot be tested: no items can be paired.")
+    if found.comparison is not None and found.unpaired:
+        lines.append(f"Not compared, since the items or prompts differ: {several([g.label for g in found.unpaired])}.")
+    return [one for one in (*lines, remark) if one]
 
 
-def _losses(found: Claims, groups: Sequence[Group]) -> list[str]:
-    return [_lowest_loss(found, groups), _against_base(found), _between(found)]
-
-
-def _lowest_loss(found: Claims, groups: Sequence[Group]) -> str:
-    """Who has the lowest loss, and whether the next one is really behind."""
+def _best(found: Claims, groups: Sequence[Group]) -> str:
+    """Return the best score, and the other methods by their verdict against it."""
     contest = found.contest
+    if not contest.groups:
+        return ""
     best = contest.ranked[0]
-    loss = f"{decimals(contest.value(best), 4)} nats per answer token"
-    base = contest.base or base_of(best, groups, contest.measure.eval_id)
-    against = f" (base {decimals(contest.value(base), 4)})" if base else ""
+    scored = f"{_value(contest.value(best), found)}{_base_remark(found, best, groups)}"
     if len(contest.ranked) == 1:
-        return f"On {contest.title}, {best.label} reaches a loss of {loss}{against}."
-    gap = next((pair for pair in found.between if pair.a is best and pair.b is contest.ranked[1]), None)
-    behind = f"ahead of {contest.ranked[1].label}, on items that cannot be paired"
-    if gap is not None:
-        low, high = sorted(-end for end in gap.interval)
-        verdict = "separable" if gap.verdict in ("better", "worse") else gap.verdict
-        behind = (
-            f"{interval(-gap.difference.value, (low, high), 4)} below {gap.b.label}: {verdict} "
-            f"({p_value(gap.p)}, Holm over {found.family})"
-        )
-    return f"On {contest.title}, {best.label} has the lowest loss, {loss}{against}, {behind}."
+        return f"On {contest.title}, {best.label} reaches {scored}."
+    named = found.best or best
+    if named is not best:
+        scored = f"{_value(contest.value(named), found)}{_base_remark(found, named, groups)}"
+    kind = "lowest" if not contest.higher_is_better else "best"
+    parts = [f"On {contest.title}, {named.label} has the {kind} score: {scored}"]
+    if found.about_runs:
+        parts.append("one seed per method, so that the following is about these runs and not about the methods")
+    sides: dict[str, list[str]] = {}
+    for pair in found.against_best:
+        sides.setdefault(words(pair), []).append(_with_interval(pair, found))
+    phrases = {
+        "significantly better": "significantly better than it",
+        "significantly worse": "significantly worse",
+        "equivalent": f"equivalent to it within {found.margin:g}",
+        "no significant difference": "not significantly different from it",
+        "these runs differ": "different from it in these runs",
+        "these runs do not differ significantly": "not significantly different from it in these runs",
+        "no verdict": "no verdict",
+    }
+    parts += [f"{phrases[side]}: {several(names, MOST_NAMED)}" for side, names in sides.items()]
+    return "; ".join(parts) + "."
 
 
 def _against_base(found: Claims) -> str:
-    """Which methods are better than the untouched model, which worse, which cannot be told from it."""
+    """Return the methods by their verdict against the untouched model."""
     contest = found.contest
-    sides: dict[str, list[str]] = {"better": [], "worse": [], "equivalent": [], "not separable": [], "unpaired": []}
-    for group in contest.ranked:
-        pair = next((one for one in found.against_base if one.a is group), None)
-        shown = f" {interval(pair.difference.value, pair.interval, contest.digits, signed=True)}" if pair else ""
-        sides[pair.verdict if pair else "unpaired"].append(f"{group.label}{shown}")
-    said = {
-        "better": ("is", "are", "better than base"),
-        "worse": ("is", "are", "worse than base"),
-        "equivalent": ("is", "are", "equivalent to base"),
-        "not separable": ("is", "are", "not separable from base"),
-        "unpaired": ("has", "have", "no paired difference to base"),
+    sides: dict[str, list[str]] = {}
+    for pair in found.against_base:
+        gain = pair.result.difference if contest.higher_is_better else -pair.result.difference
+        side = words(pair)
+        if side == "these runs differ":
+            side = "better" if gain > 0 else "worse"
+        sides.setdefault(side, []).append(_with_interval(pair, found))
+    phrases = {
+        "significantly better": "significantly better than the base model",
+        "significantly worse": "significantly worse than the base model",
+        "equivalent": f"equivalent to the base model within {found.margin:g}",
+        "no significant difference": "no significant difference from the base model",
+        "better": "significantly better than the base model in these runs",
+        "worse": "significantly worse than the base model in these runs",
+        "these runs do not differ significantly": "no significant difference from the base model in these runs",
+        "no verdict": "no verdict against the base model",
     }
-    parts = [f"{several(names)} {said[side][len(names) > 1]} {said[side][2]}" for side, names in sides.items() if names]
-    return f"On {contest.title}, {contest.num_items} items, {'; '.join(parts)}." if parts else ""
+    parts = [f"{phrases[side]}: {several(names, MOST_NAMED)}" for side, names in sides.items()]
+    return f"On {contest.title}, {contest.num_items:,} items, {'; '.join(parts)}." if parts else ""
 
 
-def _between(found: Claims) -> str:
-    """Which pairs of methods can be told apart, and what could have been."""
-    contest, pairs = found.contest, found.between
-    if len(contest.groups) < 2:
-        return ""
-    if not pairs:
-        return f"Whether the methods differ on {contest.title} cannot be tested: no items can be paired."
-    tests = " or ".join(sorted({pair.test for pair in pairs}))
-    count = f"{tests}, Holm over {found.family} comparison{'s' if found.family > 1 else ''}"
-    apart = [_apart(pair) for pair in sorted(pairs, key=lambda pair: pair.p) if pair.verdict in ("better", "worse")]
-    alike = [f"{pair.a.label} and {pair.b.label}" for pair in pairs if pair.verdict == "equivalent"]
-    same = f" Equivalent within {found.margin:g}: {several(alike)}." if alike else ""
-    seen = "" if found.detectable is None else f" {_detectable(found)}"
-    if not apart:
-        smallest = p_value(min(pair.p for pair in pairs))
-        nothing = f"Between the methods no pair is separable on {contest.title} ({count}: smallest {smallest})."
-        return nothing + same + seen
-    shown = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
-    rest = "no other pair is" if len(apart) < len(pairs) else "that is every pair"
-    return f"Separable on {contest.title}: {shown}; {rest} ({count})." + same + seen
-
-
-def _apart(pair: Pair) -> str:
-    return f"{pair.a.label} from {pair.b.label} ({p_value(pair.p)})"
-
-
-def _detectable(found: Claims) -> str:
-    """What these items and seeds let be seen."""
-    seeds = sorted({len(group.rows) for group in found.contest.groups})
-    shown = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    noun = "seed" if seeds == [1] else "seeds"
+def _described(found: Claims, groups: Sequence[Group]) -> str:
+    """Return who has the lowest validation loss; it is not tested, since it is not the question."""
+    contest = found.contest
+    best = contest.ranked[0]
+    base = contest.base or base_of(best, groups, contest.measure.eval_id)
+    against = f" (base model {_value(contest.value(base), found)})" if base else ""
+    score = f"{_value(contest.value(best), found)} nats per answer token"
+    if len(contest.ranked) == 1:
+        return f"On {contest.title}, {best.label} reaches {score}{against}; not tested."
+    second = contest.ranked[1]
     return (
-        f"With {shown} {noun} and {found.contest.num_items:,} items, a true difference of "
-        f"{decimals(found.detectable or 0.0, found.contest.digits)} between two methods is seen 80 % of the time."
+        f"Lowest on {contest.title}: {best.label}, {score}{against}, before {second.label}, "
+        f"{_value(contest.value(second), found)}; descriptive, not tested."
     )
 
 
+def _base_remark(found: Claims, group: Group, groups: Sequence[Group]) -> str:
+    base = found.contest.base or base_of(group, groups, found.contest.measure.eval_id)
+    return f" (base model {_value(found.contest.value(base), found)})" if base else ""
+
+
+def _value(value: float, found: Claims) -> str:
+    return decimals(value, found.contest.digits)
+
+
+def _with_interval(pair: Pair, found: Claims) -> str:
+    one, digits = pair.result, found.contest.digits
+    if not math.isfinite(one.adjusted_interval[0]):
+        return f"{pair.a.label} ({decimals(one.difference, digits, signed=True)})"
+    return f"{pair.a.label} {interval(one.difference, one.adjusted_interval, digits, signed=True)}"
+
+
 def _seed_remark(trained: Sequence[Group]) -> str:
-    """What the intervals leave out."""
+    """Return which methods the intervals show no seed variance of."""
     single = [group.label for group in trained if len(group.rows) == 1]
     if not single:
         return ""
     if len(single) == len(trained):
-        return "Each method has one seed, so seed noise is not in these intervals."
+        return "One seed per method: intervals reflect item sampling only, not variance across seeds."
     verb, whose = ("has", "its") if len(single) == 1 else ("have", "their")
-    return f"{several(single)} {verb} one seed, so seed noise is not in {whose} intervals."
+    return f"{several(single)} {verb} one seed, so that {whose} own variance across seeds is unknown."

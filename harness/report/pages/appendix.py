@@ -10,6 +10,8 @@ from typing import Any
 
 from harness.records.record import Attempt, Phase
 from harness.report.analysis import doubts, hours, speed
+from harness.report.analysis.claims import claims, main_contests
+from harness.report.analysis.verdicts import every_pair
 from harness.report.data.groups import Group
 from harness.report.data.labels import short
 from harness.report.data.rows import Loaded, Row, flatten
@@ -29,6 +31,7 @@ def sections(loaded: Loaded) -> list[Section]:
     return [
         Section("Settings", _settings(groups)),
         Section("Tuning", tuned.appendix(loaded) or _tuning(groups)),
+        *_pairs(loaded),
         Section("Compute", _compute(loaded, groups)),
         Section("Seeds", _seeds(groups)),
         Section("Evaluations", (Bullets(tuple(notes.looks(groups))),)),
@@ -37,6 +40,13 @@ def sections(loaded: Loaded) -> list[Section]:
         Section("Versions and machines", (Command(notes.command_of(loaded)), Bullets(tuple(notes.origin(loaded))))),
         Section("Reproducibility checklist", (checklist(loaded, groups),)),
     ]
+
+
+def _pairs(loaded: Loaded) -> list[Section]:
+    """Return every pair of methods on the answer's task, as its own family."""
+    tables = [every_pair(claims(one, loaded.margin)) for one in main_contests(loaded.groups, loaded.primary)]
+    shown = tuple(one for one in tables if one)
+    return [Section("All pairs", shown)] if shown else []
 
 
 def _settings(groups: Sequence[Group]) -> tuple[str | Table, ...]:

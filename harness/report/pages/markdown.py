@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from harness.report.analysis import doubts, remarks, use
-from harness.report.analysis.claims import Claims, claims, contests, main_contests
+from harness.report.analysis.claims import Claims, claims, main_contests
 from harness.report.analysis.comparable import Guard, insist, without_base
 from harness.report.analysis.external import guard as guard_external
 from harness.report.analysis.external import table as external_table
@@ -11,7 +11,7 @@ from harness.report.analysis.facts import method_settings
 from harness.report.analysis.recommend import scenarios
 from harness.report.analysis.tested_claims import tested
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
-from harness.report.analysis.verdicts import explained, ties, verdicts
+from harness.report.analysis.verdicts import explained, families, ties
 from harness.report.data.groups import Group
 from harness.report.data.labels import short
 from harness.report.data.rows import Loaded
@@ -29,14 +29,14 @@ FRONTIER = (
 )
 MATCHED = "Validation loss by the time every method had used what the thriftiest used in all; no later checkpoint."
 ADVICE = (
-    "Of what keeps the limits, the cheapest in peak memory among the best and those shown not to be worse than it by "
-    "more than the tolerance (one-sided test at 5 %, paired by item). Differences with 95 % intervals; the last column "
-    "says who scores best, and in how many resamples nothing scores better. Where no record says that a method can be "
-    "merged, it counts as overhead. `python -m harness.report recommend --help` takes other limits."
+    "Recommendation: among methods within the limit and non-inferior to the best (margin = tolerance, one-sided 5 %, "
+    "adjusted for all of them), the one with the lowest peak memory. Differences with simultaneous 95 % intervals; the "
+    "last column names the best score and its bootstrap probability of being best. Methods not known to be mergeable "
+    "count as adding inference overhead. `python -m harness.report recommend --help` takes other limits."
 )
 ACROSS = (
-    "Headline metrics, with 95 % intervals over items and seeds; tasks are taken as they are. The interquartile mean "
-    "is that of the middle half and needs four tasks; rank 1 is best."
+    "Mean, interquartile mean of the task means (four tasks or more) and average rank (1 is best) over target tasks: "
+    "tasks treated as fixed, 95 % intervals over items and seeds, seed effects shared by the tasks of a run."
 )
 EXTERNAL = (
     "Published by others: one seed, no outcomes per item, so nothing is paired; another machine and set-up. They "
@@ -45,7 +45,8 @@ EXTERNAL = (
 TEXT_COLUMNS = (
     "Status",
     "Verdict",
-    "Matched in",
+    "vs.",
+    "Matched on",
     "Model",
     "Remarks",
     "Overhead",
@@ -67,10 +68,8 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
     loss = escaped(notes.trained_on(groups))
     asked = main_contests(groups, loaded.primary)
     main = [claims(contest, loaded.margin) for contest in asked]
-    known = {one.contest.measure for one in main}
-    losses = [claims(one, loaded.margin) for one in contests(groups, "validation") if one.measure not in known]
     across_all = across(groups)
-    compared = [one for one in (*main, *losses) if one.pairs]
+    compared = [one for one in main if one.pairs]
     parts = [
         f"# {escaped(title(loaded, groups))}",
         *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
@@ -83,7 +82,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         *([TIES] if ties(main) else []),
         _equality(groups, guard),
         _bullets(remarks.lines(groups, loaded)),
-        *(["## Which differences are real", *map(_verdicts, compared)] if compared else []),
+        *(["## Statistical comparison", *map(_verdicts, compared)] if compared else []),
         "## Cost",
         table_of(cost(groups)),
         loss,
@@ -95,7 +94,11 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         *([UPDATE] if update else []),
         *(["## Figures", *map(_figure, figures[1:])] if figures[1:] else []),
         "## Every task",
-        *([f"### {across_all.title}\n\n{table_of(across_all)}", ACROSS] if across_all else []),
+        *(
+            [f"### {across_all.title}\n\n{table_of(across_all)}", ACROSS, escaped(across_all.note)]
+            if across_all
+            else []
+        ),
         *(f"### {escaped(one.title)}\n\n{table_of(one)}\n\n{loss}" for one in tasks(groups)),
         *_external(loaded),
         "## What varied, what was equal",
@@ -150,10 +153,9 @@ def table_of(content: Table) -> str:
 
 
 def _verdicts(found: Claims) -> str:
-    content = verdicts(found)
-    lines = [[escaped(cell) for cell in line] for line in content.lines]
-    shown = table(content.header, lines, text=("against", "Verdict"))
-    return f"### {escaped(content.title)}\n\n{shown}\n\n{_bullets(explained(found))}"
+    """Return the families of the answer, then how they were tested; all pairs are in the appendix."""
+    shown = [f"### {escaped(one.title)}\n\n{table_of(one)}" for one in families(found)]
+    return "\n\n".join([*shown, _bullets(explained(found))])
 
 
 def _costs(main: Sequence[Claims], groups: Sequence[Group]) -> list[str]:

@@ -62,10 +62,11 @@ def definitions(groups: Sequence[Group]) -> list[str]:
     steps = _listed(len(one.losses) for group in trained for one in trainings(group))
     return [
         "Losses are in nats per answer token, summed over all answer tokens of the set; perplexity = exp(loss).",
-        f"{PLUS_MINUS} is one standard error over items (ratio of sums for losses); with several seeds their spread is "
-        "added, less what single answers explain. Differences are paired on the same items with the same prompts.",
-        "Right and wrong answers of one run a side are compared by the exact McNemar test, everything else by a t test "
-        "over items and seeds in which each noise keeps its own degrees of freedom.",
+        f"{PLUS_MINUS} one standard error, combining item sampling and seed variance (ratio estimator for losses). "
+        "Differences are paired on the same items with the same prompts.",
+        "Differences are tested by a t test in which items and seeds keep their own degrees of freedom; seeds are "
+        "paired, and the method x seed variance is pooled over the methods and checked against that of each pair. The "
+        "base model has no seed variance. Items with the same prompt are one cluster.",
         "Peak memory is the highest peak of loading and training, weights included, library imports not"
         f"{_memory(trained)}.",
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
@@ -93,16 +94,16 @@ def limits(groups: Sequence[Group]) -> list[str]:
     lines = []
     if fewest == 1:
         lines.append(
-            "One seed shows nothing of the noise between seeds: repeat with several before believing a small gap."
+            "With one seed, variance across seeds is unknown: differences are those of these runs, not of the methods."
         )
     elif fewest:
-        lines.append(f"The noise between seeds is estimated from as few as {fewest} seeds.")
+        lines.append(f"Variance across seeds is estimated from as few as {fewest} seeds.")
     if any(s.record.evaluation["limit"] for g in groups if g.ok for scored in g.evaluations.values() for s in scored):
         lines.append("Limited tasks use their first items only, which are not a random sample.")
     lines += _rungs(trained)
     lines.append("Each method's settings are the ones shown; another learning rate may change the order.")
     lines.append("Memory and speed hold for this device and these versions.")
-    lines.append("Differences to base in the tables of every task are not adjusted for their number.")
+    lines.append("Per-task differences to the base model are not corrected for multiple comparisons.")
     return lines
 
 

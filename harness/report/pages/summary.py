@@ -28,7 +28,7 @@ class Table:
 def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> Table:
     """Losses, the first target task, the first retention task and general text, with paired differences to base.
 
-    `ties` holds the letters of the rows that were ranked: those that share one are not separable.
+    `ties` holds the letters of the ranked rows: methods that share one do not differ significantly.
     """
     header = ["Method", "Seeds", "Validation loss", "Test loss", "Test loss vs base"]
     shown = [first for role in ("target", "retention") if (first := _first(groups, role))]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from harness.report.analysis.claims import claims, contests, main_contests
-from harness.report.analysis.verdicts import explained, ties, verdicts
+from harness.report.analysis.claims import claims, main_contests
+from harness.report.analysis.verdicts import every_pair, explained, families, ties
 from harness.report.data.rows import Loaded
 from harness.report.pages import notes
 from harness.report.pages.summary import Table, cost, quality, tasks
 
-TIES = "Rows that share a letter under Ties cannot be told apart in the answer's task, after Holm's adjustment."
+TIES = "Methods sharing a letter under Ties do not differ significantly on the answer's task (adjusted for all pairs)."
 
 
 def tables(loaded: Loaded) -> dict[str, Table]:
@@ -19,19 +19,22 @@ def tables(loaded: Loaded) -> dict[str, Table]:
     groups, trained = loaded.groups, notes.trained_on(loaded.groups)
     primary = loaded.primary
     main = [claims(contest, loaded.margin) for contest in main_contests(groups, primary)]
-    measures = {one.contest.measure for one in main}
-    losses = [claims(one, loaded.margin) for one in contests(groups, "validation") if one.measure not in measures]
     letters = ties(main)
     first = replace(quality(groups, letters), note=" ".join([*([TIES] if letters else []), trained]))
     found = [_without_reasons(first), *(replace(one, note=trained) for one in (cost(groups), *tasks(groups)))]
-    pairs = [replace(verdicts(one), note=" ".join(explained(one))) for one in (*main, *losses) if one.pairs]
+    pairs = [
+        replace(content, note=" ".join(explained(one)))
+        for one in main
+        for content in (*families(one), every_pair(one))
+        if content
+    ]
     return _named([*found, *pairs])
 
 
 def _named(found: list[Table]) -> dict[str, Table]:
     names: list[str] = []
     for one in found:
-        title = one.title if one.title.startswith("Pairs") else one.title.partition(" (")[0]
+        title = one.title if one.title.startswith(("Pairs", "Against")) else one.title.partition(" (")[0]
         name = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")[:40] or "table"
         same = sum(other == name or re.fullmatch(rf"{name}_\d+", other) is not None for other in names)
         names.append(f"{name}_{same + 1}" if same else name)
