@@ -90,6 +90,13 @@ class Lora(Adapted):
             _look_at_activations(adapted, setting)
         return adapted
 
+    def unsharded(self) -> str:
+        """Return why the model cannot be divided: some initializations look at whole weights, on the host."""
+        looks = self.init not in ("default", "gaussian")
+        return (
+            f"method.init={self.init} computes with whole weights first; method.init=default does not" if looks else ""
+        )
+
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """r (d_in + d_out), summed over the adapted matrices, and the biases that train."""
         modules, experts = targets.resolve_all(model, self.target)

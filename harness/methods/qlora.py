@@ -57,7 +57,8 @@ class Qlora(Lora):
         if self.storage != "none":
             return f"a base of method.storage={self.storage} is packed, and cannot be divided"
         paged = self.optimizer_name != "adamw"
-        return f"what method.optimizer_name={self.optimizer_name} holds cannot be divided" if paged else ""
+        paged_reason = f"what method.optimizer_name={self.optimizer_name} holds cannot be divided" if paged else ""
+        return paged_reason or super().unsharded()
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Quantise while loading; what is not quantised is held in the compute dtype."""

@@ -71,18 +71,25 @@ def from_shards(value: Any, model: Any) -> Any:
 
 
 def gather_on_rank_0(model: Any) -> None:
-    """Put whole tensors, on the first process's host, in the place of the parts: to be saved, and no more to be run."""
-    known: dict[DTensor, torch.nn.Parameter] = {}  # tied weights stay tied
+    """Gather the trained weights on rank 0's CPU, to be saved. The model cannot be run afterwards.
+
+    Frozen weights, which are read again, keep their shapes alone.
+    """
+    gathered: dict[DTensor, torch.nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if not isinstance(parameter, DTensor):
-                continue
-            if parameter not in known:
-                found = _on_first(parameter)
-                empty = torch.empty(0, dtype=parameter.dtype)
-                known[parameter] = torch.nn.Parameter(empty if found is None else found, parameter.requires_grad)
-            module.register_parameter(name, known[parameter])
+            if isinstance(parameter, DTensor):
+                if parameter not in gathered:
+                    gathered[parameter] = _gathered(parameter)
+                module.register_parameter(name, gathered[parameter])
     del unwrapped(model)._is_distributed_loading_by_transformers
+
+
+def _gathered(parameter: Any) -> torch.nn.Parameter:
+    if not parameter.requires_grad:
+        return torch.nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"), False)
+    whole = parameter.detach().full_tensor()
+    return torch.nn.Parameter(whole.cpu() if distributed.rank() == 0 else torch.empty(0, dtype=whole.dtype))
 
 
 def _part(tensor: DTensor) -> dict[str, Any]:
@@ -100,8 +107,3 @@ def _divided(model: Any, value: Any) -> Any:
     mesh = next(parameter.device_mesh for parameter in model.parameters() if isinstance(parameter, DTensor))
     layout = {"shape": torch.Size(value["shape"]), "stride": value["stride"]}
     return DTensor.from_local(value["part"], mesh, (Shard(0),), run_check=False, **layout)
-
-
-def _on_first(tensor: DTensor) -> torch.Tensor | None:
-    found: torch.Tensor = tensor.detach().full_tensor()
-    return found.cpu() if distributed.rank() == 0 else None

@@ -24,6 +24,7 @@ from harness.train.preemption import PreemptedError
 _TRAINER_STATE = (
     "global_step", "epoch", "max_steps", "train_batch_size", "logging_steps", "eval_steps", "save_steps",
 )  # fmt: skip
+_WRITING_SHARE = 20  # times what the last checkpoint took, the least that lies between two
 _LOOKED_AT = 4096  # elements of each tensor that tell one start from another
 
 
@@ -109,7 +110,7 @@ class Resuming:
     def begin(self, checkpoints: Checkpoints | None) -> str | None:
         """Look for a checkpoint; returns what `train(resume_from_checkpoint=...)` wants to know."""
         self.checkpoints, self.resumed = checkpoints, None
-        self._written = time.monotonic()
+        self._written, self._writing_seconds = time.monotonic(), 0.0
         if checkpoints is None:
             return None
         found = find(checkpoints, self.job)
@@ -134,8 +135,8 @@ class Resuming:
         """
         if self.checkpoints is None:
             return
-        every = self.checkpoints.every_seconds
-        is_time = every is not None and time.monotonic() - self._written >= every and not ends
+        every, begun = self.checkpoints.every_seconds, time.monotonic()
+        is_time = every is not None and begun - self._written >= self._interval(every) and not ends
         asked, is_time = distributed.broadcast((self.checkpoints.asked() and not ends, is_time))
         if not (asked or is_time or (ends and self.checkpoints.last)):
             return
@@ -145,9 +146,15 @@ class Resuming:
             if ends:
                 raise
             self.job.emit({"say": f"no checkpoint at step {self.state.global_step}: {error}"})
+        distributed.barrier()  # in the next step the others would wait under a limit of minutes
         self._written = time.monotonic()
+        self._writing_seconds = self._written - begun
         if asked:
             raise PreemptedError(f"step {self.state.global_step}")
+
+    def _interval(self, every: float) -> float:
+        """Return the seconds between two checkpoints: writing them takes a twentieth of the time, unless 0 is asked."""
+        return every and max(every, _WRITING_SHARE * self._writing_seconds)
 
     def _write(self, checkpoints: Checkpoints) -> None:
         values, step = self._values(), self.state.global_step

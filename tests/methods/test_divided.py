@@ -28,6 +28,10 @@ def test_a_method_says_whether_its_model_can_be_divided(make: Callable[..., Meth
     assert {name for name in NAMES if make(name).unsharded()} == CANNOT
     assert len(CAN) == 14
     assert not make("qlora", "method.storage=none").unsharded()
+    for init in ("pissa", "olora", "eva"):
+        for name in ("lora", "dora", "lora_plus"):
+            assert f"method.init={init} computes with whole weights" in make(name, f"method.init={init}").unsharded()
+    assert not make("lora", "method.init=gaussian").unsharded()
     assert "paged" in make("qlora", "method.storage=none", "method.optimizer_name=paged_adamw_32bit").unsharded()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -255,3 +256,31 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(job, checkpoints, monk
     said = [event["say"] for event in events if "say" in event]
     assert said[0] == "no checkpoint at step 1: [Errno 28] No space left on device"
     assert len(said) == 3, "after the last step there is nothing to go on to"
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0.0, [1, 2, 3, 4, 5]), (0.001, [1, 5])])
+def test_writing_takes_a_twentieth_of_the_time_unless_every_step_is_asked_for(
+    job, checkpoints, monkeypatch, every, steps
+):
+    """A checkpoint takes a second here, and a step six."""
+    clock = [0.0]
+    monkeypatch.setattr("harness.train.resume.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    plain = stored.write
+
+    def slow(*arguments):
+        clock[0] += 1.0
+        plain(*arguments)
+
+    monkeypatch.setattr("harness.train.resume.stored.write", slow)
+    begin = watch.Watcher.on_step_begin
+
+    def six_seconds(*arguments, **named):
+        clock[0] += 6.0
+        begin(*arguments, **named)
+
+    monkeypatch.setattr(watch.Watcher, "on_step_begin", six_seconds)
+    events = []
+    often = dataclasses.replace(checkpoints, every_seconds=every)
+    train(dataclasses.replace(job(max_steps=6, emit=events.append), checkpoints=often))
+    written = [event["facts"]["checkpoint_step"] for event in events if "checkpoint_step" in event.get("facts", {})]
+    assert written == steps
