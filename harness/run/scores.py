@@ -38,7 +38,11 @@ class Scores:
             self.experiment.method.fixed_weights(self.model),
             computing(self.model, evaluation.precision, room=places.free_bytes() // 2),
         ):
-            return self._by_kind(evaluation)
+            metrics, columns, facts = self._by_kind(evaluation)
+        if evaluation.role == "validation" and evaluation.train_precision == "bf16":
+            rows = self.heldout["validation"][: evaluation.limit]
+            facts["loss_in_bf16"] = self._loss(rows, "bf16", self.experiment.eval.batch_tokens)
+        return metrics, columns, facts
 
     def _by_kind(self, evaluation: Evaluation) -> Found:
         found: Found = getattr(self, f"_score_{evaluation.kind}")(evaluation)
@@ -56,9 +60,7 @@ class Scores:
         tokens = self.validation_tokens or spec.batch_tokens
         while True:
             try:
-                with self.experiment.method.fixed_weights(self.model):
-                    scores = heldout.score(self.model, rows, spec.precision, tokens, lambda _: None)
-                return heldout.metrics(scores)["loss"].value
+                return self._loss(rows, spec.precision, tokens)
             except RuntimeError as error:
                 shared = self.experiment.launch.sharding != "none"
                 if failure.cause(error) != "device_memory" or shared or tokens <= longest:
@@ -66,6 +68,11 @@ class Scores:
             places.clear()  # not while the error is handled, which holds the tensors that it was raised among
             tokens = self.validation_tokens = tokens // 2
             self.emit({"say": f"out of memory in validation: batches of {tokens:,} tokens from here on"})
+
+    def _loss(self, rows: Sequence[Any], precision: str, tokens: int) -> float:
+        with self.experiment.method.fixed_weights(self.model):
+            scores = heldout.score(self.model, rows, precision, tokens, lambda _: None)
+        return heldout.metrics(scores)["loss"].value
 
     def _score_heldout(self, evaluation: Evaluation) -> Found:
         rows = self.heldout[evaluation.role][: evaluation.limit]

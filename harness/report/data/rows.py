@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from harness.report.data.groups import Group
 
 # What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
-TASK_SETTING = ("num_fewshot", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
-HELDOUT_SETTING = ("rows", "limit", "precision", "batch_tokens")
+TASK_SETTING = (
+    "num_fewshot", "chat_template", "precision", "train_precision", "backend", "batch_size", "batch_tokens", "rows",
+)  # fmt: skip
+HELDOUT_SETTING = ("rows", "limit", "precision", "train_precision", "batch_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.records.record import Attempt
-from harness.report.analysis import drift
+from harness.report.analysis import drift, rounding
 from harness.report.data.groups import Group
 from harness.report.data.labels import short
 from harness.report.data.rows import Loaded, flatten
@@ -72,6 +72,7 @@ def definitions(groups: Sequence[Group]) -> list[str]:
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
         "are those of the optimizer steps alone, without loading, validation and saving.",
         f"Optimizer steps taken: {steps or 'none'}.",
+        *rounding.remarks(groups),
     ]
 
 
