@@ -205,7 +205,10 @@ def test_every_check_has_a_fault():
     assert {name for name, _ in FAULTS} == set(NAMES)
 
 
-def test_a_missing_compiler_and_a_server_that_cannot_be_forked_fail(tmp_path, two_gpus, monkeypatch):
+def test_an_old_torch_a_missing_compiler_and_a_server_that_cannot_be_forked_fail(tmp_path, two_gpus, monkeypatch):
+    with monkeypatch.context() as old:
+        old.setattr(checks.metadata, "version", lambda name: "2.7.1")
+        assert result("machine", Card(tmp_path)).verdict == "FAIL"
     monkeypatch.setattr(isolate, "_forks_can_use_cuda", False)
     assert result("fork", Card(tmp_path)).verdict == "FAIL"
     monkeypatch.setattr(checks.shutil, "which", lambda name: None)
@@ -282,7 +285,8 @@ def test_a_check_that_is_not_there_is_refused(capsys):
     assert "there are machine, fork" in capsys.readouterr().err
 
 
-def test_all_checks_run_through_on_a_cpu(tmp_path, capsys):
+def test_all_checks_run_through_on_a_cpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as the command sets it, and gone after the test
     assert hardware.device() == "cpu"
     assert bench.main(["gpu-check", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
     verdicts = {check["name"]: check["verdict"] for check in json.loads((tmp_path / "cpu.json").read_text())["checks"]}

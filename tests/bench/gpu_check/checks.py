@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from harness.measure import hardware
 from harness.records.record import RunRecord
 from harness.run import isolate
 from tests.bench import Row, gpu
+from tests.bench._plain import ROOT
 from tests.bench.gpu_check import Check, Skipped
 from tests.bench.gpu_check.lab import METHODS, Lab
 
@@ -25,8 +30,10 @@ _PEAKS = 8
 
 
 def machine(lab: Lab) -> Iterator[Row]:
-    """The card is free, NVML knows its memory, and Triton finds what it compiles its launcher with."""
+    """torch is new enough, the card is free, NVML knows its memory, and Triton finds what it compiles with."""
     seen = lab.call("machine")
+    floor, installed = _floor_of_torch(), metadata.version("torch")
+    yield _truth("torch is at least the project's floor", Version(installed) >= Version(floor), f"{installed}, {floor}")
     yield _truth("the device computes", seen["sum"] == 3.0, _described(seen))
     if lab.scale.device != "cuda":
         return
@@ -215,6 +222,13 @@ def _ended_well(record: RunRecord, what: str = "the run") -> Iterator[Row]:
 def _truth(name: str, holds: bool, note: str = "") -> Row:
     """A row of something that is so (1) or not (0)."""
     return Row(name=name, measured=float(holds), bar=1.0, unit="", note=note, at_most=False)
+
+
+def _floor_of_torch() -> str:
+    """Return the oldest torch that the project admits."""
+    matched = re.search(r'"torch>=([\d.]+)', (ROOT / "pyproject.toml").read_text())
+    assert matched is not None, "pyproject.toml names a floor"
+    return matched[1]
 
 
 def _described(seen: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ Exit codes: 0 no check failed, 1 one did, 2 there is no such check or the projec
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
+import os
 import sys
 import tempfile
 import time
@@ -46,6 +47,9 @@ def main(words: Sequence[str]) -> int:
     if unknown:
         print(f"error: {', '.join(unknown)}: no such check; there are {', '.join(names)}", file=sys.stderr)
         return 2
+    os.environ.setdefault(
+        "HF_HUB_OFFLINE", "1"
+    )  # nothing is fetched, and nothing waits for a network that is not there
     device = hardware.device()
     chosen = [check for check in CHECKS if check.name in (arguments.check or names)]
     begun = time.monotonic()
