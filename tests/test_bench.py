@@ -115,15 +115,15 @@ def test_every_part_on_disk_has_rows_and_says_what_it_shows():
 def test_training_ratios_are_medians_of_rounds_with_the_harness_on_top():
     from tests.bench import training
 
-    rates = [(100, 50, 25, 200), (90, 90, 30, 120), (80, 100, 20, 10)]
-    sides = (*training.EQUAL, training.GROUPED)
+    rates = [(100, 50, 25, 200, 50), (90, 90, 30, 120, 80), (80, 100, 20, 10, 64)]
+    sides = (*training.EQUAL, training.GROUPED, training.PLAIN)
     rounds = [
         {side: {"tokens_per_second": rate, "real_share": 0.5} for side, rate in zip(sides, one, strict=True)}
         for one in rates
     ]
     found = training._ratios("lora", "two steps", rounds)
-    assert [row.measured for row in found] == [1.0, 4.0, 4.0]
-    assert [row.bar for row in found] == [0.98, 1.0, 1.5]
+    assert [row.measured for row in found] == [1.0, 4.0, 4.0, 1.25]
+    assert [row.bar for row in found] == [0.98, 1.0, 1.5, 1.15]
     assert not any(row.at_most for row in found)
     assert all("two steps" in row.note for row in found)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -15,6 +17,7 @@ import transformers
 from harness.data import tokenised
 from harness.run import execute, places
 from harness.sources import models
+from harness.train import lean
 from harness.train.batches import Collator, labelled, row_lengths
 from harness.train.loop import Job, LikeLengths, compute_dtype, train
 
@@ -120,6 +123,12 @@ def harness(workload: Workload, seed: int, grouped: bool, profile: bool = False)
     return found
 
 
+def without_shortcuts(workload: Workload, seed: int) -> dict[str, float]:
+    """The project's loop as on a GPU or in float32, where `harness.train.lean` shortens nothing on a processor."""
+    with mock.patch.object(lean, "bfloat16_on_cpu", return_value=contextlib.nullcontext()):
+        return harness(workload, seed, grouped=False)
+
+
 def loop(workload: Workload, seed: int) -> dict[str, float]:
     """Forward, backward, optimizer, and nothing else."""
     spec, method, model = workload.experiment.train, workload.experiment.method, workload.model()
@@ -172,6 +181,7 @@ SIDES: dict[str, Callable[..., dict[str, float]]] = {
     "loop": loop,
     "trl": trl,
     "harness, like lengths": partial(harness, grouped=True),
+    "harness, no shortcuts": without_shortcuts,
 }
 
 

@@ -3,7 +3,9 @@
 The same weights, batches, precision, lengths and checkpointing on every side, in turn in one process for each method;
 real tokens a second from one forward pass to the next, the first steps left out. The loop does nothing but forward,
 backward and optimizer, with the loss of the model itself; TRL's trainer has its defaults but for what is equal. One
-more ratio gives the harness its default batches, of like length, and one more short rows of science questions.
+more ratio gives the harness its default batches, of like length, and one more short rows of science questions. The
+shortcuts of `harness.train.lean` are used on every processor with bf16 units as long as they gain 15 %, so that all
+runs of a comparison are computed alike; the ratios to a loop without them show what they gain on this one.
 `HARNESS_BENCH=quick` takes one round of two steps of two rows, `HARNESS_BENCH_METHODS=lora,full` those methods.
 """
 
@@ -21,8 +23,10 @@ from tests.bench import Row
 METHODS = ("full", "lora", "qlora", "dora", "vera", "prefix")
 EQUAL = ("harness", "loop", "trl")
 GROUPED = "harness, like lengths"
+PLAIN = "harness, no shortcuts"
 GROUPED_METHOD = "lora"  # how rows are batched has nothing to do with the method
 AGAINST = {"loop": ("a bare loop", 0.98), "trl": ("TRL's trainer", 1.0)}
+SHORTCUT_BAR = 1.15
 SHORT = ("method=lora", "method.r=8", "train.max_length=64", "train.global_batch_size=8", "train.micro_batch_size=8")
 
 
@@ -35,13 +39,14 @@ def rows() -> list[Row]:
         experiment = _experiment(
             f"method={method}", "data=gsm8k", f"train.global_batch_size={size}", f"train.micro_batch_size={size}"
         )
-        sides = (*EQUAL, GROUPED) if method == GROUPED_METHOD else EQUAL
+        sides = (*EQUAL, GROUPED, PLAIN) if method == GROUPED_METHOD else EQUAL
         found += _ratios(method, _settings(experiment, steps), _elsewhere(experiment, steps, rounds, sides))
     short = _experiment(*SHORT)
-    seen = _elsewhere(short, 2 * steps, rounds, ("harness", "loop"))
+    seen, settings = _elsewhere(short, 2 * steps, rounds, ("harness", "loop", PLAIN)), _settings(short, 2 * steps)
     return [
         *found,
-        _row("lora r=8, short rows / a bare loop", 1.3, seen, ("harness", "loop"), _settings(short, 2 * steps)),
+        _row("lora r=8, short rows / a bare loop", 1.3, seen, ("harness", "loop"), settings),
+        _row("lora r=8, short rows / without shortcuts", SHORTCUT_BAR, seen, ("harness", PLAIN), settings),
     ]
 
 
@@ -79,6 +84,8 @@ def _ratios(method: str, settings: str, rounds: Sequence[dict[str, dict[str, flo
     if all(GROUPED in one for one in rounds):
         name = f"{method} in batches of like length / TRL's trainer in random ones"
         found.append(_row(name, 1.5, rounds, (GROUPED, "trl"), settings))
+    if all(PLAIN in one for one in rounds):
+        found.append(_row(f"{method} / without shortcuts", SHORTCUT_BAR, rounds, ("harness", PLAIN), settings))
     return found
 
 
