@@ -133,6 +133,9 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
         model["weights"] = "random"
     method = {"name": experiment.method.name, **dataclasses.asdict(experiment.method)}
     del method["lr_range"]  # what is worth searching determines no weights
+    for added, usual in experiment.method.added.items():
+        if method[added] == usual:
+            del method[added]
     if not experiment.method.trains:
         return {"model": model, "method": {"name": experiment.method.name}, "data": None, "train": None}
     data = {"name": experiment.data.name, **data_identity(experiment.data)}

@@ -58,6 +58,9 @@ class Method(ABC):
     imports_first: ClassVar[tuple[str, ...]] = ()  # modules that must be imported before torch's other libraries
     merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
 
+    # fields that a method has got since, with what was done before: a recipe leaves them out as long as they say so
+    added: ClassVar[Mapping[str, Any]] = {}
+
     lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it
     # the rates worth searching, lowest and highest: what is known of the method, and no part of a run's identity
     lr_range: tuple[LearningRate, LearningRate] | None = None

@@ -64,9 +64,13 @@ class Full(Method):
         """The plain optimizer, on float32 copies where there is a master."""
         if self.precision != "bf16_fp32_master":
             return self.plain_optimizer(groups)
-        from harness.methods.optimizers import OneByOne
+        return self.master_optimizer(groups)
 
-        return OneByOne(groups, self.plain_optimizer, master=True, in_backward=False)
+    def master_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer over tensors in bfloat16, with float32 copies."""
+        from harness.methods.optimizers import MasterAdamW
+
+        return MasterAdamW(groups)
 
     def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimizer over tensors that are updated in what they are held in."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+INT8_THRESHOLD = 6.0  # the paper's, section 3.2, and bitsandbytes' default
+
 
 @dataclass(frozen=True, kw_only=True)
 class Qlora(Lora):
@@ -22,11 +26,18 @@ class Qlora(Lora):
 
     `storage` says how: nf4, fp4 or int8 (none: as LoRA does); `double_quantisation` stores the constants of the 4-bit
     formats in 8 bits, which saves 0.37 bit per weight. Embeddings, norms and the output head stay as they are.
+
+    int8 is another computation on a GPU than on a CPU. On a GPU it is LLM.int8() (Dettmers et al. 2022, arXiv
+    2208.07339): inputs are rounded to 8 bits as well, row by row, but for columns with an entry above
+    `llm_int8_threshold`, which are multiplied in 16 bits (0: none are). On a CPU the weights are dequantised. Scores of
+    the two are not comparable.
+
     Evaluated on its quantised base; merging dequantises the base first. Dettmers et al. 2023, arXiv 2305.14314.
 
     `optimizer`: the paged ones keep their state in memory that the driver moves to the host when the device is full,
     the 8-bit one in a quarter of the bytes; both need CUDA. `init=loftq` sets A and B to the largest part of what
-    quantisation lost (Li et al. 2023, arXiv 2310.08659) and reads the unquantised weights once more.
+    quantisation lost (Li et al. 2023, arXiv 2310.08659): it reads the unquantised weights once more and decomposes
+    every matrix in full while loading, which is no step's time.
 
     `prepare_for_kbit_training`: hold norms, embeddings and head in float32, as PEFT's `prepare_model_for_kbit_training`
     does (gradient checkpointing, which it can switch on, is for the train group to say). Off, since QLoRA alone were
@@ -35,16 +46,23 @@ class Qlora(Lora):
 
     differs_at_start: ClassVar[str] = "the base's weights are rounded to fewer bits"
     inits: ClassVar[tuple[str, ...]] = ("default", "gaussian", "loftq", "eva")
+    added: ClassVar[dict[str, Any]] = {"llm_int8_threshold": INT8_THRESHOLD}
 
     storage: Literal["none", "int8", "fp4", "nf4"]
     double_quantisation: bool
     optimizer_name: Literal["adamw", "paged_adamw_32bit", "paged_adamw_8bit"]
     prepare_for_kbit_training: bool = False
+    llm_int8_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = INT8_THRESHOLD
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.init == "loftq" and self.storage not in ("nf4", "fp4"):
             raise ValueError(f"method.init=loftq with method.storage={self.storage}: it needs storage nf4 or fp4")
+        if self.llm_int8_threshold != INT8_THRESHOLD and self.storage != "int8":
+            raise ValueError(
+                f"method.llm_int8_threshold={self.llm_int8_threshold} with method.storage={self.storage}: it is read "
+                "with storage=int8 alone"
+            )
 
     def unsupported(self, device: str) -> str:
         """Paged optimizers need CUDA's managed memory."""
@@ -67,7 +85,12 @@ class Qlora(Lora):
         if self.storage == "none":
             return super().load_options(compute_dtype)
         if self.storage == "int8":
-            return {"dtype": compute_dtype, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+            return {
+                "dtype": compute_dtype,
+                "quantization_config": BitsAndBytesConfig(
+                    load_in_8bit=True, llm_int8_threshold=self.llm_int8_threshold
+                ),
+            }
         quantisation = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.storage,
@@ -105,11 +128,9 @@ class Qlora(Lora):
         """AdamW, paged where that was asked for."""
         if self.optimizer_name == "adamw":
             return super().optimizer(groups)
-        from bitsandbytes import optim
+        from harness.methods.optimizers import paged
 
-        paged = {"paged_adamw_32bit": optim.PagedAdamW32bit, "paged_adamw_8bit": optim.PagedAdamW8bit}
-        optimizer: torch.optim.Optimizer = paged[self.optimizer_name](groups)
-        return optimizer
+        return paged(self.optimizer_name, groups)
 
     def merge(self, model: Any) -> Any:
         """Dequantise the base and fold the update into it: merged into few bits, it would be rounded away."""

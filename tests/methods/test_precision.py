@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 import torch
 from workshop import Workshop, replaced
 
+from harness.measure.live import tensors_in
 from harness.methods.base import Method
-from harness.methods.optimizers import OneByOne
+from harness.methods.optimizers import MasterAdamW, OneByOne, _bucketed, paged
 from harness.records.specs import TrainSpec
 from harness.run import sources
 from harness.sources import models
@@ -124,6 +127,110 @@ def test_one_by_one_is_the_same_optimizer(master: bool, in_backward: bool) -> No
             schedule.step()
         results.append([w.detach() for w in weights])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def some_weights(dtype: torch.dtype) -> list[torch.nn.Parameter]:
+    torch.manual_seed(0)
+    shapes = [(6, 4), (4,), (33, 7), (5,), (40, 40), (3, 3)]
+    return [torch.nn.Parameter(torch.randn(shape).to(dtype)) for shape in shapes]
+
+
+def step(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter], number: int) -> None:
+    sum((w.float() * number).square().sum() for w in weights[1:] if number > 1 or w.dim() > 1).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def over_copies(weights: list[torch.nn.Parameter], bucket_bytes: int | None) -> torch.optim.Optimizer:
+    """In buckets, or with None one for each."""
+    groups = [
+        {"params": [w for w in weights if w.dim() > 1], "lr": 1e-2, "weight_decay": 0.1},
+        {"params": [w for w in weights if w.dim() == 1], "lr": 3e-2, "weight_decay": 0.0},
+    ]
+    if bucket_bytes is not None:
+        return MasterAdamW(groups, bucket_bytes)
+    return OneByOne(groups, functools.partial(torch.optim.AdamW, fused=True), True, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bucket_bytes", [1, 300, 2**20])
+def test_buckets_of_copies_step_as_one_optimizer_for_each_to_the_bit(dtype: torch.dtype, bucket_bytes: int) -> None:
+    """A parameter without a gradient stays, a schedule is followed, and a state that is loaded goes on."""
+    results = []
+    for limit in (None, bucket_bytes):
+        weights = some_weights(dtype)
+        optimizer = over_copies(weights, limit)
+        for number in (1, 2, 3):
+            for group in optimizer.param_groups:
+                group["lr"] /= 2
+            step(optimizer, weights, number)
+        state = copy.deepcopy(optimizer.state_dict())
+        optimizer = over_copies(weights, limit)
+        optimizer.load_state_dict(state)
+        step(optimizer, weights, 4)
+        held = {id(t): t.nbytes for t in tensors_in(optimizer.state)}
+        results.append(([w.detach().clone() for w in weights], sum(held.values())))
+    assert all(torch.equal(a, b) for a, b in zip(results[0][0], results[1][0], strict=True))
+    assert torch.equal(results[1][0][0], some_weights(dtype)[0]), "it has had no gradient"
+    assert results[0][1] == results[1][1] > 0, "memory is counted by the state"
+
+
+def test_no_bucket_is_larger_than_its_limit_unless_one_parameter_is() -> None:
+    weights = some_weights(torch.bfloat16)
+    sizes = [[4 * w.numel() for w in bucket] for bucket in _bucketed(weights, 1000)]
+    assert [size for bucket in sizes for size in bucket] == [4 * w.numel() for w in weights]
+    assert sizes == [[96, 16], [924, 20], [6400], [36]]
+
+
+@pytest.mark.parametrize("name", ["paged_adamw_32bit", "paged_adamw_8bit"])
+def test_states_of_a_paged_optimizer_stay_paged_when_they_are_loaded(name: str, monkeypatch: Any) -> None:
+    """The driver's memory is played; which states go where is bitsandbytes' own decision."""
+    from bitsandbytes import functional
+    from bitsandbytes.optim.optimizer import Optimizer8bit
+
+    def buffer(self: Any, p: Any, dtype: Any = torch.float32) -> Any:
+        made = torch.zeros_like(p, dtype=dtype)
+        if p.numel() >= 1e5:
+            made.is_paged = True
+            self.page_mng.paged_tensors.append(made)
+        return made
+
+    monkeypatch.setattr(Optimizer8bit, "get_state_buffer", buffer)
+    monkeypatch.setattr(functional.GlobalPageManager.get_instance(), "paged_tensors", [])
+    weights = [torch.nn.Parameter(torch.randn(400, 300)), torch.nn.Parameter(torch.randn(20, 20))]
+    first, second = (paged(name, [{"params": weights, "lr": 1e-3}]) for _ in range(2))
+    for index, weight in enumerate(weights):
+        first.init_state(first.param_groups[0], weight, 0, index)
+        first.state[weight]["state1"].add_(3 + index)
+        first.state[weight]["step"] = 7
+    second.load_state_dict(first.state_dict())
+    large, small = (second.state[weight] for weight in weights)
+    assert (large["step"], small["step"]) == (7, 7)
+    for key in ("state1", "state2"):
+        assert torch.equal(large[key], first.state[weights[0]][key])
+        assert torch.equal(small[key], first.state[weights[1]][key])
+        assert large[key].is_paged
+        assert not getattr(small[key], "is_paged", False)
+        assert large[key].dtype == (torch.float32 if name.endswith("32bit") else torch.uint8)
+    known = functional.GlobalPageManager.get_instance().paged_tensors
+    assert sum(tensor is large["state1"] for tensor in known) == 1, "what pages it knows it"
+
+
+def test_the_threshold_of_8_bits_is_a_field_and_changes_no_recipe_that_leaves_it(
+    make: Make, compose: Any, tiny_overrides: Any
+) -> None:
+    from harness.config import config
+    from harness.config.experiment import recipe
+
+    method = make("qlora", "method.storage=int8", "method.llm_int8_threshold=0")
+    assert method.load_options(torch.bfloat16)["quantization_config"].llm_int8_threshold == 0
+    with pytest.raises(ValueError, match=r"llm_int8_threshold=4.0 with method.storage=nf4: .*storage=int8"):
+        make("qlora", "method.llm_int8_threshold=4")
+    recipes = [recipe(config.build(compose(*tiny_overrides, "method=qlora", "method.storage=int8", *more)))["method"]
+               for more in ([], ["method.llm_int8_threshold=6"], ["method.llm_int8_threshold=4"])]  # fmt: skip
+    assert recipes[0] == recipes[1]
+    assert "llm_int8_threshold" not in recipes[0]
+    assert recipes[2] == {**recipes[0], "llm_int8_threshold": 4.0}
 
 
 def test_layerwise_galore_trains_as_galore_does(make: Make, workshop: Workshop) -> None:
