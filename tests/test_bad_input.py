@@ -78,10 +78,13 @@ FROM_THE_CONFIGURATION = {
     "train.kernels.attention=flash": ['train.kernels.attention="flash"', "'flash_attention_2'"],
     "train.kernels.liger=yes": ["train.kernels.liger"],
     "train.kernels.attention=flash_attention_2 train.precision=fp32": ["train.precision=fp32", "attention=sdpa"],
-    "train.kernels.attention=flash_attention_2 train.packing=true train.precision=bf16": [
-        "train.packing=true",
+    "train.kernels.attention=flash_attention_2 train.deterministic=true train.precision=bf16": [
+        "train.deterministic=true",
         "attention=sdpa",
     ],
+    "train.kernels.tf32=true train.precision=bf16": ["train.kernels.tf32=true", "train.precision=fp32"],
+    "method=qlora method.llm_int8_threshold=4": ["method.llm_int8_threshold=4.0", "storage=int8"],
+    "method=qlora method.storage=int8 method.llm_int8_threshold=-1": ["method.llm_int8_threshold"],
     "train.kernels.compile=true launch.num_processes=2 launch.sharding=fsdp train.micro_batch_size=2": [
         "train.kernels.compile=true with launch.sharding=fsdp"
     ],

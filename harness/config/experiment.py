@@ -140,8 +140,9 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
         return {"model": model, "method": {"name": experiment.method.name}, "data": None, "train": None}
     data = {"name": experiment.data.name, **data_identity(experiment.data)}
     train = {k: v for k, v in dataclasses.asdict(experiment.train).items() if k not in _LOOKS_ONLY}
-    if not train["packing"]:
-        del train["packing"]
+    for name in ("packing", "deterministic"):  # recipes from before they could be asked for have neither
+        if not train[name]:
+            del train[name]
     usual = dataclasses.asdict(KernelSpec())
     kernels = {k: v for k, v in train.pop("kernels").items() if v != usual[k]}
     if kernels:

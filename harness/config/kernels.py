@@ -24,6 +24,8 @@ def unsupported(spec: KernelSpec, device: str) -> str:
     needed = {f"train.kernels.attention={spec.attention}": _FLASH.get(spec.attention)}
     if spec.liger:
         needed["train.kernels.liger=true"] = _LIGER
+    if spec.tf32 and device != "cuda":
+        return "train.kernels.tf32=true needs a CUDA device"
     for setting, package in needed.items():
         if package is None:
             continue
@@ -45,10 +47,14 @@ def check(spec: TrainSpec, launch: LaunchSpec) -> None:
     asked = f"train.kernels.attention={kernels.attention}"
     if kernels.attention in _FLASH and spec.precision == "fp32":
         raise ValueError(f"{asked} with train.precision=fp32: it computes in 16 bits; use bf16, or attention=sdpa")
-    if kernels.attention in _FLASH and spec.packing:
+    if kernels.attention in _FLASH and spec.deterministic:
         raise ValueError(
-            f"{asked} with train.packing=true: it tells packed examples apart in batches of one row alone; use "
-            "attention=sdpa, or packing=false"
+            f"{asked} with train.deterministic=true: its backward pass adds in any order; use attention=sdpa or eager"
+        )
+    if kernels.tf32 and spec.precision == "bf16":
+        raise ValueError(
+            "train.kernels.tf32=true with train.precision=bf16: it rounds products of float32 tensors, of which there "
+            "are none; use train.precision=fp32, or leave it out"
         )
     if launch.sharding == "fsdp" and (kernels.compile or kernels.liger):
         name = "compile" if kernels.compile else "liger"

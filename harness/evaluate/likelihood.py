@@ -28,6 +28,7 @@ from harness.train.head import only_at
 
 Progress = Callable[[int], None]
 _Tried = dict[tuple[int, ...], Prefix]  # prefixes that were computed to find out whether they can be
+_GPU_MULTIPLE = 64  # tokens
 _LOGITS_AT_ONCE = 512  # rows of the vocabulary's width held in float32
 _CLOSE = {"fp32": 1e-2, "bf16": 0.5}  # nats by which a row of one's own may differ, rounding alone
 # of a model, by precision and what a row shared: up to how many tokens it was found to give the same
@@ -164,11 +165,24 @@ def _sees_everything(model: Any) -> bool:
     return full and config._attn_implementation in ("sdpa", "eager")
 
 
+def _padded_length(model: Any, longest: int, device: str) -> int:
+    """Return the tokens of a row with its padding: on a GPU a multiple of 64 where the model has so many positions.
+
+    cuDNN builds a graph for every new length (from its source; not measured on a GPU). Virtual tokens in front take
+    positions of their own.
+    """
+    rounded = -(-longest // _GPU_MULTIPLE) * _GPU_MULTIPLE
+    prompt = getattr(model, "active_peft_config", None)
+    virtual = prompt.num_virtual_tokens if prompt is not None and prompt.is_prompt_learning else 0
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or longest
+    return rounded if device == "cuda" and rounded + virtual <= positions else longest
+
+
 def _score_rows(model: Any, rows: list[Row], prefix: Prefix | None) -> list[list[Score]]:
     """Score rows in one pass behind `prefix`; without one, rows of a single continuation as the model takes them."""
     device = model.get_input_embeddings().weight.device
-    longest = max(map(len, rows))
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)  # shape suffixes: batch, tokens
+    length = _padded_length(model, max(map(len, rows)), device.type)
+    ids_BT = torch.zeros(len(rows), length, dtype=torch.long)  # shape suffixes: batch, tokens
     position_BT, wanted_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT, dtype=torch.bool)
     segment_BT = torch.full_like(ids_BT, -1)  # -1 padding, 0 context, 1.. continuations
     for i, row in enumerate(rows):

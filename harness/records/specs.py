@@ -149,6 +149,7 @@ class KernelSpec(Strict):
     attention: Attention = "auto"  # auto: what transformers takes for the model, SDPA where it has it
     liger: bool = False  # norms, rotary embeddings and gated MLPs by the package liger-kernel
     compile: bool = False  # each layer by torch.compile
+    tf32: bool = False  # products of float32 tensors on a GPU from factors rounded to 10 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,7 @@ class TrainSpec(Strict):
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 600.0
     packing: bool = False  # several examples in a row of max_length, none of which sees another
     kernels: KernelSpec = field(default_factory=KernelSpec)
+    deterministic: bool = False  # on a GPU results repeat to the bit, and steps take longer; on a CPU they do anyway
     loader_processes: Annotated[int, Field(ge=0)] = 0  # that make batches ahead; 0: the training process makes them
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ from harness.records.specs import LaunchSpec, Rung, TrainSpec
 from harness.run import card, places, provenance, store, usage
 from harness.run.scores import Scores
 from harness.sources import models
-from harness.train import checkpoint, distributed, launcher
+from harness.train import checkpoint, deterministic, distributed, launcher
 from harness.train.checkpoint import Belongs
 from harness.train.loop import Job, compute_dtype, total_steps, train
 from harness.train.nodes import Attempt, Node
@@ -115,6 +115,7 @@ class _Work(Scores):
 
     def __init__(self, experiment: Experiment, todo: Todo, preemption: Preemption, emit: Emit) -> None:
         self.experiment, self.todo, self.preemption = experiment, todo, preemption
+        deterministic.prepare(experiment.train.deterministic)
         self.emit = preemption.whole(emit)
         # looks at the device before this process takes anything there
         self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))

@@ -29,7 +29,11 @@ _LONGEST_HEADER = 1 << 30  # bytes
 
 @dataclass(frozen=True)
 class Belongs:
-    """What a checkpoint is of: training goes on from it only where all of this is the same."""
+    """What a checkpoint is of: training goes on from it only where all of this is the same.
+
+    Of the rung only the length of the rows counts: a step has the same rows in micro batches of any size, so that what
+    ran out of memory goes on, equal up to rounding, in smaller ones.
+    """
 
     recipe_id: str
     seed: int
@@ -42,8 +46,11 @@ class Belongs:
         """The first thing in which another one differs, in words; "" if there is none."""
         names = {"recipe_id": "recipe", "code": "code or library versions", "num_processes": "number of processes"}
         for key, value in asdict(self).items():
-            if other.get(key) != value:
-                return f"another {names.get(key, key)}" if key != "rung" else "other micro batches"
+            if key == "rung":
+                if other.get(key, {}).get("max_length") != value["max_length"]:
+                    return "other rows"
+            elif other.get(key) != value:
+                return f"another {names.get(key, key)}"
         return ""
 
 

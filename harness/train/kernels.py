@@ -37,6 +37,8 @@ class Kernels:
         self._on = on
         if self._spec.attention != "auto":
             unwrapped(self._model).set_attn_implementation(self._spec.attention if on else self._usual)
+        if self._spec.tf32:
+            torch.set_float32_matmul_precision("high" if on else "highest")
         for change in self._changes:
             change.make(on)
 

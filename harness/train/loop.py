@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,19 +15,20 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 from trl import SFTConfig, SFTTrainer
 
+from harness.measure.live import tensors_in
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.methods.base import Method
 from harness.records.record import Training
 from harness.records.specs import KernelSpec, Sharding, TrainSpec
-from harness.train import distributed, fsdp, lean
+from harness.train import deterministic, distributed, fsdp, lean
 from harness.train.batches import Collator, Labelled, Row, check_apart, for_model, labelled, reads_padding, row_lengths
 from harness.train.fsdp import unwrapped
 from harness.train.head import label_nats
 from harness.train.kernels import Kernels
 from harness.train.order import LikeLengths as LikeLengths
-from harness.train.order import Shared
-from harness.train.resume import Checkpoints, Resuming, start_digest
+from harness.train.order import Shared, largest
+from harness.train.resume import Checkpoints, Resuming, random_state, set_random_state, start_digest
 from harness.train.stopping import DivergedError as DivergedError
 from harness.train.watch import NO_GRADIENT, Watcher
 
@@ -91,7 +93,8 @@ def train(job: Job) -> Training:
     if job.sharding == "fsdp":
         _divide(job.model)
     try:
-        loop.train(resume_from_checkpoint=resumed_from)
+        with deterministic.algorithms(job.spec.deterministic):
+            loop.train(resume_from_checkpoint=resumed_from)
     finally:
         loop.profiler.close()
         loop.kernels.turn(on=False)
@@ -119,7 +122,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         self.profiler = Profiler(last_dropped if job.profile else 0, follows_memory=job.sharding == "none")
         self.kernels = Kernels(job.model, job.spec.kernels)
         job = replace(job, validate=self.kernels.without(partial(_with_own_forward, job.model, job.validate)))
-        self.watcher = Watcher(job, self.meter, self.profiler)
+        self.watcher = Watcher(job, self.meter, self.profiler, self._probe)
         if job.sharding == "fsdp":
             fsdp.mark_presharded(job.model)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
@@ -148,6 +151,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
         self.optimizer = job.method.optimizer(groups)
         self._gradient_norm = getattr(self.optimizer, "gradient_norm", lambda: None)
+        self._steps_in_backward = getattr(self.optimizer, "steps_in_backward", False)
         return self.optimizer
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -182,6 +186,49 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             num_workers=spec.loader_processes,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _probe(self) -> None:
+        """On a GPU take the passes of the largest micro batch before the first step, and throw away what they made.
+
+        Memory that will run out does so at once and not after hours. Beside the passes stand gradients, where they add
+        up, and as many bytes as the optimizer will hold. Generators, buffers and gradients are as before afterwards.
+        """
+        if not self.job.cuda or self._steps_in_backward:
+            return
+        model, state = self.job.model, random_state()
+        buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+        held = self._future_optimizer_state()
+        if self.args.gradient_accumulation_steps > 1:
+            for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
+                parameter.grad = torch.zeros_like(parameter)
+        self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
+        self.kernels.turn(on=True)
+        with self._shortcuts():
+            super().training_step(self.model_wrapped, for_model(self._largest_micro_batch(), self.masked), None)
+        del held
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        set_random_state(state)
+
+    def _future_optimizer_state(self) -> torch.Tensor:
+        """Return a tensor as large as what the optimizer does not hold yet and will after its first step."""
+        method, parts = self.job.method, distributed.world_size() if self.job.sharding != "none" else 1
+        whole = sum(method.optimizer_bytes(p) for p in self.job.model.parameters() if p.requires_grad) // parts
+        there = sum({id(t): t.nbytes for t in tensors_in(self.optimizer.state)}.values())
+        return torch.empty(max(0, whole - there), dtype=torch.uint8, device=self.args.device)
+
+    def _largest_micro_batch(self) -> dict[str, torch.Tensor]:
+        """Return the one with most positions of those that this process has still to train on."""
+        spec, lengths = self.job.spec, row_lengths(self.job.rows)
+        sizes = (spec.global_batch_size, spec.micro_batch_size)
+        own = Shared(self._order(), distributed.rank(), distributed.world_size(), *sizes)
+        left = (self.state.max_steps - self.watcher.last_step) * self.args.gradient_accumulation_steps
+        epochs = itertools.chain.from_iterable(itertools.repeat(own))  # each look at an order is its next epoch
+        rows = largest(itertools.islice(epochs, max(1, left)), lengths)
+        batch: dict[str, torch.Tensor] = self.data_collator([self.train_dataset[row] for row in rows])
+        return {name: value.to(self.args.device) for name, value in batch.items()}
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Count the micro batch, then train on it."""

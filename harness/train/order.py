@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -67,3 +67,8 @@ class Shared(Sampler[list[int]]):  # type: ignore[misc]
             for begin in range(0, len(rows), stride):
                 own = begin + self._rank * self._micro_size
                 yield rows[own : min(own + self._micro_size, len(rows))] or [NO_ROW]
+
+
+def largest(micro_batches: Iterable[list[int]], lengths: Sequence[int]) -> list[int]:
+    """Return the micro batch with the most positions, padding included."""
+    return max(micro_batches, key=lambda rows: len(rows) * max(1 if row == NO_ROW else lengths[row] for row in rows))

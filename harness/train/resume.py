@@ -1,4 +1,7 @@
-"""Writes all that a training loop goes on from, and goes on from it, to the bit."""
+"""Write all that a training loop goes on from, and go on from it.
+
+On a CPU to the bit. On a GPU up to rounding, as two runs of one recipe differ there, unless `train.deterministic`.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +180,7 @@ class Resuming:
             "method": self.job.method.state(self.job.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.lr_scheduler.state_dict(),
-            "random": distributed.all_gather(_random_state()),  # each process draws for its own rows
+            "random": distributed.all_gather(random_state()),  # each process draws for its own rows
             "watched": self.watcher.values(),
         }
 
@@ -202,7 +205,7 @@ class Resuming:
 
     def _load_rng_state(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        _set_random_state(self.resumed["random"][distributed.rank()])
+        set_random_state(self.resumed["random"][distributed.rank()])
 
 
 def _write_parts(file: Path, values: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -235,14 +238,16 @@ def fill(model: Any, weights: dict[str, torch.Tensor]) -> None:
         parameter.copy_(weights[name])
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Return the state of every generator that a step may draw from."""
     name, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     numpy_state = (name, [int(key) for key in keys], *rest)
     return {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state(), "cuda": cuda}
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` returned."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

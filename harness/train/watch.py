@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,10 @@ _WINDOW = 10  # optimizer steps after which a GPU is waited for
 class Watcher(TrainerCallback):  # type: ignore[misc]
     """Reads what the steps have left on the device once a window, so that nothing waits in between."""
 
-    def __init__(self, job: Job, meter: StepMeter, profiler: Profiler) -> None:
-        self._job, self._meter, self._profiler = job, meter, profiler
+    def __init__(
+        self, job: Job, meter: StepMeter, profiler: Profiler, prepare: Callable[[], None] = lambda: None
+    ) -> None:
+        self._job, self._meter, self._profiler, self._prepare = job, meter, profiler, prepare
         self._window = _WINDOW if torch.cuda.is_available() else 1
         self._unread: list[tuple[int, Any, Any, float]] = []
         self._divergence = Divergence(job.spec.diverged_above, job.spec.diverged_steps)
@@ -63,6 +66,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._total = state.max_steps
         for step in range(1, self.last_step + 1):  # what an earlier attempt has done: a mirror shows the whole curve
             self._tell(step)
+        self._prepare()
         self._meter.start()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:

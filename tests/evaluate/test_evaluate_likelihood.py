@@ -358,3 +358,24 @@ def test_batches_stay_within_their_tokens():
     got = list(layout.batches(layout.Cluster((5, 5), rows), 22))
     assert [[len(one) for one in batch] for batch in got] == [[30], [9, 8], [3, 3, 1]]
     assert all(len(batch) * (2 + max(map(len, batch))) <= 22 for batch in got[1:])
+
+
+def test_rows_of_a_gpu_are_padded_to_multiples_that_the_model_has_positions_for(tiny_model, monkeypatch):
+    model = LlamaForCausalLM.from_pretrained(tiny_model).eval()
+    requests = groups([4, 2, 1, 5, 3])
+    usual, _ = likelihood.score(model, requests, 96, silent)
+    real, lengths = likelihood._padded_length, []
+
+    def on_gpu(model, longest, device):
+        lengths.append(real(model, longest, "cuda"))
+        assert real(model, longest, device) == longest, "on a processor as long as the longest row"
+        return lengths[-1]
+
+    monkeypatch.setattr(likelihood, "_padded_length", on_gpu)
+    padded, _ = likelihood.score(model, requests, 96, silent)
+    assert set(lengths) == {64}
+    for one, other in zip(usual, padded, strict=True):
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-5)
+        assert one.is_greedy == other.is_greedy
+    model.config.max_position_embeddings = 63
+    assert real(model, 20, "cuda") == 20

@@ -1,5 +1,6 @@
 """The way a GPU computes a step, taken by a processor: the same numbers, less work."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -128,3 +129,126 @@ def test_the_filler_of_a_process_without_rows_is_computed(job):
     loss = loop.compute_loss(loop.model, for_model(batch, loop.masked), torch.tensor(1))
     assert loss.item() == 0
     loss.backward()
+
+
+PROBED = {
+    "lora": ["method.lora_dropout=0.3"],
+    "full": ["method.precision=bf16_fp32_master", "train.precision=bf16"],
+    "adalora": ["method.steps_between=1", "method.warmup_fraction=0.2", "method.final_fraction=0.4"],
+    "galore": ["method.r=4", "method.update_proj_gap=2"],
+}
+
+
+def counting(made):
+    """The job, with a buffer in its model that forward passes in training add to, and the shapes of these passes."""
+    shapes = []
+
+    def count(module, inputs, named):
+        if module.training and "labels" in named:
+            module.passes.add_(1)
+            shapes.append(named["input_ids"].shape)
+
+    made.model.register_buffer("passes", torch.zeros(1), persistent=False)
+    made.model.register_forward_pre_hook(count, with_kwargs=True)
+    return made, shapes
+
+
+@pytest.mark.parametrize("method", PROBED)
+def test_the_largest_micro_batch_is_tried_first_and_leaves_nothing_behind(method, job, monkeypatch):
+    """Generators, gradients, the optimizer's state and buffers: the curve is the same to the bit."""
+    data = [{"input_ids": [4 + i] * (130 if i == 17 else 12), "completion_mask": [1] * (130 if i == 17 else 12)}
+            for i in range(24)]  # fmt: skip
+    settings = {"method": method, "rows": data, "max_steps": 3, "micro_batch_size": 2, "max_length": 200, "lr": 1e-3}
+    results = []
+    for probed in (True, False):
+        if not probed:
+            monkeypatch.setattr(_Loop, "_probe", lambda loop: None)
+        made, shapes = counting(replace(job(*PROBED[method], **settings), cuda=True))
+        training = train(made)
+        results.append((training, dict(made.model.named_parameters()), made.model.passes.item(), shapes))
+    (training, weights, passes, shapes), (plain, usual, usual_passes, usual_shapes) = results
+    assert training.losses == plain.losses
+    assert training.gradient_norms == plain.gradient_norms
+    assert training.padded_tokens == plain.padded_tokens
+    assert all(torch.equal(weights[name], usual[name]) for name in usual)
+    assert passes == usual_passes == len(usual_shapes) == 3 * 4
+    assert shapes == [(2, 192), *usual_shapes], "the row of 130 tokens is in the first epoch"
+
+
+def test_memory_that_will_run_out_does_so_before_the_first_step(job):
+    data = [{"input_ids": [4] * (60 if i == 17 else 12), "completion_mask": [1] * (60 if i == 17 else 12)}
+            for i in range(24)]  # fmt: skip
+    made = replace(job(rows=data, max_steps=3, micro_batch_size=1, group_by_length="false"), cuda=True)
+    made.model.register_forward_pre_hook(_refuse_long, with_kwargs=True)
+    loop = _Loop(made)
+    with pytest.raises(torch.OutOfMemoryError):
+        loop.train()
+    assert loop.state.global_step == 0
+    assert not loop.optimizer.state
+
+
+def _refuse_long(module, inputs, named):
+    if named["attention_mask" if "attention_mask" in named else "labels"].ne(-100).sum() > 50:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_the_probe_holds_what_the_optimizer_will_hold(job):
+    loop = _Loop(replace(job(method="full"), cuda=True))
+    loop.create_optimizer()
+    weights = sum(p.nbytes for p in loop.model.parameters())
+    assert loop._future_optimizer_state().nbytes == 2 * weights, "AdamW's moments"
+    master = replace(job("method.precision=bf16_fp32_master", method="full", precision="bf16"), cuda=True)
+    loop = _Loop(master)
+    loop.create_optimizer()
+    numbers = sum(p.numel() for p in loop.model.parameters())
+    assert loop._future_optimizer_state().nbytes == pytest.approx(8 * numbers, rel=1e-3), "the copy is there already"
+
+
+def test_deterministic_training_is_the_same_on_a_processor_and_leaves_no_switch_on(job, monkeypatch):
+    """The switches are those of a GPU; a processor's operations repeat with and without them."""
+    from harness.train import deterministic
+
+    seen = []
+    real = _Loop.compute_loss
+
+    def looked_at(loop, *arguments, **named):
+        fused = torch.backends.cuda
+        switches = (fused.flash_sdp_enabled(), fused.mem_efficient_sdp_enabled(), fused.cudnn_sdp_enabled())
+        seen.append((torch.are_deterministic_algorithms_enabled(), *switches))
+        return real(loop, *arguments, **named)
+
+    monkeypatch.setattr(_Loop, "compute_loss", looked_at)
+    usual = train(job(max_steps=2))
+    repeated = train(job(max_steps=2, deterministic="true"))
+    assert repeated.losses == usual.losses
+    assert seen == [(False, True, True, True)] * 2 + [(True, False, False, False)] * 2
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    deterministic.prepare(False)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    deterministic.prepare(True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+
+
+def test_settings_of_a_gpu_change_no_recipe_that_leaves_them(experiment):
+    from harness.config.experiment import recipe
+
+    plain, asked = recipe(experiment()), recipe(experiment("train.kernels.tf32=true", deterministic="true"))
+    assert "deterministic" not in plain["train"]
+    assert "kernels" not in plain["train"]
+    assert asked["train"] == {**plain["train"], "deterministic": True, "kernels": {"tf32": True}}
+
+
+def test_tf32_is_on_in_steps_and_off_in_what_is_evaluated(job):
+    from harness.train.kernels import Kernels
+
+    made = job("train.kernels.tf32=true")
+    kernels, seen = Kernels(made.model, made.spec.kernels), []
+    kernels.turn(on=True)
+    seen.append(torch.get_float32_matmul_precision())
+    kernels.without(lambda: seen.append(torch.get_float32_matmul_precision()) or 0.0)()
+    kernels.turn(on=False)
+    assert seen == ["high", "highest"]
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -58,3 +58,53 @@ def test_the_plan_holds_every_example_once_and_no_row_is_too_long():
     assert max(sum(lengths[example] for example in row) for row in rows) <= 10
     assert len(rows) == 5
     assert plan(lengths, 10) == rows
+
+
+def varlen(module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, cu_seq_lens_k=None, **named):
+    """What FlashAttention computes of one row of sequences, sequence by sequence, on a processor."""
+    assert attention_mask is None
+    assert len(query) == 1
+    assert torch.equal(cu_seq_lens_q, cu_seq_lens_k)
+    assert cu_seq_lens_q.dtype == torch.int32
+    lengths = cu_seq_lens_q.diff().tolist()
+    assert sum(lengths) == query.shape[2]
+    assert max(lengths) <= named["max_length_q"] == named["max_length_k"]
+    heads = query.shape[1] // key.shape[1]
+    key, value = (each.repeat_interleave(heads, dim=1) for each in (key, value))
+    parts = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
+    done = [torch.nn.functional.scaled_dot_product_attention(*one, is_causal=True, scale=scaling) for one in parts]
+    return torch.cat(done, dim=2).transpose(1, 2), None
+
+
+def test_flash_attention_is_told_where_the_examples_of_a_micro_batch_begin(job, rows, monkeypatch):
+    """The kernel is played by one that computes each sequence alone; the loss is that of the examples apart."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    examples = rows(7)
+    model = job().model
+    packed = [joined(examples[:4]), joined(examples[4:])]
+    batch = Collator(padding=3, ends=True)([labelled(row) for row in packed])
+    assert batch["cu_seq_lens"][-1] == batch["input_ids"].numel()
+    losses, gradients = [], []
+    for flash in (False, True):
+        inputs = for_model(batch if flash else {k: v for k, v in batch.items() if k != "cu_seq_lens"})
+        assert inputs["input_ids"].shape == ((1, batch["input_ids"].numel()) if flash else batch["input_ids"].shape)
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._local_mapping, "flash_attention_2", varlen)
+        monkeypatch.setattr(model.config, "_attn_implementation", "flash_attention_2" if flash else "sdpa")
+        model.zero_grad()
+        loss = model(**inputs, use_cache=False).loss
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert len(gradients[0]) == 28
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loop_gives_the_ends_where_flash_attention_was_asked_for(job, rows):
+    packed = [joined(rows(4)), joined(rows(4, seed=1))]
+    words = ("train.kernels.attention=flash_attention_2",)
+    settings = {"packing": "true", "precision": "bf16", "max_length": 128, "rows": packed}
+    assert _Loop(job(*words, **settings)).data_collator.ends
+    assert not _Loop(job(**settings)).data_collator.ends

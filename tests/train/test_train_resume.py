@@ -114,6 +114,27 @@ def test_every_method_goes_on_to_the_bit(job, rows, checkpoints, biased, method)
     assert_same(interrupted(job, checkpoints, [2], *words, **settings), expected)
 
 
+def test_what_ran_out_of_memory_goes_on_in_smaller_micro_batches(job, rows, checkpoints):
+    """A step has the same rows whatever its micro batches are: equal up to rounding, and no step is made again."""
+    settings = {"max_steps": 5, "rows": rows(20)}
+    plain, after_plain = uninterrupted(job, **settings, micro_batch_size=4)
+    first = dataclasses.replace(
+        job(**settings, micro_batch_size=4), checkpoints=dataclasses.replace(checkpoints, asked=Told(3))
+    )
+    with pytest.raises(PreemptedError):
+        train(first)
+    events = []
+    smaller = dataclasses.replace(checkpoints, of=dataclasses.replace(BELONGS, rung=Rung(1, True)))
+    second = job(**settings, micro_batch_size=1, gradient_checkpointing="true", emit=events.append)
+    found = train(dataclasses.replace(second, checkpoints=smaller))
+    assert {"facts": {"resumed_at_step": 3, "checkpoint_step": 3}} in events
+    assert found.losses[:3] == plain.losses[:3]
+    assert found.losses == pytest.approx(plain.losses, abs=1e-5)
+    assert found.real_tokens == plain.real_tokens
+    for name, weight in weights(second).items():
+        torch.testing.assert_close(weight, after_plain[name], rtol=1e-4, atol=1e-5)
+
+
 FAMILIES = {
     "lora with dropout, packed": ("lora", ["method.lora_dropout=0.3", "train.packing=true"], {}),
     "a master copy": ("full", ["method.precision=bf16_fp32_master"], {"precision": "bf16"}),
@@ -182,7 +203,7 @@ def test_windows_that_are_not_read_yet_are_kept(job, checkpoints, monkeypatch):
         ({"recipe_id": "87654321"}, "another recipe"),
         ({"seed": 1}, "another seed"),
         ({"code": "other"}, "another code or library versions"),
-        ({"rung": Rung(8, False)}, "other micro batches"),
+        ({"rung": Rung(4, False, 16)}, "other rows"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, reason):
