@@ -144,7 +144,7 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
         if not train[name]:
             del train[name]
     usual = dataclasses.asdict(KernelSpec())
-    kernels = {k: v for k, v in train.pop("kernels").items() if v != usual[k]}
+    kernels = {k: v for k, v in train.pop("kernels").items() if v != usual[k] and v is not False}  # auto may be off
     if kernels:
         train["kernels"] = kernels
     if experiment.train.oom.shorter_rows:  # then what runs out of memory may end with other weights

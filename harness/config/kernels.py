@@ -22,7 +22,7 @@ _PACKAGES = ("flash_attn", "flash_attn_3", "liger_kernel", "triton")
 def unsupported(spec: KernelSpec, device: str) -> str:
     """The reason why `device` ("cpu" or "cuda") cannot compute by them; "" when it can."""
     needed = {f"train.kernels.attention={spec.attention}": _FLASH.get(spec.attention)}
-    if spec.liger:
+    if spec.liger is True:
         needed["train.kernels.liger=true"] = _LIGER
     if spec.tf32 and device != "cuda":
         return "train.kernels.tf32=true needs a CUDA device"
@@ -56,7 +56,7 @@ def check(spec: TrainSpec, launch: LaunchSpec) -> None:
             "train.kernels.tf32=true with train.precision=bf16: it rounds products of float32 tensors, of which there "
             "are none; use train.precision=fp32, or leave it out"
         )
-    if launch.sharding == "fsdp" and (kernels.compile or kernels.liger):
+    if launch.sharding == "fsdp" and (kernels.compile or kernels.liger is True):
         name = "compile" if kernels.compile else "liger"
         raise ValueError(
             f"train.kernels.{name}=true with launch.sharding=fsdp: the two have not been tried together; leave one out"

@@ -32,6 +32,7 @@ class Lora(Adapted):
     `init`: default (A uniform, Kaiming), gaussian (A normal, as in the paper); pissa (A and B are W's largest singular
     vectors and W what is left of it: Meng et al. 2024, arXiv 2404.02948) and olora (the same by QR: Bueyuekakyuez 2024,
     arXiv 2406.01775), which want a rate 10 to 18 times lower, and leave the base at step 0 as it was up to rounding;
+    both decompose every matrix in full while loading, which is no step's time;
     eva (A holds the main directions of the layer's inputs on the training rows: Paischer et al. 2024, arXiv
     2410.07170, with the same rank everywhere). `bias`: which biases of the base train beside: none, those of the
     adapted layers (lora_only) or all.

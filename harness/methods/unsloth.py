@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -45,10 +45,14 @@ class Unsloth(Lora):
         own = super().not_served_because()
         return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
 
+    def training(self, spec: TrainSpec) -> TrainSpec:
+        """Its own kernels, and no other's beside them."""
+        return replace(spec, kernels=replace(spec.kernels, liger=False)) if spec.kernels.liger == "auto" else spec
+
     def check_training(self, spec: TrainSpec) -> None:
         """Its kernels are its own."""
         super().check_training(spec)
-        if spec.kernels != KernelSpec():
+        if spec.kernels not in (KernelSpec(), KernelSpec(liger=False)):
             raise ValueError("method=unsloth with train.kernels: its kernels are its own; leave train.kernels as it is")
 
     def check_processes(self, number: int) -> None:

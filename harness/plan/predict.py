@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
 def _plain(kernels: KernelSpec) -> KernelSpec:
     """Those of them that compute with operations of torch alone."""
     fused = kernels.attention.startswith("flash")
-    return KernelSpec(attention="auto" if fused else kernels.attention)
+    return KernelSpec(attention="auto" if fused else kernels.attention, liger=False)
 
 
 def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> dict[str, Any]:
@@ -110,7 +111,10 @@ def _missing(experiment: Experiment) -> str:
         missing.append(
             f"launch.num_processes={launch.num_processes}, whose buckets take as much as the gradients again"
         )
-    if experiment.train.kernels != _plain(experiment.train.kernels):
+    kernels = experiment.train.kernels
+    if kernels.liger == "auto" and find_spec("liger_kernel") is None:
+        kernels = dataclasses.replace(kernels, liger=False)
+    if kernels != _plain(kernels):
         missing.append("train.kernels, the numbers are those of a step without them")
     return "; ".join(filter(None, missing))
 

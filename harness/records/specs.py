@@ -147,7 +147,9 @@ class KernelSpec(Strict):
     """
 
     attention: Attention = "auto"  # auto: what transformers takes for the model, SDPA where it has it
-    liger: bool = False  # norms, rotary embeddings and gated MLPs by the package liger-kernel
+    # norms, rotary embeddings and gated MLPs by the package liger-kernel; auto: on a GPU, where it is installed and has
+    # kernels for the model. auto and false are one recipe, and a record says where auto was on
+    liger: Literal["auto"] | bool = "auto"
     compile: bool = False  # each layer by torch.compile
     tf32: bool = False  # products of float32 tensors on a GPU from factors rounded to 10 bits
 

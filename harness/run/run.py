@@ -277,6 +277,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
     if known is not None and "resumed_at_step" in facts:
         peak = _higher(peak, known.current.peak_memory_bytes)
         required = _higher(required, known.current.required_memory_bytes)
+    liger = {"liger": facts["liger"]} if "liger" in facts else {}
     return Attempt(
         started_at=started_at,
         status=status,
@@ -300,6 +301,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
             "command": provenance.command(),
             **isolate.sharing(),
             **facts.get("device", {}),
+            **liger,
         },
     )
 

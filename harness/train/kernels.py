@@ -1,6 +1,7 @@
 """The kernels that training was asked to compute by, put into a model and taken out of it again.
 
-Off by default: none of them was measured on a GPU here. `python -m tests.bench gpu` measures them where there is one.
+None of them was measured on a GPU here; `python -m tests.bench gpu` measures them where there is one. Liger's are on
+where they are there: its authors report less time and memory for the models that they have kernels for.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -58,8 +60,23 @@ class Kernels:
     @functools.cached_property
     def _changes(self) -> list[_Change]:
         """Those of liger before those of the compiler, which takes the layers as they then are."""
-        liger = _liger(self._model) if self._spec.liger else []
+        liger = _liger(self._model) if self._spec.liger is True else []
         return liger + (_compiled(self._model) if self._spec.compile else [])
+
+
+def settled(spec: KernelSpec, model: Any, may: bool) -> KernelSpec:
+    """Return the kernels with what `auto` comes to for this model; `may`: whether there is a GPU for it."""
+    if spec.liger != "auto":
+        return spec
+    return replace(spec, liger=may and _has_liger(model))
+
+
+def _has_liger(model: Any) -> bool:
+    if find_spec("liger_kernel") is None:
+        return False
+    from liger_kernel.transformers import monkey_patch
+
+    return unwrapped(model).config.model_type in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
 def unknown(model: Any, spec: KernelSpec) -> str:
@@ -71,7 +88,7 @@ def unknown(model: Any, spec: KernelSpec) -> str:
         return f"train.kernels.attention={spec.attention}: transformers has none for {name}; use auto, sdpa or eager"
     if spec.attention == "sdpa" and not model._supports_sdpa:
         return f"train.kernels.attention=sdpa: transformers has none for {name}; use auto or eager"
-    if spec.liger:
+    if spec.liger is True:
         from liger_kernel.transformers import monkey_patch
 
         known = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN

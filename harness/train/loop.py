@@ -25,7 +25,7 @@ from harness.train import deterministic, distributed, fsdp, lean
 from harness.train.batches import Collator, Labelled, Row, check_apart, for_model, labelled, reads_padding, row_lengths
 from harness.train.fsdp import unwrapped
 from harness.train.head import label_nats
-from harness.train.kernels import Kernels
+from harness.train.kernels import Kernels, settled
 from harness.train.order import LikeLengths as LikeLengths
 from harness.train.order import Shared, largest
 from harness.train.resume import Checkpoints, Resuming, random_state, set_random_state, start_digest
@@ -120,7 +120,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         self.meter = StepMeter(torch.cuda.is_available())
         last_dropped = min(WARMUP_STEPS, total_steps(job.spec, len(job.rows)))
         self.profiler = Profiler(last_dropped if job.profile else 0, follows_memory=job.sharding == "none")
-        self.kernels = Kernels(job.model, job.spec.kernels)
+        chosen = settled(job.spec.kernels, job.model, job.cuda and job.sharding == "none")
+        if chosen.liger is True:
+            job.emit({"facts": {"liger": True}})
+        self.kernels = Kernels(job.model, chosen)
         job = replace(job, validate=self.kernels.without(partial(_with_own_forward, job.model, job.validate)))
         self.watcher = Watcher(job, self.meter, self.profiler, self._probe)
         if job.sharding == "fsdp":

@@ -29,6 +29,7 @@ METHODS = ("full", "lora", "qlora", "dora")
 USUAL, TRL, UNSLOTH = "harness", "TRL's trainer", "unsloth"
 KERNELS = {
     "flash attention 2": KernelSpec(attention="flash_attention_2"),
+    "without liger": KernelSpec(liger=False),
     "liger": KernelSpec(liger=True),
     "compiled": KernelSpec(compile=True),
     "liger, compiled": KernelSpec(liger=True, compile=True),

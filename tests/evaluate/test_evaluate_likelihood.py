@@ -363,7 +363,7 @@ def test_batches_stay_within_their_tokens():
 def test_rows_of_a_gpu_are_padded_to_multiples_that_the_model_has_positions_for(tiny_model, monkeypatch):
     model = LlamaForCausalLM.from_pretrained(tiny_model).eval()
     requests = groups([4, 2, 1, 5, 3])
-    usual, _ = likelihood.score(model, requests, 96, silent)
+    usual, _ = likelihood.score(model, requests, "fp32", 96, silent)
     real, lengths = likelihood._padded_length, []
 
     def on_gpu(model, longest, device):
@@ -372,7 +372,7 @@ def test_rows_of_a_gpu_are_padded_to_multiples_that_the_model_has_positions_for(
         return lengths[-1]
 
     monkeypatch.setattr(likelihood, "_padded_length", on_gpu)
-    padded, _ = likelihood.score(model, requests, 96, silent)
+    padded, _ = likelihood.score(model, requests, "fp32", 96, silent)
     assert set(lengths) == {64}
     for one, other in zip(usual, padded, strict=True):
         assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-5)

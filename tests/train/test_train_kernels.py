@@ -168,3 +168,41 @@ def test_a_gpu_computes_the_same_curve_by_each_kernel(job, asked):
         pytest.skip(reason)
     usual = train(job(precision="bf16"))
     assert train(job(f"train.kernels.{asked}", precision="bf16")).losses == pytest.approx(usual.losses, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cuda", "expected"), [("llama", True, True), ("llama", False, False), ("opt", True, False)]
+)
+def test_liger_is_on_by_itself_on_a_gpu_where_it_has_kernels_for_the_model(
+    job, liger, monkeypatch, kind, cuda, expected
+):
+    from harness.train import kernels as trained_kernels
+
+    monkeypatch.setattr(trained_kernels, "find_spec", lambda name: name)
+    events = []
+    made = replace(job(max_steps=3, emit=events.append), cuda=cuda)
+    made.model.get_base_model().config.model_type = kind
+    train(made)
+    assert (liger.norms > 0) is expected
+    assert ({"facts": {"liger": True}} in events) is expected
+
+
+def test_liger_is_off_where_it_is_not_installed_or_not_wanted(job, liger, monkeypatch):
+    from harness.train import kernels as trained_kernels
+
+    model, asked = job().model, KernelSpec()
+    monkeypatch.setattr(trained_kernels, "find_spec", lambda name: None)
+    assert trained_kernels.settled(asked, model, True).liger is False
+    monkeypatch.setattr(trained_kernels, "find_spec", lambda name: name)
+    assert trained_kernels.settled(asked, model, True).liger is True
+    assert trained_kernels.settled(asked, model, False).liger is False
+    assert trained_kernels.settled(KernelSpec(liger=False), model, True).liger is False
+
+
+def test_recipes_without_liger_keep_their_identity(experiment):
+    from harness.config.experiment import recipe
+
+    found = [recipe(experiment(f"train.kernels.liger={value}"))["train"] for value in ("auto", "false", "true")]
+    assert found[0] == found[1]
+    assert "kernels" not in found[0]
+    assert found[2]["kernels"] == {"liger": True}

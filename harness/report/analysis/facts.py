@@ -13,7 +13,7 @@ from harness.report.data.labels import short
 from harness.report.data.rows import Row, flatten
 
 # What of a run's provenance can move its numbers. The rest (commit, host, command, dates) is shown and never refuses.
-_TRAINED_BY = ("num_processes", "num_nodes", "sharding")
+_TRAINED_BY = ("num_processes", "num_nodes", "sharding", "liger")
 MADE_WITH = ("device", "device_name", "cuda", *_TRAINED_BY, "harness", "versions")
 _EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed")
 _ASKED = ("limit", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")

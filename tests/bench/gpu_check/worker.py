@@ -69,7 +69,7 @@ def rates(times: int, emit: Emit) -> list[tuple[str, float]]:
     """Return the data type and operations a second of the device's peak, measured so many times."""
     cuda = torch.cuda.is_available()
     measured = [peak.measured(torch.bfloat16 if cuda else torch.float32, cuda) for _ in range(times)]
-    return [(rate.dtype, rate.flops_per_second) for rate in measured]
+    return [(rate.dtype, rate.flops_per_second) for rate in measured if rate is not None]
 
 
 def likelihoods(experiment: Experiment, emit: Emit) -> dict[str, Any]:
