@@ -93,7 +93,7 @@ def train(job: Job) -> Training:
     if job.sharding == "fsdp":
         _divide(job.model)
     try:
-        with deterministic.algorithms(job.spec.deterministic):
+        with deterministic.algorithms(job.spec.deterministic and job.cuda):
             loop.train(resume_from_checkpoint=resumed_from)
     finally:
         loop.profiler.close()
