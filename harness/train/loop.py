@@ -255,7 +255,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             return contextlib.nullcontext()
         if job.cuda:
             return lean.inputs_as_they_are(job.model) if job.method.leaves_inputs else contextlib.nullcontext()
-        usual = job.spec.kernels == KernelSpec()
+        usual = job.spec.kernels in (KernelSpec(), KernelSpec(liger=False))  # the same on a CPU
         return lean.bfloat16_on_cpu(job.model, job.method.leaves_inputs) if usual else contextlib.nullcontext()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -206,3 +206,11 @@ def test_recipes_without_liger_keep_their_identity(experiment):
     assert found[0] == found[1]
     assert "kernels" not in found[0]
     assert found[2]["kernels"] == {"liger": True}
+
+
+def test_a_processor_computes_alike_with_liger_left_and_refused(job):
+    """Its shortcuts are on in both, or a recipe that is one would have two curves."""
+    losses = [
+        train(job(f"train.kernels.liger={value}", precision="bf16", max_steps=3)).losses for value in ("auto", "false")
+    ]
+    assert losses[0] == losses[1]
