@@ -208,6 +208,7 @@ class Tuning(Strict):
     trials: int  # recipes tried for each contestant that trains
     choices: tuple[Choice, ...] | None  # None: the trials have not all been made
     looks: Looks | None = None  # None: the number of final seeds was fixed beforehand
+    earlier: tuple[tuple[Choice, ...], ...] = ()  # what was chosen before, oldest first: the sweep was extended
 
 
 @dataclass(frozen=True, kw_only=True)

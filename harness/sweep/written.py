@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.config.cells import expand
@@ -32,6 +32,7 @@ def write_question(written: Written) -> str:
     """Write it and return the sweep's name: a hash of what is asked for if it was given none."""
     asked, plan = written.asked, written.plan
     name = asked.name if asked else digest(canonical([planned.identity for planned in plan]))
+    path = Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json"
     swept = varied(expand((), written.arguments))  # what the command line gives alternatives for is meant to vary
     runs = dict.fromkeys(planned.identity[:2] for planned in plan)
     question = SweepRecord(
@@ -44,16 +45,36 @@ def write_question(written: Written) -> str:
         arguments=written.arguments,
         primary=asked.primary if asked else None,
         varies=recipe_keys([*(asked.varies if asked else ()), *(asked.tuned if asked else ()), *swept]),
-        tuning=written.tuning,
+        tuning=_with_earlier(path, written),
         asked_with={key: provenance.facts()[key] for key in _ASKED_WITH},
         claims=claim_records(asked) if asked else (),
     )
-    runs_dir = Path(plan[0].experiment.runs_dir)
-    registration.adopt(name, runs_dir)
-    record.write(question, runs_dir / "sweeps" / name / "sweep.json")
+    registration.adopt(name, Path(plan[0].experiment.runs_dir))
+    record.write(question, path)
     return name
 
 
 def claim_records(asked: Question) -> tuple[ClaimRecord, ...]:
     """Return the claims of a question as its record keeps them."""
     return tuple(ClaimRecord(claim=one.claim, source=one.source, note=one.note) for one in asked.claims)
+
+
+def _with_earlier(path: Path, written: Written) -> Tuning | None:
+    """Return the tuning with what the same sweep has chosen before, as far as it chose otherwise.
+
+    A sweep of the same name whose chosen recipes are not among the present trials asked another question.
+    """
+    tuning = written.tuning
+    if tuning is None:
+        return None
+    try:
+        before = record.read(SweepRecord, path).tuning
+    except (OSError, ValueError):  # there is none, or another version wrote it
+        return tuning
+    tried = {planned.identity[0] for planned in written.plan}
+    chosen = [*(before.earlier if before else ()), *([before.choices] if before and before.choices else ())]
+    revised = [one for one in chosen if tried & {choice.recipe_id for choice in one}]
+    now = {choice.recipe_id for choice in tuning.choices} if tuning.choices is not None else None
+    if revised and {choice.recipe_id for choice in revised[-1]} == now:
+        revised.pop()
+    return replace(tuning, earlier=tuple(revised))

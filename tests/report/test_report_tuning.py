@@ -28,7 +28,9 @@ def kind(name, scale, skill):
 SKILLS = {"lora": (0.2, 0.5, 0.3), "dora": (0.2, 0.3, 0.6), "ia3": (0.4, None, 0.1), "vera": (None, None, None)}
 
 
-def build(runs: Path, final: bool = True, reason: str = "the loss is no number") -> Path:
+def build(
+    runs: Path, final: bool = True, reason: str = "the loss is no number", seeds: tuple[int, ...] = (0, 1)
+) -> Path:
     """Four contestants of three trials: best inside, best at the end, one failure, nothing but failures."""
     cells, choices = [], []
     for name, skills in SKILLS.items():
@@ -45,7 +47,7 @@ def build(runs: Path, final: bool = True, reason: str = "the loss is no number")
         choices.append(
             record.Choice(contestant=f"method={name}", recipe_id=ids[best[1]] if best[0] else None, reason="so")
         )
-        for seed in (0, 1) if final and best[0] else ():
+        for seed in seeds if final and best[0] else ():
             one = kind(name, SCALES[best[1]], best[0])
             folder = add_run(runs, one, seed)
             for look in (VALIDATION, TEST):
@@ -53,7 +55,7 @@ def build(runs: Path, final: bool = True, reason: str = "the loss is no number")
             words = (f"method={name}", f"lr_scale={SCALES[best[1]]}", "eval.test=always", f"seed={seed}")
             cells.append(cell(words, name, folder, seed, "final", (VALIDATION, TEST)))
     tuning = record.Tuning(
-        rule="lowest_validation_loss", settings=("lr_scale",), seeds=(0,), final_seeds=(0, 1), trials=3,
+        rule="lowest_validation_loss", settings=("lr_scale",), seeds=(0,), final_seeds=seeds, trials=3,
         choices=tuple(choices) if final else None,
     )  # fmt: skip
     sweep = record.SweepRecord(

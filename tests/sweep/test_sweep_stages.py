@@ -279,6 +279,28 @@ def test_what_a_forced_trial_has_just_trained_is_not_forced_again(compose, tiny_
     assert [planned.experiment.force for planned in final] == [False, True]
 
 
+def test_what_was_chosen_before_stays_in_the_record(compose, tiny_overrides, tmp_path):
+    from harness.sweep.written import Written, write_question
+
+    plan = resolve(compose_all(stages.first_cells(asked(), tiny_overrides), _composer(compose)))
+    path = Path(plan[0].experiment.runs_dir) / "sweeps" / "tuned" / "sweep.json"
+
+    def write(*recipes):
+        made = tuple(record.Choice(contestant=str(i), recipe_id=one, reason="") for i, one in enumerate(recipes))
+        tuning = stages.tuning(asked(), plan, ["seed=1"], made or None)
+        write_question(Written(asked(), (), plan, set(), tuning))
+        return [[one.recipe_id for one in choices] for choices in record.read(SweepRecord, path).tuning.earlier]
+
+    first, second = plan[0].identity[0], plan[1].identity[0]
+    assert write() == []
+    assert write(first) == []
+    assert write(first) == []  # asked again
+    assert write() == [[first]]  # extended: the trials are being made
+    assert write(second) == [[first]]
+    assert write() == [[first], [second]]
+    assert write(second) == [[first]]  # extended, and the choice stood
+
+
 def test_selected_is_never_outside_of_stages(compose):
     from harness.config.experiment import evaluations
 

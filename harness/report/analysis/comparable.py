@@ -2,24 +2,28 @@
 
 An undeclared difference refuses the table. What varies is what the sweep declared, `SweepRecord.varies`; where nothing
 was declared, the method with its own settings, and the learning rate. A fact that one row has and another has not is
-a difference. What follows from a declared difference (steps and tokens from `train.max_steps`) is shown, as is where
-the numbers come from.
+a difference. A consequence of a declared difference (steps and tokens from `train.max_steps`) is shown, if rows of
+equal declared values agree in it; so is where the numbers come from. Trials are compared as the results are.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.report.analysis.facts import (
     Facts,
+    config_facts,
+    length_facts,
     outcome_facts,
     recipe_facts,
     seed_facts,
     shown_facts,
+    shown_task_facts,
+    shown_training_facts,
     stack_facts,
     task_facts,
 )
-from harness.report.data.groups import Group
+from harness.report.data.groups import Group, grouped
 from harness.report.data.rows import Loaded, Row
 from harness.report.display import several, shortened
 
@@ -30,6 +34,8 @@ _FOLLOWS = {
     "effective_scale": ("method.r", "method.lora_alpha", "method.use_rslora"),
     "master_weights": ("method.name", "method.precision", "train.precision"),
     "steps": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length", "data"),
+    "schedule_taken": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length",
+                       "train.schedule", "train.warmup", "data"),
     "tokens": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length", "train.loss_on",
                "train.group_by_length", "data", "model"),
     "rows": ("data", "train.max_length", "train.loss_on", "model"),
@@ -38,6 +44,7 @@ _FOLLOWS = {
     "eval.fewshot_splits": ("eval.num_fewshot",),
     "eval.fewshot_seed": ("eval.num_fewshot",),
     "eval.items_and_prompts": ("eval", "data", "model", "train.max_length"),
+    "eval.chance": ("eval", "data", "train.max_length"),
     "eval.num_items": ("eval", "data", "train.max_length"),
     "eval.num_tokens": ("eval", "data", "model", "train.max_length"),
 }  # fmt: skip
@@ -101,18 +108,75 @@ def check(groups: Sequence[Group], declared: Collection[str] | None, allowed: It
         allowed: further keys whose differences are printed instead of refused.
     """
     meant = tuple(METHOD_AND_RATE if declared is None else declared)
-    wanted = tuple(allowed)
-    refused, let_through, follows = [], [], []
-    for one in _all_differences([group for group in groups if group.ok]):
-        if covered(one.key, meant):
-            continue
-        if _is_consequence(one.key, meant):
-            follows.append(one)
-        elif covered(one.key, wanted):
-            let_through.append(one)
+    members = [group for group in groups if group.ok]
+    sorter = _Sorter(meant, tuple(allowed), _settings_by_label(members))
+    for one in [*_all_differences(members), *_single_seeds(members)]:
+        sorter.add(one)
+    return sorter.guard(_shown(groups))
+
+
+def check_trials(loaded: Loaded) -> Guard | None:
+    """Compare the trials of a tuned sweep as `check` does results, and what each contestant was given.
+
+    A trial that diverged is compared in its settings and its machine: it did not come to the rest.
+    """
+    if not loaded.trials or loaded.sweep is None or loaded.sweep.tuning is None:
+        return None
+    meant = tuple(loaded.sweep.varies or METHOD_AND_RATE)
+    members = [group for group in grouped(loaded.trials) if group.ok]
+    diverged = [row for row in loaded.trials if row.status == "diverged" and row.current]
+    sorter = _Sorter(meant, loaded.allowed, _settings_by_label(members))
+    everyone = {**_by_run(members, _asked_facts), **{f"{r.label} seed {r.seed}": _asked_facts(r) for r in diverged}}
+    for one in [*_budgets(loaded.trials), *differences(everyone), *_all_differences(members)]:
+        sorter.add(one)
+    return sorter.guard(_shown(members))
+
+
+@dataclass
+class _Sorter:
+    """Sorts differences by what becomes of them."""
+
+    declared: tuple[str, ...]
+    wanted: tuple[str, ...]  # undeclared, to be let through by name
+    settings: Mapping[str, Facts]  # of each label
+    refused: dict[str, Difference] = field(default_factory=dict)
+    allowed: dict[str, Difference] = field(default_factory=dict)
+    follows: dict[str, Difference] = field(default_factory=dict)
+
+    def add(self, one: Difference) -> None:
+        if covered(one.key, self.declared):
+            return
+        name = f"{one.task} {one.key}" if one.key.startswith("eval.") else one.key
+        unexplained = self._unexplained(one) if _is_consequence(one.key, self.declared) else one
+        if unexplained is None:
+            self.follows.setdefault(name, one)
+        elif covered(one.key, self.wanted):
+            self.allowed.setdefault(name, unexplained)
         else:
-            refused.append(one)
-    return Guard(meant, tuple(refused), tuple(let_through), tuple(follows), tuple(_shown(groups)))
+            self.refused.setdefault(name, unexplained)
+
+    def guard(self, shown: Sequence[Difference]) -> Guard:
+        return Guard(
+            declared=self.declared,
+            refused=tuple(self.refused.values()),
+            allowed=tuple(self.allowed.values()),
+            follows=tuple(self.follows.values()),
+            shown=tuple(shown),
+        )
+
+    def _unexplained(self, one: Difference) -> Difference | None:
+        """Return the part of a difference that the declared settings do not explain: rows of equal ones differ."""
+        causes = [cause for fact, moved_by in _FOLLOWS.items() if covered(one.key, [fact]) for cause in moved_by]
+        by_settings: dict[tuple[tuple[str, str], ...], dict[str, list[str]]] = {}
+        for value, labels in one.values:
+            for label in labels:
+                own = self.settings.get(label, {})
+                key = tuple(sorted((k, v) for k, v in own.items() if covered(k, causes) and covered(k, self.declared)))
+                by_settings.setdefault(key, {}).setdefault(value, []).append(label)
+        for values in by_settings.values():
+            if len(values) > 1:
+                return Difference(one.key, tuple((value, tuple(rows)) for value, rows in values.items()), one.task)
+        return None
 
 
 def insist(groups: Sequence[Group], loaded: Loaded) -> Guard:
@@ -124,11 +188,13 @@ def insist(groups: Sequence[Group], loaded: Loaded) -> Guard:
     declared = loaded.sweep.varies if loaded.sweep else None
     known: dict[Any, Any] = groups[0].remembered if groups else {}
     if (key := ("guard", declared, loaded.allowed)) not in known:  # before the files are written, and for the page
-        known[key] = check(groups, declared, loaded.allowed)
-    guard: Guard = known[key]
-    if guard.refused:
-        raise IncomparableError(guard)
-    return guard
+        known[key] = (check(groups, declared, loaded.allowed), check_trials(loaded))
+    guard, trials = known[key]
+    for one in (guard, trials):
+        if one is not None and one.refused:
+            raise IncomparableError(one)
+    found: Guard = guard
+    return found
 
 
 def differences(facts: Mapping[str, Facts], task: str = "") -> list[Difference]:
@@ -160,19 +226,79 @@ def without_base(groups: Sequence[Group]) -> list[str]:
 
 
 def _all_differences(groups: Sequence[Group]) -> list[Difference]:
+    """Return the differences of facts that can move a number; an earlier one goes before a later one of its key."""
     trained = [group for group in groups if group.trained]
     found = [*differences(_by_run(trained, recipe_facts)), *differences(_by_run(trained, outcome_facts))]
+    found += differences(_by_run(trained, config_facts))
+    found += differences({label: facts for label, facts in _by_run(trained, length_facts).items() if facts})
     found += differences(_by_run(groups, stack_facts))  # the base too: it is subtracted from the others
     for seed in dict.fromkeys(row.seed for group in trained for row in group.rows):
         rows = {group.label: seed_facts(row) for group in trained for row in group.rows if row.seed == seed}
         found += differences({label: facts for label, facts in rows.items() if facts})
     for task in _tasks(trained):
-        asked_it = {group.label: task_facts(group, task) for group in trained}
+        asked_it = {group.label: task_facts(group, task) for group in groups}
         found += differences({label: facts for label, facts in asked_it.items() if facts}, task)
-    unique: dict[str, Difference] = {}
-    for one in found:  # versions are the runs' before they are an evaluation's, and of every seed the first is enough
-        unique.setdefault(f"{one.task} {one.key}" if one.key.startswith("eval.") else one.key, one)
-    return list(unique.values())
+    return found
+
+
+def _asked_facts(row: Row) -> Facts:
+    """Return what a run was asked for and made with."""
+    return {**stack_facts(row), **recipe_facts(row), **config_facts(row)}
+
+
+def _settings_by_label(groups: Sequence[Group]) -> dict[str, Facts]:
+    """Return the settings of every label that a difference may name: a group's, and those of its single runs."""
+    found: dict[str, Facts] = {}
+    for group in groups:
+        asked = task_settings(group)
+        for row in group.rows:
+            own = {**asked, **stack_facts(row), **(recipe_facts(row) if group.trained else {})}
+            found.setdefault(group.label, own)
+            found[f"{group.label} seed {row.seed}"] = own
+    return found
+
+
+def task_settings(group: Group) -> Facts:
+    """Return how a group was asked its tasks, as settings of an evaluation; several values are joined."""
+    found: dict[str, dict[str, None]] = {}
+    for task in _tasks([group]):
+        for key, value in task_facts(group, task).items():
+            if key.startswith("eval.") and key not in _FOLLOWS:
+                found.setdefault(key, {})[value] = None
+    return {key: " and ".join(values) for key, values in found.items()}
+
+
+def _single_seeds(groups: Sequence[Group]) -> list[Difference]:
+    """Return that one side has a single seed and shares none with another: seeds would be told apart, not methods.
+
+    Runs without a result count: a seed that diverged was the same for both.
+    """
+    seeds = {g.label: {row.seed for row in (*g.rows, *g.lost)} for g in groups if g.trained}
+    alone = [
+        (a, b) for a, own in seeds.items() for b, other in seeds.items() if a != b and len(own) == 1 and not own & other
+    ]
+    if not alone:
+        return []
+    return differences({label: {"seed": ", ".join(map(str, sorted(own)))} for label, own in seeds.items()})
+
+
+def _budgets(trials: Sequence[Row]) -> list[Difference]:
+    """Return how the contestants differ in the number of their trials, or trials in their seeds."""
+    tried: dict[str, dict[str, set[int]]] = {}
+    for row in trials:
+        if row.cell is not None:
+            tried.setdefault(row.cell.contestant or "", {}).setdefault(row.recipe_id, set()).add(row.seed)
+    facts = {
+        name: {
+            "tuning.trials": str(len(recipes)),
+            "tuning.seeds": " and ".join(sorted({", ".join(map(str, sorted(seeds))) for seeds in recipes.values()})),
+        }
+        for name, recipes in tried.items()
+    }
+    uneven = {
+        name: {"tuning.seeds": one["tuning.seeds"]} for name, one in facts.items() if " and " in one["tuning.seeds"]
+    }
+    return [*differences(facts), *(Difference("tuning.seeds", ((v["tuning.seeds"], (k,)),)) for k, v in uneven.items())]
 
 
 def _by_run(groups: Sequence[Group], facts: Callable[[Row], Facts]) -> dict[str, Facts]:
@@ -198,7 +324,7 @@ def _is_consequence(key: str, declared: Sequence[str]) -> bool:
 
 
 def _shown(groups: Sequence[Group]) -> list[Difference]:
-    """What is said and refuses nothing."""
+    """Return what is said and refuses nothing."""
     rows = [group for group in groups if group.ok]
     trained = [group for group in rows if group.trained]
     seeds = differences({g.label: {"seeds": ", ".join(str(row.seed) for row in g.rows)} for g in trained})
@@ -207,4 +333,10 @@ def _shown(groups: Sequence[Group]) -> list[Difference]:
         absent = tuple(group.label for group in trained if not task_facts(group, task))
         if absent:
             missing.append(Difference("not evaluated", ((task, absent),)))
-    return [*seeds, *missing, *differences(_by_run(rows, shown_facts))]
+    found = [*seeds, *missing, *differences(_by_run(rows, shown_facts))]
+    found += differences(_by_run(trained, shown_training_facts))
+    said = {one.key for one in found}
+    for task in _tasks(trained):
+        facts = {group.label: shown_task_facts(group, task) for group in rows}
+        found += [one for one in differences({k: v for k, v in facts.items() if v}, task) if one.key not in said]
+    return found

@@ -1,8 +1,13 @@
-"""Everything that ought to be equal across the rows of a table, as flat facts: key -> text."""
+"""Everything that ought to be equal across the rows of a table, as flat facts: key -> text.
 
+Facts are taken from the whole record, less what is measured, what names a place or a moment, and what is compared
+elsewhere. A setting or a library that nobody thought of here is compared all the same.
+"""
+
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,9 +20,19 @@ from harness.report.data.rows import Row, flatten
 # What of a run's provenance can move its numbers. The rest (commit, host, command, dates) is shown and never refuses.
 _TRAINED_BY = ("num_processes", "num_nodes", "sharding", "liger")
 MADE_WITH = ("device", "device_name", "cuda", *_TRAINED_BY, "harness", "versions")
-_EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed")
-_ASKED = ("limit", "chat_template", "precision", "backend", "batch_size", "batch_tokens", "rows")
+_EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed", "code_run_by")
 _NOT_FACTS = ("command", "argv", "pid", "started_at")
+_MEASURED = ("computed_tokens", "separate_tokens")  # of an evaluation
+# Settings outside of the recipe that decide which runs end well; those that do not are shown.
+_DECIDE = ("train.diverged_above", "train.diverged_steps")
+# Settings outside of the recipe that say where and how comfortably a run is made. Evaluations are compared one by one.
+_NEUTRAL = (
+    "seed", "force", "retry", "retries", "keep", "runs_dir", "reports_dir", "tracking", "price_per_device_hour", "plan",
+    "launch", "inference", "lr_scale", "method", "eval", "model", "data.tasks", "data.retention", "data.path",
+    "data.file", "data.test_file", "train.checkpoint_seconds", "train.loader_processes", "train.eval_every",
+)  # fmt: skip
+GRADED = ("p_right", "p_right_norm", "brier", "brier_norm")  # derived from likelihoods where a record lacks them
+_DIGITS = 4  # of a learning rate over the highest one
 Facts = dict[str, str]
 
 
@@ -51,16 +66,21 @@ def stack_facts(row: Row) -> Facts:
 
 
 def recipe_facts(row: Row) -> Facts:
-    """What determined the trained weights beside the model, as it was asked for."""
+    """Return what determined the trained weights beside the model, as it was asked for."""
     assert row.record is not None, "a row with results has a record"
-    recipe = row.record.recipe
-    method = {key: value for key, value in (recipe.get("method") or {}).items() if key != "lr"}
-    found = flatten({"method": method, **{key: recipe.get(key) or {} for key in ("data", "train")}})
-    return {key: text(value) for key, value in found.items()}
+    recipe = {key: value or {} for key, value in row.record.recipe.items() if key != "model"}
+    facts = flatten(recipe)
+    facts.pop("method.lr", None)  # the method's center; train.lr is the rate that was used
+    return {key: text(value) for key, value in facts.items()}
+
+
+def config_facts(row: Row) -> Facts:
+    """Return the settings of a run that are no part of its recipe and decide whether it ends well."""
+    return {key: value for key, value in _beside_recipe(row).items() if key in _DECIDE}
 
 
 def outcome_facts(row: Row) -> Facts:
-    """What the recipe came to: rows, steps, processes, the scale of a low-rank update, what weights were held in."""
+    """Return what the recipe came to: rows, steps, processes, the scale of a low-rank update, weights' precision."""
     assert row.record is not None and row.current is not None, "a row with results has a record"
     method = row.record.recipe.get("method") or {}
     scale = effective_scale(method)
@@ -73,27 +93,87 @@ def outcome_facts(row: Row) -> Facts:
     return {key: text(value) for key, value in found.items()}
 
 
-def seed_facts(row: Row) -> Facts:
-    """What depends on the seed, and is compared between runs of one seed only."""
+def length_facts(row: Row) -> Facts:
+    """Return how long a run was trained: {} where it was stopped early, as its recipe allows every row to be."""
     training = row.current.training if row.current else None
-    if training is None:
+    if training is None or (training.stopped_early_at is not None and _may_stop_early(row)):
         return {}
-    return {"tokens.real": text(sum(training.real_tokens)), "tokens.trained": text(sum(training.trained_tokens))}
+    found: dict[str, Any] = {"steps": len(training.losses)}
+    highest = max(training.learning_rates, default=0.0)
+    if highest > 0:  # the shape alone: every method has a rate of its own
+        shape = [round(rate / highest, _DIGITS) for rate in training.learning_rates]
+        found["schedule_taken"] = hashlib.sha256(repr(shape).encode()).hexdigest()[:8]
+    return {key: text(value) for key, value in found.items()}
+
+
+def seed_facts(row: Row) -> Facts:
+    """Return what depends on the seed, and is compared between runs of one seed only."""
+    training = row.current.training if row.current else None
+    if training is None or not length_facts(row):
+        return {}
+    found = {"tokens.real": sum(training.real_tokens), "tokens.trained": sum(training.trained_tokens)}
+    if training.sequences is not None:
+        found["tokens.rows_seen"] = sum(training.sequences)
+    return {key: text(value) for key, value in found.items()}
+
+
+def _may_stop_early(row: Row) -> bool:
+    train = row.record.recipe.get("train") if row.record else None
+    return bool((train or {}).get("early_stopping"))
+
+
+def _beside_recipe(row: Row) -> Facts:
+    """Return the settings of the resolved experiment that its recipe does not hold, less those that move nothing."""
+    if row.record is None or row.is_base:
+        return {}
+    recipe = flatten({key: value or {} for key, value in row.record.recipe.items()})
+    config = flatten(row.record.config)
+    return {
+        key: text(value)
+        for key, value in config.items()
+        if key not in recipe and not any(key == one or key.startswith(f"{one}.") for one in _NEUTRAL)
+    }
 
 
 def shown_facts(row: Row) -> Facts:
-    """Provenance that says where a number comes from, and does not move it."""
+    """Return the provenance that says where a number comes from, and does not move it."""
     provenance = row.current.provenance if row.current else {}
     flat = flatten({key: value for key, value in provenance.items() if key not in (*MADE_WITH, *_NOT_FACTS)})
     return {key: text(value) for key, value in flat.items()}
 
 
+def shown_training_facts(row: Row) -> Facts:
+    """Return what is said of a training and refuses nothing: its end, the rate it used, settings beside its recipe."""
+    training = row.current.training if row.current else None
+    found: dict[str, Any] = {"rate_used_over_asked": _rate_used(row)}
+    if training is not None:
+        found |= {"stopped_early_at": training.stopped_early_at, "kept_step": training.kept_step}
+    settings = {key: value for key, value in _beside_recipe(row).items() if key not in _DECIDE}
+    return {**{key: text(value) for key, value in found.items() if value is not None}, **settings}
+
+
+def _rate_used(row: Row) -> float | None:
+    """Return the highest learning rate of the steps over the recipe's."""
+    training, recipe = row.current.training if row.current else None, row.record.recipe if row.record else {}
+    asked = (recipe.get("train") or {}).get("lr")
+    return round(max(training.learning_rates) / asked, 3) if training and training.learning_rates and asked else None
+
+
 def task_facts(group: Group, task: str) -> Facts:
-    """How a group was asked one task; several ways are joined."""
+    """Return how a group was asked one task; several ways are joined."""
+    return _joined(group, task, _look)
+
+
+def shown_task_facts(group: Group, task: str) -> Facts:
+    """Return where the scores of a task come from, as far as it does not move them."""
+    return _joined(group, task, _shown_look)
+
+
+def _joined(group: Group, task: str, look: Callable[[Scored], Iterator[tuple[str, Any]]]) -> Facts:
     every = [scored for scores in group.evaluations.values() for scored in scores if scored.task == task]
     found: dict[str, dict[str, None]] = {}
     for scored in every:
-        for key, value in _look(scored):
+        for key, value in look(scored):
             found.setdefault(key, {})[text(value)] = None
     return {key: " and ".join(sorted(values)) for key, values in found.items()}
 
@@ -106,11 +186,9 @@ def text(value: Any) -> str:
 
 
 def _training(attempt: Attempt) -> Iterator[tuple[str, Any]]:
-    """The rows used, the steps taken, and what the trained weights are held in."""
+    """The rows used, and what the trained weights are held in."""
     if attempt.data:
-        yield from ((f"rows.{key}", value) for key, value in asdict(attempt.data).items())
-    if attempt.training:
-        yield "steps", len(attempt.training.losses)
+        yield from ((f"rows.{key}", value) for key, value in flatten(asdict(attempt.data)).items())
     if attempt.fingerprint:
         yield "master_weights", sorted({kind for _, kind in attempt.fingerprint.trained.values()})
 
@@ -120,14 +198,29 @@ def _made_with(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _look(scored: Scored) -> Iterator[tuple[str, Any]]:
+    """Everything that identifies an evaluation, its items, and what it was computed with."""
     evaluation, record = scored.record.evaluation, scored.record
-    yield from ((f"eval.{key}", evaluation.get(key)) for key in _ASKED)
+    settings = {key: value for key, value in evaluation.items() if key not in ("task", "weights", "num_fewshot")}
+    yield from ((f"eval.{key}", value) for key, value in flatten(settings).items())
     yield "eval.weights", scored.weights
     yield "eval.num_fewshot", record.num_fewshot
     yield "eval.num_items", record.num_items
     yield "eval.num_tokens", record.num_tokens
+    measured = {name: metric for name, metric in record.metrics.items() if name not in GRADED}
+    yield "eval.metrics", sorted(measured)
+    yield "eval.lower_is_better", sorted(name for name, metric in measured.items() if not metric.higher_is_better)
+    yield from (
+        (f"eval.chance.{name}", metric.chance) for name, metric in measured.items() if metric.chance is not None
+    )
     if scored.items:
         yield "eval.items_and_prompts", scored.items.asked_digest[:8]
     known = {key: record.provenance[key] for key in _EVALUATED_WITH if key in record.provenance}
     yield from ((f"eval.{key}", value) for key, value in flatten(known).items())
     yield from _made_with(record.provenance).items()
+
+
+def _shown_look(scored: Scored) -> Iterator[tuple[str, Any]]:
+    """The rest of an evaluation's provenance."""
+    compared = (*MADE_WITH, *_EVALUATED_WITH, *_NOT_FACTS, *_MEASURED)
+    rest = {key: value for key, value in scored.record.provenance.items() if key not in compared}
+    yield from flatten(rest).items()

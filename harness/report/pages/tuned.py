@@ -6,12 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.records.choice import RULE_TEXTS, Edge
-from harness.records.record import Tuning
+from harness.report.analysis.comparable import Difference, differences
+from harness.report.analysis.facts import stack_facts
 from harness.report.data.rows import Loaded, Row
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
 from harness.report.display import DASH, decimals, escaped, quantity, several, table
 from harness.report.pages.summary import Table
 
+SELECTED = (
+    "Their validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
+    "nothing is tested on it."
+)
 HEADER = ("Contestant", "Trials", "Ended well", "Chosen", "Validation loss", "Tried", "Device seconds")
 
 
@@ -20,12 +25,12 @@ def section(loaded: Loaded) -> list[str]:
     found = contestants(loaded.sweep, loaded.trials)
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return []
-    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name)]
+    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name), *doubts(loaded)]
     bullets = "\n".join(f"- {escaped(line)}" for line in lines)
     rows = [[escaped(cell) for cell in cells(one)] for one in found]
     parts = [
         "## Tuning",
-        escaped(budget(loaded.sweep.tuning, found)),
+        escaped(budget(loaded, found)),
         table(HEADER, rows, text=("Chosen", "Tried")),
         bullets,
         "Every trial is in [tuning.csv](tuning.csv).",
@@ -38,9 +43,9 @@ def appendix(loaded: Loaded) -> tuple[str | Table, ...]:
     found = contestants(loaded.sweep, loaded.trials)
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return ()
-    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name)]
+    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name), *doubts(loaded)]
     chosen = Table("Tuning", HEADER, tuple(cells(one) for one in found))
-    return (budget(loaded.sweep.tuning, found), chosen, *lines)
+    return (budget(loaded, found), chosen, *lines)
 
 
 def how(loaded: Loaded) -> str:
@@ -51,15 +56,20 @@ def how(loaded: Loaded) -> str:
     return f"{tuning.trials} trials each over {several(tuning.settings)}: {RULE_TEXTS.get(tuning.rule, tuning.rule)}"
 
 
-def budget(tuning: Tuning, found: Sequence[Contestant]) -> str:
-    """What every contestant got, and how one recipe was chosen."""
-    seeds = ", ".join(map(str, tuning.seeds))
+def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:
+    """Return what every contestant got, counted in its trials, and how one recipe was chosen."""
+    assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep has a budget"
+    tuning = loaded.sweep.tuning
+    counts = sorted({len(one.trials) for one in found}) or [tuning.trials]
+    seeds = sorted({look.cell.seed for one in found for trial in one.trials for look in trial.looks}) or tuning.seeds
+    results = sorted({row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}) or tuning.final_seeds
+    reads = "only these runs read the test" if not _test_readers(loaded) else "not only these runs read the test"
     total = sum(one.device_seconds for one in found)
     return (
-        f"Every contestant, a row of the results before its settings were chosen, had {tuning.trials} trials over "
-        f"{several(tuning.settings)} with seed {seeds}, looked at on "
+        f"Every contestant, a row of the results before its settings were chosen, had {_counts(counts)} trials over "
+        f"{several(tuning.settings)} with seed {', '.join(map(str, seeds))}, looked at on "
         f"validation rows alone. Chosen for each: {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The results below are of "
-        f"what was chosen, with seed {', '.join(map(str, tuning.final_seeds))}; only these runs read the test. "
+        f"what was chosen, with seed {', '.join(map(str, results))}; {reads}. {SELECTED} "
         f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
     )
 
@@ -77,6 +87,58 @@ def concurrency(trials: Sequence[Row]) -> list[str]:
         f"Trials shared a device, {runs} at once{each}: their seconds and rates are not comparable with those of the "
         "results, and an hour of one counts as its part of a device hour"
     ]
+
+
+def doubts(loaded: Loaded) -> list[str]:
+    """Return what makes the choice less than it seems: reads of the test, earlier choices, seeds, other versions."""
+    assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep was chosen"
+    tuning, found = loaded.sweep.tuning, []
+    if readers := _test_readers(loaded):
+        runs = [f"{row.label} seed {row.seed}" for row in readers]
+        found.append(f"{len(runs)} runs of trials have read the test without being results: {several(runs, 6)}")
+    if tuning.earlier:
+        recipes = {row.recipe_id for row in (*loaded.rows, *readers) if row.test_reads and not row.is_base}
+        found.append(
+            f"Recipes were chosen {len(tuning.earlier) + 1} times, since the sweep was extended, and the test was read "
+            f"for {len(recipes)} recipes: who chose last could know how the earlier choices did on it"
+        )
+    if both := sorted(set(tuning.seeds) & {row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}):
+        seeds = ", ".join(map(str, both))
+        found.append(f"Results with seed {seeds} are too good: the recipes were chosen for how they did with it")
+    found += [f"Trials and results were not made alike: {one}" for one in _between_stages(loaded)]
+    return found
+
+
+def _test_readers(loaded: Loaded) -> list[Row]:
+    """Return the runs of trials, and of recipes that are results no more, that have read the test."""
+    results = {(row.recipe_id, row.seed) for row in loaded.rows if not _is_trial(row)}
+    chosen = {recipe for recipe, _ in results}
+    trials = [row for row in loaded.trials if (row.recipe_id, row.seed) not in results]
+    others = [row for row in loaded.unasked if row.recipe_id not in chosen]
+    return [row for row in (*trials, *others) if row.test_reads]
+
+
+def _between_stages(loaded: Loaded) -> list[Difference]:
+    """Return what the machine or the program of all trials and of all results differ in."""
+    stages = {
+        "trials": [row for row in loaded.trials if row.status == "ok"],
+        "results": [row for row in loaded.rows if row.status == "ok" and not row.is_base],
+    }
+    facts = {name: [stack_facts(row) for row in rows] for name, rows in stages.items() if rows}
+    same = {
+        name: {key: value for key, value in every[0].items() if all(one.get(key) == value for one in every)}
+        for name, every in facts.items()
+    }
+    return differences(same) if len(same) == len(stages) else []
+
+
+def _is_trial(row: Row) -> bool:
+    """Whether a row stands among the results for a contestant that nothing could be chosen for."""
+    return row.cell is not None and row.cell.stage == "tune"
+
+
+def _counts(values: Sequence[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def cells(one: Contestant) -> tuple[str, ...]:
