@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from harness.evaluate import layout, likelihood
-from harness.evaluate.items import row_ids, text_hash
+from harness.evaluate.items import clusters, row_ids, text_hash
 from harness.records.record import Metric
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; answer_characters: one number
@@ -29,7 +29,9 @@ def score(
 def columns(rows: Sequence[Row], scores: Sequence[tuple[float, int]]) -> dict[str, list[Any]]:
     """One outcome per row."""
     hashes = [text_hash(str(row["input_ids"])) for row in rows]
+    prompts = [str(row["input_ids"][: row["completion_mask"].index(1)]) for row in rows]
     return {
+        **clusters(prompts),
         "item_id": row_ids(hashes),
         "prompt_hash": hashes,
         "metric/nll": [nats for nats, _ in scores],

@@ -1,8 +1,9 @@
 """One outcome per item, beside each evaluation, in Parquet.
 
 Columns: `item_id` and `prompt_hash` (text; items of two runs are paired on the first), one `metric/<name>` (float) per
-metric, and what the task gives beside: `task` and `target` (text), `loglikelihoods` (a list of floats), `answer`
-(text), `parsed` (whether an answer could be read, where one has to be), `num_tokens` (integer).
+metric, and what the task gives beside: `task` and `target` (text), `target_index` (of the right choice),
+`loglikelihoods` (a list of floats, one a choice), `answer` (text), `parsed` (whether an answer could be read, where one
+has to be), `num_tokens` (integer), `cluster` (text: items that share a passage, a prompt or a document have the same).
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+FEWEST_CLUSTERS = 10
 
 
 def write(columns: dict[str, list[Any]], path: Path) -> None:
@@ -42,6 +46,18 @@ def row_ids(hashes: list[str]) -> list[str]:
         found.append(f"{one}:{seen.get(one, 0)}")
         seen[one] = seen.get(one, 0) + 1
     return found
+
+
+def clusters(shared: Sequence[str | None]) -> dict[str, list[str]]:
+    """Return the column `cluster` for items by the text that they share; {} where none do, or too few clusters differ.
+
+    Items of one cluster are no independent observations (Miller 2024, arXiv:2411.00640, section 2.2). A few clusters
+    do not show how much they vary.
+    """
+    different = set(shared)
+    if None in different or not FEWEST_CLUSTERS <= len(different) < len(shared):
+        return {}
+    return {"cluster": [text_hash(str(text))[:16] for text in shared]}
 
 
 def text_hash(text: str) -> str:

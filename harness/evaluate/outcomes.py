@@ -1,15 +1,27 @@
-"""What lm-eval found, as metrics of a task and one outcome per item."""
+"""lm-eval's results as metrics of a task and one outcome per item, with graded outcomes beside accuracy.
+
+A choice among answers is right or wrong, and its likelihoods say by how much. `p_right` is the probability of the right
+choice, a softmax over the choices' log-likelihoods, and `brier` the squared distance of all probabilities from the
+truth (Brier, Monthly Weather Review 78, 1950: 0 is best). Where the task normalizes by the choices' length
+(`acc_norm`), so do `p_right_norm` and `brier_norm`. They vary less from item to item than right and wrong does, and
+never replace it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.evaluate.items import text_hash
+from harness.evaluate.items import clusters, text_hash
+from harness.records.evaluation import GRADED
 from harness.records.record import Metric
 
 _SHORTEST_QUESTION, _LONGEST_QUESTION = 24, 1000  # characters that are kept for people to read
+# Fields of a task's rows by which items belong together, the narrowest first
+_SHARED = ("passage", "article", "context", "story", "paragraph", "document", "subject")
 _UNREADABLE = ("", "[invalid]")  # what lm-eval's filters give where they find no answer
 
 
@@ -48,8 +60,10 @@ def columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
                 if isinstance(value, int | float):
                     name = metric if entry["filter"] == "none" else f"{metric},{entry['filter']}"
                     item[f"metric/{name}"] = float(value)
+            item.update(_graded(item, entry))
+    shared = clusters([item.pop("shared", None) for item in items.values()])
     names = sorted({name for item in items.values() for name in item})
-    return {name: [item.get(name) for item in items.values()] for name in names}
+    return {name: [item.get(name) for item in items.values()] for name in names} | shared
 
 
 def _is_answer(response: Any) -> bool:
@@ -63,6 +77,7 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
         "prompt_hash": text_hash(json.dumps([list(map(str, arguments)) for arguments in entry["arguments"]])),
         "question": _question(str(entry["arguments"][0][0])),
         "target": str(entry["target"]),
+        "shared": next((str(entry["doc"][key]) for key in _SHARED if entry.get("doc", {}).get(key)), None),
     }
     answers = entry["filtered_resps"]
     if answers and all(isinstance(answer, tuple | list) for answer in answers):
@@ -71,10 +86,52 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
         item["loglikelihoods"] = nats
         item["answer"] = choices[nats.index(max(nats))]  # the likeliest continuation
         if item["target"].isdigit() and int(item["target"]) < len(choices) > 1:
-            item["target"] = choices[int(item["target"])]
+            item["target_index"] = int(item["target"])
+            item["target"] = choices[item["target_index"]]
     else:
         item["answer"] = entry["resps"][0][0]  # as generated, before a filter reads the answer out of it
     return item
+
+
+def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the graded outcomes of an item whose right choice is known, where they choose as lm-eval does."""
+    nats, right = item.get("loglikelihoods"), item.get("target_index")
+    if nats is None or right is None:
+        return
+    lengths = [len(str(arguments[1]).removeprefix(" ")) for arguments in entry["arguments"]]
+    for metric, suffix, scores in (
+        ("acc", "", nats),
+        ("acc_norm", "_norm", [one / length for one, length in zip(nats, lengths, strict=True) if length]),
+    ):
+        chosen = metric in entry and len(scores) == len(nats) and scores.index(max(scores)) == right
+        if metric in entry and len(scores) == len(nats) and chosen == bool(entry[metric]):
+            shares = _softmax(scores)
+            yield f"metric/p_right{suffix}", shares[right]
+            yield f"metric/brier{suffix}", sum((share - (i == right)) ** 2 for i, share in enumerate(shares))
+
+
+def _softmax(scores: Sequence[float]) -> list[float]:
+    highest = max(scores)
+    powers = [math.exp(one - highest) for one in scores]
+    return [one / sum(powers) for one in powers]
+
+
+def graded_metrics(columns: dict[str, list[Any]]) -> dict[str, Metric]:
+    """Return the means of the graded outcomes that every item has, with guessing's score: equal shares for all."""
+    sizes = [len(nats) if nats else 0 for nats in columns.get("loglikelihoods", [])]
+    found = {}
+    for name, higher in GRADED.items():
+        values = columns.get(f"metric/{name}", [None])
+        if None in values or 0 in sizes:
+            continue
+        guessed = [1 / size if higher else 1 - 1 / size for size in sizes]
+        found[name] = Metric(
+            value=statistics.fmean(values),
+            stderr=statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
+            higher_is_better=higher,
+            chance=statistics.fmean(guessed),
+        )
+    return found
 
 
 def _question(prompt: str) -> str:

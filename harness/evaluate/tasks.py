@@ -178,7 +178,8 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
     columns = outcomes.columns(result["samples"])
     facts = {**_facts(task, evaluation), **backends.facts(backend)}
     guessed = outcomes.chance(list(task["tasks"].values()), columns)
-    return outcomes.metrics(result, evaluation.task, guessed), columns, facts
+    metrics = {**outcomes.metrics(result, evaluation.task, guessed), **outcomes.graded_metrics(columns)}
+    return metrics, columns, facts
 
 
 def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 import json
 from itertools import chain
 
+import numpy as np
 import pytest
+import scipy
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.data import rows
 from harness.evaluate import items, known, outcomes, tasks
+from harness.records.evaluation import GRADED
 from harness.sources import assets
 
 TASKS = {"arc_easy": 2376, "openbookqa": 500, "hellaswag": 10042}
@@ -101,7 +104,9 @@ def compare(model, tokenizer, hflm, evaluation):
     samples = theirs["samples"][evaluation.task]
     expected = [[answer[0] for answer in sample["filtered_resps"]] for sample in samples]
     assert len(columns["loglikelihoods"]) == len(expected) == evaluation.limit
-    for name, metric in metrics.items():
+    official = {name: metric for name, metric in metrics.items() if name not in GRADED}
+    assert len(official) >= 1
+    for name, metric in official.items():
         assert metric.value == theirs["results"][evaluation.task][f"{name},none"]
         assert metric.stderr == pytest.approx(theirs["results"][evaluation.task][f"{name}_stderr,none"])
         assert columns[f"metric/{name}"] == [sample[name] for sample in samples]
@@ -127,7 +132,8 @@ def test_the_columns_of_items(tiny, evaluation, tmp_path):
     _, columns, _ = score(*tiny, evaluation("arc_easy"))
     items.write(columns, tmp_path / "items" / "a.parquet")
     table = parquet.read_table(tmp_path / "items" / "a.parquet")
-    names = {"item_id", "prompt_hash", "task", "question", "target", "loglikelihoods", "answer"}
+    names = {"item_id", "prompt_hash", "task", "question", "target", "loglikelihoods", "answer",
+             "target_index"}  # fmt: skip
     names |= {"metric/acc", "metric/acc_norm"}
     assert set(table.column_names) == names | {n for n in table.column_names if n.startswith("metric/")}
     assert table.num_rows == 8
@@ -247,6 +253,65 @@ def test_chance_follows_from_the_choices_of_each_item(tiny, evaluation):
     assert all(target.startswith(" ") for target in columns["target"])
     right = [target == answer for target, answer in zip(columns["target"], columns["answer"], strict=True)]
     assert right == [value == 1.0 for value in columns["metric/acc"]]
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "hellaswag", "piqa"])
+def test_graded_outcomes_are_probabilities_of_the_choices(tiny, evaluation, name):
+    metrics, columns, _ = score(*tiny, evaluation(name))
+    assert set(GRADED) <= metrics.keys()
+    nats = [np.array(one) for one in columns["loglikelihoods"]]
+    right = columns["target_index"]
+    shares = [scipy.special.softmax(one) for one in nats]
+    assert columns["metric/p_right"] == pytest.approx([float(p[i]) for p, i in zip(shares, right, strict=True)])
+    squares = [float(((p - np.eye(len(p))[i]) ** 2).sum()) for p, i in zip(shares, right, strict=True)]
+    assert columns["metric/brier"] == pytest.approx(squares)
+    for graded in GRADED:
+        values = columns[f"metric/{graded}"]
+        assert metrics[graded].value == pytest.approx(np.mean(values))
+        assert metrics[graded].stderr == pytest.approx(scipy.stats.sem(values))
+    uniform = np.mean([1 / len(one) for one in nats])
+    assert metrics["p_right"].chance == metrics["acc"].chance == pytest.approx(uniform)
+    assert metrics["brier"].chance == pytest.approx(1 - uniform)
+
+
+def _entry(scores, choices, target, **metrics):
+    answers = [(score, False) for score in scores]
+    return {
+        "doc_id": 0, "doc_hash": "h", "arguments": [("q", f" {one}") for one in choices], "target": str(target),
+        "filter": "none", "metrics": list(metrics), **metrics, "resps": [], "filtered_resps": answers,
+    }  # fmt: skip
+
+
+def test_the_probability_is_normalized_by_length_where_the_metric_is():
+    entry = _entry([-2.0, -6.0], ["no", "certainly"], 1, acc=0.0, acc_norm=1.0)  # -1 and -0.67 a character
+    columns = outcomes.columns({"t": [entry]})
+    assert columns["metric/p_right"] == pytest.approx([1 / (1 + np.exp(4))])
+    assert columns["metric/p_right_norm"] == pytest.approx([1 / (1 + np.exp(-1 + 6 / 9))])
+
+
+def test_no_graded_outcome_where_the_task_chooses_otherwise():
+    mutual_information = _entry([-2.0, -6.0], ["no", "yes"], 1, acc=1.0)  # its likeliest choice is not the one it takes
+    unknown = _entry([-2.0, -6.0], ["no", "yes"], "yes", acc=0.0)  # the right one's place is not said
+    for entry in (mutual_information, unknown):
+        columns = outcomes.columns({"t": [entry]})
+        assert not [name for name in columns if name.startswith(("metric/p_", "metric/brier"))]
+        assert outcomes.graded_metrics(columns) == {}
+
+
+def test_items_that_share_a_passage_are_a_cluster():
+    def made(passages):
+        entries = [
+            {**_entry([-1.0, -2.0], ["a", "b"], 0, acc=1.0), "doc_id": i, "doc": {"passage": text, "question": str(i)}}
+            for i, text in enumerate(passages)
+        ]
+        return outcomes.columns({"t": entries}).get("cluster")
+
+    shared = made([f"passage {i // 3}" for i in range(36)])
+    assert len(set(shared)) == 12
+    assert shared[0] == shared[2] != shared[3]
+    assert made([f"passage {i}" for i in range(36)]) is None  # every item has one of its own
+    assert made([f"passage {i // 9}" for i in range(36)]) is None  # four do not show how much they vary
+    assert made([None] * 36) is None
 
 
 def test_the_question_is_what_follows_the_examples():

@@ -263,7 +263,7 @@ PLANTS = {
     "rows that were trained on": (attempt("data", "content_sha256", value="6b" * 32), REFUSED, "rows.content_sha256"),
     "rows that were left out": (attempt("data", "removed_in_test", value=0), REFUSED, "rows.removed_in_test"),
     "rows of validation": (attempt("data", "validation_rows", value=99), REFUSED, "rows.validation_rows"),
-    "another data check": (attempt("data", "check", value="c0ffee00"), REFUSED, "rows.check"),
+    "another data check": (attempt("data", "check", value="c0ffee00"), SHOWN, "rows.check"),
     "other parameters than the formula's": (attempt("fingerprint", "expected_trainable_parameters", value=7), NAMED,
                                             "where the method's formula gives 7"),
     "resumed": (attempt("resumed_at_step", value=30, seeds=(0,)), NAMED,

@@ -128,6 +128,9 @@ def tuning(traced: Traced) -> Iterator[Claim]:
             yield claim_words("Tuning", f"none of {len(tried)} trials ended well, {len(tried)} diverged")
     yield claim_words("Tuning", f"{known['trials']} trials over {name} with seed {_numbers(known['seeds'])},")
     yield claim_words("Tuning", f"with seed {_numbers(known['final_seeds'])}; only these runs read the test")
+    both = sorted({*known["seeds"]} & {run.seed for line in traced.files.trained for run in line.runs})
+    if both:
+        yield claim_words("Tuning", f"Results with seed {_numbers(both)} are too good")
     yield claim_words("Tuning", f"Tuning took {amount(total)} device seconds")
 
 

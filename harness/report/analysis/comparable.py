@@ -29,6 +29,7 @@ from harness.report.display import several, shortened
 
 METHOD_AND_RATE = ("method", "train.lr")
 ABSENT = "absent"
+_ITEMS = "eval.items_and_prompts"
 # A fact, or all below it -> the settings that move it: a difference in it follows from a declared one in those.
 _FOLLOWS = {
     "effective_scale": ("method.r", "method.lora_alpha", "method.use_rslora"),
@@ -237,6 +238,10 @@ def _all_differences(groups: Sequence[Group]) -> list[Difference]:
         found += differences({label: facts for label, facts in rows.items() if facts})
     for task in _tasks(trained):
         asked_it = {group.label: task_facts(group, task) for group in groups}
+        items = next((facts[_ITEMS] for facts in asked_it.values() if _ITEMS in facts), "")
+        for group in groups:  # a base without readable items is named where its items are, and paired with nobody
+            if group.first.is_base and asked_it[group.label] and items:
+                asked_it[group.label].setdefault(_ITEMS, items)
         found += differences({label: facts for label, facts in asked_it.items() if facts}, task)
     return found
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from harness.records.evaluation import GRADED
 from harness.records.record import Attempt
 from harness.report.data.groups import Group
 from harness.report.data.items import Scored
@@ -31,7 +32,7 @@ _NEUTRAL = (
     "launch", "inference", "lr_scale", "method", "eval", "model", "data.tasks", "data.retention", "data.path",
     "data.file", "data.test_file", "train.checkpoint_seconds", "train.loader_processes", "train.eval_every",
 )  # fmt: skip
-GRADED = ("p_right", "p_right_norm", "brier", "brier_norm")  # derived from likelihoods where a record lacks them
+_CHECK = "check"  # which data check looked at the rows: an older run has none, and their content is compared
 _DIGITS = 4  # of a learning rate over the highest one
 Facts = dict[str, str]
 
@@ -148,6 +149,8 @@ def shown_training_facts(row: Row) -> Facts:
     found: dict[str, Any] = {"rate_used_over_asked": _rate_used(row)}
     if training is not None:
         found |= {"stopped_early_at": training.stopped_early_at, "kept_step": training.kept_step}
+    if row.current is not None and row.current.data is not None:
+        found["rows.check"] = row.current.data.check
     settings = {key: value for key, value in _beside_recipe(row).items() if key not in _DECIDE}
     return {**{key: text(value) for key, value in found.items() if value is not None}, **settings}
 
@@ -188,7 +191,8 @@ def text(value: Any) -> str:
 def _training(attempt: Attempt) -> Iterator[tuple[str, Any]]:
     """The rows used, and what the trained weights are held in."""
     if attempt.data:
-        yield from ((f"rows.{key}", value) for key, value in flatten(asdict(attempt.data)).items())
+        rows = flatten(asdict(attempt.data))
+        yield from ((f"rows.{key}", value) for key, value in rows.items() if key != _CHECK)
     if attempt.fingerprint:
         yield "master_weights", sorted({kind for _, kind in attempt.fingerprint.trained.values()})
 
@@ -206,7 +210,7 @@ def _look(scored: Scored) -> Iterator[tuple[str, Any]]:
     yield "eval.num_fewshot", record.num_fewshot
     yield "eval.num_items", record.num_items
     yield "eval.num_tokens", record.num_tokens
-    measured = {name: metric for name, metric in record.metrics.items() if name not in GRADED}
+    measured = {name: metric for name, metric in record.metrics.items() if name not in GRADED}  # older ones lack them
     yield "eval.metrics", sorted(measured)
     yield "eval.lower_is_better", sorted(name for name, metric in measured.items() if not metric.higher_is_better)
     yield from (
