@@ -1,15 +1,18 @@
 """Real processes: what comes back from them, and what becomes of those that do not come back."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
+from harness.measure import hardware
 from harness.run import isolate, server
 
 HERE = Path(__file__).parent
@@ -92,17 +95,73 @@ def sleep(seconds, emit):
     time.sleep(seconds)
 
 
+def print_and_leave(text, code, emit):
+    os.write(2, text.encode())
+    os._exit(code)
+
+
+def raise_after_a_rank_was_killed(emit):
+    from harness.train.launcher import RankError
+
+    raise RankError("process 1 of 2 has ended with exit code -9", "machine")
+
+
+def stop_itself(emit):
+    emit({"process": os.getpid()})
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def ignore_and_compute(emit):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    emit({"process": os.getpid()})
+    while True:
+        pass
+
+
+def return_and_stay(emit):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return os.getpid()
+
+
+def kill_the_server(emit):
+    emit({"process": os.getpid()})
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def environment(names, emit):
+    return [os.environ.get(name) for name in names]
+
+
+def order_of_imports(emit):
+    import first_of_all
+
+    return first_of_all.BEFORE
+
+
+def use_the_card(emit):
+    import torch
+
+    return float(torch.ones(2, device="cuda").sum()), torch.cuda.device_count(), os.environ["CUDA_DEVICE_ORDER"]
+
+
 # --- the tests ---
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and more than an entry that nobody has collected."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
 
-    def called(function, *arguments, on_event=None):
-        return isolate.call(
-            f"test_isolate:{function}", *arguments, log=tmp_path / "deep" / "log.txt", on_event=on_event
-        )
+    def called(function, *arguments, on_event=None, terms=isolate.USUAL):
+        log = tmp_path / "deep" / "log.txt"
+        return isolate.call(f"test_isolate:{function}", *arguments, log=log, on_event=on_event, terms=terms)
 
     called.log = tmp_path / "deep" / "log.txt"
     return called
@@ -215,6 +274,110 @@ def test_processes_may_run_side_by_side(call):
     assert sorted(ends) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "kind", "cause"),
+    [
+        ("Error out of memory at line 380 in file /src/csrc/ops.cu\n", 1, "oom", "device_memory"),
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n", 134, "oom", "host_memory"),
+        ("Error an illegal memory access was encountered at line 7 in file /src/csrc/ops.cu\n", 1, "killed", "machine"),
+        ("", 1, "killed", "machine"),
+    ],
+)
+def test_memory_that_a_library_prints_and_leaves_for_is_told_from_the_end_of_the_log(call, text, code, kind, cause):
+    call("print_and_leave", "CUDA out of memory, of a process before\n", 0)
+    ended = call("print_and_leave", text, code)
+    assert (ended.kind, ended.cause, ended.exit_code) == (kind, cause, code)
+    assert ended.reason.endswith(text.strip() if kind == "oom" else f"(exit code {code})")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"), [("kill_itself", (9,)), ("raise_after_a_rank_was_killed", ())], ids=["itself", "a rank"]
+)
+def test_a_kill_is_for_lack_of_memory_where_the_kernel_counts_it(call, monkeypatch, function, arguments):
+    counts = iter([7, 8])
+    monkeypatch.setattr(isolate, "out_of_memory_kills", lambda: next(counts))
+    ended = call(function, *arguments)
+    assert (ended.kind, ended.cause, ended.reason) == (
+        "oom", "host_memory", "killed by the kernel: out of memory",
+    )  # fmt: skip
+
+
+def test_an_error_of_the_work_stays_one_beside_a_kill_elsewhere(call, monkeypatch):
+    counts = iter([7, 8])
+    monkeypatch.setattr(isolate, "out_of_memory_kills", lambda: next(counts))
+    assert (call("break_down").kind, next(counts, None)) == ("raised", 8)
+
+
+@pytest.mark.parametrize("function", ["stop_itself", "ignore_and_compute"])
+def test_a_process_that_does_not_react_is_killed(call, monkeypatch, function):
+    monkeypatch.setattr(isolate, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(isolate, "_LAST_SECONDS", 3.0)
+    seen = []
+
+    def interrupt(event):
+        seen.append(event["process"])
+        time.sleep(0.5)
+        raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        call(function, on_event=interrupt)
+    assert time.monotonic() - begin < 30
+    assert not Path(f"/proc/{seen[0]}").exists()
+
+
+def test_a_process_that_has_returned_and_stays_is_killed(call, monkeypatch):
+    monkeypatch.setattr(isolate, "_EXIT_SECONDS", 1.0)
+    ended = call("return_and_stay")
+    assert ended.kind == "returned"
+    assert not Path(f"/proc/{ended.value}").exists()
+
+
+def test_a_server_that_is_killed_is_replaced(call):
+    call("answer", 1)
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    assert call("answer", 41).value["number"] == 42
+
+
+def test_a_server_that_is_killed_at_work_is_named_and_work_that_can_be_repeated_is(call):
+    seen = []
+    ended = call("kill_the_server", on_event=lambda event: seen.append(event["process"]))
+    assert (ended.kind, ended.cause) == ("killed", "machine")
+    assert ended.reason == "the server that it was forked from was killed by SIGKILL"
+    assert call("kill_the_server", on_event=lambda event: seen.append(event["process"]), terms=isolate.REPEATABLE)
+    assert len(set(seen)) == 3
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, seen)):
+        assert time.monotonic() < deadline, "a process outlived its server"
+
+
+def test_terms_go_before_the_share(call):
+    names = ("CUDA_VISIBLE_DEVICES", "HARNESS_TEST")
+    isolate.share.set(isolate.Share({"CUDA_VISIBLE_DEVICES": "3", "HARNESS_TEST": "share"}, 1))
+    try:
+        assert call("environment", names).value == ["3", "share"]
+        assert call("environment", names, terms=isolate.WITHOUT_GPU).value == ["", "share"]
+        assert isolate.environment(isolate.WITHOUT_GPU)["CUDA_VISIBLE_DEVICES"] == ""
+    finally:
+        isolate.share.set(None)
+    assert "HARNESS_TEST" not in os.environ
+
+
+def test_a_module_that_wants_to_be_first_is(call, tmp_path, monkeypatch):
+    heavy = "('torch', 'transformers', 'trl', 'peft')"
+    (tmp_path / "first_of_all.py").write_text(
+        f"import sys\nBEFORE = [name for name in {heavy} if name in sys.modules]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert call("order_of_imports", terms=isolate.Terms(imports_first=("first_of_all",))).value == []
+
+
+@pytest.mark.gpu
+def test_a_forked_process_computes_on_the_card(call):
+    assert call("use_the_card", terms=isolate.Terms(environment=hardware.showing(1))).value == (2.0, 1, "PCI_BUS_ID")
+    assert isolate._forks_can_use_cuda
+
+
 def test_the_server_has_not_touched_cuda(call):
     assert call("about_cuda").value == (False, True, "PCI_BUS_ID")
 
@@ -223,6 +386,7 @@ FRESH = """
 import sys, time
 sys.path.insert(0, {here!r})
 from pathlib import Path
+from harness.measure import hardware
 from harness.run import isolate
 if __name__ == "__main__":
     seconds = []
@@ -238,6 +402,7 @@ BROKEN = """
 import sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
+from harness.measure import hardware
 from harness.run import isolate
 if __name__ == "__main__":
     print(isolate.call("harness.run.check:check", [], log=Path({log!r})).reason)
@@ -251,6 +416,30 @@ def test_a_broken_installation_is_a_reason(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
     assert (done.stdout, done.stderr) == ("RuntimeError: half of it is missing\n", "")
+
+
+DYING = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from harness.run import isolate
+if __name__ == "__main__":
+    print(isolate.call("test_isolate:answer", 1, log=Path({log!r})).reason)
+"""
+
+
+def test_a_server_that_dies_while_it_imports_is_one_line_after_one_retry(tmp_path):
+    starts = tmp_path / "starts"
+    (tmp_path / "trl.py").write_text(
+        f"import os, signal\nopen({str(starts)!r}, 'a').write('x')\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    script = tmp_path / "dying.py"
+    script.write_text(DYING.format(here=str(HERE), log=str(tmp_path / "log.txt")))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
+    first = "the server that processes are forked from was killed by SIGKILL while it started one, twice: "
+    assert done.stdout.startswith(first)
+    assert (done.stdout.count("\n"), done.stderr, starts.read_text()) == (1, "", "xx")
 
 
 def test_the_first_start_pays_for_all_and_the_parent_imports_nothing(tmp_path):

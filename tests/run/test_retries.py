@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from harness.config import config
+from harness.measure import hardware
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import run, sources
+from harness.run import run, sources, told
 from harness.run.isolate import Ended
 from harness.run.told import is_machines_fault
 
+GIB = 2**30
 HERE = Path(__file__).parent
 
 
@@ -34,6 +36,11 @@ def always_dies(experiment, todo, emit):
 
 def never_fits(experiment, todo, emit):
     raise MemoryError
+
+
+def fills_the_card(experiment, todo, emit):
+    emit({"phase": "train"})
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
 @pytest.fixture
@@ -70,6 +77,38 @@ def test_there_is_a_limit_and_every_attempt_is_kept(tried):
 def test_memory_that_ran_out_is_a_result(tried):
     result, _ = tried("never_fits", "retries=5")
     assert [attempt.status for attempt in result.attempts] == ["oom"]
+
+
+@pytest.mark.parametrize(
+    ("held", "status", "attempts"),
+    [
+        ({"0": 60 * GIB}, "failed", 3),
+        ({"0": 0, "1": 2 * GIB}, "failed", 3),
+        ({"0": GIB // 2}, "oom", 1),
+        ({}, "oom", 1),
+    ],
+)
+def test_memory_that_other_programs_hold_is_no_result_of_the_method(tried, monkeypatch, held, status, attempts):
+    monkeypatch.setattr(hardware, "device", lambda: "cuda")
+    monkeypatch.setattr(hardware, "showing", lambda number: {"CUDA_VISIBLE_DEVICES": "0"})
+    looked_at = []
+    monkeypatch.setattr(hardware, "other_programs_bytes", lambda visible: (looked_at.append(visible), held)[1])
+    monkeypatch.setattr(told, "_GONE_SECONDS", 0.1)
+    result, _ = tried("fills_the_card", "retries=2")
+    assert [attempt.status for attempt in result.attempts] == [status] * attempts
+    assert set(looked_at) == {"0"}, "the cards that the run saw"
+    company = [
+        f"; other programs hold {taken / GIB:.1f} GiB of GPU {card}" for card, taken in held.items() if taken > GIB
+    ]
+    assert result.current.reason.rpartition(" (in")[0].endswith(tuple(company)) if company else company == []
+
+
+def test_memory_of_a_card_that_a_process_leaves_late_is_not_anothers(tried, monkeypatch):
+    monkeypatch.setattr(hardware, "device", lambda: "cuda")
+    monkeypatch.setattr(hardware, "showing", lambda number: {})
+    answers = iter([{"0": 70 * GIB}, {"0": 70 * GIB}, {"0": 0}])
+    monkeypatch.setattr(hardware, "other_programs_bytes", lambda visible: next(answers))
+    assert tried("fills_the_card")[0].status == "oom"
 
 
 @pytest.mark.parametrize(

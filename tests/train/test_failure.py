@@ -7,7 +7,7 @@ import torch
 from torch import distributed
 
 from harness.train import failure
-from harness.train.distributed import RankError
+from harness.train.launcher import RankError
 from harness.train.preemption import PreemptedError
 
 
