@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fake_machines import Cards
 
 # tiny models are slower on two threads than on one; tests of the real model ask for more themselves
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -112,38 +113,18 @@ def harness() -> Callable[..., Finished]:
     return command
 
 
-def card(number: int, memory_gib: int = 80, **more: object) -> dict[str, object]:
-    """Describe a card for `cards`: an H100 unless said otherwise, whose UUID begins with its number, twice."""
-    return {
-        "uuid": f"GPU-{number}{number}345678-1234-1234-1234-123456789012", "name": "NVIDIA H100 80GB HBM3",
-        "capability": [9, 0], "memory_bytes": memory_gib * 2**30, **more,
-    }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cards:
-    """A machine with cards that have no kernels, for processes that get its environment (tests/fake_cards)."""
-
-    environment: dict[str, str]
-    log: Path
-
-    def touches(self) -> list[dict[str, object]]:
-        """Each time that a process touched CUDA: what it called, its pid, its parent's, what it saw."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
 @pytest.fixture
 def cards(tmp_path: Path) -> Callable[..., Cards]:
-    """Make a machine of described cards; `nvml=False` for one whose driver comes without NVML."""
+    """Make a machine of described cards; without NVML, or with a library that asks CUDA when it is imported."""
 
-    def made(*described: dict[str, object], nvml: bool = True, driver: str = "580.65.06", **variables: str) -> Cards:
+    def made(*described: dict[str, object], **machine: object) -> Cards:
         file, log = tmp_path / "cards.json", tmp_path / "touches.jsonl"
-        file.write_text(json.dumps({"cards": described, "nvml": nvml, "driver": driver}))
+        file.write_text(json.dumps({"nvml": True, "driver": "580.65.06", **machine, "cards": described}))
         log.write_text("")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
         path = os.pathsep.join(filter(None, (str(ROOT / "tests" / "fake_cards"), inherited.get("PYTHONPATH"))))
         own = {"PYTHONPATH": path, "FAKE_CARDS": str(file), "FAKE_CARDS_LOG": str(log)}
-        return Cards({**inherited, **own, **variables}, log)
+        return Cards({**inherited, **own}, log)
 
     return made
 

@@ -142,10 +142,13 @@ def _dress_torch(torch):
             total_memory=card["memory_bytes"], multi_processor_count=132, uuid=card["uuid"].partition("-")[2],
         )  # fmt: skip
 
+    def generators():
+        cuda.default_generators = tuple(torch.Generator() for _ in shown())
+
     torch.version.cuda = "13.0"
     functions = {
         "getDeviceCount": initialize("cudaGetDeviceCount", lambda: len(shown())),
-        "init": initialize("init", lambda: None),
+        "init": initialize("init", generators),
         "getDevice": lambda: state.device,
         "setDevice": lambda index: setattr(state, "device", index),
         "getArchFlags": lambda: "sm_80 sm_90",
@@ -175,6 +178,12 @@ def _dress_hardware(module):
     module.torch_has_cuda = lambda: True
 
 
+def _dress_peft(module):
+    """Have a library ask for more than this project can answer without CUDA, if the description says so."""
+    if machine().get("asks_at_import"):
+        sys.modules["torch"].cuda.get_device_properties(0)
+
+
 class _Dresser(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Changes a module once it has been executed."""
 
@@ -182,7 +191,7 @@ class _Dresser(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.changes, self.loaders = changes, {}
 
     def find_spec(self, name, path, target=None):
-        if name not in self.changes or name in self.loaders:
+        if name not in self.changes:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         self.loaders[name] = spec.loader
@@ -199,4 +208,6 @@ class _Dresser(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 if "FAKE_CARDS" in os.environ:
     ctypes.CDLL = _load
-    sys.meta_path.insert(0, _Dresser({"torch": _dress_torch, "harness.measure.hardware": _dress_hardware}))
+    sys.meta_path.insert(
+        0, _Dresser({"torch": _dress_torch, "harness.measure.hardware": _dress_hardware, "peft": _dress_peft})
+    )

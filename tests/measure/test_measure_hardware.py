@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, card
+from fake_machines import card
 
 from harness.measure import hardware
 
 GIB = 2**30
+ROOT = Path(__file__).parents[2]
 SLICES = [
     {"uuid": f"MIG-{n}a345678-1234-1234-1234-123456789012", "name": "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
      "capability": [9, 0], "memory_bytes": 10 * GIB}
