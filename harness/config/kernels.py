@@ -19,8 +19,11 @@ _COMPILERS = ("c++", "g++", "clang++")  # torch.compile writes C++ for a CPU, an
 _PACKAGES = ("flash_attn", "flash_attn_3", "liger_kernel", "triton")
 
 
-def unsupported(spec: KernelSpec, device: str) -> str:
-    """The reason why `device` ("cpu" or "cuda") cannot compute by them; "" when it can."""
+def unsupported(spec: KernelSpec, device: str, is_here: bool = True) -> str:
+    """Return the reason why `device` ("cpu" or "cuda") cannot compute by them; "" when it can.
+
+    Without `is_here` the device is another machine's, whose compilers are not looked for on this one.
+    """
     needed = {f"train.kernels.attention={spec.attention}": _FLASH.get(spec.attention)}
     if spec.liger is True:
         needed["train.kernels.liger=true"] = _LIGER
@@ -34,7 +37,7 @@ def unsupported(spec: KernelSpec, device: str) -> str:
         module, how = package
         if find_spec(module) is None:
             return f"{setting} needs the package {module}: {how}"
-    return _uncompiled(device) if spec.compile else ""
+    return _uncompiled(device) if spec.compile and is_here else ""
 
 
 def check(spec: TrainSpec, launch: LaunchSpec) -> None:

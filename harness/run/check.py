@@ -5,6 +5,7 @@ Runs in a process of its own, as runs do.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from harness.evaluate import served, tasks
 from harness.measure import hardware
 from harness.methods.base import Method
 from harness.records import datacheck
+from harness.run import toolchain
 from harness.run.audit import audit
 from harness.run.execute import Emit, quiet, setting, wanted_tokens
 from harness.sources import models
@@ -104,11 +106,16 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         tokenizer = models.tokenizer(model)
         method.check_rows(tokenised(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
 
+    is_elsewhere = hardware.RUNS_ON in os.environ  # the machine that makes the run looks at itself
     at_any_rate = replace(method, lr=None)  # sweeps have many rates, and none of them shows here
 
     def launch() -> None:
-        if method.trains and launcher.unsupported(experiment.launch):
-            raise UnsupportedError(launcher.unsupported(experiment.launch))
+        if not method.trains or is_elsewhere:
+            return
+        if reason := launcher.unsupported(experiment.launch):
+            raise UnsupportedError(reason)
+        if hardware.device() == "cuda" and (lack := toolchain.missing()):
+            raise ValueError(lack)
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
         (("launch", experiment.launch, method.trains), launch),

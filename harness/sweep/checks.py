@@ -157,7 +157,9 @@ def display(num_bytes: int) -> str:
 
 def _unsupported(experiment: Experiment, device: str) -> str:
     reason = experiment.method.unsupported(device)
-    return reason if reason or not experiment.method.trains else kernels.unsupported(experiment.train.kernels, device)
+    if reason or not experiment.method.trains:
+        return reason
+    return kernels.unsupported(experiment.train.kernels, device, is_here=hardware.RUNS_ON not in os.environ)
 
 
 def _as_chosen(planned: Planned) -> Experiment:
