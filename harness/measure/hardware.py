@@ -97,19 +97,21 @@ def link_settings() -> dict[str, str]:
     RTX 40 cards have no links to each other, and drivers before 550.40.07 offer them all the same: accelerate refuses
     to start (accelerate/utils/environment.py, check_cuda_p2p_ib_support), and its launcher sets these two.
     """
-    if not any("RTX 40" in card.name for card in usable_cards()) or _driver_version() >= _LINKS_ARE_KNOWN:
+    if not any("RTX 40" in card.name for card in usable_cards()):
+        return {}
+    version = tuple(int(part) for part in (driver_version() or "").split(".") if part.isdigit())
+    if version >= _LINKS_ARE_KNOWN:
         return {}
     return {name: "1" for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE") if name not in os.environ}
 
 
-def _driver_version() -> tuple[int, ...]:
-    """Return the driver's version; () where NVML does not say."""
+def driver_version() -> str | None:
+    """Return the driver's version; None where NVML does not say."""
     try:
         with _Nvml() as nvml:
-            text = _text(_answer(nvml, "nvmlSystemGetDriverVersion"))
+            return _text(_answer(nvml, "nvmlSystemGetDriverVersion"))
     except _UnansweredError:
-        return ()
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
+        return None
 
 
 def usable_cards() -> tuple[Card, ...]:

@@ -22,6 +22,11 @@ _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
 )  # fmt: skip
 _OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # how threads wait, on which a busy machine's timings depend
+# Environment variables, by how they begin, that change what a device computes or how fast it is
+_SETTINGS = (
+    "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "CUDA_", "CUBLAS_", "CUDNN_",
+    "NCCL_", "TORCH_NCCL_", "TORCH_CUDNN_", "TORCH_BLAS_", "NVIDIA_TF32_OVERRIDE", "TRITON_",
+)  # fmt: skip
 _TRAINING_PARTS = (
     "data", "methods", "train", "run/execute.py", "sources/models.py",
 )  # fmt: skip
@@ -64,15 +69,51 @@ def device() -> dict[str, Any]:
     if not torch.cuda.is_available():
         processor = {"device": "cpu", "device_name": _cpu(), "threads": torch.get_num_threads()}
         return {**processor, "openmp": openmp, "num_processes": 1}
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    uuid = getattr(properties, "uuid", None)
     return {
         "device": "cuda",
         "device_name": torch.cuda.get_device_name(),
-        "device_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "device_memory_bytes": properties.total_memory,
+        "device_uuid": None if uuid is None else f"GPU-{uuid}",
+        "compute_capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
         "openmp": openmp,
+        "driver": hardware.driver_version(),
+        "cudnn": torch.backends.cudnn.version(),
+        "nccl": _nccl(),
+        "triton": _version("triton"),
+        "attention_order": _attention_order(),
+        "device_settings": _device_settings(),
         "num_processes": 1,
         "allocator": next((os.environ[name] for name in ALLOCATOR_SETTINGS if name in os.environ), None),
     }
+
+
+def _nccl() -> str | None:
+    """Return NCCL's version; None where torch was built without it."""
+    import torch
+
+    try:
+        return ".".join(map(str, torch.cuda.nccl.version()))
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _attention_order() -> list[str] | None:
+    """Return torch's kernels for scaled dot-product attention that are enabled, in the order in which it tries them."""
+    from torch.nn import attention
+
+    try:
+        backends = attention._cur_sdpa_kernel_backends(with_priority=True)
+    except (AttributeError, TypeError):  # another version of torch
+        return None
+    return [backend.name.lower() for backend in backends]
+
+
+def _device_settings() -> dict[str, str]:
+    """Return what the environment sets of the allocator, CUDA's libraries and the devices."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)}
 
 
 def command() -> str:

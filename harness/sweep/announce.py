@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 
 from harness.config.experiment import Experiment, evaluations
@@ -11,6 +13,7 @@ from harness.measure import hardware
 from harness.records.choice import RULE_TEXTS
 from harness.records.record import Choice, Tuning
 from harness.records.seeds import name as seed_name
+from harness.run import provenance, run
 from harness.run.progress import board
 from harness.sweep.checks import display, written_bytes
 from harness.sweep.planned import Planned
@@ -20,6 +23,7 @@ def runs(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
     """Say what will be done, at which sizes: every distinct one, should the cells differ in them."""
     done = len(plan) - len(pending)
     board.say(_counted(len(plan), "run") + (f", {done} already done" if done else ""))
+    _devices(plan, pending)
     _sizes(plan)
     _disk(pending)
 
@@ -38,6 +42,7 @@ def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned],
         f"  final       {_counted(len(names), 'recipe')} x {_counted(seeds, 'seed')}: at most "
         f"{_counted(len(names) * seeds, 'run')} beside the base model; only these read the test"
     )
+    _devices(trials, pending)
     _sizes(trials)
     _disk(pending)
 
@@ -80,6 +85,22 @@ def _tried(trials: Sequence[Planned], tuning: Tuning) -> str:
 
 def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def _devices(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
+    """Say how many of the runs that are done were made on another device: a recipe does not hold it."""
+    if hardware.RUNS_ON in os.environ:
+        return
+    here = {card.name for card in hardware.usable_cards()} or {provenance.facts()["cpu"]}
+    waiting = {planned.identity[:2] for planned in pending}
+    others = Counter(
+        result.current.provenance.get("device_name")
+        for planned in plan
+        if planned.identity[:2] not in waiting and (result := run.read(planned.experiment)) is not None
+    )
+    for name, number in others.items():
+        if name is not None and name not in here:
+            board.say(f"  made on     {name}: {number} of those done; force=true makes them again on this machine")
 
 
 def _sizes(plan: Sequence[Planned]) -> None:
