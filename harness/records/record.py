@@ -161,6 +161,7 @@ class ExternalRecord(Strict):
     train_seconds: float | None
     saved_bytes: int | None
     published_at: str
+    num_items: int | None = None  # of the scores that are shares of right answers; None: not published
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from harness.report.analysis import doubts, remarks, use
 from harness.report.analysis.claims import Claims, claims, main_contests
 from harness.report.analysis.comparable import Guard, insist, without_base
 from harness.report.analysis.external import guard as guard_external
+from harness.report.analysis.external import remarks as external_remarks
 from harness.report.analysis.external import table as external_table
 from harness.report.analysis.facts import method_settings
 from harness.report.analysis.recommend import scenarios
@@ -40,7 +41,7 @@ ACROSS = (
 )
 EXTERNAL = (
     "Published by others: one seed, no outcomes per item, so nothing is paired; another machine and set-up. They "
-    "are shown beside our rows and never ranked with them. The error of an accuracy is the binomial one of its items."
+    "are shown beside our rows and never ranked with them. The interval of an accuracy is Wilson's, of its items alone."
 )
 TEXT_COLUMNS = (
     "Status",
@@ -190,6 +191,7 @@ def _external(loaded: Loaded) -> list[str]:
     found = [str(one) for one in guard_external(loaded.external)]
     origins = ", ".join(dict.fromkeys(one.origin for one in loaded.external))
     parts = ["## External rows", table_of(external_table(loaded.external)), f"{escaped(origins)}. {EXTERNAL}"]
+    parts += [_bullets(external_remarks(loaded.external))]
     return [*parts, *(["They differ in what was not meant to vary:", _bullets(found)] if found else [])]
 
 

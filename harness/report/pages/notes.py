@@ -103,6 +103,10 @@ def limits(groups: Sequence[Group]) -> list[str]:
         lines.append("Limited tasks use their first items only, which are not a random sample.")
     lines += _rungs(trained)
     lines.append("Each method's settings are the ones shown; another learning rate may change the order.")
+    lines.append(
+        "Everything holds for one training set, one split of it and the settings that were chosen: seeds move the "
+        "initial weights and the order of the rows, and not which rows there are."
+    )
     lines.append("Memory and speed hold for this device and these versions.")
     lines.append("Per-task differences to the base model are not corrected for multiple comparisons.")
     return lines
