@@ -15,3 +15,20 @@ def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float,
         raise ValueError(f"{count} of {total}: a count between 0 and a positive total is needed")
     found = binomtest(count, total).proportion_ci(confidence_level=level, method="wilson")
     return float(found.low), float(found.high)
+
+
+def wilson_of_rate(rate: float, observations: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the same interval of a mean rate over independent observations, each of them a share itself.
+
+    Raises:
+        ValueError: no observations, or a rate outside of 0 to 1.
+    """
+    from scipy.special import ndtri
+
+    if not 0 <= rate <= 1 or observations < 1:
+        raise ValueError(f"rate={rate:g} of {observations} observations: a share of at least one is needed")
+    square = float(ndtri((1 + level) / 2)) ** 2
+    center = (rate + square / (2 * observations)) / (1 + square / observations)
+    half = (square * (rate * (1 - rate) / observations + square / (4 * observations**2))) ** 0.5
+    half /= 1 + square / observations
+    return max(center - half, 0.0), min(center + half, 1.0)

@@ -3,5 +3,7 @@
 COMMANDS = {
     "recommend": "which method to use, for limits in memory and time and a tolerance in quality",
     "power": "what a number of items and seeds could show, before the runs",
+    "aa": "an A/A test: how often seeds of one method, named as two, are called different",
+    "look": "whether every comparison, or every claim, of a sweep has a verdict",
     "import-peft": "PEFT's published result files as external records",
 }

@@ -53,7 +53,7 @@ TEXT_COLUMNS = (
     "Overhead",
     "Method",
     "Best",
-    *registered.HEADER,
+    *registered.TEXT,
 )  # to the left
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 

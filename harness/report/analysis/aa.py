@@ -1,0 +1,121 @@
+"""An A/A test: seeds of one method are named as two methods, in every way, and compared as methods are.
+
+Nothing differs, so that every verdict is false. The other methods of the folder take part, since comparisons borrow
+their seed variance. Ways to divide the same seeds depend on each other: the interval of the rate counts a method on a
+task as one observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from harness.report.analysis.claims import LEVEL, Contest, contests
+from harness.report.data.groups import Aligned, aligned
+from harness.report.data.rows import Loaded
+
+if TYPE_CHECKING:
+    from harness.stats import Floats
+
+FEWEST = 5  # seeds of a method
+MOST_WAYS = 200  # of dividing the seeds of one method on one task; above, every n-th
+_FIRST, _SECOND = "first half", "second half"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One method on one task: verdicts over all ways to divide its seeds."""
+
+    method: str
+    title: str
+    seeds: int
+    ways: int
+    false: int  # better or worse
+    silent: int  # no verdict, such as two seeds a side with no other method to borrow the variance from
+
+
+def run(loaded: Loaded) -> list[Tally]:
+    """Return a tally for each method with five or more seeds on each task that it was asked."""
+    found = [*contests(loaded.groups, "target"), *contests(loaded.groups, "test")]
+    return [tally for contest in found for tally in _of_contest(contest)]
+
+
+def line(tallies: Sequence[Tally]) -> str:
+    """Return the result in a sentence; "" without a method that has enough seeds."""
+    if not tallies:
+        return ""
+    from harness.stats.proportion import wilson_of_rate
+
+    judged = [one for one in tallies if one.ways > one.silent]
+    ways, silent = sum(one.ways for one in tallies), sum(one.silent for one in tallies)
+    start = f"A/A test: seeds of one method named as two, in {ways:,} ways on {_counted(tallies)}"
+    if not judged:
+        return f"{start}: no way made a verdict, since the seeds are too few for one."
+    rate = sum(one.false / (one.ways - one.silent) for one in judged) / len(judged)
+    low, high = wilson_of_rate(rate, len(judged))
+    false = sum(one.false for one in judged)
+    return (
+        f"{start}: {false:,} false verdicts{f', {silent:,} without one' if silent else ''}: {rate:.1%} at a level of "
+        f"{LEVEL:.0%} (95 % interval {low:.1%} to {high:.1%}, a method on a task counted once)."
+    )
+
+
+def _of_contest(contest: Contest) -> Iterator[Tally]:
+    sides = aligned(contest.members, contest.measure)
+    if sides is None:
+        return
+    for group in contest.groups:
+        values = sides.values.get(group.label)
+        if values is not None and len(known := _known(values)) >= FEWEST:
+            yield _tally(group.label, known, sides, contest)
+
+
+def _known(values: Floats) -> list[int]:
+    """The places of the seeds that have a result."""
+    import numpy as np
+
+    return [int(place) for place in np.flatnonzero(~np.isnan(values[:, 0]))]
+
+
+def _tally(method: str, seeds: Sequence[int], sides: Aligned, contest: Contest) -> Tally:
+    from harness.stats import compare_methods
+
+    half = len(seeds) // 2
+    lenders = {label: values for label, values in sides.values.items() if label not in (method, *sides.untouched)}
+    every = list(_divided(seeds, half))
+    ways = every[:: max(1, -(-len(every) // MOST_WAYS))]
+    false = silent = 0
+    for first, second in ways:
+        outcomes = {_FIRST: sides.values[method][list(first)], _SECOND: sides.values[method][list(second)]}
+        for label, values in lenders.items():
+            if {*first} <= {*_known(values)}:  # paired with the first half, as methods are with each other
+                outcomes[label] = values[list(first)]
+        compared = compare_methods(
+            outcomes,
+            baseline=_SECOND,
+            families=("baseline",),
+            level=LEVEL,
+            weights=sides.weights,
+            clusters=sides.clusters,
+            higher_is_better=contest.higher_is_better,
+        )
+        pair = compared.pair(_FIRST, _SECOND, "baseline")
+        silent += bool(pair.why)
+        false += not pair.why and pair.p < LEVEL  # one comparison, at its own level
+    return Tally(method, contest.title, len(seeds), len(ways), false, silent)
+
+
+def _divided(seeds: Sequence[int], half: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Every way to take two groups of `half` seeds, neither of them named first."""
+    for first in combinations(seeds, half):
+        others = [seed for seed in seeds if seed not in first]
+        for second in combinations(others, half):
+            if first < second:
+                yield first, second
+
+
+def _counted(tallies: Sequence[Tally]) -> str:
+    methods, tasks = len({one.method for one in tallies}), len({one.title for one in tallies})
+    return f"{methods} method{'' if methods == 1 else 's'} and {tasks} task{'' if tasks == 1 else 's'}"

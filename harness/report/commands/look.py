@@ -1,0 +1,40 @@
+"""`python -m harness.report look RUNS --sweep NAME`: whether every comparison, or every claim, has a verdict by now.
+
+Exit codes: 0 decided, 1 undecided, 2 wrong input, or records that cannot be compared.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_MOST_NAMED = 4
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what is open, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="harness report look", description="Look whether a sweep is decided.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
+    parser.add_argument("--sweep", required=True, metavar="NAME")
+    given = parser.parse_args(arguments)
+    try:
+        lines = _open(given)
+    except (ValueError, OSError) as error:
+        print(f"harness.report: {error}", file=sys.stderr)
+        return 2
+    if not lines:
+        print("decided: every comparison has a verdict")
+        return 0
+    more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
+    print(f"undecided: {'; '.join(lines[:_MOST_NAMED])}{more}")
+    return 1
+
+
+def _open(given: argparse.Namespace) -> list[str]:
+    from harness.report.analysis.comparable import insist
+    from harness.report.analysis.looks import undecided
+    from harness.report.data.load import load
+
+    loaded = load(given.runs, given.sweep)
+    insist(loaded.groups, loaded)
+    return undecided(loaded)
