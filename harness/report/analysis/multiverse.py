@@ -1,0 +1,277 @@
+"""The multiverse of an answer: the share of all defensible analyses of the same records in which a verdict holds.
+
+Each analysis takes one way at every fork: which outcome (the metrics of the primary task, the test loss, the mean over
+the target tasks, that mean with each task left out), what becomes of a lost seed, which margin, which rule chose the
+recipes. A verdict that one small change turns is fragile, whatever its p-value.
+
+Source: Steegen, Tuerlinckx, Gelman and Vanpaemel, Increasing transparency through a multiverse analysis, Perspectives
+on Psychological Science, volume 11, 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+from harness.report.analysis.claims import LEVEL, Contest, contests, main_contests
+from harness.report.data import tuning
+from harness.report.data.groups import Aligned, Group, Measure, aligned
+from harness.report.data.rows import Loaded
+
+if TYPE_CHECKING:
+    from harness.stats import Floats, MethodComparison
+
+LOST = ("lost seeds left out", "only the seeds that every method has", "lost seeds scored as the untouched model")
+MARGINS = (1.0, 0.5, 2.0)  # times the margin of the report
+RULES = ("lowest_validation_loss", "one_standard_error")
+_VERDICTS = ("better", "worse", "equivalent")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way to measure a method: aligned outcomes, and whether they should be high."""
+
+    name: str
+    sides: Aligned
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """A verdict of the answer, and how it does over all analyses.
+
+    Attributes:
+        a: label of the method that the verdict is about.
+        b: label of the method that it is compared with.
+        verdict: in the analysis of the report.
+        held: analyses with the same verdict.
+        analyses: analyses that are possible on these records.
+        turned_by: the smallest change that gives another verdict; "" where none does.
+        instead: the verdict after that change.
+    """
+
+    a: str
+    b: str
+    verdict: str
+    held: int
+    analyses: int
+    turned_by: str = ""
+    instead: str = ""
+
+    @property
+    def share(self) -> float:
+        """Return the share of the analyses in which the verdict holds."""
+        return self.held / self.analyses
+
+
+def multiverse(loaded: Loaded) -> list[Robustness]:
+    """Return every verdict of the answer with its share, in the order of the answer's families."""
+    return [one for contest in main_contests(loaded.groups, loaded.primary) for one in _of_contest(contest, loaded)]
+
+
+def lines(results: Sequence[Robustness]) -> list[str]:
+    """Return a sentence for each verdict."""
+    words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
+    return [
+        f"{one.a} {words[one.verdict]} {one.b}: holds in {one.held} of {one.analyses} analyses ({one.share:.0%})"
+        + (f"; the smallest change that turns it is {one.turned_by} ({one.instead})" if one.turned_by else "")
+        + "."
+        for one in results
+    ]
+
+
+def _of_contest(contest: Contest, loaded: Loaded) -> list[Robustness]:
+    outcomes = list(_outcomes(contest, loaded.groups))
+    if len(contest.members) < 2 or not outcomes:
+        return []
+    forks = (outcomes, _lost_ways(outcomes[0].sides), MARGINS)
+    verdicts = [
+        (changes, _verdicts(way, contest, loaded.margin))
+        for way in product(*forks)
+        if (changes := _changes(way, outcomes[0].name)) is not None
+    ]
+    shown = {contest.ranked[0].label, contest.base.label if contest.base else ""}
+    headline = {p: verdict for p, verdict in verdicts[0][1].items() if verdict in _VERDICTS and shown & {*p}}
+    rules = _other_rules(loaded)
+    return [_robustness(pair, verdict, verdicts, rules) for pair, verdict in headline.items()]
+
+
+def _robustness(
+    pair: tuple[str, str],
+    verdict: str,
+    verdicts: Sequence[tuple[list[str], dict[tuple[str, str], str]]],
+    rules: Mapping[str, frozenset[str]],
+) -> Robustness:
+    """Count where the verdict holds; another rule that chooses the same recipes repeats every analysis."""
+    known = [(changes, other[pair]) for changes, other in verdicts if pair in other]
+    repeats = 1 + sum({*pair}.isdisjoint(moved) for moved in rules.values())
+    held = sum(other == verdict for _, other in known)
+    turned = [(len(changes), place) for place, (changes, other) in enumerate(known) if other != verdict]
+    counted = Robustness(*pair, verdict=verdict, held=held * repeats, analyses=len(known) * repeats)
+    if not turned:
+        return counted
+    changes, instead = known[min(turned)[1]]
+    return replace(counted, turned_by=" with ".join(changes), instead=instead)
+
+
+def _changes(way: tuple[Outcome, str, float], reference: str) -> list[str]:
+    """What a way does otherwise than the report."""
+    outcome, lost, margin = way
+    return [
+        *([outcome.name] if outcome.name != reference else []),
+        *([lost] if lost != LOST[0] else []),
+        *([f"{margin:g} times the margin"] if margin != MARGINS[0] else []),
+    ]
+
+
+def _verdicts(way: tuple[Outcome, str, float], contest: Contest, margin: float) -> dict[tuple[str, str], str]:
+    """(method, other) -> verdict of one analysis: with the untouched model, and between the methods."""
+    outcome, lost, factor = way
+    values = _with_lost(outcome.sides, lost)
+    base = contest.base.label if contest.base else None
+    compared = _compared(outcome, values, base if base in values else None, margin * factor)
+    order = [group.label for group in contest.ranked]
+    found: dict[tuple[str, str], str] = {}
+    for name, family in compared.families.items():
+        for pair in family.pairs:
+            if name == "all" and base in (pair.a, pair.b):
+                continue
+            turned = name == "all" and order.index(pair.a) > order.index(pair.b)
+            mirrored = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
+            found[(pair.b, pair.a) if turned else (pair.a, pair.b)] = mirrored if turned else pair.verdict
+    return found
+
+
+def _compared(outcome: Outcome, values: Mapping[str, Floats], base: str | None, margin: float) -> MethodComparison:
+    from harness.stats import compare_methods
+
+    sides = outcome.sides
+    return compare_methods(
+        values,
+        baseline=base,
+        families=("baseline", "all"),
+        level=LEVEL,
+        margin=margin,
+        weights=sides.weights,
+        clusters=sides.clusters,
+        deterministic=sides.untouched,
+        higher_is_better=outcome.higher_is_better,
+    )
+
+
+def _outcomes(contest: Contest, groups: Sequence[Group]) -> Iterator[Outcome]:
+    """Yield the report's own outcome first, then every other that measures the same methods."""
+    whole = len(contest.members)
+    first = _outcome(contest, contest.title)
+    if first is None or len(first.sides.values) < whole:
+        return
+    yield first
+    for metric in _metrics(contest):
+        other = replace(contest, measure=Measure(contest.measure.eval_id, metric))
+        made = _outcome(other, f"{metric} in place of {contest.measure.metric}")
+        if made is not None and len(made.sides.values) == whole:
+            yield made
+    for loss in contests(groups, "test"):
+        made = _outcome(replace(loss, groups=contest.groups, base=contest.base), "the test loss")
+        if loss.measure != contest.measure and made is not None and len(made.sides.values) == whole:
+            yield made
+    yield from _means(contest, groups, whole)
+
+
+def _outcome(contest: Contest, name: str) -> Outcome | None:
+    sides = aligned(contest.members, contest.measure)
+    return None if sides is None else Outcome(name, sides, contest.higher_is_better)
+
+
+def _metrics(contest: Contest) -> list[str]:
+    """The other metrics of the task that point the same way and are known of every item."""
+    scored = contest.groups[0].evaluations[contest.measure.eval_id][0]
+    known = scored.items.outcomes if scored.items else {}
+    return [
+        name
+        for name, metric in sorted(scored.record.metrics.items())
+        if name != contest.measure.metric and name in known and metric.higher_is_better == contest.higher_is_better
+    ]
+
+
+def _means(contest: Contest, groups: Sequence[Group], whole: int) -> Iterator[Outcome]:
+    """Yield the mean over the target tasks, and the mean with each of them left out."""
+    tasks = []
+    for one in contests(groups, "target"):
+        made = _outcome(replace(one, groups=contest.groups, base=contest.base), one.title)
+        if made is not None and len(made.sides.values) == whole and made.higher_is_better:
+            tasks.append(made)
+    if len(tasks) < 2 or contest.role != "target":
+        return
+    yield _mean("the mean over the target tasks", tasks)
+    for left_out in tasks if len(tasks) > 2 else ():
+        kept = [one for one in tasks if one is not left_out]
+        yield _mean(f"the mean over the target tasks without {left_out.name}", kept)
+
+
+def _mean(name: str, tasks: Sequence[Outcome]) -> Outcome:
+    """Every task weighs the same: its outcomes are scaled, and the items stand side by side."""
+    import numpy as np
+
+    sizes = [next(iter(one.sides.values.values())).shape[1] for one in tasks]
+    scales = [sum(sizes) / (len(sizes) * size) for size in sizes]
+    values = {
+        label: np.concatenate(
+            [one.sides.values[label] * scale for one, scale in zip(tasks, scales, strict=True)], axis=1
+        )
+        for label in tasks[0].sides.values
+    }
+    clusters = tuple(
+        f"{place}/{cluster}"
+        for place, (one, size) in enumerate(zip(tasks, sizes, strict=True))
+        for cluster in (one.sides.clusters or tuple(map(str, range(size))))
+    )
+    clustered = any(one.sides.clusters for one in tasks)
+    sides = replace(tasks[0].sides, values=values, weights=None, clusters=clusters if clustered else None)
+    return Outcome(name, sides, higher_is_better=True)
+
+
+def _lost_ways(sides: Aligned) -> tuple[str, ...]:
+    """What can be done about lost seeds: one way where none is lost."""
+    import numpy as np
+
+    if not any(np.isnan(values).any() for values in sides.values.values()):
+        return LOST[:1]
+    return LOST if sides.untouched else LOST[:2]
+
+
+def _with_lost(sides: Aligned, way: str) -> dict[str, Floats]:
+    import numpy as np
+
+    trained = [label for label in sides.values if label not in sides.untouched]
+    values = dict(sides.values)
+    if way == LOST[1]:
+        whole = np.all([~np.isnan(values[label][:, 0]) for label in trained], axis=0)
+        if whole.any():
+            values |= {label: values[label][whole] for label in trained}
+    elif way == LOST[2]:
+        plain = values[sides.untouched[0]]
+        values |= {label: np.where(np.isnan(values[label]), plain, values[label]) for label in trained}
+    return values
+
+
+def _other_rules(loaded: Loaded) -> dict[str, frozenset[str]]:
+    """Rule -> labels of the methods for which another rule chooses a recipe that has no results here."""
+    from harness.records.choice import choose
+
+    record = loaded.sweep.tuning if loaded.sweep else None
+    if record is None:
+        return {}
+    contestants = tuning.contestants(loaded.sweep, loaded.trials)
+    labels = {row.cell.contestant: row.label for row in loaded.rows if row.cell and row.cell.contestant}
+    return {
+        rule: frozenset(
+            labels[one.name]
+            for one in contestants
+            if one.name in labels and choose(one.name, one.trials, rule).recipe_id != one.choice.recipe_id
+        )
+        for rule in RULES
+        if rule != record.rule
+    }
