@@ -18,6 +18,8 @@ SHAREGPT = {
 }  # fmt: skip
 # they would change what the model is shown, and nothing here writes them
 _NOT_WRITTEN = ("tools", "functions", "tool_calls", "function_call")
+_THOUGHTS = ("reasoning", "reasoning_content", "thinking", "thought")
+_MARKS = ("weight", "train", "training")  # of OpenAI's and axolotl's formats
 # Llama 3.1's template writes this day where no other is given; those that ask for today's would be others tomorrow
 _DAY = date(2024, 7, 26)
 _TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
@@ -26,12 +28,16 @@ _MARK = "\u2063answer\u2063"  # no template writes this
 
 @dataclass(frozen=True)
 class Written:
-    """A chat as text: all before the last answer, the answer, what closes it, and earlier answers by their places."""
+    """A chat as text: all before the last answer, the answer, what closes it, and earlier answers by their places.
+
+    `muted` are those earlier answers whose weight is 0.
+    """
 
     prompt: str
     completion: str
     ending: str
     turns: tuple[tuple[int, int], ...]
+    muted: tuple[tuple[int, int], ...] = ()
 
 
 def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
@@ -58,6 +64,8 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
         )
     if any(one["role"] == "assistant" and not one["content"].strip() for one in result):
         raise RowError("empty", f"{where}: an answer is empty; fill it or leave the row out")
+    if result[-1].get("weight") == "0":
+        raise RowError("malformed", f"{where}: the last answer has weight 0, and it is the one to learn; cut it off")
     return result
 
 
@@ -84,7 +92,29 @@ def _message(found: Any, where: str) -> Message:
         raise RowError("malformed", f"{where}: {role_key}={role!r}, it must be {', '.join(allowed)}")
     if not isinstance(text, str):
         raise RowError("malformed", f"{where}: {text_key} must be text, it is {type(text).__name__}")
-    return {"role": role if role_key == "role" else SHAREGPT[role], "content": text}
+    role = role if role_key == "role" else SHAREGPT[role]
+    return {"role": role, "content": text, **({"weight": "0"} if _is_muted(found, role, where) else {})}
+
+
+def _is_muted(message: dict[str, Any], role: str, where: str) -> bool:
+    """Return whether an answer is marked as not to be learnt: `weight: 0`, `train: false`, `training: false`.
+
+    Raises:
+        RowError: a mark that is neither 0 nor 1, or a 1 at a message that is no answer; thoughts beside the text.
+    """
+    if lost := [name for name in _THOUGHTS if message.get(name) not in (None, "")]:
+        raise RowError(
+            "malformed", f"{where} has {', '.join(lost)} beside its text, which is not written; put it into the text"
+        )
+    marks = {name: message[name] for name in _MARKS if message.get(name) is not None}
+    for name, value in marks.items():
+        if value not in (0, 1):  # False and True among them
+            raise RowError("malformed", f"{where}: {name}={value!r}; it must be 0 (not learnt) or 1 (learnt)")
+        if value and role != "assistant":
+            raise RowError(
+                "malformed", f"{where}: {name}={value!r} of the {role}'s message; answers of the assistant are learnt"
+            )
+    return role == "assistant" and any(not value for value in marks.values())
 
 
 def _joined(content: Any) -> Any:
@@ -177,7 +207,10 @@ class Dialogue:
         spans = [self._span(chat, index, whole, where) for index in answers]
         begin, end = spans[-1]
         ending = whole[end:].rstrip()  # a line end after the closing token is never generated
-        return Written(whole[:begin], whole[begin:end], ending, self._turns(chat, spans[:-1], answers, whole, where))
+        turns = self._turns(chat, spans[:-1], answers, whole, where)
+        muted = tuple(turn for turn, i in zip(turns, answers, strict=False) if chat[i].get("weight") == "0")
+        learnt = tuple(turn for turn in turns if turn not in muted)
+        return Written(whole[:begin], whole[begin:end], ending, learnt, muted)
 
     def _span(self, chat: list[Message], index: int, whole: str, where: str) -> tuple[int, int]:
         before, mark, after = self._write(_marked(chat, index), where).partition(_MARK)
@@ -204,8 +237,9 @@ class Dialogue:
     def _write(self, chat: list[Message], where: str) -> str:
         from jinja2 import TemplateError
 
+        plain = [{"role": message["role"], "content": message["content"]} for message in chat]
         try:
-            return str(self._tokenizer.apply_chat_template(chat, tokenize=False, chat_template=self._template))
+            return str(self._tokenizer.apply_chat_template(plain, tokenize=False, chat_template=self._template))
         except (TemplateError, ValueError, TypeError, LookupError) as error:
             text = " ".join(str(error).split())
             raise RowError("malformed", f"{where}: the chat template refuses this chat: {text}") from error

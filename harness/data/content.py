@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Literal
 
 from harness.data.format import Example
 from harness.data.texts import Examples
@@ -44,9 +45,10 @@ def short(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
-def fraction(example: Example) -> float:
-    """A number in [0, 1) that depends on the prompt alone."""
-    return int(hashlib.sha256(key(example).encode()).hexdigest()[:13], 16) / 16**13
+def fraction(example: Example, by: Literal["prompt", "row"]) -> float:
+    """Return a number in [0, 1) that depends on the prompt alone, or on the whole row."""
+    text = key(example) if by == "prompt" else canonical([key(example), normalise(example.completion)])
+    return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13
 
 
 def content(parts: Iterable[Examples]) -> str:

@@ -68,7 +68,10 @@ def encoded(examples: Iterable[Example], tokenizer: Any, loss_on: LossOn, add_eo
         for example, text in zip(batch, _tokenized(texts, tokenizer), strict=True):
             row = encoder.chat(example, text) if example.is_chat else encoder.plain(example, text)
             if loss_on == "all":
-                row = Encoded(row.ids, [1] * len(row.ids), row.answer_characters)
+                mask = [1] * len(row.ids)
+                for tokens in (text.tokens_of(*turn) for turn in example.muted):
+                    mask[tokens] = [0] * len(mask[tokens])
+                row = Encoded(row.ids, mask, row.answer_characters)
             if ending is not None and not text.ends_with(ending):
                 row = Encoded([*row.ids, ending], [*row.mask, 1], row.answer_characters)
             yield row

@@ -4,6 +4,7 @@ Formats that are known by name come down to templates, or to the messages of a c
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,13 @@ TEMPLATES = {
     "alpaca": (ALPACA, "{{output}}"),
     "text": ("", "{{text}}"),
 }
+# columns that say something about a row, beside those that each format uses
+MEANINGFUL = (
+    "system", "system_prompt", "context", "history", "input", "label", "labels", "weight", "weights", "reasoning",
+    "reasoning_content", "thinking", "rationale", "tools",
+)  # fmt: skip
+_CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_SYSTEM = ("system", "system_prompt")
 # what a row's columns show, most telling first
 RECOGNISED = (
     ("messages", ("messages",)),
@@ -51,11 +59,14 @@ class Example:
     is_chat: bool = False  # special tokens stand in the text, and none is added
     place: str = field(default="", compare=False)
     topic: str = field(default="", compare=False)
+    muted: tuple[tuple[int, int], ...] = ()  # (begin, end) in the prompt of earlier answers with weight 0: never learnt
 
     @property
     def identity(self) -> list[Any]:
         """What makes two examples equal."""
-        return [self.prompt, self.completion] + ([self.ending, self.turns] if self.is_chat else [])
+        return [self.prompt, self.completion] + (
+            [self.ending, self.turns, *([self.muted] if self.muted else [])] if self.is_chat else []
+        )
 
 
 def place(spec: RowsSpec) -> str:
@@ -120,8 +131,8 @@ class Renderer:
                 "file>, or take an instruction-tuned model"
             )
         texts = TEMPLATES.get(spec.format, (spec.prompt or "", spec.completion or ""))
-        if self._as_chat and spec.format == "alpaca":
-            texts = (ALPACA_TURN, texts[1])
+        if self._as_chat:  # white space that a template puts between prompt and completion is the chat template's
+            texts = ALPACA_TURN if spec.format == "alpaca" else texts[0].rstrip(), texts[1].lstrip()
         self._texts = texts
         self._templates = tuple(_compile(text) for text in texts)
 
@@ -136,9 +147,11 @@ class Renderer:
         topic = row.get(self._spec.topic) if self._spec.topic else None
         extra = {"place": where, "topic": "" if topic is None else str(topic)}
         if self._spec.format in ("messages", "sharegpt"):
+            self._refuse_unused(row, where)
             return self._chat(chat.messages(row, self._spec.format, where), where, extra)
+        system = self._system(row)
+        self._refuse_unused(row, where)
         if self._spec.format == "alpaca":
-            _refuse_more(row, where)
             row = {"input": "", **{name: value for name, value in row.items() if value is not None}}
         prompt, completion = (
             _fill(template, text, row, where) for template, text in zip(self._templates, self._texts, strict=True)
@@ -148,24 +161,57 @@ class Renderer:
             raise RowError("empty", f"{where}: the completion {shown!r} is empty; fill it or leave the row out")
         if not self._as_chat:
             return Example(prompt, completion, **extra)  # type: ignore[arg-type]
-        turns = [("user", prompt.strip()), ("assistant", completion.strip())]
+        turns = [*system, ("user", prompt), ("assistant", completion)]
         return self._chat([{"role": role, "content": content} for role, content in turns], where, extra)
+
+    def _system(self, row: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return the row's system prompt as a turn, where a chat template writes the turns."""
+        text = next((row[name] for name in _SYSTEM if isinstance(row.get(name), str) and row[name].strip()), None)
+        return [("system", text)] if self._as_chat and text and not self._names(_SYSTEM) else []
+
+    def _names(self, columns: tuple[str, ...]) -> bool:
+        """Return whether a template names one of the columns."""
+        code = " ".join(part for text in self._texts for part in _CODE.findall(text))
+        return any(re.search(rf"\b{name}\b", code) for name in columns)
+
+    def _refuse_unused(self, row: dict[str, Any], where: str) -> None:
+        """Refuse columns that say something about the row and are written nowhere.
+
+        Raises:
+            RowError: names them.
+        """
+        if self._spec.format == "auto" and self._texts != TEMPLATES["prompt_completion"]:
+            return  # whoever writes templates has chosen the columns
+        used = _SYSTEM if self._as_chat else ()
+        if self._spec.format in ("messages", "sharegpt"):
+            used = (*used, "tools")  # which `chat.messages` refuses in its own words
+        unused = [
+            name
+            for name in MEANINGFUL
+            if row.get(name) not in (None, "", [], {})
+            and name not in (*used, *self._spec.ignore)
+            and not self._names((name,))
+        ]
+        if unused:
+            kind = {"auto": "prompt and completion"}.get(self._spec.format, self._spec.format)
+            raise RowError(
+                "malformed",
+                f"{where}: {kind} leaves {', '.join(unused)} out; name it in a template (data.train.0.prompt=...), or "
+                f"say that it is meant with data.train.0.ignore=[{','.join(unused)}]",
+            )
 
     def _chat(self, messages: list[chat.Message], where: str, extra: dict[str, str]) -> Example:
         assert self._dialogue is not None, "__init__ has seen to it"
         written = self._dialogue(messages, where)
         return Example(
-            written.prompt, written.completion, written.ending, written.turns, True, extra["place"], extra["topic"]
-        )
-
-
-def _refuse_more(row: dict[str, Any], where: str) -> None:
-    """Refuse what others add to Alpaca's columns and its prompt has no place for."""
-    more = [name for name in ("system", "history") if row.get(name) not in (None, "", [])]
-    if more:
-        raise RowError(
-            "malformed",
-            f"{where}: Alpaca's prompt has no place for {', '.join(more)}; give chats (messages), or templates",
+            written.prompt,
+            written.completion,
+            written.ending,
+            written.turns,
+            True,
+            extra["place"],
+            extra["topic"],
+            written.muted,
         )
 
 
@@ -185,9 +231,17 @@ def _environment() -> "Environment":
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
+    class Columns(SandboxedEnvironment):  # type: ignore[misc]
+        """Reads `x.values` as the key of a nested column: a method of that name is no text of the row's."""
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            if isinstance(obj, dict) and attribute in obj:
+                return obj[attribute]
+            return super().getattr(obj, attribute)
+
     # lm-eval's settings; a null is an error here, where lm-eval would print the word None,
     # and so is a list, of which it would print Python's form
-    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_text)
+    environment = Columns(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_text)
     environment.filters["regex_replace"] = _regex_replace
     return environment
 
@@ -197,16 +251,26 @@ def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) ->
 
 
 def _text(value: Any) -> Any:
-    if value is None:
-        raise ValueError("a value is null")
-    if isinstance(value, list | tuple | dict | bytes):
-        raise ValueError(f"a value is no text but a {type(value).__name__}: name a part of it, join or decode it")
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("a value is null" if value is None else f"a value is {value}, which is no number")
+    from jinja2 import Undefined
+
+    if not isinstance(value, int | float | Undefined):  # of what is not there, jinja says the name
+        raise ValueError(f"a value is no text but a {type(value).__name__}: name a part of it, join or convert it")
     return value
 
 
 def _compile(template: str) -> "Template":
     from jinja2 import TemplateSyntaxError
 
+    outside = _CODE.sub("", template)
+    if escape := re.search(r"\\[nt]", outside):
+        raise ValueError(
+            f"template {template!r}: {escape[0]} is a backslash and a letter there, and would be trained so. Write "
+            f"{{{{ '{escape[0]}' }}}} for the line end or tab, and {{{{ '\\\\' }}}} for a backslash"
+        )
     try:
         return _environment().from_string(template)
     except TemplateSyntaxError as error:

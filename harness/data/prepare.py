@@ -83,14 +83,17 @@ class _Preparing:
         test = self._test()
         given, ordered, contradictory = self._ordered(spec.train)
         validation, train = Collector(self.scratch), Collector(self.scratch)
+        prompts: set[bytes] = set()  # two are enough to know
         kept_of: Counter[str] = Counter()
         for example in self._kept(ordered, contradictory):
-            if fraction(example) < spec.validation_fraction:
+            if len(prompts) < 2:
+                prompts.add(short(key(example)))
+            if fraction(example, spec.split_by) < spec.validation_fraction:
                 validation.add(example)
             elif spec.max_rows is None or len(train) < spec.max_rows:
                 train.add(example)
                 kept_of[_source(example)] += 1
-        self._check_not_empty(given, len(train), len(validation))
+        self._check_not_empty(given, {"training": len(train), "validation": len(validation)}, len(prompts) == 1)
         for example in self._mixed(len(train)):
             train.add(example)
             kept_of[_source(example)] += 1
@@ -216,7 +219,11 @@ class _Preparing:
             wanted = max(1, round(num_train * (rows.share or 0) / rest))
             _, ordered, _ = self._ordered([rows])
             # a prompt on the validation side of the split is never trained on
-            usable = (e for e in self._kept(ordered, set()) if fraction(e) >= self.spec.validation_fraction)
+            usable = (
+                e
+                for e in self._kept(ordered, set())
+                if fraction(e, self.spec.split_by) >= self.spec.validation_fraction
+            )
             taken = list(islice(usable, wanted))
             if len(taken) < wanted:
                 raise ValueError(
@@ -225,10 +232,15 @@ class _Preparing:
                 )
             yield from taken
 
-    def _check_not_empty(self, given: int, num_train: int, num_validation: int) -> None:
-        for part, number in (("training", num_train), ("validation", num_validation)):
+    def _check_not_empty(self, given: int, rows: dict[str, int], one_prompt: bool) -> None:
+        for part, number in rows.items():
             if not number and self.refusals:  # what was left out on the way is the better reason
                 raise ValueError(next(iter(self.refusals.values())))
+            if not number and one_prompt and self.spec.split_by == "prompt":
+                raise ValueError(
+                    f"data={self.spec.name}: no {part} rows: all {given} rows have one prompt, and rows of one prompt "
+                    "are on one side of the split; data.split_by=row divides them by prompt and answer together"
+                )
             if not number:
                 places = ", ".join(place(rows) for rows in self.spec.train) or "no rows at all"
                 raise ValueError(

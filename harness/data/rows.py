@@ -37,7 +37,7 @@ def read(rows: RowsSpec, source: Source, folder: str | None) -> Iterator[Found]:
     """
     check_origin(rows)
     if rows.file is not None:
-        return stream(Path(rows.file))
+        return stream(Path(rows.file), rows.split)
     assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
     if source == "path":
         return mirror.split_rows(rows.dataset, rows.subset, rows.split, folder)

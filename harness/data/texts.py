@@ -147,7 +147,8 @@ class _Writer:
         self._schema = pyarrow.schema(
             {
                 "prompt": text, "completion": text, "ending": text, "turns": pyarrow.list_(number),
-                "is_chat": pyarrow.bool_(), "place": text, "topic": text, "digest": pyarrow.binary(),
+                "muted": pyarrow.list_(number), "is_chat": pyarrow.bool_(), "place": text, "topic": text,
+                "digest": pyarrow.binary(),
             }
         )  # fmt: skip
         self._writer = pyarrow.ipc.new_stream(str(path), self._schema)
@@ -166,9 +167,9 @@ class _Writer:
 
 
 def _flat(example: Example, digest: bytes) -> tuple[Any, ...]:
-    turns = [edge for turn in example.turns for edge in turn]
+    turns, muted = ([edge for turn in spans for edge in turn] for spans in (example.turns, example.muted))
     texts = (example.prompt, example.completion, example.ending)
-    return (*texts, turns, example.is_chat, example.place, example.topic, digest)
+    return (*texts, turns, muted, example.is_chat, example.place, example.topic, digest)
 
 
 def _read(path: Path) -> Iterator[tuple[Example, bytes]]:
@@ -176,8 +177,9 @@ def _read(path: Path) -> Iterator[tuple[Example, bytes]]:
 
     with pyarrow.OSFile(str(path)) as file:
         for batch in pyarrow.ipc.open_stream(file):
-            for prompt, completion, ending, turns, is_chat, place, topic, digest in zip(
+            for prompt, completion, ending, turns, muted, is_chat, place, topic, digest in zip(
                 *(column.to_pylist() for column in batch.columns), strict=True
             ):
-                pairs = tuple(zip(turns[::2], turns[1::2], strict=True))
-                yield Example(prompt, completion, ending, pairs, is_chat, place, topic), digest
+                spans = (tuple(zip(edges[::2], edges[1::2], strict=True)) for edges in (turns, muted))
+                learnt, silent = spans
+                yield Example(prompt, completion, ending, learnt, is_chat, place, topic, silent), digest

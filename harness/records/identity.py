@@ -40,7 +40,7 @@ def formats(part: tuple[RowsSpec, ...]) -> list[dict[str, Any]]:
 
 
 def _format(rows: RowsSpec) -> dict[str, Any]:
-    unsaid = {"file", "revision", "topic", "licence"}
+    unsaid = {"file", "revision", "topic", "licence", "ignore"}
     unsaid |= {name for name, neutral in (("share", rows.share is None), ("format", rows.format == "auto")) if neutral}
     return {key: value for key, value in dataclasses.asdict(rows).items() if key not in unsaid}
 
@@ -50,7 +50,7 @@ def choices(data: DataSpec) -> dict[str, Any]:
 
     An "error" moves no row: either nothing is left out, or nothing is trained.
     """
-    names = ("on_duplicate", "on_near_duplicate", "on_contradiction", "on_malformed", "on_empty")
+    names = ("split_by", "on_duplicate", "on_near_duplicate", "on_contradiction", "on_malformed", "on_empty")
     defaults = {field.name: field.default for field in dataclasses.fields(DataSpec)}
     found = {name: getattr(data, name) for name in names if getattr(data, name) not in (defaults[name], "error")}
     if data.template is not None:

@@ -66,6 +66,7 @@ class RowsSpec(Strict):
     share: Share | None = None  # of all training rows; for rows that are mixed in
     topic: str | None = None  # a column whose values the data check counts
     licence: str | None = None  # of these rows, where it is not the data set's
+    ignore: tuple[str, ...] = ()  # columns with a meaning (system, label, ...) that are left out on purpose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class DataSpec(Strict):
     train: tuple[RowsSpec, ...]
     test: tuple[RowsSpec, ...] = ()
     validation_fraction: Share
+    split_by: Literal["prompt", "row"] = "prompt"  # row: where all rows share one prompt, by prompt and answer together
     tasks: tuple[str, ...] = ()
     retention: tuple[str, ...] = ()
     licence: str | None = None  # of the rows

@@ -44,7 +44,7 @@ def test_errors_name_the_row_the_template_and_the_columns(template, row, complai
 @pytest.mark.parametrize("more", [{"system": "be brief"}, {"history": [["a", "b"]]}])
 def test_what_alpacas_prompt_has_no_place_for_is_not_left_out_silently(more):
     row = {"instruction": "i", "output": "o"}
-    with pytest.raises(ValueError, match=f"no place for {next(iter(more))}; give chats"):
+    with pytest.raises(ValueError, match=f"alpaca leaves {next(iter(more))} out"):
         render([{**row, **more}], RowsSpec(file="mine.jsonl"))
     assert render([{**row, "system": "", "history": []}], RowsSpec(file="mine.jsonl"))[0].completion == "o"
 
