@@ -49,6 +49,21 @@ def shares(trials: Sequence[Planned], pending: Sequence[Planned]) -> list[isolat
     return [isolate.Share({}, threads or _threads(most), runs=most) for _ in range(most)] if most > 1 else []
 
 
+def check_no_trials(plan: Sequence[Planned]) -> None:
+    """Refuse a number of concurrent trials where there are none.
+
+    Raises:
+        ValueError: max_concurrent_trials is set.
+    """
+    limits = [planned.experiment.max_concurrent_trials for planned in plan]
+    limit = next((limit for limit in limits if limit is not None), None)
+    if limit is not None:
+        raise ValueError(
+            f"max_concurrent_trials={limit}: only a sweep with stages has trials; leave it out, or use "
+            "hydra/launcher=local to make all runs several at once"
+        )
+
+
 def announcement(parts: Sequence[isolate.Share]) -> str:
     """Return the line that says how the trials share this machine."""
     threads = parts[0].threads

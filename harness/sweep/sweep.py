@@ -89,7 +89,9 @@ class _Sweep:
     def at_once(self) -> int:
         """Run every cell."""
         wanted = stages.first_cells(self.asked, self.arguments)
-        plan = _identified(compose_all(wanted, self.compose, bases_of(wanted)))
+        composed = compose_all(wanted, self.compose, bases_of(wanted))
+        concurrent.check_no_trials(composed)
+        plan = _identified(composed)
         pending = _checked(plan)
         name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
         announce.runs(plan, pending)
@@ -273,11 +275,14 @@ def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Ma
 
 
 def _trials(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
-    """Make trials at once; one that ran out of memory beside others says nothing, and is made again alone."""
+    """Make trials at once; one that ran out of memory, or failed, beside others says nothing: it is made again alone.
+
+    A trial whose memory other processes hold fails as by a fault of the machine.
+    """
     results = at_once(pending, parts)
-    short = [position for position, planned in enumerate(pending) if _status(planned) == "oom"]
+    short = [position for position, planned in enumerate(pending) if _status(planned) in ("oom", "failed")]
     if short:
-        board.say(f"{len(short)} trials ran out of memory beside others: they are made again, one after another")
+        board.say(f"trials without a result beside others: {len(short)}; made again, one after another")
         again = [concurrent.again(pending[position]) for position in short]
         alone = replace(parts[0], runs=1, stop=Stop())
         for position, result in zip(short, at_once(again, [alone]), strict=True):

@@ -103,7 +103,8 @@ def test_trials_of_a_sweep_that_goes_on_have_the_threads_of_its_finished_ones(ma
     assert [(part.threads, part.runs) for part in found] == [(4, 2)] * 2
 
 
-def test_a_trial_that_ran_out_of_memory_beside_others_is_made_again_alone(trial, monkeypatch):
+@pytest.mark.parametrize("status", ["oom", "failed"])
+def test_a_trial_that_came_to_nothing_beside_others_is_made_again_alone(trial, monkeypatch, status):
     trials = [trial(f"seed={seed}") for seed in range(3)]
     made = []
 
@@ -112,7 +113,7 @@ def test_a_trial_that_ran_out_of_memory_beside_others_is_made_again_alone(trial,
         made.append((experiment.seed, part.runs, "oom" in experiment.retry))
         return "ok"
 
-    statuses = {0: "ok", 1: "oom", 2: "ok"}
+    statuses = {0: "ok", 1: status, 2: "diverged"}
     monkeypatch.setattr(sweep, "run_cell", once)
     monkeypatch.setattr(sweep, "_status", lambda planned: statuses[planned.experiment.seed])
     said = []
@@ -122,7 +123,7 @@ def test_a_trial_that_ran_out_of_memory_beside_others_is_made_again_alone(trial,
     assert [result.return_value for result in results] == ["ok"] * 3
     assert sorted(made[:3]) == [(0, 2, False), (1, 2, False), (2, 2, False)]
     assert made[3:] == [(1, 1, True)]
-    assert said == ["1 trials ran out of memory beside others: they are made again, one after another"]
+    assert said == ["trials without a result beside others: 1; made again, one after another"]
 
 
 def test_another_launcher_makes_trials_as_it_makes_runs(trial, monkeypatch):
@@ -135,6 +136,12 @@ def test_another_launcher_makes_trials_as_it_makes_runs(trial, monkeypatch):
     monkeypatch.setattr(concurrent, "shares", lambda trials, started: [])
     assert alone.launch_of(trials, trials) == "launch"
     assert alone.launch_of(trials, []) == "launch"
+
+
+def test_a_number_of_trials_is_refused_where_there_are_none(trial):
+    concurrent.check_no_trials([trial("seed=0")])
+    with pytest.raises(ValueError, match=r"max_concurrent_trials=2: only a sweep with stages .*hydra/launcher=local"):
+        concurrent.check_no_trials([trial("seed=0"), trial("seed=1", "max_concurrent_trials=2")])
 
 
 def test_the_record_of_each_run_says_how_many_shared_its_device(trial, machine):
