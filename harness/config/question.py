@@ -3,6 +3,7 @@
     name: lora_rank
     question: Does a higher rank help?      # ends up on top of the report
     primary: arc_easy/acc                   # the column of the results that answers it
+    margin: 0.01                            # optional: the largest difference in that column that counts as none
     varies: [method.r]                      # what may differ between rows, beside what is tuned; all else is refused
     cells:                                  # grids: each is a product, their union is run
       - method: lora
@@ -126,6 +127,7 @@ class Question(Strict):
     cells: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
     varies: tuple[str, ...]
     primary: str | None = None  # a column of the flat table: validation_loss, test_loss or <task>/<metric>
+    margin: Annotated[float, Field(gt=0)] | None = None  # in the unit of that column; None: the report's default
     stages: Stages | None = None
     claims: tuple[ClaimEntry, ...] = ()
 

@@ -233,6 +233,7 @@ class SweepRecord(Strict):
     already_done: tuple[str, ...] = field(default=())  # "<recipe_id>/seed-<n>" of the cells that were not run again
     arguments: tuple[str, ...] | None = None  # the command line's overrides
     primary: str | None = None  # the column of the flat table that answers the question
+    margin: float | None = None  # the largest difference in it that counts as none
     varies: tuple[str, ...] | None = None  # keys of a recipe that were meant to differ, each for all below it
     tuning: Tuning | None = None  # None: the sweep has no stages
     asked_with: dict[str, Any] | None = None  # the program and the versions that it was last asked with

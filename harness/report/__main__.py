@@ -56,9 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--margin",
         type=_positive,
-        default=0.01,
         metavar="DIFFERENCE",
-        help="methods closer than this may be called equivalent, in the metric's unit (default: 0.01, one point)",
+        help="differences below it count as none, in the metric's unit (default: the sweep's, else 0.01, one point)",
     )
     parser.add_argument(
         "--price", type=_positive, metavar="P", help="what a device hour costs (default: the runs' own)"
@@ -108,7 +107,8 @@ def _make(name: str | None, given: argparse.Namespace) -> int:
 
     try:
         allowed = tuple(key for key in given.allow.split(",") if key)
-        loaded = replace(priced(load(given.runs, name), given.price), allowed=allowed, margin=given.margin)
+        loaded = replace(priced(load(given.runs, name), given.price), allowed=allowed)
+        loaded = replace(loaded, margin=given.margin or loaded.margin)
         parts = _parts(loaded, given)
     except (ValueError, OSError) as error:
         return _wrong(error)

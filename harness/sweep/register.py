@@ -71,7 +71,7 @@ def _registration(asked: Question, arguments: tuple[str, ...], plan: Sequence[Pl
         question=asked.question,
         primary=asked.primary,
         claims=claim_records(asked),
-        margin=None,
+        margin=asked.margin,
         level=LEVEL,
         families=("claims", "baseline", "best", "all") if asked.claims else ("baseline", "best", "all"),
         rule=staged.tune.rule if staged else None,

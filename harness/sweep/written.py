@@ -44,6 +44,7 @@ def write_question(written: Written) -> str:
         already_done=tuple(f"{recipe}/seed-{seed}" for recipe, seed in runs if (recipe, seed) not in written.started),
         arguments=written.arguments,
         primary=asked.primary if asked else None,
+        margin=asked.margin if asked else None,
         varies=recipe_keys([*(asked.varies if asked else ()), *(asked.tuned if asked else ()), *swept]),
         tuning=_with_earlier(path, written),
         asked_with={key: provenance.facts()[key] for key in _ASKED_WITH},

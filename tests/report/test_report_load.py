@@ -131,3 +131,17 @@ def test_an_empty_folder_is_refused(runs, sweep, message):
 def test_the_tree_counts_what_it_holds(tree):
     assert len(TASK_ITEMS) == len(LOOKS) == 4
     assert len(load([tree]).rows) == 8
+
+
+def test_the_margin_is_that_of_the_question_unless_another_is_given(tree, runs):
+    import shutil
+
+    from harness.records import record
+    from harness.report.data.rows import MARGIN
+
+    shutil.copytree(tree, runs, dirs_exist_ok=True)
+    assert load([runs], "methods").margin == MARGIN == 0.01
+    path = runs / "sweeps" / "methods" / "sweep.json"
+    record.write(dataclasses.replace(record.read(record.SweepRecord, path), margin=0.05), path)
+    loaded = load([runs], "methods")
+    assert loaded.margin == 0.05

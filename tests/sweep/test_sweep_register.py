@@ -14,6 +14,7 @@ SWEEP = """
 name: asked
 question: Does it work?
 primary: arc_easy/acc
+margin: 0.02
 varies: [method]
 cells:
   - {method: [lora, full], lr_scale: [0.3, 1, 3]}
@@ -62,6 +63,7 @@ def test_everything_that_the_answer_rests_on_is_kept(asked, capsys):
     assert (made.question, made.primary, made.rule, made.tuned) == (
         "Does it work?", "arc_easy/acc", "lowest_validation_loss", ("lr_scale",),
     )  # fmt: skip
+    assert made.margin == 0.02
     assert (made.tuning_seeds, made.final_seeds, made.looks) == ((0,), (1, 2, 3, 4, 5), (3, 5))
     trials = [cell for cell in made.cells if cell.stage == "tune"]
     assert len({cell.recipe_id for cell in trials}) == len(trials) == 6

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from harness.report.data.groups import Aligned, Group, Measure, aligned, base_of, headline, score, unranked
 from harness.report.data.items import Scored
+from harness.report.data.rows import MARGIN
 
 if TYPE_CHECKING:
     from harness.stats import FamilyName, MethodComparison
     from harness.stats import Pair as Result
 
 LEVEL = 0.05  # of each family
-MARGIN = 0.01  # one point of accuracy, a hundredth of a nat: below it a difference counts as none
 MOST_PAIRED = 24  # with more methods each is compared with the base and with the best only
 ROLES = ("target", "test", "validation", "retention")
 

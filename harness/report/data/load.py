@@ -25,7 +25,7 @@ from harness.report.analysis import drift, hours
 from harness.report.data import tuning
 from harness.report.data.items import Scored
 from harness.report.data.labels import labelled
-from harness.report.data.rows import Loaded, Row, setting
+from harness.report.data.rows import MARGIN, Loaded, Row, setting
 
 T = TypeVar("T")
 Beside = TypeVar("Beside", UpdateRecord, InferenceRecord)
@@ -59,6 +59,7 @@ def _loaded(rows: Sequence[Row], sweep: SweepRecord | None, runs: Sequence[Path]
         unreadable=tuple(dict.fromkeys(problems)),
         external=tuple(external),
         checks=checks,
+        margin=(sweep.margin if sweep else None) or MARGIN,
     )
 
 

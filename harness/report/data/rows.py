@@ -76,6 +76,9 @@ class Row:
         return {f"{'heldout' if s.heldout else 'eval'}.{k}": v for s in self.scored for k, v in setting(s).items()}
 
 
+MARGIN = 0.01  # a point of accuracy, a hundredth of a nat
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """What a report is made of."""
@@ -83,7 +86,7 @@ class Loaded:
     rows: tuple[Row, ...]
     sweep: SweepRecord | None
     unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
-    margin: float = 0.01  # the largest difference that counts as none: a point of accuracy, a hundredth of a nat
+    margin: float = MARGIN  # the largest difference that counts as none, in the unit of the metric
     trials: tuple[Row, ...] = ()  # of a sweep with stages: what was tried on validation, no rows of the results
     external: tuple[ExternalRecord, ...] = ()  # rows that others published
     checks: tuple[DataCheck, ...] = ()  # of the data that the rows were trained on

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.report.analysis.claims import MARGIN, Claims, Pair, claims, contests, main_contests
+from harness.report.analysis.claims import Claims, Pair, claims, contests, main_contests
 from harness.report.analysis.verdicts import detectable_line, families_line, words
 from harness.report.data.groups import Group, base_of
-from harness.report.data.rows import Loaded
+from harness.report.data.rows import MARGIN, Loaded
 from harness.report.display import decimals, interval, several
 
 MOST_NAMED = 8  # methods of one verdict
