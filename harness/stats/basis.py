@@ -29,7 +29,7 @@ class Basis:
         scope: whether the numbers are about methods or about two runs.
         why: why the numbers make no verdict about methods; "" where they do.
         source: where the seed variance comes from.
-        known: whether there are numbers at all.
+        measured: whether there are numbers at all.
     """
 
     difference: float
@@ -40,7 +40,7 @@ class Basis:
     scope: Scope
     why: str
     source: str
-    known: bool = True
+    measured: bool = True
 
 
 def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
@@ -58,7 +58,7 @@ def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
         paired = len(common) > 1 or (common and single)
         made = _paired(data, variance, a, b, common) if paired else _unpaired(data, variance, a, b)
     seeds = made.pooled[0] if made.pooled else 0.0
-    if made.known and made.items + seeds <= 1e-24 * float(np.abs(data.means[[a, b]]).max()) ** 2:
+    if made.measured and made.items + seeds <= 1e-24 * float(np.abs(data.means[[a, b]]).max()) ** 2:
         return _nothing(data, a, b, "the difference is the same on every item and seed: there is no spread to judge by")
     return made
 
@@ -148,7 +148,7 @@ def _runs(difference: float, items: float, seeds: str) -> Basis:
 
 
 def _nothing(data: Outcomes, a: int, b: int, why: str) -> Basis:
-    return Basis(float(data.means[a] - data.means[b]), 0.0, None, None, 0, "methods", why, "", known=False)
+    return Basis(float(data.means[a] - data.means[b]), 0.0, None, None, 0, "methods", why, "", measured=False)
 
 
 def _single(name: str, source: str) -> str:

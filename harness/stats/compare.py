@@ -117,8 +117,8 @@ class MethodComparison:
         best: the method with the best score; a deterministic baseline does not count.
         seed_deviation: standard deviation of the method x seed effect, pooled over the methods, single answers' noise
             left in; None without two seeds of any method.
-        unlike: methods whose own seed deviation is more than twice the others' (one-sided F test at 5 %), with the
-            ratio.
+        unlike: methods whose own seed deviation is more than twice the others' (one-sided F test, 5 % over all
+            methods), with the ratio.
     """
 
     families: Mapping[FamilyName, Family]
@@ -187,16 +187,16 @@ def compare_methods(
     best = max(candidates, key=lambda i: comparer.sign * data.means[i])
     everyone = [*range(len(data.names))]
     first = None if baseline is None else data.names.index(baseline)
-    asked: dict[FamilyName, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {
+    wanted: dict[FamilyName, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {
         "best": ([(i, best) for i in candidates if i != best], [*combinations(candidates, 2)]),
         "all": ([*combinations(everyone, 2)], [*combinations(everyone, 2)]),
     }
     if first is not None:
         against = [(i, first) for i in everyone if i != first]
-        asked["baseline"] = (against, against)
+        wanted["baseline"] = (against, against)
     pooled = variance.degrees > 0
     return MethodComparison(
-        families={name: comparer.family(name, *asked[name]) for name in families if asked.get(name, ([], []))[0]},
+        families={name: comparer.family(name, *wanted[name]) for name in families if wanted.get(name, ([], []))[0]},
         level=level,
         margin=margin,
         scores=dict(zip(data.names, data.means.tolist(), strict=True)),
@@ -229,18 +229,20 @@ class _Comparer:
     def __init__(self, data: Outcomes, variance: SeedVariance, level: float, margin: float | None, sign: float) -> None:
         self.data, self.variance, self.level, self.margin, self.sign = data, variance, level, margin, sign
         self.unlike = variance.unlike()
-        self.known: dict[tuple[int, int], Basis] = {}
+        self.bases: dict[tuple[int, int], Basis] = {}
         self.adjustments: dict[tuple[tuple[tuple[int, int], ...], float, float], Adjustment] = {}
 
-    def family(self, name: FamilyName, shown: Sequence[tuple[int, int]], covered: Sequence[tuple[int, int]]) -> Family:
+    def family(
+        self, name: FamilyName, members: Sequence[tuple[int, int]], covered: Sequence[tuple[int, int]]
+    ) -> Family:
         """Return a family's pairs; `covered` are all the comparisons that its adjustment is for."""
-        bases = [self._basis(*pair) for pair in shown]
+        bases = [self._basis(*pair) for pair in members]
         adjusted = self._adjustment(bases, tuple(covered))
         joint = Joint(bases, self.data.units, adjusted, _sharing(covered, self.data))
-        pairs = self._pairs(shown, joint)
+        pairs = self._pairs(members, joint)
         return Family(name, tuple(pairs), len(covered), adjusted.single_level(self.level))
 
-    def _pairs(self, shown: Sequence[tuple[int, int]], joint: Joint) -> Iterator[Pair]:
+    def _pairs(self, members: Sequence[tuple[int, int]], joint: Joint) -> Iterator[Pair]:
         values = np.array([basis.difference for basis in joint.bases])
         columns = [
             *joint.p_values(np.abs(values)),
@@ -249,13 +251,13 @@ class _Comparer:
             joint.pooled.standard_errors,
             *self._margin_p(values, joint),
         ]
-        for pair, basis, *numbers in zip(shown, joint.bases, *(column.tolist() for column in columns), strict=True):
+        for pair, basis, *numbers in zip(members, joint.bases, *(column.tolist() for column in columns), strict=True):
             yield self._pair(pair, basis, *numbers)
 
     def _pair(self, pair: tuple[int, int], basis: Basis, *numbers: float) -> Pair:
         p, p_adjusted, half, half_adjusted, detectable, error, p_alike, p_not_worse = numbers
-        known, stated = basis.known, basis.known and not basis.why
-        p, p_adjusted = (p, p_adjusted) if known else (1.0, 1.0)
+        measured, stated = basis.measured, basis.measured and not basis.why
+        p, p_adjusted = (p, p_adjusted) if measured else (1.0, 1.0)
         p_alike, p_not_worse = (p_alike, p_not_worse) if stated else (1.0, 1.0)
         ends = [(basis.difference - reach, basis.difference + reach) for reach in (half, half_adjusted)]
         a, b = (self.data.names[method] for method in pair)
@@ -263,8 +265,8 @@ class _Comparer:
             a=a,
             b=b,
             difference=basis.difference,
-            interval=ends[0] if known else _WHOLE,
-            adjusted_interval=ends[1] if known else _WHOLE,
+            interval=ends[0] if measured else _WHOLE,
+            adjusted_interval=ends[1] if measured else _WHOLE,
             p=p,
             adjusted_p=p_adjusted,
             verdict=self._verdict(basis, p_adjusted, p_alike),
@@ -277,7 +279,7 @@ class _Comparer:
             seeds=basis.seeds,
             standard_error=error,
             item_variance=basis.items,
-            detectable=detectable if known else None,
+            detectable=detectable if measured else None,
             unlike=tuple(self.data.names[method] for method in pair if method in self.unlike),
         )
 
@@ -324,9 +326,9 @@ class _Comparer:
         return covariance
 
     def _basis(self, a: int, b: int) -> Basis:
-        if (a, b) not in self.known:
-            self.known[a, b] = basis_of(self.data, self.variance, a, b)
-        return self.known[a, b]
+        if (a, b) not in self.bases:
+            self.bases[a, b] = basis_of(self.data, self.variance, a, b)
+        return self.bases[a, b]
 
 
 def _sharing(covered: Sequence[tuple[int, int]], data: Outcomes) -> int:

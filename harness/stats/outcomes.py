@@ -87,14 +87,14 @@ class Outcomes:
         return max(total - noise, 0.0) + self.unseen, max(noise, 0.0)
 
     @cached_property
-    def _known(self) -> dict[Seeds, tuple[Floats, Floats]]:
+    def _cached(self) -> dict[Seeds, tuple[Floats, Floats]]:
         return {}
 
     def _common(self, seeds: Seeds) -> tuple[Floats, Floats]:
         """Return the moments over these seeds alone; NaN where a method lacks one of them."""
-        if seeds not in self._known:
-            self._known[seeds] = self._moments([() if own and not {*seeds} <= {*own} else seeds for own in self.seeds])
-        return self._known[seeds]
+        if seeds not in self._cached:
+            self._cached[seeds] = self._moments([() if own and not {*seeds} <= {*own} else seeds for own in self.seeds])
+        return self._cached[seeds]
 
     def _moments(self, used: Sequence[Seeds]) -> tuple[Floats, Floats]:
         """Return the covariances of scores over items, and the share of item x seed in them, over the given seeds."""

@@ -51,14 +51,14 @@ class SeedVariance:
     def unlike(self) -> dict[int, float]:
         """Return the methods whose seeds scatter more than the others', with the ratio of standard deviations.
 
-        A ratio above 2 that a one-sided F test at 5 % supports. With few seeds most such methods go unnoticed.
+        A ratio above 2 that a one-sided F test supports, at 5 % over all methods. With few seeds many go unnoticed.
         """
         from scipy.stats import f
 
         methods = np.flatnonzero(self.replicated)
-        found: dict[int, float] = {}
+        ratios: dict[int, float] = {}
         if len(methods) < 3:
-            return found
+            return ratios
         for method in methods:
             others = methods[methods != method]
             pool = float(np.average(self.own[others], weights=self.counts[others] - 1))
@@ -66,9 +66,9 @@ class SeedVariance:
                 continue
             ratio = float(self.own[method] / pool)
             degrees = self.degrees * len(others) / len(methods)
-            if ratio > UNLIKE_RATIO**2 and f.sf(ratio, self.counts[method] - 1, degrees) < UNLIKE_LEVEL:
-                found[int(method)] = ratio**0.5
-        return found
+            if ratio > UNLIKE_RATIO**2 and f.sf(ratio, self.counts[method] - 1, degrees) < UNLIKE_LEVEL / len(methods):
+                ratios[int(method)] = ratio**0.5
+        return ratios
 
 
 def seed_variances(scores: Floats, deterministic: np.ndarray, *, paired: bool) -> SeedVariance:

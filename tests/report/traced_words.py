@@ -71,7 +71,7 @@ def explained(traced: Traced) -> Iterator[Claim]:
         yield claim_words(section, f"deviate by {fixed(one.compared.seed_deviation, one.digits)}")
     for label, ratio in one.compared.unlike.items():
         yield claim_words(section, f"{label}: its seeds scatter {ratio:.1f} times as much")
-        yield claim_words(section, "(one-sided F test, p < 0.05)")
+        yield claim_words(section, "(one-sided F test, 5 % over all methods)")
     alike = [pair.result for pair in one.family("best") if pair.result.verdict != "no verdict"]
     if alike and not any(pair.verdict == "equivalent" for pair in alike):
         middle = sorted(alike, key=lambda pair: pair.standard_error)[len(alike) // 2]

@@ -36,54 +36,54 @@ def answer(groups: Sequence[Group], primary: str | None = None, margin: float = 
     if all(group.random_weights for group in trained):
         return ["The weights are random: memory and speed are real, and nothing is said about quality."]
     main = [claims(contest, margin) for contest in main_contests(groups, primary)]
-    asked = any(one.contest.role == "target" for one in main)
-    said = [sentence for one in main for sentence in _contest(one, groups)]
-    tested = {one.contest.measure for one in main}
-    losses = [one for one in contests(groups, "validation") if one.groups and one.measure not in tested]
-    described = [_described(claims(one, margin), groups) for one in losses]
-    scored = any(one.contest.measure.metric != "loss" for one in main)
+    asked = any(entry.contest.role == "target" for entry in main)
+    stated = [sentence for entry in main for sentence in _contest(entry, groups)]
+    tested = {entry.contest.measure for entry in main}
+    losses = [entry for entry in contests(groups, "validation") if entry.groups and entry.measure not in tested]
+    described = [_described(claims(entry, margin), groups) for entry in losses]
+    scored = any(entry.contest.measure.metric != "loss" for entry in main)
     nothing = [] if asked or primary or scored else ["No target task was evaluated."]
     missing = [f"No trained method has a score in {primary}."] if primary and not main else []
-    return [one for one in (*missing, *said, *described, *nothing, _seed_remark(trained)) if one]
+    return [entry for entry in (*missing, *stated, *described, *nothing, _seed_remark(trained)) if entry]
 
 
-def _contest(found: Claims, groups: Sequence[Group]) -> list[str]:
+def _contest(result: Claims, groups: Sequence[Group]) -> list[str]:
     """Return the best method, the base, the families and the minimum detectable difference of one contest."""
-    left_out = [f"{group.label} ({reason})" for group, reason in found.contest.left_out]
-    remark = f"Not ranked on {found.contest.title}: {several(left_out, 6)}." if left_out else ""
-    lines = [_best(found, groups), _against_base(found)]
-    if found.comparison is not None:
-        lines += [families_line(found), detectable_line(found)]
-    elif len(found.contest.members) > 1:
-        lines.append(f"Differences on {found.contest.title} cannot be tested: no items can be paired.")
-    if found.comparison is not None and found.unpaired:
-        lines.append(f"Not compared, since the items or prompts differ: {several([g.label for g in found.unpaired])}.")
-    return [one for one in (*lines, remark) if one]
+    left_out = [f"{group.label} ({reason})" for group, reason in result.contest.left_out]
+    remark = f"Not ranked on {result.contest.title}: {several(left_out, 6)}." if left_out else ""
+    lines = [_best(result, groups), _against_base(result)]
+    if result.comparison is not None:
+        lines += [families_line(result), detectable_line(result)]
+    elif len(result.contest.members) > 1:
+        lines.append(f"Differences on {result.contest.title} cannot be tested: no items can be paired.")
+    if result.comparison is not None and result.unpaired:
+        lines.append(f"Not compared, since the items or prompts differ: {several([g.label for g in result.unpaired])}.")
+    return [entry for entry in (*lines, remark) if entry]
 
 
-def _best(found: Claims, groups: Sequence[Group]) -> str:
+def _best(result: Claims, groups: Sequence[Group]) -> str:
     """Return the best score, and the other methods by their verdict against it."""
-    contest = found.contest
+    contest = result.contest
     if not contest.groups:
         return ""
     best = contest.ranked[0]
-    scored = f"{_value(contest.value(best), found)}{_base_remark(found, best, groups)}"
+    scored = f"{_value(contest.value(best), result)}{_base_remark(result, best, groups)}"
     if len(contest.ranked) == 1:
         return f"On {contest.title}, {best.label} reaches {scored}."
-    named = found.best or best
+    named = result.best or best
     if named is not best:
-        scored = f"{_value(contest.value(named), found)}{_base_remark(found, named, groups)}"
+        scored = f"{_value(contest.value(named), result)}{_base_remark(result, named, groups)}"
     kind = "lowest" if not contest.higher_is_better else "best"
     parts = [f"On {contest.title}, {named.label} has the {kind} score: {scored}"]
-    if found.about_runs:
+    if result.about_runs:
         parts.append("one seed per method, so that the following is about these runs and not about the methods")
     sides: dict[str, list[str]] = {}
-    for pair in found.against_best:
-        sides.setdefault(words(pair), []).append(_with_interval(pair, found))
+    for pair in result.against_best:
+        sides.setdefault(words(pair), []).append(_with_interval(pair, result))
     phrases = {
         "significantly better": "significantly better than it",
         "significantly worse": "significantly worse",
-        "equivalent": f"equivalent to it within {found.margin:g}",
+        "equivalent": f"equivalent to it within {result.margin:g}",
         "no significant difference": "not significantly different from it",
         "these runs differ": "different from it in these runs",
         "these runs do not differ significantly": "not significantly different from it in these runs",
@@ -93,20 +93,20 @@ def _best(found: Claims, groups: Sequence[Group]) -> str:
     return "; ".join(parts) + "."
 
 
-def _against_base(found: Claims) -> str:
+def _against_base(result: Claims) -> str:
     """Return the methods by their verdict against the untouched model."""
-    contest = found.contest
+    contest = result.contest
     sides: dict[str, list[str]] = {}
-    for pair in found.against_base:
+    for pair in result.against_base:
         gain = pair.result.difference if contest.higher_is_better else -pair.result.difference
         side = words(pair)
         if side == "these runs differ":
             side = "better" if gain > 0 else "worse"
-        sides.setdefault(side, []).append(_with_interval(pair, found))
+        sides.setdefault(side, []).append(_with_interval(pair, result))
     phrases = {
         "significantly better": "significantly better than the base model",
         "significantly worse": "significantly worse than the base model",
-        "equivalent": f"equivalent to the base model within {found.margin:g}",
+        "equivalent": f"equivalent to the base model within {result.margin:g}",
         "no significant difference": "no significant difference from the base model",
         "better": "significantly better than the base model in these runs",
         "worse": "significantly worse than the base model in these runs",
@@ -117,36 +117,36 @@ def _against_base(found: Claims) -> str:
     return f"On {contest.title}, {contest.num_items:,} items, {'; '.join(parts)}." if parts else ""
 
 
-def _described(found: Claims, groups: Sequence[Group]) -> str:
+def _described(result: Claims, groups: Sequence[Group]) -> str:
     """Return who has the lowest validation loss; it is not tested, since it is not the question."""
-    contest = found.contest
+    contest = result.contest
     best = contest.ranked[0]
     base = contest.base or base_of(best, groups, contest.measure.eval_id)
-    against = f" (base model {_value(contest.value(base), found)})" if base else ""
-    score = f"{_value(contest.value(best), found)} nats per answer token"
+    against = f" (base model {_value(contest.value(base), result)})" if base else ""
+    score = f"{_value(contest.value(best), result)} nats per answer token"
     if len(contest.ranked) == 1:
         return f"On {contest.title}, {best.label} reaches {score}{against}; not tested."
     second = contest.ranked[1]
     return (
         f"Lowest on {contest.title}: {best.label}, {score}{against}, before {second.label}, "
-        f"{_value(contest.value(second), found)}; descriptive, not tested."
+        f"{_value(contest.value(second), result)}; descriptive, not tested."
     )
 
 
-def _base_remark(found: Claims, group: Group, groups: Sequence[Group]) -> str:
-    base = found.contest.base or base_of(group, groups, found.contest.measure.eval_id)
-    return f" (base model {_value(found.contest.value(base), found)})" if base else ""
+def _base_remark(result: Claims, group: Group, groups: Sequence[Group]) -> str:
+    base = result.contest.base or base_of(group, groups, result.contest.measure.eval_id)
+    return f" (base model {_value(result.contest.value(base), result)})" if base else ""
 
 
-def _value(value: float, found: Claims) -> str:
-    return decimals(value, found.contest.digits)
+def _value(value: float, result: Claims) -> str:
+    return decimals(value, result.contest.digits)
 
 
-def _with_interval(pair: Pair, found: Claims) -> str:
-    one, digits = pair.result, found.contest.digits
-    if not math.isfinite(one.adjusted_interval[0]):
-        return f"{pair.a.label} ({decimals(one.difference, digits, signed=True)})"
-    return f"{pair.a.label} {interval(one.difference, one.adjusted_interval, digits, signed=True)}"
+def _with_interval(pair: Pair, result: Claims) -> str:
+    test, digits = pair.result, result.contest.digits
+    if not math.isfinite(test.adjusted_interval[0]):
+        return f"{pair.a.label} ({decimals(test.difference, digits, signed=True)})"
+    return f"{pair.a.label} {interval(test.difference, test.adjusted_interval, digits, signed=True)}"
 
 
 def _seed_remark(trained: Sequence[Group]) -> str:
