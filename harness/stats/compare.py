@@ -332,9 +332,13 @@ class _Comparer:
 
 
 def _sharing(covered: Sequence[tuple[int, int]], data: Outcomes) -> int:
-    """Return how many comparisons a single method can spoil, plus one for the others; 1 where it is one."""
+    """Return the adjustment for the pairs' own variances; 1 where no method has two comparisons.
+
+    It is the number of comparisons that share a method, plus two, since a moderated variance is still too small where a
+    method is unlike the others.
+    """
     shared = np.bincount(np.array(covered).ravel(), minlength=len(data.names))
     most = max(
         (int(n) for n, name in zip(shared, data.names, strict=True) if name not in data.deterministic), default=0
     )
-    return most + 1 if most > 1 else 1
+    return most + 2 if most > 1 else 1

@@ -22,8 +22,7 @@ class Joint:
         bases: what each difference rests on.
         units: items, or clusters.
         adjusted: the family's adjustment, for the pooled variance.
-        sharing: the comparisons that a single method can spoil, plus one for the others: the adjustment for the
-            pairs' own variances.
+        sharing: the adjustment for the pairs' own variances, from the comparisons that share a method.
         unseen: variance added for items that a small sample may have missed.
     """
 

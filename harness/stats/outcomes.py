@@ -28,8 +28,8 @@ class Outcomes:
         values: by method, shape (seeds, units), scaled so that a score is a mean over the units; NaN for a lost seed.
         weights: shape (units,), with mean 1.
         deterministic: methods without seed noise; their single row holds for every seed.
-        unseen: variance that one discordant item more would add to a difference of two right-or-wrong scores; 0 for
-            graded outcomes.
+        unseen: variance that one discordant item more would add to a difference of two right-or-wrong scores, times the
+            mean size of a cluster; 0 for graded outcomes.
     """
 
     names: tuple[str, ...]
@@ -154,7 +154,7 @@ def checked(
         values=tuple(row * scale for row in rows.values()),
         weights=below * scale,
         deterministic=frozenset(deterministic),
-        unseen=float((sizes**2).mean()) / items**2 if right_or_wrong else 0.0,
+        unseen=float(sizes.mean()) / items**2 if right_or_wrong else 0.0,
     )
 
 

@@ -166,7 +166,7 @@ def _half_widths(plan: Plan, level: float, adjusted: bool) -> Floats:
     degrees = (plan.methods - 1) * (plan.seeds - 1)
     single, sharing = level, 1
     if adjusted and plan.methods > 2:
-        single, sharing = _family_level(plan, level, degrees), plan.methods
+        single, sharing = _family_level(plan, level, degrees), plan.methods + 1
     items = np.full(_DRAWS if plan.seeds > 1 else 1, plan.item_variance)
     free = np.full_like(items, plan.items - 1.0)
     if plan.seeds == 1:
