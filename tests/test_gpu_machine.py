@@ -80,13 +80,13 @@ def test_the_demo_goes_as_far_as_the_first_kernel(cards, command):
     assert len(servers) == 1, "all are forked from one server"
     assert not servers & {touch["pid"] for touch in done.touches}, "which has not touched CUDA"
     for one in done.records:
-        told = one.current.provenance
-        assert (told["device"], told["device_name"], told["device_memory_bytes"]) == (
+        device = one.current.provenance
+        assert (device["device"], device["device_name"], device["device_memory_bytes"]) == (
             "cuda", "NVIDIA H100 80GB HBM3", 80 * 2**30,
         )  # fmt: skip
-        assert (told["device_uuid"], told["driver"]) == (card(0)["uuid"], "580.65.06")
-        assert told["device_settings"]["CUDA_VISIBLE_DEVICES"] == "0"
-        assert set(told["attention_order"]) <= {"math", "flash_attention", "efficient_attention", "cudnn_attention"}
+        assert (device["device_uuid"], device["driver"]) == (card(0)["uuid"], "580.65.06")
+        assert device["device_settings"]["CUDA_VISIBLE_DEVICES"] == "0"
+        assert set(device["attention_order"]) <= {"math", "flash_attention", "efficient_attention", "cudnn_attention"}
         assert one.recipe["train"] is None or one.recipe["train"]["precision"] == "bf16"
     assert next(one for one in done.records if one.method == "full").recipe["method"]["precision"] == "bf16_fp32_master"
 

@@ -106,6 +106,22 @@ def raise_after_a_rank_was_killed(emit):
     raise RankError("process 1 of 2 has ended with exit code -9", "machine")
 
 
+def exceed_its_limit(way, emit):
+    """Ask for 16 GiB under the limit that `ulimit -v` and some schedulers set."""
+    import mmap
+    import resource
+
+    import torch
+
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+    ways = {
+        "python": bytearray,
+        "torch": lambda size: torch.empty(size, dtype=torch.uint8),
+        "kernel": lambda size: mmap.mmap(-1, size),
+    }
+    ways[way](16 * 2**30)
+
+
 def stop_itself(emit):
     emit({"process": os.getpid()})
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -306,6 +322,12 @@ def test_an_error_of_the_work_stays_one_beside_a_kill_elsewhere(call, monkeypatc
     counts = iter([7, 8])
     monkeypatch.setattr(isolate, "out_of_memory_kills", lambda: next(counts))
     assert (call("break_down").kind, next(counts, None)) == ("raised", 8)
+
+
+@pytest.mark.parametrize("way", ["python", "torch", "kernel"])
+def test_a_limit_of_the_process_is_memory_that_ran_out(call, way):
+    ended = call("exceed_its_limit", way)
+    assert (ended.kind, ended.cause) == ("oom", "host_memory"), ended.reason
 
 
 @pytest.mark.parametrize("function", ["stop_itself", "ignore_and_compute"])
