@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,22 @@ class Adapted(Method):
             for layer, cache in zip(layers, before, strict=True):
                 layer._dora_cache = cache
 
+    def merge(self, model: Any) -> Any:
+        """Fold the update into the base's weights, layer by layer in float32, rounded back to their dtype.
+
+        Raises:
+            ValueError: the method cannot be merged.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for layer in model.modules() if self.merges else ():
+            if isinstance(layer, BaseTunerLayer):
+                with _widened(layer.get_base_layer()):
+                    layer.merge()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="All adapters are already merged")
+            return super().merge(model)
+
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
         """What PEFT takes for the adapter, frozen parts included."""
         from peft import get_peft_model_state_dict
@@ -83,6 +100,20 @@ class _NormCache(dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value.new_empty(0) if key.startswith("lora-weight") else value)
+
+
+@contextmanager
+def _widened(layer: torch.nn.Module) -> Iterator[None]:
+    """Hold a layer's own parameters in float32, and round them back at the end."""
+    import torch
+
+    narrow = [p for p in layer.parameters(recurse=False) if p.dtype in (torch.bfloat16, torch.float16)]
+    dtypes = [parameter.dtype for parameter in narrow]
+    for parameter in narrow:
+        parameter.data = parameter.data.float()
+    yield
+    for parameter, dtype in zip(narrow, dtypes, strict=True):
+        parameter.data = parameter.data.to(dtype)
 
 
 def hold_in_float32(parameters: Iterable[torch.nn.Parameter]) -> bool:

@@ -141,7 +141,7 @@ class Qlora(Lora):
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             plain = model.unload().dequantize()
-            return PeftModel.from_pretrained(plain, folder).merge_and_unload()
+            return super().merge(PeftModel.from_pretrained(plain, folder))
 
 
 def _keep_layout(model: PreTrainedModel) -> None:

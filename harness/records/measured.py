@@ -3,7 +3,7 @@
 Units are in the names. A value nobody measured is None, never a sentinel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict
@@ -161,6 +161,7 @@ class InferenceRecord(Strict):
     further: FurtherAdapters | None
     alone_reason: str  # why no other adapter was put beside it; "" where one was
     provenance: dict[str, Any]
+    unmeasured: dict[str, str] = field(default_factory=dict)  # plain, attached or merged: why it was not measured
 
 
 @dataclass(frozen=True, kw_only=True)

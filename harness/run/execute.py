@@ -231,7 +231,7 @@ class _Work(Scores):
     def _merged(self, base: Any) -> Any:
         """The plain model that `harness.adapter merge` writes."""
         experiment, method = self.experiment, self.experiment.method
-        merged = method.merge(method.restore(models.plain(base), experiment.weights_folder))
+        merged = method.merge(method.restore(models.dequantised(base), experiment.weights_folder))
         return merged.to(method.load_options(self.dtype)["dtype"])
 
     def _load_data(self) -> None:

@@ -5,12 +5,13 @@ All three are measured in one process, one after the other, on the same prompts,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from harness.measure.live import tensors_in
 from harness.measure.memory import Phases
 from harness.records.record import FurtherAdapters, Served, Speed
 from harness.records.specs import InferenceSpec, SamplingSpec
+from harness.run import places
+from harness.train import failure
 
 PHASE = "inference"
 _SECOND, _SWITCHES = "second", 6
@@ -31,9 +34,9 @@ Written = list[tuple[int, ...]]
 class Use:
     """What is measured, and how its models are made.
 
-    `base` loads the base afresh; `attach` puts the update beside it, None where nothing was trained; `merged` loads the
-    base and folds the update into it, None where the method cannot. `prompts` are token ids of held-out rows; `folder`
-    holds what is kept beside the base.
+    `base` loads the base afresh; `attached` puts the update beside it, None where nothing was trained; `merged` folds
+    it into the base, None where the method cannot. `fixed_weights` is the method's. `prompts` are token ids of held-out
+    rows; `folder` holds what is kept beside the base.
     """
 
     spec: InferenceSpec
@@ -42,37 +45,57 @@ class Use:
     prompts: Sequence[Sequence[int]]
     phases: Phases
     base: Callable[[], Any]
-    attach: Callable[[Any], Any] | None
+    attached: Callable[[], Any] | None
+    fixed_weights: Callable[[Any], contextlib.AbstractContextManager[None]]
     merged: Callable[[], Any] | None
     folder: Path
 
 
 def measure(use: Use) -> dict[str, Any]:
     """The fields of an `InferenceRecord` that are measured."""
-    served: dict[str, Served] = {}
-    written: dict[str, Written] = {}
-    further, alone = None, "nothing was trained"
-    model = _made(use, use.base)
-    served["plain"], written["plain"] = _served(model, use)
-    if use.attach is not None:
-        attach, plain = use.attach, model
-        model = _made(use, lambda: attach(plain))
-        del plain
-        served["attached"], written["attached"] = _served(model, use)
-        with use.phases(PHASE):
-            further, alone = _further(model, use.folder)
-    del model
-    if use.merged is not None:
-        served["merged"], written["merged"] = _served(_made(use, use.merged), use)
+    found = _Measured(further=None, alone="nothing was trained")
+    for name, make in {"plain": use.base, "attached": use.attached, "merged": use.merged}.items():
+        if make is None:
+            continue
+        try:
+            found.add(name, make, use)
+        except (RuntimeError, MemoryError) as error:
+            if failure.cause(error) not in failure.MEMORY:
+                raise
+            found.unmeasured[name] = f"out of memory: {' '.join(str(error).split())[:200]}"
+        gc.collect()  # not while the error is handled, which holds the tensors that it was raised among
+        places.clear()
+    written = found.written
     both = "attached" in written and "merged" in written
     equal = sum(a == b for a, b in zip(written["attached"], written["merged"], strict=True)) if both else None
-    return {"served": served, "equal_outputs": equal, "further": further, "alone_reason": alone}
+    return {
+        "served": found.served,
+        "unmeasured": found.unmeasured,
+        "equal_outputs": equal,
+        "further": found.further,
+        "alone_reason": found.unmeasured.get("attached", found.alone),
+    }
 
 
-def _made(use: Use, make: Callable[[], Any]) -> Any:
-    gc.collect()
-    with use.phases(PHASE):
-        return make().eval()
+@dataclass
+class _Measured:
+    """What has been measured so far."""
+
+    further: FurtherAdapters | None
+    alone: str
+    served: dict[str, Served] = field(default_factory=dict)
+    written: dict[str, Written] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)  # by the model's name: why
+
+    def add(self, name: str, make: Callable[[], Any], use: Use) -> None:
+        """Measure one model, which is gone afterwards."""
+        with use.phases(PHASE):
+            model = make().eval()
+        with use.fixed_weights(model) if name == "attached" else contextlib.nullcontext():
+            self.served[name], self.written[name] = _served(model, use)
+        if name == "attached":
+            with use.phases(PHASE):
+                self.further, self.alone = _further(model, use.folder)
 
 
 def _served(model: Any, use: Use) -> tuple[Served, Written]:

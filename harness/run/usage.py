@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from harness.config.experiment import Experiment
 from harness.measure.memory import Phases
 from harness.records import record
@@ -33,7 +35,8 @@ def keep(experiment: Experiment, weights_from: str | None, made: Making) -> None
         prompts=_prompts(made.rows),
         phases=made.phases,
         base=made.base,
-        attach=(lambda base: method.restore(base, weights)) if method.trains else None,
+        attached=(lambda: _attached(experiment, made.base())) if method.trains else None,
+        fixed_weights=method.fixed_weights,
         merged=made.merged if merges else None,
         folder=weights,
     )
@@ -49,6 +52,20 @@ def keep(experiment: Experiment, weights_from: str | None, made: Making) -> None
         **inference.measure(use),
     )
     record.write(found, experiment.folder / "inference.json")
+
+
+def _attached(experiment: Experiment, base: Any) -> Any:
+    """Return the update beside the base, with adapters in the dtype in which autocast multiplies by them.
+
+    Autocast converts weights that take no gradient in each pass, that is for each token: as many conversions as there
+    are adapters would count as a part of the method. Not where a method reads its dtype from its inputs.
+    """
+    model = experiment.method.restore(base, experiment.weights_folder)
+    if experiment.train.precision == "bf16" and experiment.method.leaves_inputs:
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Linear) and layer.weight.dtype == torch.float32:
+                layer.to(torch.bfloat16)
+    return model
 
 
 def _unmerged(experiment: Experiment) -> str:

@@ -103,10 +103,13 @@ def plain(base: PreTrainedModel) -> PreTrainedModel:
     """The weights that a method trained beside, in float32, in which merging rounds least: dequantised if need be."""
     import torch
 
-    if getattr(base, "is_quantized", False):
-        base = base.dequantize()
-    result: PreTrainedModel = base.to(torch.float32)
+    result: PreTrainedModel = dequantised(base).to(torch.float32)
     return result
+
+
+def dequantised(base: PreTrainedModel) -> PreTrainedModel:
+    """Return the base itself, or with the weights of quantised layers as the numbers that they stand for."""
+    return base.dequantize() if getattr(base, "is_quantized", False) else base
 
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:

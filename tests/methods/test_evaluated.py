@@ -123,3 +123,14 @@ def test_a_base_in_8_bits_is_dequantised_and_works_as_before_afterwards(make, wo
     for name, weight in zip([name for name in names if name != "lm_head"], weights, strict=True):
         plain.get_submodule(name).weight.data = weight
     torch.testing.assert_close(dequantised, workshop.logits(plain), rtol=0, atol=1e-5)
+
+
+def test_merging_by_layer_rounds_each_matrix_once(trained, method):
+    """As merging the whole model in float32 does, to the bit."""
+    if not method.merges or method.load_options(torch.bfloat16).get("quantization_config"):
+        pytest.skip("not merged, or into a base that is dequantised first")
+    whole = method.merge(copy.deepcopy(trained).float()).to(torch.bfloat16)
+    merged = method.merge(trained)
+    assert {p.dtype for p in merged.parameters()} <= {torch.bfloat16, torch.float32}
+    for name, parameter in merged.to(torch.bfloat16).named_parameters():
+        assert torch.equal(parameter, whole.get_parameter(name)), name

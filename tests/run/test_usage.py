@@ -95,3 +95,60 @@ def test_the_report_shows_it_where_it_was_measured_and_nowhere_else(runs):
 def test_settings_that_mean_nothing_are_refused(compose, wrong):
     with pytest.raises(ValueError, match=r"inference\."):
         config.build(compose(wrong))
+
+
+@pytest.mark.parametrize("missing", ["plain", "attached", "merged"])
+def test_a_model_that_does_not_fit_leaves_the_others_and_its_reason(tiny_model, tmp_path, missing):
+    import contextlib
+
+    import torch
+
+    from harness.measure.memory import Phases
+    from harness.records.specs import InferenceSpec, ModelSpec
+    from harness.run import inference
+    from harness.sources import models
+
+    spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
+
+    def made(name):
+        def make():
+            if name == missing:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return models.load(spec, {})
+
+        return make
+
+    use = inference.Use(
+        spec=InferenceSpec(batch_sizes=(1,), new_tokens=2, prompt_tokens=3, repeats=1, outputs=1),
+        precision="fp32", tokenizer=models.tokenizer(spec), prompts=[[5, 6, 7]],
+        phases=Phases(False, lambda name: None),
+        base=made("plain"), attached=made("attached"), merged=made("merged"),
+        fixed_weights=lambda model: contextlib.nullcontext(), folder=tmp_path,
+    )  # fmt: skip
+    found = inference.measure(use)
+    assert set(found["served"]) == {"plain", "attached", "merged"} - {missing}
+    assert found["unmeasured"] == {missing: "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB"}
+    assert (found["equal_outputs"] is None) == (missing != "plain")
+
+
+def test_an_adapter_is_converted_once_and_writes_the_same(compose, tiny_overrides, tiny_model):
+    """And not for each token, as autocast does."""
+    import torch
+
+    from harness.evaluate import generation
+    from harness.records.specs import ModelSpec, SamplingSpec
+    from harness.run import usage
+    from harness.sources import models
+
+    words = (*tiny_overrides, "method=lora", "train.precision=bf16")
+    experiment = sources.resolve(config.build(compose(*words)))
+    assert run.run(experiment, lambda event: None).status == "ok"
+    spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
+    base = lambda: models.load(spec, {"dtype": torch.bfloat16})  # noqa: E731
+    once = usage._attached(experiment, base()).eval()
+    each = experiment.method.restore(base(), experiment.weights_folder).eval()
+    assert {p.dtype for name, p in each.named_parameters() if "lora_" in name} == {torch.float32}
+    assert {p.dtype for name, p in once.named_parameters() if "lora_" in name} == {torch.bfloat16}
+    tokenizer, sampling = models.tokenizer(spec), SamplingSpec(max_new_tokens=6)
+    texts = [generation.generate(model, tokenizer, [[5, 6, 7], [9, 8]], sampling, "bf16") for model in (once, each)]
+    assert texts[0] == texts[1]

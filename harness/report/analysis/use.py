@@ -85,7 +85,11 @@ def _beside(group: Group) -> tuple[str, ...]:
     attached = [one.served["attached"] for one in found if "attached" in one.served]
     held = mean(one.further.bytes_per_adapter if one.further else None for one in found)
     seconds = mean(one.further.switch_seconds if one.further else None for one in found)
-    remarks = dict.fromkeys(text for one in found for text in (one.unmerged_reason, one.alone_reason) if text)
+    reasons = [(f"{name}: {reason}" for name, reason in one.unmeasured.items()) for one in found]
+    remarks = dict.fromkeys(
+        text for one, own in zip(found, reasons, strict=True) for text in (one.unmerged_reason, one.alone_reason, *own)
+    )
+    remarks.pop("", None)
     return (
         group.label,
         _same(found),
