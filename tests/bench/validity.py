@@ -4,7 +4,7 @@ Outcomes come from generators of their own (`_generators`), with equal methods i
 or "worse". One comparison: p < 0.05, all pairs of methods pooled. Coverage: of one interval, and of all of a family at
 once. Width: of the 95 % interval, relative to the one that known variances would give with the same degrees of freedom.
 +- is twice the Monte Carlo standard error, and every bar has it added. Where one method is unlike the others the single
-comparisons of that method are shown; no test with three seeds has both this power and five per cent there.
+comparisons of that method are shown.
 """
 
 from __future__ import annotations
