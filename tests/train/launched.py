@@ -12,7 +12,8 @@ BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(2, False)
 
 
 def weights(job):
-    return {name: p.detach().clone() for name, p in job.model.named_parameters()}
+    """The weights that train: of others nothing is gathered."""
+    return {name: p.detach().clone() for name, p in job.model.named_parameters() if p.requires_grad}
 
 
 def shared(make, emit=lambda event: None):
