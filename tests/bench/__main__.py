@@ -14,13 +14,12 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from tests.bench import Row
 
-from tests.bench import Row, _page
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FOLDER = Path(__file__).parent
 BROKE = "broke"
@@ -49,6 +48,12 @@ def about(name: str) -> str:
 
 def table(rows: Sequence[tuple[str, Row]]) -> Table:
     """Part, name, number, bar and whether it is met."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tests.bench import _page
+
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("Part", "What", "Measured", "Bar", "Met", "How"):
         shown.add_column(column, justify="right" if column in ("Measured", "Bar") else "left", overflow="fold")
@@ -65,6 +70,10 @@ def main(words: Sequence[str] | None = None) -> int:
         from tests.bench.gpu_check import command
 
         return command.main(words[1:])
+    from rich.console import Console
+
+    from tests.bench import _page
+
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="*", help=f"{', '.join(parts()) or 'none'}; all of them by default")
     parser.add_argument("--out", type=Path, help="also keep what is found in this folder, with a page of it")

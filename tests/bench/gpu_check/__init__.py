@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tests.bench import Row
-from tests.bench.gpu_check.lab import Lab
+
+if TYPE_CHECKING:
+    from tests.bench.gpu_check.lab import Lab
 
 Verdict = Literal["PASS", "FAIL", "SKIP"]
 
