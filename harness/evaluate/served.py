@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.records.evaluation import Evaluation
 
-_SHARE_OF_FREE_MEMORY = 0.9  # of the GPU: the model that was trained is still on it
+_SHARE_OF_FREE_MEMORY = 0.9  # of the GPU: the rest is for what torch allocates outside of vLLM
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 
 

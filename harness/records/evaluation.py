@@ -48,6 +48,11 @@ class Evaluation(Strict):
         return asked if self.weights == "attached" else f"{asked}-{self.weights}"
 
     @property
+    def is_served(self) -> bool:
+        """Whether a server answers that loads the weights itself, and not the model that the run holds."""
+        return self.kind == "lm_eval" and self.backend == "vllm"
+
+    @property
     def phase(self) -> str:
         """What a run does when it makes this."""
         if self.kind == "generation":

@@ -198,13 +198,13 @@ class _Work(Scores):
                     self._read()
                 self.model = self._made(self._base())
         self.model.eval()
-        for evaluation in self.todo.evaluations:
+        for evaluation in sorted(self.todo.evaluations, key=lambda one: one.is_served):  # then the model is gone
             with self.phases(evaluation.phase):
                 self._evaluate_one(evaluation)
             self.emit_phases()
 
     def infer(self) -> None:
-        del self.model  # what is measured is loaded afresh
+        self.model = self.server = None  # what is measured is loaded afresh
         rows, base = self.heldout["validation"], self._base
         made = usage.Making(self.tokenizer, rows, self.phases, base, lambda: self._merged(base()))
         usage.keep(self.experiment, self.todo.weights_from, made)

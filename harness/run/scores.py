@@ -32,7 +32,7 @@ class Scores:
 
     def score(self, evaluation: Evaluation) -> Found:
         """Score the model by the evaluation's kind."""
-        if evaluation.backend == "vllm":
+        if evaluation.is_served:
             return self._by_kind(evaluation)
         with (
             self.experiment.method.fixed_weights(self.model),
@@ -90,17 +90,20 @@ class Scores:
     def _score_lm_eval(self, evaluation: Evaluation) -> Found:
         spec = self.experiment.eval
         task = tasks.load(evaluation.task, spec.source, spec.path, spec.include_path, spec.unsafe_code)
-        if evaluation.backend == "vllm":
+        if evaluation.is_served:
             return tasks.score_on(self._server(evaluation), task, evaluation)
         return tasks.score(
             self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
         )
 
     def _server(self, evaluation: Evaluation) -> Any:
-        """One for all tasks: it takes a minute to start."""
+        """Return the server of all tasks, which takes a minute to start; the model gives its memory to it."""
         if self.server is None:
             with tempfile.TemporaryDirectory(dir=self.experiment.folder, prefix=".merged-") as folder:  # read at once
-                self.server = served.backend(self._served(evaluation, Path(folder)), evaluation)
+                source = self._served(evaluation, Path(folder))
+                self.model = None  # the server reads the weights from the disk
+                places.clear()
+                self.server = served.backend(source, evaluation)
         return self.server
 
     def _served(self, evaluation: Evaluation, folder: Path) -> served.Served:

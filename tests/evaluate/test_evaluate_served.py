@@ -126,6 +126,7 @@ def test_one_server_answers_all_tasks_of_a_run(stand_in, compose, tiny_overrides
     run.experiment, (run.model, run.tokenizer), run.emit = experiment, tiny, lambda event: None
     looks = [one for one in evaluations(experiment) if one.kind == "lm_eval"]
     found = [run.score(dataclasses.replace(look, weights=weights)) for look in looks]
+    assert run.model is None, "its memory is the server's"
     assert [len(columns["item_id"]) for _, columns, _ in found] == [3, 3]
     [options] = stand_in
     assert (options["pretrained"] == str(tiny_model)) == (weights == "attached")
