@@ -2,7 +2,7 @@
 
 Answer losses of 16 held-out science questions; models untrained, held in bf16. Before: under autocast, with all that a
 forward pass computes from weights alone computed again in each. After: in float32, with it computed once. The two take
-turns in one process for each method; the least of three counts, so that other programs lengthen nothing. Making the
+turns in one process for each method; the least of three counts, on an idle machine. Making the
 float32 copies is part of the time. `HARNESS_BENCH=quick` takes one turn, `HARNESS_BENCH_METHODS=lora,dora` those
 methods (LoRA has to be among them).
 """
