@@ -28,6 +28,7 @@ from traced_words import (
     limits,
     names,
     remarks,
+    robust,
     tuning,
     use,
 )
@@ -36,7 +37,7 @@ from harness.report import write
 
 PARTS = (
     names, answer, tuning, tables, equality, remarks, explained, use, frontiers, matched, matched_pairs, advice,
-    captions, shared, data_cards, failures, limits,
+    captions, shared, data_cards, failures, limits, robust,
 )  # fmt: skip
 DIGITS = re.compile(r"\d+")
 

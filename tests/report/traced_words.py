@@ -13,6 +13,8 @@ from traced_report import NO_RECORD, Traced
 from traced_shown import amount, cell, fixed, listed, one_line, quality_name, setting, with_ends
 
 from harness import stats
+from harness.report.analysis import aa, multiverse
+from harness.report.data.load import load
 
 OTHER_CORES, THROTTLED = 0.1, 0.05  # shares of the machine and of a phase beyond which a timing is doubted
 
@@ -264,3 +266,12 @@ def _loss(run) -> float:
 
 def _numbers(values: list[int]) -> str:
     return ", ".join(map(str, values))
+
+
+def robust(traced: Traced) -> Iterator[Claim]:
+    """The shares of analyses and the A/A test: as the functions count them that tests of their own check."""
+    loaded = load([traced.runs], traced.files.sweep["name"])
+    for line in multiverse.lines(multiverse.multiverse(loaded)):
+        yield claim_words("How robust the answer is", line)
+    if line := aa.line(aa.run(loaded)):
+        yield claim_words("How these numbers were made", line)

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from harness.report.data.groups import LEVEL as LEVEL
 from harness.report.data.groups import Aligned, Group, Measure, aligned, base_of, headline, score, unranked
 from harness.report.data.items import Scored
 from harness.report.data.rows import MARGIN
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from harness.stats import FamilyName, MethodComparison
     from harness.stats import Pair as Result
 
-LEVEL = 0.05  # of each family
 MOST_PAIRED = 24  # with more methods each is compared with the base and with the best only
 ROLES = ("target", "test", "validation", "retention")
 
@@ -184,7 +184,7 @@ def _claims(contest: Contest, margin: float) -> Claims:
         table.values,
         baseline=base,
         families=families,
-        level=LEVEL,
+        level=contest.groups[0].level,
         margin=margin,
         clusters=_clusters(contest, table),
         weights=table.weights,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.report.analysis.claims import LEVEL, Contest, contests, main_contests
+from harness.report.analysis.claims import Contest, contests, main_contests
 from harness.report.data import tuning
 from harness.report.data.groups import Aligned, Group, Measure, aligned
 from harness.report.data.rows import Loaded
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 LOST = ("lost seeds left out", "only the seeds that every method has", "lost seeds scored as the untouched model")
 MARGINS = (1.0, 0.5, 2.0)  # times the margin of the report
 RULES = ("lowest_validation_loss", "one_standard_error")
+TEXT = (
+    "Every verdict against the untouched model and against the best, over all defensible analyses of the same records: "
+    "other metrics of the task, the test loss, the mean over the tasks and that mean with each task left out, other "
+    "margins, other ways to count lost seeds, the other rule of choice where it chooses the same recipes."
+)
 _VERDICTS = ("better", "worse", "equivalent")
 
 
@@ -131,7 +136,8 @@ def _verdicts(way: tuple[Outcome, str, float], contest: Contest, margin: float) 
     outcome, lost, factor = way
     values = _with_lost(outcome.sides, lost)
     base = contest.base.label if contest.base else None
-    compared = _compared(outcome, values, base if base in values else None, margin * factor)
+    level = contest.groups[0].level
+    compared = _compared(outcome, values, base if base in values else None, (margin * factor, level))
     order = [group.label for group in contest.ranked]
     found: dict[tuple[str, str], str] = {}
     for name, family in compared.families.items():
@@ -144,7 +150,10 @@ def _verdicts(way: tuple[Outcome, str, float], contest: Contest, margin: float) 
     return found
 
 
-def _compared(outcome: Outcome, values: Mapping[str, Floats], base: str | None, margin: float) -> MethodComparison:
+def _compared(
+    outcome: Outcome, values: Mapping[str, Floats], base: str | None, bounds: tuple[float, float]
+) -> MethodComparison:
+    """Compare with the margin and at the level of `bounds`."""
     from harness.stats import compare_methods
 
     sides = outcome.sides
@@ -152,8 +161,8 @@ def _compared(outcome: Outcome, values: Mapping[str, Floats], base: str | None, 
         values,
         baseline=base,
         families=("baseline", "all"),
-        level=LEVEL,
-        margin=margin,
+        level=bounds[1],
+        margin=bounds[0],
         weights=sides.weights,
         clusters=sides.clusters,
         deterministic=sides.untouched,

@@ -16,8 +16,8 @@ from harness.records import claim_grammar
 from harness.records.claim_grammar import Difference, Range, Ratio, Selector
 from harness.records.record import ClaimRecord
 from harness.report.analysis import doubts, hours
-from harness.report.analysis.looks import claim_level
 from harness.report.data.groups import Group, Measure, aligned
+from harness.report.data.levels import claim_level
 from harness.report.data.outcomes import matrix, same_items, weights
 from harness.report.data.rows import Loaded, Row
 
@@ -60,7 +60,7 @@ class Tested:
 def tested(loaded: Loaded) -> list[Tested]:
     """Return every claim of the sweep, in its order; those that were registered, where it was registered."""
     records = loaded.registration.claims if loaded.registration else loaded.sweep.claims if loaded.sweep else ()
-    level = claim_level(loaded, len(records))
+    level = claim_level(loaded.sweep, loaded.claim_level, len(records))
     return [_tested(record, claim_grammar.parse(record.claim), loaded, level) for record in records]
 
 

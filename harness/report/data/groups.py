@@ -20,6 +20,7 @@ MOST_UNPARSABLE = (
 )
 FEWEST_PAIRED = 2  # seeds in common, where the sides have others as well
 ONE_SIDED = 1.645  # standard errors, the normal quantile of 95 %
+LEVEL = 0.05  # of a family of comparisons
 HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
 
 
@@ -41,6 +42,7 @@ class Group:
     label: str
     rows: tuple[Row, ...]
     lost: tuple[Row, ...] = ()
+    level: float = LEVEL  # of the families in which it is compared
 
     @property
     def first(self) -> Row:
@@ -94,7 +96,7 @@ class Group:
         return [scored[0] for scored in self.evaluations.values() if scored[0].role == role]
 
 
-def grouped(rows: Sequence[Row]) -> list[Group]:
+def grouped(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
     """The groups in the order of their first rows."""
     groups: dict[Any, list[Row]] = {}
     lost: dict[str, list[Row]] = {}
@@ -112,7 +114,7 @@ def grouped(rows: Sequence[Row]) -> list[Group]:
     same: dict[str, list[Group]] = {}
     for group in found:
         same.setdefault(group.label, []).append(group)
-    return [replace(group, label=_with_seed(group, same[group.label])) for group in found]
+    return [replace(group, label=_with_seed(group, same[group.label]), level=level) for group in found]
 
 
 def _with_seed(group: Group, same: Sequence[Group]) -> str:

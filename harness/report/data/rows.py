@@ -113,9 +113,10 @@ class Loaded:
     @cached_property
     def groups(self) -> "list[Group]":
         """The rows by recipe and setting; the same objects each time, for they remember what was computed of them."""
-        from harness.report.data.groups import grouped
+        from harness.report.data.groups import LEVEL, grouped
+        from harness.report.data.levels import family_level
 
-        return grouped(self.rows)
+        return grouped(self.rows, family_level(self.sweep, LEVEL))
 
 
 def setting(scored: Scored) -> dict[str, Any]:

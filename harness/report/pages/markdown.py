@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.report.analysis import doubts, remarks, use
+from harness.report.analysis import aa, doubts, looks, multiverse, remarks, streams, use
 from harness.report.analysis.claims import Claims, claims, main_contests
 from harness.report.analysis.comparable import Guard, insist, without_base
 from harness.report.analysis.external import guard as guard_external
@@ -84,6 +84,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         _equality(groups, guard),
         _bullets(remarks.lines(groups, loaded)),
         *(["## Statistical comparison", *map(_verdicts, compared)] if compared else []),
+        *_robust(loaded),
         "## Cost",
         table_of(cost(groups)),
         loss,
@@ -108,7 +109,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         "## What failed",
         _failed(groups, loaded.unreadable),
         "## How these numbers were made",
-        _bullets(notes.made(groups)),
+        _bullets([*notes.made(groups), *(line for line in (looks.line(loaded), aa.line(aa.run(loaded))) if line)]),
         "## How to reproduce",
         notes.reproduce(loaded),
         "## Limits",
@@ -120,6 +121,16 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
 def _answer(sentences: Sequence[str]) -> list[str]:
     """The first one, then what else was found, point by point."""
     return ["**Answer.** " + escaped(sentences[0]), _bullets(sentences[1:])]
+
+
+def _robust(loaded: Loaded) -> list[str]:
+    """How verdicts do over other analyses, and where the noise between runs comes from."""
+    results = multiverse.lines(multiverse.multiverse(loaded))
+    noise = streams.tables(loaded)
+    parts = ["## How robust the answer is", multiverse.TEXT, _bullets(results)] if results else []
+    for content in noise:
+        parts += [f"### {escaped(content.title)}", table_of(content)]
+    return [*parts, *([streams.TEXT] if noise else [])]
 
 
 def _claimed(loaded: Loaded) -> list[str]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from harness.report.analysis.deviations import deviations
-from harness.report.analysis.looks import claim_level
 from harness.report.analysis.tested_claims import Tested
+from harness.report.data.levels import claim_level
 from harness.report.data.rows import Loaded
 from harness.report.display import DASH
 from harness.report.pages.summary import Table
@@ -27,7 +27,7 @@ def table(results: Sequence[Tested]) -> Table:
 def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
     """Return how to read the table, when the claims were written down, and what was done otherwise since."""
     count, level = len(results), loaded.claim_level
-    share = 100 * (1 - claim_level(loaded, count))
+    share = 100 * (1 - claim_level(loaded.sweep, level, count))
     lines = [
         f"Intervals hold together at {100 * (1 - level):g} %: each of the {count} at {share:.4g} % (Bonferroni). A "
         "claim is confirmed where its interval lies inside the claimed range, and refuted where it lies outside.",
