@@ -146,6 +146,7 @@ def test_a_registered_question_without_deviations_says_so(runs):
 DEVIATIONS = {
     "question": ({"question": "Other?"}, "question: registered Other?, now Which method?"),
     "primary": ({"primary": "piqa/acc"}, "primary: registered piqa/acc, now arc_easy/acc"),
+    "margin": ({"margin": 0.02}, "margin: registered 0.02, now nothing"),
     "claims": ({"claims": ()}, "claims: registered [], now [lora@best > base"),
     "rule": ({"rule": "one_standard_error"}, "rule: registered one_standard_error, now lowest_validation_loss"),
     "tuned": ({"tuned": ("method.r",)}, "tuned: registered [method.r], now [lr_scale]"),

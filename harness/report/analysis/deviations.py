@@ -28,6 +28,7 @@ def _question(made: Registration, sweep: SweepRecord) -> Iterator[str]:
     now = {
         "question": sweep.question,
         "primary": sweep.primary,
+        "margin": sweep.margin,
         "claims": tuple(claim.claim for claim in sweep.claims),
         "rule": tuning.rule if tuning else None,
         "tuned": tuning.settings if tuning else (),
