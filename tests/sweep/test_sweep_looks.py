@@ -80,14 +80,14 @@ def stage(monkeypatch):
     monkeypatch.setattr(sweep, "_runs", lambda plan: set())
     monkeypatch.setattr(sweep, "write_question", lambda written: happened.append(written.tuning))
     monkeypatch.setattr(sweep.announce, "runs", lambda final, pending: None)
-    monkeypatch.setattr(sweep, "work", lambda pending, name, launch: happened.append("run"))
+    monkeypatch.setattr(sweep, "work", lambda *arguments: happened.append("run"))
     monkeypatch.setattr(looks, "decided", lambda experiment, name: answers.pop(0))
     question = asked()
     seeds = stages.seed_words(question, [])
     made = sweep._FinalStage(
         question, [], [], [], CHOICES, [], "eval.test=always", seeds, looks.until_decided(question, [])
     )
-    return sweep._Sweep(question, (), None, None), made, happened, answers
+    return sweep._Sweep(question, (), None, None, False), made, happened, answers
 
 
 @pytest.mark.parametrize(
