@@ -225,7 +225,7 @@ GOOD = {"name": "x", "question": "Why?", "varies": ["method"], "cells": CELLS}
 SWEEP_FILES = [
     (
         {**GOOD, "budget": 3},
-        "sweep=x: unknown budget; there are name, question, cells, varies, primary, stages, claims",
+        "sweep=x: unknown budget; there are name, question, cells, varies, primary, margin, stages, claims",
     ),
     ({**GOOD, "cells": {"seed": [0]}}, "cells must be a list of tables"),
     ({**GOOD, "cells": ["seed=0"]}, "cells must be a list of tables"),
@@ -239,7 +239,7 @@ SWEEP_FILES = [
     ({**GOOD, "cells": [*CELLS, {"method": "lora", "train": "demo"}]}, "cells vary train, which `varies` does not"),
     ({**GOOD, "stages": {"tune": STAGES["tune"]}}, "stages.final is missing; needed are tune, final"),
     ({**GOOD, "stages": {**STAGES, "third": 1}}, "unknown stages.third; it has tune, final"),
-    ({**GOOD, "stages": {**STAGES, "final": {"seeds": []}}}, "stages.final.seeds=[]: tuple should have at least 1"),
+    ({**GOOD, "stages": {**STAGES, "final": {"seeds": []}}}, "stages.final.seeds=[]: at least one seed is needed"),
     ({**GOOD, "stages": {**STAGES, "final": {"seeds": [-1]}}}, "stages.final.seeds.0=-1: input should be greater than"),
     ({**GOOD, "stages": {**STAGES, "final": {"seeds": {"noise": [1]}}}}, "noise: no such stream of random numbers"),
     ({**GOOD, "stages": {**STAGES, "final": {"seed": 1}}}, "stages.final.seeds is missing; needed are seeds"),

@@ -263,7 +263,7 @@ def _with_entries(values: dict[str, Any]) -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     """The first thing that is wrong, by its place in the file."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
+    place = [str(part) for part in first["loc"] if "[" not in str(part)]  # pydantic names the branch of a union there
     schema = {"tune": Tune, "final": Final, "stages": Stages, "claims": ClaimEntry}
     of = next((schema[part] for part in reversed(place[:-1]) if part in schema), Question)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -236,7 +236,7 @@ class _Preparing:
         for part, number in rows.items():
             if not number and self.refusals:  # what was left out on the way is the better reason
                 raise ValueError(next(iter(self.refusals.values())))
-            if not number and one_prompt and self.spec.split_by == "prompt":
+            if not number and given > 1 and one_prompt and self.spec.split_by == "prompt":
                 raise ValueError(
                     f"data={self.spec.name}: no {part} rows: all {given} rows have one prompt, and rows of one prompt "
                     "are on one side of the split; data.split_by=row divides them by prompt and answer together"
