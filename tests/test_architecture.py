@@ -172,3 +172,21 @@ def test_a_file_is_short_plain_and_finished(path):
     assert not re.search(r"\braise NotImplementedError\b|\bTODO\b|\bFIXME\b|\bXXX\b", text)
     assert path.stem not in ("utils", "helpers", "common", "misc")
     assert text.strip() == "" or ast.get_docstring(ast.parse(text)), "a module says in its first line what it promises"
+
+
+# Two habits that make prose hard to read, counted over harness/ and hydra_plugins/. The numbers may only fall.
+CLAUSE = re.compile(r"(What|Whether|Which|Of|Those|As|How|Where|Who|That|With what|By what)\b")
+VAGUE = {"found", "one", "known", "told", "asked", "each", "kept", "rest", "said", "shown"}
+MOST_CLAUSES, MOST_VAGUE = 405, 991  # of 2,501 docstrings and 11,686 assigned names
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun_and_names_say_what_they_hold():
+    trees = [ast.parse(path.read_text()) for path in [*SOURCES, *sorted((ROOT / "hydra_plugins").glob("*.py"))]]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    docs = [doc for node in nodes if isinstance(node, kinds) and (doc := ast.get_docstring(node))]
+    names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    assert len(docs) > 1500
+    assert len(names) > 5000
+    assert sum(bool(CLAUSE.match(doc)) for doc in docs) <= MOST_CLAUSES
+    assert sum(name in VAGUE for name in names) <= MOST_VAGUE
