@@ -1,4 +1,4 @@
-"""What a group can be plotted against: qualities, asked the same way of every group, and costs.
+"""Axes of a plot: qualities, evaluated in the same way for every group, and costs.
 
 An axis gives one number per group, the mean over its seeds; None is unknown and is left out of a plot.
 """
@@ -70,7 +70,7 @@ def _training(name: str) -> Number:
 
 
 def _trained(number: Number) -> Number:
-    """What only a trained group costs."""
+    """Restrict a cost to trained groups; it is None for any other group."""
     return lambda group: number(group) if group.trained else None
 
 
@@ -80,7 +80,10 @@ def _energy(group: Group) -> float | None:
 
 
 def _teraflop(group: Group) -> float | None:
-    """Of the whole training: those of the step that was followed, by the positions that all steps computed."""
+    """Return the TFLOPs of the whole training as a mean over the seeds; None where a seed was not profiled.
+
+    The FLOPs per position of the profiled step are multiplied by the positions that all steps computed.
+    """
     found = []
     for row in group.rows:
         training = row.current.training if row.current else None
@@ -124,7 +127,7 @@ def qualities(
 
 
 def _quality(scored: Scored, metric: str | None = None) -> list[Quality]:
-    """Of the named metric, or of the headline."""
+    """Return the axis of the named metric, or of the headline metric; [] where the record does not have it."""
     metric = metric or ("loss" if scored.loss_only else headline(scored))
     if metric is None or metric not in scored.record.metrics:
         return []

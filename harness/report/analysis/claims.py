@@ -77,10 +77,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Claims:
-    """What a contest shows.
+    """Claims of a contest: its pairs with their tests, in families.
 
     Attributes:
-        contest: who was compared, and by what.
+        contest: the groups that were compared, and the measure.
         margin: the largest difference that counts as none.
         comparison: the families with their tests; None where nothing can be paired.
         against_base: each method against the untouched model, the best first.
@@ -141,7 +141,7 @@ def main_contests(groups: Sequence[Group], primary: str | None) -> list[Contest]
 
 
 def asked_for(groups: Sequence[Group], primary: str | None) -> Measure | None:
-    """What answers the question; None where nothing does."""
+    """Return the measure that answers the question; None where there is none."""
     return next((one.measure for one in main_contests(groups, primary)), None)
 
 

@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Guard:
-    """What was found, by what becomes of it."""
+    """Differences that the guard found, sorted by their consequence."""
 
     declared: tuple[str, ...]
     refused: tuple[Difference, ...]
@@ -77,7 +77,7 @@ class Guard:
 
     @property
     def notes(self) -> list[str]:
-        """What a page says under its table."""
+        """Return the lines that a page prints under its table."""
         return [
             *(f"not declared, allowed: {one}" for one in self.allowed),
             *(f"follows from what varied: {one}" for one in self.follows),
@@ -211,7 +211,7 @@ def differences(facts: Mapping[str, Facts], task: str = "") -> list[Difference]:
 
 
 def covered(key: str, declared: Iterable[str]) -> bool:
-    """Whether a key is one of those declared, or lies below one."""
+    """Return whether the key is a declared key or lies below one."""
     return any(key == one or key.startswith(f"{one}.") for one in declared)
 
 
@@ -323,7 +323,7 @@ def _tasks(groups: Sequence[Group]) -> list[str]:
 
 
 def _is_consequence(key: str, declared: Sequence[str]) -> bool:
-    """Whether what moves the fact was declared, itself or a part of it."""
+    """Return whether a setting that moves the fact was declared, in whole or in part."""
     causes = [cause for fact, moved_by in _FOLLOWS.items() if covered(key, [fact]) for cause in moved_by]
     return any(covered(cause, declared) or covered(one, [cause]) for cause in causes for one in declared)
 

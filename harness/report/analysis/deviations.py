@@ -1,4 +1,4 @@
-"""What a sweep did otherwise than it was registered: one line for each kind of deviation."""
+"""Deviations of a sweep from its registration: one line for each kind."""
 
 from __future__ import annotations
 

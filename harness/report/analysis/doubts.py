@@ -1,4 +1,4 @@
-"""Which timings are to be doubted, since something else went on while they were taken, and what it was."""
+"""Reasons to doubt a timing: interference while it was taken, such as other processes or a throttled clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed since a run was made: the program and its versions, and where it was trained again its scores."""
+"""Changes since a run was made: the program and its versions, and its scores where it was trained again."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
 
 
 def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str]:
-    """What the runs were made with, where the sweep was asked again since with another program or other versions."""
+    """Return a line for each change of program or versions between runs and the last request of their sweep."""
     found: dict[tuple[str, ...], dict[str, None]] = {}
     for row in rows if asked_with else ():
         changed = tuple(_changed(_made_by(row), asked_with or {})) if row.current else ()
@@ -98,7 +98,7 @@ def _scores(old: EvaluationRecord, new: EvaluationRecord) -> Iterator[str]:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What can move a score and is another now: the program, uncommitted changes and library versions."""
+    """Yield the changes that can move a score: in the program, uncommitted changes and library versions."""
     facts = [{key: one.get(key) for key in _PROGRAM} | dict(one.get("versions") or {}) for one in (old, new)]
     for key in sorted(facts[0].keys() | facts[1].keys()):
         first, second = (one.get(key) for one in facts)

@@ -48,7 +48,7 @@ def read_peft(folder: Path) -> tuple[list[ExternalRecord], list[str]]:
 
 
 def guard(records: Sequence[ExternalRecord], varies: Sequence[str] = PEFT_VARIES) -> list[Difference]:
-    """What the rows differ in beside what they were meant to."""
+    """Return the differences between the rows that were not meant to vary."""
     facts: dict[str, Facts] = {one.name: {key: text(value) for key, value in one.facts.items()} for one in records}
     return [one for one in differences(facts) if not covered(one.key, varies)]
 
@@ -174,6 +174,6 @@ def _scores(last: Mapping[str, Any], items: int | None) -> dict[str, Metric]:
 
 
 def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float | None:
-    """Those of the optimizer steps: the published `train_time` has the evaluations in it."""
+    """Return the seconds of the optimizer steps; the published `train_time` includes the evaluations."""
     parts = [one["train time"] for one in metrics if "train time" in one]
     return sum(parts) if parts else None

@@ -38,7 +38,7 @@ Facts = dict[str, str]
 
 
 def method_settings(group: Group) -> dict[str, Any]:
-    """What a method brings along: its own settings and the learning rate."""
+    """Return the method's own settings and the learning rate; {} without a record."""
     if group.first.record is None:
         return {}
     recipe = group.first.record.recipe
@@ -48,7 +48,7 @@ def method_settings(group: Group) -> dict[str, Any]:
 
 
 def effective_scale(method: Mapping[str, Any]) -> float | None:
-    """What a low-rank update is multiplied by: alpha / r, with rank stabilisation alpha / sqrt(r); None without both.
+    """Return the scale of a low-rank update: alpha / r, or alpha / sqrt(r) with rank stabilization; None without both.
 
     Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1; Kalajdzievski 2023 (arXiv 2312.03732).
     """

@@ -27,23 +27,23 @@ def device_seconds(attempt: Attempt) -> float:
 
 
 def of_run(row: Row) -> float | None:
-    """Of every attempt at the run, those that failed and those that only evaluated included; None without a record."""
+    """Return the device hours of all attempts, failed and evaluation-only ones included; None without a record."""
     return _hours([row.record]) if row.record else None
 
 
 def of_tuning(row: Row) -> float | None:
-    """Of every trial of what the run was chosen from, seeds share them; None where nothing was tuned."""
+    """Return the device hours of the tuning trials behind this run (shared by its seeds); None if it was not tuned."""
     return _hours(row.trials) if row.trials else None
 
 
 def cost(row: Row) -> float | None:
-    """Of the run and of its tuning; None without a price."""
+    """Return the cost of the run and of its tuning; None without a record or a price."""
     hours = of_run(row)
     return None if hours is None or row.price is None else (hours + (of_tuning(row) or 0.0)) * row.price
 
 
 def of_group(group: Group) -> float | None:
-    """What one such result takes: tuning, and a run, the mean over the seeds."""
+    """Return the device hours of one result: its tuning plus one run, the mean over the seeds."""
     return mean(None if (hours := of_run(row)) is None else hours + (of_tuning(row) or 0.0) for row in group.rows)
 
 

@@ -122,7 +122,7 @@ def _robustness(
 
 
 def _changes(way: tuple[Outcome, str, float], reference: str) -> list[str]:
-    """What a way does otherwise than the report."""
+    """Return the choices in which an analysis departs from the report."""
     outcome, lost, margin = way
     return [
         *([outcome.name] if outcome.name != reference else []),
@@ -243,7 +243,7 @@ def _mean(name: str, tasks: Sequence[Outcome]) -> Outcome:
 
 
 def _lost_ways(sides: Aligned) -> tuple[str, ...]:
-    """What can be done about lost seeds: one way where none is lost."""
+    """Return the ways to treat lost seeds; only the first where no seed was lost."""
     import numpy as np
 
     if not any(np.isnan(values).any() for values in sides.values.values()):

@@ -1,9 +1,9 @@
-"""Which method should be used, for a limit in memory and time, a tolerance in quality, and with or without overhead.
+"""Recommendation of a method for limits in memory and time, a tolerance in quality, and with or without overhead.
 
 The rule: among the options within the limits, the best one and those that are non-inferior to it (margin = tolerance,
 one-sided at 5 %, adjusted for all options, since the best is chosen from the same scores); of these the cheapest.
-Few-shot prompting is one of the options. One seed per method shows nothing of the methods' seed variance: then the best
-score is recommended.
+Few-shot prompting is one of the options. With one seed per method the seed variance is unknown, and the best score is
+recommended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_LIMITS = 6  # memory limits that a report looks at: peaks of its own method
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What is wanted. None: no limit."""
+    """Requirements on the recommended method. A limit of None is no limit."""
 
     memory_bytes: float | None = None
     seconds: float | None = None

@@ -1,4 +1,4 @@
-"""How fast training was, in operations, as a share of what the device can do, and what it took in energy."""
+"""Training speed in operations per second and as a share of the device's peak, and the energy of training."""
 
 from __future__ import annotations
 

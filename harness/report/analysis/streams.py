@@ -1,4 +1,4 @@
-"""Where the noise between runs comes from: variance components of methods whose streams of seeds were crossed."""
+"""Sources of the noise between runs: variance components of methods whose seed streams were crossed."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ _PLAIN_LOSSES = {"validation_loss": "validation", "test_loss": "test"}
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the records say of a claim's number.
+    """Evidence of the records for the number of a claim.
 
-    `why` says why there is no interval, or why it is open; `narrower` names what would make it narrower.
+    `why` gives the reason for a missing or open interval; `narrower` names what would make the interval narrower.
     """
 
     value: float | None

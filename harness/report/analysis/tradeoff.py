@@ -1,6 +1,6 @@
-"""What quality costs: who is on which frontier and how surely, methods at matched budgets, and all tasks together.
+"""Trade-offs of quality and cost: frontiers and their certainty, methods at matched budgets, and all tasks together.
 
-Nothing here makes one score of two: a frontier, or a budget that is the same for all, is as far as it goes.
+Quality and cost are never combined into one score: they are compared on a frontier or at a budget equal for all.
 """
 
 from __future__ import annotations

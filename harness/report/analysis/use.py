@@ -1,4 +1,4 @@
-"""What a result costs to use: the base, the update attached, the update merged; as tables and as flat columns."""
+"""Cost of using a result: the base, the update attached, the update merged; as tables and as flat columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `python -m harness.report` does beside writing reports: one module per command, each with a `main`."""
+"""Commands of `python -m harness.report` besides writing reports: one module per command, each with a `main`."""
 
 COMMANDS = {
     "recommend": "which method to use, for limits in memory and time and a tolerance in quality",

@@ -59,7 +59,7 @@ def _advice(given: argparse.Namespace) -> list[str]:
 
 
 def _columns(groups: Sequence["Group"]) -> list[str]:
-    """What may be asked for: the metrics of the tasks, and the losses, of the trained methods."""
+    """Return the names that can be requested: the metrics of the tasks and the losses of the trained methods."""
     from harness.report.analysis.claims import ROLES
 
     scored = [one for group in groups if group.trained for role in ROLES for one in group.role(role)]

@@ -51,23 +51,23 @@ class Group:
 
     @property
     def ok(self) -> bool:
-        """Whether there are results."""
+        """Return whether there are results."""
         return self.first.status == "ok"
 
     @property
     def trained(self) -> bool:
-        """Whether it is a method with results, and not the base model."""
+        """Return whether this is a method with results, not the base model."""
         return self.ok and not self.first.is_base
 
     @property
     def random_weights(self) -> bool:
-        """Whether the base's weights are random: memory and time are real, scores mean nothing."""
+        """Return whether the base's weights are random. If so, memory and time are real and scores mean nothing."""
         model = self.first.record.recipe.get("model") if self.first.record else None
         return (model or {}).get("weights") == "random"
 
     @property
     def model(self) -> Any:
-        """What identifies the base model."""
+        """Return the identity of the base model's content; None without a record."""
         return (self.first.record.recipe.get("model") or {}).get("content") if self.first.record else None
 
     @property
@@ -88,7 +88,7 @@ class Group:
 
     @cached_property
     def remembered(self) -> dict[Any, Any]:
-        """What was computed of this group and others, for whoever asks again; groups are never changed."""
+        """Return the cache of values computed from this group and others. Groups never change, so it stays valid."""
         return {}
 
     def role(self, role: str) -> list[Scored]:

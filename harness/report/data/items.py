@@ -34,13 +34,13 @@ class Items:
 
     @property
     def asked(self) -> tuple[Any, ...]:
-        """What identifies the questions: the items, their prompts and the answer tokens of a loss."""
+        """Return the identity of the questions: the items, their prompts and the answer tokens of a loss."""
         tokens = None if self.num_tokens is None else tuple(self.num_tokens)
         return self.ids, self.prompt_hashes, tokens
 
     @cached_property
     def asked_digest(self) -> str:
-        """The same in a few characters: items are compared with those of many other runs."""
+        """Return a digest of `asked`, since items are compared with those of many other runs."""
         return hashlib.sha256(repr(self.asked).encode()).hexdigest()
 
 
@@ -59,27 +59,27 @@ class Scored:
 
     @property
     def role(self) -> str:
-        """What the score is for: target, retention, validation or test."""
+        """Return the role of the score: target, retention, validation or test."""
         return str(self.record.evaluation["role"])
 
     @property
     def heldout(self) -> bool:
-        """Whether it is the answer loss on held-out rows and not an official task."""
+        """Return whether this is the answer loss on held-out rows, not an official task."""
         return bool(self.record.evaluation["kind"] == "heldout")
 
     @property
     def loss_only(self) -> bool:
-        """Whether it is a loss, on held-out rows or on general text, and there is no score to be high."""
+        """Return whether this is a loss, on held-out rows or on general text, without a score that should be high."""
         return self.record.evaluation["kind"] in ("heldout", "text")
 
     @property
     def asked_id(self) -> str:
-        """What was asked, whether attached or merged weights answered: scores with one such id can be compared."""
+        """Return the identity of the questions for attached and merged weights alike. Equal ids are comparable."""
         return self.record.eval_id.partition("-")[0]
 
     @property
     def weights(self) -> str:
-        """Which weights answered: "attached" or "merged"; older records are all of attached ones."""
+        """Return the kind of weights that answered, "attached" or "merged"; older records are all of attached ones."""
         return str(self.record.evaluation.get("weights", "attached"))
 
     @property
@@ -134,7 +134,7 @@ def read_items(path: Path, expected: int) -> Items:
 
 
 def read_texts(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """Those of the named columns that are there, as text in the order of `read_items`; nothing of a damaged file."""
+    """Read the named columns that have values, as text in the order of `read_items`; {} for a damaged file."""
     from pyarrow import parquet
 
     try:

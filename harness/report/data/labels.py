@@ -1,4 +1,4 @@
-"""What a row is called: its method, and as little more as tells it from the other rows of that method."""
+"""Labels of rows: the method, and the fewest settings that tell a row from the others of that method."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, li
 
 
 def _hashable(value: Any) -> Any:
-    """What tells values apart: 1, 1.0 and true are three."""
+    """Return a hashable key of the value; 1, 1.0 and true have different keys."""
     plain = value is None or isinstance(value, (str, int, float))
     return (type(value), value) if plain else json.dumps(value, sort_keys=True)
 
@@ -97,7 +97,7 @@ def _label(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str
 
 
 def _asked(row: Row, shared: set[str]) -> str:
-    """What was asked for, where no record says what it became."""
+    """Return a label of the requested overrides, for a run without a record."""
     keep = [one for one in row.overrides if one not in shared and not one.startswith(("method=", "seed="))]
     return " ".join([row.method, *(one.removeprefix("method.") for one in keep)])
 

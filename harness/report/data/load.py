@@ -212,7 +212,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
 
 
 def _beside(kind: type[Beside], name: str, folders: Sequence[Path], record: RunRecord) -> Beside | None:
-    """What lies beside the run's record and is of its current weights; what cannot be read counts as not measured."""
+    """Read the record beside the run's that is of its current weights; an unreadable one counts as not measured."""
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):
             found = read(kind, folder / name)
@@ -229,7 +229,7 @@ def _misplaced(score: EvaluationRecord, path: Path) -> str:
 
 
 def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:
-    """Whether the weights that were looked at are those of the run as it stands."""
+    """Return whether the evaluated weights are the current ones of the run."""
     current = record.current
     if current.status != "ok" and score.weights_from is not None:
         return score.weights_from == current.started_at  # an older attempt's scores are not those of one that failed
@@ -253,7 +253,7 @@ def _by_setting(scored: list[Scored]) -> list[list[Scored]]:
 
 
 def _same_numerics(a: list[Scored], b: list[Scored]) -> bool:
-    """Whether both were computed alike; a setting that one of them does not have tells nothing."""
+    """Return whether both have the same numerical settings; a setting that one of them lacks is ignored."""
     if not a or not b:
         return True
     if a[0].weights != b[0].weights:

@@ -67,12 +67,12 @@ class Row:
 
     @property
     def is_base(self) -> bool:
-        """Whether it is the untouched model."""
+        """Return whether this is the untouched model."""
         return self.method == "base"
 
     @property
     def setting(self) -> dict[str, Any]:
-        """How the run was looked at: equal for the seeds of one recipe that may be averaged."""
+        """Return the settings of the evaluations. Seeds of one recipe may be averaged where these are equal."""
         return {f"{'heldout' if s.heldout else 'eval'}.{k}": v for s in self.scored for k, v in setting(s).items()}
 
 
@@ -81,7 +81,7 @@ MARGIN = 0.01  # a point of accuracy, a hundredth of a nat
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a report is made of."""
+    """Input of a report: its rows, their sweep, and the records and settings beside them."""
 
     rows: tuple[Row, ...]
     sweep: SweepRecord | None
@@ -95,7 +95,7 @@ class Loaded:
 
     @property
     def is_tuned(self) -> bool:
-        """Whether the rows were chosen by their validation loss: it is too low then, and nothing is tested on it."""
+        """Return whether the rows were chosen by their validation loss. If so, it is too low and is never tested."""
         return self.sweep is not None and self.sweep.tuning is not None
 
     registration: Registration | None = None  # the question as it was kept before the runs

@@ -35,7 +35,7 @@ def comparable_sets(loaded: Loaded) -> list[Loaded]:
 
 
 def _fits(row: Row, other: Row, loaded: Loaded) -> bool:
-    """Whether a base model or a run without a result belongs beside a trained one."""
+    """Return whether a base model or a run without a result belongs beside a trained run."""
     if not row.is_base:
         return _key(row, loaded, full=False) == _key(other, loaded, full=False)
     if row.status != "ok":
@@ -45,7 +45,10 @@ def _fits(row: Row, other: Row, loaded: Loaded) -> bool:
 
 
 def _key(row: Row, loaded: Loaded, full: bool) -> str:
-    """What the rows of a set share; not `full`: of a run without a result, whose machine says nothing."""
+    """Return the facts that the rows of a set share, as JSON; "" without a record.
+
+    Without `full` the machine and the evaluations are left out: a run without a result is placed by its recipe.
+    """
     if row.record is None:
         return ""
     facts: dict[str, Any] = {**_kept(recipe_facts(row), loaded), "model": _model(row)}

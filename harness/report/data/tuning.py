@@ -1,4 +1,4 @@
-"""What was tried for each contestant of a sweep with stages, and what that says about the rows of the results."""
+"""Trials of each contestant of a sweep with stages, and their bearing on the rows of the results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Contestant:
 
     @property
     def device_seconds(self) -> float:
-        """What tuning took: loading, training and validating of all trials, those that failed included."""
+        """Return the device seconds of tuning: loading, training and validating of all trials, failed ones included."""
         return sum(trial.device_seconds for trial in self.trials)
 
 
@@ -84,7 +84,7 @@ def marked(rows: Sequence[Row], record: SweepRecord, tried: Sequence[Row]) -> li
 
 
 def expected_best(tried: Sequence[Trial]) -> list[Best]:
-    """What a budget of 1, 2, ... trials buys: the expected lowest validation loss, and a band of 80 %.
+    """Return the expected lowest validation loss of a budget of 1, 2, ... trials, with a band of 80 %.
 
     Exact, over all subsets of the trials; a failed one counts as a trial that found nothing. Source: Tang et al.,
     Showing Your Work Doesn't Always Work, 2020 (arXiv:2004.13705): the unbiased form of the curve of Dodge et al., Show
@@ -114,7 +114,10 @@ def to_csv(found: Sequence[Contestant]) -> str:
 
 
 def _best(losses: Sequence[float], budget: int) -> Best:
-    """Of `losses`, ascending, the i-th is the best of a draw if the rest of the draw lies behind it."""
+    """Return the expected best of a draw of `budget` losses. `losses` ascend.
+
+    The i-th loss is the best of a draw if all others of the draw come after it.
+    """
     count = len(losses)
     draws = math.comb(count, budget)
     chances = [math.comb(count - 1 - i, budget - 1) / draws for i in range(count)]

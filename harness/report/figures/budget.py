@@ -1,4 +1,4 @@
-"""What a tuning budget buys: the expected lowest validation loss of so many trials, for every contestant."""
+"""Figure of the tuning budget: the expected lowest validation loss by the number of trials, for every contestant."""
 
 from __future__ import annotations
 

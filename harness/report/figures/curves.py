@@ -59,7 +59,7 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
 
 
 def drawn_curves(trained: Sequence[Group]) -> list[Group]:
-    """Those whose curves are drawn, in their order: of too many to be told apart, the lowest in validation loss."""
+    """Return the groups whose curves are drawn, in their order; of too many, those of the lowest validation loss."""
     if len(trained) <= MOST_LEGEND:
         return list(trained)
     best = sorted(range(len(trained)), key=lambda place: (_last_loss(trained[place]), place))[:MOST_LEGEND]
@@ -67,7 +67,7 @@ def drawn_curves(trained: Sequence[Group]) -> list[Group]:
 
 
 def curves_left_out(trained: Sequence[Group]) -> str:
-    """What a caption says of the curves that are not drawn; "" where all are."""
+    """Return the caption's sentence on the curves that are not drawn; "" where all are."""
     if len(trained) <= MOST_LEGEND:
         return ""
     return f" Curves: the {MOST_LEGEND} of {len(trained):,} methods with the lowest validation loss."
@@ -115,7 +115,7 @@ def by_step(group: Group) -> dict[int, list[float]]:
 
 
 def on_answers(trained: Sequence[Group]) -> bool:
-    """Whether every training loss is over answer tokens alone."""
+    """Return whether every training loss is over answer tokens alone."""
     recipes = [group.first.record.recipe.get("train") or {} for group in trained if group.first.record]
     return all(train.get("loss_on") == "completion" for train in recipes)
 

@@ -1,4 +1,4 @@
-"""What was learnt against what was forgotten: the change on a target task and on one that must not be lost."""
+"""Figure of learning against forgetting: the change on a target task and on one that must not be lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the memory of a run's highest moment went: what was held when training began, and what training added."""
+"""Figure of the peak memory of a run: the part held when training began, and the part that training added."""
 
 from __future__ import annotations
 

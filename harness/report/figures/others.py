@@ -49,7 +49,7 @@ def _places(rows: Sequence[ExternalRecord], task: str, cost: str) -> list[tuple[
 
 
 def external_caption(rows: Sequence[ExternalRecord], tasks: Sequence[str]) -> str:
-    """What a caption says of them; "" where none has a score on one of the tasks."""
+    """Return the caption's sentence on external rows; "" where none has a score on one of the tasks."""
     origins = list(dict.fromkeys(one.origin for one in rows if any(score_on(one, task) for task in tasks)))
     if not origins:
         return ""
@@ -62,6 +62,6 @@ def score_on(row: ExternalRecord, task: str) -> Metric | None:
 
 
 def cost_of(row: ExternalRecord, cost: str) -> float | None:
-    """What it took, by the key of a cost; None where that was not published."""
+    """Return the row's cost of that key; None where it was not published."""
     of = _COSTS.get(cost)
     return of(row) if of else None

@@ -1,4 +1,4 @@
-"""How the methods learnt, and what their loss costs in memory: the first look, two panels."""
+"""Figure of the first look, two panels: the learning curves of the methods, and their loss against memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What every figure shares: colours, lines, markers and hatches; the canvas; and the three files it is saved to.
+"""Style of every figure: colors, lines, markers and hatches; the canvas; and the three files it is saved to.
 
-Colour alone never tells two series apart: lines, markers or hatches do it too, so that a grey print stays readable.
+Color alone never tells two series apart: lines, markers or hatches do so too, so that a gray print stays readable.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def drawable(text: str, length: int = 34) -> str:
 
 
 def names_of(groups: Sequence[Group]) -> list[str]:
-    """What the legend says: numbered where there are too many to write beside the points."""
+    """Return the names of the legend, numbered where there are too many to write beside the points."""
     short = [drawable(group.label) for group in groups]
     return short if len(groups) <= MOST_NAMED else [f"{i} {name}" for i, name in enumerate(short, 1)]
 

@@ -57,7 +57,7 @@ def page(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
 
 
 def _content(loaded: Loaded, groups: Sequence[Group]) -> dict[str, Any]:
-    """What the page's script shows."""
+    """Return the data for the page's script."""
     return {
         "table": _table(groups),
         "frontier": charts.frontier(groups, loaded.external, asked_for(groups, loaded.primary)),

@@ -1,4 +1,4 @@
-"""What the page needs to show the items on which two methods disagree."""
+"""Data of the page's view of the items on which two methods disagree."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _task(quality: Quality, groups: Sequence[Group]) -> dict[str, Any] | None:
 
 
 def _key(scored: Sequence[Scored]) -> str | None:
-    """What every seed was asked; None unless it is the same for all of them."""
+    """Return the digest of the items and prompts of every seed; None unless all seeds share it."""
     keys = {one.items.asked_digest for one in scored if one.items}
     return keys.pop() if len(keys) == 1 and all(one.items for one in scored) else None
 

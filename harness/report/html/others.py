@@ -16,7 +16,7 @@ SHOWN = "show_others"  # the parameter that takes them away: many of them stretc
 
 
 def points(rows: Sequence[ExternalRecord], axes: Mapping[str, Cost | Quality]) -> list[dict[str, Any]]:
-    """Those that have a score and a cost among the axes, named with where they are from."""
+    """Return the points of the rows that have a score and a cost among the axes, labeled with their origin."""
     found = []
     for row in rows:
         point: dict[str, Any] = {}

@@ -80,7 +80,7 @@ def _shown(value: Any) -> str:
 
 
 def _tuning(groups: Sequence[Group]) -> tuple[str | Table, ...]:
-    """How many learning rates were tried for each recipe, which, and what the trials cost."""
+    """Return a table of the learning rates tried for each recipe and the cost of their runs."""
     lines = []
     for series in rate_series(groups):
         rates = sorted({rate for rate, _ in series.groups} | {*series.bad})
@@ -147,7 +147,7 @@ def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
 
 
 def _device_hours(groups: Sequence[Group]) -> Table:
-    """What the runs of a line took together, what choosing its settings took, and the price of both."""
+    """Return a table of the device hours of each group's runs and of its tuning, with the cost of both."""
     lines = []
     for group in groups:
         tuning = hours.of_tuning(group.first)

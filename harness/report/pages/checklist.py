@@ -76,7 +76,7 @@ def _range(groups: Sequence[Group]) -> str:
 
 
 def _test(loaded: Loaded) -> str:
-    """What the sweep, or the settings of the runs, say about when the test is read."""
+    """Describe when the test is read, from the sweep or the settings of the runs."""
     if loaded.sweep and loaded.sweep.tuning:
         return "no: trials looked at validation rows alone, and the test was read for what was chosen"
     specs = [row.record.config.get("eval") for row in loaded.rows if row.record]

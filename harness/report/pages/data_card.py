@@ -35,7 +35,7 @@ def write(check: DataCheck, folder: Path) -> Path:
 
 
 def file_name(check: DataCheck) -> str:
-    """What the card's file is called."""
+    """Return the name of the card's file."""
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in check.data)
     return f"{safe}-{check.check_id}.md"
 

@@ -124,7 +124,7 @@ def _answer(sentences: Sequence[str]) -> list[str]:
 
 
 def _robust(loaded: Loaded) -> list[str]:
-    """How verdicts do over other analyses, and where the noise between runs comes from."""
+    """Return the section on the verdicts under other analyses and the sources of the noise between runs."""
     results = multiverse.lines(multiverse.multiverse(loaded))
     noise = streams.tables(loaded)
     parts = ["## How robust the answer is", multiverse.TEXT, _bullets(results)] if results else []
@@ -134,7 +134,7 @@ def _robust(loaded: Loaded) -> list[str]:
 
 
 def _claimed(loaded: Loaded) -> list[str]:
-    """What was claimed before the runs, and that all else is exploratory."""
+    """Return the claims made before the runs, and the note that everything else is exploratory."""
     results = tested(loaded)
     if not results:
         return []
@@ -185,7 +185,7 @@ def _costs(main: Sequence[Claims], groups: Sequence[Group]) -> list[str]:
 
 
 def _use(groups: Sequence[Group]) -> list[str]:
-    """What using the results costs, where that was measured."""
+    """Return the section on the cost of using the results, where it was measured."""
     found = use.tables(groups)
     return ["## What a result costs to use", *map(table_of, found), use.TEXT] if found else []
 
@@ -211,7 +211,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _equality(groups: Sequence[Group], guard: Guard) -> str:
-    """What the guard found and let pass, computed."""
+    """Return the differences that the guard let pass, computed from its result."""
     if sum(group.trained for group in groups) < 2:
         return _bullets(without_base(groups))
     lines = [*guard.notes, *without_base(groups)]

@@ -1,4 +1,4 @@
-"""What a report says about its own numbers: units, origin, how to make them again, what they do not show."""
+"""Notes of a report on its own numbers: units, origin, reproduction and limits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ LOSS_ON = {
 
 
 def trained_on(groups: Sequence[Group]) -> str:
-    """Which tokens were trained on, for the line under a table; "" where nothing was trained."""
+    """Return the sentence under a table that names the tokens trained on; "" where nothing was trained."""
     found: dict[str, list[str]] = {}
     for group in groups:
         if group.trained and group.first.record:
@@ -56,7 +56,7 @@ def made(groups: Sequence[Group]) -> list[str]:
 
 
 def definitions(groups: Sequence[Group]) -> list[str]:
-    """What each number means and how it was made."""
+    """Return the definition of each number and how it was made."""
     trained = [group for group in groups if group.trained]
     dropped = _listed(one.warmup_steps_dropped for group in trained for one in trainings(group))
     steps = _listed(len(one.losses) for group in trained for one in trainings(group))
@@ -89,7 +89,7 @@ def shared(groups: Sequence[Group]) -> list[str]:
 
 
 def limits(groups: Sequence[Group]) -> list[str]:
-    """What the numbers do not show."""
+    """Return the limits of the numbers: what they do not show."""
     trained = [group for group in groups if group.trained]
     fewest = min((len(group.rows) for group in trained), default=0)
     lines = []
@@ -113,7 +113,7 @@ def limits(groups: Sequence[Group]) -> list[str]:
 
 
 def _rungs(groups: Sequence[Group]) -> list[str]:
-    """What was computed otherwise than asked, since memory had run out."""
+    """Return a line for each fallback to other training settings after memory had run out."""
     found: dict[str, None] = {}
     for group in groups:
         for one in (row.record for row in group.rows if row.record and row.status == "ok"):
@@ -139,7 +139,7 @@ def reproduce(loaded: Loaded) -> str:
 
 
 def command_of(loaded: Loaded) -> str:
-    """What was typed to make these runs, as far as the records say."""
+    """Return the command that made these runs, as far as the records have it."""
     attempts = [row.current for row in loaded.rows if row.current]
     commands = dict.fromkeys(str(attempt.provenance.get("command") or "") for attempt in attempts)
     return loaded.sweep.command if loaded.sweep else "\n".join(one for one in commands if one)
@@ -159,7 +159,7 @@ def origin(loaded: Loaded) -> list[str]:
 
 
 def _memory(groups: Sequence[Group]) -> str:
-    """What memory means on the device of the runs."""
+    """Return the meaning of memory on the device of the runs."""
     phases = [phase for group in groups for row in group.rows if row.current for phase in row.current.phases.values()]
     if any(phase.peak_reserved_bytes is not None for phase in phases):
         return (
@@ -207,7 +207,7 @@ def _provenance(attempts: Sequence[Attempt]) -> list[str]:
 
 
 def sources(loaded: Loaded, part: str) -> list[str]:
-    """Where the model or the data came from, and what identifies their content."""
+    """Return the source of the model or of the data, and the identity of its content."""
     lines: dict[str, None] = {}
     for row in loaded.rows:
         config = row.record.config.get(part) if row.record else None

@@ -54,9 +54,9 @@ def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> T
 
 
 def cost(groups: Sequence[Group]) -> Table:
-    """What the runs took, as means over the seeds; dashes for what is not known, OOM for what did not fit.
+    """Return the costs of the runs as means over the seeds: a dash is an unknown value, OOM a run that did not fit.
 
-    Runs on a GPU have what it must offer beside what was allocated.
+    Where runs used a GPU, a column has the memory that a GPU must have, beside the peak that was allocated.
     """
     header = (
         "Method",

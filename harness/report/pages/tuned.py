@@ -49,7 +49,7 @@ def appendix(loaded: Loaded) -> tuple[str | Table, ...]:
 
 
 def how(loaded: Loaded) -> str:
-    """How hyperparameters were chosen, in a line; "" for a sweep without stages."""
+    """Return one line on how hyperparameters were chosen; "" for a sweep without stages."""
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return ""
     tuning = loaded.sweep.tuning
@@ -133,7 +133,7 @@ def _between_stages(loaded: Loaded) -> list[Difference]:
 
 
 def _is_trial(row: Row) -> bool:
-    """Whether a row stands among the results for a contestant that nothing could be chosen for."""
+    """Return whether a row of the results stands for a contestant without a chosen recipe."""
     return row.cell is not None and row.cell.stage == "tune"
 
 
@@ -157,7 +157,7 @@ def cells(one: Contestant) -> tuple[str, ...]:
 
 
 def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
-    """What a reader must know about the trials, contestant by contestant, and how the grid is made wider."""
+    """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
     lines = [line for one in found for line in _remarks(one)]
     if any(one.edges for one in found):
         lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
@@ -165,7 +165,7 @@ def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
 
 
 def _remarks(one: Contestant) -> list[str]:
-    """What a reader must know about a contestant's trials."""
+    """Return the warnings about a contestant's trials."""
     lines = [f"{one.name} is {UNDERTUNED}: {_edge(edge)}, so that a better one may lie beyond" for edge in one.edges]
     missing = Counter(trial.status for trial in one.trials)["missing"]
     if missing:

@@ -31,7 +31,7 @@ def inputs(loaded: Loaded) -> str:
 
 
 def is_current(out: Path, made_from: str) -> bool:
-    """Whether the folder holds this report, with every file as it was written."""
+    """Return whether the folder holds this report, with every file as it was written."""
     try:
         known = json.loads((out / NAME).read_text(encoding="utf-8"))
         return bool(known["inputs"] == made_from and known["files"] == _files(out))

@@ -68,7 +68,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def task_key(scored: Scored) -> tuple[str, Any]:
-    """What tells one column of scores from another."""
+    """Return the key of the column of a score: the task and its limit."""
     return scored.task, scored.record.evaluation["limit"]
 
 
@@ -83,7 +83,7 @@ def task_names(rows: Sequence[Row]) -> dict[tuple[str, Any], str]:
 
 
 def _run(row: Row) -> dict[str, Value]:
-    """What is known of the run itself."""
+    """Return the columns of the run itself."""
     attempt = row.current
     fingerprint = attempt.fingerprint if attempt else None
     training = attempt.training if attempt else None

@@ -19,7 +19,7 @@ from harness.report.writers.table import columns, flat
 
 @dataclass(frozen=True, kw_only=True)
 class Mirror:
-    """Where to: offline needs neither a network nor an account. Every file goes below `folder`/wandb."""
+    """Destination of a mirror. Offline needs neither a network nor an account. Every file goes below `folder`/wandb."""
 
     mode: Literal["offline", "online"]
     folder: Path
@@ -82,7 +82,7 @@ def _notes(mirror: Mirror) -> Path:
 
 
 def _note(report: Path, mirror: Mirror) -> dict[str, Any] | None:
-    """What is logged, and where to; None where the report's folder does not say what it was made from."""
+    """Return the note of the logged inputs and their destination; None where the folder does not name its inputs."""
     made_from = manifest.made_from(report)
     where = {"mode": mirror.mode, "project": mirror.project, "entity": mirror.entity, "group": mirror.group}
     return None if made_from is None else {"inputs": made_from, **where}
