@@ -1,6 +1,6 @@
 """Find out which fine-tuning method to use, at what cost, and how sure the answer is: one runner, one record per run.
 
-The public interface, besides `harness.stats` and `harness.methods.base.Method`; no other module promises to stay:
+The public interface is this module, `harness.stats` and `harness.methods.base.Method`. Other modules may change:
 
     import harness
 
@@ -47,10 +47,10 @@ def compose(*overrides: str) -> list[Experiment]:
 
 
 def run_experiment(experiment: Experiment) -> RunRecord:
-    """Train and evaluate one experiment in a process of its own, and return its record, however the run ended.
+    """Train and evaluate one experiment in a separate process, and return its record, however the run ended.
 
-    A run that is done is not made again. The record's `status` is `ok`, `oom`, `diverged`, `failed` or `skipped`, with
-    a `reason`; it lies in `runs/<recipe_id>/seed-<n>/record.json`, beside the weights and the evaluations.
+    A finished run is not repeated. The record's `status` is `ok`, `oom`, `diverged`, `failed` or `skipped`, with a
+    `reason`. The file is `runs/<recipe_id>/seed-<n>/record.json`, next to the weights and the evaluations.
 
     >>> record = run_experiment(compose("method=lora", "train=smoke", "eval=smoke")[0])  # doctest: +SKIP
     >>> record.status  # doctest: +SKIP
@@ -65,7 +65,7 @@ def run_experiment(experiment: Experiment) -> RunRecord:
 
 
 def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> pandas.DataFrame:
-    """Return the records below one or several folders as a tidy frame.
+    """Return the records below one or several folders as a tidy data frame.
 
     >>> frame("runs/")[["method", "seed", "arc_easy/acc"]]  # doctest: +SKIP
 

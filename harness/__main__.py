@@ -25,8 +25,8 @@ def main() -> None:
 def run_command(command: Callable[[], int | None]) -> None:
     """Exit with the code that `command` returns.
 
-    A reader that closes the pipe early (`harness --help | head`) ends the command quietly, with the code that a shell
-    gives for SIGPIPE.
+    If the reader closes the pipe early (`harness --help | head`), the command ends without a message and with the
+    code that a shell gives for SIGPIPE.
     """
     try:
         try:
@@ -34,7 +34,7 @@ def run_command(command: Callable[[], int | None]) -> None:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes into the pipe again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit flushes into the pipe again
         code = 141
     raise SystemExit(code)
 

@@ -1,1 +1,1 @@
-"""What can be done with a run's weights afterwards: merge, combine, look into, describe."""
+"""Tools for the weights of a finished run: merge, combine, inspect, describe."""

@@ -1,6 +1,6 @@
-"""`python -m harness.adapter merge | combine | info | card`: what can be done with a run's weights.
+"""`python -m harness.adapter merge | combine | info | card`: tools for the weights of a finished run.
 
-Exit codes: 0 done; 2 the input was wrong, with one line that says what, and nothing was written; 1 something else.
+Exit codes: 0 done; 2 the input was wrong: one line names the fault and nothing was written; 1 any other error.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _joined(words: list[str]) -> list[str]:
-    """`--weights 0.7 0.3 OUT` as `--weights=0.7,0.3 OUT`: the numbers end where the words are numbers no more."""
+    """Rewrite `--weights 0.7 0.3 OUT` as `--weights=0.7,0.3 OUT`. The first word that is no number ends the list."""
     if words[:1] != ["combine"] or "--weights" not in words:
         return words
     start = words.index("--weights") + 1
@@ -80,7 +80,11 @@ def _is_number(word: str) -> bool:
 
 
 def _more(given: argparse.Namespace, words: list[str]) -> list[Path]:
-    """Folders that stand after an option, which argparse leaves over."""
+    """Return the folders that follow an option, which argparse does not assign.
+
+    Raises:
+        ValueError: other words were left over.
+    """
     if words and (given.work is not _combine or any(word.startswith("-") for word in words)):
         raise ValueError(f"{' '.join(words)}: not understood; see python -m harness.adapter --help")
     return [Path(word) for word in words]
@@ -167,11 +171,11 @@ def _difference(found: dict[str, Any], whose: str) -> str:
 
 
 def _elsewhere(function: str, *arguments: Any) -> Any:
-    """Call a function in a process that has the stack, with what the libraries say kept off the screen.
+    """Call a function in a process that has the libraries, whose output goes to a log and not to the screen.
 
     Raises:
         ValueError: the input is wrong.
-        RuntimeError: anything else, with the end of what was said.
+        RuntimeError: any other error, with its reason.
     """
     from harness.run import isolate
     from harness.run.progress import board

@@ -1,4 +1,4 @@
-"""Several adapters of one base -> one, by PEFT's `add_weighted_adapter`."""
+"""Combination of several adapters of one base into one, with PEFT's `add_weighted_adapter`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def combine(
 ) -> dict[str, Any]:
     """Write the combined adapter as a PEFT folder.
 
-    `how` holds `combination_type` and, for those that prune, `density`.
+    `how` holds `combination_type` and, for types that prune, `density`.
 
     Returns:
         `combination_type`, `rank`, `relative_distance` of the combined update from the weighted sum of the updates
-        (None where PEFT cannot tell an update), and the largest difference of logits once read back.
+        (None if PEFT cannot compute an update), and the largest difference of logits after reading the adapter back.
 
     Raises:
-        ValueError: adapters of different bases or types, or a type that cannot be combined; names which.
+        ValueError: the adapters have different bases or types, or a type that cannot be combined; names them.
     """
     runs = [on_base(find(folder), base) for folder in folders]
     _check_alike(runs)
@@ -92,7 +92,7 @@ def _config(run: Trained) -> dict[str, Any]:
 
 
 def _loaded(runs: Sequence[Trained]) -> Any:
-    """The plain base with every run's adapter beside it."""
+    """Return the plain base model with the adapter of every run loaded."""
     model = PeftModel.from_pretrained(plain_base(runs[0]), str(runs[0].weights), adapter_name=_named_adapter(0))
     for position, run in enumerate(runs[1:], 1):
         model.load_adapter(str(run.weights), adapter_name=_named_adapter(position))
@@ -100,14 +100,14 @@ def _loaded(runs: Sequence[Trained]) -> Any:
 
 
 def _named_adapter(position: int) -> str:
-    """A name that no module has: PEFT saves nothing of the layers whose number is the name of another adapter."""
+    """Return an adapter name that no module has. PEFT does not save layers whose number is another adapter's name."""
     return f"of_run_{position}"
 
 
 def _combine(model: Any, names: Sequence[str], weights: Sequence[float], how: dict[str, Any]) -> None:
     """Add the combined adapter.
 
-    PEFT copies the first adapter's configuration with lora_alpha = r, which means a factor of one only without rsLoRA.
+    PEFT copies the first adapter's configuration with lora_alpha = r. This gives a scaling of 1 only without rsLoRA.
     """
     tuner = model.base_model
     kind = model.peft_config[names[0]].peft_type.value
@@ -117,7 +117,7 @@ def _combine(model: Any, names: Sequence[str], weights: Sequence[float], how: di
     known = inspect.signature(add).parameters
     options = {key: value for key, value in how.items() if key in known}
     if "combination_type" not in known and "adapters" in known:
-        how["combination_type"] = "linear"  # the one way that there is
+        how["combination_type"] = "linear"  # the only type that this tuner has
     torch.manual_seed(0)  # some types drop entries at random
     try:
         add(list(names), list(weights), adapter_name=_COMBINED, **options)
@@ -132,12 +132,15 @@ def _combine(model: Any, names: Sequence[str], weights: Sequence[float], how: di
 
 
 def _layers(model: Any) -> list[Any]:
-    """The adapted layers that can tell an adapter's update."""
+    """Return the adapted layers that can compute an adapter's update."""
     return [m for m in model.modules() if hasattr(m, "get_delta_weight") and hasattr(m, "scaling")]
 
 
 def _distance(model: Any, names: Sequence[str], weights: Sequence[float]) -> float | None:
-    """Norm of (combined update - weighted sum) over that of the weighted sum."""
+    """Return the norm of (combined update - weighted sum), relative to the norm of the weighted sum.
+
+    None if a layer is not a LoRA layer or the weighted sum is zero.
+    """
     apart = whole = 0.0
     for layer in _layers(model):
         if not hasattr(layer, "lora_A"):
@@ -150,7 +153,7 @@ def _distance(model: Any, names: Sequence[str], weights: Sequence[float]) -> flo
 
 
 def _save(model: Any, folder: Path) -> None:
-    """PEFT writes an adapter that is not the default one into a folder of its name."""
+    """Save the combined adapter into `folder` itself. PEFT writes an adapter that has a name into a subfolder."""
     model.save_pretrained(str(folder), selected_adapters=[_COMBINED])
     for path in (folder / _COMBINED).iterdir():
         shutil.move(path, folder / path.name)

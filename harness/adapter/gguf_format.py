@@ -1,7 +1,7 @@
-"""A plain Llama-type model as one GGUF file, as llama.cpp's own converter lays it out, and read back.
+"""Writer and reader of a plain Llama-type model as one GGUF file, in the layout of llama.cpp's own converter.
 
-Queries and keys are stored with the two halves of each head interleaved; norms are float32, matrices float32 or
-bfloat16 as the model has them.
+Queries and keys are stored with the two halves of each head interleaved. Norms are float32; matrices are float32 or
+bfloat16, as in the model.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 FILE = "model.gguf"
 _TYPES = ("llama", "mistral")
 _SPLITS = {
-    # the beginning of a pre-tokenizer's expression -> llama.cpp's name of it
+    # start of a pre-tokenizer's regular expression -> its name in llama.cpp
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}": "llama-bpe",
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|": "qwen2",
 }
 
 
 def check(config: Any, tokenizer: Any) -> None:
-    """Refuse what cannot be written.
+    """Refuse a model or a tokenizer that cannot be written.
 
     Raises:
-        ValueError: names what it is.
+        ValueError: names the part that the format cannot hold.
     """
     if config.model_type not in _TYPES:
         raise ValueError(f"--format gguf: writes Llama-type models ({', '.join(_TYPES)}), not {config.model_type}")
@@ -47,7 +47,11 @@ def check(config: Any, tokenizer: Any) -> None:
 
 
 def write(model: Any, tokenizer: Any, path: Path, spec: ModelSpec) -> None:
-    """Write the model with its tokenizer. Raises ValueError as `check` does."""
+    """Write the model with its tokenizer.
+
+    Raises:
+        ValueError: as `check`, or the Llama layout has no place for a parameter.
+    """
     check(model.config, tokenizer)
     writer = gguf.GGUFWriter(path, "llama")
     _write_sizes(writer, model, spec)
@@ -67,11 +71,11 @@ def write(model: Any, tokenizer: Any, path: Path, spec: ModelSpec) -> None:
 
 
 def read_back(path: Path, dtype: torch.dtype, config: Any, tokenizer: Any) -> dict[str, Any]:
-    """Logits of the file as transformers loads it, and on how many prompts its tokenizer gives the same tokens."""
+    """Return the logits of the file in transformers, and on how many prompts its tokenizer gives the same tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype).eval()
-    if _rope(config)["rope_type"] == "llama3":  # transformers does not read the factors that llama.cpp does
+    if _rope(config)["rope_type"] == "llama3":  # transformers does not read these factors; llama.cpp does
         model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
     again = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     same = sum(again(prompt)["input_ids"] == tokenizer(prompt)["input_ids"] for prompt in PROMPTS)
@@ -128,7 +132,7 @@ def _write_tokenizer(writer: Any, tokenizer: Any, vocab_size: int) -> None:
 
 
 def _tokens(tokenizer: Any, described: dict[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
-    """Every row of the embedding as a token, and its kind; rows without one are marked unused."""
+    """Return the token and its kind for every row of the embedding. Rows without a token are marked unused."""
     kind = gguf.TokenType
     tokens = [f"[PAD{i}]" for i in range(vocab_size)]
     kinds = [int(kind.UNUSED)] * vocab_size
@@ -142,10 +146,10 @@ def _tokens(tokenizer: Any, described: dict[str, Any], vocab_size: int) -> tuple
 
 
 def _pre_tokenizer(tokenizer: Any) -> str:
-    """llama.cpp's name for how the tokenizer splits text before its merges.
+    """Return llama.cpp's name of the tokenizer's pre-tokenizer, which splits text before the merges.
 
     Raises:
-        ValueError: not a byte-level BPE, or split in a way that has no name here.
+        ValueError: the tokenizer is not a byte-level BPE, or its pre-tokenizer is not supported here.
     """
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     outer = described["pre_tokenizer"] or {}
@@ -177,7 +181,7 @@ def _add(writer: Any, name: str, tensor: torch.Tensor) -> None:
 
 
 def _interleaved(name: str, tensor: torch.Tensor, config: Any) -> torch.Tensor:
-    """Queries and keys with the two halves of each head's rows taken in turn, everything else as it is."""
+    """Interleave the two halves of each head's rows in queries and keys. Return other tensors unchanged."""
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     number = heads.get(name.split(".")[-2])
     if number is None:
@@ -192,12 +196,12 @@ def _rope(config: Any) -> dict[str, Any]:
 
 
 def _rope_factors(config: Any) -> Any:
-    """What each rotary frequency is divided by, as in transformers' `_compute_llama3_parameters`."""
+    """Return the divisor of each rotary frequency, as in transformers' `_compute_llama3_parameters`."""
     rope, head = _rope(config), _head_size(config)
     low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
     old = rope["original_max_position_embeddings"]
     frequencies = 1.0 / rope["rope_theta"] ** (np.arange(0, head, 2, dtype=np.float64) / head)
-    turns = old * frequencies / (2 * math.pi)  # in the length that the model was first trained with
+    turns = old * frequencies / (2 * math.pi)  # rotations within the original context length
     smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
     return (1.0 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What is known of a run's weights, as text: counts, bytes, base and the shape of the update. Needs no torch."""
+"""Description of a run's weights as text: counts, bytes, base model and the update. Needs no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADER = (
 
 
 def known_update(run: Trained) -> UpdateRecord | None:
-    """The update that was measured of these very weights, or None."""
+    """Return the update that was measured of these very weights; None if there is no such file."""
     try:
         found = read(UpdateRecord, run.folder / "update.json")
     except (FileNotFoundError, ValueError):
@@ -35,7 +35,7 @@ def known_update(run: Trained) -> UpdateRecord | None:
 
 
 def facts(run: Trained) -> dict[str, Any]:
-    """What trained, counts, bytes and base."""
+    """Return the method, counts, bytes, base model and data of a run."""
     found, model = run.record.current.fingerprint, run.record.config["model"]
     return {
         "method": run.record.method,
@@ -61,7 +61,10 @@ def facts(run: Trained) -> dict[str, Any]:
 
 
 def lines(run: Trained, update: UpdateRecord, every_weight: bool) -> list[str]:
-    """The text; weights that differ in their layer alone are one line of medians unless each is asked for."""
+    """Return the lines of the description.
+
+    Weights that differ only in their layer share one line of medians, unless `every_weight` is set.
+    """
     known = facts(run)
     base, data = known["base"], known["data"]
     settings = ", ".join(f"{key}={value}" for key, value in known["settings"].items() if key not in ("name", "lr"))

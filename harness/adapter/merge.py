@@ -1,4 +1,4 @@
-"""A run -> a plain model, in a Hugging Face folder or a GGUF file, held against the model that was evaluated."""
+"""Export of a run as a plain model: a Hugging Face folder or a GGUF file, compared with the evaluated model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -> dict[str, Any]:
-    """Write the merged model and say how far its logits are from those of the attached one.
+    """Write the merged model and return how far its logits are from those of the attached model.
 
     Raises:
-        ValueError: another base, a method that cannot be merged, or a model that the format cannot hold.
+        ValueError: the base differs, the method cannot be merged, or the format cannot hold the model.
     """
     run = on_base(find(folder), base)
     download(run)
@@ -53,7 +53,7 @@ def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -
 
 
 def _read_back(folder: Path, form: str, run: Trained, config: Any, tokenizer: Any) -> dict[str, Any]:
-    """The logits of what was written, and for GGUF what its tokenizer makes of the prompts."""
+    """Return the logits of the written model, and for GGUF the agreement of its tokenizer on the prompts."""
     if form == "gguf":
         return gguf_format.read_back(folder / gguf_format.FILE, dtype(run), config, tokenizer)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(run)).eval()

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and the comparison of two models on fixed prompts."""
+"""Atomic creation of an output folder, and the comparison of two models on fixed prompts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PROMPTS = (
 
 
 def check_free(out: Path) -> None:
-    """Refuse to write over what is there.
+    """Refuse to overwrite an existing file or a folder that is not empty.
 
     Raises:
-        ValueError: something is in the way.
+        ValueError: there is one at `out`.
     """
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise ValueError(f"{out}: is there already and not empty; nothing is overwritten, give another folder")
@@ -32,7 +32,7 @@ def check_free(out: Path) -> None:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends well."""
+    """Yield a temporary folder that becomes `out` if the block ends without an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
@@ -45,7 +45,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def logits(model: Any, tokenizer: Any) -> list[torch.Tensor]:
-    """Float32 logits of shape (tokens, vocabulary) for each fixed prompt."""
+    """Return float32 logits of shape (tokens, vocabulary) for each fixed prompt."""
     import torch
 
     found = []
@@ -57,7 +57,7 @@ def logits(model: Any, tokenizer: Any) -> list[torch.Tensor]:
 
 
 def compare(before: list[torch.Tensor], after: list[torch.Tensor]) -> dict[str, Any]:
-    """Largest difference of two lists of logits, the largest logit, and at how many positions another token leads."""
+    """Return the largest difference of two lists of logits, the largest logit, and how many top tokens differ."""
     pairs = list(zip(before, after, strict=True))
     return {
         "largest_difference": max(float((a - b).abs().max()) for a, b in pairs),

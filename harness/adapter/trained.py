@@ -1,4 +1,4 @@
-"""A run folder -> its record, its experiment and, with the stack, its model attached or plain."""
+"""Loading of a finished run from its folder: the record, the experiment, and the model, attached or merged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run whose weights are on disk, and the base that they belong to."""
+    """Run whose weights are on disk, with the base model that they belong to."""
 
     folder: Path
     record: RunRecord
@@ -30,20 +30,20 @@ class Trained:
 
     @property
     def weights(self) -> Path:
-        """What the method saved."""
+        """Return the folder of the weights that the method saved."""
         return self.folder / "weights"
 
     @property
     def name(self) -> str:
-        """The run as a person tells it from others."""
+        """Return a readable name of the run."""
         return f"{self.record.method} {self.record.recipe_id}/seed-{self.record.seed}"
 
 
 def find(folder: Path) -> Trained:
-    """The run in a folder. Needs no torch.
+    """Return the run in a folder. Needs no torch.
 
     Raises:
-        ValueError: no run, no weights, weights in a pickle, or a method that is gone.
+        ValueError: there is no run, no weights, weights in a pickle, or a method that no longer exists.
     """
     try:
         found = record.read(RunRecord, folder / "record.json")
@@ -62,10 +62,10 @@ def find(folder: Path) -> Trained:
 
 
 def on_base(run: Trained, overrides: Sequence[str]) -> Trained:
-    """The run with its base where it can be had: as recorded, or as these overrides of the model group say.
+    """Return the run with its base model located: as recorded, or by these overrides of the model group.
 
     Raises:
-        ValueError: the base there is not the one that the run was trained on; names both.
+        ValueError: the base at that place is not the base that the run was trained on; names both.
     """
     trained_on = run.experiment.model
     spec = _asked(overrides) if overrides else dataclasses.replace(trained_on, content=None)
@@ -93,10 +93,10 @@ def _named(spec: ModelSpec) -> str:
 
 
 def download(run: Trained) -> None:
-    """Make sure that a Hub model's files are in the cache.
+    """Download a Hub model's files into the cache, unless they are there.
 
     Raises:
-        ValueError: they are not, and the Hub cannot be reached.
+        ValueError: they are not there, and the Hub cannot be reached.
     """
     spec = run.experiment.model
     if spec.source == "hub":
@@ -105,13 +105,13 @@ def download(run: Trained) -> None:
 
 
 def dtype(run: Trained) -> torch.dtype:
-    """What the run's unquantised base weights were held in."""
+    """Return the dtype of the run's unquantized base weights."""
     found: torch.dtype = _load_options(run)["dtype"]
     return found
 
 
 def storage(run: Trained) -> str:
-    """How the base was quantised; "" where it was not."""
+    """Return the quantization settings of the base as text; "" if it was not quantized."""
     quantisation = _load_options(run).get("quantization_config")
     if quantisation is None:
         return ""
@@ -119,7 +119,7 @@ def storage(run: Trained) -> str:
 
 
 def attached(run: Trained) -> Any:
-    """The model as it was trained and evaluated: the base in its storage, the method's part restored to it."""
+    """Return the model as trained and evaluated: the base in its own storage, with the method's part restored."""
     from harness.sources import models
 
     base = models.load(run.experiment.model, _load_options(run))
@@ -127,14 +127,14 @@ def attached(run: Trained) -> Any:
 
 
 def plain_base(run: Trained) -> Any:
-    """The weights that the run was trained beside, as plain float32: a quantised base is dequantised first."""
+    """Return the base model of the run in plain float32. A quantized base is dequantized first."""
     from harness.sources import models
 
     return models.plain(models.load(run.experiment.model, _load_options(run)))
 
 
 def merged(run: Trained) -> Any:
-    """The plain model in float32, in which merging rounds least.
+    """Return the merged model in float32, in which merging rounds least.
 
     Raises:
         ValueError: the method cannot be merged.
@@ -144,10 +144,10 @@ def merged(run: Trained) -> Any:
 
 
 def check_merges(run: Trained) -> None:
-    """Refuse a method that cannot be merged before anything is loaded.
+    """Refuse a method that cannot be merged, before anything is loaded.
 
     Raises:
-        ValueError: names it.
+        ValueError: the method cannot be merged; names it.
     """
     if not run.experiment.method.merges:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""The shape of what a run changed: merged weights minus base weights, whatever the method.
+"""Norms, ranks and spectra of a run's update: merged weights minus base weights, for every method.
 
-Models are merged in float32 and decomposed in float64 (on a GPU where there is one). Merging rounds each entry, which
-is noise of full rank: singular values below what that noise can reach are taken as zero.
+Models are merged in float32 and decomposed in float64 (on a GPU if there is one). Merging rounds each entry, which adds
+noise of full rank. Singular values below the bound of that noise are taken as zero.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _NOTHING: dict[str, Any] = dict.fromkeys(
 
 
 def measure(folder: Path, base: Sequence[str], emit: Emit) -> UpdateRecord:
-    """Measure the update of a run and keep it as `update.json` in the run's folder.
+    """Measure the update of a run and write it to `update.json` in the run's folder.
 
     Raises:
-        ValueError: no weights, or another base.
+        ValueError: there are no weights, or the base differs.
     """
     run = find(folder)
     weights: dict[str, WeightUpdate] = {}
@@ -64,7 +64,7 @@ def _updates(run: Trained, emit: Emit) -> dict[str, WeightUpdate]:
     pairs = [pair for name, tensor in after.items() for pair in _matrices(name, before.get(name), tensor.detach())]
     changed = [(name, old, new) for name, old, new in pairs if not torch.equal(old, new)]
     found = {}
-    # a decomposition gains little from threads and loses much where they are shared, so that each has one
+    # a decomposition gains little from threads and loses much if it shares them, so each gets one thread
     workers = 1 if torch.cuda.is_available() else torch.get_num_threads()
     with ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1)) as pool:
         shapes = pool.map(lambda pair: shape_of_update(*pair[1:]), changed)
@@ -75,7 +75,7 @@ def _updates(run: Trained, emit: Emit) -> dict[str, WeightUpdate]:
 
 
 def _matrices(name: str, old: Any, new: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """A weight as one matrix or vector, or the experts' matrices one by one; what the base has not counts as zero."""
+    """Yield a weight as one matrix or vector, or one matrix per expert. A weight that the base lacks counts as zero."""
     old = torch.zeros_like(new) if old is None else old
     if new.dim() == 3:
         yield from ((f"{name}[{i}]", old[i], new[i]) for i in range(len(new)))
@@ -84,7 +84,7 @@ def _matrices(name: str, old: Any, new: torch.Tensor) -> Iterator[tuple[str, tor
 
 
 def shape_of_update(old: torch.Tensor, new: torch.Tensor) -> WeightUpdate:
-    """The shape of new - old, for a matrix or a vector."""
+    """Return the norm and spectrum of new - old, for a matrix or a vector."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     old, new = old.to(device, torch.float32), new.to(device, torch.float32)
     change = new - old
@@ -115,10 +115,10 @@ def _spectrum(old: torch.Tensor, new: torch.Tensor, change: torch.Tensor) -> dic
 
 
 def _decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """U, s (descending) and V in float64, from the eigenvectors of the smaller of A^T A and A A^T.
+    """Return U, s (descending) and V in float64, from the eigenvectors of the smaller of A^T A and A A^T.
 
-    Half the time of a decomposition of A itself, and right down to 1e-7 of the largest singular value; the vectors of
-    what is smaller are zero.
+    This takes half the time of a decomposition of A itself. It is accurate down to 1e-7 of the largest singular value;
+    smaller values and their vectors are set to zero.
     """
     a = matrix.double()
     if a.shape[0] < a.shape[1]:
@@ -132,17 +132,17 @@ def _decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def intruders(old_u: torch.Tensor, top_u: torch.Tensor) -> int:
-    """How many columns of `top_u` have a cosine similarity below EPSILON with every column of `old_u`."""
+    """Return the number of columns of `top_u` whose cosine similarity with every column of `old_u` is below EPSILON."""
     return int(((old_u.T @ top_u).abs().amax(dim=0) < EPSILON).sum())
 
 
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> float:
-    """|A^T B|^2 / columns: 1 where the orthonormal columns of both span the same space."""
+    """Return |A^T B|^2 / columns, which is 1 if the orthonormal columns of both span the same space."""
     return float((a.T @ b).square().sum() / a.shape[1])
 
 
 def _noise(old: torch.Tensor, new: torch.Tensor) -> float:
-    """How large a singular value may be for float32 rounding of the entries alone."""
+    """Return the largest singular value that float32 rounding of the entries alone can cause."""
     rows, columns = old.shape
     entry = max(float(old.square().mean().sqrt()), float(new.square().mean().sqrt()))
     return float(torch.finfo(torch.float32).eps) * entry * (math.sqrt(rows) + math.sqrt(columns))

@@ -1,1 +1,1 @@
-"""What a run would train, before it runs: counted on the meta device, without weights and without a network."""
+"""Plans of runs before they start: parameters, memory and operations, without weights and without a network."""

@@ -1,7 +1,8 @@
-"""`python -m harness.plan`: what runs would train and take; with `targets`: what a model offers; with `literature`:
-published figures beside the predictions.
+"""`python -m harness.plan`: parameters, memory and operations of runs before they start.
 
-Exit codes: 0 planned; 2 the input was wrong, with one line that says what; 1 something else went wrong.
+With `targets` it lists the linear layers of a model, with `literature` published figures beside the predictions.
+
+Exit codes: 0 planned; 2 the input was wrong, and one line names the fault; 1 any other error.
 """
 
 import argparse
@@ -87,7 +88,11 @@ def _plans(experiments: list[Any], device: Device | None, mfu: float) -> list[An
 
 
 def _asked(words: list[str]) -> tuple[Device | None, float, list[str]]:
-    """The device, the share of its peak, and the settings that are those of a run."""
+    """Return the device, the share of its peak, and the settings of the run.
+
+    Raises:
+        ValueError: `mfu` is not a share, or `device` is not known.
+    """
     own = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("device", "mfu")}
     settings = [word for word in words if word.partition("=")[0] not in own]
     try:
@@ -115,7 +120,7 @@ def _layers(words: list[str]) -> Any:
 
 
 def _elsewhere(function: str, *arguments: Any) -> Any:
-    """Call a function in a process that has the libraries and sees no GPU: fake tensors claim to be on the CPU.
+    """Call a function in a process that has the libraries and sees no GPU, since fake tensors claim to be on the CPU.
 
     Raises:
         ValueError: the input is wrong.

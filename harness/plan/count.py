@@ -1,4 +1,4 @@
-"""What cells train and which layers a model has: attached and counted on the meta device."""
+"""Counts of trained parameters and of layers, from models that are built on the meta device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 def cells(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
-    """One table of counts per experiment; `unsupported` says why there is nothing to train where there is not.
+    """Return one table of counts per experiment.
+
+    If nothing can be trained, `unsupported` gives the reason and the counts are None.
 
     Raises:
         ValueError: a cell does not fit its model; names the method and the model.
@@ -61,7 +63,7 @@ _COUNTS = (
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """With a precision in place of "auto": no count depends on it."""
+    """Return the experiment with a precision in place of "auto". No count depends on it."""
     import dataclasses
 
     if experiment.train.precision != "auto":
@@ -74,7 +76,7 @@ def _elements(parameters: Iterable[Any]) -> int:
 
 
 def _owners(trained: Iterable[str], modules: set[str]) -> list[str]:
-    """The base's modules in which the trained parameters lie, in their order; an adapter's own modules are none."""
+    """Return the base model's modules that hold trained parameters, in order. Modules of the adapter do not count."""
     owners: dict[str, None] = {}
     for name in trained:
         parts = name.split(".")
@@ -90,7 +92,7 @@ def _patterns(names: Iterable[str]) -> dict[str, int]:
 
 
 def layers(specs: list[ModelSpec], emit: Emit) -> list[dict[str, Any]]:
-    """Per model every linear layer, grouped, with its shape, how often it occurs and which presets cover it."""
+    """Return the linear layers of each model, grouped, with their shapes, counts and the presets that cover them."""
     warnings.simplefilter("ignore")
     result = []
     for position, spec in enumerate(specs):
@@ -115,14 +117,14 @@ def _layers(model: Any) -> list[dict[str, Any]]:
 
 
 def _row(pattern: str, names: list[str], shape_of: dict[str, Any], covered: dict[str, set[str]]) -> dict[str, Any]:
-    """A group of layers; those of a group may differ in shape, each shape is then listed."""
+    """Return the row of one group of layers. If their shapes differ, every shape is listed."""
     found = list(dict.fromkeys(shape_of[name] for name in names))
     experts = found[0][0] if len(found[0]) == 3 else None
     return {
         "pattern": pattern,
         "count": len(names),
         "shapes": [{"d_in": shape[-2], "d_out": shape[-1]} for shape in found],
-        "experts": experts,  # matrices per parameter, where the experts of a layer are one
+        "experts": experts,  # matrices per parameter, if the experts of a layer share one parameter
         "presets": [preset for preset, members in covered.items() if set(names) <= members],
         "output_head": False,
         "tied": False,
@@ -132,6 +134,6 @@ def _row(pattern: str, names: list[str], shape_of: dict[str, Any], covered: dict
 def _covered(model: Any, preset: str) -> set[str]:
     try:
         modules, experts = targets.resolve_all(model, preset)
-    except ValueError:  # this model has none
+    except ValueError:  # the preset matches nothing in this model
         return set()
     return {*modules, *experts}

@@ -1,4 +1,4 @@
-"""How much memory a device has and how fast it multiplies, by its name or as an amount of memory."""
+"""Memory and peak speed of devices, looked up by name or given as an amount of memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness.measure.memory import available_bytes
 
 GIBIBYTE = 2**30
 MEBIBYTE = 2**20
-CONTEXT_BYTES = GIBIBYTE // 2  # what CUDA and its libraries take before the first tensor: 0.4 to 0.6 GiB
-USABLE = 0.95  # of the rest: allocators leave gaps, and the prediction may be a few per cent off
+CONTEXT_BYTES = GIBIBYTE // 2  # taken by CUDA and its libraries before the first tensor: 0.4 to 0.6 GiB
+USABLE = 0.95  # share of the remaining memory: allocators leave gaps, and the prediction may be a few percent off
 
-# name -> (MiB that nvidia-smi reports, dense bfloat16 TFLOP/s with float32 accumulation as NVIDIA's data sheet or
-# architecture white paper of that card gives it)
+# name -> (MiB that nvidia-smi reports, dense bfloat16 TFLOP/s with float32 accumulation). The speed is from NVIDIA's
+# data sheet or architecture white paper of that card.
 _KNOWN = {
     "rtx-3090": (24_576, 71.0),
     "rtx-4090": (24_564, 165.2),
@@ -31,7 +31,7 @@ _UNITS = {"gib": GIBIBYTE, "gb": 10**9, "mib": MEBIBYTE, "mb": 10**6}
 
 @dataclass(frozen=True)
 class Device:
-    """Where a run would compute. `flops_per_second` is None where only the memory is known."""
+    """Device of a planned run. `flops_per_second` is None if only the memory is known."""
 
     name: str
     memory_bytes: int
@@ -40,16 +40,20 @@ class Device:
 
     @property
     def usable_bytes(self) -> int:
-        """What tensors may take."""
+        """Return the bytes that tensors may use."""
         context = CONTEXT_BYTES if self.on_gpu else 0
         return int(USABLE * (self.memory_bytes - context))
 
 
 def named(text: str, setting: str = "device") -> Device:
-    """`h200`, `24GiB` (a GPU of that size) or `cpu` (this machine, with the memory that is available now).
+    """Return the device for a name or an amount of memory.
+
+    Args:
+        text: `h200`, `24GiB` (a GPU of that size) or `cpu` (this machine, with the memory that is available now).
+        setting: the setting that gave the text, for the error.
 
     Raises:
-        ValueError: neither a known name nor an amount, as `setting`; lists the names.
+        ValueError: `text` is neither a known name nor an amount, or the amount is too small; lists the names.
     """
     name = text.strip().lower()
     if name in _KNOWN:

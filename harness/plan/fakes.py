@@ -1,8 +1,8 @@
-"""A model whose tensors have shapes, dtypes and a device but no data: the code that trains runs on it as on a real one.
+"""Models of fake tensors, which have shapes, dtypes and a device but no data. The training code runs on them unchanged.
 
-The model and its adapter are built on the meta device, since PEFT cannot attach under a FakeTensorMode; then every
-parameter and buffer is replaced by a fake. Of many equal layers three are kept (the first, one that stands for all
-between, the last), and the tensors of the others are counted without being computed with.
+The model and its adapter are built on the meta device, since PEFT cannot attach under a FakeTensorMode. Then every
+parameter and buffer is replaced by a fake tensor. If all layers are equal, three of them remain: the first, one that
+represents all layers between, and the last. The tensors of the other layers are counted but not computed with.
 """
 
 from __future__ import annotations
@@ -20,37 +20,38 @@ from trl.kernels import chunked_logprob
 
 from harness.measure.live import tensors_in
 
-_KEPT = 3  # layers that are computed with, where all are equal
+_KEPT = 3  # layers that are computed with, if all are equal
 
 
 @dataclass(frozen=True)
 class FakeModel:
-    """What the loop is given, and what of the whole model it does not see.
+    """Model of fake tensors for the training loop, with a count of the layers that were left out.
 
-    `repeats`: how many layers the middle one of the three stands for beside itself, 0 where all layers are there.
-    `unseen_bytes`: frozen weights of those layers; `unseen`: a trained parameter of the middle layer -> theirs.
+    `repeats`: number of left-out layers that the middle layer represents, 0 if all layers are present.
+    `unseen_bytes`: bytes of the frozen weights of those layers.
+    `unseen`: a trained parameter of the middle layer -> the same parameter of each left-out layer.
     """
 
     model: Any
     mode: FakeTensorMode
-    layers: Any  # the torch.nn.ModuleList of decoder layers as it is computed with
+    layers: Any  # the torch.nn.ModuleList of the decoder layers that are computed with
     repeats: int = 0
     unseen_bytes: int = 0
     unseen: dict[torch.nn.Parameter, list[torch.nn.Parameter]] = field(default_factory=dict)
 
     @property
     def unseen_trained(self) -> list[torch.nn.Parameter]:
-        """The trained parameters of the layers left out."""
+        """Return the trained parameters of the layers that were left out."""
         return [parameter for several in self.unseen.values() for parameter in several]
 
     def trained(self) -> list[torch.nn.Parameter]:
-        """Every trained parameter of the whole model."""
+        """Return every trained parameter of the whole model."""
         seen = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return [*seen, *self.unseen_trained]
 
 
 def quantised(model: Any, options: dict[str, Any]) -> Any:
-    """The meta model with the layers in place that a method's `load_options` ask for, as the loader puts them."""
+    """Return the meta model with its layers replaced as the loader replaces them for a method's `load_options`."""
     configuration = options.get("quantization_config")
     if configuration is None:
         return model.to(options["dtype"])
@@ -62,14 +63,14 @@ def quantised(model: Any, options: dict[str, Any]) -> Any:
     quantizer.preprocess_model(model, device_map=None)
     quantizer.postprocess_model(model)
     model.hf_quantizer = quantizer
-    functional.name2qmap.setdefault("dynamic", functional.create_dynamic_map())  # made of values: before the fakes
+    functional.name2qmap.setdefault("dynamic", functional.create_dynamic_map())  # needs real values
     return model.requires_grad_(False)
 
 
 def fake(model: Any, shorten: bool) -> FakeModel:
-    """Replace every tensor of a model on the meta device by a fake on the CPU; ties stay ties.
+    """Replace every tensor of a model on the meta device by a fake tensor on the CPU. Tied tensors stay tied.
 
-    `shorten`: leave out all but three of the layers, if they are equal.
+    `shorten`: leave out all but three of the layers, if all are equal.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     layers, dropped = _shortened(model) if shorten else (decoder_layers(model), [])
@@ -100,9 +101,9 @@ def _buffer(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _parameter(parameter: torch.nn.Parameter, owner: Any) -> torch.nn.Parameter:
-    """A fake of a parameter; of one that bitsandbytes holds in few bits, of what it becomes on its way to a device.
+    """Return the fake of a parameter. A bitsandbytes parameter becomes its quantized form, as on a device.
 
-    Their own classes cannot wrap a fake tensor, and are not asked for by the layers.
+    The parameter classes of bitsandbytes cannot wrap a fake tensor, and its layers do not check for them.
     """
     kind = type(parameter).__name__
     if kind == "Params4bit":
@@ -115,7 +116,7 @@ def _parameter(parameter: torch.nn.Parameter, owner: Any) -> torch.nn.Parameter:
 
 
 def _in_four_bits(data: torch.Tensor, kept: dict[str, Any]) -> torch.nn.Parameter:
-    """bitsandbytes' own quantisation, on shapes: the packed weights and their constants."""
+    """Quantize shapes with bitsandbytes: return the packed weights with their constants."""
     from bitsandbytes.functional import quantize_4bit
 
     options = ("blocksize", "compress_statistics", "quant_type", "quant_storage")
@@ -126,24 +127,24 @@ def _in_four_bits(data: torch.Tensor, kept: dict[str, Any]) -> torch.nn.Paramete
 
 
 def as_if_not_traced() -> Any:
-    """A context in which transformers takes the paths that it takes in training.
+    """Return a context in which transformers takes the same code paths as in training.
 
-    It recognises fake tensors, takes them for an export and keeps an attention mask that it drops for whole rows.
+    Without it, transformers mistakes fake tensors for an export. It then keeps an attention mask that it drops in
+    training if no row is padded.
     """
     return mock.patch.object(masking_utils, "is_tracing", return_value=False)
 
 
 @contextlib.contextmanager
 def as_on_gpu() -> Iterator[None]:
-    """Within, fake tensors that claim to be on a CPU take the memory that they would take on a GPU.
+    """Make fake tensors on the CPU take the memory that they would take on a GPU.
 
-    TRL's output head folds its tiles in place there, by Triton, where its functions for a CPU hold several float32
-    copies of a tile. PEFT asks whether CUDA's autocast is on, and leaves the inputs of quantised layers alone where it
-    is.
+    On a GPU, TRL's output head reduces its tiles in place with Triton. Its CPU functions hold several float32 copies
+    of a tile. PEFT does not cast the inputs of quantized layers if CUDA autocast is on.
     """
 
     def forward(tile: torch.Tensor, *_: Any, **__: Any) -> None:
-        """Statistics go into tensors that are there already."""
+        """Do nothing: the statistics go into existing tensors."""
 
     def backward(tile: torch.Tensor, *_: Any, **__: Any) -> None:
         tile.zero_()
@@ -158,14 +159,14 @@ def as_on_gpu() -> Iterator[None]:
 
 
 def decoder_layers(model: Any) -> Any:
-    """The list of a model's layers: the ModuleList as long as the configuration says there are layers; None if none."""
+    """Return a model's ModuleList of layers: the first of the configured length, None if there is none."""
     number = model.config.get_text_config().num_hidden_layers
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == number]
     return lists[0] if lists else None
 
 
 def _shortened(model: Any) -> tuple[Any, list[Any]]:
-    """(the layers that are computed with, those left out): three and the rest where all are equal, else all."""
+    """Return (layers to compute with, layers left out). If all layers are equal, three remain; else all remain."""
     layers = decoder_layers(model)
     if layers is None or len(layers) <= _KEPT or len({_signature(layer) for layer in layers}) > 1:
         return layers, []
@@ -180,19 +181,19 @@ def _shortened(model: Any) -> tuple[Any, list[Any]]:
 
 
 def _signature(layer: Any) -> tuple[Any, ...]:
-    """What makes two layers cost the same: modules and parameters by name, shape, dtype and whether they train."""
+    """Return a key of the layer's cost: its modules, and the shape, dtype and requires_grad of its parameters."""
     modules = tuple((name, type(module).__name__, _kind(module)) for name, module in layer.named_modules())
     tensors = tuple((n, tuple(p.shape), p.dtype, p.requires_grad) for n, p in layer.named_parameters())
     return modules, tensors
 
 
 def _kind(module: Any) -> Any:
-    """What a layer says of its attention, where layers take turns."""
+    """Return the sliding window of an attention module, in which the layers of some models alternate."""
     return getattr(module, "sliding_window", None)
 
 
 def _own_frozen_bytes(layers: Any) -> int:
-    """Bytes of what does not train in the middle layer and is not shared with the first."""
+    """Return the bytes of the frozen tensors of the middle layer that it does not share with the first layer."""
     first = {tensor.untyped_storage()._cdata for tensor in tensors_in(layers[0])}
     own = {id(s): s.nbytes() for s in _storages(layers[1]) if s._cdata not in first}
     return sum(own.values())

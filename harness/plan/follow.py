@@ -1,4 +1,4 @@
-"""Follows a step on fake tensors: bytes alive, operations, and what the layers would add that are not there."""
+"""Measurement of one step on fake tensors: live bytes and operations, the layers that were left out included."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CHOOSES = {
 class Follower(LiveBytes):
     """LiveBytes for fake tensors.
 
-    Fake tensors have no values: a boolean mask chooses `num_chosen` positions. A question that the code asks of a
-    boolean tensor (is this mask all ones?) is answered with yes, which is true of rows of one length; with no where
-    some rows are `padded`, so that what a mask takes is counted.
+    Fake tensors have no values. A boolean mask selects `num_chosen` positions. A test of a boolean tensor (is this mask
+    all ones?) gives True, as for rows of equal length. With `padded` rows it gives False, so that the memory of the
+    mask is counted.
     """
 
     def __init__(self, num_chosen: int, padded: bool = False) -> None:
         super().__init__()
         self._num_chosen, self._padded = num_chosen, padded
-        self._twins: dict[int, Any] = {}  # by a storage's address: what the other layers keep for as long
+        self._twins: dict[int, Any] = {}  # storage address -> the same bytes in the left-out layers
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation on shapes."""
@@ -43,15 +43,15 @@ class Follower(LiveBytes):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def hold_bytes(self, num_bytes: int) -> None:
-        """Count weights that are not there."""
+        """Count the bytes of weights that have no tensors here."""
         self._begin(num_bytes, "weights")
 
     @contextlib.contextmanager
     def standing_for_others(self, model: FakeModel) -> Iterator[None]:
-        """Within: what one step computes in the middle layer is counted for the layers left out as well.
+        """Count the operations and bytes of the middle layer for the left-out layers as well, during one step.
 
-        What it keeps of its forward pass, theirs keep; it is freed when its own is. What its backward pass leaves are
-        gradients, which theirs get when its own are there.
+        The left-out layers keep the same activations as the middle layer, and free them when it does. They get their
+        gradients when its backward pass ends.
         """
         if not model.repeats:
             yield
@@ -63,11 +63,11 @@ class Follower(LiveBytes):
             def hook(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
                 hidden = inputs[0] if inputs else named["hidden_states"]
                 if not forward.reach(which):
-                    return  # computed again
+                    return  # a recomputation
                 if hidden.requires_grad:
                     hidden.register_hook(lambda _: backward.reach(1 - which) and None)
                 elif which:
-                    self._end_twins()  # nothing below trains: a layer's inputs are gone with the next one's
+                    self._end_twins()  # nothing below trains, so a layer's inputs are freed when the next layer runs
 
             return hook
 
@@ -104,7 +104,7 @@ class Follower(LiveBytes):
             self._end(twin)
 
     def _positions(self, indices: Any) -> list[Any]:
-        """A mask over some dimensions as that many lists of positions."""
+        """Replace each boolean mask by one list of positions per dimension of the mask."""
         found: list[Any] = []
         for index in indices:
             masks = index is not None and index.dtype is torch.bool
@@ -114,14 +114,14 @@ class Follower(LiveBytes):
 
 
 def give_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """A gradient for each parameter that has none."""
+    """Give each parameter that has no gradient an empty one."""
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
 
 
 class _Once:
-    """Two points in a step, passed in their order and each once: what comes again is a recomputation."""
+    """Two points of a step, passed once each and in order. A second pass is a recomputation and changes nothing."""
 
     def __init__(self, first: Any, second: Any) -> None:
         self._todo = [first, second]

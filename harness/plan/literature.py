@@ -1,4 +1,4 @@
-"""Published figures of memory beside the predictions of this program, as a page. Imports nothing heavy."""
+"""Page of published memory figures beside the predictions of this program. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PARTS = ("weights", "gradients", "optimizer", "activations")
 
 @dataclass(frozen=True)
 class Published:
-    """A figure as it was printed, in gigabytes, and the run that is nearest to what it is of."""
+    """Published figure as printed, in gigabytes, and the settings of the closest run."""
 
     what: str
     figure: str
     source: str
     settings: tuple[str, ...]
-    why: str  # what makes the two differ
+    why: str  # why the two differ
 
 
 PURE = "method=full method.precision=bf16"
@@ -67,12 +67,12 @@ ROWS = (
 
 
 def cells() -> list[tuple[str, ...]]:
-    """The settings to plan, each once, in the order of the rows."""
+    """Return the settings to plan, without repeats, in the order of the rows."""
     return list(dict.fromkeys((*row.settings, *SHARED) for row in ROWS))
 
 
 def page(plans: dict[tuple[str, ...], dict[str, Any]]) -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     header = ("What", "Published", "Predicted peak", *(name.capitalize() for name in _PARTS), "Source", "Difference")
     lines = [_line(row, plans[(*row.settings, *SHARED)]) for row in ROWS]
     table = "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))

@@ -1,5 +1,7 @@
-"""What a step of training will take, found out by taking it with fake tensors: the run's own model, adapter, loop,
-loss and optimizer, without data or weights. Imports the whole stack.
+"""Prediction of the memory and operations of a training step, which is taken with fake tensors.
+
+The model, adapter, loop, loss and optimizer are those of the run; data and weights are not needed. Imports the whole
+stack.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ from harness.train.loop import Job, _Loop, compute_dtype
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One optimizer step in which every row has `train.max_length` tokens and each of them a label.
+    """Cost of one optimizer step in which every row has `train.max_length` tokens, all of them labeled.
 
-    The gradients are there in full only at the end of the backward pass, when most activations are gone: the parts may
+    All gradients exist only at the end of the backward pass, when most activations are freed. The parts may therefore
     add up to more than the peak.
     """
 
@@ -39,22 +41,22 @@ class Step:
     weights_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
-    activations_bytes: int  # what else is alive at the peak: activations, their gradients, temporaries
+    activations_bytes: int  # the other live bytes at the peak: activations, their gradients, temporaries
     peak_bytes: int
     flops: int  # of the whole optimizer step, all its micro batches, of all processes
 
 
 Emit = Callable[[dict[str, Any]], None]
-_MOST_ROWS = 4096  # larger micro batches are not looked for
-_LOOKS = 8  # steps that are tried to find the largest micro batch
+_MOST_ROWS = 4096  # upper limit of the search for the largest micro batch
+_LOOKS = 8  # steps that the search for the largest micro batch may take
 
 
 def cells(experiments: list[Experiment], device: Device | None, mfu: float | None, emit: Emit) -> list[dict[str, Any]]:
-    """A table for each experiment: `Step`'s fields, and with a device whether it fits and how long it takes.
+    """Return a table for each experiment: the fields of `Step`, and with a device its fit and its time.
 
-    Without an MFU neither the time nor the largest micro batch is asked for, which takes most of the planning.
-    Without a device the step is that of a GPU. Where a step cannot be taken with fake tensors, `unpredicted` says why
-    and the numbers are None.
+    Without an MFU, neither the time nor the largest micro batch is predicted; the search for the latter takes most of
+    the planning. Without a device, the step is that of a GPU. If a step cannot be taken with fake tensors,
+    `unpredicted` gives the reason and the numbers are None.
     """
     warnings.simplefilter("ignore")
     execute.quiet()
@@ -66,7 +68,7 @@ def cells(experiments: list[Experiment], device: Device | None, mfu: float | Non
 
 
 def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
-    """With what is computed and held there in place of "auto": in bfloat16 on a GPU, as here on a CPU."""
+    """Return the experiment with definite precisions in place of "auto": bfloat16 on a GPU, this machine's on a CPU."""
     precision = experiment.train.precision
     if precision == "auto":
         precision = "bf16" if on_gpu else hardware.precision()
@@ -78,7 +80,7 @@ def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
 
 
 def _plain(kernels: KernelSpec) -> KernelSpec:
-    """Those of them that compute with operations of torch alone."""
+    """Return the kernels without flash attention and Liger, which use more than torch operations."""
     fused = kernels.attention.startswith("flash")
     return KernelSpec(attention="auto" if fused else kernels.attention, liger=False)
 
@@ -95,7 +97,7 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
         predictor = Predictor(experiment, on_gpu)
         step = predictor.step(spec.micro_batch_size)
         fit = _fit(predictor, step, device, mfu) if device else {}
-    except Exception as error:  # a method whose code needs values: it is told, and the others are predicted
+    except Exception as error:  # the method needs values: report it and predict the others
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         empty = {field.name: None for field in dataclasses.fields(Step)}
         return {**told, **empty, "micro_batch_size": spec.micro_batch_size, "unpredicted": reason}
@@ -103,7 +105,7 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
 
 
 def _missing(experiment: Experiment) -> str:
-    """What of the experiment the numbers know nothing of; "" where that is nothing."""
+    """Return the parts of the experiment that the prediction does not model, as text; "" if there are none."""
     launch, missing = experiment.launch, [experiment.method.not_planned]
     if launch.sharding != "none":
         missing.append(f"launch.sharding={launch.sharding}, the sizes are those of one process with all of the model")
@@ -130,10 +132,10 @@ def _fit(predictor: Predictor, step: Step, device: Device, mfu: float | None) ->
 
 
 def largest(peak_of: Callable[[int], int], known: Step, limit: int) -> int:
-    """The largest micro batch whose peak is at most `limit`; 0 if none is.
+    """Return the largest micro batch whose peak is at most `limit`; 0 if there is none.
 
-    A peak grows with the rows, first slowly (what does not depend on them is highest), then in proportion: each guess
-    is on the line through the two nearest known points.
+    The peak grows slowly at first, where parts that do not depend on the rows are largest, then linearly. Each guess
+    lies on the line through the two nearest known points.
     """
     peaks = {known.micro_batch_size: known.peak_bytes}
     for rows in (1, 2):
@@ -155,16 +157,16 @@ def largest(peak_of: Callable[[int], int], known: Step, limit: int) -> int:
 
 
 class Predictor:
-    """Takes steps of one experiment on fake tensors, of any micro batch size.
+    """Predictor of the steps of one experiment, for any micro batch size.
 
     Args:
-        experiment: with a precision that is settled.
-        on_gpu: take the steps of a GPU, of rows some of which are padded; else those of a CPU, of whole rows.
+        experiment: with a definite precision, as `settled` returns it.
+        on_gpu: predict the steps of a GPU, where some rows are padded; else those of a CPU, where no row is padded.
     """
 
     def __init__(self, experiment: Experiment, on_gpu: bool) -> None:
         self._experiment, self._on_gpu = experiment, on_gpu
-        self.num_processes = experiment.launch.num_processes  # of which each has its own rows of every step
+        self.num_processes = experiment.launch.num_processes  # each process has its own rows of every step
         method = experiment.method
         spec = dataclasses.replace(experiment.train, kernels=_plain(experiment.train.kernels))
         dtype = compute_dtype(spec.precision)
@@ -172,9 +174,8 @@ class Predictor:
         meta = fakes.quantised(shapes.skeleton(experiment.model), method.load_options(dtype))
         attached = method.attach(meta, execute.setting(experiment, self._tokenizer, []))
         plain = type(method.optimizer(method.param_groups(attached, 1.0, spec.weight_decay))) is torch.optim.AdamW
-        self._fake = fakes.fake(
-            attached, shorten=plain
-        )  # another optimizer may know its parameters by more than groups
+        # another optimizer may treat parameters by more than their groups
+        self._fake = fakes.fake(attached, shorten=plain)
         with tempfile.TemporaryDirectory() as scratch:
             job = Job(
                 model=self._fake.model, method=method, rows=[{"input_ids": [1, 1], "completion_mask": [1, 1]}],
@@ -199,7 +200,7 @@ class Predictor:
             parameter.grad = None
 
     def step(self, micro_batch_size: int) -> Step:
-        """The last micro batch of a step, when the gradients of those before are there: the largest one."""
+        """Return the cost of a step. The peak is that of its last micro batch, when earlier gradients are held."""
         spec = self._experiment.train
         length, share = spec.max_length, spec.global_batch_size / self.num_processes
         accumulate = math.ceil(share / micro_batch_size)
@@ -217,7 +218,7 @@ class Predictor:
             batches = [self._batch(micro_batch_size, length) for _ in range(accumulate)]
             with live.standing_for_others(self._fake):
                 self._loop.training_step(self._fake.model, batches[-1], torch.ones((), dtype=torch.long))
-            give_gradients(self._fake.unseen_trained)  # where nothing below the layers trains
+            give_gradients(self._fake.unseen_trained)  # if nothing below the layers trains
             live.hold((p.grad for p in self._fake.trained() if p.grad is not None), "gradients")
             flops = live.flops
             self._loop.accelerator.clip_grad_norm_(self._fake.trained(), spec.max_grad_norm)
@@ -242,7 +243,7 @@ class Predictor:
 
 
 class _FakeLoop(_Loop):
-    """The loop over a model of fake tensors, ready for `training_step`; to be made within their mode."""
+    """Training loop over a model of fake tensors, ready for `training_step`. Create it within their mode."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -252,5 +253,5 @@ class _FakeLoop(_Loop):
         self._prepare_for_training(1, None, None)
 
     def _move_model_to_device(self, model: Any, device: Any) -> Any:
-        """Fake tensors cannot be moved."""
+        """Return the model unmoved, since fake tensors cannot be moved."""
         return model

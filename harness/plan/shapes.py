@@ -1,4 +1,4 @@
-"""A model without its weights, from whatever tells its shapes here. Imports torch and transformers."""
+"""Models without weights, built from the shapes that are available here. Imports torch and transformers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from harness.sources.random_weights import byte_tokenizer, configuration
 
 
 def skeleton(spec: ModelSpec) -> PreTrainedModel:
-    """The model on the meta device: from its folder, else from the shapes in its YAML, else from the Hub's config.json.
+    """Return the model on the meta device.
+
+    Its shapes come from its folder, else from its YAML, else from the config.json of the Hub.
 
     Raises:
-        ValueError: nothing here tells the shapes.
+        ValueError: none of them is available.
     """
     return models.skeleton_of(_configuration(spec), torch.bfloat16, spec.trust_remote_code)
 
 
 def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local folder; else a byte-level one, since no count depends on it."""
+    """Return the tokenizer of a local folder; else a byte-level tokenizer, since no count depends on it."""
     return models.tokenizer(spec) if spec.source == "path" else byte_tokenizer()
 
 

@@ -1,4 +1,4 @@
-"""Plans as tables for a terminal. Imports nothing heavy."""
+"""Tables of plans for a terminal. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SIZES = ("weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_by
 
 
 def print_cells(found: list[dict[str, Any]]) -> None:
-    """Parameters of every cell, and what its steps take where that was planned."""
+    """Print the parameters of every cell, and the cost of its steps if it was planned."""
     plans = [one["plan"] for one in found if one["plan"]]
     header = ["Cell", "Trained", "Total", "Share, %"]
     header += ["Weights", "Gradients", "Optimizer", "Activations", "Peak, GiB", "TFLOP/step"] if plans else ["Modules"]
@@ -24,13 +24,13 @@ def print_cells(found: list[dict[str, Any]]) -> None:
 
 
 def _words_of_all(found: list[dict[str, Any]]) -> list[str]:
-    """Settings that all cells have, where there are several cells."""
+    """Return the settings that several cells share; [] for a single cell."""
     first = found[0]["cell"].split()
     return [word for word in first if all(word in one["cell"].split() for one in found)] if len(found) > 1 else []
 
 
 def _names(found: list[dict[str, Any]]) -> list[str]:
-    """What tells the cells apart."""
+    """Return a name for each cell, made of the settings that the cells do not share."""
     common = _words_of_all(found)
     own = [" ".join(word for word in one["cell"].split() if word not in common) for one in found]
     return [name or f"method={one['method']} model={one['model']}" for name, one in zip(own, found, strict=True)]
@@ -60,7 +60,7 @@ def _line(one: dict[str, Any], planned: bool, with_device: bool) -> tuple[str, .
 
 
 def _said(plan: dict[str, Any]) -> str:
-    """What the numbers are of."""
+    """Return the assumptions of the numbers as a sentence."""
     where = plan["device"] or "a GPU"
     text = (
         f"One step on {where} in {plan['precision']}: micro batches of {plan['micro_batch_size']}, "
@@ -83,7 +83,7 @@ def _left_out(one: dict[str, Any]) -> str:
 
 
 def print_layers(models: list[dict[str, Any]]) -> None:
-    """Every linear layer of each model."""
+    """Print every linear layer of each model."""
     for model in models:
         print(f"{model['model']}: linear layers as d_in x d_out, and the targets that cover them")
         _print_table(("Layer", "Shape", "Count", "Targets"), [_layer_line(row) for row in model["layers"]])
@@ -97,7 +97,7 @@ def _layer_line(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell, the first and the last to the left."""
+    """Print columns as wide as their widest cell. Text in the first and the last column is left-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     for line in (header, *lines):
         cells = [c.ljust(w) if not c[:1].isdigit() and i in (0, len(line) - 1) else c.rjust(w)
