@@ -16,11 +16,12 @@ SHAREGPT = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
     "model": "assistant", "function_call": "assistant", "observation": "tool", "tool": "tool", "system": "system",
 }  # fmt: skip
-# they would change what the model is shown, and nothing here writes them
+# columns that would change the model's input and that nothing here writes
 _NOT_WRITTEN = ("tools", "functions", "tool_calls", "function_call")
 _THOUGHTS = ("reasoning", "reasoning_content", "thinking", "thought")
 _MARKS = ("weight", "train", "training")  # of OpenAI's and axolotl's formats
-# Llama 3.1's template writes this day where no other is given; those that ask for today's would be others tomorrow
+# The date that Llama 3.1's template writes if none is given. Templates that ask for today's date get it as well, or
+# rows would change from day to day.
 _DAY = date(2024, 7, 26)
 _TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _MARK = "\u2063answer\u2063"  # no template writes this
@@ -41,7 +42,7 @@ class Written:
 
 
 def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
-    """The messages of a row, ending with an answer of the assistant.
+    """Return the messages of a row, ending with an answer of the assistant.
 
     Raises:
         RowError: the column holds no list of messages, one lacks a role or text, or no answer is at the end.
@@ -70,14 +71,14 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
 
 
 def _given(row: dict[str, Any], column: str) -> Any:
-    """The messages of a row, which may be divided into those of a prompt and of its completion."""
+    """Return the messages of a row, which may be split into those of its prompt and those of its completion."""
     if column not in row and is_divided(row):
         return row["prompt"] + row["completion"]
     return row.get(column)
 
 
 def is_divided(row: dict[str, Any]) -> bool:
-    """Whether prompt and completion are lists of messages."""
+    """Return whether prompt and completion are lists of messages."""
     return all(isinstance(row.get(name), list) for name in ("prompt", "completion"))
 
 
@@ -118,7 +119,7 @@ def _is_muted(message: dict[str, Any], role: str, where: str) -> bool:
 
 
 def _joined(content: Any) -> Any:
-    """Text that is given in parts, as one."""
+    """Return text that is given in parts as one string; return anything else unchanged."""
     parts = content if isinstance(content, list) else []
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
     return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else content
@@ -133,9 +134,9 @@ def _refuse_tools(found: dict[str, Any], where: str) -> None:
 
 
 def template_text(template: str | None, tokenizer: Any) -> str | None:
-    """The chat template that `data.template` names: a file's, else the tokenizer's own; None where it has none.
+    """Return the chat template that `data.template` names, from a file or the tokenizer; None if that has none.
 
-    One that writes the day's date writes one fixed day's: rows and prompts are the same on every day.
+    A template that writes today's date gets a fixed date instead, so that rows and prompts are the same on every day.
 
     Raises:
         ValueError: no such file, or the model was named and has none.
@@ -155,7 +156,7 @@ def _of_one_day(template: str) -> str:
 
 
 def template_file(template: str) -> Path:
-    """The file that `data.template` names.
+    """Return the file that `data.template` names.
 
     Raises:
         ValueError: there is no such file.
@@ -170,13 +171,13 @@ def template_file(template: str) -> Path:
 
 
 def is_asked_for(spec: DataSpec) -> bool:
-    """Whether a chat template writes rows of these data."""
+    """Return whether a chat template writes rows of these data."""
     parts = (*spec.train, *spec.test, *spec.mix)
     return spec.template is not None or any(rows.format in ("messages", "sharegpt") for rows in parts)
 
 
 def closing(spec: DataSpec, tokenizer: Any) -> str:
-    """What ends an answer as far as it is plain text to the tokenizer; "" where special tokens alone end it."""
+    """Return the end of an answer as far as it is plain text to the tokenizer; "" if special tokens alone end it."""
     text = template_text(spec.template, tokenizer) if is_asked_for(spec) else None
     if text is None:
         return ""
@@ -191,13 +192,13 @@ def closing(spec: DataSpec, tokenizer: Any) -> str:
 
 
 class Dialogue:
-    """Writes chats by a template, and finds the assistant's words in them by writing a mark in their place."""
+    """Writes chats with a chat template, and locates the assistant's words by writing a mark in their place."""
 
     def __init__(self, tokenizer: Any, template: str) -> None:
         self._tokenizer, self._template = tokenizer, template
 
     def __call__(self, chat: list[Message], where: str) -> Written:
-        """The chat as text.
+        """Return the chat as text.
 
         Raises:
             RowError: the template refuses this chat, or rewrites an answer so that it is not found.
@@ -226,7 +227,7 @@ class Dialogue:
     def _turns(
         self, chat: list[Message], spans: list[tuple[int, int]], answers: list[int], whole: str, where: str
     ) -> tuple[tuple[int, int], ...]:
-        """Earlier answers, each with what closes it."""
+        """Return the spans of earlier answers, each with the text that closes it."""
         found = []
         for index, (begin, end) in zip(answers, spans, strict=False):
             alone = self._write(_marked(chat[: index + 1], index), where).partition(_MARK)[2].rstrip()

@@ -1,4 +1,4 @@
-"""What tells examples apart: their keys, their order and the side of the split that they are on, from content alone."""
+"""Keys, order and split side of examples, computed from their content alone."""
 
 import hashlib
 import re
@@ -16,32 +16,32 @@ _WITHOUT_SPACES = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\uf
 
 
 def key(example: Example) -> str:
-    """What tells prompts apart: as `normalise` makes them; the completion where there is no prompt."""
+    """Return the key that tells prompts apart: the normalized prompt, or the completion if there is no prompt."""
     return normalise(example.prompt) or normalise(example.completion)
 
 
 def normalise(text: str) -> str:
-    """Text without the differences that do not make another question."""
+    """Return text without the differences that do not make another question: case and white space."""
     return " ".join(_folded(text).split())
 
 
 def words(text: str) -> str:
-    """Text as far as its words go: without case and signs that are not seen, Chinese and Japanese ones apart."""
+    """Return text for comparing words: case folded, invisible signs removed, each Chinese or Japanese sign a word."""
     return _folded(text) if text.isascii() else _WITHOUT_SPACES.sub(r" \g<0> ", _folded(text.translate(_UNSEEN)))
 
 
 def _folded(text: str) -> str:
-    """Text without case, in one form of Unicode's."""
+    """Return text without case, in Unicode's composed form (NFC)."""
     return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
 
 
 def order(example: Example) -> bytes:
-    """SHA-256 of what makes two examples equal: their order, whatever the order of a file."""
+    """Return the SHA-256 of an example's identity, by which examples are sorted whatever the order of a file."""
     return hashlib.sha256(canonical(example.identity).encode()).digest()
 
 
 def short(text: str) -> bytes:
-    """Sixteen bytes that stand for a text."""
+    """Return sixteen bytes that stand for a text."""
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
@@ -52,7 +52,7 @@ def fraction(example: Example, by: Literal["prompt", "row"]) -> float:
 
 
 def content(parts: Iterable[Examples]) -> str:
-    """SHA-256 of the canonical JSON of the examples of all parts, in their order."""
+    """Return the SHA-256 of the canonical JSON of the examples of all parts, in their order."""
     result = hashlib.sha256()
     for number, part in enumerate(parts):
         result.update(b"[[" if number == 0 else b",[")

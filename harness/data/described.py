@@ -11,7 +11,7 @@ from harness.records.specs import DataSpec, RowsSpec
 
 
 def with_test_file(spec: DataSpec) -> DataSpec:
-    """The same data with `test_file` among its test rows, formatted as the training rows of a file are.
+    """Return the same data with `test_file` among its test rows, formatted as the training rows of a file are.
 
     Raises:
         ValueError: there is a test file, and no training rows from a file to take the templates from.
@@ -28,12 +28,12 @@ def with_test_file(spec: DataSpec) -> DataSpec:
 
 
 def recognise(spec: DataSpec) -> DataSpec:
-    """The same data with the formats of its local files named, so far as their first row shows them."""
+    """Return the same data with the formats of its local files named, as far as their first row shows them."""
 
     def named(rows: RowsSpec) -> RowsSpec:
         if rows.file is None or not Path(rows.file).exists():
             return rows
-        with suppress(ValueError):  # what is wrong with a file is said by whoever reads all of it
+        with suppress(ValueError):  # errors of a file are reported when all of it is read
             found = read(rows, spec.source, spec.path)
             first = next((row for _, row in found if not isinstance(row, RowError)), None)
             return rows if first is None else recognised(rows, first)

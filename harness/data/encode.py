@@ -128,7 +128,7 @@ class _Text:
         return visible == token
 
     def _reach(self, number: int) -> int:
-        """Return where in the text the first `number` tokens end; of an incomplete character, behind it."""
+        """Return the position in the text where the first `number` tokens end; behind an incomplete character."""
         if self._ends is not None:
             return self._ends[number - 1]
         assert self._starts_at is not None, "tokens_of and ended_by have asked"
@@ -138,7 +138,10 @@ class _Text:
 
     @cached_property
     def _starts_at(self) -> int | None:
-        """Where the decoded tokens begin in the text: behind a space that decoding may leave out; None if nowhere."""
+        """Return the position in the text where the decoded tokens begin; None if they do not spell the text.
+
+        White space before that position is what decoding left out.
+        """
         whole = self._decode(self.ids)
         begin = len(self.text) - len(whole)
         return begin if self.text.endswith(whole) and not self.text[:begin].strip() else None

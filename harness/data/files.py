@@ -1,6 +1,6 @@
 """Local files, row by row: JSON Lines, JSON, CSV, Parquet and Arrow, and folders of them. Only JSON is read whole.
 
-What is wrong with a row is found beside the rows, so that the caller decides whether it ends the reading.
+A row that cannot be read is yielded as a `RowError`, so that the caller decides whether reading ends there.
 """
 
 import csv
@@ -21,7 +21,7 @@ _SPLIT = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|dev|test|testing|e
 
 
 class RowError(ValueError):
-    """One row that cannot be used: what kind of fault it has, where it is and what to do."""
+    """Fault of a row that cannot be used: its kind, the row's place and what to do."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ Found = tuple[int, Row | RowError]  # the number of a row, from 1: a line where 
 
 
 def stream(path: Path, split: str | None = None) -> Iterator[Found]:
-    """Read the rows of a file or folder in their order, with what is wrong in the place of rows that cannot be read.
+    """Yield the rows of a file or folder in their order, with a `RowError` in place of each row that cannot be read.
 
     Raises:
         ValueError: no such file, none that can be read, no row in it, or a folder of several splits and none named.
@@ -128,12 +128,12 @@ def _same_split(name: str | None, split: str) -> bool:
 
 
 def _holds_rows(folder: Path) -> bool:
-    """As the folder of a split does, in what `DatasetDict.save_to_disk` writes."""
+    """Return whether a folder holds files of rows, as a split of `DatasetDict.save_to_disk` does."""
     return any(_suffix(file) in READERS and not _is_description(file) for file in folder.iterdir())
 
 
 def _is_description(file: Path) -> bool:
-    """What `save_to_disk` writes beside the rows."""
+    """Return whether `save_to_disk` writes such a file beside the rows."""
     return file.name in ("state.json", "dataset_info.json", "dataset_dict.json")
 
 
@@ -149,7 +149,7 @@ def _reader(file: Path) -> Callable[[Path], Iterator[Found]]:
 
 
 def json_lines(path: Path) -> Iterator[Found]:
-    """The objects of a JSON Lines file, or its .gz, so that row n is line n."""
+    """Yield the objects of a JSON Lines file, or its .gz, so that row n is line n."""
     with _opened(path) as file:
         blank: list[int] = []
         try:
@@ -199,7 +199,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def json_array(path: Path) -> Iterator[Found]:
-    """The objects of a JSON file that is one array, numbered by the lines on which they begin.
+    """Yield the objects of a JSON file that is one array, numbered by the lines on which they begin.
 
     The text is held whole, its objects one at a time.
     """
@@ -229,14 +229,14 @@ def json_array(path: Path) -> Iterator[Found]:
 
 
 def _skip(text: str, place: int) -> int:
-    """The next place that is no white space."""
+    """Return the next place that is no white space."""
     while text[place : place + 1] in (" ", "\t", "\n", "\r") and place < len(text):
         place += 1
     return place
 
 
 def delimited(path: Path) -> Iterator[Found]:
-    """The rows of a CSV or TSV file by its header's names, numbered by the lines on which they begin."""
+    """Yield the rows of a CSV or TSV file by its header's names, numbered by the lines on which they begin."""
     csv.field_size_limit(_LONGEST_FIELD)
     bad: list[int] = []
     blank: list[int] = []
@@ -266,7 +266,7 @@ def delimited(path: Path) -> Iterator[Found]:
 
 
 def _text_lines(file: Iterable[bytes], bad: list[int]) -> Iterator[str]:
-    """Lines as text; the numbers of those that are not UTF-8 are noted."""
+    """Yield lines as text, and note in `bad` the numbers of those that are not UTF-8."""
     for number, line in enumerate(file, start=1):
         content = line.removeprefix(_BOM) if number == 1 else line
         try:
@@ -298,7 +298,7 @@ def _record(header: list[str], values: list[str], where: str, bad: list[int]) ->
 
 
 def parquet(path: Path) -> Iterator[Found]:
-    """The rows of a Parquet file, a batch at a time."""
+    """Yield the rows of a Parquet file, a batch at a time."""
     import pyarrow
     from pyarrow import parquet as reader
 
@@ -312,7 +312,7 @@ def parquet(path: Path) -> Iterator[Found]:
 
 
 def arrow(path: Path) -> Iterator[Found]:
-    """The rows of an Arrow file, a batch at a time: the stream format that `datasets` writes, or the file format."""
+    """Yield the rows of an Arrow file, a batch at a time: the stream format of `datasets`, or the file format."""
     import pyarrow
 
     try:

@@ -25,7 +25,7 @@ ALPACA = (
     "{{input}}\n\n### Response:\n{% else %}Below is an instruction that describes a task. Write a response that "
     "appropriately completes the request.\n\n### Instruction:\n{{instruction}}\n\n### Response:\n{% endif %}"
 )
-ALPACA_TURN = "{{instruction}}{% if input %}\n\n{{input}}{% endif %}"  # where a chat template says the rest
+ALPACA_TURN = "{{instruction}}{% if input %}\n\n{{input}}{% endif %}"  # where a chat template writes the rest
 TEMPLATES = {
     "prompt_completion": ("{{prompt}}", "{{completion}}"),
     "alpaca": (ALPACA, "{{output}}"),
@@ -38,7 +38,7 @@ MEANINGFUL = (
 )  # fmt: skip
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _SYSTEM = ("system", "system_prompt")
-# what a row's columns show, most telling first
+# formats and the columns that show them, the most specific first
 RECOGNISED = (
     ("messages", ("messages",)),
     ("sharegpt", ("conversations",)),
@@ -50,7 +50,7 @@ RECOGNISED = (
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What the model is shown and what it is to answer; together, with the ending of a chat's turn, the whole text."""
+    """A prompt, its completion, and the ending of a chat's turn; together they are the whole text."""
 
     prompt: str
     completion: str
@@ -63,19 +63,21 @@ class Example:
 
     @property
     def identity(self) -> list[Any]:
-        """What makes two examples equal."""
+        """Return the fields that make two examples equal."""
         return [self.prompt, self.completion] + (
             [self.ending, self.turns, *([self.muted] if self.muted else [])] if self.is_chat else []
         )
 
 
 def place(spec: RowsSpec) -> str:
-    """How rows are called in a message: the file, or data set, subset and split."""
+    """Return the name of rows in a message: their file, or data set, subset and split."""
     return spec.file or " ".join(part for part in (spec.dataset, spec.subset, spec.split) if part)
 
 
 def recognised(spec: RowsSpec, row: dict[str, Any]) -> RowsSpec:
-    """The same rows with their format named, or the templates that it stands for: as given, else as the columns show.
+    """Return the same rows with their format named, or with the templates that it stands for.
+
+    A format that is given goes before the one that the columns show.
 
     Raises:
         ValueError: no format fits the columns, or a format was named beside templates.
@@ -137,7 +139,7 @@ class Renderer:
         self._templates = tuple(_compile(text) for text in texts)
 
     def __call__(self, row: dict[str, Any], number: int) -> Example:
-        """The example of row `number`.
+        """Return the example of row `number`.
 
         Raises:
             RowError: the row lacks a column that a template names or holds null there, its completion is empty, or its
@@ -216,7 +218,7 @@ class Renderer:
 
 
 def render(rows: list[dict[str, Any]], spec: RowsSpec) -> list[Example]:
-    """One example per row, in order.
+    """Return one example per row, in order.
 
     Raises:
         ValueError: a template is wrong, or as `Renderer` raises.
@@ -232,15 +234,14 @@ def _environment() -> "Environment":
     from jinja2.sandbox import SandboxedEnvironment
 
     class Columns(SandboxedEnvironment):  # type: ignore[misc]
-        """Reads `x.values` as the key of a nested column: a method of that name is no text of the row's."""
+        """Reads `x.values` as the key of a nested column, and not as the method of that name."""
 
         def getattr(self, obj: Any, attribute: str) -> Any:
             if isinstance(obj, dict) and attribute in obj:
                 return obj[attribute]
             return super().getattr(obj, attribute)
 
-    # lm-eval's settings; a null is an error here, where lm-eval would print the word None,
-    # and so is a list, of which it would print Python's form
+    # lm-eval's settings, but a null or a list is an error here: lm-eval would print None, or the list as Python does
     environment = Columns(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_text)
     environment.filters["regex_replace"] = _regex_replace
     return environment
@@ -257,7 +258,7 @@ def _text(value: Any) -> Any:
         raise ValueError("a value is null" if value is None else f"a value is {value}, which is no number")
     from jinja2 import Undefined
 
-    if not isinstance(value, int | float | Undefined):  # of what is not there, jinja says the name
+    if not isinstance(value, int | float | Undefined):  # jinja itself reports an undefined name
         raise ValueError(f"a value is no text but a {type(value).__name__}: name a part of it, join or convert it")
     return value
 

@@ -13,7 +13,7 @@ _PART = re.compile(r"(.+)-\d{5}-of-\d{5}")  # how the Hub names the files of a s
 
 
 def split_files(dataset: str, subset: str | None, split: str, folder: str | None) -> list[Path]:
-    """The files of one split.
+    """Return the files of one split.
 
     They are `<folder>/<dataset>/<subset or nothing>/<split>.<suffix>`, or those of the repository in
     `<folder>/<dataset>`, by their names or by what its README declares.
@@ -34,7 +34,7 @@ def split_files(dataset: str, subset: str | None, split: str, folder: str | None
 
 
 def splits(dataset: str, subset: str | None, folder: str | None) -> list[str]:
-    """The splits that a mirror holds of a data set, sorted; none where it has no rows of it.
+    """Return the splits that a mirror holds of a data set, sorted; none if it has no rows of it.
 
     Raises:
         ValueError: no folder was given, or a repository in it has no such subset.
@@ -44,7 +44,7 @@ def splits(dataset: str, subset: str | None, folder: str | None) -> list[str]:
 
 
 def files(dataset: str, subset: str | None, folder: str) -> list[Path]:
-    """Every file that rows of a data set may be read from, sorted; none where the mirror lacks it."""
+    """Return every file that rows of a data set may be read from, sorted; none if the mirror lacks it."""
     root = Path(folder) / dataset
     named = [file for found in _named(root, subset).values() for file in found]
     every = (file for file in root.rglob("*") if file.is_file())
@@ -53,7 +53,7 @@ def files(dataset: str, subset: str | None, folder: str) -> list[Path]:
 
 
 def split_rows(dataset: str, subset: str | None, split: str, folder: str | None) -> Iterator[Found]:
-    """The numbered rows of one split. Raises ValueError as `split_files` does."""
+    """Yield the numbered rows of one split. Raises ValueError as `split_files` does."""
     files = split_files(dataset, subset, split, folder)
     root = _root(dataset, folder)
     if not _named(root, subset):
@@ -74,7 +74,7 @@ def _root(dataset: str, folder: str | None) -> Path:
 
 
 def _named(root: Path, subset: str | None) -> dict[str, list[Path]]:
-    """Splits by the names of their files: `test.parquet`, or test-00000-of-00002.parquet and the rest."""
+    """Return splits by the names of their files: `test.parquet`, or all of test-00000-of-00002.parquet and so on."""
     whole: dict[str, list[Path]] = {}
     parts: dict[str, list[Path]] = defaultdict(list)
     for place in (root / (subset or ""), root / "data" / (subset or "")):
@@ -88,7 +88,7 @@ def _named(root: Path, subset: str | None) -> dict[str, list[Path]]:
 
 
 def _declared(root: Path, subset: str | None) -> dict[str, list[Path]]:
-    """Splits as `datasets` finds them: by the README's `configs`, or by patterns of its own."""
+    """Return splits as `datasets` resolves them: by the README's `configs`, or by patterns of its own."""
     if not root.is_dir():
         return {}
     from datasets import load_dataset_builder

@@ -16,7 +16,7 @@ MOST_LOOKED_AT = 10_000  # rows; beyond, the first of the content's order are a 
 
 
 def shingles(text: str) -> frozenset[int]:
-    """The word triples of a text, hashed; all of its words where they are fewer."""
+    """Return the word triples of a text, hashed; all of its words as one if they are fewer."""
     words = content.words(text).split()
     width = min(SHINGLE, len(words))
     found = (" ".join(words[i : i + width]) for i in range(len(words) - width + 1)) if words else iter(())
@@ -35,7 +35,7 @@ class NearDuplicates:
         self._template = _minhash()
 
     def look(self, example: Example) -> str | None:
-        """The place of an earlier example that this one is nearly the same as; None where there is none."""
+        """Return the place of an earlier example that this one is nearly the same as; None if there is none."""
         if self.looked_at >= self._most:
             return None
         self.looked_at += 1

@@ -9,7 +9,7 @@ from harness.data.token_rows import Drawn, Row, Rows, Short, TokenRows
 
 
 def plan(lengths: Sequence[int], max_length: int) -> list[list[int]]:
-    """Which examples share a row: best fit, longest first; deterministic, and no row is over `max_length`."""
+    """Return the examples of each row: best fit, longest first; deterministic, and no row is over `max_length`."""
     rows: list[list[int]] = []
     room: dict[int, list[int]] = {}  # tokens that are left -> rows
     open_rooms: list[int] = []  # the keys of `room`, sorted
@@ -49,7 +49,7 @@ class Packed(Rows):
 
 
 def joined(examples: Sequence[Row]) -> Row:
-    """One row of several examples."""
+    """Return one row of several examples."""
     return {
         "input_ids": [token for example in examples for token in example["input_ids"]],
         "completion_mask": [mark for example in examples for mark in example["completion_mask"]],

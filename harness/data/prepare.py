@@ -83,7 +83,7 @@ class _Preparing:
         test = self._test()
         given, ordered, contradictory = self._ordered(spec.train)
         validation, train = Collector(self.scratch), Collector(self.scratch)
-        prompts: set[bytes] = set()  # two are enough to know
+        prompts: set[bytes] = set()  # at most two: enough to know whether all rows share one
         kept_of: Counter[str] = Counter()
         for example in self._kept(ordered, contradictory):
             if len(prompts) < 2:
@@ -123,7 +123,7 @@ class _Preparing:
         return test
 
     def _examples(self, parts: Iterable[RowsSpec]) -> Iterator[Example]:
-        """Rows as examples; those that cannot be used are noted, and an error where the configuration says so."""
+        """Yield rows as examples. An unusable row is noted, and is an error if the configuration says so."""
         for rows in parts:
             make: Renderer | None = None
             for number, row in read(rows, self.spec.source, self.spec.path):
@@ -158,7 +158,11 @@ class _Preparing:
         self.removed[error.kind] += 1
 
     def _note(self, kind: str, message: str, policy: str) -> None:
-        """Count what is wrong and keep where; end here if that is the policy."""
+        """Count a problem and keep its message.
+
+        Raises:
+            ValueError: the policy is "error", and the preparation is strict.
+        """
         if policy == "error":
             setting = {"not_utf8": "malformed", "in_test": "test_overlap"}.get(kind, kind)
             said = message if kind in ("malformed", "not_utf8", "empty") else f"{message} (data.on_{setting}=error)"
@@ -171,7 +175,7 @@ class _Preparing:
             named.append(message)
 
     def _ordered(self, parts: Iterable[RowsSpec]) -> tuple[int, Sorted, set[bytes]]:
-        """(rows given, the examples in the order of their content, the prompts that have several answers)."""
+        """Return (rows given, the examples in the order of their content, the prompts that have several answers)."""
         ordered, given = Sorted(self.scratch), 0
         answer_of: dict[bytes, bytes] = {}
         contradictory: set[bytes] = set()
@@ -185,7 +189,7 @@ class _Preparing:
         return given, ordered, contradictory
 
     def _kept(self, ordered: Sorted, contradictory: set[bytes]) -> Iterator[Example]:
-        """What is left after duplicates, prompts of the test sets, contradictions and near duplicates."""
+        """Yield what is left without duplicates, prompts of the test sets, contradictions and near duplicates."""
         spec, last, first_place = self.spec, b"", ""
         near = NearDuplicates() if spec.on_near_duplicate != "keep" else None
         for example, digest in ordered:
@@ -213,7 +217,7 @@ class _Preparing:
             yield example
 
     def _mixed(self, num_train: int) -> Iterator[Example]:
-        """The rows that are mixed in: of each part the first of its order, as many as its share asks for."""
+        """Yield the rows that are mixed in: from each part the first of its order, as many as its share asks for."""
         rest = 1 - sum(rows.share or 0 for rows in self.spec.mix)
         for rows in self.spec.mix:
             wanted = max(1, round(num_train * (rows.share or 0) / rest))

@@ -15,7 +15,7 @@ from harness.sources import assets, hub
 def official(
     dataset: str, subset: str | None, split: str, source: Source, folder: str | None, revision: str | None = None
 ) -> list[Row]:
-    """The rows of one split of an official data set, in its order and with its columns.
+    """Return the rows of one split of an official data set, in its order and with its columns.
 
     `folder` is the mirror's, read when source is "path"; `revision` is the Hub's, read when source is "hub".
 
@@ -30,7 +30,7 @@ def official(
 
 
 def read(rows: RowsSpec, source: Source, folder: str | None) -> Iterator[Found]:
-    """The numbered rows of one part of a data configuration; a local file's are not held.
+    """Return the numbered rows of one part of a data configuration; a local file's are not held.
 
     Raises:
         ValueError: the part names no rows, or they cannot be had.
@@ -62,7 +62,7 @@ def check_origin(rows: RowsSpec) -> None:
 
 
 def available_splits(dataset: str, subset: str | None, source: Source, folder: str | None) -> list[str]:
-    """The splits that a source holds of an official data set, sorted. Raises ValueError as `official` does."""
+    """Return the splits that a source holds of an official data set, sorted. Raises ValueError as `official` does."""
     if source == "package":
         return sorted(assets.dataset_splits(dataset, subset))
     if source == "path":
@@ -74,7 +74,11 @@ def available_splits(dataset: str, subset: str | None, source: Source, folder: s
 
 
 def _strict(found: Iterable[Found]) -> list[Row]:
-    """All rows; raises what is wrong with the first that is."""
+    """Return all rows.
+
+    Raises:
+        RowError: the first fault of a row.
+    """
     rows = []
     for _, row in found:
         if isinstance(row, RowError):
@@ -104,7 +108,7 @@ def _from_package(dataset: str, subset: str | None, split: str) -> list[Row]:
 
 
 def _recorded_rows(path: Path, split: str) -> int:
-    """The number of rows that the publisher of an Arrow file wrote beside it."""
+    """Return the number of rows that the publisher of an Arrow file wrote beside it."""
     information = json.loads((path.parent / "dataset_info.json").read_text(encoding="utf-8"))
     return int(information["splits"][split]["num_examples"])
 
@@ -126,7 +130,7 @@ def _from_hub(dataset: str, subset: str | None, split: str, revision: str | None
 
 
 def requests(path: Path, question: str) -> list[Row]:
-    """The official rows behind a file of evaluation requests: id, the question's column, choices and answerKey.
+    """Return the official rows behind a file of evaluation requests: id, the question's column, choices and answerKey.
 
     Each document is there once per choice and once more without its context; its first occurrence gives the order.
     """
@@ -147,7 +151,7 @@ def _official_columns(document: Row, question: str) -> Row:
 
 
 def jsonl(path: Path) -> list[Row]:
-    """The objects of a JSON Lines file (or its .gz), so that row n is line n.
+    """Return the objects of a JSON Lines file (or its .gz), so that row n is line n.
 
     Raises:
         ValueError: missing or empty file, or a line that is not one JSON object in UTF-8; names file and line.

@@ -19,7 +19,7 @@ Examples = Collection[Example]
 
 
 class Scratch:
-    """A temporary folder that goes when nothing refers to it any more."""
+    """A temporary folder that is removed when nothing refers to it any more."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="harness-rows-"))
@@ -27,18 +27,18 @@ class Scratch:
         self._names = itertools.count()
 
     def file(self) -> Path:
-        """A path in the folder that nothing has yet."""
+        """Return a path in the folder that is not in use yet."""
         return self.folder / f"{next(self._names)}.arrow"
 
 
 class _Budget:
-    """Whether what is held in memory is still little."""
+    """Size of the examples that are held in memory, against the limits."""
 
     def __init__(self) -> None:
         self.number = self.characters = 0
 
     def add(self, example: Example) -> bool:
-        """Count one more; returns whether it is too much now."""
+        """Count an example; return whether a limit is reached."""
         self.number += 1
         self.characters += len(example.prompt) + len(example.completion)
         return self.number >= MOST_IN_MEMORY or self.characters >= MOST_CHARACTERS
@@ -71,7 +71,7 @@ class Collector:
         self._number = 0
 
     def add(self, example: Example) -> None:
-        """One more."""
+        """Add an example."""
         self._held.append(example)
         self._number += 1
         if self._budget.add(example):
@@ -81,7 +81,7 @@ class Collector:
         return self._number
 
     def close(self) -> Examples:
-        """All of them, in their order."""
+        """Return all examples, in their order."""
         if self._writer is None:
             return tuple(self._held)
         self._spill()
@@ -105,13 +105,16 @@ class Sorted:
         self._buckets: dict[int, _Writer] = {}
 
     def add(self, example: Example, digest: bytes) -> None:
-        """One more, in any order."""
+        """Add an example; the order does not matter."""
         self._held.append((example, digest))
         if self._budget.add(example):
             self._spill()
 
     def __iter__(self) -> Iterator[tuple[Example, bytes]]:
-        """Each example with its digest; those of one digest come in the order in which they were added. Once only."""
+        """Yield each example with its digest, in the digests' order. Can be read once.
+
+        Examples of one digest come in the order in which they were added.
+        """
         if not self._buckets:
             yield from sorted(self._held, key=_digest)
             return

@@ -18,7 +18,7 @@ class Rows(Sequence[Row]):
 
     @abstractmethod
     def _row(self, place: int) -> Row:
-        """The row at a place that there is, counted from the beginning."""
+        """Return the row at an existing place, counted from the beginning."""
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -55,23 +55,23 @@ class TokenRows(Rows):
 
     @property
     def row_lengths(self) -> list[int]:
-        """The number of tokens of each row."""
+        """Return the number of tokens of each row."""
         import pyarrow.compute
 
         columns = (batch.column("input_ids") for batch in self._batches)
         return [length for column in columns for length in pyarrow.compute.list_value_length(column).to_pylist()]
 
     def highest(self) -> int:
-        """The highest token id; -1 where there is none."""
+        """Return the highest token id; -1 if there is none."""
         found = [batch.column("input_ids").flatten().to_numpy() for batch in self._batches]
         return max((int(ids.max()) for ids in found if len(ids)), default=-1)
 
 
 class Short(Rows):
-    """Those rows of others that are not longer than `max_length` tokens, in their order.
+    """Rows of others that are not longer than `max_length` tokens, in their order.
 
     Raises:
-        ValueError: all of them are.
+        ValueError: every row is longer.
     """
 
     def __init__(self, rows: TokenRows, max_length: int) -> None:
@@ -90,7 +90,7 @@ class Short(Rows):
 
 
 class Drawn(Rows):
-    """As many of the rows of others as there are, drawn with replacement: a bootstrap sample of the training set.
+    """A bootstrap sample of the training set: rows of others drawn with replacement, as many as there are.
 
     Source: Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, 2021 (arXiv:2103.03098).
     """

@@ -1,4 +1,4 @@
-"""Tokenised data in Arrow files, cached by content: made once, shared by the runs of a sweep, read where they lie."""
+"""Tokenized data in Arrow files, cached by content: made once, shared by the runs of a sweep, mapped into memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TOLD_EVERY = 5_000
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What determines the tokens beside the data; `model_content` identifies the tokenizer."""
+    """Settings that determine the tokens beside the data; `model_content` identifies the tokenizer."""
 
     model_content: str | None
     max_length: int
@@ -53,7 +53,7 @@ class Tokenised:
 def tokenised(
     spec: DataSpec, tokenizer: Any, wanted: Wanted, progress: Callable[[str, int], None] = lambda *_: None
 ) -> Tokenised:
-    """The tokens of a data configuration, from the cache or made now.
+    """Return the tokens of a data configuration, from the cache or made now.
 
     Data whose content is not known are made anew each time.
 
@@ -67,7 +67,10 @@ def tokenised(
 
 
 def cached(spec: DataSpec, wanted: Wanted) -> Path:
-    """Where the tokens lie, or will: named by all that determines them."""
+    """Return the folder of the tokens, named by all that determines them; they may not be there yet.
+
+    If the content of the data or of the model is not known, the folder is a new one.
+    """
     root = assets.cache_dir() / "tokens"
     if spec.content is None or wanted.model_content is None:
         root.mkdir(parents=True, exist_ok=True)
@@ -91,7 +94,7 @@ def _make(spec: DataSpec, tokenizer: Any, wanted: Wanted, folder: Path, progress
 def write(
     prepared: Prepared, tokenizer: Any, wanted: Wanted, folder: Path, progress: Callable[[str, int], None]
 ) -> None:
-    """Tokenise prepared data into a folder, all of it or nothing."""
+    """Tokenize prepared data into a folder, all of it or nothing."""
 
     def fill(into: Path) -> None:
         lengths = {}
@@ -112,7 +115,7 @@ def _told(examples: Iterable[Example], part: str, progress: Callable[[str, int],
 
 
 def _write_rows(rows: Iterable[Encoded], max_length: int, path: Path, part: str) -> Lengths:
-    """Write the rows that are short enough; returns the lengths of all."""
+    """Write the rows that are short enough; return the lengths of all."""
     import pyarrow
 
     ids, marks, few = (pyarrow.list_(kind) for kind in (pyarrow.int32(), pyarrow.int8(), pyarrow.int32()))
@@ -138,7 +141,7 @@ def _write_rows(rows: Iterable[Encoded], max_length: int, path: Path, part: str)
 
 
 def summary(lengths: array[int], max_length: int, part: str) -> Lengths:
-    """The distribution of lengths, and what `max_length` leaves out."""
+    """Return the distribution of lengths, and the rows and tokens that `max_length` leaves out."""
     import numpy as np
 
     values = np.asarray(lengths, dtype=np.int64)

@@ -63,11 +63,11 @@ class Adalora(Adapted):
             )
 
     def unsharded(self) -> str:
-        """Importance and orthogonality are those of whole matrices."""
+        """Return the reason: importance and orthogonality are those of whole matrices."""
         return "between its steps it looks at whole matrices and their gradients"
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> AdaLoraConfig:
-        """The schedule in steps, from the run's number of steps."""
+        """Return the configuration, with the schedule in steps of this run."""
         from peft import AdaLoraConfig
 
         return AdaLoraConfig(
@@ -85,7 +85,7 @@ class Adalora(Adapted):
         )
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """A layer's count of ranks is no parameter to train, which PEFT forgets in bfloat16."""
+        """Wrap the model and freeze the layers' rank counters, which PEFT leaves trainable in bfloat16."""
         adapted = super().attach(model, setting)
         for name, parameter in adapted.named_parameters():
             if ".ranknum." in name:
@@ -106,13 +106,13 @@ class Adalora(Adapted):
         model.base_model.update_and_allocate(step)
 
     def state(self, model: Any) -> dict[str, Any]:
-        """The importance of each rank so far, and which of them are left once the last were pruned."""
+        """Return the importance of each rank so far, and the ranks that are left after the last pruning."""
         allocator = model.base_model.rankallocator
         importance = {name: getattr(allocator, name) for name in _IMPORTANCE}
         return {"importance": importance, "rank_pattern": _config(model).rank_pattern}
 
     def load_state(self, model: Any, state: dict[str, Any]) -> None:
-        """Put both back."""
+        """Restore the importance and the ranks that `state` returned."""
         device = next(model.parameters()).device
         for name, found in state["importance"].items():
             setattr(model.base_model.rankallocator, name, {of: tensor.to(device) for of, tensor in found.items()})

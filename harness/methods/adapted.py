@@ -1,4 +1,4 @@
-"""What the methods that PEFT implements have in common: a configuration of PEFT's is all that tells them apart."""
+"""Base class of the methods that PEFT implements. They differ in the PEFT configuration that they return."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Adapted(Method):
 
     @abstractmethod
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> PeftConfig:
-        """The adapter's configuration for this model.
+        """Return the adapter's configuration for this model.
 
         Raises:
             ValueError: the target matches no module of the model.
         """
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """Wrap what the configuration names."""
+        """Wrap the modules that the configuration names, and hold what trains in float32."""
         from peft import get_peft_model
 
         adapted = get_peft_model(model, self.peft_config(model, setting))
@@ -76,7 +76,7 @@ class Adapted(Method):
             return super().merge(model)
 
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
-        """What PEFT takes for the adapter, frozen parts included."""
+        """Return the tensors that PEFT saves for the adapter, frozen ones included."""
         from peft import get_peft_model_state_dict
 
         found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -91,7 +91,7 @@ class Adapted(Method):
         adapted = PeftModel.from_pretrained(model, str(folder))
         if hold_in_float32(p for p in adapted.parameters() if id(p) not in base):
             device = next(adapted.parameters()).device.type
-            set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))  # was rounded on its way
+            set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))  # rounded while it loaded
         return adapted
 
 
@@ -117,7 +117,10 @@ def _widened(layer: torch.nn.Module) -> Iterator[None]:
 
 
 def hold_in_float32(parameters: Iterable[torch.nn.Parameter]) -> bool:
-    """Cast what is not, and say whether there was any: PEFT leaves some types in the base's dtype."""
+    """Cast parameters in bfloat16 or float16 to float32; return whether there were any.
+
+    PEFT leaves those of some adapter types in the base's dtype.
+    """
     import torch
 
     rounded = [parameter for parameter in parameters if parameter.dtype in (torch.bfloat16, torch.float16)]
@@ -127,5 +130,5 @@ def hold_in_float32(parameters: Iterable[torch.nn.Parameter]) -> bool:
 
 
 def on_meta(model: Any) -> bool:
-    """Whether the model has shapes and names but no weights, as while a configuration is checked."""
+    """Return whether the model has shapes and names but no weights, as while a configuration is checked."""
     return bool(next(model.parameters()).device.type == "meta")

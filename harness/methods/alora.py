@@ -33,11 +33,11 @@ class Alora(Lora):
     invocation: str | None
 
     def not_served_because(self) -> str:
-        """The server would have it act from the first token on."""
+        """Return the reason: the server would apply the adapter from the first token on."""
         return "it acts from its invocation on"
 
     def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
-        """The invocation's tokens, which must occur in the training rows."""
+        """Return the invocation's tokens, which must occur in the training rows."""
         if setting.rows:
             self.check_rows(setting.rows, setting.tokenizer)
         return {"alora_invocation_tokens": self._tokens(setting.tokenizer)}
@@ -47,7 +47,7 @@ class Alora(Lora):
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
-        """Rows without the invocation train nothing: one at least must have it."""
+        """Refuse training rows of which none contains the invocation: rows without it train nothing."""
         tokens = self._tokens(tokenizer)
         if not any(_contains(row["input_ids"], tokens) for row in rows):
             text = self.invocation or _assistant_header(tokenizer)
@@ -63,7 +63,7 @@ def _contains(row: list[int], tokens: list[int]) -> bool:
 
 
 def _assistant_header(tokenizer: Any) -> str:
-    """What the chat template writes between a question and its answer."""
+    """Return the text that the chat template writes between a question and its answer."""
     if not tokenizer.chat_template:
         raise ValueError(
             "method.invocation=null stands for the chat template's assistant header, and this tokenizer has no chat "

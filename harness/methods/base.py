@@ -28,7 +28,7 @@ Rank = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a method may know about the run it takes part in.
+    """Facts about the run that a method may use.
 
     A configuration is checked on a model without weights (on the meta device) and with no rows.
     """
@@ -53,45 +53,45 @@ class Method(ABC):
     differs_at_start: ClassVar[str] = ""  # why the logits at step 0 are not the base model's; "": they are
     unpacked_because: ClassVar[str] = ""  # why packed examples would see more than their own; "": they do not
     not_planned: ClassVar[str] = ""  # what a prediction of its memory and operations leaves out
-    # whether its adapters give the same, to the bit and without dropout, on inputs left in the dtype of autocast
+    # whether its adapters, without dropout, return the same bits if inputs stay in the dtype of autocast
     leaves_inputs: ClassVar[bool] = False
     imports_first: ClassVar[tuple[str, ...]] = ()  # modules that must be imported before torch's other libraries
     merges: ClassVar[bool] = True  # whether the update can be folded into the base's weights
 
-    # fields that a method has got since, with what was done before: a recipe leaves them out as long as they say so
+    # fields added later, with the value that repeats what was done before: a recipe leaves a field at that value out
     added: ClassVar[Mapping[str, Any]] = {}
 
     lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it
-    # the rates worth searching, lowest and highest: what is known of the method, and no part of a run's identity
+    # lowest and highest rate worth searching: a fact about the method, and no part of a run's identity
     lr_range: tuple[LearningRate, LearningRate] | None = None
 
     @property
     def name(self) -> str:
-        """The file's name is the method's: nothing else has to be kept in step."""
+        """Return the name of the method's file, so that nothing else has to be kept in step."""
         return type(self).__module__.rpartition(".")[2]
 
     def unsupported(self, device: str) -> str:
-        """The reason why this method cannot run on `device` ("cpu" or "cuda"); "" when it can."""
+        """Return why this method cannot run on `device` ("cpu" or "cuda"); "" when it can."""
         return ""
 
     def unsupported_model(self, model: PreTrainedModel) -> str:
-        """The reason why there is nothing to train in this model; "" when there is. `model` may have no weights."""
+        """Return why there is nothing to train in this model; "" when there is. `model` may have no weights."""
         return ""
 
     def settled(self, device: str, precision: str) -> Method:
-        """The method with what the hardware decides filled in, from the device and the run's resolved precision."""
+        """Return the method with the fields filled in that depend on the device and the run's resolved precision."""
         return self
 
     def training(self, spec: TrainSpec) -> TrainSpec:
-        """The training settings without those that the method cannot use, which become null in its recipe."""
+        """Return the training settings without those that the method cannot use; they become null in its recipe."""
         return spec
 
     def not_served_because(self) -> str:
-        """Why a server of LoRA adapters cannot serve what was trained, beside the base as published; "" if it can."""
+        """Return why a server of LoRA adapters cannot serve the result beside the published base; "" if it can."""
         return "it saves no LoRA adapter"
 
     def quantised(self) -> Method | None:
-        """The method that trains the same beside a base in 4 bits; None where there is none."""
+        """Return the method that trains the same beside a base in 4 bits; None if there is none."""
         return None
 
     def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
@@ -109,18 +109,18 @@ class Method(ABC):
         """
 
     def check_processes(self, number: int) -> None:
-        """Refuse to be trained by several processes together, where the method cannot share its gradients.
+        """Refuse to train in several processes if the method cannot share its gradients.
 
         Raises:
             ValueError: names the setting that stands against it.
         """
 
     def unsharded(self) -> str:
-        """The reason why the model's weights cannot be divided among processes while this trains; "" when they can."""
+        """Return why the model's weights cannot be sharded while this method trains; "" when they can."""
         return ""
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
-        """Keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
+        """Return keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
         return {"dtype": compute_dtype}
 
     def read(self, name: str, **options: Any) -> PreTrainedModel:
@@ -139,7 +139,7 @@ class Method(ABC):
         """
 
     def param_groups(self, model: Any, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups for the optimizer: vectors (biases, norms, magnitudes) are not decayed."""
+        """Return parameter groups for the optimizer: vectors (biases, norms, magnitudes) are not decayed."""
         trained = [p for p in model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.dim() > 1], "lr": lr, "weight_decay": weight_decay},
@@ -148,28 +148,34 @@ class Method(ABC):
         return [group for group in groups if group["params"]]
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimizer over what `param_groups` returned."""
+        """Return the optimizer over what `param_groups` returned."""
         import torch
 
         return torch.optim.AdamW(groups, fused=True)
 
     def penalty(self, model: Any) -> torch.Tensor | None:
-        """What is minimised beside the loss, once per optimizer step; the reported loss is without it."""
+        """Return a term that is minimized beside the loss, once per optimizer step; None if there is none.
+
+        The reported loss leaves it out.
+        """
         return None
 
     def after_step(self, model: Any, step: int) -> None:
-        """Called after each optimizer step, counted from 1, while the gradients are still there."""
+        """Act after each optimizer step, counted from 1, while the gradients are still there."""
 
     def state(self, model: Any) -> dict[str, Any]:
-        """What changes in training beside trained parameters and the optimizer: numbers, text and tensors, nested."""
+        """Return the state that training changes beside trained parameters and optimizer.
+
+        It may hold numbers, text and tensors, nested.
+        """
         return {}
 
     def load_state(self, model: Any, state: dict[str, Any]) -> None:
-        """Put back what `state` returned."""
+        """Restore what `state` returned."""
 
     @abstractmethod
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """The closed form for the number of trained parameters, from the shapes of the base model.
+        """Return the number of trained parameters in closed form, from the shapes of the base model.
 
         `model` is the base before `attach`; it may be on the meta device.
         """
@@ -186,11 +192,14 @@ class Method(ABC):
         model.save_pretrained(folder)
 
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
-        """The tensors that `save` writes; `model` may be on the meta device."""
+        """Return the tensors that `save` writes; `model` may be on the meta device."""
         return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def optimizer_bytes(self, parameter: torch.Tensor) -> int:
-        """The most that the optimizer holds for a trained parameter: AdamW's two moments, as the parameter is held."""
+        """Return the most bytes that the optimizer holds for a trained parameter.
+
+        AdamW holds two moments in the parameter's dtype.
+        """
         return 2 * int(parameter.nbytes)
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
@@ -218,24 +227,24 @@ class Base(Method):
     trains: ClassVar[bool] = False
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """The model as it is."""
+        """Return the model as it is."""
         return model
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """Nothing is trained."""
+        """Return 0: nothing is trained."""
         return 0
 
     def save(self, model: Any, folder: Path) -> None:
-        """Nothing has to be kept beside the base model."""
+        """Write nothing: the base model is the result."""
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
-        """The base model is the result."""
+        """Return the base model, which is the result."""
         return model
 
     def merge(self, model: Any) -> Any:
-        """The model is plain already."""
+        """Return the model, which is plain already."""
         return model
 
     def not_served_because(self) -> str:
-        """It is the base as published."""
+        """Return "": the result is the base as published."""
         return ""

@@ -31,14 +31,14 @@ class Full(Method):
     precision: Literal["auto", "bf16_fp32_master", "bf16", "fp32"] = "fp32"  # what records from before the field had
 
     def settled(self, device: str, precision: str) -> Method:
-        """`auto` becomes what it stands for here."""
+        """Return the method with `auto` resolved for the device and the run's precision."""
         if self.precision != "auto":
             return self
         on_gpu = device == "cuda" and precision == "bf16"
         return replace(self, precision="bf16_fp32_master" if on_gpu else "fp32")
 
     def check_training(self, spec: TrainSpec) -> None:
-        """Weights held in bfloat16 cannot be computed in float32."""
+        """Refuse to compute in float32 with weights held in bfloat16."""
         if self.precision in BFLOAT16 and spec.precision == "fp32":
             raise ValueError(
                 f"method.precision={self.precision} with train.precision=fp32: weights held in bfloat16 are computed "
@@ -46,7 +46,7 @@ class Full(Method):
             )
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
-        """The dtype that the weights are held in, whatever the compute dtype."""
+        """Return the dtype that the weights are held in, whatever the compute dtype."""
         import torch
 
         return {"dtype": torch.bfloat16 if self.precision in BFLOAT16 else torch.float32}
@@ -61,19 +61,19 @@ class Full(Method):
         return sum(parameter.numel() for parameter in model.parameters())
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The plain optimizer, on float32 copies where there is a master."""
+        """Return the plain optimizer, or one over float32 copies where there is a master."""
         if self.precision != "bf16_fp32_master":
             return self.plain_optimizer(groups)
         return self.master_optimizer(groups)
 
     def master_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimizer over tensors in bfloat16, with float32 copies."""
+        """Return the optimizer over tensors in bfloat16, with float32 copies."""
         from harness.methods.optimizers import MasterAdamW
 
         return MasterAdamW(groups)
 
     def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimizer over tensors that are updated in what they are held in."""
+        """Return the optimizer over tensors that are updated in the dtype they are held in."""
         return super().optimizer(groups)
 
     def optimizer_bytes(self, parameter: torch.Tensor) -> int:
@@ -93,5 +93,5 @@ class Full(Method):
         model.save_pretrained(folder, max_shard_size="1TB")
 
     def merge(self, model: Any) -> Any:
-        """The model is plain already."""
+        """Return the model, which is plain already."""
         return model

@@ -41,11 +41,11 @@ class Galore(Full):
         targets.check(self.target)
 
     def training(self, spec: TrainSpec) -> TrainSpec:
-        """Layerwise there is no clipping."""
+        """Turn gradient clipping off for layerwise updates."""
         return replace(spec, max_grad_norm=None) if self.layerwise else spec
 
     def check_training(self, spec: TrainSpec) -> None:
-        """Layerwise a gradient is gone before another micro batch could add to it."""
+        """Refuse gradient accumulation with layerwise updates, which free each gradient at once."""
         super().check_training(spec)
         if not self.layerwise:
             return
@@ -57,7 +57,7 @@ class Galore(Full):
             )
 
     def check_processes(self, number: int) -> None:
-        """Layerwise a gradient is gone before another process could add to it."""
+        """Refuse several processes with layerwise updates, which free each gradient before it could be shared."""
         if self.layerwise:
             raise ValueError(
                 f"method.layerwise=true with launch.num_processes={number}: layerwise GaLore cannot share gradients; "
@@ -65,7 +65,7 @@ class Galore(Full):
             )
 
     def unsharded(self) -> str:
-        """A projection is made of a whole gradient."""
+        """Return the reason: a projection is made of a whole gradient."""
         return "it projects to singular vectors of whole gradients"
 
     def attach(self, model: Any, setting: Any) -> Any:
@@ -74,7 +74,7 @@ class Galore(Full):
         return super().attach(model, setting)
 
     def param_groups(self, model: Any, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The usual groups, with the targeted matrices in one of their own."""
+        """Return the usual groups, with the targeted matrices in groups of their own."""
         projected = {id(module.weight) for module in targets.resolve(model, self.target).values()}
         rule = {"rank": self.r, "update_proj_gap": self.update_proj_gap, "scale": self.scale, "proj_type": "std"}
         groups = []
@@ -84,7 +84,7 @@ class Galore(Full):
         return [group for group in groups if group["params"]]
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Full fine-tuning's way, or during the backward pass."""
+        """Return full fine-tuning's optimizer, or one that steps during the backward pass."""
         if not self.layerwise:
             return super().optimizer(groups)
         from harness.methods.optimizers import OneByOne
@@ -93,13 +93,13 @@ class Galore(Full):
         return OneByOne(groups, self.plain_optimizer, master=master, in_backward=True)
 
     def master_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """One for each copy, which has to be a matrix."""
+        """Return a separate optimizer for each float32 copy, which has to be a matrix."""
         from harness.methods.optimizers import OneByOne
 
         return OneByOne(groups, self.plain_optimizer, master=True, in_backward=False)
 
     def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """GaLore's AdamW, with the constants of the one that it is compared with."""
+        """Return GaLore's AdamW, with the constants of the AdamW that it is compared with."""
         from harness.methods.optimizers import galore
 
         return galore(groups)

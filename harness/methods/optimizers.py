@@ -123,7 +123,7 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
 
     @property
     def steps_in_backward(self) -> bool:
-        """Whether a backward pass changes weights."""
+        """Return whether a backward pass changes weights."""
         return self._in_backward
 
     def _show_state(self) -> None:

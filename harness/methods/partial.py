@@ -1,4 +1,4 @@
-"""What the methods that train a part of the base's own weights, or modules of their own among them, have in common."""
+"""Base class of the methods that train a part of the base's weights, or modules that they add to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Partial(Method):
 
     @abstractmethod
     def choose(self, model: PreTrainedModel, setting: Setting) -> list[str]:
-        """Names of the parameters to train.
+        """Return the names of the parameters to train.
 
         Raises:
             ValueError: there is none.
@@ -43,7 +43,7 @@ class Partial(Method):
         return model
 
     def save(self, model: Any, folder: Path) -> None:
-        """The trained parameters, by name."""
+        """Write the trained parameters, by name."""
         from safetensors.torch import save_file
 
         trained = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
@@ -67,5 +67,9 @@ class Partial(Method):
         return model
 
     def merge(self, model: Any) -> Any:
-        """The model is plain already."""
+        """Return the model, which is plain already.
+
+        Raises:
+            ValueError: the method cannot be merged.
+        """
         return super().merge(model) if not self.merges else model

@@ -42,11 +42,11 @@ class Peft(Adapted):
         targets.check(self.target)
 
     def unsharded(self) -> str:
-        """Each type does with the weights what it likes."""
+        """Return the reason: it differs from type to type which weights are read, and when."""
         return "what a type of PEFT's reads of the weights, and when, is not known here"
 
     def peft_config(self, model: PreTrainedModel, setting: Setting | None = None) -> PeftConfig:
-        """The type's configuration.
+        """Return the type's configuration.
 
         Raises:
             ValueError: no such type, no such option, or a combination that PEFT refuses.
@@ -69,7 +69,7 @@ class Peft(Adapted):
             raise ValueError(f"method.peft_type={self.peft_type} method.options={self.options}: {error}") from error
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """Wrap the model; a type that cannot do without weights is not tried while there are none."""
+        """Wrap the model, or return it as it is if it has no weights and the type needs them."""
         try:
             return self._wrapped(model)
         except NotImplementedError:
@@ -78,7 +78,13 @@ class Peft(Adapted):
             return model
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """What the type trains on the same architecture without weights, or with random ones if it needs some."""
+        """Return the number of parameters that the type trains on this architecture.
+
+        It is counted on a model without weights, or with random ones if the type needs them.
+
+        Raises:
+            ValueError: PEFT cannot attach the type to this architecture.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 

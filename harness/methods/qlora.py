@@ -100,19 +100,19 @@ class Qlora(Lora):
         return {"dtype": compute_dtype, "quantization_config": quantisation}
 
     def not_served_because(self) -> str:
-        """It is evaluated on its quantised base, which the server does not have."""
+        """Return LoRA's reason, or that the server does not have the quantized base on which it is evaluated."""
         own = super().not_served_because()
         return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """LoRA, and for `loftq` the part of the weights that quantisation lost in A and B."""
+        """Attach LoRA; for `loftq` put the part of the weights that quantization lost into A and B."""
         adapted = super().attach(self._prepared(model), setting)
         if self.init == "loftq" and not on_meta(model):
             _restore_what_was_lost(adapted, setting)
         return adapted
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
-        """As LoRA's."""
+        """Prepare a fresh base as for training, then restore the adapter as LoRA does."""
         return super().restore(self._prepared(model), folder)
 
     def _prepared(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -125,7 +125,7 @@ class Qlora(Lora):
         return prepared
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW, paged where that was asked for."""
+        """Return AdamW, paged if the setting asks for it."""
         if self.optimizer_name == "adamw":
             return super().optimizer(groups)
         from harness.methods.optimizers import paged
@@ -147,8 +147,8 @@ class Qlora(Lora):
 def _keep_layout(model: PreTrainedModel) -> None:
     """Keep bitsandbytes 0.50 from repacking 4-bit weights for inference on processors with AVX512-BF16.
 
-    What is repacked has no gradient afterwards, also in training, and is read wrongly when it is dequantised, which
-    DoRA's norms and merging do.
+    Repacked weights pass on no gradient, in training either. They are also dequantized to wrong values, which DoRA's
+    norms and merging would read.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -156,9 +156,9 @@ def _keep_layout(model: PreTrainedModel) -> None:
 
 
 def _restore_what_was_lost(adapted: Any, setting: Setting) -> None:
-    """One step of LoftQ: s B A is the best approximation of what quantisation took from each weight.
+    """Take one step of LoftQ: make s B A the best approximation of what quantization took from each weight.
 
-    PEFT's own needs CUDA, and leaves out the scale s.
+    PEFT's own implementation needs CUDA, and leaves out the scale s.
     """
     import torch
     from bitsandbytes.functional import dequantize_4bit

@@ -27,13 +27,13 @@ _VERSION = 1  # raised when `_signal_to_noise` gives other numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum(Partial):
-    """Of each kind of matrix (all q_proj, all down_proj, ...) trains the `fraction` with the most signal per noise.
+    """Trains the `fraction` of each kind of matrix (all q_proj, all down_proj, ...) that has the most signal per noise.
 
-    The ratio is the sum of a matrix's singular values above the Marchenko-Pastur bound over the sum of those below, the
-    noise's deviation taken from their interquartile range, divided by the largest one. Computed here from the weights,
-    once per model, and kept in the user cache: it takes a singular value decomposition of every matrix. Embeddings,
-    norms and head stay frozen. Trains the elements of the chosen matrices. Hartford et al. 2024, arXiv 2406.06623,
-    section 3.
+    The ratio is the sum of a matrix's singular values above the Marchenko-Pastur bound over the sum of those below,
+    divided by the largest singular value. The bound takes the noise's deviation from the interquartile range of the
+    singular values. Computed here from the weights, once per model, and kept in the user cache: it takes a singular
+    value decomposition of every matrix. Embeddings, norms and head stay frozen. Trains the elements of the chosen
+    matrices. Hartford et al. 2024, arXiv 2406.06623, section 3.
     """
 
     target: targets.Target
@@ -43,7 +43,7 @@ class Spectrum(Partial):
         targets.check(self.target)
 
     def choose(self, model: PreTrainedModel, setting: Setting) -> list[str]:
-        """The weights with the highest ratio of each kind; any of each kind where there are no weights to look at."""
+        """Return the weights with the highest ratio of each kind; any of each kind if the model has no weights."""
         modules = targets.resolve(model, self.target)
         ratios = dict.fromkeys(modules, 0.0) if on_meta(model) else _scan(modules, setting)
         chosen = []
@@ -53,7 +53,7 @@ class Spectrum(Partial):
         return chosen
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """The elements of the chosen number of matrices of each kind, which are all of one shape."""
+        """Return the elements of the chosen number of matrices of each kind, which are all of one shape."""
         kinds = _kinds(targets.resolve(model, self.target))
         return sum(math.prod(shape) * self._number(names) for (*_, shape), names in kinds.items())
 
@@ -70,7 +70,7 @@ def _kinds(modules: dict[str, Any]) -> dict[tuple[Any, ...], list[str]]:
 
 
 def _scan(modules: dict[str, Any], setting: Setting) -> dict[str, float]:
-    """Ratio of each module's weight, from the cache where it is there."""
+    """Return the ratio of each module's weight, from the cache if it is there."""
     known: dict[str, float] = {}
     path = _cache_file(setting)
     if path is not None and path.is_file():

@@ -1,7 +1,7 @@
-"""Which modules a method adapts: presets, a list of names, or a regular expression, resolved against a real model.
+"""Modules that a method adapts: a preset, a list of names or a regular expression, resolved against a real model.
 
-Presets are found by structure and not from a table of architectures: a projection belongs to the attention or to the
-MLP by the module it lies in, so that fused (GPT-NeoX, Phi-3) and transposed (GPT-2) projections are found as well.
+Presets are defined by structure and not by a table of architectures. A projection belongs to the attention or to the
+MLP by the module that contains it, so that fused (GPT-NeoX, Phi-3) and transposed (GPT-2) projections are covered.
 Where queries, keys and values are one projection, `attention_qv` is that projection. The experts of a
 mixture-of-experts model are one three-dimensional parameter and no linear layer: they belong to the MLP, and a method
 either adapts them as parameters or refuses.
@@ -18,7 +18,7 @@ PRESETS = ("attention_qv", "attention", "mlp", "all_linear")
 Target = str | tuple[str, ...]
 
 _ATTENTION = re.compile(r"(^|\.)(self_attn|self_attention|attn|attention|linear_attn)\.", re.IGNORECASE)
-_ROUTER = re.compile(r"(^|\.)(gate|router|shared_expert_gate)$")  # decides which expert is asked, adapts nothing
+_ROUTER = re.compile(r"(^|\.)(gate|router|shared_expert_gate)$")  # selects experts; no preset covers it
 _LAYER = re.compile(r"\.\d+\.")
 _FUSED = r"c_attn|query_key_value|qkv_proj|Wqkv|qkv"
 _QUERY_VALUE = re.compile(rf"(^|\.)(q_proj|v_proj|query|value|{_FUSED})$")
@@ -27,7 +27,7 @@ _OUTPUT = re.compile(r"(^|\.)(o_proj|out_proj|c_proj|dense|down_proj|fc2|fc_out|
 
 
 def check(target: Target) -> None:
-    """Refuse what can be seen to be wrong without a model.
+    """Refuse a target that is wrong for any model.
 
     Raises:
         ValueError: an unknown preset, an empty list or an expression that does not compile.
@@ -48,11 +48,11 @@ def check(target: Target) -> None:
 
 
 def resolve(model: Any, target: Target) -> dict[str, Any]:
-    """The linear modules of `model` that `target` names: full module name -> module, in the model's order.
+    """Return the linear modules of `model` that `target` names: full module name -> module, in the model's order.
 
     Raises:
-        ValueError: nothing matches, or a name of a list matches nothing; lists the names that exist. Or what matches
-            has experts in it, which are no modules.
+        ValueError: nothing matches, or a name of a list matches nothing; lists the names that exist. Or the target
+            covers experts, which are no modules.
     """
     modules, experts = resolve_all(model, target)
     if experts:
@@ -64,7 +64,7 @@ def resolve(model: Any, target: Target) -> dict[str, Any]:
 
 
 def resolve_all(model: Any, target: Target) -> tuple[dict[str, Any], dict[str, tuple[int, int, int]]]:
-    """`resolve`'s modules, and the experts that `target` covers: parameter name -> (experts, d_in, d_out)."""
+    """Return `resolve`'s modules, and the experts that `target` covers: parameter name -> (experts, d_in, d_out)."""
     check(target)
     linear, experts = dict(linear_modules(model)), expert_parameters(model)
     names = [*linear, *experts]
@@ -86,34 +86,34 @@ def resolve_all(model: Any, target: Target) -> tuple[dict[str, Any], dict[str, t
 
 
 def linear_modules(model: Any) -> list[tuple[str, Any]]:
-    """Every linear layer but the output head, which no method adapts unless it names it."""
+    """Return every linear layer but the output head, which no method adapts unless it names it."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return [(name, module) for name, module in model.named_modules() if _is_linear(module) and module is not head]
 
 
 def expert_parameters(model: Any) -> dict[str, tuple[int, int, int]]:
-    """Parameters that hold one matrix per expert: name -> (experts, and the two sides of each matrix)."""
+    """Return parameters that hold one matrix per expert: name -> (experts, and the two sides of each matrix)."""
     stacked = ((n, p) for n, p in model.named_parameters() if p.dim() == 3 and re.search(r"(^|\.)experts\.", n))
     return {n: (int(p.shape[0]), int(p.shape[2]), int(p.shape[1])) for n, p in stacked}
 
 
 def key_value(model: Any) -> dict[str, Any]:
-    """The projections of the attention that make keys and values, fused ones with the queries."""
+    """Return the attention's key and value projections, or fused ones that contain them."""
     return {n: m for n, m in linear_modules(model) if _ATTENTION.search(n) and _KEY_VALUE.search(n)}
 
 
 def attention_outputs(model: Any) -> dict[str, Any]:
-    """The last projection of each attention block."""
+    """Return the last projection of each attention block."""
     return {n: m for n, m in linear_modules(model) if _ATTENTION.search(n) and _OUTPUT.search(n)}
 
 
 def mlp_outputs(model: Any) -> dict[str, Any]:
-    """The last projection of each MLP."""
+    """Return the last projection of each MLP."""
     return {n: m for n, m in linear_modules(model) if _in_preset(n, "mlp") and _OUTPUT.search(n)}
 
 
 def norms(model: Any) -> dict[str, Any]:
-    """Every normalisation that has a weight."""
+    """Return every normalization that has a weight."""
     return {n: m for n, m in model.named_modules() if _is_norm(m)}
 
 

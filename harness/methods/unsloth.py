@@ -33,7 +33,7 @@ class Unsloth(Lora):
     storage: Literal["none", "nf4"]
 
     def unsupported(self, device: str) -> str:
-        """Without CUDA or the package."""
+        """Return the reason if CUDA or the package is missing; "" otherwise."""
         if device != "cuda":
             return "method=unsloth needs a CUDA device"
         if find_spec("unsloth") is None:
@@ -41,32 +41,32 @@ class Unsloth(Lora):
         return ""
 
     def not_served_because(self) -> str:
-        """As QLoRA's."""
+        """Return LoRA's reason, or that the base is quantized, as for QLoRA."""
         own = super().not_served_because()
         return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
 
     def training(self, spec: TrainSpec) -> TrainSpec:
-        """Its own kernels, and no other's beside them."""
+        """Turn Liger off if it is `auto`: unsloth has kernels of its own."""
         return replace(spec, kernels=replace(spec.kernels, liger=False)) if spec.kernels.liger == "auto" else spec
 
     def check_training(self, spec: TrainSpec) -> None:
-        """Its kernels are its own."""
+        """Refuse settings of train.kernels: unsloth's kernels are its own."""
         super().check_training(spec)
         if spec.kernels not in (KernelSpec(), KernelSpec(liger=False)):
             raise ValueError("method=unsloth with train.kernels: its kernels are its own; leave train.kernels as it is")
 
     def check_processes(self, number: int) -> None:
-        """Its loader knows one GPU."""
+        """Refuse several processes: the kernels are for one GPU."""
         raise ValueError(
             f"method=unsloth with launch.num_processes={number}: its kernels are for one GPU; use one process"
         )
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
-        """What unsloth's loader takes."""
+        """Return the options of unsloth's loader."""
         return {"dtype": compute_dtype, "load_in_4bit": self.storage == "nf4"}
 
     def read(self, name: str, **options: Any) -> PreTrainedModel:
-        """Through unsloth's loader, which also loads a tokenizer that is not used."""
+        """Load the base through unsloth's loader, which also loads a tokenizer that is not used."""
         from unsloth import FastLanguageModel
 
         known = {"dtype", "load_in_4bit", "revision", "trust_remote_code", "device_map"}
@@ -75,7 +75,7 @@ class Unsloth(Lora):
         return model
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """LoRA as unsloth attaches it; PEFT's, which has the same parameters, where there are no weights."""
+        """Attach LoRA through unsloth. Without weights attach PEFT's, which has the same parameters."""
         modules = targets.resolve(model, self.target)
         if on_meta(model):
             return super().attach(model, setting)

@@ -1,4 +1,4 @@
-"""What the methods have in common that put trained vectors in front of every row."""
+"""Base class of the methods that put trained vectors in front of every row."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ class Virtual(Adapted):
     merges: ClassVar[bool] = False
     unpacked_because: ClassVar[str] = "virtual tokens stand in front of a row, not of each example in it"
 
-    in_every_layer: ClassVar[bool] = False  # whether the vectors are keys and values, and not embeddings
+    in_every_layer: ClassVar[bool] = False  # True: the vectors are keys and values; False: embeddings
 
     num_virtual_tokens: Tokens
 
     def unsharded(self) -> str:
-        """Scoring goes on behind the virtual tokens with the model inside, past what puts its weights together."""
+        """Return the reason: scoring calls the inner model behind the virtual tokens.
+
+        That call passes by the hooks that gather the model's weights.
+        """
         return "its virtual tokens are put in front of the model from outside it"
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
@@ -47,7 +50,10 @@ class Virtual(Adapted):
         return super().attach(model, setting)
 
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
-        """The vectors alone, without the network that makes them; PEFT copies them, which the meta device refuses."""
+        """Return the vectors alone, without the network that makes them.
+
+        PEFT copies them, which the meta device refuses.
+        """
         import torch
 
         if not on_meta(model):
