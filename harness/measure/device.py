@@ -1,6 +1,6 @@
-"""What the driver says of the GPU (NVML, through nvidia-ml-py): energy, memory in use, company, clocks, heat.
+"""State of the GPU from its driver (NVML, through nvidia-ml-py): energy, memory, other processes, clocks, temperature.
 
-Whatever the driver, the card or the package does not tell is None.
+A value that the driver, the card or the package does not report is None.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LIMITS = {0: "power", 1: "thermal", 2: "sync_boost", 3: "board_limit", 5: "relia
 
 
 class Gpus:
-    """The GPUs that torch sees, asked through NVML. `index` is torch's; None stands for what nobody tells.
+    """The GPUs that torch sees, queried through NVML. `index` is torch's; unknown values are None.
 
-    To be made before the process has a CUDA context: what is in use then is others' (`own_bytes` is above it).
+    Create it before the process has a CUDA context: memory in use by then is others', and `own_bytes` subtracts it.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Gpus:
                 self._before[_text(uuid)] = used
 
     def find(self) -> None:
-        """Find out which GPUs are torch's, once CUDA is initialised."""
+        """Find the GPUs that torch uses, once CUDA is initialized."""
         if self._nvml is None or self._handles is not None:
             return
         uuids = _uuids_of_torchs()
@@ -54,7 +54,7 @@ class Gpus:
         return len(self._handles or ())
 
     def energy_joules(self, index: int) -> float | None:
-        """Return what the whole GPU has used since the driver was loaded."""
+        """Return the joules that the whole GPU has used since the driver was loaded."""
         millijoules = self._of("nvmlDeviceGetTotalEnergyConsumption", index)
         return None if millijoules is None else millijoules / 1000
 
@@ -72,7 +72,7 @@ class Gpus:
     def other_processes(self, index: int) -> int | None:
         """Return the number of processes that compute on the GPU beside this one, which has a context there.
 
-        None where the driver lists nobody, as in some containers; process ids may be another namespace's.
+        None where the driver lists no process, as in some containers; process ids may be of another namespace.
         """
         processes = self._of("nvmlDeviceGetComputeRunningProcesses", index)
         return len({process.pid for process in processes}) - 1 if processes else None
@@ -117,7 +117,7 @@ class Gpus:
 
 
 def _initialised() -> Any:
-    """The module, ready to be asked; None without the package or a driver."""
+    """Return the NVML module, initialized; None without the package or a driver."""
     try:
         import pynvml
     except ImportError:
@@ -130,7 +130,7 @@ def _initialised() -> Any:
 
 
 def _uuids_of_torchs() -> list[str | None]:
-    """Return the UUID of each GPU that torch sees, as NVML writes it; initialises CUDA."""
+    """Return the UUID of each GPU that torch sees, as NVML writes it; initializes CUDA."""
     import torch
 
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
@@ -139,5 +139,5 @@ def _uuids_of_torchs() -> list[str | None]:
 
 
 def _text(value: Any) -> str:
-    """Old versions of the package answer in bytes."""
+    """Return a string; old versions of the package answer in bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""What trains: names, shapes, dtypes and counts, read off the model."""
+"""Fingerprint of the trained weights: names, shapes, dtypes and counts, read from the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.records.record import Fingerprint
 
 
 def fingerprint(model: Any, expected: int, mergeable: bool) -> Fingerprint:
-    """Of a model to which a method is attached; nothing has been saved yet.
+    """Return the fingerprint of a model to which a method is attached; nothing has been saved yet.
 
     Args:
         model: the model.
@@ -28,6 +28,6 @@ def fingerprint(model: Any, expected: int, mergeable: bool) -> Fingerprint:
 
 
 def _num_elements(parameter: Any) -> int:
-    """Of a 4-bit tensor those that are packed into it."""
+    """Return the number of elements; for a 4-bit tensor those that are packed into it."""
     state = getattr(parameter, "quant_state", None)
     return math.prod(state.shape) if state is not None else parameter.numel()

@@ -1,4 +1,4 @@
-"""How often the kernel has killed for lack of memory, by its own counters."""
+"""Number of out-of-memory kills, from the kernel's own counters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _VMSTAT = Path("/proc/vmstat")
 
 
 def out_of_memory_kills() -> int:
-    """Return the processes that the kernel has killed for lack of memory in this process's control group.
+    """Return the number of processes that the kernel has killed for lack of memory in this process's control group.
 
-    The count of the whole machine where the group has none: in the root group, and without control groups. 0 where the
-    kernel does not count. Sources: memory.events of version 2, memory.oom_control of version 1 (Linux 4.13 on), and
-    /proc/vmstat.
+    It is the count of the whole machine where the group has none: in the root group, and without control groups. It is
+    0 where the kernel does not count. Sources: memory.events of version 2, memory.oom_control of version 1 (Linux 4.13
+    on), and /proc/vmstat.
     """
     for file in _counters():
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,7 +1,7 @@
 """Bytes of the tensors that are alive and what is computed, operation by operation: on real tensors, or on fake ones.
 
-What is followed are storages: a view costs nothing, tied weights count once, and a storage is gone when its last tensor
-is. What a kernel takes for itself and gives back (workspaces), and the allocator's rounding, are not seen.
+Storages are followed: a view costs nothing, tied weights count once, and a storage is gone when its last tensor is.
+Workspaces that a kernel takes and gives back, and the allocator's rounding, are not seen.
 
 The same follower serves a step of training and the plan of one, so that the two can be compared byte by byte:
 
@@ -49,8 +49,8 @@ class _Life:
 class LiveBytes(Flops):
     """Sums the storages that are alive while it is entered, and remembers their peak and what it consisted of.
 
-    `activations` are what is made within `forward`, `rest` what is made elsewhere and not said to be anything: inputs,
-    gradients of activations, what checkpointing computes again, the optimizer's temporaries.
+    `activations` are made within `forward`. `rest` is made elsewhere and not held under another kind: inputs, gradients
+    of activations, recomputation by checkpointing, the optimizer's temporaries.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class LiveBytes(Flops):
         return result
 
     def hold(self, tensors: Iterable[torch.Tensor], kind: Kind) -> None:
-        """Count tensors that there are already, or say what those are for that are counted."""
+        """Count tensors that exist already, or set the kind of tensors that are counted."""
         for tensor in tensors:
             life = self._meet(tensor)
             if life is not None:
@@ -85,7 +85,7 @@ class LiveBytes(Flops):
 
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
-        """What is made within is an activation, unless it is said to be something else."""
+        """Count the tensors made within as activations, unless `hold` gives them another kind."""
         self._kind = "activations"
         try:
             yield
@@ -93,7 +93,7 @@ class LiveBytes(Flops):
             self._kind = "rest"
 
     def split(self) -> dict[Kind, int]:
-        """The bytes at the peak by what they were for; their sum is `peak_bytes`."""
+        """Return the bytes at the peak by kind; their sum is `peak_bytes`."""
         shares = dict.fromkeys(KINDS, 0)
         for life in self._lives:
             if life.born <= self._peak_at and (life.died is None or life.died >= self._peak_at):
@@ -127,9 +127,9 @@ class LiveBytes(Flops):
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
-    """Every tensor that a model, an optimizer's state or a structure of them holds.
+    """Return every tensor that a model, an optimizer's state or a structure of them holds.
 
-    Looks into modules (parameters, buffers and what stands beside them, as the constants of a quantised weight do),
+    Looks into modules (parameters, buffers, and other attributes such as the constants of a quantized weight),
     dictionaries, lists and plain objects.
     """
     found: list[torch.Tensor] = []
@@ -138,7 +138,7 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 
 
 def gradients_of(model: torch.nn.Module) -> list[torch.Tensor]:
-    """The gradients that there are."""
+    """Return the gradients that exist."""
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
@@ -165,6 +165,6 @@ def _collect(value: Any, found: list[torch.Tensor], seen: set[int], depth: int) 
 
 
 def _tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """A module's parameters and buffers, and the tensors that are neither."""
+    """Yield a module's parameters and buffers, and its tensors that are neither."""
     yield from (tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None)
     yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))

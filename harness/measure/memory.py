@@ -60,7 +60,7 @@ class Phases:
         if outer is not None:
             self._end(outer, wait=True)
         self._current = self._begin(name, wait=True)
-        wait = False  # while an exception passes: the device may answer no more, and would hide the reason
+        wait = False  # during an exception: a device that no longer answers would hide the reason
         try:
             yield
             wait = True
@@ -75,7 +75,7 @@ class Phases:
     def _begin(self, name: str, wait: bool, again: _Stretch | None = None) -> _Stretch:
         """Begin a stretch of a phase, `again` after its last one.
 
-        A phase that an exception comes back to is not announced: what was announced last is where the run ended.
+        A phase to which an exception returns is not announced: the last one announced is where the run ended.
         """
         if wait:
             self._announce(name)
@@ -90,15 +90,15 @@ class Phases:
         self._note(stretch, time.perf_counter() - stretch.start)
 
     def add_energy(self, name: str, joules: Sequence[float | None]) -> None:
-        """Take what the devices of all processes of the run have used in a phase, this one's among them."""
+        """Set the energy of a phase to the sum over the devices of all processes of the run; None if any is unknown."""
         known = [one for one in joules if one is not None]
         total = sum(known) if known and len(known) == len(joules) else None
         self.done[name] = replace(self.done[name], energy_joules=total)
 
     def headline_bytes(self) -> int | None:
-        """The highest peak of loading and training, weights included, imports not.
+        """Return the highest peak of loading and training, weights included, imports not.
 
-        On the CPU: above what the process held before it loaded anything. None where no peak could be taken.
+        On the CPU it is the excess over the resident set before loading. None where no peak could be taken.
         """
         peaks = [self._highest[name] for name in ("load", "train") if name in self._highest]
         known = [peak for peak in peaks if peak is not None]
@@ -107,9 +107,9 @@ class Phases:
         return max(known) if self._cuda else max(known) - (self._at_start or 0)
 
     def required_bytes(self) -> int | None:
-        """Return what a GPU must have for loading and training: the most that torch's allocator held, and the context.
+        """Return the GPU memory that loading and training need: the most that torch's allocator held, plus the context.
 
-        Without the context where the driver does not tell it; None on a CPU.
+        The context is left out where the driver does not report it. None on a CPU.
         """
         phases = [self.done[name] for name in ("load", "train") if name in self.done]
         reserved = [phase.peak_reserved_bytes for phase in phases if phase.peak_reserved_bytes is not None]
@@ -172,12 +172,12 @@ class Phases:
 
 
 def resident_bytes() -> int | None:
-    """The process's resident set now; None where the kernel does not say."""
+    """Return the process's current resident set in bytes; None where the kernel does not report it."""
     return _status_bytes("VmRSS")
 
 
 def release_freed_memory() -> None:
-    """Return what is freed but kept by the C allocator, so that one phase's garbage is not the next one's peak."""
+    """Give freed memory that the C allocator keeps back to the system, so that it does not count in the next peak."""
     import gc
 
     gc.collect()
@@ -186,7 +186,7 @@ def release_freed_memory() -> None:
 
 
 def _higher(a: int | None, b: int | None) -> int | None:
-    """The higher of two peaks; None where either is unknown."""
+    """Return the higher of two peaks; None where either is unknown."""
     return None if a is None or b is None else max(a, b)
 
 
@@ -202,8 +202,10 @@ def _status_bytes(field: str) -> int | None:
 
 
 def available_bytes() -> int | None:
-    """What a new process could take without others being pushed out: the kernel's estimate, or the control group's
-    limit if that leaves less, and free swap. None where neither says.
+    """Return the bytes that a new process could take without pushing others out.
+
+    They are the kernel's estimate plus free swap, or what the control group's limit leaves if that is less. None
+    where the kernel gives no estimate.
     """
     table = _table(Path("/proc/meminfo"))
     if "MemAvailable" not in table:
@@ -214,7 +216,10 @@ def available_bytes() -> int | None:
 
 
 def _group_left() -> int | None:
-    """What this process's control group (version 2) may still take; None without a limit. File pages can be dropped."""
+    """Return the bytes that this process's control group (version 2) may still take; None without a limit.
+
+    File pages count as free, since they can be dropped.
+    """
     with contextlib.suppress(OSError, ValueError, IndexError):
         name = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
         folder = Path("/sys/fs/cgroup", name)
@@ -225,7 +230,7 @@ def _group_left() -> int | None:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
+    """Return a file's lines of a name and a number; {} where it cannot be read."""
     with contextlib.suppress(OSError):
         words = (line.replace(":", " ").split() for line in path.read_text().splitlines())
         return {parts[0]: int(parts[1]) for parts in words if len(parts) > 1 and parts[1].isdigit()}

@@ -1,6 +1,6 @@
 """One step of training, followed operation by operation without changing any of them.
 
-It is a step that no rate counts, and the one step that is slower for being looked at; its numbers are the same.
+No rate counts this step. It is the only one that profiling slows down; its results stay the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 class Profiler:
     """Follows the step `step`; every other one passes untouched.
 
-    Where weights are divided among processes no memory is followed: what puts them together is no operation.
+    Memory is not followed where weights are sharded over processes: the gather is not an operation.
     """
 
     def __init__(self, step: int, follows_memory: bool = True) -> None:
@@ -32,7 +32,7 @@ class Profiler:
 
     @property
     def follows(self) -> bool:
-        """Whether a step that is followed is under way."""
+        """Return whether the profiled step is under way."""
         return self._counter is not None
 
     @property
@@ -40,7 +40,7 @@ class Profiler:
         return self._counter if isinstance(self._counter, LiveBytes) else None
 
     def begin(self, step: int, model: Any, optimizer: Any) -> None:
-        """An optimizer step begins."""
+        """Start to follow an optimizer step if it is the profiled one."""
         if step != self._step:
             return
         self._counter = LiveBytes() if self._follows_memory else Flops()
@@ -50,7 +50,7 @@ class Profiler:
         self._entered.enter_context(self._counter)
 
     def micro_batch(self, inputs: dict[str, Any]) -> None:
-        """A micro batch of the step begins; token ids have shape (rows, tokens)."""
+        """Record the start of a micro batch; token ids have shape (rows, tokens)."""
         if self._live is not None:
             self._live.hold(inputs.values(), "rest")
         if self._counter is not None:
@@ -59,17 +59,17 @@ class Profiler:
 
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
-        """The forward pass of a micro batch, up to its loss."""
+        """Follow the forward pass of a micro batch, up to its loss."""
         with self._live.forward() if self._live is not None else contextlib.nullcontext():
             yield
 
     def gradients(self, model: Any) -> None:
-        """The backward passes are done, and the gradients are there."""
+        """Record the gradients after the backward passes."""
         if self._live is not None:
             self._live.hold(gradients_of(model), "gradients")
 
     def end(self, optimizer: Any) -> None:
-        """The optimizer step is done."""
+        """Finish the profile after the optimizer step."""
         if self._counter is None:
             return
         self._entered.close()
@@ -88,5 +88,5 @@ class Profiler:
         )
 
     def close(self) -> None:
-        """Let go of a step that was not finished."""
+        """Stop following a step that was not finished."""
         self._entered.close()

@@ -30,24 +30,24 @@ class StepMeter:
         self._mark: Any = 0.0
 
     def start(self) -> None:
-        """Begin, or go on after a pause: what came before is not a step's time."""
+        """Start the clock, or restart it after a pause: the time before counts for no step."""
         self._mark = self._now()
 
     def micro_batch(self, attention_mask_BT: Any, labels_BT: Any) -> None:  # shape suffixes: batch, tokens
         """Count one micro batch of the step that is under way."""
         real, trained = attention_mask_BT.sum(), (labels_BT != -100).sum()
-        rows = attention_mask_BT.any(dim=1).sum()  # what fills a process's place counts as none
+        rows = attention_mask_BT.any(dim=1).sum()  # rows of padding alone, which fill a process's share, do not count
         self._pending[-1].append((real, attention_mask_BT.numel(), trained, rows))
 
     def end_step(self) -> None:
-        """One optimizer step is done."""
+        """Mark the end of one optimizer step."""
         now = self._now()
         self._marks.append((self._mark, now))
         self._pending.append([])
         self._mark = now
 
     def settle(self) -> None:
-        """Read what is still on the device, which waits for it."""
+        """Read the counts that are still on the device; waits for the device."""
         if self._cuda and self._marks:
             self._marks[-1][1].synchronize()
         for start, end in self._marks:
@@ -58,21 +58,21 @@ class StepMeter:
         self._marks = []
 
     def values(self) -> dict[str, Any]:
-        """What was counted in the steps that are settled, for `restore`."""
+        """Return the seconds and counts of the settled steps, for `restore`."""
         return {"seconds": list(self._seconds), "counts": list(self._counts)}
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Go on after the steps of an earlier process."""
+        """Continue after the steps of an earlier process."""
         self._seconds, self._counts = list(values["seconds"]), list(values["counts"])
 
     def tokens_per_second(self) -> float | None:
-        """Real tokens per second of the steps that are settled, without the warm-up; None before there is any."""
+        """Return real tokens per second of the settled steps, without the warm-up; None before there is any."""
         return self._rate([step[0] for step in self._counts])
 
     def scaled_rate(self, amount: int, step: int) -> float | None:
-        """What `step` (counted from 1) did of something, per second of the steps that count.
+        """Return an amount of work done in `step` (counted from 1) as a rate over the steps that count, per second.
 
-        It is scaled by the positions computed, padding included, of this process alone.
+        It is scaled by the positions that this process alone computed, padding included.
         """
         positions = [counts[1] for counts in self._counts]
         rate = self._rate(positions)
@@ -81,7 +81,7 @@ class StepMeter:
         return rate * amount / positions[step - 1]
 
     def result(self, history: list[dict[str, float]], validation: list[tuple[int, float]]) -> Training:
-        """Everything, as the record keeps it, summed over the processes that train together.
+        """Return the training as the record keeps it, summed over the processes that train together.
 
         Args:
             history: one dictionary per step with loss, grad_norm and learning_rate.
@@ -120,7 +120,7 @@ class StepMeter:
 
 
 def over_processes(counts: list[list[int]]) -> list[list[int]]:
-    """Sums over the processes that train together, each of which has counted its own share; equal lengths."""
+    """Return sums over the processes that train together, each of which counted its share; equal lengths."""
     import torch
 
     distributed = torch.distributed

@@ -1,4 +1,4 @@
-"""What went on beside a phase: other processes on the processor and the GPU, limits, clocks; and the phase's energy.
+"""Surroundings of a phase: other processes on the processor and the GPU, limits, clocks, and the phase's energy.
 
 Counters are read at both ends of a phase. A GPU's clock, which falls as soon as there is nothing to do, is also sampled
 between steps, while the device still works through its queue.
@@ -78,7 +78,7 @@ class Surroundings:
             self._samples.append(_clock(self._gpus, _used_gpus()))
 
     def since(self, before: Look) -> dict[str, Any]:
-        """Return the fields of a `Phase` that are found out by comparing now with the phase's beginning."""
+        """Return the fields of a `Phase` that come from comparing now with the phase's beginning."""
         samples = self._samples
         now = self.look()
         gpus, used = self._gpus, _used_gpus() if self._gpus is not None else []
@@ -141,7 +141,7 @@ def _limited(before: Look, now: Look, used: list[int]) -> dict[str, float] | Non
 
 
 def other_cores(before: Look, now: Look) -> float | None:
-    """Cores that other processes kept busy between two looks, on average; None where the kernel does not count."""
+    """Return the cores that others kept busy between two looks, on average; None where the kernel does not count."""
     busy, wall = _less(now.busy, before.busy), now.wall - before.wall
     if not busy or wall <= 0:  # a kernel that shows a container nothing shows zeros
         return None
@@ -149,7 +149,7 @@ def other_cores(before: Look, now: Look) -> float | None:
 
 
 def together(earlier: Phase, later: Phase) -> dict[str, Any]:
-    """The same fields for a phase that was entered again: sums of what adds up, the worst of what does not."""
+    """Return the fields of `since` for a phase that was entered again: sums where values add up, else the worse one."""
     return {
         "device_bytes": _both(max, earlier.device_bytes, later.device_bytes),
         "context_bytes": _both(max, earlier.context_bytes, later.context_bytes),
@@ -161,7 +161,7 @@ def together(earlier: Phase, later: Phase) -> dict[str, Any]:
 
 
 def _worse(earlier: Phase, later: Phase) -> Conditions | None:
-    """Of the conditions of two stretches of one phase."""
+    """Return the conditions of two stretches of one phase taken together; None where either is unknown."""
     a, b = earlier.conditions, later.conditions
     if a is None or b is None:
         return None
@@ -193,7 +193,7 @@ def _sum(values: Sequence[N | None]) -> Any:
 
 
 def _both(of: Any, a: N | None, b: N | None) -> Any:
-    """Of two values; None where either is unknown."""
+    """Return `of` applied to two values; None where either is unknown."""
     values: Sequence[Any] = (a, b)
     return None if None in values else of(values)
 
@@ -203,7 +203,7 @@ def _less(now: N | None, before: N | None) -> N | None:
 
 
 def busy_seconds() -> float | None:
-    """Processor seconds that the whole machine has spent on anything, or that its host has taken from it."""
+    """Return the processor seconds that the whole machine has spent on anything, or that its host has taken from it."""
     try:
         first = _STAT.read_text().split("\n", 1)[0].split()
         return sum(int(first[1:][i]) for i in _BUSY) / os.sysconf("SC_CLK_TCK")
@@ -212,7 +212,7 @@ def busy_seconds() -> float | None:
 
 
 def _children_seconds() -> float:
-    """Processor seconds of the processes that this one has started and that are there: they are part of the run."""
+    """Return the processor seconds of this process's living children: they are part of the run."""
     seconds = 0.0
     with contextlib.suppress(OSError, ValueError, IndexError):
         for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
@@ -222,7 +222,7 @@ def _children_seconds() -> float:
 
 
 def _throttled_seconds() -> float | None:
-    """Seconds, summed over the cores, that the limit of this process's control group (version 2) has held it back."""
+    """Return the seconds, summed over cores, that the control group's limit (version 2) has held this process back."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         name = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
         for line in (_GROUP_STAT / name / "cpu.stat").read_text().splitlines():
@@ -246,14 +246,14 @@ def _used_gpus() -> list[int]:
 
 
 def _reserved_bytes(gpus: Sequence[int]) -> int:
-    """Return what torch's allocator holds on some GPUs."""
+    """Return the bytes that torch's allocator holds on some GPUs."""
     import torch
 
     return sum(torch.cuda.memory_reserved(index) for index in gpus)
 
 
 def _paged_bytes() -> int:
-    """Managed memory that bitsandbytes holds for paged optimizers, wherever the driver keeps its pages."""
+    """Return the managed memory that bitsandbytes holds for paged optimizers, wherever the driver keeps its pages."""
     functional = sys.modules.get("bitsandbytes.functional")
     if functional is None:
         return 0

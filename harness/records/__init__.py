@@ -1,1 +1,1 @@
-"""What is written down: settings, records and their identities, as dataclasses; reading and writing them."""
+"""Settings, records and their identities as dataclasses, and how records are read and written."""

@@ -1,7 +1,7 @@
-"""Which recipe a tuned sweep chooses: a pure function of records, the same for the sweep and for its report.
+"""Choice of a recipe in a tuned sweep: a pure function of records, the same for the sweep and for its report.
 
-A trial is a recipe with every tuning seed. It is looked at through the loss on the validation rows and nothing else.
-One that failed counts as a trial, and is never chosen.
+A trial is a recipe with every tuning seed. The loss on the validation rows is the only score that is read.
+A failed trial counts as a trial, and is never chosen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import mean, stdev
 
 from harness.records.record import Attempt, Cell, Choice, EvaluationRecord, RunRecord
 
-_OF_TRAINING = ("load", "train", "validate")  # what a trial costs; reading the test is no part of tuning
+_OF_TRAINING = ("load", "train", "validate")  # phases that a trial costs; evaluation on the test is not tuning
 RowLosses = dict[str, tuple[float, float]]  # a validation row's id -> nats and number of its answer tokens
 
 
@@ -64,20 +64,20 @@ class Trial:
 
     @property
     def reason(self) -> str:
-        """Why it is not ok."""
+        """Return the reason of the first seed that is not ok; "" where there is none, or no record of it."""
         broken = next((look for look in self.looks if look.status != "ok"), None)
         return broken.run.current.reason if broken and broken.run else ""
 
     @property
     def loss(self) -> float | None:
-        """The mean over the tuning seeds; None unless every one ended well."""
+        """Return the mean loss over the tuning seeds; None unless every seed ended well."""
         losses = [look.loss for look in self.looks]
         known = [loss for loss in losses if loss is not None]
         return mean(known) if known and len(known) == len(losses) else None
 
     @property
     def standard_error(self) -> float | None:
-        """Of the loss: over the tuning seeds, or over the validation rows where there is one seed."""
+        """Return the standard error of the loss: over the tuning seeds, or with one seed over the validation rows."""
         if self.loss is None:
             return None
         if len(self.looks) > 1:
@@ -87,20 +87,20 @@ class Trial:
 
     @property
     def rate(self) -> float | None:
-        """The learning rate that it was trained with."""
+        """Return the learning rate of the training."""
         run = self.looks[0].run
         rate = (run.recipe.get("train") or {}).get("lr") if run else None
         return float(rate) if rate is not None else None
 
     @property
     def trainable_parameters(self) -> int | None:
-        """How many parameters it trains, where a run came far enough to count them."""
+        """Return the number of trained parameters; None where no run came far enough to count them."""
         prints = [look.run.current.fingerprint for look in self.looks if look.run]
         return next((one.trainable_parameters for one in prints if one), None)
 
     @property
     def device_seconds(self) -> float:
-        """Loading, training and validating in every attempt that trained, times the devices that it had."""
+        """Return the seconds of loading, training and validation in every attempt that trained, times its devices."""
         return sum(
             _seconds(attempt)
             for look in self.looks
@@ -118,11 +118,11 @@ class Edge:
     value: str
     side: str  # lowest | highest
     tried: tuple[float, ...]
-    unproven: tuple[float, ...] = ()  # values beyond it that failed for a reason which says nothing of them
+    unproven: tuple[float, ...] = ()  # values beyond it whose trials failed for reasons other than the value
 
 
 def trials(looks: Iterable[Look], settings: Sequence[str]) -> dict[str, list[Trial]]:
-    """The trials of every contestant, in the order in which they were asked for."""
+    """Return the trials of every contestant, in the order in which they were requested."""
     found: dict[str, dict[str, list[Look]]] = {}
     for look in looks:
         if look.cell.stage == "tune":
@@ -161,7 +161,7 @@ def choose(contestant: str, tried: Sequence[Trial], rule: str) -> Choice:
 
 
 def lowest_validation_loss(known: Sequence[Trial]) -> tuple[Trial, str]:
-    """The trial with the lowest loss."""
+    """Return the trial with the lowest loss, and the reason in words."""
     return min(known, key=_by_loss), "the lowest validation loss"
 
 
@@ -262,7 +262,7 @@ def edges(tried: Sequence[Trial], recipe_id: str) -> list[Edge]:
 
 
 def tried_values(tried: Iterable[Trial], setting: str) -> list[float]:
-    """The numbers that a setting was given, ascending."""
+    """Return the numbers that a setting was given, ascending."""
     numbers = {_number(trial.settings.get(setting)) for trial in tried}
     return sorted(number for number in numbers if number is not None)
 
@@ -305,7 +305,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _rounded(value: float) -> float:
-    """Three significant digits: a grid is no place for 29.999999999999996."""
+    """Return a number with three significant digits: a grid holds 30, not 29.999999999999996."""
     return float(f"{value:.3g}")
 
 

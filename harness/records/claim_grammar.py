@@ -60,7 +60,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Range:
-    """Where a claim says that its number lies; None is no bound. An open end leaves out the bound itself."""
+    """Bounds of the number that a claim is about; None is no bound. An open range excludes its bound."""
 
     low: float | None
     high: float | None
@@ -154,7 +154,7 @@ def _parsed(text: str) -> Claim:
 
 
 def _blanked(body: str) -> str:
-    """The text with what stands in brackets blanked, at the same length."""
+    """Return the text with the contents of brackets blanked, at the same length."""
     shown, depth = [], 0
     for letter in body:
         depth += (letter == "[") - (letter == "]")
@@ -185,7 +185,7 @@ def _difference(text: str, left: str, sign: str, right: str, metric: str) -> Dif
 
 
 def _sum(side: str, sign: float) -> tuple[tuple[Term, ...], float]:
-    """(the terms of one side, its constant), with the sign of that side."""
+    """Return (the terms of one side, its constant), with the sign of that side."""
     terms, constant, place = [], 0.0, 0
     if not side.strip():
         raise ValueError("one side is empty; a side is a sum of cells and numbers, such as full@best - 0.01")
@@ -252,7 +252,7 @@ def _ratio(text: str, body: str, metric: str | None) -> Ratio:
 
 
 def _rate(text: str) -> tuple[Selector, bool]:
-    """(the cell, whether its best learning rate is meant)."""
+    """Return (the cell, whether its best learning rate is meant)."""
     inside = re.fullmatch(r"\s*best_lr\s*\((.*)\)\s*", text)
     given = inside.group(1) if inside else text
     cell, end = _cell(given, len(given) - len(given.lstrip()))

@@ -1,6 +1,6 @@
-"""What was found out about a data set before anything is trained on it: schema of `runs/data/<check_id>.json`.
+"""Findings about a data set before anything is trained on it: schema of `runs/data/<check_id>.json`.
 
-Standard library and pydantic only. The data card in a report is made of it.
+Needs the standard library and pydantic only. The data card in a report is made from it.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Near(Strict):
 
     threshold: float  # Jaccard similarity of the sets of word triples
     rows_looked_at: int
-    rows: int  # that there are; more than were looked at: the rest was not searched
+    rows: int  # in all; where they are more than `rows_looked_at`, the others were not searched
     found: int  # rows that are nearly the same as one before
     across_validation: int  # of them, with one of the two in training and the other in validation
     examples: tuple[str, ...]
@@ -72,7 +72,7 @@ class Overlap(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Balance(Strict):
-    """How the training rows divide."""
+    """Distribution of the training rows over answers and topics."""
 
     answers: int  # distinct ones
     most_common: tuple[tuple[str, int], ...]  # answers, where some occur often
@@ -81,7 +81,7 @@ class Balance(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck(Strict):
-    """All of it. `refusals`: what the configuration calls an error; runs with these data are not started."""
+    """The whole check. `refusals`: findings that the configuration calls errors, which keep runs from starting."""
 
     schema: int
     check_id: str
@@ -100,12 +100,12 @@ class DataCheck(Strict):
     contradictions: tuple[int, int]  # prompts with several answers, and their rows
     near: Near
     ngram: int  # words in a run that counts as an overlap
-    shortest_ngram: int  # of an item that is shorter, all of its words
+    shortest_ngram: int  # an item with fewer words than that is matched by all of its words
     overlaps: tuple[Overlap, ...]
     lengths: tuple[Lengths, ...]
     balance: Balance
     loss_on: str
-    template: str | None  # what writes chats: "model", a file's name, or None where there are none
+    template: str | None  # the chat template: "model", a file's name, or None where there are none
     tokenizer: dict[str, str]
     notices: tuple[str, ...]  # traps of the tokenizer and the chat template
     refusals: tuple[str, ...]
@@ -117,12 +117,12 @@ class DataCheck(Strict):
 
 
 def path(runs_dir: str | Path, check_id: str) -> Path:
-    """Where a check of these runs lies."""
+    """Return the path of a data check below a runs folder."""
     return Path(runs_dir) / "data" / f"{check_id}.json"
 
 
 def line(check: DataCheck) -> str:
-    """The check in one line."""
+    """Return the check in one line."""
     parts = [
         f"{check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test rows",
         *(f"{number:,} {kind.replace('_', ' ')} left out" for kind, number in check.removed.items()),

@@ -1,4 +1,4 @@
-"""One look at a trained model, and what identifies it. Needs neither torch nor Hydra."""
+"""One evaluation of a trained model, and its identity. Needs neither torch nor Hydra."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ GRADED = {"p_right": True, "p_right_norm": True, "brier": False, "brier_norm": F
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Strict):
-    """One look at a trained model: a task, its rows, the prompt format and the precision.
+    """One evaluation of a trained model: a task, its rows, the prompt format and the precision.
 
     `kind`: an official task, the answer loss on held-out rows, text after their prompts, or the loss on general text.
     """
@@ -32,29 +32,29 @@ class Evaluation(Strict):
     definition: str | None = None  # what identifies the task or its rows where lm-eval and `rows` do not
     sampling: SamplingSpec | None = None  # how text is generated, where the harness does it
     weights: Weights = "attached"
-    # that of training, where it is another: frozen weights, those of the untouched model too, are held in it
+    # of training, where it differs: frozen weights are held in it, those of the untouched model as well
     train_precision: str | None = None
 
     @property
     def eval_id(self) -> str:
-        """Eight hex digits over what is asked, then which weights answer where they are not the attached ones.
+        """Return eight hex digits over the fields, followed by the kind of weights unless they are the attached ones.
 
-        The role is no part of it, it only says how a report reads the score.
+        The role is not part of it: it only decides how a report reads the score.
         """
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("role", "weights")}
-        if self.train_precision is None:  # which evaluations from before the field have no word of
+        if self.train_precision is None:  # evaluations from before the field have no such key
             del fields["train_precision"]
         asked = digest(fields)
         return asked if self.weights == "attached" else f"{asked}-{self.weights}"
 
     @property
     def is_served(self) -> bool:
-        """Whether a server answers that loads the weights itself, and not the model that the run holds."""
+        """Return whether a server that loads the weights itself answers, instead of the model that the run holds."""
         return self.kind == "lm_eval" and self.backend == "vllm"
 
     @property
     def phase(self) -> str:
-        """What a run does when it makes this."""
+        """Return the phase of a run that makes this evaluation."""
         if self.kind == "generation":
             return "generate"
         return "validate" if self.role == "validation" else "evaluate"

@@ -16,7 +16,7 @@ MISSING = "needs the package tensorboard: pip install 'harness[tensorboard]'"
 
 
 def installed() -> bool:
-    """Whether event files can be written here."""
+    """Return whether the package that writes event files is installed."""
     return find_spec("tensorboard") is not None
 
 
@@ -58,7 +58,7 @@ class EventFile:
         """Add a picture."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        width, height = struct.unpack(">II", png[16:24])  # as the first block of a PNG, IHDR, holds them
+        width, height = struct.unpack(">II", png[16:24])  # from IHDR, the first block of a PNG
         image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
         self._add(0, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 

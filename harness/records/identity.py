@@ -1,4 +1,4 @@
-"""What identifies settings and rows: canonical JSON, its hash, and what determines the examples of a data set."""
+"""Identities of settings and rows: canonical JSON, its hash, and the fields that determine a data set's examples."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ from harness.records.specs import DataSpec, RowsSpec
 
 
 def heldout_rows(data: DataSpec, max_length: int) -> str:
-    """Identity of the held-out rows: the content, the prompt formats, the split and the longest row."""
+    """Return the identity of the held-out rows: the content, the prompt formats, the split and the longest row."""
     return digest(
         [
             data.content,
@@ -22,20 +22,20 @@ def heldout_rows(data: DataSpec, max_length: int) -> str:
 
 
 def data_identity(data: DataSpec) -> dict[str, Any]:
-    """What determines the examples of a data configuration: content, formats, split and what is left out."""
+    """Return the fields that determine the examples of a data configuration: content, formats, split, exclusions."""
     return {
         "content": data.content,
         "train": formats(data.train),
         "test": formats(data.test),  # rows that occur in a test are not trained on
         "validation_fraction": data.validation_fraction,
         "max_rows": data.max_rows,
-        **({"resample": data.resample} if data.resample else {}),  # said only where it is so: old recipes stay
+        **({"resample": data.resample} if data.resample else {}),  # only where it is set: old recipes stay the same
         **choices(data),
     }
 
 
 def formats(part: tuple[RowsSpec, ...]) -> list[dict[str, Any]]:
-    """Rows without the path of a local file, whose content is hashed instead, and without what makes no example."""
+    """Return rows without the path of a local file, whose content is hashed, and without what makes no example."""
     return [_format(rows) for rows in part]
 
 
@@ -46,9 +46,10 @@ def _format(rows: RowsSpec) -> dict[str, Any]:
 
 
 def choices(data: DataSpec) -> dict[str, Any]:
-    """What decides about single rows, as far as it differs from the default: a new setting leaves old recipes be.
+    """Return the settings that decide about single rows, where they differ from the default.
 
-    An "error" moves no row: either nothing is left out, or nothing is trained.
+    Defaults are left out, so that a new setting does not change the identity of old recipes. An "error" moves no
+    row: either no row is left out, or no run is started.
     """
     names = ("split_by", "on_duplicate", "on_near_duplicate", "on_contradiction", "on_malformed", "on_empty")
     defaults = {field.name: field.default for field in dataclasses.fields(DataSpec)}
@@ -64,10 +65,10 @@ _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False, separators=(",", ":
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no NaN: equal values give equal text."""
+    """Return JSON with sorted keys and no NaN: equal values give equal text."""
     return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:
-    """The first eight hex digits of the SHA-256 of a JSON-safe value."""
+    """Return the first eight hex digits of the SHA-256 of a JSON-safe value."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:8]

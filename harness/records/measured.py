@@ -1,6 +1,6 @@
-"""What is measured of a run: the parts of its record that hold numbers. Standard library and pydantic only.
+"""Measurements of a run: the parts of its record that hold numbers. Needs the standard library and pydantic only.
 
-Units are in the names. A value nobody measured is None, never a sentinel.
+Units are in the names. An unmeasured value is None, never a sentinel.
 """
 
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ class Strict:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions(Strict):
-    """What went on beside a phase, as far as it can be seen: a timing taken in company is doubtful."""
+    """Other load and limits during a phase; None where not observable. Other load makes a timing doubtful."""
 
     cpu_cores: int | None = None  # of the machine
-    other_cpu_cores: float | None = None  # of them, those that other processes kept busy on average
-    throttled_seconds: float | None = None  # summed over the cores, that the control group's limit held it back
-    other_device_processes: int | None = None  # that hold memory on the GPU at the phase's end
+    other_cpu_cores: float | None = None  # cores among them that other processes kept busy, on average
+    throttled_seconds: float | None = None  # lost to the control group's limit, summed over the cores
+    other_device_processes: int | None = None  # with memory on the GPU at the phase's end
     clock_share: float | None = None  # the GPU's lowest clock between steps, else at the end, over the highest it has
     temperature_celsius: int | None = None
     throttle_reasons: tuple[str, ...] | None = None  # why the GPU's clock is below its highest; () if it is not
@@ -46,14 +46,14 @@ class Phase(Strict):
     device_bytes: int | None = None  # of the whole GPU, at the end, above what was in use before the run (NVML)
     context_bytes: int | None = None  # of them, outside torch's allocator: CUDA's context and what libraries hold
     paged_bytes: int | None = None  # managed memory of paged optimizers, which torch's counters do not see
-    allocation_retries: int | None = None  # times that the CUDA allocator had to give back its cache and try again
+    allocation_retries: int | None = None  # times that the CUDA allocator freed its cache and retried
     energy_joules: float | None = None  # of the GPUs that held tensors, whole (NVML); a CPU's is not measured
     conditions: Conditions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint(Strict):
-    """What trained: every trained tensor as name -> [shape, dtype], and the counts."""
+    """Trained tensors as name -> [shape, dtype], and parameter counts."""
 
     trained: dict[str, tuple[tuple[int, ...], str]]
     trainable_parameters: int
@@ -65,10 +65,10 @@ class Fingerprint(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class StepProfile(Strict):
-    """One optimizer step followed operation by operation: the last of those that no rate counts.
+    """Profile of one optimizer step, operation by operation: the last warm-up step, which no rate counts.
 
     `live_bytes` splits `live_peak_bytes`, the highest sum of the storages of all tensors alive: weights, gradients,
-    optimizer (its states), activations (what the forward pass made), rest. None and empty where it was not followed.
+    optimizer (its states), activations (from the forward pass), rest. None and empty where memory was not followed.
     """
 
     step: int
@@ -138,7 +138,7 @@ class Served(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class FurtherAdapters(Strict):
-    """What it takes to keep more adapters beside one base, and to change between them."""
+    """Cost of keeping more adapters beside one base, and of switching between them."""
 
     num_adapters: int
     bytes_per_adapter: int
@@ -147,7 +147,7 @@ class FurtherAdapters(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceRecord(Strict):
-    """What a run's result costs to use. `settings` are `specs.InferenceSpec` as a dictionary."""
+    """Cost of using a run's result. `settings` are `specs.InferenceSpec` as a dictionary."""
 
     schema: int
     recipe_id: str
@@ -155,7 +155,7 @@ class InferenceRecord(Strict):
     weights_from: str | None  # start of the attempt whose weights were used; None for untrained ones
     settings: dict[str, Any]
     precision: str
-    served: dict[str, Served]  # plain (the base), attached and merged, those of them that there are
+    served: dict[str, Served]  # plain (the base), attached and merged, where they exist
     unmerged_reason: str  # why there is no merged model; "" where there is
     equal_outputs: int | None  # of `num_outputs`, greedy texts that attached and merged have in common
     further: FurtherAdapters | None
@@ -168,7 +168,7 @@ class InferenceRecord(Strict):
 class WeightUpdate(Strict):
     """The shape of one weight's change D = W_tuned - W; what only a matrix has is None for a vector.
 
-    `effective_rank`: the exponential of the entropy of D's singular values, normalised to sum 1 (Roy and Vetterli
+    `effective_rank`: the exponential of the entropy of D's singular values, normalized to sum 1 (Roy and Vetterli
     2007, EUSIPCO). `stable_rank`: the squared Frobenius norm over the squared spectral norm. `alignment_left` and
     `alignment_right`: how much of the span of D's top singular vectors lies in that of W's, 0 to 1 (Hu et al. 2021,
     arXiv 2106.09685, section 7.3); `num_aligned` vectors of each, and what chance gives is that number over the

@@ -1,10 +1,10 @@
-"""What is known about a run, kept in JSON: schema, write and read. Standard library and pydantic only.
+"""Records of runs as JSON: schema, writing and reading. Needs the standard library and pydantic only.
 
 `runs/<recipe_id>/seed-<n>/record.json` holds a `RunRecord`, `evaluations/<eval_id>.json` beside it an
 `EvaluationRecord` whose items lie in `<eval_id>.parquet`, `update.json` an `UpdateRecord`, `inference.json` an
 `InferenceRecord`, and `runs/sweeps/<name>/sweep.json` a `SweepRecord`.
 
-Units are in the names. A value nobody measured is None, never a sentinel.
+Units are in the names. An unmeasured value is None, never a sentinel.
 """
 
 import json
@@ -58,7 +58,7 @@ class DataCounts(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt(Strict):
-    """One try at a run. The last attempt of a record is the current one."""
+    """One attempt at a run. The last attempt of a record is the current one."""
 
     started_at: str  # ISO 8601, UTC
     status: Status
@@ -73,11 +73,11 @@ class Attempt(Strict):
     micro_batch_size: int | None = None  # rows computed at once; smaller than was asked for where memory ran out
     gradient_checkpointing: bool | None = None
     max_length: int | None = None  # tokens of the longest training row, where memory ran out with longer ones
-    # of a GPU: what torch's allocator held at most in load and train, and the context; of the process with most
+    # on a GPU: the most that torch's allocator held in load and train, plus the context; of the process with the most
     required_memory_bytes: int | None = None
     summed_peak_memory_bytes: int | None = None  # of all processes that trained together, where there were several
-    resumed_at_step: int | None = None  # of the checkpoint that it went on from; None: it began at the beginning
-    seconds: float | None = None  # from its start to its end, whatever it did and however it ended
+    resumed_at_step: int | None = None  # step of the checkpoint that it resumed from; None: it began at step 0
+    seconds: float | None = None  # wall time from its start to its end, however it ended
     ended_in: str | None = None  # the phase that it was in at its end; None before the first
 
     @property
@@ -174,7 +174,7 @@ class Cell(Strict):
     seed: int
     eval_ids: tuple[str, ...]
     stage: Stage | None = None  # None: the sweep has no stages
-    contestant: str | None = None  # tune: what the recipe is a trial of, as a person would type it; final: chosen for
+    contestant: str | None = None  # as typed: tune: the recipe is a trial of it; final: chosen for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ class Looks(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning(Strict):
-    """How a sweep with stages chose. `choices` can be made again from the records of the cells of stage "tune"."""
+    """Tuning of a sweep with stages. `choices` can be recomputed from the records of the cells of stage "tune"."""
 
     rule: str
     settings: tuple[str, ...]  # those that are tuned; trials of one contestant differ in nothing else
@@ -241,7 +241,7 @@ class SweepRecord(Strict):
 
 
 class DamagedError(ValueError):
-    """A file that is no record, or only part of one. A record of another version is none of these."""
+    """File that is not a record, or only part of one. A record of another version raises a plain ValueError."""
 
 
 def write(value: Any, path: Path) -> Path:
@@ -294,7 +294,7 @@ def read(kind: type[T], path: Path) -> T:
 
 
 def _refused(path: Path, text: str, error: ValidationError) -> ValueError:
-    """Why a text is no record: its JSON, its schema, or the first field that is wrong."""
+    """Return the error for a text that is no record: its JSON, its schema, or the first field that is wrong."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as damage:
@@ -317,15 +317,15 @@ def _other_schema(path: Path, version: object) -> str:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Building one takes longer than reading a record."""
+    """Return the adapter of a record's class, built once: that takes longer than reading a record."""
     return TypeAdapter(kind)
 
 
 def find_runs(runs: Path) -> Iterator[Path]:
-    """The `record.json` files below a runs folder, in a fixed order."""
+    """Return the `record.json` files below a runs folder, in a fixed order."""
     return iter(sorted(runs.glob("*/seed-*/record.json")))
 
 
 def evaluation_path(run_folder: Path, eval_id: str) -> Path:
-    """Where the scores of one evaluation of a run lie; its items are beside it with the suffix .parquet."""
+    """Return the path of one evaluation's scores; its items are beside it with the suffix .parquet."""
     return run_folder / "evaluations" / f"{eval_id}.json"

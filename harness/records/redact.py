@@ -1,7 +1,7 @@
-"""Takes secrets out of what is about to be written: records, logs, what is mirrored. Standard library only.
+"""Redaction of secrets in records, logs and mirrored numbers before they are written. Standard library only.
 
 A secret is the value of an environment variable whose name says so, what follows such a name and a `=` or `:`, the
-user and password of a URL, and a token that shows by its beginning what it is.
+user and password of a URL, and a token with a known prefix.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[
 
 
 def text(found: str) -> str:
-    """The text without its secrets."""
+    """Return the text without its secrets."""
     return _text(found, _values(os.environ))
 
 
 def anything(value: Any) -> Any:
-    """The same value with every text in it without its secrets."""
+    """Return the value with the secrets removed from every text in it."""
     return _anything(value, _values(os.environ))
 
 
@@ -60,13 +60,13 @@ def _anything(value: Any, secrets: list[str]) -> Any:
 
 
 def _entry(key: Any, item: Any, secrets: list[str]) -> Any:
-    """A setting whose name says that it is a secret is one."""
+    """Return a mapping's value, removed where the key's name marks it as a secret."""
     is_secret = isinstance(key, str) and isinstance(item, str) and len(item) >= _SHORTEST and _IS_SECRET.fullmatch(key)
     return REMOVED if is_secret else _anything(item, secrets)
 
 
 def file(path: Path) -> None:
-    """Take the secrets out of a log to which nobody writes any more."""
+    """Remove the secrets from a log that is complete."""
     try:
         before = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
@@ -77,6 +77,6 @@ def file(path: Path) -> None:
 
 
 def _values(environment: Mapping[str, str]) -> list[str]:
-    """The secrets of the environment as they stand in a text and in JSON, the longest first."""
+    """Return the secrets of the environment as they stand in a text and in JSON, the longest first."""
     found = {v for name, v in environment.items() if len(v) >= _SHORTEST and _IN_ENVIRONMENT.fullmatch(name)}
     return sorted(found | {json.dumps(value)[1:-1] for value in found}, key=len, reverse=True)

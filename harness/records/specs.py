@@ -1,4 +1,4 @@
-"""What may be set, section by section: the schemas of the groups in `conf/`. Needs neither torch nor Hydra."""
+"""Schemas of the groups in `conf/`, section by section. Needs neither torch nor Hydra."""
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -22,14 +22,14 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict:
-    """Every schema refuses keys that it does not know."""
+    """Base of the schemas: unknown keys are refused."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Strict):
-    """A base model and where its files are had from."""
+    """A base model and the source of its files."""
 
     name: str
     source: Source
@@ -71,9 +71,9 @@ class RowsSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec(Strict):
-    """What is trained on, what is held out, and which tasks the data are meant for.
+    """Training rows, held-out rows, and the tasks that the data are meant for.
 
-    `on_...` say what becomes of rows that are found: left out and counted, kept, or a reason to start nothing.
+    `on_...` decide what happens to such rows: drop and count them, keep them, or refuse to start any run.
     """
 
     name: str
@@ -114,24 +114,24 @@ class DataSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class OomSpec(Strict):
-    """What is tried again when training runs out of memory."""
+    """Fallbacks with which training is retried when it runs out of memory."""
 
     smaller_micro_batches: bool = False
     gradient_checkpointing: bool = False
     shorter_rows: tuple[Positive, ...] = ()  # tokens of the longest training row: fewer rows, and so other weights
-    quantised_base: bool = False  # beside what did not fit, the same with a base in 4 bits: a run of its own
+    quantised_base: bool = False  # also run the same with a base in 4 bits, as a run of its own
 
 
 @dataclass(frozen=True)
 class Rung:
-    """How the batches of an optimizer step are computed: what may be changed when memory runs out."""
+    """Batching of an optimizer step: the settings that may change when memory runs out."""
 
     micro_batch_size: int
     gradient_checkpointing: bool
     max_length: int | None = None  # tokens of the longest training row, where longer ones are left out for it
 
     def applied(self, spec: "TrainSpec") -> "TrainSpec":
-        """What was asked for, computed in this way."""
+        """Return the requested training settings with this batching."""
         changed = {name: value for name, value in asdict(self).items() if value is not None}
         return replace(spec, **changed)
 
@@ -143,9 +143,9 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelSpec(Strict):
-    """By what a training step is computed: the same numbers up to rounding, in another time and with other memory.
+    """Kernels of the training step. They change speed and memory; results change by rounding only.
 
-    What differs from these defaults is part of the recipe. Evaluations are computed as if it did not.
+    Values other than these defaults are part of the recipe. Evaluations are computed with the defaults.
     """
 
     attention: Attention = "auto"  # auto: what transformers takes for the model, SDPA where it has it
@@ -153,12 +153,12 @@ class KernelSpec(Strict):
     # kernels for the model. auto and false are one recipe, and a record says where auto was on
     liger: Literal["auto"] | bool = "auto"
     compile: bool = False  # each layer by torch.compile
-    tf32: bool = False  # products of float32 tensors on a GPU from factors rounded to 10 bits
+    tf32: bool = False  # float32 matrix products on a GPU round their factors to 10 bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(Strict):
-    """How long, how fast and in what precision is trained: the same for every method."""
+    """Length, learning rates, batches and precision of training: the same for every method."""
 
     lr: Rate | None  # null where nothing is trained
     max_steps: Positive | None
@@ -177,14 +177,14 @@ class TrainSpec(Strict):
     eval_every: Positive | None
     patience: Positive | None = None  # early stopping: validations without a new lowest loss; its weights are kept
     diverged_above: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0  # times the first loss
-    diverged_steps: Positive = 10  # in a row, that end a run as diverged
+    diverged_steps: Positive = 10  # steps in a row above it that end a run as diverged
     oom: OomSpec = field(default_factory=OomSpec)
-    # a checkpoint is written so often, and whenever the run is told to end; null: only then
+    # between two checkpoints; another is written whenever the run is told to end; null: only that one
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 600.0
     packing: bool = False  # several examples in a row of max_length, none of which sees another
     kernels: KernelSpec = field(default_factory=KernelSpec)
     deterministic: bool = False  # on a GPU results repeat to the bit, and steps take longer; on a CPU they do anyway
-    loader_processes: Annotated[int, Field(ge=0)] = 0  # that make batches ahead; 0: the training process makes them
+    loader_processes: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches ahead; 0: the training process
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.eval_every is None:
@@ -205,11 +205,11 @@ class TrainSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSpec(Strict):
-    """With what a run is trained: its results do not depend on it, up to rounding."""
+    """Processes and nodes that train a run. Results do not depend on them beyond rounding."""
 
-    num_processes: Positive = 1  # of all nodes, that train together, each with a GPU or its part of the cores
-    sharding: Sharding = "none"  # none: each process holds the whole model; fsdp: its part of it
-    num_nodes: Positive = 1  # more than one in a job of SLURM alone
+    num_processes: Positive = 1  # over all nodes; each has a GPU or its share of the cores
+    sharding: Sharding = "none"  # none: each process holds the whole model; fsdp: a shard of it
+    num_nodes: Positive = 1  # more than one only in a SLURM job
 
     def __post_init__(self) -> None:
         if self.num_processes % self.num_nodes:
@@ -220,13 +220,13 @@ class LaunchSpec(Strict):
 
     @property
     def processes_per_node(self) -> int:
-        """Those that share a node's GPUs or cores."""
+        """Return the number of processes that share a node's GPUs or cores."""
         return self.num_processes // self.num_nodes
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSpec(Strict):
-    """How text is generated, wherever the harness generates any. A temperature of 0 is greedy decoding."""
+    """Sampling of text, wherever the harness generates any. A temperature of 0 is greedy decoding."""
 
     temperature: NonNegative = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -236,7 +236,7 @@ class SamplingSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSpec(Strict):
-    """Which lm-eval tasks are asked, on how many items and how."""
+    """Evaluations of a run: lm-eval tasks, numbers of items, and how the items are scored."""
 
     tasks: tuple[str, ...]
     retention: tuple[str, ...]  # those of `tasks` that measure what must not be lost; the others are targets
@@ -258,31 +258,31 @@ class EvalSpec(Strict):
     generate: Positive | None = (
         None  # held-out rows that are answered in text, of the test set if there is one; null: none
     )
-    sampling: SamplingSpec = SamplingSpec()  # how they are
-    include_content: str | None = None  # identifies those files; filled by sources.resolve, never by hand
-    include_names: tuple[str, ...] = ()  # the tasks and groups that they define; as above
+    sampling: SamplingSpec = SamplingSpec()  # how these answers are sampled
+    include_content: str | None = None  # identifies the files of include_path; filled by sources.resolve, never by hand
+    include_names: tuple[str, ...] = ()  # the tasks and groups that those files define; as above
     rows_content: dict[str, str] = field(default_factory=dict, hash=False)  # a mirror's, by task; as above
-    # merged: the update is folded into the base, dequantised first where it is quantised: another model, another row
+    # merged: the update is folded into the base, dequantized first where it is quantized: a model and a row of its own
     weights: Weights = "attached"
-    # of every loss, likelihood and generated text. bf16 takes less time and loses part of a small update by rounding
+    # of every loss, likelihood and generated text. bf16 is faster, and rounding loses part of a small update
     precision: EvalPrecision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSpec(Strict):
-    """Whether it is measured what a result costs to use, and on what. No trained weight depends on it."""
+    """Measurement of the cost of using a result. No trained weight depends on it."""
 
     measured: bool = False
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 8)
     prompt_tokens: Positive = 64  # of each row
     new_tokens: Positive = 32
-    repeats: Positive = 3  # of each of which the median counts
+    repeats: Positive = 3  # of each measurement; the median counts
     outputs: Positive = 8  # held-out prompts whose greedy answers are compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSpec(Strict):
-    """Whether cells that are predicted not to fit are left out, and of which device the prediction is."""
+    """Memory prediction: whether cells predicted not to fit are left out, and the device that it is made for."""
 
     enforce: bool = True
     device: str | None = None  # as harness.plan takes it: a name or an amount; null: this machine's GPU, if it has one
@@ -290,7 +290,7 @@ class PlanSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSpec(Strict):
-    """Where the numbers are mirrored; the records on disk stay the truth. `mode` and below are those of wandb alone."""
+    """Tracker that mirrors the numbers; the records on disk stay the truth. `mode` and below are for wandb alone."""
 
     name: Literal["wandb", "tensorboard", "none"]
     mode: Literal["offline", "online"] = "offline"

@@ -1,1 +1,1 @@
-"""Where files come from: package index, Hub, local folders and the cache; base models among them."""
+"""Sources of files: package index, Hub, local folders and the cache; base models among them."""

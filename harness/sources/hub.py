@@ -20,7 +20,7 @@ WAYS_OUT: dict[Kind, str] = {
 
 @cache
 def commit(repository: str, revision: str | None, kind: Kind) -> str:
-    """The full commit hash of a revision (null: main): asked once per process, from the cache when offline.
+    """Return the full commit hash of a revision (null: main), requested once per process; offline from the cache.
 
     Raises:
         ValueError: no such repository or revision, or the Hub is not reachable and the cache does not know it either.
@@ -33,7 +33,7 @@ def commit(repository: str, revision: str | None, kind: Kind) -> str:
         found = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10).sha
     except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise ValueError(_refused(repository, revision, kind, error)) from error
-    # whatever the HTTP library of this version of huggingface_hub is, its errors are the bases of the Hub's own
+    # the bases of the Hub's own errors are those of its HTTP library, which depends on its version
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:
         return _cached_commit(repository, revision, kind) or _unreachable(repository, revision, kind, error)
     assert isinstance(found, str), f"the Hub gave no commit for {repository}"
@@ -65,7 +65,7 @@ def _repository_folder(repository: str, kind: Kind) -> Path:
 
 
 def _is_complete(snapshot: Path) -> bool:
-    """Whether a cached snapshot has configuration, tokenizer and every file of the weights."""
+    """Return whether a cached snapshot has configuration, tokenizer and every file of the weights."""
     index = snapshot / "model.safetensors.index.json"
     files = ["model.safetensors"]
     if index.is_file():
@@ -84,10 +84,10 @@ def _unreachable(repository: str, revision: str | None, kind: Kind, error: Excep
 
 
 def download_model(repository: str, commit_hash: str, with_code: bool) -> None:
-    """Make sure that a model's weights and tokenizer at a commit are in the Hugging Face cache; asks no one if so.
+    """Download a model's weights and tokenizer at a commit unless the Hugging Face cache has them.
 
     Raises:
-        ValueError: they are not, and the Hub cannot be reached or has none but a pickle, of which nothing is fetched.
+        ValueError: the Hub cannot be reached, or has only a pickle, of which nothing is fetched.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError

@@ -25,10 +25,10 @@ CONVERTER = 1  # raised when `convert` writes something else from the same file
 
 
 def location(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
-    """What `from_pretrained` is given: a folder or Hub id, and the revision.
+    """Return the arguments of `from_pretrained`: a folder or Hub id, and the revision.
 
     Raises:
-        ValueError: the model's package cannot be had.
+        ValueError: the model's package cannot be fetched.
     """
     if spec.weights == "random":
         return str(random_weights.folder_of(spec)), {}
@@ -42,7 +42,7 @@ def location(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
 
 
 def converted(spec: ModelSpec) -> Path:
-    """The safetensors folder of a packaged GGUF model, made on first use."""
+    """Return the safetensors folder of a packaged GGUF model, converted on first use."""
     assert spec.package is not None and spec.file is not None, "config.build has checked the package source"
     gguf_file = assets.member(spec.package, spec.file)
     key = hashlib.sha256(f"{CONVERTER} {spec.package} {spec.file} {gguf_file.parent}".encode()).hexdigest()[:16]
@@ -51,13 +51,13 @@ def converted(spec: ModelSpec) -> Path:
 
 
 def _convert(gguf_file: Path, folder: Path) -> None:
-    """Dequantise a GGUF file to float32 and save it as an ordinary folder with its tokenizer."""
+    """Dequantize a GGUF file to float32 and save it as an ordinary folder with its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = {"gguf_file": gguf_file.name}
     model = AutoModelForCausalLM.from_pretrained(gguf_file.parent, dtype=torch.float32, **source)
-    # save_pretrained refuses a model that still says it is quantised, though its weights are plain tensors by now
+    # save_pretrained refuses a model that is still marked as quantized, though its weights are plain tensors by now
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
@@ -67,7 +67,7 @@ def _convert(gguf_file: Path, folder: Path) -> None:
 
 
 def load(spec: ModelSpec, options: dict[str, Any], read: Callable[..., Any] | None = None) -> PreTrainedModel:
-    """The base model with frozen weights, in evaluation mode.
+    """Return the base model with frozen weights, in evaluation mode.
 
     `options` are keyword arguments of `from_pretrained`, such as a method's `load_options`; `read` is called in its
     place, such as a method's `read`.
@@ -85,7 +85,7 @@ def load(spec: ModelSpec, options: dict[str, Any], read: Callable[..., Any] | No
 
 
 def _check_places(places: dict[str, Any]) -> None:
-    """Refuse what is left on the host or on a disk where the rest is on GPUs.
+    """Refuse a model of which parts are on the host or on a disk while the others are on GPUs.
 
     Raises:
         ValueError: names a part of the model, and where it is.
@@ -100,7 +100,7 @@ def _check_places(places: dict[str, Any]) -> None:
 
 
 def plain(base: PreTrainedModel) -> PreTrainedModel:
-    """The weights that a method trained beside, in float32, in which merging rounds least: dequantised if need be."""
+    """Return the base in float32, dequantized if it is quantized: merging in float32 rounds least."""
     import torch
 
     result: PreTrainedModel = dequantised(base).to(torch.float32)
@@ -108,17 +108,17 @@ def plain(base: PreTrainedModel) -> PreTrainedModel:
 
 
 def dequantised(base: PreTrainedModel) -> PreTrainedModel:
-    """Return the base itself, or with the weights of quantised layers as the numbers that they stand for."""
+    """Return the base itself, or with the weights of quantized layers as the numbers that they stand for."""
     return base.dequantize() if getattr(base, "is_quantized", False) else base
 
 
 def skeleton(spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
-    """The same architecture on the meta device: shapes and module names without weights, which need not exist."""
+    """Return the architecture on the meta device: shapes and module names. The weights need not exist."""
     return skeleton_of(configuration(spec), dtype, spec.trust_remote_code)
 
 
 def configuration(spec: ModelSpec) -> Any:
-    """transformers' configuration; that of random weights without drawing any."""
+    """Return transformers' configuration; of random weights without drawing them."""
     from transformers import AutoConfig
 
     if spec.weights == "random":
@@ -128,7 +128,7 @@ def configuration(spec: ModelSpec) -> Any:
 
 
 def skeleton_of(config: Any, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """`skeleton` of a transformers configuration."""
+    """Return the `skeleton` of a transformers configuration."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -139,7 +139,7 @@ def skeleton_of(config: Any, dtype: torch.dtype, trust_remote_code: bool = False
 
 
 def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token that is not mistaken for a label.
+    """Return the model's tokenizer, with a padding token that is not mistaken for a label.
 
     Padding is told from content by the attention mask and the label mask, never by the token, so that a padding token
     equal to the end-of-sequence token leaves that token's label in place.

@@ -1,4 +1,7 @@
-"""Folders that many processes want and one of them makes: all of it or nothing, and left half made by none for long."""
+"""Atomic creation of shared cache folders: many processes may race, and exactly one result is kept.
+
+Half-written folders of killed processes are removed later.
+"""
 
 import shutil
 import tempfile
@@ -8,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = ".writing-"
-_LEFT_SECONDS = 7 * 86_400.0  # after which nobody can be writing any more
+_LEFT_SECONDS = 7 * 86_400.0  # age at which no process can still be writing it
 
 
 def folder_once(folder: Path, write: Callable[[Path], None]) -> Path:
-    """The folder, made now if it is not there: `write` fills a temporary one, which is renamed.
+    """Return the folder, created now if it is missing: `write` fills a temporary one, which is then renamed.
 
     Several processes may race: each writes into a folder of its own, and the first rename wins.
 
@@ -37,7 +40,7 @@ def folder_once(folder: Path, write: Callable[[Path], None]) -> Path:
 
 
 def remove_left(root: Path, pattern: str = f"{_PREFIX}*") -> None:
-    """Remove what killed processes left half written, once nobody can be writing it any more."""
+    """Remove what killed processes left half written, once it is too old for any process to be writing it."""
     for left in root.glob(pattern):
         with suppress(OSError):  # another process has removed it
             if time.time() - left.stat().st_mtime > _LEFT_SECONDS:

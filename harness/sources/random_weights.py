@@ -1,7 +1,7 @@
 """Random weights of a known shape in an ordinary folder, with a byte-level tokenizer.
 
-For memory and speed without downloads. Written once to the user's cache, a shard at a time, so that this takes no more
-memory than its largest shard; on disk it takes two bytes per parameter.
+For measuring memory and speed without downloads. The folder is written once to the user's cache, a shard at a time, so
+that writing takes no more memory than the largest shard. On disk it takes two bytes per parameter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHARD_BYTES = 2 * 10**9
 _SLICE = 2**22  # numbers that one generator draws
-_SPREAD = 0.02  # standard deviation of matrices, as most of these models are initialised
+_SPREAD = 0.02  # standard deviation of matrices, as most of these models are initialized
 _TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -34,14 +34,14 @@ _TEMPLATE = (
 
 
 def folder_of(spec: ModelSpec) -> Path:
-    """The folder with a model of the spec's shapes, made on first use."""
+    """Return the folder with a model of the spec's shapes, made on first use."""
     assert spec.content is not None, "sources.resolve has run before"
     folder = assets.cache_dir() / "models" / f"{spec.name}-{spec.content.replace(':', '-')}"
     return folder_once(folder, partial(_write, spec))
 
 
 def configuration(spec: ModelSpec) -> Any:
-    """transformers' configuration of the shapes in a model's YAML.
+    """Return transformers' configuration of the shapes in a model's YAML.
 
     Raises:
         ValueError: they cannot be read.
@@ -56,7 +56,7 @@ def configuration(spec: ModelSpec) -> Any:
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """A token for each byte, three special ones, and a chat template."""
+    """Return a tokenizer with a token for each byte, three special tokens and a chat template."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
@@ -94,7 +94,7 @@ def _write(spec: ModelSpec, folder: Path) -> None:
 
 
 def _shards(model: PreTrainedModel) -> Iterator[list[str]]:
-    """The names of every tensor that is stored, tied ones once, in groups of two gigabytes."""
+    """Yield the names of all stored tensors, tied ones once, in groups of two gigabytes."""
     seen: set[int] = set()
     names: list[str] = []
     size = 0
