@@ -1,1 +1,1 @@
-"""A trained model looked at: official lm-eval tasks and the answer loss on held-out rows, one outcome per item."""
+"""Evaluation of a trained model: official lm-eval tasks and the loss on held-out answers, with one outcome per item."""

@@ -87,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Experiment]:
-    """What a name on the command line stands for, asked these tasks.
+    """Return the experiments that a name on the command line stands for, with these tasks.
 
     Raises:
-        ValueError: it is no run and no model, or a setting is wrong.
+        ValueError: the name is neither a run nor a model, or a setting is wrong.
     """
     wrong = [word for word in words if not word.startswith(("eval=", "eval.", _SPREAD))]
     if wrong:
@@ -156,7 +156,7 @@ def _of_run(folder: Path, words: Sequence[str]) -> Experiment:
 
 
 def _changed(own: EvalSpec, composed: EvalSpec, words: Sequence[str]) -> EvalSpec:
-    """A run's own settings with those that were given on the command line in their place."""
+    """Return the settings of a run, overridden by those that were given on the command line."""
     named = {word[len("eval.") :].partition("=")[0] for word in words if word.startswith("eval.")}
     if any(word.startswith("eval=") for word in words):
         return dataclasses.replace(composed, source=own.source, path=own.path) if "source" not in named else composed
@@ -166,10 +166,10 @@ def _changed(own: EvalSpec, composed: EvalSpec, words: Sequence[str]) -> EvalSpe
 
 
 def _check(asked: Sequence[Experiment]) -> None:
-    """Find out before anything starts whether every task can be had.
+    """Check before anything starts that every task can be loaded.
 
     Raises:
-        ValueError: one cannot.
+        ValueError: a task cannot be loaded, or the check itself failed.
     """
     for experiment in asked:
         sources.fetch(experiment, board.say)
@@ -203,7 +203,7 @@ def _label(experiment: Experiment) -> str:
 
 
 def _table(asked: Sequence[Experiment]) -> Table:
-    """One line per metric."""
+    """Return the table of scores, one line per metric."""
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("Model or run", "Task", "Metric", "Score", "Items"):
         shown.add_column(column, justify="right" if column in ("Score", "Items") else "left", overflow="fold")
@@ -261,7 +261,7 @@ def _number(one: Metric) -> str:
 
 
 def _note(score: EvaluationRecord, one: Metric) -> str:
-    """What a number alone does not say: guessing is as good, answers could not be read, which examples were shown."""
+    """Return the remarks on a score: at chance, answers that could not be read, the source of the few-shot examples."""
     notes = []
     if one.chance is not None and one.value - 2 * (one.stderr or 0) <= one.chance:
         notes.append(f"at chance ({one.chance:.3g})")

@@ -1,4 +1,4 @@
-"""What an lm-eval task asks: its own Hugging Face model, or the same one with our likelihoods."""
+"""Backends of lm-eval tasks: its own Hugging Face model, or the same one with our likelihoods."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Progress = Callable[[int, int], None]
 
 
 def of(model: Any, tokenizer: Any, evaluation: Evaluation, progress: Progress) -> Any:
-    """The backend that an evaluation names, over a model that is loaded."""
+    """Return the backend that an evaluation names, around a loaded model."""
     if evaluation.backend == "hf":
         return Apart(pretrained=model, tokenizer=tokenizer, **_options(evaluation, tokenizer))
     return SharedPrefix(model, tokenizer, evaluation, progress)
 
 
 def facts(backend: Any) -> dict[str, Any]:
-    """What a backend found out about its own work."""
+    """Return the facts that a backend recorded about its own work; {} if it records none."""
     work = getattr(backend, "work", None)
     return {} if work is None else dataclasses.asdict(work)
 
@@ -42,10 +42,10 @@ def _options(evaluation: Evaluation, tokenizer: Any) -> dict[str, Any]:
 
 
 class Apart(HFLM):  # type: ignore[misc]
-    """lm-eval's Hugging Face model, and what is generated behind virtual tokens is right in a batch too.
+    """Hugging Face model of lm-eval that also generates correctly behind virtual tokens.
 
-    PEFT's prompt learning passes no positions on, so that padding on the left would move the tokens behind it: there,
-    prompts of one length are continued together, without padding.
+    PEFT's prompt learning passes no positions on, so that left padding would move the tokens behind it. For such a
+    model only prompts of equal length are batched, without padding.
     """
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
@@ -66,10 +66,10 @@ class Apart(HFLM):  # type: ignore[misc]
 
 
 class SharedPrefix(Apart):
-    """lm-eval's Hugging Face model over one that is loaded: its tokenisation and generation, our likelihoods.
+    """Hugging Face model of lm-eval around a loaded model: its tokenization and generation, our likelihoods.
 
-    Prompts, truncation and scores are HFLM's; what is shared is computed once (see `harness.evaluate.likelihood`).
-    Generation is HFLM's own: there each answer is as long as it is, and nothing is shared.
+    Prompts, truncation and scores are those of HFLM. Shared contexts and prefixes are computed once (see
+    `harness.evaluate.likelihood`). Generation is that of HFLM and shares nothing.
     """
 
     def __init__(self, model: Any, tokenizer: Any, evaluation: Evaluation, progress: Progress) -> None:
@@ -78,7 +78,7 @@ class SharedPrefix(Apart):
         self.work: likelihood.Work | None = None
 
     def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
-        """Score (texts, context tokens, continuation tokens); what is too long loses its beginning, as in HFLM."""
+        """Score (texts, context tokens, continuation tokens). Long contexts are cut on the left, as in HFLM."""
         asked = []
         for _, context, continuation in requests:
             room = self.max_length + 1 - len(continuation)

@@ -1,7 +1,7 @@
-"""`code_eval` as a module of `evaluate`: whether a program passes its tests. Its own script would be fetched.
+"""The metric `code_eval` as a module of `evaluate`, whose own script would be downloaded.
 
-Each program runs in a process of its own, in an empty folder that goes afterwards, for at most three seconds, as in
-Chen et al. 2021 (arXiv 2107.03374), and in four GiB. That is no sandbox: it may do whatever your account may.
+Each program runs in its own process and in an empty folder that is removed afterwards. It has at most three seconds, as
+in Chen et al. 2021 (arXiv 2107.03374), and four GiB. This is no sandbox: a program may do whatever your account may.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SECONDS = 3.0
 WHO = f"harness.evaluate.code_eval, {SECONDS:g} s a program"
 _PASSED = 42
 _MOST_BYTES = 4 * 2**30
-_START_SECONDS = 60.0  # for the interpreter on a busy machine; the program's own time begins after that
-# what a program prints, raises or exits with does not count: only that its last line was reached
+_START_SECONDS = 60.0  # to start the interpreter on a busy machine; the program's own time begins after that
+# A program passes if its last line is reached. Its output and its own exit code do not count.
 _RUN = f"""
 import os, resource, signal, sys
 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -43,7 +43,7 @@ Results = dict[int, list[tuple[int, dict[str, Any]]]]
 
 
 def passes(program: str) -> bool:
-    """Whether a program comes to its end, without an exception and in time."""
+    """Return True if a program reaches its end in time and without an exception."""
     with tempfile.TemporaryDirectory(prefix="harness-answer-") as folder:
         process = subprocess.Popen(
             [sys.executable, "-I", "-c", _RUN],
@@ -64,19 +64,19 @@ def passes(program: str) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the user's but what an interpreter needs to start."""
+    """Return only those environment variables that an interpreter needs to start."""
     return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Whatever the program has started goes with it."""
+    """Kill the process group, that is the program and the processes that it has started in it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def pass_at_k(passed: int, tried: int, k: int) -> float:
-    """The probability that one of k programs passes, of which `passed` of `tried` do (Chen et al. 2021, equation 1)."""
+    """Return the pass@k estimate from `passed` of `tried` programs (Chen et al. 2021, equation 1)."""
     return 1.0 - comb(tried - passed, k) / comb(tried, k)
 
 
@@ -96,7 +96,7 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self, predictions: Sequence[Sequence[str]], references: Sequence[str], k: Sequence[int] = (1, 10, 100)
     ) -> tuple[dict[str, float], Results]:
-        """As the published module: `pass@k` for each k of which every problem has enough programs, and each result."""
+        """Return `pass@k` for each k where every problem has at least k programs, and all results, as published."""
         if os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
             raise ValueError("the code that a model writes is run only where eval.unsafe_code=true says so")
         results: Results = {}

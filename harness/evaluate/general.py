@@ -1,4 +1,4 @@
-"""The loss on general text: what fine-tuning may cost where no task looks.
+"""The loss on general text, which shows forgetting that no task measures.
 
 The text is the encyclopedia passages of BoolQ's validation rows (Wikipedia, CC-BY-SA-3.0), each once, in the order of
 their hashes, cut at 256 tokens.
@@ -23,7 +23,7 @@ _MAX_TOKENS = 256
 
 
 def passages(limit: int | None) -> list[str]:
-    """The first `limit` passages."""
+    """Return the first `limit` passages; all of them if it is None."""
     dataset, subset, split = GENERAL_TEXT
     texts = {row["passage"] for row in rows.official(dataset, subset, split, "package", None)}
     return sorted(texts, key=text_hash)[:limit]
@@ -32,7 +32,7 @@ def passages(limit: int | None) -> list[str]:
 def score(
     model: Any, tokenizer: Any, evaluation: Evaluation, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, Metric], dict[str, list[Any]]]:
-    """Nats per token and bits per byte, both as means over passages, and one outcome per passage."""
+    """Return nats per token and bits per byte, both as means over passages, and one outcome per passage."""
     texts = passages(evaluation.limit)
     pairs = [encode_pair("", text, tokenizer) for text in texts]
     requests = [layout.Request(tuple(first), tuple(text[:_MAX_TOKENS])) for first, text in pairs]

@@ -1,4 +1,4 @@
-"""What a model writes after held-out prompts, against the answers that were to be written; the texts are kept."""
+"""Generated answers to held-out prompts, scored against the reference answers. The texts are recorded."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _PER_SET = ("chrf", "bleu")
 
 @dataclass(frozen=True)
 class Writer:
-    """A model and its tokenizer; `closing` is what ends an answer where a chat template writes it as plain text."""
+    """A model and its tokenizer. `closing` ends an answer where a chat template ends it with plain text."""
 
     model: Any
     tokenizer: Any
     closing: str = ""
 
     def answer(self, written: generation.Generated, repeated: str) -> str:
-        """Return the text before what closes it, without the end of the prompt that shares a token with the answer."""
+        """Return the text up to `closing`, without the end of the prompt that shares a token with the answer."""
         text = written.text.partition(self.closing)[0] if self.closing else written.text
         return text.removeprefix(repeated).strip()
 
     def ended(self, written: generation.Generated) -> bool:
-        """Whether the answer was closed."""
+        """Return True if the answer ended by itself: with an end-of-sequence token or with `closing`."""
         return written.ended or bool(self.closing and self.closing in written.text)
 
 
 def score(
     writer: Writer, rows: Sequence[Row], evaluation: Evaluation, progress: Callable[[int], None]
 ) -> tuple[dict[str, Metric], dict[str, list[Any]]]:
-    """Metrics, and one outcome per row with question, answer and target as texts.
+    """Return the metrics, and one outcome per row with question, answer and target as texts.
 
-    Decoding is what the evaluation's `sampling` says; prompts of like length are batched together.
+    The evaluation's `sampling` sets the decoding. Prompts of similar length are batched together.
     """
     prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
     written, tokenizer = _written(writer, prompts, evaluation, progress), writer.tokenizer

@@ -1,4 +1,4 @@
-"""Text from a model under settings that are all stated, and whether the text is degenerate."""
+"""Text generation with explicit settings, and detection of degenerate text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from harness.records.specs import SamplingSpec
 
-LONGEST_UNIT = 32  # tokens that are looked at as one that repeats
-FEWEST_COPIES, FEWEST_TOKENS = 4, 16  # what a loop has at least
+LONGEST_UNIT = 32  # tokens of the longest repeated unit that is searched for
+FEWEST_COPIES, FEWEST_TOKENS = 4, 16  # of a repetition loop
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What a model wrote after a prompt, without padding and the end-of-sequence token."""
+    """The continuation of a prompt by a model, without padding and the end-of-sequence token."""
 
     token_ids: tuple[int, ...]
     ended: bool  # by an end-of-sequence token, not by the limit
@@ -26,17 +26,17 @@ class Generated:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to read."""
+        """True if the text is empty or only white space."""
         return not self.text.strip()
 
     @property
     def loops(self) -> bool:
-        """Whether a repetition loop is part of it."""
+        """True if the tokens contain a repetition loop."""
         return loops(self.token_ids)
 
 
 def loops(tokens: Sequence[Hashable]) -> bool:
-    """Whether one unit of at most 32 tokens stands four times or more in a row, in 16 tokens or more."""
+    """Return True if a unit of at most 32 tokens occurs at least four times in a row, over at least 16 tokens."""
     for size in range(1, min(LONGEST_UNIT, len(tokens) // FEWEST_COPIES) + 1):
         needed = max(FEWEST_TOKENS, FEWEST_COPIES * size) - size  # tokens that equal the one a unit before
         run = 0
@@ -52,7 +52,7 @@ def generate(
 ) -> list[Generated]:
     """Continue a batch of prompts, in the order given.
 
-    What is drawn follows torch's global random state: seed it where sampling is to be repeated.
+    Samples are drawn from torch's global random state: seed it where sampling is to be repeated.
 
     Args:
         model: a causal language model, or an adapter around one, in evaluation mode.
@@ -71,7 +71,7 @@ def generate(
 
 
 def options(tokenizer: Any, sampling: SamplingSpec, exactly: int | None = None) -> dict[str, Any]:
-    """What `model.generate` is told; `exactly` that many tokens are written whether the model would end or not."""
+    """Return the arguments of `model.generate`. With `exactly`, that many tokens are written even past an end token."""
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
     return {
         "do_sample": sampling.temperature > 0,
@@ -89,7 +89,7 @@ def options(tokenizer: Any, sampling: SamplingSpec, exactly: int | None = None) 
 def continued(
     model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, options: dict[str, Any], precision: str
 ) -> torch.Tensor:
-    """Prompts and what follows them as token ids; shapes (batch, tokens)."""
+    """Return prompts with their continuations as token ids; shapes (batch, tokens)."""
     import torch
     from transformers import GenerationConfig
 
@@ -104,9 +104,9 @@ def continued(
 
 
 def _batches(model: Any, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Positions in `prompts` that may be batched together: all of them, or those of one length.
+    """Return the positions in `prompts` that may be batched together: all of them, or those of equal length.
 
-    PEFT's prompt learning passes no positions on, so that padding on the left would move the tokens behind it.
+    PEFT's prompt learning passes no positions on, so that left padding would move the tokens behind it.
     """
     config = getattr(model, "active_peft_config", None)
     if not getattr(config, "is_prompt_learning", False):

@@ -1,4 +1,4 @@
-"""The answer loss on held-out rows: the sensitive number where accuracies move by a few items."""
+"""The answer loss on held-out rows, which shows differences that move accuracies by a few items only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; answ
 def score(
     model: Any, rows: Sequence[Row], precision: str, batch_tokens: int, progress: Callable[[int], None]
 ) -> list[tuple[float, int]]:
-    """Nats and number of answer tokens of each row, in the order given; the model's mode is left as it was."""
+    """Return nats and number of answer tokens of each row, in the order given. The model keeps its mode."""
     requests = []
     for row in rows:
         answer = row["completion_mask"].index(1)
@@ -27,7 +27,7 @@ def score(
 
 
 def columns(rows: Sequence[Row], scores: Sequence[tuple[float, int]]) -> dict[str, list[Any]]:
-    """One outcome per row."""
+    """Return the columns of the items, one outcome per row."""
     hashes = [text_hash(str(row["input_ids"])) for row in rows]
     prompts = [str(row["input_ids"][: row["completion_mask"].index(1)]) for row in rows]
     return {
@@ -56,10 +56,10 @@ def texts(row: Row, tokenizer: Any, skip_special_tokens: bool = False) -> tuple[
 
 
 def metrics(scores: Sequence[tuple[float, int]], sizes: Sequence[int] | None = None) -> dict[str, Metric]:
-    """Loss in nats per answer token with its standard error over rows, perplexity = exp(loss), and bits per byte.
+    """Return the loss in nats per answer token with its standard error, perplexity = exp(loss), and bits per byte.
 
-    The loss is a ratio of two sums; its standard error is the delta method's (Cochran 1977, section 2.11). `sizes` are
-    the answers' bytes; without them there are no bits per byte.
+    The loss is a ratio of two sums over rows. Its standard error is the delta method's (Cochran 1977, section 2.11).
+    `sizes` are the answers' bytes; without them there are no bits per byte.
 
     Raises:
         ValueError: no row, or no answer token.
@@ -82,7 +82,7 @@ def metrics(scores: Sequence[tuple[float, int]], sizes: Sequence[int] | None = N
 
 
 def _ratio(parts: Sequence[float], weights: Sequence[int]) -> tuple[float, float | None]:
-    """A ratio of two sums over rows, and its standard error; None for a single row."""
+    """Return the ratio of two sums over rows and its standard error, which is None for a single row."""
     total, n = sum(weights), len(parts)
     value = sum(parts) / total
     squares = sum((part - value * weight) ** 2 for part, weight in zip(parts, weights, strict=True))

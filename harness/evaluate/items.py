@@ -1,7 +1,7 @@
 """One outcome per item, beside each evaluation, in Parquet.
 
 Columns: `item_id` and `prompt_hash` (text; items of two runs are paired on the first), one `metric/<name>` (float) per
-metric, and what the task gives beside: `task` and `target` (text), `target_index` (of the right choice),
+metric, and what else the task gives: `task` and `target` (text), `target_index` (of the right choice),
 `loglikelihoods` (a list of floats, one a choice), `answer` (text), `parsed` (whether an answer could be read, where one
 has to be), `num_tokens` (integer), `cluster` (text: items that share a passage, a prompt or a document have the same).
 """
@@ -39,7 +39,7 @@ def write(columns: dict[str, list[Any]], path: Path) -> None:
 
 
 def row_ids(hashes: list[str]) -> list[str]:
-    """An id for each row from the hash of its content: a number tells rows of equal content apart."""
+    """Return an id for each row from the hash of its content, with a number that tells rows of equal content apart."""
     seen: dict[str, int] = {}
     found = []
     for one in hashes:
@@ -61,5 +61,5 @@ def clusters(shared: Sequence[str | None]) -> dict[str, list[str]]:
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
+    """Return the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

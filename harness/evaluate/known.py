@@ -1,4 +1,4 @@
-"""Which tasks there are: lm-eval's own and the user's, and the folders that define them."""
+"""Index of the available tasks, lm-eval's own and the user's, and of the folders that define them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Index = dict[str, Entry]
 
 
 def manager(name: str, include: str | None, setting: str = "eval.tasks") -> tuple[TaskManager, list[Path]]:
-    """lm-eval's index of the folders that a task or group takes, the user's own before lm-eval's; and the folders.
+    """Return lm-eval's index over the folders that a task or group needs, and these folders; the user's own come first.
 
     Raises:
         ValueError: there is no such task.
@@ -49,7 +49,7 @@ def _of(folder: Path) -> TaskManager:
 
 
 def _complete(name: str, index: _Index, places: list[Path]) -> None:
-    """Add what a group takes from other folders of lm-eval's."""
+    """Add the members of a group that other folders of lm-eval define."""
     todo, seen = [name], set[str]()
     while todo:
         one = todo.pop()
@@ -67,7 +67,7 @@ def _complete(name: str, index: _Index, places: list[Path]) -> None:
 
 
 def _members(task: Any) -> Iterator[str]:
-    """Names in a group's list: of tasks, tags and groups, those of groups that are written inside included."""
+    """Yield the names of tasks, tags and groups in a group's list, including those of nested groups."""
     for item in task if isinstance(task, list) else [task]:
         if isinstance(item, str):
             yield item
@@ -77,10 +77,10 @@ def _members(task: Any) -> Iterator[str]:
 
 
 def folder_of(name: str, setting: str) -> Path:
-    """The folder that defines one of lm-eval's own tasks or groups.
+    """Return the folder that defines one of lm-eval's own tasks or groups.
 
     Raises:
-        ValueError: there is none; names those that are like it, or those that a tag stands for.
+        ValueError: there is none. The message names similar tasks, or the tasks of a tag.
     """
     found = _official()
     if name not in found:
@@ -94,7 +94,7 @@ def _root() -> Path:
 
 
 def _official() -> dict[str, str]:
-    """The folder of each task and group: lm-eval reads some 14,000 files to find it, so what it found is kept."""
+    """Return the folder of each task and group, from a cache: lm-eval reads some 14,000 files to find them."""
     if not index_file("tasks").exists():
         entries = TaskManager().task_index
         tags = {name: sorted(entry.tags) for name, entry in entries.items() if entry.kind is Kind.TAG}
@@ -106,7 +106,7 @@ def _official() -> dict[str, str]:
 
 @functools.cache
 def _read(file: Path) -> dict[str, str]:
-    """The file's content; what it holds belongs to a version of lm-eval, and never changes."""
+    """Return the file's content. It belongs to one version of lm-eval and never changes."""
     folders: dict[str, str] = json.loads(file.read_text())
     return folders
 

@@ -1,7 +1,7 @@
-"""What goes through the model together: rows, rows that begin alike, and batches within a budget of tokens.
+"""Layout of requests for the forward passes: rows, clusters of rows with a shared prefix, and batches of rows.
 
-Plain Python over token ids. The choices of an item share its context in one row; items share what their contexts begin
-with (few-shot examples, a passage, a chat template) in a cluster.
+Plain Python over token ids. The choices of an item share its context in one row. Items share the beginning of their
+contexts (few-shot examples, a passage, a chat template) in a cluster. A batch stays within a budget of tokens.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 Tokens = tuple[int, ...]
 
-# a prefix is computed in a pass of its own, and batches end where a cluster does: that has to be worth it
+# A prefix costs its own forward pass, and batches end where a cluster does. Sharing has to save more than that.
 _WORTH_SHARING = 512  # tokens saved by a cluster
 _LONG_ENOUGH = 16  # tokens of the prefix
-_PADDING = 1 / 32  # of a batch that would be no smaller without: another pass costs something as well
-_LEAST = 128  # tokens of such a batch, or a sixteenth of its budget
+_PADDING = 1 / 32  # of a batch; more of it ends the batch, if the batch is large enough to be worth another pass
+_LEAST = 128  # tokens of such a batch at least, or a sixteenth of its budget if that is more
 _READ_AT_ONCE = 2048  # positions of a batch whose logits are read: each is a row of the vocabulary's width
 
 
@@ -41,7 +41,7 @@ class Row:
 
     @property
     def num_read(self) -> int:
-        """Positions whose logits are read: the context's last, and all but the last of each continuation."""
+        """Number of positions whose logits are read: the context's last, and all but the last of each continuation."""
         return 1 + sum(len(continuation) - 1 for continuation in self.continuations)
 
 
@@ -54,15 +54,15 @@ class Cluster:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are computed, without padding."""
+        """Number of tokens that are computed, without padding."""
         return len(self.prefix) + sum(map(len, self.rows))
 
 
 def rows_of(requests: Sequence[Request], shared: bool) -> list[Row]:
-    """One row per context with every continuation behind it.
+    """Return one row per context with every continuation behind it.
 
-    Without sharing one per request, but for continuations of one token: nothing is read behind their context's end, so
-    that one row answers for all of them.
+    Without sharing, return one row per request. Continuations of one token are the exception: only the logits at the
+    end of their context are read, so that one row serves all of them.
     """
     groups = defaultdict(list)
     for position, request in enumerate(requests):
@@ -72,10 +72,10 @@ def rows_of(requests: Sequence[Request], shared: bool) -> list[Row]:
 
 
 def clusters_of(rows: Sequence[Row]) -> list[Cluster]:
-    """Rows that share enough of their beginning, each cluster with the prefix that saves most; then all others.
+    """Return clusters of rows with a shared prefix that is worth a pass, then one cluster of all other rows.
 
-    Rows are sorted by their contexts, so that those that begin alike are neighbours; a neighbour joins as long as the
-    cluster saves no less with it than without.
+    Rows are sorted by their contexts, so that rows that begin alike are neighbors. A neighbor joins a cluster as
+    long as the cluster saves no fewer tokens with it than without.
     """
     found: list[Cluster] = []
     alone: list[Row] = []
@@ -89,7 +89,7 @@ def clusters_of(rows: Sequence[Row]) -> list[Cluster]:
 
 
 def _runs(ordered: list[Row]) -> Iterator[tuple[list[Row], int]]:
-    """Neighbours with the length of their common prefix, which leaves each context at least one token."""
+    """Yield runs of neighbors with the length of their common prefix, which leaves each context at least one token."""
     members: list[Row] = []
     length = 0
     for row in ordered:
@@ -110,10 +110,11 @@ def _num_common(a: Tokens, b: Tokens) -> int:
 
 
 def batches(cluster: Cluster, batch_tokens: int) -> Iterator[list[Row]]:
-    """Rows of like length, longest first, as many as fit.
+    """Yield batches of rows of similar length, longest first, each with as many rows as fit.
 
     A batch of n rows holds n times the prefix and its longest row: `batch_tokens` at most, unless one row alone has
-    more. Its logits are bounded beside that. It ends earlier where shorter rows would fill it with padding.
+    more. The number of logits that are read is bounded too. A batch ends earlier where shorter rows would fill it with
+    padding.
     """
     batch: list[Row] = []
     num_tokens = num_read = 0

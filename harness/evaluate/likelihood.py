@@ -1,13 +1,13 @@
-"""Log-likelihoods of continuations, each shared context and each shared prefix computed once.
+"""Log-likelihoods of continuations. Each shared context and each shared prefix is computed once.
 
-The answer choices of an item share their context. They are laid behind it in one row, and an attention mask lets each
-see the context and itself only, at the positions that it would have alone:
+The answer choices of an item share their context. They are laid behind it in one row. An attention mask lets each
+choice attend to the context and to itself only, at the positions that it would have alone:
 
     row        c0 c1 c2 | a0 a1 | b0 b1 b2
     position    0  1  2 |  3  4 |  3  4  5
 
-What several contexts begin with, and a method's virtual tokens, are computed once as keys and values that stand before
-every row. So the numbers are those of separate rows. Logits are computed only where one is read.
+The shared beginning of several contexts and a method's virtual tokens are computed once, as keys and values that
+precede every row. The scores are those of separate rows. Logits are computed only at positions where they are read.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from harness.evaluate.prefix import Prefix
 from harness.train.head import only_at
 
 Progress = Callable[[int], None]
-_Tried = dict[tuple[int, ...], Prefix]  # prefixes that were computed to find out whether they can be
+_Tried = dict[tuple[int, ...], Prefix]  # prefixes computed while testing that the model supports them
 _GPU_MULTIPLE = 64  # tokens
 _LOGITS_AT_ONCE = 512  # rows of the vocabulary's width held in float32
-_CLOSE = {"fp32": 1e-2, "bf16": 0.5}  # nats by which a row of one's own may differ, rounding alone
-# of a model, by precision and what a row shared: up to how many tokens it was found to give the same
+_CLOSE = {"fp32": 1e-2, "bf16": 0.5}  # nats by which a separate row may differ through rounding
+# Per model: the number of tokens up to which sharing was found to give the same, by precision and kind of sharing.
 _found_same: weakref.WeakKeyDictionary[Any, dict[tuple[str, bool, bool], float]] = weakref.WeakKeyDictionary()
-_LENGTH_TURNS = ("dynamic", "longrope")  # rotary embeddings whose frequencies depend on how long the row is
+_LENGTH_TURNS = ("dynamic", "longrope")  # rotary embeddings whose frequencies depend on the length of the row
 
 
 @dataclass(frozen=True)
 class Score:
-    """Natural log-likelihood of a continuation, and whether greedy decoding would have produced it."""
+    """Log-likelihood of a continuation in nats; `is_greedy` if greedy decoding would have produced it."""
 
     log_likelihood: float
     is_greedy: bool
@@ -46,9 +46,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring took: whether contexts and prefixes were shared, and the tokens computed, padding left out.
+    """Work of scoring: kinds of sharing in use, and the tokens computed, without padding.
 
-    `separate_tokens` is what rows without sharing would have taken.
+    `separate_tokens` is the number of tokens without sharing.
     """
 
     shared_context: bool
@@ -57,7 +57,7 @@ class Work:
     separate_tokens: int
 
     def __add__(self, other: Work) -> Work:
-        """Both together."""
+        """Return the sum of both."""
         return Work(
             shared_context=self.shared_context or other.shared_context,
             shared_prefix=self.shared_prefix or other.shared_prefix,
@@ -70,10 +70,10 @@ class Work:
 def score(
     model: Any, requests: Sequence[Request], precision: str, batch_tokens: int, progress: Progress
 ) -> tuple[list[Score], Work]:
-    """Score every request, in the order given, and say what was shared.
+    """Return the score of every request, in the order given, and the work that it took.
 
-    Sharing is tried on one row first: a model that cannot take it (recurrence, its own kind of attention) is scored
-    row by row. Leaves the model in the mode that it was in.
+    Sharing is tested on one row first. A model that does not support it (recurrence, its own kind of attention) is
+    scored without sharing. The model keeps its train or eval mode.
 
     Args:
         model: a causal language model, or an adapter around one.
@@ -107,7 +107,10 @@ def score(
 
 
 def _plan(model: Any, requests: Sequence[Request], precision: str) -> tuple[list[Cluster], _Tried | None]:
-    """The clusters to score, sharing as much as the model is found to take; None if that is nothing."""
+    """Return the clusters to score with the most sharing that the model supports, and the prefixes computed to test it.
+
+    The second is None without sharing.
+    """
     if _sees_everything(model):
         rows = rows_of(requests, shared=True)
         for plan in (clusters_of(rows), [Cluster((), tuple(rows))]):
@@ -125,10 +128,10 @@ def _prefix(model: Any, cluster: Cluster, tried: _Tried) -> Prefix:
 
 
 def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tried) -> bool:
-    """Whether the longest row behind the longest prefix gives what its last continuation would alone.
+    """Return True if the longest row behind the longest prefix scores its last continuation as a separate row does.
 
-    What holds for so many tokens of a model is not tried again on fewer, nor on more where a token's place is all that
-    its rotary embedding depends on.
+    A result for a number of tokens is not tested again on fewer tokens. It holds for more tokens too if the rotary
+    embedding of a token depends on its position alone.
     """
     cluster = max(plan, key=lambda cluster: len(cluster.prefix))
     row = max(cluster.rows, key=lambda row: (len(row.positions) > 1, len(row)))
@@ -152,13 +155,13 @@ def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tri
 
 
 def _turns_by_place(model: Any) -> bool:
-    """Whether positions are rotary embeddings of fixed frequencies."""
+    """Return True if positions are rotary embeddings of fixed frequencies."""
     rotary: dict[str, Any] = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     return "rope_type" in rotary and rotary["rope_type"] not in _LENGTH_TURNS
 
 
 def _sees_everything(model: Any) -> bool:
-    """Whether every layer attends to all that stands before, through a mask that is a tensor of ours."""
+    """Return True if every layer attends to all preceding tokens and takes our tensor as its attention mask."""
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None)
     full = set(layers) == {"full_attention"} if layers else getattr(config, "sliding_window", None) is None
@@ -166,7 +169,7 @@ def _sees_everything(model: Any) -> bool:
 
 
 def _padded_length(model: Any, longest: int, device: str) -> int:
-    """Return the tokens of a row with its padding: on a GPU a multiple of 64 where the model has so many positions.
+    """Return the padded length of a row in tokens: on a GPU a multiple of 64 if the model has that many positions.
 
     cuDNN builds a graph for every new length (from its source; not measured on a GPU). Virtual tokens in front take
     positions of their own.
@@ -179,7 +182,7 @@ def _padded_length(model: Any, longest: int, device: str) -> int:
 
 
 def _score_rows(model: Any, rows: list[Row], prefix: Prefix | None) -> list[list[Score]]:
-    """Score rows in one pass behind `prefix`; without one, rows of a single continuation as the model takes them."""
+    """Score rows in one pass behind `prefix`. If it is None, run the model on plain rows, without sharing."""
     device = model.get_input_embeddings().weight.device
     length = _padded_length(model, max(map(len, rows)), device.type)
     ids_BT = torch.zeros(len(rows), length, dtype=torch.long)  # shape suffixes: batch, tokens
@@ -190,7 +193,7 @@ def _score_rows(model: Any, rows: list[Row], prefix: Prefix | None) -> list[list
         ids_BT[i, :end], position_BT[i, :end], segment_BT[i, :end] = torch.tensor(row.context), torch.arange(end), 0
         wanted_BT[i, end - 1] = True
         for number, continuation in enumerate(row.continuations, start=1):
-            width = len(continuation) - 1  # what follows the last token is not asked for
+            width = len(continuation) - 1  # the prediction after the last token is not needed
             place = slice(end, end + width)
             ids_BT[i, place] = torch.tensor(continuation[:-1], dtype=torch.long)
             position_BT[i, place] = torch.arange(len(row.context), len(row.context) + width)
@@ -214,15 +217,15 @@ def _score_rows(model: Any, rows: list[Row], prefix: Prefix | None) -> list[list
 
 
 def _mask(model: Any, segment_BT: torch.Tensor, num_before: int) -> torch.Tensor:
-    """Which tokens see which, as (batch, 1, query, key).
+    """Return the attention mask of the tokens, shape (batch, 1, query, key).
 
-    A token sees all `num_before` tokens of the prefix and, of its row, what stands before it in its context and in its
-    own continuation.
+    A token attends to all `num_before` tokens of the prefix. In its row it attends to the preceding tokens of the
+    context and of its own continuation.
     """
     query, key = segment_BT[:, :, None], segment_BT[:, None, :]
     size, length = segment_BT.shape
     before = torch.ones(length, length, dtype=torch.bool, device=segment_BT.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=segment_BT.device)  # padding must see something
+    itself = torch.eye(length, dtype=torch.bool, device=segment_BT.device)  # padding must attend to something
     allowed = before & (key >= 0) & ((key == 0) | (key == query)) | itself
     allowed = torch.cat([allowed.new_ones(size, length, num_before), allowed], dim=-1)[:, None]
     if getattr(model.config, "_attn_implementation", None) == "sdpa":

@@ -1,6 +1,6 @@
-"""Metrics of generated text as modules of `evaluate`, over libraries on this machine: nothing is fetched.
+"""Metrics of generated text as modules of `evaluate`, computed by installed libraries. Nothing is downloaded.
 
-Each gives one number per item; BLEU and chrF also one of the whole set, which is how they are defined.
+Each metric gives one number per item. BLEU and chrF are defined on the whole set and give one number for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Scores = dict[str, list[float]]
 
 
 class _Local(evaluate.Metric):  # type: ignore[misc]
-    """Texts against texts, in memory."""
+    """Base of metrics that compare texts with reference texts, in memory."""
 
     citation = ""
 
@@ -75,13 +75,13 @@ class Overlap(_Local):
 
 
 def normalised(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces."""
+    """Return the text in lower case, without punctuation and articles, with single spaces."""
     plain = "".join(sign for sign in text.lower() if sign not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """The harmonic mean of precision and recall over words; 1 where both are empty."""
+    """Return the harmonic mean of precision and recall over words; 1 if both texts are empty."""
     answer, target = prediction.split(), reference.split()
     if not answer or not target:
         return float(answer == target)
@@ -90,7 +90,7 @@ def token_f1(prediction: str, reference: str) -> float:
 
 
 def compute(predictions: Sequence[str], references: Sequence[str]) -> Scores:
-    """Every metric of every module by its name: one number per item, or one in all."""
+    """Return every metric of every module by its name: one number per item, or one for the whole set."""
     found: Scores = {}
     for module in (Rouge(), Sacre(), Overlap()):
         found.update(module.compute(predictions=list(predictions), references=list(references)))

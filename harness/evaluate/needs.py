@@ -1,4 +1,7 @@
-"""What an evaluation task takes beside its rows: had, or refused in one line, before a model is loaded."""
+"""Preparation of what a task needs besides its rows: libraries, metric scripts, NLTK files, permission to run code.
+
+A task whose needs cannot be met fails with one line before a model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ _PUNKT = ("llama-index-core", "llama_index/core/_static/nltk_cache")  # a packag
 
 @contextmanager
 def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
-    """Set up the task `name`, whose files lie in `folders`; what lm-eval lacks for it is a ValueError.
+    """Provide what lm-eval needs to set up the task `name`, whose files lie in `folders`, within this context.
 
     Raises:
-        ValueError: a library, a metric's script or other data that the task fetches cannot be had.
+        ValueError: a library, a metric's script or other data that the task downloads is not available.
     """
     _sentences(name, folders)
     try:
@@ -35,7 +38,7 @@ def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def _local_modules() -> Iterator[None]:
-    """Give tasks that run code `code_eval` from here: `evaluate` would fetch a script for it."""
+    """Replace the metric `code_eval` by our module within this context: `evaluate` would download a script for it."""
     import evaluate
 
     theirs = evaluate.load
@@ -55,10 +58,10 @@ def _local_modules() -> Iterator[None]:
 
 
 def allow(name: str, unsafe: Iterable[str], unsafe_code: bool) -> None:
-    """Let tasks run what the model writes where that was said, and nowhere else.
+    """Allow the tasks `unsafe` to run code that the model writes, if `unsafe_code` permits it.
 
     Raises:
-        ValueError: one of the tasks does, and it was not said.
+        ValueError: there are such tasks, and it is not permitted.
     """
     running = ", ".join(sorted(unsafe))
     if not running:
@@ -72,7 +75,7 @@ def allow(name: str, unsafe: Iterable[str], unsafe_code: bool) -> None:
 
 
 def _sentences(name: str, folders: Sequence[Path]) -> None:
-    """Give tasks that tell sentences apart (IFEval) NLTK's data from a package: they would look on the internet."""
+    """Provide NLTK's data from a package to tasks that split sentences (IFEval), which would download it."""
     files = (file for folder in folders for file in folder.rglob("*.py"))
     if not any("punkt_tab" in file.read_text(encoding="utf-8", errors="replace") for file in files):
         return

@@ -1,10 +1,10 @@
-"""lm-eval's results as metrics of a task and one outcome per item, with graded outcomes beside accuracy.
+"""Conversion of lm-eval's results into metrics of a task and one outcome per item, with graded outcomes.
 
-A choice among answers is right or wrong, and its likelihoods say by how much. `p_right` is the probability of the right
-choice, a softmax over the choices' log-likelihoods, and `brier` the squared distance of all probabilities from the
-truth (Brier, Monthly Weather Review 78, 1950: 0 is best). Where the task normalizes by the choices' length
-(`acc_norm`), so do `p_right_norm` and `brier_norm`. They vary less from item to item than right and wrong does, and
-never replace it.
+A choice among answers is right or wrong. Its likelihoods say by how much, which the graded outcomes measure. `p_right`
+is the probability of the right choice, a softmax over the choices' log-likelihoods, and `brier` the squared distance of
+all probabilities from the truth (Brier, Monthly Weather Review 78, 1950: 0 is best). Where the task normalizes by the
+choices' length (`acc_norm`), so do `p_right_norm` and `brier_norm`. They vary less from item to item than right and
+wrong does, and never replace it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from harness.evaluate.items import clusters, text_hash
 from harness.records.evaluation import GRADED
 from harness.records.record import Metric
 
-_SHORTEST_QUESTION, _LONGEST_QUESTION = 24, 1000  # characters that are kept for people to read
-# Fields of a task's rows by which items belong together, the narrowest first
+_SHORTEST_QUESTION, _LONGEST_QUESTION = 24, 1000  # characters that are recorded for people to read
+# Fields of a task's rows that put items into one cluster, the narrowest first
 _SHARED = ("passage", "article", "context", "story", "paragraph", "document", "subject")
 _UNREADABLE = ("", "[invalid]")  # what lm-eval's filters give where they find no answer
 
 
 def metrics(result: dict[str, Any], task: str, guessed: float | None = None) -> dict[str, Metric]:
-    """lm-eval's `"acc,none": 0.5` as `acc`, `"exact_match,strict-match"` as it is; `guessed` is guessing's accuracy."""
+    """Return the metrics of a task by name; `guessed` is the accuracy of guessing.
+
+    The key `"acc,none"` of lm-eval becomes `acc`; `"exact_match,strict-match"` stays as it is.
+    """
     scores = result["results"].get(task) or result["groups"][task]
     better = result["higher_is_better"].get(task, {})
     found = {}
@@ -45,9 +48,9 @@ def metrics(result: dict[str, Any], task: str, guessed: float | None = None) -> 
 
 
 def columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
-    """Items of every leaf task, one row per item, with one metric column per metric and filter.
+    """Return the items of every leaf task, one row per item, with one column per metric and filter.
 
-    `parsed` is there where a filter reads the answer out of what was generated: whether any of them found one.
+    If filters extract the answer from the generated text, the column `parsed` is True for items where one found it.
     """
     items: dict[tuple[str, int], dict[str, Any]] = {}
     for leaf, entries in samples.items():
@@ -94,7 +97,7 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the graded outcomes of an item whose right choice is known, where they choose as lm-eval does."""
+    """Yield the graded outcomes of an item whose right choice is known, if they agree with lm-eval's verdict."""
     nats, right = item.get("loglikelihoods"), item.get("target_index")
     if nats is None or right is None:
         return
@@ -117,7 +120,7 @@ def _softmax(scores: Sequence[float]) -> list[float]:
 
 
 def graded_metrics(columns: dict[str, list[Any]]) -> dict[str, Metric]:
-    """Return the means of the graded outcomes that every item has, with guessing's score: equal shares for all."""
+    """Return the means of the graded outcomes that every item has. Chance level is that of equal probabilities."""
     sizes = [len(nats) if nats else 0 for nats in columns.get("loglikelihoods", [])]
     found = {}
     for name, higher in GRADED.items():
@@ -135,19 +138,22 @@ def graded_metrics(columns: dict[str, list[Any]]) -> dict[str, Metric]:
 
 
 def _question(prompt: str) -> str:
-    """The end of a prompt, without the examples before it, which blank lines separate."""
+    """Return the end of a prompt, without the few-shot examples before it, which blank lines separate."""
     last = prompt.rstrip().rpartition("\n\n")[2]
     return (last if len(last) > _SHORTEST_QUESTION else prompt)[-_LONGEST_QUESTION:].strip()
 
 
 def num_unparsable(columns: dict[str, list[Any]]) -> int | None:
-    """Items whose answer could not be read, which lm-eval counts as wrong; None where nothing is read out."""
+    """Return the number of items whose answer could not be extracted; None if the task extracts none.
+
+    They count as wrong in lm-eval.
+    """
     parsed = [value for value in columns.get("parsed", []) if value is not None]
     return sum(not value for value in parsed) if parsed else None
 
 
 def chance(leaves: Sequence[Any], columns: dict[str, list[Any]]) -> float | None:
-    """The accuracy of guessing among each item's choices; None unless every task of a group is multiple choice."""
+    """Return the accuracy of guessing among each item's choices; None unless every task is multiple choice."""
     if not leaves or any(leaf.OUTPUT_TYPE != "multiple_choice" for leaf in leaves):
         return None
     sizes = [len(nats) for nats in columns.get("loglikelihoods", []) if nats]

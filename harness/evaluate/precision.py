@@ -31,8 +31,8 @@ _PRODUCTS = frozenset({
 def computing(model: Any, precision: str, room: int = 0) -> Iterator[None]:
     """Compute the forward passes of `model` within this context in `precision`.
 
-    "fp32" uses the weights as they are held, each converted to float32, which is exact; quantised weights are
-    dequantised. "bf16" is torch's autocast.
+    "fp32" converts each weight to float32, which is exact. Quantized weights are dequantized.
+    "bf16" is torch's autocast.
 
     Args:
         model: a causal language model, or an adapter around one.
@@ -54,7 +54,7 @@ def computing(model: Any, precision: str, room: int = 0) -> Iterator[None]:
 
 
 class _Copies:
-    """Float32 copies of a model's narrow weights, in the place of these until `release`."""
+    """Float32 copies of a model's 16-bit and quantized weights, which they replace until `release`."""
 
     def __init__(self, model: Any, room: int) -> None:
         self._undo: list[Callable[[], None]] = []
@@ -104,7 +104,7 @@ class _Copies:
         return copy
 
     def _dequantise(self, layer: torch.nn.Linear) -> None:
-        """Have a quantised layer multiply by its dequantised weight, held or made anew in each pass."""
+        """Make a quantized layer multiply by its dequantized weight, which is stored or computed again in each pass."""
         own = vars(layer).get("forward")  # of a model that is spread over several devices
         if isinstance(own, _Dequantised):
             return
@@ -119,7 +119,7 @@ class _Copies:
 
 
 class _Dequantised:
-    """The forward pass of a quantised linear layer in float32."""
+    """The forward pass of a quantized linear layer in float32."""
 
     def __init__(self, layer: torch.nn.Linear) -> None:
         self._layer = layer
@@ -141,7 +141,7 @@ def _dequantised(layer: torch.nn.Linear) -> torch.Tensor:
 
 
 class _Promoting(TorchFunctionMode):  # type: ignore[misc]
-    """Converts the narrow operands of products to float32; a row of a narrow embedding after it was looked up."""
+    """Converts the 16-bit operands of products to float32, and rows of a 16-bit embedding after the lookup."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -1,4 +1,4 @@
-"""What stands before every row of a batch, computed once: a method's virtual tokens and a shared beginning."""
+"""Keys and values before every row of a batch, computed once: a method's virtual tokens and a shared beginning."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from harness.train.head import only_at
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values of a prefix, and the model that goes on behind them."""
+    """Keys and values of a prefix, and the model that continues behind them."""
 
-    model: Any  # the one that takes rows: where virtual tokens are put in front, the one that they are put in front of
+    model: Any  # takes the rows; for a model with virtual tokens this is the model inside, without them
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]  # per layer keys and values: (1, heads, tokens, head size)
 
     def __len__(self) -> int:
         return int(self.layers[0][0].shape[-2]) if self.layers else 0
 
     def inputs(self) -> dict[str, Cache]:
-        """What the model is given beside a batch of rows; nothing where nothing stands before them."""
+        """Return the cache to pass to the model with a batch of rows; {} if there is no prefix."""
         layers = [_Frozen(keys, values) for keys, values in self.layers]
         return {"past_key_values": Cache(layers=layers)} if layers else {}
 
@@ -50,13 +50,13 @@ class Prefix:
 
 
 def _without_virtual_tokens(model: Any) -> Any:
-    """The model behind a PEFT model that puts virtual tokens in front of what it is given; else the model itself."""
+    """Return the model inside a PEFT model that prepends virtual tokens; otherwise the model itself."""
     config = getattr(model, "active_peft_config", None)
     return model.get_base_model() if config is not None and config.is_prompt_learning else model
 
 
 class _Frozen(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values of a prefix, put in front of those of any batch and never added to."""
+    """One layer's keys and values of a prefix. They are prepended to those of any batch and never grow."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()

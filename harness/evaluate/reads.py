@@ -1,4 +1,4 @@
-"""Which data sets an lm-eval task reads, told by task files alone: what identifies it must be known without torch."""
+"""Data sets that an lm-eval task reads, from its task files alone: they identify the task, without importing torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Config = dict[str, Any]
 
 
 class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
-    """YAML without the functions that task files name."""
+    """YAML loader that ignores the functions that task files name."""
 
 
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
@@ -28,7 +28,7 @@ _DEFINED = re.compile(r"^(?:task|group): *['\"]?([\w.-]+)", re.MULTILINE)
 
 
 def data_sets(name: str, include: str | None) -> set[DataSet]:
-    """The data sets of a task, or of every task of a group; none where no file says so.
+    """Return the data sets of a task, or of every task of a group; none if no task file names one.
 
     `include` is a folder of the user's own task files, which go before lm-eval's.
     """
@@ -53,23 +53,23 @@ def data_sets(name: str, include: str | None) -> set[DataSet]:
 
 
 def defined(file: Path) -> list[str]:
-    """The tasks and groups that a YAML file defines, by its text alone."""
+    """Return the tasks and groups that a YAML file defines, without parsing it."""
     return _DEFINED.findall(file.read_text("utf-8", errors="replace"))
 
 
 def data_files(folder: Path) -> Iterator[Path]:
-    """The files on this machine that the task files of a folder name as their rows."""
+    """Yield the local data files that the task files of a folder name."""
     for config in _index(folder).values():
         yield from _files(config)
 
 
 def index_file(kind: str) -> Path:
-    """Where what is known of all of lm-eval's tasks is kept: `tasks` and their folders, `tags` and their tasks."""
+    """Return the path of the cached index of lm-eval: `tasks` with their folders, or `tags` with their tasks."""
     return assets.cache_dir() / f"lm-eval-{importlib.metadata.version('lm_eval')}-{kind}.json"
 
 
 def _members(task: Any) -> Iterator[tuple[str, _Config]]:
-    """(name, what a group changes of it) of each task, tag or group in its list, those written inside included."""
+    """Yield (name, overrides by the group) of each task, tag or group in its list, including nested ones."""
     for item in task if isinstance(task, list) else [task]:
         if isinstance(item, str):
             yield item, {}
@@ -99,7 +99,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _matching(pattern: str) -> Iterable[Path]:
-    """A file, or those that a pattern of `datasets` stands for, looked for from the working folder as it does."""
+    """Return a file, or the files that match a glob pattern, relative to the working folder as in `datasets`."""
     path = Path(pattern)
     if path.exists() or not re.search(r"[*?\[]", pattern):
         return [path]
@@ -109,20 +109,20 @@ def _matching(pattern: str) -> Iterable[Path]:
 
 @functools.cache
 def _folders() -> dict[str, Path]:
-    """The folder of each of lm-eval's own tasks and groups."""
+    """Return the folder of each of lm-eval's own tasks and groups."""
     spec = find_spec("lm_eval")
     assert spec is not None and spec.origin is not None, "it is a dependency"
     root = Path(spec.origin).parent
     if index_file("tasks").is_file():
         listed: dict[str, str] = json.loads(index_file("tasks").read_text(encoding="utf-8"))
         return {name: root / folder for name, folder in listed.items()}
-    # before lm-eval's own list of them has been made, which takes it longer
+    # fallback until lm-eval's index is cached, which takes longer to build
     files = sorted((root / "tasks").rglob("*.yaml"))
     return {name: file.parent for file in files for name in defined(file)}
 
 
 def _index(folder: Path) -> dict[str, _Config]:
-    """Configurations of a folder by the task or group that they define, and tags as groups of what bears them."""
+    """Return the configurations in a folder by their task or group; a tag becomes a group of the tasks that have it."""
     found: dict[str, _Config] = {}
     tagged: dict[str, list[str]] = {}
     for file in sorted(folder.rglob("*.yaml")):
@@ -136,7 +136,10 @@ def _index(folder: Path) -> dict[str, _Config]:
 
 
 def _config(file: Path, depth: int = 0) -> _Config:
-    """A file with those that it includes; {} where it is none that lm-eval reads, of which lm-eval says more."""
+    """Return the configuration of a file with its includes; {} for a file that is no valid task file.
+
+    The error for such a file is left to lm-eval.
+    """
     try:
         config = yaml.load(file.read_bytes(), Loader=_Loader)
     except (OSError, yaml.YAMLError):

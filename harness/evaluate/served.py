@@ -10,13 +10,13 @@ from typing import Any
 
 from harness.records.evaluation import Evaluation
 
-_SHARE_OF_FREE_MEMORY = 0.9  # of the GPU: the rest is for what torch allocates outside of vLLM
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
+_SHARE_OF_FREE_MEMORY = 0.9  # of the GPU; the rest is for tensors that torch allocates outside of vLLM
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts as `max_lora_rank`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What vLLM loads: a folder or Hub id, its revision, and a LoRA adapter's folder beside it."""
+    """Source of a model for vLLM: a folder or Hub id, its revision, and optionally the folder of a LoRA adapter."""
 
     name: str
     revision: str | None = None
@@ -25,14 +25,14 @@ class Served:
 
 
 def saved(model: Any, tokenizer: Any, folder: Path) -> Served:
-    """A plain model that is loaded, written where vLLM can read it."""
+    """Save a loaded plain model and its tokenizer to a folder, and return it as a source for vLLM."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Served(name=str(folder))
 
 
 def unsupported(cuda: bool) -> str:
-    """Why nothing can be served here; "" where it can."""
+    """Return the reason why vLLM cannot be used here; "" if it can."""
     if not cuda:
         return "eval.backend=vllm needs a CUDA device; eval.backend=shared_prefix runs everywhere"
     if find_spec("vllm") is None:
@@ -41,10 +41,10 @@ def unsupported(cuda: bool) -> str:
 
 
 def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[str, Any]:
-    """What lm-eval's vLLM model is given; `free` is the part of the GPU's memory that is.
+    """Return the arguments of lm-eval's vLLM model; `free` is the free fraction of the GPU's memory.
 
     Raises:
-        ValueError: the adapter is none that vLLM takes.
+        ValueError: vLLM does not support the adapter.
     """
     found: dict[str, Any] = {
         "pretrained": served.name,
@@ -74,7 +74,7 @@ def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[s
 
 
 def backend(served: Served, evaluation: Evaluation) -> Any:
-    """lm-eval's vLLM model over what is served, in the memory that other models leave."""
+    """Return lm-eval's vLLM model, sized to the GPU memory that is free."""
     import torch
     from lm_eval.models.vllm_causallms import VLLM
 

