@@ -1,1 +1,1 @@
-"""One Experiment -> one RunRecord: resolve, check, isolate, execute, keep."""
+"""Conversion of one Experiment into one RunRecord: resolve, check, isolate, execute, record."""

@@ -1,4 +1,4 @@
-"""What identifies the items of tasks where their names do not: the user's own task files, the rows of a mirror."""
+"""Content hashes that identify the items of tasks whose names do not: the user's task files and rows of a mirror."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.sources import assets, hashes
 
 
 def identified(spec: EvalSpec) -> EvalSpec:
-    """The same with the contents of what its tasks are read from, as far as that lies in folders of the user's.
+    """Return the spec with the content hashes of those files of the user that its tasks are read from.
 
     Raises:
         ValueError: eval.include_path is no folder, or it defines no task.
@@ -22,9 +22,9 @@ def identified(spec: EvalSpec) -> EvalSpec:
 
 
 def with_included(spec: EvalSpec) -> EvalSpec:
-    """The same with what identifies the user's own tasks: their names, and a hash over every file of the folder.
+    """Return the spec with the names of the user's own tasks, and a hash over every file of their folder.
 
-    Files elsewhere that they name as their rows count as well.
+    The hash includes data files elsewhere that the tasks name.
 
     Raises:
         ValueError: no such folder, or it defines no task.
@@ -49,7 +49,7 @@ def with_included(spec: EvalSpec) -> EvalSpec:
 
 
 def with_mirrored(spec: EvalSpec) -> EvalSpec:
-    """The same with a hash over the files of each task's data sets, where rows are read from a mirror."""
+    """Return the spec with a hash over the files of each task's data sets, if rows are read from a mirror."""
     if spec.source != "path" or spec.path is None:
         return dataclasses.replace(spec, rows_content={})
     path = spec.path

@@ -1,7 +1,7 @@
-"""The model card of a run's weights: what they were trained from, on what and how well they did. No local paths.
+"""The model card of a run's weights: their base model, training data, settings and scores. No local paths.
 
-Written anew from the records after each attempt at a run, so that its scores are those that there are. Standard
-library and pydantic only.
+The card is written again from the records after each attempt at a run, so that its scores are up to date. It imports
+the standard library and pydantic only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ADAPTER = "adapter_config.json"
 
 
 def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
-    """Write the card of a run's weights beside them, from its record as it stands or as given; None where it has none.
+    """Write the card of a run's weights beside them, from `record` or the run's own; return None if it has no weights.
 
     Raises:
         ValueError: the run's record cannot be read.
@@ -34,7 +34,7 @@ def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
 
 
 def name_base(folder: Path, model: dict[str, Any]) -> None:
-    """Name the base of a saved adapter by its Hub id and commit where they are known, and take PEFT's own card away."""
+    """Write the base's Hub id and commit, if known, into a saved adapter's configuration, and remove PEFT's card."""
     (folder / CARD).unlink(missing_ok=True)
     path = folder / _ADAPTER
     if not path.is_file() or hub_id(model) is None:
@@ -45,7 +45,7 @@ def name_base(folder: Path, model: dict[str, Any]) -> None:
 
 
 def scores(run_folder: Path, record: RunRecord) -> list[EvaluationRecord]:
-    """The evaluations of the weights that there are, held-out losses first; damaged ones are for the report to name."""
+    """Return the evaluations of the current weights, held-out losses first. Damaged ones are left to the report."""
     current = []
     for path in sorted(run_folder.glob("evaluations/*.json")):
         with contextlib.suppress(ValueError):
@@ -55,7 +55,7 @@ def scores(run_folder: Path, record: RunRecord) -> list[EvaluationRecord]:
 
 
 def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, use: str) -> str:
-    """The card. `kind` is the library that loads the weights, `use` says in Markdown how."""
+    """Return the card. `kind` is the library that loads the weights, `use` says in Markdown how."""
     model, data = record.config["model"], record.config["data"]
     settings = {key: record.recipe[key] for key in ("method", "train")}
     parts = [
@@ -71,7 +71,7 @@ def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, 
 
 
 def front_matter(model: dict[str, Any], library: str, tags: Sequence[str]) -> str:
-    """The part that the Hub reads; every value is quoted as JSON, which YAML reads."""
+    """Return the metadata that the Hub reads. Every value is quoted as JSON, which is valid YAML."""
     values = {"base_model": hub_id(model), "library_name": library, "license": (model["licence"] or "other").lower()}
     values |= {"pipeline_tag": "text-generation", "tags": list(tags)}
     lines = [f"{key}: {json.dumps(value)}" for key, value in values.items() if value is not None]
@@ -79,7 +79,7 @@ def front_matter(model: dict[str, Any], library: str, tags: Sequence[str]) -> st
 
 
 def base_lines(model: dict[str, Any]) -> str:
-    """Which model, at which revision, with which content and licence."""
+    """Return the name, Hub id, revision, content hash and license of the base model as a list in Markdown."""
     lines = [f"name: {model['name']}", f"Hub id: {hub_id(model) or 'none, a local folder'}"]
     if revision(model):
         lines.append(f"revision: {revision(model)}")
@@ -91,7 +91,7 @@ def base_lines(model: dict[str, Any]) -> str:
 
 
 def score_table(evaluations: Sequence[EvaluationRecord]) -> str:
-    """Every metric with its standard error over items; lower is better where it says so."""
+    """Return the table of all metrics with standard errors over items. Metrics to be minimized are marked."""
     if not evaluations:
         return "Not evaluated."
     lines = ["| task | metric | value | standard error | items |", "|:--|:--|--:|--:|--:|"]
@@ -106,12 +106,12 @@ def score_table(evaluations: Sequence[EvaluationRecord]) -> str:
 
 
 def hub_id(model: dict[str, Any]) -> str | None:
-    """The Hub id, where the files are the Hub's or a package's of that model: a local folder may hold anything."""
+    """Return the Hub id of files from the Hub or a package; None for a local folder, which may hold anything."""
     return None if model["source"] == "path" else model["hub_id"]
 
 
 def revision(model: dict[str, Any]) -> str | None:
-    """The commit, where the files were had from the Hub."""
+    """Return the commit if the files come from the Hub; otherwise None."""
     return model["revision"] if model["source"] == "hub" else None
 
 

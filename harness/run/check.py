@@ -1,6 +1,6 @@
-"""What is wrong with a sweep and takes the libraries to find out: looked at before anything starts, without a weight.
+"""Checks of a sweep that need the libraries, made before anything starts and without loading weights.
 
-Runs in a process of its own, as runs do.
+They run in their own process, as runs do.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ Verdict = Literal["wrong", "unsupported"]
 
 
 class UnsupportedError(Exception):
-    """What was asked for is right and cannot be run here."""
+    """Configuration that is valid and cannot be run on this machine or with this model."""
 
 
 def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
-    """Find what is wrong before anything starts: targets, tasks and data files, without loading a weight.
+    """Check targets, tasks and data files of experiments before anything starts, without loading weights.
 
-    What each of them will write is emitted on the way: `position` in `experiments`, and `sizes`.
+    Bytes that an experiment will write are emitted on the way: its `position` in `experiments`, and `sizes`.
 
     Returns:
-        (position in `experiments`, verdict, message) of each that is wrong or cannot be run here.
+        (position in `experiments`, verdict, message) for each problem: wrong, or unsupported here.
     """
     return _problems(experiments, _checks, emit)
 
 
 def check_tasks(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
-    """`check` of nothing but the tasks, for weights that are there already."""
+    """Check the tasks only, for weights that exist already. Returns problems as `check` does."""
     return _problems(experiments, _task_checks, emit)
 
 
@@ -99,15 +99,15 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
 
     def look_at_rows() -> None:
         refused: tuple[str, ...] | None = None
-        with suppress(ValueError):  # what is wrong with the data has been said once
+        with suppress(ValueError):  # `look_at_data` has reported the problem already
             refused = audit(experiment, emit).refusals
         if refused is None or refused:
             return
         tokenizer = models.tokenizer(model)
         method.check_rows(tokenised(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
 
-    is_elsewhere = hardware.RUNS_ON in os.environ  # the machine that makes the run looks at itself
-    at_any_rate = replace(method, lr=None)  # sweeps have many rates, and none of them shows here
+    is_elsewhere = hardware.RUNS_ON in os.environ  # the machine that makes the run checks itself
+    at_any_rate = replace(method, lr=None)  # a sweep may have many learning rates, and no check depends on them
 
     def launch() -> None:
         if not method.trains or is_elsewhere:
@@ -156,7 +156,7 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
 
 
 def unserved(method: Method, merged: bool, precision: str) -> str:
-    """Why what a method trains cannot be served by eval.backend=vllm; "" where it can."""
+    """Return the reason why eval.backend=vllm cannot serve the weights of a method; "" if it can."""
     reason = "" if merged else method.not_served_because()
     if not reason and method.trains and not merged and precision == "fp32":
         reason = "vLLM computes adapters in 16 bits (eval.precision=bf16), and eval.precision is fp32"
@@ -176,13 +176,13 @@ def _sizes(method: Method, attached: Any) -> Sizes:
 
 
 def _outcome(look: Callable[[], Any]) -> tuple[tuple[Verdict, str] | None, Any]:
-    """(What is wrong, what the look has found): one of the two."""
+    """Return (verdict and message, None) if the look raises an error, otherwise (None, its result)."""
     try:
         return None, look()
     except UnsupportedError as error:
         return ("unsupported", str(error)), None
     except ValueError as error:
         return ("wrong", " ".join(str(error).split())), None
-    except Exception as error:  # a library that chokes on a value: the log says where, and nothing is started
+    except Exception as error:  # a library that fails on a value: the log says where, and nothing is started
         traceback.print_exc()
         return ("wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"), None

@@ -1,11 +1,13 @@
-"""One claim per run, so that several processes and machines may work on one store and make each run once.
+"""Lock of a run, called its claim: several processes and machines may share one store and make each run once.
 
-A claim is a chain of small files beside the record, `claim-<n>.json`; the highest number counts and says who holds the
-run, or that nobody does. The only transition is to create the next number, which the file system grants to exactly one
-process: a link to a file that is written already, so that no claim is ever half there. The holder touches its file as a
-heartbeat; a claim is stale when an observer has seen no heartbeat for `patience` seconds of its own monotonic clock, so
-that neither clock jumps nor clocks that disagree matter, or at once when the holder was a process that this one would
-see and that is gone. There is no daemon and no lock that outlives its holder.
+A claim is a chain of small files beside the record, `claim-<n>.json`. The highest number counts. Its file names the
+process that holds the run, or says that none does. The only transition is to create the next number. The file system
+grants that to exactly one process: it is a hard link to a file that is complete already, so that no claim is ever half
+written.
+
+The holder touches its file as a heartbeat. A claim is stale when an observer has seen no heartbeat for `patience`
+seconds of its own monotonic clock. Neither jumps of a clock nor clocks that disagree matter. A claim is stale at once
+when its holder was a process of this machine that has ended. There is no daemon and no lock that outlives its holder.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HEARTBEAT_SECONDS = 10.0
-PATIENCE_SECONDS = 120.0  # twelve heartbeats: a machine that swaps, or a file server that stalls, is not dead
-LOOK_SECONDS = 0.5  # how often one who waits looks again
+PATIENCE_SECONDS = 120.0  # twelve heartbeats: a machine that swaps, or a file server that stalls, is still alive
+LOOK_SECONDS = 0.5  # between two looks at the claim while waiting
 _NAME = re.compile(r"claim-(\d+)\.json")
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a claim; `pid` is None once it is given back. `boot` and `started` tell a process from a later one."""
+    """Process that holds a claim. `pid` is None once it is released.
+
+    `boot` and `started` tell the process from a later one with the same pid.
+    """
 
     token: str
     host: str
@@ -50,7 +55,7 @@ class Claim:
 
     @property
     def lost(self) -> bool:
-        """Whether another process took over, since this one had shown no sign of life: nothing is its to write now."""
+        """True if another process took over because of missed heartbeats. The run must not be written any more."""
         return _newest(self._path.parent) != self._path
 
 
@@ -66,8 +71,8 @@ def hold(
     Args:
         folder: the run's folder, made if need be.
         waiting: called once for each other holder that is waited for.
-        heartbeat: seconds between two signs of life.
-        patience: seconds without one after which a claim is taken over.
+        heartbeat: seconds between two heartbeats.
+        patience: seconds without a heartbeat after which a claim is taken over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     claim = _acquire(folder, waiting, patience)
@@ -83,16 +88,17 @@ def hold(
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who holds the claim of a folder now, alive or not; None if nobody does."""
+    """Return the present holder of a folder's claim, alive or not; None if there is none."""
     newest = _newest(folder)
     found = _read(newest) if newest else None
     return found if found and found.pid is not None else None
 
 
 def is_gone(found: Holder) -> bool:
-    """Whether the holder was a process that this one would see, and has ended: known at once, without waiting.
+    """Return True if the holder was a process on this machine that has ended, which is known without waiting.
 
-    A name alone tells no machine from another: containers share their host's, and so do copies of a virtual machine.
+    The host name alone does not identify a machine: containers share their host's, and so do copies of a
+    virtual machine.
     """
     if found.pid is None or (found.host, found.boot) != (socket.gethostname(), _boot()):
         return False
@@ -100,7 +106,7 @@ def is_gone(found: Holder) -> bool:
 
 
 def silent_seconds(folder: Path) -> float:
-    """Since the last sign of life of whoever holds the claim, by two clocks that may disagree: to be shown, no more."""
+    """Return the seconds since the holder's last heartbeat, for display only: they compare clocks that may disagree."""
     newest = _newest(folder)
     return time.time() - _changed(newest) / 1e9 if newest else 0.0
 
@@ -114,7 +120,7 @@ def _acquire(folder: Path, waiting: Callable[[Holder], None], patience: float) -
         beat = (newest, _changed(newest) if newest else 0)
         if beat != seen:
             seen, since = beat, time.monotonic()
-        # a file that cannot be read is a claim like any other: it has only its heartbeat to live on
+        # an unreadable file is a claim too, which only a missing heartbeat ends
         free = newest is None or (found is not None and (found.pid is None or is_gone(found)))
         if free or time.monotonic() - since > patience:
             claim = _create(folder, _number(newest) + 1 if newest else 1, _myself())
@@ -129,7 +135,7 @@ def _acquire(folder: Path, waiting: Callable[[Holder], None], patience: float) -
 
 
 def _create(folder: Path, number: int, content: Holder) -> Path | None:
-    """Create the claim of that number; None if another process was first, or took this one for a leftover."""
+    """Create the claim of that number; None if another process was first, or removed the temporary file."""
     path = folder / f"claim-{number:06d}.json"
     temporary = folder / f".claim-{content.token}"
     try:
@@ -147,7 +153,7 @@ def _create(folder: Path, number: int, content: Holder) -> Path | None:
 
 
 def _give_back(claim: Path) -> None:
-    """Say that nobody holds it; a claim that was lost, or whose folder is gone, is not this process's to give back."""
+    """Release a claim. Do nothing if it was lost or its folder is gone."""
     if _newest(claim.parent) == claim:
         with contextlib.suppress(OSError):
             nobody = Holder(token=uuid.uuid4().hex, host="", boot="", pid=None, started="")
@@ -163,9 +169,9 @@ def _beat(claim: Path, heartbeat: float, stop: threading.Event) -> None:
 
 
 def _tidy(folder: Path, newest: Path) -> None:
-    """Remove all but the newest two: one who lists the folder meanwhile must see at least one of them.
+    """Remove all claims but the newest two: a process that lists the folder meanwhile must see at least one of them.
 
-    What a killed process was about to link goes as well; one that is alive and still about to tries again.
+    Temporary files of killed processes are removed as well. A live process whose file is removed retries.
     """
     old = [p for p in folder.glob("claim-*.json") if _NAME.fullmatch(p.name) and _number(p) < _number(newest) - 1]
     for path in (*old, *folder.glob(".claim-*")):
@@ -205,7 +211,7 @@ def _myself() -> Holder:
 
 
 def _boot() -> str:
-    """What tells one boot of this machine, or one container's process numbers, from another; "" where unknown."""
+    """Return an id of this boot of the machine and of this container's pid namespace; "" if unknown."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - a namespace is no path
@@ -213,7 +219,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in clock ticks since boot; "" if there is none, or if it is dead and not yet reaped."""
+    """Return the start time of a process in clock ticks since boot; "" if there is none or it is a zombie."""
     with contextlib.suppress(OSError, IndexError):
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if after_name[0] == "Z" else after_name[19]

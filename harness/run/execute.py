@@ -1,7 +1,6 @@
-"""What a run does in its own process: load, train, validate, evaluate. Imports the whole stack.
+"""Execution of a run in its own process: load, train, validate, evaluate. Imports the whole stack.
 
-Everything that is found out is emitted as soon as it is known, so that a process that is killed loses only what it was
-about to find out.
+Every fact is emitted as soon as it is known, so that a process that is killed loses only what it was working on.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
-    """Do what is missing of one run.
+    """Do the missing work of one run.
 
     Raises:
         ValueError: the experiment does not fit the model or the data.
-        DivergedError: training produced something that is no number.
+        DivergedError: training produced NaN or infinity, or its loss rose for good.
         PreemptedError: this process was told to end.
     """
     quiet()
@@ -74,13 +73,13 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
                 work.infer()
             if experiment.keep == "nothing":
                 shutil.rmtree(experiment.weights_folder, ignore_errors=True)
-        except BaseException:  # what was reached is a result where memory ran out
+        except BaseException:  # the peaks so far are a result if memory ran out
             work.emit_phases()
             raise
 
 
 def join(experiment: Experiment, attempt: Attempt, node: Node, emit: Emit) -> None:
-    """Take part, on a further node, in one attempt at a run, or tell its first node why not."""
+    """Take part, on a further node, in one attempt at a run, or send the reason why not to its first node."""
     quiet()
     todo = Todo(train=True, evaluations=(), weights_from=None, rung=attempt.rung)
     launcher.join(experiment.launch, attempt, node, partial(_train_as_rank, experiment, todo, Preemption()))
@@ -88,7 +87,7 @@ def join(experiment: Experiment, attempt: Attempt, node: Node, emit: Emit) -> No
 
 @dataclasses.dataclass(frozen=True)
 class _Trained:
-    """The phases of rank 0, and what each rank took: for the process that evaluates."""
+    """Phases of rank 0 and memory of each rank, in bytes, for the process that evaluates."""
 
     phases: dict[str, Phase]
     peaks: list[int | None]
@@ -111,13 +110,13 @@ def _train_as_rank(experiment: Experiment, todo: Todo, launched: Preemption, emi
 
 
 class _Work(Scores):
-    """One run under way. The methods are called in the order in which they stand."""
+    """One run in progress. The methods are called in the order in which they are defined."""
 
     def __init__(self, experiment: Experiment, todo: Todo, preemption: Preemption, emit: Emit) -> None:
         self.experiment, self.todo, self.preemption = experiment, todo, preemption
         deterministic.prepare(experiment.train.deterministic)
         self.emit = preemption.whole(emit)
-        # looks at the device before this process takes anything there
+        # reads the memory in use on the device before this process takes any
         self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))
         self.peaks: list[int | None] = []  # of all ranks, once they have trained
         self.required: list[int | None] = []  # bytes that the GPU of each must have
@@ -126,7 +125,7 @@ class _Work(Scores):
         self.model: Any = None
 
     def make(self, launch: LaunchSpec) -> None:
-        """Load the model and, where that is asked for, train it."""
+        """Load the model and, if the task says so, train it."""
         made_by = kernels.facts(self.experiment.train.kernels)
         self.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch), **made_by}}})
         self.load()
@@ -135,7 +134,7 @@ class _Work(Scores):
                 self.train()
 
     def go_on(self, trained: _Trained) -> None:
-        """Go on after ranks that have trained and are gone."""
+        """Continue after ranks that have trained and ended."""
         self.phases.done.update(trained.phases)
         self.peaks, self.required = trained.peaks, trained.required
 
@@ -158,11 +157,11 @@ class _Work(Scores):
         if self.experiment.method.trains:
             distributed.barrier()  # ranks that are still loading would keep the processor busy
             is_first = distributed.rank() == 0
-            before = self._device_peak() if is_first else None  # between the phases: nobody's time
+            before = self._device_peak() if is_first else None  # between the phases, so that no phase includes its time
             training = self.fit()
             if is_first:
                 self.emit({"facts": {"training": training}})
-                self.emit_phases()  # all that is known of the weights is told before anyone hears that they are there
+                self.emit_phases()  # all facts of the weights are emitted before the weights are announced
                 self._save()
                 training = peak.with_share(training, before, self._device_peak())
                 self.emit({"facts": {"training": training}})
@@ -170,7 +169,7 @@ class _Work(Scores):
             self._save()
 
     def fit(self) -> Training:
-        """Train; every rank of the run does."""
+        """Train, on every rank of the run, and gather the ranks' memory and energy."""
         with self.phases("train"):
             training = train(self._job())
         self.peaks = distributed.all_gather(self.phases.headline_bytes())
@@ -180,7 +179,7 @@ class _Work(Scores):
         return training
 
     def _device_peak(self) -> DevicePeak | None:
-        """Return the peak of as many devices, or parts of one, as there are processes; None where it is unknown."""
+        """Return the peak FLOP rate of all processes' devices, or parts of one, together; None if it is unknown."""
         own = peak.measured(self.dtype, torch.cuda.is_available())
         return (
             None
@@ -189,7 +188,7 @@ class _Work(Scores):
         )
 
     def evaluate(self) -> None:
-        is_elsewhere = self.model is None  # ranks that are gone have trained it
+        is_elsewhere = self.model is None  # it was trained by ranks that have ended
         if self.todo.train and (self.merges or is_elsewhere):
             with self.phases("evaluate"):
                 self.model = None
@@ -198,13 +197,13 @@ class _Work(Scores):
                     self._read()
                 self.model = self._made(self._base())
         self.model.eval()
-        for evaluation in sorted(self.todo.evaluations, key=lambda one: one.is_served):  # then the model is gone
+        for evaluation in sorted(self.todo.evaluations, key=lambda one: one.is_served):  # a server frees the model
             with self.phases(evaluation.phase):
                 self._evaluate_one(evaluation)
             self.emit_phases()
 
     def infer(self) -> None:
-        self.model = self.server = None  # what is measured is loaded afresh
+        self.model = self.server = None  # each measured model is loaded afresh
         rows, base = self.heldout["validation"], self._base
         made = usage.Making(self.tokenizer, rows, self.phases, base, lambda: self._merged(base()))
         usage.keep(self.experiment, self.todo.weights_from, made)
@@ -224,12 +223,12 @@ class _Work(Scores):
         return models.load(experiment.model, options, method.read)
 
     def _made(self, base: Any) -> Any:
-        """What was trained, from what was saved of it."""
+        """Return the trained model, restored from its saved weights or merged."""
         experiment = self.experiment
         return self._merged(base) if self.merges else experiment.method.restore(base, experiment.weights_folder)
 
     def _merged(self, base: Any) -> Any:
-        """The plain model that `harness.adapter merge` writes."""
+        """Return the plain model that `harness.adapter merge` writes."""
         experiment, method = self.experiment, self.experiment.method
         merged = method.merge(method.restore(models.dequantised(base), experiment.weights_folder))
         return merged.to(method.load_options(self.dtype)["dtype"])
@@ -271,12 +270,12 @@ class _Work(Scores):
         )
 
     def _validate(self) -> float:
-        """Return the validation loss while training, in a phase of its own: its memory is not training's."""
+        """Return the validation loss during training, in its own phase: its memory does not count as training's."""
         with self.phases("validate"):
             return self.validation_loss()
 
     def _train_spec(self) -> TrainSpec:
-        """What was asked for, computed in the way that memory allows."""
+        """Return the training settings, modified by the out-of-memory fallback if there is one."""
         rung = self.todo.rung
         if rung is None:
             return self.experiment.train
@@ -296,7 +295,7 @@ class _Work(Scores):
         card.name_base(folder, dataclasses.asdict(self.experiment.model))
 
     def emit_phases(self) -> None:
-        """Emit the phases and the highest peak of all ranks, beside it the sum of theirs where there are several."""
+        """Emit the phases, the highest peak memory of all ranks, and the sum of the peaks if there are several."""
         known = [one for one in self.peaks if one is not None]
         headline = max(known) if len(known) == len(self.peaks) > 1 else self.phases.headline_bytes()
         required = max((one for one in self.required if one is not None), default=self.phases.required_bytes())
@@ -332,13 +331,13 @@ class _Work(Scores):
 
 
 def wanted_tokens(experiment: Experiment) -> Wanted:
-    """What determines a run's tokens beside its data."""
+    """Return the settings that determine a run's tokens besides its data."""
     spec = experiment.train
     return Wanted(model_content=experiment.model.content, max_length=spec.max_length, loss_on=spec.loss_on)
 
 
 def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> Setting:
-    """What the method may know of this run; with no rows while a configuration is checked or planned."""
+    """Return the facts of this run that its method may use; `rows` is empty in checks and plans."""
     return Setting(
         total_steps=total_steps(experiment.train, len(rows)),
         compute_dtype=compute_dtype(experiment.train.precision),
@@ -352,7 +351,7 @@ def setting(experiment: Experiment, tokenizer: Any, rows: Sequence[dict[str, lis
 
 
 def quiet() -> None:
-    """Leave the libraries' advice to the log file and their bars out of it."""
+    """Send the libraries' warnings to the log file, and switch off their progress bars."""
     warnings.simplefilter("default")
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -360,7 +359,7 @@ def quiet() -> None:
 
 
 def checkpoints(experiment: Experiment, rung: Rung | None, asked: Callable[[], bool]) -> Checkpoints:
-    """Those of a run whose steps are computed as `rung` says, or as was asked for."""
+    """Return the checkpoints of a run with the fallback `rung`; None stands for the settings as configured."""
     spec = experiment.train
     computed = rung or Rung(spec.micro_batch_size, spec.gradient_checkpointing)
     launch = experiment.launch

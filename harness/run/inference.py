@@ -1,6 +1,6 @@
-"""What a run's result costs to use: the base, the update attached to it, and the update merged into it.
+"""Cost of inference with a run's result: the base, the update attached to it, and the update merged into it.
 
-All three are measured in one process, one after the other, on the same prompts, with a fresh copy of the weights each.
+All three are measured in one process, one after another, on the same prompts and each with freshly loaded weights.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Written = list[tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What is measured, and how its models are made.
+    """Settings of the measurement and factories of its models.
 
-    `base` loads the base afresh; `attached` puts the update beside it, None where nothing was trained; `merged` folds
-    it into the base, None where the method cannot. `fixed_weights` is the method's. `prompts` are token ids of held-out
-    rows; `folder` holds what is kept beside the base.
+    `base` loads the base afresh. `attached` attaches the update to it; None if nothing was trained. `merged` merges the
+    update into it; None if the method cannot. `fixed_weights` is the method's. `prompts` are token ids of held-out
+    rows. `folder` holds the saved weights.
     """
 
     spec: InferenceSpec
@@ -52,7 +52,7 @@ class Use:
 
 
 def measure(use: Use) -> dict[str, Any]:
-    """The fields of an `InferenceRecord` that are measured."""
+    """Return the measured fields of an `InferenceRecord`."""
     found = _Measured(further=None, alone="nothing was trained")
     for name, make in {"plain": use.base, "attached": use.attached, "merged": use.merged}.items():
         if make is None:
@@ -63,7 +63,7 @@ def measure(use: Use) -> dict[str, Any]:
             if failure.cause(error) not in failure.MEMORY:
                 raise
             found.unmeasured[name] = f"out of memory: {' '.join(str(error).split())[:200]}"
-        gc.collect()  # not while the error is handled, which holds the tensors that it was raised among
+        gc.collect()  # after the handler: the error keeps the tensors of its frames alive
         places.clear()
     written = found.written
     both = "attached" in written and "merged" in written
@@ -79,7 +79,7 @@ def measure(use: Use) -> dict[str, Any]:
 
 @dataclass
 class _Measured:
-    """What has been measured so far."""
+    """Measurements so far."""
 
     further: FurtherAdapters | None
     alone: str
@@ -88,7 +88,7 @@ class _Measured:
     unmeasured: dict[str, str] = field(default_factory=dict)  # by the model's name: why
 
     def add(self, name: str, make: Callable[[], Any], use: Use) -> None:
-        """Measure one model, which is gone afterwards."""
+        """Load, measure and free one model."""
         with use.phases(PHASE):
             model = make().eval()
         with use.fixed_weights(model) if name == "attached" else contextlib.nullcontext():
@@ -99,7 +99,7 @@ class _Measured:
 
 
 def _served(model: Any, use: Use) -> tuple[Served, Written]:
-    """What one model costs to use, and what it writes after the first prompts."""
+    """Return the cost of inference with one model, and its continuations of the first prompts as token ids."""
     spec = use.spec
     with use.phases(PHASE):
         speeds = tuple(_speed(model, use, rows) for rows in spec.batch_sizes)
@@ -120,7 +120,7 @@ def _served(model: Any, use: Use) -> tuple[Served, Written]:
 
 
 def _speed(model: Any, use: Use, rows: int) -> Speed:
-    """The medians of the repetitions; one that does not count comes before, since it allocates and picks kernels."""
+    """Return the medians of the repetitions, after one warm-up, which allocates memory and selects kernels."""
     spec = use.spec
     device = model.get_input_embeddings().weight.device
     ids_BT = torch.tensor(_equally_long(use.prompts, rows, spec.prompt_tokens), device=device)
@@ -144,7 +144,7 @@ def _speed(model: Any, use: Use, rows: int) -> Speed:
 
 
 def _equally_long(prompts: Sequence[Sequence[int]], rows: int, tokens: int) -> list[list[int]]:
-    """Real prompts, each cut or repeated to its last `tokens` tokens, one after the other until there are `rows`."""
+    """Return `rows` real prompts in turn, each repeated if it is short and cut to its last `tokens` tokens."""
     assert prompts, "a run has validation rows"
     found = []
     for i in range(rows):
@@ -154,7 +154,7 @@ def _equally_long(prompts: Sequence[Sequence[int]], rows: int, tokens: int) -> l
 
 
 def _further(model: Any, folder: Path) -> tuple[FurtherAdapters | None, str]:
-    """The same adapter a second time beside the base under another name, and what changing between the two takes."""
+    """Load the adapter a second time under another name; return its bytes and the time of a switch, or why not."""
     from peft import PeftModel
 
     if not isinstance(model, PeftModel) or not (folder / "adapter_config.json").is_file():
@@ -183,7 +183,7 @@ def _switch_seconds(model: Any, name: str) -> float:
 
 
 def _held_bytes(model: Any) -> int:
-    """Of every tensor of a model, storages that several share counted once."""
+    """Return the bytes of all tensors of a model. A storage that tensors share counts once."""
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors_in(model)}
     return sum(storages.values())
 
@@ -195,5 +195,5 @@ def _now(device: torch.device) -> float:
 
 
 def settings_of(spec: InferenceSpec) -> dict[str, Any]:
-    """The settings as a record keeps them."""
+    """Return the settings in the form of a record: lists in place of tuples."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(spec).items()}

@@ -1,4 +1,4 @@
-"""A function in a process of its own: an end of any kind becomes a reason, never a lost record."""
+"""Execution of a function in its own process. However the process ends, the caller receives the reason."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
 
 _TOUCHED = "_CudaInServer"  # error type of a fork that could not use a card
-_LOOK_SECONDS = 0.2  # how often a process is looked at that may be stopped, or has been told to end
-_SILENT_SECONDS = 60.0  # after which a process that was told to end, and shows no sign of life, is killed
-_LAST_SECONDS = 600.0  # after which it is killed in any case: a checkpoint of a large model takes minutes
-_EXIT_SECONDS = 60.0  # for a process to be gone once it has said how it ended
-_REAP_SECONDS = 10.0  # for the kernel to end a process that was killed; one in a dead file server's hands stays
-_TAIL_BYTES = 4096  # of the log, in which a library may have said why it left
+_LOOK_SECONDS = 0.2  # between two looks at a process that may be stopped, or was told to end
+_SILENT_SECONDS = 60.0  # without progress, after which a process that was told to end is killed
+_LAST_SECONDS = 600.0  # after which it is killed even with progress: a checkpoint of a large model takes minutes
+_EXIT_SECONDS = 60.0  # for a process to exit after it has sent its result
+_REAP_SECONDS = 10.0  # for the kernel to end a killed process; one that waits for a dead file server stays
+_TAIL_BYTES = 4096  # of the log, in which a library may have printed why it exited
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended. `value` is what the function returned, `reason` why it did not, in one line."""
+    """End of a process. `value` is the return value of the function, `reason` the failure in one line."""
 
     kind: Kind
     value: Any = None
@@ -54,16 +54,16 @@ class Ended:
 
 @dataclass
 class Stop:
-    """Why what is under way is to end now, in a word or two; "" as long as it is not."""
+    """Request to end the work in progress: `why` gives the reason in a word or two, "" while there is none."""
 
     why: str = ""
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of this machine that the processes of one thread get, while other threads have theirs.
+    """The part of this machine that the processes of one thread get, while other threads have their own.
 
-    Once `stop` says why, the process under way is ended and its caller interrupted, as by Ctrl-C.
+    Once `stop` gives a reason, the running process is ended and its caller interrupted, as by Ctrl-C.
     """
 
     environment: dict[str, str]
@@ -74,13 +74,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Terms:
-    """How a process differs from others.
+    """Options of a process.
 
     Attributes:
-        environment: variables beside those of the share, and before them.
-        imports_first: modules that want to be imported before any other library. The process is then not forked.
-        retries: starts after the first, each where the machine ended the process before; for work that leaves nothing
-            behind.
+        environment: variables in addition to those of the share, and with precedence over them.
+        imports_first: modules that must be imported before any other library. The process is then not forked.
+        retries: further starts after an end that the machine caused; for work without side effects.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -90,7 +89,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class _Job:
-    """What crosses over to the process."""
+    """Arguments that are sent to the process."""
 
     function: str
     arguments: tuple[Any, ...]
@@ -108,20 +107,20 @@ WITHOUT_GPU = Terms(environment={VISIBLE: ""}, retries=1)
 
 
 def sharing() -> dict[str, int]:
-    """Return how many runs compute on the device of this thread's runs at once, as their records keep it."""
+    """Return the number of runs that share the device of this thread's runs, in the form of a record."""
     own = share.get()
     return {"concurrent_runs": own.runs if own else 1}
 
 
 def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None, terms: Terms = USUAL) -> Ended:
-    """Run `function(*arguments, emit)` in a process of its own and wait for it.
+    """Run `function(*arguments, emit)` in its own process and wait for it.
 
-    `function` is "module:name", so that this process need not import what the other one does. Its standard output and
-    error go to the end of `log`; what it hands to `emit` arrives at `on_event` here, in order.
+    `function` is "module:name", so that this process need not import its module. Its standard output and error are
+    appended to `log`. Events that it passes to `emit` arrive at `on_event` here, in order.
 
     Ctrl-C sends SIGTERM to the process and waits for its last events; a second Ctrl-C kills it. SIGTERM and SIGUSR2 do
-    the same and raise SystemExit, in the main thread and where nobody else has taken the signal. A process that shows
-    no sign of life for a minute after that is killed, and so is one that has not ended after ten.
+    the same and raise SystemExit, in the main thread and if no other handler is installed. The process is killed if it
+    makes no progress for a minute after that, or has not ended after ten minutes.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     own = share.get()
@@ -136,7 +135,7 @@ def call(function: str, *arguments: Any, log: Path, on_event: Emit | None = None
 
 
 def environment(terms: Terms = USUAL) -> dict[str, str]:
-    """Return the environment of a process on these terms."""
+    """Return the environment of a process with these options."""
     return {**os.environ, **_own_environment(terms)}
 
 
@@ -166,7 +165,7 @@ def _called(job: _Job, on_event: Emit | None) -> Ended:
 
 
 def _explained(ended: Ended, tail: str) -> Ended:
-    """Return the end of a process that left by itself with the memory error that a library printed before."""
+    """Return the end of a process that exited by itself, as out of memory if a library printed such an error before."""
     if ended.exit_code in (-signal.SIGKILL, -signal.SIGTERM):
         return ended
     for line in reversed(tail.splitlines()):
@@ -183,7 +182,7 @@ def _size(log: Path) -> int:
 
 
 def _tail(log: Path, begin: int) -> str:
-    """Return the end of what was written to the log since it had `begin` bytes."""
+    """Return the last bytes of the log, at most 4096, of those written since it had `begin` bytes."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(begin, _size(log) - _TAIL_BYTES))
         return file.read().decode(errors="replace")
@@ -219,25 +218,25 @@ def _attempt(job: _Job, on_event: Emit | None) -> Ended:
 
 
 def _reap(process: Any) -> None:
-    """Collect a process that has nothing more to say."""
+    """Wait for a process that has sent its result, and kill it if it does not exit."""
     if not wait([process.sentinel], _EXIT_SECONDS):
         process.kill()
     if wait([process.sentinel], _REAP_SECONDS):
         with server.STARTING:
             process.join()
-    else:  # Python would wait for it when it leaves
+    else:  # otherwise Python would wait for it at exit
         registry._children.discard(process)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Let the signals that tell a process to end raise `SystemExit` here, where they would end it without a word."""
+    """Raise `SystemExit` on the termination signals within this context, if their default handler is installed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, frame: Any) -> None:
-        for each in untaken:  # the group's other signal, or the same again, must not cut the good-bye off
+        for each in untaken:  # the group's other signal, or the same again, must not interrupt the clean-up
             signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
@@ -253,9 +252,9 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Callable[[], bool] | None) -> Ended | None:
-    """Pass events on until the process says how it ended, or is gone without a word.
+    """Pass events on until the process sends its end; return None if it ended without one.
 
-    `look` is called meanwhile, and ends this where it returns False.
+    `look` is called repeatedly. If it returns False, stop and return None.
     """
     while look is None or look():
         if not wait([receiver, process.sentinel], _LOOK_SECONDS if look else None):
@@ -283,7 +282,7 @@ def _stopped(own: Share) -> Callable[[], bool]:
 
 
 class _Vitals:
-    """Whether a process that was told to end still works on it: it computes or writes, and not for ever."""
+    """Progress check of a process that was told to end: True while it computes or writes, for a limited time."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path(f"/proc/{pid}")
@@ -297,7 +296,7 @@ class _Vitals:
         return now - self._lived < _SILENT_SECONDS and now - self._began < _LAST_SECONDS
 
     def _counters(self) -> tuple[str, ...]:
-        """Return processor time and bytes written (proc(5)), which stand still where a process is stopped or hangs."""
+        """Return processor time and bytes written (proc(5)), which do not change if a process is stopped or hangs."""
         found: tuple[str, ...] = ()
         with contextlib.suppress(OSError):
             found = tuple((self._folder / "stat").read_text().rpartition(")")[2].split()[11:13])
@@ -323,7 +322,7 @@ def _child(job: _Job, sender: Connection) -> None:
         work = _imported(job)
         value = work(*job.arguments, lambda event: sender.send(("event", event)))
         ended: dict[str, Any] = {"kind": "returned", "value": value}
-    except BaseException as error:  # whatever it is, it is this run's end and not the sweep's
+    except BaseException as error:  # any error ends this run only, not the sweep
         traceback.print_exc()
         cause = failure.cause(error)
         kind = "oom" if cause in failure.MEMORY else "raised"
@@ -335,7 +334,7 @@ def _child(job: _Job, sender: Connection) -> None:
 
 
 def _imported(job: _Job) -> Any:
-    """Return the function; what is imported for it here leaves CUDA alone, since it may fork."""
+    """Import and return the function, without initializing CUDA, since it may fork."""
     module, _, name = job.function.partition(":")
     with contextlib.ExitStack() as around:
         for first in job.imports_first:
@@ -346,7 +345,7 @@ def _imported(job: _Job) -> Any:
 
 
 def _compute_with(threads: int) -> None:
-    """Use no more of the processor than this process's part, before it has started a thread."""
+    """Limit the threads of this process to its share, before it has started any."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by what is imported from now on
     torch = sys.modules.get("torch")
     if torch is not None:

@@ -1,4 +1,4 @@
-"""What is tried, one after the other, when training runs out of memory."""
+"""Fallbacks for training that runs out of memory, in the order in which they are tried."""
 
 import dataclasses
 
@@ -7,7 +7,10 @@ from harness.records.specs import Rung
 
 
 def ladder(experiment: Experiment) -> tuple[Rung, ...]:
-    """What was asked for, and what is tried in its place each time memory runs out; the last one's end is the run's."""
+    """Return the settings as configured and their fallbacks, each tried when the one before runs out of memory.
+
+    The end of the last one is the end of the run.
+    """
     spec = experiment.train
     whole, asked = spec.global_batch_size // experiment.launch.num_processes, spec.micro_batch_size
     smaller = [rows for rows in range(asked - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
@@ -22,7 +25,10 @@ def ladder(experiment: Experiment) -> tuple[Rung, ...]:
 
 
 def instead(experiment: Experiment) -> Experiment | None:
-    """What is trained beside what did not fit, where that was asked for and there is such a method."""
+    """Return the experiment with a quantized base, to train in addition to one that did not fit.
+
+    Return None if `oom.quantised_base` is off or the method has no quantized form.
+    """
     method = experiment.method.quantised() if experiment.train.oom.quantised_base else None
     return None if method is None else dataclasses.replace(experiment, method=method)
 

@@ -1,4 +1,4 @@
-"""Which devices a run's weights are read to."""
+"""Devices that a run's weights are loaded to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from harness.train import distributed
 
 
 def options(experiment: Experiment) -> dict[str, Any]:
-    """For `from_pretrained`: this process's GPU, all of them, or the host, where a model that is divided is read."""
+    """Return the options of `from_pretrained` that place a model: on this process's GPU, or on all of them.
+
+    {} loads on the CPU: without a GPU, or for a model that ranks will shard.
+    """
     is_divided = experiment.launch.sharding == "fsdp"
     if not torch.cuda.is_available() or (is_divided and distributed.world_size() > 1):
         return {}
@@ -22,14 +25,14 @@ def options(experiment: Experiment) -> dict[str, Any]:
 
 
 def shared_by(launch: LaunchSpec) -> dict[str, Any]:
-    """How many processes train together and, where several do, on how many nodes and how they share the model."""
+    """Return the number of processes and, if there are several, the sharding and the number of nodes."""
     several = {"sharding": launch.sharding} if launch.num_processes > 1 else {}
     nodes = {"num_nodes": launch.num_nodes} if launch.num_nodes > 1 else {}
     return {"num_processes": launch.num_processes, **several, **nodes}
 
 
 def free_bytes() -> int:
-    """Return the bytes that a model on this process's device may still take: 0 where the system does not say."""
+    """Return the free bytes on this process's device, with torch's cache; 0 if the system does not report them."""
     if not torch.cuda.is_available():
         return available_bytes() or 0
     free, _ = torch.cuda.mem_get_info()
@@ -37,6 +40,6 @@ def free_bytes() -> int:
 
 
 def clear() -> None:
-    """Give back what training has left: where a model is spread, it would count as another program's."""
+    """Release the memory that training cached: automatic placement would count it as taken by another program."""
     release_freed_memory()
     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Imported once by the server that runs are forked from: the whole stack, quietly."""
+"""Module that the server of forked runs imports once: it loads the whole stack without output."""
 
 import contextlib
 import gc
@@ -13,7 +13,7 @@ from harness.train.preemption import end_with_parent
 
 
 def _import_quietly() -> None:
-    """Import with the libraries' advice kept off the screen; a broken installation shows in the runs themselves."""
+    """Import the stack with standard error silenced. A broken installation shows in the runs themselves."""
     saved = os.dup(2)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
@@ -33,7 +33,7 @@ outlive_signals()
 logging.captureWarnings(True)
 warnings.simplefilter("ignore")
 _import_quietly()
-# A million objects of the libraries never go: without them a collection of garbage takes milliseconds instead of a
-# third of a second, and each run has one at every boundary of a phase.
+# The libraries' million objects are never freed. Without them a garbage collection takes milliseconds instead of a
+# third of a second, and each run has one at every phase boundary.
 gc.collect()
 gc.freeze()

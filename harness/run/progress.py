@@ -1,4 +1,4 @@
-"""What a person sees while runs are made: live lines on a terminal, one line per run in a log."""
+"""Progress display of runs: live lines on a terminal, one line per run in a log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from harness.records.record import RunRecord
 
 
 class Board:
-    """Shows the runs under way, `k` of `n`; on anything but a terminal only how each run ended.
+    """Display of the running runs, `k` of `n`. Without a terminal it shows only how each run ended.
 
-    The same board serves all runs of a process, so that it can count them. Each piece of work has a line of its own;
-    what has only one at a time may speak to the board itself.
+    One board serves all runs of a process, so that it can count them. Each piece of work has its own line. A caller
+    with one piece of work at a time may send its events to the board itself.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class Board:
         self._lock = threading.RLock()
 
     def expect(self, total: int) -> None:
-        """So many runs come now; they are counted from one."""
+        """Start counting `total` runs from one."""
         self.total, self._started = total, 0
 
     def begin(self, label: str) -> Line:
-        """A run, or another piece of work that takes a while, starts."""
+        """Add a line for a run or another long piece of work, and count it."""
         with self._lock:
             self._started += 1
             return self.start_bar(f"{self._started}/{max(self.total, self._started)} {label}")
@@ -55,19 +55,19 @@ class Board:
             return line
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """An event of the newest line."""
+        """Pass an event to the newest line."""
         if self._lines:
             self._lines[-1](event)
         elif "say" in event:
             self.say(event["say"])
 
     def end(self, line: str = "") -> None:
-        """The work of the newest line is over."""
+        """End the newest line."""
         if self._lines:
             self._lines[-1].end(line)
 
     def taken_down(self, line: Line) -> None:
-        """A line's work is over; with the last one the bar goes."""
+        """Remove a line that has ended, and the bar with the last one."""
         with self._lock:
             self._lines.remove(line)
             if self._bar is not None and not self._lines:
@@ -75,12 +75,12 @@ class Board:
                 self._bar = None
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.console.print(text, markup=False, soft_wrap=True)
 
 
 class Line:
-    """One piece of work under way, as the board shows it."""
+    """One running piece of work on the board."""
 
     def __init__(self, shown_on: Board, label: str) -> None:
         self._board, self._label = shown_on, label
@@ -95,7 +95,7 @@ class Line:
             self._task = bar.add_task("", total=None, label=self._label, phase="starting", detail="")
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """One event of the work: a phase, a task, or `done` of `total` with what is known beside."""
+        """Show one event of the work: a phase, a task, or `done` of `total` with loss and speed if known."""
         if "say" in event:
             self._board.say(event["say"])
         if self._bar is None or self._task is None:
@@ -108,7 +108,7 @@ class Line:
             self._bar.update(self._task, total=event["total"], completed=event["done"], detail=_detail(event))
 
     def end(self, line: str = "") -> None:
-        """The work is over; `line` says how it went and stays on the screen."""
+        """End the work. `line` describes its result and stays on the screen."""
         if self._ended:
             return
         self._ended = True
@@ -125,7 +125,7 @@ board = Board()
 
 
 def ending(result: RunRecord) -> str:
-    """How a run went, in a few words."""
+    """Return the result of a run in a few words."""
     attempt = result.current
     if attempt.status != "ok":
         return f"{attempt.status}: {attempt.reason}"

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, changes, versions, device. Facts, no opinions."""
+"""Provenance of a number: commit, uncommitted changes, versions, device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.run.server import ALLOCATOR_SETTINGS
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm_eval", "tokenizers", "numpy",
 )  # fmt: skip
-_OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # how threads wait, on which a busy machine's timings depend
+_OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # how threads wait, which affects timings on a busy machine
 # Environment variables, by how they begin, that change what a device computes or how fast it is
 _SETTINGS = (
     "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "CUDA_", "CUBLAS_", "CUDNN_",
@@ -34,7 +34,7 @@ _TRAINING_PARTS = (
 
 @functools.cache
 def facts() -> dict[str, Any]:
-    """What is the same for every run of this process; needs no torch."""
+    """Return the provenance that all runs of this process share. Does not import torch."""
     commit, dirty = _commit()
     return {
         "harness": harness.__version__,
@@ -52,7 +52,7 @@ def facts() -> dict[str, Any]:
 
 @functools.cache
 def training_code() -> str:
-    """Digest of what makes a training curve what it is beside its settings: this code and the libraries it runs on."""
+    """Return a digest of the code that training depends on: ours, and the versions of Python and the libraries."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256(json.dumps([facts()["python"], facts()["versions"]], sort_keys=True).encode())
     for part in _TRAINING_PARTS:
@@ -62,7 +62,7 @@ def training_code() -> str:
 
 
 def device() -> dict[str, Any]:
-    """What the run computes on. Imports torch."""
+    """Return the facts of the device that the run computes on. Imports torch."""
     import torch
 
     openmp = {name: os.environ[name] for name in _OPENMP if name in os.environ}
@@ -112,12 +112,12 @@ def _attention_order() -> list[str] | None:
 
 
 def _device_settings() -> dict[str, str]:
-    """Return what the environment sets of the allocator, CUDA's libraries and the devices."""
+    """Return the environment's settings of the allocator, CUDA's libraries and the devices."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)}
 
 
 def command() -> str:
-    """The command line as it would be typed again, without its secrets."""
+    """Return the command line as it can be typed again, without its secrets."""
     import shlex
 
     name = Path(sys.argv[0]).name
@@ -126,7 +126,7 @@ def command() -> str:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """(commit, whether tracked files differ from it) of the checkout that this code lies in; None outside of one."""
+    """Return (commit, True if tracked files differ from it) of this code's checkout; (None, None) outside of one."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None, None
