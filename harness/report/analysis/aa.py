@@ -73,7 +73,7 @@ def _of_contest(contest: Contest) -> Iterator[Tally]:
 
 
 def _known(values: Floats) -> list[int]:
-    """The places of the seeds that have a result."""
+    """Return the indices of the seeds that have a result."""
     import numpy as np
 
     return [int(place) for place in np.flatnonzero(~np.isnan(values[:, 0]))]

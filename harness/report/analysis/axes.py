@@ -33,11 +33,11 @@ class Quality:
     task: str
 
     def of(self, group: Group) -> SeedEstimate | None:
-        """The group's score with its standard error; None where it was not asked."""
+        """Return the group's score with its standard error; None where it was not evaluated."""
         return score(group, self.measure) if group.ok else None
 
     def gain(self, group: Group, groups: Sequence[Group]) -> SeedEstimate | None:
-        """The paired difference to the untouched model on the same items; None where there is none."""
+        """Return the paired difference to the untouched model on the same items; None without such a pair."""
         base = base_of(group, groups, self.measure.eval_id) if group.trained else None
         return difference(group, base, self.measure) if base else None
 

@@ -36,26 +36,26 @@ class Contest:
     higher_is_better: bool
     groups: tuple[Group, ...]  # the trained ones
     base: Group | None
-    left_out: tuple[tuple[Group, str], ...]  # asked too, and why they are not ranked
+    left_out: tuple[tuple[Group, str], ...]  # groups that are not ranked, with the reason
 
     @property
     def digits(self) -> int:
-        """Decimals that a value is shown with."""
+        """Return the number of decimals of a value."""
         return 4 if self.measure.metric == "loss" else 3
 
     @cached_property
     def ranked(self) -> tuple[Group, ...]:
-        """The trained groups, best first."""
+        """Return the trained groups, best first."""
         sign = -1 if self.higher_is_better else 1
         return tuple(sorted(self.groups, key=lambda group: sign * self.value(group)))
 
     @property
     def members(self) -> tuple[Group, ...]:
-        """Everybody who is compared, the base first."""
+        """Return all groups that are compared, the base first."""
         return (*([self.base] if self.base else []), *self.groups)
 
     def value(self, group: Group) -> float:
-        """The group's score; infinitely bad where it has none."""
+        """Return the group's score; infinitely bad where it has none."""
         found = score(group, self.measure)
         return found.value if found else float("-inf" if self.higher_is_better else "inf")
 

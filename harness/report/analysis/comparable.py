@@ -30,7 +30,8 @@ from harness.report.display import several, shortened
 METHOD_AND_RATE = ("method", "train.lr")
 ABSENT = "absent"
 _ITEMS = "eval.items_and_prompts"
-# A fact, or all below it -> the settings that move it: a difference in it follows from a declared one in those.
+# Key of a fact (or of all facts below it) -> the settings that move it. Where such a setting was declared to vary, a
+# difference in the fact follows from it.
 _FOLLOWS = {
     "effective_scale": ("method.r", "method.lora_alpha", "method.use_rslora"),
     "master_weights": ("method.name", "method.precision", "train.precision"),
@@ -57,7 +58,7 @@ class Difference:
 
     key: str
     values: tuple[tuple[str, tuple[str, ...]], ...]
-    task: str = ""  # where it is how one task was asked
+    task: str = ""  # the task, where the difference is in its settings
 
     def __str__(self) -> str:
         """For example `train.max_steps: 100 (lora, qlora), 200 (dora)`."""
@@ -71,8 +72,8 @@ class Guard:
 
     declared: tuple[str, ...]
     refused: tuple[Difference, ...]
-    allowed: tuple[Difference, ...]  # undeclared, and let through by name
-    follows: tuple[Difference, ...]  # a consequence of what was declared
+    allowed: tuple[Difference, ...]  # undeclared, and allowed by name
+    follows: tuple[Difference, ...]  # consequences of a declared difference
     shown: tuple[Difference, ...]  # provenance that moves no number, seeds, tasks that a row was not asked
 
     @property
@@ -101,7 +102,7 @@ class IncomparableError(ValueError):
 
 
 def check(groups: Sequence[Group], declared: Collection[str] | None, allowed: Iterable[str] = ()) -> Guard:
-    """Compare everything.
+    """Compare all facts of the groups and sort their differences.
 
     Args:
         groups: the rows of a table.
@@ -119,7 +120,7 @@ def check(groups: Sequence[Group], declared: Collection[str] | None, allowed: It
 def check_trials(loaded: Loaded) -> Guard | None:
     """Compare the trials of a tuned sweep as `check` does results, and what each contestant was given.
 
-    A trial that diverged is compared in its settings and its machine: it did not come to the rest.
+    A trial that diverged is compared in its settings and its machine only: it has no outcome.
     """
     if not loaded.trials or loaded.sweep is None or loaded.sweep.tuning is None:
         return None
@@ -135,10 +136,10 @@ def check_trials(loaded: Loaded) -> Guard | None:
 
 @dataclass
 class _Sorter:
-    """Sorts differences by what becomes of them."""
+    """Sorter of differences into refused, allowed and explained ones."""
 
     declared: tuple[str, ...]
-    wanted: tuple[str, ...]  # undeclared, to be let through by name
+    wanted: tuple[str, ...]  # undeclared keys that are allowed by name
     settings: Mapping[str, Facts]  # of each label
     refused: dict[str, Difference] = field(default_factory=dict)
     allowed: dict[str, Difference] = field(default_factory=dict)

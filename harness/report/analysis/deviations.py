@@ -23,7 +23,7 @@ def deviations(loaded: Loaded) -> list[str]:
 
 
 def _question(made: Registration, sweep: SweepRecord) -> Iterator[str]:
-    """Yield the parts of the question that are others now."""
+    """Yield the parts of the question that have changed since."""
     tuning = sweep.tuning
     now = {
         "question": sweep.question,
@@ -55,7 +55,7 @@ def _seeds(made: Registration, sweep: SweepRecord) -> Iterator[str]:
 
 
 def _cells(made: Registration, sweep: SweepRecord) -> Iterator[str]:
-    """Yield the runs that were known beforehand and are others now: another recipe, or another look at one."""
+    """Yield the registered runs that have changed since: another recipe, or another evaluation of it."""
     known, now = _known(made.cells), _known([cell for cell in sweep.cells if cell.stage != "final"])
     comparable = {key: cell for key, cell in known.items() if cell.stage != "final"}
     for what, keys in (("added", now.keys() - comparable.keys()), ("left out", comparable.keys() - now.keys())):
@@ -97,7 +97,7 @@ def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tests(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the runs whose test was read more than once, for other weights were there before."""
+    """Yield the runs whose test was read more than once, since earlier weights were replaced."""
     twice = [
         f"{row.label} seed {row.seed}"
         for row in rows

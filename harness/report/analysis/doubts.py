@@ -8,11 +8,11 @@ from harness.records.record import Attempt, Phase
 from harness.report.data.groups import Group
 from harness.report.display import quantity
 
-OTHERS = 0.1  # of the machine's cores, kept busy by other processes: what timings of one program vary by anyway
-THROTTLED = 0.05  # of a phase's seconds
+OTHERS = 0.1  # share of the cores that other processes keep busy; timings vary by as much anyway
+THROTTLED = 0.05  # share of a phase's seconds
 TIMED = ("train", "validate", "evaluate", "generate", "inference")  # the phases whose seconds and rates are shown
-HELD_BACK = 0.01  # of a phase's seconds, in which a limit held the GPU's clock down
-# a power limit is how a card is sold and holds for every run on it; these come and go
+HELD_BACK = 0.01  # share of a phase's seconds in which a limit held the GPU's clock down
+# The power limit is not among them: it belongs to the card and holds for every run on it. These come and go.
 LIMITS = ("thermal", "reliability")
 SLOWED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 
@@ -25,7 +25,7 @@ CPU, LIMIT, COMPANY, CLOCK = (
 
 
 def of_phase(phase: Phase) -> dict[str, str]:
-    """Each reason to doubt a phase's seconds, with how much of it there was; {} without any, or where nobody looked."""
+    """Return each reason to doubt a phase's seconds with its amount; {} without any, or without measurements."""
     seen, found = phase.conditions, {}
     if seen is None:
         return {}
@@ -45,7 +45,7 @@ def of_phase(phase: Phase) -> dict[str, str]:
 
 
 def of_attempt(attempt: Attempt | None, phases: Iterable[str] = TIMED) -> dict[str, str]:
-    """The reasons of an attempt's phases; of each reason the first phase's amount, with the phase."""
+    """Return the reasons of an attempt's phases, each with the first phase that has it and the amount there."""
     found: dict[str, str] = {}
     for name in phases:
         phase = attempt.phases.get(name) if attempt else None
@@ -55,7 +55,7 @@ def of_attempt(attempt: Attempt | None, phases: Iterable[str] = TIMED) -> dict[s
 
 
 def lines(groups: Sequence[Group]) -> list[str]:
-    """One line for each reason: who was timed under it."""
+    """Return one line for each reason, with the groups that were timed under it."""
     found: dict[str, list[str]] = {}
     for group in groups:
         for row in group.rows if group.ok else ():

@@ -49,7 +49,7 @@ def _readable(folder: Path) -> Iterator[EvaluationRecord]:
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
-    """A line for each run that was trained again: every score before and now, and what it was made with, if another."""
+    """Return a line for each run that was trained again: its scores before and now, and changes of versions."""
     return [line for row in rows for line in _of_run(row)]
 
 

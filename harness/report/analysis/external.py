@@ -1,7 +1,7 @@
 """Results that others published, as external records: shown as such, and never ranked against our own as equals.
 
-PEFT's method comparison publishes one JSON file per experiment: one seed, no outcomes per item. What can be paired is
-nothing, so an interval is Wilson's of a single score, which is not empty where nothing was right.
+PEFT's method comparison publishes one JSON file per experiment: one seed, no outcomes per item. No
+items can be paired, so an interval is Wilson's of a single score. It has a width even where no answer was right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.report.pages.summary import Table
 
 PEFT = "PEFT method comparison"
 FOLDER = "external"
-# What such a comparison means to vary: the method with its settings, and the learning rate.
+# Settings that such a comparison varies: the method with its settings, and the learning rate.
 PEFT_VARIES = ("peft_config", "train_config.optimizer_kwargs.lr", "train_config.optimizer_type")
 _TEST_ITEMS = {"gsm8k": 1319}  # of the official test split, all of which the benchmark evaluates
 _ENDED_WELL = "success"
@@ -30,7 +30,7 @@ _SHOWN_ONLY = ("created_at", "total_time", "experiment_name", "error_msg", "peft
 
 
 def read_peft(folder: Path) -> tuple[list[ExternalRecord], list[str]]:
-    """The records of a folder of result files, by name; and the files that hold none, with the reason.
+    """Read the records of a folder of result files, by name, and the files that hold none, with the reason.
 
     Raises:
         ValueError: the folder is not there or holds no JSON.
@@ -61,7 +61,7 @@ def keep(records: Sequence[ExternalRecord], runs: Path) -> Path:
 
 
 def table(records: Sequence[ExternalRecord]) -> Table:
-    """The rows as published, in the order of their names."""
+    """Return the rows as published, in the order of their names."""
     names = list(dict.fromkeys(name for one in records for name in one.scores))
     header = (
         "External row",

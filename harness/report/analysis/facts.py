@@ -18,7 +18,8 @@ from harness.report.data.items import Scored
 from harness.report.data.labels import short
 from harness.report.data.rows import Row, flatten
 
-# What of a run's provenance can move its numbers. The rest (commit, host, command, dates) is shown and never refuses.
+# The provenance that can move a run's numbers. All other provenance (commit, host, command, dates) is shown and never
+# refuses a table.
 _TRAINED_BY = ("num_processes", "num_nodes", "sharding", "liger")
 MADE_WITH = ("device", "device_name", "cuda", *_TRAINED_BY, "harness", "versions")
 _EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed", "code_run_by")
@@ -26,7 +27,7 @@ _NOT_FACTS = ("command", "argv", "pid", "started_at")
 _MEASURED = ("computed_tokens", "separate_tokens")  # of an evaluation
 # Settings outside of the recipe that decide which runs end well; those that do not are shown.
 _DECIDE = ("train.diverged_above", "train.diverged_steps")
-# Settings outside of the recipe that say where and how comfortably a run is made. Evaluations are compared one by one.
+# Settings outside of the recipe on the place and the conduct of a run. Evaluations are compared one by one.
 _NEUTRAL = (
     "seed", "force", "retry", "retries", "keep", "runs_dir", "reports_dir", "tracking", "price_per_device_hour", "plan",
     "launch", "inference", "lr_scale", "method", "eval", "model", "data.tasks", "data.retention", "data.path",
@@ -59,7 +60,7 @@ def effective_scale(method: Mapping[str, Any]) -> float | None:
 
 
 def stack_facts(row: Row) -> Facts:
-    """The model, and what it ran on: for untrained weights too, which no number of processes has trained."""
+    """Return the model and its machine, for untrained weights too: the processes of a training are not among them."""
     assert row.record is not None and row.current is not None, "a row with results has a record"
     model = {f"model.{key}": value for key, value in flatten(row.record.recipe.get("model") or {}).items()}
     made_with = _made_with(row.current.provenance)
@@ -87,7 +88,7 @@ def outcome_facts(row: Row) -> Facts:
     scale = effective_scale(method)
     found = ({} if scale is None else {"effective_scale": scale}) | dict(_training(row.current))
     if str(method.get("precision")).endswith("_master") and "master_weights" in found:
-        found["master_weights"] = ["float32"]  # updates add up in copies, which the trained tensors are rounded from
+        found["master_weights"] = ["float32"]  # updates add up in copies; the trained tensors are rounded
     attempts, made_by = row.record.attempts, row.current.weights_from  # a later one may have evaluated alone
     trained_by = next((one for one in attempts if one.started_at == made_by), row.current)
     found |= {key: trained_by.provenance[key] for key in _TRAINED_BY if key in trained_by.provenance}
@@ -189,7 +190,7 @@ def text(value: Any) -> str:
 
 
 def _training(attempt: Attempt) -> Iterator[tuple[str, Any]]:
-    """The rows used, and what the trained weights are held in."""
+    """Return the rows used, and the precision of the trained weights."""
     if attempt.data:
         rows = flatten(asdict(attempt.data))
         yield from ((f"rows.{key}", value) for key, value in rows.items() if key != _CHECK)

@@ -19,7 +19,7 @@ TEXT = (
 
 
 def device_seconds(attempt: Attempt) -> float:
-    """From an attempt's beginning to its end, times the devices that it had; an old record has its phases."""
+    """Return the seconds of an attempt times its devices. An old record has only the seconds of its phases."""
     seconds = attempt.seconds
     if seconds is None:
         seconds = sum(phase.seconds for phase in attempt.phases.values())
@@ -48,17 +48,17 @@ def of_group(group: Group) -> float | None:
 
 
 def cost_of_group(group: Group) -> float | None:
-    """`of_group` at the price of a device hour."""
+    """Return the cost of one result at the price of a device hour, the mean over the seeds."""
     return mean(cost(row) for row in group.rows)
 
 
 def priced(loaded: Loaded, price: float | None) -> Loaded:
-    """The same at another price than that of the records; None leaves theirs."""
+    """Return the rows with this price of a device hour; None keeps the price of the records."""
     return loaded if price is None else replace(loaded, rows=tuple(replace(row, price=price) for row in loaded.rows))
 
 
 def with_trials(rows: Sequence[Row], trials: Sequence[Row]) -> list[Row]:
-    """The rows with the trials that each was chosen from; a trial that is a result as well counts as that alone."""
+    """Return the rows with the trials behind each; a trial that is also a result counts as a result only."""
     results = {(row.recipe_id, row.seed) for row in rows}
     tried: dict[str | None, dict[tuple[str, int], RunRecord]] = {}
     for trial in trials:

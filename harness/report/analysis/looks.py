@@ -8,7 +8,7 @@ from harness.report.data.rows import Loaded
 
 
 def undecided(loaded: Loaded) -> list[str]:
-    """Return what has no verdict yet: of the claims where there are some, else of the comparisons that answer.
+    """Return a line for each claim without a verdict; without claims, for each main comparison without one.
 
     Raises:
         ValueError: no method has a score that may be compared.

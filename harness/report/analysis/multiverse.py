@@ -1,8 +1,8 @@
 """The multiverse of an answer: the share of all defensible analyses of the same records in which a verdict holds.
 
-Each analysis takes one way at every fork: which outcome (the metrics of the primary task, the test loss, the mean over
-the target tasks, that mean with each task left out), what becomes of a lost seed, which margin, which rule chose the
-recipes. A verdict that one small change turns is fragile, whatever its p-value.
+Each analysis takes one way at every fork: the outcome (the metrics of the primary task, the test loss, the mean over
+the target tasks, that mean with each task left out), the treatment of a lost seed, the margin, and the rule that chose
+the recipes. A verdict that one small change turns is fragile, whatever its p-value.
 
 Source: Steegen, Tuerlinckx, Gelman and Vanpaemel, Increasing transparency through a multiverse analysis, Perspectives
 on Psychological Science, volume 11, 2016.
@@ -45,7 +45,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Robustness:
-    """A verdict of the answer, and how it does over all analyses.
+    """Robustness of a verdict of the answer over all analyses.
 
     Attributes:
         a: label of the method that the verdict is about.
@@ -132,7 +132,7 @@ def _changes(way: tuple[Outcome, str, float], reference: str) -> list[str]:
 
 
 def _verdicts(way: tuple[Outcome, str, float], contest: Contest, margin: float) -> dict[tuple[str, str], str]:
-    """(method, other) -> verdict of one analysis: with the untouched model, and between the methods."""
+    """Return (method, other) -> verdict of one analysis, for pairs with the untouched model and of methods."""
     outcome, lost, factor = way
     values = _with_lost(outcome.sides, lost)
     base = contest.base.label if contest.base else None
@@ -195,7 +195,7 @@ def _outcome(contest: Contest, name: str) -> Outcome | None:
 
 
 def _metrics(contest: Contest) -> list[str]:
-    """The other metrics of the task that point the same way and are known of every item."""
+    """Return the other metrics of the task that have outcomes per item and the same direction."""
     scored = contest.groups[0].evaluations[contest.measure.eval_id][0]
     known = scored.items.outcomes if scored.items else {}
     return [
@@ -221,7 +221,7 @@ def _means(contest: Contest, groups: Sequence[Group], whole: int) -> Iterator[Ou
 
 
 def _mean(name: str, tasks: Sequence[Outcome]) -> Outcome:
-    """Every task weighs the same: its outcomes are scaled, and the items stand side by side."""
+    """Return the mean over tasks of equal weight: the items of all tasks together, their outcomes scaled."""
     import numpy as np
 
     sizes = [next(iter(one.sides.values.values())).shape[1] for one in tasks]

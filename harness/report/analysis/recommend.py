@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Minimised = Literal["memory", "time", "parameters", "bytes"]
 
-MOST_LIMITS = 6  # memory limits that a report looks at: peaks of its own methods, evenly chosen among many
+MOST_LIMITS = 6  # memory limits in a report: peaks of its own methods, evenly chosen if there are more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,11 @@ class Option:
     group: Group
     outcomes: Floats  # (seeds, items)
     value: float
-    costs: dict[str, float | None]  # by what can be minimised; bytes and seconds. Memory: what a device must have
+    costs: dict[str, float | None]  # by criterion, in bytes and seconds; the memory is that which a device must have
     overhead: str  # why inference costs more than the base model's; "" where it does not
 
     def refused(self, need: Need) -> str:
-        """Why it is not an option for this need; "" where it is one."""
+        """Return the reason why the option does not meet the requirements; "" if it does."""
         for name, limit, unit, scale in (
             ("memory", need.memory_bytes, "MiB", MEBIBYTE),
             ("time", need.seconds, "s", 1),
@@ -77,7 +77,7 @@ class Advice:
 
 
 def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
-    """The ranked methods, and the untouched model as it was prompted in each way, on the same items."""
+    """Return the ranked methods and each prompting of the untouched model, on the same items."""
     found: list[Option] = []
     for group in contest.ranked:
         _add(found, group, contest.measure, group.label, _overhead(group))
@@ -97,7 +97,7 @@ def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
 
 
 def advise(contest: Contest, every: Sequence[Option], need: Need) -> Advice:
-    """Apply the rule."""
+    """Apply the rule of recommendation."""
     from harness.stats import bootstrap
 
     sign = 1.0 if contest.higher_is_better else -1.0
@@ -159,7 +159,7 @@ def _not_worse(pair: Result | None) -> float:
 
 
 def sentences(advice: Advice) -> list[str]:
-    """The advice in words, with the numbers that say so."""
+    """Return the advice in sentences, with the numbers behind it."""
     contest, chosen, best = advice.contest, advice.chosen, advice.best
     refused = [f"{label} ({reason})" for label, reason in advice.refused]
     out = f"Excluded by the limits: {several(refused, 8)}." if refused else ""
@@ -197,7 +197,7 @@ def sentences(advice: Advice) -> list[str]:
 
 
 def scenarios(contest: Contest, groups: Sequence[Group], tolerance: float) -> Table | None:
-    """The advice without limits, without overhead, and for memory limits at which it changes."""
+    """Return the advice without limits, without overhead, and for the memory limits at which it changes."""
     every = options(contest, groups)
     if len(every) < 2:
         return None

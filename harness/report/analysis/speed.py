@@ -18,7 +18,7 @@ TEXT = (
 
 
 def table(groups: Sequence[Group]) -> Table | None:
-    """Means over the seeds; None where no rate is known."""
+    """Return the table of speeds as means over the seeds; None where no rate is known."""
     lines = []
     for group in groups:
         runs = trainings(group) if group.trained else []
@@ -29,7 +29,7 @@ def table(groups: Sequence[Group]) -> Table | None:
 
 
 def unknown(groups: Sequence[Group]) -> list[str]:
-    """Why there is no MFU, with whom it concerns."""
+    """Return a line for each reason of a missing MFU, with the groups without it."""
     found: dict[str, list[str]] = {}
     for group in groups:
         peaks = [one.device_peak for one in trainings(group)] if group.trained else []

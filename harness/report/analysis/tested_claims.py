@@ -1,8 +1,8 @@
 """The claims of a sweep, tested on its records: each with an interval, all of them as one family.
 
 Each interval misses with probability level / number of claims (Bonferroni), so that all of them hold together at 95 %.
-A claim is confirmed where its interval lies inside the range that was claimed, refuted where it lies outside, and
-undecided else.
+A claim is confirmed where its interval lies inside the claimed range, refuted where it lies outside, and undecided
+otherwise.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Tested:
-    """A claim, and what the records say of it."""
+    """A claim with its outcome and evidence on the records."""
 
     record: ClaimRecord
     claim: claim_grammar.Claim

@@ -24,7 +24,7 @@ FEWEST_FOR_IQM = 4  # tasks: the middle half of fewer is one or two of them
 
 
 def frontiers(found: Claims, groups: Sequence[Group]) -> Table | None:
-    """For each cost the probability of each method that no other is both better and cheaper."""
+    """Tabulate for each cost the probability of each method that no other is both better and cheaper."""
     from harness.stats import frontier_probabilities, on_frontier
 
     drawn = _draws(found)
@@ -55,7 +55,7 @@ def frontiers(found: Claims, groups: Sequence[Group]) -> Table | None:
 
 
 def matched(found: Claims) -> Table | None:
-    """Validation loss when every method has used what the thriftiest used in all: tokens, seconds, FLOPs."""
+    """Tabulate the validation loss at the budget of the cheapest method, in tokens, in seconds and in FLOPs."""
     runs = {group.label: trainings(group) for group in found.contest.ranked}
     runs = {label: each for label, each in runs.items() if each and all(one.validation for one in each)}
     if len(runs) < 2:
@@ -76,7 +76,7 @@ def matched(found: Claims) -> Table | None:
 def matched_pairs(found: Claims) -> Table | None:
     """Pairs of methods whose trained parameters, or whose peak memory, are within a tenth: which is better there.
 
-    Of many pairs those with the best method, and every one that says something.
+    Of many pairs, only the significant ones and those with the best method are kept.
     """
     lines = []
     many = len(found.between) > MOST_SHOWN

@@ -22,7 +22,7 @@ TEXT = (
 
 
 def tables(groups: Sequence[Group]) -> list[Table]:
-    """Speed and memory of each model, and what merging and further adapters take; none where nobody measured."""
+    """Tabulate speed and memory of each model, and the cost of merging and of further adapters; [] if unmeasured."""
     known = [group for group in groups if group.ok and any(row.inference for row in group.rows)]
     if not known:
         return []

@@ -15,10 +15,8 @@ from harness.report.data.rows import Row
 if TYPE_CHECKING:
     from harness.stats import Floats, SeedEstimate
 
-MOST_UNPARSABLE = (
-    0.5  # with more answers that cannot be read, a score says how answers were read and not how good they are
-)
-FEWEST_PAIRED = 2  # seeds in common, where the sides have others as well
+MOST_UNPARSABLE = 0.5  # share of unreadable answers above which a score measures the parsing and not the answers
+FEWEST_PAIRED = 2  # common seeds, where the sides have further ones
 ONE_SIDED = 1.645  # standard errors, the normal quantile of 95 %
 LEVEL = 0.05  # of a family of comparisons
 HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
@@ -46,7 +44,7 @@ class Group:
 
     @property
     def first(self) -> Row:
-        """Any of the rows, for what they share."""
+        """Return the first row, for facts that all rows share."""
         return self.rows[0]
 
     @property
@@ -118,7 +116,7 @@ def grouped(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
 
 
 def _with_seed(group: Group, same: Sequence[Group]) -> str:
-    """The label, with the seeds where another group has the same: one that failed, or was looked at differently."""
+    """Return the label, with the seeds where another group (failed or evaluated otherwise) has the same label."""
     others = [other for other in same if other is not group]
     if not others or (group.ok and not any(other.ok for other in others)):
         return group.label
@@ -127,18 +125,19 @@ def _with_seed(group: Group, same: Sequence[Group]) -> str:
 
 
 def base_of(group: Group, groups: Sequence[Group], eval_id: str) -> Group | None:
-    """The untouched model of the group, looked at in the same way."""
+    """Return the untouched model of the group with the same evaluation; None if there is none."""
     fits = (one for one in _bases(groups) if one.model == group.model and eval_id in one.evaluations)
     return next(fits, None)
 
 
 def _bases(groups: Sequence[Group]) -> list[Group]:
-    """The untouched models among the groups, looked for once: every row asks for its own."""
+    """Return the untouched models among the groups, from the cache: every row needs its own."""
     if not groups:
         return []
     known = groups[0].remembered
     if (key := tuple(map(id, groups))) not in known:
-        known[key] = ([one for one in groups if one.first.is_base and one.ok], tuple(groups))  # kept with their ids
+        # the groups are cached too, so that no other object gets one of their ids
+        known[key] = ([one for one in groups if one.first.is_base and one.ok], tuple(groups))
     found: list[Group] = known[key][0]
     return found
 
@@ -154,7 +153,7 @@ def headline(scored: Scored) -> str | None:
 def score(group: Group, measure: Measure) -> SeedEstimate | None:
     """The mean over the seeds, with the standard error over items, and over seeds where there are several."""
     known = group.remembered
-    if measure not in known:  # tables, figures and pages all ask
+    if measure not in known:  # tables, figures and pages all read it
         known[measure] = _score(group, measure)
     found: SeedEstimate | None = known[measure]
     return found
@@ -281,7 +280,7 @@ def aligned(groups: Sequence[Group], measure: Measure) -> Aligned | None:
 
 
 def unranked(group: Group, measure: Measure) -> str:
-    """Why a score is shown and kept out of rankings; "" where it may be ranked."""
+    """Return the reason why a score is shown but not ranked; "" where it may be ranked."""
     scored = group.evaluations.get(measure.eval_id, ())
     unparsable = [one.record.num_unparsable for one in scored]
     known = sum(count or 0 for count in unparsable)

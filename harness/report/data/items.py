@@ -49,8 +49,8 @@ class Scored:
     """An evaluation record and the file of its items."""
 
     record: EvaluationRecord
-    path: Path = field(repr=False)  # of the items; the same records are the same wherever they lie
-    shown: str  # the same, as a report names it
+    path: Path = field(repr=False)  # of the items; the digest of a report is made of the repr, without this place
+    shown: str  # the path as a report names it
 
     @property
     def task(self) -> str:
@@ -89,7 +89,7 @@ class Scored:
 
     @property
     def problem(self) -> str:
-        """Why there are no items; "" when there are."""
+        """Return the reason why there are no items; "" when there are."""
         return self._read[1]
 
     @cached_property
@@ -158,7 +158,7 @@ def _texts(values: list[Any] | None, order: list[int]) -> tuple[str, ...] | None
 
 
 def _floats(values: list[Any], order: list[int]) -> Floats | None:
-    """The values in the given order; None if any is unknown, for a mean over the others would be another number."""
+    """Return the values in the given order; None if any is missing, since the mean of the others would differ."""
     import numpy as np
 
     if any(value is None for value in values):

@@ -49,14 +49,14 @@ def short(value: Any) -> str:
 
 
 def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, list[str]]:
-    """For each method the fewest keys, in the order of preference, that tell its rows apart as well as all of them."""
+    """Return for each method the fewest keys, by preference, that tell its rows apart as well as all keys do."""
     chosen: dict[str, list[str]] = {}
     by_method: dict[str, list[Facts]] = {}
     for row in rows:
         by_method.setdefault(row.method, []).extend([facts(row)] if row.record else [])
     for method, known in by_method.items():
         chosen[method] = []
-        told: list[tuple[Any, ...]] = [()] * len(known)  # what the chosen keys say of each row
+        told: list[tuple[Any, ...]] = [()] * len(known)  # values of the chosen keys for each row
         for key in dict.fromkeys(key for one in known for key in one):
             more = [(*one, _hashable(facts.get(key))) for one, facts in zip(told, known, strict=True)]
             if len({*more}) > len({*told}):
@@ -76,7 +76,7 @@ def _recipe_facts(row: Row) -> Facts:
     if row.record is None:
         return {}
     flat = flatten({key: row.record.recipe.get(key) or {} for key in ("method", "model", "data", "train")})
-    flat.pop("method.lr", None)  # the centre; train.lr is the rate that was used
+    flat.pop("method.lr", None)  # the method's center; train.lr is the rate that was used
     flat.pop("method.name", None)
     method = [key for key in flat if key.startswith("method.")]
     return {key: flat[key] for key in (*FIRST, *method, "model.name", "data.name", *flat) if key in flat}
@@ -92,7 +92,7 @@ def _label(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str
     parts = [_part(key, facts[key]) for key in recipes.get(row.method, []) if key in facts]
     told = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
     merged = ["merged"] if any(scored.weights == "merged" for scored in row.scored) else []
-    looks = list(dict.fromkeys([*told, *merged]))  # merged weights are said to be so wherever they stand
+    looks = list(dict.fromkeys([*told, *merged]))  # merged weights are marked in every label
     return " ".join([row.method, *parts, *([f"({', '.join(looks)})"] if looks else [])])
 
 

@@ -1,4 +1,4 @@
-"""The level of a test: 5 %, and where seeds were added until it was decided that of the look."""
+"""Level of a test: 5 %, or the level of the present look where seeds are added until a decision."""
 
 from harness.records.record import SweepRecord
 

@@ -74,14 +74,14 @@ def _checks(runs: Sequence[Path], rows: Sequence[Row], problems: list[str]) -> I
 
 
 def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Loaded:
-    """The rows of a sweep; of one with stages those of the final one, and the trials beside them."""
+    """Read the rows of a sweep. With stages, they are the rows of the final stage, beside the trials."""
     cells: dict[object, Cell] = {}
-    for cell in record.cells:  # untrained weights have no seed: one row, however many seeds were asked for
+    for cell in record.cells:  # untrained weights have no seed: one row for any number of requested seeds
         cells.setdefault((cell.recipe_id, cell.seed, cell.eval_ids, cell.stage == "tune" and cell.contestant), cell)
     rows = {key: _cell_row(runs, cell, record, problems) for key, cell in cells.items()}
     trials = [rows[key] for key, cell in cells.items() if cell.stage == "tune"]
     results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
-    fates = [*results, *tuning.fates(record, trials)]  # of contestants that nothing could be chosen for
+    fates = [*results, *tuning.fates(record, trials)]  # of contestants without a chosen recipe
     marked = hours.with_trials(tuning.marked(labelled(fates), record, trials), trials)
     unasked = labelled(list(_unasked(runs, record)))
     registered = _registration(runs, record.name, problems)
@@ -94,7 +94,7 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
 
 
 def _registration(runs: Sequence[Path], name: str, problems: list[str]) -> Registration | None:
-    """The first registration of the sweep; one that was changed by hand counts as none, and is named."""
+    """Read the first registration of the sweep; an edited one is ignored and listed as a problem."""
     for root in runs:
         file = registration.path(root, name)
         try:
@@ -127,7 +127,7 @@ def sweep_names(runs: Sequence[Path]) -> list[str]:
 
 
 def _read_sweep(runs: Sequence[Path], name: str) -> SweepRecord:
-    """The sweep's record; the cells of all folders that hold one of that name."""
+    """Read the sweep's record, with the cells of every folder that holds a sweep of that name."""
     paths = [root / "sweeps" / name / "sweep.json" for root in runs]
     if name not in sweep_names(runs):
         known = ", ".join(sweep_names(runs)) or "none"
@@ -232,7 +232,7 @@ def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:
     """Return whether the evaluated weights are the current ones of the run."""
     current = record.current
     if current.status != "ok" and score.weights_from is not None:
-        return score.weights_from == current.started_at  # an older attempt's scores are not those of one that failed
+        return score.weights_from == current.started_at  # a failed attempt does not inherit the scores of an older one
     return score.weights_from == current.weights_from
 
 
@@ -274,7 +274,7 @@ def _read(kind: type[T], path: Path, root: Path, problems: list[str]) -> T | Non
 
 
 def _below(path: Path, root: Path) -> str:
-    """The path as a report names it: the same wherever the runs folder lies."""
+    """Return the path below the runs folder, which is the same wherever that folder lies."""
     return path.relative_to(root).as_posix()
 
 

@@ -22,7 +22,7 @@ from harness.report.data.items import Scored
 if TYPE_CHECKING:
     from harness.report.data.groups import Group
 
-# What makes two looks at one run two rows. A task's limit is not among them: it gets a column of its own.
+# Evaluation settings that make two rows of one run. A task's limit is not among them: it gets a column of its own.
 TASK_SETTING = (
     "num_fewshot", "chat_template", "precision", "train_precision", "backend", "batch_size", "batch_tokens", "rows",
 )  # fmt: skip
@@ -52,17 +52,17 @@ class Row:
 
     @property
     def current(self) -> Attempt | None:
-        """The attempt that counts."""
+        """Return the current attempt; None without a record."""
         return self.record.current if self.record else None
 
     @property
     def status(self) -> str | None:
-        """The run's status; None where no record says."""
+        """Return the run's status; None without a record."""
         return self.record.status if self.record else None
 
     @property
     def reason(self) -> str:
-        """Why the run is not ok."""
+        """Return the reason why the run is not ok."""
         return self.record.current.reason if self.record else self.problem
 
     @property
@@ -87,7 +87,7 @@ class Loaded:
     sweep: SweepRecord | None
     unreadable: tuple[str, ...]  # "<file below the runs folder>: why"
     margin: float = MARGIN  # the largest difference that counts as none, in the unit of the metric
-    trials: tuple[Row, ...] = ()  # of a sweep with stages: what was tried on validation, no rows of the results
+    trials: tuple[Row, ...] = ()  # trials of a sweep with stages, on validation rows; not among the results
     external: tuple[ExternalRecord, ...] = ()  # rows that others published
     checks: tuple[DataCheck, ...] = ()  # of the data that the rows were trained on
     unasked: tuple[Row, ...] = ()  # runs of the sweep's recipes with seeds that it does not ask for
@@ -98,21 +98,21 @@ class Loaded:
         """Return whether the rows were chosen by their validation loss. If so, it is too low and is never tested."""
         return self.sweep is not None and self.sweep.tuning is not None
 
-    registration: Registration | None = None  # the question as it was kept before the runs
+    registration: Registration | None = None  # the question as registered before the runs
 
     @property
     def claim_level(self) -> float:
-        """The error of all claims together."""
+        """Return the family-wise error of all claims."""
         return self.registration.level if self.registration else 0.05
 
     @property
     def primary(self) -> str | None:
-        """The column that answers the question; None: the first target task."""
+        """Return the column that answers the question; None stands for the first target task."""
         return self.sweep.primary if self.sweep else None
 
     @cached_property
     def groups(self) -> "list[Group]":
-        """The rows by recipe and setting; the same objects each time, for they remember what was computed of them."""
+        """Return the rows grouped by recipe and setting. The objects stay the same, since they cache results."""
         from harness.report.data.groups import LEVEL, grouped
         from harness.report.data.levels import family_level
 
@@ -120,7 +120,7 @@ class Loaded:
 
 
 def setting(scored: Scored) -> dict[str, Any]:
-    """The parts of an evaluation's identity that make another row; for a held-out one also whose rows they are."""
+    """Return the parts of an evaluation's identity that make another row; a held-out loss adds its data set."""
     evaluation, weights = scored.record.evaluation, {"weights": scored.weights}
     if scored.heldout:
         data = {"data": scored.task.rpartition("/")[0]}

@@ -1,4 +1,4 @@
-"""Runs that belong to no sweep, parted into sets whose rows may stand in one table."""
+"""Sets of runs outside of any sweep: the rows of one set may stand in one table."""
 
 import json
 from dataclasses import replace
@@ -11,10 +11,10 @@ from harness.report.data.rows import Loaded, Row
 
 
 def comparable_sets(loaded: Loaded) -> list[Loaded]:
-    """The sets, in the order of their first rows.
+    """Return the sets, in the order of their first rows.
 
     Trained rows of one set share all but the method, its settings and the rate. The untouched model joins every set
-    that it was looked at in the same way for, and a run without a result every set of its recipe's other settings.
+    that shares an evaluation with it. A run without a result joins every set with its recipe's other settings.
     """
     sets: dict[str, list[Row]] = {}
     for row in loaded.rows:

@@ -19,7 +19,7 @@ LOW, HIGH = 0.1, 0.9  # the quantiles of the band around the expected best
 
 @dataclass(frozen=True)
 class Contestant:
-    """A row of the results before it was chosen: its trials, and what the rule makes of them."""
+    """A row of the results before its choice: its trials, and the choice that the rule makes."""
 
     name: str
     trials: tuple[Trial, ...]
@@ -42,7 +42,7 @@ class Contestant:
 class Best:
     """The lowest validation loss among `budget` of the trials, drawn at random without replacement.
 
-    None where such a draw may hold failed trials alone.
+    The values are None where such a draw may hold failed trials only.
     """
 
     budget: int
@@ -73,7 +73,7 @@ def fates(record: SweepRecord, rows: Sequence[Row]) -> list[Row]:
 
 
 def marked(rows: Sequence[Row], record: SweepRecord, tried: Sequence[Row]) -> list[Row]:
-    """The rows of the results, with those marked that were chosen at an edge of what was tried."""
+    """Mark the rows of the results that were chosen at an edge of the tried values."""
     narrow = {(one.name, one.choice.recipe_id) for one in contestants(record, tried) if one.edges}
     return [
         replace(row, label=f"{row.label} ({UNDERTUNED})")

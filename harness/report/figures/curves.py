@@ -89,7 +89,7 @@ def training_curve(group: Group) -> Floats:
 
 
 def smoothed(losses: Sequence[float | None]) -> Floats:
-    """A centred moving average over about a twentieth of the steps; what is missing stays a gap of its own step."""
+    """Return a centered moving average over about a twentieth of the steps; a missing step stays a gap."""
     import numpy as np
 
     values = np.array([np.nan if loss is None else loss for loss in losses], dtype=np.float64)

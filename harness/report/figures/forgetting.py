@@ -25,7 +25,7 @@ STEM = "forgetting"
 def make(groups: Sequence[Group], folder: Path, asked_for: Measure | None = None) -> Drawn | None:
     """Draw it where a method has paired differences to the untouched model on a task of both kinds.
 
-    What answers the question is what was learnt, where it is a target task.
+    The column that answers the question measures learning, where it is a target task.
     """
     learnt, kept = (_first(groups, role, asked_for) for role in ("target", "retention"))
     shown = [g for g in groups if learnt and kept and learnt.gain(g, groups) and kept.gain(g, groups)]

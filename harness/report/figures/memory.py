@@ -58,7 +58,7 @@ def _bars(axes: Any, parts: Sequence[tuple[float, float]]) -> None:
 
 
 def _crosses(axes: Any, peaks: Sequence[float], first: int) -> None:
-    """The highest memory of runs that did not fit, from the given place on."""
+    """Draw the highest memory of runs that did not fit, from the given place on."""
     places = range(first, first + len(peaks))
     if peaks:
         axes.plot(peaks, places, linestyle="none", marker="x", markersize=7, color=COLOURS[1], label="out of memory")
@@ -79,7 +79,10 @@ def _parts(group: Group) -> tuple[float, float] | None:
 
 
 def _of(row: Row) -> tuple[float, float] | None:
-    """On the CPU peaks are above what the process had before the phase, on CUDA they are absolute (`record.Phase`)."""
+    """Return the bytes held when training began, and the bytes added at its peak; None where they are unknown.
+
+    CPU peaks are relative to the memory before the phase, CUDA peaks are absolute (`record.Phase`).
+    """
     phases = row.current.phases if row.current else {}
     load, train = phases.get("load"), phases.get("train")
     if load is None or train is None or train.peak_memory_bytes is None:

@@ -10,7 +10,7 @@ from harness.report.display import MEBIBYTE, MEGABYTE
 from harness.report.figures.style import drawable
 
 _COLOUR = "#888888"
-_MOST_NAMED = 12  # of more of them the table has the names
+_MOST_NAMED = 12  # rows with names; above, only the table has the names
 _COSTS: dict[str, Callable[[ExternalRecord], float | None]] = {
     "peak_memory_mebibytes": lambda one: None if one.peak_memory_bytes is None else one.peak_memory_bytes / MEBIBYTE,
     "train_seconds": lambda one: one.train_seconds,
@@ -20,14 +20,14 @@ _COSTS: dict[str, Callable[[ExternalRecord], float | None]] = {
 
 
 def draw_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: str) -> None:
-    """A grey cross for every row that has a score on the task and the cost."""
+    """Draw a gray cross for every row that has a score on the task and the cost."""
     places = _places(rows, task, cost)
     if places:
         axes.plot([x for x, _, _ in places], [y for _, y, _ in places], "x", color=_COLOUR, markersize=4, zorder=0)
 
 
 def name_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: str) -> None:
-    """Their names below or above the crosses, where there is room; the limits of the axes must be final."""
+    """Write the names below or above the crosses where there is room. The limits of the axes must be final."""
     places = _places(rows, task, cost)
     taken = [text.get_window_extent() for text in axes.texts]
     for x, y, name in sorted(places, key=lambda place: place[1]) if len(places) <= _MOST_NAMED else ():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
 STEM = "pareto"
-DECADE = 10  # costs within it are better read from a plain axis
+DECADE = 10  # costs within this ratio are easier to read on a linear axis
 Point = tuple[float, float]
 
 

@@ -1,4 +1,4 @@
-"""Groups as points: named where they are few, numbered as in the legend where they are more, else of one colour."""
+"""Groups as points: named where they are few, numbered as in the legend where they are more, else of one color."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BARS: dict[str, Any] = {"elinewidth": 0.7, "capsize": 2}
 
 
 def measured(found: SeedEstimate) -> tuple[float, float | None]:
-    """An estimate as a place has it."""
+    """Return the value and the standard error of an estimate, as a `Place` has them."""
     return found.value, found.standard_error
 
 
 def draw_points(axes: Any, groups: Sequence[Group], places: Sequence[Place | None]) -> None:
-    """A point with its error bars for every group that has a place, and an entry of the legend for every group."""
+    """Draw a point with error bars for every group that has a place, and a legend entry for every group."""
     known = [(index, place) for index, place in enumerate(places) if place]
     if len(groups) > MOST_LEGEND:
         _cloud(axes, [place for _, place in known])
@@ -34,7 +34,7 @@ def draw_points(axes: Any, groups: Sequence[Group], places: Sequence[Place | Non
 
 
 def draw_base(axes: Any, values: Sequence[float]) -> None:
-    """A dashed line for the untouched model."""
+    """Draw a dashed line for the untouched model."""
     for value in dict.fromkeys(values):
         axes.axhline(value, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
 

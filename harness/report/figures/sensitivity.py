@@ -1,4 +1,4 @@
-"""Validation loss against the learning rate: how much a method's score hangs on having found the right one."""
+"""Validation loss against the learning rate: how much a method's score depends on the right choice of it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from harness.report.data.groups import Group
 from harness.report.data.labels import short
 from harness.report.display import shortened
 
-# Okabe and Ito, Color Universal Design, 2008; without yellow, which is lost on white.
+# Okabe and Ito, Color Universal Design, 2008; without yellow, which is hard to see on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -43,7 +43,7 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "harness",
     "text.parse_math": False,
 }
-_METADATA: dict[str, dict[str, None]] = {  # without the clock and the library's version: equal records, equal bytes
+_METADATA: dict[str, dict[str, None]] = {  # no date and no library version: equal records give equal bytes
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
@@ -61,7 +61,7 @@ class Drawn:
 
 @contextmanager
 def drawing(folder: Path, stem: str, height_inches: float) -> Iterator[Any]:
-    """Give an empty figure, and save what was drawn on it as SVG, PDF and PNG."""
+    """Yield an empty figure, and save it as SVG, PDF and PNG after the drawing."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -76,13 +76,13 @@ def drawing(folder: Path, stem: str, height_inches: float) -> Iterator[Any]:
 
 
 def remove(folder: Path, stem: str) -> None:
-    """Take an old figure away."""
+    """Delete the files of an old figure."""
     for suffix in FORMATS:
         (folder / f"{stem}.{suffix}").unlink(missing_ok=True)
 
 
 def style_of(index: int) -> dict[str, Any]:
-    """Colour, line and marker; their combination comes again only after 7 x 7 groups."""
+    """Return color, line and marker; a combination repeats only after 7 x 7 groups."""
     turn = index // len(COLOURS)
     return {
         "color": COLOURS[index % len(COLOURS)],
@@ -92,7 +92,7 @@ def style_of(index: int) -> dict[str, Any]:
 
 
 def point_of(index: int) -> dict[str, Any]:
-    """Colour and marker of one point, with a rim that keeps points on each other apart."""
+    """Return color and marker of one point, with a rim that separates overlapping points."""
     style = style_of(index)
     return {"color": style["color"], "marker": style["marker"], "markersize": 6, "markeredgecolor": "white"}
 
@@ -113,7 +113,7 @@ def logarithmic(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
     def between(value: float, _: int) -> str:
-        """Ticks between the powers of ten are named where few of those are seen."""
+        """Label the ticks between the powers of ten where few powers are visible."""
         low, high = axis.get_view_interval()
         leading = round(value / 10 ** math.floor(math.log10(value) + 1e-9))
         return compact(value) if high / low < 30 and leading in (2, 5) else ""
@@ -133,7 +133,7 @@ def amounts(axis: Any, largest: float) -> None:
 
 
 def compact(value: float) -> str:
-    """A number as a tick says it: 2e-5, 0.01, 25, 10k, 4.9M."""
+    """Return a number as a tick label: 2e-5, 0.01, 25, 10k, 4.9M."""
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.3g}{suffix}"
@@ -151,7 +151,8 @@ def legend_below(figure: Any, axes: Any, count: int) -> None:
         handles, labels = axes.get_legend_handles_labels()
         columns = min(4, count)
         longest = max(map(len, labels), default=0)
-        size = min(8.0, max(4.5, 8.0 * 76 / columns / max(longest, 1)))  # points: so many letters fit into the width
+        # in points, so that the longest name fits into a column
+        size = min(8.0, max(4.5, 8.0 * 76 / columns / max(longest, 1)))
         figure.legend(handles, labels, loc="lower center", ncols=columns, handlelength=3.2, fontsize=size)
 
 

@@ -139,7 +139,8 @@ def _choice(name: str, shown: str, keys: Sequence[str], titles: Sequence[str], v
 def _colour(labels: Sequence[str]) -> Any:
     import altair
 
-    colours = [COLOURS[:6][index % 6] for index in range(len(labels))]  # without black, which is lost on a dark page
+    # without black, which is hard to see on a dark page
+    colours = [COLOURS[:6][index % 6] for index in range(len(labels))]
     return altair.Color(
         "label:N", title="Method", scale=altair.Scale(domain=[*labels], range=colours),
         legend=altair.Legend(symbolLimit=0, labelLimit=220, columns=4, symbolOpacity=1),
@@ -215,7 +216,7 @@ def _curve(group: Group) -> list[dict[str, Any]]:
 
 
 def _finished(chart: Any, height: int) -> dict[str, Any]:
-    """The specification, as wide as the page; colours of text and lines are left to the page's style sheet."""
+    """The specification, as wide as the page; colors of text and lines are left to the page's style sheet."""
     settings = chart.properties(width="container", height=height, background="transparent").configure_view(stroke=None)
     found: dict[str, Any] = settings.configure_legend(orient="bottom", symbolSize=80).to_dict()
     return found

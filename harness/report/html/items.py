@@ -83,7 +83,7 @@ def _outcomes(scored: Sequence[Scored], metric: str) -> list[float] | None:
 
 
 def _name(item_id: str) -> str:
-    """The number at the end of an item's id, for a hash says nothing to a reader; else its beginning."""
+    """Return the number at the end of an item's id, which a reader understands; of a bare hash its beginning."""
     *_, last = item_id.split(":")
     number = last.rpartition("-")[2]
     return f"#{number}" if number.isdigit() and len(item_id.split(":")) != 2 else shortened(item_id, 12)

@@ -12,7 +12,7 @@ from harness.report.figures.others import cost_of, score_on
 
 COLOUR = "#888888"
 CROSS = "M-1,-1L1,1M-1,1L1,-1"
-SHOWN = "show_others"  # the parameter that takes them away: many of them stretch the axes
+SHOWN = "show_others"  # the parameter that hides external rows: many of them stretch the axes
 
 
 def points(rows: Sequence[ExternalRecord], axes: Mapping[str, Cost | Quality]) -> list[dict[str, Any]]:
@@ -35,14 +35,14 @@ def points(rows: Sequence[ExternalRecord], axes: Mapping[str, Cost | Quality]) -
 
 
 def choice() -> Any:
-    """The box that shows them or not."""
+    """Return the check box that shows or hides the external rows."""
     import altair
 
     return altair.param(name=SHOWN, bind=altair.binding_checkbox(name="Rows of others "), value=True)
 
 
 def apart(theirs: Any, ours: Any) -> Any:
-    """An encoding that is another one for them."""
+    """Return an encoding with one value for external rows and another for our own."""
     import altair
 
     return altair.condition("datum.external", altair.value(theirs), ours)
