@@ -1,4 +1,4 @@
-"""Where Hydra finds this project's sweeper. What it does is in `harness.sweep`."""
+"""Entry point through which Hydra finds this project's sweeper, which is implemented in `harness.sweep`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 
 class CellSweeper(Sweeper):  # type: ignore[misc]
-    """Expands what was asked for into cells, checks all of them, and hands them to the launcher."""
+    """Expands the overrides into cells, checks all of them, and passes them to the launcher."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's part: keep what is needed to compose and to launch."""
+        """Store what composing and launching need; called by Hydra."""
         self._config = config
         self._launched = 0
         self._compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, list(overrides))
@@ -31,8 +31,8 @@ class CellSweeper(Sweeper):  # type: ignore[misc]
         raise SystemExit(sweep.execute(self._config, arguments, self._compose, self._launch, runs_come_alone=alone))
 
     def _launch(self, pending: list[Any], name: str) -> Any:
-        """A sweep with stages launches twice: the jobs are counted on, so that no two share a folder."""
-        if hasattr(self._launcher, "launch_planned"):  # one of ours: it need not compose again what was checked
+        """Launch cells. A sweep with stages launches twice, so jobs are numbered on and no two share a folder."""
+        if hasattr(self._launcher, "launch_planned"):  # of this project: it does not compose checked cells again
             return self._launcher.launch_planned(pending, name)
         first, self._launched = self._launched, self._launched + len(pending)
         return self._launcher.launch([list(planned.cell) for planned in pending], initial_job_idx=first)

@@ -1,4 +1,4 @@
-"""Where Hydra finds the launcher that makes several runs at once on this machine: `harness.sweep.local`."""
+"""Entry point through which Hydra finds the launcher of concurrent runs on this machine: `harness.sweep.local`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 
 
 class LocalLauncher(Launcher):  # type: ignore[misc]
-    """Makes runs in slots, each with a device or a part of the cores of its own."""
+    """Makes runs in slots, each with its own device or share of the cores."""
 
     def __init__(self, **settings: Any) -> None:
-        """Hydra hands the settings over again in `setup`, where they can be refused in a readable way."""
+        """Ignore the settings: Hydra passes them again to `setup`, where errors are readable."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's part: what is wrong with the settings is said before anything is planned."""
+        """Check the settings before anything is planned; called by Hydra."""
         from harness.config import config as settings
         from harness.sweep import local
 
@@ -29,5 +29,5 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         return sweep.at_once(pending, self._shares)
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
-        """Refuse words in place of what has been checked."""
+        """Refuse overrides that no sweeper has checked."""
         raise ValueError("hydra/launcher=local makes runs that hydra/sweeper=cells has checked: leave out the sweeper")

@@ -1,4 +1,4 @@
-"""Where Hydra finds the launcher that submits runs to a SLURM cluster: `harness.sweep.slurm`."""
+"""Entry point through which Hydra finds the launcher of SLURM jobs: `harness.sweep.slurm`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]
     """Submits each run as a job of an array."""
 
     def __init__(self, **settings: Any) -> None:
-        """Hydra hands the settings over again in `setup`, where they can be refused in a readable way."""
+        """Ignore the settings: Hydra passes them again to `setup`, where errors are readable."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's part: what is wrong with the settings is said before anything is planned."""
+        """Check the settings before anything is planned; called by Hydra."""
         from harness.config import config as settings
         from harness.measure import hardware
         from harness.sweep.cluster import slurm
@@ -35,5 +35,5 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]
         return slurm.launch(pending, name, self._spec, self._words)
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
-        """Refuse words in place of what has been checked."""
+        """Refuse overrides that no sweeper has checked."""
         raise ValueError("hydra/launcher=slurm makes runs that hydra/sweeper=cells has checked: leave out the sweeper")

@@ -1,6 +1,6 @@
-"""From what was asked for to a list of cells: each a tuple of Hydra overrides that composes to one run.
+"""Cells of a sweep: each is a tuple of Hydra overrides that composes to one run.
 
-A plain product is not enough: a file in `sweeps/` may hold several grids, whose union is run.
+A file in `sweeps/` may hold several grids. Each is a product of its values, and their union is run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 Cell = tuple[str, ...]
-# what the untouched model does not depend on: it is neither trained nor adapted
+# settings on which the untouched model does not depend: it is neither trained nor adapted
 _NOT_OF_BASE = ("method", "target", "lr_scale", "seed")
 
 
 def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Cell]:
-    """The cells of a sweep, without repetitions, in the order in which they were asked for.
+    """Return the cells of a sweep, without repetitions, in the order in which they were requested.
 
     Args:
         grids: tables of setting -> list of values (or one value), as in `sweeps/<name>.yaml`; each is a product.
@@ -28,7 +28,7 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
 
     Raises:
         HydraException: an argument is no override.
-        ValueError: several sweeps are asked for at once.
+        ValueError: several sweeps are requested at once.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     given = {override.get_key_element() for override in overrides}
@@ -43,7 +43,7 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
 
 
 def base_of(cell: Cell) -> Cell:
-    """The cell of the untouched model that `cell` is to be compared with."""
+    """Return the cell of the untouched model with which `cell` is compared."""
     kept = (word for word in cell if re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0] not in _NOT_OF_BASE)
     return (*kept, "method=base")
 
@@ -60,7 +60,7 @@ def _alternatives(key: str, values: Any) -> list[str]:
 
 
 def _literal(value: Any) -> str:
-    """A YAML value in Hydra's override grammar."""
+    """Return a YAML value in Hydra's override grammar."""
     if isinstance(value, list):
         return f"[{','.join(map(_literal, value))}]"
     if isinstance(value, dict):
@@ -78,11 +78,11 @@ def _literal(value: Any) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Hydra reads a backslash as one unless quotes follow: only there it is doubled."""
+    """Return a quoted string. Hydra reads a backslash as it is unless a quote follows, so only there it is doubled."""
     escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
     return "'" + re.sub(r"\\+$", lambda found: found[0] * 2, escaped) + "'"
 
 
 def names(cells: Iterable[Cell]) -> list[str]:
-    """Cells as a person would type them."""
+    """Return cells as a person would type them."""
     return [" ".join(cell) or "(the defaults)" for cell in cells]

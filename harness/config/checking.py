@@ -1,4 +1,4 @@
-"""Values against a schema, as strict JSON, and the first thing that is wrong by its name on the command line."""
+"""Validation of values against a schema, as strict JSON; errors name the setting as on the command line."""
 
 import json
 import math
@@ -12,12 +12,16 @@ from harness.methods.targets import PRESETS
 
 @cache
 def adapter(schema: Any) -> TypeAdapter[Any]:
-    """Building one takes longer than using it."""
+    """Return the adapter of a schema, built once: building takes longer than using it."""
     return TypeAdapter(schema)
 
 
 def check_finite(value: Any, name: str) -> None:
-    """Neither JSON nor an identity has room for NaN or infinity."""
+    """Refuse NaN and infinity, which neither JSON nor an identity can hold.
+
+    Raises:
+        ValueError: names the setting.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}={value}: must be a finite number")
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -26,7 +30,7 @@ def check_finite(value: Any, name: str) -> None:
 
 
 def explained(error: ValidationError, values: Any, section: str, allowed: list[str]) -> str:
-    """The first thing that is wrong, by its name on the command line."""
+    """Return the first error, with the setting's name on the command line."""
     first = error.errors()[0]
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
@@ -51,5 +55,5 @@ def explained(error: ValidationError, values: Any, section: str, allowed: list[s
 
 
 def lower(text: str) -> str:
-    """A message of pydantic's as the rest of a sentence."""
+    """Return a message of pydantic's as the end of a sentence."""
     return (text[:1].lower() + text[1:]).replace("input should be", "must be")

@@ -1,4 +1,4 @@
-"""The claims of a file in `sweeps/`: their schema, and a check against the rows that the file asks for."""
+"""Claims of a file in `sweeps/`: their schema, and a check against the rows of results that the file requests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ClaimEntry:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     claim: str
-    source: str | None = None  # who says so
-    note: str | None = None  # what a reader must know of it
+    source: str | None = None  # author of the claim
+    note: str | None = None  # remark for the reader
 
 
 def errors(entries: Sequence[ClaimEntry], rows: Rows, tuned: Sequence[str] | None) -> Iterator[str]:

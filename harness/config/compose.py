@@ -1,4 +1,4 @@
-"""Command-line words -> experiments, for the commands that plan or read and are no Hydra application of their own."""
+"""Composition of command-line words to experiments, for commands that are not Hydra applications themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from harness.sources.assets import conf_dir
 
 
 def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:
-    """What the main command would run for these overrides, in its order; untouched models are not added.
+    """Return the cells and experiments that the main command would run for these overrides, in its order.
+
+    Untouched models are not added.
 
     Raises:
         ValueError: a word is no override, or a cell does not compose; names it and what is allowed.
@@ -32,7 +34,7 @@ def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:
 
 @contextmanager
 def composing(shared: Sequence[str] = ()) -> Iterator[Callable[[tuple[str, ...]], Any]]:
-    """Give the function that composes a cell's overrides after the shared ones, with errors as a person reads them.
+    """Yield the function that composes a cell's overrides after the shared ones, with readable errors.
 
     Raises:
         ValueError: overrides do not compose; names what is wrong and what is allowed.

@@ -1,4 +1,4 @@
-"""From Hydra's configuration to an `Experiment`, or one clear error. The only file that knows OmegaConf."""
+"""Conversion of Hydra's configuration to an `Experiment`, or one clear error. The only file that knows OmegaConf."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _PLAIN = (
     "seed", "lr_scale", "force", "retry", "retries", "max_concurrent_trials", "keep", "runs_dir", "reports_dir",
     "price_per_device_hour",
 )  # fmt: skip
-_NOT_OF_A_RECORD = ("retry", "retries", "max_concurrent_trials", "keep")  # what is asked of this command
-_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan", "launch")  # those of earlier versions do without
+_NOT_OF_A_RECORD = ("retry", "retries", "max_concurrent_trials", "keep")  # settings of one command, not of the run
+_NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan", "launch")  # earlier versions lack them
 
-WRONG_INPUT = (HydraException, OmegaConfBaseException)  # what composing raises
+WRONG_INPUT = (HydraException, OmegaConfBaseException)  # errors of composing
 _FOR_DEVELOPERS = (
     "full_key:",
     "object_type=",
@@ -61,11 +61,11 @@ _FOR_DEVELOPERS = (
 
 
 def register() -> None:
-    """Make the resolvers known that `conf/` uses."""
+    """Register the resolvers that `conf/` uses."""
     OmegaConf.register_new_resolver("times", _times, replace=True)
     table = OmegaConf.create({})
     OmegaConf.set_struct(table, False)
-    ConfigStore.instance().store(name="open_table", node=table)  # a table whose keys are free: `- /open_table@options`
+    ConfigStore.instance().store(name="open_table", node=table)  # a table with any keys: `- /open_table@options`
 
 
 def build(config: DictConfig) -> Experiment:
@@ -77,7 +77,7 @@ def build(config: DictConfig) -> Experiment:
     _check_names(config)
     values = {name: _plain_value_of(config, name) for name in (*_SECTIONS, "method", "target", *_PLAIN)}
     values["seed"] = _seed(values["seed"])
-    plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before what is computed from them
+    plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before values that depend on them
     method = _method(values["method"])
     sections: dict[str, Any] = {name: checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
     sections["eval"] = suites.expanded(sections["eval"])
@@ -87,7 +87,7 @@ def build(config: DictConfig) -> Experiment:
 
 
 def from_record(run: RunRecord) -> Experiment:
-    """The experiment of a run that was made before, from what its record keeps.
+    """Return the experiment of an earlier run from its record.
 
     Raises:
         ValueError: the method is gone, or the record keeps settings that this version does not know.
@@ -118,10 +118,10 @@ def _is_concrete(schema: type) -> bool:
 
 
 def sweep_of(config: DictConfig) -> Question | None:
-    """The question that the `sweep` group holds; None when no sweep was asked for.
+    """Return the question that the `sweep` group holds; None when no sweep was requested.
 
     Raises:
-        ValueError: what is wrong with the file.
+        ValueError: the file has an error; says which.
     """
     asked = config.get("sweep")
     if asked is None:
@@ -130,7 +130,7 @@ def sweep_of(config: DictConfig) -> Question | None:
 
 
 def readable(error: Exception) -> str:
-    """An error of ours, of Hydra or of OmegaConf in a few words, without what only a developer needs."""
+    """Return the message of an error of ours, of Hydra or of OmegaConf, without what only a developer needs."""
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return str(error)
     unknown = re.search(
@@ -155,7 +155,7 @@ def readable(error: Exception) -> str:
 
 
 def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tuple[str, ...]], Any]) -> str:
-    """`readable`, and for a name that does not exist the names that do."""
+    """Return the `readable` message, or for a name that does not exist the names that do."""
     is_of_a_name = re.search("Could not override|Config group override", str(error))
     for word in overrides if is_of_a_name else ():
         group, _, name = word.lstrip("+").partition("=")
@@ -181,7 +181,7 @@ def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tup
 
 
 def _options(group: str) -> list[str]:
-    """What a group of `conf/` has; [] for what is no group."""
+    """Return the options of a group of `conf/`; [] for a name that is no group."""
     is_group = group in (*_SECTIONS, "method")
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if is_group else []
 
@@ -194,12 +194,12 @@ def _plain_value(value: Any) -> Any:
 def _plain_value_of(config: DictConfig, name: str) -> Any:
     try:
         return _plain_value(config[name])
-    except OmegaConfBaseException as error:  # what ${...} stands for cannot be had
+    except OmegaConfBaseException as error:  # a ${...} that cannot be resolved
         raise ValueError(f"{error.full_key or name}: {_first_line(error)}") from error
 
 
 def _check_names(config: DictConfig) -> None:
-    """Refuse settings beside the known ones, and a configuration without one of them."""
+    """Refuse unknown settings, and a configuration that lacks a known one."""
     known = [*_SECTIONS, "method", "target", *_PLAIN]
     for name in config:
         if name not in (*known, "sweep", "hydra"):
@@ -236,7 +236,7 @@ def checked(schema: type, values: Any, section: str) -> Any:
         options = ", ".join(_options(section))
         what = f"a group, one of {options}" if options else f"a table; set {section}.<name>=..."
         raise ValueError(f"{section}={'null' if values is None else values}: {section} is {what}")
-    if section not in _SECTIONS:  # a method's or a launcher's class is looked up before its settings are
+    if section not in _SECTIONS:  # the class of a method or a launcher is looked up before its settings are checked
         values = {key: value for key, value in values.items() if key != "_target_"}
     check_finite(values, section)
     try:
@@ -255,7 +255,7 @@ def _checked_plain(name: str, value: Any) -> Any:
 
 
 def _seed(value: Any) -> Any:
-    """The seed as one number, where streams of random numbers have seeds of their own."""
+    """Return the seed as one number, also where streams of random numbers have seeds of their own."""
     try:
         return seeds.parsed(value)
     except ValueError as error:
@@ -263,7 +263,7 @@ def _seed(value: Any) -> Any:
 
 
 def _times(a: Any, b: Any) -> float | None:
-    """The product; None where one is missing or no number, which is said of that one where it is checked."""
+    """Return the product; None where a factor is missing or not a number, which that factor's own check reports."""
     numbers = [float(value) for value in (a, b) if isinstance(value, int | float)]
     return math.prod(numbers) if len(numbers) == 2 else None
 

@@ -1,7 +1,7 @@
-"""What one run is, in frozen dataclasses that need neither torch nor Hydra, and what identifies it.
+"""Description of one run, in frozen dataclasses that need neither torch nor Hydra, and its identities.
 
-Three identities are told apart (see `recipe` and `Evaluation`): the recipe determines the trained weights, the run is a
-recipe and a seed, and an evaluation is a run looked at through one task.
+There are three identities (see `recipe` and `Evaluation`). The recipe determines the trained weights. The run is a
+recipe and a seed. An evaluation is one task on a run.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from harness.records.specs import (
     Weights,
 )
 
-# the trained weights; those and the whole state of training at its end; neither, once they have been evaluated
+# the trained weights; those and the state of training at its end; neither, once they have been evaluated
 Keep = Literal["adapter", "checkpoint", "nothing"]
 
 
@@ -55,10 +55,10 @@ class Experiment(Strict):
     seed: Seed
     lr_scale: Rate
     force: bool
-    retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; what failed always is
-    retries: Annotated[int, Field(ge=0)] = 0  # more tries after a fault of the machine, within one call
+    retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; failed runs always are
+    retries: Annotated[int, Field(ge=0)] = 0  # further attempts after an infrastructure fault, within one call
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None  # of a tuning stage; null: as many as fit
-    keep: Keep = "adapter"  # what of a finished run stays on disk beside its records
+    keep: Keep = "adapter"  # files of a finished run that stay on disk beside its records
     runs_dir: Annotated[str, Field(min_length=1)]
     reports_dir: Annotated[str, Field(min_length=1)]
     inference: InferenceSpec = field(default_factory=InferenceSpec)
@@ -67,27 +67,27 @@ class Experiment(Strict):
 
     @property
     def recipe_id(self) -> str:
-        """Eight hex digits, the same for every seed of one recipe."""
+        """Return eight hex digits, the same for every seed of one recipe."""
         return digest(recipe(self))
 
     @property
     def run_seed(self) -> int:
-        """The seed that identifies the run: untrained weights have none, so that they are looked at once."""
+        """Return the seed that identifies the run; 0 for untrained weights, which are evaluated once."""
         return self.seed if self.method.trains else 0
 
     @property
     def streams(self) -> Streams:
-        """The seed of each stream of random numbers."""
+        """Return the seed of each stream of random numbers."""
         return streams(self.seed)
 
     @property
     def folder(self) -> Path:
-        """Where the run's record, weights and evaluations lie."""
+        """Return the folder of the run's record, weights and evaluations."""
         return Path(self.runs_dir) / self.recipe_id / f"seed-{self.run_seed}"
 
     @property
     def weights_folder(self) -> Path:
-        """Where what must be kept beside the base model lies."""
+        """Return the folder of the weights that must be kept beside the base model."""
         return self.folder / "weights"
 
 
@@ -99,13 +99,13 @@ class Sizes:
     checkpoint: int
 
     def kept(self, keep: Keep) -> int:
-        """Those that stay."""
+        """Return the bytes that stay on disk."""
         return {"adapter": self.weights, "checkpoint": self.weights + self.checkpoint, "nothing": 0}[keep]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Todo:
-    """What is missing of a run.
+    """Work that a run still lacks.
 
     `weights_from` is the start of the attempt that made, or is about to make, the weights; None for untrained ones.
     """
@@ -114,25 +114,25 @@ class Todo:
     evaluations: tuple[Evaluation, ...]
     weights_from: str | None
     inference: bool = False  # whether to measure what using the result costs
-    rung: Rung | None = None  # how training is computed; None: as was asked for
+    rung: Rung | None = None  # batching of training; None: as requested
 
 
-# they move no weight of an ok run
+# they change no weight of an ok run
 _LOOKS_ONLY = (
     "eval_every", "patience", "diverged_above", "diverged_steps", "oom", "checkpoint_seconds", "loader_processes",
 )  # fmt: skip
 
 
 def recipe(experiment: Experiment) -> dict[str, Any]:
-    """What determines the trained weights, without the seed: JSON-safe, resolved values.
+    """Return the settings that determine the trained weights, without the seed: JSON-safe, resolved values.
 
-    Where the model and the data come from (a package, a hub, a folder) is not part of it, their content is.
+    The content of the model and the data is part of it. Their source (a package, a hub, a folder) is not.
     """
     model = {"content": experiment.model.content, "name": experiment.model.name}
-    if experiment.model.weights == "random":  # said only where it is so: other recipes keep their identity
+    if experiment.model.weights == "random":  # only where it is set: other recipes keep their identity
         model["weights"] = "random"
     method = {"name": experiment.method.name, **dataclasses.asdict(experiment.method)}
-    del method["lr_range"]  # what is worth searching determines no weights
+    del method["lr_range"]  # the range worth searching determines no weights
     for added, usual in experiment.method.added.items():
         if method[added] == usual:
             del method[added]
@@ -140,16 +140,16 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
         return {"model": model, "method": {"name": experiment.method.name}, "data": None, "train": None}
     data = {"name": experiment.data.name, **data_identity(experiment.data)}
     train = {k: v for k, v in dataclasses.asdict(experiment.train).items() if k not in _LOOKS_ONLY}
-    for name in ("packing", "deterministic"):  # recipes from before they could be asked for have neither
+    for name in ("packing", "deterministic"):  # recipes from before these settings have neither
         if not train[name]:
             del train[name]
     usual = dataclasses.asdict(KernelSpec())
     kernels = {k: v for k, v in train.pop("kernels").items() if v != usual[k] and v is not False}  # auto may be off
     if kernels:
         train["kernels"] = kernels
-    if experiment.train.oom.shorter_rows:  # then what runs out of memory may end with other weights
+    if experiment.train.oom.shorter_rows:  # a run out of memory may then end with other weights
         train["shorter_rows"] = list(experiment.train.oom.shorter_rows)
-    if experiment.train.patience is not None:  # then what is looked at on the way decides which weights are kept
+    if experiment.train.patience is not None:  # validation then decides which weights are kept
         train["early_stopping"] = {
             "patience": experiment.train.patience,
             "every": experiment.train.eval_every,
@@ -157,13 +157,13 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
         }
         if (
             experiment.eval.precision != experiment.train.precision
-        ):  # where they differ, since earlier recipes have none
+        ):  # only where they differ: earlier recipes have no such key
             train["early_stopping"]["precision"] = experiment.eval.precision
     return {"model": model, "method": method, "data": data, "train": train}
 
 
 def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
-    """What this experiment asks to be evaluated, in the order of a report's columns."""
+    """Return the evaluations that this experiment requests, in the order of a report's columns."""
     spec = experiment.eval
     roles: tuple[Role, ...] = ("validation", "test")
     parts = roles if spec.test == "always" and experiment.data.test else roles[:1]
@@ -212,7 +212,7 @@ def _task(experiment: Experiment, task: str) -> Evaluation:
 
 
 def _definition(spec: EvalSpec, task: str) -> str | None:
-    """What identifies a task's files where they are the user's own, and its rows where they are a mirror's."""
+    """Return the identity of a task's files if they are the user's own, and of its rows if they are a mirror's."""
     own = spec.include_content if task in spec.include_names else None
     rows = spec.rows_content.get(task)
     return own if rows is None else ":".join((own or "", rows))
@@ -224,7 +224,7 @@ def _train_precision(experiment: Experiment) -> str | None:
 
 
 def _weights(experiment: Experiment) -> Weights:
-    """An untrained model has nothing to merge, and is looked at once."""
+    """Return the weights to evaluate. An untrained model has nothing to merge, and is evaluated once."""
     return experiment.eval.weights if experiment.method.trains else "attached"
 
 
@@ -246,7 +246,7 @@ def _general_text(experiment: Experiment) -> Evaluation:
 
 
 def check_id(experiment: Experiment) -> str:
-    """Identity of a look at the data: the data and what may refuse them, the tokenizer, and what is evaluated."""
+    """Return the identity of a data check: the data, the policies that may refuse them, the tokenizer and the tasks."""
     data, spec = experiment.data, experiment.eval
     policies = {key: value for key, value in dataclasses.asdict(data).items() if key.startswith("on_")}
     topics = [[rows.topic, rows.licence] for rows in (*data.train, *data.mix)]

@@ -1,4 +1,4 @@
-"""Kernels that are asked for by name: what stands against them, as far as it can be told without torch."""
+"""Checks of the requested kernels (flash attention, Liger, torch.compile), without importing torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.records.specs import KernelSpec, LaunchSpec, TrainSpec
 
-# the module, and how it is had
+# the module, and how to install it
 _FLASH = {
     "flash_attention_2": ("flash_attn", "pip install flash-attn"),
     "flash_attention_3": ("flash_attn_interface", "build it from the folder hopper of Dao-AILab/flash-attention"),
@@ -20,9 +20,9 @@ _PACKAGES = ("flash_attn", "flash_attn_3", "liger_kernel", "triton")
 
 
 def unsupported(spec: KernelSpec, device: str, is_here: bool = True) -> str:
-    """Return the reason why `device` ("cpu" or "cuda") cannot compute by them; "" when it can.
+    """Return the reason why `device` ("cpu" or "cuda") cannot use these kernels; "" when it can.
 
-    Without `is_here` the device is another machine's, whose compilers are not looked for on this one.
+    Without `is_here` the device is another machine's, whose compilers this machine cannot check.
     """
     needed = {f"train.kernels.attention={spec.attention}": _FLASH.get(spec.attention)}
     if spec.liger is True:
@@ -41,7 +41,7 @@ def unsupported(spec: KernelSpec, device: str, is_here: bool = True) -> str:
 
 
 def check(spec: TrainSpec, launch: LaunchSpec) -> None:
-    """Refuse kernels that do not go together with how is trained.
+    """Refuse kernels that do not go together with the training settings.
 
     Raises:
         ValueError: names both settings, and what is allowed.
@@ -67,7 +67,7 @@ def check(spec: TrainSpec, launch: LaunchSpec) -> None:
 
 
 def facts(spec: KernelSpec) -> dict[str, Any]:
-    """What a record keeps of them beside its settings: the versions of what is not everyone's."""
+    """Return the facts that a record keeps beside the settings: versions of optional packages. {} for the defaults."""
     if spec == KernelSpec():
         return {}
     return {"kernel_versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None}}

@@ -1,4 +1,4 @@
-"""A question written down before the runs: what a file in `sweeps/` holds, and what is refused.
+"""Question written down before the runs: the contents of a file in `sweeps/`, and the checks on them.
 
     name: lora_rank
     question: Does a higher rank help?      # ends up on top of the report
@@ -51,13 +51,13 @@ _SECTIONS = ("model", "data", "method", "train", "eval", "target", "lr_scale")
 
 
 class Strict:
-    """Unknown keys are refused."""
+    """Base of the schemas: unknown keys are refused."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 def _final_seeds(value: Any) -> Any:
-    """Seeds, or how many of them at first and at most."""
+    """Return the seeds, or their first and largest numbers where they are added until decided."""
     if not isinstance(value, dict) or not {*value} & {"first", "most", "until"}:
         seeds = listed(value)
         if seeds == ():
@@ -87,7 +87,7 @@ class Tune(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class UntilDecided(Strict):
-    """Seeds that are added until every comparison is decided: a look after each, for all contestants alike."""
+    """Seeds that are added until every comparison is decided, with a look after each, for all contestants alike."""
 
     first: Annotated[int, Field(ge=2)]  # seeds at the first look
     most: Annotated[int, Field(ge=3, le=1000)]  # seeds at the last look, decided or not
@@ -96,10 +96,10 @@ class UntilDecided(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Final(Strict):
-    """The chosen recipes again: the only runs whose test scores are read."""
+    """Repetition of the chosen recipes: the only runs whose test scores are read."""
 
     seeds: Annotated[tuple[Seed, ...] | UntilDecided, BeforeValidator(_final_seeds)]
-    allow_tuning_seeds: bool = False  # the recipe was chosen for how it did with those, so that they flatter it
+    allow_tuning_seeds: bool = False  # results with tuning seeds are too good: the recipe was chosen by them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Stages(Strict):
 
     @property
     def final_seeds(self) -> tuple[int, ...]:
-        """The final seeds; of those that are added until it is decided the first ones that were not tuned on."""
+        """Return the final seeds; where they are added until decided, the first ones that were not tuned on."""
         if not isinstance(self.final.seeds, UntilDecided):
             return self.final.seeds
         fresh = (seed for seed in itertools.count() if seed not in self.tune.seeds)
@@ -133,7 +133,7 @@ class Question(Strict):
 
     @property
     def tuned(self) -> tuple[str, ...]:
-        """The settings that are tuned; none without stages."""
+        """Return the settings that are tuned; none without stages."""
         return self.stages.tune.settings if self.stages else ()
 
 
@@ -165,14 +165,14 @@ def contestants_words(question: Question) -> list[tuple[str | None, tuple[str, .
 
 
 def setting_of(word: str) -> str:
-    """method.r of `method.r=8`."""
+    """Return the setting of an override: method.r of `method.r=8`."""
     return word.lstrip("+~").partition("=")[0]
 
 
 def recipe_keys(settings: Iterable[str]) -> tuple[str, ...]:
-    """Settings as a recipe names them, where each key stands for all below it; seeds are no part of a recipe.
+    """Return settings by their keys in a recipe. A key stands for all below it; seeds are not part of a recipe.
 
-    A method brings its own learning rate, so that whatever varies the method varies the rate.
+    A method has its own learning rate, so that varying the method also varies the rate.
     """
     found: dict[str, None] = {}
     for setting in settings:
@@ -184,19 +184,19 @@ def recipe_keys(settings: Iterable[str]) -> tuple[str, ...]:
 
 
 def covered(key: str, declared: Sequence[str]) -> bool:
-    """Whether a recipe's key is one of those declared, or lies below one."""
+    """Return whether a recipe's key is declared, or lies below a declared one."""
     return any(key == one or key.startswith(f"{one}.") for one in declared)
 
 
 def varied(cells: Sequence[Sequence[str]]) -> list[str]:
-    """The settings that are not the same in every cell."""
+    """Return the settings that are not the same in every cell."""
     tables = [{setting_of(word): word for word in cell} for cell in cells]
     names = dict.fromkeys(name for table in tables for name in table)
     return [name for name in names if len({table.get(name) for table in tables}) > 1]
 
 
 def _complaints(question: Question) -> Iterator[str]:
-    """What does not fit together."""
+    """Yield a message for everything that does not fit together."""
     settings = dict.fromkeys(key for grid in question.cells for key in grid)
     for key in question.varies:
         if key.partition(".")[0] not in _SECTIONS:
@@ -231,7 +231,7 @@ def reused_seeds(stages: Stages, seeds: Iterable[int]) -> str:
 
 
 def _tuned_on(question: Question) -> Iterator[str]:
-    """Yield what makes the answer rest on the numbers that the recipes were chosen by."""
+    """Yield a message where the answer would rest on the numbers by which the recipes were chosen."""
     assert question.stages is not None, "only a sweep with stages is tuned"
     if reused := reused_seeds(question.stages, question.stages.final_seeds):
         yield f"stages.final.seeds: {reused}"
@@ -243,7 +243,7 @@ def _tuned_on(question: Question) -> Iterator[str]:
 
 
 def _varied_by_grids(grids: Sequence[dict[str, Any]]) -> list[str]:
-    """The settings that the grids give several values, or only some of the grids give one."""
+    """Return the settings that have several values in the grids, or a value in only some of the grids."""
     values: dict[str, set[str]] = {}
     for grid in grids:
         for key, value in grid.items():
@@ -253,7 +253,7 @@ def _varied_by_grids(grids: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _with_entries(values: dict[str, Any]) -> dict[str, Any]:
-    """The file's content, with every claim that is a plain text as an entry."""
+    """Return the file's content, with every claim in plain text as an entry."""
     entries = values.get("claims")
     if not isinstance(entries, list):
         return values
@@ -261,7 +261,7 @@ def _with_entries(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first thing that is wrong, by its place in the file."""
+    """Return the first error, with its place in the file."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if "[" not in str(part)]  # pydantic names the branch of a union there
     schema = {"tune": Tune, "final": Final, "stages": Stages, "claims": ClaimEntry}

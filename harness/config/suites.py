@@ -17,7 +17,7 @@ from harness.sources.assets import conf_dir
 
 @dataclass(frozen=True, kw_only=True)
 class Suite(Strict):
-    """Some tasks under one name; `rows` is where those of all of them can be had."""
+    """Tasks under one name; `rows` is the source that has the rows of all of them."""
 
     tasks: tuple[str, ...]
     rows: str
@@ -27,17 +27,17 @@ class Suite(Strict):
 
 @cache
 def suites() -> dict[str, Suite]:
-    """Every set by its name."""
+    """Return every set by its name."""
     data = yaml.safe_load((conf_dir() / "task_sets.yaml").read_text(encoding="utf-8"))
     found: dict[str, Suite] = TypeAdapter(dict[str, Suite]).validate_json(json.dumps(data), strict=True)
     return found
 
 
 def expanded(spec: EvalSpec) -> EvalSpec:
-    """The same with the tasks of each set in place of its name.
+    """Return the same settings with the tasks of each set in place of its name.
 
     Raises:
-        ValueError: a set whose tasks run what the model wrote, and that was not allowed.
+        ValueError: a set's tasks run code that the model writes, which was not allowed.
     """
     known = suites()
     for name in spec.tasks:

@@ -1,4 +1,4 @@
-"""Which settings go together, as far as settings alone tell it: looked at before torch is imported."""
+"""Compatibility of settings, as far as settings alone show it: checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _check_method(experiment: Experiment) -> None:
 
 
 def _check_launch(experiment: Experiment) -> None:
-    """Refuse a global batch that does not divide, what the method cannot share, and a spread model to train."""
+    """Refuse an indivisible global batch, processes that the method cannot use, and training with a device map."""
     spec, number, method = experiment.train, experiment.launch.num_processes, experiment.method
     if not method.trains:
         return
@@ -85,7 +85,7 @@ def _check_launch(experiment: Experiment) -> None:
 
 
 def _smaller(global_batch: int, micro_batch: int, number: int) -> str:
-    """What would do: the largest micro batch that divides each process's share."""
+    """Return a choice that fits: the largest micro batch that divides each process's share."""
     share, rest = divmod(global_batch, number)
     if rest:
         return "another number of processes"
@@ -93,7 +93,7 @@ def _smaller(global_batch: int, micro_batch: int, number: int) -> str:
 
 
 def _check_sharding(experiment: Experiment) -> None:
-    """Refuse to divide a model by one, and where the method needs it whole."""
+    """Refuse sharding over one process, and sharding with a method that needs the whole model."""
     method = experiment.method
     if experiment.launch.num_processes == 1:
         raise ValueError(

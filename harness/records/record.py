@@ -174,7 +174,7 @@ class Cell(Strict):
     seed: int
     eval_ids: tuple[str, ...]
     stage: Stage | None = None  # None: the sweep has no stages
-    contestant: str | None = None  # as typed: tune: the recipe is a trial of it; final: chosen for it
+    contestant: str | None = None  # as typed; the recipe is a trial of it (tune) or was chosen for it (final)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class Across(NamedTuple):
 
 
 def interquartile_mean(scores: ArrayLike) -> Floats:
-    """The mean of the middle half along the last axis; scores on its border count in part.
+    """Return the mean of the middle half along the last axis; scores on its border count in part.
 
     Source: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, section 4.3.
     """
@@ -38,7 +38,7 @@ def interquartile_mean(scores: ArrayLike) -> Floats:
 
 
 def across_tasks(values: ArrayLike, draws: ArrayLike) -> list[Across]:
-    """The summary of each method; tasks are taken as they are, items and seeds as a sample.
+    """Return the summary of each method; tasks are taken as they are, items and seeds as a sample.
 
     Args:
         values: shape (methods, tasks), higher is better.

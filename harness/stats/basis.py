@@ -18,7 +18,7 @@ FEWEST_ALONE = 3  # seeds that make a verdict without another method to borrow t
 
 @dataclass(frozen=True)
 class Basis:
-    """What one difference rests on.
+    """Numbers that one difference rests on.
 
     Attributes:
         difference: first minus second, on the seeds in use.
@@ -44,7 +44,7 @@ class Basis:
 
 
 def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
-    """Return what the difference of methods `a` and `b` rests on."""
+    """Return the basis of the difference of methods `a` and `b`."""
     fixed = [data.names[m] in data.deterministic for m in (a, b)]
     if data.units < 2:
         return _nothing(data, a, b, "a single item (or cluster) has no spread")

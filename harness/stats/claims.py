@@ -1,4 +1,4 @@
-"""Small tools of claims: permutation over seeds, and the letters of a compact display."""
+"""Sign-flip test over seeds, and the letters of a compact letter display."""
 
 from collections.abc import Collection
 
@@ -50,6 +50,6 @@ def tie_letters(count: int, different: Collection[tuple[int, int]]) -> list[str]
 
 
 def _letter(index: int) -> str:
-    """a, b, ..., z, a2, b2, ..."""
+    """Return the letter of a column: a, b, ..., z, a2, b2, ..."""
     turn, place = divmod(index, 26)
     return chr(ord("a") + place) + (str(turn + 1) if turn else "")

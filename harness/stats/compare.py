@@ -107,7 +107,7 @@ class Family:
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """What the outcomes show about the methods.
+    """Result of comparing methods by their outcomes.
 
     Attributes:
         families: by name; a family without a comparison is absent.

@@ -36,7 +36,7 @@ class SeedEstimate(NamedTuple):
 
 
 def mean_and_standard_error(values: ArrayLike) -> Estimate:
-    """The mean and its standard error, from the sample's standard deviation (n - 1).
+    """Return the mean and its standard error, from the sample's standard deviation (n - 1).
 
     Raises:
         ValueError: no values, or more than one dimension.
@@ -45,7 +45,7 @@ def mean_and_standard_error(values: ArrayLike) -> Estimate:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
-    """The mean of a - b over the same items in the same order, with the standard error of the differences.
+    """Return the mean of a - b over the same items in the same order, with the standard error of the differences.
 
     Source: Miller, Adding Error Bars to Evals, 2024 (arXiv:2411.00640), section 4.2.
 
@@ -57,11 +57,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
 
 
 def ratio(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
-    """sum(numerators) / sum(denominators) over items, with the standard error of the delta method.
+    """Return sum(numerators) / sum(denominators) over items, with the standard error of the delta method.
 
     A loss per token is such a ratio: the nats of an item over its tokens. With denominators of 1 it is the mean.
 
-    Source: Cochran, Sampling Techniques, 3rd edition, 1977, chapter 6: the linearised variance of a ratio estimator.
+    Source: Cochran, Sampling Techniques, 3rd edition, 1977, chapter 6: the linearized variance of a ratio estimator.
 
     Raises:
         ValueError: different lengths, no items, or denominators that do not sum to a positive number.
@@ -79,7 +79,7 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
 
 
 def ratio_standard_error(numerators: ArrayLike, denominators: ArrayLike) -> float | None:
-    """The standard error of `ratio`."""
+    """Return the standard error of `ratio`."""
     return ratio(numerators, denominators).standard_error
 
 
@@ -96,9 +96,9 @@ def paired_ratio_difference(a: ArrayLike, b: ArrayLike, denominators: ArrayLike)
 
 
 def over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> SeedEstimate:
-    """The mean over the seeds (rows) of the ratio over the items (columns), with both noises where there are two seeds.
+    """Return the mean over seeds (rows) of the ratio over items (columns), with both noises from two seeds on.
 
-    Of differences between two methods on the same items and seeds it is the difference paired by item and by seed.
+    Applied to the differences of two methods, it gives their difference paired by item and by seed.
 
     Args:
         values: shape (seeds, items).
@@ -127,7 +127,7 @@ def seed_variance(values: ArrayLike, weights: ArrayLike | None = None) -> Part |
 
     The seeds' mean square less that of what item and seed share, never below zero: the noise of single answers is in
     the items' part already. Source: Searle, Casella and McCulloch, Variance Components, 1992, chapter 4 (two-way
-    crossed, one observation a cell); a ratio is linearised first.
+    crossed, one observation a cell); a ratio is linearized first.
 
     Args:
         values: shape (seeds, items).

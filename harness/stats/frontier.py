@@ -1,4 +1,4 @@
-"""Which methods no other beats in both of two things, and how sure that is. No score is made of the two."""
+"""Pareto frontier of methods in quality and cost, and the probability of being on it. No score combines the two."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,11 +7,13 @@ from harness.stats.estimate import Floats
 
 
 def on_frontier(quality: ArrayLike, cost: ArrayLike) -> np.ndarray:
-    """Whether each method is on the frontier: no other is at least as good and at most as dear, and in one strictly.
+    """Return whether each method is on the frontier.
+
+    It is there if no other is at least as good and at most as costly, and strictly better or cheaper.
 
     Args:
         quality: shape (..., methods), higher is better.
-        cost: of a shape that goes with it, lower is better.
+        cost: of a shape that broadcasts with it, lower is better.
 
     Returns:
         Booleans of shape (..., methods).
@@ -26,7 +28,7 @@ def on_frontier(quality: ArrayLike, cost: ArrayLike) -> np.ndarray:
 
 
 def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
-    """For each method the share of the draws in which it is on the frontier.
+    """Return for each method the share of the draws in which it is on the frontier.
 
     Args:
         draws: qualities of shape (methods, draws), higher is better, drawn together (`bootstrap`).
@@ -38,7 +40,7 @@ def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
 
 
 def _by_rising_cost(draws: Floats, prices: Floats) -> np.ndarray:
-    """`on_frontier` of shape (methods, draws) for known costs, in one pass: a thousand methods need no pairs."""
+    """Return `on_frontier` of shape (methods, draws) for known costs, in one pass without comparing pairs."""
     kept = np.zeros(draws.shape, dtype=bool)
     best = np.full(draws.shape[1], -np.inf)
     for price in np.unique(prices):

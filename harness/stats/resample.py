@@ -22,10 +22,10 @@ _MOST_KEPT = 16_000_000  # of all blocks that are kept for the next call
 def bootstrap(
     outcomes: Sequence[ArrayLike], weights: ArrayLike | None = None, draws: int = DRAWS, seed: int = _SEED
 ) -> Floats:
-    """Resampled values of several methods on the same items, with shape (methods, draws).
+    """Return resampled values of several methods on the same items, with shape (methods, draws).
 
-    Draw d holds the same items in every row, so that the difference of two rows is paired by item. Of a difference
-    between two methods that share their seeds, hand over the differences themselves: then it is paired by seed too.
+    Draw d holds the same items in every row, so that the difference of two rows is paired by item. For two
+    methods that share their seeds, pass the differences themselves: then it is paired by seed too.
 
     Args:
         outcomes: one array of shape (seeds, items) for each method, all with the same items.
@@ -81,7 +81,7 @@ def seed_draws(
 
 
 def percentile_interval(draws: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """The central interval that holds `level` of the draws."""
+    """Return the central interval that holds `level` of the draws."""
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(draws, dtype=np.float64), [tail, 1 - tail])
     return float(low), float(high)
@@ -97,7 +97,7 @@ def _kept(items: int, draws: int, seed: int) -> tuple[Floats, ...]:
 
 
 def _resampled(items: int, draws: int, seed: int) -> Iterator[Floats]:
-    """How often each item is in each draw, in blocks of shape (draws of the block, items)."""
+    """Yield the counts of each item in each draw, in blocks of shape (draws of the block, items)."""
     random = np.random.default_rng([seed, items])
     block = max(1, min(draws, _MOST_CELLS // items))
     for start in range(0, draws, block):
