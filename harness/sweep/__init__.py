@@ -1,1 +1,1 @@
-"""Many experiments: cells, stages, launchers, tracking."""
+"""Sweeps of experiments: cells, stages, launchers, tracking."""

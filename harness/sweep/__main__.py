@@ -1,8 +1,8 @@
-"""`python -m harness.sweep COMMAND NAME`: register a sweep, look at one, or go on with one.
+"""`python -m harness.sweep COMMAND NAME`: register, inspect or continue a sweep.
 
 Commands: register, submit, status, collect, cancel, rerun, extend.
 
-Exit codes: those of `python -m harness`; 2 when the input was wrong, 130 when it was interrupted.
+Exit codes: those of `python -m harness`; 2 if the input was wrong, 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _harness(words: Sequence[str]) -> NoReturn:
-    """Become the main command: Ctrl-C and a scheduler's signals reach it, with nobody between who would end it."""
+    """Replace this process by the main command, so that Ctrl-C and a scheduler's signals reach it directly."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "harness", "-m", *words])
 
@@ -79,7 +79,7 @@ def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
 
 
 def _register(runs: Path, name: str, words: Sequence[str]) -> int:
-    from harness.sweep.register import register  # it composes, and nothing else here does
+    from harness.sweep.register import register  # imported here: no other command composes
 
     here = [f"runs_dir={runs}"] if runs != Path("runs") else []
     print("\n".join(register(name, [*here, *words], runs)))
@@ -98,7 +98,7 @@ def _status(stored: Stored, as_json: bool) -> int:
 
 
 def _retry(statuses: Sequence[str]) -> list[str]:
-    """What failed is made again whenever it is asked for; results that are no success only when it is said."""
+    """Return the `retry` setting. Failed runs are always retried; other results only if their status is given."""
     results = [status for status in statuses if status != "failed"]
     return [f"retry=[{','.join(results)}]"] if results else []
 
@@ -119,7 +119,7 @@ def _statuses(text: str) -> list[str]:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, and `words`: settings of the main command, which may stand before and behind them."""
+    """Return the options, and as `words` the settings of the main command, which may stand anywhere among them."""
     parser = _parser()
     given, others = parser.parse_known_args(arguments)
     wrong = [word for word in others if word.startswith("-") or "=" not in word or given.command not in _TAKE_SETTINGS]

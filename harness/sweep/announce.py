@@ -1,4 +1,4 @@
-"""What a sweep says before it starts: how many runs of which size, and with stages what is chosen how."""
+"""Messages of a sweep before it starts: the number and size of its runs, and with stages the rule of selection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.sweep.planned import Planned
 
 
 def runs(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
-    """Say what will be done, at which sizes: every distinct one, should the cells differ in them."""
+    """Print the number of runs and their sizes. If the cells differ in size, every distinct size is printed."""
     done = len(plan) - len(pending)
     board.say(_counted(len(plan), "run") + (f", {done} already done" if done else ""))
     _devices(plan, pending)
@@ -29,7 +29,7 @@ def runs(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
 
 
 def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned], tuning: Tuning) -> None:
-    """Say what both stages will do, before the first of them starts."""
+    """Print the plan of both stages before the first one starts."""
     names = {planned.wanted.contestant for planned in trials}
     runs, done = len(trials), len(trials) - len(pending)
     seeds = len(tuning.final_seeds)
@@ -48,7 +48,7 @@ def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned],
 
 
 def choices(asked: Question, trials: Sequence[Planned], chosen: Sequence[Choice]) -> None:
-    """Say what was chosen for each contestant, and where its best value lies at an edge of what was tried."""
+    """Print the chosen values of each contestant and the reason for the choice."""
     board.say(f"chosen by {asked.name}'s rule:")
     for one in chosen:
         cell = next((p.cell for p in trials if p.identity[0] == one.recipe_id), ())
@@ -57,7 +57,7 @@ def choices(asked: Question, trials: Sequence[Planned], chosen: Sequence[Choice]
 
 
 def labels(plan: Sequence[Planned]) -> dict[tuple[str, int], str]:
-    """What tells each run from the others, as in `lora method.r=8 seed 0`, by recipe and seed."""
+    """Return a label such as `lora method.r=8 seed 0` for each (recipe_id, seed), with the settings that differ."""
     shared = set.intersection(*(set(planned.cell) for planned in plan))
     found = {}
     for planned in plan:
@@ -67,13 +67,13 @@ def labels(plan: Sequence[Planned]) -> dict[tuple[str, int], str]:
 
 
 def label(experiment: Experiment, *words: str) -> str:
-    """`lora method.r=8 seed 0`; the untouched model has no seed."""
+    """Return a label such as `lora method.r=8 seed 0`. The untrained base model has no seed."""
     name = experiment.method.name
     return " ".join((name, *words, f"seed {seed_name(experiment.run_seed)}") if experiment.method.trains else (name,))
 
 
 def _tried(trials: Sequence[Planned], tuning: Tuning) -> str:
-    """`lr_scale 0.3, 1, 3; method.r 8, 16`."""
+    """Return the tuned settings and their values, such as `lr_scale 0.3, 1, 3; method.r 8, 16`."""
     values: dict[str, dict[str, None]] = {setting: {} for setting in tuning.settings}
     for planned in trials:
         for word in planned.cell:
@@ -88,7 +88,7 @@ def _counted(number: int, thing: str) -> str:
 
 
 def _devices(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
-    """Say how many of the runs that are done were made on another device: a recipe does not hold it."""
+    """Print how many finished runs were made on another device, since a recipe does not contain the device."""
     if hardware.RUNS_ON in os.environ:
         return
     here = {card.name for card in hardware.usable_cards()} or {provenance.facts()["cpu"]}
@@ -112,7 +112,7 @@ def _sizes(plan: Sequence[Planned]) -> None:
 
 
 def _disk(pending: Sequence[Planned]) -> None:
-    """What the runs that are started will write."""
+    """Print how much the pending runs will write to disk."""
     known = [(planned.sizes, planned.experiment.keep) for planned in pending if planned.sizes is not None]
     if not known:
         return
@@ -135,7 +135,10 @@ def _training_size(experiment: Experiment) -> str:
 
 
 def _evaluation_size(experiment: Experiment) -> str:
-    """`answer loss on validation (200 rows), test (200); arc_easy (200 items), hellaswag (100, retention)`."""
+    """Return the evaluations with their sizes.
+
+    For example `answer loss on validation (200 rows), test (200 rows); hellaswag (100 items, retention)`.
+    """
     looks = evaluations(experiment)
     parts = [f"{e.role} ({e.limit or 'all'} rows)" for e in looks if e.kind == "heldout"]
     tasks = [

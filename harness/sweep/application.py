@@ -1,7 +1,7 @@
-"""The Hydra application behind `harness -m ...`: compose, check, run, report. Owns the exit codes.
+"""Hydra application of `harness -m ...`: compose, check, run, report. It decides the exit code.
 
-0: every requested run is ok or skipped. 2: the input was wrong and nothing was started. 1: some run failed.
-130, 140, 143: ended by an interrupt, SIGUSR2 or SIGTERM, from which the same command goes on.
+0: every requested run is ok or skipped. 1: some run failed. 2: the input was wrong and nothing was started.
+130, 140, 143: ended by an interrupt, SIGUSR2 or SIGTERM. The same command resumes from there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.train.preemption import SIGNALS
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")  # type: ignore[untyped-decorator]
 def run_cell(cell: DictConfig) -> str:
-    """Make one run of a sweep. Launchers call it, on this machine or another."""
+    """Execute one run of a sweep. Launchers call it, on this machine or another."""
     from harness.sweep import sweep
 
     return sweep.run_cell(config.build(cell))
@@ -51,13 +51,13 @@ def main() -> None:
 
 
 def _flags_first(words: list[str]) -> list[str]:
-    """The words with `-m` in front: Hydra's parser refuses it between two settings."""
+    """Return the words with `-m` first, since Hydra's parser refuses it between two settings."""
     flags = [word for word in words if word in ("-m", "--multirun")]
     return [*flags[:1], *(word for word in words if word not in flags)]
 
 
 def _first_cell() -> tuple[str, ...]:
-    """The command line's overrides, with the first of each list of alternatives."""
+    """Return the command line's overrides, with the first value of every list."""
     from harness.config.cells import expand
 
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
@@ -68,7 +68,7 @@ def _first_cell() -> tuple[str, ...]:
 
 
 def _compose(overrides: tuple[str, ...]) -> DictConfig:
-    """Compose outside of the application, to say what would have been allowed."""
+    """Compose outside of the application, so that an error can name the allowed values."""
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()

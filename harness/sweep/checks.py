@@ -1,4 +1,4 @@
-"""What is looked at before the first run: whether results can be written, and what the libraries make of the cells."""
+"""Checks before the first run: writable folders, free disk space, and cells that the libraries accept."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ENOUGH_BYTES = 200 * 2**20  # a LoRA run of the default model writes 20 MB
 
 
 def check_writable(*folders: Path) -> None:
-    """Find out before the first run whether results can be written.
+    """Check before the first run that results can be written.
 
     Raises:
-        ValueError: a folder cannot be made or written, or the disk is full.
+        ValueError: a folder cannot be created or written, or the disk is full.
     """
     for folder in folders:
         try:
@@ -48,10 +48,10 @@ def check_writable(*folders: Path) -> None:
 
 
 def check_cache() -> None:
-    """Find out before anything is fetched whether it can be kept; a cache that others filled may be read-only.
+    """Check before any download that the cache can be written. A cache that others filled may be read-only.
 
     Raises:
-        ValueError: the cache's folder cannot be made, or it is empty and cannot be written.
+        ValueError: the cache folder cannot be created, or it is empty and cannot be written.
     """
     folder = cache_dir()
     try:
@@ -66,10 +66,10 @@ def check_cache() -> None:
 
 
 def check_nodes(plan: Sequence[Planned]) -> None:
-    """Find out whether runs have as many nodes as they ask for.
+    """Check that runs on several nodes are jobs of a cluster.
 
     Raises:
-        ValueError: only a cluster's jobs have several.
+        ValueError: a run asks for several nodes and is no such job.
     """
     for planned in plan:
         nodes = planned.experiment.launch.num_nodes
@@ -81,13 +81,13 @@ def check_nodes(plan: Sequence[Planned]) -> None:
 
 
 def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
-    """Try what needs the libraries but no weights, in a process of its own; set aside what cannot run here.
+    """Check the cells with the libraries but without weights, in a separate process. Skip cells that cannot run here.
 
-    A trial is tried as it would be looked at if it were chosen, so that no task turns out wrong after the tuning.
+    A trial is checked with the evaluations of a chosen recipe, so that a wrong task is reported before the tuning.
 
     Raises:
-        ValueError: names each cell whose target, task or data file is wrong, or the device that there is no plan for.
-        SystemExit: with code 1, the check itself broke: the installation is damaged, or memory ran out.
+        ValueError: names each cell whose target, task or data file is wrong, or the unknown device of the plan.
+        SystemExit: with code 1, the check itself failed: the installation is damaged, or memory ran out.
     """
     if not pending:
         return []
@@ -125,10 +125,10 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
 
 
 def check_room(started: Sequence[Planned], runs_dir: Path) -> None:
-    """Compare what the runs will write with what is free.
+    """Check that the files of the runs fit on the disk.
 
     Raises:
-        ValueError: it does not fit; says what would.
+        ValueError: they do not fit; names the ways out.
     """
     need, free = written_bytes(started), shutil.disk_usage(runs_dir).free
     if need > free:
@@ -139,14 +139,14 @@ def check_room(started: Sequence[Planned], runs_dir: Path) -> None:
 
 
 def written_bytes(started: Sequence[Planned]) -> int:
-    """What the runs leave on disk, and what one of them has there while it trains: weights and checkpoints, at most."""
+    """Return an upper bound of the bytes on disk: the final files of all runs, and those of one run in training."""
     known = [(planned.sizes, planned.experiment.keep) for planned in started if planned.sizes is not None]
-    passing = max((sizes.weights + 2 * sizes.checkpoint for sizes, _ in known), default=0)  # one replaces the other
+    passing = max((sizes.weights + 2 * sizes.checkpoint for sizes, _ in known), default=0)  # old and new
     return sum(sizes.kept(keep) for sizes, keep in known) + passing
 
 
 def display(num_bytes: int) -> str:
-    """`5.3 MiB`."""
+    """Return a size as text, such as `5.3 MiB`."""
     value, unit = float(num_bytes), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1024:

@@ -1,8 +1,7 @@
-"""Trials of a tuning stage at once on one machine: their timings are not reported, so that they may share it.
+"""Concurrent trials of a tuning stage on one machine. They may share it because their timings are not reported.
 
-A step of a small model gains little from further cores, and a large GPU is not filled by it: several trials at once
-take less time than one after another. Every trial of a sweep has the same number of threads, since the order of sums
-depends on it.
+A small model gains little from more cores and does not fill a large GPU, so concurrent trials take less time than
+sequential ones. Every trial of a sweep has the same number of threads, since the order of sums depends on it.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from harness.run import isolate, run
 from harness.sweep import fits
 from harness.sweep.planned import Planned
 
-_BESIDE_BYTES = GIBIBYTE  # of a process on a CPU, beside its training step: libraries, tokens, evaluation
+_BESIDE_BYTES = GIBIBYTE  # memory of a CPU process in addition to its training step: libraries, tokens, evaluation
 
 
 def shares(trials: Sequence[Planned], pending: Sequence[Planned]) -> list[isolate.Share]:
-    """Return the parts of this machine for the pending trials; fewer than two where they come one after another.
+    """Return the parts of this machine for the pending trials; fewer than two if the trials run sequentially.
 
     Args:
-        trials: all trials of the sweep, those that are done among them.
-        pending: those that are to be made.
+        trials: all trials of the sweep, finished ones included.
+        pending: the trials that are not finished.
 
     Raises:
-        ValueError: max_concurrent_trials asks for more than one a core.
+        ValueError: max_concurrent_trials is larger than the number of cores.
     """
     experiment, cores = pending[0].experiment, len(os.sched_getaffinity(0))
     limit = experiment.max_concurrent_trials
@@ -50,7 +49,7 @@ def shares(trials: Sequence[Planned], pending: Sequence[Planned]) -> list[isolat
 
 
 def check_no_trials(plan: Sequence[Planned]) -> None:
-    """Refuse a number of concurrent trials where there are none.
+    """Refuse max_concurrent_trials for a sweep that has no trials.
 
     Raises:
         ValueError: max_concurrent_trials is set.
@@ -74,12 +73,12 @@ def announcement(parts: Sequence[isolate.Share]) -> str:
 
 
 def again(planned: Planned) -> Planned:
-    """Return the trial with its out-of-memory result open to another attempt."""
+    """Return the trial with another attempt allowed after running out of memory or diverging."""
     return replace(planned, experiment=replace(planned.experiment, retry=("oom", "diverged")))
 
 
 def _on_gpus(devices: Sequence[str], on_each: int, most: int) -> list[isolate.Share]:
-    """Take the devices in turn, so that each has as many trials as the others or one more."""
+    """Return parts that take the devices in turn. The trials per device differ by at most one."""
     names = (list(devices) * on_each)[:most]
     threads = _threads(len(names))
     return [isolate.Share({"CUDA_VISIBLE_DEVICES": name}, threads, runs=names.count(name)) for name in names]
@@ -92,22 +91,22 @@ def _gpu() -> Device:
 
 
 def _fitting(device: Device, pending: Sequence[Planned], beside: int) -> int:
-    """Return how many of the largest trial the device's memory holds; 1 where that trial cannot be predicted."""
+    """Return how many copies of the largest trial fit into the device's memory; 1 if it cannot be predicted."""
     peak = fits.peak_bytes(pending, device, Path(pending[0].experiment.runs_dir))
     if peak is None:
         return 1
-    usable = device.usable_bytes + (beside if device.on_gpu else 0)  # which has left out the context of one process
+    usable = device.usable_bytes + (beside if device.on_gpu else 0)  # usable_bytes has one context subtracted already
     return max(1, usable // (peak + beside))
 
 
 def _threads(parts: int) -> int:
-    """Return the threads of each part: its cores, or fewer where OMP_NUM_THREADS says so."""
+    """Return the threads of each part: its share of the cores, or OMP_NUM_THREADS if that is smaller."""
     cores, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores // parts, int(asked) if asked.isdigit() and int(asked) else cores))
 
 
 def _threads_before(trials: Sequence[Planned]) -> int | None:
-    """Return the threads that the finished trials of this sweep had; None if there are none, or not all alike."""
+    """Return the number of threads of the finished trials; None if there are none or the numbers differ."""
     records = [run.read(planned.experiment) for planned in trials if run.done(planned.experiment)]
     threads = {record.current.provenance.get("threads") for record in records if record is not None}
     return threads.pop() if len(threads) == 1 else None

@@ -1,6 +1,6 @@
-"""Before a sweep starts: what its cells are predicted to take of the device's memory; what cannot fit is not started.
+"""Memory predictions before a sweep starts. Cells that cannot fit on the device are not started.
 
-Only where a limit is known: that of the machine's GPU, or `plan.device`.
+There is no prediction without a limit, which is the memory of the machine's GPU or of `plan.device`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from harness.run.progress import board
 from harness.sweep.planned import Planned
 
 _GIB = 2**30
-_NO_MATTER = (  # settings of training on which no byte depends
+_NO_MATTER = (  # training settings that do not change memory
     "lr", "max_steps", "epochs", "schedule", "warmup", "weight_decay", "loss_on", "group_by_length",
 )  # fmt: skip
 
 
 def set_aside(pending: list[Planned], runs_dir: Path) -> list[Planned]:
-    """Show the plan, and record as skipped what cannot fit unless `plan.enforce` is false; returns the rest.
+    """Print the plan, record cells that cannot fit as skipped unless `plan.enforce` is false, and return the others.
 
     Raises:
         ValueError: `plan.device` is neither a known device nor an amount of memory.
@@ -51,7 +51,7 @@ def set_aside(pending: list[Planned], runs_dir: Path) -> list[Planned]:
 
 
 def peak_bytes(plan: Sequence[Planned], device: Device, runs_dir: Path) -> int | None:
-    """Return the highest peak predicted for training any of these runs; None where one of them is not predicted."""
+    """Return the highest predicted peak of training these runs; None if one of them is not predicted."""
     if not all(_is_predicted(planned.experiment) for planned in plan):
         return None
     plans = _predicted({_key(planned.experiment): planned.experiment for planned in plan}, device, runs_dir)
@@ -60,7 +60,7 @@ def peak_bytes(plan: Sequence[Planned], device: Device, runs_dir: Path) -> int |
 
 
 def _is_predicted(experiment: Experiment) -> bool:
-    """A step that several devices hold together is not what one of them would hold."""
+    """Return True if the training step is predicted. The memory of a sharded step is not."""
     return experiment.method.trains and experiment.launch.sharding == "none"
 
 
@@ -72,13 +72,13 @@ def _device(experiment: Experiment) -> Device | None:
 
 
 def _with_least(experiment: Experiment) -> Experiment:
-    """As the last step computes it of what is tried when memory runs out."""
+    """Return the experiment after the last fallback for exhausted memory, which needs the least."""
     least = instead(experiment) or experiment
     return dataclasses.replace(least, train=ladder(least)[-1].applied(least.train))
 
 
 def _key(experiment: Experiment) -> str:
-    """Equal for cells whose steps take the same: neither seed nor rate nor data matter."""
+    """Return a key that cells of equal memory share. Seed, learning rate and data are not part of it."""
     found = recipe(experiment)
     method = {name: value for name, value in found["method"].items() if name != "lr"}
     train = {name: value for name, value in found["train"].items() if name not in _NO_MATTER}
@@ -89,7 +89,7 @@ _known: dict[tuple[str, Device], dict[str, Any]] = {}
 
 
 def _predicted(every: dict[str, Experiment], device: Device, runs_dir: Path) -> dict[str, dict[str, Any]]:
-    """The plan of each, made in a process that has the libraries; what was planned before is remembered."""
+    """Return the plan of each experiment, computed in a process that has the libraries. Plans are cached."""
     new = {key: one for key, one in every.items() if (key, device) not in _known}
     if new:
         board.start_bar("planning")

@@ -1,6 +1,6 @@
-"""Several runs at once on one machine: a queue, and slots that each have a device or a part of the processor's cores.
+"""Concurrent runs on one machine: a queue, and slots that each have a device or a share of the cores.
 
-A run is a process of its own already, so that a slot is no more than a thread that waits for one.
+Every run is a separate process. A slot is only a thread that waits for it.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from harness.run import isolate
 from harness.sources.assets import Say
 from harness.train.preemption import SIGNALS
 
-_LOOK_SECONDS = 0.2  # how often it is looked whether anyone is at work, or has interrupted
-_PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and say so
-_SLOTS_OF_A_CPU = 2  # a run needs memory of its own, so that it is not one for each core
+_LOOK_SECONDS = 0.2  # interval of the checks for idle slots and interrupts
+_PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and report it
+_SLOTS_OF_A_CPU = 2  # not one per core, since every run needs its own memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSpec(Strict):
-    """`hydra.launcher` of `hydra/launcher=local`."""
+    """Settings `hydra.launcher` of `hydra/launcher=local`."""
 
     n_jobs: Annotated[int, Field(ge=1)] | None = None  # runs at once; null: one for each GPU, or two on a CPU
 
 
 @dataclass(frozen=True)
 class Made:
-    """What became of a job; asked for its value it raises what the job raised, as Hydra's own launchers do."""
+    """Result of a job. As in Hydra's own launchers, reading the value raises the error of the job."""
 
     value: Any = None
     error: BaseException | None = None
 
     @property
     def return_value(self) -> Any:
-        """The value."""
+        """Return the value, or raise the error of the job."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
 class LeftError(Exception):
-    """The runs are under way and are not waited for: what can be done with them now."""
+    """Runs were submitted and are not waited for. The message names the commands that follow them."""
 
 
 def shares(spec: LocalSpec) -> list[isolate.Share]:
-    """The parts that this machine's devices and cores are divided into.
+    """Return the parts of this machine: one per concurrent run, each with its own devices or cores.
 
     Raises:
-        ValueError: more parts than devices, or than cores.
+        ValueError: there are more parts than devices, or than cores without devices.
     """
     devices, cores = hardware.device_names(), len(os.sched_getaffinity(0))
     parts = spec.n_jobs or len(devices) or min(_SLOTS_OF_A_CPU, cores)
@@ -75,11 +75,11 @@ def shares(spec: LocalSpec) -> list[isolate.Share]:
 
 
 def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], say: Say) -> list[Made]:
-    """Do the jobs in their order, as many at once as there are parts; what a job raises costs that job alone.
+    """Execute the jobs in order, as many at once as there are parts. An error in a job does not affect the others.
 
     Raises:
-        KeyboardInterrupt: interrupted. After the first Ctrl-C what runs is finished, after the second it is stopped.
-        SystemExit: told to end by SIGTERM or SIGUSR2. What runs is stopped, as it is by them where runs come alone.
+        KeyboardInterrupt: interrupted. The first Ctrl-C lets current runs finish, the second stops them.
+        SystemExit: SIGTERM or SIGUSR2 arrived. Current runs are stopped, as in sequential execution.
     """
     work = _Work(jobs)
     slots = [threading.Thread(target=work.fill, args=(part,), daemon=True) for part in parts[: len(jobs)]]
@@ -107,7 +107,7 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
 
 
 class _Work:
-    """The queue of jobs, and what became of each."""
+    """Queue of jobs, and the result of each."""
 
     def __init__(self, jobs: Sequence[Callable[[], Any]]) -> None:
         self.results = [Made() for _ in jobs]
@@ -119,13 +119,13 @@ class _Work:
         self._seen_idle = 0
 
     def idle(self, slots: int, seconds: float) -> bool:
-        """Whether all slots have found nothing more to do, at the latest after so many seconds."""
+        """Wait until all slots are idle and return True; False if a wait of `seconds` saw no further slot idle."""
         while self._seen_idle < slots and self._idle.acquire(timeout=seconds):
             self._seen_idle += 1
         return self._seen_idle == slots
 
     def fill(self, part: isolate.Share) -> None:
-        """Keep a slot busy until there is nothing more to do."""
+        """Execute jobs in one slot until the queue is empty or closed."""
         isolate.share.set(part)
         while not self.closing.is_set():
             try:
@@ -137,13 +137,13 @@ class _Work:
             except BaseException as error:
                 self.results[position] = Made(error=error)
         self._idle.release()
-        # the kernel ends the server of processes with the thread that started it, which may have been this one
+        # the kernel ends the fork server with the thread that started it, which may be this one
         self.over.wait()
 
 
 @contextmanager
 def _counted_interrupts() -> Iterator[list[int]]:
-    """Note Ctrl-C, and what schedulers send, instead of being torn away by it."""
+    """Collect Ctrl-C and the signals of schedulers in the yielded list instead of being ended by them."""
     found: list[int] = []
     numbers = (signal.SIGINT, *SIGNALS)
     before = {number: signal.signal(number, lambda number, frame: found.append(number)) for number in numbers}

@@ -1,7 +1,7 @@
-"""Final seeds that are added until every comparison is decided: a look at the records after each of them.
+"""Sequential final seeds: after each seed the records are examined (a look), until every comparison is decided.
 
-Looks are functions of the records. A sweep that is started again goes through the same looks, without a run, until it
-comes to seeds that are missing: so it resumes after an interruption, and when it is submitted again to a cluster.
+Looks are functions of the records. A restarted sweep repeats the same looks without a run until it reaches a missing
+seed. This is how it resumes after an interrupt or when it is submitted to a cluster again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNDECIDED = 1  # exit code of `harness.report look`
 
 
 def until_decided(asked: Question, arguments: Sequence[str]) -> UntilDecided | None:
-    """Return the rule by which seeds are added; None where the file or the command line fixes their number."""
+    """Return the rule by which seeds are added; None if the file or the command line fixes their number."""
     assert asked.stages is not None, "only a sweep with stages has final seeds"
     seeds = asked.stages.final.seeds
     fixed = any(setting_of(word) == "seed" for word in arguments)
@@ -28,12 +28,12 @@ def until_decided(asked: Question, arguments: Sequence[str]) -> UntilDecided | N
 
 
 def rounds(rule: UntilDecided | None, seeds: Sequence[str]) -> list[int]:
-    """Return the numbers of seeds after which the records are looked at; the last look ends the sweep."""
+    """Return the numbers of seeds after which there is a look. The last look ends the sweep."""
     return [len(seeds)] if rule is None else list(range(rule.first, rule.most + 1))
 
 
 def recorded(tuning: Tuning, rule: UntilDecided | None, choices: Sequence[Choice]) -> Tuning:
-    """Return the tuning with the looks that its final seeds are taken by."""
+    """Return the tuning with the looks that decide about its final seeds."""
     if rule is None:
         return tuning
     methods = sum(choice.recipe_id is not None for choice in choices)
@@ -41,7 +41,7 @@ def recorded(tuning: Tuning, rule: UntilDecided | None, choices: Sequence[Choice
 
 
 def announce(rule: UntilDecided | None) -> None:
-    """Say how seeds are added."""
+    """Print how seeds are added."""
     if rule is not None:
         board.say(
             f"  looks       after {rule.first}, {rule.first + 1}, ... seeds, at most {rule.most}: the next seed is run "
@@ -50,9 +50,9 @@ def announce(rule: UntilDecided | None) -> None:
 
 
 def decided(experiment: Experiment, name: str) -> bool | None:
-    """Return whether every comparison has a verdict; None where the records cannot be looked at.
+    """Return True if every comparison has a verdict, False if not, and None if the look failed.
 
-    It runs in a process of its own: statistics need libraries that this process does without.
+    The look runs in a separate process, since statistics need libraries that this process does not load.
     """
     command = [sys.executable, "-m", "harness.report", "look", experiment.runs_dir, "--sweep", name]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

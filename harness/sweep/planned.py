@@ -1,4 +1,4 @@
-"""Cells -> experiments: composed, identified by content, and what of them is still to be done."""
+"""Composition of cells into experiments, their identity by content, and the selection of unfinished ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Compose = Callable[[tuple[str, ...]], Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A cell, and in a sweep with stages which of them it belongs to and for which contestant."""
+    """Requested cell. In a sweep with stages it has a stage and a contestant."""
 
     cell: Cell
     stage: Stage | None = None
@@ -33,25 +33,25 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Planned:
-    """What is wanted, and what it composes to."""
+    """Requested cell and the experiment that it composes to."""
 
     wanted: Wanted
     experiment: Experiment
-    sizes: Sizes | None = None  # known of what trains, once it has been checked
+    sizes: Sizes | None = None  # None until the check, and for experiments that do not train
 
     @property
     def cell(self) -> Cell:
-        """The overrides."""
+        """Return the overrides of the cell."""
         return self.wanted.cell
 
     @cached_property
     def identity(self) -> tuple[str, int, tuple[str, ...]]:
-        """Two cells with one identity ask for the same thing."""
+        """Return recipe, seed and evaluations. Cells with equal identity request the same results."""
         looks = tuple(evaluation.eval_id for evaluation in evaluations(self.experiment))
         return self.experiment.recipe_id, self.experiment.run_seed, looks
 
     def written(self) -> record.Cell:
-        """As a sweep's record keeps it."""
+        """Return the cell in the form of the sweep's record."""
         recipe_id, seed, eval_ids = self.identity
         return record.Cell(
             overrides=self.cell,
@@ -65,12 +65,12 @@ class Planned:
 
 
 def bases_of(wanted: Sequence[Wanted]) -> list[Wanted]:
-    """The untouched models that cells are compared with."""
+    """Return the untrained base models that the cells are compared with."""
     return list(dict.fromkeys(Wanted(base_of(one.cell), one.stage) for one in wanted))
 
 
 def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wanted] = ()) -> list[Planned]:
-    """Compose and check every cell, the untouched models first; one of those that does not compose is left out.
+    """Compose and check every cell, base models first. A base model that does not compose is left out.
 
     Raises:
         ValueError: names each cell that does not compose, and why.
@@ -80,7 +80,7 @@ def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wan
     for one in (*bases, *wanted):
         try:
             planned.append(Planned(one, _built(one.cell, compose)))
-        except Exception as error:  # Hydra's, OmegaConf's or ours: all of them are the input's fault here
+        except Exception as error:  # from Hydra, OmegaConf or this package: the input is wrong in every case
             if one.cell in asked:
                 wrong.append(f"{' '.join(one.cell)}: {config.explain(error, one.cell, compose.whole)}")
     if wrong:
@@ -96,10 +96,10 @@ def _built(cell: Cell, compose: Composer) -> Experiment:
 
 
 def resolve(plan: Iterable[Planned]) -> list[Planned]:
-    """Fetch what the cells need, identify it by content, and drop the cells that ask for the same thing.
+    """Download the models and data of the cells, identify them by content, and drop duplicate cells.
 
     Raises:
-        ValueError: a model or data cannot be had or read; names it.
+        ValueError: a model or data cannot be obtained or read; names it.
     """
     known: dict[Any, Any] = {}
     fetched: dict[Any, None] = {}
@@ -116,7 +116,7 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
                     if experiment.eval.general_text:
                         assets.folder(assets.dataset_split(*GENERAL_TEXT).package, board.say)
                     fetched[needs] = None
-            except (ValueError, OSError) as error:  # a path that is too long, a file that may not be read
+            except (ValueError, OSError) as error:  # such as a path that is too long or an unreadable file
                 raise ValueError(f"nothing was started: {error}") from error
             decided |= dict.fromkeys(sources.decided(planned.experiment, experiment))
             kept = replace(planned, experiment=experiment)
@@ -129,6 +129,6 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
 
 
 def undone(plan: Iterable[Planned]) -> list[Planned]:
-    """Each run that is missing, or lacks an evaluation, once."""
+    """Return the runs that are missing or lack an evaluation, without duplicates."""
     missing = {planned.identity: planned for planned in plan if not run.done(planned.experiment)}
     return list(missing.values())

@@ -1,4 +1,4 @@
-"""`harness sweep register NAME`: keep what a sweep's answer will rest on, before its first run."""
+"""`harness sweep register NAME`: record question, claims, cells, seeds and code of a sweep before its first run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _MADE_WITH = ("harness", "commit", "uncommitted_changes", "versions")
 
 
 def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
-    """Write the registration of a sweep, and return what to say about it.
+    """Write the registration of a sweep and return the lines to print.
 
     Raises:
-        ValueError: there is no such sweep, a cell does not compose, runs of it are there already, or it is registered
-            with another content.
+        ValueError: there is no such sweep, a cell does not compose, runs of it exist already, or it is registered with
+            different content.
     """
     arguments = (f"sweep={name}", *(word for word in words if not word.startswith("hydra.")))
     with compose.composing([word for word in words if word.startswith("hydra.")]) as composed:
@@ -99,7 +99,11 @@ def _contents(plan: Sequence[Planned]) -> dict[str, str | None]:
 
 
 def _refuse_late(known: Registration | None, plan: Sequence[Planned], runs_dir: Path, file: Path) -> None:
-    """Refuse a registration after the fact: it would say of known results that they were predicted."""
+    """Refuse a registration after the first run, which would present known results as predicted.
+
+    Raises:
+        ValueError: the sweep is registered with different content, or has runs already.
+    """
     if known is not None:
         raise ValueError(
             f"{file}: registered at {known.registered_at} with another content (sha256 {known.digest}); a changed "

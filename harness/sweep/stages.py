@@ -1,4 +1,4 @@
-"""The two stages of a tuned sweep: trials on validation, then what was chosen, with every seed and the test."""
+"""Two stages of a tuned sweep: trials on validation data, then the chosen recipes with every seed and the test data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STAGES_OWN = ("seed", "eval.test")
 
 
 def first_cells(asked: Question | None, arguments: Sequence[str]) -> list[Wanted]:
-    """What can be told before anything has run: every cell, or with stages the trials."""
+    """Return the cells that are fixed before any run: all of them, or the trials of a sweep with stages."""
     grids = asked.cells if asked else ()
     if asked is None or asked.stages is None:
         return [Wanted(cell) for cell in expand(grids, arguments)]
@@ -38,7 +38,7 @@ def first_cells(asked: Question | None, arguments: Sequence[str]) -> list[Wanted
 
 
 def contestants(cells: Sequence[Cell], tuned: Sequence[str]) -> list[str]:
-    """What each cell is a trial of: its words but those that are tuned or that all cells share, as `lora r=8`."""
+    """Return the contestant of each cell, such as `lora r=8`: its words without tuned settings and shared words."""
     kept = [[word for word in cell if setting_of(word) not in (*tuned, *_STAGES_OWN)] for cell in cells]
     shared = set.intersection(*map(set, kept)) if kept else set()
     own = [[word for word in words if word not in shared] for words in kept]
@@ -56,7 +56,7 @@ def check_budget(asked: Question, plan: Sequence[Planned]) -> None:
     """Refuse contestants that would be tuned with different numbers of trials.
 
     Raises:
-        ValueError: names the numbers, and who has which.
+        ValueError: the numbers differ, or no cell trains; names the numbers and their contestants.
     """
     tried: dict[str, set[str]] = {}
     for planned in plan:
@@ -76,10 +76,10 @@ def check_budget(asked: Question, plan: Sequence[Planned]) -> None:
 
 
 def test_word(arguments: Sequence[str]) -> str:
-    """How the final runs read the test: always, unless the command line says never.
+    """Return the `eval.test` setting of the final runs: always, unless the command line has never.
 
     Raises:
-        ValueError: trials were to read the test.
+        ValueError: the command line asks that trials read the test data.
     """
     given = [word for word in arguments if setting_of(word) == "eval.test"]
     if any(word.partition("=")[2] not in ("selected", "never") for word in given):
@@ -91,10 +91,10 @@ def test_word(arguments: Sequence[str]) -> str:
 
 
 def seed_words(asked: Question, arguments: Sequence[str]) -> list[str]:
-    """Return the final seeds as words: the command line's, else the file's.
+    """Return the final seeds as words: those of the command line, else those of the file.
 
     Raises:
-        ValueError: a seed of the command line was tuned on.
+        ValueError: a seed of the command line is also a tuning seed.
     """
     assert asked.stages is not None, "only a sweep with stages has final seeds"
     given = [word for word in arguments if setting_of(word) == "seed"]
@@ -107,12 +107,12 @@ def seed_words(asked: Question, arguments: Sequence[str]) -> list[str]:
 
 
 def repeated(cell: Cell, *words: str) -> Cell:
-    """A trial's cell with another seed and another look at the test."""
+    """Return a trial's cell with `words` in place of its seed and its `eval.test` setting."""
     return (*(word for word in cell if setting_of(word) not in _STAGES_OWN), *words)
 
 
 def final_cells(plan: Sequence[Planned], choices: Sequence[Choice], test: str, seeds: Sequence[str]) -> list[Wanted]:
-    """What was chosen with every seed, and the contestants that train nothing once; nothing is trained twice."""
+    """Return the chosen cells with every seed, and contestants that do not train once. No run is trained twice."""
     trained = {planned.identity[:2] for planned in plan}
     wanted = []
     for planned in untrained(plan):
@@ -131,17 +131,17 @@ def final_cells(plan: Sequence[Planned], choices: Sequence[Choice], test: str, s
 
 
 def trained(plan: Sequence[Planned]) -> list[Planned]:
-    """The trials: what trains nothing has nothing to tune."""
+    """Return the trials. A cell that does not train has nothing to tune."""
     return [planned for planned in plan if planned.experiment.method.trains]
 
 
 def untrained(plan: Sequence[Planned]) -> list[Planned]:
-    """The contestants that train nothing, once each."""
+    """Return the contestants that do not train, once each."""
     return list({p.wanted.contestant: p for p in plan if not p.experiment.method.trains}.values())
 
 
 def choose(asked: Question, plan: Sequence[Planned]) -> tuple[Choice, ...]:
-    """One recipe for each contestant, from the records of its trials."""
+    """Choose one recipe for each contestant from the records of its trials."""
     tune = _tune(asked)
     tried = choice.trials([_look(planned) for planned in trained(plan)], tune.settings)
     return tuple(choice.choose(contestant, trials, tune.rule) for contestant, trials in tried.items())
@@ -150,7 +150,7 @@ def choose(asked: Question, plan: Sequence[Planned]) -> tuple[Choice, ...]:
 def tuning(
     asked: Question, plan: Sequence[Planned], seeds: Sequence[str], choices: tuple[Choice, ...] | None
 ) -> Tuning:
-    """As the sweep's record keeps it."""
+    """Return the tuning in the form of the sweep's record."""
     tune = _tune(asked)
     recipes = {(planned.wanted.contestant, planned.identity[0]) for planned in trained(plan)}
     return Tuning(
@@ -169,7 +169,11 @@ def _tune(asked: Question) -> Tune:
 
 
 def _number(word: str) -> Any:
-    """The value of a seed's word, streams of random numbers as one number."""
+    """Return the value of a seed's word. Separate streams of random numbers are packed into one number.
+
+    Raises:
+        ValueError: the seed cannot be parsed.
+    """
     value = OverridesParser.create().parse_override(word).value()
     try:
         return parsed(value)
@@ -189,7 +193,7 @@ def _look(planned: Planned) -> choice.Look:
     if found is None:
         return choice.Look(cell=planned.written(), run=known, validation=None)
     path, validation = record.evaluation_path(experiment.folder, found.eval_id), None
-    with contextlib.suppress(OSError, ValueError):  # a validation that cannot be read is none
+    with contextlib.suppress(OSError, ValueError):  # an unreadable validation counts as missing
         validation = record.read(EvaluationRecord, path)
     rows = partial(choice.row_losses, path.with_suffix(".parquet"))
     return choice.Look(cell=planned.written(), run=known, validation=validation, rows=rows)

@@ -1,4 +1,4 @@
-"""Where a sweep stands, in lines for a person: counts by stage, reasons, and when it may be over."""
+"""Status of a sweep as readable lines: counts by stage, reasons, and the expected end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.sweep.stored import Stored
 
 FAILURES = ("failed", "oom", "diverged")
 _ORDER = ("ok", "skipped", "running", "waiting", "lacks evaluations", *FAILURES)
-_ENOUGH = 200  # finished runs, whose mean time is that of the others as well
+_ENOUGH = 200  # finished runs whose mean time predicts that of the others
 _TOLD_EACH = ("running", "skipped", *FAILURES)
 
 
 @dataclass(frozen=True)
 class Stands:
-    """One run of a sweep."""
+    """Status of one run of a sweep."""
 
     cell: Cell
     state: str
@@ -29,18 +29,18 @@ class Stands:
 
     @property
     def ended_well(self) -> bool:
-        """Whether nothing is left to be done; a trial that diverged is a result of tuning."""
+        """Return True if the run needs no further work. A diverged trial is a result of tuning."""
         return self.state in ("ok", "skipped") or (self.state == "diverged" and self.cell.stage == "tune")
 
 
 def standing(stored: Stored, tasks: Tasks | None = None) -> list[Stands]:
-    """Each run of each stage once; `tasks` is what SLURM says, of a sweep that was submitted."""
+    """Return the status of each run of each stage. `tasks` holds the SLURM state of a submitted sweep."""
     cells = {(cell.stage, cell.recipe_id, cell.seed): cell for cell in stored.record.cells}
     return [Stands(cell, *stored.status(cell, tasks)) for cell in cells.values()]
 
 
 def lines(stored: Stored, found: Sequence[Stands], tasks: Tasks | None = None) -> Iterator[str]:
-    """How many runs are where, by stage, and why those that did not end well did not."""
+    """Yield the number of runs per state and stage, and the reasons of those that did not end well."""
     question = stored.record
     yield f"{question.name}: {question.question or question.command}"
     for stage in dict.fromkeys(one.cell.stage for one in found):
@@ -88,7 +88,7 @@ def document(stored: Stored, runs: Sequence[Stands]) -> dict[str, Any]:
 
 
 def _expected_end(stored: Stored, found: Sequence[Stands], tasks: Tasks | None) -> Iterator[str]:
-    """From the mean time of the runs that are done, where something is under way."""
+    """Yield the expected end from the mean time of finished runs; nothing if no run is in progress."""
     running = sum(one.state == "running" for one in found)
     waiting = sum(one.state == "waiting" for one in found)
     finished = [one.cell for one in found if one.state == "ok"] if running else []
@@ -105,6 +105,6 @@ def _expected_end(stored: Stored, found: Sequence[Stands], tasks: Tasks | None) 
 
 
 def _own(overrides: Sequence[str], stored: Stored) -> str:
-    """The words of a cell that are not the whole sweep's."""
+    """Return the words of a cell that are not arguments of the whole sweep."""
     given = set(stored.record.arguments or ())
     return " ".join(word for word in overrides if word not in given) or "the defaults"

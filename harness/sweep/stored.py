@@ -1,4 +1,4 @@
-"""A sweep as its records are on disk, for the commands that look at one or go on with it."""
+"""Sweep read from its records on disk, for the commands that inspect or continue it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ from harness.sweep.cluster.submitted import Tasks
 
 @dataclass(frozen=True)
 class Stored:
-    """A sweep's record and the folder of its runs."""
+    """Record of a sweep and the folder of its runs."""
 
     runs_dir: Path
     record: SweepRecord
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell's run lies."""
+        """Return the folder of a cell's run."""
         return self.runs_dir / cell.recipe_id / f"seed-{cell.seed}"
 
     def run(self, cell: Cell) -> RunRecord | None:
-        """A cell's record; None if there is none or it cannot be read."""
+        """Return a cell's record; None if it is missing or unreadable."""
         with contextlib.suppress(OSError, ValueError):
             return record.read(RunRecord, self.folder(cell) / "record.json")
         return None
 
     def status(self, cell: Cell, tasks: Tasks | None = None) -> tuple[str, str]:
-        """(running | waiting | lacks evaluations | the record's status, why); `tasks`: what SLURM says of the sweep."""
+        """Return (state, reason) of a cell's run.
+
+        The state is running, waiting, lacks evaluations, or the status in the record. `tasks` holds the SLURM state of
+        the sweep.
+        """
         task = tasks.of.get((cell.recipe_id, cell.seed)) if tasks else None
         if task is not None and task.queued is not None:
             return task.queued.says(task.job)
@@ -44,7 +48,7 @@ class Stored:
         return state, reason
 
     def seconds(self, cell: Cell) -> float | None:
-        """How long a run took with all its attempts; None if that is not on record."""
+        """Return the seconds of a run over all its attempts; None if it has no record."""
         run = self.run(cell)
         if run is None:
             return None
@@ -62,14 +66,14 @@ class Stored:
             return "waiting", ""
         except record.DamagedError as error:
             return "waiting", f"{error}; it is set aside when the run is made again"
-        except (OSError, ValueError) as error:  # of another version, or not to be read: nobody may write over it
+        except (OSError, ValueError) as error:  # another version or unreadable: it must not be overwritten
             return "failed", str(error)
         if run.status == "ok" and not all(self._evaluation(cell, i).is_file() for i in cell.eval_ids):
             return "lacks evaluations", ""
         return run.status, run.current.reason
 
     def contestants(self) -> dict[str, list[choice.Trial]]:
-        """The trials of every contestant; none of a sweep without stages."""
+        """Return the trials of every contestant; none for a sweep without stages."""
         settings = self.record.tuning.settings if self.record.tuning else ()
         return choice.trials(self._looks(), settings)
 
@@ -95,7 +99,7 @@ def _doubt(silent: float) -> str:
 
 
 def find(runs_dir: Path, name: str) -> Stored:
-    """The sweep of that name.
+    """Return the sweep of that name.
 
     Raises:
         ValueError: there is none, or its record cannot be read.
@@ -108,16 +112,16 @@ def find(runs_dir: Path, name: str) -> Stored:
 
 
 def words_again(stored: Stored, *changed: str) -> list[str]:
-    """The command line's overrides of a sweep with some replaced, into the same runs folder.
+    """Return the command line's overrides of a sweep with `changed` replaced, for the same runs folder.
 
     Raises:
-        ValueError: the record is of a version that did not keep them, or one of them held a secret.
+        ValueError: the record is of a version that did not keep the overrides, or an override held a secret.
     """
     given = stored.record.arguments
     if given is None:
         raise ValueError(f"sweep {stored.record.name}: its record does not say how it was asked for; run its command")
     here = [f"runs_dir={stored.runs_dir}"] if stored.runs_dir != Path("runs") else []
-    # Hydra keeps to itself where it was told to look for the sweep's file
+    # Hydra does not pass hydra.searchpath on, so it is read from the recorded command
     searched = [word for word in shlex.split(stored.record.command) if setting_of(word) == "hydra.searchpath"]
     settings = {setting_of(word) for word in (*here, *changed)}
     words = [*(word for word in (*searched, *given) if setting_of(word) not in settings), *here, *changed]
@@ -126,10 +130,10 @@ def words_again(stored: Stored, *changed: str) -> list[str]:
 
 
 def refuse_removed(name: str, words: Iterable[str]) -> None:
-    """Refuse to ask again with what stands in a record in the place of a secret.
+    """Refuse words whose secret was removed from the record.
 
     Raises:
-        ValueError: names the first such setting.
+        ValueError: there is such a word; names the setting of the first.
     """
     for word in words:
         if redact.REMOVED in word:
@@ -141,12 +145,12 @@ def refuse_removed(name: str, words: Iterable[str]) -> None:
 
 
 def further_values(stored: Stored) -> dict[str, list[float]]:
-    """Tuned setting -> all values that were tried, and one more beyond every edge at which a chosen value lies.
+    """Return tuned setting -> its tried values and one more beyond every edge at which a chosen value lies.
 
-    The values are those of all contestants, so that the number of trials stays equal.
+    All contestants get the same values, so that the number of trials stays equal.
 
     Raises:
-        ValueError: the sweep is not tuned, is not finished, or a setting is not every contestant's.
+        ValueError: the sweep is not tuned or not finished, or a contestant does not tune the setting.
     """
     tuning, name = stored.record.tuning, stored.record.name
     if tuning is None:

@@ -1,6 +1,6 @@
-"""A sweep from beginning to end: cells, checks, runs, report. Each step is one function below.
+"""Execution of a sweep: cells, checks, runs, report. Each step is one function below.
 
-Nothing is started before every cell has been checked: what can be known beforehand is said beforehand.
+No run starts before every cell has been checked, so that errors are reported as early as possible.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from harness.sweep.written import Written, write_question
 Launch = Callable[[list[Planned], str], Sequence[Any]]  # with the sweep's name
 
 _tracker: Tracker | None = None
-_labels: dict[tuple[str, int], str] = {}  # what tells the runs under way from one another
+_labels: dict[tuple[str, int], str] = {}  # names of the runs in progress, by recipe and seed
 
 
 @dataclass(frozen=True)
 class _FinalStage:
-    """What the final stage of a tuned sweep is made of."""
+    """Input of the final stage of a tuned sweep."""
 
     asked: Question
     plan: Sequence[Planned]
@@ -55,18 +55,18 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch,
     """Run a sweep.
 
     Args:
-        master: the configuration as composed without what is swept.
+        master: the configuration, composed without the swept settings.
         arguments: the command line's overrides.
         compose: a cell's overrides -> its configuration.
-        launch: hands what is to be run to Hydra's launcher and waits for it.
-        runs_come_alone: whether that launcher makes one run after another on this machine, as Hydra's own does.
+        launch: passes the pending runs to Hydra's launcher and waits for them.
+        runs_come_alone: True if that launcher runs sequentially on this machine, as Hydra's own does.
 
     Returns:
-        The exit code: 0 when every run is ok or skipped, else 1. A trial that diverged is a result of tuning. 0 as
-        well when the runs were left to a cluster.
+        The exit code: 0 if every run is ok or skipped, else 1. A diverged trial is a result of tuning. The code is also
+        0 if the runs were left to a cluster.
 
     Raises:
-        ValueError: something that was asked for is wrong; nothing has been started.
+        ValueError: a setting is wrong; nothing has been started.
     """
     sweep = _Sweep(config.sweep_of(master), tuple(arguments), Composer(compose), launch, runs_come_alone)
     try:
@@ -78,7 +78,7 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch,
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What was asked for, and how cells are composed and launched."""
+    """Requested sweep, and the functions that compose and launch its cells."""
 
     asked: Question | None
     arguments: tuple[str, ...]
@@ -100,7 +100,7 @@ class _Sweep:
         return 0 if _ended_well(plan) else 1
 
     def in_stages(self, asked: Question) -> int:
-        """Run the trials, choose on validation, run what was chosen."""
+        """Run the trials, choose on validation data, run the chosen recipes."""
         test = stages.test_word(self.arguments)
         seeds = stages.seed_words(asked, self.arguments)
         wanted = stages.first_cells(asked, self.arguments)
@@ -128,7 +128,7 @@ class _Sweep:
         return 0 if chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
 
     def launch_of(self, trials: Sequence[Planned], started: Sequence[Planned]) -> Launch:
-        """Return what makes the trials: several at once where Hydra's own launcher would make them alone.
+        """Return the launcher of the trials. It runs several at once where Hydra's own launcher would run one.
 
         Raises:
             ValueError: max_concurrent_trials does not fit the launcher or the machine.
@@ -148,7 +148,11 @@ class _Sweep:
         return lambda pending, name: _trials(pending, parts)
 
     def _final(self, stage: _FinalStage) -> tuple[list[Planned], bool]:
-        """Run what was chosen, with all seeds or until it is decided; (the runs, False if a look failed)."""
+        """Run the chosen recipes with all seeds or until every comparison is decided.
+
+        Returns:
+            The runs, and False if a look failed.
+        """
         asked, started = stage.asked, [*stage.started]
         final: list[Planned] = []
         decided: bool | None = False
@@ -170,7 +174,11 @@ class _Sweep:
 
 
 def _identified(plan: list[Planned]) -> list[Planned]:
-    """The plan with contents; before that, whether results, and what is fetched for them, can be written."""
+    """Check that results and downloads can be written, then return the plan identified by content.
+
+    Raises:
+        ValueError: a folder cannot be written, or a model or data cannot be obtained.
+    """
     experiment = plan[0].experiment
     check_nodes(plan)
     check_cache()
@@ -179,7 +187,7 @@ def _identified(plan: list[Planned]) -> list[Planned]:
 
 
 def _checked(plan: list[Planned]) -> list[Planned]:
-    """What is to be run: the rest is done, or cannot be run here."""
+    """Return the runs to start. The others are finished or cannot run here."""
     pending = undone(plan)
     return check(pending, Path(pending[0].experiment.runs_dir)) if pending else []
 
@@ -193,7 +201,7 @@ def _ended_well(plan: Sequence[Planned], also: tuple[str, ...] = ()) -> bool:
 
 
 def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
-    """Launch the cells, with the mirror open as long as they run."""
+    """Launch the cells and keep the tracking process open while they run."""
     global _tracker, _labels
     if not pending:
         return
@@ -211,15 +219,15 @@ def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
 
 
 def _tell_failure(cell: Cell, result: Any) -> None:
-    """Say why a run has no record: the launcher keeps to itself what a job raised, so that the others go on."""
+    """Print why a run has no record. The launcher holds the error of a job back so that the others continue."""
     try:
         result.return_value  # noqa: B018 - raises what the job raised
-    except Exception as error:  # whatever it is, it has cost one run and not the sweep
+    except Exception as error:  # any error ends one run and not the sweep
         board.say(f"error: {' '.join(cell)}: {type(error).__name__}: {config.readable(error)}")
 
 
 def run_cell(experiment: Experiment) -> str:
-    """Make one run, in whatever process a launcher calls this; returns its status."""
+    """Execute one run in the process in which a launcher calls this, and return its status."""
     experiment = sources.resolve(experiment, board.say)
     tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir), None)
     line = board.begin(_label(experiment))
@@ -246,7 +254,7 @@ def run_cell(experiment: Experiment) -> str:
 
 
 def run_alone(experiment: Experiment) -> RunRecord:
-    """Check one experiment as a sweep checks its cells, make its run unless it is done, and return its record.
+    """Check one experiment as a cell of a sweep, execute its run unless it is finished, and return its record.
 
     Raises:
         ValueError: the experiment does not fit the model, the data or the machine; nothing has been started.
@@ -260,10 +268,10 @@ def run_alone(experiment: Experiment) -> RunRecord:
 
 
 def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
-    """Make runs on this machine, as many at once as it has parts.
+    """Execute runs on this machine, as many at once as there are parts.
 
     Raises:
-        ValueError: a run wants more devices than its part has; nothing has been started.
+        ValueError: a run needs more devices than its part has; nothing has been started.
     """
     several = [p for p in pending if p.experiment.launch.num_processes > 1 and parts[0].environment]
     if several:
@@ -275,9 +283,10 @@ def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Ma
 
 
 def _trials(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
-    """Make trials at once; one that ran out of memory, or failed, beside others says nothing: it is made again alone.
+    """Execute trials concurrently, then retry those that ran out of memory or failed, one after another.
 
-    A trial whose memory other processes hold fails as by a fault of the machine.
+    Such an end is no result, since the trials share the memory of the machine. A trial that lacks memory because other
+    processes hold it is recorded as failed.
     """
     results = at_once(pending, parts)
     short = [position for position, planned in enumerate(pending) if _status(planned) in ("oom", "failed")]
@@ -291,7 +300,7 @@ def _trials(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Ma
 
 
 def make_report(experiment: Experiment, name: str) -> None:
-    """Make the report in a process of its own: figures need libraries that this process does without."""
+    """Write the report in a separate process, since figures need libraries that this process does not load."""
     command = [sys.executable, "-m", "harness.report", experiment.runs_dir, "--sweep", name, "--terminal"]
     command += ["--reports-dir", experiment.reports_dir]
     tracking = experiment.tracking

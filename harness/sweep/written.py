@@ -1,4 +1,4 @@
-"""The question, written down before the first run."""
+"""Record of a sweep, which is written before the first run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASKED_WITH = ("harness", "commit", "uncommitted_changes", "versions")
 
 @dataclass(frozen=True)
 class Written:
-    """What a sweep's record is made of; `started` are the runs, as (recipe_id, seed), that are not done already."""
+    """Content of a sweep's record. `started` are the unfinished runs, as (recipe_id, seed)."""
 
     asked: Question | None
     arguments: tuple[str, ...]
@@ -29,11 +29,11 @@ class Written:
 
 
 def write_question(written: Written) -> str:
-    """Write it and return the sweep's name: a hash of what is asked for if it was given none."""
+    """Write the record and return the sweep's name; a sweep without a name gets a hash of its cells."""
     asked, plan = written.asked, written.plan
     name = asked.name if asked else digest(canonical([planned.identity for planned in plan]))
     path = Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json"
-    swept = varied(expand((), written.arguments))  # what the command line gives alternatives for is meant to vary
+    swept = varied(expand((), written.arguments))  # settings with several values on the command line vary on purpose
     runs = dict.fromkeys(planned.identity[:2] for planned in plan)
     question = SweepRecord(
         schema=record.SCHEMA,
@@ -56,21 +56,22 @@ def write_question(written: Written) -> str:
 
 
 def claim_records(asked: Question) -> tuple[ClaimRecord, ...]:
-    """Return the claims of a question as its record keeps them."""
+    """Return the claims of a question in the form of its record."""
     return tuple(ClaimRecord(claim=one.claim, source=one.source, note=one.note) for one in asked.claims)
 
 
 def _with_earlier(path: Path, written: Written) -> Tuning | None:
-    """Return the tuning with what the same sweep has chosen before, as far as it chose otherwise.
+    """Return the tuning with the earlier choices of the same sweep that differ from the present ones.
 
-    A sweep of the same name whose chosen recipes are not among the present trials asked another question.
+    Earlier choices count only if one of their recipes is among the present trials. Otherwise that sweep of the same
+    name asked another question.
     """
     tuning = written.tuning
     if tuning is None:
         return None
     try:
         before = record.read(SweepRecord, path).tuning
-    except (OSError, ValueError):  # there is none, or another version wrote it
+    except (OSError, ValueError):  # no record, or one of another version
         return tuning
     tried = {planned.identity[0] for planned in written.plan}
     chosen = [*(before.earlier if before else ()), *([before.choices] if before and before.choices else ())]

@@ -1,8 +1,8 @@
-"""What a job on a cluster's node does: one run, just as it was checked where it was submitted.
+"""Job on a cluster node: one run, identical to the run that was checked at submission.
 
-SLURM tells a job that it is to be preempted, or that its time is nearly over, with SIGUSR2: the run saves what it has
-and the job goes back into the queue, up to a limit. Of a job on several nodes all that is the first node's: the others
-take part in whatever it trains, until it says that there is no more.
+SLURM announces a preemption or the time limit with SIGUSR2. The run then saves a checkpoint and the job is requeued, up
+to a limit. In a job on several nodes, the first node does all of this. The other nodes join its training attempts until
+it publishes that there are no more.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from harness.sweep.cluster.slurm import SlurmSpec
 from harness.train import nodes
 from harness.train.preemption import SIGNALS
 
-_SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send its signal up to a minute before it was asked to
+_SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send the signal up to a minute before the requested time
 
 
 def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
-    """Make the run and return its status; leaves the process if the job is in the queue again.
+    """Execute the run and return its status. Exits the process if the job was requeued.
 
-    `command` are the words that submitted it, for its record.
+    `command` holds the words of the submitting command line, for the record.
     """
     import submitit
 
     sys.argv = command
 
     job = submitit.JobEnvironment()
-    job.paths.result_pickle.unlink(missing_ok=True)  # of a start before this one: it says that the job is over
-    os.environ.pop(hardware.RUNS_ON, None)  # it was for planning elsewhere
+    job.paths.result_pickle.unlink(missing_ok=True)  # left by an earlier start; it would mark the job as finished
+    os.environ.pop(hardware.RUNS_ON, None)  # it served the check at submission only
     if spec.offline:
         os.environ |= {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     rendezvous = job.paths.folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}_rendezvous.json"
@@ -63,9 +63,9 @@ def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
 
 
 def _take_part(experiment: Experiment, spec: SlurmSpec, rendezvous: Path, node: nodes.Node) -> str:
-    """Be a further node of the run, for as long as the first one trains; what ends this is the first one's to record.
+    """Join the run as a further node for as long as the first node trains. The first node records every error.
 
-    What SLURM tells the job is the first one's as well: it is given the time to save what there is.
+    The first node also handles the signals of SLURM. They are ignored here, so that it has time to save.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -81,7 +81,7 @@ def _take_part(experiment: Experiment, spec: SlurmSpec, rendezvous: Path, node: 
 
 @dataclass
 class _Notice:
-    """What SLURM has told this job."""
+    """Handler of the signals that SLURM sends to this job."""
 
     spec: SlurmSpec
     stop: isolate.Stop = field(default_factory=isolate.Stop)
@@ -89,7 +89,7 @@ class _Notice:
     _began: float = field(default_factory=time.monotonic)
 
     def __call__(self, number: int, frame: Any) -> None:
-        """Take a signal; the first counts."""
+        """Handle a signal. Only the first one counts."""
         if self.stop.why:
             return
         why = "ended by SLURM"
@@ -103,7 +103,7 @@ class _Notice:
 
     @property
     def may_requeue(self) -> bool:
-        """Whether the job may go back into the queue once more."""
+        """Return True if the job may be requeued once more."""
         return int(os.environ.get("SLURM_RESTART_COUNT", "0")) < self.spec.max_requeues
 
     def _out_of_time(self) -> bool:
@@ -112,20 +112,20 @@ class _Notice:
 
 
 def _made(experiment: Experiment) -> str:
-    """Make the run if it is the one that was submitted; what keeps it from being made is on record."""
+    """Execute the run if it is identical to the submitted one. An error that prevents it is recorded."""
     try:
         if refusal := _refusal(experiment):
             raise ValueError(refusal)
         return sweep.run_cell(experiment)
-    except KeyboardInterrupt:  # on record already
+    except KeyboardInterrupt:  # recorded already
         return "failed"
-    except Exception as error:  # this job's end, and no other's
+    except Exception as error:  # ends this job only
         run.fail(experiment, f"{type(error).__name__}: {error}")
         return "failed"
 
 
 def _refusal(experiment: Experiment) -> str:
-    """Why this node cannot make the run that was submitted; "" where it can."""
+    """Return why this node cannot execute the submitted run; "" if it can."""
     try:
         here = sources.resolve(experiment)
     except (ValueError, OSError) as error:
@@ -137,7 +137,7 @@ def _refusal(experiment: Experiment) -> str:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """`train.precision=bf16 is fp32` for each setting that differs."""
+    """Yield a text such as `train.precision=bf16 is fp32` for each setting that differs."""
     for key in {**before, **now}:
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):

@@ -1,4 +1,4 @@
-"""What can be done with runs that were left to a cluster: collect what has become of them, or take them back."""
+"""Commands for runs that were left to a cluster: collect their results, cancel them, or submit them again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.sweep.standing import lines, standing
 from harness.sweep.stored import Stored, refuse_removed, words_again
 from harness.sweep.sweep import make_report
 
-_PATIENCE_SECONDS = 120.0  # for jobs that were cancelled to save what they have, and to leave the queue
+_PATIENCE_SECONDS = 120.0  # for canceled jobs to save their state and leave the queue
 _LOOK_SECONDS = 1.0
 
 
 def tasks_of(stored: Stored) -> Tasks:
-    """Where the jobs of a sweep stand.
+    """Return the SLURM state of a sweep's jobs.
 
     Raises:
         ValueError: the sweep was never submitted.
@@ -34,9 +34,10 @@ def tasks_of(stored: Stored) -> Tasks:
 
 
 def collect(stored: Stored, wait: bool) -> int:
-    """Put on record what SLURM ended, make the report of what there is, and return the exit code.
+    """Record the runs that SLURM ended, write the report of the finished ones, and return the exit code.
 
-    0 when every run of the sweep ended well, else 1. Trials alone make no report: that is about what they choose.
+    The code is 0 if every run of the sweep ended well, else 1. Trials alone make no report, since the report is about
+    the chosen recipes.
     """
     name, tasks = stored.record.name, tasks_of(stored)
     if wait:
@@ -56,7 +57,7 @@ def collect(stored: Stored, wait: bool) -> int:
 
 
 def cancel(stored: Stored) -> int:
-    """End what waits and runs, once each run has said how far it came."""
+    """Cancel waiting and running jobs, let each run save its state, and return the exit code 0."""
     tasks = tasks_of(stored)
     live = dict(tasks.live())
     if live:
@@ -77,12 +78,12 @@ def _settle(stored: Stored, tasks: Tasks) -> None:
 
 
 def submission_words(name: str, stored: Stored | None, given: Sequence[str]) -> list[str]:
-    """The main command's words that submit a sweep: one that is written down, or once more one that was run before.
+    """Return the main command's words that submit a sweep: a new one by its name, or a `stored` one again.
 
-    What is asked of the launcher is asked again, unless it is given anew.
+    Launcher settings of the last submission are repeated, unless `given` replaces them.
 
     Raises:
-        ValueError: what was asked held a secret, which is not kept.
+        ValueError: a setting held a secret, which is not kept.
     """
     before: tuple[str, ...] = ()
     ours = [word for word in given if not word.startswith("hydra.")]

@@ -1,6 +1,6 @@
-"""SLURM's own word on the jobs of a sweep: what waits, what runs until when, and how a job that is gone ended.
+"""Queries to SLURM about the jobs of a sweep: waiting and running jobs, and the end of finished ones.
 
-`squeue` is asked before anything else: it needs no accounting and knows of every job that is not over.
+`squeue` comes first. It needs no accounting and lists every unfinished job.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _ENDS = {
     "BOOT_FAIL": "its node did not start",
 }
 _WAIT = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
-_SHELLS_SIGNALS = 128  # an exit code beyond is a signal's number, and this
+_SHELLS_SIGNALS = 128  # a larger exit code is this plus the number of a signal
 _ASK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Queued:
-    """A job that is not over."""
+    """Unfinished job in the queue."""
 
     state: str  # as SLURM calls it: PENDING, RUNNING, COMPLETING, ...
     reason: str  # why it waits
@@ -37,11 +37,11 @@ class Queued:
 
     @property
     def waits(self) -> bool:
-        """Whether it has not begun, or is to begin again."""
+        """Return True if the job waits for its first start or a restart."""
         return self.state in _WAIT
 
     def says(self, job: str) -> tuple[str, str]:
-        """(running | waiting, where or why) of a job."""
+        """Return (running, node and time limit) or (waiting, reason) of a job."""
         if self.waits:
             return "waiting", f"SLURM: {self.reason or self.state}"
         until = f", until {self.ends} at the latest" if self.ends else ""
@@ -49,10 +49,10 @@ class Queued:
 
 
 def queued(arrays: Iterable[str]) -> dict[str, Queued]:
-    """Job ("12", or "12_3" of an array) -> where it stands, for those of the arrays that are not over.
+    """Return job ("12", or "12_3" of an array) -> its state, for the unfinished jobs of these arrays.
 
     Raises:
-        OSError: SLURM cannot be asked; says what it answered.
+        OSError: squeue fails; includes its answer.
     """
     wanted = sorted(set(arrays))
     if not wanted:
@@ -69,7 +69,7 @@ def queued(arrays: Iterable[str]) -> dict[str, Queued]:
 
 
 def endings(array: str) -> dict[str, str]:
-    """Job -> how it ended, in a few words, for the jobs of an array that SLURM still remembers."""
+    """Return job -> a short text of how it ended, for the jobs of an array that SLURM still remembers."""
     done = _ask("scontrol", "-o", "show", "job", array)
     found = {}
     for line in done.stdout.splitlines() if done.returncode == 0 else ():
@@ -81,14 +81,14 @@ def endings(array: str) -> dict[str, str]:
 
 
 def _accounted(array: str) -> dict[str, str]:
-    """The same from the accounting, where a cluster has one, for what the controller has forgotten."""
+    """Return the same from the accounting, if the cluster has one, for jobs that the controller has forgotten."""
     done = _ask("sacct", "-n", "-X", "-P", "-o", "JobID,State,ExitCode", "-j", array)
     rows = [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else []
     return {row[0]: ending(row[1].partition(" ")[0], row[2]) for row in rows if len(row) == 3}
 
 
 def ending(state: str, exit_code: str) -> str:
-    """`its time limit was reached (SLURM: TIMEOUT)`."""
+    """Return how a job ended as text, such as `its time limit was reached (SLURM: TIMEOUT)`."""
     says = _ENDS.get(state)
     code, number = (int(part) for part in exit_code.split(":")) if ":" in exit_code else (0, 0)
     number = number or max(0, code - _SHELLS_SIGNALS)
@@ -97,10 +97,10 @@ def ending(state: str, exit_code: str) -> str:
 
 
 def cancel(arrays: Iterable[str]) -> None:
-    """Take jobs out of the queue, and end those that run.
+    """Remove jobs from the queue and end running ones.
 
     Raises:
-        OSError: SLURM refuses; says why.
+        OSError: SLURM refuses; includes its reason.
     """
     done = _ask("scancel", *sorted(set(arrays)))
     if done.returncode:
@@ -108,19 +108,19 @@ def cancel(arrays: Iterable[str]) -> None:
 
 
 def refusal(flags: Iterable[str]) -> str:
-    """Why SLURM would not take a job with these flags; "" if it would."""
+    """Return why SLURM would reject a job with these flags; "" if it would accept it."""
     done = _ask("sbatch", "--test-only", *flags, "--wrap=true")
     return _last(done.stderr).removeprefix("sbatch: error: ") if done.returncode else ""
 
 
 def requeue(job: str) -> bool:
-    """Put the job that asks this back into the queue; whether SLURM does so."""
+    """Requeue the calling job and return True if SLURM does so."""
     return _ask("scontrol", "requeue", job).returncode == 0
 
 
 @cache
 def largest_array() -> int:
-    """How many jobs an array may have here."""
+    """Return the largest number of jobs that an array may have here."""
     done = _ask("scontrol", "show", "config")
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
     return max(1, int(found[1]) - 1) if found else 1000
@@ -131,7 +131,7 @@ def _name(array: str, task: str) -> str:
 
 
 def _tasks(text: str) -> list[str]:
-    """`3`, `0-2`, `1,4-5%2` -> each number."""
+    """Return every number of a range such as `3`, `0-2` or `1,4-5%2`; other text unchanged."""
     if not re.fullmatch(r"[\d,%-]+", text):
         return [text]
     found: list[str] = []

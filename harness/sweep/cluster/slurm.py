@@ -1,7 +1,7 @@
-"""Runs on a cluster: each is a job of a SLURM array, submitted through submitit, and goes on without who submitted it.
+"""Runs on a cluster as jobs of a SLURM array, submitted through submitit. They continue without the submitting process.
 
-The records that the jobs write are the truth; SLURM is asked what waits and runs, and how a job ended that could not
-say so itself.
+The records that the jobs write decide about results. SLURM is asked only for waiting and running jobs, and for the end
+of jobs that could not record it themselves.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from harness.sweep.local import LeftError, Made
 from harness.sweep.planned import Planned
 
 _LOOK_SECONDS = 5.0
-_PATIENCE_SECONDS = 30.0  # three heartbeats: of a process that SLURM says is gone
+_PATIENCE_SECONDS = 30.0  # three heartbeats of a process that SLURM reports as gone
 _OF_SEVERAL = ("nodes", "N", "ntasks", "n", "ntasks-per-node")  # options of sbatch that spread a job
-_LAST_SECONDS = 60  # that the other nodes of a job have once one of them is gone: to record that, or to end
+_LAST_SECONDS = 60  # for the other nodes to record the loss of a node, or to end
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmSpec(Strict):
-    """`hydra.launcher` of `hydra/launcher=slurm`: what each run asks SLURM for. null: the cluster's own default."""
+    """Settings `hydra.launcher` of `hydra/launcher=slurm`: the resources of each run. null: the cluster's default."""
 
     partition: str | None
     account: str | None
@@ -52,11 +52,11 @@ class SlurmSpec(Strict):
     time_minutes: Positive
     array_parallelism: Positive  # jobs of this sweep that run at once
     setup: tuple[str, ...]  # lines of the job's shell before the run
-    signal_seconds: Positive  # before the end of its time that a job is told to save what it has
+    signal_seconds: Positive  # a job is signaled this long before its time limit, to save its state
     max_requeues: Count
-    offline: bool  # whether the nodes are to use nothing but what the submitting machine has fetched
-    wait: bool  # for the runs, and make the report; else leave them to the cluster
-    options: Mapping[str, str | int | bool] = field(default_factory=dict)  # of sbatch, as they are
+    offline: bool  # the nodes use only files that the submitting machine has downloaded
+    wait: bool  # wait for the runs and write the report; else leave them to the cluster
+    options: Mapping[str, str | int | bool] = field(default_factory=dict)  # further options of sbatch, passed unchanged
 
     def __post_init__(self) -> None:
         if self.signal_seconds >= 60 * self.time_minutes:
@@ -72,7 +72,7 @@ class SlurmSpec(Strict):
             )
 
     def sbatch(self, nodes: int = 1) -> dict[str, Any]:
-        """As options of sbatch, of a job on so many nodes."""
+        """Return the options of sbatch for a job on `nodes` nodes."""
         asked = {
             "partition": self.partition,
             "account": self.account,
@@ -90,10 +90,10 @@ class SlurmSpec(Strict):
 
 
 def check(spec: SlurmSpec, nodes: int = 1) -> None:
-    """Find out whether a job on so many nodes could be submitted.
+    """Check that a job on `nodes` nodes could be submitted.
 
     Raises:
-        ValueError: submitit or SLURM is missing here, or SLURM would refuse the job; says why.
+        ValueError: submitit or SLURM is missing here, or SLURM would reject the job; includes its reason.
     """
     if importlib.util.find_spec("submitit") is None:
         raise ValueError("hydra/launcher=slurm needs submitit: python -m pip install 'harness[slurm]'")
@@ -108,8 +108,8 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
     """Submit the runs that are not in the queue already, and wait for all of them.
 
     Raises:
-        LeftError: they are not to be waited for.
-        ValueError: a run wants more GPUs or nodes than its job could have; nothing has been submitted.
+        LeftError: `wait` is false; the runs continue without this process.
+        ValueError: a run needs more GPUs or nodes than its job could have; nothing has been submitted.
     """
     _check_gpus(pending, spec)
     runs_dir = Path(pending[0].experiment.runs_dir)
@@ -145,12 +145,12 @@ def _check_gpus(pending: Sequence[Planned], spec: SlurmSpec) -> None:
 
 
 def _nodes(planned: Planned) -> int:
-    """On how many nodes a run trains; what trains nothing is one node's to look at."""
+    """Return the number of nodes of a run; 1 if it only evaluates."""
     return planned.experiment.launch.num_nodes if planned.experiment.method.trains else 1
 
 
 def _parts(new: Sequence[Planned]) -> Iterator[tuple[int, list[Planned]]]:
-    """(nodes of each job, runs) of each array: no larger than the cluster allows."""
+    """Yield (nodes of each job, runs) of each array. An array is no larger than the cluster allows."""
     most = queue.largest_array()
     for nodes, alike in groupby(sorted(new, key=_nodes), key=_nodes):
         runs = list(alike)
@@ -158,7 +158,7 @@ def _parts(new: Sequence[Planned]) -> Iterator[tuple[int, list[Planned]]]:
 
 
 def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> Iterator[str]:
-    """Submit arrays, each after the one before, so that they share the limit of what runs at once."""
+    """Submit arrays that run in sequence, to share the limit of concurrent jobs. Yield each array's job."""
     import submitit
 
     from harness.sweep.cluster import job
@@ -172,7 +172,7 @@ def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[
             array_parallelism=spec.array_parallelism,
             setup=list(spec.setup),
             signal_delay_s=spec.signal_seconds,
-            srun_args=[f"--cpus-per-task={spec.cpus}", f"--wait={_LAST_SECONDS}"],  # the first no longer a job's own
+            srun_args=[f"--cpus-per-task={spec.cpus}", f"--wait={_LAST_SECONDS}"],  # srun does not inherit the first
             additional_parameters={**spec.sbatch(nodes), **before},
         )
         experiments, same = [planned.experiment for planned in part], len(part)
@@ -192,19 +192,19 @@ def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[
 
 
 def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
-    """Wait until SLURM is done with these runs, and say how each of them ended."""
+    """Wait until SLURM has finished these runs, and print how each of them ended."""
     left, gone = set(runs), set[Run]()
     line = board.start_bar(f"{name} on SLURM")
     try:
         while left:
             try:
                 tasks = Tasks(runs_dir, name)
-            except OSError:  # a controller that restarts; what runs goes on meanwhile
+            except OSError:  # the controller may restart; jobs continue meanwhile
                 time.sleep(_LOOK_SECONDS)
                 continue
             live = dict(tasks.live(left))
             over = left - live.keys()
-            for one in over & gone:  # seen to be over twice: a file server has had the time to show the record
+            for one in over & gone:  # over in two looks: the file server had time to show the record
                 board.say(f"{len(runs) - len(left) + 1}/{len(runs)} {_settled(runs_dir, name, tasks, one)}")
                 left.remove(one)
             gone = over
@@ -218,7 +218,7 @@ def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
 
 
 def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
-    """How a run ended, once that is on record."""
+    """Record how a run ended, if the run did not, and return it as text."""
     task = tasks.of[one]
     settle(runs_dir, name, tasks, task)
     experiment = experiment_of(runs_dir, name, task)
@@ -227,14 +227,14 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
 
 
 def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
-    """Put on record what a job that is over could not say itself, because SLURM ended it."""
+    """Record the end of a finished job that could not record it itself because SLURM ended it."""
     if not tasks.is_told(task):
         run.fail(experiment_of(runs_dir, name, task), tasks.ending(task), _PATIENCE_SECONDS)
         (tasks.folder / f"{task.job}.settled").touch()
 
 
 def experiment_of(runs_dir: Path, name: str, task: Task) -> Experiment:
-    """What a job was submitted with."""
+    """Return the experiment that a job was submitted with."""
     from submitit.core.utils import DelayedSubmission
 
     kept = DelayedSubmission.load(submitted.jobs_folder(runs_dir, name) / f"{task.job}_submitted.pkl")

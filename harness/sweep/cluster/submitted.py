@@ -1,4 +1,4 @@
-"""What was handed to SLURM for a sweep, as `runs/sweeps/<name>/slurm/<job>.json` keeps it, and what became of it."""
+"""Submissions of a sweep to SLURM, stored in `runs/sweeps/<name>/slurm/<job>.json`, and the state of their jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = tuple[str, int]  # recipe and seed
 
 @dataclass(frozen=True, kw_only=True)
 class Submission(Strict):
-    """One job, or an array of them: `runs[n]` is what task n makes, as (recipe_id, seed)."""
+    """Submitted job, or array of jobs. `runs[n]` is the run of task n, as (recipe_id, seed)."""
 
     schema: int
     job: str
@@ -26,36 +26,36 @@ class Submission(Strict):
     words: tuple[str, ...]  # the command line's words for the launcher
 
     def tasks(self) -> list[tuple[str, Run]]:
-        """(job as SLURM names it, run) of each task."""
+        """Return (SLURM's job name, run) of each task."""
         if len(self.runs) == 1:
             return [(self.job, self.runs[0])]
         return [(f"{self.job}_{number}", run) for number, run in enumerate(self.runs)]
 
 
 def folder(runs_dir: Path, name: str) -> Path:
-    """Where a sweep's submissions lie, and what its jobs print."""
+    """Return the folder of a sweep's submissions and of the output of its jobs."""
     return runs_dir / "sweeps" / name / "slurm"
 
 
 def jobs_folder(runs_dir: Path, name: str) -> Path:
-    """Where submitit keeps what it hands over, and what the jobs print."""
+    """Return the folder of submitit's files and of the output of the jobs."""
     return folder(runs_dir, name) / "jobs"
 
 
 def keep(submission: Submission, runs_dir: Path, name: str) -> None:
-    """Write a submission down."""
+    """Write a submission to its file."""
     record.write(submission, folder(runs_dir, name) / f"{submission.job}.json")
 
 
 def read(runs_dir: Path, name: str) -> list[Submission]:
-    """The submissions of a sweep, the oldest first; [] if it was never submitted."""
+    """Return the submissions of a sweep, the oldest first; [] if it was never submitted."""
     found = [record.read(Submission, path) for path in folder(runs_dir, name).glob("*.json")]
     return sorted(found, key=lambda one: (one.submitted_at, one.job))
 
 
 @dataclass(frozen=True)
 class Task:
-    """The newest job of a run, and what SLURM says of it; `queued` is None once it is over."""
+    """Newest job of a run, with its SLURM state. `queued` is None once the job is over."""
 
     job: str
     submission: Submission
@@ -63,7 +63,7 @@ class Task:
 
 
 class Tasks:
-    """Where the runs of a sweep stand with SLURM, looked at once.
+    """Snapshot of the SLURM state of a sweep's runs.
 
     Raises:
         OSError: SLURM cannot be asked.
@@ -80,18 +80,18 @@ class Tasks:
         }
 
     def live(self, runs: Iterable[Run] | None = None) -> Iterator[tuple[Run, Task]]:
-        """The tasks that are not over, of these runs or of all."""
+        """Yield the unfinished tasks of these runs, or of all."""
         for run in self.of if runs is None else runs:
             task = self.of.get(run)
             if task is not None and task.queued is not None:
                 yield run, task
 
     def is_told(self, task: Task) -> bool:
-        """Whether how a task ended is on record: it said so itself, or that was put there for it."""
+        """Return True if the end of a task is recorded, by the task itself or on its behalf."""
         return any((self.folder / name).exists() for name in (f"{task.job}_0_result.pkl", f"{task.job}.settled"))
 
     def ending(self, task: Task) -> str:
-        """How a task that is over ended, as SLURM tells it."""
+        """Return how a finished task ended, according to SLURM."""
         array = task.submission.job
         if array not in self._ended:
             self._ended[array] = queue.endings(array)

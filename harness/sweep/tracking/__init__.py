@@ -1,7 +1,7 @@
-"""Runs mirrored to Weights & Biases or TensorBoard while they happen, from a process of its own.
+"""Live logging of runs to Weights & Biases or TensorBoard from a separate process, the mirror.
 
-The process that is measured does not carry the client, the sweep's process stays small, and a failure of the mirror can
-never be a failure of a run.
+The measured process does not load the client, the sweep's process stays small, and a failure of the mirror is never a
+failure of a run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from harness.records.specs import TrackingSpec
 
 _LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")
 _PATIENCE_SECONDS = 60.0
-_LOOK_SECONDS = 2.0  # how often the mirror looks whether anyone still talks to it
+_LOOK_SECONDS = 2.0  # interval at which the mirror checks that its parent lives
 
 
 class Tracker:
-    """Sends what happens to the mirror's process; does nothing with `tracking=none`."""
+    """Sender of events to the mirror's process. It does nothing with `tracking=none`."""
 
     def __init__(self, spec: TrackingSpec, runs_dir: Path, group: str | None) -> None:
         self._spec, self._group = spec, group
@@ -45,29 +45,29 @@ class Tracker:
         self._process.start()
 
     def begin(self, experiment: Experiment) -> None:
-        """A run starts."""
+        """Start a run."""
         name = _name(experiment)
         tags = {"recipe_id": experiment.recipe_id, "seed": experiment.run_seed, "method": experiment.method.name}
         self._send("begin", name, (name, {**recipe(experiment), **tags}))
 
     def event(self, experiment: Experiment, event: dict[str, Any]) -> None:
-        """An optimizer step is logged, everything else is not."""
+        """Log an optimizer step. Other events are ignored."""
         if "loss" in event:
             values = {k: event[k] for k in _LOGGED if event[k] is not None}
             self._send("step", _name(experiment), (event["done"], values))
 
     def end(self, experiment: Experiment, result: record.RunRecord) -> None:
-        """A run is over: its summary is what the record says."""
+        """Finish a run with the summary of its record."""
         if self._process is not None:
             self._send("end", _name(experiment), (summary(experiment, result),))
 
     def close(self) -> None:
-        """Wait for the mirror to be written; says nothing if it fails, its log does."""
+        """Wait until the mirror has written everything. An error appears in its log only."""
         if self._process is not None:
             self._send("close", "", ())
             self._process.join(_PATIENCE_SECONDS)
             self._process.kill()
-            self._queue.cancel_join_thread()  # what a mirror that is gone has not read must not be waited for
+            self._queue.cancel_join_thread()  # do not wait for messages that a dead mirror never reads
 
     def _send(self, kind: str, name: str, content: tuple[Any, ...]) -> None:
         if self._process is not None:
@@ -76,12 +76,12 @@ class Tracker:
 
 
 def _name(experiment: Experiment) -> str:
-    """What tells a run from the others under way."""
+    """Return a name that identifies a run among those in progress."""
     return f"{experiment.method.name}-{experiment.recipe_id}-s{experiment.run_seed}"
 
 
 def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
-    """The headline numbers of a run as a flat table; what is not known is left out."""
+    """Return the headline numbers of a run as a flat table, without unknown values."""
     attempt = result.current
     values: dict[str, Any] = {"status": attempt.status, "reason": attempt.reason}
     values["peak_memory_bytes"] = attempt.peak_memory_bytes
@@ -91,14 +91,14 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
     if attempt.training is not None:
         values["train_seconds"] = attempt.training.train_seconds
     for path in sorted((experiment.folder / "evaluations").glob("*.json")):
-        with contextlib.suppress(ValueError):  # a damaged one is the report's to name
+        with contextlib.suppress(ValueError):  # the report names damaged files
             scores = record.read(record.EvaluationRecord, path)
             values |= {f"{scores.evaluation['task']}/{name}": metric.value for name, metric in scores.metrics.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _next(queue: Any) -> tuple[str, str, tuple[Any, ...]]:
-    """The next message; "close" when the process that sends them is gone without a word."""
+    """Return the next message; "close" if the sending process has died."""
     parent = multiprocessing.parent_process()
     while True:
         with contextlib.suppress(Empty):
@@ -109,13 +109,13 @@ def _next(queue: Any) -> tuple[str, str, tuple[Any, ...]]:
 
 
 def _serve(queue: Any, mirror: tuple[str, str, dict[str, Any]], log: str) -> None:
-    """Keep the mirror of the runs under way until told to close."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was begun is finished; the sweep's process says when
+    """Log the runs in progress until the message "close"."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # begun runs are finished; the sweep's process sends "close"
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    del sys.argv[1:]  # which a mirror would keep, whatever stands there
+    del sys.argv[1:]  # a client may store the arguments, and they may hold secrets
     module, runs_dir, settings = mirror
     kind_of_run = import_module(module).Run
     under_way: dict[str, Any] = {}
@@ -125,5 +125,5 @@ def _serve(queue: Any, mirror: tuple[str, str, dict[str, Any]], log: str) -> Non
             if kind == "begin":
                 under_way[name] = kind_of_run(runs_dir, settings)
             getattr(under_way[name], kind)(*content)  # begin, step or end
-        except Exception:  # a mirror that breaks is its own log's business
+        except Exception:  # errors of the mirror go to its log only
             traceback.print_exc()

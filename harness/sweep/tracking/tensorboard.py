@@ -1,4 +1,4 @@
-"""Runs as TensorBoard shows them: `tensorboard --logdir runs/tensorboard`."""
+"""Event files of runs for TensorBoard: `tensorboard --logdir runs/tensorboard`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from harness.records.event_files import EventFile
 
 
 class Run:
-    """A run, in a folder of its own below `runs_dir`/tensorboard."""
+    """Writer of one run, in its own folder below `runs_dir`/tensorboard."""
 
     def __init__(self, runs_dir: str, settings: dict[str, Any]) -> None:
-        del settings  # of an account, which event files do without
+        del settings  # account settings, which event files do not need
         self._folder = Path(runs_dir) / "tensorboard"
         self._file: EventFile | None = None
         self._stepped = False
 
     def begin(self, name: str, config: dict[str, Any]) -> None:
-        """A run starts."""
+        """Start the run's event file with its recipe."""
         self._file, self._stepped = EventFile(self._folder / name), False
         shown = json.dumps(config, indent=1, sort_keys=True, default=str)
         self._file.text("recipe", "\n".join(f"    {line}" for line in shown.splitlines()))
 
     def step(self, step: int, values: dict[str, float]) -> None:
-        """An optimizer step was taken; with the first one the curves of an earlier attempt end."""
+        """Log an optimizer step. The first one ends the curves of an earlier attempt."""
         if self._file is not None:
             if not self._stepped:
                 self._file.restart(step)
@@ -33,7 +33,7 @@ class Run:
             self._file.numbers(values, step)
 
     def end(self, values: dict[str, Any]) -> None:
-        """The run is over, with these headline numbers."""
+        """Write the headline numbers and close the file."""
         if self._file is not None:
             numbers = {f"summary/{key}": float(one) for key, one in values.items() if not isinstance(one, str)}
             self._file.numbers(numbers)
