@@ -82,7 +82,7 @@ def _positive(text: str) -> float:
 
 
 def _names(given: argparse.Namespace) -> list[str | None]:
-    """The named sweep; else every sweep there is; else None for all runs. A table alone is always one.
+    """Return the named sweep, else every sweep, else None for all runs. A flat table is always a single report.
 
     Raises:
         ValueError: a folder is not there, or several reports would share one folder.
@@ -101,7 +101,7 @@ def _names(given: argparse.Namespace) -> list[str | None]:
 
 
 def _make(name: str | None, given: argparse.Namespace) -> int:
-    """Write, print and mirror what was asked for, and return the exit code; what cannot be read goes to stderr."""
+    """Write, print and mirror the requested reports, and return the exit code. Unreadable files go to stderr."""
     from harness.report.analysis.hours import priced
     from harness.report.data.load import load
 
@@ -118,7 +118,7 @@ def _make(name: str | None, given: argparse.Namespace) -> int:
 
 
 def _parts(loaded: "Loaded", given: argparse.Namespace) -> list["Loaded"]:
-    """A sweep as it is; other runs in sets that may be compared. A flat table compares nothing and takes every row.
+    """Return a sweep whole and other runs in comparable sets. A flat table compares nothing and takes every row.
 
     Raises:
         ValueError: several sets would share one folder.
@@ -181,7 +181,7 @@ def _write(loaded: "Loaded", given: argparse.Namespace) -> Path | None:
 
 
 def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
-    """Log where it was asked for; a mirror that breaks is named and spoils nothing."""
+    """Log to the requested mirrors. A mirror that fails is named and does not stop the report."""
     wanted = {"wandb": given.wandb and _to_wandb, "tensorboard": given.tensorboard and _to_tensorboard}
     code = 0
     for name, log in wanted.items():

@@ -1,4 +1,4 @@
-"""Numbers and foreign text as people read them. Records keep raw numbers; units for display live here."""
+"""Formatting of numbers and of foreign text. Records keep raw numbers; units for display live here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
 DASH = "-"
-OOM = "OOM"  # in place of the memory of a run that did not fit
+OOM = "OOM"  # instead of the memory of a run that did not fit
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEBIBYTE = 2**20
 MEGABYTE = 10**6

@@ -27,7 +27,7 @@ ROLES = ("target", "test", "validation", "retention")
 
 @dataclass(frozen=True)
 class Contest:
-    """Groups of one base model that were asked the same thing: trained ones that may be ranked, and the base."""
+    """Groups of one base model with the same evaluation: trained ones that may be ranked, and the base."""
 
     title: str  # the task and the metric
     role: str

@@ -74,7 +74,7 @@ class Guard:
     refused: tuple[Difference, ...]
     allowed: tuple[Difference, ...]  # undeclared, and allowed by name
     follows: tuple[Difference, ...]  # consequences of a declared difference
-    shown: tuple[Difference, ...]  # provenance that moves no number, seeds, tasks that a row was not asked
+    shown: tuple[Difference, ...]  # provenance that moves no number, seeds, tasks that a row does not have
 
     @property
     def notes(self) -> list[str]:
@@ -217,7 +217,7 @@ def covered(key: str, declared: Iterable[str]) -> bool:
 
 
 def without_base(groups: Sequence[Group]) -> list[str]:
-    """The tasks that some trained group was asked and the base model was not, in the same way."""
+    """Return the tasks that a trained group was evaluated on and the base model, in the same way, was not."""
     bases = [group for group in groups if group.ok and group.first.is_base]
     lines: dict[str, None] = {}
     for group in groups:
@@ -275,7 +275,7 @@ def task_settings(group: Group) -> Facts:
 
 
 def _single_seeds(groups: Sequence[Group]) -> list[Difference]:
-    """Return that one side has a single seed and shares none with another: seeds would be told apart, not methods.
+    """Return a difference where one side has a single seed and shares none: seeds would be compared, not methods.
 
     Runs without a result count: a seed that diverged was the same for both.
     """

@@ -1,4 +1,4 @@
-"""The tables of a comparison as raw numbers, for whoever plots or sorts them: a line per method, and one per pair."""
+"""The tables of a comparison as raw numbers, to be plotted or sorted: a line per method, and a line per pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m harness.report look RUNS --sweep NAME`: whether every comparison, or every claim, has a verdict by now.
+"""`python -m harness.report look RUNS --sweep NAME`: whether every comparison, or every claim, has a verdict yet.
 
 Exit codes: 0 decided, 1 undecided, 2 wrong input, or records that cannot be compared.
 """

@@ -239,7 +239,7 @@ def outcomes(group: Group, measure: Measure) -> tuple[Floats, Floats | None] | N
 
 @dataclass(frozen=True)
 class Aligned:
-    """Item outcomes of several groups on the same items, with one row for each seed that any of them was asked for.
+    """Item outcomes of several groups on the same items, with one row for each requested seed.
 
     `values` holds arrays of shape (seeds, items) by label, NaN where the group has no result with that seed; that of
     an untouched model has a single row, which no seed moves.
@@ -250,7 +250,7 @@ class Aligned:
     weights: Floats | None  # of the items
     clusters: tuple[str, ...] | None  # of the items
     untouched: tuple[str, ...]  # labels
-    unpaired: tuple[str, ...]  # labels of groups that were asked other items, or whose items are not known
+    unpaired: tuple[str, ...]  # labels of groups with other or unknown items
 
 
 def aligned(groups: Sequence[Group], measure: Measure) -> Aligned | None:
@@ -291,7 +291,7 @@ def unranked(group: Group, measure: Measure) -> str:
 
 
 def _at_chance(group: Group, measure: Measure) -> str:
-    """Return that a score cannot be told from guessing, or is worse than it; "" where it is better.
+    """Return that a score is at or below chance; "" where it is above.
 
     One-sided at 5 %, by the error of the items that a single seed was asked: seeds that vary hide no method.
     """

@@ -141,7 +141,7 @@ def _read_sweep(runs: Sequence[Path], name: str) -> SweepRecord:
 
 
 def _cell_row(runs: Sequence[Path], cell: Cell, sweep: SweepRecord, problems: list[str]) -> Row:
-    """The row of one requested run, with exactly the evaluations that were asked for."""
+    """The row of one requested run, with exactly the evaluations that the sweep requests."""
     run = f"{cell.recipe_id}/seed-{cell.seed}"
     damaged: list[str] = []
     row = _read_run(runs, cell.recipe_id, f"seed-{cell.seed}", damaged)

@@ -16,13 +16,13 @@ _ROUNDING = 1e-6  # of a score: the sum of its items in another order
 
 
 def same_items(scored: Sequence[Scored]) -> bool:
-    """Return whether all of them asked the same items with the same prompts and, for a loss, the same answer tokens."""
+    """Return whether all have the same items with the same prompts and, for a loss, the same answer tokens."""
     keys = {one.items.asked_digest for one in scored if one.items}
     return len(keys) == 1 and all(one.items for one in scored)
 
 
 def matrix(scored: Sequence[Scored], metric: str) -> Floats | None:
-    """Return outcomes of shape (seeds, items); None where a seed has none that give its score, or asked other items."""
+    """Return outcomes of shape (seeds, items); None where a seed has other items, or none that give its score."""
     import numpy as np
 
     if not scored or not same_items(scored):
@@ -60,7 +60,7 @@ def clusters(scored: Sequence[Scored]) -> tuple[str, ...] | None:
 
 
 def contradicted(rows: Sequence[Row]) -> list[str]:
-    """Return a line for every score that its own items do not give: one of the two was changed, or is no mean."""
+    """Return a line for every score that its items do not give: either was edited, or the score is no mean."""
     return [line for row in rows for scored in row.scored for line in _contradicted(row, scored)]
 
 

@@ -36,11 +36,11 @@ class Row:
     method: str
     recipe_id: str
     seed: int
-    record: RunRecord | None  # None: a sweep asked for the run and there is no readable record
+    record: RunRecord | None  # None: the sweep requests the run and no record can be read
     scored: tuple[Scored, ...] = ()
     problem: str = ""  # why there is no record
-    cell: Cell | None = None  # what a sweep asked for
-    overrides: tuple[str, ...] = ()  # as a sweep asked for it
+    cell: Cell | None = None  # the request of a sweep
+    overrides: tuple[str, ...] = ()  # as the sweep requests it
     label: str = ""  # the method and what tells it from the other rows
     already_done: bool = False
     price: float | None = None  # of a device hour

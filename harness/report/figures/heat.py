@@ -34,7 +34,7 @@ class Grid:
 
 
 def make_tasks(groups: Sequence[Group], folder: Path) -> Drawn | None:
-    """Draw the places where two methods or more were asked two things or more."""
+    """Draw the places of two or more methods on two or more tasks."""
     grid = places(groups)
     if grid is None:
         return None
@@ -78,7 +78,7 @@ def make_rank(groups: Sequence[Group], folder: Path) -> Drawn | None:
 
 
 def places(groups: Sequence[Group]) -> Grid | None:
-    """The place of every method on every task that all of them were asked, and its mean."""
+    """Return the place of every method on every task that all of them have, and its mean place."""
     trained = [group for group in groups if group.trained]
     asked = [one for one in qualities(groups, ("target", "test", "retention")) if all(map(one.of, trained))]
     if len(trained) < 2 or len(asked) < 2 or len(trained) > MOST_ROWS:

@@ -1,7 +1,7 @@
 """`index.html`: one file that opens offline, to sort, filter, hover and look into single items.
 
 The charts and their scripts are Vega-Lite's, written by Altair and bundled by vl-convert. The page allows no request
-and no evaluation of text as code, so that nothing in a record can do more than be shown.
+and no evaluation of text as code, so that text of a record can only be shown.
 """
 
 from __future__ import annotations
@@ -87,6 +87,6 @@ def _status(group: Group) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON that no text in it can end: inside a script element a `<` is an escape sequence."""
+    """Return JSON for a script element. Every `<` is escaped, so that no text in it can close the element."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

@@ -8,12 +8,12 @@ from importlib.metadata import version
 from harness.records.record import write_text
 from harness.sources.assets import cache_dir
 
-_ENTRY = "window.vegaEmbed = vegaEmbed;"  # what is not reached from here is left out
+_ENTRY = "window.vegaEmbed = vegaEmbed;"  # the bundle holds only the code that is reached from here
 
 
 @cache
 def bundle() -> str:
-    """The script. Bundling takes seconds, so it is kept per version of vl-convert, which alone decides its bytes."""
+    """Return the script, cached by the version of vl-convert, which decides its bytes. Bundling takes seconds."""
     kept = cache_dir() / f"vega-{version('vl-convert-python')}.js"
     if kept.is_file():
         return kept.read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ def frontier(
     Args:
         groups: the rows.
         external: rows of others.
-        asked_for: what the vertical axis shows at first; None: the first quality.
+        asked_for: the measure that the vertical axis shows at first; None: the first quality.
     """
     import altair
 
@@ -148,7 +148,7 @@ def _colour(labels: Sequence[str]) -> Any:
 
 
 def _layers(data: Any, labels: Sequence[str], with_others: bool) -> list[Any]:
-    """Base as a line across, the line through those that nothing beats in both, the error bars, the points."""
+    """Return the layers: the base as a horizontal line, the frontier, the error bars, the points."""
     import altair
 
     x = altair.X("x:Q", title=None, scale=altair.Scale(zero=False, padding=24), axis=_axis())

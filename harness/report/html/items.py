@@ -45,7 +45,7 @@ def _within(task: dict[str, Any], cells: int) -> dict[str, Any]:
 
 
 def _task(quality: Quality, groups: Sequence[Group]) -> dict[str, Any] | None:
-    """None where fewer than two groups were asked the same items."""
+    """Return the outcomes of the groups on one task; None where fewer than two groups share its items."""
     outcomes: dict[str, list[float]] = {}
     names: list[str] = []
     first: str | None = None

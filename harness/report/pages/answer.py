@@ -1,4 +1,4 @@
-"""The answer in a few sentences, computed: nothing is claimed that the tests do not carry."""
+"""The answer in a few computed sentences: nothing is claimed that the tests do not support."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _against_base(result: Claims) -> str:
 
 
 def _described(result: Claims, groups: Sequence[Group]) -> str:
-    """Return who has the lowest validation loss; it is not tested, since it is not the question."""
+    """Return the method with the lowest validation loss. It is not tested, since it is not the question."""
     contest = result.contest
     best = contest.ranked[0]
     base = contest.base or base_of(best, groups, contest.measure.eval_id)

@@ -1,6 +1,6 @@
-"""The appendix of a paper: every setting, the tuning, the compute, seeds, versions, licences and the usual checklist.
+"""The appendix of a paper: every setting, the tuning, the compute, seeds, versions, licenses and the usual checklist.
 
-Everything is computed from the records; what they do not hold is said to be unknown.
+Everything is computed from the records; a missing value is called unknown.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _status(group: Group) -> str:
 
 
 def _sources(loaded: Loaded, groups: Sequence[Group]) -> list[str]:
-    """The models, the training data, and the tasks' own data as far as their records name a licence."""
+    """The models, the training data, and the tasks' own data as far as their records name a license."""
     tasks = [scored[0] for group in groups if group.ok for scored in group.evaluations.values()]
     licences = {s.task: str(s.record.provenance.get("licence") or "not recorded") for s in tasks if not s.heldout}
     of_tasks = [f"task {task}: licence {licence}" for task, licence in licences.items()]

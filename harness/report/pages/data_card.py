@@ -1,4 +1,4 @@
-"""The data card: what a check found, as Markdown for a report and as a table for the terminal."""
+"""The data card: the findings of a data check, as Markdown for a report and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _terminal(check: DataCheck) -> list[tuple[str, str, str, str]]:
 
 
 def findings(check: DataCheck) -> list[tuple[str, str, str, str]]:
-    """(what, rows, what is done with them, an example) of everything that was looked for among the rows."""
+    """Return (finding, rows, their treatment, an example) for every kind of finding among the rows."""
     by_kind = {problem.kind: problem for problem in check.problems}
     lines = []
     for kind, name in KINDS.items():
@@ -135,7 +135,7 @@ def findings(check: DataCheck) -> list[tuple[str, str, str, str]]:
 
 
 def overlaps(check: DataCheck) -> list[tuple[str, str, str, str, str]]:
-    """(name, items, found in training rows, in how many, an example) of each task and held-out set."""
+    """Return (name, items, items in training rows, such rows, an example) of each task and held-out set."""
     return [
         (one.name, f"{one.items:,}", f"{one.items_found:,}", f"{one.train_rows_found:,}", "; ".join(one.examples[:2]))
         if not one.reason

@@ -1,4 +1,4 @@
-"""The page: the answer first, then the tables, then what they rest on. A pure function of the records."""
+"""The page: the answer first, then the tables, then their basis. A pure function of the records."""
 
 from collections.abc import Sequence
 
@@ -119,7 +119,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
 
 
 def _answer(sentences: Sequence[str]) -> list[str]:
-    """The first one, then what else was found, point by point."""
+    """Return the main sentence of the answer, then the other findings as bullets."""
     return ["**Answer.** " + escaped(sentences[0]), _bullets(sentences[1:])]
 
 
@@ -144,7 +144,7 @@ def _claimed(loaded: Loaded) -> list[str]:
 
 
 def title(loaded: Loaded, groups: Sequence[Group]) -> str:
-    """The sweep's name, or what was compared: lora, qlora, dora on science_qa with smollm2-135m."""
+    """Return the sweep's name, or the comparison: lora, qlora, dora on science_qa with smollm2-135m."""
     if loaded.sweep and loaded.sweep.question:
         return loaded.sweep.name
     methods = [method for method in dict.fromkeys(group.first.method for group in groups) if method != "base"]

@@ -51,7 +51,7 @@ def trained_on(groups: Sequence[Group]) -> str:
 
 
 def made(groups: Sequence[Group]) -> list[str]:
-    """Units and definitions, with the values that the records give, then how each task was asked."""
+    """Return units and definitions with the values of the records, then the evaluation of each task."""
     return [*definitions(groups), *looks(groups)]
 
 
@@ -146,7 +146,7 @@ def command_of(loaded: Loaded) -> str:
 
 
 def origin(loaded: Loaded) -> list[str]:
-    """Dates, commit, device, versions, model and data of the runs, a line each; then what has changed since."""
+    """Return dates, commit, device, versions, model and data of the runs, a line each; then later changes."""
     attempts = [row.current for row in loaded.rows if row.current]
     return [
         *_dates(attempts),

@@ -71,7 +71,7 @@ def _interval(one: Tested) -> str:
 
 
 def _number(value: float) -> str:
-    """A score with four decimals, a large amount with four digits, an open end as such."""
+    """Return a score with four decimals, a large amount with four digits, an open end as text."""
     if math.isinf(value):
         return "unbounded"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.4g}"

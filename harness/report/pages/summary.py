@@ -1,4 +1,4 @@
-"""The tables that people read: groups as cells of plain text. Who shows them escapes them."""
+"""The tables that people read: groups as cells of plain text. The caller escapes them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Table:
     title: str
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
-    note: str = ""  # what must be read with it
+    note: str = ""  # must be printed with the table
 
 
 def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> Table:
@@ -101,14 +101,14 @@ def tasks(groups: Sequence[Group]) -> list[Table]:
 
 
 def without_empty(table: Table) -> Table:
-    """The table without columns that say nothing of anybody."""
+    """Return the table without its empty columns."""
     kept = [i for i in range(len(table.header)) if any(line[i] != DASH for line in table.lines)]
     lines = tuple(tuple(line[i] for i in kept) for line in table.lines)
     return replace(table, header=tuple(table.header[i] for i in kept), lines=lines)
 
 
 def task_title(scored: Scored) -> str:
-    """The task and how it was asked."""
+    """Return the task and its evaluation settings."""
     record = scored.record
     parts = [scored.role, f"{record.num_items:,} items"]
     if record.num_tokens is not None:
@@ -158,7 +158,7 @@ def _cost(group: Group) -> tuple[str, ...]:
 
 
 def _counts(prints: Sequence[Fingerprint], shown: Callable[[Fingerprint], str]) -> str:
-    """A count that is the same for every seed; all of them where it is not."""
+    """Return a count once where it is the same for every seed, else the counts of all seeds."""
     return ", ".join(dict.fromkeys(shown(one) for one in prints))
 
 
@@ -167,12 +167,12 @@ def _evaluation_seconds(row: Row) -> float | None:
 
 
 def _first(groups: Sequence[Group], role: str) -> Scored | None:
-    """The first task of a role that any group was asked."""
+    """Return the first task of a role that any group has."""
     return next((s for group in groups if group.ok for s in group.role(role) if headline(s)), None)
 
 
 def _general_text(groups: Sequence[Group]) -> Scored | None:
-    """The loss on general text, where any group was asked it."""
+    """Return the loss on general text, where any group has it."""
     every = (s for group in groups if group.ok for s in group.role("retention"))
     return next((s for s in every if s.loss_only and "loss" in s.record.metrics), None)
 

@@ -1,4 +1,4 @@
-"""The section on tuning: the budget, what was chosen, where the grid was too narrow, what it cost."""
+"""The section on tuning: the budget, the choices, grids that were too narrow, and the cost."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def concurrency(trials: Sequence[Row]) -> list[str]:
 
 
 def doubts(loaded: Loaded) -> list[str]:
-    """Return what makes the choice less than it seems: reads of the test, earlier choices, seeds, other versions."""
+    """Return the doubts about the choice: reads of the test, earlier choices, seeds, other versions."""
     assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep was chosen"
     tuning, found = loaded.sweep.tuning, []
     if readers := _test_readers(loaded):
@@ -119,7 +119,7 @@ def _test_readers(loaded: Loaded) -> list[Row]:
 
 
 def _between_stages(loaded: Loaded) -> list[Difference]:
-    """Return what the machine or the program of all trials and of all results differ in."""
+    """Return the differences in machine or program between all trials and all results."""
     stages = {
         "trials": [row for row in loaded.trials if row.status == "ok"],
         "results": [row for row in loaded.rows if row.status == "ok" and not row.is_base],

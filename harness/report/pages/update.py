@@ -1,6 +1,6 @@
 """The page of the updates' shapes: how much each method changed the weights and in which directions. A pure function.
 
-Two methods with one score may have got there in different ways; what `harness.adapter info` measured tells them apart.
+Two methods with one score may differ in their updates; the measurements of `harness.adapter info` show it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PANELS = (
 
 
 def write(groups: Sequence[Group], folder: Path) -> Path | None:
-    """Write update.md with its figure; nothing, and old ones away, where no update was measured."""
+    """Write update.md with its figure. Where no update was measured, delete old ones instead."""
     measured = [group for group in groups if group.trained and _updates(group)]
     drawn = [group for group in measured if any(_layers(group, name) for name, _ in _PANELS)]
     if drawn:

@@ -19,7 +19,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Command:
-    """Lines as they are typed."""
+    """Lines of a shell command."""
 
     text: str
 
@@ -29,7 +29,7 @@ Block = str | Bullets | Command | Table
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading with its content."""
 
     title: str
     blocks: tuple[Block, ...]

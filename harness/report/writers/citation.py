@@ -1,4 +1,4 @@
-"""`CITATION.cff` of a report: what it is, of which commit and date, in the format that reference managers read.
+"""`CITATION.cff` of a report: its title, commit and date, in the format that reference managers read.
 
 Source: Citation File Format 1.2.0. People are not in the records, so the tool stands where the authors belong.
 """

@@ -18,7 +18,7 @@ from harness.report.writers.table import to_csv
 
 
 def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
-    """Write all of them, and return the path of the page."""
+    """Write all files of the report, and return the path of its page."""
     title = markdown.title(loaded, groups)
     sections = appendix.sections(loaded)
     write_text(to_csv(loaded.rows), out / "records.csv")
@@ -39,7 +39,7 @@ def write(loaded: Loaded, groups: Sequence[Group], out: Path) -> Path:
 
 
 def _write_trials(tuned: Sequence[tuning.Contestant], path: Path) -> None:
-    """The trials of a sweep with stages; an old file is taken away where there are none."""
+    """Write the trials of a sweep with stages; delete an old file where there are none."""
     if tuned:
         write_text(tuning.to_csv(tuned), path)
     else:

@@ -18,7 +18,7 @@ from harness.report.display import DASH, OOM, PLUS_MINUS, printable
 from harness.report.pages.summary import Table
 
 PREAMBLE = r"\usepackage{array,booktabs,graphicx,siunitx}"
-_MANY = 7  # columns that a page is wide enough for
+_MANY = 7  # columns that fit on a page
 _SETUP = (
     r"\sisetup{uncertainty-mode=separate, table-align-uncertainty=false, retain-explicit-plus, group-digits=integer, "
     r"group-separator={,}, group-minimum-digits=4}"
@@ -27,7 +27,7 @@ _NUMBER = re.compile(
     rf"([+-]?)(\d+(?:,\d{{3}})*)(?:\.(\d+))?(?: {PLUS_MINUS} ((\d+(?:,\d{{3}})*)(?:\.(\d+))?))?(?: (.+))?"
 )
 _NOTHING = {DASH: "{--}", OOM: "{OOM}", "": ""}  # cells without a number, in a column of numbers
-_UNBROKEN = 16  # characters of a word that are kept together
+_UNBROKEN = 16  # characters of a word that stay together
 _LONG, _CROWDED = 36, 18  # characters beyond which a column of text breaks its lines, and where a line is too short
 _LINE = 95  # characters of a line
 _WIDE = {True: 0.28, False: 0.36}  # of the line, a first column and another
@@ -66,7 +66,7 @@ def _breakable(word: str) -> str:
 
 
 def write(tables: dict[str, Table], folder: Path) -> list[Path]:
-    """Write each table to <name>.tex, take away the old files of tables that are no more, and return the paths."""
+    """Write each table to <name>.tex, delete files of tables that no longer exist, and return the paths."""
     for path in folder.glob("*.tex"):
         if path.stem not in tables:
             path.unlink()
@@ -74,7 +74,7 @@ def write(tables: dict[str, Table], folder: Path) -> list[Path]:
 
 
 def tabular(table: Table) -> str:
-    """One table, as wide as its columns, made smaller where that is wider than the line, and its note below it."""
+    """Return one table with its note below. A table wider than the line is scaled down."""
     specification, body = _lines(table)
     return "\n".join(
         [
@@ -107,7 +107,7 @@ def longtable(table: Table) -> str:
 
 
 def _width(table: Table) -> int:
-    """Characters that a line of the table takes, with two between columns."""
+    """Return the width of a line of the table in characters, with two between columns."""
     longest = [max(map(len, word.split(" "))) for word in table.header]
     cells = [max((min(len(line[i]), _LONG) for line in table.lines), default=0) for i in range(len(longest))]
     return sum(2 + max(pair) for pair in zip(longest, cells, strict=True))
@@ -170,7 +170,7 @@ def _format(found: Sequence[re.Match[str]]) -> str:
 
 
 def _stacked(header: str, first: bool) -> str:
-    """A header over several lines, so that a column is as wide as its numbers."""
+    """Return a header broken over several lines, so that the column is as wide as its numbers."""
     words = escape(header).split(" ")
     if first or len(words) == 1:
         return " ".join(words)

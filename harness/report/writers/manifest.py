@@ -1,7 +1,7 @@
-"""`manifest.json`: what a report's files were made from, and what they hold, so that none is made twice.
+"""`manifest.json`: digests of a report's inputs and of its files, so that no report is made twice.
 
 A report is a function of its records and of the code. Where neither has changed and every file is as it was written,
-there is nothing to do: drawing takes seconds.
+nothing is drawn again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LIBRARIES = ("altair", "jinja2", "matplotlib", "numpy", "pyarrow", "scipy", "vl
 
 
 def inputs(loaded: Loaded) -> str:
-    """A digest of the records, the outcomes per item, the options and the code."""
+    """Return a digest of the records, the outcomes per item, the options and the code."""
     digest = hashlib.sha256(repr(_told(loaded)).encode())
     for part in (*_items(loaded), *_code()):
         digest.update(hashlib.sha256(part).digest())
@@ -40,7 +40,7 @@ def is_current(out: Path, made_from: str) -> bool:
 
 
 def made_from(out: Path) -> str | None:
-    """The digest of what the folder's report was made from; None where it does not say."""
+    """Return the digest of the inputs of the folder's report; None without a readable manifest."""
     try:
         found = json.loads((out / NAME).read_text(encoding="utf-8"))["inputs"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -55,7 +55,7 @@ def write(out: Path, made_from: str) -> Path:
 
 
 def _told(loaded: Loaded) -> Loaded:
-    """Without which runs were there already when the sweep was asked for last: a terminal says so, and no file."""
+    """Drop the marks of runs that the last call of the sweep reused: only the terminal shows them, no file."""
     rows, trials = (tuple(replace(row, already_done=False) for row in each) for each in (loaded.rows, loaded.trials))
     sweep = loaded.sweep and replace(loaded.sweep, already_done=())
     return replace(loaded, rows=rows, trials=trials, sweep=sweep)

@@ -1,4 +1,4 @@
-"""The tables of a paper: those of the page, each with what has to be said below it, by the name of its file."""
+"""The tables of a paper: those of the page, each with its note, by the name of its file."""
 
 from __future__ import annotations
 

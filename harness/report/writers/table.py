@@ -43,11 +43,11 @@ def columns(rows: Sequence[Row]) -> tuple[str, ...]:
         scored = [s for row in rows for s in row.scored if not s.heldout and named[task_key(s)] == task]
         scores.update(dict.fromkeys(f"{task}/{metric}" for s in scored for metric in sorted(s.record.metrics)))
         if len({s.record.num_fewshot for s in scored}) > 1:
-            scores[f"{task}/num_fewshot"] = None  # else two rows of one run could not be told apart
+            scores[f"{task}/num_fewshot"] = None  # otherwise two rows of one run would look alike
     if any(scored.weights != "attached" for row in rows for scored in row.scored):
         scores["weights"] = None  # for the same reason
     if any(row.current and row.current.required_memory_bytes is not None for row in rows):
-        scores[REQUIRED] = None  # of runs on a GPU alone
+        scores[REQUIRED] = None  # only for runs on a GPU
     return (*COLUMNS, *scores, *use.columns(rows))
 
 

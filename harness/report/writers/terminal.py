@@ -22,7 +22,7 @@ COST_COLUMNS = {"Peak memory, MiB": "Peak\nMiB", "Tokens/s": "Tok/s", "Training,
 
 
 def show(loaded: Loaded, page: Path | None = None, console: Console | None = None) -> None:
-    """Print the table, what did not end well, the answer, and the path of the report if there is one."""
+    """Print the table, the runs without a result, the answer, and the path of the report if there is one."""
     console = console or _console()
     groups = loaded.groups
     console.print(comparison(groups))
@@ -41,7 +41,7 @@ def show(loaded: Loaded, page: Path | None = None, console: Console | None = Non
 
 
 def show_statuses(loaded: Loaded, console: Console | None = None) -> None:
-    """Print how every run ended, where its scores must not stand in one table."""
+    """Print the status of every run, for runs whose scores must not stand in one table."""
     console = console or _console()
     groups = loaded.groups
     for group in groups:
@@ -92,7 +92,7 @@ def comparison(groups: Sequence[Group]) -> Table:
 
 
 def _name(group: Group) -> Text:
-    """The label, coloured by status, with a mark for runs that were there already."""
+    """Return the label, colored by status, with a mark for runs that already existed."""
     status = _status(group)
     text = Text(shortened(group.label, 60), style="" if group.ok else COLOURS[status])
     done = sum(row.already_done for row in group.rows)

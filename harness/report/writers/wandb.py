@@ -89,7 +89,7 @@ def _note(report: Path, mirror: Mirror) -> dict[str, Any] | None:
 
 
 def _logged(mirror: Mirror) -> dict[str, Any]:
-    """The notes of what was logged before; none where they cannot be read."""
+    """Read the notes of earlier logs; {} where they cannot be read."""
     try:
         found = json.loads(_notes(mirror).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -106,7 +106,7 @@ def _tables(loaded: Loaded) -> dict[str, Numbers]:
 
 
 def _plain(name: str) -> str:
-    """The name with nothing that an id or an artifact's name may not hold."""
+    """Return the name without characters that an id or an artifact's name may not hold."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100]
 
 
