@@ -98,7 +98,7 @@ def _message(found: Any, where: str) -> Message:
 
 
 def _is_muted(message: dict[str, Any], role: str, where: str) -> bool:
-    """Return whether an answer is marked as not to be learnt: `weight: 0`, `train: false`, `training: false`.
+    """Return whether an answer is marked as not to be learned: `weight: 0`, `train: false`, `training: false`.
 
     Raises:
         RowError: a mark that is neither 0 nor 1, or a 1 at a message that is no answer; thoughts beside the text.

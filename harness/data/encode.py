@@ -2,7 +2,7 @@
 
 The rule, the same for training, held-out losses and the targets of generated answers: a token belongs to the answer if
 any of its characters does. A prompt that ends in `Answer:` before `-2` may share the token `:-` with it; that token is
-learnt. No character is lost, and no other token of the prompt is learnt. A text is never tokenized in two parts: the
+learned. No character is lost, and no other token of the prompt is learned. A text is never tokenized in two parts: the
 parts joined would be tokens that the model never sees.
 """
 
@@ -26,7 +26,7 @@ class Encoded:
 
     Attributes:
         ids: token ids of the whole row.
-        mask: of the same length, 1 where a token is learnt.
+        mask: of the same length, 1 where a token is learned.
         answer_characters: length of the answer's text. Its tokens may write more: the end of the prompt before it.
     """
 
@@ -52,9 +52,9 @@ def encode(
 
 
 def encoded(examples: Iterable[Example], tokenizer: Any, loss_on: LossOn, add_eos: bool) -> Iterator[Encoded]:
-    """Tokenize each example, and mark what is learnt: the answer, or more by `loss_on`.
+    """Tokenize each example, and mark what is learned: the answer, or more by `loss_on`.
 
-    With `add_eos` the chat template's ending and the end-of-sequence token follow the answer and are learnt. A text
+    With `add_eos` the chat template's ending and the end-of-sequence token follow the answer and are learned. A text
     that ends with that token by itself, white space apart, gets no second one.
 
     Raises:

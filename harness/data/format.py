@@ -54,12 +54,12 @@ class Example:
 
     prompt: str
     completion: str
-    ending: str = ""  # what a chat template closes the answer with: learnt, not scored
+    ending: str = ""  # what a chat template closes the answer with: learned, not scored
     turns: tuple[tuple[int, int], ...] = ()  # (begin, end) in the prompt of earlier answers of the assistant
     is_chat: bool = False  # special tokens stand in the text, and none is added
     place: str = field(default="", compare=False)
     topic: str = field(default="", compare=False)
-    muted: tuple[tuple[int, int], ...] = ()  # (begin, end) in the prompt of earlier answers with weight 0: never learnt
+    muted: tuple[tuple[int, int], ...] = ()  # (begin, end) in the prompt of earlier answers with weight 0: not learned
 
     @property
     def identity(self) -> list[Any]:

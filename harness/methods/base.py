@@ -61,7 +61,7 @@ class Method(ABC):
     # fields added later, with the value that repeats what was done before: a recipe leaves a field at that value out
     added: ClassVar[Mapping[str, Any]] = {}
 
-    lr: LearningRate | None  # published centre of the method's learning rate; `lr_scale` sweeps vary around it
+    lr: LearningRate | None  # published center of the method's learning rate; `lr_scale` sweeps vary around it
     # lowest and highest rate worth searching: a fact about the method, and no part of a run's identity
     lr_range: tuple[LearningRate, LearningRate] | None = None
 

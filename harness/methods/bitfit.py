@@ -20,19 +20,19 @@ class Bitfit(Partial):
     """
 
     def unsupported_model(self, model: PreTrainedModel) -> str:
-        """A model without biases."""
+        """Return the reason if the model has no biases; "" otherwise."""
         if _biases(model):
             return ""
         return f"this {model.config.model_type} model has no biases, and method=bitfit trains nothing else"
 
     def choose(self, model: PreTrainedModel, setting: Setting) -> list[str]:
-        """The biases."""
+        """Return the names of the biases."""
         if not _biases(model):
             raise ValueError(self.unsupported_model(model))
         return list(_biases(model))
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """The elements of every bias."""
+        """Return the number of elements of all biases."""
         return sum(_biases(model).values())
 
 

@@ -30,10 +30,10 @@ class Head(Partial):
             model.config.tie_word_embeddings = False
 
     def choose(self, model: PreTrainedModel, setting: Setting) -> list[str]:
-        """The head's parameters."""
+        """Return the names of the head's parameters."""
         own = {id(p) for p in model.get_output_embeddings().parameters()}
         return [name for name, p in model.named_parameters() if id(p) in own]
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """Vocabulary x hidden, and the head's bias if it has one."""
+        """Return vocabulary x hidden, and the head's bias if it has one."""
         return sum(p.numel() for p in model.get_output_embeddings().parameters())

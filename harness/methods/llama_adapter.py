@@ -32,7 +32,7 @@ class LlamaAdapter(Adapted):
     adapter_layers: Count | None
 
     def unsupported_model(self, model: PreTrainedModel) -> str:
-        """An architecture that PEFT does not know for this method."""
+        """Return the reason if PEFT does not support the architecture for this method; "" otherwise."""
         from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
 
         if model.config.model_type in TRANSFORMERS_MODEL_CONFIG:

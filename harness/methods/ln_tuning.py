@@ -1,4 +1,4 @@
-"""LN tuning: only the normalisations train."""
+"""LN tuning: only the normalizations train."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LnTuning(Adapted):
-    """Trains the weights, and biases where there are any, of every normalisation; everything else is frozen.
+    """Trains the weights, and biases where there are any, of every normalization; everything else is frozen.
 
     Zhao et al. 2024, arXiv 2312.11420, section 3.
     """
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> LNTuningConfig:
-        """Every normalisation that has a weight."""
+        """Return the configuration that trains every normalization with a weight."""
         from peft import LNTuningConfig
 
         return LNTuningConfig(task_type="CAUSAL_LM", target_modules=list(targets.norms(model)))
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
-        """The elements of every normalisation."""
+        """Return the number of elements of every normalization."""
         return sum(p.numel() for module in targets.norms(model).values() for p in module.parameters())

@@ -57,7 +57,7 @@ class Lora(Adapted):
             raise ValueError(f"method.init={self.init}: method={self.name} allows {', '.join(self.inits)}{hint}")
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> LoraConfig:
-        """The modules and experts that the target names, initialised as asked, where there are weights."""
+        """Return the configuration of the targeted modules and experts, initialized as set if there are weights."""
         from peft import LoraConfig
 
         modules, experts = targets.resolve_all(model, self.target)
@@ -77,7 +77,7 @@ class Lora(Adapted):
         )
 
     def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
-        """Further arguments of `LoraConfig`."""
+        """Return further arguments of `LoraConfig`."""
         if self.init != "eva" or on_meta(model):
             return {}
         from peft import EvaConfig
@@ -92,7 +92,7 @@ class Lora(Adapted):
         return adapted
 
     def unsharded(self) -> str:
-        """Return why the model cannot be divided: some initializations look at whole weights, on the host."""
+        """Return why the model cannot be sharded: some initializations read whole weights, on the CPU."""
         looks = self.init not in ("default", "gaussian")
         return (
             f"method.init={self.init} computes with whole weights first; method.init=default does not" if looks else ""
@@ -106,20 +106,20 @@ class Lora(Adapted):
         return dense + stacked + self._biases(model, modules)
 
     def quantised(self) -> Method | None:
-        """QLoRA; what derives from LoRA says for itself what there is."""
+        """Return QLoRA with the same settings; None for classes derived from LoRA, which have their own answer."""
         from harness.methods.qlora import Qlora
 
         return self.beside_quantised(Qlora) if type(self) is Lora else None
 
     def beside_quantised(self, kind: type[Qlora]) -> Method | None:
-        """The same settings in a method with a base in 4 bits; None where it cannot be initialised so."""
+        """Return the same settings in a method with a base in 4 bits; None if it does not offer the initialization."""
         if self.init not in kind.inits:
             return None
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Lora)}
         return kind(**fields, storage="nf4", double_quantisation=True, optimizer_name="adamw")
 
     def not_served_because(self) -> str:
-        """The server adds A and B to the weights as published, and nothing else."""
+        """Return why not: the server adds A and B to the weights as published, and nothing else."""
         if self.use_dora:
             return "it trains magnitudes beside A and B"
         if self.bias != "none":

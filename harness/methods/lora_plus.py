@@ -20,7 +20,7 @@ class LoraPlus(Lora):
     ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
     def param_groups(self, model: Any, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The usual groups, with the B matrices in one of their own."""
+        """Return the usual groups, with the B matrices in groups of their own."""
         fast = {id(p) for name, p in model.named_parameters() if ".lora_B." in name or ".lora_embedding_B." in name}
         groups = []
         for group in super().param_groups(model, lr, weight_decay):

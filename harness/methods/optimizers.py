@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 Groups = list[dict[str, Any]]
-BUCKET_BYTES = 256 * 2**20  # of gradients in float32 that there are at a time
+BUCKET_BYTES = 256 * 2**20  # float32 gradients that exist at a time
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MasterAdamW(torch.optim.Optimizer):  # type: ignore[misc]
         self._show_state()
 
     def _show_state(self) -> None:
-        """Have `state` hold what there is, as it does in any optimizer: memory is counted by it."""
+        """Show the state of the inner optimizers in `state`, by which memory is counted."""
         for bucket in self._buckets:
             for parameter, master in zip(bucket.parameters, bucket.masters, strict=True):
                 self.state[parameter] = {"master": master, "own": bucket.optimizer.state[master]}
@@ -72,7 +72,7 @@ class MasterAdamW(torch.optim.Optimizer):  # type: ignore[misc]
         return {"param_groups": super().state_dict()["param_groups"], "own": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
         for bucket, state in zip(self._buckets, state_dict["own"], strict=True):
             bucket.optimizer.load_state_dict(state["optimizer"])
@@ -127,7 +127,7 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
         return self._in_backward
 
     def _show_state(self) -> None:
-        """Have `state` hold what there is, as it does in any optimizer: memory is counted by it."""
+        """Show the state of the inner optimizers in `state`, by which memory is counted."""
         for parameter, (stepped, optimizer, _) in self._own.items():
             copy = {} if stepped is parameter else {"master": stepped}
             self.state[parameter] = {**copy, "own": optimizer.state}
@@ -140,7 +140,7 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
                 self._step_one(parameter)
 
     def state_dict(self) -> dict[str, Any]:
-        """The groups, and for each parameter in their order its optimizer's state and its float32 copy."""
+        """Return the groups, and for each parameter in their order its optimizer's state and its float32 copy."""
         own = [
             {"master": None if stepped is parameter else stepped.detach(), "optimizer": optimizer.state_dict()}
             for parameter, (stepped, optimizer, _) in self._own.items()
@@ -148,7 +148,7 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
         return {"param_groups": super().state_dict()["param_groups"], "own": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict({"state": {}, "param_groups": state_dict["param_groups"]})
         for (stepped, optimizer, _), state in zip(self._own.values(), state_dict["own"], strict=True):
             optimizer.load_state_dict(state["optimizer"])
@@ -158,7 +158,7 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
         self._show_state()  # loading has made other tables
 
     def gradient_norm(self) -> float | None:
-        """Norm of the gradients that were freed since the last call; None where they are kept for others to see."""
+        """Return the norm of the gradients that were freed since the last call; None if gradients are not freed."""
         if not self._in_backward:
             return None
         squares, self._squares = self._squares, []
@@ -186,7 +186,7 @@ class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
 
 
 def galore(groups: Groups) -> torch.optim.Optimizer:
-    """GaLore's AdamW, with the constants of the one that it is compared with, and a state of numbers and tensors."""
+    """Return GaLore's AdamW, with the baseline AdamW's constants, and a state of numbers and tensors."""
     from galore_torch import GaLoreAdamW
     from galore_torch.galore_projector import GaLoreProjector
 

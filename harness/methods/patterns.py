@@ -9,7 +9,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)|(?<=\[)\d+(?=\])")
 
 
 def grouped(names: Iterable[str]) -> dict[str, list[str]]:
-    """Pattern -> the names that differ from it in their numbers alone, both in the order of the names."""
+    """Return pattern -> the names that differ from it in their numbers alone, both in the order of the names."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(_NUMBER.sub("#", name), []).append(name)
@@ -17,7 +17,7 @@ def grouped(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _pattern(kind: str, members: Sequence[str]) -> str:
-    """The kind with each place's numbers in it."""
+    """Return the kind with the numbers of each place in it."""
     numbers = [[int(number) for number in _NUMBER.findall(name)] for name in members]
     places = iter(_range(sorted({row[i] for row in numbers})) for i in range(len(numbers[0])))
     return re.sub("#", lambda _: next(places), kind)

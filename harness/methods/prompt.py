@@ -32,7 +32,7 @@ class Prompt(Virtual):
             raise ValueError("method.init=text needs method.init_text, the words whose embeddings the prompt begins as")
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> PromptTuningConfig:
-        """Random; the text is put in afterwards, with the run's own tokenizer."""
+        """Return the configuration with random vectors; `attach` puts the text in, with the run's own tokenizer."""
         from peft import PromptTuningConfig
 
         return PromptTuningConfig(

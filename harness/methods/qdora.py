@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Qdora(Qlora):
-    """DoRA beside weights that are stored as QLoRA stores them; the norms are taken of the dequantised weights.
+    """DoRA beside weights that are stored as QLoRA stores them; the norms are taken of the dequantized weights.
 
     Trains what DoRA trains. Liu et al. 2024, arXiv 2402.09353 (section 5.6, answer.ai's QDoRA).
     """

@@ -22,21 +22,21 @@ INT8_THRESHOLD = 6.0  # the paper's, section 3.2, and bitsandbytes' default
 
 @dataclass(frozen=True, kw_only=True)
 class Qlora(Lora):
-    """LoRA whose frozen linear layers are stored in few bits and dequantised to the compute dtype when they are used.
+    """LoRA whose frozen linear layers are stored in few bits and dequantized to the compute dtype when they are used.
 
     `storage` says how: nf4, fp4 or int8 (none: as LoRA does); `double_quantisation` stores the constants of the 4-bit
     formats in 8 bits, which saves 0.37 bit per weight. Embeddings, norms and the output head stay as they are.
 
     int8 is another computation on a GPU than on a CPU. On a GPU it is LLM.int8() (Dettmers et al. 2022, arXiv
     2208.07339): inputs are rounded to 8 bits as well, row by row, but for columns with an entry above
-    `llm_int8_threshold`, which are multiplied in 16 bits (0: none are). On a CPU the weights are dequantised. Scores of
+    `llm_int8_threshold`, which are multiplied in 16 bits (0: none are). On a CPU the weights are dequantized. Scores of
     the two are not comparable.
 
-    Evaluated on its quantised base; merging dequantises the base first. Dettmers et al. 2023, arXiv 2305.14314.
+    Evaluated on its quantized base; merging dequantizes the base first. Dettmers et al. 2023, arXiv 2305.14314.
 
     `optimizer`: the paged ones keep their state in memory that the driver moves to the host when the device is full,
     the 8-bit one in a quarter of the bytes; both need CUDA. `init=loftq` sets A and B to the largest part of what
-    quantisation lost (Li et al. 2023, arXiv 2310.08659): it reads the unquantised weights once more and decomposes
+    quantization lost (Li et al. 2023, arXiv 2310.08659): it reads the unquantized weights once more and decomposes
     every matrix in full while loading, which is no step's time.
 
     `prepare_for_kbit_training`: hold norms, embeddings and head in float32, as PEFT's `prepare_model_for_kbit_training`
@@ -65,13 +65,13 @@ class Qlora(Lora):
             )
 
     def unsupported(self, device: str) -> str:
-        """Paged optimizers need CUDA's managed memory."""
+        """Return why not: paged optimizers need CUDA's managed memory."""
         if self.optimizer_name != "adamw" and device != "cuda":
             return f"method.optimizer_name={self.optimizer_name} needs CUDA: paged memory is the driver's"
         return ""
 
     def unsharded(self) -> str:
-        """Packed weights and what is kept beside them are taken apart by nobody, nor are the paged moments."""
+        """Return why not: neither packed weights with their constants nor paged moments can be sharded."""
         if self.storage != "none":
             return f"a base of method.storage={self.storage} is packed, and cannot be divided"
         paged = self.optimizer_name != "adamw"
@@ -79,7 +79,7 @@ class Qlora(Lora):
         return paged_reason or super().unsharded()
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
-        """Quantise while loading; what is not quantised is held in the compute dtype."""
+        """Return options that quantize while loading; the rest is held in the compute dtype."""
         from transformers import BitsAndBytesConfig
 
         if self.storage == "none":
@@ -133,7 +133,7 @@ class Qlora(Lora):
         return paged(self.optimizer_name, groups)
 
     def merge(self, model: Any) -> Any:
-        """Dequantise the base and fold the update into it: merged into few bits, it would be rounded away."""
+        """Dequantize the base and fold the update into it: merged into few bits, it would be rounded away."""
         from peft import PeftModel
 
         if not getattr(model.get_base_model(), "is_quantized", False):

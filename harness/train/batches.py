@@ -1,9 +1,9 @@
-"""From token rows to the tensors of a micro batch, padded on the right, with packed examples kept apart.
+"""Collation of token rows into the tensors of a micro batch, padded on the right, packed examples kept apart.
 
-A row may hold several examples (`lengths`). Then each counts its positions from 0 and the batch carries no attention
-mask: transformers takes every restart of the positions for the beginning of another sequence, and lets it see itself
-only (`masking_utils.find_packed_sequence_indices`). Padding is such a sequence as well. FlashAttention is told where
-sequences begin instead (`cu_seq_lens`), and takes all rows of a micro batch as one.
+A row may hold several examples (`lengths`). Then each example counts its positions from 0 and the batch carries no
+attention mask: transformers takes every restart of the positions for the beginning of another sequence, which attends
+to itself only (`masking_utils.find_packed_sequence_indices`). Padding is such a sequence as well. FlashAttention gets
+the starts of the sequences instead (`cu_seq_lens`), and takes all rows of a micro batch as one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from harness.train.fsdp import unwrapped
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; lengths of the examples, where it is packed
 NO_LABEL = -100
-NO_ROW = -1  # in the place of a row's number: nothing is left for this process, and it computes something all the same
+NO_ROW = -1  # in place of a row's number: this rank has no row left, and computes a micro batch all the same
 FILLER: Row = {"input_ids": [0], "labels": [NO_LABEL]}
 
 
 class Labelled(Dataset[Row]):  # type: ignore[misc]
-    """Training rows with labels, made when they are asked for."""
+    """Training rows with labels, which are made when a row is read."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
@@ -37,7 +37,10 @@ class Labelled(Dataset[Row]):  # type: ignore[misc]
 
 
 def labelled(row: Row) -> Row:
-    """Token ids, and as labels those that are learnt; nothing predicts the first token of an example."""
+    """Return the token ids of a row, and as labels those that are learned.
+
+    Nothing predicts the first token of an example, which gets no label.
+    """
     learnt = zip(row["input_ids"], row["completion_mask"], strict=True)
     labels = [token if keep else NO_LABEL for token, keep in learnt]
     begin = 0
@@ -49,7 +52,7 @@ def labelled(row: Row) -> Row:
 
 
 def row_lengths(rows: Sequence[Row]) -> Sequence[int]:
-    """The number of tokens of each row, without reading them where they are known."""
+    """Return the number of tokens of each row, without reading the rows where the numbers are stored."""
     known = getattr(rows, "row_lengths", None)
     return [len(row["input_ids"]) for row in rows] if known is None else known
 
@@ -108,8 +111,8 @@ def for_model(batch: dict[str, Any], masked: bool = True) -> dict[str, Any]:
 def reads_padding(model: Any) -> bool:
     """Return whether a real token may see padding behind it, so that the model needs a mask.
 
-    It cannot where every attention is causal, over all tokens or a window of them. An architecture that does not say so
-    of itself in transformers' terms is taken for one that may.
+    It cannot where every attention is causal, over all tokens or a window of them. An architecture that does not state
+    this in transformers' terms is assumed to need a mask.
     """
     base = unwrapped(model)
     config = base.config.get_text_config()
@@ -138,10 +141,10 @@ def _positions(lengths: Sequence[int], whole: int) -> list[int]:
 
 
 def check_apart(model: Any) -> None:
-    """Make sure that packed examples do not see each other, on two short ones.
+    """Check on two short packed examples that they do not see each other.
 
     Raises:
-        ValueError: this model lets them.
+        ValueError: this model lets them see each other.
     """
     device = model.get_input_embeddings().weight.device
     first, second = [5, 6, 7, 8, 9, 10], [11, 12, 13, 14]

@@ -1,12 +1,12 @@
-"""A run's last checkpoint: where it lies and what it says of itself, read without torch.
+"""The last checkpoint of a run: its files and the facts recorded in them, read without torch.
 
-`<run>/checkpoint/step-<n>.safetensors` holds all that training goes on from, `lowest-<n>.safetensors` beside it the
-weights of the lowest validation loss, where early stopping keeps them. Both are tensors and JSON in the safetensors
-format: nothing in them is ever executed. A file is written under another name and renamed, and an older one is removed
-once the newer one is there.
+`<run>/checkpoint/step-<n>.safetensors` holds the full state that training resumes from. `lowest-<n>.safetensors`
+beside it holds the weights of the lowest validation loss, if early stopping keeps them. Both are tensors and JSON in
+the safetensors format: nothing in them is ever executed. A file is written under another name and renamed; an older
+one is removed once the newer one exists.
 
-Where the model is divided among processes each writes what it holds, as `step-<n>.part-<k>.safetensors`; the first
-one's is renamed to `step-<n>.safetensors` when the others' are there, so that there is a checkpoint or there is none.
+If the model is sharded, each rank writes its shard as `step-<n>.part-<k>.safetensors`. Rank 0's is renamed to
+`step-<n>.safetensors` once the others exist, so that a checkpoint is either complete or absent.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _LONGEST_HEADER = 1 << 30  # bytes
 
 @dataclass(frozen=True)
 class Belongs:
-    """What a checkpoint is of: training goes on from it only where all of this is the same.
+    """Identity of the training that a checkpoint belongs to. Training resumes only if all of it is the same.
 
-    Of the rung only the length of the rows counts: a step has the same rows in micro batches of any size, so that what
-    ran out of memory goes on, equal up to rounding, in smaller ones.
+    Only the length of the rows counts in the rung: a step has the same rows in micro batches of any size. An attempt
+    that ran out of memory therefore resumes in smaller micro batches, equal up to rounding.
     """
 
     recipe_id: str
@@ -43,7 +43,7 @@ class Belongs:
     sharding: str = "none"
 
     def differs_from(self, other: dict[str, Any]) -> str:
-        """The first thing in which another one differs, in words; "" if there is none."""
+        """Return the first difference from another identity, in words; "" if there is none."""
         names = {"recipe_id": "recipe", "code": "code or library versions", "num_processes": "number of processes"}
         for key, value in asdict(self).items():
             if key == "rung":
@@ -55,22 +55,22 @@ class Belongs:
 
 
 def folder(run_folder: Path) -> Path:
-    """Where a run's checkpoint lies while it trains."""
+    """Return the folder of a run's checkpoint while it trains."""
     return run_folder / "checkpoint"
 
 
 def path(checkpoints: Path, step: int) -> Path:
-    """The file of the checkpoint after `step` optimizer steps."""
+    """Return the file of the checkpoint after `step` optimizer steps."""
     return checkpoints / f"step-{step:09d}.safetensors"
 
 
 def part(file: Path, index: int) -> Path:
-    """What the process of this index writes of a file, where each holds a part of the model."""
+    """Return the file that the rank `index` writes for `file` if each rank holds a shard of the model."""
     return file.with_suffix(f".part-{index}{file.suffix}")
 
 
 def newest(checkpoints: Path) -> Path | None:
-    """The last checkpoint that was written whole; None if there is none."""
+    """Return the last checkpoint that is complete; None if there is none."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = [name for name in os.listdir(checkpoints) if _NAME.fullmatch(name)]  # noqa: PTH208 - one call, no stat
         return checkpoints / max(names) if names else None
@@ -78,14 +78,14 @@ def newest(checkpoints: Path) -> Path | None:
 
 
 def step_of(file: Path) -> int:
-    """Optimizer steps that a checkpoint comes after."""
+    """Return the number of optimizer steps that a checkpoint comes after."""
     found = _NAME.fullmatch(file.name)
     assert found is not None, f"{file} is no checkpoint"
     return int(found[1])
 
 
 def only(kept: Path) -> None:
-    """Remove every checkpoint but this one, and what writing was cut off in."""
+    """Remove the checkpoints of all other steps, and the files of interrupted writes."""
     for file in kept.parent.iterdir():
         found = _NAME.fullmatch(file.name) or _PART.fullmatch(file.name)
         if file.name.startswith(".") or (found and int(found[1]) != step_of(kept)):
@@ -93,7 +93,7 @@ def only(kept: Path) -> None:
 
 
 def end(run_folder: Path, kept: bool) -> None:
-    """Remove the checkpoint of a run whose weights are there, or rename it, so that no run goes on from it."""
+    """Remove the checkpoint of a run whose weights are saved, or rename it if `kept`: no run resumes from it."""
     checkpoints = folder(run_folder)
     if kept and checkpoints.is_dir():
         final = checkpoints.with_name(f"{checkpoints.name}.final")
@@ -103,7 +103,7 @@ def end(run_folder: Path, kept: bool) -> None:
 
 
 def set_aside(checkpoints: Path) -> Path:
-    """Rename the folder, so that nothing goes on from it; one that was set aside before is replaced."""
+    """Rename the folder, so that nothing resumes from it. A folder that was set aside before is replaced."""
     aside = checkpoints.with_name(f"{checkpoints.name}.set-aside")
     shutil.rmtree(aside, ignore_errors=True)
     checkpoints.replace(aside)
@@ -111,7 +111,7 @@ def set_aside(checkpoints: Path) -> Path:
 
 
 def rung(run_folder: Path) -> Rung | None:
-    """How the batches of the run's checkpoint were computed; None where there is none that can be read."""
+    """Return the rung with which the run's checkpoint was computed; None if there is no readable checkpoint."""
     file = newest(folder(run_folder))
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return Rung(**facts(file)["of"]["rung"]) if file else None
@@ -119,7 +119,7 @@ def rung(run_folder: Path) -> Rung | None:
 
 
 def facts(file: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself.
+    """Return the facts that a checkpoint records about itself.
 
     Raises:
         ValueError: the file is damaged.
@@ -130,7 +130,7 @@ def facts(file: Path) -> dict[str, Any]:
 
 
 def header(stream: Any, file: Path) -> tuple[bytes, dict[str, Any]]:
-    """The header of a safetensors file, as it stands there and read; `stream` is left at the first tensor's bytes.
+    """Return the header of a safetensors file, raw and parsed; `stream` is left at the first tensor's bytes.
 
     Raises:
         ValueError: the file is damaged.

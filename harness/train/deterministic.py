@@ -16,16 +16,16 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read by cuBLAS when it starts, and ask
 
 
 def prepare(wanted: bool) -> None:
-    """Set what has to be set before this process first computes on a GPU."""
+    """Set the environment that must be set before this process first computes on a GPU."""
     if wanted:
         os.environ.setdefault(_WORKSPACE, ":4096:8")
 
 
 @contextlib.contextmanager
 def algorithms(wanted: bool) -> Iterator[None]:
-    """Within, torch computes by algorithms that repeat to the bit, and raises where it has none.
+    """Let torch compute by algorithms that repeat to the bit, and raise where it has none.
 
-    Attention is the one of matrix products. Written from torch's documentation; not run on a GPU.
+    Attention is then computed by plain matrix products. Written from torch's documentation; not run on a GPU.
     """
     if not wanted:
         yield

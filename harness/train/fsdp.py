@@ -1,8 +1,8 @@
-"""A model whose weights are divided among the processes that train it together, so that no device holds it whole.
+"""Sharding of a model among the ranks that train it, so that no device holds it whole.
 
-torch's `fully_shard`: a process keeps its part of every weight, gradient and moment; a layer is put together where it
-is computed, and taken apart again. What is saved is put together one tensor at a time, by all of the processes, and
-kept on the first one's host; for a checkpoint each process writes its parts as they are.
+torch's `fully_shard`: a rank keeps its shard of every weight, gradient and moment. A layer is gathered where it is
+computed, and freed again. All ranks together gather the weights to save, one tensor at a time, on rank 0's CPU. For a
+checkpoint each rank writes its shards as they are.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from harness.train import distributed
 
 
 def unwrapped(model: Any) -> Any:
-    """The model that an adapter is wrapped around; the model itself where there is none."""
+    """Return the model that an adapter is wrapped around; the model itself if there is none."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def layers_of(model: Any) -> list[Any]:
-    """The modules that the architecture wants on one device each, the outer ones first; none where it names none."""
+    """Return the modules that the architecture wants on one device each, outer ones first; [] if it names none."""
     base = unwrapped(model)
     names = set(base._no_split_modules or ())
     return [module for module in base.modules() if type(module).__name__ in names]
 
 
 def mark_presharded(model: Any) -> None:
-    """Have transformers' trainer neither move nor wrap the model: it takes it for one that was divided as it loaded."""
+    """Keep transformers' trainer from moving or wrapping the model, which it takes for one sharded as it loaded."""
     unwrapped(model)._is_distributed_loading_by_transformers = True
 
 
 def shard(model: Any) -> None:
-    """Divide every parameter, layer by layer; what lies on the host goes to the devices on the way.
+    """Shard every parameter, layer by layer. Parameters on the CPU go to the devices on the way.
 
     Raises:
         ValueError: the model does not say what its layers are.
     """
-    layers = layers_of(model)[::-1]  # those within others first
+    layers = layers_of(model)[::-1]  # inner layers first
     if not layers:
         raise ValueError(
             f"launch.sharding=fsdp: {type(unwrapped(model)).__name__} does not say which of its modules are layers "
@@ -50,23 +50,26 @@ def shard(model: Any) -> None:
         )
     mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (distributed.world_size(),))
     for part in (*layers, model):
-        # the model itself is taken apart after a forward pass as well: between two steps there are parts alone
+        # the root is resharded after a forward pass as well: between two steps there are shards alone
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
-        part.set_force_sum_reduction_for_comms(True)  # and divided then: gloo knows no mean
+        part.set_force_sum_reduction_for_comms(True)  # summed, then divided: gloo has no mean
 
 
 def full_tensor(tensor: Any) -> Any:
-    """All of a divided tensor, on the device, for every process; anything else is handed back."""
+    """Gather a sharded tensor on the device of every rank; return anything else unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local_shards(value: Any) -> Any:
-    """Nested values with this process's part, and the layout of the whole, in the place of every divided tensor."""
+    """Replace every sharded tensor in nested values with this rank's shard and the layout of the whole."""
     return tree_map_only(DTensor, _part, value)
 
 
 def from_shards(value: Any, model: Any) -> Any:
-    """What `parts` was given, for the processes that `model` is divided among; anything else is handed back."""
+    """Rebuild what `local_shards` was given, for the ranks that `model` is sharded among.
+
+    Anything but its shards is returned unchanged.
+    """
     return tree_map(partial(_divided, model), value, is_leaf=_is_part)
 
 

@@ -16,17 +16,17 @@ import torch
 
 @contextlib.contextmanager
 def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suffixes: batch, tokens, features
-    """Within this context a forward pass returns logits of shape (1, N, vocabulary).
+    """Let forward passes return logits of shape (1, N, vocabulary) within this context.
 
     Args:
-        model: a causal language model, or an adapter around one, or what adds the gradients of several up around it.
+        model: a causal language model, or an adapter around one, or DistributedDataParallel around either.
         wanted_BT: boolean; the N positions, row by row, whose logits are wanted. Virtual tokens are not counted.
     """
     length = wanted_BT.shape[1]
 
     def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden_BTD = inputs[0][:, -length:]
-        return (hidden_BTD[wanted_BT.to(hidden_BTD.device)][None],)  # of a spread model it is on another device
+        return (hidden_BTD[wanted_BT.to(hidden_BTD.device)][None],)  # elsewhere if the model is spread over devices
 
     inner = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
     hook = inner.get_output_embeddings().register_forward_pre_hook(select)
@@ -37,7 +37,7 @@ def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suf
 
 
 def label_nats(model: Any, inputs: dict[str, torch.Tensor], labels_BT: torch.Tensor) -> torch.Tensor:
-    """Nats summed over the labelled positions (those that are not -100) of a batch; differentiable."""
+    """Return the nats summed over the labeled positions (those that are not -100) of a batch; differentiable."""
     targets_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=-100)  # predicted one place before
     labelled_BT = targets_BT != -100
     with only_at(model, labelled_BT):

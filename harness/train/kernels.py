@@ -1,7 +1,7 @@
-"""The kernels that training was asked to compute by, put into a model and taken out of it again.
+"""Kernels of the training step that the settings ask for, put into a model and taken out of it again.
 
-None of them was measured on a GPU here; `python -m tests.bench gpu` measures them where there is one. Liger's are on
-where they are there: its authors report less time and memory for the models that they have kernels for.
+None of them was measured on a GPU here; `python -m tests.bench gpu` measures them where there is one. Liger's are on by
+default where they are available: its authors report less time and memory for the models that it has kernels for.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _ABSENT = object()
 
 
 class Kernels:
-    """Turns what `spec` asks for on and off in a model; what it was loaded with is off.
+    """Switches the kernels that `spec` asks for on and off in a model; off is as the model was loaded.
 
-    A step that is followed operation by operation needs it off: compiled layers and fused kernels are no operations
-    that could be counted. So does what is evaluated: a score must not depend on the kernels of training.
+    They must be off in a step that is profiled operation by operation: compiled layers and fused kernels hide the
+    operations to count. They must be off in an evaluation as well: a score must not depend on the kernels of training.
     """
 
     def __init__(self, model: Any, spec: KernelSpec) -> None:
@@ -33,7 +33,7 @@ class Kernels:
         self._usual = unwrapped(model).config._attn_implementation
 
     def turn(self, on: bool) -> None:
-        """Have the model compute as was asked, or as it was loaded."""
+        """Let the model compute with the kernels that were asked for, or as it was loaded."""
         if on == self._on:
             return
         self._on = on
@@ -45,7 +45,7 @@ class Kernels:
             change.make(on)
 
     def without(self, function: Callable[[], float]) -> Callable[[], float]:
-        """The function, with everything off while it is at work."""
+        """Return the function, wrapped so that all kernels are off while it runs."""
 
         def called() -> float:
             was_on = self._on
@@ -59,13 +59,13 @@ class Kernels:
 
     @functools.cached_property
     def _changes(self) -> list[_Change]:
-        """Those of liger before those of the compiler, which takes the layers as they then are."""
+        """Return Liger's changes before those of the compiler, which takes the layers as Liger leaves them."""
         liger = _liger(self._model) if self._spec.liger is True else []
         return liger + (_compiled(self._model) if self._spec.compile else [])
 
 
 def settled(spec: KernelSpec, model: Any, may: bool) -> KernelSpec:
-    """Return the kernels with what `auto` comes to for this model; `may`: whether there is a GPU for it."""
+    """Return the kernels with `auto` resolved for this model; `may`: whether there is a GPU for it."""
     if spec.liger != "auto":
         return spec
     return replace(spec, liger=may and _has_liger(model))
@@ -80,7 +80,7 @@ def _has_liger(model: Any) -> bool:
 
 
 def unknown(model: Any, spec: KernelSpec) -> str:
-    """The reason why this model has no such kernels; "" when it has. `model` may have no weights."""
+    """Return why this model has no such kernels; "" when it has. `model` may have no weights."""
     name = type(model).__name__
     if spec.compile and not layers_of(model):
         return f"train.kernels.compile=true: {name} does not say which of its modules are layers (_no_split_modules)"
@@ -99,7 +99,7 @@ def unknown(model: Any, spec: KernelSpec) -> str:
 
 @dataclass(frozen=True)
 class _Change:
-    """An entry of a namespace, as it is with and without."""
+    """An entry of a namespace, with and without the kernel."""
 
     namespace: dict[str, Any]
     key: str
@@ -115,9 +115,10 @@ class _Change:
 
 
 def _liger(model: Any) -> list[_Change]:
-    """What liger does to the model and to the file of its architecture, where it replaces functions and classes.
+    """Return the changes that Liger makes to the model and to the Python module of its architecture.
 
-    The loss is left alone: only positions with a label get logits as it is.
+    Liger replaces functions and classes there. The loss is left alone, because logits are computed at labeled positions
+    only in any case.
     """
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
@@ -134,7 +135,7 @@ def _liger(model: Any) -> list[_Change]:
 
 
 def _compiled(model: Any) -> list[_Change]:
-    """Each layer by a function that is compiled once for all lengths, as batches are of many."""
+    """Return a change for each layer: a function that is compiled once for all lengths, as batches have many."""
     return [
         _Change(vars(layer), "_compiled_call_impl", _ABSENT, torch.compile(layer._call_impl, dynamic=True))
         for layer in layers_of(model)

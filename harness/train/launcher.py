@@ -41,10 +41,10 @@ from harness.train.failure import Cause
 from harness.train.nodes import Attempt, Node
 from harness.train.preemption import SIGNALS, Preemption, end_with_parent
 
-Work = Callable[[Callable[[Any], None]], Any]  # is given what emits an event
+Work = Callable[[Callable[[Any], None]], Any]  # its argument emits an event
 
 _LOOK_SECONDS = 0.1
-_GRACE_SECONDS = 10.0  # in which other ranks say why they failed, and those that lost a peer end by themselves
+_GRACE_SECONDS = 10.0  # for other ranks to report why they failed, and for those that lost a peer to end by themselves
 _LONGEST_TEXT = 4000  # characters
 
 
@@ -62,7 +62,7 @@ class NodeLostError(RankError):
 
 @dataclass(frozen=True)
 class _Place:
-    """One node's part of an attempt, and the store of all of them."""
+    """Part of one node in an attempt, and the store that all nodes share."""
 
     spec: LaunchSpec
     attempt: Attempt
@@ -170,7 +170,7 @@ def _wait_for_nodes(place: _Place) -> None:
 
 
 class _Agent(LocalElasticAgent):  # type: ignore[misc]
-    """Ends the ranks of its node as soon as a rank of the run has failed on any node, and says which was the first."""
+    """Ends the ranks of its node as soon as a rank has failed on any node, and reports which failed first."""
 
     emit: Callable[[Any], None]
     preemption: Preemption
@@ -222,10 +222,10 @@ class _Agent(LocalElasticAgent):  # type: ignore[misc]
         except dist.DistError as error:
             first = RankError(f"the first node of the run is lost: {error}", "machine")
         if first is None and self._failed_at is not None:
-            return RunResult(state=WorkerState.HEALTHY)  # more is about to be known
+            return RunResult(state=WorkerState.HEALTHY)  # other ranks may still report
         if first is not None:
             self.error = self.error or first
-            for local in pids.keys() - self._reported:  # they may wait for the one that is gone
+            for local in pids.keys() - self._reported:  # they may wait for the rank that is gone
                 os.kill(pids[local], signal.SIGKILL)
         return self._collected(super()._monitor_workers(worker_group))
 

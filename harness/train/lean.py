@@ -1,4 +1,4 @@
-"""A training step in bfloat16 on a CPU, without what it would do twice or slowly. Numbers change by rounding at most.
+"""Shortcuts of a training step in bfloat16 on a CPU. They change numbers by rounding at most.
 
 Measured with `python -m tests.bench training`; off on a GPU, where none of it was measured.
 """
@@ -14,20 +14,23 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_LONGEST = 512  # tokens a side: beyond, torch's kernel, which leaves out what a causal mask hides, is as fast
+_LONGEST = 512  # tokens per side; beyond, torch's kernel is as fast, because it skips what a causal mask hides
 _SCORES_AT_ONCE = 2**20  # of several rows, so that they stay in the processor's cache
 
 
 @contextlib.contextmanager
 def bfloat16_on_cpu(model: Any, leaves_inputs: bool) -> Iterator[None]:
-    """For forward passes under autocast and their backward passes; `leaves_inputs` as a method says."""
+    """Apply the shortcuts to forward passes under autocast and to their backward passes.
+
+    `leaves_inputs` is the method's.
+    """
     with short_attention(), inputs_as_they_are(model) if leaves_inputs else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
 def short_attention() -> Iterator[None]:
-    """Within, attention over few tokens is computed as matrix products; torch's kernel takes twice as long for it."""
+    """Compute attention over few tokens as matrix products, for which torch's kernel takes twice as long."""
     ALL_ATTENTION_FUNCTIONS["sdpa"] = _Short()
     try:
         yield
@@ -37,9 +40,9 @@ def short_attention() -> Iterator[None]:
 
 @contextlib.contextmanager
 def inputs_as_they_are(model: Any) -> Iterator[None]:
-    """Within, adapters take their inputs as they are.
+    """Let adapters take their inputs without casts.
 
-    PEFT turns what reaches an adapter into the adapter's float32, and autocast turns it back into what it was.
+    PEFT casts an adapter's input to the adapter's float32, and autocast casts it back.
     """
     adapted = [module for module in model.modules() if getattr(module, "cast_input_dtype_enabled", False)]
     for module in adapted:
@@ -52,7 +55,7 @@ def inputs_as_they_are(model: Any) -> Iterator[None]:
 
 
 class _Short:
-    """In the place of transformers' "sdpa"; what it cannot take goes there."""
+    """Replacement of transformers' "sdpa", to which it passes on what it does not support."""
 
     def __init__(self) -> None:
         self._mask: torch.Tensor | None = None  # the layers of a pass share it
@@ -70,7 +73,7 @@ class _Short:
         is_causal: bool | None = None,
         **more: Any,
     ) -> tuple[torch.Tensor, None]:
-        """(rows, tokens, heads, head size), from (rows, heads, tokens, head size) of each."""
+        """Return (rows, tokens, heads, head size), from (rows, heads, tokens, head size) of query, key and value."""
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         special = dropout or any(more.get(name) is not None for name in ("position_bias", "cache", "softcap"))
         if special or not _fits(query, key, attention_mask, causal):
@@ -85,7 +88,7 @@ class _Short:
         return _Attention.apply(query, key, value, bias, scale).transpose(1, 2).contiguous(), None
 
     def _bias_of(self, mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """What is added to the scores: (rows or 1, 1, heads per key head times queries, keys)."""
+        """Return the bias of the scores: (rows or 1, 1, heads per key head times queries, keys)."""
         heads = query.shape[1] // key.shape[1]
         shape = (len(query) if mask is not None else 1, 1, heads * query.shape[2], key.shape[2])
         if self._mask is not mask or self._bias.shape != shape:
@@ -96,7 +99,7 @@ class _Short:
 
 
 def _fits(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> bool:
-    """Whether it is short, in bfloat16, and masked in one of the two ways that are known here."""
+    """Return whether attention is short, in bfloat16, and masked in one of the two supported ways."""
     tokens, seen = query.shape[2], key.shape[2]
     known = (causal and tokens == seen) if mask is None else (mask.dtype == torch.bool and mask.shape[1] == 1)
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
@@ -104,7 +107,7 @@ def _fits(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, cau
 
 
 class _Attention(torch.autograd.Function):  # type: ignore[misc]
-    """softmax(scale query key' + bias) value in bfloat16, with probabilities that are computed again on the way back.
+    """softmax(scale query key' + bias) value in bfloat16; the backward pass computes the probabilities again.
 
     Heads that share a key head are one product with it.
     """
@@ -113,7 +116,7 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Shape of `query`: (rows, heads, tokens, head size)."""
+        """Return attention of the shape of `query`: (rows, heads, tokens, head size)."""
         ctx.save_for_backward(query, key, value, bias)
         ctx.scale = scale
         result = torch.empty(query.shape, dtype=query.dtype)
@@ -125,7 +128,7 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of query, key and value."""
+        """Return the gradients of query, key and value."""
         query, key, value, bias = ctx.saved_tensors
         found = [torch.empty(each.shape, dtype=each.dtype) for each in (query, key, value)]
         with torch.autocast("cpu", enabled=False):
@@ -145,23 +148,23 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _parts(query: torch.Tensor, key: torch.Tensor) -> Iterator[slice]:
-    """Slices of rows."""
+    """Return slices of rows."""
     size = max(1, _SCORES_AT_ONCE // math.prod((*query.shape[1:3], key.shape[2])))
     return (slice(start, min(start + size, len(query))) for start in range(0, len(query), size))
 
 
 def _probabilities(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, scale: float) -> torch.Tensor:
-    """(rows times key heads, heads per key head times queries, keys)."""
+    """Return probabilities: (rows times key heads, heads per key head times queries, keys)."""
     folded, flat = _folded(query, key), _flat(key)
     hidden = bias.expand(len(query), key.shape[1], *bias.shape[2:]).reshape(len(flat), *bias.shape[2:])
     return torch.softmax(torch.baddbmm(hidden, folded, flat.transpose(1, 2), alpha=scale), -1)
 
 
 def _folded(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """Queries by key head: (rows times key heads, heads per key head times queries, head size)."""
+    """Return queries by key head: (rows times key heads, heads per key head times queries, head size)."""
     return query.reshape(len(query) * key.shape[1], -1, query.shape[-1])
 
 
 def _flat(each: torch.Tensor) -> torch.Tensor:
-    """(rows times key heads, keys, head size)."""
+    """Return keys or values by key head: (rows times key heads, keys, head size)."""
     return each.reshape(-1, *each.shape[2:])

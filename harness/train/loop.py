@@ -1,4 +1,4 @@
-"""The one training loop: TRL's SFTTrainer without the work that nobody reads. Knows no method by name."""
+"""The one training loop: TRL's SFTTrainer without work whose results are not used. Knows no method by name."""
 
 from __future__ import annotations
 
@@ -37,15 +37,20 @@ _GPU_MULTIPLE = 64  # tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that the loop needs.
+    """Inputs of the training loop.
 
-    `model` is what `method.attach` returned; `validate` gives nats per answer token on the validation set and is
-    called every `spec.eval_every` steps, outside the clock; `emit` receives progress; `scratch` is a folder that the
-    trainer wants to know of. `profile` follows one step operation by operation. `checkpoints` says where training goes
-    on from, and is None where it begins anew and is not interrupted. `sharding` divides the model, which lies on the
-    host, among the processes; afterwards the first one has it whole there, to be saved and no more to be run. `cuda`:
-    whether steps are computed in the way that suits a GPU, whatever device the tensors are on. `sample` looks at the
-    device while it works.
+    Attributes:
+        model: what `method.attach` returned.
+        validate: returns nats per answer token on the validation set. It is called every `spec.eval_every` steps,
+            outside the clock.
+        emit: receives progress.
+        scratch: a folder that the trainer requires.
+        profile: whether one step is followed operation by operation.
+        checkpoints: where training resumes from; None where it begins anew and is not interrupted.
+        sharding: how the model, which lies on the CPU, is sharded among the ranks. Afterwards rank 0 has it whole on
+            its CPU, to be saved; it cannot be run any more.
+        cuda: whether steps are computed in the way that suits a GPU, whatever device the tensors are on.
+        sample: takes a sample of the device while it works.
     """
 
     model: Any
@@ -65,7 +70,7 @@ class Job:
 
 
 def total_steps(spec: TrainSpec, num_rows: int) -> int:
-    """Optimizer steps of a run over `num_rows` training rows."""
+    """Return the number of optimizer steps of a run over `num_rows` training rows."""
     if spec.max_steps is not None:
         return spec.max_steps
     assert spec.epochs is not None, "TrainSpec lets exactly one of the two be null"
@@ -74,7 +79,7 @@ def total_steps(spec: TrainSpec, num_rows: int) -> int:
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """The dtype that matrix products are computed in."""
+    """Return the dtype that matrix products are computed in."""
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
@@ -88,7 +93,7 @@ def train(job: Job) -> Training:
     """
     loop = _Loop(job)
     if distributed.rank() > 0:
-        torch.manual_seed(job.seed + distributed.rank() * 1_000_003)  # dropout of its own, for rows of its own
+        torch.manual_seed(job.seed + distributed.rank() * 1_000_003)  # own dropout for own rows
     resumed_from = loop.begin(job.checkpoints)  # looks at the model, which is whole until then
     if job.sharding == "fsdp":
         _divide(job.model)
@@ -106,7 +111,7 @@ def train(job: Job) -> Training:
 
 
 def _divide(model: Any) -> None:
-    """Each process keeps a part of its own model: they must be the same."""
+    """Shard the model, of which every rank must hold the same weights."""
     if len(set(distributed.all_gather(start_digest(model)))) > 1:
         raise RuntimeError("launch.sharding=fsdp: the processes do not begin with the same weights")
     fsdp.shard(model)
@@ -132,7 +137,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         super().__init__(
             model=job.model,
             args=_arguments(job),
-            train_dataset=Dataset.from_list([labelled(job.rows[0])]),  # it looks at one row, and wants a Dataset
+            train_dataset=Dataset.from_list([labelled(job.rows[0])]),  # it inspects one row, and requires a Dataset
             data_collator=_collator(job),
             processing_class=job.tokenizer,
         )
@@ -141,14 +146,14 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             check_apart(job.model)
         still_trained = {parameter for parameter in job.model.parameters() if parameter.requires_grad}
         assert still_trained == set(weights), "the trainer must not change what is trained"
-        # TRL rounds the adapters of a quantised base to bfloat16, and of no other: no comparison of equals
+        # TRL rounds the adapters to bfloat16 for a quantized base alone, which would make methods incomparable
         for parameter, data in weights.items():
             parameter.data = data
         self.masked = not job.cuda or reads_padding(job.model)
         self.add_callback(self.watcher)
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
-        """The method's own, over its own parameter groups."""
+        """Return the method's optimizer, over the method's parameter groups."""
         job = self.job
         assert job.spec.lr is not None, "config.build refuses a trained method without a rate"
         groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
@@ -158,12 +163,15 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         return self.optimizer
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """As the optimizer saw it, where it steps during the backward pass and leaves no gradient."""
+        """Return the gradient norm.
+
+        An optimizer that steps during the backward pass leaves no gradient, and reports the norm that it saw.
+        """
         seen = self._gradient_norm()
         return fsdp.full_tensor(super()._get_grad_norm(model, grad_norm)) if seen is None else seen
 
     def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
-        """Not deferred: until the last micro batch every process would hold the whole model's gradients."""
+        """Defer nothing: until the last micro batch every rank would hold the whole model's gradients."""
         return contextlib.nullcontext()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -175,7 +183,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         return LikeLengths(lengths, spec.global_batch_size, self.job.seed, spec.group_by_length, begun)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Of several processes each takes its part of every batch; accelerate would repeat rows to make them even."""
+        """Return the loader; of several ranks each takes its part of every batch.
+
+        accelerate would repeat rows to make the parts even.
+        """
         if distributed.world_size() == 1:
             return super().get_train_dataloader()
         spec = self.job.spec
@@ -191,10 +202,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         )
 
     def _probe(self) -> None:
-        """On a GPU take the passes of the largest micro batch before the first step, and throw away what they made.
+        """Compute the largest micro batch once before the first step on a GPU, and discard the result.
 
-        Memory that will run out does so at once and not after hours. Beside the passes stand gradients, where they add
-        up, and as many bytes as the optimizer will hold. Generators, buffers and gradients are as before afterwards.
+        Memory that will run out does so at once and not after hours. Gradients, where they add up, and as many bytes as
+        the optimizer will hold are allocated beside it. Generators, buffers and gradients are as before afterwards.
         """
         if not self.job.cuda or self._steps_in_backward:
             return
@@ -216,19 +227,19 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         set_random_state(state)
 
     def _future_optimizer_state(self) -> torch.Tensor:
-        """Return a tensor as large as what the optimizer does not hold yet and will after its first step."""
+        """Return a tensor as large as the optimizer state that the first step will add."""
         method, parts = self.job.method, distributed.world_size() if self.job.sharding != "none" else 1
         whole = sum(method.optimizer_bytes(p) for p in self.job.model.parameters() if p.requires_grad) // parts
         there = sum({id(t): t.nbytes for t in tensors_in(self.optimizer.state)}.values())
         return torch.empty(max(0, whole - there), dtype=torch.uint8, device=self.args.device)
 
     def _largest_micro_batch(self) -> dict[str, torch.Tensor]:
-        """Return the one with most positions of those that this process has still to train on."""
+        """Return the micro batch with most positions among those that this rank has still to train on."""
         spec, lengths = self.job.spec, row_lengths(self.job.rows)
         sizes = (spec.global_batch_size, spec.micro_batch_size)
         own = Shared(self._order(), distributed.rank(), distributed.world_size(), *sizes)
         left = (self.state.max_steps - self.watcher.last_step) * self.args.gradient_accumulation_steps
-        epochs = itertools.chain.from_iterable(itertools.repeat(own))  # each look at an order is its next epoch
+        epochs = itertools.chain.from_iterable(itertools.repeat(own))  # each iteration over an order is its next epoch
         rows = largest(itertools.islice(epochs, max(1, left)), lengths)
         batch: dict[str, torch.Tensor] = self.data_collator([self.train_dataset[row] for row in rows])
         return {name: value.to(self.args.device) for name, value in batch.items()}
@@ -259,7 +270,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         return lean.bfloat16_on_cpu(job.model, job.method.leaves_inputs) if usual else contextlib.nullcontext()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Nobody reads the trainer's own estimate, for which it goes through all parameters at every step."""
+        """Return 0: the trainer's own estimate is not used, and goes through all parameters at every step."""
         return 0
 
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *_: Any, learning_rate: Any = None) -> None:
@@ -275,9 +286,9 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Nats per label-carrying token of the whole optimizer step, summed over its micro batches.
+        """Return nats per label-carrying token of the whole optimizer step, summed over its micro batches.
 
-        TRL's head works through labelled positions in tiles, but only where it has a kernel for it; elsewhere it
+        TRL's head works through labeled positions in tiles, but only where it has a kernel for it; elsewhere it
         computes every position, which on a CPU is half of a step.
         """
         with self.profiler.forward():
@@ -293,13 +304,13 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         if not nats.requires_grad:
             raise RuntimeError(NO_GRADIENT)
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        # the tokens are those of all processes, and their gradients are averaged, which is undone here
+        # tokens are counted over all ranks, but gradients are averaged over ranks, which the factor undoes
         loss = distributed.world_size() * nats / torch.as_tensor(num_tokens, device=nats.device).clamp(min=1)
         penalty = self.job.method.penalty(self.job.model)
         if penalty is None:
             return loss
         share = penalty / self.current_gradient_accumulation_steps
-        return loss + share - share.detach()  # minimised, and not part of what is reported
+        return loss + share - share.detach()  # minimized, and not part of the reported loss
 
     def undo_patches(self) -> None:
         """Give the model its own forward back: no autocast and no fused head around it."""
@@ -345,8 +356,8 @@ def _arguments(job: Job) -> SFTConfig:
         per_device_train_batch_size=spec.micro_batch_size,
         gradient_accumulation_steps=spec.global_batch_size // (spec.micro_batch_size * distributed.world_size()),
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # nothing in them changes: each process has computed its own
-        # transformers' own "constant" leaves the warm-up out without a word
+        ddp_broadcast_buffers=False,  # buffers never change: each rank has computed its own
+        # transformers' own "constant" silently leaves the warm-up out
         lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
         warmup_steps=spec.warmup,
         max_grad_norm=spec.max_grad_norm or 0.0,  # where 0 stands for no clipping

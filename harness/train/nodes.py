@@ -1,4 +1,4 @@
-"""The file in which the first node of a cluster's job tells the others of each attempt at a run. Needs no torch."""
+"""File by which a job's first node announces each attempt at a run to the other nodes. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order the training rows come, and which of them each process takes."""
+"""Order of the training rows, and the part of it that each rank takes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _GROUPED_BATCHES = 16  # batches that are sorted by length together
 class LikeLengths(Sampler[int]):  # type: ignore[misc]
     """Rows in random order, or in batches of like length that come in random order.
 
-    Sorting happens within groups of batches only, so that each epoch mixes rows anew; the last, short batch of an
-    epoch is never in the middle. The first epoch is that of number `epoch`.
+    Sorting happens within groups of batches only, so that each epoch mixes rows anew. The last batch of an epoch, which
+    may be short, is never in the middle. The first epoch has the number `epoch`.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool, epoch: int = 0) -> None:
@@ -44,10 +44,10 @@ class LikeLengths(Sampler[int]):  # type: ignore[misc]
 
 
 class Shared(Sampler[list[int]]):  # type: ignore[misc]
-    """The micro batches that one of several processes takes of an order of rows: of every global batch its part.
+    """Micro batches of one rank: its part of every global batch, in the order of the rows.
 
-    Together they compute the micro batches that one process would. All take the same number of them, so that the last,
-    short batch of an epoch may leave some with nothing but a filler.
+    Together the ranks compute the micro batches that one process would. All ranks take the same number of them, so that
+    the last, short batch of an epoch may leave some ranks with nothing but a filler.
     """
 
     def __init__(self, order: LikeLengths, rank: int, number: int, global_size: int, micro_size: int) -> None:

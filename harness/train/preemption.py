@@ -1,7 +1,7 @@
-"""What a run's process does when it is told to end: SIGTERM, or SIGUSR2, which schedulers send before they preempt.
+"""Handling of requests to end a process: SIGTERM, or SIGUSR2, which schedulers send before they preempt.
 
-Between two optimizer steps there is a point from which training can go on, so that it is finished first; whatever else
-is under way ends at once.
+Training can resume from a point between two optimizer steps, so the step under way is finished first. Everything else
+ends at once.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class PreemptedError(Exception):
-    """The process was told to end before its work was done."""
+    """The process was requested to end before its work was done."""
 
-    failure_cause: ClassVar[Cause] = "work"  # whatever else was being handled when the signal came
+    failure_cause: ClassVar[Cause] = "work"  # whatever other exception was being handled when the signal came
 
 
 class Preemption:
-    """Whether this process was told to end.
+    """Signal handlers and flag of a request to end this process.
 
-    A signal of a process whose parent is gone ends it on the spot: the run belongs to another one by then.
+    If the parent process is gone, a signal ends this process on the spot: the run belongs to another process by then.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Preemption:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Look at the signals for as long as this lasts; only a process's main thread can."""
+        """Handle the signals within this context; only in a process's main thread, which alone can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -47,15 +47,15 @@ class Preemption:
         try:
             yield
         finally:
-            for number, handler in before.items() if not self.asked else ():  # its last words are not cut off either
+            for number, handler in before.items() if not self.asked else ():  # once asked, signals stay ignored
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Do not break off what happens here; it may ask whether it was `asked` to end.
+        """Defer an interruption to the end of this context; code within it may read `asked`.
 
         Raises:
-            PreemptedError: it was, at the end of this.
+            PreemptedError: a request came; raised at the end of the outermost context.
         """
         outer, self._deferred = self._deferred, True
         yield
@@ -64,7 +64,7 @@ class Preemption:
             raise PreemptedError("told to end")
 
     def whole(self, emit: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """`emit` that is never broken off: half a message would be all that is ever heard."""
+        """Return an `emit` that no signal interrupts: after half a message nothing more could be read."""
 
         def emitted(event: dict[str, Any]) -> None:
             with self.deferred():
@@ -83,7 +83,7 @@ class Preemption:
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Have the kernel end this process when its parent goes, however that ends: prctl(2).
+    """Let the kernel end this process when its parent ends for any reason: prctl(2).
 
     The server calls it as well, so that a sweep that is killed takes its server and its run with it.
     """

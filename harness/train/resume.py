@@ -1,6 +1,7 @@
-"""Write all that a training loop goes on from, and go on from it.
+"""Write the full state of a training loop, and resume from it.
 
-On a CPU to the bit. On a GPU up to rounding, as two runs of one recipe differ there, unless `train.deterministic`.
+On a CPU a resumed run is equal to the bit. On a GPU it is equal up to rounding, as two runs of one recipe are, unless
+`train.deterministic` is set.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from harness.train.preemption import PreemptedError
 _TRAINER_STATE = (
     "global_step", "epoch", "max_steps", "train_batch_size", "logging_steps", "eval_steps", "save_steps",
 )  # fmt: skip
-_WRITING_SHARE = 20  # times what the last checkpoint took, the least that lies between two
-_LOOKED_AT = 4096  # elements of each tensor that tell one start from another
+_WRITING_SHARE = 20  # the least interval, as a multiple of the time that the last checkpoint took to write
+_LOOKED_AT = 4096  # elements of each tensor that enter the digest of a start
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """Where checkpoints go, what they are of, how often they are written, and whether the run was told to end."""
+    """Settings of a run's checkpoints: folder, identity, interval, and whether the run was requested to end."""
 
     folder: Path
     of: Belongs
@@ -44,7 +45,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint held."""
+    """Content of a checkpoint."""
 
     step: int
     start: str
@@ -52,11 +53,11 @@ class State:
 
 
 def find(checkpoints: Checkpoints, job: Any) -> State | None:
-    """The state that training goes on from; what is there but of something else, or damaged, is set aside.
+    """Return the state that training resumes from; set aside a checkpoint that is damaged or of something else.
 
-    All processes of a run look together, each at what it reads, and go on together or not at all. The model is as
-    `attach` returned it: where it is not what the checkpoint's run began with, weights that never train were drawn or
-    computed otherwise, and nothing could go on from it.
+    All ranks of a run look together, each at the file that it reads, and resume together or not at all. The model is as
+    `attach` returned it. If it is not what the checkpoint's run began with, weights that never train were drawn or
+    computed otherwise, and nothing could resume from it.
     """
     file = distributed.broadcast(checkpoint.newest(checkpoints.folder))
     if file is None:
@@ -87,7 +88,7 @@ def _differs(of: Belongs, values: dict[str, Any], facts: dict[str, Any], model: 
 
 
 def start_digest(model: Any) -> str:
-    """What tells the model at the start of one run from that of another, by some elements of every tensor."""
+    """Return a digest of some elements of every tensor, which tells one start of training from another."""
     digest = hashlib.sha256()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         flat = tensor.detach().reshape(-1)
@@ -98,9 +99,10 @@ def start_digest(model: Any) -> str:
 
 
 class Resuming:
-    """What a trainer needs to write its state and to go on from it; the base class is transformers' Trainer.
+    """Mixin that lets transformers' Trainer write its state and resume from it.
 
-    Its own way is not taken: it pickles, writes under the final name, and knows nothing of what a method keeps.
+    The Trainer's own checkpoints are not used: it pickles, writes under the final name, and leaves out the state of a
+    method.
     """
 
     job: Any
@@ -111,7 +113,7 @@ class Resuming:
     watcher: Any
 
     def begin(self, checkpoints: Checkpoints | None) -> str | None:
-        """Look for a checkpoint; returns what `train(resume_from_checkpoint=...)` wants to know."""
+        """Look for a checkpoint; return the argument of `train(resume_from_checkpoint=...)`."""
         self.checkpoints, self.resumed = checkpoints, None
         self._written, self._writing_seconds = time.monotonic(), 0.0
         if checkpoints is None:
@@ -128,13 +130,14 @@ class Resuming:
         return folder
 
     def between_steps(self, ends: bool) -> None:
-        """Write a checkpoint if it is time to.
+        """Write a checkpoint if one is due.
 
         Args:
             ends: whether this was the last step, after which the weights are written themselves.
 
         Raises:
-            PreemptedError: the run was told to end.
+            PreemptedError: the run was requested to end.
+            OSError: the checkpoint after the last step cannot be written.
         """
         if self.checkpoints is None:
             return
@@ -149,7 +152,7 @@ class Resuming:
             if ends:
                 raise
             self.job.emit({"say": f"no checkpoint at step {self.state.global_step}: {error}"})
-        distributed.barrier()  # in the next step the others would wait under a limit of minutes
+        distributed.barrier()  # within the next step the other ranks would wait under a limit of minutes
         self._written = time.monotonic()
         self._writing_seconds = self._written - begun
         if asked:
@@ -201,7 +204,7 @@ class Resuming:
         self.lr_scheduler.load_state_dict(self.resumed.pop("schedule"))
 
     def _load_scaler(self, *_: Any) -> None:
-        """Nothing is scaled: float16 is not trained in."""
+        """Load nothing: float16, which alone needs a scaler, is not trained in."""
 
     def _load_rng_state(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
@@ -209,10 +212,10 @@ class Resuming:
 
 
 def _write_parts(file: Path, values: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Each process writes what it holds, all at once; it is a checkpoint when every one of them is done.
+    """Write the shards of every rank at once; the checkpoint exists when every rank is done.
 
     Raises:
-        OSError: one of them could not, which all of them are told.
+        OSError: a rank could not write; raised on every rank.
     """
     part, problem = checkpoint.part(file, distributed.rank()), None
     try:
@@ -228,7 +231,7 @@ def _write_parts(file: Path, values: dict[str, Any], facts: dict[str, Any]) -> N
 
 
 def trained(model: Any) -> dict[str, torch.Tensor]:
-    """The tensors that train, by name."""
+    """Return the tensors that train, by name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 

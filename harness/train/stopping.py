@@ -1,4 +1,4 @@
-"""When a run ends before its last step, and what its curves say: decided on numbers alone."""
+"""Early ends of a run, and overfitting: decided on numbers alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _RISE = 0.01  # share of the lowest validation loss above which the last one has
 
 
 class DivergedError(RuntimeError):
-    """The loss or its gradient is no longer a number, or the loss has left for good."""
+    """The loss or its gradient norm is NaN or infinite, or the loss has left for good."""
 
 
 class Divergence:
-    """Watches losses for what no longer converges.
+    """Detects a loss that diverges.
 
     Args:
-        factor: a loss above this multiple of the first one counts; None looks for what is no number only.
-        steps: so many such losses in a row are a divergence.
+        factor: a loss above this multiple of the first one counts; None looks for NaN and infinity only.
+        steps: this many such losses in a row are a divergence.
     """
 
     def __init__(self, factor: float | None, steps: int) -> None:
@@ -27,11 +27,11 @@ class Divergence:
         self._above = 0
 
     def values(self) -> dict[str, Any]:
-        """What it has seen, for `restore`."""
+        """Return the state for `restore`."""
         return {"first": self._first, "above": self._above}
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from what `values` returned."""
         self._first, self._above = values["first"], values["above"]
 
     def check(self, step: int, loss: float, gradient_norm: float) -> None:
@@ -63,15 +63,15 @@ class Patience:
         self.lowest: float | None = None
 
     def values(self) -> dict[str, Any]:
-        """What it has seen, for `restore`."""
+        """Return the state for `restore`."""
         return {"waited": self._waited, "lowest": self.lowest}
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from what `values` returned."""
         self._waited, self.lowest = values["waited"], values["lowest"]
 
     def improved(self, loss: float) -> bool:
-        """Take a validation in; whether its loss is the lowest so far."""
+        """Record a validation loss; return whether it is the lowest so far."""
         if self.lowest is not None and not loss < self.lowest:
             self._waited += 1
             return False
@@ -80,15 +80,15 @@ class Patience:
 
     @property
     def over(self) -> bool:
-        """Whether it is time to stop."""
+        """Return whether it is time to stop."""
         return self._patience is not None and self._waited >= self._patience
 
 
 def overfitted(losses: Sequence[float], validation: Sequence[tuple[int, float]]) -> bool | None:
-    """Whether the validation loss rose while the training loss fell.
+    """Return whether the validation loss rose while the training loss fell; None if there are not two validations.
 
-    That is: the last validation loss is more than 1 % above the lowest one, and the training loss of the steps between
-    the two is lower on average than that of as many steps before. None where there are fewer than two validations.
+    It did if the last validation loss is more than 1 % above the lowest one, and the training loss of the steps between
+    the two is lower on average than that of as many steps before.
     """
     if len(validation) < 2:
         return None

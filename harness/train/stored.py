@@ -1,6 +1,6 @@
-"""Nested values with tensors among them <-> one safetensors file. No pickle, no copy of a tensor that is on the CPU.
+"""Storage of nested values in one safetensors file. No pickle, no copy of a tensor that is on the CPU.
 
-The tensors are the file's tensors; the rest is JSON in the header's metadata, with what the file says of itself and a
+Tensors of the value are the file's tensors. The rest is JSON in the header's metadata, with the file's facts and a
 checksum over everything.
 """
 
@@ -30,7 +30,7 @@ def write(file: Path, value: Any, facts: dict[str, Any]) -> None:
     """Write a value atomically: dicts, lists, tuples, strings, numbers, None and tensors, nested.
 
     Raises:
-        TypeError: something else is in there.
+        TypeError: the value holds something else.
         OSError: it cannot be written; nothing of it is left.
     """
     tensors: list[torch.Tensor] = []
@@ -57,7 +57,7 @@ def write(file: Path, value: Any, facts: dict[str, Any]) -> None:
 
 
 def read(file: Path) -> tuple[Any, dict[str, Any]]:
-    """What `write` wrote, on the CPU, and what the file says of itself.
+    """Return the value that `write` wrote, on the CPU, and the facts of the file.
 
     Raises:
         ValueError: the file is damaged.
@@ -97,18 +97,18 @@ def _head(metadata: dict[str, str], tensors: Sequence[torch.Tensor]) -> bytes:
 
 
 def _with_sum(head: bytes, checksum: str) -> bytes:
-    """The header with another checksum of the same length: it is the first that the header says."""
+    """Return the header with another checksum of the same length; the checksum is its first entry."""
     before, mark, rest = head.partition(b'"crc32": "')
     return before + mark + checksum.encode() + rest[len(checksum) :]
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU."""
+    """Return the memory of a contiguous tensor on the CPU."""
     return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def _plain(value: Any, tensors: list[torch.Tensor]) -> Any:
-    """`value` as JSON has it; its tensors go to `tensors`."""
+    """Return `value` in the form of JSON; its tensors are appended to `tensors`."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
         layout = {} if value.is_contiguous() else {"stride": list(value.stride())}  # a product's rounding depends on it

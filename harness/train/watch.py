@@ -1,4 +1,4 @@
-"""What looks at the loop while it runs: times steps, keeps the history, validates on the way, and says when to stop."""
+"""Callback of the training loop: times steps, keeps the history, validates, and decides when to stop."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from harness.train.loop import Job
 
 NO_GRADIENT = "no trained parameter receives a gradient: the adapter is not in the forward pass"
-_WINDOW = 10  # optimizer steps after which a GPU is waited for
+_WINDOW = 10  # optimizer steps between two waits for a GPU
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
-    """Reads what the steps have left on the device once a window, so that nothing waits in between."""
+    """Reads losses and gradient norms from the device once a window, so that no step waits for them."""
 
     def __init__(
         self, job: Job, meter: StepMeter, profiler: Profiler, prepare: Callable[[], None] = lambda: None
@@ -38,14 +38,14 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._kept_step: int | None = None
         self._stopped_early_at: int | None = None
         self._folder = Path(job.checkpoints.folder if job.checkpoints else job.scratch)
-        self._profile: StepProfile | None = None  # of an attempt before this one
+        self._profile: StepProfile | None = None  # from an earlier attempt
         self._total = 0
         self.last_step = 0
         self.history: list[dict[str, float]] = []
         self.validation: list[tuple[int, float]] = []
 
     def result(self) -> Training:
-        """What was measured and watched."""
+        """Return what was measured in the training, with its curves."""
         kept = self._keep_best()
         counted = self.validation if kept is None else [pair for pair in self.validation if pair[0] <= kept]
         training = self._meter.result(self.history, self.validation)
@@ -62,34 +62,34 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The first step is about to begin."""
+        """Prepare, and start the clock of the first step."""
         self._total = state.max_steps
-        for step in range(1, self.last_step + 1):  # what an earlier attempt has done: a mirror shows the whole curve
+        for step in range(1, self.last_step + 1):  # steps of an earlier attempt: a tracker shows the whole curve
             self._tell(step)
         self._prepare()
         self._meter.start()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        """The batches of a step are there."""
+        """Begin to profile a step, whose batches are ready."""
         self._profiler.begin(state.global_step + 1, self._job.model, optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The gradients of a step are there."""
+        """Profile the gradients of a step."""
         self._profiler.gradients(self._job.model)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The weights have changed."""
-        self._job.method.after_step(self._job.model, state.global_step + 1)  # the trainer counts it a little later
+        """Let the method act on the changed weights."""
+        self._job.method.after_step(self._job.model, state.global_step + 1)  # the trainer counts the step later
 
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        """Nothing of the step is left to do."""
+        """End the profile and the clock of a step."""
         self._profiler.end(optimizer)
         self._meter.end_step()
 
     def after_step(self, state: Any, control: Any, found: tuple[Any, Any, float]) -> None:
-        """Between two steps, outside the clock; `found` is the loss and the gradient norm, unread, and the rate.
+        """Record a step, and validate if it is time; `found` is its loss, gradient norm (both unread) and rate.
 
-        The clock goes on with `start`.
+        It runs outside the clock, which goes on with `start`.
         """
         self.last_step = state.global_step
         self._unread.append((state.global_step, *found))
@@ -101,11 +101,11 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def start(self) -> None:
-        """Another step is about to begin."""
+        """Start the clock of another step."""
         self._meter.start()
 
     def values(self) -> dict[str, Any]:
-        """All that was seen so far, for a checkpoint."""
+        """Return the state so far, for a checkpoint."""
         self._read()
         profile = self._profiler.result or self._profile
         return {
@@ -119,7 +119,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         }
 
     def restore(self, step: int, values: dict[str, Any]) -> None:
-        """Go on from what was seen up to `step`."""
+        """Continue from the state at `step`."""
         self.last_step, self.history, self._kept_step = step, values["history"], values["kept_step"]
         self.validation = [(at, loss) for at, loss in values["validation"]]
         self._meter.restore(values["steps"][distributed.rank()])
@@ -129,19 +129,19 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._profile = None if profile is None else StepProfile(**profile)
 
     def only_lowest(self) -> None:
-        """Remove the weights of validation losses that have been beaten, once a checkpoint says by which."""
+        """Remove the weights of validation losses that were beaten, once a checkpoint names the lowest."""
         for file in self._folder.glob("lowest-*.safetensors"):
             if not file.name.startswith(f"lowest-{self._kept_step}."):
                 file.unlink(missing_ok=True)
 
     def _read(self) -> None:
-        """Wait for the steps of this window, and look at what they have found.
+        """Wait for the steps of this window, and check their losses and gradient norms.
 
         Raises:
             DivergedError: as `train` says.
             RuntimeError: the first gradient is zero.
         """
-        self._job.sample()  # before waiting: an idle clock says nothing
+        self._job.sample()  # before waiting: an idle device's clock says nothing
         self._meter.settle()
         for step, loss, norm, rate in self._unread:
             entry = {"loss": float(loss), "grad_norm": float(norm), "learning_rate": rate}
@@ -166,8 +166,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         )
 
     def _validate(self, step: int) -> bool:
-        """Whether early stopping says that this was the last step."""
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nothing drawn here moves training
+        """Validate; return whether early stopping ends training at this step."""
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # draws here do not affect training
             loss = distributed.broadcast(self._job.validate() if self._holds_its_own() else None)
         self.validation.append((step, loss))
         if self._job.spec.patience is None:
@@ -183,7 +183,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         return self._patience.over
 
     def _keep_best(self) -> int | None:
-        """Put the weights of the lowest validation loss back; returns their step, None for the last one's."""
+        """Restore the weights of the lowest validation loss; return their step, None if the last weights stay."""
         if self._kept_step in (None, self.last_step):
             return None
         if self._holds_its_own():
@@ -196,12 +196,12 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         return file if self._job.sharding == "none" else checkpoint.part(file, distributed.rank())
 
     def _holds_its_own(self) -> bool:
-        """Whether what this process holds is looked at: the first one's, unless each holds a part of the model."""
+        """Return whether this rank validates and stores weights: rank 0 alone, or every rank of a sharded model."""
         return distributed.rank() == 0 or self._job.sharding != "none"
 
 
 def _of_all(profile: StepProfile | None) -> StepProfile | None:
-    """The operations and micro batches of all processes; the live bytes are those of this one."""
+    """Return the operations and micro batches of all ranks, None if a rank has none; live bytes are this rank's."""
     found = distributed.all_gather(profile)
     if profile is None or None in found:
         return None
