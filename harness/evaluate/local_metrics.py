@@ -65,7 +65,7 @@ class Sacre(_Local):
 
 
 class Overlap(_Local):
-    """Exact match and token F1 of normalised answers, 0 or 1 and 0 to 1."""
+    """Exact match and token F1 of normalized answers, 0 or 1 and 0 to 1."""
 
     citation = "Rajpurkar et al. 2016 (arXiv 1606.05250), whose normalisation it uses"
 

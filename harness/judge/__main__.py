@@ -99,7 +99,7 @@ def _score(given: argparse.Namespace) -> None:
 
 
 def _verdicts(by: model.Judge, found: answers.Answers, unfinished: Unfinished) -> list[model.Verdict]:
-    """One for each answer, those included that an earlier call was given before it broke off."""
+    """Return a verdict on each answer, including those that an interrupted earlier call received."""
     known = unfinished.read()
     left = [one for one in found.answers if one.item_id not in known]
 

@@ -11,7 +11,7 @@ from harness.records.record import EvaluationRecord, RunRecord
 
 @dataclass(frozen=True)
 class Answer:
-    """What was asked, what was written and what was to be written."""
+    """A prompt, the generated answer and the reference answer."""
 
     item_id: str
     prompt: str
@@ -30,7 +30,7 @@ class Answers:
 
 
 def read(run_folder: Path, task: str | None) -> Answers:
-    """The answers of the run's text-generating evaluation, or of the one that is named.
+    """Read the answers of the run's evaluation with generated text, or of the one named `task` (a task or eval_id).
 
     Raises:
         ValueError: there is no run, no such evaluation, or several to choose from.

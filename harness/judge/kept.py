@@ -1,4 +1,4 @@
-"""What is kept of a judge: a record beside the run's evaluations, and each verdict until all are there."""
+"""Storage of a judge's verdicts: a record beside the run's evaluations, and a file until all are received."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.records.record import Strict
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementRecord(Strict):
-    """What a model said of one run's answers; (item id, score, reply) per answer. No key is kept."""
+    """Verdicts of a model on one run's answers; (item id, score, reply) per answer. The key is not recorded."""
 
     schema: int
     eval_id: str
@@ -30,13 +30,13 @@ class JudgementRecord(Strict):
 
 
 class Unfinished:
-    """Verdicts in a file of their own, a line each: what was judged, and maybe paid, is not asked again."""
+    """File of verdicts, one per line, so that a retry does not request, and perhaps pay for, the same ones again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> dict[str, Verdict]:
-        """What is there by item; a line that breaks off is none."""
+        """Return the verdicts by item id. Incomplete lines are skipped."""
         found = {}
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
         for line in lines:
@@ -48,11 +48,11 @@ class Unfinished:
         return found
 
     def add(self, verdict: Verdict) -> None:
-        """One more."""
+        """Append a verdict."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps([verdict.item_id, verdict.score, verdict.reply]) + "\n")
 
     def remove(self) -> None:
-        """All are in a record now."""
+        """Remove the file, once its verdicts are in a record."""
         self._path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""A language model as judge: one request per answer to `<endpoint>/chat/completions`, and a number read from the reply.
+"""A language model as judge: one request per answer to `<endpoint>/chat/completions`, and a score read from the reply.
 
-The prompt, the rubric and the model's name are recorded; the key comes from the environment and is recorded nowhere.
+The prompt, the rubric and the model's name are recorded. The key comes from the environment and is recorded nowhere.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ PROMPT = """\
 
 End your reply with a line "Score: N", with N from {lowest} to {highest}."""
 _TIMEOUT_SECONDS = 120
-_PAUSES_SECONDS = (2, 8, 30)  # before another try, where the endpoint is busy or gone for a moment
-_LONGEST_PAUSE_SECONDS = 120  # that an endpoint may ask for
+_PAUSES_SECONDS = (2, 8, 30)  # before a retry, if the endpoint is busy or briefly unreachable
+_LONGEST_PAUSE_SECONDS = 120  # that Retry-After may ask for
 _BUSY = (408, 429, 500, 502, 503, 504, 529)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Who judges, and by what; `key_variable` is the environment variable that holds the key, or None."""
+    """Endpoint, model, rubric and score range; `key_variable` is the environment variable with the key, or None."""
 
     endpoint: str
     model: str
@@ -55,7 +55,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judge's reply; the score is None where none in the range could be read out of it."""
+    """A judge's reply; the score is None if the reply has none in the range."""
 
     item_id: str
     score: float | None
@@ -63,10 +63,10 @@ class Verdict:
 
 
 def check(by: Judge) -> None:
-    """Refuse what no verdict can come of, before anybody is asked.
+    """Check the settings of a judge before the first request.
 
     Raises:
-        ValueError: the endpoint says what must not be recorded, the range is empty, or the key is not set.
+        ValueError: the endpoint contains secrets, which would be recorded, the range is empty, or the key is not set.
     """
     if urlsplit(by.endpoint).username or urlsplit(by.endpoint).query:
         raise ValueError("--endpoint: it is recorded, so no user, password or query may be in it; see --key-variable")
@@ -76,10 +76,10 @@ def check(by: Judge) -> None:
 
 
 def judge(by: Judge, answers: Sequence[Answer], told: Callable[[Verdict], None]) -> None:
-    """Ask for a verdict on each answer, at temperature 0, and tell it at once.
+    """Request a verdict on each answer, at temperature 0, and pass it to `told` at once.
 
     Raises:
-        ValueError: the endpoint cannot be reached, refuses, or replies with something else; as `check`.
+        ValueError: the endpoint is unreachable, refuses, or sends another form of reply; also as in `check`.
     """
     check(by)
     key = _key(by)
@@ -89,7 +89,7 @@ def judge(by: Judge, answers: Sequence[Answer], told: Callable[[Verdict], None])
 
 
 def text(by: Judge, answer: Answer) -> str:
-    """What the judge is shown."""
+    """Return the prompt for the judge."""
     return PROMPT.format(
         rubric=by.rubric.strip(), prompt=answer.prompt, reference=answer.reference, answer=answer.answer,
         lowest=by.lowest, highest=by.highest,
@@ -97,14 +97,14 @@ def text(by: Judge, answer: Answer) -> str:
 
 
 def read_score(reply: str, by: Judge) -> float | None:
-    """The number after the last "Score:", if it is in the range."""
+    """Return the number after the last "Score:", if it is in the range; otherwise None."""
     found = re.findall(r"score\s*[:=]\s*\**\s*(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
     score = float(found[-1]) if found else math.nan
     return score if by.lowest <= score <= by.highest else None
 
 
 def mean(verdicts: Sequence[Verdict]) -> tuple[float | None, float | None]:
-    """The mean score with its standard error over the answers whose score could be read."""
+    """Return the mean score and its standard error over the answers with a score; None where there are too few."""
     scores = [one.score for one in verdicts if one.score is not None]
     if not scores:
         return None, None
@@ -150,13 +150,13 @@ def _no_verdict(url: str, error: Exception) -> str:
 
 
 def _asked_for(error: urllib.error.HTTPError) -> float | None:
-    """The pause that the endpoint asks for, if it is a reasonable one."""
+    """Return the pause in seconds that the endpoint asks for, if it is at most two minutes."""
     found = str(error.headers.get("Retry-After") or "")
     return float(found) if found.isdecimal() and 0 < int(found) <= _LONGEST_PAUSE_SECONDS else None
 
 
 def _said(error: urllib.error.HTTPError, key: str | None) -> str:
-    """Code, reason and the beginning of what the endpoint explains, without the key."""
+    """Return code, reason and the beginning of the endpoint's message, without the key."""
     body = " ".join(error.read(2_000).decode("utf-8", "replace").split())[:300]
     said = f"{error.code} {error.reason}" + (f" ({body})" if body and not body.startswith("<") else "")
     return said.replace(key, "<key>") if key else said

@@ -1,4 +1,4 @@
-"""Blinded pairs of answers as CSV for people, and their verdicts back; a file of its own says whose is whose."""
+"""Blinded pairs of answers as CSV for people to judge. A separate key file says which run wrote which answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERDICTS = ("1", "2", "tie")
 
 @dataclass(frozen=True)
 class Counted:
-    """Verdicts by the run that they are for; `p_value` is the exact sign test's over the pairs that are no tie."""
+    """Number of verdicts for each run; `p_value` is that of the exact sign test over the pairs without ties."""
 
     first: str
     second: str
@@ -31,18 +31,18 @@ class Counted:
 
 
 def export(first: Answers, second: Answers, out: Path, seed: int) -> int:
-    """Write the pairs to `out` and the key beside it; returns their number.
+    """Write the pairs to `out` and the key beside it; return the number of pairs.
 
-    Order and sides follow from a hash of the seed and the item, so that neither tells whose answer it is.
+    Order and sides follow from a hash of the seed and the item, so that neither shows which run wrote an answer.
 
     Raises:
-        ValueError: the two runs were not asked the same.
+        ValueError: the two runs have answers to different prompts.
     """
     theirs = {one.item_id: one for one in second.answers}
     if {one.item_id for one in first.answers} != theirs.keys():
         raise ValueError(f"{first.run_folder} and {second.run_folder}: their answers are not to the same prompts")
     by_hash = sorted(theirs, key=lambda item_id: _hash(seed, "side", item_id))
-    on_the_other_side = set(by_hash[: len(by_hash) // 2])  # each run has either side equally often
+    on_the_other_side = set(by_hash[: len(by_hash) // 2])  # each run is on either side equally often
     rows, sides = [], {}
     for one in sorted(first.answers, key=lambda one: _hash(seed, "order", one.item_id)):
         swapped = one.item_id in on_the_other_side
@@ -59,12 +59,12 @@ def export(first: Answers, second: Answers, out: Path, seed: int) -> int:
 
 
 def key_path(out: Path) -> Path:
-    """The file that tells the sides apart; people who judge do not get it."""
+    """Return the path of the key file, which must not be given to the people who judge."""
     return out.with_suffix(".key.json")
 
 
 def take(filled: Path, key: Path) -> tuple[Counted, Path]:
-    """`count`, and the file beside the CSV in which the count is kept, with the verdict on each item."""
+    """Count verdicts as `count` does, and write them beside the CSV with the verdict on each item; return both."""
     found = _winners(filled, key)
     counted = _counted(found, key)
     known = _known(key)["pairs"]
@@ -75,11 +75,10 @@ def take(filled: Path, key: Path) -> tuple[Counted, Path]:
 
 
 def count(filled: Path, key: Path) -> Counted:
-    """Read verdicts (1, 2 or tie; empty where there is none) and lay them to the runs that they are for.
+    """Read verdicts (1, 2 or tie; empty if there is none) and count them for the runs.
 
     Raises:
-        ValueError: a file is missing or of another form, a verdict is none, or a pair is not one of the key's or there
-            twice.
+        ValueError: a file is missing or malformed, a verdict is invalid, or a pair is not in the key or occurs twice.
     """
     return _counted(_winners(filled, key), key)
 
@@ -99,12 +98,12 @@ def _known(key: Path) -> dict[str, Any]:
 
 
 def _winners(filled: Path, key: Path) -> dict[str, str]:
-    """By pair: first, second, tie or "" where there is no verdict."""
+    """Return the verdicts by pair: first, second, tie, or "" if there is none."""
     if not filled.is_file():
         raise ValueError(f"{filled}: no such file; give the CSV that `export` wrote")
     known = _known(key)["pairs"]
     with filled.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        sign = max(",;\t", key=file.readline().count)  # that a spreadsheet puts between the columns
+        sign = max(",;\t", key=file.readline().count)  # the delimiter, which depends on the spreadsheet
         file.seek(0)
         rows = list(csv.DictReader(file, delimiter=sign))
     if not rows or not {"pair", "verdict"} <= rows[0].keys():

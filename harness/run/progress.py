@@ -14,7 +14,7 @@ from harness.records.record import RunRecord
 
 
 class Board:
-    """Display of the running runs, `k` of `n`. Without a terminal it shows only how each run ended.
+    """Display of the runs in progress, `k` of `n`. Without a terminal it shows only how each run ended.
 
     One board serves all runs of a process, so that it can count them. Each piece of work has its own line. A caller
     with one piece of work at a time may send its events to the board itself.

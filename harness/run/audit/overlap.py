@@ -1,8 +1,9 @@
 """Runs of words that training rows share with evaluation items.
 
-The rule: an item is found in the training rows where a run of 13 of its words (case and punctuation aside) is in one of
-them, as in Brown et al. 2020, arXiv 2005.14165, appendix C; an item of 5 to 12 words where all of them are, in a row.
-Words that all items of a set begin or end with, and runs that more than one in a hundred share, are its template.
+An item counts as found if a training row contains a run of 13 of its words (case and punctuation aside), as in Brown et
+al. 2020, arXiv 2005.14165, appendix C. An item of 5 to 12 words counts as found if a row contains all of them in a row.
+Words that all items of a set begin or end with are its template and ignored. So are runs that more than one in a
+hundred items share.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _BATCH = 2_000
 def overlaps(
     sets: Mapping[str, Sequence[str]], rows: Iterable[Example], progress: Callable[[int], None]
 ) -> tuple[Overlap, ...]:
-    """For each set of items, how many are found in the training rows, and in how many of them."""
+    """Return for each set of items how many of them are found in the training rows, and in how many rows."""
     index = _Index(sets)
     seen = 0
     source = iter(rows)
@@ -41,14 +42,14 @@ def overlaps(
 
 
 def unseen(name: str, reason: str) -> Overlap:
-    """A set whose items could not be had."""
+    """Return the entry of a set whose items are not available."""
     return Overlap(
         name=name, items=0, items_without_words=0, items_found=0, train_rows_found=0, examples=(), reason=reason
     )
 
 
 class _Index:
-    """Every run of words of every item, by its hash, and what was found of them."""
+    """Index of every item's runs of words by their hashes, and of the items found so far."""
 
     def __init__(self, sets: Mapping[str, Sequence[str]]) -> None:
         self._sets = sets
@@ -67,7 +68,7 @@ class _Index:
         self._known = {size: Known.of(found) for size, found in pairs.items()}
 
     def scan(self, batch: Sequence[Example]) -> None:
-        """Look for the runs in some training rows."""
+        """Search a batch of training rows for the runs."""
         texts = Texts.of(f"{example.prompt} {example.completion}" for example in batch)
         hits: dict[int, set[int]] = {}
         for size, known in self._known.items():
@@ -84,7 +85,7 @@ class _Index:
                 self._found[name].setdefault(number, place)
 
     def overlap(self, name: str) -> Overlap:
-        """What was found of one set."""
+        """Return the overlap of one set."""
         found = sorted(self._found[name].items())
         return Overlap(
             name=name,
@@ -97,7 +98,7 @@ class _Index:
 
 
 def _runs(texts: Texts, size: int) -> tuple[Words, Numbers]:
-    """The runs of items by which they are found: of short ones all words, of others those that few items share."""
+    """Return (runs, items) that identify items: all words of a short item, otherwise runs that few items share."""
     runs, owners = distinct(*texts.runs(size))
     if size < NGRAM:
         whole = texts.lengths[owners] == size

@@ -1,4 +1,4 @@
-"""Runs of words as numbers: hashed words in one flat array, so that many items take little memory."""
+"""Runs of words as hashes in one flat array, so that many items take little memory."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that powers keep all bits
 
 @dataclass(frozen=True)
 class Texts:
-    """The words of several texts, hashed, one text after the other, and the number of words of each."""
+    """Hashed words of several texts, one text after another, and the number of words of each text."""
 
     words: Words
     lengths: Numbers
 
     @property
     def owners(self) -> Numbers:
-        """The text of each word."""
+        """Index of the text that each word belongs to."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     @staticmethod
     def of(texts: Iterable[str]) -> Texts:
-        """Case and punctuation aside; hashes are those of this process alone."""
+        """Hash the words of texts, ignoring case and punctuation. The hashes hold in this process only."""
         words, lengths = array("q"), array("q")
         for text in texts:
             found = _WORD.findall(content.words(text))
@@ -45,7 +45,7 @@ class Texts:
         return Texts(np.asarray(words, dtype=np.int64).view(np.uint64), np.asarray(lengths, dtype=np.int64))
 
     def without_frame(self) -> Texts:
-        """The same without the words that all texts begin and end with; what is all of a text is no frame."""
+        """Return the texts without the words that all of them begin and end with; equal texts are left whole."""
         texts = np.split(self.words, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
         if all(np.array_equal(text, texts[0]) for text in texts):
             return self
@@ -57,14 +57,14 @@ class Texts:
         return Texts(self.words[kept], np.maximum(self.lengths - begin - end, 0))
 
     def runs(self, size: int) -> tuple[Words, Numbers]:
-        """(hash, text) of each run of `size` words within one text."""
+        """Return the hash, and the index of the text, of each run of `size` words within one text."""
         runs, owners = _rolling(self.words, size), self.owners
         inside = owners[: len(runs)] == owners[size - 1 :]
         return runs[inside], owners[: len(runs)][inside]
 
 
 def _shared(texts: Sequence[Words]) -> int:
-    """How many first words all texts have in common."""
+    """Return the number of first words that all texts have in common."""
     first = texts[0]
     length = len(first)
     for text in texts:
@@ -77,7 +77,7 @@ def _shared(texts: Sequence[Words]) -> int:
 
 
 def _rolling(words: Words, size: int) -> Words:
-    """One hash per run of `size` words."""
+    """Return one hash per run of `size` words."""
     number = len(words) - size + 1
     if number < 1:
         return np.zeros(0, dtype=np.uint64)
@@ -90,7 +90,7 @@ def _rolling(words: Words, size: int) -> Words:
 
 @dataclass(frozen=True)
 class Known:
-    """Runs, each once and in order, and the numbers of those that they occur in."""
+    """Sorted distinct runs, with the indices of the items that each occurs in."""
 
     runs: Words
     starts: Numbers  # of each run's owners
@@ -98,13 +98,13 @@ class Known:
 
     @staticmethod
     def of(pairs: Sequence[tuple[Words, Numbers]]) -> Known:
-        """From (runs, owners), in any order and with repetitions."""
+        """Build the table from pairs of runs and owners, in any order and with repetitions."""
         runs, owners = distinct(*(np.concatenate(column) for column in zip(*pairs, strict=True)))
         known, starts = np.unique(runs, return_index=True)
         return Known(known, np.append(starts, len(runs)), owners)
 
     def found(self, texts: Texts, size: int) -> Iterator[tuple[int, Numbers]]:
-        """(text, owners) of each run of a text that is known."""
+        """Yield (text, owners) for each run of a text that is in this table."""
         runs, of = texts.runs(size)
         places = np.minimum(np.searchsorted(self.runs, runs), len(self.runs) - 1)
         for index in np.flatnonzero(self.runs[places] == runs):
@@ -115,7 +115,7 @@ class Known:
 def distinct(
     first: np.ndarray[Any, _A], second: np.ndarray[Any, _B]
 ) -> tuple[np.ndarray[Any, _A], np.ndarray[Any, _B]]:
-    """Each pair of two columns once, sorted."""
+    """Return the distinct pairs of two columns, sorted."""
     order = np.lexsort((second, first))
     first, second = first[order], second[order]
     new = np.ones(len(first), dtype=bool)

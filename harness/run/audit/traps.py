@@ -13,7 +13,7 @@ _MARKER = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
 
 
 def look(experiment: Experiment, tokenizer: Any, highest: int) -> tuple[dict[str, str], list[str], list[str]]:
-    """(facts, what is worth knowing, what makes training wrong).
+    """Return (facts, notices, errors that would make training wrong).
 
     Args:
         experiment: names the model and the template.
