@@ -75,7 +75,7 @@ class Flops(TorchDispatchMode):  # type: ignore[misc]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Without torch's guard against its compiler around every operation, which takes longer than counting it."""
+        """Return False to skip torch's guard against its compiler, which takes longer than counting an operation."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,8 +1,8 @@
 """The devices that runs compute on, as CUDA will show them to a run; found without torch and without touching CUDA.
 
 NVML answers about whole cards. CUDA's driver answers where NVML cannot: in a container without NVML, about a card that
-is divided (MIG), and in another order than that of the bus. It is asked in a process of its own, because a process
-that has initialized CUDA can fork no others that use it.
+is divided (MIG), and in another order than that of the bus. It is queried in a separate process, because a process
+that has initialized CUDA cannot fork others that use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BFLOAT16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}  # flag of a
 RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned here and made on other machines
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # index n of CUDA is then index n of NVML and of nvidia-smi
-_LINKS_ARE_KNOWN = (550, 40, 7)  # of drivers
+_LINKS_ARE_KNOWN = (550, 40, 7)  # first driver version that reports missing links
 _DRIVER_SECONDS = 60.0  # eight cards without persistence mode take several
 
 
@@ -69,7 +69,7 @@ def precision() -> Literal["bf16", "fp32"]:
 
 
 def bfloat16_units() -> list[str]:
-    """Return the names of what this processor multiplies bfloat16 with; [] where it does so in float32."""
+    """Return the names of this processor's bfloat16 units; [] where it multiplies bfloat16 in float32."""
     return [_BFLOAT16_UNITS[flag] for flag in sorted(_BFLOAT16_UNITS.keys() & _cpu_flags())]
 
 
@@ -86,7 +86,7 @@ def memory_bytes() -> int | None:
 
 
 def showing(number: int) -> dict[str, str]:
-    """Return the environment that shows a process so many GPUs; {} where it sees no more than that anyway."""
+    """Return the environment that shows a process `number` GPUs; {} where it sees no more than that anyway."""
     names = device_names()
     return {VISIBLE: ",".join(names[:number])} if len(names) > number else {}
 
@@ -169,8 +169,8 @@ def _leading_number(text: str) -> str:
 def other_programs_bytes(visible: str | None) -> dict[str, int]:
     """Return the memory that other programs hold on each card that CUDA_VISIBLE_DEVICES=`visible` names.
 
-    To be asked when nothing of one's own is left there. Not counted is what the driver keeps for itself and what a
-    screen takes: both belong to the machine. A card that NVML cannot ask is left out.
+    Call it when this program holds no memory there. Memory of the driver and of screens belongs to the machine and is
+    not counted. A card that NVML cannot query is left out.
     """
     names = None if visible is None else visible_names(visible)
     try:
@@ -193,7 +193,7 @@ def _held(nvml: Any, handle: Any) -> int:
 
 
 class _Nvml:
-    """NVML for as long as this lasts; `_UnansweredError` where there is none."""
+    """Context in which NVML is initialized; raises `_UnansweredError` where there is none."""
 
     def __enter__(self) -> Any:
         try:
@@ -230,7 +230,7 @@ def _are_uuids(names: Sequence[str] | None) -> bool:
 
 
 def _handles(nvml: Any, names: Sequence[str] | None) -> list[tuple[str, Any]]:
-    """Return (name, NVML's handle) of each visible device, up to the first that is not there."""
+    """Return (name, NVML's handle) of each visible device, up to the first that does not exist."""
     whole = [_answer(nvml, "nvmlDeviceGetHandleByIndex", i) for i in range(_answer(nvml, "nvmlDeviceGetCount"))]
     if names is not None and names[0].startswith("MIG-"):
         return [(name, _answer(nvml, "nvmlDeviceGetHandleByUUID", name)) for name in names]
@@ -245,7 +245,7 @@ def _handles(nvml: Any, names: Sequence[str] | None) -> list[tuple[str, Any]]:
 
 
 def _by_prefix(uuids: dict[str, Any], name: str) -> Any:
-    """Return the handle of the only UUID that begins so; CUDA takes a part of a UUID where it is enough."""
+    """Return the handle of the only UUID with this prefix; CUDA accepts a unique prefix of a UUID."""
     matches = [handle for uuid, handle in uuids.items() if uuid.startswith(name)]
     return matches[0] if len(matches) == 1 else None
 
@@ -269,7 +269,7 @@ def _card(nvml: Any, name: str, handle: Any) -> Card:
 
 @cache
 def _by_driver(visible: str | None, order: str) -> tuple[Card, ...]:
-    """Ask CUDA's driver in a process of its own; () where there is none."""
+    """Return the cards that CUDA's driver reports, queried in a separate process; () where there is no driver."""
     environment = {name: value for name, value in os.environ.items() if name != VISIBLE} | {"CUDA_DEVICE_ORDER": order}
     if visible is not None:
         environment[VISIBLE] = visible

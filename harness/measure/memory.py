@@ -18,7 +18,7 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A phase from its beginning, or from the end of one inside it, to its end or the next one inside it."""
+    """Part of a phase that no inner phase interrupts: from its start or an inner end to its end or an inner start."""
 
     name: str
     before: int | None  # resident bytes at the beginning of the phase
@@ -28,7 +28,7 @@ class _Stretch:
 
 
 class Phases:
-    """Times named phases and takes their peaks, reset at each phase boundary.
+    """Measures the time and the peak memory of named phases; peaks are reset at each phase boundary.
 
     A phase may lie inside another, as a validation lies inside training: the outer one's seconds, peaks and energy are
     those of its own stretches.
@@ -37,8 +37,8 @@ class Phases:
     `/proc/self/clear_refs` resets: proc(5)); on CUDA it is what torch's allocator handed out and held.
 
     Args:
-        cuda: whether the run computes on a CUDA device. To be made before this process has a context there, so that
-            what others hold on the device is told from what the run takes.
+        cuda: whether the run computes on a CUDA device. Create the object before this process has a context there, so
+            that memory of others is not counted as the run's.
         announce: called with each phase's name when it begins.
     """
 
@@ -69,7 +69,7 @@ class Phases:
             self._current = None if outer is None else self._begin(outer.name, wait, outer)
 
     def sample(self) -> None:
-        """Look at the device while it works; to be called between steps, before anything waits for it."""
+        """Sample the clocks of the device while it works; call it between steps, before anything waits for it."""
         self._surroundings.sample()
 
     def _begin(self, name: str, wait: bool, again: _Stretch | None = None) -> _Stretch:

@@ -18,11 +18,11 @@ import torch
 from harness.measure.surroundings import Surroundings
 from harness.records.record import DevicePeak, Training
 
-_SIZES = (256, 512, 1024, 2048, 4096, 8192)  # of square matrices: the larger, the nearer to the peak
+_SIZES = (256, 512, 1024, 2048, 4096, 8192)  # of square matrices; larger ones come nearer to the peak
 _LONGEST = 0.012  # seconds that a product may take
 _SECONDS = 0.1  # for all products together
-_ALIKE = 0.15  # by how much the second measurement may differ from the first
-_QUIET = 0.1  # of the machine's cores, that others may keep busy meanwhile
+_ALIKE = 0.15  # largest relative difference of the two measurements
+_QUIET = 0.1  # largest share of the machine's cores that others may keep busy meanwhile
 
 
 def measured(dtype: torch.dtype, cuda: bool) -> DevicePeak | None:
@@ -58,7 +58,7 @@ def measured(dtype: torch.dtype, cuda: bool) -> DevicePeak | None:
 def with_share(training: Training, before: DevicePeak | None, after: DevicePeak | None) -> Training:
     """Add the peak of its device to a training, and its share of that where the peak is to be trusted.
 
-    A share above the whole is none: a clock or a count of operations is wrong, which the peak's `doubt` says.
+    A share above 1 is dropped, since a clock or a count of operations is wrong; the peak's `doubt` says so.
     """
     if before is None or after is None:
         return training

@@ -1,7 +1,7 @@
 """Surroundings of a phase: other processes on the processor and the GPU, limits, clocks, and the phase's energy.
 
-Counters are read at both ends of a phase. A GPU's clock, which falls as soon as there is nothing to do, is also sampled
-between steps, while the device still works through its queue.
+Counters are read at both ends of a phase. A GPU's clock falls as soon as the GPU is idle. It is therefore also
+sampled between steps, while the device still works through its queue.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class _Clock:
 
 
 class Surroundings:
-    """Looks about at the edges of phases.
+    """Reads counters at the edges of phases.
 
     Args:
-        cuda: whether the run computes on a CUDA device. To be made before this process has a context there.
+        cuda: whether the run computes on a CUDA device. Create the object before this process has a context there.
     """
 
     def __init__(self, cuda: bool) -> None:
@@ -58,7 +58,7 @@ class Surroundings:
         self._samples: list[_Clock] = []
 
     def look(self) -> Look:
-        """Return the counters now; on CUDA to be called when the device has nothing to do."""
+        """Return the counters now; on CUDA call it when the device is idle."""
         gpus, self._samples = self._gpus, []
         if gpus is not None:
             gpus.find()
@@ -73,7 +73,7 @@ class Surroundings:
         )
 
     def sample(self) -> None:
-        """Look at the clocks of the GPUs while they compute."""
+        """Sample the clocks of the GPUs while they compute."""
         if self._gpus:
             self._samples.append(_clock(self._gpus, _used_gpus()))
 

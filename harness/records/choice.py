@@ -33,7 +33,7 @@ class Look:
 
     @property
     def loss(self) -> float | None:
-        """Nats per answer token on the validation rows, of the weights as they are."""
+        """Return nats per answer token on the validation rows; None unless the run is ok and was evaluated."""
         if self.run is None or self.run.status != "ok" or self.validation is None:
             return None
         if self.validation.weights_from != self.run.current.weights_from or "loss" not in self.validation.metrics:
@@ -42,7 +42,7 @@ class Look:
 
     @property
     def status(self) -> str:
-        """The run's status; "missing" without a record or, of one that ended well, without a validation loss."""
+        """Return the run's status; "missing" without a record, or if the run is ok but has no validation loss."""
         if self.run is None or (self.run.status == "ok" and self.loss is None):
             return "missing"
         return self.run.status
@@ -54,12 +54,12 @@ class Trial:
 
     contestant: str
     recipe_id: str
-    settings: Mapping[str, str]  # tuned setting -> its value as it was asked for
+    settings: Mapping[str, str]  # tuned setting -> its requested value
     looks: tuple[Look, ...]
 
     @property
     def status(self) -> str:
-        """Ok when every seed is; else the first status that is not."""
+        """Return "ok" when every seed is ok; else the first other status."""
         return next((look.status for look in self.looks if look.status != "ok"), "ok")
 
     @property

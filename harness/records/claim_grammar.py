@@ -85,7 +85,7 @@ class Difference:
 
     @property
     def cells(self) -> tuple[Selector, ...]:
-        """The cells that it names."""
+        """Return the cells that the claim names."""
         return tuple(term.cell for term in self.terms)
 
 
@@ -101,7 +101,7 @@ class Ratio:
 
     @property
     def cells(self) -> tuple[Selector, ...]:
-        """The cells that it names."""
+        """Return the cells that the claim names."""
         return (self.above, self.below)
 
 

@@ -21,7 +21,7 @@ class Lengths(Strict):
     quantiles: tuple[float, ...]
     max_length: int
     rows_over: int  # longer than max_length: left out
-    tokens_over: int  # what cutting them at max_length would take away
+    tokens_over: int  # lost if these rows were cut at max_length
     bins: tuple[tuple[int, int, int], ...]  # from, below (the last: up to), rows
 
 
@@ -112,7 +112,7 @@ class DataCheck(Strict):
 
     @property
     def contaminated(self) -> list[Overlap]:
-        """Tasks and held-out sets whose items were found in the training rows."""
+        """Return the tasks and held-out sets whose items occur in the training rows."""
         return [overlap for overlap in self.overlaps if overlap.items_found]
 
 

@@ -21,7 +21,7 @@ class Evaluation(Strict):
     kind: Literal["lm_eval", "heldout", "generation", "text"]
     task: str  # the lm-eval task, or "<data name>/validation" and "<data name>/test"
     role: Role
-    rows: str  # what identifies the rows: the data set's content, or the source of an official task
+    rows: str  # identity of the rows: the data set's content, or the source of an official task
     limit: int | None
     num_fewshot: int | None
     chat_template: bool
@@ -29,7 +29,7 @@ class Evaluation(Strict):
     batch_size: int | None  # rows per batch, where batches are of rows
     batch_tokens: int | None = None  # tokens per batch, where batches are of tokens
     backend: Backend = "shared_prefix"
-    definition: str | None = None  # what identifies the task or its rows where lm-eval and `rows` do not
+    definition: str | None = None  # identity of the task or its rows where lm-eval and `rows` give none
     sampling: SamplingSpec | None = None  # how text is generated, where the harness does it
     weights: Weights = "attached"
     # of training, where it differs: frozen weights are held in it, those of the untouched model as well

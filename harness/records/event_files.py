@@ -29,7 +29,7 @@ class EventFile:
         self._writer = EventFileWriter(str(folder))
 
     def restart(self, step: int) -> None:
-        """Make TensorBoard forget what earlier files of the folder hold from this step on."""
+        """Make TensorBoard discard the events of the folder's earlier files from this step on."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self._add(step, session_log=SessionLog(status=SessionLog.START))
@@ -63,7 +63,7 @@ class EventFile:
         self._add(0, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def hyperparameters(self, settings: Mapping[str, Any], status: str | None) -> None:
-        """Make the folder a line of the table of hyperparameters: its settings, and how it ended."""
+        """Add the folder to the table of hyperparameters: its settings, and its status at the end."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import summary_v2
         from tensorboard.plugins.hparams.api_pb2 import Status

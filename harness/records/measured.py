@@ -44,10 +44,10 @@ class Phase(Strict):
     peak_reserved_bytes: int | None
     resident_bytes: int | None
     device_bytes: int | None = None  # of the whole GPU, at the end, above what was in use before the run (NVML)
-    context_bytes: int | None = None  # of them, outside torch's allocator: CUDA's context and what libraries hold
+    context_bytes: int | None = None  # the part outside torch's allocator: CUDA's context and the libraries
     paged_bytes: int | None = None  # managed memory of paged optimizers, which torch's counters do not see
     allocation_retries: int | None = None  # times that the CUDA allocator freed its cache and retried
-    energy_joules: float | None = None  # of the GPUs that held tensors, whole (NVML); a CPU's is not measured
+    energy_joules: float | None = None  # of whole GPUs that held tensors (NVML); not measured on a CPU
     conditions: Conditions | None = None
 
 
@@ -95,7 +95,7 @@ class Training(Strict):
     step_seconds: tuple[float, ...]
     real_tokens: tuple[int, ...]
     padded_tokens: tuple[int, ...]  # all positions computed, padding included
-    trained_tokens: tuple[int, ...]  # those that carry a label
+    trained_tokens: tuple[int, ...]  # with a label
     losses: tuple[float | None, ...]
     gradient_norms: tuple[float | None, ...]
     learning_rates: tuple[float, ...]

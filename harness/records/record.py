@@ -70,7 +70,7 @@ class Attempt(Strict):
     peak_memory_bytes: int | None  # headline: highest peak of load and train, weights included, imports not
     weights_from: str | None  # start of the attempt that made the weights on disk; None if there are none
     provenance: dict[str, Any]
-    micro_batch_size: int | None = None  # rows computed at once; smaller than was asked for where memory ran out
+    micro_batch_size: int | None = None  # rows computed at once; fewer than requested where memory ran out
     gradient_checkpointing: bool | None = None
     max_length: int | None = None  # tokens of the longest training row, where memory ran out with longer ones
     # on a GPU: the most that torch's allocator held in load and train, plus the context; of the process with the most
@@ -82,12 +82,12 @@ class Attempt(Strict):
 
     @property
     def concurrent_runs(self) -> int:
-        """Runs that computed on its device at once, this one included; 1 in old records."""
+        """Return the number of runs that shared its device, this one included; 1 in old records."""
         return int(self.provenance.get("concurrent_runs") or 1)
 
     @property
     def devices(self) -> float:
-        """Devices that it had: one for each of its processes, or its part of one."""
+        """Return its number of devices: one for each process, or its share of one."""
         return int(self.provenance.get("num_processes") or 1) / self.concurrent_runs
 
 
@@ -105,12 +105,12 @@ class RunRecord(Strict):
 
     @property
     def current(self) -> Attempt:
-        """The attempt that counts."""
+        """Return the attempt that counts."""
         return self.attempts[-1]
 
     @property
     def status(self) -> Status:
-        """Status of the attempt that counts."""
+        """Return the status of the attempt that counts."""
         return self.current.status
 
 
@@ -121,7 +121,7 @@ class Metric(Strict):
     value: float
     stderr: float | None
     higher_is_better: bool
-    chance: float | None = None  # what guessing scores; None: unknown, or there is no such thing
+    chance: float | None = None  # score of guessing; None: unknown or not defined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class ExternalRecord(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(Strict):
-    """One requested run of a sweep, and the evaluations that were asked for."""
+    """One requested run of a sweep, and the requested evaluations."""
 
     overrides: tuple[str, ...]
     method: str
@@ -203,13 +203,13 @@ class Tuning(Strict):
     """Tuning of a sweep with stages. `choices` can be recomputed from the records of the cells of stage "tune"."""
 
     rule: str
-    settings: tuple[str, ...]  # those that are tuned; trials of one contestant differ in nothing else
+    settings: tuple[str, ...]  # tuned settings; trials of one contestant differ in nothing else
     seeds: tuple[int, ...]
     final_seeds: tuple[int, ...]
     trials: int  # recipes tried for each contestant that trains
     choices: tuple[Choice, ...] | None  # None: the trials have not all been made
     looks: Looks | None = None  # None: the number of final seeds was fixed beforehand
-    earlier: tuple[tuple[Choice, ...], ...] = ()  # what was chosen before, oldest first: the sweep was extended
+    earlier: tuple[tuple[Choice, ...], ...] = ()  # choices before the sweep was extended, oldest first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,7 @@ class SweepRecord(Strict):
     margin: float | None = None  # the largest difference in it that counts as none
     varies: tuple[str, ...] | None = None  # keys of a recipe that were meant to differ, each for all below it
     tuning: Tuning | None = None  # None: the sweep has no stages
-    asked_with: dict[str, Any] | None = None  # the program and the versions that it was last asked with
+    asked_with: dict[str, Any] | None = None  # program and versions of the last call
     claims: tuple[ClaimRecord, ...] = ()
 
 

@@ -17,11 +17,11 @@ REMOVED = "<removed>"
 _ANY_NAME = r"(?:[A-Za-z0-9_.-]*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|[_.-]KEY|API_?KEY))"
 _OF_A_TOKENIZER = r"(?![A-Za-z0-9_.-]*(?:pad|eos|bos|unk|sep|cls|mask)_token(?![A-Za-z0-9_.-]))"
 _IN_ENVIRONMENT = re.compile(_ANY_NAME, re.IGNORECASE)
-_NAME = _OF_A_TOKENIZER + _ANY_NAME  # of a setting: a tokenizer's own tokens are known to everybody
+_NAME = _OF_A_TOKENIZER + _ANY_NAME  # of a setting; a tokenizer's own tokens are public
 _IS_SECRET = re.compile(_NAME, re.IGNORECASE)
 _SHORTEST = 8  # shorter values are words of a text as well: KEY=1
 _ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_.-])([+~]*{_NAME})=(?P<quote>\\?[\"']?)[^\s\"'\\,)\]}}]+", re.IGNORECASE)
-# a colon stands in prose as well, where a token is a word of a language: `unexpected token: nothing`
+# a colon also occurs in prose, where a token is a word of a language: `unexpected token: nothing`
 _BEFORE_COLON = _OF_A_TOKENIZER + r"(?:[A-Za-z0-9_.-]+[_.-](?:TOKEN|KEY)|[A-Za-z0-9_.-]*(?:SECRET|PASSWORD|API_?KEY))"
 _AFTER_COLON = r"\\?[\"']?\s*:\s*\\?[\"']?"
 _SAID = re.compile(

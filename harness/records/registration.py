@@ -1,4 +1,4 @@
-"""A question as it was registered before its runs: all that the answer will rest on, with one digest of it.
+"""Registration of a question before its runs: everything that the answer will rest on, with one digest.
 
 `runs/sweeps/<name>/registration.json`. Where the sweep's file lies in `sweeps/` of the working folder, the same is
 written beside it, as `sweeps/<name>.registration.json`, to be committed.
@@ -63,18 +63,18 @@ class Registration(Strict):
 
 
 def digest_of(registration: Registration) -> str:
-    """Return the digest of what a registration holds, whatever it says of itself."""
+    """Return the digest of a registration's content, whatever digest it states."""
     held = {key: value for key, value in asdict(registration).items() if key not in _NOT_HASHED}
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
 def path(runs_dir: Path, name: str) -> Path:
-    """Return where the registration of a sweep lies in its runs folder."""
+    """Return the path of a sweep's registration in its runs folder."""
     return runs_dir / "sweeps" / name / "registration.json"
 
 
 def beside(name: str) -> Path:
-    """Return where it lies beside the sweep's file."""
+    """Return the path of the registration beside the sweep's file."""
     return Path("sweeps") / f"{name}.registration.json"
 
 

@@ -43,7 +43,7 @@ class ModelSpec(Strict):
     # random: of the shapes in `architecture`, with a byte-level tokenizer; for memory and speed, never for scores
     weights: Literal["pretrained", "random"] = "pretrained"
     device_map: Literal["auto"] | None = None  # auto: evaluated over all GPUs together, a part of the layers on each
-    content: str | None = None  # what identifies the weights; filled by sources.resolve, never by hand
+    content: str | None = None  # identity of the weights; filled by sources.resolve, never by hand
     # transformers' names of the sizes, and `of`: the Hub id that they are of. For plans and for random weights
     architecture: dict[str, Any] | None = field(default=None, hash=False)
 
@@ -85,7 +85,7 @@ class DataSpec(Strict):
     tasks: tuple[str, ...] = ()
     retention: tuple[str, ...] = ()
     licence: str | None = None  # of the rows
-    # what stands right before each answer, for methods that act from there on; null: the chat template's header
+    # text right before each answer, for methods that act from there on; null: the chat template's header
     invocation: str | None = None
     path: str | None = None  # a local mirror folder, read when source is "path"
     file: str | None = None  # the user's own training file, where the rows name it
@@ -101,7 +101,7 @@ class DataSpec(Strict):
     on_contamination: Literal["keep", "error"] = "keep"  # a training row that shares an n-gram with an evaluation item
     on_malformed: Literal["drop", "error"] = "error"
     on_empty: Literal["drop", "error"] = "error"
-    content: str | None = None  # what identifies the rows; filled by sources.resolve, never by hand
+    content: str | None = None  # identity of the rows; filled by sources.resolve, never by hand
 
     def __post_init__(self) -> None:
         if any(rows.share is None for rows in self.mix):
@@ -239,7 +239,7 @@ class EvalSpec(Strict):
     """Evaluations of a run: lm-eval tasks, numbers of items, and how the items are scored."""
 
     tasks: tuple[str, ...]
-    retention: tuple[str, ...]  # those of `tasks` that measure what must not be lost; the others are targets
+    retention: tuple[str, ...]  # members of `tasks` that measure abilities to retain; the others are targets
     source: Source
     path: str | None
     limit: Positive | None  # first items of a target task's official split; null: all of them
@@ -285,7 +285,7 @@ class PlanSpec(Strict):
     """Memory prediction: whether cells predicted not to fit are left out, and the device that it is made for."""
 
     enforce: bool = True
-    device: str | None = None  # as harness.plan takes it: a name or an amount; null: this machine's GPU, if it has one
+    device: str | None = None  # for harness.plan: a name or an amount; null: this machine's GPU, if it has one
 
 
 @dataclass(frozen=True, kw_only=True)

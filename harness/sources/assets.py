@@ -140,7 +140,7 @@ def package(name: str) -> Package:
 
 
 def identity(name: str) -> str:
-    """`<name>==<version>:<first 16 digits of the SHA-256>`: what identifies every file of a package."""
+    """Return a package's identity, `<name>==<version>:<first 16 digits of the SHA-256>`, which all its files share."""
     entry = package(name)
     return f"{name}=={entry.version}:{entry.sha256[:16]}"
 

@@ -1,17 +1,18 @@
-"""Weights that lie in a pickle are refused: reading one runs whatever its maker put into it."""
+"""Refusal of weights in pickles: reading a pickle runs whatever code its author put into it."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 _SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_OF_A_TRAINER = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # beside weights, and none of them
-_ADAPTER = "adapter_model"  # PEFT reads its pickle where its safetensors file is missing, whatever else lies there
+_OF_A_TRAINER = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # pickles that hold no weights
+_ADAPTER = "adapter_model"  # PEFT reads this pickle whenever its safetensors file is missing
 
 
 def refuse(folder: Path, named: str) -> None:
-    """Look at the names of a folder's files, and open none.
+    """Refuse a folder whose weights are a pickle, by the names of its files; opens none.
 
-    What lies beside safetensors weights is never read and does no harm.
+    A pickle beside safetensors weights is accepted, since it is never read. An adapter's pickle is refused unless its
+    own safetensors file is there.
 
     Args:
         folder: weights of a model or an adapter.
@@ -24,7 +25,7 @@ def refuse(folder: Path, named: str) -> None:
 
 
 def refuse_among(names: Iterable[str], named: str) -> None:
-    """`refuse` by the names of the files beside each other, wherever they lie.
+    """Refuse weights in a pickle, as `refuse` does, by the names of the files of one folder.
 
     Raises:
         ValueError: as `refuse`.

@@ -90,7 +90,7 @@ def contrast(
 def _sides(
     outcomes: Mapping[str, Floats], factors: Mapping[str, float], deterministic: Collection[str]
 ) -> tuple[dict[str, Floats], list[str], tuple[str, str]]:
-    """(outcomes to compare, the deterministic ones among them, the pair whose difference is the sum)."""
+    """Return (outcomes to compare, the deterministic ones among them, the pair whose difference is the sum)."""
     signed = {sign: [name for name, factor in factors.items() if factor * sign > 0] for sign in (1, -1)}
     if {*factors.values()} == {1.0, -1.0} and len(factors) == 2:
         return dict(outcomes), [*deterministic], (signed[1][0], signed[-1][0])

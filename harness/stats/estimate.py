@@ -1,6 +1,6 @@
 """Estimates with their standard errors: arrays in, numbers out.
 
-Two noises are kept apart: that of the items a model is asked (every function) and that of the seeds it was trained with
+Two noises are kept apart: that of the items of an evaluation (every function) and that of the training seeds
 (`over_seeds`, `difference_over_seeds`). An uncertainty that the data do not show is None.
 """
 
@@ -84,7 +84,7 @@ def ratio_standard_error(numerators: ArrayLike, denominators: ArrayLike) -> floa
 
 
 def paired_ratio_difference(a: ArrayLike, b: ArrayLike, denominators: ArrayLike) -> Estimate:
-    """sum(a) / sum(denominators) - sum(b) / sum(denominators) over the same items with the same denominators.
+    """Return sum(a) / sum(denominators) - sum(b) / sum(denominators) over the same items.
 
     Both ratios share the denominator, so that the difference is itself the ratio of a - b.
 
@@ -109,9 +109,9 @@ def over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> SeedEstim
 
 
 def difference_over_seeds(a: ArrayLike, b: ArrayLike, weights: ArrayLike | None = None) -> SeedEstimate:
-    """`over_seeds(a) - over_seeds(b)` on the same items, paired by item and not by seed.
+    """Return `over_seeds(a) - over_seeds(b)` on the same items, paired by item and not by seed.
 
-    A side with one seed adds nothing to the noise of the seeds: its own is unknown, not zero.
+    A side with one seed adds nothing to the noise of the seeds: its seed noise is unknown, not zero.
 
     Raises:
         ValueError: the sides have different numbers of items.
@@ -123,11 +123,11 @@ def difference_over_seeds(a: ArrayLike, b: ArrayLike, weights: ArrayLike | None 
 
 
 def seed_variance(values: ArrayLike, weights: ArrayLike | None = None) -> Part | None:
-    """The part of the variance of the mean over the seeds that the items do not explain; None with one seed.
+    """Return the variance of the mean over seeds that the items do not explain; None with one seed or one item.
 
-    The seeds' mean square less that of what item and seed share, never below zero: the noise of single answers is in
-    the items' part already. Source: Searle, Casella and McCulloch, Variance Components, 1992, chapter 4 (two-way
-    crossed, one observation a cell); a ratio is linearized first.
+    It is the seeds' mean square less that of the interaction of item and seed, never below zero: the noise of single
+    answers is in the items' part already. Source: Searle, Casella and McCulloch, Variance Components, 1992, chapter 4
+    (two-way crossed, one observation a cell); a ratio is linearized first.
 
     Args:
         values: shape (seeds, items).
@@ -148,7 +148,7 @@ def seed_variance(values: ArrayLike, weights: ArrayLike | None = None) -> Part |
 
 
 def _combine(outcomes: Floats, weights: Floats, sides: list[Floats]) -> SeedEstimate:
-    """The ratio of the outcomes, with the variance of the items and of the seeds of every side."""
+    """Return the ratio of the outcomes, with the variance of the items and of the seeds of every side."""
     items = ratio(outcomes, weights)
     if items.standard_error is None:
         return SeedEstimate(items.value, None)
@@ -172,7 +172,11 @@ def confidence_interval(estimate: SeedEstimate, level: float = 0.95) -> tuple[fl
 
 
 def as_vector(values: ArrayLike, name: str) -> Floats:
-    """The values as a one-dimensional array of at least one number."""
+    """Return the values as a one-dimensional array of at least one number.
+
+    Raises:
+        ValueError: another shape, or no number.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name} has shape {array.shape}: a list of at least one number is needed")
@@ -191,7 +195,11 @@ def _weights(matrix: Floats, weights: Any) -> Floats:
 
 
 def paired_lists(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
-    """Both lists as arrays of one length."""
+    """Return both lists as arrays of one length.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
     first, second = as_vector(a, "the first list"), as_vector(b, "the second list")
     if len(first) != len(second):
         raise ValueError(f"{len(first)} items against {len(second)}: paired numbers need the same items")

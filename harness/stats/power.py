@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEVEL, POWER = 0.05, 0.8
 _DRAWS = 4000
 _MOST_SEEDS = 1000
-_MOST_METHODS = 40  # that are simulated; the adjustment counts all of them
+_MOST_METHODS = 40  # simulated at most; the adjustment counts all of them
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Plan:
     @property
     def item_variance(self) -> float:
         """Return the variance of a difference that the items bring."""
-        single = self.rerun_disagreement if self.seeds > 1 else 0.0  # of one seed it cannot be told from the items
+        single = self.rerun_disagreement if self.seeds > 1 else 0.0  # with one seed it is part of the items' noise
         return (self.disagreement - single) / self.items
 
     @property

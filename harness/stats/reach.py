@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.stats.estimate import Floats
 
-_STEPS = 10  # of the root search: the bracket is narrow, and it closes to twelve digits
+_STEPS = 10  # rounds of the root search: the bracket is narrow, and it closes to twelve digits
 _SMALLEST = 1e-140  # p-value: a quantile of one degree of freedom, squared, still is a float
 
 

@@ -1,8 +1,8 @@
 """A hierarchical bootstrap: items are resampled, the same ones for every method, and seeds on top of them.
 
 Few seeds cannot be resampled (three of them give ten different means, all too close to each other), so their share is
-drawn from Student's t about the mean, with the variance that the items do not explain: what resampling tends to with
-many seeds, and honest with three. Draws are seeded, so that equal records give equal numbers.
+drawn from Student's t about the mean, with the variance that the items do not explain. Resampling tends to the same
+with many seeds, and with three this is not too narrow. Draws are seeded, so that equal records give equal numbers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +15,8 @@ from harness.stats.estimate import Floats, seed_variance
 
 DRAWS = 2000
 _SEED = 20061
-_MOST_CELLS = 4_000_000  # of one block of resampled items, 32 MB
-_MOST_KEPT = 16_000_000  # of all blocks that are kept for the next call
+_MOST_CELLS = 4_000_000  # cells of one block of resampled items, 32 MB
+_MOST_KEPT = 16_000_000  # cells of all blocks that are cached for the next call
 
 
 def bootstrap(
