@@ -201,8 +201,8 @@ def test_the_models_mode_is_kept(tiny, evaluation):
 
 def test_a_group_has_its_own_metrics_and_the_items_of_every_task(tiny, evaluation):
     metrics, columns, facts = score(*tiny, evaluation("mmlu_other", limit=1))
-    assert set(metrics) == {"acc"}
-    assert metrics["acc"].higher_is_better
+    assert set(metrics) == {"acc", "p_right", "brier"}
+    assert (metrics["acc"].higher_is_better, metrics["brier"].higher_is_better) == (True, False)
     assert len(set(columns["task"])) == len(columns["item_id"]) == len(facts["task_versions"]) == 13
     assert metrics["acc"].value == pytest.approx(sum(columns["metric/acc"]) / 13)
     assert len(set(columns["item_id"])) == 13
