@@ -19,7 +19,7 @@ _ADAPTER = "adapter_config.json"
 
 
 def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
-    """Write the card of a run's weights beside them, from `record` or the run's own; return None if it has no weights.
+    """Write the card beside a run's weights, from `record` or the run's own record; return None without weights.
 
     Raises:
         ValueError: the run's record cannot be read.

@@ -47,7 +47,7 @@ def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict,
 
 
 def check_tasks(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
-    """Check the tasks only, for weights that exist already. Returns problems as `check` does."""
+    """Check the tasks only, for weights that exist already; return problems as `check` does."""
     return _problems(experiments, _task_checks, emit)
 
 

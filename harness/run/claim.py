@@ -7,7 +7,8 @@ written.
 
 The holder touches its file as a heartbeat. A claim is stale when an observer has seen no heartbeat for `patience`
 seconds of its own monotonic clock. Neither jumps of a clock nor clocks that disagree matter. A claim is stale at once
-when its holder was a process of this machine that has ended. There is no daemon and no lock that outlives its holder.
+when its holder shares boot and pid namespace with the observer and has ended. There is no
+daemon and no lock that outlives its holder.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def holder(folder: Path) -> Holder | None:
 
 
 def is_gone(found: Holder) -> bool:
-    """Return True if the holder was a process on this machine that has ended, which is known without waiting.
+    """Return True if the holder was a process in this boot and pid namespace and has ended.
 
     The host name alone does not identify a machine: containers share their host's, and so do copies of a
     virtual machine.
