@@ -102,7 +102,7 @@ def test_a_record_holds_what_was_measured(finished):
 
 def test_a_run_tells_what_it_is_doing(finished):
     phases = [event["phase"] for event in finished.events if "phase" in event]
-    assert phases == ["load", "train", "validate"]
+    assert phases == ["load", "train", "validate", "train", "validate"], "the first look lies inside training"
     steps = [event for event in finished.events if "loss" in event]
     assert [(event["done"], event["total"]) for event in steps] == [(1, 3), (2, 3), (3, 3)]
     assert [event["loss"] for event in steps] == list(finished.result.current.training.losses)
