@@ -5,8 +5,8 @@ beside it holds the weights of the lowest validation loss, if early stopping kee
 the safetensors format: nothing in them is ever executed. A file is written under another name and renamed; an older
 one is removed once the newer one exists.
 
-If the model is sharded, each rank writes its shard as `step-<n>.part-<k>.safetensors`. Rank 0's is renamed to
-`step-<n>.safetensors` once the others exist, so that a checkpoint is either complete or absent.
+Where the model is sharded each rank writes its shards into the folder `step-<n>.shards`; the file comes last, so that
+there is a checkpoint or there is none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from harness.records.specs import Rung
 
 _NAME = re.compile(r"step-(\d+)\.safetensors")
-_PART = re.compile(r"step-(\d+)\.part-\d+\.safetensors")
+_ANY = re.compile(r"step-(\d+)\.(safetensors|shards)")
 _LONGEST_HEADER = 1 << 30  # bytes
 
 
@@ -64,9 +64,9 @@ def path(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:09d}.safetensors"
 
 
-def part(file: Path, index: int) -> Path:
-    """Return the file that the rank `index` writes for `file` if each rank holds a shard of the model."""
-    return file.with_suffix(f".part-{index}{file.suffix}")
+def shards(file: Path) -> Path:
+    """Return the folder of a file's sharded tensors."""
+    return file.with_suffix(".shards")
 
 
 def newest(checkpoints: Path) -> Path | None:
@@ -85,11 +85,19 @@ def step_of(file: Path) -> int:
 
 
 def only(kept: Path) -> None:
-    """Remove the checkpoints of all other steps, and the files of interrupted writes."""
-    for file in kept.parent.iterdir():
-        found = _NAME.fullmatch(file.name) or _PART.fullmatch(file.name)
-        if file.name.startswith(".") or (found and int(found[1]) != step_of(kept)):
-            file.unlink(missing_ok=True)
+    """Remove every checkpoint but this one, and what writing was cut off in."""
+    for path in kept.parent.iterdir():
+        step = _ANY.fullmatch(path.name)
+        if path.name.startswith(".") or (step and int(step[1]) != step_of(kept)):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder of shards."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def end(run_folder: Path, kept: bool) -> None:

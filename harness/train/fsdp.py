@@ -1,20 +1,16 @@
-"""Sharding of a model among the ranks that train it, so that no device holds it whole.
+"""A model that is sharded over the ranks that train it, so that no device holds it whole: torch's `fully_shard`.
 
-torch's `fully_shard`: a rank keeps its shard of every weight, gradient and moment. A layer is gathered where it is
-computed, and freed again. All ranks together gather the weights to save, one tensor at a time, on rank 0's CPU. For a
-checkpoint each rank writes its shards as they are.
+A rank keeps its shard of every weight, gradient and moment; a layer is gathered where it is computed, and freed again.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.distributed.tensor import DTensor
 
 from harness.train import distributed
 
@@ -60,19 +56,6 @@ def full_tensor(tensor: Any) -> Any:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def local_shards(value: Any) -> Any:
-    """Replace every sharded tensor in nested values with this rank's shard and the layout of the whole."""
-    return tree_map_only(DTensor, _part, value)
-
-
-def from_shards(value: Any, model: Any) -> Any:
-    """Rebuild what `local_shards` was given, for the ranks that `model` is sharded among.
-
-    Anything but its shards is returned unchanged.
-    """
-    return tree_map(partial(_divided, model), value, is_leaf=_is_part)
-
-
 def gather_on_rank_0(model: Any) -> None:
     """Gather the trained weights on rank 0's CPU, to be saved. The model cannot be run afterwards.
 
@@ -93,20 +76,3 @@ def _gathered(parameter: Any) -> torch.nn.Parameter:
         return torch.nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"), False)
     whole = parameter.detach().full_tensor()
     return torch.nn.Parameter(whole.cpu() if distributed.rank() == 0 else torch.empty(0, dtype=whole.dtype))
-
-
-def _part(tensor: DTensor) -> dict[str, Any]:
-    assert tensor.placements == (Shard(0),), "fully_shard divides by rows"
-    return {"part": tensor.to_local(), "shape": tuple(tensor.shape), "stride": tensor.stride()}
-
-
-def _is_part(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"part", "shape", "stride"}
-
-
-def _divided(model: Any, value: Any) -> Any:
-    if not _is_part(value):
-        return value
-    mesh = next(parameter.device_mesh for parameter in model.parameters() if isinstance(parameter, DTensor))
-    layout = {"shape": torch.Size(value["shape"]), "stride": value["stride"]}
-    return DTensor.from_local(value["part"], mesh, (Shard(0),), run_check=False, **layout)

@@ -12,7 +12,6 @@ import json
 import random
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.train import checkpoint, distributed, fsdp, stored
+from harness.train import checkpoint, distributed, shards, stored
 from harness.train.checkpoint import Belongs
 from harness.train.preemption import PreemptedError
 
@@ -47,7 +46,7 @@ class Checkpoints:
 class State:
     """Content of a checkpoint."""
 
-    step: int
+    file: Path
     start: str
     values: dict[str, Any]
 
@@ -55,26 +54,26 @@ class State:
 def find(checkpoints: Checkpoints, job: Any) -> State | None:
     """Return the state that training resumes from; set aside a checkpoint that is damaged or of something else.
 
-    All ranks of a run look together, each at the file that it reads, and resume together or not at all. The model is as
-    `attach` returned it. If it is not what the checkpoint's run began with, weights that never train were drawn or
-    computed otherwise, and nothing could resume from it.
+    All ranks look together, each at what it reads, and go on together or not at all. The model is as
+    `attach` returned it: where it is not what the checkpoint's run began with, weights that never train were drawn or
+    computed otherwise, and nothing could go on from it.
     """
     file = distributed.broadcast(checkpoint.newest(checkpoints.folder))
     if file is None:
         return None
-    own = checkpoint.part(file, distributed.rank()) if job.sharding != "none" and distributed.rank() > 0 else file
     values: dict[str, Any] = {}
     try:
-        values, facts = stored.read(own)
-        found = (_differs(checkpoints.of, values, facts, job.model), facts.get("written"))
-    except FileNotFoundError:
-        found = (f"{own} is missing", "")
+        values, facts = stored.read(file)
+        found = _differs(checkpoints.of, values, facts, job.model)
+        if not found and job.sharding != "none":
+            shards.check(file, facts)
+    except FileNotFoundError as error:
+        found = f"{error.filename} is missing"
     except (ValueError, KeyError) as error:
-        found = (str(error), "")
-    reasons, written = zip(*distributed.all_gather(found), strict=True)
-    reason = next(filter(None, reasons), "" if len(set(written)) == 1 else "its parts were not written together")
+        found = str(error)
+    reason = next(filter(None, distributed.all_gather(found)), "")
     if not reason:
-        return State(checkpoint.step_of(file), values["start"], values)
+        return State(file, values["start"], values)
     if distributed.rank() == 0:
         aside = checkpoint.set_aside(checkpoints.folder)
         step = checkpoint.step_of(file)
@@ -122,9 +121,10 @@ class Resuming:
         if found is None:
             self._start = start_digest(self.job.model)
             return None
-        self._start, self.resumed = found.start, found.values
-        self.watcher.restore(found.step, found.values["watched"])
-        self.job.emit({"facts": {"resumed_at_step": found.step, "checkpoint_step": found.step}})
+        self._start, self.resumed, self._file = found.start, found.values, found.file
+        step = checkpoint.step_of(found.file)
+        self.watcher.restore(step, found.values["watched"])
+        self.job.emit({"facts": {"resumed_at_step": step, "checkpoint_step": step}})
         folder = tempfile.mkdtemp(prefix="state-", dir=self._scratch())
         (Path(folder) / "trainer_state.json").write_text(json.dumps(found.values["trainer"]))
         return folder
@@ -165,11 +165,7 @@ class Resuming:
     def _write(self, checkpoints: Checkpoints) -> None:
         values, step = self._values(), self.state.global_step
         file = checkpoint.path(checkpoints.folder, step)
-        facts = {"of": dataclasses.asdict(checkpoints.of), "written": distributed.broadcast(uuid.uuid4().hex)}
-        if self.job.sharding != "none":
-            _write_parts(file, values, facts)
-        elif distributed.rank() == 0:
-            stored.write(file, values, facts)
+        keep(file, values, {"of": dataclasses.asdict(checkpoints.of)}, self.job.sharding)
         if distributed.rank() == 0:
             checkpoint.only(file)
             self.watcher.only_lowest()
@@ -195,12 +191,12 @@ class Resuming:
 
     def _load_from_checkpoint(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        fill(self.job.model, fsdp.from_shards(self.resumed.pop("weights"), self.job.model))
+        fill(self.job.model, shards.read(self._file, self.resumed.pop("weights"), self.job.model))
         self.job.method.load_state(self.job.model, self.resumed.pop("method"))
 
     def _load_optimizer_and_scheduler(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        self.optimizer.load_state_dict(fsdp.from_shards(self.resumed.pop("optimizer"), self.job.model))
+        self.optimizer.load_state_dict(shards.read(self._file, self.resumed.pop("optimizer"), self.job.model))
         self.lr_scheduler.load_state_dict(self.resumed.pop("schedule"))
 
     def _load_scaler(self, *_: Any) -> None:
@@ -211,23 +207,16 @@ class Resuming:
         set_random_state(self.resumed["random"][distributed.rank()])
 
 
-def _write_parts(file: Path, values: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write the shards of every rank at once; the checkpoint exists when every rank is done.
+def keep(file: Path, values: Any, facts: dict[str, Any], sharding: str) -> None:
+    """Write values from rank 0, or from all ranks where each holds a shard of the model.
 
     Raises:
-        OSError: a rank could not write; raised on every rank.
+        OSError: they could not be written.
     """
-    part, problem = checkpoint.part(file, distributed.rank()), None
-    try:
-        stored.write(part, fsdp.local_shards(values), facts)
-    except OSError as error:
-        problem = error
-    for found in distributed.all_gather(problem):
-        if found is not None:
-            part.unlink(missing_ok=True)
-            raise found
-    if distributed.rank() == 0:
-        part.replace(file)
+    if sharding != "none":
+        shards.write(file, values, facts)
+    elif distributed.rank() == 0:
+        stored.write(file, values, facts)
 
 
 def trained(model: Any) -> dict[str, torch.Tensor]:

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
 from harness.records.record import StepProfile, Training
-from harness.train import checkpoint, distributed, fsdp, stored
-from harness.train.resume import fill, trained
+from harness.train import checkpoint, distributed, shards, stored
+from harness.train.resume import fill, keep, trained
 from harness.train.stopping import Divergence, Patience, overfitted
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._profile = None if profile is None else StepProfile(**profile)
 
     def only_lowest(self) -> None:
-        """Remove the weights of validation losses that were beaten, once a checkpoint names the lowest."""
-        for file in self._folder.glob("lowest-*.safetensors"):
-            if not file.name.startswith(f"lowest-{self._kept_step}."):
-                file.unlink(missing_ok=True)
+        """Remove the weights of validation losses that have been beaten, once a checkpoint says by which."""
+        for path in self._folder.glob("lowest-*"):
+            if not path.name.startswith(f"lowest-{self._kept_step}."):
+                checkpoint.remove(path)
 
     def _read(self) -> None:
         """Wait for the steps of this window, and check their losses and gradient norms.
@@ -174,8 +174,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             return False
         if self._patience.improved(loss):
             self._kept_step = step
-            if self._holds_its_own():
-                stored.write(self._lowest(step), fsdp.local_shards(trained(self._job.model)), {})
+            keep(self._lowest(step), trained(self._job.model), {}, self._job.sharding)
             if self._job.checkpoints is None:
                 self.only_lowest()
         if self._patience.over:
@@ -188,12 +187,12 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             return None
         if self._holds_its_own():
             model = self._job.model
-            fill(model, fsdp.from_shards(stored.read(self._lowest(self._kept_step))[0], model))
+            file = self._lowest(self._kept_step)
+            fill(model, shards.read(file, stored.read(file)[0], model))
         return self._kept_step
 
     def _lowest(self, step: int | None) -> Path:
-        file = self._folder / f"lowest-{step}.safetensors"
-        return file if self._job.sharding == "none" else checkpoint.part(file, distributed.rank())
+        return self._folder / f"lowest-{step}.safetensors"
 
     def _holds_its_own(self) -> bool:
         """Return whether this rank validates and stores weights: rank 0 alone, or every rank of a sharded model."""

@@ -1,14 +1,17 @@
 """A model whose weights are divided between two processes: what it learns, how it ends, and what is refused."""
 
 import dataclasses
+import os
+import pickle
 
 import pytest
 import torch
 from launched import BELONGS, shared
 from test_distributed import Told
+from torch.distributed.checkpoint import FileSystemWriter
 
 from harness.evaluate import heldout
-from harness.train import checkpoint, distributed, stored
+from harness.train import distributed, shards
 from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
 
@@ -93,10 +96,11 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, name):
     expected, after = shared(make)
     assert (expected.kept_step, expected.stopped_early_at) == (2, 5)
     interrupted(make, checkpoints, 3)
-    files = ["step-000000003.part-1.safetensors", "step-000000003.safetensors"]
-    lowest = ["lowest-2.part-0.safetensors", "lowest-2.part-1.safetensors"]
+    files = ["step-000000003.safetensors", "step-000000003.shards"]
+    lowest = ["lowest-2.safetensors", "lowest-2.shards"]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [*lowest, *files]
-    sizes = [(checkpoints.folder / file).stat().st_size for file in files]
+    sizes = [path.stat().st_size for path in (checkpoints.folder / files[1]).glob("*.distcp")]
+    assert len(sizes) == 2
     assert max(sizes) < 1.2 * min(sizes), "no process has the whole"
     events = []
     going_on = lambda: dataclasses.replace(made(3), checkpoints=checkpoints)  # noqa: E731
@@ -109,17 +113,15 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, name):
     assert all(torch.equal(again[name], after[name]) for name in after)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "of another writing", "of whole models"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "of whole models"])
 def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, damage):
     """By none of the processes, whichever of them has found it out."""
     make = lambda: job(*DIVIDED, rows=rows(17), max_steps=3, micro_batch_size=2, lr=1e-3)  # noqa: E731
     interrupted(make, checkpoints, 1)
-    (part,) = checkpoints.folder.glob("*.part-1.*")
+    (part,) = checkpoints.folder.glob("*/__1_*")
     kept = part.read_bytes()
-    if damage == "of another writing":
-        checkpoint.set_aside(checkpoints.folder)
-        interrupted(make, checkpoints, 1)
-        part.write_bytes(kept)
+    if damage == "flipped":
+        part.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     elif damage == "cut":
         part.write_bytes(kept[:-1])
     elif damage == "missing":
@@ -130,25 +132,24 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, dama
     again = lambda: dataclasses.replace(make(), checkpoints=checkpoints)  # noqa: E731
     found, _ = shared(again, events.append)
     assert len(found.losses) == 3
-    reason = {
-        "missing": f"{part} is missing", "cut": f"{part}: damaged, it is not as long as its header says",
-        "of another writing": "its parts were not written together", "of whole models": "another sharding",
-    }[damage]  # fmt: skip
+    damaged = f"{part}: damaged, its checksum is not the one that was written"
+    reasons = {"missing": f"{part} is missing", "of whole models": "another sharding"}
+    reason = reasons.get(damage, damaged)
     aside = checkpoints.folder.with_name("checkpoint.set-aside")
     said = [event["say"] for event in events if "say" in event]
     assert said == [f"checkpoint of step 1 not used, training from the beginning: {reason}; see {aside}"]
 
 
-def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(job, rows, checkpoints, monkeypatch):
-    """The other process has written its own by then: what is there is still the one before."""
-    write, refused = stored.write, "step-000000002.part-1.safetensors"
+def test_shards_that_cannot_be_written_cost_the_checkpoint_and_not_the_run(job, rows, checkpoints, monkeypatch):
+    """The other rank has written its own by then: what is there is still the checkpoint before."""
+    write = FileSystemWriter.write_data
 
-    def full(file, *rest):
-        if file.name == refused:
+    def full(self, *arguments):
+        if "step-000000002" in str(self.path) and distributed.rank() == 1:
             raise OSError(28, "No space left on device")
-        write(file, *rest)
+        return write(self, *arguments)
 
-    monkeypatch.setattr(stored, "write", full)
+    monkeypatch.setattr(FileSystemWriter, "write_data", full)
     events = []
     often = dataclasses.replace(checkpoints, every_seconds=0.0)
     make = lambda: dataclasses.replace(  # noqa: E731
@@ -159,9 +160,25 @@ def test_a_part_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(job,
     said = [event["say"] for event in events if "say" in event]
     assert said == ["no checkpoint at step 2: [Errno 28] No space left on device"]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
-        "step-000000001.part-1.safetensors",
         "step-000000001.safetensors",
+        "step-000000001.shards",
     ]
+
+
+class Executed:
+    """What a pickle may hold."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("held", [Executed(), os.system, torch.load])
+def test_a_table_of_shards_executes_nothing(tmp_path, monkeypatch, held):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(held))
+    with pytest.raises(ValueError, match="a table of shards has no room for"):
+        shards._Reader(tmp_path).read_metadata()
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_run_whose_model_is_divided_is_saved_and_evaluated_whole(make, tiny_ov
     }  # fmt: skip
     assert found.config["launch"] == {"num_processes": 2, "sharding": "fsdp", "num_nodes": 1}
     kept = [path.name for path in (divided.folder / "checkpoint.final").iterdir()]
-    assert sorted(kept) == ["step-000000003.part-1.safetensors", "step-000000003.safetensors"]
+    assert sorted(kept) == ["step-000000003.safetensors", "step-000000003.shards"]
     weights, scores = saved(divided), losses(divided)
     alone = run.run(dataclasses.replace(divided, force=True, launch=config.LaunchSpec()), ignore)
     assert alone.current.training.losses == pytest.approx(found.current.training.losses, rel=1e-5)
