@@ -264,7 +264,7 @@ class _Agent(LocalElasticAgent):  # type: ignore[misc]
         number, now = self._place.spec.num_nodes, time.monotonic()
         self._failed_at = self._failed_at or now
         self._shared.set(f"present/{self._place.node.index}", "")
-        reasons = [one for one in failures if not one["follows"]]
+        reasons = [entry for entry in failures if not entry["follows"]]
         if now - self._failed_at < _GRACE_SECONDS and not (all_have_ended and (reasons or number == 1)):
             return None
         absent = [index for index in range(number) if not self._shared.check([f"present/{index}"])]

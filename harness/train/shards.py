@@ -100,7 +100,8 @@ class _Reader(dcp.FileSystemReader):  # type: ignore[misc]
 class _TableUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         is_data = module.startswith(_TABLE_PACKAGE) and isinstance(super().find_class(module, name), type)
-        if is_data or (module, name) in _TABLE_CLASSES or isinstance(getattr(torch, name, None), torch.dtype):
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_data or is_dtype or (module, name) in _TABLE_CLASSES:
             return super().find_class(module, name)
         raise ValueError(f"damaged: a table of shards has no room for {module}.{name}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.methods.lora import Lora
+from harness.train import distributed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,3 +29,14 @@ class Hungry(Lora):
         rows, tokens = named["input_ids"].shape
         if model.training and (rows > self.room or tokens > self.longest):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HungryOnRank1(Hungry):
+    """Runs out of memory on rank 1 alone, in its second step, while rank 0 goes on to wait for it."""
+
+    def _allocate(self, model, inputs, named):
+        if model.training and distributed.rank() == 1:
+            model.passes = getattr(model, "passes", 0) + 1
+            if model.passes > 1:
+                super()._allocate(model, inputs, named)

@@ -15,7 +15,8 @@ from harness.records import record
 from harness.records.record import EvaluationRecord
 from harness.run import execute, places, run, sources
 from harness.run.ladder import ladder
-from harness.train import distributed
+from harness.train import distributed, launcher
+from tests.train.hungry import HungryOnRank1
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,48 @@ def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_o
     assert found.current.training.losses == expected.current.training.losses
     assert weights.keys() == saved(asked).keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in saved(asked).items())
+
+
+def test_memory_that_ran_out_on_another_rank_is_the_runs_and_smaller_micro_batches_follow(make, tiny_overrides):
+    words = ["method=lora", "train.micro_batch_size=2", "launch.num_processes=2"]
+    asked = make(*tiny_overrides, *words)
+    asked = dataclasses.replace(asked, method=HungryOnRank1(room=1, **vars(asked.method)))
+    found = run.run(asked, ignore)
+    assert [(a.status, a.micro_batch_size) for a in found.attempts] == [("oom", 2), ("ok", 1)], found.attempts
+    reason = found.attempts[0].reason
+    assert reason.startswith("RankError: rank 1: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB in ")
+    assert found.attempts[0].seconds < 30
+    assert found.attempts[0].peak_memory_bytes > 0, "rank 0 has said what it took"
+
+
+def is_killed_by_the_kernel_at_two(experiment, todo, emit):
+    """`is_killed_at_two` where the kernel counts the kill as one for lack of memory."""
+    counts = iter([0])
+    launcher.out_of_memory_kills = lambda: next(counts, 1)
+    is_killed_at_two(experiment, todo, emit)
+
+
+def test_a_rank_that_the_kernel_has_killed_ran_out_of_memory(make, tiny_overrides, monkeypatch):
+    words = [
+        "seed=3",
+        "method=lora",
+        "train.micro_batch_size=2",
+        "train.checkpoint_seconds=0",
+        "launch.num_processes=2",
+    ]
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setattr(run, "WORK", "test_launch:is_killed_by_the_kernel_at_two")
+    found = run.run(make(*tiny_overrides, *words), ignore)
+    assert [(a.status, a.micro_batch_size) for a in found.attempts] == [("oom", 2), ("ok", 1)], found.attempts
+    text = "RankError: rank 1: killed by the kernel: out of memory in phase train at 2 of 3"
+    assert found.attempts[0].reason == text
+    assert found.attempts[0].seconds < 30
+
+
+def test_loaders_of_several_ranks_have_processes_of_their_own(make, tiny_overrides):
+    words = [*tiny_overrides, "method=lora", "train.micro_batch_size=2", "train.loader_processes=1"]
+    found = run.run(make(*words, "launch.num_processes=2"), ignore)
+    assert found.status == "ok", found.current.reason
 
 
 @pytest.mark.gpu
