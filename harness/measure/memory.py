@@ -137,8 +137,9 @@ class Phases:
         )
         self.latest = this
         earlier = self.done.get(name)
-        if earlier is not None:
+        if name in self._highest:  # a phase may have been taken over from another process, with its own
             absolute = _higher(absolute, self._highest[name])
+        if earlier is not None:
             this = replace(
                 this,
                 seconds=seconds + earlier.seconds,
