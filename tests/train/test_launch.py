@@ -36,7 +36,8 @@ def test_a_run_of_two_processes_is_one_run(make, tiny_overrides):
     assert found.status == "ok", found.current.reason
     assert found.current.provenance["num_processes"] == 2
     assert found.current.summed_peak_memory_bytes >= found.current.peak_memory_bytes > 0
-    assert [event["phase"] for event in events if "phase" in event] == ["load", "train", "evaluate", "validate"]
+    phases = [event["phase"] for event in events if "phase" in event]
+    assert phases == ["load", "train", "validate", "train", "evaluate", "validate"], "a look at step 2 of 3"
     assert [event["done"] for event in events if "loss" in event] == [1, 2, 3]
     assert sorted(path.name for path in two.folder.iterdir() if path.is_dir()) == ["evaluations", "weights"]
     alone = run.run(dataclasses.replace(two, force=True, launch=config.LaunchSpec()), ignore)
