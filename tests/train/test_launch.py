@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -158,8 +159,8 @@ def test_a_rank_that_the_kernel_has_killed_ran_out_of_memory(make, tiny_override
     monkeypatch.setattr(run, "WORK", "test_launch:is_killed_by_the_kernel_at_two")
     found = run.run(make(*tiny_overrides, *words), ignore)
     assert [(a.status, a.micro_batch_size) for a in found.attempts] == [("oom", 2), ("ok", 1)], found.attempts
-    text = "RankError: rank 1: killed by the kernel: out of memory in phase train at 2 of 3"
-    assert found.attempts[0].reason == text
+    text = r"RankError: rank 1: killed by the kernel: out of memory in phase train at [23] of 3"
+    assert re.fullmatch(text, found.attempts[0].reason), "rank 0 may have told of its next step before the kill"
     assert found.attempts[0].seconds < 30
 
 
