@@ -57,22 +57,30 @@ def full_tensor(tensor: Any) -> Any:
 
 
 def gather_on_rank_0(model: Any) -> None:
-    """Gather the trained weights on rank 0's CPU, to be saved. The model cannot be run afterwards.
+    """Gather what a method saves on rank 0's CPU: trained weights and adapters. The model cannot be run afterwards.
 
-    Frozen weights, which are read again, keep their shapes alone.
+    Frozen weights of the base, which are read again, keep their shapes alone.
     """
+    adapters = _adapter_parameters(model)
     gathered: dict[DTensor, torch.nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if isinstance(parameter, DTensor):
                 if parameter not in gathered:
-                    gathered[parameter] = _gathered(parameter)
+                    gathered[parameter] = _gathered(parameter, parameter.requires_grad or parameter in adapters)
                 module.register_parameter(name, gathered[parameter])
     del unwrapped(model)._is_distributed_loading_by_transformers
 
 
-def _gathered(parameter: Any) -> torch.nn.Parameter:
-    if not parameter.requires_grad:
+def _adapter_parameters(model: Any) -> set[Any]:
+    """Return the parameters of PEFT's adapters, frozen ones among them: LoRA-FA trains one of two factors."""
+    layers = [(module, name) for module in model.modules() for name in getattr(module, "adapter_layer_names", ())]
+    parts = [part for module, name in layers if isinstance(part := getattr(module, name, None), torch.nn.Module)]
+    return {parameter for part in parts for parameter in part.parameters()}
+
+
+def _gathered(parameter: Any, saved: bool) -> torch.nn.Parameter:
+    if not saved:
         return torch.nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"), False)
     whole = parameter.detach().full_tensor()
     return torch.nn.Parameter(whole.cpu() if distributed.rank() == 0 else torch.empty(0, dtype=whole.dtype))

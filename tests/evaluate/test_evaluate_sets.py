@@ -122,7 +122,7 @@ def test_a_group_of_ones_own_may_name_official_tasks(own, tiny, evaluation):
     task = tasks.load("mine", "package", None, str(own))
     assert sorted(task["tasks"]) == ["arc_easy", "letters", "piqa"]
     metrics, columns, _ = tasks.score(*tiny, task, evaluation("mine", limit=2), lambda *_: None)
-    assert set(metrics) == {"acc"}
+    assert set(metrics) == {"acc", "p_right", "brier"}
     assert sorted(set(columns["task"])) == ["arc_easy", "letters", "piqa"]
 
 
