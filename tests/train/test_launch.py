@@ -103,8 +103,8 @@ def is_killed_at_two(experiment, todo, emit):
     ("seed", "reason"),
     [
         (1, "killed by SIGKILL"),
-        (2, "RankError: rank 0: killed by SIGKILL (in phase train at 2 of 3)"),
-        (3, "RankError: rank 1: killed by SIGKILL (in phase train at 2 of 3)"),
+        (2, r"RankError: rank 0: killed by SIGKILL \(in phase train at [23] of 3\)"),  # it goes on until it is killed
+        (3, r"RankError: rank 1: killed by SIGKILL \(in phase train at [23] of 3\)"),
     ],
 )
 def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_overrides, monkeypatch, seed, reason):
@@ -118,7 +118,7 @@ def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_o
         patched.setattr(run, "WORK", "test_launch:is_killed_at_two")
         found = run.run(asked, ignore)
     assert [attempt.status for attempt in found.attempts] == ["failed", "ok"], found.current.reason
-    assert found.attempts[0].reason.startswith(reason)
+    assert re.match(reason, found.attempts[0].reason)
     assert found.current.resumed_at_step == 2
     weights = saved(asked)
     expected = run.run(dataclasses.replace(asked, force=True), ignore)
