@@ -46,5 +46,5 @@ def test_the_change_by_bfloat16_is_given_for_each_method(tmp_path):
 def test_two_precisions_make_no_table(tmp_path):
     found = groups(tmp_path, [(BASE, ROUNDED), (LORA, ROUNDED), (DORA, EXACT)])
     refused = {difference.key for difference in check(found, ("method", "train.precision")).refused}
-    assert refused == {"eval.precision"}
+    assert refused == {"eval.precision", "eval.train_precision"}
     assert not check(found, ("method", "eval.precision")).refused

@@ -41,6 +41,7 @@ _FOLLOWS = {
     "tokens": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length", "train.loss_on",
                "train.group_by_length", "data", "model"),
     "rows": ("data", "train.max_length", "train.loss_on", "model"),
+    "eval.train_precision": ("train.precision", "eval.precision"),
     "eval.rows": ("data", "train.max_length", "eval.source"),
     "eval.task_config_sha256": ("eval",),
     "eval.fewshot_splits": ("eval.num_fewshot",),
