@@ -136,7 +136,11 @@ def test_no_line_of_the_program_reads_a_pickle_from_elsewhere():
             bad |= {"trust_remote_code=True", "use_safetensors=False", "weights_only=False"} & given
             found |= {(path.name, one) for one in bad}
     assert len(SOURCES) > 150
-    assert found == {("composer.py", "pickle")}  # of what it made itself, in memory
+    assert found == {
+        ("composer.py", "pickle"),  # of what it made itself, in memory
+        ("launcher.py", "pickle"),  # an exception that it raised itself, in memory
+        ("shards.py", "pickle"),  # an unpickler that knows torch's classes of a checkpoint's index and nothing else
+    }
 
 
 @pytest.mark.parametrize(

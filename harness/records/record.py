@@ -307,7 +307,8 @@ def _refused(path: Path, text: str, error: ValidationError) -> ValueError:
     errors = error.errors()
     newer = next((one for one in errors if one["type"] in ("extra_forbidden", "unexpected_keyword_argument")), None)
     first = newer or errors[0]
-    message = f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    name = ".".join(str(part) if str(part).isprintable() else repr(part) for part in first["loc"])
+    message = f"{path}: {name}: {first['msg']}"
     return ValueError(f"{message}; another version of this program wrote it") if newer else DamagedError(message)
 
 

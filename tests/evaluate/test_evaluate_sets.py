@@ -98,7 +98,7 @@ def test_a_task_of_ones_own_is_scored_and_identified_by_its_files(build, own, ti
     assert spec.include_names == ("letters",)
     task = tasks.load("letters", "package", None, str(own))
     metrics, columns, _ = tasks.score(*tiny, task, evaluation("letters", limit=None), lambda *_: None)
-    assert set(metrics) == {"acc"}
+    assert set(metrics) == {"acc", "p_right", "brier"}
     assert len(columns["item_id"]) == 3
     (own / "letters.yaml").write_text((own / "letters.yaml").read_text().replace("[a, b]", "[x, y]"))
     _, after = ids()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import subprocess
+import time
 
 import pytest
 from faults_kept import Kept, content, records, runs_of
@@ -24,7 +25,15 @@ def disk(tmp_path):
 
     if not mount("-o", "size=256k"):
         pytest.skip("mounting needs root")
-    yield folder, lambda options: mount("-o", f"remount,{options}")
+
+    def remount(options: str) -> bool:
+        """Wait for processes of the last start that still hold a file open: until then a disk cannot be read-only."""
+        deadline = time.monotonic() + 60
+        while not (done := mount("-o", f"remount,{options}")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return done
+
+    yield folder, remount
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 

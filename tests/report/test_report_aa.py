@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import tuned_tree
+from conftest import LORA, add_evaluation, add_run, evaluation
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.report.__main__ import main
@@ -73,8 +74,6 @@ def test_the_command_prints_every_method_and_the_rate(runs, capsys):
 
 
 def test_a_folder_with_few_seeds_is_refused(tmp_path, capsys):
-    from conftest import LORA, add_evaluation, add_run, evaluation
-
     add_evaluation(add_run(tmp_path / "runs", LORA), LORA, evaluation("arc_easy"))
     assert main(["aa", str(tmp_path / "runs")]) == 2
     assert "no method has 5 seeds on a target task" in capsys.readouterr().err
