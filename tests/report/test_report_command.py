@@ -45,7 +45,7 @@ def test_a_table_needs_no_plotting(tree):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("method,seed,status,reason,recipe_id,")
+    assert done.stdout.startswith("label,method,model,data,learning_rate,method.r,")
 
 
 def test_without_a_name_every_sweep_is_made(tree, tmp_path, capsys):

@@ -1,11 +1,12 @@
 """The flat table, as CSV, Parquet and a frame: exactly the promised columns, raw numbers, empty for unknown."""
 
 import csv
+import dataclasses
 import io
 import json
 
 import pytest
-from conftest import BASE, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
+from conftest import BASE, DORA, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
 from pyarrow import parquet
 
 from harness.report import frame
@@ -13,18 +14,26 @@ from harness.report.data.load import load
 from harness.report.writers.parquet import write as write_parquet
 from harness.report.writers.table import columns, flat, to_csv
 
+IDENTITY = ["label", "method", "model", "data", "learning_rate"]
 FIXED = [
-    "method", "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",
+    "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",
     "tokens_per_second", "train_seconds", "flops_per_second", "utilisation", "train_energy_joules", "device_hours",
-    "tuning_device_hours", "cost", "timing_doubts", "validation_loss", "test_loss",
+    "tuning_device_hours", "cost", "timing_doubts", "validation_loss", "validation_loss_stderr", "validation/n",
+    "test_loss", "test_loss_stderr", "test/n",
 ]  # fmt: skip
+
+
+def task_columns(task, *metrics):
+    return [f"{task}/{name}" for metric in metrics or ("acc", "acc_norm") for name in (metric, f"{metric}_stderr")] + [
+        f"{task}/n"
+    ]
 
 
 def test_the_columns_are_the_promised_ones(tree):
     text = to_csv(load([tree], "methods").rows)
     header = next(csv.reader(io.StringIO(text)))
-    tasks = ["arc_easy/acc", "arc_easy/acc_norm", "hellaswag/acc", "hellaswag/acc_norm"]
-    assert header == [*FIXED, *tasks]
+    settings = ["method.r", "method.lora_alpha", "method.target"]
+    assert header == [*IDENTITY, *settings, *FIXED, *task_columns("arc_easy"), *task_columns("hellaswag")]
     assert len(list(csv.DictReader(io.StringIO(text)))) == 9
 
 
@@ -43,14 +52,54 @@ def test_a_limit_is_named_only_where_one_task_has_several(runs):
     folder = add_run(runs, LORA)
     add_evaluation(folder, LORA, evaluation("hellaswag"))
     add_evaluation(folder, LORA, evaluation("arc_easy"))
-    assert columns(load([runs]).rows)[len(FIXED) :] == (
-        "arc_easy/acc", "arc_easy/acc_norm", "hellaswag/acc", "hellaswag/acc_norm",
-    )  # fmt: skip
+    fixed = len(IDENTITY) + len(FIXED)
+    assert columns(load([runs]).rows)[fixed:] == (*task_columns("arc_easy"), *task_columns("hellaswag"))
     add_evaluation(folder, LORA, evaluation("arc_easy", limit=50))
-    assert columns(load([runs]).rows)[len(FIXED) :] == (
-        "arc_easy[limit=50]/acc", "arc_easy[limit=50]/acc_norm", "arc_easy[limit=300]/acc",
-        "arc_easy[limit=300]/acc_norm", "hellaswag/acc", "hellaswag/acc_norm",
+    assert columns(load([runs]).rows)[fixed:] == (
+        *task_columns("arc_easy[limit=50]"), *task_columns("arc_easy[limit=300]"), *task_columns("hellaswag"),
     )  # fmt: skip
+
+
+def test_every_row_of_a_sweep_is_told_apart_by_typed_columns(runs, tmp_path):
+    """A notebook needs no JSON: rank, rate, model and data are columns, and the base has no settings."""
+    kinds = [
+        dataclasses.replace(kind, settings={**kind.settings, "r": r}, lr=lr)
+        for kind in (LORA, DORA)
+        for r in (4, 64)
+        for lr in (1e-4, 3e-4)
+    ]
+    add_run(runs, BASE)
+    for kind in kinds:
+        add_evaluation(add_run(runs, kind), kind, LOOKS[2])
+    rows = load([runs]).rows
+    table = flat(rows)
+    assert columns(rows)[: len(IDENTITY) + 1] == (*IDENTITY, "method.r")
+    found = {(line["method"], line["method.r"], line["learning_rate"]) for line in table}
+    assert found == {("base", None, None), *((kind.name, kind.settings["r"], kind.lr) for kind in kinds)}
+    assert {(line["model"], line["data"]) for line in table} == {("smollm2-135m", None), ("smollm2-135m", "science_qa")}
+    assert len({line["label"] for line in table}) == 9
+    scored = [line for line in table if line["method"] != "base"]
+    for line in scored:
+        score = line["arc_easy/acc"]
+        assert line["arc_easy/n"] == 300
+        assert line["arc_easy/acc_stderr"] == pytest.approx((score * (1 - score) / 299) ** 0.5)
+    written = parquet.read_table(write_parquet(rows, tmp_path / "records.parquet"))
+    assert str(written.schema.field("method.r").type) == "int64"
+    assert str(written.schema.field("arc_easy/n").type) == "int64"
+
+
+def test_settings_of_several_types_and_lists_are_kept(runs, tmp_path):
+    values = ["all_linear", ["q_proj", "v_proj"], True, 8, 0.5, None]
+    for i, value in enumerate(values):
+        add_run(runs, dataclasses.replace(LORA, lr=1e-4 * (i + 1), settings={"target": value}))
+    rows = load([runs]).rows
+    cells = {line["learning_rate"]: line["method.target"] for line in flat(rows)}
+    expected = ["all_linear", '["q_proj", "v_proj"]', True, 8, 0.5, None]
+    assert [cells[1e-4 * (i + 1)] for i in range(len(values))] == expected
+    table = parquet.read_table(write_parquet(rows, tmp_path / "records.parquet"))
+    shown = dict(zip(table["learning_rate"].to_pylist(), table["method.target"].to_pylist(), strict=True))
+    texts = ["all_linear", '["q_proj", "v_proj"]', "true", "8", "0.5", None]
+    assert [shown[1e-4 * (i + 1)] for i in range(len(values))] == texts
 
 
 def test_rows_that_differ_in_few_shot_say_so(runs):
@@ -66,7 +115,7 @@ def test_rows_that_differ_in_few_shot_say_so(runs):
 def test_parquet_holds_the_flat_table_with_its_types(tree, tmp_path):
     rows = load([tree], "methods").rows
     table = parquet.read_table(write_parquet(rows, tmp_path / "records.parquet"))
-    assert table.column_names[:6] == ["label", "method", "seed", "status", "reason", "recipe_id"]
+    assert table.column_names[:5] == IDENTITY
     assert table.num_rows == 9
     for name in columns(rows):
         assert table[name].to_pylist() == [line[name] for line in flat(rows)], name

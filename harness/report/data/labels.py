@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.report.data.rows import Row, flatten
+from harness.report.data.rows import Row
+from harness.report.data.settings import settings_of, value_key
 
 FIRST = ("method.r", "train.lr")  # the settings that people name a run by
 Facts = dict[str, Any]
@@ -58,24 +59,16 @@ def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, li
         chosen[method] = []
         told: list[tuple[Any, ...]] = [()] * len(known)  # values of the chosen keys for each row
         for key in dict.fromkeys(key for one in known for key in one):
-            more = [(*one, _hashable(facts.get(key))) for one, facts in zip(told, known, strict=True)]
+            more = [(*one, value_key(facts.get(key))) for one, facts in zip(told, known, strict=True)]
             if len({*more}) > len({*told}):
                 chosen[method].append(key)
                 told = more
     return chosen
 
 
-def _hashable(value: Any) -> Any:
-    """Return a hashable key of the value; 1, 1.0 and true have different keys."""
-    plain = value is None or isinstance(value, (str, int, float))
-    return (type(value), value) if plain else json.dumps(value, sort_keys=True)
-
-
 def _recipe_facts(row: Row) -> Facts:
     """The recipe's settings, those first that people name a run by."""
-    if row.record is None:
-        return {}
-    flat = flatten({key: row.record.recipe.get(key) or {} for key in ("method", "model", "data", "train")})
+    flat = settings_of(row)
     flat.pop("method.lr", None)  # the method's center; train.lr is the rate that was used
     flat.pop("method.name", None)
     method = [key for key in flat if key.startswith("method.")]

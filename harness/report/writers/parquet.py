@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records.record import write_bytes
 from harness.report.data.rows import Row
+from harness.report.data.settings import differing
 from harness.report.writers.table import columns, flat
 
 if TYPE_CHECKING:
     import pyarrow
 
-_TEXT = ("method", "status", "reason", "recipe_id", "timing_doubts", "label", "recipe", "provenance", "started_at")
+_TEXT = (
+    "label", "method", "model", "data", "status", "reason", "recipe_id", "timing_doubts", "recipe", "provenance",
+    "started_at", "weights",
+)  # fmt: skip
 _COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes", "required_memory_bytes")
 
 
@@ -29,19 +33,24 @@ def write(rows: Sequence[Row], path: Path) -> Path:
 
 
 def table(rows: Sequence[Row]) -> pyarrow.Table:
-    """The flat table, with the row's label, and the recipe and the provenance as JSON text."""
+    """Return the flat table, and the start, the recipe and the provenance of each row, the last two as JSON text."""
     import pyarrow
 
     values = [{**line, **_beside(row)} for row, line in zip(rows, flat(rows), strict=True)]
-    names = ("label", *columns(rows), "started_at", "recipe", "provenance")
-    arrays = {name: pyarrow.array([line[name] for line in values], type=_type(name)) for name in names}
+    settings = differing(rows)
+    names = (*columns(rows), "started_at", "recipe", "provenance")
+    arrays = {}
+    for name in names:
+        cells = [line[name] for line in values]
+        if name in settings and len({type(cell) for cell in cells} - {type(None)}) > 1:
+            cells = [None if cell is None else cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]
+        arrays[name] = pyarrow.array(cells, type=None if name in settings else _type(name))
     return pyarrow.table(arrays)
 
 
 def _beside(row: Row) -> dict[str, Any]:
     current = row.current
     return {
-        "label": row.label,
         "started_at": current.started_at if current else None,
         "recipe": json.dumps(row.record.recipe, sort_keys=True) if row.record else None,
         "provenance": json.dumps(current.provenance, sort_keys=True) if current else None,
@@ -49,9 +58,10 @@ def _beside(row: Row) -> dict[str, Any]:
 
 
 def _type(name: str) -> pyarrow.DataType:
-    """The type by the column's name, so that a column without a value has the same one."""
+    """Return the type by the column's name, so that a column without a value has the same type."""
     import pyarrow
 
     if name in _TEXT:
         return pyarrow.string()
-    return pyarrow.int64() if name in _COUNTS or name.endswith("/num_fewshot") else pyarrow.float64()
+    counts = name in _COUNTS or name.endswith(("/num_fewshot", "/n"))
+    return pyarrow.int64() if counts else pyarrow.float64()

@@ -9,9 +9,9 @@ from harness.report.display import escaped
 from harness.report.pages.answer import answer_of
 from harness.report.pages.markdown import table_of
 from harness.report.pages.summary import cost, quality
-from harness.report.writers.table import Value, flat
+from harness.report.writers.table import IDENTITY, Value, flat
 
-_NOT_METRICS = ("method", "seed", "status", "reason", "recipe_id")
+_NOT_METRICS = (*IDENTITY, "seed", "status", "reason", "recipe_id")
 
 
 def write_comparison(loaded: Loaded, name: str, report: Path, folder: Path) -> Path:
