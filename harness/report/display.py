@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 DASH = "-"
 OOM = "OOM"  # instead of the memory of a run that did not fit
+NO_BREAK = "\N{NO-BREAK SPACE}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEBIBYTE = 2**20
 MEGABYTE = 10**6
@@ -78,7 +79,7 @@ def several(names: Sequence[str], limit: int = 4) -> str:
 
 def escaped(text: str) -> str:
     """Foreign text as one line of Markdown that shows it and does nothing else."""
-    line = " ".join(printable(text).split())
+    line = one_line(text)
     line = re.sub(r"&(?=#?\w+;)", "&amp;", line)
     line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
     line = re.sub(r"([\\`*\[\]|~!])", r"\\\1", line)
@@ -89,12 +90,17 @@ def escaped(text: str) -> str:
 
 def printable(text: str) -> str:
     """Text without control characters, escape sequences and marks that turn the direction of writing."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return "".join(character if character.isprintable() or character == NO_BREAK else " " for character in text)
+
+
+def one_line(text: str) -> str:
+    """Printable text on one line, its spaces joined; a no-break space stays."""
+    return re.sub(" +", " ", printable(text)).strip(" ")
 
 
 def shortened(text: str, length: int = 80) -> str:
     """One line of at most `length` characters."""
-    line = " ".join(printable(text).split())
+    line = one_line(text)
     return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
