@@ -117,6 +117,7 @@ class Todo:
     rung: Rung | None = None  # batching of training; None: as requested
 
 
+_METHOD_FACTS = ("lr_range", "display", "cite")  # fields of every method that determine no weights
 # they change no weight of an ok run
 _LOOKS_ONLY = (
     "eval_every", "patience", "diverged_above", "diverged_steps", "oom", "checkpoint_seconds", "loader_processes",
@@ -132,7 +133,8 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
     if experiment.model.weights == "random":  # only where it is set: other recipes keep their identity
         model["weights"] = "random"
     method = {"name": experiment.method.name, **dataclasses.asdict(experiment.method)}
-    del method["lr_range"]  # the range worth searching determines no weights
+    for fact in _METHOD_FACTS:
+        del method[fact]
     for added, usual in experiment.method.added.items():
         if method[added] == usual:
             del method[added]

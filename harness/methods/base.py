@@ -64,6 +64,9 @@ class Method(ABC):
     lr: LearningRate | None  # published center of the method's learning rate; `lr_scale` sweeps vary around it
     # lowest and highest rate worth searching: a fact about the method, and no part of a run's identity
     lr_range: tuple[LearningRate, LearningRate] | None = None
+    # the name in tables and titles, with settings in braces, as in "LoRA (r={r})"; null: `name`
+    display: str | None = None
+    cite: tuple[str, ...] = ()  # keys of conf/references.bib
 
     @property
     def name(self) -> str:

@@ -32,12 +32,15 @@ class ModelSpec(Strict):
     """A base model and the source of its files."""
 
     name: str
+    display: str | None = None  # its name in tables and titles; null: `name`
+    cite: tuple[str, ...] = ()  # keys of conf/references.bib
     source: Source
     hub_id: str | None = None
     revision: str | None = None  # a branch or tag is resolved to its commit before anything is identified by it
     package: str | None = None  # a key of conf/assets.yaml, read when source is "package"
     file: str | None = None  # the file inside the package
     path: str | None = None  # a local folder, read when source is "path"
+    quantized: str | None = None  # format of the package's weights, which loading dequantizes, as in "Q4_1 GGUF"
     licence: str | None = None
     trust_remote_code: bool = False
     # random: of the shapes in `architecture`, with a byte-level tokenizer; for memory and speed, never for scores
@@ -77,6 +80,8 @@ class DataSpec(Strict):
     """
 
     name: str
+    display: str | None = None  # its name in tables and titles; null: `name`
+    cite: tuple[str, ...] = ()  # keys of conf/references.bib
     source: Source
     train: tuple[RowsSpec, ...]
     test: tuple[RowsSpec, ...] = ()

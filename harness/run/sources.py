@@ -103,6 +103,8 @@ def _splits_of(key: str) -> dict[str, assets.Split]:
 def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
     """Return the model with its content, and for a Hub model with the commit in place of a branch or tag.
 
+    `quantized` is about the weights of a package's file: other sources of the same model have the published ones.
+
     Raises:
         ValueError: there is no such file or folder, or random weights of an unknown architecture are requested.
     """
@@ -112,10 +114,11 @@ def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
                 f"model={spec.name} model.weights=random: its shapes are not known; give model.architecture, or one of "
                 "the models in conf/model"
             )
-        return dataclasses.replace(spec, content=f"random:{digest([2, spec.architecture])}")
+        return dataclasses.replace(spec, content=f"random:{digest([2, spec.architecture])}", quantized=None)
     if spec.source == "package":
         name, file = _given(spec, "package"), _given(spec, "file")
         return dataclasses.replace(spec, content=f"package:{assets.identity(name)}:{file}")
+    spec = dataclasses.replace(spec, quantized=None)
     if spec.source == "hub":
         hub_id = _given(spec, "hub_id")
         commit = hub.commit(hub_id, spec.revision, "model")

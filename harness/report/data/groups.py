@@ -58,6 +58,11 @@ class Group:
         return self.ok and not self.first.is_base
 
     @property
+    def name(self) -> str:
+        """Return the label in words for people: LoRA (r=8)."""
+        return f"{self.first.name or self.first.label}{self.label.removeprefix(self.first.label)}"
+
+    @property
     def random_weights(self) -> bool:
         """Return whether the base's weights are random. If so, memory and time are real and scores mean nothing."""
         model = self.first.record.recipe.get("model") if self.first.record else None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.report import names
 from harness.report.data.rows import Row
 from harness.report.data.settings import settings_of, value_key
 
@@ -17,13 +18,11 @@ def labelled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
     recipes = _telling(rows, _recipe_facts)
     settings = _telling([row for row in rows if row.scored], _setting_facts)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
-    named = [replace(row, label=_label(row, recipes, settings) if row.record else _asked(row, shared)) for row in rows]
+    named = [_named(row, recipes, settings) if row.record else _asked(row, shared) for row in rows]
     recipes_of: dict[str, set[str]] = {}
     for row in named:
         recipes_of.setdefault(row.label, set()).add(row.recipe_id)
-    named = [
-        replace(row, label=f"{row.label} [{row.recipe_id}]") if len(recipes_of[row.label]) > 1 else row for row in named
-    ]
+    named = [_distinguished(row) if len(recipes_of[row.label]) > 1 else row for row in named]
 
     def place(row: Row) -> tuple[Any, ...]:
         if not by_value:
@@ -79,20 +78,37 @@ def _setting_facts(row: Row) -> Facts:
     return row.setting
 
 
-def _label(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str]]) -> str:
-    """For example `lora r=8 lr=2e-4`, `base (5-shot)`."""
+def _named(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str]]) -> Row:
+    """Return the row with its label, as `lora r=8 (5-shot)`, and its name for people, as `LoRA (r=8, 5-shot)`."""
     facts = _recipe_facts(row)
-    parts = [_part(key, facts[key]) for key in recipes.get(row.method, []) if key in facts]
-    told = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
+    keys = [key for key in recipes.get(row.method, []) if key in facts]
+    differing = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
     merged = ["merged"] if any(scored.weights == "merged" for scored in row.scored) else []
-    looks = list(dict.fromkeys([*told, *merged]))  # merged weights are marked in every label
-    return " ".join([row.method, *parts, *([f"({', '.join(looks)})"] if looks else [])])
+    looks = list(dict.fromkeys([*differing, *merged]))  # merged weights are marked in every label
+    label = [row.method, *(_part(key, facts[key]) for key in keys), *([f"({', '.join(looks)})"] if looks else [])]
+    of_people = [*(_part_for_people(row, key, facts[key]) for key in keys), *looks]
+    name = names.method(row.method, row.record).display
+    return replace(row, label=" ".join(label), name=name + (f" ({', '.join(of_people)})" if of_people else ""))
 
 
-def _asked(row: Row, shared: set[str]) -> str:
-    """Return a label of the requested overrides, for a run without a record."""
-    keep = [one for one in row.overrides if one not in shared and not one.startswith(("method=", "seed="))]
-    return " ".join([row.method, *(one.removeprefix("method.") for one in keep)])
+def _asked(row: Row, shared: set[str]) -> Row:
+    """Return the row with a label of the requested overrides, for a run without a record."""
+    own = [one for one in row.overrides if one not in shared and not one.startswith(("method=", "seed="))]
+    parts = [one.removeprefix("method.") for one in own]
+    name = names.method(row.method).display
+    return replace(row, label=" ".join([row.method, *parts]), name=name + (f" ({', '.join(parts)})" if parts else ""))
+
+
+def _distinguished(row: Row) -> Row:
+    return replace(row, label=f"{row.label} [{row.recipe_id}]", name=f"{row.name} [{row.recipe_id}]")
+
+
+def _part_for_people(row: Row, key: str, value: Any) -> str:
+    if key == "model.name" and row.record:
+        return names.model(row.record).display
+    if key == "data.name" and row.record:
+        return names.data(row.record).display
+    return f"{names.setting(key).short}={short(value)[:40]}"
 
 
 def _part(key: str, value: Any) -> str:

@@ -41,7 +41,8 @@ class Row:
     problem: str = ""  # why there is no record
     cell: Cell | None = None  # the request of a sweep
     overrides: tuple[str, ...] = ()  # as the sweep requests it
-    label: str = ""  # the method and what tells it from the other rows
+    label: str = ""  # the method and what tells it from the other rows, by their identifiers
+    name: str = ""  # the same in words for people
     already_done: bool = False
     price: float | None = None  # of a device hour
     trials: tuple[RunRecord, ...] = ()  # of its contestant, beside the runs of the results

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from harness.report import names
 from harness.report.analysis import aa, doubts, looks, multiverse, remarks, streams, use
 from harness.report.analysis.claims import Claims, claims, main_contests
 from harness.report.analysis.comparable import Guard, insist, without_base
@@ -144,18 +145,10 @@ def _claimed(loaded: Loaded) -> list[str]:
 
 
 def title(loaded: Loaded, groups: Sequence[Group]) -> str:
-    """Return the sweep's name, or the comparison: lora, qlora, dora on science_qa with smollm2-135m."""
+    """Return the name of a sweep with a question, else the comparison: LoRA and DoRA on GSM8K with Qwen3-0.6B."""
     if loaded.sweep and loaded.sweep.question:
         return loaded.sweep.name
-    methods = [method for method in dict.fromkeys(group.first.method for group in groups) if method != "base"]
-    recipes = [group.first.record.recipe for group in groups if group.first.record]
-    data, models = (
-        list(dict.fromkeys(str((recipe.get(part) or {}).get("name")) for recipe in recipes if recipe.get(part)))
-        for part in ("data", "model")
-    )
-    compared = ", ".join(methods) or "base"
-    said = compared + (f" on {', '.join(data)}" if data else "") + (f" with {', '.join(models)}" if models else "")
-    return f"{loaded.sweep.name}: {said}" if loaded.sweep else said
+    return names.title([group.first.record for group in groups if group.first.record])
 
 
 def table_of(content: Table) -> str:

@@ -1,0 +1,149 @@
+"""Names for people: methods, models, data sets, tasks, metrics and settings as tables and titles print them.
+
+A record carries the `display` and `cite` of its method, model and data set. What it lacks (older records, tasks,
+metrics, settings) is read from `conf/`, as plain YAML. Anything else is shown by its identifier.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.records.record import RunRecord
+from harness.report.display import several
+from harness.sources.assets import conf_dir
+
+BASE = "base"
+_GGUF = re.compile(r"\.(I?Q\d\w*|TQ\d\w*)\.gguf$", re.IGNORECASE)  # a quantized file, by llama.cpp's naming
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of something, a short one for the heading of a narrow column, and the works to cite for it."""
+
+    display: str
+    short: str
+    cite: tuple[str, ...] = ()  # keys of conf/references.bib
+    percent: bool = False  # of a metric: a share of 1, shown in percent
+
+
+def method(identifier: str, record: RunRecord | None = None) -> Name:
+    """Return the name of a method: LoRA, (IA)3 with a superscript, Full fine-tuning."""
+    name = _name("method", identifier, record and record.config.get("method"))
+    settings = dict(record.recipe.get("method") or {}) if record else {}
+    filled = _filled(name.display, settings)
+    return replace(name, display=filled, short=filled)
+
+
+def model(record: RunRecord) -> Name:
+    """Return the name of a run's base model. One of another Hub id than its file was written for is named by that."""
+    given = (record.recipe.get("model") or {}).get("name")
+    config = record.config.get("model") or {}
+    shapes, hub_id = config.get("architecture") or {}, config.get("hub_id")
+    if config.get("source") == "hub" and shapes.get("of") not in (None, hub_id) and given in _of_group("model"):
+        return _plain(str(hub_id).rpartition("/")[2])
+    return _name("model", str(given or config.get("name")), config)
+
+
+def data(record: RunRecord) -> Name:
+    """Return the name of a run's training data; a file of the user's own is named by its file name."""
+    config = record.config.get("data") or {}
+    name = _name("data", str((record.recipe.get("data") or config).get("name")), config)
+    own = config.get("file")
+    return _plain(Path(own).name) if own and name.display == "file" else name
+
+
+def quantized(record: RunRecord) -> str | None:
+    """Return the format that the base's weights were quantized to before they were loaded; None if they were not."""
+    config = record.config.get("model") or {}
+    by_name = _GGUF.search(str(config.get("file") or "")) if config.get("source") == "package" else None
+    stated = config.get("quantized") or (by_name and f"{by_name.group(1).upper()} GGUF")
+    return str(stated) if stated else None
+
+
+def task(identifier: str) -> Name:
+    """Return the name of a task: ARC-Easy; of a variant: MMLU (anatomy); of held-out rows: ARC (validation)."""
+    table = _table()["tasks"]
+    if identifier in table:
+        return table[identifier]
+    of, _, part = identifier.rpartition("/")
+    if of:  # <data>/validation, <data>/test, <data>/generated/test
+        parts = "generated answers" if of.endswith("/generated") else part
+        return _plain(f"{_name('data', of.removesuffix('/generated'), None).display} ({parts})")
+    longest = max((name for name in table if identifier.startswith(f"{name}_")), key=len, default="")
+    if not longest:
+        return _plain(identifier)
+    variant = identifier.removeprefix(f"{longest}_").replace("_", " ")
+    return replace(_plain(f"{table[longest].display} ({variant})"), cite=table[longest].cite)
+
+
+def metric(identifier: str) -> Name:
+    """Return the name of a metric: accuracy, in a heading Acc. (norm.). lm-eval's filter `none` is left out."""
+    return _table()["metrics"].get(identifier.removesuffix(",none"), _plain(identifier.removesuffix(",none")))
+
+
+def setting(key: str) -> Name:
+    """Return the name of a setting by its key in a recipe, as in `method.r`: Rank r, in a label r."""
+    return _table()["settings"].get(key, replace(_plain(key), short=key.rpartition(".")[2]))
+
+
+def title(records: Sequence[RunRecord]) -> str:
+    """Return the title of a comparison: LoRA, QLoRA and DoRA on ARC-Easy with SmolLM2-135M-Instruct."""
+    trained = [record for record in records if record.method != BASE]
+    methods = list(dict.fromkeys(method(record.method, record).display for record in trained))
+    sets = list(dict.fromkeys(data(record).display for record in trained))
+    models = list(dict.fromkeys(model(record).display for record in records))
+    who = several(methods, 6) or method(BASE).display
+    on = f" on {several(sets, 3)}" if sets else ""
+    return f"{who}{on}" + (f" with {several(models, 3)}" if models else "")
+
+
+def _filled(display: str, settings: Mapping[str, Any]) -> str:
+    """Return a display name with the values of the settings that it names in braces; without them where unknown."""
+    filled = re.sub(r"\{(\w+)\}", lambda match: str(settings.get(match.group(1), "")), display)
+    return " ".join(filled.split())
+
+
+def _name(group: str, identifier: str, config: Any) -> Name:
+    """Return the name that a record states, else that of the group's file; else the identifier.
+
+    A stated name that belongs to another identifier is not used: whoever changes `model.name` alone means that one.
+    """
+    known = _of_group(group)
+    stated = config.get("display") if isinstance(config, Mapping) else None
+    if stated and not any(name.display == stated for key, name in known.items() if key != identifier):
+        return replace(_plain(str(stated)), cite=tuple(config.get("cite") or ()))
+    return known.get(identifier, _plain(identifier))
+
+
+def _plain(display: str) -> Name:
+    return Name(display, display)
+
+
+@cache
+def _of_group(group: str) -> dict[str, Name]:
+    """Return the names of a group's options by their identifier: a method's file name, a model's or data set's name."""
+    names = {}
+    for file in sorted((conf_dir() / group).glob("*.yaml")):
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        identifier = str(values.get("name", file.stem))
+        names[identifier] = _entry({"display": values.get("display") or identifier, "cite": values.get("cite") or ()})
+    return names
+
+
+@cache
+def _table() -> dict[str, dict[str, Name]]:
+    values = yaml.safe_load((conf_dir() / "names.yaml").read_text(encoding="utf-8"))
+    return {part: {key: _entry(entry) for key, entry in entries.items()} for part, entries in values.items()}
+
+
+def _entry(values: Mapping[str, Any]) -> Name:
+    display = str(values["display"])
+    short = str(values.get("short", display))
+    return Name(display, short, tuple(values.get("cite", ())), bool(values.get("percent")))
