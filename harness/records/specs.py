@@ -301,3 +301,4 @@ class TrackingSpec(Strict):
     mode: Literal["offline", "online"] = "offline"
     project: str = "harness"
     entity: str | None = None
+    group: str | None = None  # null: the sweep's name, or what it compares

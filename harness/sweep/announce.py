@@ -56,6 +56,16 @@ def choices(asked: Question, trials: Sequence[Planned], chosen: Sequence[Choice]
         board.say(f"  {one.contestant}: {' '.join(values) or 'nothing'} ({one.reason})")
 
 
+def title(plan: Sequence[Planned]) -> str:
+    """Return the comparison in words, such as `lora, dora on science_qa with smollm2-135m`."""
+    experiments = [planned.experiment for planned in plan]
+    trained = [experiment for experiment in experiments if experiment.method.trains]
+    methods = ", ".join(dict.fromkeys(experiment.method.name for experiment in trained)) or "base"
+    data = ", ".join(dict.fromkeys(experiment.data.name for experiment in trained))
+    models = ", ".join(dict.fromkeys(experiment.model.name for experiment in experiments))
+    return f"{methods}{f' on {data}' if data else ''} with {models}"
+
+
 def labels(plan: Sequence[Planned]) -> dict[tuple[str, int], str]:
     """Return a label such as `lora method.r=8 seed 0` for each (recipe_id, seed), with the settings that differ."""
     shared = set.intersection(*(set(planned.cell) for planned in plan))

@@ -91,7 +91,7 @@ class _Sweep:
         wanted = stages.first_cells(self.asked, self.arguments)
         composed = compose_all(wanted, self.compose, bases_of(wanted))
         concurrent.check_no_trials(composed)
-        plan = _identified(composed)
+        plan = _grouped(_identified(composed), self.asked)
         pending = _checked(plan)
         name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
         announce.runs(plan, pending)
@@ -107,7 +107,7 @@ class _Sweep:
         composed = compose_all(wanted, self.compose)
         stages.check_budget(asked, composed)
         compose_all([Wanted(stages.repeated(wanted[0].cell, test, seed)) for seed in seeds], self.compose)
-        plan = _identified(composed)
+        plan = _grouped(_identified(composed), asked)
         trials = stages.trained(plan)
         bases = bases_of([Wanted(stages.repeated(one.cell, test), "final") for one in wanted])
         started = _checked(trials)
@@ -159,7 +159,7 @@ class _Sweep:
         for taken in looks.rounds(stage.rule, stage.seeds):
             seeds = stage.seeds[:taken]
             wanted = stages.final_cells(stage.plan, stage.choices, stage.test, seeds)
-            final = _identified(compose_all(wanted, self.compose, stage.bases))
+            final = _grouped(_identified(compose_all(wanted, self.compose, stage.bases)), asked)
             pending = _checked(final)
             started += pending
             tuning = looks.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
@@ -186,6 +186,16 @@ def _identified(plan: list[Planned]) -> list[Planned]:
     return resolve(plan)
 
 
+def _grouped(plan: list[Planned], asked: Question | None) -> list[Planned]:
+    """Return the runs with the group under which a tracker shows them, unless the user named one."""
+    group = asked.name if asked else announce.title(plan)
+    return [
+        replace(cell, experiment=replace(cell.experiment, tracking=replace(tracking, group=tracking.group or group)))
+        for cell in plan
+        if (tracking := cell.experiment.tracking)
+    ]
+
+
 def _checked(plan: list[Planned]) -> list[Planned]:
     """Return the runs to start. The others are finished or cannot run here."""
     pending = undone(plan)
@@ -208,7 +218,7 @@ def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
     _labels = announce.labels(pending)
     experiment = pending[0].experiment
     board.expect(len(pending))
-    _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir), name)
+    _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir))
     try:
         results = launch(list(pending), name)
     finally:
@@ -229,7 +239,7 @@ def _tell_failure(cell: Cell, result: Any) -> None:
 def run_cell(experiment: Experiment) -> str:
     """Execute one run in the process in which a launcher calls this, and return its status."""
     experiment = sources.resolve(experiment, board.say)
-    tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir), None)
+    tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir))
     line = board.begin(_label(experiment))
 
     def watch(event: dict[str, Any]) -> None:
@@ -307,6 +317,7 @@ def make_report(experiment: Experiment, name: str) -> None:
     if tracking.name == "wandb":
         command += ["--wandb", tracking.mode, "--wandb-project", tracking.project]
         command += ["--wandb-entity", tracking.entity] if tracking.entity else []
+        command += ["--wandb-group", tracking.group] if tracking.group else []
     if tracking.name == "tensorboard":
         command += ["--tensorboard", str(Path(experiment.runs_dir) / "tensorboard")]
     subprocess.run(command, check=False)

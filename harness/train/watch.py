@@ -64,8 +64,11 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Prepare, and start the clock of the first step."""
         self._total = state.max_steps
+        validated = dict(self.validation)
         for step in range(1, self.last_step + 1):  # steps of an earlier attempt: a tracker shows the whole curve
             self._tell(step)
+            if step in validated:
+                self._job.emit({"step": step, "validation_loss": validated[step]})
         self._prepare()
         self._meter.start()
 
@@ -170,6 +173,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # draws here do not affect training
             loss = distributed.broadcast(self._job.validate() if self._holds_its_own() else None)
         self.validation.append((step, loss))
+        self._job.emit({"step": step, "validation_loss": loss})
         if self._job.spec.patience is None:
             return False
         if self._patience.improved(loss):

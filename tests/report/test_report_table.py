@@ -74,8 +74,8 @@ def test_every_row_of_a_sweep_is_told_apart_by_typed_columns(runs, tmp_path):
     rows = load([runs]).rows
     table = flat(rows)
     assert columns(rows)[: len(IDENTITY) + 1] == (*IDENTITY, "method.r")
-    found = {(line["method"], line["method.r"], line["learning_rate"]) for line in table}
-    assert found == {("base", None, None), *((kind.name, kind.settings["r"], kind.lr) for kind in kinds)}
+    identities = {(line["method"], line["method.r"], line["learning_rate"]) for line in table}
+    assert identities == {("base", None, None), *((kind.name, kind.settings["r"], kind.lr) for kind in kinds)}
     assert {(line["model"], line["data"]) for line in table} == {("smollm2-135m", None), ("smollm2-135m", "science_qa")}
     assert len({line["label"] for line in table}) == 9
     scored = [line for line in table if line["method"] != "base"]
@@ -97,9 +97,9 @@ def test_settings_of_several_types_and_lists_are_kept(runs, tmp_path):
     expected = ["all_linear", '["q_proj", "v_proj"]', True, 8, 0.5, None]
     assert [cells[1e-4 * (i + 1)] for i in range(len(values))] == expected
     table = parquet.read_table(write_parquet(rows, tmp_path / "records.parquet"))
-    shown = dict(zip(table["learning_rate"].to_pylist(), table["method.target"].to_pylist(), strict=True))
+    read_back = dict(zip(table["learning_rate"].to_pylist(), table["method.target"].to_pylist(), strict=True))
     texts = ["all_linear", '["q_proj", "v_proj"]', "true", "8", "0.5", None]
-    assert [shown[1e-4 * (i + 1)] for i in range(len(values))] == texts
+    assert [read_back[1e-4 * (i + 1)] for i in range(len(values))] == texts
 
 
 def test_rows_that_differ_in_few_shot_say_so(runs):

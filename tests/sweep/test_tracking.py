@@ -22,7 +22,7 @@ from harness.records.specs import TrackingSpec
 from harness.run import run, sources
 from harness.sweep.tracking import Tracker, summary
 
-OFFLINE = TrackingSpec(name="wandb")
+OFFLINE = TrackingSpec(name="wandb", group="my-sweep")
 NONE = TrackingSpec(name="none")
 _BLOCK = 32768  # a .wandb file is a LevelDB log: blocks of records, each with checksum, length and type
 
@@ -53,67 +53,130 @@ def items(updates) -> dict:
 def mirrored(folder: Path) -> dict:
     """What one offline run holds: id, group, config, steps and summary."""
     [path] = folder.glob("*.wandb")
-    found: dict = {"history": [], "summary": {}, "config": {}, "exit": None}
+    mirror: dict = {"history": [], "summary": {}, "config": {}, "metrics": {}, "exit": None}
     for part in transactions(path):
         kind = part.WhichOneof("record_type")
         if kind == "run":
-            found |= {"id": part.run.run_id, "group": part.run.run_group, "project": part.run.project}
-            found["config"] |= items(part.run.config.update)
+            mirror |= {"id": part.run.run_id, "group": part.run.run_group, "project": part.run.project}
+            mirror |= {"name": part.run.display_name, "job_type": part.run.job_type, "tags": [*part.run.tags]}
+            mirror["config"] |= items(part.run.config.update)
         elif kind == "history":
-            found["history"].append(items(part.history.item))
+            mirror["history"].append(items(part.history.item))
         elif kind == "summary":
-            found["summary"] |= items(part.summary.update)
+            mirror["summary"] |= items(part.summary.update)
+        elif kind == "metric":
+            metric = part.metric
+            kinds = [kind for kind in ("min", "max", "mean", "last") if getattr(metric.summary, kind)]
+            mirror["metrics"][metric.name] = kinds
         elif kind == "exit":
-            found["exit"] = part.exit.exit_code
-    return found
+            mirror["exit"] = part.exit.exit_code
+    return mirror
 
 
-@pytest.fixture(scope="module")
-def tracked(compose, shared_overrides):
-    """A run made with the mirror open, as the sweep does it."""
-    words = [*shared_overrides(), "method=lora"]
-    experiment = sources.resolve(config.build(compose(*words)))
-    tracker = Tracker(OFFLINE, Path(experiment.runs_dir), "my-sweep")
+def make(experiment) -> RunRecord:
+    """Make a run with the mirror open, as the sweep does it."""
+    tracker = Tracker(OFFLINE, Path(experiment.runs_dir))
     tracker.begin(experiment)
     result = run.run(experiment, partial(tracker.event, experiment))
     tracker.end(experiment, result)
     tracker.close()
-    return experiment, result
+    return result
+
+
+@pytest.fixture(scope="module")
+def tracked(compose, shared_overrides):
+    """A run beside its base model: what the mirror of each holds, and the record of the trained one."""
+    words = shared_overrides()
+    base = sources.resolve(config.build(compose(*words, "method=base")))
+    make(base)
+    experiment = sources.resolve(config.build(compose(*words, "method=lora", "method.r=4", "train.eval_every=1")))
+    result = make(experiment)
+    by_method = {one["name"].split("-")[0]: one for one in mirrors(experiment)}
+    return experiment, result, by_method
+
+
+def mirrors(experiment) -> list[dict]:
+    return [mirrored(folder) for folder in sorted(Path(experiment.runs_dir).glob("wandb/offline-run-*"))]
 
 
 def test_a_run_is_mirrored_with_config_steps_and_summary(tracked):
-    experiment, result = tracked
-    folders = list(Path(experiment.runs_dir).glob("wandb/offline-run-*"))
-    assert len(folders) == 1
-    found = mirrored(folders[0])
-    assert found["id"] == f"lora-{experiment.recipe_id}-s0"
-    assert (found["group"], found["project"]) == ("my-sweep", "harness")
-    assert found["config"]["seed"] == 0
-    assert found["config"]["recipe_id"] == experiment.recipe_id
-    assert found["config"]["train"]["lr"] == experiment.train.lr
+    experiment, result, shown = tracked[0], tracked[1], tracked[2]["lora"]
+    assert shown["name"] == f"lora-{experiment.recipe_id}-s0"
+    assert (shown["group"], shown["project"], shown["job_type"]) == ("my-sweep", "harness", "train")
+    assert shown["tags"] == ["lora", experiment.model.name, experiment.data.name, "my-sweep"]
     training = result.current.training
-    assert [step["loss"] for step in found["history"]] == pytest.approx(training.losses)
-    assert [step["gradient_norm"] for step in found["history"]] == pytest.approx(training.gradient_norms)
-    assert [step["_step"] for step in found["history"]] == [1, 2, 3]
+    steps = {step["_step"]: step for step in shown["history"]}
+    assert sorted(steps) == [1, 2, 3]
+    assert [steps[step]["train/loss"] for step in steps] == pytest.approx(training.losses)
+    assert [steps[step]["train/gradient_norm"] for step in steps] == pytest.approx(training.gradient_norms)
+    assert [steps[step]["train/learning_rate"] for step in steps] == pytest.approx(training.learning_rates)
+    assert [(step, steps[step]["val/loss"]) for step in steps] == [
+        (step, pytest.approx(loss)) for step, loss in training.validation
+    ]
     expected = summary(experiment, result)
-    assert {key: found["summary"][key] for key in expected} == pytest.approx(expected)
+    assert {key: shown["summary"][key] for key in expected} == pytest.approx(expected)
     assert expected["status"] == "ok"
-    assert {"trainable_parameters", "peak_memory_bytes", "train_seconds", "file/validation/loss"} <= set(expected)
-    assert found["exit"] == 0
+    assert {"trainable_parameters", "peak_memory_bytes", "train_seconds", "eval/file/validation/loss"} <= set(expected)
+    assert shown["metrics"]["train/loss"] == shown["metrics"]["val/loss"] == ["min"]
+    assert shown["exit"] == 0
+
+
+def test_the_configuration_keeps_the_settings_of_the_method_and_names_code_and_device(tracked):
+    experiment, result, shown = tracked[0], tracked[1], tracked[2]["lora"]
+    settings = shown["config"]
+    assert settings["method"] == {**json.loads(json.dumps(result.recipe["method"])), "name": "lora"}
+    assert settings["method"]["r"] == 4
+    assert settings["method_name"] == "lora"
+    assert (settings["seed"], settings["recipe_id"]) == (0, experiment.recipe_id)
+    assert settings["train"]["lr"] == experiment.train.lr
+    made_by = result.current.provenance
+    assert (settings["harness"], settings["commit"]) == (made_by["harness"], made_by["commit"])
+    assert (settings["device"], settings["device_name"]) == (made_by["device"], made_by["device_name"])
+    assert settings["model_id"] == experiment.model.path
+
+
+def test_final_scores_have_their_errors_and_the_difference_to_the_base_model(tracked):
+    experiment, _, mirror_of = tracked
+    compared = 0
+    for path in sorted((experiment.folder / "evaluations").glob("*.json")):
+        scores = record.read(record.EvaluationRecord, path)
+        task = f"eval/{scores.evaluation['task']}"
+        assert mirror_of["lora"]["summary"][f"{task}/n"] == scores.num_items
+        for name, metric in scores.metrics.items():
+            assert mirror_of["lora"]["summary"][f"{task}/{name}"] == pytest.approx(metric.value)
+            if metric.stderr is not None:
+                assert mirror_of["lora"]["summary"][f"{task}/{name}_stderr"] == pytest.approx(metric.stderr)
+            before = mirror_of["base"]["summary"][f"{task}/{name}"]
+            assert mirror_of["lora"]["summary"][f"{task}/{name}_vs_base"] == pytest.approx(metric.value - before)
+            compared += 1
+    assert compared >= 2
+    assert not any(key.endswith("_vs_base") for key in mirror_of["base"]["summary"])
+
+
+def test_a_run_that_is_made_again_is_another_run_of_the_mirror(compose, tiny_overrides):
+    """Steps of the second attempt are below those of the first: W&B would drop them from an older run."""
+    words = [*tiny_overrides, "method=lora"]
+    for force in ("force=false", "force=true"):
+        make(sources.resolve(config.build(compose(*words, force))))
+    first, second = mirrors(config.build(compose(*words)))
+    assert first["id"] != second["id"]
+    assert first["name"] == second["name"]
+    assert [[step["_step"] for step in one["history"]] for one in (first, second)] == [[1, 2, 3], [1, 2, 3]]
 
 
 def test_nothing_is_written_elsewhere(tracked):
     runs = Path(tracked[0].runs_dir)
-    assert {path.name for path in runs.iterdir()} == {tracked[0].recipe_id, "wandb"}
+    assert {path.name for path in runs.iterdir() if not path.is_dir() or path.name == "wandb"} == {"wandb"}
+    assert len([path for path in runs.iterdir() if path.name != "wandb"]) == 2
     assert (runs / "wandb" / "tracking.log").is_file()
 
 
 def test_a_damaged_evaluation_does_not_fail_the_mirror(tracked):
-    experiment, result = tracked
+    experiment, result, _ = tracked
     path = experiment.folder / "evaluations" / "0.json"
     path.write_text("{")
     try:
-        assert summary(experiment, result)["file/validation/loss"] > 0
+        assert summary(experiment, result)["eval/file/validation/loss"] > 0
     finally:
         path.unlink()
 
@@ -125,7 +188,7 @@ def skipped(experiment) -> RunRecord:
 
 def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
     experiment = sources.resolve(config.build(compose(*tiny_overrides)))
-    tracker = Tracker(OFFLINE, Path(experiment.runs_dir), None)
+    tracker = Tracker(OFFLINE, Path(experiment.runs_dir))
     tracker.begin(experiment)
     tracker.end(experiment, skipped(experiment))
     tracker.begin(experiment)
@@ -142,7 +205,7 @@ def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
 
 def test_no_tracking_starts_no_process(tmp_path):
     before = multiprocessing.active_children()
-    tracker = Tracker(NONE, tmp_path, None)
+    tracker = Tracker(NONE, tmp_path)
     tracker.event(SimpleNamespace(method=SimpleNamespace(name="lora"), recipe_id="r", run_seed=0), EVENT)
     tracker.close()
     assert multiprocessing.active_children() == before
@@ -178,7 +241,7 @@ def test_a_mirror_that_cannot_write_fails_nothing(compose, tiny_overrides, tmp_p
     runs = Path(experiment.runs_dir)
     runs.mkdir()
     (runs / "wandb").write_text("a file where a folder is wanted")
-    tracker = Tracker(OFFLINE, runs, None)
+    tracker = Tracker(OFFLINE, runs)
     tracker.begin(experiment)
     tracker.event(
         experiment, {"loss": 1.0, "done": 1, "gradient_norm": 1.0, "learning_rate": 0.1, "tokens_per_second": None}
@@ -194,7 +257,7 @@ from pathlib import Path
 from harness.records.specs import TrackingSpec
 from harness.sweep.tracking import Tracker
 if __name__ == "__main__":
-    tracker = Tracker(TrackingSpec(name="wandb"), Path({runs!r}), None)
+    tracker = Tracker(TrackingSpec(name="wandb"), Path({runs!r}))
     print(tracker._process.pid, flush=True)
     {then}
 """
@@ -234,7 +297,7 @@ def test_a_mirror_that_was_killed_holds_up_nothing(tmp_path):
 
 
 def test_an_interrupt_leaves_the_mirror_to_finish(tmp_path):
-    tracker = Tracker(OFFLINE, tmp_path, None)
+    tracker = Tracker(OFFLINE, tmp_path)
     deadline = time.monotonic() + 60
     while not (tmp_path / "wandb" / "tracking.log").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

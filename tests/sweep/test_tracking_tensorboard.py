@@ -40,7 +40,7 @@ def tracked(compose, shared_overrides):
     tracker = None
     for force in ("force=false", "force=true"):
         experiment = sources.resolve(config.build(compose(*words, force)))
-        tracker = Tracker(TrackingSpec(name="tensorboard"), Path(experiment.runs_dir), "my-sweep")
+        tracker = Tracker(TrackingSpec(name="tensorboard"), Path(experiment.runs_dir))
         tracker.begin(experiment)
         result = run.run(experiment, partial(tracker.event, experiment))
         tracker.end(experiment, result)
@@ -53,11 +53,11 @@ def test_a_run_is_mirrored_with_recipe_steps_and_summary(tracked):
     folder = Path(experiment.runs_dir) / "tensorboard" / f"lora-{experiment.recipe_id}-s0"
     assert len(list(folder.glob("events.out.tfevents.*"))) == 2
     found = seen(folder)
-    assert [one.step for one in found.Tensors("loss")] == [1, 2, 3]
-    assert values(found, "loss") == pytest.approx(result.current.training.losses)
+    assert [one.step for one in found.Tensors("train/loss")] == [1, 2, 3]
+    assert values(found, "train/loss") == pytest.approx(result.current.training.losses)
     assert '"max_steps": 3' in values(found, "recipe")[-1][0].decode()
     expected = {key: one for key, one in summary(experiment, result).items() if not isinstance(one, str)}
-    assert {"trainable_parameters", "train_seconds", "file/validation/loss"} <= set(expected)
+    assert {"trainable_parameters", "train_seconds", "eval/file/validation/loss"} <= set(expected)
     for key, one in expected.items():
         assert values(found, f"summary/{key}")[-1] == pytest.approx(one)
     assert values(found, "status")[-1] == [b"ok"]

@@ -21,10 +21,10 @@ def differing(rows: Sequence[Row]) -> tuple[str, ...]:
 
     A setting that only some rows have differs. The base model has none, and does not count.
     """
-    known = [settings_of(row) for row in rows if row.record and not row.is_base]
-    every = dict.fromkeys(("method.r", *(key for one in known for key in one)))
+    trained = [settings_of(row) for row in rows if row.record and not row.is_base]
+    every = dict.fromkeys(("method.r", *(key for settings in trained for key in settings)))
     keys = [key for key in every if key not in OWN_COLUMNS]
-    return tuple(key for key in keys if len({value_key(one.get(key)) for one in known}) > 1)
+    return tuple(key for key in keys if len({value_key(settings.get(key)) for settings in trained}) > 1)
 
 
 def learning_rate(row: Row) -> float | None:

@@ -16,6 +16,8 @@ from harness.report.pages.answer import answer_of
 from harness.report.writers import manifest
 from harness.report.writers.table import columns, flat
 
+_LONGEST_TAG, _LONGEST_GROUP = 64, 128  # characters that W&B accepts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mirror:
@@ -51,14 +53,15 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
         run = wandb.init(
             project=mirror.project,
             entity=mirror.entity,
-            group=mirror.group,
+            group=mirror.group and mirror.group[:_LONGEST_GROUP],
             id=identity,
             name=name,
             dir=str(mirror.folder),
             mode=mirror.mode,
             resume="allow" if mirror.mode == "online" else None,
             job_type="comparison",
-            config={"sweep": name, "question": loaded.sweep.question if loaded.sweep else None},
+            config=_configuration(loaded, name),
+            tags=[name[:_LONGEST_TAG]],
             settings=wandb.Settings(silent=True, console="off", reinit="create_new", x_disable_stats=True),
         )
         figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
@@ -75,6 +78,18 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
     if note is not None:
         write_text(json.dumps({**_logged(mirror), identity: note}, indent=1, sort_keys=True) + "\n", _notes(mirror))
     return identity
+
+
+def _configuration(loaded: Loaded, name: str) -> dict[str, Any]:
+    """Return what the comparison is of, and the code that made its runs."""
+    sweep, lines = loaded.sweep, flat(loaded.rows)
+    made_by = [row.current.provenance for row in loaded.rows if row.current]
+    return {
+        "sweep": name,
+        "question": sweep.question if sweep else None,
+        **{key: sorted({str(line[key]) for line in lines if line[key]}) for key in ("method", "model", "data")},
+        **{key: sorted({str(facts[key]) for facts in made_by if facts.get(key)}) for key in ("harness", "commit")},
+    }
 
 
 def _notes(mirror: Mirror) -> Path:

@@ -18,11 +18,14 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from harness.config.experiment import Experiment, recipe
+from harness.config.experiment import Experiment, digest, recipe
+from harness.measure import hardware
 from harness.records import record, redact
 from harness.records.specs import TrackingSpec
+from harness.run import provenance
 
-_LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")
+_LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")  # of an optimizer step
+_LONGEST_TAG = 64  # characters that W&B accepts
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 2.0  # interval at which the mirror checks that its parent lives
 
@@ -30,30 +33,32 @@ _LOOK_SECONDS = 2.0  # interval at which the mirror checks that its parent lives
 class Tracker:
     """Sender of events to the mirror's process. It does nothing with `tracking=none`."""
 
-    def __init__(self, spec: TrackingSpec, runs_dir: Path, group: str | None) -> None:
-        self._spec, self._group = spec, group
+    def __init__(self, spec: TrackingSpec, runs_dir: Path) -> None:
+        self._spec = spec
         self._log = runs_dir / spec.name / "tracking.log"
         self._process: Any = None
         if spec.name == "none":
             return
         context = multiprocessing.get_context("spawn")
         self._queue = context.Queue()
-        settings = {"project": spec.project, "entity": spec.entity, "mode": spec.mode, "group": group}
+        settings = {"project": spec.project, "entity": spec.entity, "mode": spec.mode, "group": spec.group}
         mirror = (f"harness.sweep.tracking.{spec.name}", str(runs_dir), settings)
         self._process = context.Process(target=_serve, args=(self._queue, mirror, str(self._log)))
         self._process.daemon = True
         self._process.start()
 
     def begin(self, experiment: Experiment) -> None:
-        """Start a run."""
-        name = _name(experiment)
-        tags = {"recipe_id": experiment.recipe_id, "seed": experiment.run_seed, "method": experiment.method.name}
-        self._send("begin", name, (name, {**recipe(experiment), **tags}))
+        """Start a run with its configuration and tags."""
+        if self._process is not None:
+            name = _name(experiment)
+            self._send("begin", name, (name, configuration(experiment), tags(experiment, self._spec.group)))
 
     def event(self, experiment: Experiment, event: dict[str, Any]) -> None:
-        """Log an optimizer step. Other events are ignored."""
-        if "loss" in event:
-            values = {k: event[k] for k in _LOGGED if event[k] is not None}
+        """Log an optimizer step or a validation loss. Other events are ignored."""
+        if "validation_loss" in event:
+            self._send("step", _name(experiment), (event["step"], {"val/loss": event["validation_loss"]}))
+        elif "loss" in event:
+            values = {f"train/{key}": event[key] for key in _LOGGED if event[key] is not None}
             self._send("step", _name(experiment), (event["done"], values))
 
     def end(self, experiment: Experiment, result: record.RunRecord) -> None:
@@ -80,8 +85,39 @@ def _name(experiment: Experiment) -> str:
     return f"{experiment.method.name}-{experiment.recipe_id}-s{experiment.run_seed}"
 
 
+def configuration(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings of a run for a dashboard: its recipe and seed, and the code and device that make it."""
+    made_by = provenance.facts()
+    cards = [card.name for card in hardware.usable_cards()]
+    model = experiment.model
+    return {
+        **recipe(experiment),
+        "method_name": experiment.method.name,
+        "recipe_id": experiment.recipe_id,
+        "seed": experiment.run_seed,
+        "lr_scale": experiment.lr_scale,
+        "model_id": model.path if model.source == "path" else model.hub_id or model.name,
+        "model_revision": model.revision,
+        "device": hardware.device(),
+        "device_name": cards[0] if cards else made_by["cpu"],
+        "harness": made_by["harness"],
+        "commit": made_by["commit"],
+    }
+
+
+def tags(experiment: Experiment, group: str | None) -> list[str]:
+    """Return the tags of a run: its method, model and data, and its sweep."""
+    data = experiment.data.name if experiment.method.trains else None
+    names = (experiment.method.name, experiment.model.name, data, group)
+    return list(dict.fromkeys(name[:_LONGEST_TAG] for name in names if name))
+
+
 def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
-    """Return the headline numbers of a run as a flat table, without unknown values."""
+    """Return the headline numbers of a run as a flat table, without unknown values.
+
+    A score has its standard error, its number of items and, where the base model has been evaluated on the same items,
+    the difference to it beside it.
+    """
     attempt = result.current
     values: dict[str, Any] = {"status": attempt.status, "reason": attempt.reason}
     values["peak_memory_bytes"] = attempt.peak_memory_bytes
@@ -90,11 +126,36 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
         values |= {name: counted[name] for name in ("trainable_parameters", "total_parameters", "saved_bytes")}
     if attempt.training is not None:
         values["train_seconds"] = attempt.training.train_seconds
-    for path in sorted((experiment.folder / "evaluations").glob("*.json")):
+    before = {} if not experiment.method.trains else _evaluations(_base_folder(experiment))
+    for key, scores in _evaluations(experiment.folder).items():
+        values |= _scores(scores, before.get(key))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _scores(scores: record.EvaluationRecord, base: record.EvaluationRecord | None) -> dict[str, Any]:
+    task = f"eval/{scores.evaluation['task']}"
+    values: dict[str, Any] = {f"{task}/n": scores.num_items}
+    for name, metric in scores.metrics.items():
+        values |= {f"{task}/{name}": metric.value, f"{task}/{name}_stderr": metric.stderr}
+        if base is not None and name in base.metrics:
+            values[f"{task}/{name}_vs_base"] = metric.value - base.metrics[name].value
+    return values
+
+
+def _evaluations(folder: Path) -> dict[str, record.EvaluationRecord]:
+    """Return the evaluations in a run's folder by the identity of their questions."""
+    by_questions = {}
+    for path in sorted((folder / "evaluations").glob("*.json")):
         with contextlib.suppress(ValueError):  # the report names damaged files
             scores = record.read(record.EvaluationRecord, path)
-            values |= {f"{scores.evaluation['task']}/{name}": metric.value for name, metric in scores.metrics.items()}
-    return {name: value for name, value in values.items() if value is not None}
+            by_questions[scores.eval_id.partition("-")[0]] = scores
+    return by_questions
+
+
+def _base_folder(experiment: Experiment) -> Path:
+    """Return the folder of the untrained model's run."""
+    untrained = {"model": recipe(experiment)["model"], "method": {"name": "base"}, "data": None, "train": None}
+    return Path(experiment.runs_dir) / digest(untrained) / "seed-0"
 
 
 def _next(queue: Any) -> tuple[str, str, tuple[Any, ...]]:

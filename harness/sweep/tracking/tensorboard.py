@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ class Run:
         self._file: EventFile | None = None
         self._stepped = False
 
-    def begin(self, name: str, config: dict[str, Any]) -> None:
-        """Start the run's event file with its recipe."""
+    def begin(self, name: str, config: dict[str, Any], tags: Sequence[str]) -> None:
+        """Start the run's event file with its settings and tags."""
         self._file, self._stepped = EventFile(self._folder / name), False
         shown = json.dumps(config, indent=1, sort_keys=True, default=str)
         self._file.text("recipe", "\n".join(f"    {line}" for line in shown.splitlines()))
+        self._file.text("tags", ", ".join(tags))
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """Log an optimizer step. The first one ends the curves of an earlier attempt."""
