@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.records.untrusted import echo
+
 TYPES = (
     "svd", "linear", "cat", "ties", "ties_svd", "dare_ties", "dare_linear", "dare_ties_svd", "dare_linear_svd",
     "magnitude_prune", "magnitude_prune_svd",
@@ -26,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work: Callable[[argparse.Namespace], None] = given.work
         work(given)
     except ValueError as error:
-        print(f"harness.adapter: {' '.join(str(error).split())}", file=sys.stderr)
+        echo(f"harness.adapter: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except (OSError, RuntimeError) as error:
-        print(f"harness.adapter: {error}", file=sys.stderr)
+        echo(f"harness.adapter: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -98,12 +100,12 @@ def _merge(given: argparse.Namespace) -> None:
     trained.check_merges(run)
     trained.on_base(run, given.base)
     found = _elsewhere("harness.adapter.merge:merge", given.run, given.base, given.out, given.format)
-    print(f"merged {run.name} into {given.out} ({given.format}, {found['dtype']})")
-    print(_difference(found, "the attached model's"))
+    echo(f"merged {run.name} into {given.out} ({given.format}, {found['dtype']})")
+    echo(_difference(found, "the attached model's"))
     if "prompts" in found:
-        print(f"read back, the tokenizer agrees on {found['prompts_tokenized_alike']} of {found['prompts']} prompts")
+        echo(f"read back, the tokenizer agrees on {found['prompts_tokenized_alike']} of {found['prompts']} prompts")
     if found["quantised_base"]:
-        print(
+        echo(
             "note: trained beside a quantised base; merged into its dequantised weights this is another model, whose "
             "scores are those of the run with eval.weights=merged"
         )
@@ -122,10 +124,10 @@ def _combine(given: argparse.Namespace) -> None:
     how = {"combination_type": given.combination_type, **({"density": given.density} if pruning else {})}
     found = _elsewhere("harness.adapter.combine:combine", folders, weights, how, given.base, out)
     rank = f", rank {found['rank']}" if found["rank"] else ""
-    print(f"combined {len(folders)} adapters into {out} ({found['combination_type']}{rank})")
+    echo(f"combined {len(folders)} adapters into {out} ({found['combination_type']}{rank})")
     if found["relative_distance"] is not None:
-        print(f"relative distance from the weighted sum of their updates: {found['relative_distance']:.2g}")
-    print(_difference(found, "those before it was written"))
+        echo(f"relative distance from the weighted sum of their updates: {found['relative_distance']:.2g}")
+    echo(_difference(found, "those before it was written"))
 
 
 def _weights(text: str, folders: Sequence[Path]) -> list[float]:
@@ -149,9 +151,9 @@ def _info(given: argparse.Namespace) -> None:
             trained.on_base(run, given.base)
         update = _elsewhere("harness.adapter.update:measure", given.run, given.base)
     if given.json:
-        print(json.dumps({**info.facts(run), "update": asdict(update)}, indent=1))
+        echo(json.dumps({**info.facts(run), "update": asdict(update)}, indent=1))
     else:
-        print("\n".join(info.lines(run, update, given.every_weight)))
+        echo("\n".join(info.lines(run, update, given.every_weight)))
 
 
 def _card(given: argparse.Namespace) -> None:
@@ -159,7 +161,7 @@ def _card(given: argparse.Namespace) -> None:
     from harness.run import card
 
     trained.find(given.run)
-    print(f"card: {card.write(given.run)}")
+    echo(f"card: {card.write(given.run)}")
 
 
 def _difference(found: dict[str, Any], whose: str) -> str:

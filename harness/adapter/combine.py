@@ -16,6 +16,7 @@ from peft import PeftModel
 from harness.adapter.output import compare, logits, whole_folder
 from harness.adapter.trained import Trained, download, find, on_base, plain_base, storage
 from harness.records.record import write_text
+from harness.records.untrusted import escaped, inline_code
 from harness.run import card
 from harness.sources import models
 
@@ -174,16 +175,15 @@ def _card(runs: Sequence[Trained], weights: Sequence[float], how: dict[str, Any]
     settings = ", ".join(f"{key} {value}" for key, value in how.items() if value is not None)
     parts = [
         card.front_matter(model, "peft", [run.record.method for run in runs[:1]]),
-        f"# {len(runs)} adapters of {model['name']} combined",
-        f"Made by PEFT's `add_weighted_adapter` ({settings}). The combination itself has not been scored.",
+        f"# {len(runs)} adapters of {escaped(model['name'])} combined",
+        f"Made by PEFT's `add_weighted_adapter` ({escaped(settings)}). The combination itself has not been scored.",
         "## Base model\n\n" + card.base_lines(model),
     ]
     for run, weight in zip(runs, weights, strict=True):
         data = run.record.config["data"]
         parts.append(
-            f"## Weight {weight:g}: {run.record.method} on {data['name']}\n\n"
-            f"- recipe: `{run.record.recipe_id}`, seed {run.record.seed}\n"
-            f"- data: content `{data['content']}`, licence {data['licence'] or 'not stated'}\n\n"
-            + card.score_table(card.scores(run.folder, run.record))
+            f"## Weight {weight:g}: {escaped(run.record.method)} on {escaped(data['name'])}\n\n"
+            f"- recipe: {inline_code(run.record.recipe_id)}, seed {run.record.seed}\n"
+            f"- {card.data_line(data)}\n\n" + card.score_table(card.scores(run.folder, run.record))
         )
     return "\n\n".join(parts) + "\n"

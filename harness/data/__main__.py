@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from harness.config.compose import experiments
 from harness.records.datacheck import DataCheck
+from harness.records.untrusted import echo
 from harness.report.pages import data_card
 from harness.run import isolate
 from harness.run.progress import board
@@ -63,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not given.json:
             data_card.show(check, card)
     if given.json:
-        print(json.dumps(ended.value, indent=1))
+        echo(json.dumps(ended.value, indent=1))
     return 2 if any(check.refusals for check in checks) else 0
 
 
 def _wrong(error: object, code: int) -> int:
-    print(f"harness.data: {' '.join(str(error).split())}", file=sys.stderr)
+    echo(f"harness.data: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 

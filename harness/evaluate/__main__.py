@@ -17,6 +17,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.config import config
 from harness.config.compose import experiments
@@ -24,6 +25,7 @@ from harness.config.experiment import Evaluation, Experiment, evaluations
 from harness.records import record
 from harness.records.record import EvaluationRecord, Metric, RunRecord
 from harness.records.specs import EvalSpec
+from harness.records.untrusted import echo, printable
 from harness.run import isolate, run, sources
 from harness.run.progress import board, ending
 from harness.sources import pickles
@@ -77,10 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(asked)
         results = [_evaluated(one) for one in asked]
     except ValueError as error:
-        print(f"harness.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
+        echo(f"harness.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     if given.json:
-        print(json.dumps([_document(one, result) for one, result in zip(asked, results, strict=True)], indent=1))
+        echo(json.dumps([_document(one, result) for one, result in zip(asked, results, strict=True)], indent=1))
     else:
         Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_table(asked))
     return 0 if all(result.status == "ok" for result in results) else 1
@@ -212,7 +214,7 @@ def _table(asked: Sequence[Experiment]) -> Table:
         label = _label(experiment)
         for wanted in evaluations(experiment):
             for line in _lines(experiment, wanted) if wanted.kind == "lm_eval" else ():
-                shown.add_row(label, wanted.task, *line)
+                shown.add_row(*(Text(printable(cell)) for cell in (label, wanted.task, *line)))
                 label = ""
     return shown
 

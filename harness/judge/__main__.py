@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.judge import answers, model, pairs
 from harness.judge.kept import JudgementRecord, Unfinished
 from harness.records import record
+from harness.records.untrusted import echo
 from harness.run.progress import board
 
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         work(given)
     except ValueError as error:
-        print(f"harness.judge: {' '.join(str(error).split())}", file=sys.stderr)
+        echo(f"harness.judge: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
@@ -94,8 +95,8 @@ def _score(given: argparse.Namespace) -> None:
     path = record.write(judgement, given.run / "judgements" / f"{name}.json")
     unfinished.remove()
     shown = "no score could be read" if value is None else f"mean {value:.3f}"
-    print(f"{found.method}: {shown}" + (f" \u00b1 {stderr:.3f}" if stderr is not None else "") + f" of {by.highest}")
-    print(f"{total:,} answers, {unread:,} verdicts could not be read; {path}")
+    echo(f"{found.method}: {shown}" + (f" \u00b1 {stderr:.3f}" if stderr is not None else "") + f" of {by.highest}")
+    echo(f"{total:,} answers, {unread:,} verdicts could not be read; {path}")
 
 
 def _verdicts(by: model.Judge, found: answers.Answers, unfinished: Unfinished) -> list[model.Verdict]:
@@ -119,15 +120,15 @@ def _verdicts(by: model.Judge, found: answers.Answers, unfinished: Unfinished) -
 def _export(given: argparse.Namespace) -> None:
     first, second = (answers.read(run, given.task) for run in given.runs)
     number = pairs.export(first, second, given.out, given.seed)
-    print(f"{number:,} pairs in {given.out}: fill the column verdict with {', '.join(pairs.VERDICTS)}")
-    print(f"whose answers they are is in {pairs.key_path(given.out)}: keep it from those who judge")
+    echo(f"{number:,} pairs in {given.out}: fill the column verdict with {', '.join(pairs.VERDICTS)}")
+    echo(f"whose answers they are is in {pairs.key_path(given.out)}: keep it from those who judge")
 
 
 def _import(given: argparse.Namespace) -> None:
     counted, kept = pairs.take(given.filled, given.key or pairs.key_path(given.filled))
-    print(f"better: {counted.wins_first:,} {counted.first}, {counted.wins_second:,} {counted.second}")
+    echo(f"better: {counted.wins_first:,} {counted.first}, {counted.wins_second:,} {counted.second}")
     p_value = "" if counted.p_value is None else f"; exact sign test p = {counted.p_value:.3g}"
-    print(f"ties: {counted.ties:,}, without a verdict: {counted.missing:,}{p_value}; {kept}")
+    echo(f"ties: {counted.ties:,}, without a verdict: {counted.missing:,}{p_value}; {kept}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.judge.answers import Answers
+from harness.records import untrusted
 from harness.records.record import write_text
 
 COLUMNS = ("pair", "prompt", "answer_1", "answer_2", "verdict")
@@ -50,9 +51,7 @@ def export(first: Answers, second: Answers, out: Path, seed: int) -> int:
         texts = (one.answer, theirs[one.item_id].answer)
         rows.append((pair, one.prompt, *(reversed(texts) if swapped else texts), ""))
         sides[pair] = {"item_id": one.item_id, "answer_1": "second" if swapped else "first"}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
+    write_text(untrusted.to_csv(COLUMNS, rows), out)
     key = {"first": str(first.run_folder), "second": str(second.run_folder), "seed": seed, "pairs": sides}
     write_text(json.dumps(key, indent=1) + "\n", key_path(out))
     return len(rows)

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.plan import literature, table
 from harness.plan.devices import Device, named
+from harness.records.untrusted import echo
 
 _MFU = 0.4
 _ABOUT = """Plan runs without weights and without a GPU. The settings are those of `python -m harness`:
@@ -40,17 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = words[:1] == ["targets"]
     try:
         if words == ["literature"]:
-            print(_literature(), end="")
+            echo(_literature().removesuffix("\n"))
             return 0
         found = _layers(words[1:]) if listing else _cells(words, given.counts)
     except ValueError as error:
-        print(f"harness.plan: {' '.join(str(error).split())}", file=sys.stderr)
+        echo(f"harness.plan: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        print(f"harness.plan: {error}", file=sys.stderr)
+        echo(f"harness.plan: {error}", file=sys.stderr)
         return 1
     if given.json:
-        print(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
     else:
         table.print_layers(found) if listing else table.print_cells(found)
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.records.untrusted import echo
+
 _GIB = 2**30
 _SIZES = ("weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes", "peak_bytes")
 
@@ -20,7 +22,7 @@ def print_cells(found: list[dict[str, Any]]) -> None:
     _print_table(header, [(n, *_line(one, bool(plans), with_device)) for n, one in zip(names, found, strict=True)])
     left_out = [f"{n}: {text}" for n, one in zip(names, found, strict=True) if (text := _left_out(one))]
     for text in dict.fromkeys([*_shared(found), *(_said(p) for p in plans if not p["unpredicted"]), *left_out]):
-        print(text)
+        echo(text)
 
 
 def _words_of_all(found: list[dict[str, Any]]) -> list[str]:
@@ -85,7 +87,7 @@ def _left_out(one: dict[str, Any]) -> str:
 def print_layers(models: list[dict[str, Any]]) -> None:
     """Print every linear layer of each model."""
     for model in models:
-        print(f"{model['model']}: linear layers as d_in x d_out, and the targets that cover them")
+        echo(f"{model['model']}: linear layers as d_in x d_out, and the targets that cover them")
         _print_table(("Layer", "Shape", "Count", "Targets"), [_layer_line(row) for row in model["layers"]])
 
 
@@ -102,4 +104,4 @@ def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     for line in (header, *lines):
         cells = [c.ljust(w) if not c[:1].isdigit() and i in (0, len(line) - 1) else c.rjust(w)
                  for i, (c, w) in enumerate(zip(line, widths, strict=True))]  # fmt: skip
-        print("  ".join(cells).rstrip())
+        echo("  ".join(cells).rstrip())

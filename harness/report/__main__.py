@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.records import event_files
+from harness.records.untrusted import echo
 from harness.report.commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _make(name: str | None, given: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         return _wrong(error)
     for problem in loaded.unreadable:
-        print(f"harness.report: could not be read: {problem}", file=sys.stderr)
+        echo(f"harness.report: could not be read: {problem}", file=sys.stderr)
     return max(_make_one(part, given) for part in parts)
 
 
@@ -146,7 +147,7 @@ def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
             from harness.report.writers.terminal import show_statuses
 
             show_statuses(loaded)
-        print(f"harness.report: {error}", file=sys.stderr)
+        echo(f"harness.report: {error}", file=sys.stderr)
         return 3
     except (ValueError, OSError) as error:
         return _wrong(error)
@@ -155,12 +156,12 @@ def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
 
         show(loaded, page)
     elif page:
-        print(f"report: {page}")
+        echo(f"report: {page}")
     return _mirror(loaded, page.parent, given) if page else 0
 
 
 def _wrong(error: Exception) -> int:
-    print(f"harness.report: {error}", file=sys.stderr)
+    echo(f"harness.report: {error}", file=sys.stderr)
     return 2
 
 
@@ -174,7 +175,7 @@ def _write(loaded: "Loaded", given: argparse.Namespace) -> Path | None:
     from harness.report.writers.table import to_csv
 
     if given.csv == "-":
-        sys.stdout.write(to_csv(loaded.rows))
+        echo(to_csv(loaded.rows).removesuffix("\n"))
     else:
         write_text(to_csv(loaded.rows), Path(given.csv))
     return None
@@ -189,7 +190,7 @@ def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
             if log:
                 log(loaded, report, given)
         except Exception as error:  # whatever a client of that size raises, the report is written
-            print(f"harness.report: not logged to {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            echo(f"harness.report: not logged to {name}: {type(error).__name__}: {error}", file=sys.stderr)
             code = 1
     return code
 

@@ -1,8 +1,7 @@
-"""Formatting of numbers and of foreign text. Records keep raw numbers; units for display live here."""
+"""Formatting of numbers and of tables. Records keep raw numbers; units for display live here."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ if TYPE_CHECKING:
 
 DASH = "-"
 OOM = "OOM"  # instead of the memory of a run that did not fit
-NO_BREAK = "\N{NO-BREAK SPACE}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEBIBYTE = 2**20
 MEGABYTE = 10**6
@@ -75,41 +73,6 @@ def several(names: Sequence[str], limit: int = 4) -> str:
     if len(names) > limit:
         return f"{', '.join(names[:limit])} and {len(names) - limit} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
-
-
-def escaped(text: str) -> str:
-    """Foreign text as one line of Markdown that shows it and does nothing else."""
-    line = one_line(text)
-    line = re.sub(r"&(?=#?\w+;)", "&amp;", line)
-    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
-    line = re.sub(r"([\\`*\[\]|~!])", r"\\\1", line)
-    line = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)  # inside a word an underscore stands for itself
-    line = re.sub(r"^(#|>|[-+](?=\s)|\d+[.)](?=\s))", r"\\\1", line)
-    return re.sub(r"(?i)\b(https?|ftp)://", r"\1&#58;//", line)
-
-
-def printable(text: str) -> str:
-    """Text without control characters, escape sequences and marks that turn the direction of writing."""
-    return "".join(character if character.isprintable() or character == NO_BREAK else " " for character in text)
-
-
-def one_line(text: str) -> str:
-    """Printable text on one line, its spaces joined; a no-break space stays."""
-    return re.sub(" +", " ", printable(text)).strip(" ")
-
-
-def shortened(text: str, length: int = 80) -> str:
-    """One line of at most `length` characters."""
-    line = one_line(text)
-    return line if len(line) <= length else f"{line[: length - 3]}..."
-
-
-def code(text: str) -> str:
-    """Text as a fenced block that it cannot leave."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    lines = "\n".join(printable(line) for line in text.splitlines())
-    return f"{fence}text\n{lines}\n{fence}"
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]], text: Sequence[str] = ()) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from harness.report.display import NO_BREAK
+from harness.records.untrusted import NO_BREAK
 
 PLUS_MINUS = f"{NO_BREAK}\N{PLUS-MINUS SIGN}{NO_BREAK}"
 MINUS = "\N{MINUS SIGN}"

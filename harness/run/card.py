@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.record import EvaluationRecord, RunRecord, read, write_text
+from harness.records.untrusted import code, escaped, inline_code
 
 CARD = "README.md"
 _ADAPTER = "adapter_config.json"
@@ -60,11 +61,11 @@ def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, 
     settings = {key: record.recipe[key] for key in ("method", "train")}
     parts = [
         front_matter(model, kind, [record.method]),
-        f"# {model['name']} trained with {record.method} on {data['name']}",
+        "# " + escaped(f"{model['name']} trained with {record.method} on {data['name']}"),
         use,
         "## Base model\n\n" + base_lines(model),
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(record)),
-        f"```json\n{json.dumps(settings, indent=1, sort_keys=True)}\n```",
+        code(json.dumps(settings, indent=1, sort_keys=True), "json"),
         "## Scores\n\n" + score_table(evaluations),
     ]
     return "\n\n".join(parts) + "\n"
@@ -80,13 +81,13 @@ def front_matter(model: dict[str, Any], library: str, tags: Sequence[str]) -> st
 
 def base_lines(model: dict[str, Any]) -> str:
     """Return the name, Hub id, revision, content hash and license of the base model as a list in Markdown."""
-    lines = [f"name: {model['name']}", f"Hub id: {hub_id(model) or 'none, a local folder'}"]
+    lines = [f"name: {escaped(model['name'])}", f"Hub id: {escaped(hub_id(model) or 'none, a local folder')}"]
     if revision(model):
-        lines.append(f"revision: {revision(model)}")
-    lines.append(f"content: `{model['content']}`")
+        lines.append(f"revision: {escaped(str(revision(model)))}")
+    lines.append(f"content: {inline_code(model['content'])}")
     if model["source"] == "package":
         lines.append("these are the dequantised weights of the package's file, which differ a little from the Hub's")
-    lines.append(f"licence: {model['licence'] or 'not stated'}")
+    lines.append(f"licence: {escaped(model['licence'] or 'not stated')}")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -100,7 +101,7 @@ def score_table(evaluations: Sequence[EvaluationRecord]) -> str:
             error = "-" if metric.stderr is None else f"{metric.stderr:.4f}"
             lower = "" if metric.higher_is_better else " (lower is better)"
             task = one.evaluation["task"] + (" (merged)" if one.evaluation.get("weights") == "merged" else "")
-            cells = (task, name + lower, f"{metric.value:.4f}", error, str(one.num_items))
+            cells = (escaped(task), escaped(name) + lower, f"{metric.value:.4f}", error, str(one.num_items))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -115,18 +116,25 @@ def revision(model: dict[str, Any]) -> str | None:
     return model["revision"] if model["source"] == "hub" else None
 
 
+def data_line(data: dict[str, Any]) -> str:
+    """Return the name, content hash and license of training data as a line of Markdown."""
+    licence = escaped(data["licence"] or "not stated")
+    return f"data: {escaped(data['name'])}, content {inline_code(data['content'])}, licence {licence}"
+
+
 def _training(record: RunRecord) -> list[str]:
     data, counts, found = record.config["data"], record.current.data, record.current.fingerprint
-    lines = [f"data: {data['name']}, content `{data['content']}`, licence {data['licence'] or 'not stated'}"]
+    lines = [data_line(data)]
     if counts:
-        lines.append(f"rows: {counts.train_rows:,} trained on, SHA-256 of their content `{counts.content_sha256}`")
-    lines.append(f"recipe: `{record.recipe_id}`, seed {record.seed}")
+        digest = inline_code(counts.content_sha256)
+        lines.append(f"rows: {counts.train_rows:,} trained on, SHA-256 of their content {digest}")
+    lines.append(f"recipe: {inline_code(record.recipe_id)}, seed {record.seed}")
     if found:
         lines.append(f"trained parameters: {found.trainable_parameters:,} of {found.total_parameters:,}")
     facts = record.current.provenance
     versions = facts.get("versions") or {}
     shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if versions.get(name))
-    lines.append(f"made with: harness {facts.get('harness')} at commit {facts.get('commit')}, {shown}")
+    lines.append(escaped(f"made with: harness {facts.get('harness')} at commit {facts.get('commit')}, {shown}"))
     return lines
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from harness.records.record import RunRecord
+from harness.records.untrusted import one_line, printable
 
 
 class Board:
@@ -43,9 +44,10 @@ class Board:
             line = Line(self, label)
             if self.console.is_terminal and self._bar is None:
                 columns = (
-                    TextColumn("[bold]{task.fields[label]}[/] {task.fields[phase]:<10}", markup=True),
+                    TextColumn("{task.fields[label]}", style="bold", markup=False),
+                    TextColumn("{task.fields[phase]:<10}", markup=False),
                     BarColumn(bar_width=24),
-                    TextColumn("{task.fields[detail]}"),
+                    TextColumn("{task.fields[detail]}", markup=False),
                     TimeRemainingColumn(),
                 )
                 self._bar = Progress(*columns, console=self.console, transient=True)
@@ -76,14 +78,14 @@ class Board:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text, keep="\n"), markup=False, soft_wrap=True)
 
 
 class Line:
     """One running piece of work on the board."""
 
     def __init__(self, shown_on: Board, label: str) -> None:
-        self._board, self._label = shown_on, label
+        self._board, self._label = shown_on, one_line(label)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._phase, self._begun, self._ended = "", time.monotonic(), False

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from harness.records.untrusted import echo
 from harness.sweep.cluster import left
 from harness.sweep.cluster.submitted import Tasks
 from harness.sweep.standing import FAILURES, document, lines, standing
@@ -39,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(given)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        echo(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: what is on the cluster goes on", file=sys.stderr)
+        echo("interrupted: what is on the cluster goes on", file=sys.stderr)
         return 130
 
 
@@ -60,7 +61,7 @@ def _run(given: argparse.Namespace) -> int:
         return left.cancel(stored)
     changed = _retry(given.status) if given.command == "rerun" else _extend(stored)
     if given.command == "extend" and not changed:
-        print("nothing to extend: every chosen value lies inside of what was tried")
+        echo("nothing to extend: every chosen value lies inside of what was tried")
         return 0
     return _harness(words_again(stored, *changed, *given.words))
 
@@ -82,7 +83,7 @@ def _register(runs: Path, name: str, words: Sequence[str]) -> int:
     from harness.sweep.register import register  # imported here: no other command composes
 
     here = [f"runs_dir={runs}"] if runs != Path("runs") else []
-    print("\n".join(register(name, [*here, *words], runs)))
+    echo("\n".join(register(name, [*here, *words], runs)))
     return 0
 
 
@@ -91,9 +92,9 @@ def _status(stored: Stored, as_json: bool) -> int:
     try:
         tasks = Tasks(stored.runs_dir, stored.record.name)
     except OSError as error:
-        print(f"what waits and runs on the cluster is not known here: {error}", file=sys.stderr)
+        echo(f"what waits and runs on the cluster is not known here: {error}", file=sys.stderr)
     runs = standing(stored, tasks)
-    print(json.dumps(document(stored, runs), indent=1) if as_json else "\n".join(lines(stored, runs, tasks)))
+    echo(json.dumps(document(stored, runs), indent=1) if as_json else "\n".join(lines(stored, runs, tasks)))
     return 0
 
 
@@ -107,7 +108,7 @@ def _extend(stored: Stored) -> list[str]:
     values = further_values(stored)
     changed = [f"{setting}={','.join(f'{value:g}' for value in found)}" for setting, found in values.items()]
     for word in changed:
-        print(f"every contestant is tried with {word}; what is done is not run again")
+        echo(f"every contestant is tried with {word}; what is done is not run again")
     return changed
 
 

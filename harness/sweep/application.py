@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import config
+from harness.records.untrusted import echo
 from harness.sources.assets import conf_dir
 from harness.train.preemption import SIGNALS
 
@@ -39,14 +40,14 @@ def main() -> None:
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         if verbose:
             traceback.print_exc()
-        print(f"error: {config.explain(error, _first_cell(), _compose)}", file=sys.stderr)
+        echo(f"error: {config.explain(error, _first_cell(), _compose)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("interrupted: what was finished is kept, the same command goes on from there", file=sys.stderr)
+        echo("interrupted: what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None
     except SystemExit as stop:
         if stop.code in [128 + number for number in SIGNALS]:
-            print("preempted: what was finished is kept, the same command goes on from there", file=sys.stderr)
+            echo("preempted: what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise
 
 

@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
 import yaml
+from cmarkgfm import github_flavored_markdown_to_html
+from cmarkgfm.cmark import Options
 
+from harness.adapter import combine
+from harness.adapter.trained import Trained
 from harness.config import config
 from harness.records.record import RunRecord, read, write
 from harness.run import card
@@ -93,3 +98,45 @@ def test_settings_of_another_version_are_named(made):
     changed = {**record.config, "method": {**record.config["method"], "rnak": 3}}
     with pytest.raises(ValueError, match=r"another version of this program: method.rnak=?.*no such setting"):
         config.from_record(dataclasses.replace(record, config=changed))
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)> [a](http://evil.example) ![p](http://evil.example/p) | x | `code` www.evil.example "
+    "me@evil.example\n# heading\n\x1b[31mred"
+)
+
+
+def test_no_text_of_a_record_does_anything_in_a_card(made, tmp_path):
+    """Every text that a record holds, also the names of tasks and metrics, is replaced by a hostile one."""
+    folder = tmp_path / "seed-0"
+    shutil.copytree(made["lora"], folder)
+    text = lambda value: HOSTILE if isinstance(value, str) else value  # noqa: E731
+    given = run_of(folder)
+    model = {**{key: text(value) for key, value in given.config["model"].items()}, "source": "hub"}
+    data = {key: text(value) for key, value in given.config["data"].items()}
+    attempt = dataclasses.replace(
+        given.current,
+        provenance={**given.current.provenance, "commit": HOSTILE, "versions": {"torch": HOSTILE}},
+        data=dataclasses.replace(given.current.data, content_sha256=HOSTILE),
+    )
+    hostile = dataclasses.replace(
+        given, config={**given.config, "model": model, "data": data}, method=HOSTILE, recipe_id=HOSTILE,
+        recipe={**given.recipe, "method": {"name": HOSTILE}}, attempts=(*given.attempts[:-1], attempt),
+    )  # fmt: skip
+    scores = [
+        dataclasses.replace(one, evaluation={**one.evaluation, "task": HOSTILE}, metrics={HOSTILE: metric})
+        for one in card.scores(folder, given)
+        for metric in list(one.metrics.values())[:1]
+    ]
+    assert scores
+    cards = [
+        card.text(hostile, scores, "peft", "use"),
+        combine._card([Trained(folder, hostile, None)], [1.0], {"x": HOSTILE}),
+    ]
+    for page in cards:
+        front, _, body = page.removeprefix("---\n").partition("\n---\n")
+        assert yaml.safe_load(front)["base_model"] == HOSTILE
+        tags = set(re.findall(r"<(\w+)", github_flavored_markdown_to_html(body, options=Options.CMARK_OPT_UNSAFE)))
+        assert tags <= {"h1", "h2", "p", "ul", "li", "pre", "code", "table", "thead", "tbody", "tr", "th", "td"}
+        assert all(sign.isprintable() or sign == "\n" for sign in page)
+        assert len(re.findall(r"^#+ ", body, re.MULTILINE)) == page.count("\n## ") + 1

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.report.display import escaped, several, table
+from harness.records.untrusted import escaped
+from harness.report.display import several, table
 from harness.run import provenance
 from tests.bench import Row
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.records.untrusted import shortened
 from harness.report.analysis.facts import (
     Facts,
     config_facts,
@@ -25,7 +26,7 @@ from harness.report.analysis.facts import (
 )
 from harness.report.data.groups import Group, grouped
 from harness.report.data.rows import Loaded, Row
-from harness.report.display import several, shortened
+from harness.report.display import several
 
 METHOD_AND_RATE = ("method", "train.lr")
 ABSENT = "absent"

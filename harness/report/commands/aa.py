@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.records.untrusted import echo
+
 
 def main(arguments: Sequence[str]) -> int:
     """Print a line for each method and task, then the rate of false verdicts; 0, or 2 for wrong input."""
@@ -19,9 +21,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lines = _lines(given)
     except (ValueError, OSError) as error:
-        print(f"harness.report: {error}", file=sys.stderr)
+        echo(f"harness.report: {error}", file=sys.stderr)
         return 2
-    print("\n".join(lines))
+    echo("\n".join(lines))
     return 0
 
 

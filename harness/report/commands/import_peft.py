@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.records.untrusted import echo
+
 
 def main(arguments: Sequence[str]) -> int:
     """Read, check and write; 0, or 2 where there is nothing to read."""
@@ -14,16 +16,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         records, problems = read_peft(given.folder)
     except (ValueError, OSError) as error:
-        print(f"harness.report: {error}", file=sys.stderr)
+        echo(f"harness.report: {error}", file=sys.stderr)
         return 2
     for problem in problems:
-        print(f"harness.report: could not be read: {problem}", file=sys.stderr)
+        echo(f"harness.report: could not be read: {problem}", file=sys.stderr)
     found = guard(records)
-    print(f"{len(records)} rows read from {given.folder}, one seed each, no outcomes per item: nothing can be paired")
-    print("undeclared differences:" if found else "no undeclared difference")
+    echo(f"{len(records)} rows read from {given.folder}, one seed each, no outcomes per item: nothing can be paired")
+    echo("undeclared differences:" if found else "no undeclared difference")
     for one in found:
-        print(f"  {one}")
-    print(f"written: {keep(records, given.out)}; a report of the runs in {given.out} shows them as external rows")
+        echo(f"  {one}")
+    echo(f"written: {keep(records, given.out)}; a report of the runs in {given.out} shows them as external rows")
     return 0
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.records.untrusted import echo
+
 _MOST_NAMED = 4
 
 
@@ -20,13 +22,13 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lines = _open(given)
     except (ValueError, OSError) as error:
-        print(f"harness.report: {error}", file=sys.stderr)
+        echo(f"harness.report: {error}", file=sys.stderr)
         return 2
     if not lines:
-        print("decided: every comparison has a verdict")
+        echo("decided: every comparison has a verdict")
         return 0
     more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
-    print(f"undecided: {'; '.join(lines[:_MOST_NAMED])}{more}")
+    echo(f"undecided: {'; '.join(lines[:_MOST_NAMED])}{more}")
     return 1
 
 

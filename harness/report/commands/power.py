@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.records.untrusted import echo
 from harness.report.display import decimals
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     """Print what a design detects and which design buys most; 0, or 2 if the input is impossible."""
     given = _parser().parse_args(arguments)
     try:
-        print("\n".join(_lines(given)))
+        echo("\n".join(_lines(given)))
     except ValueError as error:
-        print(f"harness.report: {error}", file=sys.stderr)
+        echo(f"harness.report: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.records.untrusted import echo
+
 if TYPE_CHECKING:
     from harness.report.data.groups import Group
 
@@ -21,9 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lines = _advice(given)
     except ValueError as error:  # IncomparableError is one
-        print(f"harness.report: {error}", file=sys.stderr)
+        echo(f"harness.report: {error}", file=sys.stderr)
         return 3 if hasattr(error, "guard") else 2
-    print("\n".join(lines))
+    echo("\n".join(lines))
     return 0
 
 

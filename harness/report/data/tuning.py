@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from harness.records import untrusted
 from harness.records.choice import Edge, Look, Trial, choose, edges, row_losses, trials
 from harness.records.record import Choice, SweepRecord
 from harness.report.data.rows import Row
@@ -101,16 +100,14 @@ def to_csv(found: Sequence[Contestant]) -> str:
         "contestant", *settings, "recipe_id", "status", "reason", "learning_rate", "validation_loss", "standard_error",
         "device_seconds", "chosen",
     ]  # fmt: skip
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    lines = []
     for one in found:
         for trial in one.trials:
             asked = [trial.settings.get(name) for name in settings]
             known = [trial.rate, trial.loss, trial.standard_error, trial.device_seconds]
             fate = [trial.recipe_id, trial.status, trial.reason or None]
-            writer.writerow([one.name, *asked, *fate, *known, int(trial is one.chosen)])
-    return text.getvalue()
+            lines.append([one.name, *asked, *fate, *known, int(trial is one.chosen)])
+    return untrusted.to_csv(header, lines)
 
 
 def _best(losses: Sequence[float], budget: int) -> Best:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.records.untrusted import shortened
 from harness.report.data.groups import Group
 from harness.report.data.labels import short
-from harness.report.display import shortened
 
 # Okabe and Ito, Color Universal Design, 2008; without yellow, which is hard to see on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

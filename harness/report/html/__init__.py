@@ -1,7 +1,8 @@
 """`index.html`: one file that opens offline, to sort, filter, hover and look into single items.
 
-The charts and their scripts are Vega-Lite's, written by Altair and bundled by vl-convert. The page allows no request
-and no evaluation of text as code, so that text of a record can only be shown.
+The charts and their scripts are Vega-Lite's, written by Altair and bundled by vl-convert. The page allows no
+request, no script but its own two, which its policy lists by hash, and no evaluation of text as code, so that text of a
+record can only be shown.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.record import write_text
+from harness.records.untrusted import printable
 from harness.report.analysis.axes import qualities
 from harness.report.analysis.claims import asked_for
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded
-from harness.report.display import printable
 from harness.report.figures.others import external_caption
 from harness.report.html import charts, items
-from harness.report.html.bundle import bundle
+from harness.report.html.bundle import bundle, script_hash
 from harness.report.pages import notes
 from harness.report.pages.answer import answer_of
 from harness.report.pages.summary import cost, quality
@@ -50,6 +51,7 @@ def page(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
         style=parts["page.css"],
         script=parts["page.js"],
         bundle=jinja2.utils.markupsafe.Markup(bundle()),
+        script_hashes=jinja2.utils.markupsafe.Markup(" ".join(map(script_hash, (bundle(), parts["page.js"])))),
         content=jinja2.utils.markupsafe.Markup(_json(_content(loaded, groups))),
         others=printable(external_caption(loaded.external, [one.task for one in qualities(groups)])),
     )

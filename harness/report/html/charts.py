@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.records.record import ExternalRecord
+from harness.records.untrusted import printable
 from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
 from harness.report.data.groups import Group, Measure
-from harness.report.display import printable
 from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, training_curve
 from harness.report.figures.style import COLOURS
 from harness.report.html import others

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.records.untrusted import printable, shortened
 from harness.report.analysis.axes import Quality, qualities
 from harness.report.data.groups import Group
 from harness.report.data.items import Scored, read_texts
 from harness.report.data.outcomes import NLL
-from harness.report.display import printable, shortened
 
 MOST_CELLS = 400_000  # outcomes of all tasks; beyond, a task has its best methods alone, so that the page still opens
 MOST_CHARACTERS = 50_000  # of the questions and answers of all tasks; beyond, items are shown without

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.records.record import ExternalRecord
+from harness.records.untrusted import printable
 from harness.report.analysis.axes import Cost, Quality
-from harness.report.display import printable
 from harness.report.figures.others import cost_of, score_on
 
 COLOUR = "#888888"

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from harness.records.datacheck import DataCheck, Lengths, line
 from harness.records.record import write_text
-from harness.report.display import escaped, printable, table
+from harness.records.untrusted import echo, escaped, inline_code, printable
+from harness.report.display import table
 
 _BAR = "\u2588"
 _WIDEST = 40
@@ -68,7 +69,12 @@ def card(check: DataCheck) -> str:
         "## Balance",
         _bullets(_balance(check)),
         "## Tokenizer",
-        _bullets([*(f"{name}: `{value}`" for name, value in check.tokenizer.items()), *map(escaped, check.notices)]),
+        _bullets(
+            [
+                *(f"{escaped(name)}: {inline_code(str(value))}" for name, value in check.tokenizer.items()),
+                *map(escaped, check.notices),
+            ]
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -76,18 +82,18 @@ def card(check: DataCheck) -> str:
 def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
     """Print the check as a table, and where its card lies."""
     console = console or Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(Text(f"{check.data} for {check.model}", style="bold"))
+    console.print(Text(printable(f"{check.data} for {check.model}"), style="bold"))
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for name in ("What", "Number", "Of it", "For example"):
         grid.add_column(name, justify="right" if name == "Number" else "left", overflow="fold")
     for cells in _terminal(check):
-        grid.add_row(*(printable(cell) for cell in cells))
+        grid.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(grid)
     for notice in check.notices:
-        console.print(Text(f"note: {notice}", style="yellow"))
+        console.print(Text(printable(f"note: {notice}"), style="yellow"))
     for refusal in check.refusals:
         console.print(Text(f"refused: {printable(refusal)}", style="red"))
-    print(f"card: {card}", file=console.file)
+    echo(f"card: {card}", file=console.file)
 
 
 def _terminal(check: DataCheck) -> list[tuple[str, str, str, str]]:
@@ -169,7 +175,7 @@ def _head(check: DataCheck) -> list[str]:
         f"{check.given_rows:,} given",
         f"data licence: {escaped(check.data_licence or 'not stated')}",
         f"base model: {escaped(check.model)}, licence {escaped(check.model_licence or 'not stated')}",
-        f"content: `{check.content}`, check: `{check.check_id}`",
+        f"content: {inline_code(check.content or '-')}, check: {inline_code(check.check_id)}",
         f"loss on: {loss[check.loss_on]}",
         f"chat template: {escaped(check.template or 'none, rows stand as they are')}",
     ]

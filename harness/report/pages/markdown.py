@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from harness.records.untrusted import escaped
 from harness.report import names
 from harness.report.analysis import aa, doubts, looks, multiverse, remarks, streams, use
 from harness.report.analysis.claims import Claims, claims, main_contests
@@ -17,7 +18,7 @@ from harness.report.analysis.verdicts import explained, families, ties
 from harness.report.data.groups import Group
 from harness.report.data.labels import short
 from harness.report.data.rows import Loaded
-from harness.report.display import DASH, escaped, table
+from harness.report.display import DASH, table
 from harness.report.figures.style import Drawn
 from harness.report.pages import data_card, notes, registered, tuned
 from harness.report.pages.answer import answer_of

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.records.record import Fingerprint, Training
+from harness.records.untrusted import shortened
 from harness.report.data.groups import Group, Measure, base_of, difference, headline, score
 from harness.report.data.items import Scored
 from harness.report.data.rows import Row
-from harness.report.display import DASH, MEBIBYTE, MEGABYTE, OOM, decimals, estimate, mean, percent, quantity, shortened
+from harness.report.display import DASH, MEBIBYTE, MEGABYTE, OOM, decimals, estimate, mean, percent, quantity
 
 LOSS_DIGITS, SCORE_DIGITS = 4, 3
 

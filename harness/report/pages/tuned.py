@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.records.choice import RULE_TEXTS, Edge
+from harness.records.untrusted import escaped
 from harness.report.analysis.comparable import Difference, differences
 from harness.report.analysis.facts import stack_facts
 from harness.report.data.rows import Loaded, Row
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
-from harness.report.display import DASH, decimals, escaped, quantity, several, table
+from harness.report.display import DASH, decimals, quantity, several, table
 from harness.report.pages.summary import Table
 
 SELECTED = (

@@ -12,8 +12,9 @@ from statistics import mean, median
 from typing import Any
 
 from harness.records.record import UpdateRecord, WeightUpdate, write_text
+from harness.records.untrusted import escaped
 from harness.report.data.groups import Group
-from harness.report.display import DASH, decimals, escaped, quantity, table
+from harness.report.display import DASH, decimals, quantity, table
 from harness.report.figures.style import (
     COLOURS,
     LINES,

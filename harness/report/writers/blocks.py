@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.display import code, escaped, table
+from harness.records.untrusted import code, escaped
+from harness.report.display import table
 from harness.report.pages.summary import Table
 from harness.report.writers import latex
 

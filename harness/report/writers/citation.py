@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from harness.records.untrusted import printable
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded
-from harness.report.display import printable
 from harness.report.pages.answer import answer_of
 
 

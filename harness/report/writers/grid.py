@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table as Grid
 from rich.text import Text as Styled
 
-from harness.report.display import printable
+from harness.records.untrusted import printable
 from harness.report.document import Cell, Column, Number, Table, Text, plain, spread_text, value_text
 
 NARROWEST = 14  # characters of the first column, which breaks at words before a column of numbers is dropped

@@ -14,7 +14,8 @@ from pathlib import Path
 from textwrap import wrap
 
 from harness.records.record import write_text
-from harness.report.display import DASH, OOM, PLUS_MINUS, printable
+from harness.records.untrusted import printable
+from harness.report.display import DASH, OOM, PLUS_MINUS
 from harness.report.pages.summary import Table
 
 PREAMBLE = r"\usepackage{array,booktabs,graphicx,siunitx}"

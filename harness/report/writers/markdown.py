@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.report.display import code, escaped, table
+from harness.records.untrusted import code, escaped
+from harness.report.display import table
 from harness.report.document import (
     Block,
     Bullets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from harness.report.display import printable
+from harness.records.untrusted import printable
 from harness.report.document import Cell, Column, Missing, Number, Table, plain, spread_text, value_text
 
 _TAGS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}

@@ -1,11 +1,10 @@
 """Rows as flat columns of raw numbers: units are in the names, an unknown value is None and an empty cell."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.records import untrusted
 from harness.report.analysis import hours, use
 from harness.report.analysis.doubts import of_attempt
 from harness.report.data.items import Scored
@@ -57,11 +56,7 @@ def flat(rows: Sequence[Row]) -> list[dict[str, Value]]:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """Return the flat table as comma-separated values with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat(rows))
-    return text.getvalue()
+    return untrusted.to_csv(columns(rows), flat(rows))
 
 
 def _score_columns(rows: Sequence[Row]) -> dict[str, None]:

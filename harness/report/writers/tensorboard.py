@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.records.event_files import EventFile
+from harness.records.untrusted import escaped
 from harness.report.data.rows import Loaded, Row
-from harness.report.display import escaped
 from harness.report.pages.answer import answer_of
 from harness.report.pages.markdown import table_of
 from harness.report.pages.summary import cost, quality

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.records.untrusted import echo, printable, shortened
 from harness.report.analysis import doubts
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded
-from harness.report.display import DASH, printable, several, shortened
+from harness.report.display import DASH, several
 from harness.report.pages.answer import answer_of
 from harness.report.pages.notes import trained_on
 from harness.report.pages.summary import cost, quality
@@ -37,7 +38,7 @@ def show(loaded: Loaded, page: Path | None = None, console: Console | None = Non
     _failures(loaded, groups, console)
     console.print(Text(printable(" ".join(answer_of(groups, loaded)))))
     if page is not None:
-        print(f"report: {page}", file=console.file)  # plain, so that a long path is not broken
+        echo(f"report: {page}", file=console.file)  # plain, so that a long path is not broken
 
 
 def show_statuses(loaded: Loaded, console: Console | None = None) -> None:
@@ -80,7 +81,7 @@ def comparison(groups: Sequence[Group]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in [*header, *COST_COLUMNS.values()]:
         justify = "left" if name in ("Method", "Status") else "right"
-        table.add_column(name, justify=justify, no_wrap=name != "Method", overflow="fold")  # type: ignore[arg-type]
+        table.add_column(Text(printable(name, keep="\n")), justify=justify, no_wrap=name != "Method", overflow="fold")  # type: ignore[arg-type]
     wanted = [costs.header.index(name) for name in COST_COLUMNS]
     for group, quality_line, cost_line in zip(groups, scores.lines, costs.lines, strict=True):
         losses = [cell.split(" ")[0] for cell in quality_line[2:4]]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config.question import setting_of
+from harness.records.untrusted import echo
 from harness.sweep.cluster import queue, slurm, submitted
 from harness.sweep.cluster.submitted import Tasks
 from harness.sweep.standing import lines, standing
@@ -45,12 +46,12 @@ def collect(stored: Stored, wait: bool) -> int:
         tasks = tasks_of(stored)
     _settle(stored, tasks)
     found = standing(stored, tasks)
-    print("\n".join(lines(stored, found, tasks)))
+    echo("\n".join(lines(stored, found, tasks)))
     tuning = stored.record.tuning
     if tuning is not None and tuning.choices is None:
         if not any(one.state in ("running", "waiting") for one in found):
             on = f" --runs {stored.runs_dir}" if stored.runs_dir != Path("runs") else ""
-            print(f"the trials are over: python -m harness.sweep submit {name}{on} chooses, and submits what it chose")
+            echo(f"the trials are over: python -m harness.sweep submit {name}{on} chooses, and submits what it chose")
         return 1
     make_report(slurm.experiment_of(stored.runs_dir, name, next(iter(tasks.of.values()))), name)
     return 0 if all(one.ended_well for one in found) else 1
@@ -67,7 +68,7 @@ def cancel(stored: Stored) -> int:
         time.sleep(_LOOK_SECONDS)
         tasks = tasks_of(stored)
     _settle(stored, tasks)
-    print(f"{len(live)} runs cancelled; what is finished is kept, and submit goes on from there")
+    echo(f"{len(live)} runs cancelled; what is finished is kept, and submit goes on from there")
     return 0
 
 

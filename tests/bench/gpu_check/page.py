@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.report.display import escaped, table
+from harness.records.untrusted import escaped
+from harness.report.display import table
 from harness.run import provenance
 from tests.bench import Row, _page
 from tests.bench.gpu_check import Result

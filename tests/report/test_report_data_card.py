@@ -1,0 +1,55 @@
+"""The data card shows text of data sets, models and tokenizers, and does nothing with it."""
+
+import io
+
+import cmarkgfm
+import pytest
+from cmarkgfm.cmark import Options
+from rich.console import Console
+
+from harness.records import datacheck, record
+from harness.report.pages import data_card
+
+HOSTILE = (
+    "` <img src=x onerror=alert(1)> [a](http://evil.example) | x | ``code`` www.evil.example me@evil.example\n# heading"
+    "\n\x1b[31m\x1b]52;c;cHduZWQ=\x07 [/] [bold]"
+)
+KNOWN = {"h1", "h2", "p", "ul", "li", "strong", "pre", "code", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+@pytest.fixture
+def check():
+    near = datacheck.Near(
+        threshold=0.7, rows_looked_at=9, rows=9, found=1, across_validation=0, examples=(HOSTILE, HOSTILE)
+    )
+    return datacheck.DataCheck(
+        schema=record.SCHEMA, check_id="0123", data=HOSTILE, content=HOSTILE, model=HOSTILE, data_licence=HOSTILE,
+        model_licence=HOSTILE, given_rows=9, train_rows=9, validation_rows=1, test_rows=1, removed={HOSTILE: 1},
+        sources=(datacheck.SourceRows(place=HOSTILE, rows=9, trained_on=9, licence=HOSTILE),),
+        problems=(datacheck.Problem(kind="empty", rows=1, policy="drop", examples=(HOSTILE,)),), contradictions=(2, 5),
+        near=near, ngram=13, shortest_ngram=5,
+        overlaps=(datacheck.Overlap(name=HOSTILE, items=1, items_found=1, items_without_words=0, train_rows_found=1,
+                                    examples=(HOSTILE,)),),
+        lengths=(datacheck.Lengths(part=HOSTILE, rows=9, tokens=9, quantiles=(1, 1, 1, 1, 1), max_length=9, rows_over=0,
+                                   tokens_over=0, bins=((1, 2, 9),)),),
+        balance=datacheck.Balance(answers=9, most_common=((HOSTILE, 1),), topics=((HOSTILE, 1),)),
+        loss_on="completion", template=HOSTILE, tokenizer={"eos_token": HOSTILE, HOSTILE: "</s>"}, notices=(HOSTILE,),
+        refusals=(HOSTILE,),
+    )  # fmt: skip
+
+
+def test_a_data_card_does_nothing_with_its_text(check):
+    page = data_card.card(check)
+    html = cmarkgfm.github_flavored_markdown_to_html(page, options=Options.CMARK_OPT_UNSAFE)
+    assert {part.split(">")[0].split()[0] for part in html.split("<")[1:] if not part.startswith("/")} <= KNOWN
+    assert html.count("<h1>") == 1
+    assert all(sign.isprintable() or sign == "\n" for sign in page)
+    [link] = data_card.links([check])
+    assert cmarkgfm.github_flavored_markdown_to_html(link).count("<a ") == 1, "the card's own"
+
+
+def test_a_terminal_obeys_nothing_of_a_data_check(check, tmp_path):
+    text = io.StringIO()
+    data_card.show(check, tmp_path / "card\x1b[31m.md", Console(file=text, width=120, color_system=None))
+    assert "[/] [bold]" in " ".join(text.getvalue().split())
+    assert all(sign.isprintable() or sign == "\n" for sign in text.getvalue())
