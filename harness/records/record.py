@@ -79,6 +79,17 @@ class Attempt(Strict):
     resumed_at_step: int | None = None  # step of the checkpoint that it resumed from; None: it began at step 0
     seconds: float | None = None  # wall time from its start to its end, however it ended
     ended_in: str | None = None  # the phase that it was in at its end; None before the first
+    # what was under way when a signal or a scheduler ended it and it can go on; None: an older record
+    stopped: Literal["no", "training", "evaluation"] | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Return whether the attempt was ended from outside and a later one goes on. A failure is no interruption."""
+        if self.status != "failed":
+            return False
+        if self.stopped is None:  # older records: its weights were stored, and it did not finish
+            return self.weights_from == self.started_at
+        return self.stopped != "no"
 
     @property
     def concurrent_runs(self) -> int:

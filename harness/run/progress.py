@@ -130,7 +130,7 @@ def ending(result: RunRecord) -> str:
     """Return the result of a run in a few words."""
     attempt = result.current
     if attempt.status != "ok":
-        return f"{attempt.status}: {attempt.reason}"
+        return f"{'interrupted' if attempt.interrupted else attempt.status}: {attempt.reason}"
     training = attempt.training
     if training is None or not training.losses:
         return "ok"

@@ -104,7 +104,7 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
     infer = doing.infer and inference_missing(experiment, weights_from)
     todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, inference=infer, rung=rung)
-    told = Told(doing.watch, held)
+    told = Told(doing.watch, held, trains=train)
     log = experiment.folder / "log.txt"
     terms = _terms(experiment)
     try:
@@ -112,6 +112,7 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     except LostError:
         return None
     except (KeyboardInterrupt, SystemExit) as stop:
+        told.stop()
         if not held.lost:
             what = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
             _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.goes_on()}")
@@ -300,6 +301,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
         gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
         max_length=facts.get("max_length", before.max_length if before else None),
         ended_in=told.phase or None,
+        stopped=told.stopped,
         seconds=told.seconds,
         provenance={
             **provenance.facts(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from harness.measure import hardware
 from harness.records.record import Status
@@ -24,8 +24,9 @@ class LostError(Exception):
 class Told:
     """Events of the run's process so far. Ends the process when the claim is lost: two must not write at once."""
 
-    def __init__(self, watch: Watch, held: claim.Claim | None = None) -> None:
-        self._watch, self._held = watch, held
+    def __init__(self, watch: Watch, held: claim.Claim | None = None, trains: bool = False) -> None:
+        self._watch, self._held, self._trains = watch, held, trains
+        self._was_stopped = False
         self.facts: dict[str, Any] = {}
         self._phase, self._progress = "", ""
         self._began = self._looked = time.monotonic()
@@ -59,6 +60,17 @@ class Told:
         """Seconds since the start of the attempt, by the monotonic clock."""
         return time.monotonic() - self._began
 
+    def stop(self) -> None:
+        """Note that the attempt was ended from outside."""
+        self._was_stopped = True
+
+    @property
+    def stopped(self) -> Literal["no", "training", "evaluation"]:
+        """Return what was under way when the attempt was ended from outside; "no" if it ended by itself."""
+        if not self._was_stopped:
+            return "no"
+        return "training" if self._trains and "weights_from" not in self.facts else "evaluation"
+
     def where(self) -> str:
         """Return the progress of the run in words."""
         return f"in phase {self._phase}{self._progress}" if self._phase else "before loading"
@@ -80,7 +92,10 @@ def outcome(ended: isolate.Ended, told: Told) -> tuple[Status, str]:
     if ended.error_type == "DivergedError":
         return "diverged", ended.reason.removeprefix("DivergedError: ")
     if ended.error_type == "PreemptedError":
+        told.stop()
         return "failed", f"preempted {told.where()}{told.goes_on()}"
+    if ended.kind == "killed" and ended.cause == "machine" and told.goes_on():
+        told.stop()
     return "failed", f"{ended.reason} ({told.where()}){told.goes_on() if ended.kind == 'killed' else ''}"
 
 

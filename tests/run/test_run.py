@@ -362,6 +362,8 @@ def _interrupt_second(sweep: subprocess.Popen, second) -> None:
     step = checkpoint.step_of(checkpoint.newest(checkpoint.folder(second.folder)))
     where = f"interrupted in phase train at {step} of 100000; can be resumed from step {step}"
     assert result.current.reason == where
+    assert result.current.stopped == "training"
+    assert result.current.interrupted
     assert nobody_left(sweep.pid)
 
 

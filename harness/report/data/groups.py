@@ -53,6 +53,11 @@ class Group:
         return self.first.status == "ok"
 
     @property
+    def measured(self) -> bool:
+        """Return whether there are numbers to show: results, or those of an interrupted run as far as it came."""
+        return self.ok or self.first.status == "interrupted"
+
+    @property
     def trained(self) -> bool:
         """Return whether this is a method with results, not the base model."""
         return self.ok and not self.first.is_base

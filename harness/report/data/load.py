@@ -231,6 +231,8 @@ def _misplaced(score: EvaluationRecord, path: Path) -> str:
 def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:
     """Return whether the evaluated weights are the current ones of the run."""
     current = record.current
+    if current.interrupted and current.stopped != "training":
+        return score.weights_from == current.weights_from
     if current.status != "ok" and score.weights_from is not None:
         return score.weights_from == current.started_at  # a failed attempt does not inherit the scores of an older one
     return score.weights_from == current.weights_from

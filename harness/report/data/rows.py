@@ -58,8 +58,17 @@ class Row:
 
     @property
     def status(self) -> str | None:
-        """Return the run's status; None without a record."""
-        return self.record.status if self.record else None
+        """Return the run's status, `interrupted` where it can go on; None without a record."""
+        if self.record is None:
+            return None
+        return "interrupted" if self.record.current.interrupted else self.record.status
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Return the identities of the evaluations that the sweep requests and an interrupted run lacks."""
+        there = {scored.record.eval_id for scored in self.scored}
+        wanted = self.cell.eval_ids if self.cell and self.status == "interrupted" else ()
+        return tuple(eval_id for eval_id in wanted if eval_id not in there)
 
     @property
     def reason(self) -> str:

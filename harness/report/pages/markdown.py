@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.records.untrusted import escaped
 from harness.report import names
-from harness.report.analysis import aa, doubts, looks, multiverse, remarks, streams, use
+from harness.report.analysis import aa, doubts, interrupted, looks, multiverse, remarks, streams, use
 from harness.report.analysis.claims import Claims, claims, main_contests
 from harness.report.analysis.comparable import Guard, insist, without_base
 from harness.report.analysis.external import guard as guard_external
@@ -109,7 +109,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         _varied(groups),
         *(["## Data", *data_card.links(loaded.checks)] if loaded.checks else []),
         "## What failed",
-        _failed(groups, loaded.unreadable),
+        _failed(groups, loaded),
         "## How these numbers were made",
         _bullets([*notes.made(groups), *(line for line in (looks.line(loaded), aa.line(aa.run(loaded))) if line)]),
         "## How to reproduce",
@@ -234,15 +234,17 @@ def _varied(groups: Sequence[Group]) -> str:
     return "\n\n".join(part for part in (varied, f"Equal for all:\n\n{_bullets(shared)}" if shared else "") if part)
 
 
-def _failed(groups: Sequence[Group], unreadable: Sequence[str]) -> str:
-    """Every run without a result and every file that could not be read."""
+def _failed(groups: Sequence[Group], loaded: Loaded) -> str:
+    """Return every run without a result and every file that could not be read."""
     failed = [
         f"{group.label}, seed {row.seed}: {row.status or 'missing'}: {row.reason or 'no reason recorded'}"
         for group in groups
-        if not group.ok
+        if not group.measured
         for row in group.rows
     ]
+    paused = interrupted.lines(loaded)
     items = [scored.problem for group in groups for row in group.rows for scored in row.scored if scored.problem]
-    damaged = list(dict.fromkeys([*unreadable, *items]))
-    parts = [_bullets(failed) or "Every run ended well."]
+    damaged = list(dict.fromkeys([*loaded.unreadable, *items]))
+    parts = [_bullets(failed)] if failed or paused else ["No failed runs."]
+    parts += ["Interrupted, and can go on:", _bullets(paused)] if paused else []
     return "\n\n".join([*parts, *(["Could not be read:", _bullets(damaged)] if damaged else [])])

@@ -84,7 +84,7 @@ def _without(table: Table, column: str) -> Table:
 def tasks(groups: Sequence[Group]) -> list[Table]:
     """One table per task and setting, with every metric and its paired difference to base."""
     tables = []
-    scored = [group for group in groups if group.ok and not group.random_weights]
+    scored = [group for group in groups if group.measured and not group.random_weights]
     for eval_id in dict.fromkeys(eval_id for group in scored for eval_id in group.evaluations):
         members = [group for group in scored if eval_id in group.evaluations]
         first = members[0].evaluations[eval_id][0]
@@ -139,7 +139,7 @@ def trainings(group: Group) -> list[Training]:
 
 
 def _cost(group: Group) -> tuple[str, ...]:
-    if not group.ok:
+    if not group.measured:
         return (DASH, DASH, OOM if group.first.status == "oom" else DASH, *(DASH,) * 5)
     seconds = quantity(mean(_evaluation_seconds(row) for row in group.rows))
     prints = [row.current.fingerprint for row in group.rows if row.current and row.current.fingerprint]
@@ -180,13 +180,13 @@ def _general_text(groups: Sequence[Group]) -> Scored | None:
 
 def _same_task(group: Group, scored: Scored) -> Measure | None:
     """The group's own evaluation of the task: the same one if it has it."""
-    found = [s for s in group.role(scored.role) if s.task == scored.task] if group.ok else []
+    found = [s for s in group.role(scored.role) if s.task == scored.task] if group.measured else []
     best = sorted(found, key=lambda s: s.asked_id != scored.asked_id)
     return Measure(best[0].asked_id, "loss" if scored.loss_only else headline(scored) or "") if best else None
 
 
 def _loss(group: Group, role: str) -> Measure | None:
-    found = group.role(role) if group.ok else []
+    found = group.role(role) if group.measured else []
     return Measure(found[0].asked_id, "loss") if found else None
 
 
@@ -222,6 +222,6 @@ def _perplexity(group: Group, eval_id: str) -> str:
 def _status(group: Group) -> str:
     if group.random_weights:
         return "random weights: no scores"
-    if group.ok:
-        return "ok"
+    if group.ok or group.measured:
+        return str(group.first.status)
     return shortened(f"{group.first.status or 'missing'}: {group.first.reason}")

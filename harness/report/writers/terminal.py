@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.records.untrusted import echo, printable, shortened
-from harness.report.analysis import doubts
+from harness.report.analysis import doubts, interrupted
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded
 from harness.report.display import DASH, several
@@ -18,7 +18,10 @@ from harness.report.pages.notes import trained_on
 from harness.report.pages.summary import cost, quality
 
 WIDTH = 100
-COLOURS = {"ok": "green", "skipped": "yellow", "oom": "red", "diverged": "red", "failed": "red", "missing": "magenta"}
+COLOURS = {
+    "ok": "green", "skipped": "yellow", "interrupted": "yellow", "oom": "red", "diverged": "red", "failed": "red",
+    "missing": "magenta",
+}  # fmt: skip
 COST_COLUMNS = {"Peak memory, MiB": "Peak\nMiB", "Tokens/s": "Tok/s", "Training, s": "Train\ns"}
 
 
@@ -59,9 +62,11 @@ def _console() -> Console:
 def _failures(loaded: Loaded, groups: Sequence[Group], console: Console) -> None:
     """Every run without a result, and every file that cannot be read."""
     for group in groups:
-        if not group.ok:
+        if not group.measured:
             status = _status(group)
             console.print(Text.assemble((status, COLOURS[status]), f" {printable(group.label)}: ", _reason(group)))
+    for line in interrupted.lines(loaded):
+        console.print(Text.assemble(("interrupted", COLOURS["interrupted"]), f" {printable(line)}"))
     for line in loaded.unreadable:
         console.print(Text.assemble(("could not be read", "red"), f" {printable(line)}"))
 
