@@ -122,9 +122,9 @@ def path(runs_dir: str | Path, check_id: str) -> Path:
 
 
 def line(check: DataCheck) -> str:
-    """Return the check in one line."""
+    """Return the check in one line, with everything that it noticed."""
     parts = [
-        f"{check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test rows",
+        _used(check),
         *(f"{number:,} {kind.replace('_', ' ')} left out" for kind, number in check.removed.items()),
         *([f"{check.near.found:,} near duplicates"] if check.near.found else []),
         *([_counted(check.contradictions[0], "prompt") + " with several answers"] if check.contradictions[0] else []),
@@ -136,6 +136,37 @@ def line(check: DataCheck) -> str:
         *check.notices,
     ]
     return f"{check.data}: {'; '.join(parts)}"
+
+
+def lines(check: DataCheck) -> tuple[str, str]:
+    """Return two lines for the start of a sweep: the rows that are used, and what is known of contamination."""
+    return f"data        {_sizes(check)}", f"overlap     {_contamination(check)}"
+
+
+def _used(check: DataCheck) -> str:
+    return f"{check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test rows"
+
+
+def _sizes(check: DataCheck) -> str:
+    """Return the numbers of rows that are used, and of those that are not."""
+    removed = [f"{number:,} {kind.replace('_', ' ')}" for kind, number in check.removed.items() if number]
+    too_long = [f"{_counted(one.rows_over, 'row')} of {one.part} too long" for one in check.lengths if one.rows_over]
+    left_out = f"; left out: {', '.join(removed)}" if removed else ""
+    over = f"; {', '.join(too_long)}" if too_long else ""
+    return f"{check.data}: {_used(check)}{left_out}{over}"
+
+
+def _contamination(check: DataCheck) -> str:
+    """Return how many evaluation items occur in the training rows, and what is done about it."""
+    if check.contaminated:
+        items = [f"{one.items_found:,} of {_counted(one.items, 'item')} of {one.name}" for one in check.contaminated]
+        policy = "kept in both, so these scores may be too high; data.on_contamination=error refuses such data"
+        return f"{', '.join(items)} in the training rows: {policy}"
+    checked = [one for one in check.overlaps if not one.reason]
+    if not checked:
+        return "no evaluation items to compare with the training rows"
+    number = _counted(sum(one.items for one in checked), "evaluation item")
+    return f"none of {number} in the training rows (runs of {check.ngram} words)"
 
 
 def _counted(number: int, thing: str) -> str:

@@ -93,7 +93,8 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
 
     def look_at_data() -> None:
         found = audit(experiment, emit)
-        emit({"say": datacheck.line(found)})
+        for line in datacheck.lines(found):
+            emit({"say": line})
         if found.refusals:
             raise ValueError(found.refusals[0])
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.config.experiment import Experiment, evaluations
 from harness.config.question import Question, setting_of
@@ -19,13 +20,17 @@ from harness.sweep.checks import display, written_bytes
 from harness.sweep.planned import Planned
 
 
-def runs(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
-    """Print the number of runs and their sizes. If the cells differ in size, every distinct size is printed."""
+def runs(plan: Sequence[Planned], pending: Sequence[Planned], name: str) -> None:
+    """Print the number of runs, their sizes and where the report of the sweep `name` will be.
+
+    If the cells differ in size, every distinct size is printed.
+    """
     done = len(plan) - len(pending)
-    board.say(_counted(len(plan), "run") + (f", {done} already done" if done else ""))
+    board.say(f"runs        {len(plan)}" + (f", {done} already done" if done else ""))
     _devices(plan, pending)
     _sizes(plan)
     _disk(pending)
+    _report(plan[0].experiment, name)
 
 
 def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned], tuning: Tuning) -> None:
@@ -35,16 +40,17 @@ def plan(asked: Question, trials: Sequence[Planned], pending: Sequence[Planned],
     seeds = len(tuning.final_seeds)
     each = f"{_counted(tuning.trials, 'trial')} ({_tried(trials, tuning)}) x {_counted(len(tuning.seeds), 'seed')}"
     before = f", {done} already done" if done else ""
-    board.say(f"sweep {asked.name}: {asked.question}")
-    board.say(f"  tune        {_counted(len(names), 'contestant')} x {each}: {_counted(runs, 'run')}{before}")
-    board.say(f"  choose      for each contestant {RULE_TEXTS[tuning.rule]}")
+    board.say(f"question    {asked.question}")
+    board.say(f"tune        {_counted(len(names), 'contestant')} x {each}: {_counted(runs, 'run')}{before}")
+    board.say(f"choose      for each contestant {RULE_TEXTS[tuning.rule]}")
     board.say(
-        f"  final       {_counted(len(names), 'recipe')} x {_counted(seeds, 'seed')}: at most "
+        f"final       {_counted(len(names), 'recipe')} x {_counted(seeds, 'seed')}: at most "
         f"{_counted(len(names) * seeds, 'run')} beside the base model; only these read the test"
     )
     _devices(trials, pending)
     _sizes(trials)
     _disk(pending)
+    _report(trials[0].experiment, asked.name)
 
 
 def choices(asked: Question, trials: Sequence[Planned], chosen: Sequence[Choice]) -> None:
@@ -110,15 +116,15 @@ def _devices(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
     )
     for name, number in others.items():
         if name is not None and name not in here:
-            board.say(f"  made on     {name}: {number} of those done; force=true makes them again on this machine")
+            board.say(f"made on     {name}: {number} of those done; force=true makes them again on this machine")
 
 
 def _sizes(plan: Sequence[Planned]) -> None:
     trained = [planned.experiment for planned in plan if planned.experiment.method.trains]
     for line in dict.fromkeys(map(_training_size, trained)):
-        board.say(f"  training    {line}")
+        board.say(f"training    {line}")
     for line in dict.fromkeys(_evaluation_size(planned.experiment) for planned in plan):
-        board.say(f"  evaluation  {line}")
+        board.say(f"evaluation  {line}")
 
 
 def _disk(pending: Sequence[Planned]) -> None:
@@ -130,9 +136,13 @@ def _disk(pending: Sequence[Planned]) -> None:
     free = shutil.disk_usage(pending[0].experiment.runs_dir).free
     what = "/".join(dict.fromkeys(keep for _, keep in known))
     board.say(
-        f"  on disk     {display(kept)} stay (keep={what}), up to {display(most)} while the last of them trains; "
-        f"{display(free)} are free"
+        f"disk        {display(kept)} kept (keep={what}), at most {display(most)} during training; {display(free)} free"
     )
+
+
+def _report(experiment: Experiment, name: str) -> None:
+    """Print where the report will be."""
+    board.say(f"report      {Path(experiment.reports_dir) / name / 'report.md'}")
 
 
 def _training_size(experiment: Experiment) -> str:

@@ -67,7 +67,7 @@ def announcement(parts: Sequence[isolate.Share]) -> str:
     """Return the line that says how the trials share this machine."""
     threads = parts[0].threads
     return (
-        f"  at once     {len(parts)} trials, each with {threads} thread{'' if threads == 1 else 's'}; their timings "
+        f"at once     {len(parts)} trials, each with {threads} thread{'' if threads == 1 else 's'}; their timings "
         "are not compared (max_concurrent_trials=1: one after another)"
     )
 

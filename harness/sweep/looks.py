@@ -44,7 +44,7 @@ def announce(rule: UntilDecided | None) -> None:
     """Print how seeds are added."""
     if rule is not None:
         board.say(
-            f"  looks       after {rule.first}, {rule.first + 1}, ... seeds, at most {rule.most}: the next seed is run "
+            f"looks       after {rule.first}, {rule.first + 1}, ... seeds, at most {rule.most}: the next seed is run "
             "for every recipe, until each comparison has a verdict"
         )
 

@@ -94,7 +94,7 @@ class _Sweep:
         plan = _grouped(_identified(composed), self.asked)
         pending = _checked(plan)
         name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
-        announce.runs(plan, pending)
+        announce.runs(plan, pending, name)
         work(pending, name, self.launch)
         make_report(plan[0].experiment, name)
         return 0 if _ended_well(plan) else 1
@@ -164,7 +164,7 @@ class _Sweep:
             started += pending
             tuning = looks.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
             write_question(Written(asked, self.arguments, [*stage.trials, *final], _runs(started), tuning))
-            announce.runs(final, pending)
+            announce.runs(final, pending, asked.name)
             work(pending, asked.name, self.launch)
             if stage.rule is not None:
                 decided = looks.decided(final[0].experiment, asked.name)
@@ -240,7 +240,7 @@ def run_cell(experiment: Experiment) -> str:
     """Execute one run in the process in which a launcher calls this, and return its status."""
     experiment = sources.resolve(experiment, board.say)
     tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir))
-    line = board.begin(_label(experiment))
+    line = board.begin(_label(experiment), experiment.method.trains)
 
     def watch(event: dict[str, Any]) -> None:
         line(event)

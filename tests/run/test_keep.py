@@ -73,9 +73,10 @@ def test_a_sweep_says_what_it_will_write(make, tiny_overrides, monkeypatch, keep
     monkeypatch.setattr(announce.board, "say", said.append)
     plan = planned(make, tiny_overrides, keep=keep)
     checks.check_writable(Path(plan[0].experiment.runs_dir))
-    announce.runs(plan, plan)
-    line = next(line for line in said if line.startswith("  on disk"))
-    assert line.startswith(f"  on disk     {stays} stay (keep={keep}), up to {most} while the last of them trains; ")
+    announce.runs(plan, plan, "sizes")
+    line = next(line for line in said if line.startswith("disk"))
+    assert line.startswith(f"disk        {stays} kept (keep={keep}), at most {most} during training; ")
+    assert said[-1] == f"report      {plan[0].experiment.reports_dir}/sizes/report.md"
 
 
 def test_what_does_not_fit_is_not_started(make, tiny_overrides, monkeypatch, tmp_path):

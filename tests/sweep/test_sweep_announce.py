@@ -33,10 +33,10 @@ def said(monkeypatch):
 def test_runs_of_another_device_are_told(said):
     h100 = "NVIDIA H100 80GB HBM3"
     assert said((h100,), "AMD EPYC 9654", "AMD EPYC 9654", h100, "of the run to come") == [
-        "  made on     AMD EPYC 9654: 2 of those done; force=true makes them again on this machine"
+        "made on     AMD EPYC 9654: 2 of those done; force=true makes them again on this machine"
     ]
     assert said((), h100, "AMD EPYC 9654", None) == [
-        f"  made on     {h100}: 1 of those done; force=true makes them again on this machine"
+        f"made on     {h100}: 1 of those done; force=true makes them again on this machine"
     ]
     assert said((h100, h100), h100, h100) == []
 
