@@ -82,7 +82,7 @@ def overrides_below(folder: Path, model: Path, letters: Path) -> list[str]:
     return [
         "model.source=path", f"model.path={model}", "model.name=tiny",
         "data=file", f"data.file={letters}", "eval.tasks=[]",
-        "train=smoke", "eval=smoke", "train.precision=fp32", "tracking=none", "retries=0",
+        "train=smoke", "eval=smoke", "train.precision=fp32", "tracking=none", "max_retries=0",
         f"runs_dir={folder}/runs", f"reports_dir={folder}/reports",
     ]  # fmt: skip
 

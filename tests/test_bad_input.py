@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from harness.config import config
 from harness.config.cells import expand
+from harness.config.checking import RENAMED
 from harness.report import __main__ as report
 from harness.sweep import sweep
 
@@ -62,8 +63,16 @@ FROM_THE_CONFIGURATION = {
     "methd=lora": ["methd: no such setting", "Did you mean method?"],
     "train.learning_rate=1": ["train.learning_rate: no such setting", "lr, max_grad_norm"],
     "train.max_step=5": ["Did you mean max_steps?"],
-    "+colour=red": ["colour: no such setting", "lr_scale"],
-    "+train.colour=red": ["train.colour: no such setting", "max_steps"],
+    **{
+        f"{old}=1": [f"{old}: no such setting. Did you mean {new.rpartition('.')[2]}?"]
+        for old, new in RENAMED.items()
+        if old not in ("method.storage", "method.double_quantisation")
+    },
+    "method=qlora method.storage=nf4": ["method.storage: no such setting. Did you mean quantization?"],
+    "method=qlora method.double_quantisation=true": ["Did you mean double_quantization?"],
+    "+train.schedule=linear": ["train.schedule: no such setting. Did you mean lr_scheduler_type?"],
+    "+color=red": ["color: no such setting", "lr_scale"],
+    "+train.color=red": ["train.color: no such setting", "max_steps"],
     "method=full method.r=8": ["method.r: no such setting", "method (full) has"],
     "method=allocating_lora": ["method=allocating_lora is not offered: ", "2403.16187", "method=adalora"],
     "method=nosuch": ["method=nosuch: there is no such method. Available: ", "dora", "qlora"],
@@ -83,8 +92,8 @@ FROM_THE_CONFIGURATION = {
         "attention=sdpa",
     ],
     "train.kernels.tf32=true train.precision=bf16": ["train.kernels.tf32=true", "train.precision=fp32"],
-    "method=qlora method.llm_int8_threshold=4": ["method.llm_int8_threshold=4.0", "storage=int8"],
-    "method=qlora method.storage=int8 method.llm_int8_threshold=-1": ["method.llm_int8_threshold"],
+    "method=qlora method.llm_int8_threshold=4": ["method.llm_int8_threshold=4.0", "quantization=int8"],
+    "method=qlora method.quantization=int8 method.llm_int8_threshold=-1": ["method.llm_int8_threshold"],
     "train.kernels.compile=true launch.num_processes=2 launch.sharding=fsdp train.micro_batch_size=2": [
         "train.kernels.compile=true with launch.sharding=fsdp"
     ],
@@ -102,7 +111,7 @@ FROM_THE_CONFIGURATION = {
         "add hydra/launcher=slurm, or use launch.num_nodes=1",
     ],
     "method=qlora launch.num_processes=2 launch.sharding=fsdp": [
-        "method=qlora: a base of method.storage=nf4 is packed"
+        "method=qlora: a base of method.quantization=nf4 is packed"
     ],
     "model.device_map=auto": ["model.device_map=auto with method=lora", "method=base, or harness.evaluate"],
     "hydra/launcher=nosuch": ["hydra/launcher=nosuch", "basic"],
@@ -130,11 +139,11 @@ FROM_THE_CONFIGURATION = {
     "force=maybe": ['force="maybe": must be a valid boolean'],
     "train.gradient_checkpointing=1": ["train.gradient_checkpointing=1: must be a valid boolean"],
     "eval.tasks=arc_easy": ['eval.tasks="arc_easy": must be a list, as in eval.tasks=[arc_easy]'],
-    "train.schedule=linaer": ["train.schedule=\"linaer\": must be 'constant', 'linear' or 'cosine'"],
+    "train.lr_scheduler_type=linaer": ["train.lr_scheduler_type=\"linaer\": must be 'constant', 'linear' or 'cosine'"],
     "train.precision=fp8": ["'auto', 'bf16' or 'fp32'"],
     "data.source=web": ["'hub', 'package' or 'path'"],
-    "retry=[ok]": ['retry=["ok"]', "must be 'oom' or 'diverged'"],
-    "retry=oom": ['retry="oom"', "must be a valid"],
+    "rerun=[ok]": ['rerun=["ok"]', "must be 'oom' or 'diverged'"],
+    "rerun=oom": ['retry="oom"', "must be a valid"],
     "runs_dir=null": ["runs_dir=null: must be a valid string"],
     "runs_dir=": ['runs_dir=""'],
     # ranges
@@ -153,7 +162,10 @@ FROM_THE_CONFIGURATION = {
     "seed={noise:1}": ["seed.noise: no such stream of random numbers; there are init, order, data"],
     "seed={data:1}": ["seed.data=1: no training rows are drawn", "data.resample=bootstrap"],
     "train.max_steps=0": ["train.max_steps=0"],
-    "train.warmup=1": ["train.warmup=1: must be less than 1"],
+    "train.warmup_steps=-1": ["train.warmup_steps=-1: must be greater than or equal to 0"],
+    "train.warmup_steps=1.5": ["train.warmup_steps=1.5: give a whole number of steps, or a fraction of them below 1"],
+    "train.max_steps=20 train.warmup_steps=20": ["train.warmup_steps=20 of train.max_steps=20", "never reach train.lr"],
+    "train.lr_scheduler_type=constant train.warmup_steps=0.1": ["constant_with_warmup, or train.warmup_steps=0"],
     "train.weight_decay=-0.1": ["train.weight_decay=-0.1"],
     "train.max_length=0": ["train.max_length=0"],
     "eval.limit=0": ["eval.limit=0: must be greater than or equal to 1"],
@@ -234,7 +246,7 @@ SWEEP_FILES = [
     ({k: v for k, v in GOOD.items() if k != "varies"}, "varies is missing"),
     ({**GOOD, "question": ""}, 'question="": string should have at least 1 character'),
     ({**GOOD, "name": "../x"}, 'name="../x": string should match pattern'),
-    ({**GOOD, "varies": ["colour"]}, "varies: colour is no setting of a recipe; those begin with model, data"),
+    ({**GOOD, "varies": ["color"]}, "varies: color is no setting of a recipe; those begin with model, data"),
     ({**GOOD, "varies": ["lr_scale"]}, "cells vary method, which `varies` does not declare: lr_scale"),
     ({**GOOD, "cells": [*CELLS, {"method": "lora", "train": "demo"}]}, "cells vary train, which `varies` does not"),
     ({**GOOD, "stages": {"tune": STAGES["tune"]}}, "stages.final is missing; needed are tune, final"),
@@ -500,7 +512,7 @@ COMMANDS = [
     ("method", "method: not of the form setting=value"),
     ("target=re:(q|v)_proj", "target=re:(q|v)_proj: not of the form setting=value"),
     ("train=null", "train=null: train is a group"),
-    ("+colour=red", "colour: no such setting"),
+    ("+color=red", "color: no such setting"),
     ("~seed", "seed: missing"),
     ("sweep=nosuch", "sweep=nosuch: there is no such sweep. Available: "),
     ("sweep=smoke,smoke", "one sweep at a time"),

@@ -29,7 +29,7 @@ def made(*changes, status="ok", losses=LOSSES, **attempt):
     training = Training(
         step_seconds=(1.0,) * 3, real_tokens=(10,) * 3, padded_tokens=(10,) * 3, trained_tokens=(10,) * 3,
         losses=losses, gradient_norms=(1.0,) * 3, learning_rates=(1.0,) * 3, validation=(), warmup_steps_dropped=2,
-        tokens_per_second=50_000.0, train_seconds=3.0, profile=profile, utilisation=0.4,
+        tokens_per_second=50_000.0, train_seconds=3.0, profile=profile, mfu=0.4,
         device_peak=DevicePeak(flops_per_second=7e14, dtype="bfloat16", source="measured"),
     )  # fmt: skip
     usual = Phase(seconds=1.0, peak_memory_bytes=PEAK, peak_reserved_bytes=PEAK, resident_bytes=GIB)
@@ -147,7 +147,7 @@ def memory(name):
         (name, {"plan": {"peak_bytes": int(0.94 * PEAK), "unpredicted": None}}),
         (name, {"plan": {"peak_bytes": None, "unpredicted": "TypeError: no"}}),
         (name, {f"method={name}": trained(losses=(4.0, 4.5, 5.0))}),
-        (name, {f"method={name}": trained(utilisation=1.2)}),
+        (name, {f"method={name}": trained(mfu=1.2)}),
         (name, {f"method={name}": trained(profile=None)}),
     ]
 

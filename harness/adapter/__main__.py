@@ -104,9 +104,9 @@ def _merge(given: argparse.Namespace) -> None:
     echo(_difference(found, "the attached model's"))
     if "prompts" in found:
         echo(f"read back, the tokenizer agrees on {found['prompts_tokenized_alike']} of {found['prompts']} prompts")
-    if found["quantised_base"]:
+    if found["quantized_base"]:
         echo(
-            "note: trained beside a quantised base; merged into its dequantised weights this is another model, whose "
+            "note: trained beside a quantized base; merged into its dequantized weights this is another model, whose "
             "scores are those of the run with eval.weights=merged"
         )
 

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 
 from harness.adapter.output import compare, logits, whole_folder
-from harness.adapter.trained import Trained, download, find, on_base, plain_base, storage
+from harness.adapter.trained import Trained, download, find, on_base, plain_base, quantization
 from harness.records.record import write_text
 from harness.records.untrusted import escaped, inline_code
 from harness.run import card
@@ -74,7 +74,7 @@ def _check_alike(runs: Sequence[Trained]) -> None:
             )
         for what, found, expected in (
             ("base model", _named(run), _named(first)),
-            ("storage of the base", storage(run) or "unquantised", storage(first) or "unquantised"),
+            ("quantization of the base", quantization(run) or "unquantized", quantization(first) or "unquantized"),
             ("type", config["peft_type"], _config(first)["peft_type"]),
         ):
             if found != expected:

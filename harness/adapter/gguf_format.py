@@ -87,8 +87,8 @@ def _write_sizes(writer: Any, model: Any, spec: ModelSpec) -> None:
     config = model.config
     head = _head_size(config)
     writer.add_name(spec.name)
-    if spec.licence:
-        writer.add_license(spec.licence.lower())
+    if spec.license:
+        writer.add_license(spec.license.lower())
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)

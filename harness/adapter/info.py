@@ -54,9 +54,9 @@ def facts(run: Trained) -> dict[str, Any]:
             "hub_id": card.hub_id(model),
             "revision": card.revision(model),
             "content": model["content"],
-            "licence": model["licence"],
+            "license": model["license"],
         },
-        "data": {key: run.record.config["data"][key] for key in ("name", "content", "licence")},
+        "data": {key: run.record.config["data"][key] for key in ("name", "content", "license")},
     }
 
 
@@ -70,8 +70,8 @@ def lines(run: Trained, update: UpdateRecord, every_weight: bool) -> list[str]:
     settings = ", ".join(f"{key}={value}" for key, value in known["settings"].items() if key not in ("name", "lr"))
     shown = [
         f"{known['method']} {known['recipe_id']}/seed-{known['seed']}, rate {known['lr']}: {settings}",
-        f"base    {base['name']}, {base['content']}, licence {base['licence'] or 'not stated'}",
-        f"data    {data['name']}, content {data['content']}, licence {data['licence'] or 'not stated'}",
+        f"base    {base['name']}, {base['content']}, license {base['license'] or 'not stated'}",
+        f"data    {data['name']}, content {data['content']}, license {data['license'] or 'not stated'}",
     ]
     if known["trainable_parameters"] is not None:
         shown += [

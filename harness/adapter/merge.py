@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.adapter import gguf_format
 from harness.adapter.output import compare, logits, whole_folder
-from harness.adapter.trained import Trained, attached, download, dtype, find, merged, on_base, storage
+from harness.adapter.trained import Trained, attached, download, dtype, find, merged, on_base, quantization
 from harness.records.record import write_text
 from harness.run import card
 from harness.sources import models
@@ -49,7 +49,7 @@ def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -
         found = _read_back(temporary, form, run, kept_config, tokenizer)
         difference = {**compare(before, found["logits"]), **found["facts"]}
         write_text(_card(run, form), temporary / card.CARD)
-    return {"quantised_base": bool(storage(run)), "dtype": str(dtype(run)).removeprefix("torch."), **difference}
+    return {"quantized_base": bool(quantization(run)), "dtype": str(dtype(run)).removeprefix("torch."), **difference}
 
 
 def _read_back(folder: Path, form: str, run: Trained, config: Any, tokenizer: Any) -> dict[str, Any]:
@@ -66,10 +66,10 @@ def _card(run: Trained, form: str) -> str:
         how = f"llama.cpp, or `AutoModelForCausalLM.from_pretrained(folder, gguf_file={gguf_format.FILE!r})`"
     use = f"The update is merged into the base's weights: a plain model, for {how}."
     scores = card.scores(run.folder, run.record)
-    if storage(run):
+    if quantization(run):
         scores = [score for score in scores if score.evaluation.get("weights") == "merged"]
         use += (
-            " It was trained beside a quantised base, which was dequantised before merging: this is another model than "
+            " It was trained beside a quantized base, which was dequantized before merging: this is another model than "
             "the attached one. The scores below are of merged weights (eval.weights=merged), or there are none."
         )
     library = "gguf" if form == "gguf" else "transformers"

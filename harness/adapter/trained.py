@@ -54,8 +54,8 @@ def find(folder: Path) -> Trained:
         raise ValueError(f"{folder}: method={found.method} trains nothing, so that there is nothing to work on")
     if found.current.weights_from is None or not (folder / "weights").is_dir():
         reason = f"its status is {found.status} ({found.current.reason})" if found.status != "ok" else "they are gone"
-        if found.config.get("keep") == "nothing":
-            reason = "they were not kept (keep=nothing)"
+        if found.config.get("keep") == "none":
+            reason = "they were not kept (keep=none)"
         raise ValueError(f"{folder}: it has no weights: {reason}. Run it again with force=true")
     pickles.refuse(folder / "weights", str(folder / "weights"))
     return Trained(folder, found, experiment)
@@ -110,16 +110,16 @@ def dtype(run: Trained) -> torch.dtype:
     return found
 
 
-def storage(run: Trained) -> str:
+def quantization(run: Trained) -> str:
     """Return the quantization settings of the base as text; "" if it was not quantized."""
-    quantisation = _load_options(run).get("quantization_config")
-    if quantisation is None:
+    quantization = _load_options(run).get("quantization_config")
+    if quantization is None:
         return ""
-    return ", ".join(f"{key}={value}" for key, value in sorted(quantisation.to_diff_dict().items()))
+    return ", ".join(f"{key}={value}" for key, value in sorted(quantization.to_diff_dict().items()))
 
 
 def attached(run: Trained) -> Any:
-    """Return the model as trained and evaluated: the base in its own storage, with the method's part restored."""
+    """Return the model as trained and evaluated: the base quantized as then, with the method's part restored."""
     from harness.sources import models
 
     base = models.load(run.experiment.model, _load_options(run))

@@ -1,13 +1,52 @@
 """Validation of values against a schema, as strict JSON; errors name the setting as on the command line."""
 
+import difflib
 import json
 import math
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from harness.methods.targets import PRESETS
+
+# settings that had another name in an earlier version: an old name is answered with the new one
+RENAMED = {
+    "train.schedule": "train.lr_scheduler_type",
+    "train.warmup": "train.warmup_steps",
+    "train.loader_processes": "train.dataloader_num_workers",
+    "train.diverged_above": "train.divergence_factor",
+    "train.diverged_steps": "train.divergence_steps",
+    "train.oom.shorter_rows": "train.oom.max_lengths",
+    "train.oom.quantised_base": "train.oom.quantized_base",
+    "method.storage": "method.quantization",
+    "method.double_quantisation": "method.double_quantization",
+    "method.init": "method.init_lora_weights",
+    "eval.generate": "eval.generation_rows",
+    "eval.general_text": "eval.general_text_passages",
+    "inference.measured": "inference.enabled",
+    "inference.repeats": "inference.num_repeats",
+    "inference.outputs": "inference.num_outputs",
+    "model.licence": "model.license",
+    "data.licence": "data.license",
+    "retry": "rerun",
+    "retries": "max_retries",
+}
+
+
+def suggestion(key: str, allowed: Iterable[str]) -> str:
+    """Return the question after the allowed setting that an unknown key was probably meant to be; "" if none is near.
+
+    Args:
+        key: the whole name of the unknown setting, such as `train.warmup`.
+        allowed: the names that its section has.
+    """
+    name = key.rpartition(".")[2]
+    names = list(allowed)
+    current = RENAMED.get(key, "").rpartition(".")[2]
+    near = [current] if current in names else difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 @cache
@@ -44,7 +83,7 @@ def explained(error: ValidationError, values: Any, section: str, allowed: list[s
     if first["type"] == "missing":
         return f"{section}.{first['loc'][-1]}: missing; give it a value"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{name}: no such setting. {section} has {', '.join(allowed)}"
+        return f"{name}: no such setting.{suggestion(name, allowed)} {section} has {', '.join(allowed)}"
     if name.startswith("method.target"):
         presets = ", ".join(PRESETS)
         return f"target={json.dumps(value)}: must be one of {presets}, a list of module names, or 're:<expression>'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import json
@@ -19,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from harness.config import question, suites, together
-from harness.config.checking import adapter, check_finite, explained, lower
+from harness.config.checking import adapter, check_finite, explained, lower, suggestion
 from harness.config.experiment import Experiment
 from harness.config.question import Question
 from harness.methods import NOT_OFFERED
@@ -43,10 +42,10 @@ _SECTIONS = {
     "tracking": TrackingSpec, "plan": PlanSpec, "launch": LaunchSpec,
 }  # fmt: skip
 _PLAIN = (
-    "seed", "lr_scale", "force", "retry", "retries", "max_concurrent_trials", "keep", "runs_dir", "reports_dir",
+    "seed", "lr_scale", "force", "rerun", "max_retries", "max_concurrent_trials", "keep", "runs_dir", "reports_dir",
     "price_per_device_hour",
 )  # fmt: skip
-_NOT_OF_A_RECORD = ("retry", "retries", "max_concurrent_trials", "keep")  # settings of one command, not of the run
+_NOT_OF_A_RECORD = ("rerun", "max_retries", "max_concurrent_trials", "keep")  # settings of one command, not of the run
 _NOT_IN_EVERY_RECORD = ("price_per_device_hour", "inference", "plan", "launch")  # earlier versions lack them
 
 WRONG_INPUT = (HydraException, OmegaConfBaseException)  # errors of composing
@@ -175,9 +174,7 @@ def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tup
     except (AttributeError, TypeError, HydraException, OmegaConfBaseException):
         return readable(error)
     of = f"{section} ({config.method._target_.rpartition('.')[2].lower()})" if section == "method" else section
-    close = difflib.get_close_matches(name, allowed, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{key}: no such setting.{hint} {of or 'The configuration'} has {', '.join(allowed)}"
+    return f"{key}: no such setting.{suggestion(key, allowed)} {of or 'The configuration'} has {', '.join(allowed)}"
 
 
 def _options(group: str) -> list[str]:
@@ -203,7 +200,8 @@ def _check_names(config: DictConfig) -> None:
     known = [*_SECTIONS, "method", "target", *_PLAIN]
     for name in config:
         if name not in (*known, "sweep", "hydra"):
-            raise ValueError(f"{name}: no such setting. The configuration has {', '.join(sorted(known))}")
+            hint = suggestion(str(name), known)
+            raise ValueError(f"{name}: no such setting.{hint} The configuration has {', '.join(sorted(known))}")
     for name in known:
         if name not in config:
             raise ValueError(f"{name}: missing; give it a value")

@@ -38,7 +38,7 @@ from harness.records.specs import (
 )
 
 # the trained weights; those and the state of training at its end; neither, once they have been evaluated
-Keep = Literal["adapter", "checkpoint", "nothing"]
+Keep = Literal["adapter", "checkpoint", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class Experiment(Strict):
     seed: Seed
     lr_scale: Rate
     force: bool
-    retry: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; failed runs always are
-    retries: Annotated[int, Field(ge=0)] = 0  # further attempts after an infrastructure fault, within one call
+    rerun: tuple[Literal["oom", "diverged"], ...] = ()  # results that are made again; failed runs always are
+    max_retries: Annotated[int, Field(ge=0)] = 0  # further attempts after an infrastructure fault, within one call
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None  # of a tuning stage; null: as many as fit
     keep: Keep = "adapter"  # files of a finished run that stay on disk beside its records
     runs_dir: Annotated[str, Field(min_length=1)]
@@ -100,7 +100,7 @@ class Sizes:
 
     def kept(self, keep: Keep) -> int:
         """Return the bytes that stay on disk."""
-        return {"adapter": self.weights, "checkpoint": self.weights + self.checkpoint, "nothing": 0}[keep]
+        return {"adapter": self.weights, "checkpoint": self.weights + self.checkpoint, "none": 0}[keep]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,8 @@ class Todo:
 _METHOD_FACTS = ("lr_range", "display", "cite")  # fields of every method that determine no weights
 # they change no weight of an ok run
 _LOOKS_ONLY = (
-    "eval_every", "patience", "diverged_above", "diverged_steps", "oom", "checkpoint_seconds", "loader_processes",
+    "eval_every", "patience", "divergence_factor", "divergence_steps", "oom", "checkpoint_seconds",
+    "dataloader_num_workers",
 )  # fmt: skip
 
 
@@ -149,8 +150,8 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
     kernels = {k: v for k, v in train.pop("kernels").items() if v != usual[k] and v is not False}  # auto may be off
     if kernels:
         train["kernels"] = kernels
-    if experiment.train.oom.shorter_rows:  # a run out of memory may then end with other weights
-        train["shorter_rows"] = list(experiment.train.oom.shorter_rows)
+    if experiment.train.oom.max_lengths:  # a run out of memory may then end with other weights
+        train["max_lengths"] = list(experiment.train.oom.max_lengths)
     if experiment.train.patience is not None:  # validation then decides which weights are kept
         train["early_stopping"] = {
             "patience": experiment.train.patience,
@@ -171,8 +172,8 @@ def evaluations(experiment: Experiment) -> tuple[Evaluation, ...]:
     parts = roles if spec.test == "always" and experiment.data.test else roles[:1]
     heldout = tuple(_heldout(experiment, role) for role in parts)
     tasks = spec.tasks if spec.test == "always" else ()
-    written = (_generation(experiment, parts[-1]),) if spec.generate and spec.test == "always" else ()
-    text = (_general_text(experiment),) if spec.general_text and spec.test == "always" else ()
+    written = (_generation(experiment, parts[-1]),) if spec.generation_rows and spec.test == "always" else ()
+    text = (_general_text(experiment),) if spec.general_text_passages and spec.test == "always" else ()
     return tuple(dict.fromkeys((*heldout, *(_task(experiment, task) for task in tasks), *written, *text)))
 
 
@@ -234,7 +235,7 @@ def _generation(experiment: Experiment, part: Role) -> Evaluation:
     return dataclasses.replace(
         _task(experiment, f"{experiment.data.name}/generated/{part}"),
         kind="generation",
-        limit=experiment.eval.generate,
+        limit=experiment.eval.generation_rows,
         batch_size=experiment.eval.batch_size,
         definition=heldout_rows(experiment.data, experiment.train.max_length),
         sampling=experiment.eval.sampling,
@@ -244,16 +245,16 @@ def _generation(experiment: Experiment, part: Role) -> Evaluation:
 def _general_text(experiment: Experiment) -> Evaluation:
     spec, definition = experiment.eval, "/".join(GENERAL_TEXT)
     one = dataclasses.replace(_task(experiment, "general_text"), kind="text", role="retention", definition=definition)
-    return dataclasses.replace(one, limit=spec.general_text, batch_tokens=spec.batch_tokens)
+    return dataclasses.replace(one, limit=spec.general_text_passages, batch_tokens=spec.batch_tokens)
 
 
 def check_id(experiment: Experiment) -> str:
     """Return the identity of a data check: the data, the policies that may refuse them, the tokenizer and the tasks."""
     data, spec = experiment.data, experiment.eval
     policies = {key: value for key, value in dataclasses.asdict(data).items() if key.startswith("on_")}
-    topics = [[rows.topic, rows.licence] for rows in (*data.train, *data.mix)]
+    topics = [[rows.topic, rows.license] for rows in (*data.train, *data.mix)]
     asked: list[Any] = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
     asked += [one for one in (spec.include_content, *sorted(spec.rows_content.items())) if one is not None]
     train = [experiment.train.max_length, experiment.train.loss_on]
-    model = [experiment.model.name, experiment.model.content, experiment.model.licence]
-    return digest([5, data.name, data.licence, data_identity(data), policies, topics, model, train, asked])
+    model = [experiment.model.name, experiment.model.content, experiment.model.license]
+    return digest([5, data.name, data.license, data_identity(data), policies, topics, model, train, asked])

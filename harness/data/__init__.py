@@ -6,7 +6,7 @@ from harness.data.pack import Packed
 from harness.data.prepare import Prepared, prepare
 from harness.data.rows import available_splits, jsonl, official
 from harness.data.token_rows import Drawn, Short, TokenRows
-from harness.data.tokens import Wanted, tokenised
+from harness.data.tokens import Wanted, tokenized
 
 __all__ = [
     "Drawn",
@@ -22,5 +22,5 @@ __all__ = [
     "official",
     "prepare",
     "render",
-    "tokenised",
+    "tokenized",
 ]

@@ -17,10 +17,10 @@ _WITHOUT_SPACES = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\uf
 
 def key(example: Example) -> str:
     """Return the key that tells prompts apart: the normalized prompt, or the completion if there is no prompt."""
-    return normalise(example.prompt) or normalise(example.completion)
+    return normalize(example.prompt) or normalize(example.completion)
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Return text without the differences that do not make another question: case and white space."""
     return " ".join(_folded(text).split())
 
@@ -47,7 +47,7 @@ def short(text: str) -> bytes:
 
 def fraction(example: Example, by: Literal["prompt", "row"]) -> float:
     """Return a number in [0, 1) that depends on the prompt alone, or on the whole row."""
-    text = key(example) if by == "prompt" else canonical([key(example), normalise(example.completion)])
+    text = key(example) if by == "prompt" else canonical([key(example), normalize(example.completion)])
     return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13
 
 

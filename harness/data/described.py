@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.data.files import RowError
-from harness.data.format import recognised
+from harness.data.format import recognized
 from harness.data.rows import read
 from harness.records.specs import DataSpec, RowsSpec
 
@@ -27,7 +27,7 @@ def with_test_file(spec: DataSpec) -> DataSpec:
     return dataclasses.replace(spec, test=(*spec.test, dataclasses.replace(formats[0], file=spec.test_file)))
 
 
-def recognise(spec: DataSpec) -> DataSpec:
+def recognize(spec: DataSpec) -> DataSpec:
     """Return the same data with the formats of its local files named, as far as their first row shows them."""
 
     def named(rows: RowsSpec) -> RowsSpec:
@@ -36,7 +36,7 @@ def recognise(spec: DataSpec) -> DataSpec:
         with suppress(ValueError):  # errors of a file are reported when all of it is read
             found = read(rows, spec.source, spec.path)
             first = next((row for _, row in found if not isinstance(row, RowError)), None)
-            return rows if first is None else recognised(rows, first)
+            return rows if first is None else recognized(rows, first)
         return rows
 
     train, test, mix = (tuple(map(named, part)) for part in (spec.train, spec.test, spec.mix))

@@ -39,7 +39,7 @@ MEANINGFUL = (
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _SYSTEM = ("system", "system_prompt")
 # formats and the columns that show them, the most specific first
-RECOGNISED = (
+RECOGNIZED = (
     ("messages", ("messages",)),
     ("sharegpt", ("conversations",)),
     ("alpaca", ("instruction", "output")),
@@ -74,7 +74,7 @@ def place(spec: RowsSpec) -> str:
     return spec.file or " ".join(part for part in (spec.dataset, spec.subset, spec.split) if part)
 
 
-def recognised(spec: RowsSpec, row: dict[str, Any]) -> RowsSpec:
+def recognized(spec: RowsSpec, row: dict[str, Any]) -> RowsSpec:
     """Return the same rows with their format named, or with the templates that it stands for.
 
     A format that is given goes before the one that the columns show.
@@ -103,10 +103,10 @@ def recognised(spec: RowsSpec, row: dict[str, Any]) -> RowsSpec:
 def _shown(spec: RowsSpec, row: dict[str, Any]) -> str:
     if chat.is_divided(row):
         return "messages"
-    for name, columns in RECOGNISED:
+    for name, columns in RECOGNIZED:
         if all(column in row for column in columns):
             return name
-    known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in RECOGNISED)
+    known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in RECOGNIZED)
     raise ValueError(
         f"{place(spec)}: the columns {', '.join(sorted(map(str, row)))} show no format that is known ({known}). Give "
         "templates, as in 'data.train.0.prompt=\"{{question}}\"' 'data.train.0.completion=\" {{answer}}\"'"
@@ -223,7 +223,7 @@ def render(rows: list[dict[str, Any]], spec: RowsSpec) -> list[Example]:
     Raises:
         ValueError: a template is wrong, or as `Renderer` raises.
     """
-    spec = recognised(spec, rows[0] if rows else {"prompt": "", "completion": ""})
+    spec = recognized(spec, rows[0] if rows else {"prompt": "", "completion": ""})
     make: Callable[[dict[str, Any], int], Example] = Renderer(spec)
     return [make(row, number) for number, row in enumerate(rows, start=1)]
 

@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Any
 
 from harness.data import chat
-from harness.data.content import content, fraction, key, normalise, order, short
+from harness.data.content import content, fraction, key, normalize, order, short
 from harness.data.described import with_test_file
 from harness.data.files import RowError
-from harness.data.format import Example, Renderer, place, recognised
+from harness.data.format import Example, Renderer, place, recognized
 from harness.data.near import NearDuplicates
 from harness.data.rows import read
 from harness.data.texts import Collector, Examples, Scratch, Sorted
@@ -131,7 +131,7 @@ class _Preparing:
                 try:
                     if isinstance(row, RowError):
                         raise row
-                    make = make or self._renderer(recognised(rows, row))
+                    make = make or self._renderer(recognized(rows, row))
                     example = make(row, number)
                 except RowError as error:
                     self._unusable(error)
@@ -183,7 +183,7 @@ class _Preparing:
             given += 1
             ordered.add(example, order(example))
             if self.spec.on_contradiction != "keep" and example.prompt.strip():
-                prompt, answer = short(key(example)), short(normalise(example.completion))
+                prompt, answer = short(key(example)), short(normalize(example.completion))
                 if answer_of.setdefault(prompt, answer) != answer:
                     contradictory.add(prompt)
         return given, ordered, contradictory

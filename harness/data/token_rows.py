@@ -77,7 +77,7 @@ class Short(Rows):
     def __init__(self, rows: TokenRows, max_length: int) -> None:
         kept = [(place, length) for place, length in enumerate(rows.row_lengths) if length <= max_length]
         if not kept:
-            raise ValueError(f"train.oom.shorter_rows: every training row is longer than {max_length} tokens")
+            raise ValueError(f"train.oom.max_lengths: every training row is longer than {max_length} tokens")
         self._rows = rows
         self._places, self.row_lengths = zip(*kept, strict=True)
 

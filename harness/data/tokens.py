@@ -40,7 +40,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Tokenised:
+class Tokenized:
     """The three sets as token rows, what was counted on the way, and the lengths before long rows were left out."""
 
     train: TokenRows
@@ -50,9 +50,9 @@ class Tokenised:
     lengths: dict[str, Lengths]
 
 
-def tokenised(
+def tokenized(
     spec: DataSpec, tokenizer: Any, wanted: Wanted, progress: Callable[[str, int], None] = lambda *_: None
-) -> Tokenised:
+) -> Tokenized:
     """Return the tokens of a data configuration, from the cache or made now.
 
     Data whose content is not known are made anew each time.
@@ -182,7 +182,7 @@ def _write_counts(prepared: Prepared, lengths: dict[str, Lengths], path: Path) -
     write_text(json.dumps(both, sort_keys=True), path)
 
 
-def _read(folder: Path) -> Tokenised:
+def _read(folder: Path) -> Tokenized:
     from pydantic import TypeAdapter
 
     text = (folder / "counts.json").read_text(encoding="utf-8")
@@ -190,4 +190,4 @@ def _read(folder: Path) -> Tokenised:
     counts = TypeAdapter(DataCounts).validate_json(json.dumps(found["counts"]), strict=True)
     lengths = TypeAdapter(dict[str, Lengths]).validate_json(json.dumps(found["lengths"]), strict=True)
     train, validation, test = (TokenRows(folder / f"{part}.arrow") for part in PARTS)
-    return Tokenised(train, validation, test, counts, lengths)
+    return Tokenized(train, validation, test, counts, lengths)

@@ -50,7 +50,7 @@ A model that one GPU does not hold: model.device_map=auto.
 """
 
 _SPREAD = "model.device_map="
-_NOT_HERE = ("tasks=", "generate=", "general_text=", "heldout_limit=", "sampling.", "test=")
+_NOT_HERE = ("tasks=", "generation_rows=", "general_text_passages=", "heldout_limit=", "sampling.", "test=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +122,7 @@ def _model_words(name: str) -> list[str]:
         return [f"model={name}"]
     if (Path(name) / "config.json").is_file():
         path = Path(name).resolve()
-        return ["model.source=path", f"model.path='{path}'", f"model.name={_plain(path.name)}", "model.licence=null"]
+        return ["model.source=path", f"model.path='{path}'", f"model.name={_plain(path.name)}", "model.license=null"]
     if (Path(name) / "adapter_config.json").is_file():
         raise ValueError(f"{name}: an adapter without its base; give the folder of its run, runs/<recipe_id>/seed-<n>")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():

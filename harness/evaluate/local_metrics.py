@@ -67,14 +67,14 @@ class Sacre(_Local):
 class Overlap(_Local):
     """Exact match and token F1 of normalized answers, 0 or 1 and 0 to 1."""
 
-    citation = "Rajpurkar et al. 2016 (arXiv 1606.05250), whose normalisation it uses"
+    citation = "Rajpurkar et al. 2016 (arXiv 1606.05250), whose normalization it uses"
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> Scores:
-        pairs = [(normalised(p), normalised(r)) for p, r in zip(predictions, references, strict=True)]
+        pairs = [(normalized(p), normalized(r)) for p, r in zip(predictions, references, strict=True)]
         return {"exact_match": [float(p == r) for p, r in pairs], "token_f1": [token_f1(p, r) for p, r in pairs]}
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """Return the text in lower case, without punctuation and articles, with single spaces."""
     plain = "".join(sign for sign in text.lower() if sign not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())

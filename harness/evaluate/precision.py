@@ -65,7 +65,7 @@ class _Copies:
         embeddings = list(model.get_input_embeddings().modules())
         for module in (*embeddings, *model.modules()):
             if isinstance(module, torch.nn.Linear) and not module.weight.is_floating_point():
-                self._dequantise(module)
+                self._dequantize(module)
             else:
                 self._widen(module, always=module in embeddings)
 
@@ -103,22 +103,22 @@ class _Copies:
         self._made[id(tensor)] = copy
         return copy
 
-    def _dequantise(self, layer: torch.nn.Linear) -> None:
+    def _dequantize(self, layer: torch.nn.Linear) -> None:
         """Make a quantized layer multiply by its dequantized weight, which is stored or computed again in each pass."""
         own = vars(layer).get("forward")  # of a model that is spread over several devices
-        if isinstance(own, _Dequantised):
+        if isinstance(own, _Dequantized):
             return
         size = 4 * layer.in_features * layer.out_features
         if size <= self._room:
             self._room -= size
-            weight = torch.nn.Parameter(_dequantised(layer), requires_grad=False)
+            weight = torch.nn.Parameter(_dequantized(layer), requires_grad=False)
             self._undo.append(partial(layer._parameters.update, weight=layer.weight))
             layer._parameters["weight"] = weight
-        layer.forward = _Dequantised(layer)
+        layer.forward = _Dequantized(layer)
         self._undo.append(lambda: vars(layer).pop("forward") if own is None else setattr(layer, "forward", own))
 
 
-class _Dequantised:
+class _Dequantized:
     """The forward pass of a quantized linear layer in float32."""
 
     def __init__(self, layer: torch.nn.Linear) -> None:
@@ -126,11 +126,11 @@ class _Dequantised:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self._layer.weight, self._layer.bias
-        weight = weight if weight.is_floating_point() else _dequantised(self._layer)
+        weight = weight if weight.is_floating_point() else _dequantized(self._layer)
         return functional.linear(x.float(), weight, None if bias is None else bias.float())
 
 
-def _dequantised(layer: torch.nn.Linear) -> torch.Tensor:
+def _dequantized(layer: torch.nn.Linear) -> torch.Tensor:
     from peft.utils.integrations import dequantize_module_weight
 
     packed = layer.weight

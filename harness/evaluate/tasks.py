@@ -194,17 +194,17 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
         "num_fewshot": max(shots),
         "fewshot_splits": {name: _fewshot_split(leaf) for name, leaf in leaves.items()} if max(shots) else {},
         "fewshot_seed": FEWSHOT_SEED,
-        "licence": ", ".join(sorted({_licence(leaf) for leaf in leaves.values()})) or None,
+        "license": ", ".join(sorted({_license(leaf) for leaf in leaves.values()})) or None,
         **({"code_run_by": code_eval.WHO} if any(leaf.config.unsafe_code for leaf in leaves.values()) else {}),
     }
 
 
-def _licence(leaf: Any) -> str:
+def _license(leaf: Any) -> str:
     """Return the license of the official rows, wherever they were read from."""
     path, subset = leaf.DATASET_PATH, leaf.DATASET_NAME
     table = assets.table().datasets
     found = next((table[key] for key in (f"{path}/{subset}", path, f"{path}/{assets.SUBSET}") if key in table), None)
-    return found.licence if found else "not recorded"
+    return found.license if found else "not recorded"
 
 
 def _fewshot_split(leaf: Any) -> str | None:

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness judge",
-        description="Judge what runs wrote after held-out prompts (made with eval.generate=<rows>).",
+        description="Judge what runs wrote after held-out prompts (made with eval.generation_rows=<rows>).",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     score = commands.add_parser("score", help="by a model behind an OpenAI-compatible endpoint; keeps every verdict")

@@ -47,7 +47,7 @@ def read(run_folder: Path, task: str | None) -> Answers:
         names = ", ".join(f"{one.evaluation['task']} ({one.eval_id})" for one in written) or "none"
         raise ValueError(
             f"{run_folder}: {len(chosen)} evaluations with generated answers fit {task or 'what was asked'}; there are "
-            f"{names}. Make one with eval.generate=<rows>, name one with --task"
+            f"{names}. Make one with eval.generation_rows=<rows>, name one with --task"
         )
     return Answers(run_folder, run.method, chosen[0], _answers(run_folder, chosen[0]))
 

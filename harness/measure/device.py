@@ -33,7 +33,7 @@ class Gpus:
     """
 
     def __init__(self) -> None:
-        self._nvml = _initialised()
+        self._nvml = _initialized()
         self._handles: list[Any] | None = None  # by torch's index
         self._before: dict[str, int] = {}  # bytes in use by UUID: which of them are torch's is not known yet
         self._baselines: list[int | None] = []
@@ -116,7 +116,7 @@ class Gpus:
         return None
 
 
-def _initialised() -> Any:
+def _initialized() -> Any:
     """Return the NVML module, initialized; None without the package or a driver."""
     try:
         import pynvml

@@ -26,9 +26,9 @@ def _int8_mm(inputs: Any, weight: Any, *_: Any, **__: Any) -> int:
     return int(2 * inputs.numel() * weight.shape[0])
 
 
-def _int8_mixed_mm(inputs: Any, quantised: Any, weight: Any, *_: Any, **__: Any) -> int:
+def _int8_mixed_mm(inputs: Any, quantized: Any, weight: Any, *_: Any, **__: Any) -> int:
     """Return the operations of the 8-bit product; the few outlier columns beside it are an ordinary product."""
-    return _int8_mm(quantised, weight)
+    return _int8_mm(quantized, weight)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

@@ -1,5 +1,5 @@
 """The most operations per second that a device does, measured by matrix products, and the share of it that training
-reached (model FLOPs utilisation; Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+reached (model FLOPs utilization; Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
 
 A peak that is too low would make a share too high, so that it only counts where nothing speaks against it: measured
 before and after training, alike both times, with no other process on the processor or the device meanwhile.
@@ -73,7 +73,7 @@ def with_share(training: Training, before: DevicePeak | None, after: DevicePeak 
             None,
             "training seems to have computed more than this: the count of operations or a clock is wrong",
         )
-    return dataclasses.replace(training, device_peak=dataclasses.replace(higher, doubt=doubt), utilisation=share)
+    return dataclasses.replace(training, device_peak=dataclasses.replace(higher, doubt=doubt), mfu=share)
 
 
 def _faster_on_cpu(dtype: torch.dtype) -> torch.dtype:

@@ -93,7 +93,7 @@ class Method(ABC):
         """Return why a server of LoRA adapters cannot serve the result beside the published base; "" if it can."""
         return "it saves no LoRA adapter"
 
-    def quantised(self) -> Method | None:
+    def quantized(self) -> Method | None:
         """Return the method that trains the same beside a base in 4 bits; None if there is none."""
         return None
 

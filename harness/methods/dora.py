@@ -25,11 +25,11 @@ class Dora(Lora):
     leaves_inputs: ClassVar[bool] = False  # the dtype of the norms is that of the inputs
     use_dora: ClassVar[bool] = True
 
-    def quantised(self) -> Method | None:
+    def quantized(self) -> Method | None:
         """QDoRA."""
         from harness.methods.qdora import Qdora
 
-        return self.beside_quantised(Qdora)
+        return self.beside_quantized(Qdora)
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """LoRA's count and one magnitude per output of each adapted matrix."""

@@ -29,8 +29,9 @@ class Lora(Adapted):
     Trains r (d_in + d_out) parameters per adapted matrix. Hu et al. 2021, arXiv 2106.09685, equation 3. Experts held in
     one three-dimensional parameter have an A and a B each.
 
-    `init`: default (A uniform, Kaiming), gaussian (A normal, as in the paper); pissa (A and B are W's largest singular
-    vectors and W what is left of it: Meng et al. 2024, arXiv 2404.02948) and olora (the same by QR: Bueyuekakyuez 2024,
+    `init_lora_weights`: default (A uniform, Kaiming), gaussian (A normal, as in the paper); pissa (A and B are W's
+    largest singular vectors and W what is left of it: Meng et al. 2024, arXiv 2404.02948) and olora (the same by QR:
+    Bueyuekakyuez 2024,
     arXiv 2406.01775), which want a rate 10 to 18 times lower, and leave the base at step 0 as it was up to rounding;
     both decompose every matrix in full while loading, which is no step's time;
     eva (A holds the main directions of the layer's inputs on the training rows: Paischer et al. 2024, arXiv
@@ -47,14 +48,17 @@ class Lora(Adapted):
     lora_alpha: Annotated[float, Field(gt=0)]
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
     use_rslora: bool  # scale by lora_alpha / sqrt(r): Kalajdzievski 2023, arXiv 2312.03732
-    init: Literal["default", "gaussian", "pissa", "olora", "loftq", "eva"]
+    init_lora_weights: Literal["default", "gaussian", "pissa", "olora", "loftq", "eva"]
     bias: Literal["none", "lora_only", "all"]
 
     def __post_init__(self) -> None:
         targets.check(self.target)
-        if self.init not in self.inits:
-            hint = "; LoftQ makes up for quantisation: use method=qlora" if self.init == "loftq" else ""
-            raise ValueError(f"method.init={self.init}: method={self.name} allows {', '.join(self.inits)}{hint}")
+        if self.init_lora_weights not in self.inits:
+            hint = "; LoftQ makes up for quantization: use method=qlora" if self.init_lora_weights == "loftq" else ""
+            raise ValueError(
+                f"method.init_lora_weights={self.init_lora_weights}: method={self.name} allows "
+                f"{', '.join(self.inits)}{hint}"
+            )
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> LoraConfig:
         """Return the configuration of the targeted modules and experts, initialized as set if there are weights."""
@@ -78,7 +82,7 @@ class Lora(Adapted):
 
     def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
         """Return further arguments of `LoraConfig`."""
-        if self.init != "eva" or on_meta(model):
+        if self.init_lora_weights != "eva" or on_meta(model):
             return {}
         from peft import EvaConfig
 
@@ -87,15 +91,17 @@ class Lora(Adapted):
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Wrap every targeted module; for `eva`, look at the activations of the training rows first."""
         adapted = super().attach(model, setting)
-        if self.init == "eva" and not on_meta(model):
+        if self.init_lora_weights == "eva" and not on_meta(model):
             _look_at_activations(adapted, setting)
         return adapted
 
     def unsharded(self) -> str:
         """Return why the model cannot be sharded: some initializations read whole weights, on the CPU."""
-        looks = self.init not in ("default", "gaussian")
+        if self.init_lora_weights in ("default", "gaussian"):
+            return ""
         return (
-            f"method.init={self.init} computes with whole weights first; method.init=default does not" if looks else ""
+            f"method.init_lora_weights={self.init_lora_weights} computes with whole weights first; "
+            "method.init_lora_weights=default does not"
         )
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
@@ -105,18 +111,18 @@ class Lora(Adapted):
         stacked = sum(self.r * number * (d_in + d_out) for number, d_in, d_out in experts.values())
         return dense + stacked + self._biases(model, modules)
 
-    def quantised(self) -> Method | None:
+    def quantized(self) -> Method | None:
         """Return QLoRA with the same settings; None for classes derived from LoRA, which have their own answer."""
         from harness.methods.qlora import Qlora
 
-        return self.beside_quantised(Qlora) if type(self) is Lora else None
+        return self.beside_quantized(Qlora) if type(self) is Lora else None
 
-    def beside_quantised(self, kind: type[Qlora]) -> Method | None:
+    def beside_quantized(self, kind: type[Qlora]) -> Method | None:
         """Return the same settings in a method with a base in 4 bits; None if it does not offer the initialization."""
-        if self.init not in kind.inits:
+        if self.init_lora_weights not in kind.inits:
             return None
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Lora)}
-        return kind(**fields, storage="nf4", double_quantisation=True, optimizer_name="adamw")
+        return kind(**fields, quantization="nf4", double_quantization=True, optimizer_name="adamw")
 
     def not_served_because(self) -> str:
         """Return why not: the server adds A and B to the weights as published, and nothing else."""
@@ -124,8 +130,12 @@ class Lora(Adapted):
             return "it trains magnitudes beside A and B"
         if self.bias != "none":
             return f"it trains biases (method.bias={self.bias})"
-        changed = self.init in ("pissa", "olora", "loftq")
-        return f"its A and B belong to other weights than those published (method.init={self.init})" if changed else ""
+        if self.init_lora_weights not in ("pissa", "olora", "loftq"):
+            return ""
+        return (
+            "its A and B belong to other weights than those published "
+            f"(method.init_lora_weights={self.init_lora_weights})"
+        )
 
     def _biases(self, model: PreTrainedModel, modules: dict[str, Any]) -> int:
         if self.bias == "all":
@@ -137,14 +147,14 @@ class Lora(Adapted):
 
     def _peft_init(self) -> bool | str:
         # loftq replaces A and B once the layers are there
-        return {"default": True, "loftq": True}.get(self.init, self.init)
+        return {"default": True, "loftq": True}.get(self.init_lora_weights, self.init_lora_weights)
 
     def _check_experts(self, experts: dict[str, Any]) -> None:
         changed = ["DoRA"] if self.use_dora else []
         if self.lora_dropout:
             changed.append(f"method.lora_dropout={self.lora_dropout}")
-        if self.init not in ("default", "gaussian"):
-            changed.append(f"method.init={self.init}")
+        if self.init_lora_weights not in ("default", "gaussian"):
+            changed.append(f"method.init_lora_weights={self.init_lora_weights}")
         if experts and changed:
             raise ValueError(
                 f"target={self.target} covers experts that are three-dimensional parameters, which cannot be adapted "
@@ -158,7 +168,7 @@ def _look_at_activations(adapted: Any, setting: Setting) -> None:
     from peft.tuners.lora.eva import initialize_lora_eva_weights
 
     if not setting.rows:
-        raise ValueError("method.init=eva: there are no training rows to look at")
+        raise ValueError("method.init_lora_weights=eva: there are no training rows to look at")
     device = next(adapted.parameters()).device
     pad = setting.tokenizer.pad_token_id
     batches = []

@@ -24,8 +24,8 @@ INT8_THRESHOLD = 6.0  # the paper's, section 3.2, and bitsandbytes' default
 class Qlora(Lora):
     """LoRA whose frozen linear layers are stored in few bits and dequantized to the compute dtype when they are used.
 
-    `storage` says how: nf4, fp4 or int8 (none: as LoRA does); `double_quantisation` stores the constants of the 4-bit
-    formats in 8 bits, which saves 0.37 bit per weight. Embeddings, norms and the output head stay as they are.
+    `quantization` says how: nf4, fp4 or int8 (none: as LoRA does); `double_quantization` stores the constants of the
+    4-bit formats in 8 bits, which saves 0.37 bit per weight. Embeddings, norms and the output head stay as they are.
 
     int8 is another computation on a GPU than on a CPU. On a GPU it is LLM.int8() (Dettmers et al. 2022, arXiv
     2208.07339): inputs are rounded to 8 bits as well, row by row, but for columns with an entry above
@@ -35,8 +35,9 @@ class Qlora(Lora):
     Evaluated on its quantized base; merging dequantizes the base first. Dettmers et al. 2023, arXiv 2305.14314.
 
     `optimizer`: the paged ones keep their state in memory that the driver moves to the host when the device is full,
-    the 8-bit one in a quarter of the bytes; both need CUDA. `init=loftq` sets A and B to the largest part of what
-    quantization lost (Li et al. 2023, arXiv 2310.08659): it reads the unquantized weights once more and decomposes
+    the 8-bit one in a quarter of the bytes; both need CUDA. `init_lora_weights=loftq` sets A and B to the largest
+    part of what quantization lost (Li et al. 2023, arXiv 2310.08659): it reads the unquantized weights once more and
+    decomposes
     every matrix in full while loading, which is no step's time.
 
     `prepare_for_kbit_training`: hold norms, embeddings and head in float32, as PEFT's `prepare_model_for_kbit_training`
@@ -48,20 +49,23 @@ class Qlora(Lora):
     inits: ClassVar[tuple[str, ...]] = ("default", "gaussian", "loftq", "eva")
     added: ClassVar[dict[str, Any]] = {"llm_int8_threshold": INT8_THRESHOLD}
 
-    storage: Literal["none", "int8", "fp4", "nf4"]
-    double_quantisation: bool
+    quantization: Literal["none", "int8", "fp4", "nf4"]
+    double_quantization: bool
     optimizer_name: Literal["adamw", "paged_adamw_32bit", "paged_adamw_8bit"]
     prepare_for_kbit_training: bool = False
     llm_int8_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = INT8_THRESHOLD
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.init == "loftq" and self.storage not in ("nf4", "fp4"):
-            raise ValueError(f"method.init=loftq with method.storage={self.storage}: it needs storage nf4 or fp4")
-        if self.llm_int8_threshold != INT8_THRESHOLD and self.storage != "int8":
+        if self.init_lora_weights == "loftq" and self.quantization not in ("nf4", "fp4"):
             raise ValueError(
-                f"method.llm_int8_threshold={self.llm_int8_threshold} with method.storage={self.storage}: it is read "
-                "with storage=int8 alone"
+                f"method.init_lora_weights=loftq with method.quantization={self.quantization}: it needs "
+                "quantization nf4 or fp4"
+            )
+        if self.llm_int8_threshold != INT8_THRESHOLD and self.quantization != "int8":
+            raise ValueError(
+                f"method.llm_int8_threshold={self.llm_int8_threshold} with "
+                f"method.quantization={self.quantization}: it is read with quantization=int8 alone"
             )
 
     def unsupported(self, device: str) -> str:
@@ -72,8 +76,8 @@ class Qlora(Lora):
 
     def unsharded(self) -> str:
         """Return why not: neither packed weights with their constants nor paged moments can be sharded."""
-        if self.storage != "none":
-            return f"a base of method.storage={self.storage} is packed, and cannot be divided"
+        if self.quantization != "none":
+            return f"a base of method.quantization={self.quantization} is packed, and cannot be divided"
         paged = self.optimizer_name != "adamw"
         paged_reason = f"what method.optimizer_name={self.optimizer_name} holds cannot be divided" if paged else ""
         return paged_reason or super().unsharded()
@@ -82,32 +86,34 @@ class Qlora(Lora):
         """Return options that quantize while loading; the rest is held in the compute dtype."""
         from transformers import BitsAndBytesConfig
 
-        if self.storage == "none":
+        if self.quantization == "none":
             return super().load_options(compute_dtype)
-        if self.storage == "int8":
+        if self.quantization == "int8":
             return {
                 "dtype": compute_dtype,
                 "quantization_config": BitsAndBytesConfig(
                     load_in_8bit=True, llm_int8_threshold=self.llm_int8_threshold
                 ),
             }
-        quantisation = BitsAndBytesConfig(
+        quantization = BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type=self.storage,
-            bnb_4bit_use_double_quant=self.double_quantisation,
+            bnb_4bit_quant_type=self.quantization,
+            bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_compute_dtype=compute_dtype,
         )
-        return {"dtype": compute_dtype, "quantization_config": quantisation}
+        return {"dtype": compute_dtype, "quantization_config": quantization}
 
     def not_served_because(self) -> str:
         """Return LoRA's reason, or that the server does not have the quantized base on which it is evaluated."""
         own = super().not_served_because()
-        return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
+        return own or (
+            "" if self.quantization == "none" else f"its base is quantized (method.quantization={self.quantization})"
+        )
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Attach LoRA; for `loftq` put the part of the weights that quantization lost into A and B."""
         adapted = super().attach(self._prepared(model), setting)
-        if self.init == "loftq" and not on_meta(model):
+        if self.init_lora_weights == "loftq" and not on_meta(model):
             _restore_what_was_lost(adapted, setting)
         return adapted
 
@@ -170,8 +176,8 @@ def _restore_what_was_lost(adapted: Any, setting: Setting) -> None:
             continue
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         kept = layer.get_base_layer().weight
-        dequantised = dequantize_4bit(kept.data, kept.quant_state).to(torch.float32)
-        lost = stored[name.removeprefix(prefix)].weight.detach().to(dequantised) - dequantised
+        dequantized = dequantize_4bit(kept.data, kept.quant_state).to(torch.float32)
+        lost = stored[name.removeprefix(prefix)].weight.detach().to(dequantized) - dequantized
         u, s, vh = torch.linalg.svd(lost, full_matrices=False)
         root = (s[: len(a)] / layer.scaling["default"]).sqrt()
         a.data = (root[:, None] * vh[: len(a)]).to(a)

@@ -19,18 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Unsloth(Lora):
-    """LoRA (storage=none) or QLoRA (storage=nf4) on unsloth's rewritten kernels, which need CUDA and the extra package.
+    """LoRA (quantization=none) or QLoRA (quantization=nf4) on unsloth's rewritten kernels, which need CUDA and the
+    extra package.
 
     Trains what LoRA trains and is saved as an ordinary LoRA adapter; the rewritten layers round differently, so that
     step 0 is the base's up to that. https://github.com/unslothai/unsloth.
     """
 
     leaves_inputs: ClassVar[bool] = False
-    differs_at_start: ClassVar[str] = "unsloth's kernels round differently, and storage=nf4 rounds the base's weights"
+    differs_at_start: ClassVar[str] = (
+        "unsloth's kernels round differently, and quantization=nf4 rounds the base's weights"
+    )
     inits: ClassVar[tuple[str, ...]] = ("default",)
     imports_first: ClassVar[tuple[str, ...]] = ("unsloth",)  # it replaces classes that others derive from
 
-    storage: Literal["none", "nf4"]
+    quantization: Literal["none", "nf4"]
 
     def unsupported(self, device: str) -> str:
         """Return the reason if CUDA or the package is missing; "" otherwise."""
@@ -43,7 +46,9 @@ class Unsloth(Lora):
     def not_served_because(self) -> str:
         """Return LoRA's reason, or that the base is quantized, as for QLoRA."""
         own = super().not_served_because()
-        return own or ("" if self.storage == "none" else f"its base is quantised (method.storage={self.storage})")
+        return own or (
+            "" if self.quantization == "none" else f"its base is quantized (method.quantization={self.quantization})"
+        )
 
     def training(self, spec: TrainSpec) -> TrainSpec:
         """Turn Liger off if it is `auto`: unsloth has kernels of its own."""
@@ -63,7 +68,7 @@ class Unsloth(Lora):
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Return the options of unsloth's loader."""
-        return {"dtype": compute_dtype, "load_in_4bit": self.storage == "nf4"}
+        return {"dtype": compute_dtype, "load_in_4bit": self.quantization == "nf4"}
 
     def read(self, name: str, **options: Any) -> PreTrainedModel:
         """Load the base through unsloth's loader, which also loads a tokenizer that is not used."""

@@ -26,7 +26,7 @@ _ABOUT = """Plan runs without weights and without a GPU. The settings are those 
   python -m harness.plan literature                published figures beside the predictions, as Markdown
 
 Memory and operations are those of one step that the training loop takes with fake tensors, which have shapes but no
-data: the run's own model, adapter, loss and optimizer, with every row train.max_length tokens long and labelled.
+data: the run's own model, adapter, loss and optimizer, with every row train.max_length tokens long and labeled.
 
   device=h200 | rtx-4090 | 24GiB | cpu   whether it fits, the largest micro batch, the time of a step. Counted as usable
                                          are 95 % of the device, on a GPU less 0.5 GiB for its context

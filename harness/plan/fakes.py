@@ -50,7 +50,7 @@ class FakeModel:
         return [*seen, *self.unseen_trained]
 
 
-def quantised(model: Any, options: dict[str, Any]) -> Any:
+def quantized(model: Any, options: dict[str, Any]) -> Any:
     """Return the meta model with its layers replaced as the loader replaces them for a method's `load_options`."""
     configuration = options.get("quantization_config")
     if configuration is None:

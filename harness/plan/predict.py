@@ -90,7 +90,7 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
     experiment = settled(experiment, on_gpu)
     spec = experiment.train
     told = {
-        "precision": spec.precision, "max_length": spec.max_length, "not_modelled": _missing(experiment),
+        "precision": spec.precision, "max_length": spec.max_length, "not_modeled": _missing(experiment),
         "device": device.name if device else None, "mfu": mfu,
     }  # fmt: skip
     try:
@@ -171,7 +171,7 @@ class Predictor:
         spec = dataclasses.replace(experiment.train, kernels=_plain(experiment.train.kernels))
         dtype = compute_dtype(spec.precision)
         self._tokenizer = shapes.tokenizer(experiment.model)
-        meta = fakes.quantised(shapes.skeleton(experiment.model), method.load_options(dtype))
+        meta = fakes.quantized(shapes.skeleton(experiment.model), method.load_options(dtype))
         attached = method.attach(meta, execute.setting(experiment, self._tokenizer, []))
         plain = type(method.optimizer(method.param_groups(attached, 1.0, spec.weight_decay))) is torch.optim.AdamW
         # another optimizer may treat parameters by more than their groups

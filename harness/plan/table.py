@@ -81,7 +81,7 @@ def _left_out(one: dict[str, Any]) -> str:
         return f"nothing to train: {one['unsupported']}"
     if plan and plan["unpredicted"]:
         return f"not predicted: its code needs values, which fake tensors have not ({plan['unpredicted']})"
-    return f"not in the prediction: {plan['not_modelled']}" if plan and plan["not_modelled"] else ""
+    return f"not in the prediction: {plan['not_modeled']}" if plan and plan["not_modeled"] else ""
 
 
 def print_layers(models: list[dict[str, Any]]) -> None:

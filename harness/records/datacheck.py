@@ -32,7 +32,7 @@ class SourceRows(Strict):
     place: str
     rows: int  # as read and formatted
     trained_on: int
-    licence: str | None
+    license: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ class DataCheck(Strict):
     data: str
     content: str | None
     model: str
-    data_licence: str | None
-    model_licence: str | None
+    data_license: str | None
+    model_license: str | None
     sources: tuple[SourceRows, ...]
     given_rows: int
     train_rows: int

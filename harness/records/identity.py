@@ -40,7 +40,7 @@ def formats(part: tuple[RowsSpec, ...]) -> list[dict[str, Any]]:
 
 
 def _format(rows: RowsSpec) -> dict[str, Any]:
-    unsaid = {"file", "revision", "topic", "licence", "ignore"}
+    unsaid = {"file", "revision", "topic", "license", "ignore"}
     unsaid |= {name for name, neutral in (("share", rows.share is None), ("format", rows.format == "auto")) if neutral}
     return {key: value for key, value in dataclasses.asdict(rows).items() if key not in unsaid}
 

@@ -107,7 +107,7 @@ class Training(Strict):
     profile: StepProfile | None = None
     flops_per_second: float | None = None  # the profile's, scaled by the positions computed in the steps that count
     device_peak: DevicePeak | None = None
-    utilisation: float | None = None  # flops_per_second over that peak (MFU)
+    mfu: float | None = None  # flops_per_second over that peak (MFU)
     overfitted: bool | None = None  # the validation loss rose while the training loss fell; None without a curve
     stopped_early_at: int | None = None  # step at which the validation loss had not fallen for long enough
     kept_step: int | None = None  # step whose weights are the result; None: the last one's

@@ -33,7 +33,7 @@ from harness.records.measured import Training as Training
 from harness.records.measured import UpdateRecord as UpdateRecord
 from harness.records.measured import WeightUpdate as WeightUpdate
 
-SCHEMA = 1
+SCHEMA = 2
 Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
 Stage = Literal["tune", "final"]
 PHASES = ("load", "train", "validate", "evaluate", "generate", "inference")

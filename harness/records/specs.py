@@ -41,7 +41,7 @@ class ModelSpec(Strict):
     file: str | None = None  # the file inside the package
     path: str | None = None  # a local folder, read when source is "path"
     quantized: str | None = None  # format of the package's weights, which loading dequantizes, as in "Q4_1 GGUF"
-    licence: str | None = None
+    license: str | None = None
     trust_remote_code: bool = False
     # random: of the shapes in `architecture`, with a byte-level tokenizer; for memory and speed, never for scores
     weights: Literal["pretrained", "random"] = "pretrained"
@@ -68,7 +68,7 @@ class RowsSpec(Strict):
     format: Format = "auto"  # auto: the templates, where they are given, else what the first row's columns show
     share: Share | None = None  # of all training rows; for rows that are mixed in
     topic: str | None = None  # a column whose values the data check counts
-    licence: str | None = None  # of these rows, where it is not the data set's
+    license: str | None = None  # of these rows, where it is not the data set's
     ignore: tuple[str, ...] = ()  # columns with a meaning (system, label, ...) that are left out on purpose
 
 
@@ -89,7 +89,7 @@ class DataSpec(Strict):
     split_by: Literal["prompt", "row"] = "prompt"  # row: where all rows share one prompt, by prompt and answer together
     tasks: tuple[str, ...] = ()
     retention: tuple[str, ...] = ()
-    licence: str | None = None  # of the rows
+    license: str | None = None  # of the rows
     # text right before each answer, for methods that act from there on; null: the chat template's header
     invocation: str | None = None
     path: str | None = None  # a local mirror folder, read when source is "path"
@@ -123,8 +123,8 @@ class OomSpec(Strict):
 
     smaller_micro_batches: bool = False
     gradient_checkpointing: bool = False
-    shorter_rows: tuple[Positive, ...] = ()  # tokens of the longest training row: fewer rows, and so other weights
-    quantised_base: bool = False  # also run the same with a base in 4 bits, as a run of its own
+    max_lengths: tuple[Positive, ...] = ()  # tokens of the longest training row: fewer rows, and so other weights
+    quantized_base: bool = False  # also run the same with a base in 4 bits, as a run of its own
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class TrainSpec(Strict):
     global_batch_size: Positive
     micro_batch_size: Positive
     max_length: Positive
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup: Annotated[float, Field(ge=0, lt=1)]  # fraction of the steps
+    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"]  # transformers' names
+    warmup_steps: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # below 1: a fraction of all steps
     weight_decay: NonNegative
     max_grad_norm: Rate | None  # null: gradients are not clipped
     gradient_checkpointing: bool
@@ -181,17 +181,19 @@ class TrainSpec(Strict):
     group_by_length: bool
     eval_every: Positive | None
     patience: Positive | None = None  # early stopping: validations without a new lowest loss; its weights are kept
-    diverged_above: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0  # times the first loss
-    diverged_steps: Positive = 10  # steps in a row above it that end a run as diverged
+    divergence_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 3.0  # times the first loss
+    divergence_steps: Positive = 10  # steps in a row above it that end a run as diverged
     oom: OomSpec = field(default_factory=OomSpec)
     # between two checkpoints; another is written whenever the run is told to end; null: only that one
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 600.0
     packing: bool = False  # several examples in a row of max_length, none of which sees another
     kernels: KernelSpec = field(default_factory=KernelSpec)
     deterministic: bool = False  # on a GPU results repeat to the bit, and steps take longer; on a CPU they do anyway
-    loader_processes: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches ahead; 0: the training process
+    # processes that prepare batches ahead; 0: the training process itself
+    dataloader_num_workers: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
+        self._check_warmup()
         if self.patience is not None and self.eval_every is None:
             raise ValueError(
                 f"train.patience={self.patience} needs validations to be patient about: set train.eval_every"
@@ -205,6 +207,21 @@ class TrainSpec(Strict):
             raise ValueError(
                 f"train.global_batch_size={self.global_batch_size} is not a multiple of "
                 f"train.micro_batch_size={self.micro_batch_size}: the optimizer would see another batch than asked for"
+            )
+
+    def _check_warmup(self) -> None:
+        steps = self.warmup_steps
+        if steps >= 1 and steps != int(steps):
+            raise ValueError(f"train.warmup_steps={steps}: give a whole number of steps, or a fraction of them below 1")
+        if self.max_steps is not None and steps >= self.max_steps:
+            raise ValueError(
+                f"train.warmup_steps={steps:g} of train.max_steps={self.max_steps}: the learning rate would "
+                "never reach train.lr; give fewer, or a fraction below 1"
+            )
+        if self.lr_scheduler_type == "constant" and steps:
+            raise ValueError(
+                f"train.lr_scheduler_type=constant with train.warmup_steps={steps:g}: a constant rate has no "
+                "warmup; use train.lr_scheduler_type=constant_with_warmup, or train.warmup_steps=0"
             )
 
 
@@ -259,10 +276,9 @@ class EvalSpec(Strict):
     batch_tokens: Positive = 2048  # tokens per batch of likelihoods: of shared_prefix and the held-out losses
     include_path: str | None = None  # a folder of the user's own task YAML files
     unsafe_code: bool = False  # whether tasks may run the code that a model writes
-    general_text: Positive | None = None  # passages of general text whose loss is taken; null: none
-    generate: Positive | None = (
-        None  # held-out rows that are answered in text, of the test set if there is one; null: none
-    )
+    general_text_passages: Positive | None = None  # passages of general text whose loss is taken; null: none
+    # held-out rows that are answered in text, of the test set if there is one; null: none
+    generation_rows: Positive | None = None
     sampling: SamplingSpec = SamplingSpec()  # how these answers are sampled
     include_content: str | None = None  # identifies the files of include_path; filled by sources.resolve, never by hand
     include_names: tuple[str, ...] = ()  # the tasks and groups that those files define; as above
@@ -277,12 +293,12 @@ class EvalSpec(Strict):
 class InferenceSpec(Strict):
     """Measurement of the cost of using a result. No trained weight depends on it."""
 
-    measured: bool = False
+    enabled: bool = False
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 8)
     prompt_tokens: Positive = 64  # of each row
     new_tokens: Positive = 32
-    repeats: Positive = 3  # of each measurement; the median counts
-    outputs: Positive = 8  # held-out prompts whose greedy answers are compared
+    num_repeats: Positive = 3  # of each measurement; the median counts
+    num_outputs: Positive = 8  # held-out prompts whose greedy answers are compared
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,7 @@ def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, 
 
 def front_matter(model: dict[str, Any], library: str, tags: Sequence[str]) -> str:
     """Return the metadata that the Hub reads. Every value is quoted as JSON, which is valid YAML."""
-    values = {"base_model": hub_id(model), "library_name": library, "license": (model["licence"] or "other").lower()}
+    values = {"base_model": hub_id(model), "library_name": library, "license": (model["license"] or "other").lower()}
     values |= {"pipeline_tag": "text-generation", "tags": list(tags)}
     lines = [f"{key}: {json.dumps(value)}" for key, value in values.items() if value is not None]
     return "\n".join(["---", *lines, "---"])
@@ -86,8 +86,8 @@ def base_lines(model: dict[str, Any]) -> str:
         lines.append(f"revision: {escaped(str(revision(model)))}")
     lines.append(f"content: {inline_code(model['content'])}")
     if model["source"] == "package":
-        lines.append("these are the dequantised weights of the package's file, which differ a little from the Hub's")
-    lines.append(f"licence: {escaped(model['licence'] or 'not stated')}")
+        lines.append("these are the dequantized weights of the package's file, which differ a little from the Hub's")
+    lines.append(f"license: {escaped(model['license'] or 'not stated')}")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -118,8 +118,8 @@ def revision(model: dict[str, Any]) -> str | None:
 
 def data_line(data: dict[str, Any]) -> str:
     """Return the name, content hash and license of training data as a line of Markdown."""
-    licence = escaped(data["licence"] or "not stated")
-    return f"data: {escaped(data['name'])}, content {inline_code(data['content'])}, licence {licence}"
+    license = escaped(data["license"] or "not stated")
+    return f"data: {escaped(data['name'])}, content {inline_code(data['content'])}, license {license}"
 
 
 def _training(record: RunRecord) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from harness.config import kernels
 from harness.config.experiment import Experiment, Sizes, check_id
-from harness.data import tokenised
+from harness.data import tokenized
 from harness.evaluate import served, tasks
 from harness.measure import hardware
 from harness.methods.base import Method
@@ -105,7 +105,7 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         if refused is None or refused:
             return
         tokenizer = models.tokenizer(model)
-        method.check_rows(tokenised(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
+        method.check_rows(tokenized(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
 
     is_elsewhere = hardware.RUNS_ON in os.environ  # the machine that makes the run checks itself
     at_any_rate = replace(method, lr=None)  # a sweep may have many learning rates, and no check depends on them

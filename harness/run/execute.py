@@ -23,7 +23,7 @@ import transformers
 
 from harness.config import kernels
 from harness.config.experiment import Evaluation, Experiment, Todo, check_id
-from harness.data import Drawn, Packed, Short, TokenRows, Wanted, tokenised
+from harness.data import Drawn, Packed, Short, TokenRows, Wanted, tokenized
 from harness.evaluate import items, outcomes
 from harness.measure import peak
 from harness.measure.fingerprint import fingerprint
@@ -71,7 +71,7 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
             work.evaluate()
             if todo.inference:
                 work.infer()
-            if experiment.keep == "nothing":
+            if experiment.keep == "none":
                 shutil.rmtree(experiment.weights_folder, ignore_errors=True)
         except BaseException:  # the peaks so far are a result if memory ran out
             work.emit_phases()
@@ -230,12 +230,12 @@ class _Work(Scores):
     def _merged(self, base: Any) -> Any:
         """Return the plain model that `harness.adapter merge` writes."""
         experiment, method = self.experiment, self.experiment.method
-        merged = method.merge(method.restore(models.dequantised(base), experiment.weights_folder))
+        merged = method.merge(method.restore(models.dequantized(base), experiment.weights_folder))
         return merged.to(method.load_options(self.dtype)["dtype"])
 
     def _load_data(self) -> None:
         experiment = self.experiment
-        found = tokenised(experiment.data, self.tokenizer, wanted_tokens(experiment))
+        found = tokenized(experiment.data, self.tokenizer, wanted_tokens(experiment))
         rows: TokenRows | Short = found.train
         self.heldout = {"validation": found.validation, "test": found.test}
         counts = dataclasses.replace(found.counts, check=check_id(experiment))

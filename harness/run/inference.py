@@ -104,7 +104,7 @@ def _served(model: Any, use: Use) -> tuple[Served, Written]:
     with use.phases(PHASE):
         speeds = tuple(_speed(model, use, rows) for rows in spec.batch_sizes)
         sampling = SamplingSpec(max_new_tokens=spec.new_tokens)
-        prompts = use.prompts[: spec.outputs]
+        prompts = use.prompts[: spec.num_outputs]
         found = generation.generate(model, use.tokenizer, prompts, sampling, use.precision) if prompts else []
     latest = use.phases.latest
     assert latest is not None, "a phase has just ended"
@@ -132,8 +132,8 @@ def _speed(model: Any, use: Use, rows: int) -> Speed:
         return _now(device) - start
 
     seconds(spec.new_tokens)
-    first = statistics.median(seconds(1) for _ in range(spec.repeats))
-    whole = statistics.median(seconds(spec.new_tokens) for _ in range(spec.repeats))
+    first = statistics.median(seconds(1) for _ in range(spec.num_repeats))
+    whole = statistics.median(seconds(spec.new_tokens) for _ in range(spec.num_repeats))
     return Speed(
         batch_size=rows,
         prompt_tokens=spec.prompt_tokens,

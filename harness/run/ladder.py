@@ -16,7 +16,7 @@ def ladder(experiment: Experiment) -> tuple[Rung, ...]:
     smaller = [rows for rows in range(asked - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
     sizes = (asked, *smaller)
     again = spec.oom.gradient_checkpointing and not spec.gradient_checkpointing and _may_checkpoint(experiment)
-    shorter = sorted({length for length in spec.oom.shorter_rows if length < spec.max_length}, reverse=True)
+    shorter = sorted({length for length in spec.oom.max_lengths if length < spec.max_length}, reverse=True)
     return (
         *(Rung(rows, spec.gradient_checkpointing) for rows in sizes),
         *(Rung(rows, True) for rows in sizes if again),
@@ -27,9 +27,9 @@ def ladder(experiment: Experiment) -> tuple[Rung, ...]:
 def instead(experiment: Experiment) -> Experiment | None:
     """Return the experiment with a quantized base, to train in addition to one that did not fit.
 
-    Return None if `oom.quantised_base` is off or the method has no quantized form.
+    Return None if `oom.quantized_base` is off or the method has no quantized form.
     """
-    method = experiment.method.quantised() if experiment.train.oom.quantised_base else None
+    method = experiment.method.quantized() if experiment.train.oom.quantized_base else None
     return None if method is None else dataclasses.replace(experiment, method=method)
 
 

@@ -46,7 +46,7 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
     with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
         known = _known(experiment, watch)
         if experiment.method.trains and not store.has_weights(experiment.folder, _weights_from(known)):
-            reason = " (keep=nothing removed them)" if known is not None and removed(known) else ""
+            reason = " (keep=none removed them)" if known is not None and removed(known) else ""
             raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
         tasks = tuple(one for one in evaluations(experiment) if one.kind == "lm_eval")
         wanted = tasks if experiment.force else _not_there(experiment, known, tasks)
@@ -76,7 +76,7 @@ def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> Run
     if not doing.train:
         return _try(experiment, known, doing, None)
     if known is not None and known.status == "ok" and removed(known) and not experiment.force:
-        doing.watch({"say": f"{experiment.method.name}: keep=nothing removed its weights; they are trained again"})
+        doing.watch({"say": f"{experiment.method.name}: keep=none removed its weights; they are trained again"})
     rungs = _left(ladder(experiment), checkpoint.rung(experiment.folder))
     for rung, following in zip(rungs, (*rungs[1:], None), strict=True):
         result = _try(experiment, known, doing, rung)
@@ -122,9 +122,9 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
     if held.lost:
         return None
     result = _keep(experiment, known, started_at, told, status, reason)
-    if status != "failed" or doing.tries >= experiment.retries or not is_machines_fault(ended):
+    if status != "failed" or doing.tries >= experiment.max_retries or not is_machines_fault(ended):
         return result
-    doing.watch({"say": f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.retries + 1}"})
+    doing.watch({"say": f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.max_retries + 1}"})
     return _try(experiment, result, _rest(experiment, result, doing), rung)
 
 
@@ -189,7 +189,7 @@ def _knows_nothing(known: RunRecord) -> bool:
 
 def removed(known: RunRecord) -> bool:
     """Return True if the run is configured to keep no weights."""
-    return known.config.get("keep") == "nothing"
+    return known.config.get("keep") == "none"
 
 
 def _not_there(
@@ -202,7 +202,7 @@ def _not_there(
 def done(experiment: Experiment) -> bool:
     """Return True if the run has a result and every requested evaluation; False with `force`."""
     known = read(experiment)
-    if known is None or experiment.force or known.status not in _FINAL or known.status in experiment.retry:
+    if known is None or experiment.force or known.status not in _FINAL or known.status in experiment.rerun:
         return False
     if known.status != "ok":
         return True
@@ -212,7 +212,7 @@ def done(experiment: Experiment) -> bool:
 def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
     """Return True if the cost of inference is requested and not measured for these weights; False for tuning trials."""
     spec = experiment.inference
-    if not spec.measured or experiment.eval.test != "always":
+    if not spec.enabled or experiment.eval.test != "always":
         return False
     try:
         found = record.read(InferenceRecord, experiment.folder / "inference.json")

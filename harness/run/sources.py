@@ -9,7 +9,7 @@ from typing import Any
 from harness.config.experiment import Experiment, canonical, digest
 from harness.data import files, mirror
 from harness.data.chat import template_file
-from harness.data.described import recognise, with_test_file
+from harness.data.described import recognize, with_test_file
 from harness.data.rows import check_origin
 from harness.measure import hardware
 from harness.records.specs import DataSpec, ModelSpec, RowsSpec
@@ -32,7 +32,7 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
     if model not in known:
         known[model] = resolve_model(model, say)
     if data not in known:
-        filled = recognise(with_test_file(data))
+        filled = recognize(with_test_file(data))
         known[data] = dataclasses.replace(filled, content=data_content(filled))
     if experiment.eval not in known:
         known[experiment.eval] = asked.identified(experiment.eval)

@@ -48,7 +48,7 @@ class Package(Strict):
 
     version: str
     sha256: str
-    licence: str
+    license: str
     members: tuple[str, ...]
     edition: int = 1
 
@@ -71,7 +71,7 @@ class Split(Strict):
 class Dataset(Strict):
     """An official data set under the name that lm-eval's tasks give it."""
 
-    licence: str
+    license: str
     splits: dict[str, Split]
 
 

@@ -44,7 +44,7 @@ def _refused(repository: str, revision: str | None, kind: Kind, error: Exception
     return (
         f"the Hub has no {kind} {repository!r} at revision {revision or 'main'!r} that you may read "
         f"({_first_line(error)}). "
-        f"Check the name, accept its licence on its page and log in with `hf auth login`; or: {WAYS_OUT[kind]}"
+        f"Check the name, accept its license on its page and log in with `hf auth login`; or: {WAYS_OUT[kind]}"
     )
 
 

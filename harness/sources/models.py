@@ -95,7 +95,7 @@ def _check_places(places: dict[str, Any]) -> None:
         if parts and (place == "disk" or len(parts) < len(places)):
             raise ValueError(
                 f"model.device_map=auto: the model does not fit the GPUs that can be seen ({len(parts)} of its parts, "
-                f"as {parts[0]}, would be fetched from the {place} again and again); use more GPUs, or a quantised base"
+                f"as {parts[0]}, would be fetched from the {place} again and again); use more GPUs, or a quantized base"
             )
 
 
@@ -103,11 +103,11 @@ def plain(base: PreTrainedModel) -> PreTrainedModel:
     """Return the base in float32, dequantized if it is quantized: merging in float32 rounds least."""
     import torch
 
-    result: PreTrainedModel = dequantised(base).to(torch.float32)
+    result: PreTrainedModel = dequantized(base).to(torch.float32)
     return result
 
 
-def dequantised(base: PreTrainedModel) -> PreTrainedModel:
+def dequantized(base: PreTrainedModel) -> PreTrainedModel:
     """Return the base itself, or with the weights of quantized layers as the numbers that they stand for."""
     return base.dequantize() if getattr(base, "is_quantized", False) else base
 

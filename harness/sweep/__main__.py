@@ -99,9 +99,9 @@ def _status(stored: Stored, as_json: bool) -> int:
 
 
 def _retry(statuses: Sequence[str]) -> list[str]:
-    """Return the `retry` setting. Failed runs are always retried; other results only if their status is given."""
+    """Return the `rerun` setting. Failed runs are always retried; other results only if their status is given."""
     results = [status for status in statuses if status != "failed"]
-    return [f"retry=[{','.join(results)}]"] if results else []
+    return [f"rerun=[{','.join(results)}]"] if results else []
 
 
 def _extend(stored: Stored) -> list[str]:

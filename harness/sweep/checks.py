@@ -134,7 +134,7 @@ def check_room(started: Sequence[Planned], runs_dir: Path) -> None:
     if need > free:
         raise ValueError(
             f"nothing was started: the runs will write up to {display(need)}, and {display(free)} are free in "
-            f"{runs_dir}: free some, choose another folder with runs_dir=..., or use keep=nothing"
+            f"{runs_dir}: free some, choose another folder with runs_dir=..., or use keep=none"
         )
 
 

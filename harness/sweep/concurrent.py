@@ -74,7 +74,7 @@ def announcement(parts: Sequence[isolate.Share]) -> str:
 
 def again(planned: Planned) -> Planned:
     """Return the trial with another attempt allowed after running out of memory or diverging."""
-    return replace(planned, experiment=replace(planned.experiment, retry=("oom", "diverged")))
+    return replace(planned, experiment=replace(planned.experiment, rerun=("oom", "diverged")))
 
 
 def _on_gpus(devices: Sequence[str], on_each: int, most: int) -> list[isolate.Share]:

@@ -20,7 +20,7 @@ from harness.sweep.planned import Planned
 
 _GIB = 2**30
 _NO_MATTER = (  # training settings that do not change memory
-    "lr", "max_steps", "epochs", "schedule", "warmup", "weight_decay", "loss_on", "group_by_length",
+    "lr", "max_steps", "epochs", "lr_scheduler_type", "warmup_steps", "weight_decay", "loss_on", "group_by_length",
 )  # fmt: skip
 
 
@@ -121,8 +121,8 @@ def _show(asked: dict[str, Experiment], plans: dict[str, dict[str, Any]], device
         if plan["unpredicted"] or least["unpredicted"]:
             board.say(f"  {what}: not predicted")
             continue
-        quantised = ", its base in 4 bits" if instead(experiment) else ""
-        smaller = f"fits with {ladder(experiment)[-1]}{quantised}" if least["fits"] else "does not fit"
+        quantized = ", its base in 4 bits" if instead(experiment) else ""
+        smaller = f"fits with {ladder(experiment)[-1]}{quantized}" if least["fits"] else "does not fit"
         board.say(f"  {what}: {plan['peak_bytes'] / _GIB:.2f} GiB, {'fits' if plan['fits'] else smaller}")
 
 

@@ -113,7 +113,7 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
                 needs = (experiment.model, experiment.data, experiment.eval)
                 if needs not in fetched:
                     sources.fetch(experiment, board.say)
-                    if experiment.eval.general_text:
+                    if experiment.eval.general_text_passages:
                         assets.folder(assets.dataset_split(*GENERAL_TEXT).package, board.say)
                     fetched[needs] = None
             except (ValueError, OSError) as error:  # such as a path that is too long or an unreadable file

@@ -23,7 +23,7 @@ NO_ROW = -1  # in place of a row's number: this rank has no row left, and comput
 FILLER: Row = {"input_ids": [0], "labels": [NO_LABEL]}
 
 
-class Labelled(Dataset[Row]):  # type: ignore[misc]
+class Labeled(Dataset[Row]):  # type: ignore[misc]
     """Training rows with labels, which are made when a row is read."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -33,10 +33,10 @@ class Labelled(Dataset[Row]):  # type: ignore[misc]
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Row:
-        return FILLER if index == NO_ROW else labelled(self._rows[index])
+        return FILLER if index == NO_ROW else labeled(self._rows[index])
 
 
-def labelled(row: Row) -> Row:
+def labeled(row: Row) -> Row:
     """Return the token ids of a row, and as labels those that are learned.
 
     Nothing predicts the first token of an example, which gets no label.
@@ -148,7 +148,7 @@ def check_apart(model: Any) -> None:
     """
     device = model.get_input_embeddings().weight.device
     first, second = [5, 6, 7, 8, 9, 10], [11, 12, 13, 14]
-    rows = [labelled({"input_ids": ids, "completion_mask": [1] * len(ids)}) for ids in (second, first + second)]
+    rows = [labeled({"input_ids": ids, "completion_mask": [1] * len(ids)}) for ids in (second, first + second)]
     rows[1]["seq_lengths"] = [len(first), len(second)]
     was_training = model.training
     model.eval()

@@ -39,7 +39,7 @@ def only_at(model: Any, wanted_BT: torch.Tensor) -> Iterator[None]:  # shape suf
 def label_nats(model: Any, inputs: dict[str, torch.Tensor], labels_BT: torch.Tensor) -> torch.Tensor:
     """Return the nats summed over the labeled positions (those that are not -100) of a batch; differentiable."""
     targets_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=-100)  # predicted one place before
-    labelled_BT = targets_BT != -100
-    with only_at(model, labelled_BT):
+    labeled_BT = targets_BT != -100
+    with only_at(model, labeled_BT):
         logits_NV = model(**inputs).logits[0]
-    return torch.nn.functional.cross_entropy(logits_NV.float(), targets_BT[labelled_BT], reduction="sum")
+    return torch.nn.functional.cross_entropy(logits_NV.float(), targets_BT[labeled_BT], reduction="sum")

@@ -22,7 +22,7 @@ from harness.methods.base import Method
 from harness.records.record import Training
 from harness.records.specs import KernelSpec, Sharding, TrainSpec
 from harness.train import deterministic, distributed, fsdp, lean
-from harness.train.batches import Collator, Labelled, Row, check_apart, for_model, labelled, reads_padding, row_lengths
+from harness.train.batches import Collator, Labeled, Row, check_apart, for_model, labeled, reads_padding, row_lengths
 from harness.train.fsdp import unwrapped
 from harness.train.head import label_nats
 from harness.train.kernels import Kernels, settled
@@ -137,11 +137,11 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         super().__init__(
             model=job.model,
             args=_arguments(job),
-            train_dataset=Dataset.from_list([labelled(job.rows[0])]),  # it inspects one row, and requires a Dataset
+            train_dataset=Dataset.from_list([labeled(job.rows[0])]),  # it inspects one row, and requires a Dataset
             data_collator=_collator(job),
             processing_class=job.tokenizer,
         )
-        self.train_dataset = Labelled(job.rows)
+        self.train_dataset = Labeled(job.rows)
         if job.spec.packing:
             check_apart(job.model)
         still_trained = {parameter for parameter in job.model.parameters() if parameter.requires_grad}
@@ -197,7 +197,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             self.train_dataset,
             batch_sampler=own,
             collate_fn=self.data_collator,
-            num_workers=spec.loader_processes,
+            num_workers=spec.dataloader_num_workers,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -358,15 +358,15 @@ def _arguments(job: Job) -> SFTConfig:
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # buffers never change: each rank has computed its own
         # transformers' own "constant" silently leaves the warm-up out
-        lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
-        warmup_steps=spec.warmup,
+        lr_scheduler_type=spec.lr_scheduler_type,
+        warmup_steps=spec.warmup_steps,
         max_grad_norm=spec.max_grad_norm or 0.0,  # where 0 stands for no clipping
         gradient_checkpointing=spec.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if spec.gradient_checkpointing else None,
         bf16=spec.precision == "bf16",
         use_cpu=cpu,
         dataloader_pin_memory=not cpu,
-        dataloader_num_workers=spec.loader_processes,
+        dataloader_num_workers=spec.dataloader_num_workers,
         accelerator_config={"non_blocking": not cpu},  # a pinned batch is copied while the device still computes
         max_length=spec.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},

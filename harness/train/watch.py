@@ -33,7 +33,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._job, self._meter, self._profiler, self._prepare = job, meter, profiler, prepare
         self._window = _WINDOW if torch.cuda.is_available() else 1
         self._unread: list[tuple[int, Any, Any, float]] = []
-        self._divergence = Divergence(job.spec.diverged_above, job.spec.diverged_steps)
+        self._divergence = Divergence(job.spec.divergence_factor, job.spec.divergence_steps)
         self._patience = Patience(job.spec.patience)
         self._kept_step: int | None = None
         self._stopped_early_at: int | None = None

@@ -18,7 +18,7 @@ from harness.run import card
 
 HUB = {
     "name": "llama-3.2-1b", "source": "hub", "hub_id": "meta-llama/Llama-3.2-1B", "revision": "a" * 40, "package": None,
-    "file": None, "path": None, "licence": "llama3.2", "trust_remote_code": False,
+    "file": None, "path": None, "license": "llama3.2", "trust_remote_code": False,
     "content": f"hub:meta-llama/Llama-3.2-1B@{'a' * 40}", "architecture": None,
 }  # fmt: skip
 
@@ -33,7 +33,7 @@ def test_a_run_leaves_a_card_with_its_scores_and_no_path(made, tiny_model, name)
     record = run_of(made[name])
     for wanted in (
         record.recipe_id, record.config["model"]["content"], record.config["data"]["content"],
-        record.current.data.content_sha256, "| file/validation | loss (lower is better) |", "licence: Apache-2.0",
+        record.current.data.content_sha256, "| file/validation | loss (lower is better) |", "license: Apache-2.0",
     ):  # fmt: skip
         assert wanted in text
     assert str(tiny_model) not in text

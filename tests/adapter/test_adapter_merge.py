@@ -50,7 +50,7 @@ def test_full_weights_are_written_as_they_are(made, adapter, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_quantised_base_is_dequantised_first(made, adapter, tiny_model, tmp_path):
+def test_a_quantized_base_is_dequantized_first(made, adapter, tiny_model, tmp_path):
     from bitsandbytes import functional
 
     code, out, _ = adapter("merge", made["qlora"], tmp_path / "out")

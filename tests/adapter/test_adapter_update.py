@@ -91,7 +91,7 @@ def test_lora_changes_its_targets_at_no_more_than_its_rank(measured):
     assert found.weights[f"{name}.weight"].norm == pytest.approx(float((2 * b @ a).norm()), rel=1e-4)
 
 
-def test_an_update_on_a_quantised_base_is_not_drowned_in_rounding(measured):
+def test_an_update_on_a_quantized_base_is_not_drowned_in_rounding(measured):
     found = read(UpdateRecord, measured["qlora"] / "update.json")
     assert len(found.weights) == 14
     assert all(1 <= one.effective_rank <= 4 and one.num_aligned == 4 for one in found.weights.values())

@@ -68,8 +68,8 @@ class Plain:
         options = {
             "method": method, "model": self._model, "data": self._folder / "train.jsonl",
             "output": self._folder / method, "steps": spec.max_steps, "batch-size": spec.global_batch_size,
-            "max-length": spec.max_length, "lr": spec.lr, "warmup": spec.warmup, "precision": spec.precision,
-            "schedule": "constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
+            "max-length": spec.max_length, "lr": spec.lr, "warmup": spec.warmup_steps, "precision": spec.precision,
+            "schedule": spec.lr_scheduler_type,
         }  # fmt: skip
         return [sys.executable, str(SCRIPT), *(f"--{name}={value}" for name, value in options.items())]
 

@@ -23,7 +23,8 @@ PROVENANCE = {
 }  # fmt: skip
 TRAIN = {
     "max_steps": STEPS, "epochs": None, "global_batch_size": 8, "micro_batch_size": 8, "max_length": 256,
-    "schedule": "linear", "warmup": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0, "gradient_checkpointing": False,
+    "lr_scheduler_type": "linear", "warmup_steps": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0,
+    "gradient_checkpointing": False,
     "precision": "fp32", "loss_on": "completion", "group_by_length": True,
 }  # fmt: skip
 MODEL = {"name": "smollm2-135m", "content": "bcc81830"}

@@ -14,11 +14,11 @@ from unittest import mock
 import torch
 import transformers
 
-from harness.data import tokenised
+from harness.data import tokenized
 from harness.run import execute, places
 from harness.sources import models
 from harness.train import lean
-from harness.train.batches import Collator, labelled, row_lengths
+from harness.train.batches import Collator, labeled, row_lengths
 from harness.train.loop import Job, LikeLengths, compute_dtype, train
 
 WARM_STEPS = 2
@@ -38,7 +38,7 @@ class Workload:
     @cached_property
     def rows(self) -> Any:
         experiment = self.experiment
-        return tokenised(experiment.data, self.tokenizer, execute.wanted_tokens(experiment)).train
+        return tokenized(experiment.data, self.tokenizer, execute.wanted_tokens(experiment)).train
 
     @property
     def max_steps(self) -> int:
@@ -138,7 +138,7 @@ def loop(workload: Workload, seed: int) -> dict[str, float]:
     half = spec.precision == "bf16"
     device = next(model.parameters()).device
     for rows in workload.batches(seed):
-        batch = Collator(padding=workload.tokenizer.pad_token_id)([labelled(row) for row in rows])
+        batch = Collator(padding=workload.tokenizer.pad_token_id)([labeled(row) for row in rows])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             loss = model(**{name: value.to(device) for name, value in batch.items()}).loss
         loss.backward()

@@ -1,7 +1,7 @@
 """Training on a GPU: the harness with and without further kernels, TRL's trainer and unsloth, at 1B and 8B parameters.
 
 Random weights of Llama-3.2-1B and Llama-3.1-8B on GSM8K, each side in a process of its own: real tokens a second from
-one forward pass to the next, the first steps left out, model FLOPs utilisation and the peak allocated. TRL's trainer
+one forward pass to the next, the first steps left out, model FLOPs utilization and the peak allocated. TRL's trainer
 has its defaults but for what is equal on all sides: weights, batches, precision, lengths, checkpointing. Unsloth's
 model is trained by that trainer. What cannot be had here says why. Operations are those that the harness counts in a
 plain step, on every side. `HARNESS_BENCH=quick` takes a tiny model, also on a CPU, to see that all of it works;
@@ -104,7 +104,7 @@ def _unsloth(size: Size, method: str) -> dict[str, Any]:
         return {"reason": f"unsloth has no {method} here"}
     if hardware.device() != "cuda" or find_spec("unsloth") is None:
         return {"reason": "needs a CUDA device and the package unsloth: pip install 'harness[unsloth]'"}
-    words = [*size.command("unsloth"), f"method.storage={STORAGE[method]}"]
+    words = [*size.command("unsloth"), f"method.quantization={STORAGE[method]}"]
     return measured("unsloth", size.steps, words)
 
 
@@ -132,21 +132,21 @@ def ratios(name: str, size: Size, found: dict[str, dict[str, Any]]) -> list[Row]
         f"{size.steps} steps of {size.batch} rows of at most {size.max_length} tokens, checkpointing "
         f"{'on' if size.checkpointing else 'off'}"
     )
-    theirs, utilisation = found[TRL], utilisations(found)
+    theirs, mfu = found[TRL], mfus(found)
     result = []
     for side, one in found.items():
         if side == TRL and "reason" not in one:
             continue
         missing = one.get("reason") or theirs.get("reason", "")
         ratio = None if missing else one["tokens_per_second"] / theirs["tokens_per_second"]
-        what = [f"{each}: {described(found[each], utilisation.get(each))}" for each in dict.fromkeys((side, TRL))]
+        what = [f"{each}: {described(found[each], mfu.get(each))}" for each in dict.fromkeys((side, TRL))]
         bar = 1.0 if side == USUAL else None
         note = f"{'; '.join(what)}; {settings}"
         result.append(Row(name=f"{name}: {side} / TRL's", measured=ratio, bar=bar, unit="x", note=note, at_most=False))
     return result
 
 
-def utilisations(found: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+def mfus(found: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     """The share of the device's rate that each side reached; None where the rate is in doubt or unknown."""
     usual = found[USUAL]
     if "reason" in usual or usual["doubt"]:
@@ -156,9 +156,9 @@ def utilisations(found: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     return {side: share * one["tokens_per_second"] / one["real_share"] for side, one in reached.items()}
 
 
-def described(one: dict[str, Any], utilisation: float | None) -> str:
+def described(one: dict[str, Any], mfu: float | None) -> str:
     """Return a side's rate, utilization and peak in one line, or the reason why it has none."""
     if "reason" in one:
         return str(one["reason"])
-    mfu = "MFU unknown" if utilisation is None else f"MFU {utilisation:.1%}"
+    mfu = "MFU unknown" if mfu is None else f"MFU {mfu:.1%}"
     return f"{one['tokens_per_second']:,.0f} tokens/s, {mfu}, peak {one['peak_bytes'] / GIB:.2f} GiB"

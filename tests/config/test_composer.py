@@ -13,7 +13,7 @@ from harness.sweep.planned import compose_all, resolve
 CELLS = [
     (),
     ("method=lora", "method.r=4", "lr_scale=3", "seed=2"),
-    ("method=lora", "target=[q_proj,v_proj]", "train=smoke", "train.warmup=0"),
+    ("method=lora", "target=[q_proj,v_proj]", "train=smoke", "train.warmup_steps=0"),
     ("method=lora", "method.lora_alpha='${times:2,${method.r}}'", "method.r=4"),
     ("train.lr=1e-3", "method=full", "method.lr=null"),
     ("method=peft", "+method.options.r=4", "data=gsm8k", "data.max_rows=null"),

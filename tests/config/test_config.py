@@ -215,15 +215,15 @@ SAME_RECIPE = [
     ["seed=7"], ["force=true"], ["tracking=wandb"], ["tracking=wandb", "tracking.mode=online"], ["eval=demo"],
     ["tracking=tensorboard"],
     ["eval.tasks=[arc_easy]"], ["eval.heldout_limit=3"], ["eval.num_fewshot=5"], ["eval.test=never"],
-    ["train.eval_every=1"], ["train/oom=none"], ["train.diverged_above=2"], ["train.diverged_steps=3"],
+    ["train.eval_every=1"], ["train/oom=none"], ["train.divergence_factor=2"], ["train.divergence_steps=3"],
     ["runs_dir=elsewhere"], ["reports_dir=elsewhere"], ["method=lora"], ["data.tasks=[piqa]"],
     ["target=all_linear"], ["lr_scale=1"], ["eval.batch_size=2"], ["eval.batch_tokens=64"], ["eval.backend=hf"],
-    ["train.kernels.attention=auto"], ["train.kernels.liger=false"], ["train.loader_processes=2"],
+    ["train.kernels.attention=auto"], ["train.kernels.liger=false"], ["train.dataloader_num_workers=2"],
 ]  # fmt: skip
 OTHER_RECIPE = [
     ["method=dora"], ["method.lr=1e-3"], ["lr_scale=2"], ["train.lr=1e-5"], ["method.r=8"], ["method.lora_alpha=8"],
     ["target=mlp"], ["target=[q_proj]"], ["target='re:.*q_proj'"], ["train.max_steps=4"], ["train.global_batch_size=8"],
-    ["train.precision=bf16"], ["train.weight_decay=0.1"], ["train.schedule=cosine"], ["train.loss_on=all"],
+    ["train.precision=bf16"], ["train.weight_decay=0.1"], ["train.lr_scheduler_type=cosine"], ["train.loss_on=all"],
     ["train.eval_every=1", "train.patience=2"],
     ["train.eval_every=1", "train.patience=1"], ["train.eval_every=2", "train.patience=1"],
     ["data.validation_fraction=0.3"], ["data.max_rows=8"], ["data.train.0.prompt='Q {{prompt}}'"], ["model.name=other"],

@@ -110,11 +110,11 @@ def test_a_template_that_asks_for_todays_date_writes_the_same_every_day(tokens, 
     assert one.prompt.startswith("[26 Jul 2024 2024]<|im_start|>")
 
 
-def test_a_prompt_of_messages_is_recognised_as_a_chat():
-    from harness.data.format import recognised
+def test_a_prompt_of_messages_is_recognized_as_a_chat():
+    from harness.data.format import recognized
 
     row = {"prompt": chatml(TURNS[:2])["messages"], "completion": chatml(TURNS[2:3])["messages"]}
-    assert recognised(RowsSpec(file="chats.jsonl"), row).format == "messages"
+    assert recognized(RowsSpec(file="chats.jsonl"), row).format == "messages"
 
 
 def test_chats_without_a_template_are_refused():

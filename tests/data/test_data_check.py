@@ -69,24 +69,24 @@ def test_gsm8k_is_checked_against_every_item_of_its_task(checked):
     assert (task.name, task.items) == ("gsm8k", 1319)
     assert 0 < task.items_found < 20
     assert [one.name for one in heldout] == ["gsm8k/validation", "gsm8k/test"]
-    assert found.sources[0].licence == "MIT"
+    assert found.sources[0].license == "MIT"
     assert found.near.rows_looked_at == found.near.rows == 7473
     assert found.lengths[0].rows_over > 0
     assert found.refusals == ()
-    assert "licence: MIT" in data_card.card(found)
+    assert "license: MIT" in data_card.card(found)
 
 
 COUNT = """
 import resource, sys
 from transformers import AutoTokenizer
-from harness.data import Wanted, tokenised
+from harness.data import Wanted, tokenized
 from harness.records.specs import DataSpec, RowsSpec
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 spec = DataSpec(name="many", source="package", train=(RowsSpec(file=sys.argv[1]),), validation_fraction=0.01)
 told = []
 wanted = Wanted(model_content=None, max_length=512, loss_on="completion")
-found = tokenised(spec, tokenizer, wanted, lambda what, rows: told.append(what))
+found = tokenized(spec, tokenizer, wanted, lambda what, rows: told.append(what))
 print(found.counts.train_rows + found.counts.validation_rows, found.counts.removed_duplicates, len(told))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

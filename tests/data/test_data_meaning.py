@@ -10,7 +10,7 @@ from harness.data import files
 from harness.data.chat import Dialogue
 from harness.data.encode import encode
 from harness.data.files import RowError
-from harness.data.format import MEANINGFUL, Renderer, recognised, render
+from harness.data.format import MEANINGFUL, Renderer, recognized, render
 from harness.data.prepare import prepare
 from harness.records.specs import DataSpec, RowsSpec
 
@@ -61,14 +61,14 @@ def test_whoever_writes_templates_has_chosen_the_columns():
 @pytest.mark.parametrize("kind", ["prompt_completion", "alpaca"])
 def test_a_chat_template_writes_the_system_column(tokens, kind, column):
     row = {**BASES[kind], column: "Answer like a pirate."}
-    spec = recognised(RowsSpec(file="rows.jsonl"), row)
+    spec = recognized(RowsSpec(file="rows.jsonl"), row)
     example = Renderer(spec, Dialogue(tokens, TEMPLATE), as_chat=True)(row, 1)
     assert example.prompt.startswith("<system>Answer like a pirate.</s><user>Say it.</s>")
 
 
 def test_a_chat_holds_values_as_they_are_given(tokens):
     row = {"prompt": "  x\n", "completion": " - y "}
-    spec = recognised(RowsSpec(file="rows.jsonl"), row)
+    spec = recognized(RowsSpec(file="rows.jsonl"), row)
     example = Renderer(spec, Dialogue(tokens, TEMPLATE), as_chat=True)(row, 1)
     assert (example.prompt, example.completion) == ("<user>  x\n</s><assistant>", " - y ")
 

@@ -1,4 +1,4 @@
-"""Files of every kind, formats that are recognised, policies, mixing, and sets that do not fit into memory."""
+"""Files of every kind, formats that are recognized, policies, mixing, and sets that do not fit into memory."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from harness.data import files, prepare, texts
 from harness.data.content import key
-from harness.data.described import recognise
+from harness.data.described import recognize
 from harness.data.files import RowError
 from harness.data.format import ALPACA, render
 from harness.records.specs import DataSpec, RowsSpec
@@ -103,9 +103,9 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, name, content, complain
         ({"text": "t"}, "text", "", "t"),
     ],
 )
-def test_formats_are_recognised_by_their_columns(tmp_path, row, format_, prompt, completion):
+def test_formats_are_recognized_by_their_columns(tmp_path, row, format_, prompt, completion):
     path = written(tmp_path, ".jsonl", [row])
-    [rows] = recognise(data(path)).train
+    [rows] = recognize(data(path)).train
     assert rows.format == format_
     [example] = render([row], RowsSpec(file=str(path)))
     assert example.prompt.endswith(prompt)

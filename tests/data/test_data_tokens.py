@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from harness.data import Wanted, tokenised
+from harness.data import Wanted, tokenized
 from harness.data.tokens import PARTS, cached
 from harness.records.specs import DataSpec, RowsSpec
 
@@ -15,7 +15,7 @@ ASK = """
 import os, signal, sys, time
 from pathlib import Path
 from transformers import AutoTokenizer
-from harness.data import Wanted, tokenised
+from harness.data import Wanted, tokenized
 from harness.records.specs import DataSpec, RowsSpec
 file, model, number, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 spec = DataSpec(name="rows", source="package", train=(RowsSpec(file=file),), validation_fraction=0.1, content="c")
@@ -28,7 +28,7 @@ def until(path):
 
 def ask(told):
     until(folder / "go")
-    found = tokenised(spec, tokenizer, wanted, told)
+    found = tokenized(spec, tokenizer, wanted, told)
     return f"{len(found.train)} {len(found.validation)} {found.train[-1]['input_ids']}"
 
 def stop(what, rows):
@@ -88,4 +88,4 @@ def here(file, tiny_model, max_length=64):
         name="rows", source="package", train=(RowsSpec(file=str(file)),), validation_fraction=0.1, content="c"
     )
     wanted = Wanted(model_content="m", max_length=max_length, loss_on="completion")
-    return cached(spec, wanted), tokenised(spec, AutoTokenizer.from_pretrained(tiny_model), wanted)
+    return cached(spec, wanted), tokenized(spec, AutoTokenizer.from_pretrained(tiny_model), wanted)

@@ -16,7 +16,7 @@ from harness.records.record import EvaluationRecord, RunRecord
 from harness.run import run, sources
 from harness.sources import models
 
-TEXT = ("eval.generate=3", "eval.sampling.max_new_tokens=4", "eval.general_text=2")
+TEXT = ("eval.generation_rows=3", "eval.sampling.max_new_tokens=4", "eval.general_text_passages=2")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,10 @@ def test_a_model_folder_is_scored_alone(tiny_model, tmp_path, capsys):
 WRONG = [
     ("nothing-there --tasks piqa", "nothing-there: no run"),
     ("gpt2 --tasks piqa seed=1", "seed=1: only settings of the eval group"),
-    ("gpt2 --tasks piqa eval.generate=5 eval.limit=3", "eval.generate=5: this command asks the tasks of --tasks"),
+    (
+        "gpt2 --tasks piqa eval.generation_rows=5 eval.limit=3",
+        "eval.generation_rows=5: this command asks the tasks of --tasks",
+    ),
     ("gpt2 --tasks piqa eval.limit=0", "eval.limit=0: must be greater"),
     ("gpt2 --tasks ,", "--tasks names none"),
     ("gpt2 --tasks piqa eval.tasks=[copa]", "eval.tasks=[copa]: this command asks"),

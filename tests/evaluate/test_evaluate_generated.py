@@ -93,8 +93,8 @@ def test_what_closes_an_answer_in_plain_text_is_no_part_of_it(compose, tiny_over
     words += [
         "train.max_steps=60",
         "train.lr=3e-3",
-        "train.warmup=0",
-        "eval.generate=3",
+        "train.warmup_steps=0",
+        "eval.generation_rows=3",
         "eval.sampling.max_new_tokens=20",
     ]
     experiment = sources.resolve(config.build(compose(*tiny_overrides, *words)))
@@ -112,11 +112,11 @@ def test_they_are_asked_for_by_name(compose, tiny_overrides):
         return {one.kind: one for one in evaluations(asked)}
 
     assert set(kinds()) == {"heldout"}
-    found = kinds("eval.generate=4", "eval.general_text=5")
+    found = kinds("eval.generation_rows=4", "eval.general_text_passages=5")
     assert set(found) == {"heldout", "generation", "text"}
     assert (found["text"].role, found["text"].limit) == ("retention", 5)
     assert found["generation"].task.endswith("generated/validation")
-    other = kinds("eval.generate=4", "eval.general_text=5", "eval.sampling.max_new_tokens=7")
+    other = kinds("eval.generation_rows=4", "eval.general_text_passages=5", "eval.sampling.max_new_tokens=7")
     assert other["generation"].eval_id != found["generation"].eval_id
     assert other["text"].eval_id == found["text"].eval_id
     assert assets.dataset_split("aps/super_glue", "boolq", "validation").rows == 3270

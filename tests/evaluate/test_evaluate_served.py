@@ -67,14 +67,17 @@ def test_what_is_given_is_what_lm_evals_model_takes(adapter, evaluation):
         (["lora"], ""),
         (["base"], ""),
         (["lora_plus"], ""),
-        (["qlora", "method.storage=none"], ""),
+        (["qlora", "method.quantization=none"], ""),
         (["full"], "it saves no LoRA adapter; use eval.backend=shared_prefix, or eval.weights=merged"),
         (["prefix"], "it saves no LoRA adapter; use eval.backend=shared_prefix"),
         (["ia3"], "it saves no LoRA adapter"),
         (["dora"], "it trains magnitudes"),
-        (["qlora"], "its base is quantised (method.storage=nf4); use eval.backend=shared_prefix, or eval.weights=m"),
+        (
+            ["qlora"],
+            "its base is quantized (method.quantization=nf4); use eval.backend=shared_prefix, or eval.weights=m",
+        ),
         (["qdora"], "it trains magnitudes"),
-        (["lora", "method.init=pissa"], "its A and B belong to other weights than those published"),
+        (["lora", "method.init_lora_weights=pissa"], "its A and B belong to other weights than those published"),
         (["lora", "method.bias=all"], "it trains biases"),
         (["alora"], "it acts from its invocation on; use eval.backend=shared_prefix"),
     ],
@@ -97,7 +100,7 @@ def test_they_are_skipped_with_the_reason(compose, tiny_overrides, monkeypatch):
     ]
     [found] = check.check_tasks(asked, lambda event: None)
     assert found[:2] == (1, "unsupported")
-    assert "its base is quantised" in found[2]
+    assert "its base is quantized" in found[2]
 
 
 @pytest.fixture

@@ -322,4 +322,4 @@ def test_the_question_is_what_follows_the_examples():
 
 
 def test_the_licence_of_the_rows_is_kept(tiny, evaluation):
-    assert score(*tiny, evaluation("arc_easy", limit=1))[2]["licence"] == "CC-BY-SA-4.0"
+    assert score(*tiny, evaluation("arc_easy", limit=1))[2]["license"] == "CC-BY-SA-4.0"

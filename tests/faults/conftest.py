@@ -52,7 +52,7 @@ def plan(compose, tiny_model, letters_file, tmp_path_factory):
     """A pickled plan of base, two recipes and two seeds in a new store at each call; stand-ins know no task."""
     words = [
         "model.source=path", f"model.path={tiny_model}", "model.name=tiny", "data=file", f"data.file={letters_file}",
-        "eval.tasks=[]", "train=smoke", "eval=smoke", "train.precision=fp32", "tracking=none", "retries=0",
+        "eval.tasks=[]", "train=smoke", "eval=smoke", "train.precision=fp32", "tracking=none", "max_retries=0",
     ]  # fmt: skip
     cells = [
         ("method=base",),

@@ -15,7 +15,7 @@ OF_THE_MOMENT = (
     "started_at", "phases", "provenance", "seconds", "weights_from", "peak_memory_bytes",
     "resumed_at_step",  # a run whose sweep is killed is told to end, and may have time for a checkpoint
 )  # fmt: skip
-OF_THE_CLOCK = ("step_seconds", "train_seconds", "tokens_per_second", "flops_per_second", "utilisation", "device_peak")
+OF_THE_CLOCK = ("step_seconds", "train_seconds", "tokens_per_second", "flops_per_second", "mfu", "device_peak")
 KEPT = ("model.bin.txt", "adapter_model.safetensors", "model.safetensors")
 
 

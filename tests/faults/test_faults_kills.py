@@ -141,7 +141,7 @@ def test_a_sweep_goes_on_by_itself_after_its_runs_are_killed(driver, plan, undis
     expected, _, seconds = undisturbed
     drawn, killed = random.Random(10), 0
     while killed < 10:
-        path = plan(retries=1)
+        path = plan(max_retries=1)
         [(code, _, _)] = driver.play(path, {"seconds": drawn.uniform(0, seconds), "worker": True})
         assert code == 0
         killed += killed_attempts(runs_of(path))
@@ -156,7 +156,7 @@ def test_a_sweep_goes_on_by_itself_after_its_runs_are_killed(driver, plan, undis
 def without_retries(one):
     if isinstance(one, tuple):
         recipe, config, *rest = one
-        return recipe, {key: value for key, value in config.items() if key != "retries"}, *rest
+        return recipe, {key: value for key, value in config.items() if key != "max_retries"}, *rest
     return one
 
 

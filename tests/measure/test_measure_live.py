@@ -117,7 +117,7 @@ def test_attention_on_a_cpu_counts_as_it_does_on_a_gpu():
     assert live.flops == (2 + 5) * one_product, "scores and values, then those again and four gradients"
 
 
-def test_a_quantised_base_computes_what_a_plain_one_does(tiny_model, compose):
+def test_a_quantized_base_computes_what_a_plain_one_does(tiny_model, compose):
     from harness.config import config
     from tests.methods import workshop
 

@@ -60,8 +60,8 @@ def training(rate):
 
 def test_a_share_is_of_the_higher_of_two_peaks_that_agree():
     found = peak.with_share(training(40.0), of(95.0), of(100.0))
-    assert (found.utilisation, found.device_peak) == (0.4, of(100.0))
-    assert peak.with_share(training(None), of(95.0), of(100.0)).utilisation is None
+    assert (found.mfu, found.device_peak) == (0.4, of(100.0))
+    assert peak.with_share(training(None), of(95.0), of(100.0)).mfu is None
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_a_share_is_of_the_higher_of_two_peaks_that_agree():
 )
 def test_a_busy_processor_gives_no_share_and_fails_no_run(peaks):
     found = peak.with_share(training(1000.0), *peaks)
-    assert found.utilisation is None
+    assert found.mfu is None
     assert found.device_peak.flops_per_second == 100.0
     assert found.device_peak.doubt
 
 
 def test_a_share_above_the_whole_is_a_doubt_and_no_end():
     found = peak.with_share(training(130.0), of(99.0), of(100.0))
-    assert (found.utilisation, found.flops_per_second) == (None, 130.0)
+    assert (found.mfu, found.flops_per_second) == (None, 130.0)
     assert found.device_peak.flops_per_second == 100.0
     assert "the count of operations or a clock is wrong" in found.device_peak.doubt
 

@@ -83,7 +83,7 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch):
     played = Driver()
-    monkeypatch.setattr(device, "_initialised", lambda: played)
+    monkeypatch.setattr(device, "_initialized", lambda: played)
     monkeypatch.setattr(device, "_uuids_of_torchs", lambda: ["GPU-b", "GPU-a"])
     monkeypatch.setattr(surroundings, "_allocation_retries", lambda: 3)
     monkeypatch.setattr(surroundings, "_used_gpus", lambda: played.holding)

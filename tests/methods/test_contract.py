@@ -17,7 +17,7 @@ from harness.sources import models
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
-    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),  # PEFT of normalisations
+    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),  # PEFT of normalizations
     pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:RuntimeWarning"),  # AdaLoRA
     pytest.mark.filterwarnings("ignore:.*invalid shape:UserWarning"),
 ]

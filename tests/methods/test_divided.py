@@ -18,7 +18,7 @@ from harness.train.loop import Job, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
-    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),  # PEFT of normalisations
+    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),  # PEFT of normalizations
 ]
 CANNOT = {"adalora", "galore", "p_tuning", "peft", "prefix", "prompt", "qdora", "qlora"}
 CAN = [name for name in NAMES if name not in CANNOT and name not in ("base", "unsloth")]
@@ -27,12 +27,15 @@ CAN = [name for name in NAMES if name not in CANNOT and name not in ("base", "un
 def test_a_method_says_whether_its_model_can_be_divided(make: Callable[..., Method]) -> None:
     assert {name for name in NAMES if make(name).unsharded()} == CANNOT
     assert len(CAN) == 14
-    assert not make("qlora", "method.storage=none").unsharded()
+    assert not make("qlora", "method.quantization=none").unsharded()
     for init in ("pissa", "olora", "eva"):
         for name in ("lora", "dora", "lora_plus"):
-            assert f"method.init={init} computes with whole weights" in make(name, f"method.init={init}").unsharded()
-    assert not make("lora", "method.init=gaussian").unsharded()
-    assert "paged" in make("qlora", "method.storage=none", "method.optimizer_name=paged_adamw_32bit").unsharded()
+            assert (
+                f"method.init_lora_weights={init} computes with whole weights"
+                in make(name, f"method.init_lora_weights={init}").unsharded()
+            )
+    assert not make("lora", "method.init_lora_weights=gaussian").unsharded()
+    assert "paged" in make("qlora", "method.quantization=none", "method.optimizer_name=paged_adamw_32bit").unsharded()
 
 
 @pytest.mark.parametrize("name", CAN)
@@ -60,7 +63,8 @@ def test_a_divided_model_trains_as_a_whole_one(
 def job(place: Workshop, method: Method, scratch: Path, sharding: Any = "none") -> Job:
     spec = TrainSpec(
         lr=1e-4, max_steps=3, epochs=None, global_batch_size=4, micro_batch_size=1, max_length=64,
-        schedule="constant", warmup=0.0, weight_decay=0.1, max_grad_norm=1.0, gradient_checkpointing=False,
+        lr_scheduler_type="constant", warmup_steps=0.0, weight_decay=0.1, max_grad_norm=1.0,
+        gradient_checkpointing=False,
         precision="fp32", loss_on="completion", group_by_length=False, eval_every=None,
     )  # fmt: skip
     return Job(

@@ -10,7 +10,7 @@ from harness.evaluate.layout import Request
 from harness.evaluate.precision import computing
 from harness.sources import models
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalisations
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalizations
 
 REQUESTS = [
     Request((5, 6, 7, 8), (9, 10)), Request((5, 6, 7, 8), (11,)), Request((5, 6, 7, 30, 31), (9, 12, 13)),
@@ -45,7 +45,7 @@ def nats(workshop):
 
 
 def in_float32(model):
-    """The same model converted as a whole by torch, quantised layers by bitsandbytes."""
+    """The same model converted as a whole by torch, quantized layers by bitsandbytes."""
     from bitsandbytes import functional, nn
 
     for module in list(model.modules()):
@@ -105,30 +105,30 @@ def test_bfloat16_is_another_number(trained, nats):
     assert nats(trained, "bf16") != nats(trained)
 
 
-def test_a_base_in_8_bits_is_dequantised_and_works_as_before_afterwards(make, workshop):
+def test_a_base_in_8_bits_is_dequantized_and_works_as_before_afterwards(make, workshop):
     """Its own layers round their inputs to 8 bits as well."""
-    method = make("qlora", "method.storage=int8")
+    method = make("qlora", "method.quantization=int8")
     model = workshop.attach(method).eval()
     usual = workshop.logits(model)
     layers = [layer for layer in model.modules() if type(layer).__module__.startswith("bitsandbytes.nn")]
     weights = [layer.state.CB.float() * layer.state.SCB[:, None] / 127 for layer in layers]
     with computing(model, "fp32"):
-        dequantised = workshop.logits(model)
+        dequantized = workshop.logits(model)
     with computing(model, "fp32", room=PLENTY):
-        assert torch.equal(workshop.logits(model), dequantised)
+        assert torch.equal(workshop.logits(model), dequantized)
     assert len(layers) == 14
     assert torch.equal(workshop.logits(model), usual)
     plain = workshop.load(make("lora"))
     names = [name for name, module in plain.named_modules() if isinstance(module, torch.nn.Linear)]
     for name, weight in zip([name for name in names if name != "lm_head"], weights, strict=True):
         plain.get_submodule(name).weight.data = weight
-    torch.testing.assert_close(dequantised, workshop.logits(plain), rtol=0, atol=1e-5)
+    torch.testing.assert_close(dequantized, workshop.logits(plain), rtol=0, atol=1e-5)
 
 
 def test_merging_by_layer_rounds_each_matrix_once(trained, method):
     """As merging the whole model in float32 does, to the bit."""
     if not method.merges or method.load_options(torch.bfloat16).get("quantization_config"):
-        pytest.skip("not merged, or into a base that is dequantised first")
+        pytest.skip("not merged, or into a base that is dequantized first")
     whole = method.merge(copy.deepcopy(trained).float()).to(torch.bfloat16)
     merged = method.merge(trained)
     assert {p.dtype for p in merged.parameters()} <= {torch.bfloat16, torch.float32}

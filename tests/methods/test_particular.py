@@ -53,7 +53,9 @@ def test_virtual_tokens_count_towards_the_context(make: Make, workshop: Workshop
 
 
 def test_a_prompt_can_begin_as_words(make: Make, workshop: Workshop) -> None:
-    model = workshop.attach(make("prompt", "method.init=text", "method.init_text=abc", "method.num_virtual_tokens=5"))
+    model = workshop.attach(
+        make("prompt", "method.init_lora_weights=text", "method.init_text=abc", "method.num_virtual_tokens=5")
+    )
     prompt = model.prompt_encoder["default"].embedding.weight
     ids = workshop.tokenizer("abcab", add_special_tokens=False)["input_ids"]
     assert torch.equal(prompt, model.get_input_embeddings().weight[ids])
@@ -61,8 +63,9 @@ def test_a_prompt_can_begin_as_words(make: Make, workshop: Workshop) -> None:
 
 def test_prefix_refuses_gradient_checkpointing(make: Make) -> None:
     spec = TrainSpec(
-        lr=1e-3, max_steps=1, epochs=None, global_batch_size=1, micro_batch_size=1, max_length=8, schedule="constant",
-        warmup=0.0, weight_decay=0.0, max_grad_norm=1.0, gradient_checkpointing=True, precision="fp32",
+        lr=1e-3, max_steps=1, epochs=None, global_batch_size=1, micro_batch_size=1, max_length=8,
+        lr_scheduler_type="constant",
+        warmup_steps=0.0, weight_decay=0.0, max_grad_norm=1.0, gradient_checkpointing=True, precision="fp32",
         loss_on="all", group_by_length=False, eval_every=None,
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"gradient_checkpointing=true with method=prefix"):
@@ -70,8 +73,8 @@ def test_prefix_refuses_gradient_checkpointing(make: Make) -> None:
 
 
 @pytest.mark.parametrize("init", ["gaussian", "pissa", "olora", "eva"])
-def test_initialisations_leave_step_zero_as_it_was(init: str, make: Make, workshop: Workshop, tmp_path: Path) -> None:
-    method = make("lora", f"method.init={init}", "method.r=4")
+def test_initializations_leave_step_zero_as_it_was(init: str, make: Make, workshop: Workshop, tmp_path: Path) -> None:
+    method = make("lora", f"method.init_lora_weights={init}", "method.r=4")
     base = workshop.logits(workshop.load(method))
     model = workshop.attach(method)
     assert torch.allclose(workshop.logits(model), base, atol=1e-5)
@@ -92,25 +95,25 @@ def test_biases_train_where_asked(bias: str, extra: int, make: Make, biased: Wor
     assert ("bias" in " ".join(trained_names(model))) == (bias != "none")
 
 
-def test_loftq_brings_the_first_logits_closer_to_the_unquantised_base(make: Make, workshop: Workshop) -> None:
+def test_loftq_brings_the_first_logits_closer_to_the_unquantized_base(make: Make, workshop: Workshop) -> None:
     base = workshop.logits(workshop.load(make("base")))
     plain = (workshop.logits(workshop.attach(make("qlora"))) - base).abs().mean()
-    loftq = (workshop.logits(workshop.attach(make("qlora", "method.init=loftq"))) - base).abs().mean()
+    loftq = (workshop.logits(workshop.attach(make("qlora", "method.init_lora_weights=loftq"))) - base).abs().mean()
     assert loftq < 0.8 * plain
 
 
-def test_loftq_belongs_to_a_quantised_base(make: Make) -> None:
+def test_loftq_belongs_to_a_quantized_base(make: Make) -> None:
     with pytest.raises(ValueError, match="use method=qlora"):
-        make("lora", "method.init=loftq")
-    with pytest.raises(ValueError, match="needs storage nf4 or fp4"):
-        make("qlora", "method.init=loftq", "method.storage=int8")
+        make("lora", "method.init_lora_weights=loftq")
+    with pytest.raises(ValueError, match="needs quantization nf4 or fp4"):
+        make("qlora", "method.init_lora_weights=loftq", "method.quantization=int8")
 
 
-@pytest.mark.parametrize("storage", ["none", "int8", "fp4", "nf4"])
+@pytest.mark.parametrize("quantization", ["none", "int8", "fp4", "nf4"])
 @pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
 def test_every_storage_trains_as_well_after_an_evaluation(storage: str, make: Make, workshop: Workshop) -> None:
     """bitsandbytes repacks weights in evaluation on some processors, and loses their gradient by it."""
-    method = make("qlora", f"method.storage={storage}")
+    method = make("qlora", f"method.quantization={storage}")
 
     def losses(look_first: bool) -> list[float]:
         model = workshop.attach(method)
@@ -127,8 +130,8 @@ def test_paged_optimizers_need_cuda(make: Make) -> None:
     assert method.unsupported("cuda") == ""
 
 
-def test_a_quantised_base_can_be_prepared_as_peft_does(make: Make, workshop: Workshop, tmp_path: Path) -> None:
-    """In bfloat16, where it makes a difference: what is not quantised is then held in float32, also when restored."""
+def test_a_quantized_base_can_be_prepared_as_peft_does(make: Make, workshop: Workshop, tmp_path: Path) -> None:
+    """In bfloat16, where it makes a difference: what is not quantized is then held in float32, also when restored."""
 
     def kept(method: Method, restored: Any) -> set[torch.dtype]:
         return {p.dtype for n, p in restored.named_parameters() if "norm" in n or "embed_tokens" in n}

@@ -22,13 +22,14 @@ from harness.train.loop import Job, train
 
 Make = Callable[..., Method]
 HELD = {"fp32": torch.float32, "bf16_fp32_master": torch.bfloat16, "bf16": torch.bfloat16}
-SMALL_RATE = 1e-5  # a bfloat16 weight of 0.02 has neighbours 1.2e-4 apart: one step of this rounds away
+SMALL_RATE = 1e-5  # a bfloat16 weight of 0.02 has neighbors 1.2e-4 apart: one step of this rounds away
 
 
 def spec(rows: int, **changes: Any) -> TrainSpec:
     fields: dict[str, Any] = {
         "lr": SMALL_RATE, "max_steps": 40, "epochs": None, "global_batch_size": rows, "micro_batch_size": rows,
-        "max_length": 64, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0,
+        "max_length": 64, "lr_scheduler_type": "constant", "warmup_steps": 0.0, "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
         "gradient_checkpointing": False, "precision": "bf16", "loss_on": "completion", "group_by_length": False,
         "eval_every": None,
     }  # fmt: skip
@@ -222,11 +223,12 @@ def test_the_threshold_of_8_bits_is_a_field_and_changes_no_recipe_that_leaves_it
     from harness.config import config
     from harness.config.experiment import recipe
 
-    method = make("qlora", "method.storage=int8", "method.llm_int8_threshold=0")
+    method = make("qlora", "method.quantization=int8", "method.llm_int8_threshold=0")
     assert method.load_options(torch.bfloat16)["quantization_config"].llm_int8_threshold == 0
-    with pytest.raises(ValueError, match=r"llm_int8_threshold=4.0 with method.storage=nf4: .*storage=int8"):
+    with pytest.raises(ValueError, match=r"llm_int8_threshold=4.0 with method.quantization=nf4: .*quantization=int8"):
         make("qlora", "method.llm_int8_threshold=4")
-    recipes = [recipe(config.build(compose(*tiny_overrides, "method=qlora", "method.storage=int8", *more)))["method"]
+    words = (*tiny_overrides, "method=qlora", "method.quantization=int8")
+    recipes = [recipe(config.build(compose(*words, *more)))["method"]
                for more in ([], ["method.llm_int8_threshold=6"], ["method.llm_int8_threshold=4"])]  # fmt: skip
     assert recipes[0] == recipes[1]
     assert "llm_int8_threshold" not in recipes[0]

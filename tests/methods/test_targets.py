@@ -99,7 +99,7 @@ def test_lora_adapts_experts(target: str, make: Callable[..., Method], workshop:
 
 
 @pytest.mark.parametrize(
-    "overrides", [["dora"], ["lora", "method.lora_dropout=0.1"], ["lora", "method.init=pissa"], ["vera"]]
+    "overrides", [["dora"], ["lora", "method.lora_dropout=0.1"], ["lora", "method.init_lora_weights=pissa"], ["vera"]]
 )
 def test_what_cannot_adapt_experts_says_so(overrides: list[str], make: Callable[..., Method], workshop: Any) -> None:
     method = make(overrides[0], "target=all_linear", *overrides[1:])

@@ -58,7 +58,7 @@ class Workshop:
 
         spec = TrainSpec(
             lr=lr, max_steps=steps, epochs=None, global_batch_size=len(self.rows), micro_batch_size=len(self.rows),
-            max_length=64, schedule="constant", warmup=0.0, weight_decay=0.0, max_grad_norm=1.0,
+            max_length=64, lr_scheduler_type="constant", warmup_steps=0.0, weight_decay=0.0, max_grad_norm=1.0,
             gradient_checkpointing=False, precision="fp32", loss_on="completion", group_by_length=False,
             eval_every=None,
         )  # fmt: skip

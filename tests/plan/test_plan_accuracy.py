@@ -10,7 +10,7 @@ from harness.plan.predict import Step, largest
 from harness.records.specs import LaunchSpec
 from harness.run import isolate
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalisations
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalizations
 METHODS = (
     "full", "head", "lora", "dora", "vera", "ia3", "ln_tuning", "prompt", "p_tuning", "prefix", "adapter", "qlora",
 )  # fmt: skip
@@ -150,7 +150,7 @@ def test_the_plan_of_a_gpu_is_that_of_the_path_that_a_gpu_takes(case, more, desc
     assert plan["peak_bytes"] == pytest.approx(peak, rel=0.05)
 
 
-def test_a_quantised_base_changes_weights_and_no_activation_on_a_gpu(on_a_gpu):
+def test_a_quantized_base_changes_weights_and_no_activation_on_a_gpu(on_a_gpu):
     """Else a table would show as a saving of QLoRA what PEFT's casts take of LoRA."""
     lora, qlora = on_a_gpu["lora", False], on_a_gpu["qlora", False]
     assert qlora["weights_bytes"] < lora["weights_bytes"]
@@ -190,8 +190,8 @@ def test_checkpointing_saves_memory_and_costs_operations(predicted):
 
 def test_kernels_that_fake_tensors_cannot_have_are_left_out_and_named(predicted):
     usual, other = predicted["lora", False], predicted[KERNELS]
-    assert "train.kernels" in other["not_modelled"]
-    assert not usual["not_modelled"]
+    assert "train.kernels" in other["not_modeled"]
+    assert not usual["not_modeled"]
     assert other["peak_bytes"] > usual["peak_bytes"], "attention=eager keeps its scores, and is predicted"
     assert other["weights_bytes"] == usual["weights_bytes"]
 
@@ -227,10 +227,10 @@ def test_several_processes_share_a_step_and_what_is_not_known_of_them_is_said(pr
     alone, plan = predicted["lora", False], predicted[name]
     assert plan["flops"] == alone["flops"]
     assert plan["step_seconds"] == pytest.approx(alone["step_seconds"] / 2)
-    assert plan["not_modelled"].startswith(
+    assert plan["not_modeled"].startswith(
         {"whole": "launch.num_processes=2, ", "divided": "launch.sharding=fsdp, "}[name]
     )
-    assert alone["not_modelled"] == ""
+    assert alone["not_modeled"] == ""
 
 
 @pytest.mark.parametrize("limit", [99, 100, 150, 1000, 1009, 1010, 5000, 10**9])

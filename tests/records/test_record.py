@@ -131,7 +131,7 @@ DAMAGED = {
         f"record schema {record.SCHEMA + 1}, this version",
     ),
     "missing": (damaged(lambda d: d.pop("method")), "method: Field required"),
-    "unknown": (damaged(lambda d: d.update(colour=1)), "colour: "),
+    "unknown": (damaged(lambda d: d.update(color=1)), "color: "),
     "type": (damaged(lambda d: d.update(seed="3")), "seed: Input should be a valid integer"),
     "deep type": (
         damaged(lambda d: d["attempts"][0]["training"].update(losses=["a"])),

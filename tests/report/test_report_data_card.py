@@ -23,9 +23,9 @@ def check():
         threshold=0.7, rows_looked_at=9, rows=9, found=1, across_validation=0, examples=(HOSTILE, HOSTILE)
     )
     return datacheck.DataCheck(
-        schema=record.SCHEMA, check_id="0123", data=HOSTILE, content=HOSTILE, model=HOSTILE, data_licence=HOSTILE,
-        model_licence=HOSTILE, given_rows=9, train_rows=9, validation_rows=1, test_rows=1, removed={HOSTILE: 1},
-        sources=(datacheck.SourceRows(place=HOSTILE, rows=9, trained_on=9, licence=HOSTILE),),
+        schema=record.SCHEMA, check_id="0123", data=HOSTILE, content=HOSTILE, model=HOSTILE, data_license=HOSTILE,
+        model_license=HOSTILE, given_rows=9, train_rows=9, validation_rows=1, test_rows=1, removed={HOSTILE: 1},
+        sources=(datacheck.SourceRows(place=HOSTILE, rows=9, trained_on=9, license=HOSTILE),),
         problems=(datacheck.Problem(kind="empty", rows=1, policy="drop", examples=(HOSTILE,)),), contradictions=(2, 5),
         near=near, ngram=13, shortest_ngram=5,
         overlaps=(datacheck.Overlap(name=HOSTILE, items=1, items_found=1, items_without_words=0, train_rows_found=1,

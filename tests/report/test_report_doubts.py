@@ -42,5 +42,5 @@ def test_a_doubtful_timing_is_marked_on_the_page_in_the_appendix_the_terminal_an
     shown = io.StringIO()
     terminal.show(loaded, console=Console(file=shown, width=100))
     assert "timings to doubt" in shown.getvalue()
-    doubtful = [line for line in flat(loaded.rows) if line["timing_doubts"]]
+    doubtful = [line for line in flat(loaded.rows) if line["timing_warnings"]]
     assert [(line["method"], line["train_energy_joules"]) for line in doubtful] == [("dora", 321.0)]

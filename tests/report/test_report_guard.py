@@ -75,7 +75,7 @@ def test_methods_that_share_everything_pass(runs):
     [
         ("train.weight_decay", _train(weight_decay=0.1), None),
         ("train.max_steps", _train(max_steps=90), None),
-        ("train.schedule", _train(schedule="cosine"), None),
+        ("train.lr_scheduler_type", _train(lr_scheduler_type="cosine"), None),
         ("train.loss_on", _train(loss_on="all"), None),
         ("train.max_length", _train(max_length=512), None),
         ("train.global_batch_size", _train(global_batch_size=16), None),

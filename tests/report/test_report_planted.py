@@ -204,8 +204,8 @@ PLANTS = {
     "other batch": (recipe("train", "global_batch_size", value=16), REFUSED, "train.global_batch_size"),
     "other micro batch": (recipe("train", "micro_batch_size", value=4), REFUSED, "train.micro_batch_size"),
     "other length": (recipe("train", "max_length", value=512), REFUSED, "train.max_length"),
-    "other schedule": (recipe("train", "schedule", value="cosine"), REFUSED, "train.schedule"),
-    "other warm-up": (recipe("train", "warmup", value=0.5), REFUSED, "train.warmup"),
+    "other schedule": (recipe("train", "lr_scheduler_type", value="cosine"), REFUSED, "train.lr_scheduler_type"),
+    "other warm-up": (recipe("train", "warmup_steps", value=0.5), REFUSED, "train.warmup_steps"),
     "other clipping": (recipe("train", "max_grad_norm", value=0.1), REFUSED, "train.max_grad_norm"),
     "other precision": (recipe("train", "precision", value="bf16"), REFUSED, "train.precision"),
     "checkpointing": (recipe("train", "gradient_checkpointing", value=True), REFUSED, "train.gradient_checkpointing"),
@@ -226,8 +226,9 @@ PLANTS = {
     "other model": (recipe("model", "content", value="77777777"), REFUSED, "model.content"),
     "random weights": (recipe("model", "weights", value="random"), REFUSED, "model.weights"),
     # beside the recipe
-    "a kinder rule of divergence": (config("train", "diverged_above", value=30.0), REFUSED, "train.diverged_above"),
-    "patience with divergence": (config("train", "diverged_steps", value=90), REFUSED, "train.diverged_steps"),
+    "a kinder rule of divergence": (config("train", "divergence_factor", value=30.0), REFUSED,
+    "train.divergence_factor"),
+    "patience with divergence": (config("train", "divergence_steps", value=90), REFUSED, "train.divergence_steps"),
     "another fallback": (config("train", "oom", value="none"), SHOWN, "train.oom"),
     "a setting of tomorrow": (config("train", "loader", value="other"), SHOWN, "train.loader"),
     # the machine and the program

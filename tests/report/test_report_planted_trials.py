@@ -130,7 +130,7 @@ PLANTS = {
     "fewer tokens": (in_trials(fewer_tokens), REFUSED, "tokens.real"),
     "other precision": (in_trials(put("recipe", "train", "precision", value="bf16")), REFUSED, "train.precision"),
     "a second tuned setting": (
-        in_trials(put("recipe", "train", "warmup", value=0.5), of=(2,)), REFUSED, "train.warmup",
+        in_trials(put("recipe", "train", "warmup_steps", value=0.5), of=(2,)), REFUSED, "train.warmup_steps",
     ),
     "early stopping": (
         in_trials(put("recipe", "train", "early_stopping", value={"patience": 2})), REFUSED,

@@ -17,8 +17,8 @@ from harness.report.writers.table import columns, flat, to_csv
 IDENTITY = ["label", "method", "model", "data", "learning_rate"]
 FIXED = [
     "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",
-    "tokens_per_second", "train_seconds", "flops_per_second", "utilisation", "train_energy_joules", "device_hours",
-    "tuning_device_hours", "cost", "timing_doubts", "validation_loss", "validation_loss_stderr", "validation/n",
+    "tokens_per_second", "train_seconds", "flops_per_second", "mfu", "train_energy_joules", "device_hours",
+    "tuning_device_hours", "cost", "timing_warnings", "validation_loss", "validation_loss_stderr", "validation/n",
     "test_loss", "test_loss_stderr", "test/n",
 ]  # fmt: skip
 

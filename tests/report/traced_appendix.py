@@ -31,7 +31,7 @@ def appendix(traced: Traced) -> Iterator[Claim]:
         yield cell("Seeds", line.label, "Status", line.runs[0].status)
     yield from looks(traced, "Evaluations")
     yield from definitions(traced, "Definitions")
-    yield from sources(traced, "Models, data and licences")
+    yield from sources(traced, "Models, data and licenses")
     yield from command(traced, "Versions and machines")
     yield from origin(traced, "Versions and machines")
     yield from checklist(traced)
@@ -92,7 +92,7 @@ def speed(traced: Traced) -> Iterator[Claim]:
         told = {
             "GFLOP/s": amount(np.mean([one["flops_per_second"] for one in trainings]) / 1e9),
             "Peak, GFLOP/s": amount(np.mean([one["device_peak"]["flops_per_second"] for one in trainings]) / 1e9),
-            "MFU, %": f"{100 * np.mean([one['utilisation'] for one in trainings]):.1f}",
+            "MFU, %": f"{100 * np.mean([one['mfu'] for one in trainings]):.1f}",
             "Energy, J": amount(np.mean(energy)),
         }
         yield from (cell("Compute", line.label, column, text) for column, text in told.items())
@@ -114,7 +114,7 @@ def checklist(traced: Traced) -> Iterator[Claim]:
     rates_tried = sorted({run.rate for run in _runs(traced).values() if run.rate and run.status != "skipped"})
     answers = {
         "Which models, at which revision?": "; ".join(source_texts(traced, "model")),
-        "Which data, at which revision, under which licence?": "; ".join(source_texts(traced, "data")),
+        "Which data, at which revision, under which license?": "; ".join(source_texts(traced, "data")),
         "How many rows were trained on, held out, tested on?": rows.format(**data),
         "Which rows were left out, and why?": lost.format(**data),
         "How were hyperparameters chosen, and over which range?": (

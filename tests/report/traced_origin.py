@@ -11,7 +11,8 @@ from traced_report import Traced
 from traced_shown import cell, flat, one_line, setting, task_heading
 
 SHARED = (
-    "max_steps", "epochs", "global_batch_size", "micro_batch_size", "max_length", "schedule", "warmup", "weight_decay",
+    "max_steps", "epochs", "global_batch_size", "micro_batch_size", "max_length", "lr_scheduler_type",
+    "warmup_steps", "weight_decay",
     "max_grad_norm", "gradient_checkpointing", "precision", "loss_on", "group_by_length",
 )  # fmt: skip
 
@@ -76,7 +77,7 @@ def source_texts(traced: Traced, part: str) -> list[str]:
         known = [f"{key} {one_line(config[key])}" for key in keys]
         parts = ("dataset", "subset", "split", "file")
         known += [f"rows {'/'.join(rows[key] for key in parts if key in rows)}" for rows in config.get("train", ())]
-        found.append(f"{part} {config['name']}: {', '.join(known)}, licence {config.get('licence') or 'not recorded'}")
+        found.append(f"{part} {config['name']}: {', '.join(known)}, license {config.get('license') or 'not recorded'}")
     return [*dict.fromkeys(found)]
 
 
@@ -94,8 +95,8 @@ def data_cards(traced: Traced) -> Iterator[Claim]:
             f"{found['contradictions'][0]:,} prompts with several answers",
         ]
         yield claim_words("Data", f"(data/{found['data']}-{check}.md)", ": ", "; ".join(parts))
-        yield claim_words("Data", f"Licence of the data: {found['data_licence']}")
-        yield claim_words("Data", f"of {found['model']}: {found['model_licence']}")
+        yield claim_words("Data", f"License of the data: {found['data_license']}")
+        yield claim_words("Data", f"of {found['model']}: {found['model_license']}")
 
 
 def made_again(traced: Traced, section: str) -> Iterator[Claim]:

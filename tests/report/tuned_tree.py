@@ -131,7 +131,7 @@ def _measured(found: dict, kind: Kind, seed: int) -> None:
         },
         flops_per_second=1e9 * (kind.speed + seed),
         device_peak={"flops_per_second": 8.1e11, "dtype": "float32", "source": "a matrix product", "doubt": ""},
-        utilisation=(kind.speed + seed) / 810,
+        mfu=(kind.speed + seed) / 810,
     )  # fmt: skip
     train = attempt["phases"]["train"]
     train["energy_joules"] = 1000 * train["seconds"] + 10 * seed + len(kind.name)
@@ -194,7 +194,7 @@ def _beside(runs: Path) -> None:
     found = {"in_test": 3, "too_long": 1}
     check = datacheck.DataCheck(
         schema=record.SCHEMA, check_id=CHECK, data="science_qa", content="5a5a5a5a", model="smollm2-135m",
-        data_licence="CC-BY-SA-4.0", model_licence="Apache-2.0", sources=(), given_rows=1_506, train_rows=1_232,
+        data_license="CC-BY-SA-4.0", model_license="Apache-2.0", sources=(), given_rows=1_506, train_rows=1_232,
         validation_rows=120, test_rows=150, removed=found, problems=(), contradictions=(2, 5), near=near, ngram=13,
         shortest_ngram=5, overlaps=(), lengths=(), balance=datacheck.Balance(answers=9, most_common=(), topics=()),
         loss_on="completion", template=None, tokenizer={}, notices=(), refusals=(),

@@ -27,21 +27,21 @@ def ignore(event):
 
 
 def test_nothing_is_kept_once_it_is_evaluated(make, tiny_overrides):
-    asked = make(*tiny_overrides, "method=lora", "keep=nothing")
+    asked = make(*tiny_overrides, "method=lora", "keep=none")
     result = run.run(asked, ignore)
     assert result.status == "ok"
     assert sorted(path.name for path in asked.folder.iterdir() if path.is_dir()) == ["evaluations"]
     assert asked.recipe_id == make(*tiny_overrides, "method=lora").recipe_id
     assert run.done(asked)
     assert run.run(asked, pytest.fail) == result
-    with pytest.raises(ValueError, match=r"no weights to evaluate \(keep=nothing removed them\); train them first"):
+    with pytest.raises(ValueError, match=r"no weights to evaluate \(keep=none removed them\); train them first"):
         run.evaluate(make(*tiny_overrides, "method=lora"), ignore)
-    with pytest.raises(ValueError, match=r"it has no weights: they were not kept \(keep=nothing\)"):
+    with pytest.raises(ValueError, match=r"it has no weights: they were not kept \(keep=none\)"):
         find(asked.folder)
     events = []
-    more = make(*tiny_overrides, "method=lora", "keep=nothing", "eval.heldout_limit=3")
+    more = make(*tiny_overrides, "method=lora", "keep=none", "eval.heldout_limit=3")
     again = run.run(more, events.append)
-    assert {"say": "lora: keep=nothing removed its weights; they are trained again"} in events
+    assert {"say": "lora: keep=none removed its weights; they are trained again"} in events
     assert len(again.attempts) == 2
     assert again.current.training.losses == result.current.training.losses
 
@@ -66,7 +66,7 @@ def planned(make, words, number=3, keep="adapter"):
 
 @pytest.mark.parametrize(
     ("keep", "stays", "most"),
-    [("adapter", "30 MiB", "100 MiB"), ("checkpoint", "120 MiB", "190 MiB"), ("nothing", "0 bytes", "70 MiB")],
+    [("adapter", "30 MiB", "100 MiB"), ("checkpoint", "120 MiB", "190 MiB"), ("none", "0 bytes", "70 MiB")],
 )
 def test_a_sweep_says_what_it_will_write(make, tiny_overrides, monkeypatch, keep, stays, most):
     said = []
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_not_started(make, tiny_overrides, monkeypatch, tmp
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: usage(0, 0, 99 * 2**20))
     checks.check_room(planned(make, tiny_overrides, number=2), tmp_path)
-    with pytest.raises(ValueError, match=r"will write up to 100 MiB, and 99 MiB are free in .*keep=nothing"):
+    with pytest.raises(ValueError, match=r"will write up to 100 MiB, and 99 MiB are free in .*keep=none"):
         checks.check_room(planned(make, tiny_overrides, number=3), tmp_path)
 
 
@@ -106,9 +106,9 @@ def test_another_word_is_refused(make, tiny_overrides, keep):
 
 
 def test_the_record_says_what_was_asked_for(make, tiny_overrides):
-    asked = make(*tiny_overrides, "method=base", "keep=nothing")
+    asked = make(*tiny_overrides, "method=base", "keep=none")
     run.run(asked, ignore)
     known = record.read(RunRecord, asked.folder / "record.json")
-    assert known.config["keep"] == "nothing"
+    assert known.config["keep"] == "none"
     assert config.from_record(known).keep == "adapter"
     assert "keep" not in json.dumps(known.recipe)

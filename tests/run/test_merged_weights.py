@@ -53,7 +53,7 @@ def test_the_merged_weights_are_another_look_at_the_same_run(looked_at):
 
 def test_they_are_those_that_the_adapter_command_writes(looked_at):
     from harness.adapter import trained
-    from harness.data import tokenised
+    from harness.data import tokenized
     from harness.evaluate import heldout
     from harness.run.execute import wanted_tokens
     from harness.sources import models
@@ -61,7 +61,7 @@ def test_they_are_those_that_the_adapter_command_writes(looked_at):
     attached, merged = looked_at
     assert loss(merged) != loss(attached), "rounding the base away from its four bits changes something"
     assert loss(merged) == pytest.approx(loss(attached), abs=1e-2)
-    rows = tokenised(attached.data, models.tokenizer(attached.model), wanted_tokens(attached)).validation[:8]
+    rows = tokenized(attached.data, models.tokenizer(attached.model), wanted_tokens(attached)).validation[:8]
     by_hand = trained.merged(trained.find(attached.folder)).to(torch.float32)
     scores = heldout.score(by_hand, rows, "fp32", 2048, lambda _: None)
     assert loss(merged) == pytest.approx(heldout.metrics(scores)["loss"].value, abs=1e-5)

@@ -123,8 +123,8 @@ def test_a_result_that_is_no_success_is_made_again_only_when_it_is_said(make, ti
         attempt = dataclasses.replace(finished.result.current, status=status, reason="so", weights_from=None)
         record.write(dataclasses.replace(finished.result, attempts=(attempt,)), asked.folder / "record.json")
         assert run.done(asked)
-        assert not run.done(dataclasses.replace(asked, retry=(status,)))
-    assert make(*tiny_overrides, "method=lora", "retry=[oom]").recipe_id == asked.recipe_id
+        assert not run.done(dataclasses.replace(asked, rerun=(status,)))
+    assert make(*tiny_overrides, "method=lora", "rerun=[oom]").recipe_id == asked.recipe_id
 
 
 def test_a_seed_is_another_run_of_the_same_recipe(finished, make):
@@ -233,7 +233,7 @@ def test_a_record_of_another_version_is_refused_and_left_alone(copied):
 
 
 def test_a_run_that_diverges_is_a_result_that_names_the_step(make, tiny_overrides):
-    hot = make(*tiny_overrides, "method=full", "train.lr=1e30", "train.max_grad_norm=1e30", "train.warmup=0")
+    hot = make(*tiny_overrides, "method=full", "train.lr=1e30", "train.max_grad_norm=1e30", "train.warmup_steps=0")
     result = run.run(hot, ignore)
     assert result.status == "diverged"
     assert result.current.reason.startswith("step ")
@@ -330,7 +330,7 @@ def _session(process: psutil.Process) -> int | None:
         return None
 
 
-LONG = ["train.max_steps=100000", "train.schedule=constant"]  # nobody waits for its end
+LONG = ["train.max_steps=100000", "train.lr_scheduler_type=constant_with_warmup"]  # nobody waits for its end
 
 
 def test_a_killed_run_fails_alone_and_an_interrupt_keeps_what_is_finished(make, tiny_overrides):

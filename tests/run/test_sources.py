@@ -20,8 +20,9 @@ QUESTIONS = RowsSpec(
 )
 DATA = DataSpec(name="d", source="package", train=(QUESTIONS,), validation_fraction=0.1)
 TRAIN = TrainSpec(
-    lr=None, max_steps=1, epochs=None, global_batch_size=1, micro_batch_size=1, max_length=8, schedule="constant",
-    warmup=0.0, weight_decay=0.0, max_grad_norm=1.0, gradient_checkpointing=False, precision="auto",
+    lr=None, max_steps=1, epochs=None, global_batch_size=1, micro_batch_size=1, max_length=8,
+    lr_scheduler_type="constant",
+    warmup_steps=0.0, weight_decay=0.0, max_grad_norm=1.0, gradient_checkpointing=False, precision="auto",
     loss_on="completion", group_by_length=False, eval_every=None,
 )  # fmt: skip
 EVAL = EvalSpec(

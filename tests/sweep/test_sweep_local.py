@@ -98,7 +98,7 @@ def test_a_process_keeps_to_its_part(tmp_path, monkeypatch):
     assert sorted(one.return_value for one in found) == [("3", "1", 1), ("5", "2", 2)]
 
 
-LONG = ["method=full", "train.max_steps=3000", "train.schedule=constant", "eval.test=never"]
+LONG = ["method=full", "train.max_steps=3000", "train.lr_scheduler_type=constant_with_warmup", "eval.test=never"]
 
 
 def start(words):

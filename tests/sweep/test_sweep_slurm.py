@@ -85,7 +85,7 @@ def test_endings_come_from_the_controller_and_else_from_the_accounting(answers):
     answers("scontrol", "", 1, "slurm_load_jobs error: Invalid job id specified")
     answers("sacct", "7_3|CANCELLED by 0|0:0\n7_4|TIMEOUT|0:0")
     assert queue.endings("7") == {
-        "7_3": "cancelled (SLURM: CANCELLED)", "7_4": "its time limit was reached (SLURM: TIMEOUT)",
+        "7_3": "canceled (SLURM: CANCELLED)", "7_4": "its time limit was reached (SLURM: TIMEOUT)",
     }  # fmt: skip
     answers("sacct", "", 1)
     assert queue.endings("7") == {}

@@ -23,7 +23,8 @@ def random_rows(number, seed=0, shortest=6, longest=24):
 
 SMALL = {
     "max_steps": 4, "epochs": "null", "global_batch_size": 8, "micro_batch_size": 8, "max_length": 64, "lr": 1e-2,
-    "schedule": "linear", "warmup": 0.25, "weight_decay": 0.1, "precision": "fp32", "gradient_checkpointing": "false",
+    "lr_scheduler_type": "linear", "warmup_steps": 0.25, "weight_decay": 0.1, "precision": "fp32",
+    "gradient_checkpointing": "false",
 }  # fmt: skip
 ADAPTER = ("method.r=4", "method.lora_alpha=8", "method.lora_dropout=0")
 

@@ -21,9 +21,9 @@ class Hungry(Lora):
         adapted.register_forward_pre_hook(self._allocate, with_kwargs=True)
         return adapted
 
-    def quantised(self):
+    def quantized(self):
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Lora)}
-        return Lora(**fields).quantised()
+        return Lora(**fields).quantized()
 
     def _allocate(self, model, inputs, named):
         rows, tokens = named["input_ids"].shape

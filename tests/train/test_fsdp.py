@@ -186,8 +186,8 @@ def test_a_table_of_shards_executes_nothing(tmp_path, monkeypatch, held):
     [
         ("lora", ["launch.sharding=fsdp"], "launch.num_processes=1: one process has nobody to divide the model with"),
         ("lora", [TWO, "launch.sharding=zero"], "launch.sharding=.zero.: must be 'none' or 'fsdp'"),
-        ("qlora", [*DIVIDED], "method=qlora: a base of method.storage=nf4 is packed, and cannot be divided"),
-        ("qdora", [*DIVIDED, "method.storage=int8"], "a base of method.storage=int8 is packed"),
+        ("qlora", [*DIVIDED], "method=qlora: a base of method.quantization=nf4 is packed, and cannot be divided"),
+        ("qdora", [*DIVIDED, "method.quantization=int8"], "a base of method.quantization=int8 is packed"),
         (
             "galore",
             [*DIVIDED],

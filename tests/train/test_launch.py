@@ -165,7 +165,7 @@ def test_a_rank_that_the_kernel_has_killed_ran_out_of_memory(make, tiny_override
 
 
 def test_loaders_of_several_ranks_have_processes_of_their_own(make, tiny_overrides):
-    words = [*tiny_overrides, "method=lora", "train.micro_batch_size=2", "train.loader_processes=1"]
+    words = [*tiny_overrides, "method=lora", "train.micro_batch_size=2", "train.dataloader_num_workers=1"]
     found = run.run(make(*words, "launch.num_processes=2"), ignore)
     assert found.status == "ok", found.current.reason
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.train.batches import Collator, for_model, labelled, reads_padding
+from harness.train.batches import Collator, for_model, labeled, reads_padding
 from harness.train.loop import _Loop, train
 
 SMALL = {
@@ -44,7 +44,7 @@ def test_a_causal_model_computes_the_same_without_a_mask_to_the_bit(kind, rows):
     """Losses and gradients: padding stands behind what is real, and nothing reads it."""
     model = tiny(kind, CAUSAL[kind])
     assert not reads_padding(model)
-    batch = Collator(padding=0)([labelled(row) for row in rows(4)])
+    batch = Collator(padding=0)([labeled(row) for row in rows(4)])
     assert not batch["attention_mask"].all()
     found = []
     for masked in (True, False):
@@ -72,7 +72,7 @@ def test_code_that_is_not_of_the_library_keeps_its_mask(monkeypatch):
 def test_virtual_tokens_in_front_need_no_mask_either(job, rows):
     for method in ("prompt", "prefix", "p_tuning", "lora"):
         made = job(method=method, max_steps=1)
-        batch = Collator(padding=3)([labelled(row) for row in rows(4)])
+        batch = Collator(padding=3)([labeled(row) for row in rows(4)])
         with torch.no_grad():
             losses = [made.model.eval()(**for_model(batch, masked)).loss for masked in (True, False)]
         assert torch.equal(*losses), method
@@ -82,7 +82,7 @@ def test_virtual_tokens_in_front_need_no_mask_either(job, rows):
     ("longest", "limit", "expected"), [(24, 100, 64), (64, 100, 64), (65, 100, 100), (65, 200, 128)]
 )
 def test_lengths_are_multiples_up_to_the_longest_row_allowed(longest, limit, expected):
-    row = labelled({"input_ids": [5] * longest, "completion_mask": [1] * longest})
+    row = labeled({"input_ids": [5] * longest, "completion_mask": [1] * longest})
     batch = Collator(padding=3, multiple=64, limit=limit)([row])
     assert {value.shape for value in batch.values()} == {(1, expected)}
     assert batch["attention_mask"].sum() == longest

@@ -149,7 +149,9 @@ def test_the_base_is_only_looked_at_and_its_parameters_are_counted(described):
 
 
 def test_text_is_written_in_a_phase_of_its_own(described):
-    experiment = described("method=base", "eval.generate=2", "eval.test=always", "eval.sampling.max_new_tokens=4")
+    experiment = described(
+        "method=base", "eval.generation_rows=2", "eval.test=always", "eval.sampling.max_new_tokens=4"
+    )
     facts, told = carry_out(experiment, train=False)
     assert [event["phase"] for event in told if "phase" in event][-1] == "generate"
     assert facts["phases"]["generate"].seconds > 0

@@ -1,4 +1,4 @@
-"""The head at labelled positions only gives what the model's own loss gives."""
+"""The head at labeled positions only gives what the model's own loss gives."""
 
 import peft
 import pytest
@@ -30,8 +30,8 @@ def gradients(model):
 def test_nats_and_gradients_are_the_models_own(model, rows, batch):
     inputs = batch(rows(6, seed=3))
     labels = inputs["labels"]
-    unlabelled = {name: value for name, value in inputs.items() if name != "labels"}
-    nats = label_nats(model, unlabelled, labels)
+    unlabeled = {name: value for name, value in inputs.items() if name != "labels"}
+    nats = label_nats(model, unlabeled, labels)
     nats.backward()
     ours = gradients(model)
     model.zero_grad()

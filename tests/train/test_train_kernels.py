@@ -117,7 +117,7 @@ def test_what_is_on_stays_on_after_something_that_needs_it_off(job, liger):
 
 
 def test_batches_that_other_processes_make_are_the_same(job):
-    alone, ahead = (train(job(f"train.loader_processes={number}")) for number in (0, 2))
+    alone, ahead = (train(job(f"train.dataloader_num_workers={number}")) for number in (0, 2))
     assert replace(ahead, step_seconds=(), tokens_per_second=None, train_seconds=0).losses == alone.losses
     assert ahead.real_tokens == alone.real_tokens
 

@@ -11,7 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.config.config import conf_dir
 from harness.train import lean
-from harness.train.batches import Collator, labelled
+from harness.train.batches import Collator, labeled
 from harness.train.loop import train
 
 
@@ -183,7 +183,7 @@ def test_a_row_that_sees_nothing_gives_numbers(job):
 
 def test_the_model_itself_is_near_on_a_padded_batch(job):
     made = job(precision="bf16", method="full")
-    batch = Collator(padding=0)([labelled(row) for row in made.rows[:4]])
+    batch = Collator(padding=0)([labeled(row) for row in made.rows[:4]])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = made.model(**batch).logits.float()
         with lean.bfloat16_on_cpu(made.model, leaves_inputs=True):

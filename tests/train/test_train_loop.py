@@ -40,7 +40,7 @@ def by_hand(job, batch):
     total, history = total_steps(spec, len(job.rows)), []
     for step, chosen in zip(range(total), in_order(job), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, total, -(-total * spec.warmup // 1), spec.lr)
+            group["lr"] = rate(step, total, -(-total * spec.warmup_steps // 1), spec.lr)
         inputs = batch([job.rows[i] for i in chosen])
         labels = inputs.pop("labels")
         logits = model(**inputs).logits[:, :-1]
@@ -118,7 +118,7 @@ def test_prompts_carry_no_label_and_the_end_of_sequence_does(job, rows, pad):
         assert labels[length - 1] == 2
 
 
-def test_quantised_adapters_stay_in_float32_unrounded(job):
+def test_quantized_adapters_stay_in_float32_unrounded(job):
     made = job(method="qlora")
     before = {name: p.detach().clone() for name, p in made.model.named_parameters() if p.requires_grad}
     loop = _Loop(made)
@@ -169,14 +169,15 @@ def test_vectors_are_not_decayed(job):
     ("schedule", "warmup", "expected"),
     [
         ("constant", 0.0, [1, 1, 1, 1]),
-        ("constant", 0.5, [0, 0.5, 1, 1]),
+        ("constant_with_warmup", 0.5, [0, 0.5, 1, 1]),
+        ("constant_with_warmup", 2, [0, 0.5, 1, 1]),
         ("linear", 0.0, [1, 0.75, 0.5, 0.25]),
         ("linear", 0.5, [0, 0.5, 1, 0.5]),
         ("cosine", 0.0, [1, 0.853553, 0.5, 0.146447]),
     ],
 )
 def test_rates_follow_the_schedule(job, schedule, warmup, expected):
-    result = train(job(schedule=schedule, warmup=warmup))
+    result = train(job(lr_scheduler_type=schedule, warmup_steps=warmup))
     assert result.learning_rates == pytest.approx([1e-2 * factor for factor in expected], rel=1e-5)
 
 
@@ -256,7 +257,7 @@ def test_a_loss_that_is_no_number_names_its_step(job, precision):
 
 def test_a_run_that_blows_up_ends_at_the_step_where_it_does(job):
     with pytest.raises(DivergedError, match=r"^step [2-4]: loss "):
-        train(job(method="full", lr=1e30, schedule="constant", warmup=0.0))
+        train(job(method="full", lr=1e30, lr_scheduler_type="constant", warmup_steps=0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +270,7 @@ class Beside(Full):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancelled(Full):
+class Canceled(Full):
     """Trains the last norm, whose gradient a head of zeros stops."""
 
     def attach(self, model, setting):
@@ -278,7 +279,7 @@ class Cancelled(Full):
         return model
 
 
-@pytest.mark.parametrize("method", [Beside, Cancelled])
+@pytest.mark.parametrize("method", [Beside, Canceled])
 def test_training_nothing_is_an_error(job, method):
     with pytest.raises(RuntimeError, match="no trained parameter receives a gradient"):
         train(job(method="full", instead=method))

@@ -67,7 +67,7 @@ def test_the_longest_rows_are_left_out_where_that_was_asked_for(hungry, tmp_path
     answers = [" a b c" if n % 4 == 0 else f" {chr(97 + n % 26) * 3}" * 12 for n in range(80)]
     rows = [{"prompt": f"row {n}", "completion": answer} for n, answer in enumerate(answers)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ("train/oom=none", "train.oom.shorter_rows=[20]", "train.max_length=64", f"data.file={path}")
+    words = ("train/oom=none", "train.oom.max_lengths=[20]", "train.max_length=64", f"data.file={path}")
     words += ("train.group_by_length=false",)
     experiment = hungry(4, *words)
     experiment = dataclasses.replace(experiment, method=dataclasses.replace(experiment.method, longest=20))
@@ -83,23 +83,24 @@ def test_the_longest_rows_are_left_out_where_that_was_asked_for(hungry, tmp_path
 
 
 def test_a_base_in_four_bits_is_a_run_of_its_own_beside_what_did_not_fit(hungry):
-    experiment = hungry(0, "train/oom=quantised", "train.oom.smaller_micro_batches=false")
+    experiment = hungry(0, "train/oom=quantized", "train.oom.smaller_micro_batches=false")
     assert sweep.run_cell(experiment) == "oom"
     other = instead(experiment)
     found = {name.folder: record.read(RunRecord, name.folder / "record.json") for name in (experiment, other)}
     assert [(one.method, one.status) for one in found.values()] == [("hungry", "oom"), ("qlora", "ok")]
-    assert found[other.folder].recipe["method"]["storage"] == "nf4"
+    assert found[other.folder].recipe["method"]["quantization"] == "nf4"
     assert found[other.folder].recipe["method"]["r"] == experiment.method.r
     assert instead(hungry(0)) is None, "only where it was asked for"
 
 
 @pytest.mark.parametrize(
     ("words", "name"),
-    [(["lora"], "qlora"), (["dora"], "qdora"), (["lora_plus"], None), (["lora", "method.init=pissa"], None),
+    [(["lora"], "qlora"), (["dora"], "qdora"), (["lora_plus"], None), (["lora", "method.init_lora_weights=pissa"],
+    None),
      (["qlora"], None), (["full"], None), (["prefix"], None)],
 )  # fmt: skip
-def test_which_methods_there_are_beside_a_quantised_base(compose, words, name):
-    found = config.build(compose(f"method={words[0]}", *words[1:], "train/oom=quantised"))
+def test_which_methods_there_are_beside_a_quantized_base(compose, words, name):
+    found = config.build(compose(f"method={words[0]}", *words[1:], "train/oom=quantized"))
     other = instead(found)
     assert (other and other.method.name) == name
     assert other is None or other.recipe_id != found.recipe_id
@@ -110,7 +111,7 @@ def test_only_steps_that_leave_the_comparison_fair_are_on_by_default(hungry):
     more = ladder(hungry(1, "train/oom=checkpointing"))
     assert more[3:] == (Rung(4, True), Rung(2, True), Rung(1, True))
     assert ladder(hungry(1, "train/oom=none")) == (Rung(4, False),)
-    shorter = ladder(hungry(1, "train/oom=shorter", "train.oom.shorter_rows=[8,512,16]", "train.max_length=64"))
+    shorter = ladder(hungry(1, "train/oom=shorter", "train.oom.max_lengths=[8,512,16]", "train.max_length=64"))
     assert shorter[6:] == (Rung(1, True, 16), Rung(1, True, 8)), "what is longer than was asked for is no step"
     twelve = ladder(hungry(1, "train.global_batch_size=12", "train.micro_batch_size=6"))
     assert [rung.micro_batch_size for rung in twelve] == [6, 4, 3, 2, 1]

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from harness.data.pack import joined, plan
-from harness.train.batches import Collator, check_apart, for_model, labelled
+from harness.train.batches import Collator, check_apart, for_model, labeled
 from harness.train.loop import _Loop, train
 
 
 def nats(model, batch):
-    """Nats of every labelled token, in order."""
+    """Nats of every labeled token, in order."""
     given = {name: value for name, value in for_model(batch).items() if name != "labels"}
     with torch.no_grad():
         logits = model(**given, use_cache=False).logits[:, :-1].float()
@@ -22,8 +22,8 @@ def test_every_token_has_the_loss_that_it_has_alone(job, rows):
     examples = rows(7)
     model = job().model.eval()
     packed = [joined(examples[:4]), joined(examples[4:])]  # of unlike lengths, so that one is padded
-    together = nats(model, Collator(padding=3)([labelled(row) for row in packed]))
-    alone = torch.cat([nats(model, Collator(padding=3)([labelled(row)])) for row in examples])
+    together = nats(model, Collator(padding=3)([labeled(row) for row in packed]))
+    alone = torch.cat([nats(model, Collator(padding=3)([labeled(row)])) for row in examples])
     assert len(together) == len(alone) > 30
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_flash_attention_is_told_where_the_examples_of_a_micro_batch_begin(job, 
     examples = rows(7)
     model = job().model
     packed = [joined(examples[:4]), joined(examples[4:])]
-    batch = Collator(padding=3, ends=True)([labelled(row) for row in packed])
+    batch = Collator(padding=3, ends=True)([labeled(row) for row in packed])
     assert batch["cu_seq_lens"][-1] == batch["input_ids"].numel()
     losses, gradients = [], []
     for flash in (False, True):

@@ -27,7 +27,7 @@ SMALL = {
     "galore": ["method.r=4", "method.update_proj_gap=2"],
 }
 A = 68  # the tiny tokenizer's letter
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalisations
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalizations
 BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(4, False))
 
 
@@ -144,7 +144,7 @@ FAMILIES = {
         ["method.layerwise=true", "method.r=4", "method.update_proj_gap=2"],
         {"micro_batch_size": 8},
     ),
-    "weights changed by the start": ("lora", ["method.init=pissa"], {}),
+    "weights changed by the start": ("lora", ["method.init_lora_weights=pissa"], {}),
 }
 
 
@@ -172,10 +172,10 @@ def test_a_loss_that_has_left_is_counted_across_attempts(job, checkpoints):
     settings = {
         "max_steps": 30,
         "lr": 30.0,
-        "diverged_above": 1.01,
-        "diverged_steps": 6,
-        "schedule": "constant",
-        "warmup": 0,
+        "divergence_factor": 1.01,
+        "divergence_steps": 6,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
     }
     with pytest.raises(DivergedError) as expected:
         uninterrupted(job, **settings)

@@ -83,19 +83,19 @@ def test_windows_change_no_number_and_name_the_step_that_diverged(job, monkeypat
     validations = [(event["step"], event["validation_loss"]) for event in events if "validation_loss" in event]
     assert tuple(validations) == windowed.validation
     with pytest.raises(DivergedError, match=r"^step [2-4]: loss "):
-        train(job(method="full", lr=1e30, schedule="constant", warmup=0.0, max_steps=6))
+        train(job(method="full", lr=1e30, lr_scheduler_type="constant", warmup_steps=0.0, max_steps=6))
 
 
 def test_a_loss_that_leaves_for_good_ends_the_run(job):
-    settings = {"method": "full", "lr": 0.3, "schedule": "constant", "warmup": 0.0, "max_steps": 30}
+    settings = {"method": "full", "lr": 0.3, "lr_scheduler_type": "constant", "warmup_steps": 0.0, "max_steps": 30}
     with pytest.raises(DivergedError, match=r"^step \d+: loss .* for 2 steps above 1\.5 times the first loss"):
-        train(job(**settings, diverged_above=1.5, diverged_steps=2))
-    assert len(train(job(**settings, diverged_above="null")).losses) == 30
+        train(job(**settings, divergence_factor=1.5, divergence_steps=2))
+    assert len(train(job(**settings, divergence_factor="null")).losses) == 30
 
 
 def test_early_stopping_keeps_the_weights_of_the_lowest_validation_loss(job):
     curve = iter([3.0, 2.0, 2.5, 2.6, 1.0])
-    made = job(validate=lambda: next(curve), eval_every=2, patience=2, max_steps=12, schedule="constant")
+    made = job(validate=lambda: next(curve), eval_every=2, patience=2, max_steps=12, lr_scheduler_type="constant")
     result = train(made)
     assert (result.stopped_early_at, result.kept_step) == (8, 4)
     assert result.validation == ((2, 3.0), (4, 2.0), (6, 2.5), (8, 2.6))
@@ -123,14 +123,14 @@ def test_patience_that_does_not_run_out_still_keeps_the_lowest(job):
 
 def test_a_run_that_overfits_is_flagged(job):
     curve = iter([2.0, 2.5])
-    result = train(job(validate=lambda: next(curve), eval_every=4, max_steps=8, lr=3e-2, warmup=0.0))
+    result = train(job(validate=lambda: next(curve), eval_every=4, max_steps=8, lr=3e-2, warmup_steps=0.0))
     assert sum(result.losses[4:]) < sum(result.losses[:4])
     assert result.overfitted is True
     assert result.kept_step is None
     assert train(job()).overfitted is None
 
 
-@pytest.mark.parametrize("wrong", [{"patience": 2}, {"diverged_above": 1.0}, {"diverged_steps": 0}])
+@pytest.mark.parametrize("wrong", [{"patience": 2}, {"divergence_factor": 1.0}, {"divergence_steps": 0}])
 def test_settings_that_mean_nothing_are_refused(experiment, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         experiment(**wrong)

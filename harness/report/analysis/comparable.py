@@ -38,7 +38,7 @@ _FOLLOWS = {
     "master_weights": ("method.name", "method.precision", "train.precision"),
     "steps": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length", "data"),
     "schedule_taken": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length",
-                       "train.schedule", "train.warmup", "data"),
+                       "train.lr_scheduler_type", "train.warmup_steps", "data"),
     "tokens": ("train.max_steps", "train.epochs", "train.global_batch_size", "train.max_length", "train.loss_on",
                "train.group_by_length", "data", "model"),
     "rows": ("data", "train.max_length", "train.loss_on", "model"),

@@ -26,13 +26,13 @@ _EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_sp
 _NOT_FACTS = ("command", "argv", "pid", "started_at")
 _MEASURED = ("computed_tokens", "separate_tokens")  # of an evaluation
 # Settings outside of the recipe that decide which runs end well; those that do not are shown.
-_DECIDE = ("train.diverged_above", "train.diverged_steps")
+_DECIDE = ("train.divergence_factor", "train.divergence_steps")
 # Settings outside of the recipe on the place and the conduct of a run. Evaluations are compared one by one.
 _NEUTRAL = (
-    "seed", "force", "retry", "retries", "keep", "runs_dir", "reports_dir", "tracking", "price_per_device_hour", "plan",
-    "launch", "inference", "lr_scale", "method", "eval", "model", "data.display", "data.cite", "data.tasks",
-    "data.retention", "data.path", "data.file", "data.test_file", "train.checkpoint_seconds", "train.loader_processes",
-    "train.eval_every",
+    "seed", "force", "rerun", "max_retries", "keep", "runs_dir", "reports_dir", "tracking", "price_per_device_hour",
+    "plan", "launch", "inference", "lr_scale", "method", "eval", "model", "data.display", "data.cite", "data.tasks",
+    "data.retention", "data.path", "data.file", "data.test_file", "train.checkpoint_seconds",
+    "train.dataloader_num_workers", "train.eval_every",
 )  # fmt: skip
 _CHECK = "check"  # which data check looked at the rows: an older run has none, and their content is compared
 _DIGITS = 4  # of a learning rate over the highest one

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.stats import Floats
     from harness.stats import Pair as Result
 
-Minimised = Literal["memory", "time", "parameters", "bytes"]
+Minimized = Literal["memory", "time", "parameters", "bytes"]
 
 MOST_LIMITS = 6  # memory limits in a report: peaks of its own methods, evenly chosen if there are more
 
@@ -35,7 +35,7 @@ class Need:
     seconds: float | None = None
     tolerance: float = 0.0  # in the unit of the metric
     overhead: bool = True  # whether inference may cost more than the base model's
-    minimise: Minimised = "memory"
+    minimize: Minimized = "memory"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def sentences(advice: Advice) -> list[str]:
             f"non-inferior with a margin of {advice.need.tolerance:g} (adjusted {p_value(_not_worse(pair))}, "
             f"difference "
             f"{interval(pair.difference, pair.adjusted_interval, contest.digits, signed=True)}, simultaneous 95 % CI) "
-            f"and needs the least {advice.need.minimise}."
+            f"and needs the least {advice.need.minimize}."
         )
     if advice.not_different:
         lines.append(f"Not significantly different from {best.label}: {several(advice.not_different, 8)}.")
@@ -268,7 +268,7 @@ def _overhead(group: Group) -> str:
 
 
 def _price(option: Option, need: Need) -> float:
-    found = option.costs[need.minimise]
+    found = option.costs[need.minimize]
     return float("inf") if found is None else found
 
 

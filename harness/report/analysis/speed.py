@@ -41,7 +41,7 @@ def unknown(groups: Sequence[Group]) -> list[str]:
 def _rates(runs: Sequence[Training]) -> tuple[str, ...]:
     rate = mean(one.flops_per_second for one in runs)
     peak = mean(one.device_peak.flops_per_second if one.device_peak else None for one in runs)
-    share = mean(one.utilisation for one in runs)
+    share = mean(one.mfu for one in runs)
     return (
         quantity(None if rate is None else rate / GIGA),
         quantity(None if peak is None else peak / GIGA),

@@ -55,7 +55,7 @@ def _advice(given: argparse.Namespace) -> list[str]:
         seconds=given.time,
         tolerance=given.tolerance / 100,
         overhead=not given.no_overhead,
-        minimise=given.minimise,
+        minimize=given.minimize,
     )
     return [line for one in asked for line in sentences(advise(one, options(one, groups), need))]
 
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-overhead", action="store_true", help="leave out what makes inference dearer: unmerged methods, few-shot"
     )
-    parser.add_argument("--minimise", choices=("memory", "time", "parameters", "bytes"), default="memory")
+    parser.add_argument("--minimize", choices=("memory", "time", "parameters", "bytes"), default="memory")
     parser.add_argument("--primary", metavar="COLUMN", help="such as arc_easy/acc (default: the sweep's)")
     parser.add_argument("--allow", metavar="KEYS", default="", help="as in a report")
     return parser

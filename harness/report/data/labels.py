@@ -13,7 +13,7 @@ FIRST = ("method.r", "train.lr")  # the settings that people name a run by
 Facts = dict[str, Any]
 
 
-def labelled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
+def labeled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
     """The rows with their labels, base first; otherwise in the order given, or by method and value."""
     recipes = _telling(rows, _recipe_facts)
     settings = _telling([row for row in rows if row.scored], _setting_facts)

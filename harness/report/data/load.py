@@ -24,7 +24,7 @@ from harness.records.registration import Registration
 from harness.report.analysis import drift, hours
 from harness.report.data import tuning
 from harness.report.data.items import Scored
-from harness.report.data.labels import labelled
+from harness.report.data.labels import labeled
 from harness.report.data.rows import MARGIN, Loaded, Row, setting
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
     if not rows:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(f"no readable records below {_names(runs)}: run `python -m harness` first{listed}")
-    return _loaded(labelled(rows, by_value=True), None, runs, problems)
+    return _loaded(labeled(rows, by_value=True), None, runs, problems)
 
 
 def _loaded(rows: Sequence[Row], sweep: SweepRecord | None, runs: Sequence[Path], problems: list[str]) -> Loaded:
@@ -82,12 +82,12 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
     trials = [rows[key] for key, cell in cells.items() if cell.stage == "tune"]
     results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
     fates = [*results, *tuning.fates(record, trials)]  # of contestants without a chosen recipe
-    marked = hours.with_trials(tuning.marked(labelled(fates), record, trials), trials)
-    unasked = labelled(list(_unasked(runs, record)))
+    marked = hours.with_trials(tuning.marked(labeled(fates), record, trials), trials)
+    unasked = labeled(list(_unasked(runs, record)))
     registered = _registration(runs, record.name, problems)
     return replace(
         _loaded(marked, record, runs, problems),
-        trials=tuple(labelled(trials)),
+        trials=tuple(labeled(trials)),
         unasked=tuple(unasked),
         registration=registered,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.report.analysis.comparable import METHOD_AND_RATE, covered
 from harness.report.analysis.facts import Facts, recipe_facts, stack_facts
-from harness.report.data.labels import labelled
+from harness.report.data.labels import labeled
 from harness.report.data.rows import Loaded, Row
 
 
@@ -30,7 +30,7 @@ def comparable_sets(loaded: Loaded) -> list[Loaded]:
     found = []
     for rows in sets.values():
         members = [row for row in loaded.rows if row in rows]
-        found.append(replace(loaded, rows=tuple(labelled(members, by_value=True))))
+        found.append(replace(loaded, rows=tuple(labeled(members, by_value=True))))
     return found
 
 

@@ -9,7 +9,7 @@ from harness.report.analysis.axes import Quality, qualities
 from harness.report.data.groups import Group, Measure
 from harness.report.figures.points import draw_base, draw_points, measured, name_points
 from harness.report.figures.style import (
-    BASE_COLOUR,
+    BASE_COLOR,
     MOST_NAMED,
     Drawn,
     drawable,
@@ -42,7 +42,7 @@ def make(groups: Sequence[Group], folder: Path, asked_for: Measure | None = None
         draw_points(axes, shown, places)
         axes.margins(0.15)
         draw_base(axes, [0])
-        axes.axvline(0, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+        axes.axvline(0, color=BASE_COLOR, linestyle=(0, (4, 3)), linewidth=1)
         axes.set_xlabel(f"Learnt: {drawable(learnt.title, 50)}, change from base")
         axes.set_ylabel("Change from base")
         axes.set_title(f"Kept: {drawable(kept.title, 50)}")

@@ -9,7 +9,7 @@ from typing import Any
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
 from harness.report.display import MEBIBYTE, mean
-from harness.report.figures.style import BASE_COLOUR, COLOURS, HATCHES, Drawn, drawable, drawing, room
+from harness.report.figures.style import BASE_COLOR, COLORS, HATCHES, Drawn, drawable, drawing, room
 from harness.report.pages.summary import peak_mebibytes
 
 STEM = "memory"
@@ -51,8 +51,8 @@ def _bars(axes: Any, parts: Sequence[tuple[float, float]]) -> None:
     places = range(len(parts))
     held, added = ([one[part] / MEBIBYTE for one in parts] for part in (0, 1))
     edge = {"edgecolor": "white", "linewidth": 0.5, "height": 0.72}
-    axes.barh(places, held, color=COLOURS[0], label="held when training began", **edge)
-    axes.barh(places, added, left=held, color=COLOURS[4], hatch=HATCHES[1], label="added by training", **edge)
+    axes.barh(places, held, color=COLORS[0], label="held when training began", **edge)
+    axes.barh(places, added, left=held, color=COLORS[4], hatch=HATCHES[1], label="added by training", **edge)
     for place, total in enumerate(map(sum, zip(held, added, strict=True))):
         _say(axes, f"{total:,.0f}", (total, place))
 
@@ -61,13 +61,13 @@ def _crosses(axes: Any, peaks: Sequence[float], first: int) -> None:
     """Draw the highest memory of runs that did not fit, from the given place on."""
     places = range(first, first + len(peaks))
     if peaks:
-        axes.plot(peaks, places, linestyle="none", marker="x", markersize=7, color=COLOURS[1], label="out of memory")
+        axes.plot(peaks, places, linestyle="none", marker="x", markersize=7, color=COLORS[1], label="out of memory")
     for place, peak in zip(places, peaks, strict=True):
         _say(axes, f"OOM at {peak:,.0f}", (peak, place))
 
 
 def _say(axes: Any, text: str, where: tuple[float, int]) -> None:
-    axes.annotate(text, where, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7, color=BASE_COLOUR)
+    axes.annotate(text, where, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7, color=BASE_COLOR)
 
 
 def _parts(group: Group) -> tuple[float, float] | None:

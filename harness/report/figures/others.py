@@ -9,7 +9,7 @@ from harness.records.record import ExternalRecord, Metric
 from harness.report.display import MEBIBYTE, MEGABYTE
 from harness.report.figures.style import drawable
 
-_COLOUR = "#888888"
+_COLOR = "#888888"
 _MOST_NAMED = 12  # rows with names; above, only the table has the names
 _COSTS: dict[str, Callable[[ExternalRecord], float | None]] = {
     "peak_memory_mebibytes": lambda one: None if one.peak_memory_bytes is None else one.peak_memory_bytes / MEBIBYTE,
@@ -23,7 +23,7 @@ def draw_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: st
     """Draw a gray cross for every row that has a score on the task and the cost."""
     places = _places(rows, task, cost)
     if places:
-        axes.plot([x for x, _, _ in places], [y for _, y, _ in places], "x", color=_COLOUR, markersize=4, zorder=0)
+        axes.plot([x for x, _, _ in places], [y for _, y, _ in places], "x", color=_COLOR, markersize=4, zorder=0)
 
 
 def name_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: str) -> None:
@@ -34,7 +34,7 @@ def name_external(axes: Any, rows: Sequence[ExternalRecord], task: str, cost: st
         for offset, level in ((-2, "top"), (2, "bottom")):
             text = axes.annotate(
                 drawable(name, 24), (x, y), xytext=(3, offset), textcoords="offset points", va=level, fontsize=5,
-                color=_COLOUR,
+                color=_COLOR,
             )  # fmt: skip
             box = text.get_window_extent()
             if not any(box.overlaps(other) for other in taken):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report.data.groups import Group
 from harness.report.figures.placing import place_labels
-from harness.report.figures.style import BASE_COLOUR, COLOURS, MOST_LEGEND, MOST_NAMED, names_of, point_of
+from harness.report.figures.style import BASE_COLOR, COLORS, MOST_LEGEND, MOST_NAMED, names_of, point_of
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
@@ -36,7 +36,7 @@ def draw_points(axes: Any, groups: Sequence[Group], places: Sequence[Place | Non
 def draw_base(axes: Any, values: Sequence[float]) -> None:
     """Draw a dashed line for the untouched model."""
     for value in dict.fromkeys(values):
-        axes.axhline(value, color=BASE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+        axes.axhline(value, color=BASE_COLOR, linestyle=(0, (4, 3)), linewidth=1)
 
 
 def name_points(
@@ -65,4 +65,4 @@ def _cloud(axes: Any, places: Sequence[Place]) -> None:
     x_error, y_error = ([place[side][1] or 0.0 for place in places] for side in (0, 1))
     errors = {"xerr": x_error if any(x_error) else None, "yerr": y_error if any(y_error) else None}
     axes.errorbar(x, y, **errors, fmt="none", ecolor="#BBBBBB", elinewidth=0.5, zorder=1)
-    axes.plot(x, y, linestyle="none", marker="o", markersize=3, color=COLOURS[0], markeredgecolor="white", zorder=2)
+    axes.plot(x, y, linestyle="none", marker="o", markersize=3, color=COLORS[0], markeredgecolor="white", zorder=2)

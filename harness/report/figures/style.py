@@ -17,11 +17,11 @@ from harness.report.data.groups import Group
 from harness.report.data.labels import short
 
 # Okabe and Ito, Color Universal Design, 2008; without yellow, which is hard to see on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
-BASE_COLOUR = "#555555"
+BASE_COLOR = "#555555"
 WIDTH_INCHES = 7.0
 SHORTENED = 1e4  # ticks from here on are written as 10k
 MOST_NAMED = 8  # with more groups the points carry the numbers of the legend
@@ -83,9 +83,9 @@ def remove(folder: Path, stem: str) -> None:
 
 def style_of(index: int) -> dict[str, Any]:
     """Return color, line and marker; a combination repeats only after 7 x 7 groups."""
-    turn = index // len(COLOURS)
+    turn = index // len(COLORS)
     return {
-        "color": COLOURS[index % len(COLOURS)],
+        "color": COLORS[index % len(COLORS)],
         "linestyle": LINES[(index + turn) % len(LINES)],
         "marker": MARKERS[(index + 2 * turn) % len(MARKERS)],
     }

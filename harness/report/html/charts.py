@@ -10,7 +10,7 @@ from harness.records.untrusted import printable
 from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
 from harness.report.data.groups import Group, Measure
 from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, training_curve
-from harness.report.figures.style import COLOURS
+from harness.report.figures.style import COLORS
 from harness.report.html import others
 from harness.report.pages.summary import trainings
 
@@ -81,7 +81,7 @@ def curves(groups: Sequence[Group]) -> dict[str, Any] | None:
     chart = data.encode(
         x=altair.X("step:Q", title="Optimizer step"),
         y=altair.Y("loss:Q", title="Nats per token", scale=altair.Scale(zero=False)),
-        color=_colour([printable(group.label) for group in shown]),
+        color=_color([printable(group.label) for group in shown]),
         strokeDash=altair.StrokeDash(
             "kind:O", scale=altair.Scale(domain=[*_KINDS], range=[[1, 0], [4, 2]]), legend=None
         ),
@@ -136,13 +136,13 @@ def _choice(name: str, shown: str, keys: Sequence[str], titles: Sequence[str], v
     )
 
 
-def _colour(labels: Sequence[str]) -> Any:
+def _color(labels: Sequence[str]) -> Any:
     import altair
 
     # without black, which is hard to see on a dark page
-    colours = [COLOURS[:6][index % 6] for index in range(len(labels))]
+    colors = [COLORS[:6][index % 6] for index in range(len(labels))]
     return altair.Color(
-        "label:N", title="Method", scale=altair.Scale(domain=[*labels], range=colours),
+        "label:N", title="Method", scale=altair.Scale(domain=[*labels], range=colors),
         legend=altair.Legend(symbolLimit=0, labelLimit=220, columns=4, symbolOpacity=1),
     )  # fmt: skip
 
@@ -183,11 +183,11 @@ def _layers(data: Any, labels: Sequence[str], with_others: bool) -> list[Any]:
         base.mark_rule(strokeDash=[5, 4], color="#888888").encode(y=y, tooltip=tips[::2]),
         best,
         points.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2, opacity=0.6).encode(
-            x=x, y=altair.Y("low:Q", title=None), y2="high:Q", color=others.apart(others.COLOUR, _colour(labels))
+            x=x, y=altair.Y("low:Q", title=None), y2="high:Q", color=others.apart(others.COLOR, _color(labels))
         ),
         points.mark_point(filled=True, opacity=1).encode(
-            x=x, y=y, color=others.apart(others.COLOUR, _colour(labels)), shape=others.apart(others.CROSS, shapes),
-            size=others.apart(45, altair.value(110)), stroke=others.apart(others.COLOUR, altair.value("white")),
+            x=x, y=y, color=others.apart(others.COLOR, _color(labels)), shape=others.apart(others.CROSS, shapes),
+            size=others.apart(45, altair.value(110)), stroke=others.apart(others.COLOR, altair.value("white")),
             strokeWidth=others.apart(1.5, altair.value(0.8)), tooltip=tips,
         ),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from harness.records.untrusted import printable
 from harness.report.analysis.axes import Cost, Quality
 from harness.report.figures.others import cost_of, score_on
 
-COLOUR = "#888888"
+COLOR = "#888888"
 CROSS = "M-1,-1L1,1M-1,1L1,-1"
 SHOWN = "show_others"  # the parameter that hides external rows: many of them stretch the axes
 

@@ -36,7 +36,7 @@ def sections(loaded: Loaded) -> list[Section]:
         Section("Seeds", _seeds(groups)),
         Section("Evaluations", (Bullets(tuple(notes.looks(groups))),)),
         Section("Definitions", (Bullets(tuple(notes.definitions(groups))),)),
-        Section("Models, data and licences", (Bullets(tuple(_sources(loaded, groups))),)),
+        Section("Models, data and licenses", (Bullets(tuple(_sources(loaded, groups))),)),
         Section("Versions and machines", (Command(notes.command_of(loaded)), Bullets(tuple(notes.origin(loaded))))),
         Section("Reproducibility checklist", (checklist(loaded, groups),)),
     ]
@@ -175,6 +175,6 @@ def _status(group: Group) -> str:
 def _sources(loaded: Loaded, groups: Sequence[Group]) -> list[str]:
     """The models, the training data, and the tasks' own data as far as their records name a license."""
     tasks = [scored[0] for group in groups if group.ok for scored in group.evaluations.values()]
-    licences = {s.task: str(s.record.provenance.get("licence") or "not recorded") for s in tasks if not s.heldout}
-    of_tasks = [f"task {task}: licence {licence}" for task, licence in licences.items()]
+    licenses = {s.task: str(s.record.provenance.get("license") or "not recorded") for s in tasks if not s.heldout}
+    of_tasks = [f"task {task}: license {license}" for task, license in licenses.items()]
     return [*notes.sources(loaded, "model"), *notes.sources(loaded, "data"), *of_tasks]

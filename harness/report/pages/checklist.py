@@ -22,7 +22,7 @@ def checklist(loaded: Loaded, groups: Sequence[Group]) -> Table:
     """One line per question."""
     answers = {
         "Which models, at which revision?": _listed(notes.sources(loaded, "model")),
-        "Which data, at which revision, under which licence?": _listed(notes.sources(loaded, "data")),
+        "Which data, at which revision, under which license?": _listed(notes.sources(loaded, "data")),
         "How many rows were trained on, held out, tested on?": _rows(groups),
         "Which rows were left out, and why?": _left_out(groups),
         "How were hyperparameters chosen, and over which range?": tuned.how(loaded) or _range(groups),

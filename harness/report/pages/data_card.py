@@ -45,8 +45,8 @@ def links(checks: Sequence[DataCheck]) -> list[str]:
     """One line per card, for the page of a report."""
     return [
         f"[Data card of {escaped(check.data)}](data/{file_name(check)}): {escaped(line(check).partition(': ')[2])}. "
-        f"Licence of the data: {escaped(check.data_licence or 'not stated')}; of {escaped(check.model)}: "
-        f"{escaped(check.model_licence or 'not stated')}."
+        f"License of the data: {escaped(check.data_license or 'not stated')}; of {escaped(check.model)}: "
+        f"{escaped(check.model_license or 'not stated')}."
         for check in checks
     ]
 
@@ -58,7 +58,7 @@ def card(check: DataCheck) -> str:
         _bullets(_head(check)),
         *(["**Refused.** " + escaped(" ".join(check.refusals))] if check.refusals else []),
         "## Rows",
-        _markdown(("Source", "Rows", "Trained on", "Licence"), _sources(check)),
+        _markdown(("Source", "Rows", "Trained on", "License"), _sources(check)),
         "## Found",
         _markdown(("What", "Rows", "Done", "For example"), findings(check)),
         f"## Overlap\n\n{_rule(check)}",
@@ -173,8 +173,8 @@ def _head(check: DataCheck) -> list[str]:
     return [
         f"rows: {check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test; "
         f"{check.given_rows:,} given",
-        f"data licence: {escaped(check.data_licence or 'not stated')}",
-        f"base model: {escaped(check.model)}, licence {escaped(check.model_licence or 'not stated')}",
+        f"data license: {escaped(check.data_license or 'not stated')}",
+        f"base model: {escaped(check.model)}, license {escaped(check.model_license or 'not stated')}",
         f"content: {inline_code(check.content or '-')}, check: {inline_code(check.check_id)}",
         f"loss on: {loss[check.loss_on]}",
         f"chat template: {escaped(check.template or 'none, rows stand as they are')}",
@@ -190,7 +190,7 @@ def _rule(check: DataCheck) -> str:
 
 
 def _sources(check: DataCheck) -> list[tuple[str, ...]]:
-    return [(one.place, f"{one.rows:,}", f"{one.trained_on:,}", one.licence or "not stated") for one in check.sources]
+    return [(one.place, f"{one.rows:,}", f"{one.trained_on:,}", one.license or "not stated") for one in check.sources]
 
 
 def _balance(check: DataCheck) -> list[str]:

@@ -18,8 +18,8 @@ SHARED = (
     "global_batch_size",
     "micro_batch_size",
     "max_length",
-    "schedule",
-    "warmup",
+    "lr_scheduler_type",
+    "warmup_steps",
     "weight_decay",
     "max_grad_norm",
     "gradient_checkpointing",
@@ -217,7 +217,7 @@ def sources(loaded: Loaded, part: str) -> list[str]:
         keys = ("source", "package", "hub_id", "revision", "content")
         known = [f"{key} {printable(str(config[key]))}" for key in keys if config.get(key) is not None]
         known += [f"rows {text}" for text in _row_sets(config)]
-        known.append(f"licence {config.get('licence') or 'not recorded'}")
+        known.append(f"license {config.get('license') or 'not recorded'}")
         lines[f"{part} {config.get('name')}: {', '.join(known)}"] = None
     return list(lines)
 

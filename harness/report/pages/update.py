@@ -16,7 +16,7 @@ from harness.records.untrusted import escaped
 from harness.report.data.groups import Group
 from harness.report.display import DASH, decimals, quantity, table
 from harness.report.figures.style import (
-    COLOURS,
+    COLORS,
     LINES,
     MARKERS,
     drawable,
@@ -80,7 +80,7 @@ _HEADER = (
 )  # fmt: skip
 _MEANING = (
     "Relative norm: the Frobenius norm of D over that of the weight. Effective rank: the exponential of the entropy of "
-    "D's normalised singular values (Roy and Vetterli 2007), at most the number after it. Stable rank: the squared "
+    "D's normalized singular values (Roy and Vetterli 2007), at most the number after it. Stable rank: the squared "
     "Frobenius norm over the squared spectral norm.",
     "Alignment: how much of the span of D's top singular vectors lies in the span of as many of the weight's (Hu et "
     "al. 2021, arXiv 2106.09685, section 7.3): 1 is all of it, chance gives their number over the side's length.",
@@ -200,7 +200,7 @@ def _panel(axes: Any, groups: Sequence[Group], name: str) -> None:
     for index, group in enumerate(groups):
         layers = _layers(group, name)
         label = drawable(group.label)
-        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
+        style = {"color": COLORS[index % len(COLORS)], "linestyle": LINES[index % len(LINES)]}
         axes.plot(
             [*layers], [*layers.values()], label=label, marker=MARKERS[index % len(MARKERS)], markersize=3,
             linewidth=1.2, **style,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _TEXT = (
-    "label", "method", "model", "data", "status", "reason", "recipe_id", "timing_doubts", "recipe", "provenance",
+    "label", "method", "model", "data", "status", "reason", "recipe_id", "timing_warnings", "recipe", "provenance",
     "started_at", "weights",
 )  # fmt: skip
 _COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes", "required_memory_bytes")

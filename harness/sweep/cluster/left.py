@@ -68,7 +68,7 @@ def cancel(stored: Stored) -> int:
         time.sleep(_LOOK_SECONDS)
         tasks = tasks_of(stored)
     _settle(stored, tasks)
-    echo(f"{len(live)} runs cancelled; what is finished is kept, and submit goes on from there")
+    echo(f"{len(live)} runs canceled; what is finished is kept, and submit goes on from there")
     return 0
 
 

@@ -16,7 +16,7 @@ _ENDS = {
     "TIMEOUT": "its time limit was reached",
     "OUT_OF_MEMORY": "it used more memory than it had asked for",
     "NODE_FAIL": "its node failed",
-    "CANCELLED": "cancelled",
+    "CANCELLED": "canceled",
     "PREEMPTED": "preempted",
     "DEADLINE": "its deadline passed",
     "BOOT_FAIL": "its node did not start",

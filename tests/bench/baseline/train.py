@@ -41,7 +41,7 @@ for module in model.modules():  # bitsandbytes 0.50 repacks 4-bit weights on som
     if hasattr(module, "support_avx512bf16_for_cpu"):
         module.support_avx512bf16_for_cpu = False
 tokenizer = AutoTokenizer.from_pretrained(args.model)
-if args.method == "qlora":  # lm_eval 0.4.13 cannot quantise with transformers 5, so it reads what is quantised already
+if args.method == "qlora":  # lm_eval 0.4.13 cannot quantize with transformers 5, so it reads what is quantized already
     model.save_pretrained(f"{args.output}/base")
     tokenizer.save_pretrained(f"{args.output}/base")
 

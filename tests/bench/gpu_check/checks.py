@@ -108,7 +108,7 @@ def method(lab: Lab, *, name: str) -> Iterator[Row]:
     yield Row(name="tokens a second", measured=training.tokens_per_second, bar=None, unit="")
     doubt = training.device_peak.doubt if training.device_peak else "the device's peak was not measured"
     bar = None if doubt else 1.0  # on a busy machine there is no rate to take a share of
-    yield Row(name="model FLOPs utilization", measured=training.utilisation, bar=bar, unit="", note=doubt)
+    yield Row(name="model FLOPs utilization", measured=training.mfu, bar=bar, unit="", note=doubt)
 
 
 def shapes(lab: Lab) -> Iterator[Row]:
@@ -202,11 +202,11 @@ def speed(lab: Lab, *, side: str) -> Iterator[Row]:
     experiment, steps = lab.experiment("method=lora"), lab.scale.timed_steps
     seen = {gpu.USUAL: lab.call("side", "harness", steps, experiment)}
     if side == gpu.UNSLOTH:
-        words = [*lab.words("method=unsloth"), "method.storage=none"]
+        words = [*lab.words("method=unsloth"), "method.quantization=none"]
         seen[side] = gpu.measured("unsloth", steps, words)
     else:
         seen[side] = lab.call("side", "trl", steps, experiment)
-    reached = gpu.utilisations(seen)
+    reached = gpu.mfus(seen)
     note = "; ".join(f"{name}: {gpu.described(one, reached.get(name))}" for name, one in seen.items())
     rates = [one.get("tokens_per_second") for one in seen.values()]
     bar = 1.0 if lab.scale.device == "cuda" else 0.05  # tiny steps on a CPU compare fixed costs

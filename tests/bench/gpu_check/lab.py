@@ -75,7 +75,7 @@ class Lab:
         """Return the checks' usual settings, followed by these."""
         scale = self.scale
         return [
-            *scale.model, "train=smoke", "eval=smoke", "eval.tasks=[]", "tracking=none", "retries=0", "data=file",
+            *scale.model, "train=smoke", "eval=smoke", "eval.tasks=[]", "tracking=none", "max_retries=0", "data=file",
             "train.loss_on=all", f"data.file={self.data}", f"runs_dir={self.folder}/runs",
             f"train.precision={scale.precision}", f"train.global_batch_size={scale.rows}",
             f"train.micro_batch_size={scale.rows}", f"train.max_length={scale.length}",

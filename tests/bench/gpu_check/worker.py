@@ -143,7 +143,7 @@ def _draw_adapters(model: Any) -> None:
 
 
 def _padded_batch(rows: int, length: int) -> dict[str, torch.Tensor]:
-    """Rows of falling lengths, padded on the right, labelled in their last three quarters."""
+    """Rows of falling lengths, padded on the right, labeled in their last three quarters."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([length - length // (2 * rows) * row for row in range(rows)])[:, None]
     positions = torch.arange(length)[None]

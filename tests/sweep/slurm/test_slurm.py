@@ -1,7 +1,7 @@
 """Sweeps on a real SLURM cluster: this machine on loopback, as two nodes, from Debian's packages and `cluster.sh`.
 
 Jobs of a tiny model: an array with a cell that fails, a run that is preempted, one that runs out of time, one that is
-killed and one that is cancelled, one on two nodes and one that loses a node. The commands are those of
+killed and one that is canceled, one on two nodes and one that loses a node. The commands are those of
 sweeps/CLUSTER.md.
 """
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "sweeps" / "CLUSTER.md"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 SMALL = ["hydra.launcher.gpus=0", "hydra.launcher.cpus=1", "hydra.launcher.memory_gib=1"]
-LONG = ["train.schedule=constant", "eval.test=never"]
+LONG = ["train.lr_scheduler_type=constant_with_warmup", "eval.test=never"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -218,7 +218,7 @@ def test_what_is_out_of_time_says_so_and_is_not_requeued_for_ever(sweep, letters
     assert len(result.attempts) == 1
 
 
-def test_what_is_killed_or_cancelled_is_on_record_and_submitted_again(sweep, letters_file):
+def test_what_is_killed_or_canceled_is_on_record_and_submitted_again(sweep, letters_file):
     endless = sweep("endless", f"  - method: [full]\n    seed: [0, 1]\n    data.file: {letters_file}\n")
     assert endless.command("submit", *ENDLESS).returncode == 0
     (killed, job), (going, _) = full_of(endless)[0], full_of(endless)[1]
@@ -236,14 +236,14 @@ def test_what_is_killed_or_cancelled_is_on_record_and_submitted_again(sweep, let
     assert "1 runs submitted to SLURM as" in again.stderr
     assert "1 are in its queue already" in again.stderr
     endless.until(lambda tasks: steps_begun(endless) and not tasks.of[going].queued.waits)
-    cancelled = endless.command("cancel")
-    assert cancelled.returncode == 0, cancelled.stderr
-    assert "2 runs cancelled" in cancelled.stdout
+    canceled = endless.command("cancel")
+    assert canceled.returncode == 0, canceled.stderr
+    assert "2 runs canceled" in canceled.stdout
     assert not list(endless.tasks().live())
     reasons = {one.seed: one.current.reason for one in endless.records() if one.method == "full"}
     assert sorted(reasons) == [0, 1]
     for reason in reasons.values():
-        assert re.match(r"ended by SLURM (before loading|in phase )|SLURM job \S+: cancelled ", reason)
+        assert re.match(r"ended by SLURM (before loading|in phase )|SLURM job \S+: canceled ", reason)
 
 
 def test_a_run_trains_on_two_nodes_and_says_which_one_it_has_lost(sweep, letters_file, compose):
