@@ -6,7 +6,8 @@ The public interface is this module, `harness.stats` and `harness.methods.base.M
 
     experiments = harness.compose("method=lora,dora", "seed=0,1")   # the settings of the command line
     record = harness.run_experiment(experiments[0])                  # trains and evaluates, unless that is done
-    runs = harness.frame("runs/")                                    # one row per run, as a pandas frame
+    comparison = harness.load("runs/", sweep="lora_rank")            # groups, tests, tables and the answer
+    runs = comparison.frame()                                        # one row per run, as a pandas frame
 
 Importing the package loads no library; each function imports the ones that it needs.
 """
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
     from harness.config.experiment import Experiment
     from harness.records.record import RunRecord
+    from harness.report.analysis.comparison import Comparison
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compose", "frame", "run_experiment"]
+__all__ = ["__version__", "compose", "frame", "load", "run_experiment"]
 
 
 def compose(*overrides: str) -> list[Experiment]:
@@ -62,6 +64,28 @@ def run_experiment(experiment: Experiment) -> RunRecord:
     from harness.sweep.sweep import run_alone
 
     return run_alone(experiment)
+
+
+def load(runs: str | Path | Sequence[str | Path], sweep: str | None = None, allow: Sequence[str] = ()) -> Comparison:
+    """Return the comparison of the runs below one or several folders: what a report shows, as objects.
+
+    >>> comparison = load("runs/", sweep="lora_rank")  # doctest: +SKIP
+    >>> print(*comparison.answer.lines, sep=" ")  # doctest: +SKIP
+    >>> comparison.main_table.records()  # doctest: +SKIP
+    >>> [(pair.a.label, pair.result.verdict) for pair in comparison.claims[0].against_best]  # doctest: +SKIP
+    >>> comparison.frame(items=True)  # doctest: +SKIP
+
+    Args:
+        runs: a runs folder, or several.
+        sweep: the name of a sweep, for its runs alone.
+        allow: keys of the settings that may differ although the sweep did not declare them.
+
+    Raises:
+        ValueError: a folder is missing, or it holds no such sweep.
+    """
+    from harness.report import load as comparison_of
+
+    return comparison_of(runs, sweep, allow)
 
 
 def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> pandas.DataFrame:

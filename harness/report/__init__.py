@@ -11,7 +11,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
+    from harness.report.analysis.comparison import Comparison
     from harness.report.data.rows import Loaded
+
+
+def load(runs: str | Path | Sequence[str | Path], sweep: str | None = None, allow: Sequence[str] = ()) -> "Comparison":
+    """Return the comparison of the runs of a sweep, or of every run.
+
+    Args:
+        runs: one runs folder or several.
+        sweep: its name; None for every run.
+        allow: keys whose undeclared differences are printed under the table instead of refusing it.
+
+    Raises:
+        ValueError: a folder is missing, there are no records, or there is no sweep of that name.
+    """
+    from harness.report.analysis.comparison import Comparison
+    from harness.report.data.load import load as read
+
+    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(folder) for folder in runs]
+    return Comparison(replace(read(folders, sweep), allowed=tuple(allow)))
 
 
 def write(
@@ -29,13 +48,11 @@ def write(
         ValueError: a folder is missing, there are no records, or there is no sweep of that name.
         IncomparableError: the rows differ in what was not declared to vary.
     """
-    from harness.report.data.load import load
-
-    loaded = replace(load([runs] if isinstance(runs, Path) else list(runs), sweep), allowed=tuple(allow))
-    return write_loaded(loaded, out or Path("reports") / name_of(loaded))
+    comparison = load(runs, sweep, allow)
+    return write_comparison(comparison, out or Path("reports") / name_of(comparison.loaded))
 
 
-def write_loaded(loaded: "Loaded", out: Path) -> Path:
+def write_comparison(comparison: "Comparison", out: Path) -> Path:
     """Write the whole report into the folder, and return the path of its page.
 
     `report.md`, `appendix.md` and `.tex`, `tables/`, `figures/`, `records.csv` and `.parquet`, `CITATION.cff` and,
@@ -46,28 +63,23 @@ def write_loaded(loaded: "Loaded", out: Path) -> Path:
     """
     from harness.report.writers import manifest
 
-    made_from = manifest.inputs(loaded)
+    made_from = manifest.inputs(comparison.loaded)
     if manifest.is_current(out, made_from):
         return out / "report.md"
-    from harness.report.analysis.comparable import insist
     from harness.report.writers import folder
 
-    groups = loaded.groups
-    insist(groups, loaded)
-    page = folder.write(loaded, groups, out)
+    page = folder.write(comparison, out)
     manifest.write(out, made_from)
     return page
 
 
 def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> "pandas.DataFrame":
-    """Records as a tidy pandas frame: one row per run, or with `items` one row per run and item.
+    """Return records as a tidy pandas frame: one row per run, or with `items` one row per run and item.
 
     Raises:
-        ValueError: as `write`.
+        ValueError: as `load`.
     """
-    from harness.report.writers.frames import frame as made
-
-    return made(runs, sweep, items)
+    return load(runs, sweep).frame(items)
 
 
 def name_of(loaded: "Loaded") -> str:

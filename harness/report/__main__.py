@@ -17,6 +17,7 @@ from harness.records.untrusted import echo
 from harness.report.commands import COMMANDS
 
 if TYPE_CHECKING:
+    from harness.report.analysis.comparison import Comparison
     from harness.report.data.rows import Loaded
 
 
@@ -139,14 +140,16 @@ def _parts(loaded: "Loaded", given: argparse.Namespace) -> list["Loaded"]:
 
 def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
     from harness.report.analysis.comparable import IncomparableError
+    from harness.report.analysis.comparison import Comparison
 
+    comparison = Comparison(loaded)
     try:
-        page = _write(loaded, given)
+        page = _write(comparison, given)
     except IncomparableError as error:
         if given.terminal:
             from harness.report.writers.terminal import show_statuses
 
-            show_statuses(loaded)
+            show_statuses(comparison)
         echo(f"harness.report: {error}", file=sys.stderr)
         return 3
     except (ValueError, OSError) as error:
@@ -154,10 +157,10 @@ def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
     if given.terminal:
         from harness.report.writers.terminal import show
 
-        show(loaded, page)
+        show(comparison, page)
     elif page:
         echo(f"report: {page}")
-    return _mirror(loaded, page.parent, given) if page else 0
+    return _mirror(comparison, page.parent, given) if page else 0
 
 
 def _wrong(error: Exception) -> int:
@@ -165,12 +168,13 @@ def _wrong(error: Exception) -> int:
     return 2
 
 
-def _write(loaded: "Loaded", given: argparse.Namespace) -> Path | None:
+def _write(comparison: "Comparison", given: argparse.Namespace) -> Path | None:
     """Write the report and return its page, or write the flat table alone."""
-    from harness.report import name_of, write_loaded
+    from harness.report import name_of, write_comparison
 
+    loaded = comparison.loaded
     if not given.csv:
-        return write_loaded(loaded, given.out or given.reports_dir / name_of(loaded))
+        return write_comparison(comparison, given.out or given.reports_dir / name_of(loaded))
     from harness.records.record import write_text
     from harness.report.writers.table import to_csv
 
@@ -181,25 +185,25 @@ def _write(loaded: "Loaded", given: argparse.Namespace) -> Path | None:
     return None
 
 
-def _mirror(loaded: "Loaded", report: Path, given: argparse.Namespace) -> int:
+def _mirror(comparison: "Comparison", report: Path, given: argparse.Namespace) -> int:
     """Log to the requested mirrors. A mirror that fails is named and does not stop the report."""
     wanted = {"wandb": given.wandb and _to_wandb, "tensorboard": given.tensorboard and _to_tensorboard}
     code = 0
     for name, log in wanted.items():
         try:
             if log:
-                log(loaded, report, given)
+                log(comparison, report, given)
         except Exception as error:  # whatever a client of that size raises, the report is written
             echo(f"harness.report: not logged to {name}: {type(error).__name__}: {error}", file=sys.stderr)
             code = 1
     return code
 
 
-def _to_wandb(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None:
+def _to_wandb(comparison: "Comparison", report: Path, given: argparse.Namespace) -> None:
     from harness.report import name_of
     from harness.report.writers.wandb import Mirror, log_comparison
 
-    name = name_of(loaded)
+    name = name_of(comparison.loaded)
     mirror = Mirror(
         mode=given.wandb,
         folder=given.wandb_dir or given.runs[0],
@@ -207,14 +211,14 @@ def _to_wandb(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None
         entity=given.wandb_entity,
         group=given.wandb_group or name,
     )
-    log_comparison(loaded, name, report, mirror)
+    log_comparison(comparison, name, report, mirror)
 
 
-def _to_tensorboard(loaded: "Loaded", report: Path, given: argparse.Namespace) -> None:
+def _to_tensorboard(comparison: "Comparison", report: Path, given: argparse.Namespace) -> None:
     from harness.report import name_of
     from harness.report.writers.tensorboard import write_comparison
 
-    write_comparison(loaded, name_of(loaded), report, given.tensorboard)
+    write_comparison(comparison, name_of(comparison.loaded), report, given.tensorboard)
 
 
 if __name__ == "__main__":

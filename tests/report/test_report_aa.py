@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from harness.report.__main__ import main
 from harness.report.analysis import aa
 from harness.report.analysis.aa import Tally
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.stats.proportion import wilson_of_rate
 
@@ -31,7 +32,7 @@ def test_every_way_to_divide_is_taken_once():
 
 
 def test_equal_seeds_are_not_called_different(runs):
-    tallies = aa.run(load([runs], "tuned"))
+    tallies = aa.run(Comparison(load([runs], "tuned")))
     assert {one.method.partition(" ")[0] for one in tallies} == {"lora", "dora", "ia3", "full", "prompt"}
     assert {one.seeds for one in tallies} == {5, 6}
     judged = [one.false / (one.ways - one.silent) for one in tallies if one.ways > one.silent]
@@ -60,7 +61,8 @@ def test_seeds_of_two_kinds_are_noticed(runs):
         other.__dict__["_read"] = (replace(items, outcomes=outcomes), "")
         return other
 
-    tallies = {(one.method, one.title): one for one in aa.run(replace(loaded, rows=tuple(map(changed, loaded.rows))))}
+    noisy = Comparison(replace(loaded, rows=tuple(map(changed, loaded.rows))))
+    tallies = {(one.method, one.title): one for one in aa.run(noisy)}
     assert tallies["lora", "arc_easy (acc)"].false >= 1
     assert tallies["full", "arc_easy (acc)"].false == 0
 

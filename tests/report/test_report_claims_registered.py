@@ -12,6 +12,7 @@ from harness.records.claim_grammar import Range
 from harness.records.record import ClaimRecord, Looks
 from harness.records.registration import EXCLUSIONS, Registration
 from harness.report.analysis import tested_claims
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.deviations import deviations
 from harness.report.analysis.tested_claims import judge
 from harness.report.data.load import load
@@ -80,7 +81,7 @@ def test_an_interval_judges_a_range(limits, interval, outcome):
 
 
 def test_every_form_is_tested_on_the_records(runs):
-    results = {one.record.claim: one for one in tested_claims.tested(loaded_with(runs))}
+    results = {one.record.claim: one for one in tested_claims.tested(Comparison(loaded_with(runs)))}
     assert list(results) == list(CLAIMS)
     outcomes = {text: one.outcome for text, one in results.items()}
     assert outcomes == {
@@ -98,8 +99,8 @@ def test_every_form_is_tested_on_the_records(runs):
 
 def test_values_are_those_of_the_items(runs):
     loaded = loaded_with(runs)
-    results = {one.record.claim: one.evidence for one in tested_claims.tested(loaded)}
-    scores = {group.label.partition(" ")[0]: group for group in loaded.groups if group.ok}
+    results = {one.record.claim: one.evidence for one in tested_claims.tested(Comparison(loaded))}
+    scores = {group.label.partition(" ")[0]: group for group in Comparison(loaded).groups if group.ok}
 
     def acc(name):
         [scored] = [one for one in scores[name].evaluations.values() if one[0].task == "arc_easy"]
@@ -112,25 +113,27 @@ def test_values_are_those_of_the_items(runs):
 
 
 def test_one_adjustment_covers_all_claims(runs):
-    alone, among = (tested_claims.tested(loaded_with(runs, CLAIMS[:count]))[0].evidence.interval for count in (1, 11))
+    alone, among = (
+        tested_claims.tested(Comparison(loaded_with(runs, CLAIMS[:count])))[0].evidence.interval for count in (1, 11)
+    )
     assert among[0] < alone[0] < alone[1] < among[1]
 
 
 def test_an_undecided_claim_says_what_would_decide_it(runs):
-    [one] = tested_claims.tested(loaded_with(runs, ("lora >= dora + 0.005 on arc_easy/acc",)))
+    [one] = tested_claims.tested(Comparison(loaded_with(runs, ("lora >= dora + 0.005 on arc_easy/acc",))))
     assert one.outcome == "undecided"
     assert one.evidence.narrower.startswith("about ") or "times the seeds and the items" in one.evidence.narrower
     assert any(word in one.evidence.narrower for word in ("seeds", "items"))
 
 
 def test_the_report_opens_with_them_and_heads_the_rest_exploratory(runs):
-    text = page(loaded_with(runs))
+    text = page(Comparison(loaded_with(runs)))
     assert text.index("## Claims") < text.index("## Exploratory") < text.index("**Answer.**")
     section = text[text.index("## Claims") : text.index("## Exploratory")]
     assert all(text.replace("*", "\\*").partition("[")[0][:20] in section for text in CLAIMS)
     assert "Not registered: nothing shows that these claims are older than the results." in section
-    assert "## Claims" not in page(loaded_with(runs, ()))
-    assert "## Exploratory" not in page(loaded_with(runs, ()))
+    assert "## Claims" not in page(Comparison(loaded_with(runs, ())))
+    assert "## Exploratory" not in page(Comparison(loaded_with(runs, ())))
 
 
 def test_a_registered_question_without_deviations_says_so(runs):
@@ -139,7 +142,7 @@ def test_a_registered_question_without_deviations_says_so(runs):
     loaded = replace(loaded, registration=made)
     rerun = [line for line in deviations(loaded) if not line.startswith("test read twice")]
     assert rerun == []
-    text = page(loaded)
+    text = page(Comparison(loaded))
     assert f"Registered at 2025-11-01T00:00:00.000+00:00, sha256 {made.digest}" in text.replace("\\", "")
 
 
@@ -168,7 +171,7 @@ def test_every_deviation_is_listed(runs, kind):
     loaded = replace(loaded, registration=registered(loaded, **changes))
     found = [one for one in deviations(loaded) if one.startswith(line)]
     assert len(found) == 1, deviations(loaded)
-    assert "No deviation" not in page(loaded)
+    assert "No deviation" not in page(Comparison(loaded))
 
 
 def test_a_test_that_was_read_twice_is_listed(runs):

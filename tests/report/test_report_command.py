@@ -16,6 +16,7 @@ from conftest import HOSTILE, LORA, add_run
 from rich.console import Console
 
 from harness.report.__main__ import main
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.writers.table import columns
 from harness.report.writers.terminal import show
@@ -107,7 +108,9 @@ def test_an_unknown_argument_is_exit_code_2(capsys):
 def test_the_terminal_shows_every_row_within_100_columns(tree):
     text = io.StringIO()
     show(
-        load([tree], "methods"), Path("reports/methods/report.md"), Console(file=text, width=100, force_terminal=False)
+        Comparison(load([tree], "methods")),
+        Path("reports/methods/report.md"),
+        Console(file=text, width=100, force_terminal=False),
     )
     lines = text.getvalue().splitlines()
     assert max(len(line) for line in lines) <= 100
@@ -131,7 +134,7 @@ def test_the_terminal_shows_every_row_within_100_columns(tree):
 
 def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    loaded = load([tree], "methods")
+    loaded = Comparison(load([tree], "methods"))
     report = tmp_path / "report"
     (report / "figures").mkdir(parents=True)
     (report / "report.md").write_text("# report\n")

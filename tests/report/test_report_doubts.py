@@ -8,6 +8,7 @@ from rich.console import Console
 
 from harness.records import record
 from harness.records.record import Conditions
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages.appendix import sections
 from harness.report.pages.markdown import page
@@ -30,17 +31,17 @@ def disturbed(path):
 def test_a_doubtful_timing_is_marked_on_the_page_in_the_appendix_the_terminal_and_the_table(runs):
     for kind in (BASE, LORA, DORA):
         add_run(runs, kind)
-    clean = page(load([runs]))
+    clean = page(Comparison(load([runs])))
     assert "Timings to doubt" not in clean
     path = next(p for p in record.find_runs(runs) if record.read(record.RunRecord, p).method == "dora")
     disturbed(path)
     loaded = load([runs])
     said = "Timings to doubt: other processes kept part of the processor busy: "
-    assert said in page(loaded)
-    assert "1.25 of 2 cores in train" in page(loaded)
-    assert said in to_markdown("Appendix", sections(loaded))
+    assert said in page(Comparison(loaded))
+    assert "1.25 of 2 cores in train" in page(Comparison(loaded))
+    assert said in to_markdown("Appendix", sections(Comparison(loaded)))
     shown = io.StringIO()
-    terminal.show(loaded, console=Console(file=shown, width=100))
+    terminal.show(Comparison(loaded), console=Console(file=shown, width=100))
     assert "timings to doubt" in shown.getvalue()
     doubtful = [line for line in flat(loaded.rows) if line["timing_warnings"]]
     assert [(line["method"], line["train_energy_joules"]) for line in doubtful] == [("dora", 321.0)]

@@ -9,6 +9,7 @@ from conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
 
 from harness.records import record
 from harness.report.analysis import hours
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.rows import Row
 from harness.report.pages.appendix import sections
@@ -82,12 +83,12 @@ def test_hours_and_cost_are_in_the_appendix_and_among_what_quality_costs(made):
     for name, seconds in (("lora", 3600.0), ("dora", 7200.0)):
         rewritten(folders[name], seconds=seconds)
     loaded = load([runs])
-    plain = page(loaded)
+    plain = page(Comparison(loaded))
     assert "Device hours, tuning included" in plain
     assert "Cost, tuning included" not in plain, "nobody has set a price"
     priced = hours.priced(loaded, 1.5)
-    assert "Cost, tuning included" in page(priced)
-    text = to_markdown("Appendix", sections(priced))
+    assert "Cost, tuning included" in page(Comparison(priced))
+    text = to_markdown("Appendix", sections(Comparison(priced)))
     assert "In all 3.00 device hours in 3 attempts" in text
     assert any("dora" in line and "2.00" in line and "3.00" in line for line in text.splitlines())
 

@@ -10,6 +10,7 @@ from conftest import HOSTILE
 
 from harness.report import write
 from harness.report.analysis.axes import qualities
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Measure
 from harness.report.data.load import load
 from harness.report.figures import forgetting, pareto
@@ -117,7 +118,7 @@ def test_a_point_says_its_numbers_when_the_mouse_is_over_it(browser):
 
 
 def test_the_frontier_begins_with_what_was_asked_about(tree):
-    groups = load([tree], "methods").groups
+    groups = Comparison(load([tree], "methods")).groups
     for measure in (None, *(one.measure for one in qualities(groups))):
         [shown] = [one for one in frontier(groups, (), measure)["params"] if one["name"] == "y_axis"]
         title = dict(zip(shown["bind"]["options"], shown["bind"]["labels"], strict=True))[shown["value"]]
@@ -128,14 +129,14 @@ def test_the_frontier_begins_with_what_was_asked_about(tree):
 def test_figures_and_pages_begin_with_what_the_sweep_asked_about(tree, tmp_path):
     loaded = load([tree], "methods")
     asked = dataclasses.replace(loaded, sweep=dataclasses.replace(loaded.sweep, primary="test_loss"))
-    page = files.write(asked, asked.groups, tmp_path).read_text()
-    title = next(one.title for one in qualities(loaded.groups, ("test",)))
+    page = files.write(Comparison(asked), tmp_path).read_text()
+    title = next(one.title for one in qualities(Comparison(loaded).groups, ("test",)))
     assert f"![{title} against each cost]" in page
     assert "(lower is better) against what it costs" in page
 
 
 def test_a_figure_is_of_any_metric_that_was_asked_about(tree, tmp_path):
-    groups = load([tree], "methods").groups
+    groups = Comparison(load([tree], "methods")).groups
     several = [one for one in qualities(groups) if sum(one.of(g) is not None for g in groups if g.trained) > 1]
     assert len(several) > 2
     for one in several:

@@ -113,13 +113,22 @@ def test_scores_of_older_weights_are_not_shown(runs):
         assert load([runs]).rows[0].scored == ()
 
 
-def test_seeds_of_one_recipe_are_one_group_and_a_failed_seed_is_one_of_its_own(runs):
+def test_seeds_of_one_recipe_are_one_group_with_those_that_failed(runs):
     for seed, status in ((0, "ok"), (1, "ok"), (2, "oom")):
         folder = add_run(runs, LORA, seed, status, "" if status == "ok" else "too large")
         if status == "ok":
             add_evaluation(folder, LORA, LOOKS[0], seed)
     groups = grouped(load([runs]).rows)
-    assert [(group.label, len(group.rows)) for group in groups] == [("lora", 2), ("lora (seed 2)", 1)]
+    assert [(group.label, group.seeds, group.num_seeds) for group in groups] == [("lora", (0, 1), "2 of 3")]
+    assert [(row.seed, row.status) for row in groups[0].failed] == [(2, "oom")]
+
+
+def test_a_recipe_without_a_result_is_one_group_of_all_its_seeds(runs):
+    for seed, status in ((0, "oom"), (1, "diverged")):
+        add_run(runs, LORA, seed, status, "too large")
+    [group] = grouped(load([runs]).rows)
+    assert (group.ok, group.num_seeds, group.status) == (False, "0 of 2", "oom")
+    assert [row.status for row in group.failed] == ["oom", "diverged"]
 
 
 @pytest.mark.parametrize(("sweep", "message"), [(None, "no readable records"), ("x", "no sweep 'x'.*there is none")])

@@ -9,7 +9,7 @@ from harness.records import record
 from harness.records.record import Looks, SweepRecord
 from harness.report.__main__ import main
 from harness.report.analysis import looks
-from harness.report.analysis.claims import claims, main_contests
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.levels import claim_level, family_level
 from harness.report.data.load import load
 from harness.stats.sequential import look_levels
@@ -35,20 +35,18 @@ def test_the_level_is_that_of_the_look(runs):
 
 
 def test_every_interval_of_the_report_is_drawn_at_it(runs):
-    wide, plain = (
-        claims(main_contests(loaded.groups, loaded.primary)[0]) for loaded in (with_looks(runs), load([runs], "tuned"))
-    )
+    wide, plain = (Comparison(loaded).claims[0] for loaded in (with_looks(runs), load([runs], "tuned")))
     assert wide.comparison.level == look_levels(3, 8, 5)[3] < plain.comparison.level == 0.05
     for one, other in zip(wide.against_base, plain.against_base, strict=True):
         assert one.result.adjusted_interval[0] < other.result.adjusted_interval[0]
 
 
 def test_the_line_counts_what_was_saved(runs):
-    text = looks.line(with_looks(runs))
+    text = looks.line(Comparison(with_looks(runs)))
     assert "at most 8: 6 for each of 5 methods" in text
     assert "saving 10 runs" in text
     assert f"The level of this look is {look_levels(3, 8, 5)[3]:.4f}" in text
-    assert looks.line(load([runs], "tuned")) == ""
+    assert looks.line(Comparison(load([runs], "tuned"))) == ""
 
 
 def test_the_command_says_what_is_open(runs, capsys, tmp_path):

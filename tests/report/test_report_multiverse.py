@@ -7,6 +7,7 @@ import pytest
 from conftest import BASE, DORA, LORA, add_evaluation, add_run, evaluation
 
 from harness.report.analysis import multiverse as analysis
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.multiverse import LOST, Robustness, lines, multiverse
 from harness.report.data.load import load
 
@@ -52,17 +53,17 @@ def of(results, a, b):
 
 
 def test_a_robust_verdict_holds_in_every_analysis(tree):
-    one = of(multiverse(tree), "dora", "base")
+    one = of(multiverse(Comparison(tree)), "dora", "base")
     assert (one.verdict, one.share, one.turned_by) == ("better", 1.0, "")
     # acc, acc_norm and the mean of the two tasks, at three margins
     assert one.held == one.analyses == 9
-    assert of(multiverse(tree), "dora", "lora").share == 1.0
+    assert of(multiverse(Comparison(tree)), "dora", "lora").share == 1.0
 
 
 def test_a_planted_fragile_verdict_names_what_turns_it(tree):
     random = np.random.default_rng(0)
     fragile = changed(tree, "dora", "acc_norm", lambda old: (random.random(len(old)) < 0.2).astype(float))
-    one = of(multiverse(fragile), "dora", "lora")
+    one = of(multiverse(Comparison(fragile)), "dora", "lora")
     assert one.verdict == "better"
     assert one.turned_by == "acc_norm in place of acc"
     assert one.instead == "worse"
@@ -76,7 +77,9 @@ def test_a_planted_fragile_verdict_names_what_turns_it(tree):
 def test_a_verdict_that_only_the_mean_turns(tree):
     random = np.random.default_rng(0)
     one = of(
-        multiverse(changed(tree, "lora", "acc", lambda old: (random.random(len(old)) < 0.95).astype(float))),
+        multiverse(
+            Comparison(changed(tree, "lora", "acc", lambda old: (random.random(len(old)) < 0.95).astype(float)))
+        ),
         "lora",
         "dora",
     )
@@ -86,9 +89,9 @@ def test_a_verdict_that_only_the_mean_turns(tree):
 
 def test_lost_seeds_are_a_fork_where_some_are_lost(tree):
     lost = replace(tree, rows=tuple(row for row in tree.rows if (row.method, row.seed) != ("lora", 2)))
-    one = of(multiverse(lost), "dora", "base")
+    one = of(multiverse(Comparison(lost)), "dora", "base")
     assert one.analyses == 9 * len(LOST)
-    sides = analysis._outcome(analysis.main_contests(lost.groups, None)[0], "x").sides
+    sides = analysis._outcome(Comparison(lost).contests[0], "x").sides
     ways = {way: analysis._with_lost(sides, way) for way in LOST}
     [label] = [label for label, values in sides.values.items() if np.isnan(values).any()]
     assert label.startswith("lora")
@@ -98,8 +101,10 @@ def test_lost_seeds_are_a_fork_where_some_are_lost(tree):
 
 
 def test_a_mean_over_tasks_weighs_every_task_the_same(tree):
-    contest = analysis.main_contests(tree.groups, None)[0]
-    [mean] = [one for one in analysis._outcomes(contest, tree.groups) if one.name.startswith("the mean over")]
+    contest = analysis.main_contests(Comparison(tree).groups, None)[0]
+    [mean] = [
+        one for one in analysis._outcomes(contest, Comparison(tree).groups) if one.name.startswith("the mean over")
+    ]
     scores = {}
     for row in tree.rows:
         for one in row.scored:
@@ -120,4 +125,4 @@ def test_another_rule_that_chooses_the_same_repeats_every_analysis():
 def test_nothing_is_said_where_nothing_is_compared(tmp_path):
     runs = tmp_path / "runs"
     add_evaluation(add_run(runs, LORA), LORA, evaluation("arc_easy"))
-    assert multiverse(load([runs])) == []
+    assert multiverse(Comparison(load([runs]))) == []

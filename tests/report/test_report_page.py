@@ -18,6 +18,7 @@ from pyarrow import parquet
 from harness.records import record
 from harness.report import name_of, write
 from harness.report.analysis.comparable import without_base
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
 from harness.report.pages.answer import answer
@@ -194,11 +195,14 @@ def test_damaged_items_are_named_in_the_report(runs, tmp_path):
 
 
 def test_a_question_about_a_loss_is_answered_against_base_and_between_the_methods(tree):
-    said = answer(load([tree], "methods").groups, "test_loss")
+    said = answer(Comparison(load([tree], "methods")).groups, "test_loss")
     assert said[0].startswith("On science_qa/test, dora has the lowest score: 1.2415")
     assert said[1].startswith("On science_qa/test, 150 items, ")
     assert "the base model" in said[1]
     assert "Families, each with a family-wise error of 5%" in said[2]
     assert "Minimum detectable difference" in said[3]
     assert "descriptive, not tested" in " ".join(said[4:])
-    assert answer(load([tree], "methods").groups, "nosuch/acc")[0] == "No trained method has a score in nosuch/acc."
+    assert (
+        answer(Comparison(load([tree], "methods")).groups, "nosuch/acc")[0]
+        == "No trained method has a score in nosuch/acc."
+    )

@@ -13,6 +13,7 @@ from harness.records import record
 from harness.records.identity import digest
 from harness.report.analysis import remarks
 from harness.report.analysis.comparable import check
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 
 SEEDS = (0, 1)
@@ -331,11 +332,11 @@ def clean(tmp_path_factory):
 def found_in(runs: Path) -> dict[str, list[str]]:
     """What the guard, the remarks and the loading say."""
     loaded = load([runs])
-    guard = check(loaded.groups, None)
+    guard = check(Comparison(loaded).groups, None)
     return {
         REFUSED: [one.key for one in guard.refused],
         SHOWN: [one.key for one in guard.shown],
-        NAMED: [*remarks.lines(loaded.groups, loaded), *loaded.unreadable],
+        NAMED: [*remarks.lines(Comparison(loaded).groups, loaded), *loaded.unreadable],
     }
 
 

@@ -9,7 +9,8 @@ from test_report_planted import put, rewrite, versions
 from test_report_tuning import SCALES, SKILLS, TEST, build, kind
 
 from harness.records import record
-from harness.report.analysis.comparable import IncomparableError, insist
+from harness.report.analysis.comparable import IncomparableError
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages import tuned
 
@@ -173,7 +174,7 @@ def clean(tmp_path_factory):
 def found_in(runs: Path) -> dict[str, list[str]]:
     loaded = load([runs], "tuned")
     try:
-        insist(loaded.groups, loaded)
+        _ = Comparison(loaded).guard
         refused = []
     except IncomparableError as error:
         refused = [one.key for one in error.guard.refused]

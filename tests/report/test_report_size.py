@@ -8,6 +8,7 @@ import re
 import pytest
 
 from harness.report import frame, write
+from harness.report.analysis.comparison import Comparison
 from harness.report.data import items as items_module
 from harness.report.data.groups import Measure, outcomes
 from harness.report.data.load import load
@@ -42,8 +43,11 @@ def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch
 
 def test_a_task_of_too_many_outcomes_has_its_best_methods_in_the_page(many, monkeypatch):
     monkeypatch.setattr(items, "MOST_CELLS", 5 * 40 + 39)
-    [task] = items.disagreements(load([many]).groups)
-    means = {group.label: outcomes(group, Measure(TASK.eval_id, "acc"))[0].mean() for group in load([many]).groups}
+    [task] = items.disagreements(Comparison(load([many])).groups)
+    means = {
+        group.label: outcomes(group, Measure(TASK.eval_id, "acc"))[0].mean()
+        for group in Comparison(load([many])).groups
+    }
     assert len(task["groups"]) == 5
     assert task["left_out"] == RECIPES + 1 - 5
     assert min(means[label] for label in task["groups"]) >= sorted(means.values())[-5]

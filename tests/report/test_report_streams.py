@@ -7,6 +7,7 @@ import pytest
 from conftest import BASE, LORA, add_evaluation, add_run, evaluation
 
 from harness.records.seeds import NAMES, Streams, number
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.streams import tables
 from harness.report.data.load import load
 from harness.stats.components import components
@@ -22,7 +23,7 @@ def tree(runs, seeds):
 def test_crossed_streams_are_attributed(tmp_path):
     crossed = [Streams(init, order, 0) for init, order in product(range(3), range(4))]
     loaded = tree(tmp_path / "runs", [number(one) for one in crossed])
-    [table] = tables(loaded)
+    [table] = tables(Comparison(loaded))
     assert table.title == "Where the noise comes from, on arc_easy (acc)"
     assert [line[1] for line in table.lines] == ["init", "order", "the rest"]
     assert [line[2] for line in table.lines] == ["3", "4", "12"]
@@ -39,4 +40,4 @@ def test_crossed_streams_are_attributed(tmp_path):
 
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (0, 10_000_001_000, 10_001_000_000)])
 def test_plain_or_incomplete_seeds_have_no_components(tmp_path, seeds):
-    assert tables(tree(tmp_path / "runs", seeds)) == []
+    assert tables(Comparison(tree(tmp_path / "runs", seeds))) == []

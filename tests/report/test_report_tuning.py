@@ -11,6 +11,7 @@ from conftest import HOSTILE, LORA, add_evaluation, add_run, evaluation
 
 from harness import report
 from harness.records import record
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.tuning import contestants, expected_best, to_csv
 from harness.report.figures import budget
@@ -91,7 +92,7 @@ def page(tuned):
 
 def page_of(runs: Path) -> str:
     """The page without figures, which take their time."""
-    return markdown.page(load([runs], "tuned"))
+    return markdown.page(Comparison(load([runs], "tuned")))
 
 
 def test_every_trial_counts_and_the_rule_finds_what_the_sweep_chose(found):

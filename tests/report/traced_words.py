@@ -14,6 +14,7 @@ from traced_shown import amount, cell, fixed, listed, one_line, quality_name, se
 
 from harness import stats
 from harness.report.analysis import aa, multiverse
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 
 OTHER_CORES, THROTTLED = 0.1, 0.05  # shares of the machine and of a phase beyond which a timing is doubted
@@ -270,8 +271,8 @@ def _numbers(values: list[int]) -> str:
 
 def robust(traced: Traced) -> Iterator[Claim]:
     """The shares of analyses and the A/A test: as the functions count them that tests of their own check."""
-    loaded = load([traced.runs], traced.files.sweep["name"])
-    for line in multiverse.lines(multiverse.multiverse(loaded)):
+    comparison = Comparison(load([traced.runs], traced.files.sweep["name"]))
+    for line in multiverse.lines(multiverse.multiverse(comparison)):
         yield claim_words("How robust the answer is", line)
-    if line := aa.line(aa.run(loaded)):
+    if line := aa.line(aa.run(comparison)):
         yield claim_words("How these numbers were made", line)

@@ -12,7 +12,7 @@ from harness.config import config
 from harness.config.experiment import evaluations
 from harness.records import record
 from harness.records.record import EvaluationRecord
-from harness.report.data.groups import Measure, base_of, difference, grouped
+from harness.report.data.groups import Measure, grouped
 from harness.report.data.load import load
 from harness.report.writers.table import columns
 from harness.run import run, sources
@@ -83,7 +83,7 @@ def test_a_report_shows_both_and_compares_each_with_the_base(looked_at, tmp_path
     assert columns(rows)[-1] == "weights"
     groups = grouped(rows)
     measure = Measure(evaluations(attached)[0].eval_id, "loss")
-    gaps = [difference(group, base_of(group, groups, measure.eval_id), measure) for group in groups[1:]]
+    gaps = [group.gain(measure) for group in groups[1:]]
     assert [gap.value for gap in gaps] == [pytest.approx(loss(e) - loss_of_base(groups)) for e in looked_at]
 
 

@@ -13,8 +13,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from harness.report.analysis.claims import LEVEL, Contest, contests
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Aligned, aligned
-from harness.report.data.rows import Loaded
 
 if TYPE_CHECKING:
     from harness.stats import Floats
@@ -36,9 +36,9 @@ class Tally:
     silent: int  # no verdict, such as two seeds a side with no other method to borrow the variance from
 
 
-def run(loaded: Loaded) -> list[Tally]:
+def run(comparison: Comparison) -> list[Tally]:
     """Return a tally for each method with five or more seeds on each task that it was asked."""
-    found = [*contests(loaded.groups, "target"), *contests(loaded.groups, "test")]
+    found = [*comparison.targets, *contests(comparison.groups, "test")]
     return [tally for contest in found for tally in _of_contest(contest)]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.records.record import Attempt
 from harness.report.analysis import hours
-from harness.report.data.groups import Group, Measure, base_of, difference, headline, score
+from harness.report.data.groups import Group, Measure, headline
 from harness.report.data.items import Scored
 from harness.report.display import MEGABYTE, TERA, mean
 from harness.report.pages.summary import peak_mebibytes
@@ -34,12 +34,11 @@ class Quality:
 
     def of(self, group: Group) -> SeedEstimate | None:
         """Return the group's score with its standard error; None where it was not evaluated."""
-        return score(group, self.measure) if group.ok else None
+        return group.score(self.measure) if group.ok else None
 
-    def gain(self, group: Group, groups: Sequence[Group]) -> SeedEstimate | None:
+    def gain(self, group: Group) -> SeedEstimate | None:
         """Return the paired difference to the untouched model on the same items; None without such a pair."""
-        base = base_of(group, groups, self.measure.eval_id) if group.trained else None
-        return difference(group, base, self.measure) if base else None
+        return group.gain(self.measure) if group.trained else None
 
 
 @dataclass(frozen=True)

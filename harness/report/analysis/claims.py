@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from harness.report.data.groups import LEVEL as LEVEL
-from harness.report.data.groups import Aligned, Group, Measure, aligned, base_of, headline, score, unranked
+from harness.report.data.groups import Aligned, Group, Measure, aligned, headline, unranked
 from harness.report.data.items import Scored
 from harness.report.data.rows import MARGIN
 
@@ -30,6 +30,7 @@ class Contest:
     """Groups of one base model with the same evaluation: trained ones that may be ranked, and the base."""
 
     title: str  # the task and the metric
+    task: str
     role: str
     measure: Measure
     num_items: int
@@ -56,7 +57,7 @@ class Contest:
 
     def value(self, group: Group) -> float:
         """Return the group's score; infinitely bad where it has none."""
-        found = score(group, self.measure)
+        found = group.score(self.measure)
         return found.value if found else float("-inf" if self.higher_is_better else "inf")
 
 
@@ -132,17 +133,12 @@ def main_contests(groups: Sequence[Group], primary: str | None) -> list[Contest]
         if primary in losses:
             return contests(groups, losses[primary])
         task = task.partition("[")[0]
-        asked = [one for role in ROLES for one in contests(groups, role, metric) if one.title.startswith(f"{task} (")]
-        return [one for one in asked if one.title == asked[0].title]
+        named = [one for role in ROLES for one in contests(groups, role, metric) if one.task == task]
+        return [contest for contest in named if contest.title == named[0].title]
     for role in ROLES:
         if found := contests(groups, role):
             return [one for one in found if one.title == found[0].title]
     return []
-
-
-def asked_for(groups: Sequence[Group], primary: str | None) -> Measure | None:
-    """Return the measure that answers the question; None where there is none."""
-    return next((one.measure for one in main_contests(groups, primary)), None)
 
 
 def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> list[Contest]:
@@ -153,22 +149,13 @@ def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> l
             wanted = "loss" if scored.loss_only else metric or headline(scored)
             if wanted is not None and wanted in scored.record.metrics:
                 found.setdefault((scored.asked_id, wanted, group.model), []).append((scored, group))
-    return [_contest(Measure(eval_id, wanted), members, groups) for (eval_id, wanted, _), members in found.items()]
+    return [_contest(Measure(eval_id, wanted), members) for (eval_id, wanted, _), members in found.items()]
 
 
 def claims(contest: Contest, margin: float = MARGIN) -> Claims:
     """Compare the contest's members in families."""
     if not contest.groups:
         return Claims(contest, margin, None, (), (), (), (), {})
-    known = contest.groups[0].remembered
-    key = (contest.measure, margin, tuple(id(group) for group in contest.members))
-    if key not in known:  # the answer, the page and the citation all ask
-        known[key] = _claims(contest, margin)
-    made: Claims = known[key]
-    return made
-
-
-def _claims(contest: Contest, margin: float) -> Claims:
     from harness.stats import compare_methods
 
     members = (*contest.ranked, *([contest.base] if contest.base else []))
@@ -216,17 +203,18 @@ def _clusters(contest: Contest, table: Aligned) -> tuple[str, ...] | None:
     return items.prompt_hashes if len({*items.prompt_hashes}) < len(items.prompt_hashes) else None
 
 
-def _contest(measure: Measure, members: Sequence[tuple[Scored, Group]], groups: Sequence[Group]) -> Contest:
+def _contest(measure: Measure, members: Sequence[tuple[Scored, Group]]) -> Contest:
     first, trained = members[0][0], [group for _, group in members]
     reasons = [(group, unranked(group, measure)) for group in trained]
     return Contest(
+        task=first.task,
         title=first.task if measure.metric == "loss" else f"{first.task} ({measure.metric})",
         role=first.role,
         measure=measure,
         num_items=first.record.num_items,
         higher_is_better=first.record.metrics[measure.metric].higher_is_better,
         groups=tuple(group for group, reason in reasons if not reason),
-        base=base_of(trained[0], groups, measure.eval_id),
+        base=trained[0].base(measure.eval_id),
         left_out=tuple((group, reason) for group, reason in reasons if reason),
     )
 

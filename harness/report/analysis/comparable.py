@@ -8,7 +8,6 @@ equal declared values agree in it; so is where the numbers come from. Trials are
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.records.untrusted import shortened
 from harness.report.analysis.facts import (
@@ -181,24 +180,6 @@ class _Sorter:
             if len(values) > 1:
                 return Difference(one.key, tuple((value, tuple(rows)) for value, rows in values.items()), one.task)
         return None
-
-
-def insist(groups: Sequence[Group], loaded: Loaded) -> Guard:
-    """`check` for a report's rows.
-
-    Raises:
-        IncomparableError: an undeclared difference that was not allowed.
-    """
-    declared = loaded.sweep.varies if loaded.sweep else None
-    known: dict[Any, Any] = groups[0].remembered if groups else {}
-    if (key := ("guard", declared, loaded.allowed)) not in known:  # before the files are written, and for the page
-        known[key] = (check(groups, declared, loaded.allowed), check_trials(loaded))
-    guard, trials = known[key]
-    for one in (guard, trials):
-        if one is not None and one.refused:
-            raise IncomparableError(one)
-    found: Guard = guard
-    return found
 
 
 def differences(facts: Mapping[str, Facts], task: str = "") -> list[Difference]:

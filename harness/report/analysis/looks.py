@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from harness.report.analysis.claims import LEVEL, Contest, claims, main_contests
+from harness.report.analysis.claims import LEVEL, Contest
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.levels import family_level
-from harness.report.data.rows import Loaded
 
 
-def undecided(loaded: Loaded) -> list[str]:
+def undecided(comparison: Comparison) -> list[str]:
     """Return a line for each claim without a verdict; without claims, for each main comparison without one.
 
     Raises:
@@ -15,18 +15,20 @@ def undecided(loaded: Loaded) -> list[str]:
     """
     from harness.report.analysis.tested_claims import tested
 
-    results = tested(loaded)
+    results = tested(comparison)
     if results:
         why = "its interval lies on both sides of a bound"
         return [f"{one.record.claim}: {one.evidence.why or why}" for one in results if one.outcome == "undecided"]
-    contests = [one for one in main_contests(loaded.groups, loaded.primary) if one.groups]
+    contests = [contest for contest in comparison.contests if contest.groups]
     if not contests:
-        raise ValueError(f"no trained method has a score in {loaded.primary or 'a target task'}: nothing is decided")
-    return [line for contest in contests for line in _open(contest, loaded)]
+        raise ValueError(
+            f"no trained method has a score in {comparison.loaded.primary or 'a target task'}: nothing is decided"
+        )
+    return [line for contest in contests for line in _open(contest, comparison)]
 
 
-def _open(contest: Contest, loaded: Loaded) -> list[str]:
-    found = claims(contest, loaded.margin)
+def _open(contest: Contest, comparison: Comparison) -> list[str]:
+    found = comparison.claims_of(contest)
     if found.comparison is None:
         raise ValueError(f"{contest.title}: no items can be paired, so that nothing is decided")
     return [
@@ -37,14 +39,17 @@ def _open(contest: Contest, loaded: Loaded) -> list[str]:
     ]
 
 
-def line(loaded: Loaded) -> str:
+def line(comparison: Comparison) -> str:
     """Return how many seeds were taken and saved, at which level; "" where their number was fixed beforehand."""
+    loaded = comparison.loaded
     tuning = loaded.sweep.tuning if loaded.sweep else None
     if tuning is None or tuning.looks is None or tuning.choices is None:
         return ""
     looks, taken = tuning.looks, len(tuning.final_seeds)
     saved = (looks.most - taken) * looks.methods
-    ended = "the last look" if taken >= looks.most else "every comparison was decided" if not undecided(loaded) else ""
+    ended = (
+        "the last look" if taken >= looks.most else "every comparison was decided" if not undecided(comparison) else ""
+    )
     level = family_level(loaded.sweep, LEVEL)
     return (
         f"Seeds were added until it was decided, at most {looks.most}: {taken} for each of {looks.methods} methods"

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.report.analysis.claims import Contest, contests, main_contests
-from harness.report.data import tuning
+from harness.report.analysis.claims import Contest, contests
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Aligned, Group, Measure, aligned
-from harness.report.data.rows import Loaded
 
 if TYPE_CHECKING:
     from harness.stats import Floats, MethodComparison
@@ -71,9 +70,9 @@ class Robustness:
         return self.held / self.analyses
 
 
-def multiverse(loaded: Loaded) -> list[Robustness]:
+def multiverse(comparison: Comparison) -> list[Robustness]:
     """Return every verdict of the answer with its share, in the order of the answer's families."""
-    return [one for contest in main_contests(loaded.groups, loaded.primary) for one in _of_contest(contest, loaded)]
+    return [result for contest in comparison.contests for result in _of_contest(contest, comparison)]
 
 
 def lines(results: Sequence[Robustness]) -> list[str]:
@@ -87,19 +86,19 @@ def lines(results: Sequence[Robustness]) -> list[str]:
     ]
 
 
-def _of_contest(contest: Contest, loaded: Loaded) -> list[Robustness]:
-    outcomes = list(_outcomes(contest, loaded.groups))
+def _of_contest(contest: Contest, comparison: Comparison) -> list[Robustness]:
+    outcomes = list(_outcomes(contest, comparison.groups))
     if len(contest.members) < 2 or not outcomes:
         return []
     forks = (outcomes, _lost_ways(outcomes[0].sides), MARGINS)
     verdicts = [
-        (changes, _verdicts(way, contest, loaded.margin))
+        (changes, _verdicts(way, contest, comparison.loaded.margin))
         for way in product(*forks)
         if (changes := _changes(way, outcomes[0].name)) is not None
     ]
     shown = {contest.ranked[0].label, contest.base.label if contest.base else ""}
     headline = {p: verdict for p, verdict in verdicts[0][1].items() if verdict in _VERDICTS and shown & {*p}}
-    rules = _other_rules(loaded)
+    rules = _other_rules(comparison)
     return [_robustness(pair, verdict, verdicts, rules) for pair, verdict in headline.items()]
 
 
@@ -266,19 +265,19 @@ def _with_lost(sides: Aligned, way: str) -> dict[str, Floats]:
     return values
 
 
-def _other_rules(loaded: Loaded) -> dict[str, frozenset[str]]:
+def _other_rules(comparison: Comparison) -> dict[str, frozenset[str]]:
     """Rule -> labels of the methods for which another rule chooses a recipe that has no results here."""
     from harness.records.choice import choose
 
+    loaded = comparison.loaded
     record = loaded.sweep.tuning if loaded.sweep else None
     if record is None:
         return {}
-    contestants = tuning.contestants(loaded.sweep, loaded.trials)
     labels = {row.cell.contestant: row.label for row in loaded.rows if row.cell and row.cell.contestant}
     return {
         rule: frozenset(
             labels[one.name]
-            for one in contestants
+            for one in comparison.tuning
             if one.name in labels and choose(one.name, one.trials, rule).recipe_id != one.choice.recipe_id
         )
         for rule in RULES

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.analysis.axes import COSTS, qualities
-from harness.report.analysis.claims import claims, main_contests
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.data.rows import Loaded
 
 Cell = str | int | float | None
 
@@ -31,14 +30,14 @@ def methods(groups: Sequence[Group]) -> Numbers:
     for group in groups:
         cells: list[Cell] = [group.label, group.first.status or "missing", len(group.rows) if group.ok else 0]
         for quality in asked:
-            known = (quality.of(group), quality.gain(group, groups)) if not group.random_weights else (None, None)
+            known = (quality.of(group), quality.gain(group)) if not group.random_weights else (None, None)
             for found in known:
                 cells += [found.value if found else None, found.standard_error if found else None]
         lines.append((*cells, *(cost.of(group) for cost in COSTS)))
     return Numbers((*columns, *(cost.key for cost in COSTS)), tuple(lines))
 
 
-def pairs(loaded: Loaded) -> Numbers:
+def pairs(comparison: Comparison) -> Numbers:
     """Return every comparison on the answer's task, family by family, with its simultaneous interval and verdict."""
     columns = (
         "task",
@@ -57,8 +56,8 @@ def pairs(loaded: Loaded) -> Numbers:
         "why",
     )
     lines: list[tuple[Cell, ...]] = []
-    for contest in main_contests(loaded.groups, loaded.primary):
-        found = claims(contest, loaded.margin)
+    for found in comparison.claims:
+        contest = found.contest
         families = (("baseline", found.against_base), ("best", found.against_best), ("all", found.pairs))
         for family, members in families:
             for pair in members:

@@ -36,17 +36,10 @@ def divergences(groups: Sequence[Group]) -> list[str]:
 
 def _lost(groups: Sequence[Group]) -> Iterator[tuple[str, int, list[Row]]]:
     """Yield the label, the number of seeds with a result and the runs without one, for each recipe that has such."""
-    ended_well = {group.first.recipe_id for group in groups if group.ok}
-    for group in groups:
-        if group.lost:
-            yield group.label, len(group.rows), list(group.lost)
-    nowhere: dict[str, list[Row]] = {}
     for group in groups:
         is_trial = group.first.cell is not None and group.first.cell.stage == "tune"
-        if not group.ok and not is_trial and group.first.recipe_id not in ended_well:
-            nowhere.setdefault(group.first.recipe_id, []).extend(group.rows)
-    for rows in nowhere.values():
-        yield rows[0].label, 0, rows
+        if group.failed and not (is_trial and not group.ok):
+            yield group.label, len(group.rows) if group.ok else 0, list(group.failed)
 
 
 def _rate(count: int, total: int) -> str:

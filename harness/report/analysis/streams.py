@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from harness.records import seeds
-from harness.report.analysis.claims import Contest, main_contests
+from harness.report.analysis.claims import Contest
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.data.rows import Loaded
 from harness.report.display import decimals, span
 from harness.report.pages.summary import Table
 
@@ -20,9 +20,9 @@ TEXT = (
 )
 
 
-def tables(loaded: Loaded) -> list[Table]:
+def tables(comparison: Comparison) -> list[Table]:
     """Return a table of components for each contest of the question in which a method's streams were crossed."""
-    found = [(contest, _lines(contest)) for contest in main_contests(loaded.groups, loaded.primary)]
+    found = [(contest, _lines(contest)) for contest in comparison.contests]
     return [
         Table(f"Where the noise comes from, on {contest.title}", HEADER, lines) for contest, lines in found if lines
     ]

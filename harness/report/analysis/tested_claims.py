@@ -16,6 +16,7 @@ from harness.records import claim_grammar
 from harness.records.claim_grammar import Difference, Range, Ratio, Selector
 from harness.records.record import ClaimRecord
 from harness.report.analysis import doubts, hours
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, Measure, aligned
 from harness.report.data.levels import claim_level
 from harness.report.data.outcomes import matrix, same_items, weights
@@ -57,11 +58,12 @@ class Tested:
     evidence: Evidence
 
 
-def tested(loaded: Loaded) -> list[Tested]:
+def tested(comparison: Comparison) -> list[Tested]:
     """Return every claim of the sweep, in its order; those that were registered, where it was registered."""
+    loaded = comparison.loaded
     records = loaded.registration.claims if loaded.registration else loaded.sweep.claims if loaded.sweep else ()
     level = claim_level(loaded.sweep, loaded.claim_level, len(records))
-    return [_tested(record, claim_grammar.parse(record.claim), loaded, level) for record in records]
+    return [_tested(record, claim_grammar.parse(record.claim), comparison, level) for record in records]
 
 
 def judge(limits: Range, interval: tuple[float, float]) -> Outcome:
@@ -76,34 +78,33 @@ def judge(limits: Range, interval: tuple[float, float]) -> Outcome:
     return "refuted" if under or over else "undecided"
 
 
-def _tested(record: ClaimRecord, claim: claim_grammar.Claim, loaded: Loaded, level: float) -> Tested:
+def _tested(record: ClaimRecord, claim: claim_grammar.Claim, comparison: Comparison, level: float) -> Tested:
     try:
-        evidence = _evidence(claim, loaded, level)
+        evidence = _evidence(claim, comparison, level)
     except ValueError as error:  # a cell that no run has, or outcomes that cannot be compared
         evidence = Evidence(None, None, why=str(error))
     outcome = judge(claim.range, evidence.interval) if evidence.interval else "undecided"
     return Tested(record, claim, outcome, evidence)
 
 
-def _evidence(claim: claim_grammar.Claim, loaded: Loaded, level: float) -> Evidence:
+def _evidence(claim: claim_grammar.Claim, comparison: Comparison, level: float) -> Evidence:
     if isinstance(claim, Ratio) and claim.metric is None:
-        return _best_rates(claim, loaded, level)
+        return _best_rates(claim, comparison, level)
     if claim.metric in claim_grammar.MEASURED:
-        return _measured(claim, loaded, level)
+        return _measured(claim, comparison, level)
     assert isinstance(claim, Difference), "the grammar has ratios of measured quantities alone"
-    return _scores(claim, loaded, level)
+    return _scores(claim, comparison, level)
 
 
-def _group(cell: Selector, loaded: Loaded) -> Group:
+def _group(cell: Selector, comparison: Comparison) -> Group:
     """Return the group that a claim's cell names.
 
     Raises:
         ValueError: no group, several, or one without a result.
     """
-    asked = [group for group in loaded.groups if group.first.cell is not None]
-    good = {group.first.recipe_id for group in asked if group.ok}
-    groups = [group for group in asked if group.ok or group.first.recipe_id not in good]  # a lost seed is no row
-    place = claim_grammar.select(cell, [(group.first.method, _words(group.first, loaded)) for group in groups])
+    groups = [group for group in comparison.groups if group.first.cell is not None]
+    words = [(group.first.method, _words(group.first, comparison.loaded)) for group in groups]
+    place = claim_grammar.select(cell, words)
     if not groups[place].ok:
         raise ValueError(f"no run of {cell} ended well: {groups[place].first.status or 'missing'}")
     return groups[place]
@@ -131,12 +132,12 @@ def _measure(metric: str, group: Group) -> Measure:
     raise ValueError(f"{group.label} has no score in {metric}")
 
 
-def _scores(claim: Difference, loaded: Loaded, level: float) -> Evidence:
+def _scores(claim: Difference, comparison: Comparison, level: float) -> Evidence:
     from harness.stats.contrast import contrast
 
-    terms = [(term.factor, _group(term.cell, loaded)) for term in claim.terms]
+    terms = [(term.factor, _group(term.cell, comparison)) for term in claim.terms]
     measure = _measure(claim.metric, terms[0][1])
-    others = [group for group in loaded.groups if group.ok]  # their seeds show the noise that methods share
+    others = [group for group in comparison.groups if group.ok]  # their seeds show the noise that methods share
     sides = aligned(others, measure)
     missing = [group.label for _, group in terms if sides is None or group.label not in sides.values]
     if sides is None or missing:
@@ -173,12 +174,12 @@ def _needed(limits: Range, found: Contrast) -> str:
     return f"about {' or '.join(ways)}" if ways else f"{math.ceil(share)} times the seeds and the items"
 
 
-def _measured(claim: claim_grammar.Claim, loaded: Loaded, level: float) -> Evidence:
+def _measured(claim: claim_grammar.Claim, comparison: Comparison, level: float) -> Evidence:
     """Evidence on a quantity that runs are measured by: Welch's interval over the runs, of logarithms for a ratio."""
     from harness.stats.welch import welch
 
     assert claim.metric is not None
-    sides = [_group(cell, loaded) for cell in claim.cells]
+    sides = [_group(cell, comparison) for cell in claim.cells]
     values, doubtful = zip(*(_values(group, claim.metric) for group in sides), strict=True)
     basis = f"{' and '.join(str(len(one)) for one in values)} runs"
     left_out = f"{sum(doubtful)} of the runs were timed in company and do not count" if sum(doubtful) else ""
@@ -226,10 +227,10 @@ def _quantity(row: Row, name: str) -> float | None:
     return known[name]
 
 
-def _best_rates(claim: Ratio, loaded: Loaded, level: float) -> Evidence:
+def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
     from harness.stats.best_rate import rate_ratio
 
-    first, second = (_profile(cell, loaded) for cell in (claim.above, claim.below))
+    first, second = (_profile(cell, comparison) for cell in (claim.above, claim.below))
     if not same_items([first[2], second[2]]):
         raise ValueError("the trials of the two were not validated on the same rows")
     found = rate_ratio(first[0], second[0], weights([first[2]]), level)
@@ -242,16 +243,16 @@ def _best_rates(claim: Ratio, loaded: Loaded, level: float) -> Evidence:
     return Evidence(found.value, (found.low, found.high), found.why, basis, narrower)
 
 
-def _profile(cell: Selector, loaded: Loaded) -> tuple[Profile, int, Scored]:
+def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, Scored]:
     """(validation losses over the rates of a contestant, its tuning seeds, any of its validations)."""
     from harness.stats.best_rate import Profile
 
-    trials = [row for row in loaded.trials if row.cell is not None]
-    contestants = list(dict.fromkeys((row.method, _words(row, loaded)) for row in trials))
+    trials = [row for row in comparison.loaded.trials if row.cell is not None]
+    contestants = list(dict.fromkeys((row.method, _words(row, comparison.loaded)) for row in trials))
     wanted = contestants[claim_grammar.select(cell, contestants)]
     rows: dict[str, list[Row]] = {}
     for row in trials:
-        if (row.method, _words(row, loaded)) == wanted:
+        if (row.method, _words(row, comparison.loaded)) == wanted:
             rows.setdefault(row.recipe_id, []).append(row)
     known = [one for seeds in rows.values() for row in seeds for one in row.scored if one.role == "validation"]
     if not known:

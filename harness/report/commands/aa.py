@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _lines(given: argparse.Namespace) -> list[str]:
+    from harness.report import load
     from harness.report.analysis.aa import FEWEST, line, run
-    from harness.report.data.load import load
 
     tallies = run(load(given.runs, given.sweep))
     if not tallies:

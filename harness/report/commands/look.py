@@ -33,10 +33,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _open(given: argparse.Namespace) -> list[str]:
-    from harness.report.analysis.comparable import insist
+    from harness.report import load
     from harness.report.analysis.looks import undecided
-    from harness.report.data.load import load
 
-    loaded = load(given.runs, given.sweep)
-    insist(loaded.groups, loaded)
-    return undecided(loaded)
+    comparison = load(given.runs, given.sweep)
+    assert comparison.guard, "rows that may be compared"
+    return undecided(comparison)

@@ -171,17 +171,17 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
     Raises:
         ValueError: no two methods answered the same items.
     """
-    from harness.report.analysis.claims import main_contests
+    from harness.report import load
     from harness.report.data.groups import aligned
-    from harness.report.data.load import load, sweep_names
+    from harness.report.data.load import sweep_names
     from harness.report.display import mean
     from harness.stats import measured_noise
 
     names = sweep_names(runs) if sweep is None else [sweep]
     if len(names) > 1:
         raise ValueError(f"there are {len(names)} sweeps: add --sweep, one of {', '.join(names)}")
-    loaded = load(runs, names[0] if names else None)
-    contest = next((one for one in main_contests(loaded.groups, loaded.primary) if len(one.groups) > 1), None)
+    comparison = load(runs, names[0] if names else None)
+    contest = next((contest for contest in comparison.contests if len(contest.groups) > 1), None)
     if contest is None:
         raise ValueError("no two methods have a score on the same task: there is no noise to measure")
     table = aligned(contest.ranked, contest.measure)

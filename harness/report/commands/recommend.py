@@ -30,21 +30,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _advice(given: argparse.Namespace) -> list[str]:
-    from dataclasses import replace
-
+    from harness.report import load
     from harness.report.analysis.claims import main_contests
-    from harness.report.analysis.comparable import insist
     from harness.report.analysis.recommend import Need, advise, options, sentences
-    from harness.report.data.load import load, sweep_names
+    from harness.report.data.load import sweep_names
 
     names = sweep_names(given.runs) if given.sweep is None else [given.sweep]
     if len(names) > 1:
         raise ValueError(f"there are {len(names)} sweeps: add --sweep, one of {', '.join(names)}")
-    loaded = load(given.runs, names[0] if names else None)
-    loaded = replace(loaded, allowed=tuple(key for key in given.allow.split(",") if key))
-    groups = loaded.groups
-    insist(groups, loaded)
-    primary = given.primary or loaded.primary
+    allowed = tuple(key for key in given.allow.split(",") if key)
+    comparison = load(given.runs, names[0] if names else None, allowed)
+    assert comparison.guard, "rows that may be compared"
+    groups = comparison.groups
+    primary = given.primary or comparison.loaded.primary
     asked = [one for one in main_contests(groups, primary) if one.groups]
     if not asked and given.primary and given.primary not in (known := _columns(groups)):
         raise ValueError(f"--primary {given.primary}: no such column; there is {', '.join(known) or 'none'}")

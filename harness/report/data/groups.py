@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,17 +31,23 @@ class Measure:
     metric: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
-    """The ok runs of one recipe in one evaluation setting, or a single run that is not ok.
+    """The ok runs of one recipe in one evaluation setting, or the runs of a recipe that has no result.
 
-    `lost` holds the runs of the same recipe that have no result: a seed that diverged is an outcome and no gap.
+    Attributes:
+        label: what tells it from the other groups.
+        rows: its runs.
+        lost: the runs of the same recipe without a result: a seed that diverged is an outcome and no gap.
+        level: of the families of comparisons in which it takes part.
+        bases: the untouched models of the same base model, in the order of the records.
     """
 
     label: str
     rows: tuple[Row, ...]
     lost: tuple[Row, ...] = ()
-    level: float = LEVEL  # of the families in which it is compared
+    level: float = LEVEL
+    bases: tuple[Group, ...] = ()
 
     @property
     def first(self) -> Row:
@@ -86,7 +93,18 @@ class Group:
     @property
     def num_seeds(self) -> str:
         """The number of seeds as a table shows it: 3, or `2 of 3` where some have no result."""
-        return str(len(self.rows)) if not self.lost else f"{len(self.rows)} of {len(self.rows) + len(self.lost)}"
+        total = len(self.rows) + len(self.lost)
+        return str(total) if self.ok and not self.lost else f"{len(self.rows) if self.ok else 0} of {total}"
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """Return the runs without a result that do not go on."""
+        return tuple(row for row in (self.lost if self.measured else self.rows) if row.status != "interrupted")
+
+    @property
+    def status(self) -> str:
+        """Return the status of the runs; `missing` without a record."""
+        return self.first.status or "missing"
 
     @cached_property
     def evaluations(self) -> dict[str, tuple[Scored, ...]]:
@@ -95,9 +113,32 @@ class Group:
         return {key: tuple(one[key] for one in every) for key in every[0] if all(key in one for one in every)}
 
     @cached_property
-    def remembered(self) -> dict[Any, Any]:
-        """Return the cache of values computed from this group and others. Groups never change, so it stays valid."""
+    def _scores(self) -> dict[Measure, SeedEstimate | None]:
         return {}
+
+    @cached_property
+    def _gains(self) -> dict[Measure, SeedEstimate | None]:
+        return {}
+
+    def score(self, measure: Measure) -> SeedEstimate | None:
+        """Return the mean over the seeds, with the standard error over items, and over seeds where there are several.
+
+        Computed once, since tables, figures and pages all read it.
+        """
+        if measure not in self._scores:
+            self._scores[measure] = _score(self, measure)
+        return self._scores[measure]
+
+    def gain(self, measure: Measure) -> SeedEstimate | None:
+        """Return the paired difference to the untouched model; None for that itself, and where nothing is paired."""
+        if measure not in self._gains:
+            base = None if self.first.is_base else self.base(measure.eval_id)
+            self._gains[measure] = difference(self, base, measure) if base else None
+        return self._gains[measure]
+
+    def base(self, eval_id: str) -> Group | None:
+        """Return the untouched model with the same evaluation; None if there is none."""
+        return next((base for base in self.bases if eval_id in base.evaluations), None)
 
     def role(self, role: str) -> list[Scored]:
         """The first seed's evaluations of a role, in their order."""
@@ -105,51 +146,35 @@ class Group:
 
 
 def grouped(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
-    """The groups in the order of their first rows."""
-    groups: dict[Any, list[Row]] = {}
+    """Return the groups in the order of their first rows.
+
+    A recipe's runs without a result belong to those that have one, else to its interrupted runs, else together.
+    """
+    groups: dict[str, list[Row]] = {}
     lost: dict[str, list[Row]] = {}
-    for index, row in enumerate(rows):
-        key = (row.recipe_id, sorted(row.setting.items(), key=repr)) if row.status == "ok" else index
-        groups.setdefault(repr(key), []).append(row)
-        if row.status != "ok":
+    shown = {status: {row.recipe_id for row in rows if row.status == status} for status in ("ok", "interrupted")}
+    for row in rows:
+        first = next((status for status, recipes in shown.items() if row.recipe_id in recipes), row.status)
+        if row.status == "ok":
+            groups.setdefault(repr((row.recipe_id, sorted(row.setting.items(), key=repr))), []).append(row)
+        elif first == row.status or first not in shown:
+            groups.setdefault(row.recipe_id, []).append(row)
+        else:
             lost.setdefault(row.recipe_id, []).append(row)
-    found = [
-        Group(members[0].label, tuple(members), tuple(lost.get(members[0].recipe_id, ())))
-        if members[0].status == "ok"
-        else Group(members[0].label, tuple(members))
+    made = [
+        Group(members[0].label, tuple(members), tuple(lost.get(members[0].recipe_id, ())), level)
         for members in groups.values()
     ]
-    same: dict[str, list[Group]] = {}
-    for group in found:
-        same.setdefault(group.label, []).append(group)
-    return [replace(group, label=_with_seed(group, same[group.label]), level=level) for group in found]
+    labels = Counter(group.label for group in made)
+    named = [replace(group, label=_with_seeds(group)) if labels[group.label] > 1 else group for group in made]
+    bases = [group for group in named if group.ok and group.first.is_base]
+    alike = {id(group): tuple(base for base in bases if base.model == group.model) for group in named}
+    return [group if group in bases else replace(group, bases=alike[id(group)]) for group in named]
 
 
-def _with_seed(group: Group, same: Sequence[Group]) -> str:
-    """Return the label, with the seeds where another group (failed or evaluated otherwise) has the same label."""
-    others = [other for other in same if other is not group]
-    if not others or (group.ok and not any(other.ok for other in others)):
-        return group.label
-    seeds = ", ".join(str(row.seed) for row in group.rows)
-    return f"{group.label} (seed {seeds})"
-
-
-def base_of(group: Group, groups: Sequence[Group], eval_id: str) -> Group | None:
-    """Return the untouched model of the group with the same evaluation; None if there is none."""
-    fits = (one for one in _bases(groups) if one.model == group.model and eval_id in one.evaluations)
-    return next(fits, None)
-
-
-def _bases(groups: Sequence[Group]) -> list[Group]:
-    """Return the untouched models among the groups, from the cache: every row needs its own."""
-    if not groups:
-        return []
-    known = groups[0].remembered
-    if (key := tuple(map(id, groups))) not in known:
-        # the groups are cached too, so that no other object gets one of their ids
-        known[key] = ([one for one in groups if one.first.is_base and one.ok], tuple(groups))
-    found: list[Group] = known[key][0]
-    return found
+def _with_seeds(group: Group) -> str:
+    """Return the label with the seeds, for groups of one label that were evaluated in different ways."""
+    return f"{group.label} (seed {', '.join(str(row.seed) for row in group.rows)})"
 
 
 def headline(scored: Scored) -> str | None:
@@ -158,15 +183,6 @@ def headline(scored: Scored) -> str | None:
     preferred = [name for name in HEADLINE if name in metrics]
     others = [name for name in sorted(metrics) if metrics[name].higher_is_better]
     return next(iter((*preferred, *others)), None)
-
-
-def score(group: Group, measure: Measure) -> SeedEstimate | None:
-    """The mean over the seeds, with the standard error over items, and over seeds where there are several."""
-    known = group.remembered
-    if measure not in known:  # tables, figures and pages all read it
-        known[measure] = _score(group, measure)
-    found: SeedEstimate | None = known[measure]
-    return found
 
 
 def _score(group: Group, measure: Measure) -> SeedEstimate | None:
@@ -198,15 +214,7 @@ def _of_values(values: Sequence[float], errors: Sequence[float | None], first: S
 
 
 def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
-    """The value of a minus that of b on the same items; None unless every run has these items with these prompts."""
-    known = a.remembered
-    if (key := (measure, id(b))) not in known:
-        known[key] = (_difference(a, b, measure), b)  # b is kept, so that its id stays its own
-    found: SeedEstimate | None = known[key][0]
-    return found
-
-
-def _difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
+    """Return the value of a minus that of b on the same items; None where they do not share items and prompts."""
     from harness.stats import difference_over_seeds, over_seeds
 
     sides = paired_outcomes(a, b, measure)
@@ -306,7 +314,7 @@ def _at_chance(group: Group, measure: Measure) -> str:
     One-sided at 5 %, by the error of the items that a single seed was asked: seeds that vary hide no method.
     """
     metrics = [one.record.metrics.get(measure.metric) for one in group.evaluations.get(measure.eval_id, ())]
-    found, chance = score(group, measure), metrics[0].chance if metrics and metrics[0] else None
+    found, chance = group.score(measure), metrics[0].chance if metrics and metrics[0] else None
     if chance is None or found is None:
         return ""
     sign = 1 if metrics[0] and metrics[0].higher_is_better else -1

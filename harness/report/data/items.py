@@ -75,7 +75,7 @@ class Scored:
     @property
     def asked_id(self) -> str:
         """Return the identity of the questions for attached and merged weights alike. Equal ids are comparable."""
-        return self.record.eval_id.partition("-")[0]
+        return self.record.eval_id.removesuffix(f"-{self.weights}")
 
     @property
     def weights(self) -> str:

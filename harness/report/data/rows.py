@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.records.datacheck import DataCheck
 from harness.records.record import (
@@ -18,9 +17,6 @@ from harness.records.record import (
 )
 from harness.records.registration import Registration
 from harness.report.data.items import Scored
-
-if TYPE_CHECKING:
-    from harness.report.data.groups import Group
 
 # Evaluation settings that make two rows of one run. A task's limit is not among them: it gets a column of its own.
 TASK_SETTING = (
@@ -119,14 +115,6 @@ class Loaded:
     def primary(self) -> str | None:
         """Return the column that answers the question; None stands for the first target task."""
         return self.sweep.primary if self.sweep else None
-
-    @cached_property
-    def groups(self) -> "list[Group]":
-        """Return the rows grouped by recipe and setting. The objects stay the same, since they cache results."""
-        from harness.report.data.groups import LEVEL, grouped
-        from harness.report.data.levels import family_level
-
-        return grouped(self.rows, family_level(self.sweep, LEVEL))
 
 
 def setting(scored: Scored) -> dict[str, Any]:

@@ -28,13 +28,11 @@ def make(groups: Sequence[Group], folder: Path, asked_for: Measure | None = None
     The column that answers the question measures learning, where it is a target task.
     """
     learnt, kept = (_first(groups, role, asked_for) for role in ("target", "retention"))
-    shown = [g for g in groups if learnt and kept and learnt.gain(g, groups) and kept.gain(g, groups)]
+    shown = [g for g in groups if learnt and kept and learnt.gain(g) and kept.gain(g)]
     if learnt is None or kept is None or not shown:
         return None
     named = len(shown) if len(shown) > MOST_NAMED else 0
-    places = [
-        (measured(x), measured(y)) for g in shown if (x := learnt.gain(g, groups)) and (y := kept.gain(g, groups))
-    ]
+    places = [(measured(x), measured(y)) for g in shown if (x := learnt.gain(g)) and (y := kept.gain(g))]
     height = 3.4 + 0.18 * legend_rows(named)
     with drawing(folder, STEM, height) as figure:
         axes = figure.subplots()
@@ -59,4 +57,4 @@ def make(groups: Sequence[Group], folder: Path, asked_for: Measure | None = None
 
 def _first(groups: Sequence[Group], role: str, asked_for: Measure | None) -> Quality | None:
     found = (one for one in qualities(groups, (role,), asked_for) if one.higher_is_better)
-    return next((one for one in found if any(one.gain(group, groups) for group in groups)), None)
+    return next((one for one in found if any(one.gain(group) for group in groups)), None)

@@ -10,7 +10,6 @@ from harness.report.data.groups import Group
 from harness.report.data.rows import Row
 from harness.report.display import MEBIBYTE, mean
 from harness.report.figures.style import BASE_COLOR, COLORS, HATCHES, Drawn, drawable, drawing, room
-from harness.report.pages.summary import peak_mebibytes
 
 STEM = "memory"
 MOST_BARS = 60
@@ -21,7 +20,12 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
     known = [(group, parts) for group in groups if group.trained and (parts := _parts(group))]
     if not known:
         return None
-    lost = [(group, peak) for group in groups if group.first.status == "oom" and (peak := peak_mebibytes(group))]
+    lost = [
+        (f"{group.label}, seed {row.seed}", row.current.peak_memory_bytes / MEBIBYTE)
+        for group in groups
+        for row in group.failed
+        if row.status == "oom" and row.current and row.current.peak_memory_bytes
+    ]
     lost = lost[: MOST_BARS // 2]
     shown = known[: MOST_BARS - len(lost)]
     height = 0.95 + 0.2 * max(3, len(shown) + len(lost))
@@ -30,7 +34,8 @@ def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
         room(figure, 0, height, left=1.9, bottom=0.45, top=0.45)
         _bars(axes, [parts for _, parts in shown])
         _crosses(axes, [peak for _, peak in lost], len(shown))
-        labels = [drawable(group.label, 32) for group, _ in (*shown, *lost)]
+        names = [*(group.label for group, _ in shown), *(name for name, _ in lost)]
+        labels = [drawable(name, 32) for name in names]
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)

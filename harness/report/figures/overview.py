@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.report.data.groups import Group, Measure, score
+from harness.report.data.groups import Group, Measure
 from harness.report.figures.curves import by_step, curves_left_out, drawn_curves, on_answers, training_curve
 from harness.report.figures.points import Place, draw_base, draw_points, name_points
 from harness.report.figures.style import Drawn, drawing, legend_below, legend_rows, names_of, room, style_of
@@ -73,5 +73,5 @@ def _trade(axes: Any, trained: Sequence[Group], groups: Sequence[Group]) -> None
 
 def _loss(group: Group, role: str) -> float | None:
     found = group.role(role)
-    loss = score(group, Measure(found[0].asked_id, "loss")) if found else None
+    loss = group.score(Measure(found[0].asked_id, "loss")) if found else None
     return loss.value if loss else None

@@ -15,9 +15,8 @@ from typing import Any
 from harness.records.record import write_text
 from harness.records.untrusted import printable
 from harness.report.analysis.axes import qualities
-from harness.report.analysis.claims import asked_for
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.data.rows import Loaded
 from harness.report.figures.others import external_caption
 from harness.report.html import charts, items
 from harness.report.html.bundle import bundle, script_hash
@@ -28,15 +27,16 @@ from harness.report.pages.summary import cost, quality
 _FOLDER = Path(__file__).parent
 
 
-def write(loaded: Loaded, title: str, groups: Sequence[Group], path: Path) -> Path:
+def write(comparison: Comparison, title: str, path: Path) -> Path:
     """Write the page."""
-    return write_text(page(loaded, title, groups), path)
+    return write_text(page(comparison, title), path)
 
 
-def page(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
+def page(comparison: Comparison, title: str) -> str:
     """The page's text."""
     import jinja2
 
+    loaded, groups = comparison.loaded, comparison.groups
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -45,24 +45,25 @@ def page(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
     text: str = environment.get_template("page.html").render(
         title=printable(title),
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
-        answer=[printable(one) for one in answer_of(groups, loaded)],
+        answer=[printable(one) for one in answer_of(comparison)],
         command=printable(notes.command_of(loaded)),
         origin=[printable(line) for line in notes.origin(loaded)],
         style=parts["page.css"],
         script=parts["page.js"],
         bundle=jinja2.utils.markupsafe.Markup(bundle()),
         script_hashes=jinja2.utils.markupsafe.Markup(" ".join(map(script_hash, (bundle(), parts["page.js"])))),
-        content=jinja2.utils.markupsafe.Markup(_json(_content(loaded, groups))),
+        content=jinja2.utils.markupsafe.Markup(_json(_content(comparison))),
         others=printable(external_caption(loaded.external, [one.task for one in qualities(groups)])),
     )
     return text
 
 
-def _content(loaded: Loaded, groups: Sequence[Group]) -> dict[str, Any]:
+def _content(comparison: Comparison) -> dict[str, Any]:
     """Return the data for the page's script."""
+    groups = comparison.groups
     return {
         "table": _table(groups),
-        "frontier": charts.frontier(groups, loaded.external, asked_for(groups, loaded.primary)),
+        "frontier": charts.frontier(groups, comparison.loaded.external, comparison.primary),
         "curves": charts.curves(groups),
         "tasks": items.disagreements(groups),
     }

@@ -6,17 +6,18 @@ import math
 from collections.abc import Sequence
 
 from harness.report.analysis.claims import Claims, Pair, claims, contests, main_contests
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import detectable_line, families_line, words
-from harness.report.data.groups import Group, base_of
-from harness.report.data.rows import MARGIN, Loaded
+from harness.report.data.groups import Group
+from harness.report.data.rows import MARGIN
 from harness.report.display import decimals, interval, several
 
 MOST_NAMED = 8  # methods of one verdict
 
 
-def answer_of(groups: Sequence[Group], loaded: Loaded) -> list[str]:
+def answer_of(comparison: Comparison) -> list[str]:
     """Return `answer` to the question that was asked, with its margin."""
-    return answer(groups, loaded.primary, loaded.margin)
+    return answer(comparison.groups, comparison.loaded.primary, comparison.loaded.margin)
 
 
 def answer(groups: Sequence[Group], primary: str | None = None, margin: float = MARGIN) -> list[str]:
@@ -121,7 +122,7 @@ def _described(result: Claims, groups: Sequence[Group]) -> str:
     """Return the method with the lowest validation loss. It is not tested, since it is not the question."""
     contest = result.contest
     best = contest.ranked[0]
-    base = contest.base or base_of(best, groups, contest.measure.eval_id)
+    base = contest.base or best.base(contest.measure.eval_id)
     against = f" (base model {_value(contest.value(base), result)})" if base else ""
     score = f"{_value(contest.value(best), result)} nats per answer token"
     if len(contest.ranked) == 1:
@@ -134,7 +135,7 @@ def _described(result: Claims, groups: Sequence[Group]) -> str:
 
 
 def _base_remark(result: Claims, group: Group, groups: Sequence[Group]) -> str:
-    base = result.contest.base or base_of(group, groups, result.contest.measure.eval_id)
+    base = result.contest.base or group.base(result.contest.measure.eval_id)
     return f" (base model {_value(result.contest.value(base), result)})" if base else ""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.records.record import Attempt, Phase
 from harness.report.analysis import doubts, hours, speed
-from harness.report.analysis.claims import claims, main_contests
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import every_pair
 from harness.report.data.groups import Group
 from harness.report.data.labels import short
@@ -25,13 +25,13 @@ from harness.report.writers.blocks import Block, Bullets, Command, Section
 PHASES = ("load", "train", "validate", "evaluate", "generate")
 
 
-def sections(loaded: Loaded) -> list[Section]:
+def sections(comparison: Comparison) -> list[Section]:
     """The appendix of these rows."""
-    groups = loaded.groups
+    loaded, groups = comparison.loaded, comparison.groups
     return [
         Section("Settings", _settings(groups)),
         Section("Tuning", tuned.appendix(loaded) or _tuning(groups)),
-        *_pairs(loaded),
+        *_pairs(comparison),
         Section("Compute", _compute(loaded, groups)),
         Section("Seeds", _seeds(groups)),
         Section("Evaluations", (Bullets(tuple(notes.looks(groups))),)),
@@ -42,9 +42,9 @@ def sections(loaded: Loaded) -> list[Section]:
     ]
 
 
-def _pairs(loaded: Loaded) -> list[Section]:
+def _pairs(comparison: Comparison) -> list[Section]:
     """Return every pair of methods on the answer's task, as its own family."""
-    tables = [every_pair(claims(one, loaded.margin)) for one in main_contests(loaded.groups, loaded.primary)]
+    tables = [every_pair(result) for result in comparison.claims]
     shown = tuple(one for one in tables if one)
     return [Section("All pairs", shown)] if shown else []
 

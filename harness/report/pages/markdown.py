@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from harness.records.untrusted import escaped
 from harness.report import names
 from harness.report.analysis import aa, doubts, interrupted, looks, multiverse, remarks, streams, use
-from harness.report.analysis.claims import Claims, claims, main_contests
-from harness.report.analysis.comparable import Guard, insist, without_base
+from harness.report.analysis.claims import Claims
+from harness.report.analysis.comparable import Guard, without_base
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.external import guard as guard_external
 from harness.report.analysis.external import remarks as external_remarks
 from harness.report.analysis.external import table as external_table
@@ -60,24 +61,22 @@ TEXT_COLUMNS = (
 EQUAL = "Everything outside the method's own settings is equal across the rows."
 
 
-def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) -> str:
+def page(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = False) -> str:
     """`report.md` for these rows; with the figures, and a link to the page of the updates' shapes, if there is one.
 
     Raises:
         IncomparableError: the rows differ in what was not declared to vary.
     """
-    groups = loaded.groups
-    guard = insist(groups, loaded)
+    loaded, groups, guard = comparison.loaded, comparison.groups, comparison.guard
     loss = escaped(notes.trained_on(groups))
-    asked = main_contests(groups, loaded.primary)
-    main = [claims(contest, loaded.margin) for contest in asked]
+    main = comparison.claims
     across_all = across(groups)
     compared = [one for one in main if one.pairs]
     parts = [
-        f"# {escaped(title(loaded, groups))}",
+        f"# {escaped(title(comparison))}",
         *([escaped(loaded.sweep.question)] if loaded.sweep and loaded.sweep.question else []),
-        *_claimed(loaded),
-        *_answer(answer_of(groups, loaded)),
+        *_claimed(comparison),
+        *_answer(answer_of(comparison)),
         *tuned.section(loaded),
         *(["## Results"] if loaded.trials else []),
         table_of(quality(groups, ties(main))),
@@ -86,7 +85,7 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         _equality(groups, guard),
         _bullets(remarks.lines(groups, loaded)),
         *(["## Statistical comparison", *map(_verdicts, compared)] if compared else []),
-        *_robust(loaded),
+        *_robust(comparison),
         "## Cost",
         table_of(cost(groups)),
         loss,
@@ -111,7 +110,9 @@ def page(loaded: Loaded, figures: Sequence[Drawn] = (), update: bool = False) ->
         "## What failed",
         _failed(groups, loaded),
         "## How these numbers were made",
-        _bullets([*notes.made(groups), *(line for line in (looks.line(loaded), aa.line(aa.run(loaded))) if line)]),
+        _bullets(
+            [*notes.made(groups), *(line for line in (looks.line(comparison), aa.line(aa.run(comparison))) if line)]
+        ),
         "## How to reproduce",
         notes.reproduce(loaded),
         "## Limits",
@@ -125,28 +126,29 @@ def _answer(sentences: Sequence[str]) -> list[str]:
     return ["**Answer.** " + escaped(sentences[0]), _bullets(sentences[1:])]
 
 
-def _robust(loaded: Loaded) -> list[str]:
+def _robust(comparison: Comparison) -> list[str]:
     """Return the section on the verdicts under other analyses and the sources of the noise between runs."""
-    results = multiverse.lines(multiverse.multiverse(loaded))
-    noise = streams.tables(loaded)
+    results = multiverse.lines(multiverse.multiverse(comparison))
+    noise = streams.tables(comparison)
     parts = ["## How robust the answer is", multiverse.TEXT, _bullets(results)] if results else []
     for content in noise:
         parts += [f"### {escaped(content.title)}", table_of(content)]
     return [*parts, *([streams.TEXT] if noise else [])]
 
 
-def _claimed(loaded: Loaded) -> list[str]:
+def _claimed(comparison: Comparison) -> list[str]:
     """Return the claims made before the runs, and the note that everything else is exploratory."""
-    results = tested(loaded)
+    results = tested(comparison)
     if not results:
         return []
     content = registered.table(results)
-    lines = _bullets(registered.explained(results, loaded))
+    lines = _bullets(registered.explained(results, comparison.loaded))
     return ["## Claims", table_of(content), lines, "## Exploratory", registered.EXPLORATORY]
 
 
-def title(loaded: Loaded, groups: Sequence[Group]) -> str:
+def title(comparison: Comparison) -> str:
     """Return the name of a sweep with a question, else the comparison: LoRA and DoRA on GSM8K with Qwen3-0.6B."""
+    loaded, groups = comparison.loaded, comparison.groups
     if loaded.sweep and loaded.sweep.question:
         return loaded.sweep.name
     return names.title([group.first.record for group in groups if group.first.record])
@@ -239,8 +241,7 @@ def _failed(groups: Sequence[Group], loaded: Loaded) -> str:
     failed = [
         f"{group.label}, seed {row.seed}: {row.status or 'missing'}: {row.reason or 'no reason recorded'}"
         for group in groups
-        if not group.measured
-        for row in group.rows
+        for row in group.failed
     ]
     paused = interrupted.lines(loaded)
     items = [scored.problem for group in groups for row in group.rows for scored in row.scored if scored.problem]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from harness.records.record import Fingerprint, Training
 from harness.records.untrusted import shortened
-from harness.report.data.groups import Group, Measure, base_of, difference, headline, score
+from harness.report.data.groups import Group, Measure, headline
 from harness.report.data.items import Scored
 from harness.report.data.rows import Row
 from harness.report.display import DASH, MEBIBYTE, MEGABYTE, OOM, decimals, estimate, mean, percent, quantity
@@ -46,10 +46,10 @@ def quality(groups: Sequence[Group], ties: Mapping[str, str] | None = None) -> T
         if group.random_weights:
             lines.append((group.label, str(len(group.rows)), *[DASH] * (len(header) - 2), *letters, _status(group)))
             continue
-        cells = [_score(group, _loss(group, "validation")), *_score_and_difference(group, groups, _loss(group, "test"))]
+        cells = [_score(group, _loss(group, "validation")), *_score_and_difference(group, _loss(group, "test"))]
         for scored in shown:
-            cells += _score_and_difference(group, groups, _same_task(group, scored))
-        seeds = group.num_seeds if group.ok else DASH
+            cells += _score_and_difference(group, _same_task(group, scored))
+        seeds = group.num_seeds
         lines.append((group.label, seeds, *cells, *letters, *([_status(group)] if status else [])))
     return Table("Quality", (*header, *extra), tuple(lines))
 
@@ -95,7 +95,7 @@ def tasks(groups: Sequence[Group]) -> list[Table]:
         lines = []
         for group in members:
             measures = [Measure(eval_id, name) for name in metrics]
-            cells = [cell for measure in measures for cell in _score_and_difference(group, groups, measure)]
+            cells = [cell for measure in measures for cell in _score_and_difference(group, measure)]
             lines.append((group.label, *cells, *([_perplexity(group, eval_id)] if first.heldout else [])))
         tables.append(without_empty(Table(task_title(first), tuple(header), tuple(lines))))
     return tables
@@ -195,21 +195,19 @@ def _digits(group: Group, measure: Measure) -> int:
 
 
 def _score(group: Group, measure: Measure | None) -> str:
-    return DASH if measure is None else estimate(score(group, measure), _digits(group, measure))
+    return DASH if measure is None else estimate(group.score(measure), _digits(group, measure))
 
 
-def _score_and_difference(group: Group, groups: Sequence[Group], measure: Measure | None) -> tuple[str, str]:
+def _score_and_difference(group: Group, measure: Measure | None) -> tuple[str, str]:
     """The score, and its difference to the untouched model on the same items."""
-    base = base_of(group, groups, measure.eval_id) if measure else None
-    if measure is None or base is None or group.first.is_base:
+    if measure is None or group.first.is_base or not group.base(measure.eval_id):
         return _score(group, measure), DASH
-    gap = difference(group, base, measure)
-    return _score(group, measure), estimate(gap, _digits(group, measure), signed=True)
+    return _score(group, measure), estimate(group.gain(measure), _digits(group, measure), signed=True)
 
 
 def _perplexity(group: Group, eval_id: str) -> str:
     """exp(loss), with the loss averaged over the seeds first."""
-    loss = score(group, Measure(eval_id, "loss"))
+    loss = group.score(Measure(eval_id, "loss"))
     return (
         DASH
         if loss is None

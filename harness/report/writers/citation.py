@@ -6,17 +6,15 @@ Source: Citation File Format 1.2.0. People are not in the records, so the tool s
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from harness.records.untrusted import printable
-from harness.report.data.groups import Group
-from harness.report.data.rows import Loaded
+from harness.report.analysis.comparison import Comparison
 from harness.report.pages.answer import answer_of
 
 
-def citation(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
+def citation(comparison: Comparison, title: str) -> str:
     """The file's text; JSON strings are YAML strings, so nothing in a name can break it."""
-    attempts = [row.current for row in loaded.rows if row.current]
+    attempts = [row.current for row in comparison.loaded.rows if row.current]
     commits = dict.fromkeys(str(one.provenance.get("commit") or "") for one in attempts)
     dates = sorted(one.started_at[:10] for one in attempts)
     lines = [
@@ -24,19 +22,19 @@ def citation(loaded: Loaded, title: str, groups: Sequence[Group]) -> str:
         f"message: {_text('Put your own names first: who made the runs is not in their records.')}",
         "type: dataset",
         f"title: {_text(title)}",
-        f"abstract: {_text(' '.join(answer_of(groups, loaded)))}",
+        f"abstract: {_text(' '.join(answer_of(comparison)))}",
         "authors:",
         f"  - name: {_text('harness')}",
         *([f"version: {_text(', '.join(one for one in commits if one))}"] if any(commits) else []),
         *([f"date-released: {dates[-1]}"] if dates else []),
         "keywords:",
-        *(f"  - {_text(one)}" for one in ("fine-tuning", *_methods(groups))),
+        *(f"  - {_text(one)}" for one in ("fine-tuning", *_methods(comparison))),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _methods(groups: Sequence[Group]) -> list[str]:
-    return list(dict.fromkeys(group.first.method for group in groups))
+def _methods(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(group.first.method for group in comparison.groups))
 
 
 def _text(value: str) -> str:

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.report.data.items import PREFIX
-from harness.report.data.load import load
 from harness.report.data.rows import Loaded
 
 if TYPE_CHECKING:
     import pandas
 
 
-def frame(runs: str | Path | Sequence[str | Path], sweep: str | None = None, items: bool = False) -> pandas.DataFrame:
-    """Records as a tidy frame.
+def frame(loaded: Loaded, items: bool = False) -> pandas.DataFrame:
+    """Return records as a tidy frame.
 
     Args:
-        runs: one runs folder or several.
-        sweep: its name; None for every run.
+        loaded: the records.
         items: one row per run and item instead of one per run.
 
     Returns:
         One row per run with the columns of `records.parquet`; or one row per run, evaluation and item with `label`,
         `method`, `recipe_id`, `seed`, `task`, `role`, `eval_id`, `item_id`, `prompt_hash`, `num_tokens` (NaN where the
-        items have none) and one `metric/<name>` column per metric, NaN where a task does not have it. What could not
-        be read is listed in `.attrs["unreadable"]`.
-
-    Raises:
-        ValueError: a folder is missing, there are no records, or there is no sweep of that name.
+        items have none) and one `metric/<name>` column per metric, NaN where a task does not have it. Files that could
+        not be read are listed in `.attrs["unreadable"]`.
     """
     from harness.report.writers.parquet import table
 
-    folders = [Path(runs)] if isinstance(runs, str | Path) else [Path(one) for one in runs]
-    loaded = load(folders, sweep)
-    found = _items(loaded) if items else table(loaded.rows).to_pandas()
-    found.attrs["unreadable"] = [*loaded.unreadable, *_problems(loaded)] if items else [*loaded.unreadable]
-    return found
+    made = _items(loaded) if items else table(loaded.rows).to_pandas()
+    made.attrs["unreadable"] = [*loaded.unreadable, *_problems(loaded)] if items else [*loaded.unreadable]
+    return made
 
 
 def _items(loaded: Loaded) -> pandas.DataFrame:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from harness.report.analysis.claims import claims, main_contests
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import every_pair, explained, families, ties
-from harness.report.data.rows import Loaded
 from harness.report.pages import notes
 from harness.report.pages.summary import Table, cost, quality, tasks
 
 TIES = "Methods sharing a letter under Ties do not differ significantly on the answer's task (adjusted for all pairs)."
 
 
-def tables(loaded: Loaded) -> dict[str, Table]:
+def tables(comparison: Comparison) -> dict[str, Table]:
     """Every table by the name of its file; a status stands without its reason."""
-    groups, trained = loaded.groups, notes.trained_on(loaded.groups)
-    primary = loaded.primary
-    main = [claims(contest, loaded.margin) for contest in main_contests(groups, primary)]
+    groups, main = comparison.groups, comparison.claims
+    trained = notes.trained_on(groups)
     letters = ties(main)
     first = replace(quality(groups, letters), note=" ".join([*([TIES] if letters else []), trained]))
     found = [_without_reasons(first), *(replace(one, note=trained) for one in (cost(groups), *tasks(groups)))]

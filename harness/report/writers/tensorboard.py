@@ -5,7 +5,8 @@ from pathlib import Path
 
 from harness.records.event_files import EventFile
 from harness.records.untrusted import escaped
-from harness.report.data.rows import Loaded, Row
+from harness.report.analysis.comparison import Comparison
+from harness.report.data.rows import Row
 from harness.report.pages.answer import answer_of
 from harness.report.pages.markdown import table_of
 from harness.report.pages.summary import cost, quality
@@ -14,11 +15,11 @@ from harness.report.writers.table import IDENTITY, Value, flat
 _NOT_METRICS = (*IDENTITY, "seed", "status", "reason", "recipe_id")
 
 
-def write_comparison(loaded: Loaded, name: str, report: Path, folder: Path) -> Path:
+def write_comparison(comparison: Comparison, name: str, report: Path, folder: Path) -> Path:
     """Write the event files below `folder`/sweep-<name>, in place of older ones, and return that folder.
 
     Args:
-        loaded: the rows.
+        comparison: the rows.
         name: of the sweep, or of the report where there is none.
         report: the report's folder, whose figures are shown.
         folder: where the runs of TensorBoard lie.
@@ -26,9 +27,9 @@ def write_comparison(loaded: Loaded, name: str, report: Path, folder: Path) -> P
     place = folder / f"sweep-{''.join(one if one.isalnum() or one in '-_.' else '-' for one in name)[:100]}"
     for old in place.rglob("events.out.tfevents.*"):
         old.unlink()
-    groups = loaded.groups
+    loaded, groups = comparison.loaded, comparison.groups
     page = EventFile(place)
-    page.text("answer", escaped(" ".join(answer_of(groups, loaded))))
+    page.text("answer", escaped(" ".join(answer_of(comparison))))
     for one in (quality(groups), cost(groups)):
         page.text(one.title.lower(), table_of(one))
     for path in sorted(report.glob("figures/*.png")):

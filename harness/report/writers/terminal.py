@@ -10,8 +10,8 @@ from rich.text import Text
 
 from harness.records.untrusted import echo, printable, shortened
 from harness.report.analysis import doubts, interrupted
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.data.rows import Loaded
 from harness.report.display import DASH, several
 from harness.report.pages.answer import answer_of
 from harness.report.pages.notes import trained_on
@@ -25,11 +25,11 @@ COLOURS = {
 COST_COLUMNS = {"Peak memory, MiB": "Peak\nMiB", "Tokens/s": "Tok/s", "Training, s": "Train\ns"}
 
 
-def show(loaded: Loaded, page: Path | None = None, console: Console | None = None) -> None:
+def show(comparison: Comparison, page: Path | None = None, console: Console | None = None) -> None:
     """Print the table, the runs without a result, the answer, and the path of the report if there is one."""
     console = console or _console()
-    groups = loaded.groups
-    console.print(comparison(groups))
+    loaded, groups = comparison.loaded, comparison.groups
+    console.print(table(groups))
     if loss := trained_on(groups):
         console.print(Text(printable(loss), style="dim"))
     if any(row.already_done for row in loaded.rows):
@@ -38,20 +38,19 @@ def show(loaded: Loaded, page: Path | None = None, console: Console | None = Non
     if doubted:
         said = f"timings to doubt, the report says why: {several(doubted, 4)}"
         console.print(Text(printable(said), style="yellow"))
-    _failures(loaded, groups, console)
-    console.print(Text(printable(" ".join(answer_of(groups, loaded)))))
+    _failures(comparison, console)
+    console.print(Text(printable(" ".join(answer_of(comparison)))))
     if page is not None:
         echo(f"report: {page}", file=console.file)  # plain, so that a long path is not broken
 
 
-def show_statuses(loaded: Loaded, console: Console | None = None) -> None:
+def show_statuses(comparison: Comparison, console: Console | None = None) -> None:
     """Print the status of every run, for runs whose scores must not stand in one table."""
     console = console or _console()
-    groups = loaded.groups
-    for group in groups:
+    for group in comparison.groups:
         if group.ok:
             console.print(Text.assemble(("ok", COLOURS["ok"]), f" {printable(group.label)}"))
-    _failures(loaded, groups, console)
+    _failures(comparison, console)
 
 
 def _console() -> Console:
@@ -59,19 +58,20 @@ def _console() -> Console:
     return Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
 
 
-def _failures(loaded: Loaded, groups: Sequence[Group], console: Console) -> None:
+def _failures(comparison: Comparison, console: Console) -> None:
     """Every run without a result, and every file that cannot be read."""
-    for group in groups:
-        if not group.measured:
-            status = _status(group)
-            console.print(Text.assemble((status, COLOURS[status]), f" {printable(group.label)}: ", _reason(group)))
-    for line in interrupted.lines(loaded):
+    for group in comparison.groups:
+        for row in group.failed:
+            status = row.status or "missing"
+            name = f" {printable(row.label)} seed {row.seed}: "
+            console.print(Text.assemble((status, COLOURS[status]), name, shortened(row.reason or DASH, 200)))
+    for line in interrupted.lines(comparison.loaded):
         console.print(Text.assemble(("interrupted", COLOURS["interrupted"]), f" {printable(line)}"))
-    for line in loaded.unreadable:
+    for line in comparison.loaded.unreadable:
         console.print(Text.assemble(("could not be read", "red"), f" {printable(line)}"))
 
 
-def comparison(groups: Sequence[Group]) -> Table:
+def table(groups: Sequence[Group]) -> Table:
     """The table: losses, the headline task and its difference to base, memory and speed."""
     scores, costs = quality(groups), cost(groups)
     has_task = [name for name in scores.header[5:7] if name not in ("Ties", "Status")]
@@ -108,8 +108,4 @@ def _name(group: Group) -> Text:
 
 
 def _status(group: Group) -> str:
-    return group.first.status or "missing"
-
-
-def _reason(group: Group) -> str:
-    return shortened(group.first.reason or DASH, 200)
+    return group.status

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.records.record import write_text
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.numeric import Numbers, methods, pairs
 from harness.report.data.rows import Loaded
 from harness.report.pages.answer import answer_of
@@ -30,13 +31,13 @@ class Mirror:
     group: str | None = None
 
 
-def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> str:
+def log_comparison(comparison: Comparison, name: str, report: Path, mirror: Mirror) -> str:
     """Log the tables, the figures and the report's folder, and return the id of the run: `sweep-<name>`.
 
     Nothing is logged where this very report was logged before, as `wandb/logged.json` below the mirror's folder tells.
 
     Args:
-        loaded: the rows; a number stays a number, an unknown value is None.
+        comparison: the rows; a number stays a number, an unknown value is None.
         name: of the sweep, or of the report where there is none.
         report: the report's folder, logged as an artifact, and its figures as pictures too.
         mirror: where to.
@@ -60,17 +61,17 @@ def log_comparison(loaded: Loaded, name: str, report: Path, mirror: Mirror) -> s
             mode=mirror.mode,
             resume="allow" if mirror.mode == "online" else None,
             job_type="comparison",
-            config=_configuration(loaded, name),
+            config=_configuration(comparison.loaded, name),
             tags=[name[:_LONGEST_TAG]],
             settings=wandb.Settings(silent=True, console="off", reinit="create_new", x_disable_stats=True),
         )
         figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
         tables = {
             name: wandb.Table(columns=[*one.columns], data=[[*line] for line in one.lines], log_mode="MUTABLE")
-            for name, one in _tables(loaded).items()
+            for name, one in _tables(comparison).items()
         }
         run.log({**tables, **figures})
-        run.summary["answer"] = " ".join(answer_of(loaded.groups, loaded))
+        run.summary["answer"] = " ".join(answer_of(comparison))
         artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
         artifact.add_dir(str(report))
         run.log_artifact(artifact)
@@ -112,11 +113,12 @@ def _logged(mirror: Mirror) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tables(loaded: Loaded) -> dict[str, Numbers]:
+def _tables(comparison: Comparison) -> dict[str, Numbers]:
     """One row per run, per method and per pair of methods."""
+    loaded = comparison.loaded
     names = columns(loaded.rows)
     runs = Numbers(names, tuple(tuple(row[column] for column in names) for row in flat(loaded.rows)))
-    found = {"comparison": runs, "methods": methods(loaded.groups), "pairs": pairs(loaded)}
+    found = {"comparison": runs, "methods": methods(comparison.groups), "pairs": pairs(comparison)}
     return {name: one for name, one in found.items() if one.lines}
 
 

@@ -1,0 +1,94 @@
+"""One comparison: everything that a report computes from its records, each part once and when it is first used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from harness.report.analysis.claims import LEVEL, Claims, Contest, claims, contests, main_contests
+from harness.report.analysis.comparable import Guard, IncomparableError, check, check_trials
+from harness.report.data import tuning
+from harness.report.data.groups import Group, Measure, grouped
+from harness.report.data.levels import family_level
+from harness.report.data.rows import Loaded
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Comparison:
+    """The rows of a report, compared with each other.
+
+    >>> comparison = harness.load("runs/", sweep="lora_rank")  # doctest: +SKIP
+    >>> [group.label for group in comparison.groups]  # doctest: +SKIP
+    ['base', 'lora r=4', 'lora r=16', 'lora r=64']
+
+    Attributes:
+        loaded: the records.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        """Take the records of one sweep, or of runs that may be compared."""
+        self.loaded = loaded
+        self._claims: dict[Contest, Claims] = {}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Return the runs of each recipe and setting, in the order of the records."""
+        return grouped(self.loaded.rows, family_level(self.loaded.sweep, LEVEL))
+
+    @cached_property
+    def guard(self) -> Guard:
+        """Return how the rows differ in what was not declared to vary.
+
+        Raises:
+            IncomparableError: such a difference was not allowed: the rows must not stand in one table.
+        """
+        declared = self.loaded.sweep.varies if self.loaded.sweep else None
+        guard = check(self.groups, declared, self.loaded.allowed)
+        for result in (guard, check_trials(self.loaded)):
+            if result is not None and result.refused:
+                raise IncomparableError(result)
+        return guard
+
+    @cached_property
+    def contests(self) -> list[Contest]:
+        """Return the contests that answer the question; several where there are several base models."""
+        return main_contests(self.groups, self.loaded.primary)
+
+    @cached_property
+    def claims(self) -> list[Claims]:
+        """Return the tests of these contests."""
+        return [self.claims_of(contest) for contest in self.contests]
+
+    @property
+    def primary(self) -> Measure | None:
+        """Return the measure that answers the question; None where no method has one."""
+        return next((contest.measure for contest in self.contests), None)
+
+    @cached_property
+    def targets(self) -> list[Contest]:
+        """Return the contests of the target tasks, in the order of the records."""
+        return contests(self.groups, "target")
+
+    @cached_property
+    def tuning(self) -> list[tuning.Contestant]:
+        """Return the trials and the choice of each method; none for a sweep without stages."""
+        return tuning.contestants(self.loaded.sweep, self.loaded.trials)
+
+    @cached_property
+    def trial_groups(self) -> list[Group]:
+        """Return the trials of a sweep with stages, which are no rows of its results."""
+        return grouped(self.loaded.trials)
+
+    def claims_of(self, contest: Contest) -> Claims:
+        """Return the tests of a contest."""
+        if contest not in self._claims:
+            self._claims[contest] = claims(contest, self.loaded.margin)
+        return self._claims[contest]
+
+    def frame(self, items: bool = False) -> pandas.DataFrame:
+        """Return the runs as a pandas frame: one row per run, or with `items` one row per run and evaluated item."""
+        from harness.report.writers.frames import frame
+
+        return frame(self.loaded, items)
