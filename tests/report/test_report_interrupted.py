@@ -10,6 +10,7 @@ from rich.console import Console
 from harness.records import record
 from harness.records.record import Cell, RunRecord, SweepRecord
 from harness.report.analysis import interrupted
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages import markdown
 from harness.report.pages.summary import cost, quality
@@ -66,9 +67,10 @@ def test_training_cost_and_finished_evaluations_are_shown(loaded):
     assert line["arc_easy/acc"] > 0.5
     assert line["hellaswag/acc"] is None
     assert line["test_loss"] is not None
-    costs = dict(zip(cost(loaded.groups).header, cost(loaded.groups).lines[2], strict=True))
+    groups = Comparison(loaded).groups
+    costs = dict(zip(cost(groups).header, cost(groups).lines[2], strict=True))
     assert (costs["Peak memory, MiB"], costs["Tokens/s"]) == ("1,650", "141")
-    scores = dict(zip(quality(loaded.groups).header, quality(loaded.groups).lines[2], strict=True))
+    scores = dict(zip(quality(groups).header, quality(groups).lines[2], strict=True))
     assert scores["arc_easy acc"].startswith(f"{line['arc_easy/acc']:.3f}")
     assert scores["hellaswag acc"] == "-"
     assert scores["Status"] == "interrupted"
@@ -80,18 +82,19 @@ def test_the_report_names_what_is_missing_and_the_command_that_goes_on(loaded):
     assert "evaluated: science_qa/validation, science_qa/test and arc_easy" in line
     assert "missing: hellaswag" in line
     assert line.endswith(f"go on with: {COMMAND}")
-    page = markdown.page(loaded)
+    page = markdown.page(Comparison(loaded))
     assert "Interrupted, and can go on:" in page
     assert "its weights are kept; evaluated" in page
     screen = io.StringIO()
-    terminal.show(loaded, console=Console(file=screen, width=100))
+    terminal.show(Comparison(loaded), console=Console(file=screen, width=100))
     assert "interrupted dora, seed 0" in screen.getvalue()
     assert COMMAND in " ".join(screen.getvalue().split())
 
 
 def test_its_unfinished_scores_take_part_in_no_claim(loaded):
-    assert [group.label for group in loaded.groups if group.ok] == ["base", "lora"]
-    assert [group.label for group in loaded.groups if group.trained] == ["lora"]
+    groups = Comparison(loaded).groups
+    assert [group.label for group in groups if group.ok] == ["base", "lora"]
+    assert [group.label for group in groups if group.trained] == ["lora"]
 
 
 def test_an_error_is_a_failure_and_keeps_no_older_scores(runs):

@@ -101,10 +101,9 @@ def test_lost_seeds_are_a_fork_where_some_are_lost(tree):
 
 
 def test_a_mean_over_tasks_weighs_every_task_the_same(tree):
-    contest = analysis.main_contests(Comparison(tree).groups, None)[0]
-    [mean] = [
-        one for one in analysis._outcomes(contest, Comparison(tree).groups) if one.name.startswith("the mean over")
-    ]
+    comparison = Comparison(tree)
+    outcomes = analysis._outcomes(comparison.contests[0], comparison.groups)
+    [mean] = [one for one in outcomes if one.name.startswith("the mean over")]
     scores = {}
     for row in tree.rows:
         for one in row.scored:

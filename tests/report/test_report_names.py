@@ -12,7 +12,7 @@ from harness.config import config, question
 from harness.config.experiment import recipe
 from harness.records import record
 from harness.report import names
-from harness.report.analysis.comparable import insist
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -165,12 +165,12 @@ def test_the_default_model_says_that_it_was_quantized_and_only_from_its_package(
 
 
 def test_rows_are_named_as_their_labels_are(tree):
-    loaded = load([tree], "methods")
-    named = {group.label: group.name for group in loaded.groups}
+    comparison = Comparison(load([tree], "methods"))
+    named = {group.label: group.name for group in comparison.groups}
     assert named["base"] == "Base model"
     assert {name.partition(" ")[0] for label, name in named.items() if label.startswith("lora")} == {"LoRA"}
     assert len(set(named.values())) == len(named)
-    insist(loaded.groups, loaded)
+    assert comparison.guard
 
 
 def test_no_shipped_sweep_or_data_set_lacks_a_name_for_what_it_varies():
