@@ -61,7 +61,7 @@ FROM_THE_CONFIGURATION = {
     # names
     "method.rnak=8": ["method.rnak: no such setting", "r, target"],
     "methd=lora": ["methd: no such setting", "Did you mean method?"],
-    "train.learning_rate=1": ["train.learning_rate: no such setting", "lr, max_grad_norm"],
+    "train.learning_rate=1": ["train.learning_rate: no such setting", "lr, lr_scheduler_type"],
     "train.max_step=5": ["Did you mean max_steps?"],
     **{
         f"{old}=1": [f"{old}: no such setting. Did you mean {new.rpartition('.')[2]}?"]
@@ -139,11 +139,11 @@ FROM_THE_CONFIGURATION = {
     "force=maybe": ['force="maybe": must be a valid boolean'],
     "train.gradient_checkpointing=1": ["train.gradient_checkpointing=1: must be a valid boolean"],
     "eval.tasks=arc_easy": ['eval.tasks="arc_easy": must be a list, as in eval.tasks=[arc_easy]'],
-    "train.lr_scheduler_type=linaer": ["train.lr_scheduler_type=\"linaer\": must be 'constant', 'linear' or 'cosine'"],
+    "train.lr_scheduler_type=linaer": ["must be 'constant', 'constant_with_warmup', 'linear' or 'cosine'"],
     "train.precision=fp8": ["'auto', 'bf16' or 'fp32'"],
     "data.source=web": ["'hub', 'package' or 'path'"],
     "rerun=[ok]": ['rerun=["ok"]', "must be 'oom' or 'diverged'"],
-    "rerun=oom": ['retry="oom"', "must be a valid"],
+    "rerun=oom": ['rerun="oom"', "must be a valid"],
     "runs_dir=null": ["runs_dir=null: must be a valid string"],
     "runs_dir=": ['runs_dir=""'],
     # ranges
@@ -403,16 +403,17 @@ def test_a_model_whose_configuration_is_none_is_refused(refuse, tiny_model, tmp_
 
 RECORDS = {
     "empty": (b"", "the JSON breaks off or is damaged"),
-    "half": (b'{"schema": 1, "recipe_id": "01', "the JSON breaks off or is damaged"),
+    "half": (b'{"schema": 2, "recipe_id": "01', "the JSON breaks off or is damaged"),
     "binary": (bytes(range(256)), "the JSON breaks off or is damaged"),
     "deep": (b"[" * 100_000, "the JSON breaks off or is damaged"),
-    "list": (b"[]", "record schema 'list', this version reads 1"),
-    "number": (b"7", "record schema 'int', this version reads 1"),
-    "null": (b"null", "record schema 'NoneType', this version reads 1"),
-    "other": (b'{"a": 1}', "record schema None, this version reads 1"),
-    "text": (b'{"schema": "1"}', "record schema '1', this version reads 1"),
-    "newer": (b'{"schema": 99}', "record schema 99, this version reads 1"),
-    "hollow": (b'{"schema": 1}', "recipe_id"),
+    "list": (b"[]", "record schema 'list', this version reads 2"),
+    "number": (b"7", "record schema 'int', this version reads 2"),
+    "null": (b"null", "record schema 'NoneType', this version reads 2"),
+    "other": (b'{"a": 1}', "record schema None, this version reads 2"),
+    "text": (b'{"schema": "1"}', "record schema '1', this version reads 2"),
+    "newer": (b'{"schema": 99}', "record schema 99, this version reads 2"),
+    "hollow": (b'{"schema": 2}', "recipe_id"),
+    "older": (b'{"schema": 1}', "record schema 1, this version reads 2"),
 }
 
 

@@ -240,7 +240,7 @@ def test_a_damaged_record_counts_as_none_and_is_named(tmp_path):
     state, reason = stored.status(one)
     assert (state, reason.startswith(f"{path}: not a record")) == ("waiting", True)
     path.write_text('{"schema": 99}')
-    assert stored.status(one) == ("failed", f"{path}: record schema 99, this version reads 1")
+    assert stored.status(one) == ("failed", f"{path}: record schema 99, this version reads 2")
     path.unlink()
     assert stored.status(one) == ("waiting", "")
 
