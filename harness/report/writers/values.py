@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 
+from harness.records import untrusted
 from harness.report.document import Table
 
 
 def table_csv(table: Table) -> str:
     """Return the rows as comma-separated values; an unknown value is empty."""
     rows = table.records()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else table.keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return untrusted.to_csv(list(rows[0]) if rows else table.keys, rows)
 
 
 def table_json(table: Table) -> str:
