@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from harness.records import files
 
 if TYPE_CHECKING:
     import torch
@@ -33,11 +34,10 @@ def check_free(out: Path) -> None:
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `out` if the block ends without an error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    temporary = files.temporary_folder(out.parent, f".{out.name}-")
     try:
         yield temporary
-        temporary.chmod(0o755)
+        files.open_as_folder(temporary)
         check_free(out)
         temporary.replace(out)
     finally:

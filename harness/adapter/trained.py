@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import config
+from harness.config import config, permissions
 from harness.config.experiment import Experiment
+from harness.config.question import setting_of
 from harness.records import record
 from harness.records.record import RunRecord
 from harness.records.specs import ModelSpec
@@ -65,10 +66,16 @@ def on_base(run: Trained, overrides: Sequence[str]) -> Trained:
     """Return the run with its base model located: as recorded, or by these overrides of the model group.
 
     Raises:
-        ValueError: the base at that place is not the base that the run was trained on; names both.
+        ValueError: the base at that place is not the base that the run was trained on; or the run had a permission
+            that the overrides neither give nor deny; names them.
     """
+    permissions.insist(run.record.config, overrides, ("model",), str(run.folder), "--base ")
     trained_on = run.experiment.model
-    spec = _asked(overrides) if overrides else dataclasses.replace(trained_on, content=None)
+    spec = dataclasses.replace(trained_on, content=None)
+    if overrides:
+        asked = _asked(overrides)
+        only_permissions = all(setting_of(word) in permissions.WITHHELD for word in overrides)
+        spec = permissions.granted(spec, "model", overrides, asked) if only_permissions else asked
     there = sources.resolve_model(spec)
     if there.content != trained_on.content:
         raise ValueError(

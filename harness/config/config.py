@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from harness.config import question, suites, together
+from harness.config import doors, permissions, question, suites, together
 from harness.config.checking import adapter, check_finite, explained, lower, suggestion
 from harness.config.experiment import Experiment
 from harness.config.question import Question
@@ -61,10 +63,30 @@ _FOR_DEVELOPERS = (
 
 def register() -> None:
     """Register the resolvers that `conf/` uses."""
+    guard()
     OmegaConf.register_new_resolver("times", _times, replace=True)
     table = OmegaConf.create({})
     OmegaConf.set_struct(table, False)
     ConfigStore.instance().store(name="open_table", node=table)  # a table with any keys: `- /open_table@options`
+
+
+def guard() -> None:
+    """Have Hydra's loader check every configuration before Hydra obeys it; see `doors`."""
+    if getattr(ConfigLoaderImpl.load_configuration, "is_guarded", False):
+        return
+    load = ConfigLoaderImpl.load_configuration
+
+    @functools.wraps(load)
+    def guarded(self: Any, *arguments: Any, **settings: Any) -> DictConfig:
+        config: DictConfig = load(self, *arguments, **settings)
+        values: Any = OmegaConf.to_container(config.hydra, resolve=False)
+        choice = (values.get("runtime") or {}).get("choices", {}).get("hydra/launcher")
+        chosen = self.repository.load_config(f"hydra/launcher/{choice}")
+        doors.check(values, OmegaConf.to_container(chosen.config, resolve=False) if chosen is not None else {})
+        return config
+
+    guarded.is_guarded = True  # type: ignore[attr-defined]
+    ConfigLoaderImpl.load_configuration = guarded
 
 
 def build(config: DictConfig) -> Experiment:
@@ -86,20 +108,30 @@ def build(config: DictConfig) -> Experiment:
 
 
 def from_record(run: RunRecord) -> Experiment:
-    """Return the experiment of an earlier run from its record.
+    """Return the experiment of an earlier run from its record, without the permissions that the run had.
 
     Raises:
         ValueError: the method is gone, or the record keeps settings that this version does not know.
     """
-    name = f"harness.methods.{run.method}"
+    return permissions.withheld(from_settings(run.method, run.config))
+
+
+def from_settings(method_name: str, values: Mapping[str, Any]) -> Experiment:
+    """Return the experiment of recorded settings as they stand, with its permissions: to describe a run, never to load.
+
+    Raises:
+        ValueError: the method is gone, or they are settings that this version does not know.
+    """
+    name = f"harness.methods.{method_name}"
+    if not method_name.isidentifier():
+        raise ValueError(f"method={method_name}: not a method's name")
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f"method={run.method}: there is no {name} any more, which made this run ({error})") from error
+        raise ValueError(f"method={method_name}: there is no {name} any more, which made this run ({error})") from error
     found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == name and _is_concrete(c)]
     if len(found) != 1:
         raise ValueError(f"{name}: {len(found)} methods are defined there; one is expected")
-    values = run.config
     try:
         method = checked(found[0], values["method"], "method")
         there = [key for key in (*_SECTIONS, *_PLAIN) if key in values or key not in _NOT_IN_EVERY_RECORD]
@@ -211,8 +243,9 @@ def _method(values: Any) -> Method:
     """Find the class that a method's YAML names and fill it."""
     if not isinstance(values, dict):
         raise ValueError(f"method={values}: method is a group, one of {', '.join(_options('method'))}")
-    target = values.get("_target_")
-    module, _, name = str(target).rpartition(".")
+    target = str(values.get("_target_"))
+    doors.check_method(target)
+    module, _, name = target.rpartition(".")
     try:
         schema = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -117,6 +117,7 @@ def _from_hub(dataset: str, subset: str | None, split: str, revision: str | None
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
+    hub.limit_waiting()
     commit = hub.commit(dataset, revision, "dataset")
     try:
         rows: Iterable[Row] = load_dataset(dataset, subset, split=split, revision=commit)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.config import config
+from harness.config import config, permissions
 from harness.config.compose import experiments
 from harness.config.experiment import Evaluation, Experiment, evaluations
 from harness.records import record
@@ -50,6 +50,7 @@ A model that one GPU does not hold: model.device_map=auto.
 """
 
 _SPREAD = "model.device_map="
+_TRUST = "model.trust_remote_code="
 _NOT_HERE = ("tasks=", "generation_rows=", "general_text_passages=", "heldout_limit=", "sampling.", "test=")
 
 
@@ -94,10 +95,11 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
     Raises:
         ValueError: the name is neither a run nor a model, or a setting is wrong.
     """
-    wrong = [word for word in words if not word.startswith(("eval=", "eval.", _SPREAD))]
+    wrong = [word for word in words if not word.startswith(("eval=", "eval.", _SPREAD, _TRUST))]
     if wrong:
         raise ValueError(
-            f"{' '.join(wrong)}: only settings of the eval group, eval=... or eval.<name>=..., and {_SPREAD}auto"
+            f"{' '.join(wrong)}: only settings of the eval group, eval=... or eval.<name>=..., {_SPREAD}auto and "
+            f"{_TRUST}true"
         )
     idle = [word for word in words if word.removeprefix("eval.").startswith(_NOT_HERE)]
     if idle:
@@ -148,8 +150,10 @@ def _of_run(folder: Path, words: Sequence[str]) -> Experiment:
     pickles.refuse(folder / "weights", str(folder / "weights"))
     experiment = config.from_record(known)
     runs_dir = str(folder.resolve().parent.parent)
+    permissions.insist(known.config, words, ("model", "eval"), str(folder), "")
     composed = experiments(["method=base", *words])[0][1]
-    model = dataclasses.replace(experiment.model, device_map=composed.model.device_map)
+    own = permissions.granted(experiment.model, "model", words, composed.model)
+    model = dataclasses.replace(own, device_map=composed.model.device_map)
     spec = _changed(experiment.eval, composed.eval, words)
     changed = dataclasses.replace(experiment, model=model, eval=spec, runs_dir=runs_dir)
     if changed.folder.resolve() != folder.resolve():

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from harness.records import files
 
 FEWEST_CLUSTERS = 10
 
@@ -27,15 +28,13 @@ def write(columns: dict[str, list[Any]], path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = files.temporary_file(path)
     os.close(handle)
     try:
         parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def row_ids(hashes: list[str]) -> list[str]:

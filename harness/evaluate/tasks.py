@@ -22,7 +22,7 @@ from harness.evaluate.precision import computing
 from harness.records.evaluation import Evaluation
 from harness.records.record import Metric
 from harness.records.specs import Source
-from harness.sources import assets
+from harness.sources import assets, hub
 from harness.sources.once import folder_once
 
 DATA_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from local files
@@ -41,6 +41,7 @@ def load(
     Raises:
         ValueError: there is no such task, its rows or other needs are not available, or it is not allowed.
     """
+    hub.limit_waiting()  # a task may fetch rows, a metric or NLTK's data by itself
 
     class SourcedTask(OfficialTask):
         rows_source, rows_folder = source, folder

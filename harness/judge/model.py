@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import statistics
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,9 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from harness.judge.answers import Answer
+from harness.records import redact
 
 PROMPT = """\
 {rubric}
@@ -36,6 +38,8 @@ PROMPT = """\
 
 End your reply with a line "Score: N", with N from {lowest} to {highest}."""
 _TIMEOUT_SECONDS = 120
+_WHOLE_SECONDS = 300  # for a whole reply
+_MOST_BYTES = 10_000_000
 _PAUSES_SECONDS = (2, 8, 30)  # before a retry, if the endpoint is busy or briefly unreachable
 _LONGEST_PAUSE_SECONDS = 120  # that Retry-After may ask for
 _BUSY = (408, 429, 500, 502, 503, 504, 529)
@@ -68,11 +72,23 @@ def check(by: Judge) -> None:
     Raises:
         ValueError: the endpoint contains secrets, which would be recorded, the range is empty, or the key is not set.
     """
-    if urlsplit(by.endpoint).username or urlsplit(by.endpoint).query:
+    place = _parsed(by.endpoint)
+    if place.scheme not in ("http", "https") or not place.hostname:
+        raise ValueError(f"--endpoint {redact.text(by.endpoint)}: give http://<host>/v1 or https://<host>/v1")
+    if "@" in by.endpoint or any(sign in by.endpoint for sign in "?#;"):
         raise ValueError("--endpoint: it is recorded, so no user, password or query may be in it; see --key-variable")
     if by.lowest >= by.highest:
         raise ValueError(f"--range {by.lowest} {by.highest}: the lower end comes first")
     _key(by)
+
+
+def _parsed(endpoint: str) -> SplitResult:
+    try:
+        place = urlsplit(endpoint)
+        _ = place.port  # raises where it is no number
+    except ValueError as error:
+        raise ValueError(f"--endpoint {redact.text(endpoint)}: {error}; give http://<host>/v1") from error
+    return place
 
 
 def judge(by: Judge, answers: Sequence[Answer], told: Callable[[Verdict], None]) -> None:
@@ -128,12 +144,13 @@ def _ask(by: Judge, prompt: str, key: str | None) -> str:
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     for pause in (*_PAUSES_SECONDS, None):
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-                reply: Any = json.load(response)
+            reply: Any = json.loads(_within(_WHOLE_SECONDS, lambda: _answer(request)))
             return str(reply["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
-            if error.code not in _BUSY or pause is None:
-                raise ValueError(f"{url}: {_said(error, key)}; check the endpoint, the model and the key") from error
+            with error:
+                if error.code not in _BUSY or pause is None:
+                    said = _said(error, key)
+                    raise ValueError(f"{url}: {said}; check the endpoint, the model and the key") from error
             time.sleep(_asked_for(error) or pause)
         except (OSError, HTTPException) as error:
             nobody = isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror)
@@ -143,6 +160,48 @@ def _ask(by: Judge, prompt: str, key: str | None) -> str:
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(_no_verdict(url, error)) from error
     raise AssertionError("the last try returns or raises")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Handler that follows no redirect: the key in the header is for the endpoint that was named, and nobody else."""
+
+    def redirect_request(self, *request: Any) -> None:
+        return None
+
+
+def _answer(request: urllib.request.Request) -> bytes:
+    opener = urllib.request.build_opener(_NoRedirect)
+    with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+        content: bytes = response.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"the reply is longer than {_MOST_BYTES:,} bytes")
+    return content
+
+
+def _within(seconds: float, call: Callable[[], bytes]) -> bytes:
+    """Return what `call` returns. A socket's own limit is for each piece, and an endpoint may send one at a time.
+
+    Raises:
+        TimeoutError: it has not ended after that time.
+        Exception: whatever it raises.
+    """
+    outcome: list[bytes | BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"no whole reply in {seconds:.0f} s")
+    result = outcome.pop()  # nothing refers to an error and its connection any more
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def _no_verdict(url: str, error: Exception) -> str:
@@ -157,6 +216,10 @@ def _asked_for(error: urllib.error.HTTPError) -> float | None:
 
 def _said(error: urllib.error.HTTPError, key: str | None) -> str:
     """Return code, reason and the beginning of the endpoint's message, without the key."""
-    body = " ".join(error.read(2_000).decode("utf-8", "replace").split())[:300]
+    try:
+        content = _within(_TIMEOUT_SECONDS, lambda: error.read(2_000))
+    except OSError:
+        content = b""
+    body = " ".join(content.decode("utf-8", "replace").split())[:300]
     said = f"{error.code} {error.reason}" + (f" ({body})" if body and not body.startswith("<") else "")
     return said.replace(key, "<key>") if key else said

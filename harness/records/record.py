@@ -9,7 +9,6 @@ Units are in the names. An unmeasured value is None, never a sentinel.
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -18,7 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.records import redact
+from harness.records import files, redact
 from harness.records.measured import Conditions as Conditions
 from harness.records.measured import DevicePeak as DevicePeak
 from harness.records.measured import Fingerprint as Fingerprint
@@ -264,24 +263,22 @@ def write(value: Any, path: Path) -> Path:
     return write_text(json.dumps(found, indent=1, sort_keys=True, allow_nan=False) + "\n", path)
 
 
-def write_text(text: str, path: Path) -> Path:
-    """Write UTF-8 text atomically, making the folder if need be."""
-    return write_bytes(text.encode(), path)
+def write_text(text: str, path: Path, mode: int = 0o666) -> Path:
+    """Write UTF-8 text atomically, making the folder if need be. `mode` is reduced by the umask."""
+    return write_bytes(text.encode(), path, mode)
 
 
-def write_bytes(content: bytes, path: Path) -> Path:
-    """Write a file atomically, making the folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write_bytes(content: bytes, path: Path, mode: int = 0o666) -> Path:
+    """Write a file atomically, making the folder if need be. `mode` is reduced by the umask."""
+    handle, temporary = files.temporary_file(path, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return path
 

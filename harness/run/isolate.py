@@ -309,7 +309,7 @@ def _child(job: _Job, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     end_with_parent()
     with contextlib.suppress(OSError):
-        handle = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
     os.environ.update(job.environment)

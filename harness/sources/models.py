@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.sources import assets, random_weights
+from harness.sources import assets, hub, random_weights
 from harness.sources.once import folder_once
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def location(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     if spec.weights == "random":
         return str(random_weights.folder_of(spec)), {}
     if spec.source == "hub":
+        hub.limit_waiting()
         assert spec.hub_id is not None and spec.revision is not None, "sources.resolve has run before"
         return spec.hub_id, {"revision": spec.revision}
     if spec.source == "path":

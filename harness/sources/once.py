@@ -4,11 +4,12 @@ Half-written folders of killed processes are removed later.
 """
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from harness.records import files
 
 _PREFIX = ".writing-"
 _LEFT_SECONDS = 7 * 86_400.0  # age at which no process can still be writing it
@@ -24,12 +25,11 @@ def folder_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = files.temporary_folder(folder.parent, _PREFIX)
     remove_left(folder.parent)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_PREFIX))
     try:
         write(temporary)
-        temporary.chmod(0o755)
+        files.open_as_folder(temporary)
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another process was first, and its files are the same

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from harness.config import permissions
 from harness.config.question import setting_of
 from harness.records import choice, record, redact
 from harness.records.record import Cell, EvaluationRecord, RunRecord, SweepRecord
@@ -111,11 +112,12 @@ def find(runs_dir: Path, name: str) -> Stored:
     return Stored(runs_dir, record.read(SweepRecord, path))
 
 
-def words_again(stored: Stored, *changed: str) -> list[str]:
+def words_again(stored: Stored, *changed: str, given_again: Iterable[str] = ()) -> list[str]:
     """Return the command line's overrides of a sweep with `changed` replaced, for the same runs folder.
 
     Raises:
-        ValueError: the record is of a version that did not keep the overrides, or an override held a secret.
+        ValueError: the record is of a version that did not keep the overrides, an override held a secret, or one may
+            run code and is neither in `changed` nor among those `given_again`.
     """
     given = stored.record.arguments
     if given is None:
@@ -124,6 +126,7 @@ def words_again(stored: Stored, *changed: str) -> list[str]:
     # Hydra does not pass hydra.searchpath on, so it is read from the recorded command
     searched = [word for word in shlex.split(stored.record.command) if setting_of(word) == "hydra.searchpath"]
     settings = {setting_of(word) for word in (*here, *changed)}
+    permissions.refuse_repeated(stored.record.name, (*searched, *given), (*changed, *given_again))
     words = [*(word for word in (*searched, *given) if setting_of(word) not in settings), *here, *changed]
     refuse_removed(stored.record.name, words)
     return words

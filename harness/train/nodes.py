@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from harness.records.files import PRIVATE
 from harness.records.record import write_text
 from harness.records.specs import Rung
 
@@ -45,8 +46,11 @@ _ATTEMPT: TypeAdapter[Attempt | None] = TypeAdapter(Attempt | None)
 
 
 def publish(attempt: Attempt | None, file: Path) -> None:
-    """Announce the next attempt to the other nodes; None announces that there will be none."""
-    write_text(json.dumps(attempt and asdict(attempt)), file)
+    """Announce the next attempt to the other nodes; None announces that there will be none.
+
+    Its token lets a process take part, so that the file is its owner's alone.
+    """
+    write_text(json.dumps(attempt and asdict(attempt)), file, PRIVATE)
 
 
 def is_over(file: Path) -> bool:

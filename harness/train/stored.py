@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from harness.records import files
 from harness.train.checkpoint import header
 
 _NAMES = {
@@ -35,9 +35,7 @@ def write(file: Path, value: Any, facts: dict[str, Any]) -> None:
     """
     tensors: list[torch.Tensor] = []
     head = _head({"value": json.dumps(_plain(value, tensors)), "facts": json.dumps(facts)}, tensors)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    temporary = Path(name)
+    handle, temporary = files.temporary_file(file)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(len(head).to_bytes(8, "little") + head)

@@ -143,6 +143,48 @@ def test_what_is_wrong_is_said_in_one_line(run, stub, tmp_path, capsys, change, 
     assert not list(run.glob("judgements/*"))
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://:word@127.0.0.1/v1", "https://me@127.0.0.1/v1", "http://127.0.0.1/v1?key=word",
+    "http://127.0.0.1/v1;key=word",
+     "http://127.0.0.1/v1#word", "file:///etc/passwd", "ftp://127.0.0.1/v1", "127.0.0.1/v1", "http://", "http:///v1",
+     "http://127.0.0.1:http/v1", "http://[::1/v1", "data:,x", ""],
+)  # fmt: skip
+def test_an_endpoint_is_a_plain_address_of_the_web(endpoint, run, tmp_path, capsys):
+    assert judged(run, tmp_path, endpoint, "judge-1") == 2
+    error = capsys.readouterr().err
+    assert "--endpoint" in error and len(error.splitlines()) == 1 and "word" not in error.replace("password", "")
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_key_is_sent_to_no_host_to_which_the_endpoint_redirects(code, run, stub, tmp_path, monkeypatch, capsys):
+    endpoint, asked = stub
+
+    class Redirects(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(code)
+            self.send_header("Location", endpoint + "/chat/completions")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Redirects)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("JUDGE_KEY", SECRET)
+    try:
+        where = f"http://127.0.0.1:{server.server_port}/v1"
+        assert judged(run, tmp_path, where, "judge-1", "--key-variable", "JUDGE_KEY") == 2
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    error = capsys.readouterr().err
+    assert f": {code} " in error and len(error.splitlines()) == 1 and SECRET not in error
+    assert asked == []
+
+
 def judged(run, tmp_path, endpoint, name, *more):
     (tmp_path / "rubric.md").write_text("Is it right?")
     words = ["score", str(run), "--endpoint", endpoint, "--model", name, "--rubric", str(tmp_path / "rubric.md")]

@@ -45,6 +45,101 @@ def test_what_shows_that_it_is_a_secret_is_removed(written, kept):
     assert redact.text(written) == kept
 
 
+S = "Planted7Secret"  # stands for the secret in every form below; no part of it may stay
+FORMS = [
+    # URLs
+    f"https://store.example/x.jsonl?sv=2024&sig={S}", f"/data/x.jsonl?sig={S}", f"az://c/x?sig={S}&se=2026",
+    f"https://s3.example/x?X-Amz-Signature={S}&X-Amz-Date=1", f"https://h/x?Signature={S}", f"https://h/x?auth={S}",
+    f"https://h/x?code={S}", f"https://h/x?pwd={S}", f"https://h/x?pass={S}", f"https://h/x#access_token={S}",
+    f"https://u:a/{S}@h/x", f"https://u:p@{S}@h/x", f"https://{S}@h", f"https://u:{S}@h:8080/x@1", f"https://h/?q={S}",
+    f"redis://:{S}@h:6379/0", f"postgresql://u:{S}@h/db", f"https://h/x?token%3D{S}", f"https://h/x;sig={S}",
+    f"git+https://oauth2:{S}@gitlab.example/x.git", f"https://h/x?a=1&amp;key={S}",
+    # headers
+    f"Authorization: Bearer {S}", f"Authorization: Basic {S}", f"authorization: token {S}", f"Cookie: a=b; session={S}",
+    f"Set-Cookie: sid={S}; Path=/", f"X-Api-Key: {S}", f"x-auth-token: {S}", f"Proxy-Authorization: Basic {S}",
+    f"curl -H 'Authorization: Bearer {S}' https://h", f'{{"Authorization": "Bearer {S}"}}', f"Bearer {S}",
+    f"bearer {S}",
+    f'"headers": {{"cookie": "a={S}"}}', f"Basic {S}=",
+    # command lines and settings
+    f"password = {S}", f"password={S}", f"password:{S}", f"--password {S}", f"--token={S}", f"--api-key {S}",
+    f"--hub-token '{S}'", f"password {S}", f"+x.password={S}", f"Pwd={S}", f"MYSQL_PWD={S}", f"pass={S}",
+    f"AccountKey={S}==", f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={S};EndpointSuffix=x",
+    f"SharedAccessKey={S}", f"connection_string={S}", f"apiKey={S}", f"secretAccessKey: {S}", f"client_secret={S}",
+    f"passphrase={S}", f"api_key='a,{S}'", f"api_key=a,{S}", f"api_key=a]{S}", f"password='a {S}'", f'password="a {S}"',
+    f"password=a\\{S}", f'password=a"{S}', f"password='a\"{S}'", f"+hub={{api_key:{S},n:3}}", f"token%3D{S}",
+    f"password=a\\ {S}", f"x.api_key=[a,{S}]", f"db.password: 'a b {S}'", f'{{"password": "a b {S}"}}',
+    # files
+    f"machine h login me password {S}", f"machine h\n  login me\n  password {S}", f"default login {S} password x",
+    f"-----BEGIN RSA PRIVATE KEY-----\nMII{S}\n-----END RSA PRIVATE KEY-----",
+    f"-----BEGIN OPENSSH PRIVATE KEY-----\\nb3{S}\\n-----END OPENSSH PRIVATE KEY-----",
+    f"-----BEGIN PRIVATE KEY-----\n{S}",
+    # tokens by their form
+    "AKIAPLANTED7SECRET", "ASIAPLANTED7SECRET", f"xoxb-12-{S}", f"xoxp-{S}", f"github_pat_{S}", f"ghp_{S}",
+    f"glpat-{S}",
+    f"AIza{S}", f"eyJhbGciOi{S}.eyJzdWIi{S}.{S}", f"wandb_v1_{S}", f"hf_{S}", "hf_Planted7", "sk-Planted7",
+    f"sk-proj-{S}",
+    f"sk-ant-{S}", f"sk_live_{S}", f"npm_{S}", f"pypi-{S}", f"dckr_pat_{S}", f"nvapi-{S}", f"gsk_{S}", f"ya29.{S}",
+    f"hvs.{S}", "dapi0123456789abcdef0123456789abcdef",
+]  # fmt: skip
+PARTS = ("Planted7", "PLANTED7", "dapi01234567")
+NAMES = (
+    "AWS_SESSION", "AWS_SESSION_TOKEN", "DB_PASS", "MYSQL_PWD", "GITLAB_PAT", "BLOB_SAS",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "BEARER", "AUTHORIZATION", "COOKIE", "PASSPHRASE", "SSH_PRIVATEKEY", "MY_PRIVATE_KEY", "REGISTRY_AUTH", "NETRC",
+    "TOKENS",
+    "KEY", "HF_TOKEN_BASE64", "HF_TOKEN_PATH", "SECRETS", "API_KEYS", "OPENAI_APIKEY", "GOOGLE_APPLICATION_CREDENTIALS",
+    "JWT", "PGPASSWORD", "DATABASE_URL_PASSWORD", "CLIENT_SECRET_1", "ACCESSKEY", "SIGNATURE", "MY_DB_URL",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_secret_of_any_form_is_removed_and_leaves_no_part(form):
+    for written in (form, f"before {form} after", json.dumps(form), f"cannot read {form}: 404", repr(form)):
+        left = redact.text(written)
+        assert not [part for part in PARTS if part in left], left
+    assert not [part for part in PARTS if part in str(redact.anything({"a": [form], form: 1}))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["Planted7 value, with ] signs", "Pl7nt", "https://h/Planted7?x"])
+def test_a_variable_whose_name_says_so_is_removed_from_any_text(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    for written in (f"before {value} after", json.dumps(value), f"<{value}>"):
+        assert value not in redact.text(written) and json.dumps(value)[1:-1] not in redact.text(written)
+
+
+@pytest.mark.parametrize(
+    "key", ["password", "db.password", "apiKey", "hub_token", "AccountKey", "client-secret", "Cookie"]
+)
+def test_the_value_of_a_key_is_removed_whatever_it_is(key):
+    assert redact.anything({key: "ab c"}) == {key: redact.REMOVED}
+    assert redact.anything({"x": [{key: f"a,]\"'{S}"}]}) == {"x": [{key: redact.REMOVED}]}
+
+
+def test_a_password_that_is_a_number_is_removed_and_a_token_that_is_one_stays():
+    assert redact.anything({"password": 12345, "token": 5, "key": "loss"}) == {
+        "password": redact.REMOVED, "token": 5, "key": "loss",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    ["The password is wrong", "a password for the Hub", "the secret of success", "Basic research", "basic arithmetic",
+     "exit code=2", "https://h/x?page=2&limit=10", "https://h:8080/x@1.2", "HF_HOME=/cache", "passes=3",
+     "compass=north",
+     "forward_pass: 3", "author=me", "signal=9", "patience=3", "next token prediction", "token ids: 1 2 3",
+     "hf_transfer",
+     "method.projection_prng_key=7", "sk-learn", "monkey=1", "turkey: 12345678", "eos_token='</s>'",
+     "image_token=<image>", "tokens=2048",
+     "keyboard=us",
+     "lora_alpha=16", "data.train.0.prompt='{{prompt}}'", "sha256:0123456789abcdef", "bitfit", "pad_token: <|im_end|>",
+     "basic_tokenizer: WordPieceTokenizer", "unexpected key(s) in state_dict: model.layers.0.bias",
+     "Missing key: model.layers.0.self_attn.q_proj", "KeyError: 'train_loss'"],
+)  # fmt: skip
+def test_prose_and_settings_stay(harmless):
+    assert redact.text(harmless) == harmless
+
+
 @pytest.mark.parametrize(
     "harmless",
     [

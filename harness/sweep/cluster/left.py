@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.config import permissions
 from harness.config.question import setting_of
 from harness.records.untrusted import echo
 from harness.sweep.cluster import queue, slurm, submitted
@@ -91,9 +92,10 @@ def submission_words(name: str, stored: Stored | None, given: Sequence[str]) -> 
     if stored is None:
         words = [f"sweep={name}", *ours]
     else:
-        words = words_again(stored, *ours)
+        words = words_again(stored, *ours, given_again=given)
         kept = submitted.read(stored.runs_dir, name)
         before = kept[-1].words if kept else ()
+        permissions.refuse_repeated(name, before, given)
     of_hydra = {setting_of(word): word for word in (*before, *given) if word.startswith("hydra.")}
     of_hydra["hydra.launcher.wait"] = "hydra.launcher.wait=false"
     refuse_removed(name, of_hydra.values())

@@ -7,11 +7,12 @@ of jobs that could not record it themselves.
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.config.experiment import Experiment
+from harness.config import config
+from harness.config.experiment import Experiment, canonical
 from harness.records import record
 from harness.records.specs import Strict
 from harness.run import run
@@ -159,14 +161,13 @@ def _parts(new: Sequence[Planned]) -> Iterator[tuple[int, list[Planned]]]:
 
 def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> Iterator[str]:
     """Submit arrays that run in sequence, to share the limit of concurrent jobs. Yield each array's job."""
-    import submitit
-
     from harness.sweep.cluster import job
+    from harness.sweep.cluster.executor import Executor
 
     runs_dir = Path(new[0].experiment.runs_dir)
     before: dict[str, str] = {}
     for nodes, part in _parts(new):
-        executor = submitit.SlurmExecutor(folder=str(submitted.jobs_folder(runs_dir, name)))
+        executor = Executor(folder=str(submitted.jobs_folder(runs_dir, name)))
         executor.update_parameters(
             job_name=f"harness-{name}",
             array_parallelism=spec.array_parallelism,
@@ -186,9 +187,15 @@ def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[
             at_once=spec.array_parallelism,
             words=tuple(words),
         )
+        submitted.keep_runs([_settings(experiment) for experiment in experiments], array, runs_dir, name)
         submitted.keep(submission, runs_dir, name)
         before = {"dependency": f"afterany:{array}"}
         yield array
+
+
+def _settings(experiment: Experiment) -> submitted.Settings:
+    values = json.loads(canonical(asdict(experiment)))
+    return submitted.Settings(method=experiment.method.name, config=values)
 
 
 def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
@@ -221,7 +228,10 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
     """Record how a run ended, if the run did not, and return it as text."""
     task = tasks.of[one]
     settle(runs_dir, name, tasks, task)
-    experiment = experiment_of(runs_dir, name, task)
+    try:
+        experiment = experiment_of(runs_dir, name, task)
+    except ValueError:
+        return f"{one[0]}/seed-{one[1]} (SLURM job {task.job}): over"
     known = run.read(experiment)
     return f"{announce.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
 
@@ -229,14 +239,24 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
 def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
     """Record the end of a finished job that could not record it itself because SLURM ended it."""
     if not tasks.is_told(task):
-        run.fail(experiment_of(runs_dir, name, task), tasks.ending(task), _PATIENCE_SECONDS)
+        try:
+            experiment = experiment_of(runs_dir, name, task)
+        except ValueError as error:  # of this job alone
+            board.say(f"the end of SLURM job {task.job} cannot be recorded: {error}")
+            return
+        run.fail(experiment, tasks.ending(task), _PATIENCE_SECONDS)
         (tasks.folder / f"{task.job}.settled").touch()
 
 
 def experiment_of(runs_dir: Path, name: str, task: Task) -> Experiment:
-    """Return the experiment that a job was submitted with."""
-    from submitit.core.utils import DelayedSubmission
+    """Return the experiment that a job was submitted with, from JSON: the pickle that submitit hands over runs code.
 
-    kept = DelayedSubmission.load(submitted.jobs_folder(runs_dir, name) / f"{task.job}_submitted.pkl")
-    experiment: Experiment = replace(kept.args[0], runs_dir=str(runs_dir))
+    Raises:
+        ValueError: its settings are not on disk, or of another version of this program.
+    """
+    settings = submitted.settings_of(task, runs_dir, name)
+    experiment = replace(config.from_settings(settings.method, settings.config), runs_dir=str(runs_dir))
+    run_id = (experiment.recipe_id, experiment.run_seed)
+    if run_id not in [run for job, run in task.submission.tasks() if job == task.job]:
+        raise ValueError(f"job {task.job}: its settings are not those of its run; one may have held a secret")
     return experiment

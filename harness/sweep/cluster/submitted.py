@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.records import record
 from harness.records.record import Strict
@@ -51,6 +52,47 @@ def read(runs_dir: Path, name: str) -> list[Submission]:
     """Return the submissions of a sweep, the oldest first; [] if it was never submitted."""
     found = [record.read(Submission, path) for path in folder(runs_dir, name).glob("*.json")]
     return sorted(found, key=lambda one: (one.submitted_at, one.job))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Strict):
+    """A submitted run, as its record will hold it."""
+
+    method: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handed(Strict):
+    """Runs of a submission, in the order of its tasks, in `jobs/<job>_runs.json`: read where SLURM ended one."""
+
+    schema: int
+    runs: tuple[Settings, ...]
+
+
+def keep_runs(runs: Sequence[Settings], job: str, runs_dir: Path, name: str) -> None:
+    """Write the settings of a submission's runs."""
+    record.write(Handed(schema=record.SCHEMA, runs=tuple(runs)), _runs_file(job, runs_dir, name))
+
+
+def settings_of(task: Task, runs_dir: Path, name: str) -> Settings:
+    """Return the settings of a task's run.
+
+    Raises:
+        ValueError: they are not there, as for jobs of an earlier version, or damaged.
+    """
+    path = _runs_file(task.submission.job, runs_dir, name)
+    try:
+        handed = record.read(Handed, path)
+        return handed.runs[[job for job, _ in task.submission.tasks()].index(task.job)]
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: not there; run the sweep's own command again") from error
+    except LookupError as error:
+        raise ValueError(f"{path}: holds no run for job {task.job}") from error
+
+
+def _runs_file(job: str, runs_dir: Path, name: str) -> Path:
+    return jobs_folder(runs_dir, name) / f"{job}_runs.json"
 
 
 @dataclass(frozen=True)

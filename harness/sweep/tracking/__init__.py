@@ -173,7 +173,7 @@ def _serve(queue: Any, mirror: tuple[str, str, dict[str, Any]], log: str) -> Non
     """Log the runs in progress until the message "close"."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # begun runs are finished; the sweep's process sends "close"
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     del sys.argv[1:]  # a client may store the arguments, and they may hold secrets

@@ -193,7 +193,7 @@ def processes_of(job: str) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             mine = process.environ()
             of_job = (mine.get("SLURM_ARRAY_JOB_ID"), mine.get("SLURM_ARRAY_TASK_ID")) == (array, task)
-            if of_job and process.name() != "srun" and "submitit.core._submit" in process.cmdline():
+            if of_job and process.name() != "srun" and "harness.sweep.cluster.node" in process.cmdline():
                 found.append(process)
     return sorted(found, key=lambda process: process.environ()["SLURM_NODEID"])
 
