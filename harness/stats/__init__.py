@@ -3,7 +3,7 @@
 from harness.stats.across import Across, Interval, across_tasks, interquartile_mean
 from harness.stats.basis import Scope
 from harness.stats.claims import MOST_FLIPPED, SEEDS_FOR_SIGN_FLIP, sign_flip_p, tie_letters
-from harness.stats.compare import Family, FamilyName, MethodComparison, Pair, Verdict, compare_methods
+from harness.stats.compare import compare_methods
 from harness.stats.estimate import (
     Estimate,
     Floats,
@@ -20,6 +20,7 @@ from harness.stats.estimate import (
     seed_variance,
 )
 from harness.stats.frontier import frontier_probabilities, on_frontier
+from harness.stats.pairs import Family, FamilyName, MethodComparison, Pair, Verdict
 from harness.stats.power import (
     MeasuredNoise,
     Plan,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from harness.stats.estimate import Floats
 from harness.stats.outcomes import Outcomes, Seeds
-from harness.stats.seeds import SeedVariance, moderated, welch
+from harness.stats.seeds import SeedVariance
 
 Scope = Literal["methods", "runs"]
+Variance = tuple[float, float]  # with its degrees of freedom
 
 FEWEST_ALONE = 3  # seeds that make a verdict without another method to borrow the variance from
 
@@ -58,7 +57,7 @@ def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
         paired = len(common) > 1 or (common and single)
         made = _paired(data, variance, a, b, common) if paired else _unpaired(data, variance, a, b)
     seeds = made.pooled[0] if made.pooled else 0.0
-    if made.measured and made.items + seeds <= 1e-24 * float(np.abs(data.means[[a, b]]).max()) ** 2:
+    if made.measured and made.items + seeds <= 1e-24 * max(abs(data.means[a]), abs(data.means[b])) ** 2:
         return _nothing(data, a, b, "the difference is the same on every item and seed: there is no spread to judge by")
     return made
 
@@ -80,7 +79,7 @@ def _against_fixed(data: Outcomes, variance: SeedVariance, a: int, b: int, seede
     source = _source(data, variance, variance.total_degrees)
     if count == 1:
         return Basis(difference, items, pooled, None, 1, "methods", _single(name, source), source)
-    several = int(variance.replicated.sum()) > 1
+    several = variance.several > 1
     own = (max(float(variance.raw[seeded]) / count, noise), count - 1.0) if several else None
     enough = count >= FEWEST_ALONE or several
     return Basis(difference, items, pooled, own, count, "methods", "" if enough else _TWO_SEEDS, source)
@@ -89,8 +88,8 @@ def _against_fixed(data: Outcomes, variance: SeedVariance, a: int, b: int, seede
 def _paired(data: Outcomes, variance: SeedVariance, a: int, b: int, common: Seeds) -> Basis:
     """Return the basis of two methods on the seeds that they share: what seeds do to both cancels."""
     count = len(common)
-    used = data.scores[:, list(common)].mean(axis=1)
-    difference = float(used[a] - used[b])
+    used = data.means_over(common)
+    difference = used[a] - used[b]
     items, noise = data.item_variances(a, b, common)
     if count == 1 and variance.degrees == 0:
         return _runs(difference, items, "each has one seed")
@@ -99,8 +98,8 @@ def _paired(data: Outcomes, variance: SeedVariance, a: int, b: int, common: Seed
     if count == 1:
         single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
         return Basis(difference, items, pooled, None, 1, "methods", _single(single, source), source)
-    several = int(variance.replicated.sum()) > 2
-    own = _moderated(variance, a, b, (1 / count, 1 / count), noise) if several else None
+    several = variance.several > 2
+    own = _moderated(variance, (a, b), (1 / count, 1 / count), noise) if several else None
     why = _too_few(variance, count)
     return Basis(difference, items, pooled, own, count, "methods", why, source)
 
@@ -119,27 +118,35 @@ def _unpaired(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
         single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
         return Basis(difference, items, pooled, None, 1, "methods", _single(single, source), source)
     if variance.paired:
-        own = _own(variance.raw[[a, b]], variance.counts[[a, b]] - 1, shares, noise)
+        own = _own(variance.raw, variance.counts - 1, (a, b), shares, noise)
     else:
-        own = _moderated(variance, a, b, shares, noise)
+        own = _moderated(variance, (a, b), shares, noise)
     return Basis(difference, items, pooled, own, fewest, "methods", _too_few(variance, fewest), source)
 
 
-def _own(variances: Floats, degrees: Floats, shares: tuple[float, float], noise: float) -> tuple[float, float]:
-    """Return the pair's own seed variance, no less than single answers' noise, and its degrees of freedom."""
-    parts = variances * np.array(shares)
-    return max(float(parts.sum()), noise), float(welch(parts, degrees))
+def _own(
+    variances: Floats, degrees: Floats, pair: tuple[int, int], shares: tuple[float, float], noise: float
+) -> Variance:
+    """Return the seed variance of two methods alone, no less than single answers' noise, and its degrees of freedom.
+
+    Source of the latter: Welch, Biometrika 34, 1947.
+    """
+    parts = [float(variances[method]) * share for method, share in zip(pair, shares, strict=True)]
+    free = [float(degrees[method]) for method in pair]
+    total = sum(parts)
+    below = sum(part**2 / df for part, df in zip(parts, free, strict=True))
+    return max(total, noise), total**2 / below if below > 0 else min(free)
 
 
-def _moderated(
-    variance: SeedVariance, a: int, b: int, shares: tuple[float, float], noise: float
-) -> tuple[float, float]:
-    own, degrees = moderated(variance.own[[a, b]], variance.pooled, variance.counts[[a, b]] - 1)
-    return _own(own, degrees, shares, noise)
+def _moderated(variance: SeedVariance, pair: tuple[int, int], shares: tuple[float, float], noise: float) -> Variance:
+    """Return the pair's moderated seed variance, with no more degrees of freedom than the pool has."""
+    made = variance.moderated
+    total, degrees = _own(made.variances, made.degrees, pair, shares, noise)
+    return total, min(degrees, variance.degrees)
 
 
 def _too_few(variance: SeedVariance, seeds: int) -> str:
-    return "" if seeds >= FEWEST_ALONE or int(variance.replicated.sum()) > 2 else _TWO_SEEDS
+    return "" if seeds >= FEWEST_ALONE or variance.several > 2 else _TWO_SEEDS
 
 
 def _runs(difference: float, items: float, seeds: str) -> Basis:

@@ -1,4 +1,4 @@
-"""The tests of a family of differences: each needs the pooled variance and, where it is known, the pair's own."""
+"""The tests of differences: each needs the pooled seed variance and, where it is known, the pair's own."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ from harness.stats.simultaneous import Adjustment
 
 @dataclass(frozen=True)
 class Joint:
-    """Differences that are adjusted together.
+    """Differences with their noise.
 
     Attributes:
         bases: what each difference rests on.
         units: items, or clusters.
-        adjusted: the family's adjustment, for the pooled variance.
-        sharing: the adjustment for the pairs' own variances, from the comparisons that share a method.
         unseen: variance added for items that a small sample may have missed.
     """
 
     bases: Sequence[Basis]
     units: int
-    adjusted: Adjustment
-    sharing: int
     unseen: float = 0.0
 
     @cached_property
-    def _owned(self) -> np.ndarray:
+    def owned(self) -> np.ndarray:
+        """Return which differences have a seed variance of their own, shape (differences,)."""
         return np.array([basis.own is not None for basis in self.bases])
 
     @cached_property
@@ -46,25 +43,12 @@ class Joint:
         """Return the noise with each pair's own seed variance; without seeds where that is not known."""
         return self._noise([basis.own for basis in self.bases])
 
-    def p_values(self, distances: Floats) -> tuple[Floats, Floats]:
-        """Return the two-sided p-values of distances from zero: of one comparison, and adjusted for the family."""
-        pooled, own = self.pooled.p_values(distances), self.own.p_values(distances)
-        family = self.adjusted.p_values(pooled)
-        shared = np.minimum(self.sharing * own, 1.0)
-        return np.where(self._owned, own, pooled), np.where(self._owned, np.maximum(family, shared), family)
-
-    def half_widths(self, level: float) -> tuple[Floats, Floats]:
-        """Return the half-widths that invert these tests: of one comparison, and of all of the family at once."""
-        alone = np.where(self._owned, self.own.half_widths(level), self.pooled.half_widths(level))
-        family = self.pooled.half_widths(self.adjusted.single_level(level))
-        shared = self.own.half_widths(level / self.sharing)
-        return alone, np.where(self._owned, np.maximum(family, shared), family)
-
-    def detectable(self, level: float, power: float) -> Floats:
-        """Return the true differences that the adjusted tests detect with that power."""
-        family = self.pooled.detectable(self.adjusted.single_level(level), power)
-        shared = self.own.detectable(level / self.sharing, power)
-        return np.where(self._owned, np.maximum(family, shared), family)
+    def p_values(self, distances: Floats) -> Floats:
+        """Return the two-sided p-values of distances from zero, shape (2, differences): pooled, and the pair's own."""
+        both = Noise(
+            np.hstack([self.pooled.variances, self.own.variances]), np.hstack([self.pooled.degrees, self.own.degrees])
+        )
+        return both.p_values(np.tile(distances, 2)).reshape(2, -1)
 
     def _noise(self, seeds: Sequence[tuple[float, float] | None]) -> Noise:
         free = float(max(self.units - 1, 1))
@@ -72,3 +56,57 @@ class Joint:
         variances = [[basis.items + self.unseen for basis in self.bases], [variance for variance, _ in parts]]
         degrees = [[free] * len(parts), [max(df, 1.0) for _, df in parts]]
         return Noise(np.array(variances), np.array(degrees))
+
+
+@dataclass(frozen=True)
+class FamilyTest:
+    """The adjusted tests of a family.
+
+    Attributes:
+        joint: the differences of all families.
+        places: positions of the family's own among them.
+        adjusted: the family's adjustment, for the pooled variance.
+        sharing: the adjustment for the pairs' own variances, from the comparisons that share a method.
+    """
+
+    joint: Joint
+    places: np.ndarray
+    adjusted: Adjustment
+    sharing: int
+
+    def p_values(self, both: Floats) -> tuple[Floats, Floats]:
+        """Return the p-values of one comparison, and those adjusted for the family, from `Joint.p_values`."""
+        pooled, own = both[:, self.places]
+        family = self.adjusted.p_values(pooled)
+        shared = np.minimum(self.sharing * own, 1.0)
+        return np.where(self._owned, own, pooled), np.where(self._owned, np.maximum(family, shared), family)
+
+    def half_widths(self, level: float) -> tuple[Floats, Floats]:
+        """Return the half-widths that invert these tests: of one comparison, and of all of the family at once."""
+        alone = np.where(self._owned, self._own.half_widths(level), self._pooled.half_widths(level))
+        family = self._pooled.half_widths(self.adjusted.single_level(level))
+        shared = self._own.half_widths(level / self.sharing)
+        return alone, np.where(self._owned, np.maximum(family, shared), family)
+
+    def detectable(self, level: float, power: float) -> Floats:
+        """Return the true differences that the adjusted tests detect with that power."""
+        family = self._pooled.detectable(self.adjusted.single_level(level), power)
+        shared = self._own.detectable(level / self.sharing, power)
+        return np.where(self._owned, np.maximum(family, shared), family)
+
+    @property
+    def standard_errors(self) -> Floats:
+        """Return the standard errors, from the pooled seed variance."""
+        return self._pooled.standard_errors
+
+    @cached_property
+    def _owned(self) -> np.ndarray:
+        return np.asarray(self.joint.owned[self.places])
+
+    @cached_property
+    def _pooled(self) -> Noise:
+        return self.joint.pooled.part(self.places)
+
+    @cached_property
+    def _own(self) -> Noise:
+        return self.joint.own.part(self.places)

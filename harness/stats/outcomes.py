@@ -65,10 +65,16 @@ class Outcomes:
         """Return each method's score, the mean over its seeds."""
         return np.asarray(np.nanmean(self.scores, axis=1))
 
-    @cached_property
+    @property
     def item_covariance(self) -> Floats:
         """Return the covariance of the methods' scores that the items bring, shape (methods, methods)."""
-        return self._moments([own or (0,) for own in self.seeds])[0]
+        return self._over_all[0]
+
+    def means_over(self, seeds: Seeds) -> list[float]:
+        """Return each method's mean over some seeds; NaN where it lacks one of them."""
+        if seeds not in self._cached_means:
+            self._cached_means[seeds] = self.scores[:, list(seeds)].mean(axis=1).tolist()
+        return self._cached_means[seeds]
 
     def item_variances(self, first: int, second: int, common: Seeds) -> tuple[float, float]:
         """Return the variance of a difference over the common seeds that items bring, and that of item x seed in it.
@@ -81,10 +87,19 @@ class Outcomes:
             items, shared = self._common(used)
             total, noise = (float(m[first, first] + m[second, second] - 2 * m[first, second]) for m in (items, shared))
         else:
-            items, shared = self._moments(list(self.seeds))
+            items, shared = self._over_all
             total = float(items[first, first] + items[second, second] - 2 * items[first, second])
             noise = float(shared[first, first] + shared[second, second])
         return max(total - noise, 0.0) + self.unseen, max(noise, 0.0)
+
+    @cached_property
+    def _cached_means(self) -> dict[Seeds, list[float]]:
+        return {}
+
+    @cached_property
+    def _over_all(self) -> tuple[Floats, Floats]:
+        """Return the moments over all seeds of each method."""
+        return self._moments([own or (0,) for own in self.seeds])
 
     @cached_property
     def _cached(self) -> dict[Seeds, tuple[Floats, Floats]]:
@@ -100,7 +115,7 @@ class Outcomes:
         """Return the covariances of scores over items, and the share of item x seed in them, over the given seeds."""
         units, most = self.units, max(len(seeds) for seeds in used)
         items = np.full((len(self.names), units), np.nan)
-        shared = np.zeros((most, len(self.names), units))
+        shared = np.zeros((len(self.names), most, units))
         for index, (value, seeds) in enumerate(zip(self.values, used, strict=True)):
             if not seeds:
                 continue
@@ -108,9 +123,10 @@ class Outcomes:
             centered = rows - rows.mean(axis=1, keepdims=True) * self.weights
             items[index] = centered.mean(axis=0)
             if len(rows) > 1:
-                shared[: len(rows), index] = (centered - items[index]) / np.sqrt(len(rows) * (len(rows) - 1))
+                shared[index, : len(rows)] = (centered - items[index]) / np.sqrt(len(rows) * (len(rows) - 1))
         spread = max(units - 1, 1) * units
-        return items @ items.T / spread, np.tensordot(shared, shared, axes=([0, 2], [0, 2])) / spread
+        flat = shared.reshape(len(self.names), -1)
+        return items @ items.T / spread, flat @ flat.T / spread
 
 
 def checked(

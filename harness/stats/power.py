@@ -18,7 +18,7 @@ from harness.stats.seeds import moderated, own_variances, seed_variances, welch
 from harness.stats.simultaneous import adjustment
 
 if TYPE_CHECKING:
-    from harness.stats.compare import Pair
+    from harness.stats.pairs import Pair
 
 LEVEL, POWER = 0.05, 0.8
 _DRAWS = 4000
@@ -184,11 +184,11 @@ def _half_widths(plan: Plan, level: float, adjusted: bool) -> Floats:
     )
     if plan.methods == 2:
         return pooled.half_widths(single)
-    own, own_free = moderated(
-        own_variances(spread, together)[:, :2], together[:, None], np.full((_DRAWS, 2), plan.seeds - 1.0)
-    )
+    made = moderated(own_variances(spread, together), np.full(methods, plan.seeds - 1.0), together, degrees)
+    own, own_free = made.variances[:, :2], made.degrees[:, :2]
     alone = Noise(
-        np.stack([items, np.maximum(own.sum(axis=1) / plan.seeds, floor)]), np.stack([free, welch(own, own_free)])
+        np.stack([items, np.maximum(own.sum(axis=1) / plan.seeds, floor)]),
+        np.stack([free, np.minimum(welch(own, own_free), degrees)]),
     )
     half = alone.half_widths(level / sharing)
     return np.maximum(pooled.half_widths(single), half) if adjusted else half

@@ -4,13 +4,16 @@ A half-width at a two-sided level is sqrt(sum of t_k^2 variance_k); a p-value is
 estimate. With one part both are Student's. Source: Howe, JASA 69, 1974, page 789, for a sum of two.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.stats.estimate import Floats
 
-_STEPS = 10  # rounds of the root search: the bracket is narrow, and it closes to twelve digits
+_STEPS = 10  # rounds of the root search at most: the bracket is narrow, and it closes to twelve digits
+_CLOSE = 1e-13  # of the logarithm of a half-width: close enough to end the search
 _SMALLEST = 1e-140  # p-value: a quantile of one degree of freedom, squared, still is a float
 
 
@@ -25,6 +28,10 @@ class Noise:
 
     variances: Floats
     degrees: Floats
+
+    def part(self, places: np.ndarray) -> Noise:
+        """Return the noise of some of the estimates."""
+        return Noise(self.variances[:, places], self.degrees[:, places])
 
     @property
     def standard_errors(self) -> Floats:
@@ -68,6 +75,8 @@ def _p_values(noise: Noise, distances: Floats) -> Floats:
         gap = np.where(below == above, 1.0, below - above)
         middle = np.clip((high * below - low * above) / gap, low, high)
         value = _excess(used, middle, target)
+        if np.abs(value).max() < _CLOSE:
+            break
         side = np.where(value > 0, 1.0, -1.0)  # 1: the half-width is still too long, the p-value is larger
         again = side == last  # the end that stays twice is halved: the Illinois rule
         above = np.where(side > 0, np.where(again, above / 2, above), value)

@@ -16,6 +16,7 @@ import numpy as np
 from harness.stats.estimate import Floats
 
 _DRAWS = 4096
+_BLOCKS = 16  # of the draws: one of them stays in the processor's cache
 _MOST_COMPARISONS = 400  # beyond it Bonferroni: the maximum of more gains little and takes long
 _LEVELS = np.exp(np.linspace(np.log(1e-5), 0.0, 33))  # per comparison, at which the family's level is tabulated
 _SEED = 20061
@@ -63,22 +64,29 @@ def _simulated(covariance: Floats, pairs: np.ndarray, share: float, degrees: flo
     """Return the share of draws in which some comparison is significant, at each of the levels."""
     from scipy.special import ndtri, stdtrit
 
-    used = np.unique(pairs)
-    places = np.searchsorted(used, pairs)
-    values, vectors = np.linalg.eigh(covariance[np.ix_(used, used)])
-    normal = _normals(len(used))
-    errors = (normal * np.sqrt(np.maximum(values, 0.0)).astype(np.float32)) @ vectors.T.astype(np.float32)
-    first, second = places.T
-    spread = errors[:, first] - errors[:, second]
-    scale = np.sqrt(np.mean(np.square(spread), axis=0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        most = np.nanmax(np.abs(spread) / np.where(scale > 0, scale, np.inf), axis=1).astype(np.float64)
-    squares = most[:, None] ** 2
+    most = _largest(covariance, pairs)
+    squares = most**2
     z = ndtri(_LEVELS / 2) ** 2
     if share <= 0 or degrees <= 0:
-        return np.asarray((squares > z).mean(axis=0))
-    t = stdtrit(degrees, _LEVELS / 2) ** 2
-    return np.asarray((squares > share * _ratios(round(degrees, 1))[:, None] * t + (1 - share) * z).mean(axis=0))
+        return np.array([(squares > bound).mean() for bound in z])
+    rounded = float(f"{degrees:.2g}")  # few distinct values, for the cache
+    t = stdtrit(rounded, _LEVELS / 2) ** 2
+    ratios = _ratios(rounded)
+    bounds = zip(share * t, (1 - share) * z, strict=True)
+    return np.array([(squares > seeds * ratios + items).mean() for seeds, items in bounds])
+
+
+def _largest(covariance: Floats, pairs: np.ndarray) -> Floats:
+    """Return draws of the largest standardized difference of the pairs, shape (draws,)."""
+    used, places = np.unique(pairs, return_inverse=True)
+    values, vectors = np.linalg.eigh(covariance[np.ix_(used, used)])
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    first, second = places.reshape(-1, 2).T
+    contrasts = root[first] - root[second]
+    scales = np.sqrt((contrasts**2).sum(axis=1, keepdims=True))
+    contrasts = np.divide(contrasts, scales, out=np.zeros_like(contrasts), where=scales > 0).astype(np.float32)
+    blocks = (contrasts @ normal.T for normal in np.split(_normals(len(used)), _BLOCKS))
+    return np.concatenate([np.abs(drawn, out=drawn).max(axis=0) for drawn in blocks]).astype(np.float64)
 
 
 @lru_cache(maxsize=4)
@@ -86,7 +94,7 @@ def _normals(methods: int) -> np.ndarray:
     return np.random.default_rng([_SEED, methods]).standard_normal((_DRAWS, methods), dtype=np.float32)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _ratios(degrees: float) -> Floats:
     """Return draws of a chi-square variable over its degrees of freedom."""
     from scipy.special import gammaincinv

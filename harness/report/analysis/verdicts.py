@@ -109,7 +109,7 @@ def explained(result: Claims) -> list[str]:
         lines.append("Test: paired t test over items. One seed a side: p-values and intervals hold for these runs.")
     lines += [
         f"{name}: its seeds scatter {ratio:.1f} times as much as those of the other "
-        "methods (one-sided F test, 5 % over all methods), so that its comparisons rest mostly on its own few seeds."
+        "methods (one-sided F test, 5 % for each method), so that its comparisons rest on its own few seeds."
         for name, ratio in compared.unlike.items()
     ]
     lines += [line for line in (equivalence_line(result), detectable_line(result)) if line]

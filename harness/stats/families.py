@@ -1,0 +1,188 @@
+"""The tests of all families of one comparison: bases and p-values once for every pair, adjusted in each family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.stats.basis import Basis, basis_of
+from harness.stats.estimate import Floats
+from harness.stats.joint import FamilyTest, Joint
+from harness.stats.outcomes import Outcomes
+from harness.stats.pairs import Family, FamilyName, Pair, Verdict
+from harness.stats.seeds import SeedVariance
+from harness.stats.simultaneous import Adjustment, adjustment
+
+POWER = 0.8
+_UNSEEN = 3  # discordant items that a small sample may have missed, for a claim that two methods are alike
+_WHOLE = (float("-inf"), float("inf"))
+
+Places = tuple[int, int]  # positions of the two methods of a pair
+
+
+class Members(NamedTuple):
+    """The comparisons of a family, and all those that its adjustment is for."""
+
+    pairs: Sequence[Places]
+    covered: Sequence[Places]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How verdicts are made: level of a family, equivalence margin, and 1 where higher is better, else -1."""
+
+    level: float
+    margin: float | None
+    sign: float
+
+
+class _Numbers(NamedTuple):
+    """The numbers of one pair, as tested in a family."""
+
+    p: float
+    adjusted_p: float
+    half_width: float
+    adjusted_half_width: float
+    detectable: float
+    standard_error: float
+    equivalence_p: float
+    noninferiority_p: float
+
+
+def tested(
+    data: Outcomes, variance: SeedVariance, wanted: Mapping[FamilyName, Members], settings: Settings
+) -> dict[FamilyName, Family]:
+    """Return the families with their verdicts."""
+    pairs = [*dict.fromkeys(pair for members in wanted.values() for pair in members.pairs)]
+    comparer = _Comparer(data, variance, settings, pairs)
+    return {name: comparer.family(name, members) for name, members in wanted.items()}
+
+
+class _Comparer:
+    """The pairs of one set of outcomes, each tested once for all families."""
+
+    def __init__(self, data: Outcomes, variance: SeedVariance, settings: Settings, pairs: Sequence[Places]) -> None:
+        self.data, self.variance, self.settings = data, variance, settings
+        self.unlike = variance.unlike()
+        self.places = {pair: place for place, pair in enumerate(pairs)}
+        self.bases = [basis_of(data, variance, *pair) for pair in pairs]
+        self.joint = Joint(self.bases, data.units)
+        differences = np.array([basis.difference for basis in self.bases])
+        self.p = self.joint.p_values(np.abs(differences))
+        self.room = self._room(differences)
+        wider = replace(self.joint, unseen=_UNSEEN * data.unseen)
+        self.room_p = [wider.p_values(np.maximum(room, 0.0)) for room in self.room]
+        self.errors = self._errors()
+
+    def family(self, name: FamilyName, members: Members) -> Family:
+        """Return a family's pairs with their verdicts."""
+        places = np.array([self.places[pair] for pair in members.pairs])
+        adjusted = self._adjustment([self.bases[place] for place in places], members.covered)
+        test = FamilyTest(self.joint, places, adjusted, _sharing(members.covered, self.data))
+        pairs = [self._pair(pair, numbers) for pair, numbers in zip(members.pairs, self._numbers(test), strict=True)]
+        return Family(name, tuple(pairs), len(members.covered), adjusted.single_level(self.settings.level))
+
+    def _numbers(self, test: FamilyTest) -> Iterator[_Numbers]:
+        level = self.settings.level
+        columns = [
+            *test.p_values(self.p),
+            *test.half_widths(level),
+            test.detectable(level, POWER),
+            test.standard_errors,
+            *self._margin_p(test),
+        ]
+        return map(_Numbers, *(column.tolist() for column in columns))
+
+    def _pair(self, pair: Places, numbers: _Numbers) -> Pair:
+        basis = self.bases[self.places[pair]]
+        measured, stated = basis.measured, basis.measured and not basis.why
+        adjusted_p = numbers.adjusted_p if measured else 1.0
+        alike = numbers.equivalence_p if stated else 1.0
+        margin = self.settings.margin is not None
+        a, b = (self.data.names[method] for method in pair)
+        return Pair(
+            a=a,
+            b=b,
+            difference=basis.difference,
+            interval=_ends(basis, numbers.half_width),
+            adjusted_interval=_ends(basis, numbers.adjusted_half_width),
+            p=numbers.p if measured else 1.0,
+            adjusted_p=adjusted_p,
+            verdict=self._verdict(basis, adjusted_p, alike),
+            why=basis.why,
+            pooled=basis.source,
+            scope=basis.scope,
+            runs_differ=adjusted_p < self.settings.level if basis.scope == "runs" else None,
+            equivalence_p=alike if margin else None,
+            noninferiority_p=(numbers.noninferiority_p if stated else 1.0) if margin else None,
+            seeds=basis.seeds,
+            standard_error=numbers.standard_error,
+            item_variance=basis.items,
+            detectable=numbers.detectable if measured else None,
+            unlike=tuple(self.data.names[method] for method in pair if method in self.unlike),
+        )
+
+    def _verdict(self, basis: Basis, p: float, p_alike: float) -> Verdict:
+        if basis.why:
+            return "no verdict"
+        if p < self.settings.level:
+            return "better" if self.settings.sign * basis.difference > 0 else "worse"
+        return "equivalent" if p_alike < self.settings.level else "not significant"
+
+    def _room(self, differences: Floats) -> list[Floats]:
+        """Return the distances to the margin, the nearer end and the worse end; nothing without a margin."""
+        margin = self.settings.margin
+        if margin is None:
+            return []
+        return [margin - np.abs(differences), margin + self.settings.sign * differences]
+
+    def _margin_p(self, test: FamilyTest) -> list[Floats]:
+        """Return the adjusted p-values of a difference of the margin or more, either way and to the worse side.
+
+        A few items without disagreement show no spread: up to 3 / n of all items could still disagree. Source: Hanley
+        and Lippman-Hand, JAMA 249, 1983.
+        """
+        if not self.room:
+            return [np.ones(len(test.places))] * 2
+        p = [
+            np.where(room[test.places] > 0, test.p_values(both)[1], 1.0)
+            for room, both in zip(self.room, self.room_p, strict=True)
+        ]
+        return [p[0], p[1] / 2]  # the second is one-sided
+
+    def _adjustment(self, bases: Sequence[Basis], covered: Sequence[Places]) -> Adjustment:
+        seeded = [(basis.items, *basis.pooled) for basis in bases if basis.pooled is not None and basis.pooled[1] > 0]
+        share = float(np.median([seed / (seed + items) for items, seed, _ in seeded if seed + items > 0] or [0.0]))
+        degrees = float(np.median([degrees for _, _, degrees in seeded] or [0.0]))
+        return adjustment(self.errors, np.array(covered), share, degrees)
+
+    def _errors(self) -> Floats:
+        """Return the covariance of the errors of the methods' scores, items and seeds."""
+        counts = self.variance.counts
+        covariance = self.data.item_covariance.copy()
+        drawn = counts > 0
+        if self.variance.degrees > 0:
+            covariance[drawn, drawn] += self.variance.pooled / counts[drawn]
+            if self.variance.paired:
+                block = max(self.variance.total - self.variance.pooled, 0.0) / counts[drawn].max()
+                covariance[np.ix_(drawn, drawn)] += block
+        return covariance
+
+
+def _ends(basis: Basis, reach: float) -> tuple[float, float]:
+    return (basis.difference - reach, basis.difference + reach) if basis.measured else _WHOLE
+
+
+def _sharing(covered: Sequence[Places], data: Outcomes) -> int:
+    """Return the adjustment for the pairs' own variances; 1 where no method has two comparisons.
+
+    It is the number of comparisons that share a method, plus two, since a moderated variance is still too small where a
+    method is unlike the others.
+    """
+    shared = np.bincount(np.array(covered).ravel(), minlength=len(data.names))
+    seeded = [int(n) for n, name in zip(shared, data.names, strict=True) if name not in data.deterministic]
+    most = max(seeded, default=0)
+    return most + 2 if most > 1 else 1
