@@ -159,7 +159,7 @@ def moderated(own: Floats, free: Floats, pooled: Floats | float, degrees: float)
     No rule can do much better. With three seeds, four methods and noise of the seeds alone, any test that is monotone
     in the difference, free of scale and wrong in at most 7 % of the comparisons of a method with three times the
     others' deviation has at most .57 power where the best test at 5 % for like methods has .68 (a difference of 2.8
-    standard errors): `tests/bench/validity.py` computes the bound. From five seeds on both can be had.
+    standard errors): `tests/bench/_bound.py` computes the bound. From five seeds on both can be had.
 
     Args:
         own: shape (..., methods).

@@ -4,25 +4,32 @@ Outcomes come from generators of their own (`_generators`), with equal methods i
 or "worse". One comparison: p < 0.05, all pairs of methods pooled. Coverage: of one interval, and of all of a family at
 once. Width: of the 95 % interval, relative to the one that known variances would give with the same degrees of freedom.
 +- is twice the Monte Carlo standard error, and every bar has it added. Where one method is unlike the others the single
-comparisons of that method are shown.
+comparisons of that method are shown. With two or three seeds no test can hold 7 % there and the power for like methods
+at once: the last rows show the bound (`_bound`). Looks: seeds are added, one at a time, until every comparison with the
+best is decided; false verdicts are counted over all looks, coverage at the look that was the last. Processes: one for
+each core that may be used (`taskset -c 0 make bench PART=validity` takes one).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.stats import MethodComparison, Pair, compare_methods
+from harness.stats.sequential import look_levels
 from tests.bench import Row
+from tests.bench._bound import Setting, most_power
 from tests.bench._generators import Cell, draw, known_half_width
 
 REPEATS = 1000
 LEVEL, UNLIKE = 0.05, 0.07
 POWER, WIDTH = 0.65, 1.2
+FIRST, MOST = 3, 12  # seeds at the first look and at the last
 
 
 @dataclass(frozen=True)
@@ -103,9 +110,12 @@ def _looked_at(cell: Cell, compared: MethodComparison) -> Iterator[tuple[str, fl
         yield "width", float(np.mean([(pair.interval[1] - pair.interval[0]) / 2 for pair in first])) / known
 
 
+def _truth(pair: Pair, cell: Cell) -> float:
+    return ((pair.a == "method0") - (pair.b == "method0")) * cell.gap / 100
+
+
 def _covers(pair: Pair, cell: Cell, ends: tuple[float, float]) -> bool:
-    truth = ("method0" in pair.a) * cell.gap / 100 - ("method0" in pair.b) * cell.gap / 100
-    return ends[0] <= truth <= ends[1]
+    return ends[0] <= _truth(pair, cell) <= ends[1]
 
 
 def _contradicts(pair: Pair) -> bool:
@@ -114,6 +124,45 @@ def _contradicts(pair: Pair) -> bool:
     said = pair.runs_differ if pair.scope == "runs" else pair.verdict in ("better", "worse")
     withheld = pair.verdict == "no verdict" and pair.scope == "methods"
     return low == high or (excludes != bool(said) and not withheld)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Rates over experiments in which seeds were added until every comparison with the best was decided.
+
+    Attributes:
+        wrong: some look made a verdict between two methods that are equal, or the wrong way round.
+        covered: every simultaneous interval of the last look covers.
+        seeds: seeds that were taken, on average.
+    """
+
+    wrong: float
+    covered: float
+    seeds: float
+
+
+def simulate_looks(cell: Cell, repeats: int = REPEATS, seed: int = 0) -> Looked:
+    """Add seeds one by one, and stop where a sweep with `until: decided` does."""
+    random = np.random.default_rng([seed, *map(ord, repr(cell))])
+    levels = look_levels(FIRST, MOST, cell.methods)
+    seen = np.array([_stopped(cell, draw(cell, random).outcomes, levels) for _ in range(repeats)])
+    return Looked(*seen.mean(axis=0).tolist())
+
+
+def _stopped(cell: Cell, outcomes: dict[str, np.ndarray], levels: Sequence[float]) -> tuple[bool, bool, int]:
+    wrong = False
+    for seeds, level in enumerate(levels, FIRST):
+        part = {name: values[:seeds] for name, values in outcomes.items()}
+        pairs = compare_methods(part, families=("best",), level=level).families["best"].pairs
+        wrong |= any(_false(pair, cell) for pair in pairs)
+        if all(pair.verdict in ("better", "worse") for pair in pairs):
+            break
+    return wrong, all(_covers(pair, cell, pair.adjusted_interval) for pair in pairs), seeds
+
+
+def _false(pair: Pair, cell: Cell) -> bool:
+    true = _truth(pair, cell)
+    return pair.verdict in ("better", "worse") and (true == 0 or (true > 0) != (pair.verdict == "better"))
 
 
 def cells() -> list[Cell]:
@@ -144,26 +193,46 @@ def cells() -> list[Cell]:
         for outcome in ("binary", "graded")
         for seeds in (1, 3)
     ]
+    corners += [
+        Cell(outcome="logit", items=items, seeds=seeds, methods=k, shared=shared, tails=tails)
+        for items in (260, 1319)
+        for seeds, k in ((2, 12), (3, 4), (5, 4))
+        for shared, tails in ((0.0, 5), (0.7, 0))
+    ]
     return list(dict.fromkeys([*grid, *corners]))
 
 
 def unlike_cells() -> list[Cell]:
     """Return the cells in which the first method has three times the others' seed deviation."""
-    return [
+    unlike = [
         Cell(seeds=seeds, methods=k, seed_points=points, odd=3.0, items=items)
         for seeds, k in ((2, 12), (3, 4), (3, 12), (5, 4), (5, 12), (10, 12))
         for items, points in ((260, 1.0), (1319, 1.0), (1319, 2.0))
     ]
+    unlike += [
+        Cell(outcome=outcome, seeds=seeds, methods=k, odd=3.0, shared=shared, tails=tails)
+        for seeds, k in ((3, 4), (3, 12), (5, 4))
+        for outcome, shared, tails in (("logit", 0.0, 5), ("logit", 0.7, 0), ("loss", 0.5, 0))
+    ]
+    return unlike
+
+
+def look_cells() -> list[Cell]:
+    """Return the cells of seeds that are added until it is decided."""
+    settings = [(2, 1.0, 0.0), (4, 0.0, 0.0), (4, 1.0, 0.0), (4, 1.0, 3.0), (12, 2.0, 0.0)]
+    return [Cell(seeds=MOST, methods=k, seed_points=points, gap=gap, base=False) for k, points, gap in settings]
 
 
 def rows() -> list[Row]:
-    """Every cell with its bars, those of power at the end."""
+    """Every cell with its bars; looks, power and the bound at the end."""
     power = Cell(methods=4, seeds=3, seed_points=1.0, gap=3.0, base=False)
     asked = [*cells(), *unlike_cells(), power]
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         measured = dict(zip(asked, pool.map(simulate, asked), strict=True))
+        looked = [*zip(look_cells(), pool.map(simulate_looks, look_cells()), strict=True)]
     shown = [row for cell in cells() for row in _rows(cell, measured[cell], LEVEL)]
     shown += [row for cell in unlike_cells() for row in _rows(cell, measured[cell], UNLIKE)]
+    shown += [row for cell, one in looked for row in _look_rows(cell, one)]
     low = POWER - _error(POWER)
     return [
         *shown,
@@ -171,7 +240,29 @@ def rows() -> list[Row]:
             bar=low, unit="", at_most=False, note=f"one comparison; at least {POWER} less +-{_error(POWER):.3f}"),
         Row(name="coverage of the same 3 points", measured=measured[power].coverage, bar=0.95 - _error(0.05), unit="",
             at_most=False),
+        *_bounds(),
     ]  # fmt: skip
+
+
+def _look_rows(cell: Cell, looked: Looked) -> list[Row]:
+    name = f"{str(cell).replace(f'{MOST} x', f'{FIRST} to {MOST} seeds x')}, looks"
+    low = 0.95 - _error(0.05)
+    return [
+        Row(name=f"{name}: false families", measured=looked.wrong, bar=LEVEL + _error(LEVEL), unit="",
+            note=f"{looked.seeds:.1f} seeds on average; +-{_error(LEVEL):.3f}"),
+        Row(name=f"{name}: coverage after stopping", measured=looked.covered, bar=low, unit="", at_most=False),
+    ]  # fmt: skip
+
+
+def _bounds() -> Iterator[Row]:
+    for seeds, methods in ((2, 12), (3, 4), (3, 12), (5, 4)):
+        setting = Setting(seeds, methods)
+        free, odd = most_power(setting, LEVEL, 1.0), most_power(setting, LEVEL, UNLIKE)
+        yield Row(
+            name=f"bound: {seeds} x {methods} methods, noise of the seeds alone", measured=odd, bar=None, unit="",
+            note=f"most power of any test with at most 7 % false where one method is unlike; {free:.3f} without that; "
+            f"a difference of {setting.noncentrality:g} standard errors",
+        )  # fmt: skip
 
 
 def _rows(cell: Cell, measured: Measured, single: float) -> list[Row]:
