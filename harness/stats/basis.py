@@ -163,8 +163,10 @@ def _single(name: str, source: str) -> str:
 
 
 def _source(data: Outcomes, variance: SeedVariance, degrees: float) -> str:
-    names = [name for name, several in zip(data.names, variance.replicated, strict=True) if several]
-    whose = f"pooled over {len(names)} methods" if len(names) > 2 else f"from {' and '.join(names)}"
+    whose = f"pooled over {variance.several} methods"
+    if variance.several < 3:
+        names = [name for name, several in zip(data.names, variance.replicated, strict=True) if several]
+        whose = f"from {' and '.join(names)}"
     return f"seed variance {whose}, {degrees:.3g} degrees of freedom"
 
 

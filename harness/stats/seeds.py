@@ -192,8 +192,10 @@ def welch(parts: Floats, degrees: Floats) -> Floats:
 
 def _additive_residuals(table: Floats) -> Floats:
     """Return what row and column effects leave of a table, NaN where it is empty."""
+    if not np.isnan(table).any():
+        return np.asarray(table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean())
     residuals = table - np.nanmean(table, axis=1, keepdims=True)
-    for _ in range(_ROUNDS if np.isnan(table).any() else 1):  # once is exact where nothing is lost
+    for _ in range(_ROUNDS):
         columns = np.nanmean(residuals, axis=0)
         residuals = residuals - columns
         residuals = residuals - np.nanmean(residuals, axis=1, keepdims=True)

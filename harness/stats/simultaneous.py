@@ -68,12 +68,12 @@ def _simulated(covariance: Floats, pairs: np.ndarray, share: float, degrees: flo
     squares = most**2
     z = ndtri(_LEVELS / 2) ** 2
     if share <= 0 or degrees <= 0:
-        return np.array([(squares > bound).mean() for bound in z])
+        return np.array([np.count_nonzero(squares > bound) for bound in z]) / _DRAWS
     rounded = float(f"{degrees:.2g}")  # few distinct values, for the cache
     t = stdtrit(rounded, _LEVELS / 2) ** 2
     ratios = _ratios(rounded)
     bounds = zip(share * t, (1 - share) * z, strict=True)
-    return np.array([(squares > seeds * ratios + items).mean() for seeds, items in bounds])
+    return np.array([np.count_nonzero(squares > seeds * ratios + items) for seeds, items in bounds]) / _DRAWS
 
 
 def _largest(covariance: Floats, pairs: np.ndarray) -> Floats:
