@@ -32,7 +32,7 @@ class Members(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """How verdicts are made: level of a family, equivalence margin, and 1 where higher is better, else -1."""
+    """Level of a family, equivalence margin, and the sign of a better score: 1 where higher is better, else -1."""
 
     level: float
     margin: float | None
