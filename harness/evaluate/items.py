@@ -2,8 +2,9 @@
 
 Columns: `item_id` and `prompt_hash` (text; items of two runs are paired on the first), one `metric/<name>` (float) per
 metric, and what else the task gives: `task` and `target` (text), `target_index` (of the right choice),
-`loglikelihoods` (a list of floats, one a choice), `answer` (text), `parsed` (whether an answer could be read, where one
-has to be), `num_tokens` (integer), `cluster` (text: items that share a passage, a prompt or a document have the same).
+`choices` and `loglikelihoods` (a list of texts and of floats, one a choice), `answer` (text), `parsed` (whether an
+answer could be read, where one has to be), `num_tokens` (integer), `cluster` (text: items that share a passage, a
+prompt or a document have the same).
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
     if answers and all(isinstance(answer, tuple | list) for answer in answers):
         nats = [float(answer[0]) for answer in answers]
         choices = [str(arguments[1]) for arguments in entry["arguments"]]
-        item["loglikelihoods"] = nats
+        item["loglikelihoods"], item["choices"] = nats, choices
         item["answer"] = choices[nats.index(max(nats))]  # the likeliest continuation
         if item["target"].isdigit() and int(item["target"]) < len(choices) > 1:
             item["target_index"] = int(item["target"])

@@ -132,7 +132,7 @@ def test_the_columns_of_items(tiny, evaluation, tmp_path):
     _, columns, _ = score(*tiny, evaluation("arc_easy"))
     items.write(columns, tmp_path / "items" / "a.parquet")
     table = parquet.read_table(tmp_path / "items" / "a.parquet")
-    names = {"item_id", "prompt_hash", "task", "question", "target", "loglikelihoods", "answer",
+    names = {"item_id", "prompt_hash", "task", "question", "target", "choices", "loglikelihoods", "answer",
              "target_index"}  # fmt: skip
     names |= {"metric/acc", "metric/acc_norm"}
     assert set(table.column_names) == names | {n for n in table.column_names if n.startswith("metric/")}

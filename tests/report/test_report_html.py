@@ -1,12 +1,19 @@
-"""index.html: what it holds, and that it works offline in a real browser: sort, filter, hover, choose, drill down."""
+"""index.html: what it holds, and that it works offline in a real browser: sort, filter, open, compare, print."""
 
+import base64
 import dataclasses
+import gzip
 import json
 import re
+import subprocess
+from html.parser import HTMLParser
+from shutil import which
 
+import pyarrow
 import pytest
 from browser import EXECUTABLE, Browser
-from conftest import HOSTILE
+from conftest import BASE, DORA, HOSTILE, LORA, add_evaluation, add_run, evaluation
+from pyarrow import parquet
 
 from harness.report import write
 from harness.report.analysis.axes import qualities
@@ -14,10 +21,11 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Measure
 from harness.report.data.load import load
 from harness.report.figures import forgetting, pareto
-from harness.report.html.charts import frontier
+from harness.report.html import items
 from harness.report.writers import folder as files
 
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
+ARC = evaluation("arc_easy")
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +38,42 @@ def path(folder):
     return folder / "index.html"
 
 
+def opened_in(profile, path) -> Browser:
+    browser = Browser(profile, 1400, 900)
+    browser.open(path)
+    browser.evaluate("window.ready")
+    return browser
+
+
 @pytest.fixture(scope="module")
 def browser(path, tmp_path_factory):
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    opened.open(path)
-    opened.wait("window.frontier && window.curves && document.querySelector('#curves svg')")
+    opened = opened_in(tmp_path_factory.mktemp("profile"), path)
     yield opened
     opened.close()
 
 
-@pytest.fixture
-def external(tuned_report, tmp_path):
-    opened = Browser(tmp_path / "profile")
-    opened.open(tuned_report / "index.html")
-    opened.wait("window.frontier && document.querySelector('#frontier svg')")
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Three methods with three, three and two seeds, whose items have questions, choices and answers of any length."""
+    runs = tmp_path_factory.mktemp("texts") / "runs"
+    for kind, seeds in ((BASE, (0,)), (LORA, (0, 1, 2)), (DORA, (0, 1))):
+        for seed in seeds:
+            file = add_evaluation(add_run(runs, kind, seed), kind, ARC, seed).with_suffix(".parquet")
+            columns = parquet.read_table(file).to_pydict()
+            right = columns["metric/acc"]
+            names = range(len(right))
+            columns["question"] = [f"Question {i}: {HOSTILE if i == 7 else 'why?'}" for i in names]
+            columns["choices"] = [[f" yes {i}", f" no {i}", f" perhaps {i}"] for i in names]
+            columns["target"] = [f" yes {i}" for i in names]
+            columns["answer"] = [f" yes {i}" if value else f" no {i}" for i, value in zip(names, right, strict=True)]
+            parquet.write_table(pyarrow.table(columns), file)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def item_page(texts, tmp_path_factory):
+    path = write(texts, out=tmp_path_factory.mktemp("items") / "report").parent / "index.html"
+    opened = opened_in(tmp_path_factory.mktemp("profile"), path)
     yield opened
     opened.close()
 
@@ -53,10 +83,39 @@ def content(path) -> dict:
     return json.loads(found[1])
 
 
+def unpacked(task: dict) -> dict:
+    return json.loads(gzip.decompress(base64.b64decode(task["data"])))
+
+
 def column(browser, number) -> list[str]:
-    """The texts of a column of the comparison, from the top."""
-    cells = f"[...document.querySelectorAll('#comparison tbody tr')].map((row) => row.cells[{number}].innerText)"
+    """The texts of a column of the results, from the top."""
+    cells = (
+        f"[...document.querySelectorAll('#comparison tbody tr:not(.settings)')].map((r) => r.cells[{number}].innerText)"
+    )
     return browser.evaluate(cells)
+
+
+def filtered(browser, text) -> list[str]:
+    """The labels of the rows that a filter leaves."""
+    browser.evaluate(f"find('filter').value = {text!r}; find('filter').dispatchEvent(new Event('input'))")
+    return sorted(browser.evaluate("visible.map((row) => row.label)"))
+
+
+class Links(HTMLParser):
+    """Links of a page, and the places that they can lead to; figures have names of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.ids, self.in_figure = [], [], False
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.in_figure = self.in_figure or tag == "svg"
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
+        self.ids += [values["id"]] if "id" in values and not self.in_figure else []
+
+    def handle_endtag(self, tag):
+        self.in_figure = self.in_figure and tag != "svg"
 
 
 def test_the_page_is_one_file_small_enough_to_send_and_the_same_twice(path, tree, tmp_path):
@@ -64,66 +123,309 @@ def test_the_page_is_one_file_small_enough_to_send_and_the_same_twice(path, tree
     assert write(tree, out=tmp_path).parent.joinpath("index.html").read_bytes() == path.read_bytes()
 
 
-def test_no_text_of_a_record_becomes_markup(path):
-    assert any(HOSTILE.split(" ")[0] in reason for reason in content(path)["table"]["reasons"])
-    assert path.read_text().count("</script") == 3
-    assert "<script>alert" not in path.read_text()
+def test_no_text_of_a_record_becomes_markup(path, texts, tmp_path):
+    assert any(HOSTILE.split(" ")[0] in row["reason"] for row in content(path)["table"]["rows"])
+    other = write(texts, out=tmp_path).parent / "index.html"
+    assert any("<script>alert" in text for text in unpacked(content(other)["tasks"][0])["question"])
+    for page in (path, other):
+        assert page.read_text().count("</script") == 2
+        assert "<script>alert" not in page.read_text()
 
 
-def test_the_table_holds_every_row(path):
-    lines = content(path)["table"]["lines"]
-    assert [line[0] for line in lines] == ["base", "dora", "full", "ia3", "lora lr=3e-4", "lora lr=0.3", "qlora"]
-    assert {line[1] for line in lines} == {"ok", "oom", "failed", "skipped"}
+def test_links_lead_to_files_that_are_there_and_anchors_to_places_of_the_page(path):
+    found = Links()
+    found.feed(path.read_text())
+    anchors = [link[1:] for link in found.links if link.startswith("#")]
+    assert {*anchors} <= {*found.ids}
+    beside = {link for link in found.links if not link.startswith("#")}
+    assert beside >= {"report.md", "appendix.md", "records.csv", "records.parquet", "tables", "figures"}
+    assert all((path.parent / link).exists() for link in beside)
+    assert len(found.ids) == len({*found.ids})
+
+
+def test_the_table_holds_every_row_and_begins_with_what_answers_the_question(path):
+    table = content(path)["table"]
+    assert [row["label"].split()[0] for row in table["rows"]] == [
+        "base",
+        "dora",
+        "full",
+        "ia3",
+        "lora",
+        "lora",
+        "qlora",
+    ]
+    assert {row["status"] for row in table["rows"]} == {"ok", "oom", "failed", "skipped"}
+    assert [one["key"] for one in table["columns"]][:6] == [
+        "method", "arc_easy/acc", "arc_easy/acc_vs_base", "trainable_parameters", "peak_memory_mebibytes",
+        "train_seconds",
+    ]  # fmt: skip
+    assert table["sort"] == 1
+    oom = next(row for row in table["rows"] if row["status"] == "oom")
+    assert oom["cells"][4][0] == "OOM"
 
 
 @needs_browser
-def test_a_header_sorts_up_and_down_by_the_number_and_unknown_comes_last(browser, path):
-    place = content(path)["table"]["header"].index("Validation loss")
-    header = f"document.querySelectorAll('#comparison th button')[{place}].click()"
-    for sign in (1, -1):
-        browser.evaluate(header)
-        shown = column(browser, place)
-        known = [sign * float(text.split()[0]) for text in shown if text != "-"]
-        assert len(known) == 4
-        assert known == sorted(known)
-        assert shown[4:] == ["-"] * 3
+def test_rows_are_sorted_best_first_and_the_base_stands_apart(browser):
+    scores = column(browser, 1)
+    known = [float(text.split()[0]) for text in scores[:-1] if text != "\u2013"]
+    assert known == sorted(known, reverse=True)
+    assert len(known) == 3
+    assert column(browser, 0)[-1].strip().startswith("Base")
     assert browser.evaluate("document.querySelector('#comparison th[aria-sort]').ariaSort") == "descending"
 
 
 @needs_browser
-def test_the_filter_keeps_what_it_names(browser):
-    browser.evaluate("const box = find('filter'); box.value = 'lora'; box.dispatchEvent(new Event('input'))")
-    assert sorted(column(browser, 0)) == ["lora lr=0.3", "lora lr=3e-4", "qlora"]
-    browser.evaluate("find('status').value = 'ok'; find('status').dispatchEvent(new Event('change'))")
-    assert column(browser, 0) == ["lora lr=3e-4"]
-    assert browser.evaluate("find('count').textContent") == "1 of 7 rows"
-    browser.evaluate("box.value = ''; find('status').value = ''; box.dispatchEvent(new Event('input'))")
-    assert len(column(browser, 0)) == 7
+def test_the_first_click_shows_the_best_first_and_the_second_turns_the_order(browser, path):
+    titles = [one["key"] for one in content(path)["table"]["columns"]]
+    for key, best in (("science_qa/validation/loss", 1), ("hellaswag/acc", -1), ("train_seconds", 1)):
+        place = titles.index(key)
+        for sign in (best, -best):
+            browser.evaluate(f"document.querySelectorAll('#comparison thead button')[{place}].click()")
+            shown = column(browser, place)[:-1]
+            known = [sign * float(text.split()[0].replace(",", "")) for text in shown if text not in ("\u2013", "OOM")]
+            assert len(known) == 3
+            assert known == sorted(known)
+            assert not any(text in ("\u2013", "OOM") for text in shown[:3]), "unknown comes last"
+    assert browser.evaluate("document.activeElement.closest('th').ariaSort") == "descending"
+    browser.evaluate("document.querySelectorAll('#comparison thead button')[1].click()")
 
 
 @needs_browser
-def test_a_point_says_its_numbers_when_the_mouse_is_over_it(browser):
-    browser.evaluate("document.querySelector('#frontier').scrollIntoView({block: 'center'})")
-    points = "document.querySelectorAll('#frontier .mark-symbol.role-mark path')"
-    assert browser.evaluate(f"{points}.length") == 3
-    where = browser.evaluate(
-        f"(() => {{ const box = {points}[0].getBoundingClientRect();"
-        " return [box.x + box.width / 2, box.y + box.height / 2] })()"
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("lora", ["lora lr=0.3", "lora lr=3e-4", "qlora"]),
+        ("lora and not qlora", ["lora lr=0.3", "lora lr=3e-4"]),
+        ("method.r >= 16 and lora", ["lora lr=0.3", "lora lr=3e-4", "qlora"]),
+        ("r >= 16", ["dora", "lora lr=0.3", "lora lr=3e-4", "qlora"]),
+        ("method.r > 16", []),
+        ("learning_rate < 1e-3", ["dora", "full", "lora lr=3e-4", "qlora"]),
+        ("LEARNING_RATE>=1e-3", ["ia3", "lora lr=0.3"]),
+        ("status = ok", ["base", "dora", "ia3", "lora lr=3e-4"]),
+        ("status != ok and (full or qlora)", ["full", "qlora"]),
+        ("oom or skipped", ["full", "qlora"]),
+        ("arc_easy/acc > 0.6", ["dora", "lora lr=3e-4"]),
+        ("seeds = 2", ["lora lr=3e-4"]),
+        ("method.target ~ linear and dora", ["dora"]),
+        ('"lr=0.3"', ["lora lr=0.3"]),
+        ("", ["base", "dora", "full", "ia3", "lora lr=0.3", "lora lr=3e-4", "qlora"]),
+    ],
+)
+def test_the_filter_takes_words_and_expressions_of_any_column(browser, text, labels):
+    assert filtered(browser, text) == labels
+    assert browser.evaluate("find('filter-error').hidden")
+    assert browser.evaluate("find('count').textContent") == f"{len(labels)} of 7 rows"
+    filtered(browser, "")
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nosuch > 3", 'no column is called "nosuch"'),
+        ("method.rank > 3", 'no column is called "method.rank"'),
+        ("loss < 3", 'called "loss": '),
+        ("method.r >", 'a value is missing after ">"'),
+        ("(lora", "a parenthesis is not closed"),
+        ("lora and", "the filter ends where"),
+        (">= 3", "stands where a word is expected"),
+        ("lora)", '")" is left over'),
+    ],
+)
+def test_a_filter_that_cannot_be_read_says_why_and_leaves_the_rows(browser, text, message):
+    before = filtered(browser, "dora")
+    assert filtered(browser, text) == before
+    assert message in browser.evaluate("find('filter-error').textContent")
+    assert browser.evaluate("find('filter').getAttribute('aria-invalid')") == "true"
+    filtered(browser, "")
+
+
+@needs_browser
+def test_a_row_opens_its_settings_and_columns_can_be_hidden(browser):
+    button = "document.querySelector('#comparison tbody th button')"
+    label = browser.evaluate(f"{button}.textContent")
+    browser.evaluate(f"{button}.click()")
+    assert browser.evaluate(f"[{button}.ariaExpanded, document.activeElement === {button}]") == ["true", True]
+    shown = browser.evaluate("document.querySelector('#comparison .settings').innerText")
+    assert "Rank r" in shown, label
+    assert "Learning rate" in shown
+    browser.evaluate(f"{button}.click()")
+    assert browser.evaluate("document.querySelector('#comparison .settings')") is None
+    number = browser.evaluate("document.querySelectorAll('#comparison thead th').length")
+    browser.evaluate("document.querySelector('#columns input').click()")
+    assert browser.evaluate("document.querySelectorAll('#comparison thead th').length") == number - 1
+    browser.evaluate("document.querySelector('#columns input').click()")
+
+
+@needs_browser
+def test_a_failed_row_says_why_when_it_is_opened(browser):
+    filtered(browser, "failed")
+    browser.evaluate("document.querySelector('#comparison tbody th button').click()")
+    assert "alert('x')" in browser.evaluate("document.querySelector('#comparison .settings').innerText")
+    browser.evaluate("document.querySelector('#comparison tbody th button').click()")
+    filtered(browser, "")
+
+
+def test_outcomes_questions_and_answers_of_every_seed_are_in_the_page(texts):
+    [task] = items.tasks(Comparison(load([texts])).groups)
+    data = unpacked(task)
+    assert task["title"] == "ARC-Easy, accuracy (300 items)"
+    assert [(one["label"], one["seeds"]) for one in data["groups"]] == [("base", 1), ("dora", 2), ("lora", 3)]
+    rows = {row.method: [] for row in load([texts]).rows}
+    for row in load([texts]).rows:
+        rows[row.method].append(row.scored[0].items.outcomes["acc"])
+    for one, picks in zip(data["groups"], data["picks"], strict=True):
+        assert [int(count) for count in one["right"]] == [int(sum(v)) for v in zip(*rows[one["label"]], strict=True)]
+        for seed, letters in enumerate(picks):
+            for place, letter in enumerate(letters):
+                answer = data["answers"][place][int(letter)]
+                assert answer.startswith("yes" if rows[one["label"]][seed][place] else "no")
+    assert all(len(choices) == 3 for choices in data["choices"])
+
+
+def test_a_page_that_would_be_too_large_keeps_the_texts_where_methods_differ_most(texts, monkeypatch):
+    groups = Comparison(load([texts])).groups
+    whole = items.tasks(groups)[0]["data"]
+    monkeypatch.setattr(items, "MOST_BYTES", len(whole) * 2 // 3)
+    small = items.tasks(groups)[0]["data"]
+    assert len(small) <= len(whole) * 2 // 3
+    data = unpacked({"data": small})
+    shown = [place for place, question in enumerate(data["question"]) if question]
+    assert 10 < len(shown) < 300
+    assert [one["right"] for one in data["groups"]] == [one["right"] for one in unpacked({"data": whole})["groups"]]
+
+    def spread(place):
+        shares = [int(one["right"][place]) / one["seeds"] for one in data["groups"]]
+        return sum((share - sum(shares) / 3) ** 2 for share in shares)
+
+    others = [place for place in range(300) if place not in shown]
+    assert min(map(spread, shown)) >= max(map(spread, others)) - 1e-12
+
+
+def choose(browser, a, b, kind="differ", search=""):
+    browser.evaluate(
+        f"find('first').value = {a!r}; find('second').value = {b!r}; find('which').value = {kind!r};"
+        f" find('search').value = {search!r}; find('which').dispatchEvent(new Event('change')); showItems()"
     )
-    browser.hover(*where)
-    browser.wait("document.querySelector('#vg-tooltip-element.visible')")
-    told = browser.evaluate("document.querySelector('#vg-tooltip-element').innerText")
-    assert re.search(r"Method\s+(dora|ia3|lora lr=3e-4)", told)
-    assert re.search(r"Vertical\s+0\.\d{4} ± 0\.\d{4}", told)
 
 
-def test_the_frontier_begins_with_what_was_asked_about(tree):
-    groups = Comparison(load([tree], "methods")).groups
-    for measure in (None, *(one.measure for one in qualities(groups))):
-        [shown] = [one for one in frontier(groups, (), measure)["params"] if one["name"] == "y_axis"]
-        title = dict(zip(shown["bind"]["options"], shown["bind"]["labels"], strict=True))[shown["value"]]
-        wanted = next(one.title for one in qualities(groups) if measure in (None, one.measure))
-        assert title == wanted
+@needs_browser
+def test_items_are_tallied_by_the_majority_of_the_seeds(item_page, texts):
+    counts = {}
+    for row in load([texts]).rows:
+        values = row.scored[0].items.outcomes["acc"]
+        before, seeds = counts.get(row.method, (values * 0, 0))
+        counts[row.method] = (before + values, seeds + 1)
+    share = {name: total / seeds for name, (total, seeds) in counts.items()}
+    verdict = {
+        name: ["right" if v > 0.5 else "wrong" if v < 0.5 else "split" for v in each] for name, each in share.items()
+    }
+    for a, b in (("base", "lora"), ("lora", "dora"), ("dora", "base")):
+        pairs = list(zip(verdict[a], verdict[b], strict=True))
+        split = sum("split" in pair for pair in pairs)
+        expected = {
+            "right": pairs.count(("right", "right")), "first": pairs.count(("right", "wrong")),
+            "second": pairs.count(("wrong", "right")), "wrong": pairs.count(("wrong", "wrong")),
+        }  # fmt: skip
+        choose(item_page, a, b)
+        text = item_page.evaluate("find('tally').textContent")
+        assert (
+            f"300 items, by the majority of the seeds: both right {expected['right']}, "
+            f"only A right {expected['first']}, only B right {expected['second']}, both wrong {expected['wrong']}"
+            + (f", seeds split {split}" if split else "")
+        ) in text
+        for kind, number in expected.items():
+            choose(item_page, a, b, kind)
+            assert f" {number} are listed" in item_page.evaluate("find('tally').textContent"), kind
+        differing = int((abs(share[a] - share[b]) > 0).sum())
+        choose(item_page, a, b)
+        assert f" {differing} are listed" in item_page.evaluate("find('tally').textContent")
+
+
+@needs_browser
+def test_an_item_shows_question_choices_and_the_answers_of_its_seeds(item_page):
+    choose(item_page, "base", "lora", "all", "<script>alert")
+    line = "document.querySelector('#items tbody tr')"
+    assert item_page.evaluate("document.querySelectorAll('#items tbody tr').length") == 1
+    shown = item_page.evaluate(f"{line}.cells[1].innerText")
+    assert "alert('x')" in shown
+    assert item_page.evaluate("document.querySelectorAll('#items script').length") == 0
+    assert [line.strip() for line in shown.splitlines()[-3:]] == ["\u2713 yes 7", "\u2007 no 7".strip(), "perhaps 7"]
+    assert re.search(r"right in [0-3] of 3 seeds", item_page.evaluate(f"{line}.cells[3].innerText"))
+    assert re.search(r"\b(right|wrong)\n(yes|no) 7", item_page.evaluate(f"{line}.cells[2].innerText"))
+
+
+@needs_browser
+def test_more_items_are_shown_on_demand_and_a_link_leads_to_one(item_page, texts, tmp_path):
+    choose(item_page, "base", "lora", "all")
+    assert item_page.evaluate("document.querySelectorAll('#items tbody tr').length") == 100
+    item_page.evaluate("find('more').click()")
+    item_page.wait("document.querySelectorAll('#items tbody tr').length === 200")
+    choose(item_page, "lora", "base", "all")
+    item_page.wait("!find('more').click() && document.querySelectorAll('#items tbody tr').length === 300")
+    rows = "[...document.querySelectorAll('#items tbody tr')]"
+    item_page.evaluate(f"{rows}.find((row) => row.innerText.includes('Question 42:')).cells[0].firstChild.click()")
+    item_page.wait("find('copied').textContent")
+    address = item_page.evaluate("location.href")
+    assert "item=" in address
+    item_page.send("Page.navigate", url="about:blank")
+    item_page.send("Page.navigate", url=address)
+    item_page.wait("document.readyState === 'complete' && window.ready")
+    item_page.evaluate("window.ready")
+    assert item_page.evaluate("[find('first').value, find('second').value]") == ["lora", "base"]
+    assert "Question 42:" in item_page.evaluate("find('items').tBodies[0].innerText")
+    assert item_page.evaluate("document.querySelectorAll('#items tbody tr').length") == 1
+    choose(item_page, "base", "lora")
+
+
+@needs_browser
+def test_every_control_has_a_name_and_works_and_figures_are_reached_by_keyboard(browser):
+    assert browser.evaluate(
+        "[...document.querySelectorAll('button')].every((b) => b.textContent.trim() || b.ariaLabel)"
+    )
+    assert browser.evaluate("[...document.querySelectorAll('#items thead button, caption button')].length") == 0
+    named = "(e) => e.labels?.length || e.ariaLabel"
+    assert browser.evaluate(f"[...document.querySelectorAll('input, select')].every({named})")
+    assert browser.evaluate("document.querySelectorAll('figure svg').length") >= 2
+    assert browser.evaluate("[...document.querySelectorAll('th')].every((th) => th.scope)")
+    assert browser.evaluate("[...document.querySelectorAll('.scroll')].every((e) => e.tabIndex === 0 && e.ariaLabel)")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1400, 3840])
+def test_no_width_scrolls_the_page_sideways_and_wide_screens_are_used(browser, width):
+    browser.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("find('comparison').parentElement.clientWidth") >= 0.9 * width
+    pinned = "document.querySelector('#comparison tbody th')"
+    browser.evaluate("find('comparison').parentElement.scrollLeft = 400")
+    assert browser.evaluate(f"{pinned}.getBoundingClientRect().left") < 0.1 * width, "the method stays in sight"
+    assert browser.evaluate(f"{pinned}.getBoundingClientRect().width") < 0.5 * width
+    browser.send("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_browser
+@pytest.mark.skipif(which("pdftotext") is None, reason="no pdftotext on this machine")
+def test_printed_tables_have_their_heads_on_every_sheet_and_are_not_cut(browser, tmp_path):
+    browser.evaluate("rows.forEach((row) => (row.open = true)); show()")
+    pdf = browser.send("Page.printToPDF", preferCSSPageSize=True)
+    (tmp_path / "page.pdf").write_bytes(base64.b64decode(pdf["data"]))
+    text = subprocess.run(
+        ["pdftotext", "-layout", str(tmp_path / "page.pdf"), "-"], capture_output=True, text=True, check=True
+    ).stdout
+    sheets = text.split("\f")
+    heads = [sheet for sheet in sheets if "parameters" in sheet and "Method" in sheet]
+    assert len(heads) >= 2, "the opened rows fill more than a sheet"
+    assert "Statistical comparison" in text
+    assert "Scores by task" in text
+    wide = "[...document.querySelectorAll('table')].filter((t) => t.offsetParent && t.scrollWidth > 1010).length"
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    browser.send("Emulation.setDeviceMetricsOverride", width=1010, height=700, deviceScaleFactor=1, mobile=False)
+    assert browser.evaluate(wide) == 0, "A4 landscape without its margins has 273 mm, 1,031 pixels"
+    browser.send("Emulation.setEmulatedMedia", media="")
+    browser.send("Emulation.clearDeviceMetricsOverride")
+    browser.evaluate("rows.forEach((row) => (row.open = false)); show()")
+    assert browser.evaluate("document.querySelectorAll('#comparison thead button').length") > 5
 
 
 def test_figures_and_pages_begin_with_what_the_sweep_asked_about(tree, tmp_path):
@@ -148,66 +450,6 @@ def test_a_figure_is_of_any_metric_that_was_asked_about(tree, tmp_path):
 
 
 @needs_browser
-def test_the_axes_of_the_frontier_are_chosen(browser):
-    titles = browser.evaluate("[...document.querySelectorAll('#axes select[name=y_axis] option')].map((o) => o.text)")
-    assert "arc_easy acc (300 items)" in titles
-    loss = next(index for index, title in enumerate(titles) if "validation" in title)
-    browser.evaluate(
-        f"const list = document.querySelector('#axes select[name=y_axis]'); list.selectedIndex = {loss};"
-        " list.dispatchEvent(new Event('change'))"
-    )
-    browser.wait("frontier.signal('y_axis') === list.value")
-    labels = browser.evaluate(
-        "[...document.querySelectorAll('#frontier .role-axis-label text')].map((t) => t.textContent)"
-    )
-    assert any(1.1 <= float(label) <= 1.8 for label in labels if re.fullmatch(r"\d\.\d+", label))
-
-
-@needs_browser
-def test_two_methods_are_held_against_each_other_item_by_item(browser, path):
-    task = content(path)["tasks"][0]
-    a, b = (task["groups"][name] for name in ("base", "dora"))
-    browser.evaluate(
-        "find('task').value = 0; chooseTask(); find('first').value = 'base'; find('second').value = 'dora'"
-    )
-    browser.evaluate("find('second').dispatchEvent(new Event('change'))")
-    differing = sum(x != y for x, y in zip(a, b, strict=True))
-    assert 0 < differing < len(a)
-    assert browser.evaluate("document.querySelectorAll('#items tbody tr').length") == differing
-    assert f"only B right {sum(y > x for x, y in zip(a, b, strict=True))}" in browser.evaluate(
-        "find('tally').textContent"
-    )
-
-
-@needs_browser
-def test_rows_of_others_are_crosses_apart_that_can_be_taken_away(external):
-    crosses = "[...document.querySelectorAll('#frontier .mark-symbol path[stroke=\"#888888\"]')]"
-    steps = "document.querySelector('#frontier .mark-line path').getAttribute('d').split('L').length"
-    assert external.evaluate(f"{crosses}.length") == 2
-    with_them = external.evaluate(steps)
-    note = external.evaluate("document.querySelector('#frontier-section .note').textContent")
-    assert "Grey crosses: Somebody's benchmark, one seed on another machine, on no frontier and never ranked." in note
-    external.evaluate("document.querySelector('#frontier').scrollIntoView({block: 'center'})")
-    box = f"{crosses}[0].getBoundingClientRect()"
-    external.hover(*external.evaluate(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]"))
-    external.wait("document.querySelector('#vg-tooltip-element.visible')")
-    told = external.evaluate("document.querySelector('#vg-tooltip-element').innerText")
-    assert re.search(r"Method\s+lora-r32 \(Somebody's benchmark\)", told)
-    assert re.search(r"Vertical\s+0\.471 \u00b1 0\.0137", told)
-    external.evaluate("document.querySelector('#axes input[name=show_others]').click()")
-    external.wait(f"{crosses}.length === 0")
-    assert external.evaluate(steps) == with_them, "they are on no frontier"
-    table = external.evaluate("document.querySelector('#comparison').innerText")
-    assert "lora-r32" not in table
-    external.evaluate(
-        "const list = document.querySelector('#axes select[name=y_axis]'); list.selectedIndex = 0;"
-        " list.dispatchEvent(new Event('change'))"
-    )  # an axis on which they have nothing
-    external.wait("frontier.signal('y_axis') === list.value")
-    assert external.problems == []
-
-
-@needs_browser
 def test_light_and_dark(browser):
     paper = "getComputedStyle(document.body).backgroundColor"
     before = browser.evaluate(paper)
@@ -219,5 +461,5 @@ def test_light_and_dark(browser):
 
 @needs_browser
 def test_nothing_is_asked_of_a_network_and_nothing_complained_of(browser, path):
-    assert browser.requests == [path.resolve().as_uri()]
+    assert {address for address in browser.requests if not address.startswith("data:")} == {path.resolve().as_uri()}
     assert browser.problems == []

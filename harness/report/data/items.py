@@ -133,23 +133,19 @@ def read_items(path: Path, expected: int) -> Items:
     )
 
 
-def read_texts(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """Read the named columns that have values, as text in the order of `read_items`; {} for a damaged file."""
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Read the named columns that a file has, in the order of `read_items`; {} for a damaged file."""
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            known = [name for name in names if name in file.schema_arrow.names]
-            columns: dict[str, list[Any]] = file.read(columns=["item_id", *known]).to_pydict()
+            present = [name for name in names if name in file.schema_arrow.names]
+            columns: dict[str, list[Any]] = file.read(columns=["item_id", *present]).to_pydict()
     except (OSError, ValueError):  # pyarrow's own errors are one or the other
         return {}
     ids = [str(value) for value in columns.pop("item_id")]
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    return {
-        name: ["" if values[i] is None else str(values[i]) for i in order]
-        for name, values in columns.items()
-        if any(value is not None for value in values)
-    }
+    return {name: [values[i] for i in order] for name, values in columns.items()}
 
 
 def _texts(values: list[Any] | None, order: list[int]) -> tuple[str, ...] | None:

@@ -1,95 +1,129 @@
 """`index.html`: one file that opens offline, to sort, filter, hover and look into single items.
 
-The charts and their scripts are Vega-Lite's, written by Altair and bundled by vl-convert. The page allows no
-request, no script but its own two, which its policy lists by hash, and no evaluation of text as code, so that text of a
-record can only be shown.
+The page allows no request, and no script but its own, which the policy names by its hash. Text of a record can only be
+shown: a template or a script writes it as text, never as markup.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.records.record import write_text
 from harness.records.untrusted import printable
-from harness.report.analysis.axes import qualities
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import Group
-from harness.report.figures.others import external_caption
-from harness.report.html import charts, items
-from harness.report.html.bundle import bundle, script_hash
+from harness.report.html import items, overview
+from harness.report.html.sections import sections
 from harness.report.pages import notes
 from harness.report.pages.answer import answer_of
-from harness.report.pages.summary import cost, quality
+from harness.report.writers.markup import blocks_html
 
 _FOLDER = Path(__file__).parent
+_FILES = {
+    "report.md": "Report", "appendix.md": "Appendix", "records.csv": "records.csv",
+    "records.parquet": "records.parquet", "tuning.csv": "tuning.csv",
+    "tables": "Tables (LaTeX)", "figures": "Figures (PDF, SVG, PNG)",
+    "update.md": "Shape of the updates",
+}  # fmt: skip
+_ANCHORS = {"results": "Results", "figures": "Figures", "items-title": "Single items"}
 
 
-def write(comparison: Comparison, title: str, path: Path) -> Path:
-    """Write the page."""
-    return write_text(page(comparison, title), path)
+class Figure(Protocol):
+    """A figure whose SVG lies in the report's folder `figures`."""
+
+    @property
+    def stem(self) -> str:
+        """Return the name of its files without the suffix."""
+
+    @property
+    def title(self) -> str:
+        """Return what it shows."""
+
+    @property
+    def caption(self) -> str:
+        """Return how to read it."""
 
 
-def page(comparison: Comparison, title: str) -> str:
-    """The page's text."""
+def write(comparison: Comparison, title: str, path: Path, figures: Sequence[Figure] = ()) -> Path:
+    """Write the page beside the other files of the report, which it links to and whose figures it shows."""
+    return write_text(page(comparison, title, path.parent, figures), path)
+
+
+def page(comparison: Comparison, title: str, folder: Path, figures: Sequence[Figure] = ()) -> str:
+    """Return the text of the page."""
     import jinja2
 
-    loaded, groups = comparison.loaded, comparison.groups
+    markup = jinja2.utils.markupsafe.Markup
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    parts = {name: jinja2.utils.markupsafe.Markup((_FOLDER / name).read_text()) for name in ("page.css", "page.js")}
+    loaded = comparison.loaded
+    style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    data = content(comparison)
+    parts = [
+        {"id": section.id, "title": section.title, "folded": section.folded,
+         "content": markup(f'<div class="blocks">{blocks_html(section.blocks)}</div>')}
+        for section in sections(comparison)
+    ]  # fmt: skip
     text: str = environment.get_template("page.html").render(
         title=printable(title),
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
-        answer=[printable(one) for one in answer_of(comparison)],
-        command=printable(notes.command_of(loaded)),
+        answer=[printable(sentence) for sentence in answer_of(comparison)],
+        contents=[*_anchors(bool(figures), bool(data["tasks"])), *((part["id"], part["title"]) for part in parts)],
+        links=_links(folder),
+        figures=figures,
+        drawn=lambda figure: markup(_drawn(figure, folder / "figures")),
+        sections=parts,
+        command=printable(notes.command_of(loaded), keep="\n"),
         origin=[printable(line) for line in notes.origin(loaded)],
-        style=parts["page.css"],
-        script=parts["page.js"],
-        bundle=jinja2.utils.markupsafe.Markup(bundle()),
-        script_hashes=jinja2.utils.markupsafe.Markup(" ".join(map(script_hash, (bundle(), parts["page.js"])))),
-        content=jinja2.utils.markupsafe.Markup(_json(_content(comparison))),
-        others=printable(external_caption(loaded.external, [one.task for one in qualities(groups)])),
+        style=markup(style),
+        script=markup(script),
+        script_hash=markup(script_hash(script)),
+        content=markup(_json(data)),
     )
     return text
 
 
-def _content(comparison: Comparison) -> dict[str, Any]:
+def content(comparison: Comparison) -> dict[str, Any]:
     """Return the data for the page's script."""
-    groups = comparison.groups
-    return {
-        "table": _table(groups),
-        "frontier": charts.frontier(groups, comparison.loaded.external, comparison.primary),
-        "curves": charts.curves(groups),
-        "tasks": items.disagreements(groups),
-    }
+    return {"table": overview.content(comparison), "tasks": items.tasks(comparison.groups)}
 
 
-def _table(groups: Sequence[Group]) -> dict[str, Any]:
-    """The cells of the two main tables of `report.md`, side by side, with the status as a column of its own."""
-    scores, costs = quality(groups), cost(groups)
-    shown = [index for index, name in enumerate(scores.header) if index and name != "Status"]
-    header = ["Method", "Status", *(scores.header[index] for index in shown), *costs.header[1:]]
-    lines = [
-        [printable(cell) for cell in (group.label, _status(group), *(line[index] for index in shown), *prices[1:])]
-        for group, line, prices in zip(groups, scores.lines, costs.lines, strict=True)
-    ]
-    return {
-        "header": header,
-        "lines": lines,
-        "reasons": ["" if group.ok else printable(group.first.reason) for group in groups],
-    }
+def script_hash(script: str) -> str:
+    """Return the source of an inline script as a Content-Security-Policy lists it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _status(group: Group) -> str:
-    return group.first.status or "missing"
+def _anchors(has_figures: bool, has_items: bool) -> Iterable[tuple[str, str]]:
+    present = {"results": True, "figures": has_figures, "items-title": has_items}
+    return ((anchor, name) for anchor, name in _ANCHORS.items() if present[anchor])
 
 
-def _json(content: Any) -> str:
+def _links(folder: Path) -> list[tuple[str, str]]:
+    """Return the files beside the page. The Markdown pages are written after it."""
+    always = ("report.md", "appendix.md")
+    return [(name, shown) for name, shown in _FILES.items() if name in always or (folder / name).exists()]
+
+
+def _drawn(figure: Figure, folder: Path) -> str:
+    """Return a figure as an element with its caption and a link to its file for papers."""
+    from html import escape
+
+    svg = (folder / f"{figure.stem}.svg").read_text(encoding="utf-8")
+    title, caption = escape(printable(figure.title)), escape(printable(figure.caption))
+    file = f"figures/{escape(figure.stem)}.pdf"
+    return (
+        f'<figure id="figure-{escape(figure.stem)}">{svg[svg.index("<svg") :]}\n'
+        f'<figcaption><b>{title}.</b> {caption} <a href="{file}">PDF</a></figcaption></figure>'
+    )
+
+
+def _json(data: Any) -> str:
     """Return JSON for a script element. Every `<` is escaped, so that no text in it can close the element."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

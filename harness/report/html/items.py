@@ -1,85 +1,111 @@
-"""Data of the page's view of the items on which two methods disagree."""
+"""Data of the page's view of single items: questions, choices, and what each method answered with each seed.
+
+The data of a task is JSON, compressed and written as text, so that thousands of items fit into the page. The browser
+unpacks a task when it is chosen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gzip
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, pvariance
 from typing import Any
 
 from harness.records.untrusted import printable, shortened
+from harness.report import names
 from harness.report.analysis.axes import Quality, qualities
 from harness.report.data.groups import Group
-from harness.report.data.items import Scored, read_texts
+from harness.report.data.items import Scored, read_columns
 from harness.report.data.outcomes import NLL
 
 MOST_CELLS = 400_000  # outcomes of all tasks; beyond, a task has its best methods alone, so that the page still opens
-MOST_CHARACTERS = 50_000  # of the questions and answers of all tasks; beyond, items are shown without
-TEXT_LENGTH, ANSWER_LENGTH = 220, 60
-_TEXTS = ("question", "target", "answer")
+MOST_BYTES = 6_000_000  # of all tasks in the page; beyond, items on which methods agree most are shown without texts
+QUESTION_LENGTH, CHOICE_LENGTH, ANSWER_LENGTH = 700, 200, 400
+_SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyz"  # a count or the place of an answer, as one letter
+_UNKNOWN = "~"
+_TEXTS = ("question", "target", "choices")
 
 
-def disagreements(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Per task and metric: the items' names, and every group's outcome on each, a mean over its seeds."""
-    found: list[dict[str, Any]] = []
-    cells, characters = 0, 0
+@dataclass
+class _Task:
+    """Outcomes of the methods that answered the same items of one task, in the order of the items."""
+
+    quality: Quality
+    names: list[str]
+    members: dict[str, Group] = field(default_factory=dict)
+    outcomes: dict[str, list[list[float]]] = field(default_factory=dict)  # a list per seed
+
+    def within(self, cells: int) -> _Task:
+        """Return the task with its best methods alone, as many as there is room for."""
+        sign = -1 if self.quality.higher_is_better else 1
+        room = max(0, cells // max(1, len(self.names)))
+        best = {*sorted(self.members, key=lambda label: sign * _mean(self.outcomes[label]))[:room]}
+        members = {label: group for label, group in self.members.items() if label in best}
+        return _Task(self.quality, self.names, members, {label: self.outcomes[label] for label in members})
+
+
+def tasks(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return the title of each task with its compressed data; none where no two methods answered the same items."""
+    cells, chosen = 0, []
     for quality in qualities(groups, ("target", "retention", "test")):
-        task = _task(quality, groups)
-        if task is None:
+        whole = _task(quality, groups)
+        if whole is None:
             continue
-        task = _within(task, MOST_CELLS - cells)
-        if len(task["groups"]) < 2:
+        task = whole.within(MOST_CELLS - cells)
+        if len(task.members) < 2:
             break
-        cells += len(task["groups"]) * len(task["items"])
-        texts = _texts(quality, groups, task["groups"])
-        characters += sum(len(text) for column in texts.values() for text in column.values())
-        found.append({**task, "texts": texts if characters <= MOST_CHARACTERS else {}})
-    return found
+        cells += len(task.members) * len(task.names)
+        chosen.append((task, len(whole.members) - len(task.members)))
+    room = MOST_BYTES // max(1, len(chosen))
+    return [
+        {"title": printable(_title(task.quality)), "data": _packed(task, left_out, room)} for task, left_out in chosen
+    ]
 
 
-def _within(task: dict[str, Any], cells: int) -> dict[str, Any]:
-    """The task with as many of its groups as there is room for, the best ones, and how many were left out."""
-    groups: dict[str, list[float]] = task["groups"]
-    sign = -1 if task["higher"] else 1
-    best = sorted(groups, key=lambda label: sign * sum(groups[label]))[: max(0, cells // max(1, len(task["items"])))]
-    kept = {label: values for label, values in groups.items() if label in {*best}}
-    return {**task, "groups": kept, "left_out": len(groups) - len(kept)}
+def _title(quality: Quality) -> str:
+    """Return the task and the metric in words, with the number of items where the task has several settings."""
+    extra = quality.title.removeprefix(f"{quality.task} {quality.measure.metric}")
+    return f"{names.task(quality.task).display}, {names.metric(quality.measure.metric).display}{extra}"
 
 
-def _task(quality: Quality, groups: Sequence[Group]) -> dict[str, Any] | None:
+def _task(quality: Quality, groups: Sequence[Group]) -> _Task | None:
     """Return the outcomes of the groups on one task; None where fewer than two groups share its items."""
-    outcomes: dict[str, list[float]] = {}
-    names: list[str] = []
+    task: _Task | None = None
     first: str | None = None
     for group in groups if quality.role else ():
         scored = group.evaluations.get(quality.measure.eval_id, ()) if group.ok else ()
         key = _key(scored)
         items = scored[0].items if scored else None
-        if key is None or items is None or (first is not None and key != first):
+        seeds = _outcomes(scored, quality.measure.metric)
+        if key is None or items is None or seeds is None or (first is not None and key != first):
             continue
-        values = _outcomes(scored, quality.measure.metric)
-        if values is not None:
-            first = key
-            names = names or [_name(one) for one in items.ids]
-            outcomes[printable(group.label)] = values
-    if len(outcomes) < 2:
-        return None
-    return {"title": printable(quality.title), "higher": quality.higher_is_better, "items": names, "groups": outcomes}
+        first = key
+        task = task or _Task(quality, [_name(item_id) for item_id in items.ids])
+        task.members[printable(group.label)] = group
+        task.outcomes[printable(group.label)] = seeds
+    return task if task and len(task.members) > 1 else None
 
 
 def _key(scored: Sequence[Scored]) -> str | None:
     """Return the digest of the items and prompts of every seed; None unless all seeds share it."""
-    keys = {one.items.asked_digest for one in scored if one.items}
-    return keys.pop() if len(keys) == 1 and all(one.items for one in scored) else None
+    keys = {evaluation.items.asked_digest for evaluation in scored if evaluation.items}
+    return keys.pop() if len(keys) == 1 and all(evaluation.items for evaluation in scored) else None
 
 
-def _outcomes(scored: Sequence[Scored], metric: str) -> list[float] | None:
-    """The mean over the seeds per item: whole numbers as such, which are shorter to write."""
-    column = NLL if scored[0].heldout else metric
-    seeds = [one.items.outcomes.get(column) for one in scored if one.items]
-    known = [seed for seed in seeds if seed is not None]
-    if not known or len(known) < len(seeds):
+def _outcomes(scored: Sequence[Scored], metric: str) -> list[list[float]] | None:
+    """Return the outcomes of each seed; None where a seed does not have them."""
+    column = NLL if scored and scored[0].heldout else metric
+    seeds = [evaluation.items.outcomes.get(column) for evaluation in scored if evaluation.items]
+    if not seeds or len(seeds) < len(scored):
         return None
-    means = [round(float(sum(values) / len(known)), 3) for values in zip(*known, strict=True)]
-    return [int(value) if value == int(value) else value for value in means]
+    return [values.tolist() for values in seeds if values is not None] if all(s is not None for s in seeds) else None
+
+
+def _mean(seeds: Sequence[Sequence[float]]) -> float:
+    return sum(map(sum, seeds)) / len(seeds)
 
 
 def _name(item_id: str) -> str:
@@ -89,19 +115,101 @@ def _name(item_id: str) -> str:
     return f"#{number}" if number.isdigit() and len(item_id.split(":")) != 2 else shortened(item_id, 12)
 
 
-def _texts(quality: Quality, groups: Sequence[Group], outcomes: dict[str, list[float]]) -> dict[str, dict[int, str]]:
-    """Question, right answer and each group's answer of the items on which any two groups differ, by their place."""
-    columns = list(outcomes.values())
-    differing = [place for place in range(len(columns[0])) if len({column[place] for column in columns}) > 1]
-    found: dict[str, dict[int, str]] = {}
-    for group in groups:
-        label = printable(group.label)
-        if label not in outcomes:
-            continue
-        texts = read_texts(group.evaluations[quality.measure.eval_id][0].path, _TEXTS)
-        for name in ("question", "target"):
-            if name in texts and name not in found:
-                found[name] = {i: shortened(texts[name][i][-TEXT_LENGTH:], TEXT_LENGTH) for i in differing}
-        if "answer" in texts:
-            found[f"answer of {label}"] = {i: shortened(texts["answer"][i], ANSWER_LENGTH) for i in differing}
-    return found
+def _packed(task: _Task, left_out: int, room: int) -> str:
+    """Return the data of a task as base64 of gzip; where it is too large, fewer items have texts."""
+    scores = {label: _scores(seeds) for label, seeds in task.outcomes.items()}
+    texts = _Texts(task)
+    order = _most_differing(task)
+    count = len(order)
+    while True:
+        content = {
+            "higher": task.quality.higher_is_better,
+            "left_out": left_out,
+            "ids": task.names,
+            "groups": [
+                {"label": label, "name": printable(group.name), "seeds": len(task.outcomes[label]), **scores[label]}
+                for label, group in task.members.items()
+            ],
+            **texts.of({*order[:count]}),
+        }
+        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+        packed = b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+        if len(packed) <= room or not count:
+            return packed
+        count = min(count // 2, int(count * room / len(packed)))
+
+
+def _scores(seeds: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return in how many seeds each item is right, a letter an item; or the mean of each item where it is a number."""
+    sums = [sum(values) for values in zip(*seeds, strict=True)]
+    if len(seeds) < len(_SYMBOLS) and all(value in (0.0, 1.0) for values in seeds for value in values):
+        return {"right": "".join(_SYMBOLS[int(value)] for value in sums)}
+    return {"values": [round(value / len(seeds), 3) for value in sums]}
+
+
+def _most_differing(task: _Task) -> list[int]:
+    """Return the places of the items, those first on which the methods differ most."""
+    by_group = [[fmean(values) for values in zip(*seeds, strict=True)] for seeds in task.outcomes.values()]
+
+    def spread(place: int) -> float:
+        return pvariance([column[place] for column in by_group])
+
+    return sorted(range(len(task.names)), key=lambda place: (-spread(place), place))
+
+
+class _Texts:
+    """Questions, choices and answers of a task; equal answers to an item are written once."""
+
+    def __init__(self, task: _Task) -> None:
+        number = len(task.names)
+        self._columns: dict[str, list[Any]] = {}
+        self._distinct: list[dict[str, int]] = [{} for _ in range(number)]
+        self._picks: list[list[str]] = []  # of each group, of each seed: a letter an item
+        for group in task.members.values():
+            evaluations = group.evaluations[task.quality.measure.eval_id]
+            self._picks.append([self._picked(columns, number) for columns in self._read(evaluations, number)])
+
+    def of(self, places: set[int]) -> dict[str, Any]:
+        """Return the texts of the items at these places, and nothing for the others."""
+        columns = {
+            name: [value if i in places else "" for i, value in enumerate(values)]
+            for name, values in self._columns.items()
+        }
+        answers = [[*distinct] if i in places else [] for i, distinct in enumerate(self._distinct)]
+        return {**columns, **({"answers": answers, "picks": self._picks} if any(answers) else {})}
+
+    def _read(self, evaluations: Sequence[Scored], number: int) -> Iterator[dict[str, list[Any]]]:
+        """Yield the columns of each seed; the questions are those of the first that has them."""
+        for evaluation in evaluations:
+            missing = [name for name in _TEXTS if name not in self._columns]
+            columns = read_columns(evaluation.path, (*missing, "answer"))
+            for name in missing:
+                values = columns.get(name)
+                if values is not None and len(values) == number and any(value is not None for value in values):
+                    self._columns[name] = [_text(name, value) for value in values]
+            yield columns
+
+    def _picked(self, columns: dict[str, list[Any]], number: int) -> str:
+        answers = columns.get("answer") or [None] * number
+        letters = []
+        for distinct, answer in zip(self._distinct, answers, strict=True):
+            if answer is None:
+                letters.append(_UNKNOWN)
+                continue
+            place = distinct.setdefault(_short(str(answer), ANSWER_LENGTH), len(distinct))
+            letters.append(_SYMBOLS[place] if place < len(_SYMBOLS) else _UNKNOWN)
+        return "".join(letters)
+
+
+def _text(name: str, value: Any) -> Any:
+    if value is None:
+        return ""
+    if name == "choices":
+        return [_short(str(choice), CHOICE_LENGTH) for choice in value]
+    return _short(str(value)[-QUESTION_LENGTH:] if name == "question" else str(value), QUESTION_LENGTH)
+
+
+def _short(text: str, length: int) -> str:
+    """Return printable text of at most so many characters; its lines stay."""
+    shown = printable(text, keep="\n").strip()
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."

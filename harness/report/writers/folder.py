@@ -31,13 +31,13 @@ def write(comparison: Comparison, out: Path) -> Path:
     write_text(to_markdown(f"Appendix of {title}", sections), out / "appendix.md")
     write_text(to_latex(sections), out / "appendix.tex")
     write_text(citation.citation(comparison, title), out / "CITATION.cff")
-    html.write(comparison, title, out / "index.html")
     _write_trials(comparison.tuning, out / "tuning.csv")
     for check in loaded.checks:
         data_card.write(check, out / "data")
     trials = figures.Tuned(comparison.trial_groups, comparison.tuning)
     drawn = figures.write(groups, out / "figures", trials, loaded.external, comparison.primary)
     shapes = update.write(groups, out)
+    html.write(comparison, title, out / "index.html", drawn)
     return write_text(markdown.page(comparison, drawn, update=shapes is not None), out / "report.md")
 
 

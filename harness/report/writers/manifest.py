@@ -19,7 +19,7 @@ from harness.report.data.rows import Loaded
 
 NAME = "manifest.json"
 _CODE = ("report", "stats", "records")
-_LIBRARIES = ("altair", "jinja2", "matplotlib", "numpy", "pyarrow", "scipy", "vl-convert-python")
+_LIBRARIES = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
 
 
 def inputs(loaded: Loaded) -> str:

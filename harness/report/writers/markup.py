@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 
 from harness.records.untrusted import printable
-from harness.report.document import Cell, Column, Missing, Number, Table, plain, spread_text, value_text
+from harness.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Command,
+    Folded,
+    Missing,
+    Number,
+    Table,
+    plain,
+    spread_text,
+    value_text,
+)
 
 _TAGS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
 
@@ -19,11 +33,28 @@ def table_html(table: Table) -> str:
     body = "\n".join(_row(table, index) for index in range(len(table.rows)))
     notes = "<br>".join(_text(str(note)) for note in table.notes)
     foot = f'<tfoot><tr><td colspan="{len(table.columns)}">{notes}</td></tr></tfoot>' if notes else ""
+    identity = f' id="table-{escape(table.label)}"' if table.label else ""
     caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
-    return (
-        f'<table id="table-{escape(table.label)}">{caption}\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>{foot}</table>"
-    )
+    return f"<table{identity}>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>{foot}</table>"
+
+
+def blocks_html(blocks: Iterable[Block]) -> str:
+    """Return paragraphs, lists, commands, tables and folded parts as elements."""
+    return "\n".join(_block(block) for block in blocks)
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, str):
+        return f"<p>{_text(block)}</p>"
+    if isinstance(block, Bullets):
+        return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in block.lines)}</ul>" if block.lines else ""
+    if isinstance(block, Command):
+        return f"<pre>{escape(printable(block.text, keep=chr(10)))}</pre>"
+    if isinstance(block, Folded):
+        return f"<details><summary>{_text(block.summary)}</summary>\n{blocks_html(block.blocks)}\n</details>"
+    heading = f"<h3>{_text(block.title)}</h3>\n" if block.title else ""
+    name = _text(block.title or block.label)
+    return f'{heading}<div class="scroll" role="region" aria-label="{name}" tabindex="0">{table_html(block)}</div>'
 
 
 def cell_html(cell: Cell, column: Column) -> str:

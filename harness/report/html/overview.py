@@ -1,0 +1,179 @@
+"""The page's table of everything: a row per method, a column per score and cost, and the facts that a filter reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from harness.records.untrusted import printable
+from harness.report import names
+from harness.report.analysis.axes import COSTS, Quality, qualities
+from harness.report.analysis.comparison import Comparison
+from harness.report.data.groups import Group
+from harness.report.data.rows import Row
+from harness.report.data.settings import settings_of
+from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
+from harness.report.writers.table import flat
+
+ROLES = ("target", "retention", "validation", "test")
+FIRST_COSTS = ("trainable_parameters", "peak_memory_mebibytes", "train_seconds")
+_NEVER = ("label", "method", "reason", "recipe_id", "timing_doubts")  # facts that a filter finds as words
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A column and the cell of each group in it."""
+
+    column: Column
+    cell: Callable[[Group], Cell]
+
+
+def table(comparison: Comparison) -> Table:
+    """Return the scores and costs of every group: what answers the question first, then its main costs, then the rest.
+
+    Scores are in the unit of their records; the columns give the scale in which people read them.
+    """
+    groups = comparison.groups
+    scores = qualities(groups, ROLES, comparison.primary)
+    costs = {cost.key: _Field(Column(cost.key, cost.title, better="lower"), _cost_cell(cost.of)) for cost in COSTS}
+    ahead = [costs.pop(key) for key in FIRST_COSTS]
+    fields = [
+        _Field(Column("method", "Method", text=True), _method_cell),
+        *(field for score in scores[:1] for field in _score_fields(score)),
+        *ahead,
+        *(field for score in scores[1:] for field in _score_fields(score)),
+        *costs.values(),
+        _Field(Column("seeds", "Seeds", text=True), lambda group: Text(group.num_seeds)),
+    ]
+    rows = tuple(tuple(field.cell(group) for field in fields) for group in groups)
+    whole = Table(tuple(field.column for field in fields), rows, label="everything").without_empty()
+    trained = [place for place, group in enumerate(groups) if group.trained]
+    for column in whole.columns:
+        if column.better:
+            whole = ranked(whole, column.key, trained)
+    return whole
+
+
+def content(comparison: Comparison) -> dict[str, Any]:
+    """Return the table for the page's script: columns, and rows with the text and the value of each cell."""
+    groups, shown = comparison.groups, table(comparison)
+    facts = [_facts(group) for group in groups]
+    keys = [*dict.fromkeys(key for own in facts for key in own)]
+    return {
+        "columns": [_column(column, shown.cells(column.key)) for column in shown.columns],
+        "rows": [
+            {
+                "cells": [_cell(cell, column) for cell, column in zip(row, shown.columns, strict=True)],
+                "label": printable(group.label),
+                "status": group.status,
+                "reason": "" if group.ok else printable(group.first.reason),
+                "words": printable(f"{group.label} {group.name} {group.status} {group.first.recipe_id}"),
+                "base": group.first.is_base,
+                "facts": [own.get(key) for key in keys],
+                "settings": _settings(group),
+            }
+            for group, row, own in zip(groups, shown.rows, facts, strict=True)
+        ],
+        "facts": [printable(key) for key in keys],
+        "sort": 1 if len(shown.columns) > 1 and shown.columns[1].better else -1,
+    }
+
+
+def _score_fields(score: Quality) -> list[_Field]:
+    """Return the column of a score, and that of its gain over the base model."""
+    task, metric = names.task(score.task), names.metric(score.measure.metric)
+    scale, unit, digits = (100.0, "%", 1) if metric.percent else (1.0, "", 3)
+    key, title = f"{score.task}/{score.measure.metric}", f"{task.short} {metric.short}"
+    better: Literal["higher", "lower"] = "higher" if score.higher_is_better else "lower"
+    return [
+        _Field(
+            Column(key, title, unit=unit, scale=scale, digits=digits, better=better),
+            lambda group: _number(score.of(group)),
+        ),
+        _Field(
+            Column(
+                f"{key}_vs_base", f"{task.short} vs. base", unit="points" if unit else "", scale=scale, digits=digits
+            ),
+            lambda group: _number(group.gain(score.measure) if group.measured else None, signed=True),
+        ),
+    ]
+
+
+def _number(estimate: Any, signed: bool = False) -> Cell:
+    if estimate is None:
+        return Missing("not evaluated")
+    return Number(estimate.value, estimate.standard_error, signed=signed)
+
+
+def _cost_cell(of: Callable[[Group], float | None]) -> Callable[[Group], Cell]:
+    def cell(group: Group) -> Cell:
+        value = of(group)
+        if value is None:
+            return Missing(group.first.reason, "OOM") if group.status == "oom" else Missing("unknown")
+        return Number(value)
+
+    return cell
+
+
+def _method_cell(group: Group) -> Cell:
+    return Text(group.name, key=group.label)
+
+
+def _column(column: Column, cells: Sequence[Cell]) -> dict[str, Any]:
+    return {
+        "key": printable(column.key),
+        "title": printable(column.heading),
+        "better": column.better,
+        "text": column.text,
+        "numbers": any(isinstance(cell, Number) for cell in cells),
+    }
+
+
+def _cell(cell: Cell, column: Column) -> list[Any]:
+    """Return the text of a cell, its value, and its emphasis or the reason why it is missing."""
+    text = printable(plain(cell, column))
+    if isinstance(cell, Number):
+        return [text, cell.value, cell.emphasis]
+    return [text, None, printable(cell.why) if isinstance(cell, Missing) else ""]
+
+
+def _facts(group: Group) -> dict[str, Any]:
+    """Return what a filter can ask of a row: its settings, and its numbers as means over the seeds."""
+    facts: dict[str, Any] = {"status": group.status, "seeds": len(group.rows) if group.ok else 0}
+    facts |= {key: _plain(value) for key, value in settings_of(group.first).items()}
+    lines = flat(group.rows)
+    for key in lines[0]:
+        values = [line[key] for line in lines]
+        if key in _NEVER or key in facts:
+            continue
+        numbers = [value for value in values if isinstance(value, (int, float))]
+        if len(numbers) == len(values):
+            facts[key] = fmean(numbers)
+        elif all(value == values[0] for value in values):
+            facts[key] = _plain(values[0])
+    return facts
+
+
+def _settings(group: Group) -> list[list[str]]:
+    """Return the settings of the recipe for people: their names, keys and values; those of the method first."""
+    return [[names.setting(key).display, key, printable(_shown(value))] for key, value in _ordered(group.first)]
+
+
+def _ordered(row: Row) -> list[tuple[str, Any]]:
+    settings = settings_of(row)
+    return sorted(settings.items(), key=lambda item: not item[0].startswith("method."))
+
+
+def _shown(value: Any) -> str:
+    return str(_plain(value)) if value is not None else "none"
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as a filter compares it: a number, or words."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(str(_plain(item)) for item in value)
+    return printable(value) if isinstance(value, str) else value
