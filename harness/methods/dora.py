@@ -11,8 +11,6 @@ from harness.methods.lora import Lora
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.methods.base import Method
-
 
 @dataclass(frozen=True, kw_only=True)
 class Dora(Lora):
@@ -24,12 +22,7 @@ class Dora(Lora):
 
     leaves_inputs: ClassVar[bool] = False  # the dtype of the norms is that of the inputs
     use_dora: ClassVar[bool] = True
-
-    def quantized(self) -> Method | None:
-        """QDoRA."""
-        from harness.methods.qdora import Qdora
-
-        return self.beside_quantized(Qdora)
+    quantized_as: ClassVar[str | None] = "qdora"
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """LoRA's count and one magnitude per output of each adapted matrix."""

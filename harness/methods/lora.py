@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.methods.base import Method
-    from harness.methods.qlora import Qlora
 
 _EVA_BATCH = 16  # rows per forward pass while the activations are looked at
 
@@ -41,6 +41,8 @@ class Lora(Adapted):
 
     leaves_inputs: ClassVar[bool] = True
     use_dora: ClassVar[bool] = False
+    # file of the method with the same settings and a base in 4 bits; each class says it for itself, none inherits it
+    quantized_as: ClassVar[str | None] = "qlora"
     inits: ClassVar[tuple[str, ...]] = ("default", "gaussian", "pissa", "olora", "eva")
 
     target: targets.Target
@@ -112,17 +114,16 @@ class Lora(Adapted):
         return dense + stacked + self._biases(model, modules)
 
     def quantized(self) -> Method | None:
-        """Return QLoRA with the same settings; None for classes derived from LoRA, which have their own answer."""
-        from harness.methods.qlora import Qlora
-
-        return self.beside_quantized(Qlora) if type(self) is Lora else None
-
-    def beside_quantized(self, kind: type[Qlora]) -> Method | None:
-        """Return the same settings in a method with a base in 4 bits; None if it does not offer the initialization."""
+        """Return the same settings with a base in 4 bits; None if there is no such method or it lacks the init."""
+        name = vars(type(self)).get("quantized_as")
+        if name is None:
+            return None
+        kind = getattr(importlib.import_module(f"harness.methods.{name}"), name.capitalize())
         if self.init_lora_weights not in kind.inits:
             return None
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Lora)}
-        return kind(**fields, quantization="nf4", double_quantization=True, optimizer_name="adamw")
+        method: Method = kind(**fields, quantization="nf4", double_quantization=True, optimizer_name="adamw")
+        return method
 
     def not_served_because(self) -> str:
         """Return why not: the server adds A and B to the weights as published, and nothing else."""

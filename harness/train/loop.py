@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,55 +18,21 @@ from trl import SFTConfig, SFTTrainer
 from harness.measure.live import tensors_in
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
-from harness.methods.base import Method
 from harness.records.record import Training
-from harness.records.specs import KernelSpec, Sharding, TrainSpec
+from harness.records.specs import KernelSpec, TrainSpec
 from harness.train import deterministic, distributed, fsdp, lean
-from harness.train.batches import Collator, Labeled, Row, check_apart, for_model, labeled, reads_padding, row_lengths
+from harness.train.batches import Collator, Labeled, check_apart, for_model, labeled, reads_padding, row_lengths
 from harness.train.fsdp import unwrapped
 from harness.train.head import label_nats
+from harness.train.job import Job as Job
 from harness.train.kernels import Kernels, settled
 from harness.train.order import LikeLengths as LikeLengths
 from harness.train.order import Shared, largest
-from harness.train.resume import Checkpoints, Resuming, random_state, set_random_state, start_digest
+from harness.train.resume import Resuming, random_state, set_random_state, start_digest
 from harness.train.stopping import DivergedError as DivergedError
 from harness.train.watch import NO_GRADIENT, Watcher
 
 _GPU_MULTIPLE = 64  # tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Inputs of the training loop.
-
-    Attributes:
-        model: what `method.attach` returned.
-        validate: returns nats per answer token on the validation set. It is called every `spec.eval_every` steps,
-            outside the clock.
-        emit: receives progress.
-        scratch: a folder that the trainer requires.
-        profile: whether one step is followed operation by operation.
-        checkpoints: where training resumes from; None where it begins anew and is not interrupted.
-        sharding: how the model, which lies on the CPU, is sharded among the ranks. Afterwards rank 0 has it whole on
-            its CPU, to be saved; it cannot be run any more.
-        cuda: whether steps are computed in the way that suits a GPU, whatever device the tensors are on.
-        sample: takes a sample of the device while it works.
-    """
-
-    model: Any
-    method: Method
-    rows: Sequence[Row]
-    spec: TrainSpec
-    seed: int
-    tokenizer: Any
-    validate: Callable[[], float]
-    emit: Callable[[dict[str, Any]], None]
-    scratch: str
-    profile: bool = True
-    checkpoints: Checkpoints | None = None
-    sharding: Sharding = "none"
-    cuda: bool = field(default_factory=torch.cuda.is_available)
-    sample: Callable[[], None] = lambda: None
 
 
 def total_steps(spec: TrainSpec, num_rows: int) -> int:

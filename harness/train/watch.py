@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
@@ -14,11 +14,9 @@ from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
 from harness.records.record import StepProfile, Training
 from harness.train import checkpoint, distributed, shards, stored
+from harness.train.job import Job
 from harness.train.resume import fill, keep, trained
 from harness.train.stopping import Divergence, Patience, overfitted
-
-if TYPE_CHECKING:
-    from harness.train.loop import Job
 
 NO_GRADIENT = "no trained parameter receives a gradient: the adapter is not in the forward pass"
 _WINDOW = 10  # optimizer steps between two waits for a GPU

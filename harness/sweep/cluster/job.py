@@ -22,7 +22,7 @@ from harness.run import isolate, run, sources
 from harness.run.ladder import instead
 from harness.sweep import sweep
 from harness.sweep.cluster import queue
-from harness.sweep.cluster.slurm import SlurmSpec
+from harness.sweep.cluster.resources import SlurmSpec
 from harness.train import nodes
 from harness.train.preemption import SIGNALS
 

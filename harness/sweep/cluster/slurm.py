@@ -11,84 +11,27 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
 
 from harness.config import config
 from harness.config.experiment import Experiment, canonical
 from harness.records import record
-from harness.records.specs import Strict
 from harness.run import run
 from harness.run.progress import board, ending
 from harness.sweep import announce
 from harness.sweep.cluster import queue, submitted
+from harness.sweep.cluster.resources import SlurmSpec as SlurmSpec
 from harness.sweep.cluster.submitted import Run, Submission, Task, Tasks
 from harness.sweep.local import LeftError, Made
 from harness.sweep.planned import Planned
 
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0  # three heartbeats of a process that SLURM reports as gone
-_OF_SEVERAL = ("nodes", "N", "ntasks", "n", "ntasks-per-node")  # options of sbatch that spread a job
 _LAST_SECONDS = 60  # for the other nodes to record the loss of a node, or to end
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlurmSpec(Strict):
-    """Settings `hydra.launcher` of `hydra/launcher=slurm`: the resources of each run. null: the cluster's default."""
-
-    partition: str | None
-    account: str | None
-    qos: str | None
-    constraint: str | None
-    gpus: Count
-    cpus: Positive
-    memory_gib: Annotated[float, Field(gt=0)] | None
-    time_minutes: Positive
-    array_parallelism: Positive  # jobs of this sweep that run at once
-    setup: tuple[str, ...]  # lines of the job's shell before the run
-    signal_seconds: Positive  # a job is signaled this long before its time limit, to save its state
-    max_requeues: Count
-    offline: bool  # the nodes use only files that the submitting machine has downloaded
-    wait: bool  # wait for the runs and write the report; else leave them to the cluster
-    options: Mapping[str, str | int | bool] = field(default_factory=dict)  # further options of sbatch, passed unchanged
-
-    def __post_init__(self) -> None:
-        if self.signal_seconds >= 60 * self.time_minutes:
-            raise ValueError(
-                f"hydra.launcher.signal_seconds={self.signal_seconds}: must be less than "
-                f"hydra.launcher.time_minutes={self.time_minutes}, or each job would be told to end as it starts"
-            )
-        several = [name for name in _OF_SEVERAL if str(self.options.get(name, 1)) != "1"]
-        if several:
-            raise ValueError(
-                f"hydra.launcher.options.{several[0]}={self.options[several[0]]}: on how many nodes a run trains, with "
-                "one task on each, is said by launch.num_nodes; leave this out"
-            )
-
-    def sbatch(self, nodes: int = 1) -> dict[str, Any]:
-        """Return the options of sbatch for a job on `nodes` nodes."""
-        asked = {
-            "partition": self.partition,
-            "account": self.account,
-            "qos": self.qos,
-            "constraint": self.constraint,
-            "gres": f"gpu:{self.gpus}" if self.gpus else None,
-            "cpus-per-task": self.cpus,
-            "mem": f"{round(self.memory_gib * 1024)}M" if self.memory_gib else None,
-            "time": self.time_minutes,
-            "requeue": True,
-            **({"nodes": nodes, "ntasks-per-node": 1} if nodes > 1 else {}),
-            **self.options,
-        }
-        return {name: value for name, value in asked.items() if value is not None}
 
 
 def check(spec: SlurmSpec, nodes: int = 1) -> None:
