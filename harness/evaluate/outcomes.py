@@ -3,8 +3,10 @@
 A choice among answers is right or wrong. Its likelihoods say by how much, which the graded outcomes measure. `p_right`
 is the probability of the right choice, a softmax over the choices' log-likelihoods, and `brier` the squared distance of
 all probabilities from the truth (Brier, Monthly Weather Review 78, 1950: 0 is best). Where the task normalizes by the
-choices' length (`acc_norm`), so do `p_right_norm` and `brier_norm`. They vary less from item to item than right and
-wrong does, and never replace it.
+choices' length (`acc_norm`), so do `p_right_norm` and `brier_norm`: nats per character, times the mean length of the
+item's choices, so that a softmax sees the nats of whole answers. Of nats per character it is nearly flat: four choices
+get about a quarter each, and few items with very short choices decide the mean. Graded outcomes vary less from item to
+item than right and wrong does, and never replace it.
 """
 
 from __future__ import annotations
@@ -102,9 +104,10 @@ def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, 
     if nats is None or right is None:
         return
     lengths = [len(str(arguments[1]).removeprefix(" ")) for arguments in entry["arguments"]]
+    mean = sum(lengths) / len(lengths)
     for metric, suffix, scores in (
         ("acc", "", nats),
-        ("acc_norm", "_norm", [one / length for one, length in zip(nats, lengths, strict=True) if length]),
+        ("acc_norm", "_norm", [one / length * mean for one, length in zip(nats, lengths, strict=True) if length]),
     ):
         chosen = metric in entry and len(scores) == len(nats) and scores.index(max(scores)) == right
         if metric in entry and len(scores) == len(nats) and chosen == bool(entry[metric]):

@@ -7,16 +7,21 @@ once. Width: of the 95 % interval, relative to the one that known variances woul
 comparisons of that method are shown. With two or three seeds no test can hold 7 % there and the power for like methods
 at once: the last rows show the bound (`_bound`). Looks: seeds are added, one at a time, until every comparison with the
 best is decided; false verdicts are counted over all looks, coverage at the look that was the last. Processes: one for
-each core that may be used (`taskset -c 0 make bench PART=validity` takes one).
+each core that may be used (`taskset -c 0 make bench PART=validity` takes one). `HARNESS_BENCH_CELLS=FOLDER` stores
+finished cells there, so that an interrupted grid goes on where it was; `HARNESS_BENCH=quick` takes only what is stored.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -25,6 +30,8 @@ from harness.stats.sequential import look_levels
 from tests.bench import Row
 from tests.bench._bound import Setting, most_power
 from tests.bench._generators import Cell, draw, known_half_width
+
+_Result = TypeVar("_Result")
 
 REPEATS = 1000
 LEVEL, UNLIKE = 0.05, 0.07
@@ -228,20 +235,52 @@ def rows() -> list[Row]:
     power = Cell(methods=4, seeds=3, seed_points=1.0, gap=3.0, base=False)
     asked = [*cells(), *unlike_cells(), power]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        measured = dict(zip(asked, pool.map(simulate, asked), strict=True))
-        looked = [*zip(look_cells(), pool.map(simulate_looks, look_cells()), strict=True)]
-    shown = [row for cell in cells() for row in _rows(cell, measured[cell], LEVEL)]
-    shown += [row for cell in unlike_cells() for row in _rows(cell, measured[cell], UNLIKE)]
-    shown += [row for cell, one in looked for row in _look_rows(cell, one)]
+        measured = dict(zip(asked, pool.map(_measured, asked), strict=True))
+        looked = dict(zip(look_cells(), pool.map(_looked, look_cells()), strict=True))
+    missing = sum(result is None for result in (*measured.values(), *looked.values()))
+    shown = [row for cell in cells() if (one := measured[cell]) for row in _rows(cell, one, LEVEL)]
+    shown += [row for cell in unlike_cells() if (one := measured[cell]) for row in _rows(cell, one, UNLIKE)]
+    shown += [row for cell, seen in looked.items() if seen for row in _look_rows(cell, seen)]
+    return [
+        Row(name=f"cells not measured, of {len(measured) + len(looked)}", measured=float(missing), bar=0.0, unit=""),
+        *shown,
+        *(_power_rows(one) if (one := measured[power]) else ()),
+        *_bounds(),
+    ]
+
+
+def _power_rows(measured: Measured) -> list[Row]:
     low = POWER - _error(POWER)
     return [
-        *shown,
-        Row(name="power: 3 points, 3 seeds, 4 methods, 1,319 items, seeds 1 point", measured=measured[power].first,
+        Row(name="power: 3 points, 3 seeds, 4 methods, 1,319 items, seeds 1 point", measured=measured.first,
             bar=low, unit="", at_most=False, note=f"one comparison; at least {POWER} less +-{_error(POWER):.3f}"),
-        Row(name="coverage of the same 3 points", measured=measured[power].coverage, bar=0.95 - _error(0.05), unit="",
+        Row(name="coverage of the same 3 points", measured=measured.coverage, bar=0.95 - _error(0.05), unit="",
             at_most=False),
-        *_bounds(),
     ]  # fmt: skip
+
+
+def _measured(cell: Cell) -> Measured | None:
+    return _stored(simulate, cell)
+
+
+def _looked(cell: Cell) -> Looked | None:
+    return _stored(simulate_looks, cell)
+
+
+def _stored(measure: Callable[[Cell], _Result], cell: Cell) -> _Result | None:
+    """Return a cell's result, from the folder of finished cells where it is there."""
+    folder = os.environ.get("HARNESS_BENCH_CELLS")
+    digest = hashlib.sha256(repr(cell).encode()).hexdigest()[:16]
+    file = Path(folder) / f"{measure.__name__}-{digest}.pkl" if folder else None
+    if file is not None and file.exists():
+        return cast("_Result", pickle.loads(file.read_bytes()))
+    if os.environ.get("HARNESS_BENCH") == "quick":
+        return None
+    result = measure(cell)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(result))
+    return result
 
 
 def _look_rows(cell: Cell, looked: Looked) -> list[Row]:

@@ -286,7 +286,7 @@ def test_the_probability_is_normalized_by_length_where_the_metric_is():
     entry = _entry([-2.0, -6.0], ["no", "certainly"], 1, acc=0.0, acc_norm=1.0)  # -1 and -0.67 a character
     columns = outcomes.columns({"t": [entry]})
     assert columns["metric/p_right"] == pytest.approx([1 / (1 + np.exp(4))])
-    assert columns["metric/p_right_norm"] == pytest.approx([1 / (1 + np.exp(-1 + 6 / 9))])
+    assert columns["metric/p_right_norm"] == pytest.approx([1 / (1 + np.exp(5.5 * (-1 + 6 / 9)))])  # 5.5: mean length
 
 
 def test_no_graded_outcome_where_the_task_chooses_otherwise():

@@ -18,6 +18,10 @@ SELECTED = (
     "Their validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
     "nothing is tested on it."
 )
+CENTERS = (
+    " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
+    "published for it."
+)
 HEADER = ("Contestant", "Trials", "Ended well", "Chosen", "Validation loss", "Tried", "Device seconds")
 
 
@@ -70,7 +74,7 @@ def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:
         f"Every contestant, a row of the results before its settings were chosen, had {_counts(counts)} trials over "
         f"{several(tuning.settings)} with seed {', '.join(map(str, seeds))}, looked at on "
         f"validation rows alone. Chosen for each: {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The results below are of "
-        f"what was chosen, with seed {', '.join(map(str, results))}; {reads}. {SELECTED} "
+        f"what was chosen, with seed {', '.join(map(str, results))}; {reads}. {SELECTED}{CENTERS if 'lr_scale' in tuning.settings else ''} "
         f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
     )
 
