@@ -70,11 +70,12 @@ def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:
     results = sorted({row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}) or tuning.final_seeds
     reads = "only these runs read the test" if not _test_readers(loaded) else "not only these runs read the test"
     total = sum(one.device_seconds for one in found)
+    centers = CENTERS if "lr_scale" in tuning.settings else ""
     return (
         f"Every contestant, a row of the results before its settings were chosen, had {_counts(counts)} trials over "
         f"{several(tuning.settings)} with seed {', '.join(map(str, seeds))}, looked at on "
         f"validation rows alone. Chosen for each: {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The results below are of "
-        f"what was chosen, with seed {', '.join(map(str, results))}; {reads}. {SELECTED}{CENTERS if 'lr_scale' in tuning.settings else ''} "
+        f"what was chosen, with seed {', '.join(map(str, results))}; {reads}. {SELECTED}{centers} "
         f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
     )
 
