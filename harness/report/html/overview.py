@@ -12,13 +12,13 @@ from harness.report import names
 from harness.report.analysis.axes import COSTS, Quality, qualities
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.data.rows import Row
 from harness.report.data.settings import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
 from harness.report.writers.table import flat
 
 ROLES = ("target", "retention", "validation", "test")
 FIRST_COSTS = ("trainable_parameters", "peak_memory_mebibytes", "train_seconds")
+PARTS = ("method.", "model.", "data.", "train.")  # of a recipe
 _NEVER = ("label", "method", "reason", "recipe_id", "timing_doubts")  # facts that a filter finds as words
 
 
@@ -72,11 +72,11 @@ def content(comparison: Comparison) -> dict[str, Any]:
                 "words": printable(f"{group.label} {group.name} {group.status} {group.first.recipe_id}"),
                 "base": group.first.is_base,
                 "facts": [own.get(key) for key in keys],
-                "settings": _settings(group),
             }
             for group, row, own in zip(groups, shown.rows, facts, strict=True)
         ],
         "facts": [printable(key) for key in keys],
+        "settings": _settings(keys),
         "sort": 1 if len(shown.columns) > 1 and shown.columns[1].better else -1,
     }
 
@@ -156,18 +156,11 @@ def _facts(group: Group) -> dict[str, Any]:
     return facts
 
 
-def _settings(group: Group) -> list[list[str]]:
-    """Return the settings of the recipe for people: their names, keys and values; those of the method first."""
-    return [[names.setting(key).display, key, printable(_shown(value))] for key, value in _ordered(group.first)]
-
-
-def _ordered(row: Row) -> list[tuple[str, Any]]:
-    settings = settings_of(row)
-    return sorted(settings.items(), key=lambda item: not item[0].startswith("method."))
-
-
-def _shown(value: Any) -> str:
-    return str(_plain(value)) if value is not None else "none"
+def _settings(keys: Sequence[str]) -> list[list[Any]]:
+    """Return the places of the facts that are settings, with their names for people; those of the method first."""
+    places = [place for place, key in enumerate(keys) if key.startswith(PARTS)]
+    ordered = sorted(places, key=lambda place: not keys[place].startswith(PARTS[0]))
+    return [[place, printable(names.setting(keys[place]).display)] for place in ordered]
 
 
 def _plain(value: Any) -> Any:

@@ -147,14 +147,15 @@ function settingsOf(row) {
   cell.colSpan = columns.filter((one) => one.shown).length;
   if (row.reason) cell.append(element("p", `${row.status}: ${row.reason}`, row.status === "failed" ? "bad" : "warn"));
   const list = element("dl");
-  for (const [name, key, value] of row.settings) {
+  for (const [place, name] of content.table.settings) {
+    if (row.facts[place] === null || row.facts[place] === undefined) continue;
     const pair = element("div");
     const term = element("dt", name);
-    term.title = key;
-    pair.append(term, element("dd", value));
+    term.title = content.table.facts[place];
+    pair.append(term, element("dd", String(row.facts[place])));
     list.append(pair);
   }
-  cell.append(row.settings.length ? list : element("p", "This is the base model as it is: nothing was trained.", "note"));
+  cell.append(!row.base ? list : element("p", "This is the base model as it is: nothing was trained.", "note"));
   line.append(cell);
   return line;
 }
