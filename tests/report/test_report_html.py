@@ -337,6 +337,10 @@ def test_items_are_tallied_by_the_majority_of_the_seeds(item_page, texts):
         for kind, number in expected.items():
             choose(item_page, a, b, kind)
             assert f" {number} are listed" in item_page.evaluate("find('tally').textContent"), kind
+        choose(item_page, a, b, "split")
+        assert f" {split} are listed" in item_page.evaluate("find('tally').textContent")
+        choose(item_page, a, b, "agree")  # the fixture has a single wrong answer to an item
+        assert f" {expected['wrong']} are listed" in item_page.evaluate("find('tally').textContent")
         differing = int((abs(share[a] - share[b]) > 0).sum())
         choose(item_page, a, b)
         assert f" {differing} are listed" in item_page.evaluate("find('tally').textContent")

@@ -247,7 +247,7 @@ show();
 if (find("filter").value) filter();
 
 // --- the items --------------------------------------------------------------------------------------------------------
-const WHICH = { differ: "where A and B differ", first: "only A right", second: "only B right", wrong: "both wrong", right: "both right", all: "all" };
+const WHICH = { differ: "where A and B differ", first: "only A right", second: "only B right", wrong: "both wrong", agree: "both wrong, same answer", right: "both right", split: "seeds split", all: "all" };
 const unpacked = new Map();
 let shownItems = MOST_ITEMS, wantedItem = "";
 
@@ -287,10 +287,15 @@ function tally(task, a, b) {
   return `${number} items${seeds > 1 ? ", by the majority of the seeds" : ""}: both right ${right}, only A right ${first}, only B right ${second}, both wrong ${wrong}${split}.`;
 }
 
-function isWanted(which, task, a, b, item) {
+function isWanted(which, task, places, item) {
+  const [a, b] = places.map((place) => task.groups[place]);
   const [x, y] = [outcome(a, item), outcome(b, item)];
   if (which === "all") return true;
   if (which === "differ") return x !== y;
+  if (which === "agree") {
+    const [first, second] = places.map((place) => answersOf(task, place, item)[0]?.[0]);
+    return kindOf(x, y) === "wrong" && first !== undefined && first === second;
+  }
   return a.right !== undefined && b.right !== undefined && kindOf(x, y) === which;
 }
 
@@ -354,7 +359,7 @@ async function showItems() {
   const [a, b] = places.map((place) => task.groups[place]);
   const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const which = find("which").value;
-  const chosen = task.ids.map((_, item) => item).filter((item) => (wantedItem ? task.ids[item] === wantedItem : isWanted(which, task, a, b, item)) && words.every((word) => textOf(task, item).includes(word)));
+  const chosen = task.ids.map((_, item) => item).filter((item) => (wantedItem ? task.ids[item] === wantedItem : isWanted(which, task, places, item)) && words.every((word) => textOf(task, item).includes(word)));
   const gap = (item) => Math.abs(outcome(a, item) - outcome(b, item));
   chosen.sort((x, y) => gap(y) - gap(x) || x - y);
   const line = element("tr");
@@ -389,7 +394,7 @@ async function chooseTask() {
   });
   const binary = task.groups.every((group) => group.right !== undefined);
   const before = find("which").value;
-  options(find("which"), Object.entries(WHICH).filter(([kind]) => binary || kind === "differ" || kind === "all"));
+  options(find("which"), Object.entries(WHICH).filter(([kind]) => (kind === "agree" ? binary && task.picks : kind === "split" ? binary && task.groups.some((group) => group.seeds > 1) : binary || kind === "differ" || kind === "all")));
   if ([...find("which").options].some((one) => one.value === before)) find("which").value = before;
   await showItems();
 }
