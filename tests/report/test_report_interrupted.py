@@ -12,6 +12,7 @@ from harness.records.record import Cell, RunRecord, SweepRecord
 from harness.report.analysis import interrupted
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.html import overview
 from harness.report.pages import markdown
 from harness.report.pages.summary import cost, quality
 from harness.report.writers import terminal
@@ -89,6 +90,19 @@ def test_the_report_names_what_is_missing_and_the_command_that_goes_on(loaded):
     terminal.show(Comparison(loaded), console=Console(file=screen, width=100))
     assert "interrupted dora, seed 0" in screen.getvalue()
     assert COMMAND in " ".join(screen.getvalue().split())
+
+
+def test_the_page_shows_its_numbers_and_marks_what_is_missing(loaded):
+    table = overview.content(Comparison(loaded))
+    keys = [column["key"] for column in table["columns"]]
+    [row] = [row for row in table["rows"] if row["status"] == "interrupted"]
+    cells = dict(zip(keys, row["cells"], strict=True))
+    assert cells["arc_easy/acc"][1] > 0.5
+    assert cells["arc_easy/acc_vs_base"][1] > 0
+    assert cells["hellaswag/acc"] == ["missing", None, "the run was interrupted before this evaluation"]
+    assert cells["peak_memory_mebibytes"][1] == pytest.approx(1650)
+    assert cells["train_seconds"][1] == pytest.approx(12_840 / DORA.speed)
+    assert row["reason"] == REASON
 
 
 def test_its_unfinished_scores_take_part_in_no_claim(loaded):

@@ -69,8 +69,8 @@ def _training(name: str) -> Number:
 
 
 def _trained(number: Number) -> Number:
-    """Restrict a cost to trained groups; it is None for any other group."""
-    return lambda group: number(group) if group.trained else None
+    """Restrict a cost to groups that train, an interrupted one among them; it is None for any other group."""
+    return lambda group: number(group) if group.measured and not group.first.is_base else None
 
 
 def _energy(group: Group) -> float | None:

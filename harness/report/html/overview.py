@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.untrusted import printable
 from harness.report import names
@@ -15,6 +15,9 @@ from harness.report.data.groups import Group
 from harness.report.data.settings import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
 from harness.report.writers.table import flat
+
+if TYPE_CHECKING:
+    from harness.stats import SeedEstimate
 
 ROLES = ("target", "retention", "validation", "test")
 FIRST_COSTS = ("trainable_parameters", "peak_memory_mebibytes", "train_seconds")
@@ -90,18 +93,20 @@ def _score_fields(score: Quality) -> list[_Field]:
     return [
         _Field(
             Column(key, title, unit=unit, scale=scale, digits=digits, better=better),
-            lambda group: _number(score.of(group)),
+            lambda group: _number(group, group.score(score.measure) if group.measured else None),
         ),
         _Field(
             Column(
                 f"{key}_vs_base", f"{task.short} vs. base", unit="points" if unit else "", scale=scale, digits=digits
             ),
-            lambda group: _number(group.gain(score.measure) if group.measured else None, signed=True),
+            lambda group: _number(group, group.gain(score.measure) if group.measured else None, signed=True),
         ),
     ]
 
 
-def _number(estimate: Any, signed: bool = False) -> Cell:
+def _number(group: Group, estimate: SeedEstimate | None, signed: bool = False) -> Cell:
+    if estimate is None and group.status == "interrupted" and not signed:
+        return Missing("the run was interrupted before this evaluation", "missing")
     if estimate is None:
         return Missing("not evaluated")
     return Number(estimate.value, estimate.standard_error, signed=signed)
