@@ -42,11 +42,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from harness.config import claims
 from harness.config.cells import expand
 from harness.config.claims import ClaimEntry
+from harness.records.files import FileName
 from harness.records.seeds import Seed, listed
 
 Rule = Literal["lowest_validation_loss", "one_standard_error"]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(listed)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 _SECTIONS = ("model", "data", "method", "train", "eval", "target", "lr_scale")
 
 
@@ -122,7 +122,7 @@ class Stages(Strict):
 class Question(Strict):
     """A file in `sweeps/`."""
 
-    name: Name
+    name: FileName
     question: Annotated[str, Field(min_length=1)]
     cells: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
     varies: tuple[str, ...]

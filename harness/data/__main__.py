@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from harness.config.compose import experiments
+from harness.records import redact
 from harness.records.datacheck import DataCheck
 from harness.records.untrusted import echo
 from harness.report.pages import data_card
@@ -58,13 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         board.end()
     if ended.kind != "returned":
         return _wrong(ended.reason, 2 if ended.error_type == "ValueError" else 1)
-    checks = [TypeAdapter(DataCheck).validate_json(json.dumps(one), strict=True) for one in ended.value]
+    found = redact.anything(ended.value)
+    checks = [TypeAdapter(DataCheck).validate_json(json.dumps(one), strict=True) for one in found]
     for check in checks:
         card = data_card.write(check, Path(asked[0].reports_dir) / "data")
         if not given.json:
             data_card.show(check, card)
     if given.json:
-        echo(json.dumps(ended.value, indent=1))
+        echo(json.dumps(found, indent=1))
     return 2 if any(check.refusals for check in checks) else 0
 
 

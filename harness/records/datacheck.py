@@ -6,6 +6,7 @@ Needs the standard library and pydantic only. The data card in a report is made 
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.records.files import FileName
 from harness.records.record import SCHEMA, Strict, read
 
 __all__ = ["SCHEMA", "Balance", "DataCheck", "Lengths", "Near", "Overlap", "Problem", "SourceRows", "path", "read"]
@@ -84,7 +85,7 @@ class DataCheck(Strict):
     """The whole check. `refusals`: findings that the configuration calls errors, which keep runs from starting."""
 
     schema: int
-    check_id: str
+    check_id: FileName
     data: str
     content: str | None
     model: str

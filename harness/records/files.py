@@ -7,9 +7,27 @@ to others what a strict umask keeps closed. Here the kernel applies the umask, o
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+
+def _file_name(text: str) -> str:
+    """Return the text if it can name a file or a folder in any place; see `FileName`."""
+    if not re.fullmatch(r"[^\W_][\w.+-]{0,119}", text):
+        raise PydanticCustomError(
+            "file_name",
+            "it becomes the name of a file: give at most 120 letters, digits and . _ + -, a letter or digit first",
+        )
+    return text
+
+
+# A name that becomes a part of a path. It can leave no folder, hide no file and end no option of a command.
+FileName = Annotated[str, AfterValidator(_file_name)]
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 PRIVATE = 0o600  # of a file with a secret in it, whatever the umask
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from harness.records.files import FileName
+
 
 class Strict:
     """A missing or unknown field makes a record unreadable: no silent defaults for what was measured."""
@@ -150,7 +152,7 @@ class InferenceRecord(Strict):
     """Cost of using a run's result. `settings` are `specs.InferenceSpec` as a dictionary."""
 
     schema: int
-    recipe_id: str
+    recipe_id: FileName
     seed: int
     weights_from: str | None  # start of the attempt whose weights were used; None for untrained ones
     settings: dict[str, Any]
@@ -192,7 +194,7 @@ class UpdateRecord(Strict):
     """The shape of a run's update: every weight that changed, by its name in the base model."""
 
     schema: int
-    recipe_id: str
+    recipe_id: FileName
     seed: int
     weights_from: str | None  # start of the attempt whose weights were looked at
     reason: str  # why there is no weight change to look at; "" where there is

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from harness.records import files, redact
+from harness.records.files import FileName
 from harness.records.measured import Conditions as Conditions
 from harness.records.measured import DevicePeak as DevicePeak
 from harness.records.measured import Fingerprint as Fingerprint
@@ -106,9 +107,9 @@ class RunRecord(Strict):
     """A run: its recipe, its seed and every attempt at it."""
 
     schema: int
-    recipe_id: str
+    recipe_id: FileName
     seed: int
-    method: str
+    method: FileName
     recipe: dict[str, Any]
     config: dict[str, Any]  # the whole resolved experiment of the last attempt
     attempts: tuple[Attempt, ...]
@@ -139,9 +140,9 @@ class EvaluationRecord(Strict):
     """One task's scores for one run. `evaluation` is the identity: `experiment.Evaluation` as a dictionary."""
 
     schema: int
-    recipe_id: str
+    recipe_id: FileName
     seed: int
-    eval_id: str
+    eval_id: FileName
     evaluation: dict[str, Any]
     metrics: dict[str, Metric]
     num_items: int
@@ -159,7 +160,7 @@ class ExternalRecord(Strict):
 
     schema: int
     origin: str
-    name: str
+    name: FileName
     method: str
     status: str  # in their words
     seeds: int
@@ -180,9 +181,9 @@ class Cell(Strict):
 
     overrides: tuple[str, ...]
     method: str
-    recipe_id: str
+    recipe_id: FileName
     seed: int
-    eval_ids: tuple[str, ...]
+    eval_ids: tuple[FileName, ...]
     stage: Stage | None = None  # None: the sweep has no stages
     contestant: str | None = None  # as typed; the recipe is a trial of it (tune) or was chosen for it (final)
 
@@ -236,7 +237,7 @@ class SweepRecord(Strict):
     """The question that was asked, written before the first run starts, and again with what the first stage chose."""
 
     schema: int
-    name: str
+    name: FileName
     question: str | None
     command: str
     cells: tuple[Cell, ...]

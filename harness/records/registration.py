@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import record
+from harness.records.files import FileName
 from harness.records.record import Cell, ClaimRecord, Strict
 
 EXCLUSIONS = (
@@ -40,7 +41,7 @@ class Registration(Strict):
     """
 
     schema: int
-    name: str
+    name: FileName
     registered_at: str
     digest: str
     question: str

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from harness.records.files import FileName
+
 Source = Literal["hub", "package", "path"]
 GENERAL_TEXT = ("aps/super_glue", "boolq", "validation")  # the data set whose passages are
 Backend = Literal["shared_prefix", "hf", "vllm"]
@@ -31,7 +33,7 @@ class Strict:
 class ModelSpec(Strict):
     """A base model and the source of its files."""
 
-    name: str
+    name: FileName
     display: str | None = None  # its name in tables and titles; null: `name`
     cite: tuple[str, ...] = ()  # keys of conf/references.bib
     source: Source
@@ -79,7 +81,7 @@ class DataSpec(Strict):
     `on_...` decide what happens to such rows: drop and count them, keep them, or refuse to start any run.
     """
 
-    name: str
+    name: FileName
     display: str | None = None  # its name in tables and titles; null: `name`
     cite: tuple[str, ...] = ()  # keys of conf/references.bib
     source: Source

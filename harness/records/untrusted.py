@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
+from harness.records import redact
+
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _JOINER = "&#8288;"  # U+2060, invisible: it keeps what stands around it from being read as an address
 _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # the wide forms count as well (OWASP, CSV injection)
@@ -40,8 +42,8 @@ def shortened(text: str, length: int = 80) -> str:
 
 
 def echo(text: str = "", file: IO[str] | None = None) -> None:
-    """Print lines of text with nothing in them that a terminal would obey. Commands print through it alone."""
-    print(printable(text, keep="\n\t"), file=file or sys.stdout)
+    """Print lines without secrets and with nothing that a terminal would obey. Commands print through it alone."""
+    print(redact.text(printable(text, keep="\n\t")), file=file or sys.stdout)
 
 
 def escaped(text: str) -> str:

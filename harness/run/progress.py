@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from rich.table import Column
 from rich.text import Text
 
+from harness.records import redact
 from harness.records.record import RunRecord
 from harness.records.untrusted import one_line, printable
 
@@ -96,7 +97,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """Print lines that stay. On a terminal they are wrapped at words, below the text of their first line."""
-        text = printable(text, keep="\n")
+        text = redact.text(printable(text, keep="\n"))
         if self.console.is_terminal:
             text = "\n".join(_wrapped(line, self.console.width) for line in text.split("\n"))
         self.console.print(text, markup=False, soft_wrap=True)

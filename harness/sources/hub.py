@@ -4,7 +4,7 @@ import json
 import os
 import re
 import socket
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -20,7 +20,7 @@ WAYS_OUT: dict[Kind, str] = {
 
 
 CONNECT_SECONDS = 10.0
-READ_SECONDS = 20.0  # between two pieces of an answer; the library itself would wait without end
+READ_SECONDS = 15.0  # between two pieces of an answer; the library asks up to six times
 
 
 @cache
@@ -35,12 +35,43 @@ def limit_waiting() -> None:
 
     def limited() -> Any:
         client = default_client_factory()
-        client.timeout = type(client.timeout)(READ_SECONDS, connect=CONNECT_SECONDS)
+        hooks = client.event_hooks
+        client.event_hooks = {**hooks, "request": [*hooks.get("request", ()), _limit]}
         return client
 
     set_client_factory(limited)
+    _limit_requests()
     if socket.getdefaulttimeout() is None:
         socket.setdefaulttimeout(READ_SECONDS)  # urllib, as NLTK's downloader uses it
+
+
+def _limit(request: Any) -> None:
+    """Limit the steps of a request. The client's own limit would not do: some calls ask for none, or for minutes.
+
+    HF_HUB_DOWNLOAD_TIMEOUT, where the user has set it, allows more.
+    """
+    limits = request.extensions.setdefault("timeout", {})
+    for step in ("connect", "read", "write", "pool"):
+        most = CONNECT_SECONDS if step == "connect" else _longest()
+        limits[step] = min(limits.get(step) or most, most)
+
+
+def _longest() -> float:
+    chosen = os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", "")
+    return max(READ_SECONDS, float(chosen) if chosen.isdecimal() else 0.0)
+
+
+def _limit_requests() -> None:
+    """Limit what is asked through `requests`, as the package `evaluate` asks for a metric."""
+    from requests.adapters import HTTPAdapter
+
+    send = HTTPAdapter.send
+
+    @wraps(send)
+    def limited(self: Any, request: Any, *arguments: Any, **options: Any) -> Any:
+        return send(self, request, *arguments, **{**options, "timeout": (CONNECT_SECONDS, _longest())})
+
+    HTTPAdapter.send = limited  # type: ignore[method-assign]
 
 
 @cache

@@ -106,8 +106,8 @@ def find(runs_dir: Path, name: str) -> Stored:
         ValueError: there is none, or its record cannot be read.
     """
     path = runs_dir / "sweeps" / name / "sweep.json"
-    if not path.is_file():
-        known = sorted(found.parent.name for found in runs_dir.glob("sweeps/*/sweep.json"))
+    known = sorted(found.parent.name for found in runs_dir.glob("sweeps/*/sweep.json"))
+    if name not in known:
         raise ValueError(f"no sweep {name!r} below {runs_dir}: there is {', '.join(known) or 'none'}")
     return Stored(runs_dir, record.read(SweepRecord, path))
 

@@ -62,7 +62,8 @@ _TEXTS: tuple[tuple[str, Cause], ...] = (
     # drivers and devices
     (r"CUDA error|CUDA driver error|Cuda failure|cuDNN error|cuBLAS error|NCCL error|NVML|HIP error", "machine"),
     (r"\bCU[A-Z]+_STATUS_\w+|ncclSystemError|ncclRemoteError|ncclInternalError", "machine"),
-    # a worker of torch's DataLoader, by a signal; gloo, which lost a peer
+    # a worker of torch's DataLoader, by a signal, or one that hangs; gloo, which lost a peer
+    (r"DataLoader timed out after", "machine"),
     (r"DataLoader worker \(pid .*\) (is killed by signal|exited unexpectedly)|gloo[/\\]transport", "machine"),
     # disks, in the words of libraries that have no errno
     (r"No space left on device|Disk quota exceeded|Stale file handle|Input/output error", "machine"),

@@ -20,7 +20,7 @@ from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.records.record import Training
 from harness.records.specs import KernelSpec, TrainSpec
-from harness.train import deterministic, distributed, fsdp, lean
+from harness.train import deterministic, distributed, fsdp, lean, loaders
 from harness.train.batches import Collator, Labeled, check_apart, for_model, labeled, reads_padding, row_lengths
 from harness.train.fsdp import unwrapped
 from harness.train.head import label_nats
@@ -153,9 +153,12 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
 
         accelerate would repeat rows to make the parts even.
         """
-        if distributed.world_size() == 1:
-            return super().get_train_dataloader()
         spec = self.job.spec
+        limit = loaders.limit(spec)
+        if distributed.world_size() == 1:
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            loader.timeout = limit
+            return loader
         own = Shared(
             self._order(), distributed.rank(), distributed.world_size(), spec.global_batch_size, spec.micro_batch_size
         )
@@ -165,6 +168,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             collate_fn=self.data_collator,
             num_workers=spec.dataloader_num_workers,
             pin_memory=torch.cuda.is_available(),
+            timeout=limit,
         )
 
     def _probe(self) -> None:

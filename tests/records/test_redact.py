@@ -176,6 +176,37 @@ def test_secrets_reach_no_file_of_a_run(harness, tiny_overrides, tmp_path):
     assert os.environ.get("MY_SECRET") is None
 
 
+PLANTED = (
+    f"Bearer {S} ; password {S} ; https://u:a/{S}@h/x ; https://h/x?sig={S}&q={S} ; AccountKey={S}== ; ghp_{S} ; "
+    f"Authorization: Basic {S} ; --password {S} ; token%3D{S} ; Cookie: a={S} ; AKIAPLANTED7SECRET ; hf_{S} ; "
+    f"machine h login me password {S}"
+)
+
+
+def test_secrets_of_every_form_reach_no_file(harness, tiny_overrides, letters_file, tmp_path):
+    """A run, its mirror, its card, its report and the check of its data, with secrets in the data's path and prompt."""
+    data = tmp_path / f"letters?sig={S}.jsonl"
+    data.write_bytes(letters_file.read_bytes())
+    environment = {"MYSQL_PWD": "Planted7-pwd", "X_SAS": "Planted7&sas", "WANDB_API_KEY": "wandb_v1_Planted7Planted7"}
+    words = [
+        *(word for word in tiny_overrides if not word.startswith("data.file=")), f'data.file="{data}"',
+        "tracking=wandb", "method=lora", "train.max_steps=1", f"data.train.0.prompt='{{{{prompt}}}} {PLANTED}'",
+    ]  # fmt: skip
+    done = harness("-m", *words, cwd=tmp_path, **environment)
+    assert done.code == 0, done.err
+    checked = harness("data", "check", *words, cwd=tmp_path, **environment)
+    broken = harness("-m", *words, f"model.path=/nothing?sig={S}", cwd=tmp_path, **environment)
+    assert broken.code == 2
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != data]
+    kinds = {path.suffix for path in files} | {path.name for path in files}
+    assert {".wandb", "record.json", "sweep.json", "README.md", "index.html", "report.md", "log.txt"} <= kinds
+    signs = [part.encode() for part in ("Planted7", "PLANTED7")]
+    assert [path for path in files for sign in signs if sign in path.read_bytes()] == []
+    assert [path for path in files if "Planted7" in path.name] == []
+    for one in (done, checked, broken):
+        assert "Planted7" not in one.out + one.err
+
+
 def test_a_tokenizers_own_tokens_are_no_secrets():
     known = {"pad_token": "<|im_end|>", "tokenizer.eos_token": "<|endoftext|>", "my_eos_token_key": "abcdefghij"}
     assert redact.anything(known) == {**known, "my_eos_token_key": redact.REMOVED}

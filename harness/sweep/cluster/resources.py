@@ -36,6 +36,10 @@ class SlurmSpec(Strict):
     options: Mapping[str, str | int | bool] = field(default_factory=dict)  # further options of sbatch, passed unchanged
 
     def __post_init__(self) -> None:
+        plain = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
+        for name, value in {**plain, **{f"options.{key}": f"{key}={one}" for key, one in self.options.items()}}.items():
+            if value is not None and not value.isprintable():  # a line end would begin a line of the job's shell
+                raise ValueError(f"hydra.launcher.{name}={value!r}: no line end or control character may be in it")
         if self.signal_seconds >= 60 * self.time_minutes:
             raise ValueError(
                 f"hydra.launcher.signal_seconds={self.signal_seconds}: must be less than "

@@ -6,6 +6,7 @@ of jobs that could not record it themselves.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from harness.config import config
 from harness.config.experiment import Experiment, canonical
-from harness.records import record
+from harness.records import files, record
 from harness.run import run
 from harness.run.progress import board, ending
 from harness.sweep import announce
@@ -122,6 +123,8 @@ def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[
         experiments, same = [planned.experiment for planned in part], len(part)
         made = executor.map_array(job.make, experiments, [spec] * same, [sys.argv] * same)
         array = made[0].job_id.partition("_")[0]
+        with contextlib.suppress(OSError):  # setup's lines may hold a secret; SLURM has its own copy by now
+            Path(made[0].paths.submission_file).chmod(files.PRIVATE)
         submission = Submission(
             schema=record.SCHEMA,
             job=array,

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.records import record
+from harness.records.files import FileName
 from harness.records.record import Strict
 from harness.sweep.cluster import queue
 from harness.sweep.cluster.queue import Queued
 
-Run = tuple[str, int]  # recipe and seed
+Run = tuple[FileName, int]  # recipe and seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class Submission(Strict):
     """Submitted job, or array of jobs. `runs[n]` is the run of task n, as (recipe_id, seed)."""
 
     schema: int
-    job: str
+    job: Annotated[str, Field(pattern=r"^[0-9]+$")]
     submitted_at: str  # ISO 8601, UTC
     runs: tuple[Run, ...]
     at_once: int  # tasks that may run at once
