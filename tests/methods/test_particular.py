@@ -54,7 +54,7 @@ def test_virtual_tokens_count_towards_the_context(make: Make, workshop: Workshop
 
 def test_a_prompt_can_begin_as_words(make: Make, workshop: Workshop) -> None:
     model = workshop.attach(
-        make("prompt", "method.init_lora_weights=text", "method.init_text=abc", "method.num_virtual_tokens=5")
+        make("prompt", "method.init=text", "method.init_text=abc", "method.num_virtual_tokens=5")
     )
     prompt = model.prompt_encoder["default"].embedding.weight
     ids = workshop.tokenizer("abcab", add_special_tokens=False)["input_ids"]
@@ -109,7 +109,7 @@ def test_loftq_belongs_to_a_quantized_base(make: Make) -> None:
         make("qlora", "method.init_lora_weights=loftq", "method.quantization=int8")
 
 
-@pytest.mark.parametrize("quantization", ["none", "int8", "fp4", "nf4"])
+@pytest.mark.parametrize("storage", ["none", "int8", "fp4", "nf4"])
 @pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
 def test_every_storage_trains_as_well_after_an_evaluation(storage: str, make: Make, workshop: Workshop) -> None:
     """bitsandbytes repacks weights in evaluation on some processors, and loses their gradient by it."""
