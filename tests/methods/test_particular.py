@@ -53,9 +53,7 @@ def test_virtual_tokens_count_towards_the_context(make: Make, workshop: Workshop
 
 
 def test_a_prompt_can_begin_as_words(make: Make, workshop: Workshop) -> None:
-    model = workshop.attach(
-        make("prompt", "method.init=text", "method.init_text=abc", "method.num_virtual_tokens=5")
-    )
+    model = workshop.attach(make("prompt", "method.init=text", "method.init_text=abc", "method.num_virtual_tokens=5"))
     prompt = model.prompt_encoder["default"].embedding.weight
     ids = workshop.tokenizer("abcab", add_special_tokens=False)["input_ids"]
     assert torch.equal(prompt, model.get_input_embeddings().weight[ids])
