@@ -34,6 +34,11 @@ def main() -> None:
     verbose = any(word.startswith("hydra.verbose=") and not word.endswith("=false") for word in sys.argv)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of ending the process with code 1
     sys.argv[1:] = _flags_first(sys.argv[1:])
+    if any(_reads_a_pickle(word) for word in sys.argv[1:]):
+        echo(
+            "error: --experimental-rerun reads a pickle, which runs what it holds; give the settings again", sys.stderr
+        )
+        raise SystemExit(2)
     config.register()
     try:
         run_cell()
@@ -49,6 +54,12 @@ def main() -> None:
         if stop.code in [128 + number for number in SIGNALS]:
             echo("preempted: what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise
+
+
+def _reads_a_pickle(word: str) -> bool:
+    """Return whether a word is Hydra's option that repeats a run, which may be abbreviated."""
+    option = word.partition("=")[0]
+    return option.startswith("--e") and "--experimental-rerun".startswith(option)
 
 
 def _flags_first(words: list[str]) -> list[str]:

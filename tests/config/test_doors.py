@@ -1,5 +1,6 @@
 """No YAML that Hydra reads runs code: what could is asked for on the command line or refused, before it happens."""
 
+import pickle
 import sys
 
 import pytest
@@ -8,6 +9,16 @@ from harness.config import doors
 from harness.config.permissions import of_words
 
 EVIL = "from pathlib import Path\n\nPath({mark!r}).touch()\n\n\nclass M:\n    pass\n"
+
+
+class Marks:
+    """A pickle of it makes a file when it is read."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return type(self.mark).touch, (self.mark,)
 
 
 @pytest.fixture
@@ -62,6 +73,15 @@ def test_a_target_on_the_command_line_is_of_an_allowed_place_or_one_line(harness
     done = harness("-m", *tiny_overrides, word, cwd=theirs, PYTHONPATH=str(theirs))
     assert (done.code, mark.exists()) == (2, False), done.out + done.err
     assert "Traceback" not in done.err and len(done.err.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("option", ["--experimental-rerun", "--experimental", "--e"])
+@pytest.mark.parametrize("sign", ["=", " "])
+def test_hydra_reads_no_pickle(harness, theirs, mark, option, sign):
+    (theirs / "config.pickle").write_bytes(pickle.dumps(Marks(mark)))
+    done = harness(*f"{option}{sign}{theirs}/config.pickle".split(" "), cwd=theirs)
+    assert (done.code, mark.exists()) == (2, False), done.out + done.err
+    assert "reads a pickle" in done.err and len(done.err.strip().splitlines()) == 1
 
 
 def test_a_method_of_ones_own_is_known_by_its_file_and_not_imported_for_that(theirs, mark, monkeypatch):
