@@ -126,5 +126,5 @@ def test_a_fault_of_the_machine_is_told_by_its_cause(ended, expected):
 
 
 def test_retries_change_no_recipe(compose, tiny_overrides):
-    ids = {config.build(compose(*tiny_overrides, f"retries={n}")).recipe_id for n in (0, 3)}
+    ids = {config.build(compose(*tiny_overrides, f"max_retries={n}")).recipe_id for n in (0, 3)}
     assert len(ids) == 1
