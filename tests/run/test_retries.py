@@ -60,7 +60,7 @@ def tried(compose, tiny_overrides, monkeypatch):
 
 
 def test_a_kill_is_tried_again_and_an_error_is_not(tried):
-    result, said = tried("dies_once", "retries=5")
+    result, said = tried("dies_once", "max_retries=5")
     assert [attempt.status for attempt in result.attempts] == ["failed", "failed"]
     assert result.attempts[0].reason == "killed by SIGKILL (in phase train)"
     assert result.current.reason == "target=[nosuch]: it matches no module (in phase train)"
@@ -68,14 +68,14 @@ def test_a_kill_is_tried_again_and_an_error_is_not(tried):
 
 
 def test_there_is_a_limit_and_every_attempt_is_kept(tried):
-    result, said = tried("always_dies", "retries=2")
+    result, said = tried("always_dies", "max_retries=2")
     assert len(result.attempts) == 3
     assert all("Input/output error" in attempt.reason for attempt in result.attempts)
     assert [line.rpartition("; ")[2] for line in said] == ["try 2 of 3", "try 3 of 3"]
 
 
 def test_memory_that_ran_out_is_a_result(tried):
-    result, _ = tried("never_fits", "retries=5")
+    result, _ = tried("never_fits", "max_retries=5")
     assert [attempt.status for attempt in result.attempts] == ["oom"]
 
 
@@ -94,7 +94,7 @@ def test_memory_that_other_programs_hold_is_no_result_of_the_method(tried, monke
     looked_at = []
     monkeypatch.setattr(hardware, "other_programs_bytes", lambda visible: (looked_at.append(visible), held)[1])
     monkeypatch.setattr(told, "_GONE_SECONDS", 0.1)
-    result, _ = tried("fills_the_card", "retries=2")
+    result, _ = tried("fills_the_card", "max_retries=2")
     assert [attempt.status for attempt in result.attempts] == [status] * attempts
     assert set(looked_at) == {"0"}, "the cards that the run saw"
     company = [

@@ -110,7 +110,7 @@ def is_killed_at_two(experiment, todo, emit):
 def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_overrides, monkeypatch, seed, reason):
     words = [
         *tiny_overrides, f"seed={seed}", "method=full", "train.micro_batch_size=2", "train.checkpoint_seconds=0",
-        "retries=1", "launch.num_processes=2", "launch.sharding=fsdp",
+        "max_retries=1", "launch.num_processes=2", "launch.sharding=fsdp",
     ]  # fmt: skip
     asked = make(*words)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
