@@ -131,7 +131,7 @@ function headers() {
   for (const column of columns.filter((one) => one.shown)) {
     const cell = element("th", undefined, [column.place >= PRINTED ? "extra" : "", column.text ? "words" : ""].join(" ").trim());
     cell.scope = "col";
-    const button = element("button", column.title);
+    const button = element("button", column.title.replaceAll("-", "\u2011")); // no line ends inside a name
     button.type = "button";
     button.addEventListener("click", () => { sortBy(column.place); find("comparison").querySelectorAll("thead button")[columns.filter((one) => one.shown).indexOf(column)].focus(); });
     if (column.place === sorted.column) cell.ariaSort = sorted.descending ? "descending" : "ascending";

@@ -27,8 +27,9 @@ _TAGS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
 def table_html(table: Table) -> str:
     """Return a `table` element with its caption, its head, its rows and its notes as the foot."""
     head = "".join(
-        f'<th scope="col" data-key="{escape(column.key)}"{_better(column)}>{_text(column.heading)}</th>'
-        for column in table.columns
+        f'<th scope="col"{"" if column.text or not place else " class=number"} data-key="{escape(column.key)}"'
+        f"{_better(column)}>{_text(column.heading)}</th>"
+        for place, column in enumerate(table.columns)
     )
     body = "\n".join(_row(table, index) for index in range(len(table.rows)))
     notes = "<br>".join(_text(str(note)) for note in table.notes)
