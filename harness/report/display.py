@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
@@ -12,6 +13,7 @@ DASH = "-"
 OOM = "OOM"  # instead of the memory of a run that did not fit
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEBIBYTE = 2**20
+GIBIBYTE = 2**30
 MEGABYTE = 10**6
 TERA = 10**12
 
@@ -66,6 +68,20 @@ def mean(values: Iterable[float | None]) -> float | None:
     known = list(values)
     found = [value for value in known if value is not None]
     return sum(found) / len(found) if found and len(found) == len(known) else None
+
+
+def short(value: Any) -> str:
+    """A setting as a label writes it: 2e-4, 16, all_linear, q_proj,v_proj."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        if value and (abs(value) < 0.01 or abs(value) >= 1e6):
+            mantissa, _, exponent = f"{value:.6e}".partition("e")
+            return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return f"{value:.10g}"
+    if isinstance(value, (list, tuple)):
+        return ",".join(short(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def several(names: Sequence[str], limit: int = 4) -> str:

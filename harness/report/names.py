@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from harness.records.record import RunRecord
-from harness.report.display import several
+from harness.report.display import several, short
 from harness.sources.assets import conf_dir
 
 BASE = "base"
@@ -90,7 +90,16 @@ def metric(identifier: str) -> Name:
 
 def setting(key: str) -> Name:
     """Return the name of a setting by its key in a recipe, as in `method.r`: Rank r, in a label r."""
-    return _table()["settings"].get(key, replace(_plain(key), short=key.rpartition(".")[2]))
+    own = key.partition(".")[2] or key
+    return _table()["settings"].get(key, replace(_plain(own), short=key.rpartition(".")[2]))
+
+
+def value(given: Any) -> str:
+    """Return the value of a setting as a table writes it: 5e-4, yes, all linear; a list with commas."""
+    if isinstance(given, bool):
+        return "yes" if given else "no"
+    known = _table()["values"]
+    return known[given].display if isinstance(given, str) and given in known else short(given)
 
 
 def title(records: Sequence[RunRecord]) -> str:

@@ -283,7 +283,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
     if known is not None and "resumed_at_step" in facts:
         peak = _higher(peak, known.current.peak_memory_bytes)
         required = _higher(required, known.current.required_memory_bytes)
-    liger = {"liger": facts["liger"]} if "liger" in facts else {}
+    trained_with: dict[str, Any] = {name: facts.get(name) for name in ("liger", "optimizer") if name in facts}
     return Attempt(
         started_at=started_at,
         status=status,
@@ -308,7 +308,7 @@ def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Statu
             "command": provenance.command(),
             **isolate.sharing(),
             **facts.get("device", {}),
-            **liger,
+            **trained_with,
         },
     )
 

@@ -76,6 +76,13 @@ def train(job: Job) -> Training:
     return result
 
 
+def described(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the name of an optimizer and its constants, such as the betas of AdamW, as the record keeps them."""
+    constants = ("betas", "eps", "momentum", "alpha")
+    found = {key: optimizer.defaults[key] for key in constants if key in optimizer.defaults}
+    return {"name": type(optimizer).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}}
+
+
 def _divide(model: Any) -> None:
     """Shard the model, of which every rank must hold the same weights."""
     if len(set(distributed.all_gather(start_digest(model)))) > 1:
@@ -124,6 +131,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         assert job.spec.lr is not None, "config.build refuses a trained method without a rate"
         groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
         self.optimizer = job.method.optimizer(groups)
+        job.emit({"facts": {"optimizer": described(self.optimizer)}})
         self._gradient_norm = getattr(self.optimizer, "gradient_norm", lambda: None)
         self._steps_in_backward = getattr(self.optimizer, "steps_in_backward", False)
         return self.optimizer

@@ -28,9 +28,9 @@ from harness.report.document import (
     text_table,
 )
 from harness.report.writers.grid import grid
-from harness.report.writers.latex_table import tabular
 from harness.report.writers.markdown import table_text, to_markdown
 from harness.report.writers.markup import table_html
+from harness.report.writers.tabular import tabular
 from harness.report.writers.values import table_csv, table_json
 
 NB, PM, MINUS = "\N{NO-BREAK SPACE}", "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}"

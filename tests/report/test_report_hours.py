@@ -6,6 +6,7 @@ import json
 
 import pytest
 from conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
+from harness.report.writers.blocks import to_markdown
 
 from harness.records import record
 from harness.report.analysis import hours
@@ -14,7 +15,6 @@ from harness.report.data.load import load
 from harness.report.data.rows import Row
 from harness.report.pages.appendix import sections
 from harness.report.pages.markdown import page
-from harness.report.writers.blocks import to_markdown
 from harness.report.writers.table import flat
 
 

@@ -24,12 +24,12 @@ from harness.report.data.load import load
 from harness.report.pages.answer import answer
 
 FIGURES = ("forgetting", "learning_curves", "memory", "overview", "pareto", "places")
-TABLES = (
-    "against_the_base_model_on_arc_easy_acc", "against_the_best_method_on_arc_easy_acc", "arc_easy", "cost",
-    "hellaswag", "pairs_on_arc_easy_acc", "quality", "science_qa_test", "science_qa_validation",
-)  # fmt: skip
+TABLES = ("compute", "failed_runs", "hyperparameters", "pairs", "seeds", "shared_settings")
 GOLDEN = Path(__file__).parent / "golden"
-GOLDEN_FILES = ("report.md", "appendix.md", "appendix.tex", "tables/quality.tex", "tables/cost.tex", "CITATION.cff")
+GOLDEN_FILES = (
+    "report.md", "appendix.md", "appendix.tex", "tables/hyperparameters.tex", "tables/pairs.tabular.tex", "setup.md",
+    "setup.tex", "checklist.tex", "references.bib", "CITATION.cff",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +50,21 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(page, tmp_path):
     again = write(build(tmp_path / "elsewhere"), "methods", tmp_path / "again")
     names = sorted(path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file())
     drawn = [f"figures/{stem}.{suffix}" for stem in FIGURES for suffix in ("pdf", "png", "svg")]
-    tables = [f"tables/{name}.tex" for name in TABLES]
+    tables = [f"tables/{name}{kind}.tex" for name in TABLES for kind in ("", ".tabular")]
     others = [
         "CITATION.cff",
         "appendix.md",
         "appendix.tex",
+        "checklist.md",
+        "checklist.tex",
         "index.html",
         "manifest.json",
         "records.csv",
         "records.parquet",
+        "references.bib",
         "report.md",
+        "setup.md",
+        "setup.tex",
     ]
     assert names == sorted([*drawn, *tables, *others])
     for name in names:

@@ -2,85 +2,195 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from ledger import Claim, claim_words
-from traced_files import Run
-from traced_origin import command, definitions, looks, origin, setting_tables, source_texts, sources
-from traced_report import Traced, every_pair
-from traced_shown import MIB, amount, cell, setting
+from traced_files import Line, Run
+from traced_origin import command, definitions, looks, origin, sources
+from traced_report import Traced
+from traced_shown import amount, cell, fixed, flat, one_line, setting
 from traced_tradeoff import HOUR, hours_of, seconds_of, tuning_hours
-from traced_words import doubts, names, tuning
+from traced_words import doubts, explained, names, tuning_words
 
-PHASES = ("load", "train", "validate", "evaluate", "generate")
+CONF = Path(__file__).parents[2] / "conf"
+NAMES = yaml.safe_load((CONF / "names.yaml").read_text())
+TIMES = {"loading": ("load",), "training": ("train",), "evaluation": ("validate", "evaluate", "generate")}
+NOT_SETTINGS = (
+    "method.name", "method.lr", "model.content", "data.content", "data.train", "data.test", "data.mix",
+)  # fmt: skip
+DASH, MINUS, GIB = "\N{EN DASH}", "\N{MINUS SIGN}", 2**30
+NB = "\N{NO-BREAK SPACE}"
 
 
 def appendix(traced: Traced) -> Iterator[Claim]:
     yield from names(traced)
-    yield from setting_tables(traced)
-    yield from tuning(traced) if traced.files.sweep["tuning"] else rates(traced)
-    if len(traced.main.ranked) > 2:
-        yield from every_pair(traced.main)
+    yield from (Claim("", (name_of(line),)) for line in traced.files.lines)
+    yield from hyperparameters(traced)
+    yield from prompts(traced)
+    yield from tuning(traced)
+    yield from pairs(traced)
+    yield from explained(traced, "All pairs of methods")
     yield from compute(traced)
-    yield from device_hours(traced)
     yield from speed(traced)
     yield from doubts(traced, "Compute")
-    for line in traced.files.lines:
-        yield cell("Seeds", line.label, "Seeds", ", ".join(map(str, line.seeds)))
-        yield cell("Seeds", line.label, "Status", line.runs[0].status)
+    yield from seeds(traced)
     yield from looks(traced, "Evaluations")
     yield from definitions(traced, "Definitions")
     yield from sources(traced, "Models, data and licenses")
     yield from command(traced, "Versions and machines")
     yield from origin(traced, "Versions and machines")
-    yield from checklist(traced)
 
 
-def rates(traced: Traced) -> Iterator[Claim]:
-    """The learning rates that each method was trained with, where no stage chose one."""
-    runs = [
-        run for line in traced.files.lines for run in line.runs if run.record and run.rate and run.status != "skipped"
-    ]
-    for method in dict.fromkeys(run.method for run in runs):
-        mine = [run for run in runs if run.method == method]
-        tried = sorted({run.rate for run in mine})
-        seconds = [run.attempt["training"]["train_seconds"] for run in mine if run.attempt["training"]]
+def name_of(line: Line) -> str:
+    """The label of a line in words for people: LoRA (r=8), of `lora r=8`."""
+    method = line.runs[0].method
+    display = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text())["display"]
+    label = line.label.replace(" (undertuned)", "")
+    settings = re.findall(r"(\S+=\S+)", label)
+    ending = label[label.index(" (seed") :] if " (seed" in label else ""
+    return display + (f" ({', '.join(settings)})" if settings else "") + ending
+
+
+def hyperparameters(traced: Traced) -> Iterator[Claim]:
+    """A cell for each setting: of all methods, or of each one."""
+    section = "Hyper-parameters"
+    lines: dict[str, Line] = {}
+    for line in traced.files.lines:
+        if line.recipe and not line.is_base:
+            lines.setdefault(line.runs[0].recipe_id, line)
+    recipes = {name_of(line): flat(line.recipe) for line in lines.values()}
+    for key in dict.fromkeys(key for one in recipes.values() for key in one):
+        values = [one.get(key) for one in recipes.values()]
+        if key in NOT_SETTINGS or all(value is None for value in values):
+            continue
+        name = NAMES["settings"].get(key, {"display": key.partition(".")[2]})["display"]
+        if all(key in one for one in recipes.values()) and len({json.dumps(value) for value in values}) == 1:
+            yield cell(section, name, "Value", _value(key, values[0]))
+            continue
+        for method, one in recipes.items():
+            yield cell(section, name, method, _value(key, one[key]) if key in one else DASH)
+    for name in recipes:  # a name of a column may have a number
+        yield Claim(section, (name,), ("header",), name)
+
+
+def _value(key: str, value: Any) -> str:
+    if key in ("model.name", "data.name"):
+        return yaml.safe_load((CONF / key.partition(".")[0] / f"{value}.yaml").read_text())["display"]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    known = NAMES["values"].get(value) if isinstance(value, str) else None
+    return known["display"] if known else setting(value)
+
+
+def prompts(traced: Traced) -> Iterator[Claim]:
+    """The templates of the training rows, each text as it stands."""
+    for line in traced.files.trained:
+        for rows in line.recipe["data"].get("train") or ():
+            place = "/".join(str(rows[key]) for key in ("dataset", "subset", "split") if rows.get(key))
+            yield claim_words("Prompt templates", place)
+            yield from (claim_words("Prompt templates", json.dumps(rows[key])) for key in ("prompt", "completion"))
+
+
+def tuning(traced: Traced) -> Iterator[Claim]:
+    """What was searched and selected, what it cost, and the remarks on it."""
+    if not traced.files.sweep["tuning"]:
+        return
+    for contestant, runs in traced.files.trials.items():
+        method = runs[0].method
+        name = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text())["display"]
+        rates = [run.rate for run in runs]
+        losses = {run.rate: _loss(run) for run in runs if run.status == "ok"}
+        best = min(losses, key=losses.get) if losses else None
+        at_end = best is not None and best in (min(rates), max(rates))
+        seconds = sum(
+            attempt["phases"][phase]["seconds"] * (attempt["provenance"].get("num_processes") or 1)
+            for run in runs for attempt in run.record["attempts"]
+            for phase in ("load", "train", "validate") if phase in attempt["phases"]
+        )  # fmt: skip
+        row = name + ("\N{DOUBLE DAGGER}" if at_end else "")
         told = {
-            "Rates tried": str(len(tried)),
-            "Learning rates": ", ".join(map(setting, tried)),
-            "Runs": str(len(mine)),
-            "Training, s": amount(sum(seconds) if seconds else None),
+            "Searched": ", ".join(map(setting, rates)),
+            "Selected": DASH if best is None else setting(best),
+            "Trials": str(len(runs)),
+            "Failed": str(sum(run.status != "ok" for run in runs)),
+            f"Validation loss{NB}\N{DOWNWARDS ARROW}": DASH if best is None else fixed(losses[best], 4),
+            "Device hours": f"{seconds / HOUR:.2f}",
         }
-        yield from (cell("Tuning", method, column, text) for column, text in told.items())
+        yield from (cell("Tuning", row, column, text) for column, text in told.items())
+        assert contestant == f"method={method}"
+    yield from tuning_words(traced)
+
+
+def _loss(run: Run) -> float:
+    [look] = run.looks.values()
+    return look.record["metrics"]["loss"]["value"]
+
+
+def pairs(traced: Traced) -> Iterator[Claim]:
+    """The matrix: differences in points above the diagonal, adjusted p-values below it."""
+    section, contest = "All pairs of methods", traced.main
+    members = list(contest.ranked)
+    members += [contest.base] if contest.base else []
+    found = {frozenset((pair.a.label, pair.b.label)): pair for pair in contest.family("all")}
+    if not found:
+        return
+    compared = [line for line in members if any(line.label in key for key in found)]
+    for i, row in enumerate(compared, 1):
+        first = f"({i}) {name_of(row)}"
+        yield Claim(section, (f"({i})",), ("header",), f"({i})")
+        yield cell(section, first, "Method", first)
+        for j, column in enumerate(compared, 1):
+            pair = found.get(frozenset((row.label, column.label)))
+            if i == j or pair is None:
+                continue
+            one = pair.result
+            if i > j:
+                p = one.adjusted_p
+                text = "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
+            else:
+                gap = 100 * (one.difference if pair.a is row else -one.difference)
+                text = fixed(gap, 1, signed=True).replace("-", MINUS)
+                text = f"**{text}**" if one.verdict in ("better", "worse") else text
+            yield cell(section, first, f"({j})", text)
+    counts = sorted({len(line.runs) for line in contest.ranked})
+    span = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    yield claim_words(section, f"{contest.num_items:,} items, {span} seeds per method")
+    yield claim_words(section, f"adjusted for all {len(found):,} pairs at a family-wise error of 5 %")
 
 
 def compute(traced: Traced) -> Iterator[Claim]:
-    for line in traced.files.lines:
-        tries = [attempt for run in line.runs if run.record for attempt in run.record["attempts"]]
-        yield cell("Compute", line.label, "Attempts", str(len(tries)))
-        for name in PHASES:
-            seconds = [one["phases"][name]["seconds"] for one in tries if name in one["phases"]]
+    """Times by what they were spent on, hours, memory and cost of each method with all its seeds."""
+    section = "Compute"
+    for line, every in _rows(traced):
+        runs = [run for run in every if run.record]
+        tries = [attempt for run in runs for attempt in run.record["attempts"]]
+        yield cell(section, name_of(line), "Attempts", str(len(tries)))
+        yield cell(section, name_of(line), "Failed", str(sum(one["status"] != "ok" for one in tries)))
+        for column, phases in TIMES.items():
+            seconds = [one["phases"][name]["seconds"] for one in tries for name in phases if name in one["phases"]]
             if seconds:
-                yield cell("Compute", line.label, f"{name.capitalize()}, s", amount(sum(seconds)))
-        tasks = sum(look.record["seconds"] for run in line.runs for look in run.looks.values())
+                yield cell(section, name_of(line), f"{column}{NB}(s)", amount(sum(seconds)))
         peaks = [one["peak_memory_bytes"] for one in tries if one["peak_memory_bytes"] is not None]
-        yield cell("Compute", line.label, "Tasks, s", amount(tasks) if tasks else "-")
-        yield cell("Compute", line.label, "Peak memory, MiB", amount(max(peaks) / MIB) if peaks else "-")
+        memory = f"{max(peaks) / GIB:.2f}" if peaks else DASH
+        spent, tuned = sum(hours_of(run) for run in runs), tuning_hours(traced, line)
+        price = runs[0].record["config"].get("price_per_device_hour") if runs else None
+        yield cell(section, name_of(line), f"Peak memory{NB}(GiB)", memory)
+        yield cell(section, name_of(line), "Device hours", f"{spent:.2f}" if runs else DASH)
+        if tuned is not None:
+            yield cell(section, name_of(line), "of tuning", f"{tuned:.2f}")
+        if price is not None:
+            yield cell(section, name_of(line), "Cost", f"{price * (spent + (tuned or 0)):.2f}")
     every = [attempt for run in _runs(traced).values() for attempt in run.record["attempts"]]
     total = sum(map(seconds_of, every)) / HOUR
-    yield claim_words("Compute", f"In all {total:.2f} device hours in {len(every)} attempts")
-
-
-def device_hours(traced: Traced) -> Iterator[Claim]:
-    for line in traced.files.lines:
-        known = [hours_of(run) for run in line.runs if run.record]
-        tuned = tuning_hours(traced, line)
-        price = line.runs[0].record["config"].get("price_per_device_hour") if known else None
-        yield cell("Compute", line.label, "Device hours", amount(sum(known) if known else None))
-        yield cell("Compute", line.label, "Tuning, device hours", amount(tuned))
-        cost = None if price is None else price * (sum(known) + (tuned or 0))
-        yield cell("Compute", line.label, "Cost", amount(cost))
+    yield claim_words(section, f"In all {total:.2f} device hours in {len(every)} attempts")
 
 
 def speed(traced: Traced) -> Iterator[Claim]:
@@ -90,46 +200,35 @@ def speed(traced: Traced) -> Iterator[Claim]:
             continue
         energy = [run.attempt["phases"]["train"]["energy_joules"] for run in line.runs]
         told = {
-            "GFLOP/s": amount(np.mean([one["flops_per_second"] for one in trainings]) / 1e9),
-            "Peak, GFLOP/s": amount(np.mean([one["device_peak"]["flops_per_second"] for one in trainings]) / 1e9),
-            "MFU, %": f"{100 * np.mean([one['mfu'] for one in trainings]):.1f}",
-            "Energy, J": amount(np.mean(energy)),
+            f"Operations{NB}(GFLOP/s)": amount(np.mean([one["flops_per_second"] for one in trainings]) / 1e9),
+            f"Peak of the device{NB}(GFLOP/s)": amount(
+                np.mean([one["device_peak"]["flops_per_second"] for one in trainings]) / 1e9
+            ),
+            f"MFU{NB}(%)": f"{100 * np.mean([one['mfu'] for one in trainings]):.1f}",
+            f"Energy{NB}(J)": amount(np.mean(energy)),
         }
-        yield from (cell("Compute", line.label, column, text) for column, text in told.items())
+        yield from (cell("Compute", name_of(line), column, text) for column, text in told.items())
 
 
-def checklist(traced: Traced) -> Iterator[Claim]:
-    counts = [run.attempt["data"] for line in traced.files.trained for run in line.runs]
-    [data] = [one for i, one in enumerate(counts) if one not in counts[:i]]
-    rows = "{train_rows:,} to train, {validation_rows:,} for validation, {test_rows:,} to test"
-    lost = (
-        "{removed_in_test:,} training rows whose prompt occurs in a test set, {removed_duplicates:,} duplicates, "
-        "{removed_too_long:,} too long"
-    )
-    seeds = " or ".join(str(one) for one in sorted({len(line.runs) for line in traced.files.trained}))
-    bad = [f"{line.label} ({line.runs[0].status})" for line in traced.files.lines if not line.ok]
-    code = {(one["provenance"]["harness"], one["provenance"]["commit"]) for one in _attempts(traced)}
-    [(harness, commit)] = code
-    tuned = traced.files.sweep["tuning"]
-    rates_tried = sorted({run.rate for run in _runs(traced).values() if run.rate and run.status != "skipped"})
-    answers = {
-        "Which models, at which revision?": "; ".join(source_texts(traced, "model")),
-        "Which data, at which revision, under which license?": "; ".join(source_texts(traced, "data")),
-        "How many rows were trained on, held out, tested on?": rows.format(**data),
-        "Which rows were left out, and why?": lost.format(**data),
-        "How were hyperparameters chosen, and over which range?": (
-            f"{tuned['trials']} trials each over {tuned['settings'][0]}: the lowest validation loss; equal ones: the "
-            "lower learning rate"
-            if tuned
-            else f"learning rates from {setting(rates_tried[0])} to {setting(rates_tried[-1])}; see Tuning"
-        ),
-        "How many runs is each number made of?": f"{seeds} seeds; see Seeds",
-        "Which runs failed or are missing?": ", ".join(bad),
-        "Which code made this?": f"harness {harness} at commit {commit}",
-        "Which command runs it again?": traced.files.sweep["command"],
-    }
-    for question, text in answers.items():
-        yield cell("Reproducibility checklist", question, "Answer", text)
+def seeds(traced: Traced) -> Iterator[Claim]:
+    section = "Seeds and failed runs"
+    for line, runs in _rows(traced):
+        done = [str(run.seed) for run in runs if run.status == "ok"]
+        lost = [run for run in runs if run.status != "ok"]
+        yield cell(section, name_of(line), "Seeds", ", ".join(done) or DASH)
+        yield cell(section, name_of(line), "Without a result", ", ".join(str(run.seed) for run in lost) or DASH)
+        for run in lost:
+            yield cell(section, name_of(line), "Seed", str(run.seed))
+            if run.attempt.get("reason"):
+                yield cell(section, name_of(line), "Reason", one_line(run.attempt["reason"]))
+
+
+def _rows(traced: Traced) -> Iterator[tuple[Line, list[Run]]]:
+    """A line for each recipe, with all its seeds: one that ended well where there is one."""
+    for line in traced.files.lines:
+        same = [other for other in traced.files.lines if other.runs[0].recipe_id == line.runs[0].recipe_id]
+        if line.ok or not any(other.ok for other in same):
+            yield line, [run for other in same for run in other.runs]
 
 
 def _runs(traced: Traced) -> dict[tuple[str, int], Run]:
@@ -137,7 +236,3 @@ def _runs(traced: Traced) -> dict[tuple[str, int], Run]:
     every = [run for line in traced.files.lines for run in line.runs]
     every += [run for runs in traced.files.trials.values() for run in runs]
     return {(run.recipe_id, run.seed): run for run in every if run.record}
-
-
-def _attempts(traced: Traced) -> list[dict]:
-    return [run.attempt for line in traced.files.lines for run in line.runs if run.record]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ledger import Claim, claim_words
 from traced_report import Traced
-from traced_shown import cell, flat, one_line, setting, task_heading
+from traced_shown import flat, one_line, setting, task_heading
 
 SHARED = (
     "max_steps", "epochs", "global_batch_size", "micro_batch_size", "max_length", "lr_scheduler_type",
@@ -123,23 +123,6 @@ def made_again(traced: Traced, section: str) -> Iterator[Claim]:
 
 def command(traced: Traced, section: str) -> Iterator[Claim]:
     yield claim_words(section, traced.files.sweep["command"])
-
-
-def setting_tables(traced: Traced) -> Iterator[Claim]:
-    """Every setting of every recipe: what all share, then each value with the methods that have it."""
-    recipes = {one.label: flat(one.recipe) for one in traced.files.lines if one.recipe and not one.is_base}
-    for key in dict.fromkeys(key for one in recipes.values() for key in one):
-        values: dict[str, list[str]] = {}
-        for label, one in recipes.items():
-            shown = ("null" if one[key] is None else setting(one[key])) if key in one else "-"
-            values.setdefault(shown, []).append(label)
-        for place, (value, who) in enumerate(values.items()):
-            if len(values) == 1:
-                yield cell("Settings", key, "Value", value)
-            else:
-                row = ("" if place else key, value, ", ".join(who))
-                yield cell("Settings", row, "Value", value)
-                yield cell("Settings", row, "Methods", ", ".join(who))
 
 
 def _shown(value: Any) -> str:

@@ -25,7 +25,6 @@ from traced_shown import (
     p_cell,
     setting,
     task_heading,
-    with_ends,
     with_error,
 )
 
@@ -103,15 +102,6 @@ def quality(traced: Traced) -> Iterator[Claim]:
 def pairs(contest: Contest) -> Iterator[Claim]:
     yield from _family(contest, f"Against the base model on {contest.title}", contest.family("baseline"))
     yield from _family(contest, f"Against the best method on {contest.title}", contest.family("best"))
-
-
-def every_pair(contest: Contest) -> Iterator[Claim]:
-    """The table of the appendix, under a heading of its own."""
-    section = "All pairs"
-    for pair in contest.family("all"):
-        row = f"{pair.a.label} vs. {pair.b.label}"
-        yield cell(section, row, "Difference, simultaneous 95 % CI", with_ends(pair, contest.digits))
-    yield from header(section, "Difference, simultaneous 95 % CI")
 
 
 def _family(contest: Contest, section: str, members: Sequence[Pair]) -> Iterator[Claim]:

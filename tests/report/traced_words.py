@@ -62,9 +62,9 @@ def _tested(section: str, one: Contest) -> Iterator[Claim]:
     yield claim_words(section, f"{reach}, with {_seeds(one)} per method and {one.num_items:,} items")
 
 
-def explained(traced: Traced) -> Iterator[Claim]:
+def explained(traced: Traced, section: str = "") -> Iterator[Claim]:
     one = traced.main
-    section = f"Against the best method on {one.title}"
+    section = section or f"Against the best method on {one.title}"
     yield claim_words(section, f"{one.num_items:,} items, {_seeds(one)} per method")
     yield from _tested(section, one)
     if one.compared.seed_deviation is not None:
@@ -94,16 +94,11 @@ def tuning(traced: Traced) -> Iterator[Claim]:
     known = traced.files.sweep["tuning"]
     if not known:
         return
-    [name], total = known["settings"], 0.0
+    [name] = known["settings"]
     for contestant, runs in traced.files.trials.items():
         tried = {run.recipe_id: _asked(traced, run.recipe_id, contestant, name) for run in runs}
         losses = {run.recipe_id: _loss(run) for run in runs if run.status == "ok"}
-        seconds = sum(
-            attempt["phases"][phase]["seconds"] * (attempt["provenance"].get("num_processes") or 1)
-            for run in runs for attempt in run.record["attempts"]
-            for phase in ("load", "train", "validate") if phase in attempt["phases"]
-        )  # fmt: skip
-        total += seconds
+        seconds = _tuning_seconds(runs)
         best = min(losses, key=losses.get) if losses else None
         values = [float(one) for one in tried.values()]
         end = best and float(tried[best]) in (min(values), max(values))
@@ -117,7 +112,20 @@ def tuning(traced: Traced) -> Iterator[Claim]:
             "Device seconds": amount(seconds),
         }
         yield from (cell("Tuning", contestant, column, text) for column, text in told.items())
-        if end:
+    yield from tuning_words(traced)
+
+
+def tuning_words(traced: Traced) -> Iterator[Claim]:
+    """The remarks on the trials and what they cost in all."""
+    known = traced.files.sweep["tuning"]
+    [name], total = known["settings"], 0.0
+    for contestant, runs in traced.files.trials.items():
+        tried = {run.recipe_id: _asked(traced, run.recipe_id, contestant, name) for run in runs}
+        losses = {run.recipe_id: _loss(run) for run in runs if run.status == "ok"}
+        total += _tuning_seconds(runs)
+        best = min(losses, key=losses.get) if losses else None
+        values = [float(one) for one in tried.values()]
+        if best and float(tried[best]) in (min(values), max(values)):
             side = "highest" if float(tried[best]) == max(values) else "lowest"
             yield claim_words("Tuning", f"{contestant} is undertuned: {name}={tried[best]} is the {side} value tried")
         fates: dict[str, list[str]] = {}
@@ -135,6 +143,16 @@ def tuning(traced: Traced) -> Iterator[Claim]:
     if both:
         yield claim_words("Tuning", f"Results with seed {_numbers(both)} are too good")
     yield claim_words("Tuning", f"Tuning took {amount(total)} device seconds")
+
+
+def _tuning_seconds(runs) -> float:
+    return sum(
+        attempt["phases"][phase]["seconds"] * (attempt["provenance"].get("num_processes") or 1)
+        for run in runs
+        for attempt in run.record["attempts"]
+        for phase in ("load", "train", "validate")
+        if phase in attempt["phases"]
+    )
 
 
 def equality(traced: Traced) -> Iterator[Claim]:

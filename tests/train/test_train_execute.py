@@ -55,6 +55,7 @@ def test_trained_weights_are_kept_and_give_the_same_score_when_they_are_restored
     assert set(facts["phases"]) == {"load", "train", "validate"}
     assert facts["peak_memory_bytes"] > 0
     assert len(facts["training"].losses) == 3
+    assert facts["optimizer"] == {"name": "AdamW", "betas": [0.9, 0.999], "eps": 1e-8}
     fingerprint = facts["fingerprint"]
     assert fingerprint.trainable_parameters == fingerprint.expected_trainable_parameters > 0
     on_disk = sum(path.stat().st_size for path in experiment.weights_folder.rglob("*") if path.is_file())

@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.records.record import Cell, SweepRecord
 from harness.records.registration import Registration
-from harness.report.data.labels import short
 from harness.report.data.rows import Loaded, Row
+from harness.report.display import short
 
 _NAMED = 3  # runs or cells that a line names
 

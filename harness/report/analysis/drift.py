@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.record import EvaluationRecord, read
-from harness.report.data.labels import short
 from harness.report.data.rows import Row
+from harness.report.display import short
 
 _NAMED = 3  # runs that a line names, of those that have the same to say
 _PROGRAM = ("harness", "commit", "uncommitted_changes")

@@ -15,8 +15,8 @@ from harness.records.evaluation import GRADED
 from harness.records.record import Attempt
 from harness.report.data.groups import Group
 from harness.report.data.items import Scored
-from harness.report.data.labels import short
 from harness.report.data.rows import Row, flatten
+from harness.report.display import short
 
 # The provenance that can move a run's numbers. All other provenance (commit, host, command, dates) is shown and never
 # refuses a table.

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from harness.records.record import Training
 from harness.report.data.groups import Group
-from harness.report.display import DASH, decimals, mean, quantity
-from harness.report.pages.summary import Table, trainings
+from harness.report.display import mean
+from harness.report.document import Cell, Column, Missing, Number, Table, Text
+from harness.report.pages.summary import trainings
 
 GIGA = 1e9
 TEXT = (
@@ -19,13 +20,21 @@ TEXT = (
 
 def table(groups: Sequence[Group]) -> Table | None:
     """Return the table of speeds as means over the seeds; None where no rate is known."""
-    lines = []
+    rows: list[tuple[Cell, ...]] = []
     for group in groups:
         runs = trainings(group) if group.trained else []
         if any(one.flops_per_second for one in runs):
-            lines.append((group.label, *_rates(runs), quantity(_energy(group))))
-    header = ("Method", "GFLOP/s", "Peak, GFLOP/s", "MFU, %", "Energy, J")
-    return Table("Speed", header, tuple(lines)) if lines else None
+            known = (*_rates(runs), _energy(group))
+            cells = [Missing("not measured") if value is None else Number(value) for value in known]
+            rows.append((Text(group.name, group.label), *cells))
+    columns = (
+        Column("method", "Method", text=True),
+        Column("flops_per_second", "Operations", "GFLOP/s", 1 / GIGA),
+        Column("device_peak_flops_per_second", "Peak of the device", "GFLOP/s", 1 / GIGA),
+        Column("mfu", "MFU", "%", 100.0, 1),
+        Column("train_energy_joules", "Energy", "J"),
+    )
+    return Table(columns, tuple(rows), caption=f"Training speed and energy. {TEXT}", label="speed") if rows else None
 
 
 def unknown(groups: Sequence[Group]) -> list[str]:
@@ -38,14 +47,12 @@ def unknown(groups: Sequence[Group]) -> list[str]:
     return [f"No MFU of {', '.join(who)}: {reason}." for reason, who in found.items()]
 
 
-def _rates(runs: Sequence[Training]) -> tuple[str, ...]:
-    rate = mean(one.flops_per_second for one in runs)
-    peak = mean(one.device_peak.flops_per_second if one.device_peak else None for one in runs)
-    share = mean(one.mfu for one in runs)
+def _rates(runs: Sequence[Training]) -> tuple[float | None, float | None, float | None]:
+    """Return operations per second, those of the device's peak, and their ratio."""
     return (
-        quantity(None if rate is None else rate / GIGA),
-        quantity(None if peak is None else peak / GIGA),
-        DASH if share is None else decimals(100 * share, 1),
+        mean(one.flops_per_second for one in runs),
+        mean(one.device_peak.flops_per_second if one.device_peak else None for one in runs),
+        mean(one.mfu for one in runs),
     )
 
 

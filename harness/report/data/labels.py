@@ -1,6 +1,5 @@
 """Labels of rows: the method, and the fewest settings that tell a row from the others of that method."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from harness.report import names
 from harness.report.data.rows import Row
 from harness.report.data.settings import settings_of, value_key
+from harness.report.display import short
 
 FIRST = ("method.r", "train.lr")  # the settings that people name a run by
 Facts = dict[str, Any]
@@ -32,20 +32,6 @@ def labeled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
         return (not row.is_base, row.method, values, others, row.recipe_id, row.seed)
 
     return sorted(named, key=place)
-
-
-def short(value: Any) -> str:
-    """A setting as a label writes it: 2e-4, 16, all_linear, q_proj,v_proj."""
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, float):
-        if value and (abs(value) < 0.01 or abs(value) >= 1e6):
-            mantissa, _, exponent = f"{value:.6e}".partition("e")
-            return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-        return f"{value:.10g}"
-    if isinstance(value, (list, tuple)):
-        return ",".join(short(one) for one in value)
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, list[str]]:

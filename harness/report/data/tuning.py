@@ -75,7 +75,7 @@ def marked(rows: Sequence[Row], record: SweepRecord, tried: Sequence[Row]) -> li
     """Mark the rows of the results that were chosen at an edge of the tried values."""
     narrow = {(one.name, one.choice.recipe_id) for one in contestants(record, tried) if one.edges}
     return [
-        replace(row, label=f"{row.label} ({UNDERTUNED})", name=f"{row.name or row.label} ({UNDERTUNED})")
+        replace(row, label=f"{row.label} ({UNDERTUNED})")
         if row.cell and (row.cell.contestant, row.recipe_id) in narrow
         else row
         for row in rows

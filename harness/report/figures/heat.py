@@ -13,7 +13,7 @@ from typing import Any
 from harness.report.analysis.axes import qualities
 from harness.report.analysis.facts import method_settings
 from harness.report.data.groups import Group
-from harness.report.data.labels import short
+from harness.report.display import short
 from harness.report.figures.style import Drawn, drawable, drawing, room
 
 TASKS_STEM, RANK_STEM = "places", "rank_heat_map"

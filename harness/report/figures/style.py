@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.records.untrusted import shortened
 from harness.report.data.groups import Group
-from harness.report.data.labels import short
+from harness.report.display import short
 
 # Okabe and Ito, Color Universal Design, 2008; without yellow, which is hard to see on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -11,7 +11,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.recommend import Need, advise, options, scenarios, sentences
 from harness.report.analysis.verdicts import explained, families
 from harness.report.document import Block, Bullets, text_table
-from harness.report.pages import notes, summary, tuned
+from harness.report.pages import hyperparameters, notes, summary, tuned
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def _tests(comparison: Comparison) -> Iterator[Block]:
 
 
 def _tuning(comparison: Comparison) -> Iterator[Block]:
-    for block in tuned.appendix(comparison.loaded):
-        yield block if isinstance(block, str) else _typed(block)
+    if table := hyperparameters.searched(comparison):
+        yield table
+    yield Bullets(tuple(tuned.lines(comparison.loaded)))
 
 
 def _data(comparison: Comparison) -> Iterator[Block]:

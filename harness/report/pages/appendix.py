@@ -1,180 +1,179 @@
-"""The appendix of a paper: every setting, the tuning, the compute, seeds, versions, licenses and the usual checklist.
+"""The appendix of a paper: hyper-parameters, prompts, tuning, all pairs, compute, seeds, versions and licenses.
 
-Everything is computed from the records; a missing value is called unknown.
+Everything is computed from the records; a missing value is called not recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from harness.records.record import Attempt, Phase
+from harness.records.record import Attempt
 from harness.report.analysis import doubts, hours, speed
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.verdicts import every_pair
+from harness.report.analysis.verdicts import explained
 from harness.report.data.groups import Group
-from harness.report.data.labels import short
-from harness.report.data.rows import Loaded, Row, flatten
-from harness.report.display import DASH, MEBIBYTE, quantity
-from harness.report.figures.sensitivity import rate_series
-from harness.report.pages import notes, tuned
-from harness.report.pages.checklist import checklist
-from harness.report.pages.summary import Table, without_empty
-from harness.report.writers.blocks import Block, Bullets, Command, Section
+from harness.report.data.rows import Row
+from harness.report.display import GIBIBYTE
+from harness.report.document import Block, Bullets, Cell, Column, Command, Missing, Number, Section, Table, Text
+from harness.report.pages import hyperparameters, matrix, notes, protocol, tuned
 
-PHASES = ("load", "train", "validate", "evaluate", "generate")
+PHASES = {"loading": ("load",), "training": ("train",), "evaluation": ("validate", "evaluate", "generate")}
+_MOST_SECONDS = 10_000  # of a column; longer times are in hours
+HOURS = 1 / hours.HOUR
 
 
 def sections(comparison: Comparison) -> list[Section]:
-    """The appendix of these rows."""
+    """Return the sections; one without content is left out."""
     loaded, groups = comparison.loaded, comparison.groups
-    return [
-        Section("Settings", _settings(groups)),
-        Section("Tuning", tuned.appendix(loaded) or _tuning(groups)),
-        *_pairs(comparison),
-        Section("Compute", _compute(loaded, groups)),
-        Section("Seeds", _seeds(groups)),
+    settings = [hyperparameters.shared(comparison), hyperparameters.by_method(comparison)]
+    searched = hyperparameters.searched(comparison)
+    every = [
+        Section("Hyper-parameters", tuple(one for one in settings if one)),
+        Section("Prompt templates", tuple(hyperparameters.templates(comparison))),
+        Section("Tuning", (*([searched] if searched else []), *_bullets(tuned.lines(loaded)))),
+        Section("All pairs of methods", tuple(_pairs(comparison))),
+        Section("Compute", tuple(_compute(comparison))),
+        Section("Seeds and failed runs", tuple(one for one in (seeds(comparison), failures(comparison)) if one)),
         Section("Evaluations", (Bullets(tuple(notes.looks(groups))),)),
         Section("Definitions", (Bullets(tuple(notes.definitions(groups))),)),
-        Section("Models, data and licenses", (Bullets(tuple(_sources(loaded, groups))),)),
+        Section("Models, data and licenses", (Bullets(tuple(_sources(comparison))),)),
         Section("Versions and machines", (Command(notes.command_of(loaded)), Bullets(tuple(notes.origin(loaded))))),
-        Section("Reproducibility checklist", (checklist(loaded, groups),)),
     ]
+    return [section for section in every if section.blocks]
 
 
-def _pairs(comparison: Comparison) -> list[Section]:
-    """Return every pair of methods on the answer's task, as its own family."""
-    tables = [every_pair(result) for result in comparison.claims]
-    shown = tuple(one for one in tables if one)
-    return [Section("All pairs", shown)] if shown else []
+def pairs(comparison: Comparison) -> list[Table]:
+    """Return the matrix of all pairs of each contest of the answer."""
+    results = comparison.claims
+    labels = ["pairs" if place == 0 else f"pairs-{place + 1}" for place in range(len(results))]
+    found = (matrix.pairs(result, label) for result, label in zip(results, labels, strict=True))
+    return [table for table in found if table]
 
 
-def _settings(groups: Sequence[Group]) -> tuple[str | Table, ...]:
-    """Every resolved setting of the recipes: those that all trained methods share, then those that differ."""
-    recipes = {g.label: flatten(g.first.record.recipe) for g in groups if g.first.record and not g.first.is_base}
-    keys = list(dict.fromkeys(key for recipe in recipes.values() for key in recipe))
-    same: list[tuple[str, ...]] = []
-    differing: list[tuple[str, ...]] = []
-    for key in keys:
-        by_value: dict[str, list[str]] = {}
-        for label, recipe in recipes.items():
-            by_value.setdefault(_shown(recipe[key]) if key in recipe else DASH, []).append(label)
-        if len(by_value) == 1:
-            same.append((key, next(iter(by_value))))
-        else:
-            differing += [
-                (key if not i else "", value, ", ".join(who)) for i, (value, who) in enumerate(by_value.items())
-            ]
-    found: list[str | Table] = []
-    if same:
-        found += ["Equal for every method:", Table("Equal settings", ("Setting", "Value"), tuple(same))]
-    if differing:
-        header = ("Setting", "Value", "Methods")
-        found += [f"Different ({DASH}: the method has no such setting):", Table("Settings", header, tuple(differing))]
-    return tuple(found) or ("No run left a recipe.",)
+def _pairs(comparison: Comparison) -> Iterable[Block]:
+    yield from pairs(comparison)
+    for result in comparison.claims:
+        yield from _bullets(explained(result))
 
 
-def _shown(value: Any) -> str:
-    """A setting as text; templates and lists of rows as JSON."""
-    return "null" if value is None else short(value) or '""'
+def _bullets(lines: Sequence[str]) -> list[Block]:
+    return [Bullets(tuple(lines))] if lines else []
 
 
-def _tuning(groups: Sequence[Group]) -> tuple[str | Table, ...]:
-    """Return a table of the learning rates tried for each recipe and the cost of their runs."""
-    lines = []
-    for series in rate_series(groups):
-        rates = sorted({rate for rate, _ in series.groups} | {*series.bad})
-        members = [group for _, group in series.groups]
-        seconds = [_training_seconds(row) for group in members for row in group.rows]
-        runs = sum(len(group.rows) for group in members) + len(series.bad)
-        total = sum(one for one in seconds if one is not None) if seconds and None not in seconds else None
-        tried = ", ".join(short(rate) for rate in rates)
-        lines.append((series.name, str(len(rates)), tried, str(runs), quantity(total)))
-    if not lines:
-        return ("Nothing was trained.",)
-    header = ("Method", "Rates tried", "Learning rates", "Runs", "Training, s")
-    counts = sorted({int(line[1]) for line in lines})
-    if counts == [1]:
-        said = "Every recipe was trained with one learning rate: nothing was tuned here."
-    elif len(counts) == 1:
-        said = f"Every recipe was given the same number of learning rates, {counts[0]}."
-    else:
-        said = "The recipes were not given the same number of learning rates."
-    return (said, Table("Tuning", header, tuple(lines)))
-
-
-def _training_seconds(row: Row) -> float | None:
-    return row.current.training.train_seconds if row.current and row.current.training else None
-
-
-def _compute(loaded: Loaded, groups: Sequence[Group]) -> tuple[Block, ...]:
-    """Seconds of every phase of every attempt, the failed ones included, and the highest peaks."""
-    lines = []
-    for group in groups:
-        attempts = [attempt for row in group.rows if row.record for attempt in row.record.attempts]
-        evaluation = sum(scored.record.seconds for row in group.rows for scored in row.scored)
-        seconds = [_total(attempts, name, lambda phase: phase.seconds) for name in PHASES]
-        peaks = [attempt.peak_memory_bytes for attempt in attempts if attempt.peak_memory_bytes is not None]
-        lines.append(
-            (
-                group.label,
-                str(len(attempts)),
-                *(quantity(one) for one in seconds),
-                quantity(evaluation) if evaluation else DASH,
-                quantity(max(peaks) / MEBIBYTE if peaks else None),
-            )
-        )
-    header = ("Method", "Attempts", *(f"{name.capitalize()}, s" for name in PHASES), "Tasks, s", "Peak memory, MiB")
-    every = {(row.recipe_id, row.seed): row.record for row in (*loaded.rows, *loaded.trials) if row.record}
-    attempts = [attempt for run in every.values() for attempt in run.attempts]
-    devices = dict.fromkeys(str(one.provenance.get("device_name") or "an unknown device") for one in attempts)
-    total = sum(map(hours.device_seconds, attempts)) / hours.HOUR
-    said = (
-        f"In all {total:.2f} device hours in {len(attempts)} attempts, those of tuning included, on "
-        f"{', '.join(devices)}. Sums over all seeds and attempts; Tasks: the seconds inside evaluations, which "
-        "Validate, Evaluate and Generate contain."
+def compute(comparison: Comparison) -> Table:
+    """Return the time of every attempt, the failed ones included, by what it was spent on, and the highest peaks."""
+    rows = tuple(_compute_row(group) for group in comparison.groups)
+    longest = max((cell.value for row in rows for cell in row[3:6] if isinstance(cell, Number)), default=0.0)
+    unit, scale = ("s", 1.0) if longest < _MOST_SECONDS else ("h", HOURS)
+    columns = (
+        Column("method", "Method", text=True),
+        Column("attempts", "Attempts", digits=0),
+        Column("failed", "Failed", digits=0),
+        *(Column(f"{name}_seconds", name, unit, scale, spanner="Time in") for name in PHASES),
+        Column("device_hours", "Device hours", digits=2),
+        Column("tuning_device_hours", "of tuning", digits=2),
+        Column("peak_memory_bytes", "Peak memory", "GiB", 1 / GIBIBYTE, 2),
+        Column("cost", "Cost", digits=2),
     )
-    beside = (*doubts.lines(groups), *speed.unknown(groups))
-    rates = speed.table(groups)
+    return Table(
+        columns,
+        rows,
+        caption="Compute of each method: sums over all seeds and attempts, failed and repeated ones included. Device "
+        "hours are those of each attempt from its beginning to its end times its devices; those of tuning are apart.",
+        label="compute",
+        title="Compute",
+    ).without_empty()
+
+
+def _compute_row(group: Group) -> tuple[Cell, ...]:
+    rows: list[Row] = list({row.seed: row for row in (*group.rows, *group.lost)}.values())
+    attempts = [attempt for row in rows if row.record for attempt in row.record.attempts]
+    times = [_total(attempts, phases) for phases in PHASES.values()]
+    peaks = [one.peak_memory_bytes for one in attempts if one.peak_memory_bytes is not None]
+    known = [spent for row in rows if (spent := hours.of_run(row)) is not None]
+    tuning, price = hours.of_tuning(group.first), group.first.price
+    cost = None if price is None or not known else (sum(known) + (tuning or 0.0)) * price
     return (
-        said,
-        without_empty(Table("Compute", header, tuple(lines))),
-        hours.TEXT,
-        _device_hours(groups),
-        *((speed.TEXT, rates) if rates else ()),
-        *((Bullets(beside),) if beside else ()),
+        Text(group.name, group.label),
+        Number(len(attempts)),
+        Number(sum(one.status != "ok" for one in attempts)),
+        *map(_number, times),
+        _number(sum(known) if known else None),
+        _number(tuning),
+        _number(max(peaks, default=None)),
+        _number(cost),
     )
 
 
-def _device_hours(groups: Sequence[Group]) -> Table:
-    """Return a table of the device hours of each group's runs and of its tuning, with the cost of both."""
-    lines = []
-    for group in groups:
-        tuning = hours.of_tuning(group.first)
-        price = group.first.price
-        known = [one for row in group.rows if (one := hours.of_run(row)) is not None]
-        cost = None if price is None else (sum(known) + (tuning or 0.0)) * price
-        lines.append((group.label, quantity(sum(known) if known else None), quantity(tuning), quantity(cost)))
-    return Table("Device hours", ("Method", "Device hours", "Tuning, device hours", "Cost"), tuple(lines))
-
-
-def _total(attempts: Iterable[Attempt], name: str, of: Callable[[Phase], float]) -> float | None:
-    found = [of(attempt.phases[name]) for attempt in attempts if name in attempt.phases]
+def _total(attempts: Iterable[Attempt], phases: Sequence[str]) -> float | None:
+    """Return the seconds of the phases in all attempts; None where none has one."""
+    found = [one.phases[name].seconds for one in attempts for name in phases if name in one.phases]
     return sum(found) if found else None
 
 
-def _seeds(groups: Sequence[Group]) -> tuple[Table]:
-    lines = [(group.label, ", ".join(str(row.seed) for row in group.rows), _status(group)) for group in groups]
-    return (Table("Seeds", ("Method", "Seeds", "Status"), tuple(lines)),)
+def _number(value: float | None) -> Cell:
+    return Missing("not recorded") if value is None else Number(value)
 
 
-def _status(group: Group) -> str:
-    return group.first.status or "missing"
+def _compute(comparison: Comparison) -> Iterable[Block]:
+    every = protocol.attempts(comparison)
+    if not every:
+        return
+    total = sum(map(hours.device_seconds, every)) / hours.HOUR
+    yield (
+        f"In all {total:.2f} device hours in {len(every):,} attempts, those of tuning included, on "
+        f"{', '.join(protocol.devices(every))}."
+    )
+    yield compute(comparison)
+    if rates := speed.table(comparison.groups):
+        yield rates
+    yield from _bullets([*doubts.lines(comparison.groups), *speed.unknown(comparison.groups)])
 
 
-def _sources(loaded: Loaded, groups: Sequence[Group]) -> list[str]:
-    """The models, the training data, and the tasks' own data as far as their records name a license."""
-    tasks = [scored[0] for group in groups if group.ok for scored in group.evaluations.values()]
-    licenses = {s.task: str(s.record.provenance.get("license") or "not recorded") for s in tasks if not s.heldout}
+def seeds(comparison: Comparison) -> Table:
+    """Return the seeds of each method that have results, and those that have none."""
+    columns = (
+        Column("method", "Method", text=True),
+        Column("seeds", "Seeds", text=True),
+        Column("failed_seeds", "Without a result", text=True),
+    )
+    rows = []
+    for group in comparison.groups:
+        done = [str(row.seed) for row in group.rows if row.status == "ok"]
+        lost = [str(row.seed) for row in (*group.rows, *group.lost) if row.status != "ok"]
+        cells = [Text(", ".join(dict.fromkeys(part))) if part else Missing("none") for part in (done, lost)]
+        rows.append((Text(group.name, group.label), *cells))
+    caption = "Seeds of each method. The base model has no seed variance."
+    return Table(columns, tuple(rows), caption=caption, label="seeds", title="Seeds").without_empty()
+
+
+def failures(comparison: Comparison) -> Table | None:
+    """Return the runs without a result, with their status and reason; None where every run has one."""
+    lost = [(group, row) for group in comparison.groups for row in (*group.rows, *group.lost) if row.status != "ok"]
+    if not lost:
+        return None
+    columns = (
+        Column("method", "Method", text=True),
+        Column("seed", "Seed", digits=0),
+        Column("status", "Status", text=True),
+        Column("reason", "Reason", text=True),
+    )
+    found = {(row.recipe_id, row.seed): (group, row) for group, row in lost}
+    rows = tuple(
+        (
+            Text(group.name, group.label),
+            Number(row.seed),
+            Text(row.status or "missing"),
+            Text(row.reason or "not recorded"),
+        )
+        for group, row in found.values()
+    )
+    return Table(columns, rows, caption="Runs without a result.", label="failed_runs", title="Failed runs")
+
+
+def _sources(comparison: Comparison) -> list[str]:
+    """Return the models, the training data, and the tasks' own data as far as their records name a license."""
+    loaded = comparison.loaded
+    licenses = {s.task: str(s.record.provenance.get("license") or "not recorded") for s in protocol.tasks(comparison)}
     of_tasks = [f"task {task}: license {license}" for task, license in licenses.items()]
     return [*notes.sources(loaded, "model"), *notes.sources(loaded, "data"), *of_tasks]

@@ -17,9 +17,8 @@ from harness.report.analysis.tested_claims import tested
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.analysis.verdicts import explained, families, ties
 from harness.report.data.groups import Group
-from harness.report.data.labels import short
 from harness.report.data.rows import Loaded
-from harness.report.display import DASH, table
+from harness.report.display import DASH, short, table
 from harness.report.figures.style import Drawn
 from harness.report.pages import data_card, notes, registered, tuned
 from harness.report.pages.answer import answer_of

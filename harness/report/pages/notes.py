@@ -7,9 +7,8 @@ from harness.records.record import Attempt
 from harness.records.untrusted import code, escaped, printable
 from harness.report.analysis import drift, rounding
 from harness.report.data.groups import Group
-from harness.report.data.labels import short
 from harness.report.data.rows import Loaded, flatten
-from harness.report.display import PLUS_MINUS
+from harness.report.display import PLUS_MINUS, short
 from harness.report.pages.summary import task_title, trainings
 
 SHARED = (

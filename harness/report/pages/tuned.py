@@ -12,7 +12,6 @@ from harness.report.analysis.facts import stack_facts
 from harness.report.data.rows import Loaded, Row
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
 from harness.report.display import DASH, decimals, quantity, several, table
-from harness.report.pages.summary import Table
 
 SELECTED = (
     "Their validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
@@ -43,22 +42,13 @@ def section(loaded: Loaded) -> list[str]:
     return [part for part in parts if part]
 
 
-def appendix(loaded: Loaded) -> tuple[str | Table, ...]:
-    """The same for the appendix, with every remark; nothing for a sweep without stages."""
+def lines(loaded: Loaded) -> list[str]:
+    """Return the budget and every remark on the trials; nothing for a sweep without stages."""
     found = contestants(loaded.sweep, loaded.trials)
     if loaded.sweep is None or loaded.sweep.tuning is None:
-        return ()
-    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name), *doubts(loaded)]
-    chosen = Table("Tuning", HEADER, tuple(cells(one) for one in found))
-    return (budget(loaded, found), chosen, *lines)
-
-
-def how(loaded: Loaded) -> str:
-    """Return one line on how hyperparameters were chosen; "" for a sweep without stages."""
-    if loaded.sweep is None or loaded.sweep.tuning is None:
-        return ""
-    tuning = loaded.sweep.tuning
-    return f"{tuning.trials} trials each over {several(tuning.settings)}: {RULE_TEXTS.get(tuning.rule, tuning.rule)}"
+        return []
+    remarked = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name), *doubts(loaded)]
+    return [budget(loaded, found), *remarked]
 
 
 def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:

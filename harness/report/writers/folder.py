@@ -9,9 +9,9 @@ from harness.records.record import write_text
 from harness.report import figures, html
 from harness.report.analysis.comparison import Comparison
 from harness.report.data import tuning
-from harness.report.pages import appendix, data_card, markdown, update
-from harness.report.writers import citation, latex, paper, parquet
-from harness.report.writers.blocks import to_latex, to_markdown
+from harness.report.pages import appendix, checklist, data_card, markdown, setup, update
+from harness.report.writers import citation, latex, paper, parquet, prose
+from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import to_csv
 
 
@@ -29,7 +29,8 @@ def write(comparison: Comparison, out: Path) -> Path:
     parquet.write(loaded.rows, out / "records.parquet")
     latex.write(paper.tables(comparison), out / "tables")
     write_text(to_markdown(f"Appendix of {title}", sections), out / "appendix.md")
-    write_text(to_latex(sections), out / "appendix.tex")
+    write_text(latex.document(sections), out / "appendix.tex")
+    _write_setup(comparison, out)
     write_text(citation.citation(comparison, title), out / "CITATION.cff")
     _write_trials(comparison.tuning, out / "tuning.csv")
     for check in loaded.checks:
@@ -39,6 +40,16 @@ def write(comparison: Comparison, out: Path) -> Path:
     shapes = update.write(groups, out)
     html.write(comparison, title, out / "index.html", drawn)
     return write_text(markdown.page(comparison, drawn, update=shapes is not None), out / "report.md")
+
+
+def _write_setup(comparison: Comparison, out: Path) -> None:
+    """Write the section on the experimental setup with its bibliography, and the checklists."""
+    paragraphs = setup.paragraphs(comparison)
+    write_text(prose.to_latex("Experimental Setup", "sec:setup", paragraphs), out / "setup.tex")
+    write_text(prose.to_markdown("Experimental setup", paragraphs), out / "setup.md")
+    write_text(prose.bibliography(prose.cited(paragraphs)), out / "references.bib")
+    write_text(checklist.to_latex(comparison), out / "checklist.tex")
+    write_text(checklist.to_markdown(comparison), out / "checklist.md")
 
 
 def _write_trials(tuned: Sequence[tuning.Contestant], path: Path) -> None:

@@ -52,7 +52,8 @@ def _block(block: Block) -> str:
     if isinstance(block, Command):
         return code(block.text) if block.text else ""
     if isinstance(block, Table):
-        return table_text(block)
+        caption = escaped(block.caption) if block.rows else ""
+        return "\n\n".join(part for part in (caption, table_text(block)) if part)
     if isinstance(block, Folded):
         inner = "\n\n".join(blocks(block.blocks))
         return f"<details>\n<summary>{escaped(block.summary)}</summary>\n\n{inner}\n\n</details>" if inner else ""

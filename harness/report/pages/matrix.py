@@ -1,0 +1,86 @@
+"""Every pair of methods in one table: the difference above the diagonal, its adjusted p-value below."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from harness.report import names
+from harness.report.analysis.claims import Claims, Pair
+from harness.report.data.groups import Group
+from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text
+
+POINTS = 100.0
+
+
+def pairs(result: Claims, label: str) -> Table | None:
+    """Return the matrix of the pairs, best method first; None where fewer than two methods were compared.
+
+    A number in row a and column b is the score of a minus that of b.
+    """
+    compared = result.comparison
+    if compared is None or "all" not in compared.families:
+        return None
+    members = [group for group in (*result.contest.ranked, *_base(result)) if group not in result.unpaired]
+    if len(members) < 2:
+        return None
+    found = {frozenset((pair.a.label, pair.b.label)): pair for pair in result.pairs}
+    percent = names.metric(result.contest.measure.metric).percent
+    columns = [Column("method", "Method", text=True)]
+    columns += [
+        Column(group.label, f"({place})", scale=POINTS if percent else 1.0) for place, group in enumerate(members, 1)
+    ]
+    rows = tuple(
+        (
+            Text(f"({i}) {a.name}", a.label),
+            *(_cell(found.get(frozenset((a.label, b.label))), a, i - j, percent) for j, b in enumerate(members, 1)),
+        )
+        for i, a in enumerate(members, 1)
+    )
+    return Table(
+        tuple(columns),
+        rows,
+        notes=(Note("p-values are adjusted for all pairs; bold differences are significant at that level.", ""),),
+        caption=_caption(result, percent),
+        label=label,
+        title=f"Pairs on {title_of(result)}",
+    )
+
+
+def title_of(result: Claims) -> str:
+    """Return the task and the metric of a contest in words for people: ARC-Easy (accuracy)."""
+    first = next(iter(result.contest.groups)).evaluations[result.contest.measure.eval_id][0]
+    task, metric = names.task(first.task), names.metric(result.contest.measure.metric)
+    return f"{task.display} ({metric.display})"
+
+
+def _base(result: Claims) -> list[Group]:
+    return [result.contest.base] if result.contest.base else []
+
+
+def _cell(pair: Pair | None, row: Group, below: int, percent: bool) -> Cell:
+    """Return the difference above the diagonal and the p-value below it."""
+    if below == 0:
+        return Missing("the method itself", "")
+    if pair is None or not math.isfinite(pair.result.adjusted_interval[0]):
+        return Missing(pair.result.why if pair else "not compared")
+    if below > 0:
+        p = pair.result.adjusted_p
+        return Text(f"<{P_FLOOR}".replace("0.", ".") if p < P_FLOOR else f"{p:.3f}".replace("0.", ".", 1), f"{p:.6g}")
+    sign = 1.0 if pair.a is row else -1.0
+    difference = Number(sign * pair.result.difference, digits=1 if percent else 3, signed=True)
+    return replace(difference, emphasis="best") if pair.significant else difference
+
+
+def _caption(result: Claims, percent: bool) -> str:
+    assert result.comparison is not None
+    unit = "percentage points" if percent else "the unit of the metric"
+    better = "higher" if result.contest.higher_is_better else "lower"
+    seeds = sorted({len(group.rows) for group in result.contest.groups})
+    return (
+        f"Pairs of methods on {title_of(result)}. Above the diagonal: score of the row minus that of the column, in "
+        f"{unit} ({better} scores are better); below it: p-value of the same pair. {result.contest.num_items:,} items, "
+        f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds per method; paired t test, adjusted for "
+        f"all {result.comparison.families['all'].comparisons:,} pairs at a family-wise error of "
+        f"{100 * result.comparison.level:g} %."
+    )

@@ -1,0 +1,230 @@
+"""The second half of the experimental setup: how settings were chosen, scores taken, and differences tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from harness.records.choice import RULE_TEXTS
+from harness.records.record import Attempt, RunRecord
+from harness.report import names
+from harness.report.analysis import hours
+from harness.report.analysis.claims import Claims
+from harness.report.analysis.comparison import Comparison
+from harness.report.data.groups import Group, headline
+from harness.report.data.items import Scored
+from harness.report.display import GIBIBYTE, several
+from harness.report.writers.prose import Cite, Part, Reference
+
+UNKNOWN = "not recorded"
+_TOOLS = {
+    "torch": ("PyTorch", ("paszke2019pytorch",)),
+    "transformers": ("Transformers", ("wolf2020transformers",)),
+    "trl": ("TRL", ("vonwerra2020trl",)),
+    "peft": ("PEFT", ("mangrulkar2022peft",)),
+    "bitsandbytes": ("bitsandbytes", ("dettmers2022llmint8",)),
+}
+Section = tuple[str, list[Part]]
+
+
+def trained(comparison: Comparison) -> list[Group]:
+    """Return the groups of trained methods that have a record, failed ones included."""
+    return [group for group in comparison.groups if group.first.record and not group.first.is_base]
+
+
+def records(comparison: Comparison) -> list[RunRecord]:
+    """Return a record of each group."""
+    return [group.first.record for group in comparison.groups if group.first.record]
+
+
+def common(values: Iterable[Any]) -> Any:
+    """Return the value that all share; None where they differ, or where there is none."""
+    found = list(values)
+    return found[0] if found and all(one == found[0] for one in found) else None
+
+
+def _tuning(comparison: Comparison) -> Section:
+    sweep = comparison.loaded.sweep
+    if sweep is None or sweep.tuning is None:
+        rates = " No hyper-parameter was tuned within this comparison: each recipe has one learning rate."
+        tried: dict[str, set[Any]] = {}
+        for record in records(comparison):
+            tried.setdefault(record.method, set()).add((record.recipe.get("train") or {}).get("lr"))
+        several_rates = any(len(values) > 1 for values in tried.values())
+        varied = " Learning rates were varied as part of the comparison; none was selected on test scores here."
+        return "Tuning", [varied if several_rates else rates] if trained(comparison) else []
+    tuning = sweep.tuning
+    trials = sorted({len(one.trials) for one in comparison.tuning}) or [tuning.trials]
+    searched = [names.setting(key).display.lower() for key in tuning.settings]
+    failed = sum(trial.status not in ("ok", "missing") for one in comparison.tuning for trial in one.trials)
+    spent = sum(one.device_seconds for one in comparison.tuning) / hours.HOUR
+    count = str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
+    text = (
+        f" Each method was tuned with {count} trials over the {several(searched)} (seed "
+        f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The test sets "
+        f"were used only for the final runs (seeds {', '.join(map(str, tuning.final_seeds))}) of what was selected. "
+        f"{failed:,} of {sum(len(one.trials) for one in comparison.tuning):,} trials failed or diverged and count as "
+        f"trials. Tuning took {spent:.2f} device hours. Search spaces and selected values are in"
+    )
+    edges = [one.name for one in comparison.tuning if one.edges]
+    parts: list[Part] = [text, Reference("tab:tuning", "the table of the tuning (appendix)"), "."]
+    if edges:
+        parts.append(
+            f" The selected value of {len(edges)} of {len(comparison.tuning)} methods is at the edge of its grid."
+        )
+    return "Tuning", parts
+
+
+def tasks(comparison: Comparison) -> list[Scored]:
+    """Return one evaluation of each task of lm-eval, in their order."""
+    every = [scored[0] for group in comparison.groups if group.ok for scored in group.evaluations.values()]
+    return list({one.task: one for one in every if one.record.evaluation["kind"] == "lm_eval"}.values())
+
+
+def _evaluation(comparison: Comparison) -> Section:
+    parts: list[Part] = []
+    scored = tasks(comparison)
+    versions = dict.fromkeys(str(one.record.provenance.get("lm_eval") or "") for one in scored)
+    if scored:
+        known = ", ".join(version or f"(version {UNKNOWN})" for version in versions)
+        parts += [f" We evaluate with lm-evaluation-harness {known}", Cite(("gao2024lmeval",)), " on "]
+    listed: list[list[Part]] = []
+    for one in scored:
+        name, metric = names.task(one.task), names.metric(headline(one) or "")
+        shots = one.record.num_fewshot
+        facts = [metric.display, f"{shots}-shot" if shots is not None else "shots not recorded"]
+        limit = " (the first ones)" if one.record.evaluation.get("limit") else ""
+        facts += [f"{one.record.num_items:,} items{limit}", *(["retention"] if one.role == "retention" else [])]
+        listed.append([name.display, Cite(name.cite), f" ({', '.join(facts)})"])
+    parts += [*joined(listed), "."] if scored else []
+    first = [scored[0] for group in comparison.groups if group.ok for scored in group.evaluations.values()]
+    held = {one.task: one for one in first if one.heldout}
+    losses = [f"{one.record.num_items:,} {one.role} rows" for one in held.values()]
+    if losses:
+        parts.append(f" The loss is the mean negative log-likelihood per answer token, on {several(losses)}.")
+    precisions = {str(one.record.evaluation.get("precision")) for one in (*scored, *held.values())}
+    if precisions:
+        parts.append(f" Evaluations are computed in {several(sorted(precisions))}.")
+    return "Evaluation", parts
+
+
+def attempts(comparison: Comparison) -> list[Attempt]:
+    """Return every attempt of the comparison's runs and trials, failed ones included."""
+    loaded = comparison.loaded
+    runs = {(row.recipe_id, row.seed): row.record for row in (*loaded.rows, *loaded.trials) if row.record}
+    return [attempt for run in runs.values() for attempt in run.attempts]
+
+
+def _compute(comparison: Comparison) -> Section:
+    every = attempts(comparison)
+    if not every:
+        return "Hardware and compute", []
+    facts = every[-1].provenance
+    versions = facts.get("versions") or {}
+    tools = joined(
+        [[f"{name} {versions[key]}", Cite(keys)] for key, (name, keys) in _TOOLS.items() if versions.get(key)]
+    )
+    failed = [one for one in every if one.status != "ok"]
+    total, lost = (sum(map(hours.device_seconds, part)) / hours.HOUR for part in (every, failed))
+    lost_text = f", of which {lost:.2f} in the {len(failed):,} that failed" if failed else "; none failed"
+    parts: list[Part] = [
+        f" Runs were made on {several(devices(every), 6)}{_processes(every)}.",
+        f" All {len(every):,} attempts together, tuning, failed and repeated ones included, took {total:.2f} device "
+        f"hours{lost_text}.",
+    ]
+    if tools:
+        parts += [" Software: ", *tools, "."]
+    commit = facts.get("commit")
+    parts.append(
+        f" The code is harness {facts.get('harness') or UNKNOWN}, commit {commit or UNKNOWN}"
+        + (", with uncommitted changes." if facts.get("uncommitted_changes") else ".")
+    )
+    return "Hardware and compute", parts
+
+
+def devices(every: Sequence[Attempt]) -> list[str]:
+    """Return the devices of the attempts with their memory, each once."""
+    found = []
+    for one in every:
+        facts = one.provenance
+        memory = facts.get("device_memory_bytes") if facts.get("device") == "cuda" else facts.get("memory_bytes")
+        cores = f", {facts['cpu_cores']} cores" if facts.get("device") == "cpu" and facts.get("cpu_cores") else ""
+        size = f" ({memory / GIBIBYTE:.0f} GiB{cores})" if isinstance(memory, int) else ""
+        found.append(f"{facts.get('device_name') or 'a device that is not recorded'}{size}")
+    return list(dict.fromkeys(found))
+
+
+def _processes(every: Sequence[Attempt]) -> str:
+    most = max(int(one.provenance.get("num_processes") or 1) for one in every)
+    return f", with up to {most} devices for one run" if most > 1 else ""
+
+
+def _statistics(comparison: Comparison) -> Section:
+    found = next((result for result in comparison.claims if result.comparison is not None), None)
+    counts = sorted({len(group.rows) for group in comparison.groups if group.trained})
+    if not counts:
+        return "Statistics", []
+    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    parts: list[Part] = [
+        f" Scores are means over {seeds} {'seed' if counts == [1] else 'seeds'}; the error is one standard error"
+        + (" over items." if counts == [1] else " that combines the sampling of items and the variance over seeds."),
+    ]
+    if found is None or found.comparison is None:
+        return "Statistics", [*parts, " No two methods could be compared on the same items."]
+    compared = found.comparison
+    parts += [
+        " Differences are paired by item" + ("" if counts == [1] else " and by seed") + " and tested with a t test in "
+        "which items and seeds keep their own degrees of freedom",
+        Cite(("howe1974", "miller2024errorbars")),
+    ]
+    if compared.seed_deviation is not None:
+        parts += [
+            "; the variance over seeds is pooled over the methods and moderated by that of each pair",
+            Cite(("smyth2004",)),
+        ]
+    sizes = [f"{_FAMILIES[name]} ({family.comparisons:,})" for name, family in compared.families.items()]
+    parts += [
+        ". p-values and simultaneous confidence intervals are adjusted within each family of comparisons "
+        f"({several(sizes)}) by the distribution of the largest |t|",
+        Cite(("hothorn2008",)),
+        f", at a family-wise error of {100 * compared.level:g} %.",
+    ]
+    if found.about_runs:
+        parts.append(" With one seed per method these tests are about the runs, not about the methods.")
+    if compared.margin is not None and not found.about_runs:
+        parts += [
+            f" Methods are called equivalent by two one-sided tests with a margin of {_unit(found, compared.margin)}",
+            Cite(("schuirmann1987",)),
+            ".",
+        ]
+    if found.detectable is not None:
+        parts.append(
+            f" A difference of {_unit(found, found.detectable)} from the best is detected with a power of 80 %."
+        )
+    return "Statistics", parts
+
+
+def _unit(result: Claims, difference: float) -> str:
+    """Return a difference in the unit of the contest's metric."""
+    if names.metric(result.contest.measure.metric).percent:
+        return f"{100 * difference:.2g} percentage points"
+    return f"{difference:.2g}"
+
+
+_FAMILIES = {
+    "baseline": "each method against the base model",
+    "best": "all pairs from which the best method was chosen",
+    "all": "all pairs",
+}
+
+
+def joined(listed: Sequence[Sequence[Part]]) -> list[Part]:
+    """Return the parts of several things as a sentence lists them: a, b and c."""
+    parts: list[Part] = []
+    for place, one in enumerate(listed):
+        parts += [" and " if place == len(listed) - 1 else ", "] if place else []
+        parts += one
+    return parts
+
+
+PARTS = (_tuning, _evaluation, _compute, _statistics)

@@ -1,0 +1,286 @@
+"""The section on the experimental setup, ready to paste: models, data, training, tuning, evaluation, compute, tests.
+
+Every statement is taken from the records; what they do not say is called not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.records.datacheck import DataCheck
+from harness.records.record import Attempt, RunRecord
+from harness.report import names
+from harness.report.analysis.comparison import Comparison
+from harness.report.data.groups import Group
+from harness.report.display import several, short
+from harness.report.pages import protocol
+from harness.report.pages.protocol import UNKNOWN, Section, common, joined, records, tasks, trained
+from harness.report.writers.prose import Cite, Paragraph, Part, Reference
+
+LOSS_ON = {
+    "completion": "the tokens of the completion",
+    "assistant": "the tokens of every turn of the assistant",
+    "all": "all tokens, prompts included",
+}
+_SCHEDULES = {
+    "constant": "a constant learning rate",
+    "constant_with_warmup": "a constant learning rate{}",
+    "linear": "a learning rate that decays linearly to zero{}",
+    "cosine": "a learning rate that decays to zero along a cosine{}",
+}
+
+
+def paragraphs(comparison: Comparison) -> list[Paragraph]:
+    """Return the section's paragraphs; one about something that was not done is left out."""
+    made = (_methods, _model, _data, _decontamination, _prompts, _training, *protocol.PARTS)
+    return [Paragraph(title, tuple(parts)) for title, parts in (part(comparison) for part in made) if parts]
+
+
+def _methods(comparison: Comparison) -> Section:
+    named = {
+        name.display: name
+        for group in trained(comparison)
+        if (name := names.method(group.first.method, group.first.record))
+    }
+    if not named:
+        return "Methods", []
+    listed = joined([[name.display, Cite(name.cite)] for name in named.values()])
+    has_base = any(group.first.is_base for group in comparison.groups)
+    end = " with the base model as it is." if has_base else "."
+    return "Methods", ["We compare ", *listed, end, " Their hyper-parameters are in", _HYPERPARAMETERS, "."]
+
+
+_HYPERPARAMETERS = Reference("tab:hyperparameters", "the table of hyper-parameters (appendix)")
+
+
+def _model(comparison: Comparison) -> Section:
+    parts: list[Part] = []
+    seen = set()
+    for record in records(comparison):
+        name, config = names.model(record), record.config.get("model") or {}
+        if name.display in seen:
+            continue
+        seen.add(name.display)
+        parts += [
+            f" {'The base model is' if len(seen) == 1 else 'Another base model is'} {name.display}",
+            Cite(name.cite),
+        ]
+        parts.append(f" ({_origin(comparison, config)}).")
+        parts += [_quantized(form) for form in [names.quantized(record)] if form]
+        if config.get("weights") == "random":
+            parts.append(
+                " Its weights are random: memory and speed are those of the architecture, scores mean nothing."
+            )
+    return "Model", parts
+
+
+def _origin(comparison: Comparison, config: Mapping[str, Any]) -> str:
+    """Return the place that a model's files are from, its size and its license."""
+    source = config.get("source")
+    hub_id = config.get("hub_id")
+    if source == "hub":
+        place = f"{hub_id} on the Hugging Face Hub, revision {config.get('revision') or UNKNOWN}"
+    elif source == "package":
+        file = f", file {config['file']}" if config.get("file") else ""
+        place = f"{hub_id or config.get('name')}, from the package {config.get('package') or UNKNOWN}{file}"
+    else:
+        place = f"local files, content {config.get('content') or UNKNOWN}" if source else f"source {UNKNOWN}"
+    base = next(
+        (group.first.current for group in comparison.groups if group.first.is_base and group.first.current), None
+    )
+    prints = base.fingerprint if base else None
+    size = f"{prints.total_parameters / 1e6:,.1f}M parameters" if prints else "number of parameters not recorded"
+    return f"{place}; {size}; license: {config.get('license') or UNKNOWN}"
+
+
+def _quantized(form: str) -> str:
+    return (
+        f" Its weights come from a quantized file ({form}) and were dequantized on loading: every method, full "
+        "fine-tuning included, starts from weights that have been rounded once, and a method that quantizes the base "
+        "rounds them a second time. Differences between methods with and without a quantized base are those on such "
+        "weights, not on the published ones."
+    )
+
+
+def _data(comparison: Comparison) -> Section:
+    parts: list[Part] = []
+    seen = set()
+    for group in trained(comparison):
+        assert group.first.record
+        record, name = group.first.record, names.data(group.first.record)
+        if name.display in seen:
+            continue
+        seen.add(name.display)
+        config = record.config.get("data") or {}
+        parts += [f" The training data are {name.display}", Cite(name.cite), _rows(config), "."]
+        parts.append(_counts(group))
+        parts.append(f" License of the data: {config.get('license') or UNKNOWN}.")
+    return "Data", parts
+
+
+def _rows(config: Mapping[str, Any]) -> str:
+    """Return the data sets and splits that the rows are from, with revisions where there are any."""
+    sets = []
+    for rows in (*(config.get("train") or ()), *(config.get("mix") or ())):
+        named = [str(rows[key]) for key in ("dataset", "subset", "split") if rows.get(key)] or [str(rows.get("file"))]
+        share = f", {100 * rows['share']:g} % of the rows" if rows.get("share") else ""
+        revision = f", revision {rows['revision']}" if rows.get("revision") else ""
+        sets.append("/".join(named) + share + revision)
+    return f" ({'; '.join(dict.fromkeys(sets))})" if sets else ""
+
+
+def _counts(group: Group) -> str:
+    """Return the sizes of the splits and the rows that were left out."""
+    counts = next((row.current.data for row in group.rows if row.current and row.current.data), None)
+    if counts is None:
+        return " The numbers of rows are not recorded."
+    config = (group.first.record.recipe.get("data") or {}) if group.first.record else {}
+    share = config.get("validation_fraction")
+    held = f" ({100 * share:g} % of the data)" if isinstance(share, float) else ""
+    removed = counts.removed or {
+        "in_test": counts.removed_in_test, "duplicate": counts.removed_duplicates, "too_long": counts.removed_too_long,
+    }  # fmt: skip
+    out = [f"{number:,} {_REMOVED.get(kind, kind.replace('_', ' '))}" for kind, number in removed.items() if number]
+    left = f" Left out of the training rows: {several(out, 9)}." if out else " No training row was left out."
+    return (
+        f" We train on {counts.train_rows:,} rows and hold out {counts.validation_rows:,} for validation{held} and "
+        f"{counts.test_rows:,} for testing.{left}"
+    )
+
+
+_REMOVED = {
+    "in_test": "whose prompt occurs in a test set",
+    "duplicate": "exact duplicates",
+    "near_duplicate": "near duplicates",
+    "contradiction": "with conflicting answers",
+    "too_long": "longer than the maximum sequence length",
+}
+
+
+def _decontamination(comparison: Comparison) -> Section:
+    if not comparison.loaded.checks:
+        missing = " No search for overlaps between training rows and evaluation items is recorded."
+        return "Decontamination", [missing] if trained(comparison) else []
+    return "Decontamination", [text for check in comparison.loaded.checks for text in _overlaps(comparison, check)]
+
+
+def _overlaps(comparison: Comparison, check: DataCheck) -> list[Part]:
+    shared = [
+        f"{one.items_found:,} of the {one.items:,} items of {names.task(one.name).display} with "
+        f"{one.train_rows_found:,} training {'row' if one.train_rows_found == 1 else 'rows'}"
+        for one in check.contaminated
+    ]
+    searched = [names.task(one.name).display for one in check.overlaps if not one.reason]
+    unsearched = [f"{names.task(one.name).display} ({one.reason})" for one in check.overlaps if one.reason]
+    config = next(
+        (record.config.get("data") or {} for record in records(comparison) if record.method != names.BASE), {}
+    )
+    policy = {"keep": "These rows were kept and counted.", "error": "A run with such rows would have been refused."}
+    parts: list[Part] = [" Training rows whose prompt occurs in a held-out set are removed."]
+    if searched:
+        parts.append(
+            f" We searched the training rows for runs of {check.ngram} words that they share with the items of "
+            f"{several(searched, 12)} (shorter items as a whole, from {check.shortest_ngram} words on): "
+            + (f"such runs are shared by {several(shared, 12)}." if shared else "there are none.")
+        )
+        if shared:
+            parts.append(
+                f" {policy.get(str(config.get('on_contamination')), 'What was done with them is not recorded.')}"
+            )
+    else:
+        parts.append(" No search for runs of words shared with evaluation items is recorded.")
+    if unsearched:
+        parts.append(f" Not searched: {several(unsearched, 12)}.")
+    if check.near.found:
+        parts.append(
+            f" {check.near.found:,} training rows are near duplicates of another (Jaccard similarity of word triples "
+            f"from {check.near.threshold:g} on)."
+        )
+    return parts
+
+
+def _prompts(comparison: Comparison) -> Section:
+    recipes = [record.recipe for record in records(comparison) if record.recipe.get("train")]
+    if not recipes:
+        return "Prompt format", []
+    template = common((recipe.get("data") or {}).get("template") for recipe in recipes)
+    loss_on = common((recipe.get("train") or {}).get("loss_on") for recipe in recipes)
+    known = any(rows.get("prompt") for recipe in recipes for rows in (recipe.get("data") or {}).get("train") or ())
+    parts: list[Part] = []
+    if template == "model":
+        parts.append(" Every example is formatted with the chat template of the model.")
+    elif template:
+        parts.append(" Every example is formatted with a chat template from a file.")
+    if known:
+        parts.append(" The prompt templates of training are listed in the appendix.")
+    if loss_on:
+        parts.append(f" The loss is computed on {LOSS_ON.get(str(loss_on), str(loss_on))}, for all methods.")
+    chats = {bool(scored.record.evaluation.get("chat_template")) for scored in tasks(comparison)}
+    if chats:
+        how = "partly with" if len(chats) > 1 else "with" if True in chats else "without"
+        parts.append(f" Evaluation prompts are those of the tasks, {how} the chat template.")
+    return "Prompt format", parts
+
+
+def _training(comparison: Comparison) -> Section:
+    settings = [record.recipe["train"] for record in records(comparison) if record.recipe.get("train")]
+    if not settings:
+        return "Training", []
+
+    def value(key: str) -> Any:
+        return common(one.get(key) for one in settings)
+
+    def given(key: str, text: str) -> list[str]:
+        return [text.format(short(value(key)))] if value(key) is not None else []
+
+    length = given("max_steps", "{} optimizer steps") + given("epochs", "{} epochs")
+    batch = given("global_batch_size", "batches of {} sequences") + given("micro_batch_size", "micro-batches of {}")
+    batch += given("max_length", "sequences of at most {} tokens")
+    schedule = str(value("lr_scheduler_type") or "")
+    warmup = _warmup(value("warmup_steps"))
+    rates = [_SCHEDULES[schedule].format(warmup)] if schedule in _SCHEDULES else []
+    rates += given("weight_decay", "weight decay {}") + given("max_grad_norm", "gradients clipped at norm {}")
+    precision = f" in {names.value(value('precision'))}" if value("precision") not in (None, "auto") else ""
+    parts: list[Part] = [f" All methods are trained for {several(length) or f'a length that is {UNKNOWN}'}{precision}"]
+    parts.append(f" with {several([*batch, *rates], 12)}.")
+    parts += _optimizer(comparison)
+    flags = {"gradient_checkpointing": "Gradient checkpointing is on.", "packing": "Examples are packed."}
+    parts += [f" {text}" for key, text in flags.items() if value(key) is True]
+    parts.append(" Settings that differ between the methods, learning rates included, are in")
+    return "Training", [*parts, _HYPERPARAMETERS, "."]
+
+
+def _warmup(steps: Any) -> str:
+    if not isinstance(steps, (int, float)) or not steps:
+        return ""
+    return f" after warmup over {100 * steps:g} % of the steps" if steps < 1 else f" after warmup over {steps:g} steps"
+
+
+def _optimizer(comparison: Comparison) -> list[Part]:
+    """Return the optimizers of the attempts that trained, with the methods where they differ."""
+    found: dict[str, list[str]] = {}
+    for group in trained(comparison):
+        made = [facts for row in group.rows if row.record and (facts := _trained_by(row.record))]
+        if made:
+            found.setdefault(_optimizer_text(made[0].provenance.get("optimizer")), []).append(group.name)
+    if not found:
+        return []
+    if len(found) == 1:
+        [text] = found
+        adamw: list[Part] = [Cite(("loshchilov2019adamw",))] if text.startswith("AdamW") else []
+        return [f" The optimizer is {text}" if text != UNKNOWN else " The optimizer is not recorded", *adamw, "."]
+    listed = "; ".join(f"{text} ({several(who, 9)})" for text, who in found.items())
+    return [f" Optimizers: {listed}."]
+
+
+def _trained_by(record: RunRecord) -> Attempt | None:
+    """Return the attempt that made the weights of a run."""
+    return next((one for one in record.attempts if one.started_at == record.current.weights_from), None)
+
+
+def _optimizer_text(facts: Any) -> str:
+    if not isinstance(facts, Mapping):
+        return UNKNOWN
+    constants = [f"{key} = {short(value)}" for key, value in facts.items() if key != "name"]
+    return f"{facts.get('name')}" + (f" ({', '.join(constants)})" if constants else "")
