@@ -122,7 +122,7 @@ def tuning(traced: Traced) -> Iterator[Claim]:
             "Trials": str(len(runs)),
             "Failed": str(sum(run.status != "ok" for run in runs)),
             f"Validation loss{NB}\N{DOWNWARDS ARROW}": DASH if best is None else fixed(losses[best], 4),
-            "Device hours": f"{seconds / HOUR:.2f}",
+            "Device hours": _hours(seconds / HOUR),
         }
         yield from (cell("Tuning", row, column, text) for column, text in told.items())
         assert contestant == f"method={method}"
@@ -155,6 +155,7 @@ def pairs(traced: Traced) -> Iterator[Claim]:
             if i > j:
                 p = one.adjusted_p
                 text = "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
+                text = f"({text})" if one.verdict == "no verdict" else text
             else:
                 gap = 100 * (one.difference if pair.a is row else -one.difference)
                 text = fixed(gap, 1, signed=True).replace("-", MINUS)
@@ -183,14 +184,18 @@ def compute(traced: Traced) -> Iterator[Claim]:
         spent, tuned = sum(hours_of(run) for run in runs), tuning_hours(traced, line)
         price = runs[0].record["config"].get("price_per_device_hour") if runs else None
         yield cell(section, name_of(line), f"Peak memory{NB}(GiB)", memory)
-        yield cell(section, name_of(line), "Device hours", f"{spent:.2f}" if runs else DASH)
+        yield cell(section, name_of(line), "Device hours", _hours(spent) if runs else DASH)
         if tuned is not None:
-            yield cell(section, name_of(line), "of tuning", f"{tuned:.2f}")
+            yield cell(section, name_of(line), "of tuning", _hours(tuned))
         if price is not None:
             yield cell(section, name_of(line), "Cost", f"{price * (spent + (tuned or 0)):.2f}")
     every = [attempt for run in _runs(traced).values() for attempt in run.record["attempts"]]
     total = sum(map(seconds_of, every)) / HOUR
     yield claim_words(section, f"In all {total:.2f} device hours in {len(every)} attempts")
+
+
+def _hours(hours: float) -> str:
+    return amount(hours) if hours else "0"
 
 
 def speed(traced: Traced) -> Iterator[Claim]:

@@ -70,8 +70,8 @@ def compute(comparison: Comparison) -> Table:
         Column("attempts", "Attempts", digits=0),
         Column("failed", "Failed", digits=0),
         *(Column(f"{name}_seconds", name, unit, scale, spanner="Time in") for name in PHASES),
-        Column("device_hours", "Device hours", digits=2),
-        Column("tuning_device_hours", "of tuning", digits=2),
+        Column("device_hours", "Device hours"),
+        Column("tuning_device_hours", "of tuning"),
         Column("peak_memory_bytes", "Peak memory", "GiB", 1 / GIBIBYTE, 2),
         Column("cost", "Cost", digits=2),
     )

@@ -14,7 +14,7 @@ from harness.report import names
 from harness.report.analysis import hours
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.display import GIBIBYTE, several
+from harness.report.display import GIBIBYTE, quantity, several
 from harness.report.pages import notes
 from harness.report.pages.protocol import UNKNOWN, attempts, devices, records, tasks, trained
 from harness.report.writers.tex import breakable
@@ -284,7 +284,8 @@ def _compute(comparison: Comparison) -> str:
     memory = f"; the highest peak memory of a run is {max(peaks) / GIBIBYTE:.2f} GiB" if peaks else ""
     return (
         f"{several(devices(every), 6)}{memory}. Time of each run: appendix (compute). All {len(every):,} attempts, "
-        f"tuning and {len(failed):,} failed ones included: {total:.2f} device hours, {lost:.2f} of them in failed ones."
+        f"tuning and {len(failed):,} failed ones included: {quantity(total)} device hours, {quantity(lost)} of them in "
+        "failed ones."
     )
 
 

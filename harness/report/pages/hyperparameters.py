@@ -72,7 +72,7 @@ def searched(comparison: Comparison) -> Table | None:
         Column("trials", "Trials", digits=0),
         Column("failed", "Failed", digits=0),
         Column("validation_loss", "Validation loss", better="lower", digits=4),
-        Column("device_hours", "Device hours", digits=2, scale=1 / HOUR),
+        Column("device_hours", "Device hours", scale=1 / HOUR),
     ]
     rows = tuple(_searched(comparison, one, sweep.tuning.settings) for one in tuned)
     edges = any(one.edges for one in tuned)

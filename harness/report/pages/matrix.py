@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.report import names
@@ -40,7 +41,7 @@ def pairs(result: Claims, label: str) -> Table | None:
     return Table(
         tuple(columns),
         rows,
-        notes=(Note("p-values are adjusted for all pairs; bold differences are significant at that level.", ""),),
+        notes=tuple(_notes(result)),
         caption=_caption(result, percent),
         label=label,
         title=f"Pairs on {title_of(result)}",
@@ -66,10 +67,17 @@ def _cell(pair: Pair | None, row: Group, below: int, percent: bool) -> Cell:
         return Missing(pair.result.why if pair else "not compared")
     if below > 0:
         p = pair.result.adjusted_p
-        return Text(f"<{P_FLOOR}".replace("0.", ".") if p < P_FLOOR else f"{p:.3f}".replace("0.", ".", 1), f"{p:.6g}")
+        text = f"<{P_FLOOR}".replace("0.", ".") if p < P_FLOOR else f"{p:.3f}".replace("0.", ".", 1)
+        return Text(f"({text})" if pair.result.verdict == "no verdict" else text, f"{p:.6g}")
     sign = 1.0 if pair.a is row else -1.0
     difference = Number(sign * pair.result.difference, digits=1 if percent else 3, signed=True)
     return replace(difference, emphasis="best") if pair.significant else difference
+
+
+def _notes(result: Claims) -> Iterator[Note]:
+    yield Note("p-values are adjusted for all pairs; bold differences are significant at that level.")
+    if any(pair.result.verdict == "no verdict" for pair in result.pairs):
+        yield Note("p-values in parentheses: too few seeds for a verdict about the methods.")
 
 
 def _caption(result: Claims, percent: bool) -> str:

@@ -13,7 +13,7 @@ from harness.report.analysis.claims import Claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, headline
 from harness.report.data.items import Scored
-from harness.report.display import GIBIBYTE, several
+from harness.report.display import GIBIBYTE, quantity, several
 from harness.report.writers.prose import Cite, Part, Reference
 
 UNKNOWN = "not recorded"
@@ -64,7 +64,7 @@ def _tuning(comparison: Comparison) -> Section:
         f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The test sets "
         f"were used only for the final runs (seeds {', '.join(map(str, tuning.final_seeds))}) of what was selected. "
         f"{failed:,} of {sum(len(one.trials) for one in comparison.tuning):,} trials failed or diverged and count as "
-        f"trials. Tuning took {spent:.2f} device hours. Search spaces and selected values are in"
+        f"trials. Tuning took {quantity(spent)} device hours. Search spaces and selected values are in"
     )
     edges = [one.name for one in comparison.tuning if one.edges]
     parts: list[Part] = [text, Reference("tab:tuning", "the table of the tuning (appendix)"), "."]
@@ -126,11 +126,11 @@ def _compute(comparison: Comparison) -> Section:
     )
     failed = [one for one in every if one.status != "ok"]
     total, lost = (sum(map(hours.device_seconds, part)) / hours.HOUR for part in (every, failed))
-    lost_text = f", of which {lost:.2f} in the {len(failed):,} that failed" if failed else "; none failed"
+    lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
     parts: list[Part] = [
         f" Runs were made on {several(devices(every), 6)}{_processes(every)}.",
-        f" All {len(every):,} attempts together, tuning, failed and repeated ones included, took {total:.2f} device "
-        f"hours{lost_text}.",
+        f" All {len(every):,} attempts together, tuning, failed and repeated ones included, took "
+        f"{quantity(total)} device hours{lost_text}.",
     ]
     if tools:
         parts += [" Software: ", *tools, "."]
