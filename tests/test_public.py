@@ -38,7 +38,7 @@ def test_importing_is_cheap_and_every_name_is_documented():
     assert done.stdout.strip() == "1"
     heavy = python("import sys, harness; print({'torch', 'hydra', 'pandas', 'pydantic'} & set(sys.modules))")
     assert heavy.stdout.strip() == "set()"
-    assert harness.__all__ == ["__version__", "compose", "frame", "run_experiment"]
+    assert harness.__all__ == ["__version__", "compose", "frame", "load", "run_experiment"]
     for name in harness.__all__[1:]:
         assert ">>> " in getattr(harness, name).__doc__, f"{name} has no example"
 
