@@ -33,6 +33,7 @@ class Class:
 
     head: str
     style: str = "plainnat"
+    appendix: str = r"\appendix"
 
 
 CLASSES = {
@@ -48,7 +49,7 @@ CLASSES = {
         r"\documentclass[11pt,twocolumn]{article}"
         r"\usepackage[a4paper,textwidth=16cm,textheight=24.7cm,columnsep=6mm]{geometry}\usepackage{times,natbib}"
     ),
-    "ieee": Class(r"\documentclass[conference]{IEEEtran}", "IEEEtran"),
+    "ieee": Class(r"\documentclass[conference]{IEEEtran}", "IEEEtran", r"\appendices"),
     "article": Class(r"\documentclass{article}\usepackage[textwidth=5.5in,textheight=9in]{geometry}", "plain"),
 }
 PAPER = r"""%s
@@ -59,7 +60,7 @@ PAPER = r"""%s
 \title{A title}\author{An author}\maketitle
 \input{setup}
 \bibliographystyle{%s}\bibliography{references}
-\clearpage\appendix
+\clearpage%s
 \input{appendix}
 \clearpage
 \input{checklist}
@@ -114,7 +115,7 @@ def test_a_real_latex_sets_a_paper_unedited_in_every_class(made, tmp_path, name,
     folder = tmp_path / "paper"
     shutil.copytree(made, folder, ignore=shutil.ignore_patterns("figures", "*.html"))
     kind = CLASSES[name]
-    log = compiled(folder, "paper", PAPER % (kind.head, encoding, PREAMBLE, kind.style), runs=3)
+    log = compiled(folder, "paper", PAPER % (kind.head, encoding, PREAMBLE, kind.style, kind.appendix), runs=3)
     assert not problems(log)
     tables = sorted(path for path in folder.glob("tables/*.tex") if ".tabular" not in path.name)
     assert len(tables) >= 6

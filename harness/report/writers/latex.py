@@ -37,7 +37,7 @@ def headed(text: str) -> str:
 
 
 def document(sections: Sequence[Section]) -> str:
-    r"""Return sections, to be `\input` after `\appendix`; their tables are floats."""
+    r"""Return sections, to be `\input` after `\appendix` (IEEEtran: `\appendices`); their tables are floats."""
     parts, waiting = [], 0
     for section in sections:
         content = list(_blocks(section.blocks))
@@ -46,7 +46,7 @@ def document(sections: Sequence[Section]) -> str:
         if waiting > _MOST_WAITING:
             parts.append(r"\clearpage")
             waiting = 0
-    return headed("\n\n".join(parts))
+    return headed("% After \\appendix; in IEEEtran after \\appendices.\n\n" + "\n\n".join(parts))
 
 
 def floats(table: Table) -> list[str]:
