@@ -67,7 +67,7 @@ _NETRC_PASSWORD = re.compile(r"(\blogin\s+)\S+(\s+password\s+)\S+")
 
 # --- headers ---
 _HEADER = re.compile(
-    r"((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*(?:key|token|auth|secret)[a-z-]*)"
+    r"(?<![A-Za-z0-9-])((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*(?:key|token|auth|secret)[a-z-]*)"
     r"(\\*[\"']?\s*[:=]\s*\\*[\"']?)[^\r\n\"'\\]+",
     re.IGNORECASE,
 )
@@ -75,17 +75,31 @@ _SCHEME = re.compile(r"\b([Bb]earer|BEARER)\s+[A-Za-z0-9._~+/=-]{4,}")
 _BASIC = re.compile(r"\b([Bb]asic)\s+(?=[A-Za-z0-9+/]*[0-9A-Z])[A-Za-z0-9+/]{6,}={0,2}")
 
 # --- URLs ---
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s/\"'\\<>]*@|[^\s/:@\"'\\<>]*:(?!\d{1,5}(?:[/?#]|$))[^\s\"'\\<>]*@)")
+_USER_INFO = re.compile(  # no longer than any real one, so that a text of many `://` takes no time
+    r"(?<=://)(?:[^\s/\"'\\<>]{0,500}@|[^\s/:@\"'\\<>]{0,200}:(?!\d{1,5}(?:[/?#]|$))[^\s\"'\\<>]{0,500}@)"
+)
 _QUERY = re.compile(r"(?<=[?&;])([A-Za-z0-9_.\[\]%-]+)(=|%3D)([^&#\s\"'\\<>]+)", re.IGNORECASE)
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+_URL = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,40}://[^\s\"'<>]+")
 _HARMLESS = {
     "branch", "config", "dl", "download", "end", "format", "lang", "length", "limit", "name", "offset", "page", "raw",
     "ref", "rev", "revision", "se", "size", "sort", "sp", "split", "sr", "st", "start", "subset", "sv", "type", "v",
     "version",
 }  # fmt: skip
 
+# --- every text with a secret of these forms holds one of these, so that other text is not looked through ---
+_LONG = 20_000  # characters
+_TRIGGER = re.compile(
+    r"://|token|secret|pass|pwd|pw|pat|sas|auth|sig|cred|key|connection|cookie|jwt|bearer|basic|hf_|[sprk]k[_-]|gh[pousr]_|"
+    r"gl[a-z]+-|aiza|ya29|a[a-z]{2}a[a-z0-9]{8}|xox|xapp|eyj|wandb_v|npm_|pypi-|sg\.|shp|nvapi|gsk_|xai-|r8_|dapi|hvs|"
+    r"age-|sq0|eaa",
+    re.IGNORECASE,
+)
+
 # --- tokens of services ---
-_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_PEM = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY-----|(?:\\+n|[\sA-Za-z0-9+/=])*)",
+    re.DOTALL,
+)
 _WITH_SIGN = r"(?=[A-Za-z0-9_-]*[0-9A-Z])"
 _TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -101,13 +115,20 @@ _TOKEN = re.compile(
 
 
 def without(text: str) -> str:
-    """Return the text with every secret that a name or a form marks removed."""
-    text = _PEM.sub(REMOVED, text)
+    """Return the text with every secret that a name or a form marks removed. A long text is looked through by lines."""
+    text = _PEM.sub(REMOVED, text) if "PRIVATE KEY" in text else text
+    text = _NETRC_PASSWORD.sub(rf"\1{REMOVED}\2{REMOVED}", text) if "login" in text else text
+    if len(text) <= _LONG:
+        return _without(text) if _TRIGGER.search(text) else text
+    lines = text.splitlines(keepends=True)
+    return "".join(_without(line) if _TRIGGER.search(line) else line for line in lines)
+
+
+def _without(text: str) -> str:
     text = _USER_INFO.sub(f"{REMOVED}@", text)
     text = _URL.sub(lambda url: _QUERY.sub(_in_query, url[0]), text)
     text = _HEADER.sub(rf"\1\2{REMOVED}", text)
     text = _BASIC.sub(rf"\1 {REMOVED}", _SCHEME.sub(rf"\1 {REMOVED}", text))
-    text = _NETRC_PASSWORD.sub(rf"\1{REMOVED}\2{REMOVED}", text)
     text = _ASSIGNED.sub(_kept_quote, text)
     text = _SAID.sub(_kept_quote, text)
     text = _OPTION.sub(_kept_quote, text)
