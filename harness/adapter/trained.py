@@ -14,7 +14,7 @@ from harness.config.question import setting_of
 from harness.records import record
 from harness.records.record import RunRecord
 from harness.records.specs import ModelSpec
-from harness.run import sources
+from harness.run import sources, store
 from harness.sources import hub, pickles
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def find(folder: Path) -> Trained:
             reason = "they were not kept (keep=none)"
         raise ValueError(f"{folder}: it has no weights: {reason}. Run it again with force=true")
     pickles.refuse(folder / "weights", str(folder / "weights"))
+    if fault := store.damage(folder, found.current.weights_from, by_content=True):
+        raise ValueError(f"{fault}. Make the run again, with the command that made it")
     return Trained(folder, found, experiment)
 
 

@@ -9,6 +9,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ def tokenized(
         ValueError: as `prepare` and `encode`, or every training row is too long.
     """
     folder = cached(spec, wanted)
-    if not (folder / "counts.json").is_file():
-        _make(spec, tokenizer, wanted, folder, progress)
+    prepared: Callable[[], Prepared] = partial(
+        prepare, spec, tokenizer, progress=lambda rows: progress("reading", rows)
+    )
+    write(prepared, tokenizer, wanted, folder, progress)
     return _read(folder)
 
 
@@ -86,25 +89,24 @@ def _policies(spec: DataSpec) -> list[str]:
     return [getattr(spec, field.name) for field in dataclasses.fields(spec) if field.name.startswith("on_")]
 
 
-def _make(spec: DataSpec, tokenizer: Any, wanted: Wanted, folder: Path, progress: Callable[[str, int], None]) -> None:
-    prepared = prepare(spec, tokenizer, progress=lambda rows: progress("reading", rows))
-    write(prepared, tokenizer, wanted, folder, progress)
-
-
 def write(
-    prepared: Prepared, tokenizer: Any, wanted: Wanted, folder: Path, progress: Callable[[str, int], None]
+    prepare: Callable[[], Prepared],
+    tokenizer: Any,
+    wanted: Wanted,
+    folder: Path,
+    progress: Callable[[str, int], None],
 ) -> None:
-    """Tokenize prepared data into a folder, all of it or nothing."""
+    """Tokenize what `prepare` returns into a folder, all of it or nothing, unless it is there and whole."""
 
     def fill(into: Path) -> None:
-        lengths = {}
+        prepared, lengths = prepare(), {}
         for part in PARTS:
             settings: tuple[LossOn, bool] = (wanted.loss_on, True) if part == "train" else ("completion", False)
             rows = encoded(_told(getattr(prepared, part), part, progress), tokenizer, *settings)
             lengths[part] = _write_rows(rows, wanted.max_length, into / f"{part}.arrow", part)
         _write_counts(prepared, lengths, into / "counts.json")
 
-    folder_once(folder, fill)
+    folder_once(folder, fill, by_content=True)
 
 
 def _told(examples: Iterable[Example], part: str, progress: Callable[[str, int], None]) -> Iterable[Example]:

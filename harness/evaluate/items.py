@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.records import files
+from harness.records import disk, files
 
 FEWEST_CLUSTERS = 10
 
@@ -33,6 +33,8 @@ def write(columns: dict[str, list[Any]], path: Path) -> None:
     os.close(handle)
     try:
         parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
+        disk.flush_one(temporary)
+        disk.note_file(path, temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

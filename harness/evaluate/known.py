@@ -16,7 +16,7 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness.evaluate.reads import index_file
-from harness.records.record import write_text
+from harness.sources import once
 
 _Index = dict[str, Entry]
 
@@ -95,24 +95,25 @@ def _root() -> Path:
 
 def _official() -> dict[str, str]:
     """Return the folder of each task and group, from a cache: lm-eval reads some 14,000 files to find them."""
-    if not index_file("tasks").exists():
+    text = once.read_text(index_file("tasks"))
+    if text is None:
         entries = TaskManager().task_index
         tags = {name: sorted(entry.tags) for name, entry in entries.items() if entry.kind is Kind.TAG}
-        write_text(json.dumps(tags, sort_keys=True), index_file("tags"))
+        once.write_text(json.dumps(tags, sort_keys=True), index_file("tags"))
         found = {n: str(e.yaml_path.parent.relative_to(_root())) for n, e in entries.items() if e.yaml_path}
-        write_text(json.dumps(found, sort_keys=True), index_file("tasks"))
-    return _read(index_file("tasks"))
+        text = json.dumps(found, sort_keys=True)
+        once.write_text(text, index_file("tasks"))
+    return _parsed(text)
 
 
 @functools.cache
-def _read(file: Path) -> dict[str, str]:
-    """Return the file's content. It belongs to one version of lm-eval and never changes."""
-    folders: dict[str, str] = json.loads(file.read_text())
+def _parsed(text: str) -> dict[str, str]:
+    folders: dict[str, str] = json.loads(text)
     return folders
 
 
 def _instead(name: str, known: dict[str, str]) -> str:
-    tags = json.loads(index_file("tags").read_text()) if index_file("tags").exists() else {}
+    tags = json.loads(once.read_text(index_file("tags")) or "{}")
     if name in tags:
         return f" It is a tag, without a score of its own: name some of its tasks, {', '.join(tags[name][:20])}"
     close = difflib.get_close_matches(name, known, n=5)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from harness.sources import assets
+from harness.sources import assets, once
 
 DataSet = tuple[str, str | None]  # dataset_path and dataset_name of a task's file
 _Config = dict[str, Any]
@@ -65,7 +65,7 @@ def data_files(folder: Path) -> Iterator[Path]:
 
 def index_file(kind: str) -> Path:
     """Return the path of the cached index of lm-eval: `tasks` with their folders, or `tags` with their tasks."""
-    return assets.cache_dir() / f"lm-eval-{importlib.metadata.version('lm_eval')}-{kind}.json"
+    return assets.cache_dir() / f"lm-eval-{importlib.metadata.version('lm_eval')}-{kind}.txt"
 
 
 def _members(task: Any) -> Iterator[tuple[str, _Config]]:
@@ -113,8 +113,8 @@ def _folders() -> dict[str, Path]:
     spec = find_spec("lm_eval")
     assert spec is not None and spec.origin is not None, "it is a dependency"
     root = Path(spec.origin).parent
-    if index_file("tasks").is_file():
-        listed: dict[str, str] = json.loads(index_file("tasks").read_text(encoding="utf-8"))
+    if (text := once.read_text(index_file("tasks"))) is not None:
+        listed: dict[str, str] = json.loads(text)
         return {name: root / folder for name, folder in listed.items()}
     # fallback until lm-eval's index is cached, which takes longer to build
     files = sorted((root / "tasks").rglob("*.yaml"))

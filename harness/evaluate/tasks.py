@@ -138,7 +138,7 @@ def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
     def save(into: Path) -> None:
         datasets.Dataset.from_list(rows.official(dataset, subset, split, "package", None)).save_to_disk(into)
 
-    return datasets.Dataset.load_from_disk(str(folder_once(folder, save)))
+    return datasets.Dataset.load_from_disk(str(folder_once(folder, save, by_content=True)))
 
 
 Scores = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]

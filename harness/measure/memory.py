@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.measure import control_group
 from harness.measure.surroundings import Look, Surroundings, together
 from harness.records.record import Phase
 
@@ -208,31 +209,9 @@ def available_bytes() -> int | None:
     They are the kernel's estimate plus free swap, or what the control group's limit leaves if that is less. None
     where the kernel gives no estimate.
     """
-    table = _table(Path("/proc/meminfo"))
+    table = control_group.numbers(Path("/proc/meminfo"))
     if "MemAvailable" not in table:
         return None
     left = (table["MemAvailable"] + table.get("SwapFree", 0)) * 1024
-    group = _group_left()
+    group = control_group.memory_left()
     return left if group is None else min(left, group)
-
-
-def _group_left() -> int | None:
-    """Return the bytes that this process's control group (version 2) may still take; None without a limit.
-
-    File pages count as free, since they can be dropped.
-    """
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        name = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
-        folder = Path("/sys/fs/cgroup", name)
-        limit = int((folder / "memory.max").read_text())
-        taken = int((folder / "memory.current").read_text())
-        return limit - taken + _table(folder / "memory.stat").get("file", 0)
-    return None
-
-
-def _table(path: Path) -> dict[str, int]:
-    """Return a file's lines of a name and a number; {} where it cannot be read."""
-    with contextlib.suppress(OSError):
-        words = (line.replace(":", " ").split() for line in path.read_text().splitlines())
-        return {parts[0]: int(parts[1]) for parts in words if len(parts) > 1 and parts[1].isdigit()}
-    return {}

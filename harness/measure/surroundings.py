@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.measure.control_group import throttled_seconds
 from harness.measure.device import Gpus
 from harness.records.record import Conditions, Phase
 
 _STAT = Path("/proc/stat")
-_GROUP_STAT = Path("/sys/fs/cgroup")
 _BUSY = (0, 1, 2, 5, 6, 7)  # user, nice, system, interrupts (2), stolen by the hypervisor: proc_stat(5)
 N = TypeVar("N", int, float)
 
@@ -66,7 +66,7 @@ class Surroundings:
             wall=time.perf_counter(),
             own=time.process_time() + _children_seconds(),
             busy=busy_seconds(),
-            throttled=_throttled_seconds(),
+            throttled=throttled_seconds(),
             energy=tuple(gpus.energy_joules(index) for index in range(len(gpus))) if gpus else (),
             limited=tuple(gpus.limited_seconds(index) for index in range(len(gpus))) if gpus else (),
             retries=_allocation_retries() if gpus is not None else None,
@@ -219,16 +219,6 @@ def _children_seconds() -> float:
             after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             seconds += (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")  # user and system
     return seconds
-
-
-def _throttled_seconds() -> float | None:
-    """Return the seconds, summed over cores, that the control group's limit (version 2) has held this process back."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        name = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].lstrip("/")
-        for line in (_GROUP_STAT / name / "cpu.stat").read_text().splitlines():
-            if line.startswith("throttled_usec "):
-                return int(line.split()[1]) / 1e6
-    return None
 
 
 def _allocation_retries() -> int:

@@ -16,8 +16,7 @@ from harness.methods import targets
 from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.partial import Partial
-from harness.records import record
-from harness.sources import assets
+from harness.sources import assets, once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,13 +72,13 @@ def _scan(modules: dict[str, Any], setting: Setting) -> dict[str, float]:
     """Return the ratio of each module's weight, from the cache if it is there."""
     known: dict[str, float] = {}
     path = _cache_file(setting)
-    if path is not None and path.is_file():
-        known = json.loads(path.read_text())
+    if path is not None and (text := once.read_text(path)) is not None:
+        known = json.loads(text)
     missing = [name for name in modules if name not in known]
     for name in missing:
         known[name] = _signal_to_noise(modules[name].weight)
     if missing and path is not None:
-        record.write_text(json.dumps(known), path)
+        once.write_text(json.dumps(known), path)
     return known
 
 
@@ -87,7 +86,7 @@ def _cache_file(setting: Setting) -> Path | None:
     if setting.model_content is None:
         return None
     key = hashlib.sha256(f"{_VERSION} {setting.model_content} {setting.compute_dtype}".encode()).hexdigest()[:16]
-    return assets.cache_dir() / "spectrum" / f"{key}.json"
+    return assets.cache_dir() / "spectrum" / f"{key}.txt"
 
 
 def _signal_to_noise(weight: Any) -> float:

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.records import files, redact
+from harness.records import disk, files, redact
+from harness.records.disk import DamagedError as DamagedError
 from harness.records.files import FileName
 from harness.records.measured import Conditions as Conditions
 from harness.records.measured import DevicePeak as DevicePeak
@@ -251,17 +252,17 @@ class SweepRecord(Strict):
     claims: tuple[ClaimRecord, ...] = ()
 
 
-class DamagedError(ValueError):
-    """File that is not a record, or only part of one. A record of another version raises a plain ValueError."""
-
-
 def write(value: Any, path: Path) -> Path:
     """Write a record as JSON: a temporary file, then a rename, so that no reader ever sees half of one.
 
     No secret of the environment or of a command line reaches it.
     """
-    found = redact.anything(asdict(value))
-    return write_text(json.dumps(found, indent=1, sort_keys=True, allow_nan=False) + "\n", path)
+    return write_text(text_of(value), path)
+
+
+def text_of(value: Any) -> str:
+    """Return a record as JSON, without the secrets of the environment and of a command line."""
+    return json.dumps(redact.anything(asdict(value)), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_text(text: str, path: Path, mode: int = 0o666) -> Path:
@@ -277,6 +278,7 @@ def write_bytes(content: bytes, path: Path, mode: int = 0o666) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        disk.note_file(path, temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -288,11 +290,17 @@ def read(kind: type[T], path: Path) -> T:
     """Read a record of the given kind.
 
     Raises:
-        DamagedError: not JSON, or a missing or ill-typed field; names the file.
+        DamagedError: no file, not JSON, or a missing or ill-typed field; names the file.
+        UnreadableError: the system does not let this process read it; names the file.
         ValueError: another version of this program wrote it, which knows other fields; names the file.
         FileNotFoundError: there is no such record.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    return parse(kind, path, disk.read(path))
+
+
+def parse(kind: type[T], path: Path, content: bytes) -> T:
+    """Return the record that a file holds. Raises as `read` does."""
+    text = content.decode("utf-8", errors="replace")
     try:
         found: Any = _adapter(cast(Any, kind)).validate_json(text, strict=True)
     except ValidationError as error:

@@ -120,6 +120,7 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
         (("launch", experiment.launch, method.trains), launch),
+        (("weights", model), partial(models.check, model)),
         ((model, at_any_rate, replace(experiment.train, lr=None)), attach),
         (check_id(experiment), look_at_data),
         ((experiment.data, wanted_tokens(experiment), at_any_rate), look_at_rows),
@@ -148,6 +149,7 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
             )
 
     looks: list[tuple[Any, Callable[[], Any]]] = [
+        (("weights", experiment.model), partial(models.check, experiment.model)),
         (("backend", spec.backend, replace(experiment.method, lr=None), merged, precision), backend),
         (("chat template", spec.chat_template, experiment.model), chat_template),
     ]

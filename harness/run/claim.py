@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.records import disk
+
 HEARTBEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 120.0  # twelve heartbeats: a machine that swaps, or a file server that stalls, is still alive
 LOOK_SECONDS = 0.5  # between two looks at the claim while waiting
@@ -121,8 +123,9 @@ def _acquire(folder: Path, waiting: Callable[[Holder], None], patience: float) -
         beat = (newest, _changed(newest) if newest else 0)
         if beat != seen:
             seen, since = beat, time.monotonic()
-        # an unreadable file is a claim too, which only a missing heartbeat ends
-        free = newest is None or (found is not None and (found.pid is None or is_gone(found)))
+        is_released = found is not None and (found.pid is None or is_gone(found))
+        # an unreadable file is a claim too, which only a missing heartbeat ends; what is no file never was a claim
+        free = newest is None or is_released or disk.kind(newest) in ("folder", "other")
         if free or time.monotonic() - since > patience:
             claim = _create(folder, _number(newest) + 1 if newest else 1, _myself())
             if claim is not None and _newest(folder) == claim:
@@ -176,13 +179,13 @@ def _tidy(folder: Path, newest: Path) -> None:
     """
     old = [p for p in folder.glob("claim-*.json") if _NAME.fullmatch(p.name) and _number(p) < _number(newest) - 1]
     for path in (*old, *folder.glob(".claim-*")):
-        path.unlink(missing_ok=True)
+        disk.remove(path)
 
 
 def _newest(folder: Path) -> Path | None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]  # noqa: PTH208 - one call, no stat
-        return folder / max(names) if names else None
+        return max((folder / name for name in names), key=_number, default=None)
     return None
 
 
@@ -194,7 +197,7 @@ def _number(path: Path) -> int:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+        return Holder(**json.loads(disk.read(path)))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -18,12 +18,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.measure.control_group import out_of_memory_kills
 from harness.measure.hardware import VISIBLE
-from harness.measure.kernel_kills import out_of_memory_kills
 from harness.records import redact
 from harness.run import server
 from harness.run.server import prepare as prepare
 from harness.run.untouched import cuda_untouched, is_cuda_touched
+from harness.sources import once
 from harness.train import failure
 from harness.train.failure import Cause
 from harness.train.preemption import SIGNALS, end_with_parent
@@ -318,6 +319,7 @@ def _child(job: _Job, sender: Connection) -> None:
         return
     if job.threads is not None:
         _compute_with(job.threads)
+    once.announce.set(lambda line: sender.send(("event", {"say": line})))
     try:
         work = _imported(job)
         value = work(*job.arguments, lambda event: sender.send(("event", event)))

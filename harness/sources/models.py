@@ -42,17 +42,33 @@ def location(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     return str(converted(spec)), {}
 
 
-def converted(spec: ModelSpec) -> Path:
-    """Return the safetensors folder of a packaged GGUF model, converted on first use."""
+def check(spec: ModelSpec) -> None:
+    """Read the weights of a model in the cache, and make those again that are not what was written.
+
+    Weights of the Hub and of a folder are identified by the user's own store.
+    """
+    if spec.weights == "random":
+        if random_weights.place(spec).exists():  # else the run draws them
+            random_weights.folder_of(spec, by_content=True)
+    elif spec.source == "package":
+        converted(spec, by_content=True)
+
+
+def converted(spec: ModelSpec, by_content: bool = False) -> Path:
+    """Return the safetensors folder of a packaged GGUF model, converted on first use.
+
+    `by_content` compares a folder that is there with the checksums of its files.
+    """
     assert spec.package is not None and spec.file is not None, "config.build has checked the package source"
-    gguf_file = assets.member(spec.package, spec.file)
+    gguf_file = assets.folder(spec.package) / spec.file
     key = hashlib.sha256(f"{CONVERTER} {spec.package} {spec.file} {gguf_file.parent}".encode()).hexdigest()[:16]
     folder = assets.cache_dir() / "models" / f"{spec.name}-{key}"
-    return folder_once(folder, partial(_convert, gguf_file))
+    return folder_once(folder, partial(_convert, spec.package, spec.file), by_content)
 
 
-def _convert(gguf_file: Path, folder: Path) -> None:
+def _convert(package: str, file: str, folder: Path) -> None:
     """Dequantize a GGUF file to float32 and save it as an ordinary folder with its tokenizer."""
+    gguf_file = assets.member(package, file)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

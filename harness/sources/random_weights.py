@@ -33,11 +33,15 @@ _TEMPLATE = (
 )
 
 
-def folder_of(spec: ModelSpec) -> Path:
-    """Return the folder with a model of the spec's shapes, made on first use."""
+def folder_of(spec: ModelSpec, by_content: bool = False) -> Path:
+    """Return the folder with a model of the spec's shapes, made on first use; `by_content` as in `folder_once`."""
+    return folder_once(place(spec), partial(_write, spec), by_content)
+
+
+def place(spec: ModelSpec) -> Path:
+    """Return the place of the folder in the cache; it may not be there yet."""
     assert spec.content is not None, "sources.resolve has run before"
-    folder = assets.cache_dir() / "models" / f"{spec.name}-{spec.content.replace(':', '-')}"
-    return folder_once(folder, partial(_write, spec))
+    return assets.cache_dir() / "models" / f"{spec.name}-{spec.content.replace(':', '-')}"
 
 
 def configuration(spec: ModelSpec) -> Any:

@@ -112,7 +112,7 @@ def _devices(plan: Sequence[Planned], pending: Sequence[Planned]) -> None:
     others = Counter(
         result.current.provenance.get("device_name")
         for planned in plan
-        if planned.identity[:2] not in waiting and (result := run.read(planned.experiment)) is not None
+        if planned.identity[:2] not in waiting and (result := run.readable(planned.experiment)) is not None
     )
     for name, number in others.items():
         if name is not None and name not in here:

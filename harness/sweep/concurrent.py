@@ -15,7 +15,7 @@ from harness.measure import hardware
 from harness.plan.devices import CONTEXT_BYTES, GIBIBYTE, Device, named
 from harness.run import isolate, run
 from harness.sweep import fits
-from harness.sweep.planned import Planned
+from harness.sweep.planned import Planned, is_done
 
 _BESIDE_BYTES = GIBIBYTE  # memory of a CPU process in addition to its training step: libraries, tokens, evaluation
 
@@ -107,6 +107,6 @@ def _threads(parts: int) -> int:
 
 def _threads_before(trials: Sequence[Planned]) -> int | None:
     """Return the number of threads of the finished trials; None if there are none or the numbers differ."""
-    records = [run.read(planned.experiment) for planned in trials if run.done(planned.experiment)]
+    records = [run.readable(planned.experiment) for planned in trials if is_done(planned.experiment)]
     threads = {record.current.provenance.get("threads") for record in records if record is not None}
     return threads.pop() if len(threads) == 1 else None

@@ -129,6 +129,17 @@ def resolve(plan: Iterable[Planned]) -> list[Planned]:
 
 
 def undone(plan: Iterable[Planned]) -> list[Planned]:
-    """Return the runs that are missing or lack an evaluation, without duplicates."""
-    missing = {planned.identity: planned for planned in plan if not run.done(planned.experiment)}
+    """Return the runs that are missing or lack an evaluation, without duplicates.
+
+    A run whose files cannot be read is among them: it says so when it is started, and ends nothing but itself.
+    """
+    missing = {planned.identity: planned for planned in plan if not is_done(planned.experiment)}
     return list(missing.values())
+
+
+def is_done(experiment: Experiment) -> bool:
+    """Return True if a run is done, False also where its files cannot be read."""
+    try:
+        return run.done(experiment)
+    except ValueError:
+        return False

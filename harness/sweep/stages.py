@@ -189,7 +189,7 @@ def seed_number(word: str) -> int:
 def _look(planned: Planned) -> choice.Look:
     experiment = planned.experiment
     found = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
-    known = run.read(experiment)
+    known = run.readable(experiment)
     if found is None:
         return choice.Look(cell=planned.written(), run=known, validation=None)
     path, validation = record.evaluation_path(experiment.folder, found.eval_id), None

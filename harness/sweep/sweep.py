@@ -324,7 +324,7 @@ def make_report(experiment: Experiment, name: str) -> None:
 
 
 def _status(planned: Planned) -> str | None:
-    known = run.read(planned.experiment)
+    known = run.readable(planned.experiment)
     return known.status if known else None
 
 

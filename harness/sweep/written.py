@@ -9,9 +9,10 @@ from pathlib import Path
 from harness.config.cells import expand
 from harness.config.experiment import canonical, digest
 from harness.config.question import Question, recipe_keys, varied
-from harness.records import record, registration
+from harness.records import disk, record, registration
 from harness.records.record import ClaimRecord, SweepRecord, Tuning
 from harness.run import provenance
+from harness.run.progress import board
 from harness.sweep.planned import Planned
 
 _ASKED_WITH = ("harness", "commit", "uncommitted_changes", "versions")
@@ -50,7 +51,12 @@ def write_question(written: Written) -> str:
         asked_with={key: provenance.facts()[key] for key in _ASKED_WITH},
         claims=claim_records(asked) if asked else (),
     )
-    registration.adopt(name, Path(plan[0].experiment.runs_dir))
+    runs_dir = Path(plan[0].experiment.runs_dir)
+    for file in (path, registration.path(runs_dir, name)):
+        for line in disk.make_way(file, runs_dir):
+            board.say(line)
+    disk.begin(path.parent)
+    registration.adopt(name, runs_dir)
     record.write(question, path)
     return name
 

@@ -33,7 +33,7 @@ from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from harness.measure import hardware
-from harness.measure.kernel_kills import out_of_memory_kills
+from harness.measure.control_group import out_of_memory_kills
 from harness.records.specs import LaunchSpec
 from harness.train import distributed, failure, nodes
 from harness.train.distributed import FAILURES, FORMING

@@ -23,9 +23,10 @@ class Driver:
         command = [sys.executable, str(HERE / "driver.py"), *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def play(self, plan, *kills):
+    def play(self, plan, *kills, **settings):
         """How each of the sweeps at once ended: (exit code, file operations, seconds)."""
-        print(json.dumps({"plan": str(plan), "kills": kills or [None]}), file=self._process.stdin, flush=True)
+        words = {"plan": str(plan), "kills": kills or [None], **settings}
+        print(json.dumps(words), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
     def close(self):

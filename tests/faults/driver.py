@@ -4,13 +4,15 @@ Called with `real` its runs load, train and evaluate; else the stand-in does.
 
 A line is JSON: `plan`, a pickle of what is planned, and `kills`, one for each sweep that runs at once. A kill is null,
 {"operation": n, "everyone": bool} (whoever is about to touch a file for the n-th time is killed; the sweep as well if
-everyone is) or {"seconds": s, "worker": bool} (the sweep, or the process that trains). It answers with
+everyone is) or {"seconds": s, "worker": bool} (the sweep, or the process that trains). `patience`, in seconds, is for a
+claim without a heartbeat; `blind` takes from root the right to read what has no permission for it. It answers with
 [signal or exit code, file operations, seconds] of each.
 """
 
 import ctypes
 import json
 import mmap
+import multiprocessing
 import os
 import pickle
 import signal
@@ -21,7 +23,7 @@ import traceback
 from pathlib import Path
 
 from harness.evaluate import items
-from harness.run import isolate, provenance, run
+from harness.run import claim, provenance, run, server
 from harness.sweep import local, planned, sweep, written
 
 TOUCHES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "open", "shutil.rmtree"}
@@ -68,11 +70,23 @@ class Counter:
         return self._count.value
 
 
-def start(plan, counter):
+def blind():
+    """Leave this process no right to read files against their mode (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)."""
+    header, held = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, held) == 0
+    held[0] &= ~0b110  # effective
+    assert libc.capset(header, held) == 0, os.strerror(ctypes.get_errno())
+
+
+def start(plan, counter, asked):
     """Fork a sweep."""
     child = os.fork()
     if child:
         return child
+    claim.PATIENCE_SECONDS = asked.get("patience", claim.PATIENCE_SECONDS)
+    if asked.get("blind"):
+        blind()
     said = os.open(Path(plan[0].experiment.runs_dir).parent / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(said, 1)
     os.dup2(said, 2)
@@ -98,11 +112,11 @@ def hit(process, kill, begun):
     return bool(victims)  # a sweep between two workers: the next one
 
 
-def play(plan, kills):
+def play(plan, asked):
     """Run sweeps at once until each has ended."""
-    begun = time.monotonic()
+    begun, kills = time.monotonic(), asked["kills"]
     counters = [Counter(plan[0].experiment.runs_dir, kill) for kill in kills]
-    running = {start(plan, counter): i for i, counter in enumerate(counters)}
+    running = {start(plan, counter, asked): i for i, counter in enumerate(counters)}
     waiting = {process: kills[i] for process, i in running.items()}
     ended = [None] * len(kills)
     while running:
@@ -122,7 +136,8 @@ def main():
         import harness.run.preload  # noqa: F401
     else:
         run.WORK = "stand_in:execute"
-    isolate._start_method = "fork"  # this process has nothing in it that a run could inherit
+    forking = multiprocessing.get_context("fork")
+    server.context = lambda fresh: forking  # this process has nothing in it that a run could inherit
     provenance.facts()  # known from here on, as it is from the second run of a sweep on
     with tempfile.TemporaryDirectory() as folder:
         items.write({"item_id": ["a"]}, Path(folder) / "items.parquet")  # imports what a worker needs before any fork
@@ -131,7 +146,7 @@ def main():
         asked = json.loads(line)
         if asked["plan"] not in plans:
             plans[asked["plan"]] = pickle.loads(Path(asked["plan"]).read_bytes())
-        print(json.dumps(play(plans[asked["plan"]], asked["kills"])), flush=True)
+        print(json.dumps(play(plans[asked["plan"]], asked)), flush=True)
 
 
 if __name__ == "__main__":

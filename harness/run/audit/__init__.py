@@ -19,13 +19,13 @@ from harness.data.described import with_test_file
 from harness.data.format import Example, place
 from harness.data.near import MOST_LOOKED_AT, NEAR, NearDuplicates
 from harness.data.tokens import PARTS, cached, write
-from harness.records import datacheck, record
+from harness.records import datacheck, disk, record
 from harness.records.datacheck import Balance, DataCheck, Lengths, Near, Problem, SourceRows
 from harness.records.specs import DataSpec, RowsSpec
 from harness.run.audit import overlap, traps
 from harness.run.audit.items import evaluation_items
 from harness.run.audit.runs import distinct
-from harness.sources import assets, models
+from harness.sources import assets, models, once
 
 Emit = Callable[[dict[str, Any]], None]
 _NAMED = 10
@@ -41,20 +41,25 @@ def audit(experiment: Experiment, emit: Emit) -> DataCheck:
     Raises:
         ValueError: the data are not available or cannot be prepared.
     """
-    known = assets.cache_dir() / "checks" / f"{check_id(experiment)}.json"
+    known = assets.cache_dir() / "checks" / f"{check_id(experiment)}.txt"
     found = _kept(known) if experiment.data.content is not None else None
     if found is None:
         found = _made(experiment, emit)
         if experiment.data.content is not None:
-            record.write(found, known)
-    record.write(found, datacheck.path(experiment.runs_dir, found.check_id))
+            once.write_text(record.text_of(found), known)
+    path = datacheck.path(experiment.runs_dir, found.check_id)
+    for line in disk.make_way(path, Path(experiment.runs_dir)):
+        emit({"say": line})
+    disk.begin(path.parent)
+    record.write(found, path)
     return found
 
 
 def _kept(path: Path) -> DataCheck | None:
+    text = once.read_text(path)
     try:
-        return record.read(DataCheck, path)
-    except (ValueError, FileNotFoundError):  # of another version, or damaged: it is made again
+        return None if text is None else record.parse(DataCheck, path, text.encode())
+    except ValueError:  # of another version: it is made again
         return None
 
 
@@ -135,8 +140,7 @@ def _lengths(
     scratch = Path(tempfile.mkdtemp(prefix="harness-check-"))
     folder = scratch / "tokens" if prepared.refusals else cached(spec, wanted)
     try:
-        if not (folder / "counts.json").is_file():
-            write(prepared, tokenizer, wanted, folder, told)
+        write(lambda: prepared, tokenizer, wanted, folder, told)
         found = json.loads((folder / "counts.json").read_text(encoding="utf-8"))["lengths"]
         highest = max(TokenRows(folder / f"{part}.arrow").highest() for part in PARTS)
         return tuple(

@@ -75,7 +75,7 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
     except KeyboardInterrupt:
         board.say(f"the jobs go on: {ways}")
         raise
-    return [Made(value=known.status if (known := run.read(one.experiment)) else "failed") for one in pending]
+    return [Made(value=known.status if (known := run.readable(one.experiment)) else "failed") for one in pending]
 
 
 def _check_gpus(pending: Sequence[Planned], spec: SlurmSpec) -> None:
@@ -178,7 +178,7 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
         experiment = experiment_of(runs_dir, name, task)
     except ValueError:
         return f"{one[0]}/seed-{one[1]} (SLURM job {task.job}): over"
-    known = run.read(experiment)
+    known = run.readable(experiment)
     return f"{announce.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
 
 
