@@ -4,9 +4,10 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+CANARY := .canary
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench gpu-check clean
+.PHONY: setup demo test check bench gpu-check canary clean
 
 setup: $(STAMP)
 
@@ -34,5 +35,14 @@ bench: $(STAMP)
 gpu-check:
 	$(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m tests.bench gpu-check $(if $(OUT),--out $(OUT))
 
+# the newest release of everything within the bounds of pyproject.toml, in an environment of its own
+SMOKE := tests/test_install.py tests/test_main_job.py tests/data tests/methods/test_contract.py tests/train/test_train_loop.py \
+	tests/train/test_train_resume.py tests/evaluate/test_evaluate_likelihood.py tests/run/test_run.py tests/report/test_report_command.py
+canary:
+	$(PYTHON) -m venv --clear $(CANARY)
+	$(CANARY)/bin/python -m pip install --quiet $(PIP_FLAGS) --upgrade --editable '.[dev]'
+	$(CANARY)/bin/python -m pip freeze --exclude-editable | diff constraints.txt - || true
+	CUDA_VISIBLE_DEVICES= $(CANARY)/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(SMOKE)
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(CANARY) build dist

@@ -196,6 +196,7 @@ class Dialogue:
 
     def __init__(self, tokenizer: Any, template: str) -> None:
         self._tokenizer, self._template = tokenizer, template
+        self.changes: dict[str, list[str]] = {}  # how the template changes messages -> their places
 
     def __call__(self, chat: list[Message], where: str) -> Written:
         """Return the chat as text.
@@ -204,6 +205,7 @@ class Dialogue:
             RowError: the template refuses this chat, or rewrites an answer so that it is not found.
         """
         whole = self._write(chat, where)
+        self._note_changes(chat, whole, where)
         answers = [index for index, message in enumerate(chat) if message["role"] == "assistant"]
         spans = [self._span(chat, index, whole, where) for index in answers]
         begin, end = spans[-1]
@@ -212,6 +214,16 @@ class Dialogue:
         muted = tuple(turn for turn, i in zip(turns, answers, strict=False) if chat[i].get("weight") == "0")
         learnt = tuple(turn for turn in turns if turn not in muted)
         return Written(whole[:begin], whole[begin:end], ending, learnt, muted)
+
+    def _note_changes(self, chat: list[Message], whole: str, where: str) -> None:
+        """Note the messages that do not stand in the text as they were given."""
+        for number, message in enumerate(chat, start=1):
+            content = message["content"]
+            if content in whole:
+                continue
+            is_cut = bool(content.strip()) and content.strip() in whole
+            change = "cuts white space around" if is_cut else "leaves out or changes parts of"
+            self.changes.setdefault(change, []).append(f"{where}, message {number} ({message['role']})")
 
     def _span(self, chat: list[Message], index: int, whole: str, where: str) -> tuple[int, int]:
         before, mark, after = self._write(_marked(chat, index), where).partition(_MARK)

@@ -113,6 +113,16 @@ def _shown(spec: RowsSpec, row: dict[str, Any]) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read: the format that was recognized, or "templates", and the columns that it uses and does not."""
+
+    place: str
+    format: str
+    used: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
 class Renderer:
     """Makes an example of a row.
 
@@ -133,6 +143,7 @@ class Renderer:
                 "file>, or take an instruction-tuned model"
             )
         texts = TEMPLATES.get(spec.format, (spec.prompt or "", spec.completion or ""))
+        self._templates_as_given = texts
         if self._as_chat:  # white space that a template puts between prompt and completion is the chat template's
             texts = ALPACA_TURN if spec.format == "alpaca" else texts[0].rstrip(), texts[1].lstrip()
         self._texts = texts
@@ -166,6 +177,24 @@ class Renderer:
         turns = [*system, ("user", prompt), ("assistant", completion)]
         return self._chat([{"role": role, "content": content} for role, content in turns], where, extra)
 
+    def reading(self, row: dict[str, Any]) -> Reading:
+        """Return how such a row is read."""
+        used = [name for name in map(str, row) if self._is_used(name)]
+        unused = [name for name in map(str, row) if name not in used]
+        kind: str = self._spec.format
+        if kind == "auto":
+            is_plain = self._templates_as_given == TEMPLATES["prompt_completion"]
+            kind = "prompt and completion" if is_plain else "templates"
+        return Reading(place(self._spec), kind, tuple(used), tuple(unused))
+
+    def _is_used(self, column: str) -> bool:
+        """Return whether a column reaches the text, or the topic of a row."""
+        if column == self._spec.topic or (self._as_chat and column in _SYSTEM):
+            return True
+        if self._spec.format in ("messages", "sharegpt"):
+            return column in ("messages", "conversations", "prompt", "completion")
+        return self._names((column,))
+
     def _system(self, row: dict[str, Any]) -> list[tuple[str, str]]:
         """Return the row's system prompt as a turn, where a chat template writes the turns."""
         text = next((row[name] for name in _SYSTEM if isinstance(row.get(name), str) and row[name].strip()), None)
@@ -174,7 +203,7 @@ class Renderer:
     def _names(self, columns: tuple[str, ...]) -> bool:
         """Return whether a template names one of the columns."""
         code = " ".join(part for text in self._texts for part in _CODE.findall(text))
-        return any(re.search(rf"\b{name}\b", code) for name in columns)
+        return any(re.search(rf"\b{re.escape(name)}\b", code) for name in columns)
 
     def _refuse_unused(self, row: dict[str, Any], where: str) -> None:
         """Refuse columns that say something about the row and are written nowhere.

@@ -10,7 +10,7 @@ from harness.data import chat
 from harness.data.content import content, fraction, key, normalize, order, short
 from harness.data.described import with_test_file
 from harness.data.files import RowError
-from harness.data.format import Example, Renderer, place, recognized
+from harness.data.format import Example, Reading, Renderer, place, recognized
 from harness.data.near import NearDuplicates
 from harness.data.rows import read
 from harness.data.texts import Collector, Examples, Scratch, Sorted
@@ -39,6 +39,8 @@ class Prepared:
     found: dict[str, int] = field(default_factory=dict, compare=False)
     problems: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     refusals: tuple[str, ...] = ()
+    readings: tuple[Reading, ...] = field(default=(), compare=False)  # of each source, by its first row
+    notices: tuple[str, ...] = field(default=(), compare=False)  # how the chat template changes messages
     sources: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)  # place, rows read, rows trained on
 
 
@@ -77,6 +79,8 @@ class _Preparing:
         self.read_of: Counter[str] = Counter()
         self.rows_read = 0
         self.forbidden: set[bytes] = set()
+        self.readings: dict[str, Reading] = {}
+        self.dialogues: list[chat.Dialogue] = []
 
     def result(self) -> Prepared:
         spec = self.spec
@@ -110,6 +114,8 @@ class _Preparing:
             found={kind: number for kind, number in sorted(self.found.items()) if number},
             problems={kind: tuple(named) for kind, named in sorted(self.problems.items())},
             refusals=tuple(self.refusals.values()),
+            readings=tuple(self.readings.values()),
+            notices=tuple(self._changes()),
             sources=tuple(
                 (place(rows), self.read_of[place(rows)], kept_of[place(rows)]) for rows in (*spec.train, *spec.mix)
             ),
@@ -131,7 +137,9 @@ class _Preparing:
                 try:
                     if isinstance(row, RowError):
                         raise row
-                    make = make or self._renderer(recognized(rows, row))
+                    if make is None:
+                        make = self._renderer(recognized(rows, row))
+                        self.readings.setdefault(place(rows), make.reading(row))
                     example = make(row, number)
                 except RowError as error:
                     self._unusable(error)
@@ -150,7 +158,9 @@ class _Preparing:
             return Renderer(rows)
         assert self.tokenizer is not None, "who prepares chats hands over a tokenizer"
         text = chat.template_text(self.spec.template, self.tokenizer)
-        return Renderer(rows, chat.Dialogue(self.tokenizer, text) if text else None, as_chat)
+        dialogue = chat.Dialogue(self.tokenizer, text) if text else None
+        self.dialogues += [dialogue] if dialogue else []
+        return Renderer(rows, dialogue, as_chat)
 
     def _unusable(self, error: RowError) -> None:
         policy = self.spec.on_empty if error.kind == "empty" else self.spec.on_malformed
@@ -235,6 +245,15 @@ class _Preparing:
                     f"{place(rows)} has {len(taken)} that can be used: lower its share or give more rows"
                 )
             yield from taken
+
+    def _changes(self) -> Iterator[str]:
+        """Yield a line for each way in which chat templates change the messages that they are given."""
+        changes: dict[str, list[str]] = {}
+        for dialogue in self.dialogues:
+            for change, places in dialogue.changes.items():
+                changes.setdefault(change, []).extend(places)
+        for change, places in changes.items():
+            yield f"the chat template {change} {len(places):,} messages, as {places[0]}"
 
     def _check_not_empty(self, given: int, rows: dict[str, int], one_prompt: bool) -> None:
         for part, number in rows.items():

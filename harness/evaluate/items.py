@@ -1,10 +1,10 @@
 """One outcome per item, beside each evaluation, in Parquet.
 
 Columns: `item_id` and `prompt_hash` (text; items of two runs are paired on the first), one `metric/<name>` (float) per
-metric, and what else the task gives: `task` and `target` (text), `target_index` (of the right choice),
-`choices` and `loglikelihoods` (a list of texts and of floats, one a choice), `answer` (text), `parsed` (whether an
-answer could be read, where one has to be), `num_tokens` (integer), `cluster` (text: items that share a passage, a
-prompt or a document have the same).
+metric, and what else the task gives: `task` and `target` (text), `target_index` (of the right choice), `num_right` (of
+an item with several right choices), `choices` and `loglikelihoods` (a list of texts and of floats, one a choice),
+`answer` (text), `parsed` (whether an answer could be read, where one has to be), `num_tokens` (integer), `cluster`
+(text: items that share a passage, a prompt or a document have the same).
 """
 
 from __future__ import annotations

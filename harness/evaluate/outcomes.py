@@ -90,12 +90,19 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
         choices = [str(arguments[1]) for arguments in entry["arguments"]]
         item["loglikelihoods"], item["choices"] = nats, choices
         item["answer"] = choices[nats.index(max(nats))]  # the likeliest continuation
+        if isinstance(entry["target"], list | tuple):
+            item["num_right"] = len({one for one in entry["target"] if _is_choice(one, choices)})
         if item["target"].isdigit() and int(item["target"]) < len(choices) > 1:
             item["target_index"] = int(item["target"])
             item["target"] = choices[item["target_index"]]
     else:
         item["answer"] = entry["resps"][0][0]  # as generated, before a filter reads the answer out of it
     return item
+
+
+def _is_choice(target: Any, choices: Sequence[str]) -> bool:
+    """Return whether one of a task's right answers is among the choices, as lm-eval looks it up."""
+    return 0 <= target < len(choices) if isinstance(target, int) else str(target) in choices
 
 
 def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -156,8 +163,13 @@ def num_unparsable(columns: dict[str, list[Any]]) -> int | None:
 
 
 def chance(leaves: Sequence[Any], columns: dict[str, list[Any]]) -> float | None:
-    """Return the accuracy of guessing among each item's choices; None unless every task is multiple choice."""
+    """Return the accuracy of guessing: the share of each item's choices that lm-eval counts as right, on average.
+
+    None unless every task is multiple choice.
+    """
     if not leaves or any(leaf.OUTPUT_TYPE != "multiple_choice" for leaf in leaves):
         return None
-    sizes = [len(nats) for nats in columns.get("loglikelihoods", []) if nats]
-    return sum(1 / size for size in sizes) / len(sizes) if sizes else None
+    sizes = [len(nats) if nats else 0 for nats in columns.get("loglikelihoods", [])]
+    right = columns.get("num_right", [None] * len(sizes))  # of items with several right choices
+    shares = [(1 if few is None else few) / size for size, few in zip(sizes, right, strict=True) if size]
+    return statistics.fmean(shares) if shares else None

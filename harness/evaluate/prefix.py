@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.train.head import only_at
+
+_CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and before it
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Prefix:
     def inputs(self) -> dict[str, Cache]:
         """Return the cache to pass to the model with a batch of rows; {} if there is no prefix."""
         layers = [_Frozen(keys, values) for keys, values in self.layers]
-        return {"past_key_values": Cache(layers=layers)} if layers else {}
+        return {_cache_argument(self.model): Cache(layers=layers)} if layers else {}
 
     @staticmethod
     def of(model: Any, tokens: tuple[int, ...]) -> Prefix:
@@ -42,11 +45,19 @@ class Prefix:
         )  # behind virtual tokens alone, a token that is cut off again
         nothing = torch.zeros_like(ids, dtype=torch.bool)
         with only_at(inner, nothing):
-            cache = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True).past_key_values
+            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
+        cache = next(output[name] for name in _CACHE_NAMES if name in output)
         if {type(layer) for layer in cache.layers} != {DynamicLayer}:
             raise TypeError(f"the model keeps {cache}, and not the keys and values of all tokens")
         kept = cache.get_seq_length() - (0 if tokens else 1)
         return Prefix(inner, tuple((layer.keys[..., :kept, :], layer.values[..., :kept, :]) for layer in cache.layers))
+
+
+def _cache_argument(model: Any) -> str:
+    """Return the name under which a model takes keys and values; of a PEFT model the one of the model inside."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    taken = inspect.signature(inner.forward).parameters
+    return next((name for name in _CACHE_NAMES if name in taken), _CACHE_NAMES[-1])
 
 
 def _without_virtual_tokens(model: Any) -> Any:

@@ -55,6 +55,32 @@ def load(
     return loaded
 
 
+def check(
+    name: str, source: Source, folder: str | None, include: str | None, unsafe_code: bool, num_fewshot: int | None
+) -> None:
+    """Load a task, and draw the few-shot examples of its first item as an evaluation will.
+
+    Raises:
+        ValueError: as `load`, or there are fewer documents than the examples need.
+    """
+    for leaf_name, leaf in load(name, source, folder, include, unsafe_code)["tasks"].items():
+        number = int(leaf.get_config("num_fewshot") or 0) if num_fewshot is None else num_fewshot
+        if not number or leaf.config.output_type is None:
+            continue
+        is_own = leaf.fewshot_cfg.split == leaf.config.test_split
+        leaf.set_fewshot_seed(FEWSHOT_SEED)
+        try:
+            leaf.sampler.sample(n=number, eval_doc=next(iter(leaf.eval_docs), None) if is_own else None)
+        except (AssertionError, ValueError, IndexError) as error:
+            documents = len(leaf.sampler.fewshot_docs())
+            beside = ", of which one is the question itself" if is_own else ""
+            raise ValueError(
+                f"eval.tasks={name}: {number} few-shot examples for {leaf_name}, and its split "
+                f"{_fewshot_split(leaf)} has {documents} documents{beside}; use eval.num_fewshot="
+                f"{max(0, documents - is_own)} or less, or give the task more"
+            ) from error
+
+
 def check_name(name: str, include: str | None) -> None:
     """Check a key of `eval.task_limits`.
 

@@ -205,6 +205,21 @@ class Method(ABC):
         """
         return 2 * int(parameter.nbytes)
 
+    def check_count(self, expected: int, trained: int) -> None:
+        """Refuse a model of which something else trains than the method's formula says.
+
+        0 trained parameters stand for a model without weights, to which some types cannot be attached.
+
+        Raises:
+            ValueError: the numbers differ.
+        """
+        if self.trains and trained and trained != expected:
+            raise ValueError(
+                f"method={self.name}: {trained:,} parameters would train, and its formula gives {expected:,}: the "
+                "installed libraries attach it otherwise to this model, so that name and settings would not say what "
+                "is trained; take another target or rank"
+            )
+
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """Attach to a fresh base model what `save` wrote."""
         from peft import PeftModel

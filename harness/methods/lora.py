@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -68,6 +69,7 @@ class Lora(Adapted):
 
         modules, experts = targets.resolve_all(model, self.target)
         self._check_experts(experts)
+        check_rank(self.r, self.init_lora_weights, modules)
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=self.r,
@@ -161,6 +163,27 @@ class Lora(Adapted):
                 f"target={self.target} covers experts that are three-dimensional parameters, which cannot be adapted "
                 f"with {', '.join(changed)}: use target=attention, or plain LoRA without dropout"
             )
+
+
+FROM_SINGULAR_VECTORS = ("pissa", "olora", "eva", "loftq", "corda")  # and PEFT's spellings that begin so
+
+
+def check_rank(r: int, init: str, modules: Mapping[str, Any]) -> None:
+    """Refuse a rank above the sides of a matrix, where A and B begin as its singular vectors: there are no more.
+
+    PEFT then trains matrices of a lower rank than the one that is set.
+
+    Raises:
+        ValueError: names the smallest matrix.
+    """
+    if not init.startswith(FROM_SINGULAR_VECTORS) or not modules:
+        return
+    name, (d_in, d_out) = min(((n, targets.shape(m)) for n, m in modules.items()), key=lambda pair: min(pair[1]))
+    if r > min(d_in, d_out):
+        raise ValueError(
+            f"method.r={r} with init={init}: {name} is a matrix of {d_out} x {d_in}, which has {min(d_in, d_out)} "
+            f"singular vectors; use method.r={min(d_in, d_out)} or less, another target, or the default initialization"
+        )
 
 
 def _look_at_activations(adapted: Any, setting: Setting) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.methods import targets
 from harness.methods.adapted import Adapted, hold_in_float32, on_meta
 from harness.methods.base import Setting
+from harness.methods.lora import check_rank
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -63,6 +64,10 @@ class Peft(Adapted):
         options = {"task_type": "CAUSAL_LM", **self.options}
         if "target_modules" in allowed and "target_modules" not in self.options and self.peft_type != "ADAPTION_PROMPT":
             options["target_modules"] = list(targets.resolve(model, self.target))
+        if isinstance(init := options.get("init_lora_weights"), str) and "target_modules" in options:
+            names = tuple(options["target_modules"])
+            modules = {name: m for name, m in model.named_modules() if name.endswith(names) and targets.is_linear(m)}
+            check_rank(int(options.get("r", schema.r)), init, modules)
         try:
             return schema(**options)
         except TypeError as error:

@@ -12,6 +12,7 @@ from pydantic import Field
 from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.lora import Lora
+from harness.sources import models
 
 if TYPE_CHECKING:
     import torch
@@ -143,11 +144,11 @@ class Qlora(Lora):
         from peft import PeftModel
 
         if not getattr(model.get_base_model(), "is_quantized", False):
-            return super().merge(model)
+            return models.own_layers(super().merge(model))
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             plain = model.unload().dequantize()
-            return super().merge(PeftModel.from_pretrained(plain, folder))
+            return models.own_layers(super().merge(PeftModel.from_pretrained(plain, folder)))
 
 
 def _keep_layout(model: PreTrainedModel) -> None:

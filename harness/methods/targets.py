@@ -88,7 +88,7 @@ def resolve_all(model: Any, target: Target) -> tuple[dict[str, Any], dict[str, t
 def linear_modules(model: Any) -> list[tuple[str, Any]]:
     """Return every linear layer but the output head, which no method adapts unless it names it."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return [(name, module) for name, module in model.named_modules() if _is_linear(module) and module is not head]
+    return [(name, module) for name, module in model.named_modules() if is_linear(module) and module is not head]
 
 
 def expert_parameters(model: Any) -> dict[str, tuple[int, int, int]]:
@@ -129,7 +129,8 @@ def shapes_of(model: Any, target: Target) -> dict[str, tuple[int, int]]:
     return {name: shape(module) for name, module in resolve(model, target).items()}
 
 
-def _is_linear(module: Any) -> bool:
+def is_linear(module: Any) -> bool:
+    """Return whether a module is a matrix as LoRA adapts it, GPT-2's Conv1D among them."""
     import torch
     from transformers.pytorch_utils import Conv1D
 

@@ -37,6 +37,26 @@ class SourceRows(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceFormat(Strict):
+    """The format that the rows of a source were recognized as, and the columns that it uses and leaves unused."""
+
+    place: str
+    format: str
+    used: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownRow(Strict):
+    """One training row as it is trained: its text in parts, each learned (True) or only seen (False)."""
+
+    place: str
+    parts: tuple[tuple[bool, str], ...]
+    tokens: int
+    learned_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Problem(Strict):
     """One kind of row that was found: how many, what the configuration does with it, and the first of them by line."""
 
@@ -110,6 +130,8 @@ class DataCheck(Strict):
     tokenizer: dict[str, str]
     notices: tuple[str, ...]  # traps of the tokenizer and the chat template
     refusals: tuple[str, ...]
+    formats: tuple[SourceFormat, ...] = ()
+    first_rows: tuple[ShownRow, ...] = ()
 
     @property
     def contaminated(self) -> list[Overlap]:

@@ -89,7 +89,10 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
             reason = unknown(skeleton, experiment.train.kernels)
         if reason:
             raise UnsupportedError(reason)
-        return _sizes(method, method.attach(skeleton, setting(experiment, models.tokenizer(model), [])))
+        expected = method.expected_trainable(skeleton)
+        attached = method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
+        method.check_count(expected, sum(p.numel() for p in attached.parameters() if p.requires_grad))
+        return _sizes(method, attached)
 
     def look_at_data() -> None:
         found = audit(experiment, emit)
@@ -155,7 +158,8 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     ]
     for name in spec.task_limits:
         looks.append((("limit", name, spec.include_path), partial(tasks.check_name, name, spec.include_path)))
-    return looks + [((task, *where), partial(tasks.load, task, *where)) for task in spec.tasks]
+    asked = [(task, *where, spec.num_fewshot) for task in spec.tasks]
+    return looks + [(one, partial(tasks.check, *one)) for one in asked]
 
 
 def unserved(method: Method, merged: bool, precision: str) -> str:

@@ -127,6 +127,7 @@ class _Work(Scores):
     def make(self, launch: LaunchSpec) -> None:
         """Load the model and, if the task says so, train it."""
         made_by = kernels.facts(self.experiment.train.kernels)
+        made_by |= provenance.with_versions_of(self.experiment.method.imports_first)
         self.emit({"facts": {"device": {**provenance.device(), **places.shared_by(launch), **made_by}}})
         self.load()
         if self.todo.train:
@@ -151,6 +152,7 @@ class _Work(Scores):
                 self.model = self._made(base)
         if self.todo.train or not method.trains:
             self.fingerprint = fingerprint(self.model, expected, method.merges)
+            method.check_count(expected, self.fingerprint.trainable_parameters)
             self.emit({"facts": {"fingerprint": self.fingerprint}})
 
     def train(self) -> None:

@@ -50,6 +50,14 @@ def facts() -> dict[str, Any]:
     }
 
 
+def with_versions_of(packages: tuple[str, ...]) -> dict[str, Any]:
+    """Return the versions with those of packages that a method puts before all others; {} without such packages.
+
+    They replace code of the libraries, so that rows of other methods were computed by other code.
+    """
+    return {"versions": {**facts()["versions"], **{name: _version(name) for name in packages}}} if packages else {}
+
+
 @functools.cache
 def training_code() -> str:
     """Return a digest of the code that training depends on: ours, and the versions of Python and the libraries."""

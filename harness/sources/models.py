@@ -129,6 +129,27 @@ def dequantized(base: PreTrainedModel) -> PreTrainedModel:
     return base.dequantize() if getattr(base, "is_quantized", False) else base
 
 
+def own_layers(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a dequantized model with the layers of its architecture, in place.
+
+    bitsandbytes makes a Linear of GPT-2's Conv1D, which holds its weight transposed: saved so, a square matrix would be
+    read back transposed.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        architecture = type(model)(model.config)
+    for name, layer in architecture.named_modules():
+        linear = model.get_submodule(name)
+        if isinstance(layer, Conv1D) and isinstance(linear, torch.nn.Linear):
+            own = Conv1D(linear.out_features, linear.in_features)
+            own.weight = torch.nn.Parameter(linear.weight.detach().T.contiguous(), requires_grad=False)
+            own.bias = torch.nn.Parameter(linear.bias.detach(), requires_grad=False)
+            model.set_submodule(name, own)
+    return model
+
+
 def skeleton(spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     """Return the architecture on the meta device: shapes and module names. The weights need not exist."""
     return skeleton_of(configuration(spec), dtype, spec.trust_remote_code)

@@ -1,6 +1,8 @@
 """Log-likelihoods against a computation by hand and against lm-eval's own model."""
 
+import dataclasses
 import random
+from typing import Any
 
 import accelerate
 import peft
@@ -8,9 +10,11 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+from transformers.utils import ModelOutput
 
 from harness.evaluate import backends, layout, likelihood
 from harness.evaluate.layout import Request
+from harness.evaluate.prefix import _cache_argument
 
 CLOSE = 1e-4
 
@@ -275,6 +279,33 @@ class Forgetful(LlamaForCausalLM):
 
     def forward(self, *arguments, past_key_values=None, **options):
         return super().forward(*arguments, **options)
+
+
+@dataclasses.dataclass
+class RenamedOutput(ModelOutput):
+    """As transformers 5.24 returns it."""
+
+    logits: torch.Tensor | None = None
+    cache: Any = None
+
+
+class Renamed(LlamaForCausalLM):
+    """A model of transformers 5.24, which calls keys and values `cache`."""
+
+    def forward(self, *arguments, cache=None, **options):
+        given = {} if cache is None else {_cache_argument(super()): cache}
+        output = super().forward(*arguments, **given, **options)
+        kept = output["cache"] if "cache" in output else output.get("past_key_values")
+        return RenamedOutput(logits=output.logits, cache=kept)
+
+
+def test_keys_and_values_have_the_name_that_the_model_gives_them(tiny_model):
+    models = [kind.from_pretrained(tiny_model).eval() for kind in (LlamaForCausalLM, Renamed)]
+    assert _cache_argument(models[1]) == "cache"
+    requests = groups([4, 2, 1]) + examples([3])
+    found = [likelihood.score(model, requests, "fp32", 512, silent) for model in models]
+    assert found[1][1].shared_prefix and found[1][1].shared_context
+    assert found[0][0] == found[1][0]
 
 
 def test_a_model_that_takes_no_prefix_shares_contexts_still(tiny_model, alone):

@@ -4,7 +4,8 @@ Called with `real` its runs load, train and evaluate; else the stand-in does.
 
 A line is JSON: `plan`, a pickle of what is planned, and `kills`, one for each sweep that runs at once. A kill is null,
 {"operation": n, "everyone": bool} (whoever is about to touch a file for the n-th time is killed; the sweep as well if
-everyone is) or {"seconds": s, "worker": bool} (the sweep, or the process that trains). `patience`, in seconds, is for a
+everyone is; with "worker" those of the processes that train alone are counted) or {"seconds": s, "worker": bool} (the
+sweep, or the process that trains). `patience`, in seconds, is for a
 claim without a heartbeat; `blind` takes from root the right to read what has no permission for it. It answers with
 [signal or exit code, file operations, seconds] of each.
 """
@@ -51,6 +52,7 @@ class Counter:
         self._shared = mmap.mmap(-1, 8)
         self._count = ctypes.c_long.from_buffer(self._shared)
         self._runs, self._kill, self._sweep = str(runs), kill or {}, 0
+        self._is_for_workers = self._kill.get("worker") and "operation" in self._kill
 
     def install(self):
         self._sweep = os.getpid()
@@ -59,9 +61,11 @@ class Counter:
     def __call__(self, event, arguments):
         if event not in TOUCHES or (event == "open" and not str(arguments[0]).startswith(self._runs)):
             return
+        if self._is_for_workers and os.getpid() == self._sweep:
+            return
         self._count.value += 1
         if self._count.value == self._kill.get("operation"):
-            if self._kill["everyone"]:
+            if self._kill.get("everyone"):
                 os.kill(self._sweep, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,15 +1,21 @@
 """Two hundred kills at seeded moments, and what the store says in the end: what an undisturbed sweep says."""
 
+import json
+import os
 import pickle
 import random
+import shutil
+import time
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from faults_kept import Kept, content, leftovers, records, runs_of
 from stand_in import OVERLAPS
 
 KILLED = -9
+REAL_KILLS = int(os.environ.get("HARNESS_KILLS", "10"))  # `python -m tests.bench kills` makes 300
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +144,15 @@ def test_forty_kills_of_several_sweeps_over_one_store(driver, plan, undisturbed)
 
 def test_a_sweep_goes_on_by_itself_after_its_runs_are_killed(driver, plan, undisturbed):
     """Before and after the weights are there: what is whole already is not made again."""
-    expected, _, seconds = undisturbed
-    drawn, killed = random.Random(10), 0
-    while killed < 10:
+    expected, _, _ = undisturbed
+    never = {"operation": 10**9, "worker": True}
+    [(_, operations, _)] = driver.play(plan(max_retries=1), never)
+    drawn = random.Random(10)
+    for operation in sorted(drawn.sample(range(1, operations + 1), 10)):
         path = plan(max_retries=1)
-        [(code, _, _)] = driver.play(path, {"seconds": drawn.uniform(0, seconds), "worker": True})
+        [(code, _, _)] = driver.play(path, {"operation": operation, "worker": True})
         assert code == 0
-        killed += killed_attempts(runs_of(path))
+        assert killed_attempts(runs_of(path)) == 1, "each play kills one process that trains"
         kept = Kept(runs_of(path))
         kept.check()
         kept.whole()
@@ -160,16 +168,21 @@ def without_retries(one):
     return one
 
 
-def test_ten_kills_of_real_training(real_driver, plan):
+def test_kills_of_real_training(real_driver, plan):
     """To the bit: losses, gradients, scores of every row and weights."""
     quiet = plan(3)
     [(code, operations, seconds)] = real_driver.play(quiet)
     assert code == 0
     expected = content(runs_of(quiet))
     assert sum("adapter_model.safetensors" in one[-1] for one in expected.values() if isinstance(one, tuple)) == 2
-    kills, killed = moments(11, 100, operations // 3, seconds / 3), 0
-    while killed < 10:
+    kills, killed, sweeps, begun = moments(11, 20 * REAL_KILLS, operations // 3, seconds / 3), 0, 0, time.monotonic()
+    while killed < REAL_KILLS:
         path = plan(3)
-        kept = Kept(runs_of(path))
+        kept, sweeps = Kept(runs_of(path)), sweeps + 1
         killed += disturb(real_driver, path, kept, islice(kills, 5))
         finish(real_driver, path, kept, expected)
+        assert not leftovers(runs_of(path))
+        shutil.rmtree(runs_of(path))
+        figures = {"kills": killed, "sweeps": sweeps, "seconds": time.monotonic() - begun}
+        if "HARNESS_KILLS_OUT" in os.environ:
+            Path(os.environ["HARNESS_KILLS_OUT"]).write_text(json.dumps(figures))

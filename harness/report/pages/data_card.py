@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,11 +90,27 @@ def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
     for cells in _terminal(check):
         grid.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(grid)
+    _show_rows(check, console)
     for notice in check.notices:
         console.print(Text(printable(f"note: {notice}"), style="yellow"))
     for refusal in check.refusals:
         console.print(Text(f"refused: {printable(refusal)}", style="red"))
     echo(f"card: {card}", file=console.file)
+
+
+def _show_rows(check: DataCheck, console: Console) -> None:
+    """Print how the rows are read, and the first of them with the text that is learned.
+
+    Each part begins with LEARN or see, so that it is told apart without colors as well.
+    """
+    for one in check.formats:
+        unused = f"; not used: {', '.join(one.unused)}" if one.unused else ""
+        console.print(Text(printable(f"{one.place}: read as {one.format}; used: {', '.join(one.used)}{unused}")))
+    for row in check.first_rows:
+        console.print(Text(printable(f"{row.place}: {row.learned_tokens:,} of {row.tokens:,} tokens are learned")))
+        for is_learned, text in row.parts:
+            shown = Text("  LEARN " if is_learned else "  see   ", style="bold green" if is_learned else "dim")
+            console.print(shown.append(printable(json.dumps(text, ensure_ascii=False))))
 
 
 def _terminal(check: DataCheck) -> list[tuple[str, str, str, str]]:

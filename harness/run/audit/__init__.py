@@ -20,9 +20,9 @@ from harness.data.format import Example, place
 from harness.data.near import MOST_LOOKED_AT, NEAR, NearDuplicates
 from harness.data.tokens import PARTS, cached, write
 from harness.records import datacheck, disk, record
-from harness.records.datacheck import Balance, DataCheck, Lengths, Near, Problem, SourceRows
+from harness.records.datacheck import Balance, DataCheck, Lengths, Near, Problem, SourceFormat, SourceRows
 from harness.records.specs import DataSpec, RowsSpec
-from harness.run.audit import overlap, traps
+from harness.run.audit import learned, overlap, traps
 from harness.run.audit.items import evaluation_items
 from harness.run.audit.runs import distinct
 from harness.sources import assets, models, once
@@ -111,8 +111,10 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
         loss_on=train.loss_on,
         template=_template(spec),
         tokenizer=facts,
-        notices=tuple(notices),
+        notices=(*notices, *prepared.notices),
         refusals=tuple(refusals),
+        formats=tuple(SourceFormat(**dataclasses.asdict(reading)) for reading in prepared.readings),
+        first_rows=learned.first_rows(prepared, tokenizer, train.loss_on),
     )
 
 
