@@ -280,6 +280,9 @@ def write_bytes(content: bytes, path: Path, mode: int = 0o666) -> Path:
             os.fsync(file.fileno())
         disk.note_file(path, temporary)
         temporary.replace(path)
+    except OSError as error:  # of a write, which does not name the file
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

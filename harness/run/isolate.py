@@ -27,7 +27,7 @@ from harness.run.untouched import cuda_untouched, is_cuda_touched
 from harness.sources import once
 from harness.train import failure
 from harness.train.failure import Cause
-from harness.train.preemption import SIGNALS, end_with_parent
+from harness.train.preemption import SIGNALS, end_with_parent, leave_terminal
 
 Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
@@ -237,6 +237,7 @@ def _signals_raise() -> Iterator[None]:
         return
 
     def leave(number: int, frame: Any) -> None:
+        leave_terminal(number)
         for each in untaken:  # the group's other signal, or the same again, must not interrupt the clean-up
             signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)

@@ -18,7 +18,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 from harness.measure.hardware import BUS_ORDER
-from harness.train.preemption import SIGNALS
+from harness.train.preemption import heeded
 
 STARTING = threading.Lock()  # starting a process also reaps others; two threads that do so at once lose an exit code
 _LOST_EXIT_CODE = 255  # multiprocessing's, of a process whose server has ended
@@ -151,5 +151,5 @@ def outlive_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    for number in SIGNALS:
+    for number in heeded():
         signal.signal(number, handle)

@@ -56,9 +56,9 @@ def folder_once(folder: Path, write: Callable[[Path], None], by_content: bool = 
         disk.flush(temporary)
         temporary.rename(folder)
         disk.flush_one(folder.parent)
-    except OSError:
+    except OSError as error:
         if not folder.is_dir():  # else another process was first, and its files are the same
-            raise
+            raise OSError(error.errno, error.strerror, error.filename or str(folder)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -20,7 +20,7 @@ from harness.measure import hardware
 from harness.records.specs import Strict
 from harness.run import isolate
 from harness.sources.assets import Say
-from harness.train.preemption import SIGNALS
+from harness.train.preemption import SIGNALS, heeded, leave_terminal
 
 _LOOK_SECONDS = 0.2  # interval of the checks for idle slots and interrupts
 _PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and report it
@@ -145,8 +145,12 @@ class _Work:
 def _counted_interrupts() -> Iterator[list[int]]:
     """Collect Ctrl-C and the signals of schedulers in the yielded list instead of being ended by them."""
     found: list[int] = []
-    numbers = (signal.SIGINT, *SIGNALS)
-    before = {number: signal.signal(number, lambda number, frame: found.append(number)) for number in numbers}
+
+    def count(number: int, frame: Any) -> None:
+        leave_terminal(number)
+        found.append(number)
+
+    before = {number: signal.signal(number, count) for number in (signal.SIGINT, *heeded())}
     try:
         yield found
     finally:

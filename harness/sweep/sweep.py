@@ -249,8 +249,11 @@ def run_cell(experiment: Experiment) -> str:
     tracker.begin(experiment)
     try:
         result = run.run(experiment, watch)
-    except BaseException:
+    except (KeyboardInterrupt, SystemExit):
         line.end("interrupted")
+        raise
+    except BaseException:  # the launcher's caller prints the reason
+        line.end("not recorded")
         raise
     line.end(ending(result))
     tracker.end(experiment, result)

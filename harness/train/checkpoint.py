@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.records import disk
 from harness.records.specs import Rung
 
 _NAME = re.compile(r"step-(\d+)\.safetensors")
@@ -62,6 +63,11 @@ def folder(run_folder: Path) -> Path:
 def path(checkpoints: Path, step: int) -> Path:
     """Return the file of the checkpoint after `step` optimizer steps."""
     return checkpoints / f"step-{step:09d}.safetensors"
+
+
+def lowest(checkpoints: Path, step: int | None) -> Path:
+    """Return the file of the weights with the lowest validation loss, which was measured after `step` steps."""
+    return checkpoints / f"lowest-{step}.safetensors"
 
 
 def shards(file: Path) -> Path:
@@ -132,7 +138,7 @@ def facts(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is damaged.
     """
-    with file.open("rb") as stream:
+    with disk.opened(file) as stream:
         found: dict[str, Any] = json.loads(header(stream, file)[1]["__metadata__"]["facts"])
     return found
 

@@ -1,4 +1,6 @@
-"""Handling of requests to end a process: SIGTERM, or SIGUSR2, which schedulers send before they preempt.
+"""Handling of requests to end a process: SIGTERM, SIGUSR2 (sent by schedulers before they preempt), and SIGHUP.
+
+SIGHUP comes when the terminal is gone, as when a connection breaks. Where it is ignored, as under nohup, it stays so.
 
 Training can resume from a point between two optimizer steps, so the step under way is finished first. Everything else
 ends at once.
@@ -10,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -17,7 +20,23 @@ from typing import Any, ClassVar
 from harness.train.failure import Cause
 
 _PR_SET_PDEATHSIG = 1
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+
+
+def heeded() -> list[signal.Signals]:
+    """Return the signals that this process has not been started to ignore."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def leave_terminal(number: int) -> None:
+    """After SIGHUP, send output nowhere that would go to the terminal: writing to one that is gone is an error."""
+    if number != signal.SIGHUP:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # a terminal that is gone no longer says that it is one
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 class PreemptedError(Exception):
@@ -43,7 +62,7 @@ class Preemption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._told) for number in SIGNALS}
+        before = {number: signal.signal(number, self._told) for number in heeded()}
         try:
             yield
         finally:
@@ -75,6 +94,7 @@ class Preemption:
     def _told(self, number: int, frame: Any) -> None:
         if os.getppid() != self._parent:
             os._exit(128 + number)
+        leave_terminal(number)
         for each in SIGNALS:  # once is enough, and what happens from here on is short
             signal.signal(each, signal.SIG_IGN)
         self.asked = True

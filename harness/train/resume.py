@@ -67,6 +67,8 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
         found = _differs(checkpoints.of, values, facts, job.model)
         if not found and job.sharding != "none":
             shards.check(file, facts)
+        if not found:
+            _check_lowest(checkpoints.folder, values["watched"]["kept_step"], job.sharding)
     except FileNotFoundError as error:
         found = f"{error.filename} is missing"
     except (ValueError, KeyError) as error:
@@ -79,6 +81,21 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
         step = checkpoint.step_of(file)
         job.emit({"say": f"checkpoint of step {step} not used, training from the beginning: {reason}; see {aside}"})
     return None
+
+
+def _check_lowest(folder: Path, step: int | None, sharding: str) -> None:
+    """Read the weights of the lowest validation loss, which the end of training puts back.
+
+    Raises:
+        FileNotFoundError: they are missing.
+        ValueError: they are damaged.
+    """
+    if step is None or (sharding == "none" and distributed.rank() > 0):
+        return
+    file = checkpoint.lowest(folder, step)
+    _, facts = stored.read(file)
+    if sharding != "none":
+        shards.check(file, facts)
 
 
 def _differs(of: Belongs, values: dict[str, Any], facts: dict[str, Any], model: Any) -> str:

@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor, Shard, empty
 from torch.utils._pytree import tree_map, tree_map_only
 
+from harness.records import disk
 from harness.train import checkpoint, distributed, stored
 
 _CHUNK_BYTES = 2**24
@@ -124,7 +125,7 @@ def _own_files(folder: Path) -> list[Path]:
 
 def _checksum(path: Path) -> str:
     checksum = 0
-    with path.open("rb") as stream:
+    with disk.opened(path) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             checksum = zlib.crc32(chunk, checksum)
     return f"{checksum:08x}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.records import files
+from harness.records import disk, files
 from harness.train.checkpoint import header
 
 _NAMES = {
@@ -60,7 +60,7 @@ def read(file: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         ValueError: the file is damaged.
     """
-    with file.open("rb") as stream:
+    with disk.opened(file) as stream:
         head, table = header(stream, file)
         try:
             metadata = table.pop("__metadata__")

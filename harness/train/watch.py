@@ -194,7 +194,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         return self._kept_step
 
     def _lowest(self, step: int | None) -> Path:
-        return self._folder / f"lowest-{step}.safetensors"
+        return checkpoint.lowest(self._folder, step)
 
     def _holds_its_own(self) -> bool:
         """Return whether this rank validates and stores weights: rank 0 alone, or every rank of a sharded model."""

@@ -1,4 +1,4 @@
-"""Trained parameters at the real shapes of Llama-3.1-8B, on the meta device: shared/facts.md, section 3."""
+"""Trained parameters at the published shapes of Llama-3.1-8B, on the meta device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from harness.config import config
 from harness.methods.base import Method
 from harness.sources import models
 
@@ -64,3 +66,20 @@ def test_what_is_attached_has_that_count(
     setting = dataclasses.replace(workshop.setting(), rows=[], compute_dtype=torch.bfloat16)
     model = make(name, *overrides).attach(llama, setting)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora", "eva"])
+def test_a_rank_above_a_matrix_with_singular_vectors_is_refused(compose, tiny_model, init):
+    """PEFT would train matrices of a lower rank than the one that the recipe and its label name."""
+    method = config.build(compose("method=lora", f"method.init_lora_weights={init}", "method.r=128")).method
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with pytest.raises(ValueError, match=r"method.r=128 with init=.* has 32 singular vectors; use method.r=32 or less"):
+        method.peft_config(model, None)
+
+
+def test_another_count_than_the_formula_says_is_refused(compose):
+    method = config.build(compose("method=lora")).method
+    method.check_count(10, 10)
+    method.check_count(10, 0)  # a model without weights, to which a type cannot be attached
+    with pytest.raises(ValueError, match="method=lora: 9 parameters would train, and its formula gives 10"):
+        method.check_count(10, 9)

@@ -1,7 +1,10 @@
 """A run that is interrupted and goes on is, to the bit, the run that was not."""
 
 import dataclasses
+import os
 import re
+import shutil
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +13,7 @@ from safetensors.torch import load_file
 
 from harness.records.specs import Rung
 from harness.sources.assets import conf_dir
-from harness.train import checkpoint, stored, watch
+from harness.train import checkpoint, resume, stored, watch
 from harness.train.checkpoint import Belongs
 from harness.train.loop import DivergedError, train
 from harness.train.preemption import PreemptedError
@@ -229,6 +232,57 @@ def test_weights_that_begin_otherwise_are_noticed(job, checkpoints):
     other = job(seed=1, emit=events.append)
     train(dataclasses.replace(other, checkpoints=checkpoints))
     assert "other weights at the start" in next(event["say"] for event in events if "say" in event)
+
+
+def _flip(path):
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+
+
+def _instead(make):
+    def damage(path):
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+KINDS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "flipped": _flip,
+    "binary": lambda path: path.write_bytes(b"\x00\xff{" * 40),
+    "folder": _instead(lambda path: path.mkdir()),
+    "pipe": _instead(os.mkfifo),
+    "link to itself": _instead(lambda path: path.symlink_to(path.name)),
+    "link to nothing": _instead(lambda path: path.symlink_to("nowhere")),
+}
+
+
+def test_whatever_stands_in_the_place_of_a_checkpoint_training_begins_anew(job, checkpoints):
+    """Of the state that it goes on from, and of the weights with the lowest loss, which the end puts back."""
+    assert len(KINDS) == 8
+    losses = iter([3.0, 2.0, 2.5])
+    settings = {"max_steps": 20, "eval_every": 2, "patience": 2, "validate": lambda: next(losses)}
+    with pytest.raises(PreemptedError):
+        train(dataclasses.replace(job(**settings), checkpoints=dataclasses.replace(checkpoints, asked=Told(5))))
+    whole = checkpoints.folder.with_name("whole")
+    shutil.copytree(checkpoints.folder, whole)
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == ["lowest-4.safetensors", "step-000000005.safetensors"]
+    events = []
+    fresh = job(**settings, emit=events.append)
+    for name, (kind, damage) in product(names, KINDS.items()):
+        events.clear()
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+        shutil.copytree(whole, checkpoints.folder)
+        assert resume.find(checkpoints, fresh) is not None
+        damage(checkpoints.folder / name)
+        assert resume.find(checkpoints, fresh) is None, (name, kind)
+        [event] = events
+        assert event["say"].startswith("checkpoint of step 5 not used, training from the beginning: "), (name, kind)
+        assert name in event["say"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "header", "empty", "header flipped"])

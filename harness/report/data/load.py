@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.records import datacheck, registration
+from harness.records import datacheck, disk, registration
 from harness.records.datacheck import DataCheck
 from harness.records.record import (
     Cell,
@@ -132,7 +132,7 @@ def _read_sweep(runs: Sequence[Path], name: str) -> SweepRecord:
     if name not in sweep_names(runs):
         known = ", ".join(sweep_names(runs)) or "none"
         raise ValueError(f"no sweep {name!r} below {_names(runs)}: there is {known}")
-    records = [read(SweepRecord, path) for path in paths if path.is_file()]
+    records = [read(SweepRecord, path) for path in paths if disk.kind(path) != "missing"]
     return replace(
         records[0],
         cells=tuple(cell for record in records for cell in record.cells),
@@ -178,7 +178,10 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
     found: dict[str, Scored] = {}
     for root in runs:
         folder = root / recipe_id / seed
+        listed = disk.sums(folder)
         other = _read(RunRecord, folder / "record.json", root, problems) if folder.is_dir() else None
+        if other:
+            _note_changed(folder / "record.json", folder, root, listed, problems)
         if other and (other.recipe_id, f"seed-{other.seed}") != (recipe_id, seed):
             problems.append(f"{recipe_id}/{seed}/record.json: is the record of {other.recipe_id}/seed-{other.seed}")
         elif other and record and other != record:
@@ -191,6 +194,9 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
                 problems.append(f"{_below(path, root)}: {_misplaced(score, path)}")
             elif score and score.eval_id not in found:
                 items = path.with_suffix(".parquet")
+                _note_changed(path, folder, root, listed, problems)
+                if _note_changed(items, folder, root, listed, problems):
+                    continue
                 found[score.eval_id] = Scored(score, items, _below(items, root))
     if record is None:
         return None
@@ -273,6 +279,21 @@ def _read(kind: type[T], path: Path, root: Path, problems: list[str]) -> T | Non
     except (OSError, ValueError) as error:
         problems.append(str(error).splitlines()[0].replace(str(path), _below(path, root)))
     return None
+
+
+def _note_changed(path: Path, folder: Path, root: Path, listed: disk.Sums, problems: list[str]) -> bool:
+    """Note a file whose content is not the one that was written; return True if it is so.
+
+    A record that can still be read stays in the report, since its author may have edited it; a table of items does not.
+    """
+    try:
+        disk.check(path, path.relative_to(folder).as_posix(), listed)
+    except FileNotFoundError:
+        return False  # named by who misses it
+    except (OSError, ValueError) as error:
+        problems.append(str(error).replace(str(path), _below(path, root)))
+        return True
+    return False
 
 
 def _below(path: Path, root: Path) -> str:

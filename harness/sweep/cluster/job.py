@@ -24,7 +24,7 @@ from harness.sweep import sweep
 from harness.sweep.cluster import queue
 from harness.sweep.cluster.resources import SlurmSpec
 from harness.train import nodes
-from harness.train.preemption import SIGNALS
+from harness.train.preemption import SIGNALS, heeded
 
 _SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send the signal up to a minute before the requested time
 
@@ -49,7 +49,7 @@ def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
         return _take_part(experiment, spec, rendezvous, node)
     notice = _Notice(spec)
     isolate.share.set(isolate.Share({nodes.FILE: str(rendezvous)}, _threads(spec), notice.stop))
-    for number in SIGNALS:
+    for number in heeded():
         signal.signal(number, notice)
     try:
         status = _made(experiment)

@@ -45,6 +45,12 @@ class SlurmSpec(Strict):
                 f"hydra.launcher.signal_seconds={self.signal_seconds}: must be less than "
                 f"hydra.launcher.time_minutes={self.time_minutes}, or each job would be told to end as it starts"
             )
+        for name, value in {**self.options, **vars(self)}.items():
+            if isinstance(value, str) and not value.isprintable():
+                raise ValueError(
+                    f"hydra.launcher: {name}={value!r} has a line end or another control character, which would end "
+                    "its line of the job script; take it out"
+                )
         several = [name for name in _OF_SEVERAL if str(self.options.get(name, 1)) != "1"]
         if several:
             raise ValueError(
