@@ -18,6 +18,8 @@ def written(make):
 
 def flipped(whole):
     """One bit in the middle of a number or a word: what is left may read as if nothing were wrong."""
+    if not whole:
+        return b"\x01"
     place = next((i for i in range(len(whole) // 2, len(whole)) if whole[i : i + 1].isalnum()), len(whole) // 2)
     return whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
 
@@ -121,6 +123,8 @@ def test_it_is_named_and_set_aside_and_the_run_is_whole_again(driver, whole, sto
     said = runs_of(store).parent / "said.txt"
     said.write_text("")
     damage(victim)
+    if (name.partition("/")[0], kind) == ("weights", "flipped"):  # read when they are used, as for an evaluation
+        max(run.glob("evaluations/*.json")).unlink()
     [(code, _, _)] = driver.play(store, patience=0.5)
     assert code == 0, said.read_text()
     assert content(runs_of(store)) == expected
