@@ -1,8 +1,8 @@
 """Files of a store: regular files are read, damaged ones are set aside, and checksums tell one from the other.
 
-A folder may hold `checksums.txt`, with a line `<SHA-256> <bytes> <name>` for each content that was ever written to one
-of its files. A line is added before its file is put in place. After a kill a file is therefore one of those listed, and
-a file with another content was damaged. Who edits a file by hand removes its lines.
+A folder may hold `harness-checksums.txt`, with a line `<SHA-256> <bytes> <name>` for each content that was ever written
+to one of its files. A line is added before its file is put in place. After a kill a file is therefore one of those
+listed, and a file with another content was damaged. Who edits a file by hand removes its lines.
 """
 
 import errno
@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
-NAME = "checksums.txt"
+NAME = "harness-checksums.txt"
 EVALUATIONS = "evaluations"  # the folder in a run's folder
 Kind = Literal["missing", "file", "folder", "other"]
 Sum = tuple[str, int]  # SHA-256 in hex, and the bytes of a file

@@ -177,11 +177,11 @@ def _rest(experiment: Experiment, result: RunRecord, doing: _Doing) -> _Doing:
 
 
 def skip(experiment: Experiment, reason: str) -> None:
-    """Record a run that cannot be made here as skipped. Do nothing if another process is making it."""
+    """Record a run that cannot be made here as skipped, unless another process makes it or it cannot be read."""
     other = claim.holder(experiment.folder)
     if other is not None and not claim.is_gone(other):
         return
-    with _held(experiment, lambda _: None):
+    with contextlib.suppress(ValueError), _held(experiment, lambda _: None):
         known = _known(experiment, lambda _: None)
         if not done(experiment):
             _keep(experiment, known, _now(), Told(lambda _: None), "skipped", reason)

@@ -71,7 +71,7 @@ OF_FILES = {**BYTES, **KINDS, **GONE}
 OF_FOLDERS = {**FILE_IN_PLACE, **{name: make for name, make in KINDS.items() if name != "folder"}, **GONE}
 FILES = (
     "record.json", "evaluations/*.json", "evaluations/*.parquet", "claim-*.json", "weights_from.txt", "log.txt",
-    "weights/model.bin.txt", "weights/attempt.txt", "checksums.txt", "../../sweeps/*/sweep.json",
+    "weights/model.bin.txt", "weights/attempt.txt", disk.NAME, "../../sweeps/*/sweep.json",
 )  # fmt: skip
 FOLDERS = ("evaluations", "weights", ".", "..")  # in the run's folder, itself, and its recipe's
 ALL = [
@@ -79,7 +79,7 @@ ALL = [
     *((name, damage, OF_FOLDERS[damage]) for name in FOLDERS for damage in OF_FOLDERS),
 ]
 # made again or never read, without a word
-SILENT = ("claim-*.json", "weights_from.txt", "log.txt", "checksums.txt", "../../sweeps/*/sweep.json")
+SILENT = ("claim-*.json", "weights_from.txt", "log.txt", disk.NAME, "../../sweeps/*/sweep.json")
 
 
 def test_every_kind_is_tried_in_every_place():

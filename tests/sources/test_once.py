@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from harness.records import disk
 from harness.sources import once
 
 NAMES = ("a.bin", "deep/b.txt", "empty.txt")
@@ -118,7 +119,7 @@ def test_a_damaged_text_is_not_there(tmp_path, said, damage):
 def test_a_folder_of_a_version_without_checksums_is_taken_as_it_is(tmp_path, said):
     made, folder = [], tmp_path / "entry"
     once.folder_once(folder, partial(fill, made))
-    (folder / "checksums.txt").unlink()
+    (folder / disk.NAME).unlink()
     flip(folder / "a.bin")
     once.folder_once(folder, partial(fill, made), by_content=True)
     assert len(made) == 1
