@@ -169,15 +169,25 @@ def setting_of(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
+_KEYS = {
+    "target": "method.target",
+    **dict.fromkeys(("data.file", "data.test_file", "data.path", "data.source"), "data"),
+    **dict.fromkeys(
+        ("model.path", "model.source", "model.hub_id", "model.revision", "model.package", "model.file"), "model"
+    ),
+}
+
+
 def recipe_keys(settings: Iterable[str]) -> tuple[str, ...]:
     """Return settings by their keys in a recipe. A key stands for all below it; seeds are not part of a recipe.
 
-    A method has its own learning rate, so that varying the method also varies the rate.
+    A method has its own learning rate, so that varying the method also varies the rate. A setting that says where a
+    model or data come from stands for all that is known of them: a recipe knows their content, and no place.
     """
     found: dict[str, None] = {}
     for setting in settings:
         if setting != "lr_scale":
-            found["method.target" if setting == "target" else setting] = None
+            found[_KEYS.get(setting, setting)] = None
         if setting in ("method", "method.lr", "lr_scale"):
             found["train.lr"] = None
     return tuple(key for key in found if key != "seed")

@@ -6,6 +6,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from harness.config.cells import base_of, expand, names
+from harness.config.question import recipe_keys
 
 
 def test_nothing_asked_for_is_one_cell_of_defaults():
@@ -117,3 +118,21 @@ def test_the_base_of_a_cell_is_asked_the_same_of_the_untouched_model():
     assert base_of(cell) == ("data=gsm8k", "eval.limit=4", "train=smoke", "method=base")
     assert base_of(("+method.x=1", "++target=mlp", "~lr_scale", "model=gpt2")) == ("model=gpt2", "method=base")
     assert base_of(base_of(cell)) == base_of(cell)
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        (["data.file"], ("data",)),
+        (["data.file", "data.test_file", "seed"], ("data",)),
+        (["model.path"], ("model",)),
+        (["model.hub_id", "model.revision"], ("model",)),
+        (["target"], ("method.target",)),
+        (["lr_scale"], ("train.lr",)),
+        (["data.max_rows"], ("data.max_rows",)),
+    ],
+    ids=str,
+)
+def test_a_setting_that_varies_covers_what_a_recipe_knows_of_it(settings, keys):
+    """A recipe holds the content of a file, and not its place."""
+    assert recipe_keys(settings) == keys
