@@ -344,7 +344,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def find_runs(runs: Path) -> Iterator[Path]:
     """Return the `record.json` files below a runs folder, in a fixed order."""
-    return iter(sorted(runs.glob("*/seed-*/record.json")))
+    return (folder / "record.json" for folder in run_folders(runs) if disk.kind(folder / "record.json") != "missing")
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """Return the folders of runs below a runs folder, in a fixed order, without those that were set aside."""
+    found = (path for path in runs.glob("*/seed-*") if path.is_dir())
+    return sorted(path for path in found if not any(".damaged" in part for part in path.parts[-2:]))
 
 
 def evaluation_path(run_folder: Path, eval_id: str) -> Path:

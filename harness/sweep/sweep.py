@@ -95,9 +95,9 @@ class _Sweep:
         pending = _checked(plan)
         name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
         announce.runs(plan, pending, name)
-        work(pending, name, self.launch)
+        all_came = work(pending, name, self.launch)
         make_report(plan[0].experiment, name)
-        return 0 if _ended_well(plan) else 1
+        return 0 if all_came and _ended_well(plan) else 1
 
     def in_stages(self, asked: Question) -> int:
         """Run the trials, choose on validation data, run the chosen recipes."""
@@ -118,14 +118,14 @@ class _Sweep:
             write_question(Written(asked, self.arguments, trials, _runs(started), tuning))
         announce.plan(asked, trials, started, tuning)
         looks.announce(rule)
-        work(started, asked.name, launch_trials)
+        all_came = work(started, asked.name, launch_trials)
         choices = stages.choose(asked, plan)
         announce.choices(asked, trials, choices)
         stage = _FinalStage(asked, plan, trials, started, choices, bases, test, seeds, rule)
         final, looked = self._final(stage)
         make_report(final[0].experiment, asked.name)
         chosen = looked and all(choice.recipe_id for choice in choices)
-        return 0 if chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
+        return 0 if all_came and chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
 
     def launch_of(self, trials: Sequence[Planned], started: Sequence[Planned]) -> Launch:
         """Return the launcher of the trials. It runs several at once where Hydra's own launcher would run one.
@@ -165,7 +165,9 @@ class _Sweep:
             tuning = looks.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
             write_question(Written(asked, self.arguments, [*stage.trials, *final], _runs(started), tuning))
             announce.runs(final, pending, asked.name)
-            work(pending, asked.name, self.launch)
+            if not work(pending, asked.name, self.launch):
+                decided = None
+                break
             if stage.rule is not None:
                 decided = looks.decided(final[0].experiment, asked.name)
             if decided is not False:
@@ -210,11 +212,11 @@ def _ended_well(plan: Sequence[Planned], also: tuple[str, ...] = ()) -> bool:
     return all(_status(planned) in ("ok", "skipped", *also) for planned in plan)
 
 
-def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
-    """Launch the cells and keep the tracking process open while they run."""
+def work(pending: Sequence[Planned], name: str, launch: Launch) -> bool:
+    """Launch the cells and keep the tracking process open while they run; return False if an error ended one."""
     global _tracker, _labels
     if not pending:
-        return
+        return True
     _labels = announce.labels(pending)
     experiment = pending[0].experiment
     board.expect(len(pending))
@@ -224,16 +226,21 @@ def work(pending: Sequence[Planned], name: str, launch: Launch) -> None:
     finally:
         _tracker.close()
         _tracker = None
-    for planned, result in zip(pending, results, strict=True):
-        _tell_failure(planned.cell, result)
+    told = [_tell_failure(planned.cell, result) for planned, result in zip(pending, results, strict=True)]
+    return not any(told)
 
 
-def _tell_failure(cell: Cell, result: Any) -> None:
-    """Print why a run has no record. The launcher holds the error of a job back so that the others continue."""
+def _tell_failure(cell: Cell, result: Any) -> bool:
+    """Print why a run has no record, and return True if so.
+
+    The launcher holds the error of a job back so that the others continue.
+    """
     try:
         result.return_value  # noqa: B018 - raises what the job raised
     except Exception as error:  # any error ends one run and not the sweep
         board.say(f"error: {' '.join(cell)}: {type(error).__name__}: {config.readable(error)}")
+        return True
+    return False
 
 
 def run_cell(experiment: Experiment) -> str:

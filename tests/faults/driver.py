@@ -34,8 +34,9 @@ def go_on(plan):
     """What the command does once every cell has been composed and checked."""
     pending = planned.undone(plan)
     name = written.write_question(written.Written(None, (), plan, {one.identity[:2] for one in pending}))
-    sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
-    return 0 if all(run.read(one.experiment) and run.read(one.experiment).status == "ok" for one in plan) else 1
+    all_came = sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
+    found = [run.readable(one.experiment) for one in plan]
+    return 0 if all_came and all(one is not None and one.status == "ok" for one in found) else 1
 
 
 def run_one(experiment):

@@ -119,7 +119,8 @@ def victim_of(path, name):
 def test_it_is_named_and_set_aside_and_the_run_is_whole_again(driver, whole, store, name, kind, damage):
     _, expected = whole
     run, victim = victim_of(store, name)
-    others = {folder: one for folder, one in records(runs_of(store)).items() if folder != run}
+    beside = records(runs_of(store)).items()
+    others = {folder: one for folder, one in beside if folder != run and victim not in folder.parents}
     said = runs_of(store).parent / "said.txt"
     said.write_text("")
     damage(victim)

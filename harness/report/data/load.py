@@ -19,6 +19,7 @@ from harness.records.record import (
     SweepRecord,
     UpdateRecord,
     read,
+    run_folders,
 )
 from harness.records.registration import Registration
 from harness.report.analysis import drift, hours
@@ -41,7 +42,7 @@ def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
     problems: list[str] = []
     if sweep is not None:
         return _sweep(runs, _read_sweep(runs, sweep), problems)
-    keys = sorted({(f.parent.name, f.name) for root in runs for f in root.glob("*/seed-*") if f.is_dir()})
+    keys = sorted({(folder.parent.name, folder.name) for root in runs for folder in run_folders(root)})
     rows = [row for recipe_id, seed in keys for row in _run_rows(runs, recipe_id, seed, problems)]
     if not rows:
         listed = "".join(f"\n  {problem}" for problem in problems)
