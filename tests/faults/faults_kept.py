@@ -13,6 +13,7 @@ from harness.run import store
 
 OF_THE_MOMENT = (
     "started_at", "phases", "provenance", "seconds", "weights_from", "peak_memory_bytes",
+    "ended_in",  # an attempt that finds everything made and no record ends after loading
     "resumed_at_step",  # a run whose sweep is killed is told to end, and may have time for a checkpoint
 )  # fmt: skip
 OF_THE_CLOCK = ("step_seconds", "train_seconds", "tokens_per_second", "flops_per_second", "mfu", "device_peak")
