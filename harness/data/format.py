@@ -115,7 +115,7 @@ def _shown(spec: RowsSpec, row: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read: the format that was recognized, or "templates", and the columns that it uses and does not."""
+    """Format of rows as recognized, or "templates", with the columns that it uses and those that it does not."""
 
     place: str
     format: str

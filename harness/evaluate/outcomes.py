@@ -91,7 +91,7 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
         item["loglikelihoods"], item["choices"] = nats, choices
         item["answer"] = choices[nats.index(max(nats))]  # the likeliest continuation
         if isinstance(entry["target"], list | tuple):
-            item["num_right"] = len({one for one in entry["target"] if _is_choice(one, choices)})
+            item["num_right"] = len({answer for answer in entry["target"] if _is_choice(answer, choices)})
         if item["target"].isdigit() and int(item["target"]) < len(choices) > 1:
             item["target_index"] = int(item["target"])
             item["target"] = choices[item["target_index"]]

@@ -158,8 +158,8 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
     ]
     for name in spec.task_limits:
         looks.append((("limit", name, spec.include_path), partial(tasks.check_name, name, spec.include_path)))
-    asked = [(task, *where, spec.num_fewshot) for task in spec.tasks]
-    return looks + [(one, partial(tasks.check, *one)) for one in asked]
+    wanted = [(task, *where, spec.num_fewshot) for task in spec.tasks]
+    return looks + [(key, partial(tasks.check, *key)) for key in wanted]
 
 
 def unserved(method: Method, merged: bool, precision: str) -> str:

@@ -19,8 +19,8 @@ def file_sha256(file: Path, say: Say = silent) -> str:
     status = file.stat()
     state = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
     memory = assets.cache_dir() / "hashes" / f"{state}.txt"
-    if (known := once.read_text(memory)) is not None:
-        return known
+    if (digest := once.read_text(memory)) is not None:
+        return digest
     if status.st_size > 1e9:
         say(f"hashing {file} (once)")
     result = assets.file_sha256(file)

@@ -226,8 +226,8 @@ def work(pending: Sequence[Planned], name: str, launch: Launch) -> bool:
     finally:
         _tracker.close()
         _tracker = None
-    told = [_tell_failure(planned.cell, result) for planned, result in zip(pending, results, strict=True)]
-    return not any(told)
+    failed = [_tell_failure(planned.cell, result) for planned, result in zip(pending, results, strict=True)]
+    return not any(failed)
 
 
 def _tell_failure(cell: Cell, result: Any) -> bool:

@@ -109,8 +109,8 @@ def _show_rows(check: DataCheck, console: Console) -> None:
     for row in check.first_rows:
         console.print(Text(printable(f"{row.place}: {row.learned_tokens:,} of {row.tokens:,} tokens are learned")))
         for is_learned, text in row.parts:
-            shown = Text("  LEARN " if is_learned else "  see   ", style="bold green" if is_learned else "dim")
-            console.print(shown.append(printable(json.dumps(text, ensure_ascii=False))))
+            line_of_part = Text("  LEARN " if is_learned else "  see   ", style="bold green" if is_learned else "dim")
+            console.print(line_of_part.append(printable(json.dumps(text, ensure_ascii=False))))
 
 
 def _terminal(check: DataCheck) -> list[tuple[str, str, str, str]]:
