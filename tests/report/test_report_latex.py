@@ -1,5 +1,6 @@
 """LaTeX: what is written, and that a real one sets it unedited in the classes of the usual conferences."""
 
+import dataclasses
 import itertools
 import re
 import shutil
@@ -166,6 +167,14 @@ def test_a_table_takes_a_column_then_the_page_then_gives_up_its_errors_then_beco
     assert all(f"Part {i} of {len(several)}." in part for i, part in enumerate(several, 1))
     shown = [re.findall(r"Task(\d+)", part.partition(r"\midrule")[0]) for part in several]
     assert [*itertools.chain(*shown)] == [str(i) for i in range(24)], "every column is somewhere, once"
+
+
+def test_sentences_below_a_table_stand_below_its_last_part_and_marks_below_each():
+    notes = (Note("A sentence."), Note("A mark.", "\N{DAGGER}"))
+    parts = floats(dataclasses.replace(table(24), notes=notes))
+    assert len(parts) > 1
+    assert ["A sentence." in part for part in parts] == [*[False] * (len(parts) - 1), True]
+    assert all("A mark." in part for part in parts)
 
 
 def test_a_long_table_becomes_several_pages():

@@ -55,12 +55,13 @@ def floats(table: Table) -> list[str]:
     caption = table.caption or f"{table.title}."
     if len(parts) == 1:
         return [_float(parts[0], caption, table.label)]
-    return [
-        _float(
-            part, f"{caption} Part {number} of {len(parts)}.", f"{table.label}-{number}" if number > 1 else table.label
-        )
-        for number, part in enumerate(parts, 1)
-    ]
+    marked = tuple(note for note in parts[0].notes if note.mark)
+    made = []
+    for number, part in enumerate(parts, 1):
+        label = f"{table.label}-{number}" if number > 1 else table.label
+        shown = part if number == len(parts) else replace(part, notes=marked)  # sentences stand below the last part
+        made.append(_float(shown, f"{caption} Part {number} of {len(parts)}.", label))
+    return made
 
 
 def _blocks(blocks: Sequence[object]) -> Iterator[str]:
