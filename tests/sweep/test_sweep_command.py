@@ -133,10 +133,13 @@ def test_an_interrupt_is_one_line(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == "interrupted: what is on the cluster goes on\n"
 
 
-def test_rerun_looks_for_the_question_where_the_command_did(tmp_path, started):
-    add_sweep(tmp_path, [cell("a")], command="python -m harness -m sweep=asked 'hydra.searchpath=[/my files]'")
-    assert code("rerun", "asked", "--runs", str(tmp_path)) == 7
-    assert "hydra.searchpath=[/my files]" in started[0]
+def test_rerun_asks_where_the_question_lies_as_files_there_may_run_code(tmp_path, started, capsys):
+    where = "hydra.searchpath=[/my files]"
+    add_sweep(tmp_path, [cell("a")], command=f"python -m harness -m sweep=asked '{where}'")
+    assert code("rerun", "asked", "--runs", str(tmp_path)) == 2
+    assert where in capsys.readouterr().err and not started
+    assert code("rerun", "asked", "--runs", str(tmp_path), where) == 7
+    assert started[0].count(where) == 1
 
 
 def test_extend_tries_one_value_beyond_every_edge_for_every_contestant(tmp_path, started, capsys):

@@ -95,8 +95,8 @@ def submission_words(name: str, stored: Stored | None, given: Sequence[str]) -> 
         words = words_again(stored, *ours, given_again=given)
         kept = submitted.read(stored.runs_dir, name)
         before = kept[-1].words if kept else ()
-        permissions.refuse_repeated(name, before, given)
     of_hydra = {setting_of(word): word for word in (*before, *given) if word.startswith("hydra.")}
     of_hydra["hydra.launcher.wait"] = "hydra.launcher.wait=false"
     refuse_removed(name, of_hydra.values())
+    permissions.refuse_repeated(name, before, given)
     return [*words, "hydra/launcher=slurm", *of_hydra.values()]
