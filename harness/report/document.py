@@ -7,7 +7,7 @@ stable keys, and a number keeps the unit of its record: `Column.scale` and `Colu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,6 +20,12 @@ DAGGER = "\N{DAGGER}"
 ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}", "": ""}
 P_FLOOR = 0.001  # smaller p-values are written as "< 0.001"
 MOST_DIGITS = 6
+_LETTERS = "abcdefghijklmnoprstuvwxyz"  # q has no raised form
+_RAISED = str.maketrans(
+    _LETTERS,
+    "\u1d43\u1d47\u1d9c\u1d48\u1d49\u1da0\u1d4d\u02b0\u2071\u02b2\u1d4f\u02e1\u1d50\u207f\u1d52\u1d56\u02b3"
+    "\u02e2\u1d57\u1d58\u1d5b\u02b7\u02e3\u02b8\u1dbb",
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Note:
 
     def __str__(self) -> str:
         """Return the note as one line of plain text."""
-        return f"{self.mark} {self.text}" if self.mark else self.text
+        return f"{raised(self.mark)} {self.text}" if self.mark else self.text
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,22 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Markup:
+    """Markdown of our own, such as links to the files of a report; no text of records."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture that lies below the report's folder, with its title and how to read it."""
+
+    path: str
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Folded:
     """Blocks that a page shows only when its summary is opened."""
 
@@ -205,7 +227,7 @@ class Folded:
     blocks: tuple[Block, ...]
 
 
-Block = str | Bullets | Command | Table | Folded
+Block = str | Bullets | Command | Table | Folded | Figure | Markup
 
 
 @dataclass(frozen=True)
@@ -216,11 +238,34 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-def text_table(label: str, titles: Sequence[str], lines: Iterable[Sequence[str | Cell]], title: str = "") -> Table:
-    """Return a table of words; a cell that is typed already stays what it is."""
-    columns = tuple(Column(key_of(name) or f"column_{i}", name, text=True) for i, name in enumerate(titles))
-    rows = tuple(tuple(Text(cell) if isinstance(cell, str) else cell for cell in line) for line in lines)
-    return Table(columns, rows, label=label, title=title or label)
+def text_table(
+    title: str,
+    headings: Sequence[str],
+    lines: Iterable[Sequence[str | Cell]],
+    words: Collection[str] = (),
+    note: str = "",
+) -> Table:
+    """Return a table of words and of values that have no common unit.
+
+    Args:
+        title: of the table; its label is made of it.
+        headings: of the columns.
+        lines: rows; a string is text, `-` is a missing value, a typed cell stays what it is.
+        words: headings of columns that stand to the left, beside the first one.
+        note: a sentence below the table.
+    """
+    columns = tuple(
+        Column(key_of(name) or f"column_{place}", name, text=not place or name in words)
+        for place, name in enumerate(headings)
+    )
+    rows = tuple(tuple(_typed(cell) for cell in line) for line in lines)
+    return Table(columns, rows, label=key_of(title), title=title, notes=(Note(note),) if note else ())
+
+
+def _typed(cell: str | Cell) -> Cell:
+    if not isinstance(cell, str):
+        return cell
+    return Missing() if cell == "-" else Text(cell)
 
 
 def key_of(title: str) -> str:
@@ -231,10 +276,15 @@ def key_of(title: str) -> str:
 def plain(cell: Cell, column: Column, errors: bool = True) -> str:
     """Return a cell as people read it, without emphasis: 63.0 +- 0.9, +13.5 (+12.0 to +14.8), < 0.001."""
     if isinstance(cell, Text):
-        return f"{cell.text}{cell.marks}"
+        return f"{cell.text}{raised(cell.marks)}"
     if isinstance(cell, Missing):
         return cell.text
-    return f"{value_text(cell, column)}{spread_text(cell, column) if errors else ''}{cell.marks}"
+    return f"{value_text(cell, column)}{spread_text(cell, column) if errors else ''}{raised(cell.marks)}"
+
+
+def raised(marks: str) -> str:
+    """Return footnote marks for plain text, their letters raised."""
+    return marks.translate(_RAISED)
 
 
 def value_text(cell: Number, column: Column) -> str:

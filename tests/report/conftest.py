@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from harness.config.experiment import Evaluation, digest
 from harness.records import record
+from harness.report.document import plain
 
 HOSTILE = (
     "</td><script>alert('x')</script> | `rm -rf` **bold** [link](http://evil.example)\n# heading\n| a | b |\x1b[31m"
@@ -279,3 +280,14 @@ def tuned_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     runs = tuned_tree.build(tmp_path_factory.mktemp("tuned") / "runs")
     return write(runs, "tuned", runs.parent / "report").parent
+
+
+def shown(table) -> list[dict[str, str]]:
+    """The rows of a table as people read them, by heading, with plain spaces and minus signs."""
+    texts = [[plain(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    headings = [plain_text(column.heading) for column in table.columns]
+    return [dict(zip(headings, map(plain_text, line), strict=True)) for line in texts]
+
+
+def plain_text(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")

@@ -36,6 +36,14 @@ class Claim:
     row: tuple[str, ...] = ()  # the first cells of the line, as many as it takes; () for words outside of tables
     column: str = ""
 
+    def __post_init__(self) -> None:
+        """Claim signs as a page is read: with plain spaces, minus signs and dashes."""
+        parts = tuple(plain_signs(one) if isinstance(one, str) else one for one in self.parts)
+        for name, value in (("parts", parts), ("row", tuple(map(plain_signs, self.row)))):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "section", plain_signs(self.section))
+        object.__setattr__(self, "column", plain_signs(self.column))
+
     def __str__(self) -> str:
         text = "".join(one if isinstance(one, str) else f"~{one.value:.6g}" for one in self.parts)
         place = "/".join([self.section, *self.row, *([self.column] if self.column else [])])
@@ -65,8 +73,8 @@ def spots(page: str) -> list[Spot]:
     found: list[Spot] = []
     section, header = "", ()
     for line in page.splitlines():
-        if line.startswith("#"):
-            section, header = _plain(line.lstrip("# ")), ()
+        if line.startswith("#") or line.startswith("<summary>"):
+            section, header = _plain(re.sub("</?summary>", "", line).lstrip("# ")), ()
             found.append(Spot(section, section))
         elif line.startswith("| "):
             cells = tuple(_plain(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1])
@@ -149,6 +157,13 @@ def _told_apart(header: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{header[i - 1]} {name}" if header.count(name) > 1 else name for i, name in enumerate(header))
 
 
+def plain_signs(text: str) -> str:
+    for sign, plain in (("\N{NO-BREAK SPACE}", " "), ("\N{MINUS SIGN}", "-"), ("\N{EN DASH}", "-")):
+        text = text.replace(sign, plain)
+    return text
+
+
 def _plain(text: str) -> str:
-    text = re.sub(r"\\([\\`*\[\]|~!_#>+.)-])", r"\1", text.strip())
+    text = re.sub(r"(?<!\\)\*\*|</?ins>", "", plain_signs(text))
+    text = re.sub(r"\\([\\`*\[\]|~!_#>+.)$-])", r"\1", text.strip())
     return text.replace("&lt;", "<").replace("&#58;", ":").replace("&amp;", "&")

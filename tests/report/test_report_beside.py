@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pyarrow
 import pytest
-from conftest import BASE, IA3, LOOKS, LORA, STARTED, add_evaluation, add_run, evaluation, provenance
+from conftest import BASE, IA3, LOOKS, LORA, STARTED, add_evaluation, add_run, evaluation, provenance, shown
 from pyarrow import parquet
 
 from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.figures import pareto
-from harness.report.pages.summary import quality
+from harness.report.pages.summary import losses
 from harness.report.writers.paper import tables
 
 TEXT = dataclasses.replace(evaluation("arc_easy"), kind="text", task="general_text", role="retention", limit=40)
@@ -33,15 +33,14 @@ def add_text(folder, kind) -> np.ndarray:
     return losses
 
 
-def test_the_loss_on_general_text_is_in_the_main_table_with_its_difference(runs):
+def test_the_loss_on_general_text_is_beside_the_other_losses_with_its_difference(runs):
     of_base, of_lora = (add_text(add_run(runs, kind), kind) for kind in (BASE, LORA))
-    table = quality(Comparison(load([runs])).groups)
-    place = table.header.index("General text loss")
-    assert table.header[place + 1] == "vs base"
-    base, lora = table.lines
-    gap = of_lora - of_base
-    assert base[place].startswith(f"{of_base.mean():.4f} ")
-    assert lora[place + 1] == f"{gap.mean():+.4f} \N{PLUS-MINUS SIGN} {gap.std(ddof=1) / 40**0.5:.4f}"
+    base, lora = shown(losses(Comparison(load([runs])).groups))
+    gap, heading = of_lora - of_base, "General text loss \N{DOWNWARDS ARROW}"
+    assert float(base[heading].split()[0]) == pytest.approx(of_base.mean(), abs=0.006)
+    value, error = lora["Delta to base"].split(" \N{PLUS-MINUS SIGN} ")
+    assert float(value) == pytest.approx(gap.mean(), abs=5e-4)
+    assert float(error) == pytest.approx(gap.std(ddof=1) / 40**0.5, abs=5e-4)
 
 
 def external(name: str, task: str) -> record.ExternalRecord:
@@ -68,7 +67,7 @@ def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, d
     assert steps[0] == steps[1] > 0
     ranked = [table for table in tables(Comparison(loaded)).values() if table.title.startswith("Against")]
     assert ranked
-    assert not any("theirs" in cell for table in ranked for line in table.lines for cell in line)
+    assert not any("theirs" in cell for table in ranked for line in shown(table) for cell in line.values())
 
 
 def test_memory_that_ran_out_is_a_cross(tuned_report):

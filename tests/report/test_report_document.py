@@ -92,7 +92,7 @@ def test_two_significant_digits_of_the_error_decide(error, decimals):
         (Number(2_376.0), Column("n", "Items", digits=0), "2,376"),
         (Number(0.0003), Column("p", "p", p_values=True), f"<{NB}0.001"),
         (Number(1.0), Column("p", "p", p_values=True), "1.000"),
-        (Number(0.02, marks="a"), Column("p", "p", p_values=True), "0.020a"),
+        (Number(0.02, marks="a"), Column("p", "p", p_values=True), "0.020\u1d43"),
         (Missing("why"), SCORE, "\N{EN DASH}"),
         (Missing("why", "OOM"), SCORE, "OOM"),
         (Text("LoRA", "lora"), SCORE, "LoRA"),
@@ -145,7 +145,7 @@ def test_markdown_has_emphasis_units_and_directions_and_shows_foreign_text():
     assert f"**63.0**{NB}{PM}{NB}0.9\N{DAGGER}" in lines[3]
     assert f"<ins>60.8</ins>{NB}{PM}{NB}0.9" in lines[4]
     assert len(lines) == 8 and "<script" not in text
-    assert lines[-2:] == ["\N{DAGGER} Not significantly worse than the best.  ", "a 2 of 3 seeds."]
+    assert lines[-2:] == ["\N{DAGGER} Not significantly worse than the best.  ", "\u1d43 2 of 3 seeds."]
 
 
 def test_a_folded_block_opens_on_a_click_and_an_empty_one_vanishes():

@@ -12,7 +12,7 @@ from harness.records.record import Conditions
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages.appendix import sections
-from harness.report.pages.markdown import page
+from harness.report.pages.report import page
 from harness.report.writers import terminal
 from harness.report.writers.table import flat
 
@@ -32,16 +32,16 @@ def test_a_doubtful_timing_is_marked_on_the_page_in_the_appendix_the_terminal_an
     for kind in (BASE, LORA, DORA):
         add_run(runs, kind)
     clean = page(Comparison(load([runs])))
-    assert "Timings to doubt" not in clean
+    assert "Timing caveat" not in clean
     path = next(p for p in record.find_runs(runs) if record.read(record.RunRecord, p).method == "dora")
     disturbed(path)
     loaded = load([runs])
-    said = "Timings to doubt: other processes kept part of the processor busy: "
+    said = "Timing caveat: other processes kept part of the processor busy: "
     assert said in page(Comparison(loaded))
     assert "1.25 of 2 cores in train" in page(Comparison(loaded))
     assert said in to_markdown("Appendix", sections(Comparison(loaded)))
     shown = io.StringIO()
     terminal.show(Comparison(loaded), console=Console(file=shown, width=100))
-    assert "timings to doubt" in shown.getvalue()
+    assert "Timing caveats" in shown.getvalue()
     doubtful = [line for line in flat(loaded.rows) if line["timing_warnings"]]
     assert [(line["method"], line["train_energy_joules"]) for line in doubtful] == [("dora", 321.0)]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import shown
 from scipy.stats import binomtest
 
 from harness.report.analysis import external
@@ -44,16 +45,15 @@ def test_an_interval_is_wilsons_and_the_status_is_shown(read):
     rows = read(
         good=published("good", 0.478), zero=published("zero", 0.0), gone=published("gone", 0.3, status="failed")
     )
-    table = external.table(rows)
-    shown = {line[0]: dict(zip(table.header, line, strict=True)) for line in table.lines}
-    assert {name: row["Status"] for name, row in shown.items()} == {
+    cells = {line["External row"]: line for line in shown(external.table(rows))}
+    assert {name: row["Status"] for name, row in cells.items()} == {
         "good": "success",
         "zero": "success",
         "gone": "failed",
     }
     found = binomtest(round(0.478 * 1319), 1319).proportion_ci(method="wilson")
-    assert shown["good"]["gsm8k/accuracy"] == f"0.478 ({found.low:.3f} to {found.high:.3f})"
-    assert shown["zero"]["gsm8k/accuracy"] == "0.000 (0.000 to 0.003)"
+    assert cells["good"]["gsm8k/accuracy"] == f"0.478 ({found.low:.3f} to {found.high:.3f})"
+    assert cells["zero"]["gsm8k/accuracy"] == "0.000 (0.000 to 0.003)"
     lines = external.remarks(rows)
     assert any("zero: gsm8k/accuracy is 0 of 1319 items" in line for line in lines)
     assert "gone is a run with the status failed" in lines

@@ -14,7 +14,6 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.rows import Row
 from harness.report.pages.appendix import sections
-from harness.report.pages.markdown import page
 from harness.report.writers.table import flat
 
 
@@ -78,16 +77,16 @@ def test_a_result_is_charged_with_the_trials_of_its_contestant_and_with_none_twi
     assert hours.of_tuning(other) is None
 
 
-def test_hours_and_cost_are_in_the_appendix_and_among_what_quality_costs(made):
+def test_hours_and_cost_are_in_the_appendix_and_among_the_trade_offs(made):
     runs, folders = made
     for name, seconds in (("lora", 3600.0), ("dora", 7200.0)):
         rewritten(folders[name], seconds=seconds)
     loaded = load([runs])
-    plain = page(Comparison(loaded))
+    plain = to_markdown("Appendix", sections(Comparison(loaded)))
     assert "Device hours, tuning included" in plain
     assert "Cost, tuning included" not in plain, "nobody has set a price"
     priced = hours.priced(loaded, 1.5)
-    assert "Cost, tuning included" in page(Comparison(priced))
+    assert "Cost, tuning included" in to_markdown("Appendix", sections(Comparison(priced)))
     text = to_markdown("Appendix", sections(Comparison(priced)))
     assert "In all 3.00 device hours in 3 attempts" in text
     assert any("dora" in line and "2.00" in line and "3.00" in line for line in text.splitlines())

@@ -4,7 +4,7 @@ import dataclasses
 import io
 
 import pytest
-from conftest import BASE, DORA, LOOKS, LORA, STARTED, add_evaluation, add_run, attempt
+from conftest import BASE, DORA, LOOKS, LORA, STARTED, add_evaluation, add_run, attempt, shown
 from rich.console import Console
 
 from harness.records import record
@@ -13,8 +13,8 @@ from harness.report.analysis import interrupted
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.html import overview
-from harness.report.pages import markdown
-from harness.report.pages.summary import cost, quality
+from harness.report.pages import report
+from harness.report.pages.summary import cost
 from harness.report.writers import terminal
 from harness.report.writers.table import flat
 
@@ -69,12 +69,12 @@ def test_training_cost_and_finished_evaluations_are_shown(loaded):
     assert line["hellaswag/acc"] is None
     assert line["test_loss"] is not None
     groups = Comparison(loaded).groups
-    costs = dict(zip(cost(groups).header, cost(groups).lines[2], strict=True))
-    assert (costs["Peak memory, MiB"], costs["Tokens/s"]) == ("1,650", "141")
-    scores = dict(zip(quality(groups).header, quality(groups).lines[2], strict=True))
-    assert scores["arc_easy acc"].startswith(f"{line['arc_easy/acc']:.3f}")
-    assert scores["hellaswag acc"] == "-"
-    assert scores["Status"] == "interrupted"
+    costs = shown(cost(groups))[2]
+    assert (costs["Peak memory (GiB)"], costs["Tokens/s"]) == ("1.61", "141")
+    scores = shown(Comparison(loaded).main_table)[2]
+    assert scores["ARC-e (%) \N{UPWARDS ARROW}"].startswith(f"{100 * line['arc_easy/acc']:.1f}")
+    assert scores["HSwag change (points) \N{UPWARDS ARROW}"] == "\N{EN DASH}"
+    assert str(Comparison(loaded).main_table.notes[-1]).endswith("No result: interrupted.")
 
 
 def test_the_report_names_what_is_missing_and_the_command_that_goes_on(loaded):
@@ -83,7 +83,7 @@ def test_the_report_names_what_is_missing_and_the_command_that_goes_on(loaded):
     assert "evaluated: science_qa/validation, science_qa/test and arc_easy" in line
     assert "missing: hellaswag" in line
     assert line.endswith(f"go on with: {COMMAND}")
-    page = markdown.page(Comparison(loaded))
+    page = report.page(Comparison(loaded))
     assert "Interrupted, and can go on:" in page
     assert "its weights are kept; evaluated" in page
     screen = io.StringIO()

@@ -12,23 +12,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build
+from conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, plain_text, shown
 from pyarrow import parquet
 
 from harness.records import record
 from harness.report import name_of, write
 from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import grouped
+from harness.report.analysis.verdicts import families
 from harness.report.data.load import load
-from harness.report.pages.answer import answer
 
 FIGURES = ("forgetting", "learning_curves", "memory", "overview", "pareto", "places")
-TABLES = ("compute", "failed_runs", "hyperparameters", "pairs", "seeds", "shared_settings")
+TABLES = (
+    "against_base", "against_best", "compute", "cost", "failed_runs", "hyperparameters", "losses", "main", "pairs",
+    "seeds", "shared_settings", "task_arc_easy", "task_hellaswag", "task_science_qa_test", "task_science_qa_validation",
+)  # fmt: skip
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_FILES = (
-    "report.md", "appendix.md", "appendix.tex", "tables/hyperparameters.tex", "tables/pairs.tabular.tex", "setup.md",
-    "setup.tex", "checklist.tex", "references.bib", "CITATION.cff",
+    "report.md", "appendix.md", "appendix.tex", "tables/main.tex", "tables/hyperparameters.tex",
+    "tables/pairs.tabular.tex", "setup.md", "setup.tex", "checklist.tex", "references.bib", "CITATION.cff",
 )  # fmt: skip
 
 
@@ -90,18 +92,24 @@ def _items(tree: Path, method: str, look, seed: int = 0) -> dict[str, np.ndarray
 
 
 def _cells(page: Path, heading: str, label: str) -> list[str]:
-    section = page.read_text().split(heading, 1)[1]
+    section = plain_text(page.read_text()).split(heading, 1)[1]
     line = next(line for line in section.splitlines() if line.startswith(f"| {label} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _with_error(value: float, error: float, signed: bool = False) -> str:
+    """Two significant digits of the error."""
+    digits = max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
+    return f"{value:{'+' if signed else ''}.{digits}f} \N{PLUS-MINUS SIGN} {error:.{digits}f}"
 
 
 def test_printed_accuracies_and_differences_follow_from_the_items(page, tree):
     arc = LOOKS[2]
     base, dora = (_items(tree, name, arc)["metric/acc"] for name in ("base", "dora"))
     gap = dora - base
-    cells = _cells(page, "### arc_easy", "dora")
-    assert cells[1] == f"{dora.mean():.3f} \N{PLUS-MINUS SIGN} {scipy.stats.sem(dora):.3f}"
-    assert cells[2] == f"{gap.mean():+.3f} \N{PLUS-MINUS SIGN} {scipy.stats.sem(gap):.3f}"
+    cells = _cells(page, "#### ARC-Easy", "DoRA")
+    assert cells[1] == f"{100 * dora.mean():.1f} \N{PLUS-MINUS SIGN} {100 * scipy.stats.sem(dora):.1f}"
+    assert cells[2] == f"{100 * gap.mean():+.1f} \N{PLUS-MINUS SIGN} {100 * scipy.stats.sem(gap):.1f}"
 
 
 def test_printed_losses_are_weighted_by_tokens(page, tree):
@@ -112,9 +120,9 @@ def test_printed_losses_are_weighted_by_tokens(page, tree):
     value = gap.sum() / tokens.sum()
     residuals = gap - value * tokens
     error = np.sqrt(len(gap) * residuals.var(ddof=1)) / tokens.sum()
-    cells = _cells(page, "### science_qa/test", "ia3")
-    assert cells[1].startswith(f"{ia3['metric/nll'].sum() / tokens.sum():.4f} ")
-    assert cells[2] == f"{value:+.4f} \N{PLUS-MINUS SIGN} {error:.4f}"
+    cells = _cells(page, "#### ARC and OpenBookQA (test)", "(IA)\u00b3")
+    assert float(cells[1].split()[0]) == pytest.approx(ia3["metric/nll"].sum() / tokens.sum(), abs=6e-4)
+    assert cells[2] == _with_error(value, error, signed=True)
     assert cells[3] == f"{np.exp(ia3['metric/nll'].sum() / tokens.sum()):.2f}"
 
 
@@ -124,8 +132,8 @@ def test_two_seeds_are_averaged_and_both_noises_counted(page, tree):
     shared = seeds - seeds.mean(axis=0) - seeds.mean(axis=1)[:, None] + seeds.mean()
     between = scipy.stats.sem(seeds.mean(axis=1)) ** 2 - (shared**2).sum() / (seeds.shape[1] - 1) / seeds.size
     error = np.hypot(scipy.stats.sem(seeds.mean(axis=0)), np.sqrt(max(between, 0)))
-    cells = _cells(page, "### arc_easy", "lora lr=3e-4")
-    assert cells[3] == f"{seeds.mean():.3f} \N{PLUS-MINUS SIGN} {error:.3f}"
+    cells = _cells(page, "#### ARC-Easy", "LoRA (lr=3e-4)")
+    assert cells[3] == f"{100 * seeds.mean():.1f} \N{PLUS-MINUS SIGN} {100 * error:.1f}"
 
 
 def test_hostile_text_stays_text(page):
@@ -136,7 +144,7 @@ def test_hostile_text_stays_text(page):
     assert all(re.match(r"(\| .* \|$)", line) for line in text.splitlines() if line.startswith("|"))
     widths = {
         line.count("|") - line.count(r"\|")
-        for line in text.split("## Statistical comparison")[0].splitlines()
+        for line in text.split("## What was compared")[0].splitlines()
         if line[:1] == "|"
     }
     assert len(widths) == 1
@@ -148,36 +156,41 @@ def _tree(runs: Path, kinds, looks=LOOKS):
         folder = add_run(runs, kind)
         for look in looks:
             add_evaluation(folder, kind, look)
-    return grouped(load([runs]).rows)
+    return Comparison(load([runs]))
+
+
+def _answer(comparison: Comparison) -> str:
+    return plain_text(" ".join(comparison.answer.lines))
 
 
 def test_runs_that_did_not_end_well_are_never_ranked(runs):
     folder = add_run(runs, FULL, 0, "failed", "in the evaluation of arc_easy")
     add_evaluation(folder, dataclasses.replace(FULL, skill=1.4), LOOKS[0])
-    groups = _tree(runs, (BASE, LORA, IA3))
-    assert "full" not in " ".join(answer(groups))
-    assert {group.label for group in groups} == {"base", "lora", "ia3", "full"}
+    comparison = _tree(runs, (BASE, LORA, IA3))
+    assert "Full" not in _answer(comparison)
+    assert {group.label for group in comparison.groups} == {"base", "lora", "ia3", "full"}
+    assert shown(comparison.main_table)[-1]["Method"] == "Full fine-tuning\u1d43"
 
 
 def test_methods_that_are_alike_do_not_differ_significantly(runs):
     twin = dataclasses.replace(DORA, skill=LORA.skill)
-    said = " ".join(answer(_tree(runs, (BASE, LORA, twin))))
-    assert "not significantly different from it in these runs" in said
-    assert "about these runs and not about the methods" in said
-    assert "each method vs. the base model (2 comparisons)" in said
-    assert "intervals reflect item sampling only, not variance across seeds" in said
+    said = _answer(_tree(runs, (BASE, LORA, twin)))
+    assert "Not significantly different from it: " in said
+    assert "One seed per method: intervals reflect item sampling only, not variance across seeds." in said
     assert "equivalent" not in said
 
 
 def test_nothing_to_compare_is_said(runs):
-    assert answer(_tree(runs, (BASE,))) == ["Only the untouched model was evaluated: there are no methods to compare."]
+    answer = _tree(runs, (BASE,)).answer
+    assert answer.lines == ("Only the base model was evaluated: there are no methods to compare.",)
+    assert answer.record() == {"lines": list(answer.lines), "task": None, "best": None, "others": [], "memory": []}
 
 
-def test_without_base_or_target_the_answer_claims_less(runs):
-    groups = _tree(runs, (LORA, IA3), LOOKS[:2])
-    assert "No target task was evaluated." in " ".join(answer(groups))
-    assert len(without_base(groups)) == 2
-    assert "beat" not in " ".join(answer(groups))
+def test_without_base_or_target_the_answer_is_about_the_loss(runs):
+    comparison = _tree(runs, (LORA, IA3), LOOKS[:2])
+    assert _answer(comparison).startswith("LoRA has the lowest loss on ARC and OpenBookQA (test) loss: ")
+    assert "base model" not in _answer(comparison)
+    assert len(without_base(comparison.groups)) == 2
 
 
 def test_other_prompts_are_not_paired(runs):
@@ -187,8 +200,7 @@ def test_other_prompts_are_not_paired(runs):
     table = parquet.read_table(items)
     changed = table.set_column(1, "prompt_hash", [["other"] * table.num_rows])
     parquet.write_table(changed, items)
-    groups = grouped(load([runs]).rows)
-    assert "cannot be tested: no items can be paired" in " ".join(answer(groups))
+    assert "cannot be tested: no items can be paired" in _answer(Comparison(load([runs])))
 
 
 def test_damaged_items_are_named_in_the_report(runs, tmp_path):
@@ -199,15 +211,50 @@ def test_damaged_items_are_named_in_the_report(runs, tmp_path):
     assert f"Could not be read:\n\n- {items.relative_to(runs).as_posix()}" in text.replace("\\", "")
 
 
+def _about(tree: Path, primary: str) -> Comparison:
+    loaded = load([tree], "methods")
+    return Comparison(dataclasses.replace(loaded, sweep=dataclasses.replace(loaded.sweep, primary=primary)))
+
+
 def test_a_question_about_a_loss_is_answered_against_base_and_between_the_methods(tree):
-    said = answer(Comparison(load([tree], "methods")).groups, "test_loss")
-    assert said[0].startswith("On science_qa/test, dora has the lowest score: 1.2415")
-    assert said[1].startswith("On science_qa/test, 150 items, ")
-    assert "the base model" in said[1]
-    assert "Families, each with a family-wise error of 5%" in said[2]
-    assert "Minimum detectable difference" in said[3]
-    assert "descriptive, not tested" in " ".join(said[4:])
-    assert (
-        answer(Comparison(load([tree], "methods")).groups, "nosuch/acc")[0]
-        == "No trained method has a score in nosuch/acc."
-    )
+    comparison = _about(tree, "test_loss")
+    said = _answer(comparison)
+    assert said.startswith("DoRA has the lowest loss on ARC and OpenBookQA (test) loss: 1.2415 (base model 1.77")
+    assert "150 items and 1 to 2 seeds per method detect a difference of " in said
+    assert comparison.main_table.keys[1] == "science_qa/test/loss"
+    assert _about(tree, "nosuch/acc").answer.lines == ("No trained method has a score in nosuch/acc.",)
+
+
+def test_a_handful_of_items_decides_nothing(runs):
+    few = dataclasses.replace(LOOKS[2], limit=8)
+    comparison = _tree(runs, (BASE, LORA, DORA), (*LOOKS[:2], few))
+    lines = comparison.answer.lines
+    assert lines[0].startswith("This comparison decides nothing: ARC-Easy was evaluated on 8 items")
+    assert comparison.claims[0].comparison is None
+    assert not any(getattr(cell, "emphasis", "") for row in comparison.main_table.rows for cell in row)
+    assert not any(note.mark == "\N{DAGGER}" for note in comparison.main_table.notes)
+
+
+def test_equal_answers_have_an_interval_with_a_width(runs):
+    """No differing answer among 300 is no certainty."""
+    for kind in (BASE, LORA, dataclasses.replace(LORA, name="dora")):
+        add_evaluation(add_run(runs, kind), LORA if kind is not BASE else BASE, LOOKS[2])
+    comparison = Comparison(load([runs]))
+    [pair] = comparison.claims[0].against_best
+    assert pair.result.difference == 0
+    assert pair.interval[0] <= -1 / 300 and pair.interval[1] >= 1 / 300
+    [gap] = [line["Difference (simultaneous 95 % CI) (points)"] for line in shown(families(comparison.claims[0])[1])]
+    assert gap.startswith("+0.0 (-0.") and gap != "+0.0 (+0.0 to +0.0)"
+
+
+def test_the_comparison_is_public(tree):
+    import harness
+
+    comparison = harness.load(tree, "methods")
+    assert [group.label for group in comparison.groups][:2] == ["base", "lora lr=3e-4"]
+    assert comparison.claims is comparison.claims
+    assert comparison.main_table.records()[0]["method"] == "base"
+    frame = comparison.frame()
+    assert len(frame) == len(comparison.loaded.rows) == len(harness.frame(tree, "methods"))
+    assert {"label", "arc_easy/acc"} <= {*frame.columns}
+    assert len(comparison.frame(items=True)) > len(frame)

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-from conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation
+from conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation, plain_text, shown
 from pyarrow import parquet
 
 from harness.records import record
 from harness.report.__main__ import main
 from harness.report.analysis.claims import main_contests
-from harness.report.analysis.recommend import Need, advise, options, scenarios, sentences
+from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.recommend import Need, advise, options, recommendations, sentences
 from harness.report.analysis.tradeoff import across, frontiers
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
@@ -80,27 +81,24 @@ def test_a_memory_limit_is_for_what_a_gpu_must_have_and_not_for_what_was_allocat
     assert _advise(on_gpu, tolerance=0.01, memory_bytes=26 * GIB).chosen.label == "middle"
     advice = _advise(on_gpu, tolerance=0.01, memory_bytes=24 * GIB)
     assert advice.chosen.label == "cheap", "20 GiB were allocated, and 25 GiB are needed"
-    assert "15,360 MiB of a GPU" in sentences(advice)[0]
-    groups = grouped(load([on_gpu]).rows)
-    contest = main_contests(groups, None)[0]
-    assert scenarios(contest, groups, 0.01).header[0] == "GPU memory up to"
+    assert "15.0 GiB of a GPU" in sentences(advice)[0]
+    assert "GPU mem." in [column.title for column in Comparison(load([on_gpu])).main_table.columns]
 
 
 def test_what_a_gpu_must_have_stands_beside_what_was_allocated(on_gpu):
-    from harness.report.pages.summary import REQUIRED, cost
+    from harness.report.pages.summary import cost
     from harness.report.writers.table import flat
 
-    table = cost(grouped(load([on_gpu]).rows))
-    found = {line[0]: line[table.header.index(REQUIRED)] for line in table.lines}
-    assert found["middle"] == "25,600"
+    needed = {line["Method"]: line["GPU memory needed (GiB)"] for line in shown(cost(grouped(load([on_gpu]).rows)))}
+    assert needed["middle"] == "25.00"
     assert {row["method"]: row["required_memory_bytes"] for row in flat(load([on_gpu]).rows)}["middle"] == 25 * GIB
 
 
 def test_runs_on_a_processor_have_no_column_of_a_gpu(known):
-    from harness.report.pages.summary import REQUIRED, cost
+    from harness.report.pages.summary import cost
     from harness.report.writers.table import columns
 
-    assert REQUIRED not in cost(grouped(load([known]).rows)).header
+    assert "required_memory_bytes" not in cost(grouped(load([known]).rows)).keys
     assert "required_memory_bytes" not in columns(load([known]).rows)
 
 
@@ -150,13 +148,15 @@ def test_prompting_the_base_is_one_of_the_options(known):
 
 
 def test_the_words_hold_the_numbers(known):
-    said = " ".join(sentences(_advise(known, tolerance=0.01, memory_bytes=50 * GIB)))
-    assert said.startswith("Use middle: 0.698 on arc_easy (acc), 1,000 items; 20,480 MiB at the peak, 69.4 s")
-    assert "dear has the best score (0.700" in said
-    assert "middle is non-inferior with a margin of 0.01 (adjusted p" in said
-    assert "difference -0.002 (-0.006 to +0.002), simultaneous 95 % CI)" in said
-    table = scenarios(main_contests(grouped(load([known]).rows), None)[0], grouped(load([known]).rows), 0.01)
-    assert {line[3] for line in table.lines} == {"dear", "middle", "cheap", "base"}
+    said = plain_text(" ".join(sentences(_advise(known, tolerance=0.01, memory_bytes=50 * GIB))))
+    assert said.startswith("Use middle: 69.8 % on ARC-Easy, 1,000 items; 20.0 GiB at the peak, 69.4 s")
+    assert "dear has the best score (70.0 %" in said
+    assert "middle is non-inferior with a margin of 1.0 points (adjusted p" in said
+    assert "difference -0.2 points, simultaneous 95 % CI -0.6 to +0.2)" in said
+    groups = grouped(load([known]).rows)
+    lines = recommendations(main_contests(groups, None)[0], groups, 0.01)
+    assert [line.split(": ")[1].split(" (")[0] for line in lines] == ["middle", "dear", "cheap"]
+    assert lines[0].startswith("No limit: ") and lines[1].startswith("No inference overhead: ")
 
 
 def test_frontiers_leave_out_who_is_beaten_in_both(known):
@@ -165,9 +165,11 @@ def test_frontiers_leave_out_who_is_beaten_in_both(known):
 
     groups = grouped(load([known]).rows)
     table = frontiers(claims(main_contests(groups, None)[0]), groups)
-    memory = {line[0]: line[table.header.index("Peak memory, MiB")] for line in table.lines}
-    assert memory["beaten"] == "46,080: 0.00"
-    assert memory["cheap"] == "10,240: 1.00 *"
+    memory = {line["Method"]: line["Peak memory, MiB"] for line in shown(table)}
+    assert (memory["beaten"], memory["cheap"]) == ("46,080", "10,240*")
+    names = [cell.key for cell in table.cells("method")]
+    shares = dict(zip(names, table.cells("peak_memory_mebibytes/probability"), strict=True))
+    assert (shares["beaten"].value, shares["cheap"].value) == (0.0, 1.0)
     assert across(groups) is None  # one task is not many
 
 
@@ -181,9 +183,9 @@ def test_of_many_pairs_those_are_shown_that_say_something(runs):
         _add(runs, _kind(f"m{index}", 10 + index), right, True, look, seed)
     found = claims(main_contests(grouped(load([runs]).rows), None)[0])
     assert len(found.pairs) == 45 > MOST_SHOWN
-    shown = every_pair(found).lines
+    rows = every_pair(found).rows
     hidden = sum(not pair.significant for pair in found.pairs)
-    assert len(shown) == 45 - hidden >= 9
+    assert len(rows) == 45 - hidden >= 9
     assert f"{hidden} further pairs without a significant difference" in " ".join(explained(found))
 
 
@@ -225,15 +227,15 @@ def test_random_weights_have_costs_and_no_scores(known, tmp_path):
     assert main([str(known), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
     assert "The weights are random" in text
-    assert "0.700" not in text
-    assert "40,960" in text
+    assert "70.0" not in text
+    assert "40.00" in text
 
 
 def test_the_recommend_command(known, capsys):
     assert main(["recommend", str(known), "--memory", "24GiB", "--tolerance", "1.0"]) == 0
-    assert capsys.readouterr().out.startswith("Use middle: 0.698")
+    assert capsys.readouterr().out.startswith("Use middle: 69.8")
     assert main(["recommend", str(known), "--memory", "24GiB", "--tolerance", "1.0", "--no-overhead"]) == 0
-    assert capsys.readouterr().out.startswith("Use cheap: 0.600")
+    assert capsys.readouterr().out.startswith("Use cheap: 60.0")
     assert main(["recommend", str(known), "--primary", "nosuch/acc"]) == 2
     assert "--primary nosuch/acc: no such column; there is " in capsys.readouterr().err
 
@@ -310,11 +312,11 @@ def test_an_import_names_by_itself_what_was_silently_changed(known, tmp_path, ca
     assert "broken.json: not a result file" in said.err
     assert main([str(known), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    section = text.split("## External rows")[1].split("\n## ")[0]
+    section = text.split("<summary>Published results</summary>")[1].split("</details>")[0]
     assert "| lora | LORA | success | 0.050 | 0.480 (0.453 to 0.507) |" in section
-    assert "never ranked with them" in section
+    assert "shown for reference, not ranked" in section
     assert "optimizer_kwargs.weight\\_decay" in section or "optimizer_kwargs.weight_decay" in section
-    assert "vera" not in text.split("## External rows")[0]
+    assert "vera" not in text.split("<summary>Published results</summary>")[0]
     assert main(["import-peft", str(tmp_path / "nowhere")]) == 2
 
 

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from conftest import BASE, LORA, add_evaluation, add_run, evaluation
+from conftest import BASE, LORA, add_evaluation, add_run, evaluation, shown
 
 from harness.records.seeds import NAMES, Streams, number
 from harness.report.analysis.comparison import Comparison
@@ -24,9 +24,9 @@ def test_crossed_streams_are_attributed(tmp_path):
     crossed = [Streams(init, order, 0) for init, order in product(range(3), range(4))]
     loaded = tree(tmp_path / "runs", [number(one) for one in crossed])
     [table] = tables(Comparison(loaded))
-    assert table.title == "Where the noise comes from, on arc_easy (acc)"
-    assert [line[1] for line in table.lines] == ["init", "order", "the rest"]
-    assert [line[2] for line in table.lines] == ["3", "4", "12"]
+    assert table.title == "Sources of variance on ARC-Easy"
+    assert [line["Source"] for line in shown(table)] == ["init", "order", "the rest"]
+    assert [line["Seeds"] for line in shown(table)] == ["3", "4", "12"]
     scores = {}
     for row in loaded.rows:
         if row.method == "lora":
@@ -35,7 +35,9 @@ def test_crossed_streams_are_attributed(tmp_path):
             scores[key] = row.scored[0].record.metrics["acc"].value
     assert len(scores) == 12
     parts = components(scores, NAMES)
-    assert [float(line[3]) for line in table.lines] == pytest.approx(np.sqrt([p.variance for p in parts]), abs=6e-5)
+    assert [float(line["Standard deviation"]) for line in shown(table)] == pytest.approx(
+        np.sqrt([p.variance for p in parts]), abs=6e-5
+    )
 
 
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (0, 10_000_001_000, 10_001_000_000)])

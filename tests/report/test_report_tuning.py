@@ -15,7 +15,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.tuning import contestants, expected_best, to_csv
 from harness.report.figures import budget
-from harness.report.pages import markdown
+from harness.report.pages.report import page as page_text
 
 VALIDATION, TEST = evaluation("validation"), evaluation("test")
 SCALES = ("0.3", "1", "3")
@@ -92,7 +92,7 @@ def page(tuned):
 
 def page_of(runs: Path) -> str:
     """The page without figures, which take their time."""
-    return markdown.page(Comparison(load([runs], "tuned")))
+    return page_text(Comparison(load([runs], "tuned")))
 
 
 def test_every_trial_counts_and_the_rule_finds_what_the_sweep_chose(found):
@@ -116,30 +116,27 @@ def test_only_the_chosen_runs_are_rows_and_the_test_is_theirs_alone(tuned):
 
 
 def test_a_choice_at_an_end_of_its_grid_is_marked_wherever_the_row_is_named(page):
-    section, _, results = page.partition("## Results")
+    results, _, section = page.partition("<summary>Tuning</summary>")
     assert "method=dora is undertuned: lr_scale=3 is the highest value tried" in section
     assert "method=ia3 is undertuned: lr_scale=0.3 is the lowest value tried" in section
-    assert "| dora (undertuned) |" in results
-    assert "| ia3 (undertuned) |" in results
-    assert "lora (undertuned)" not in page
+    assert "| DoRA\N{DOUBLE DAGGER} |" in results
+    assert "| (IA)\u00b3\N{DOUBLE DAGGER} |" in results
+    assert "LoRA\N{DOUBLE DAGGER}" not in page
     assert "method=lora is undertuned" not in page
 
 
-def test_the_section_stands_before_the_results_and_shows_what_failed(page):
-    assert page.index("## Tuning") < page.index("## Results") < page.index("## Cost")
-    section = page.partition("## Tuning")[2].partition("## Results")[0]
-    assert (
-        "Every contestant, a row of the results before its settings were chosen, had 3 trials over lr_scale" in section
-    )
-    assert "- method=ia3 lr_scale=1: diverged: the loss is no number; counts as a trial" in section
+def test_the_section_shows_the_protocol_and_what_failed(page):
+    section = page.partition("<summary>Tuning</summary>")[2].partition("</details>")[0]
+    assert "Each method was tuned with 3 trials over Factor on the learning rate (seed 0), selected by" in section
+    assert "- method=ia3 lr_scale=1: diverged: the loss is no number; counted" in section
     assert "- method=vera: nothing could be chosen, none of 3 trials ended well, 3 diverged" in section
-    assert "| method=vera | 3 | 0 | nothing | - |" in section
+    assert "| method=vera | 3 | 0 | nothing | \N{EN DASH} |" in section
 
 
 def test_the_appendix_says_how_was_tuned(tuned, page):
     text = (tuned.parent / "report" / "appendix.md").read_text()
     assert "nothing was tuned" not in text
-    assert "had 3 trials over lr_scale" in text
+    assert "tuned with 3 trials over Factor on the learning rate" in text
     assert "| Method | Searched | Selected | Trials | Failed |" in text
     setup = (tuned.parent / "report" / "setup.md").read_text()
     assert "Each method was tuned with 3 trials over the factor on the learning rate" in setup
@@ -149,7 +146,7 @@ def test_the_appendix_says_how_was_tuned(tuned, page):
 def test_tuning_costs_what_its_trials_took(found, page):
     # a run of the fixed records loads in 3 s and trains in 3 s; one that diverged has no phases
     assert [one.device_seconds for one in found.values()] == [18.0, 18.0, 12.0, 0.0]
-    assert "Tuning took 48.0 device seconds" in page
+    assert "Tuning took 48.0 device-s" in page
 
 
 def test_trials_that_are_still_missing_are_said(tmp_path):
@@ -158,7 +155,7 @@ def test_trials_that_are_still_missing_are_said(tmp_path):
     (first / "record.json").unlink()
     text = page_of(runs)
     assert "- method=dora: 1 of 3 trials have not been made" in text
-    assert "| base |" not in text
+    assert "| Base model |" not in text
 
 
 def test_a_trial_made_again_that_changes_the_choice_is_said(tmp_path):
@@ -173,7 +170,7 @@ def test_a_trial_made_again_that_changes_the_choice_is_said(tmp_path):
 
 def test_hostile_reasons_are_shown_and_do_nothing(tmp_path):
     runs = build(tmp_path / "runs", reason=HOSTILE)
-    section = page_of(runs).partition("## Tuning")[2].partition("## Results")[0]
+    section = page_of(runs).partition("<summary>Tuning</summary>")[2].partition("</details>")[0]
     assert "<script" not in section
     assert "\n# heading" not in section
     assert "\x1b" not in section

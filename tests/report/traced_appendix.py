@@ -15,7 +15,7 @@ from traced_files import Line, Run
 from traced_origin import command, definitions, looks, origin, sources
 from traced_report import Traced
 from traced_shown import amount, cell, fixed, flat, one_line, setting
-from traced_tradeoff import HOUR, hours_of, seconds_of, tuning_hours
+from traced_tradeoff import HOUR, PRICES, frontiers, hours_of, seconds_of, tuning_hours
 from traced_words import doubts, explained, names, tuning_words
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -36,6 +36,7 @@ def appendix(traced: Traced) -> Iterator[Claim]:
     yield from tuning(traced)
     yield from pairs(traced)
     yield from explained(traced, "All pairs of methods")
+    yield from frontiers(traced, "Quality and every cost", tuple(PRICES))
     yield from compute(traced)
     yield from speed(traced)
     yield from doubts(traced, "Compute")

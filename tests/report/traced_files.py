@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from pyarrow import parquet
+
+CONF = Path(__file__).parents[2] / "conf"
 
 Named = Callable[[str, float | None, str, int], str]  # method, learning rate, status, seed -> how a page calls it
 
@@ -68,19 +71,31 @@ class Run:
 
 @dataclass(frozen=True)
 class Line:
-    """The runs of one line of a page: all seeds of a recipe that ended well, or one run that did not."""
+    """The runs of one line of a page: all seeds of a recipe that completed, or all of one where none did."""
 
     label: str
     runs: tuple[Run, ...]
+    failed: tuple[Run, ...] = ()  # other seeds of the recipe
 
     @property
     def ok(self) -> bool:
         return self.runs[0].status == "ok"
 
     @property
+    def every(self) -> tuple[Run, ...]:
+        return (*self.runs, *self.failed)
+
+    @property
     def lost(self) -> tuple[Run, ...]:
-        """The run, where it has no result."""
-        return () if self.ok else self.runs
+        """The runs without a result."""
+        return self.failed if self.ok else self.runs
+
+    @property
+    def name(self) -> str:
+        """What people call it, by the file of the method: LoRA (lr=3e-4)."""
+        method, _, rest = self.label.removesuffix(" (undertuned)").partition(" ")
+        shown = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text())["display"]
+        return f"{shown} ({rest})" if rest else shown
 
     @property
     def is_base(self) -> bool:
@@ -140,16 +155,21 @@ def read(runs: Path, name: str, named: Named) -> Files:
         if choice["recipe_id"] is None:
             lost = trials[choice["contestant"]][0]
             results[lost.recipe_id, lost.seed] = lost
-    lines: dict[object, list[Run]] = {}
-    for key, run in sorted(results.items(), key=lambda one: one[1].method != "base"):
-        lines.setdefault(run.recipe_id if run.status == "ok" else key, []).append(run)
+    lines: dict[str, list[Run]] = {}
+    for _, run in sorted(results.items(), key=lambda one: one[1].method != "base"):
+        lines.setdefault(run.recipe_id, []).append(run)
     external = [json.loads(path.read_text()) for path in sorted(runs.glob("external/*.json"))]
     return Files(
         sweep,
-        tuple(Line(named(r[0].method, r[0].rate, r[0].status, r[0].seed), tuple(r)) for r in lines.values()),
+        tuple(_line(named(r[0].method, r[0].rate, r[0].status, r[0].seed), r) for r in lines.values()),
         trials,
         tuple(external),
     )
+
+
+def _line(label: str, runs: list[Run]) -> Line:
+    good = tuple(run for run in runs if run.status == "ok")
+    return Line(label, good, tuple(run for run in runs if run.status != "ok")) if good else Line(label, tuple(runs))
 
 
 def _run(runs: Path, cell: dict[str, Any]) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ledger import Claim, claim_words
 from traced_report import Traced
-from traced_shown import flat, one_line, setting, task_heading
+from traced_shown import DATA, flat, one_line, setting, task_heading
 
 SHARED = (
     "max_steps", "epochs", "global_batch_size", "micro_batch_size", "max_length", "lr_scheduler_type",
@@ -19,20 +19,24 @@ SHARED = (
 
 def attempts(traced: Traced) -> list[dict[str, Any]]:
     """The last one of every result."""
-    return [run.attempt for line in traced.files.lines for run in line.runs if run.record]
+    return [run.attempt for line in traced.files.lines for run in line.every if run.record]
 
 
 def shared(traced: Traced) -> Iterator[Claim]:
-    section = "What varied, what was equal"
+    section = "What was compared"
     recipes = [line.recipe for line in traced.files.trained]
-    for part in ("model", "data"):
-        yield claim_words(section, f"{part}: {recipes[0][part]['name']}")
+    yield claim_words(section, "Model: SmolLM2-135M-Instruct")
+    yield claim_words("Results", "SmolLM2-135M-Instruct")
+    yield claim_words(section, f"Data: {DATA}")
     same = [
         f"{key}={setting(recipes[0]['train'][key])}"
         for key in SHARED
         if len({repr(one["train"][key]) for one in recipes}) == 1 and recipes[0]["train"][key] is not None
     ]
-    yield claim_words(section, f"training: {', '.join(same)}")
+    yield claim_words(section, f"Training: {', '.join(same)}")
+    tuned = traced.files.sweep["tuning"]
+    if tuned:
+        yield claim_words(section, f"{tuned['trials']} trials over Factor on the learning rate (seed 0)")
 
 
 def definitions(traced: Traced, section: str) -> Iterator[Claim]:

@@ -13,21 +13,28 @@ from ledger import Claim, Near, claim_words
 from traced_files import Files, Line
 from traced_numbers import SHARE, Contest, Pair, gap_of
 from traced_shown import (
+    DOWN,
+    GIB,
     MB,
     MIB,
+    UP,
     amount,
     cell,
-    cut,
-    ends,
     fixed,
     header,
     listed,
+    metric_short,
     p_cell,
     setting,
     task_heading,
+    task_name,
+    task_short,
+    with_ends,
     with_error,
 )
 
+DAGGER, DOUBLE = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
+DIFFERENCE = "Difference (simultaneous 95 % CI) (points)"
 NO_RECORD = "no record: the run did not start or is not finished"
 
 
@@ -60,14 +67,10 @@ class Traced:
     def main(self) -> Contest:
         return self.contests[self.task, "acc"]
 
-    @property
-    def results(self) -> str:
-        """The heading above the first table."""
-        return "Results" if self.files.sweep["tuning"] else self.files.sweep["name"]
-
 
 def tables(traced: Traced) -> Iterator[Claim]:
-    yield from quality(traced)
+    yield from main_table(traced)
+    yield from losses(traced)
     yield from pairs(traced.main)
     yield from costs(traced)
     for one in {contest.eval_id: contest for contest in traced.contests.values()}.values():
@@ -78,45 +81,117 @@ def tables(traced: Traced) -> Iterator[Claim]:
     yield from settings(traced)
 
 
-def quality(traced: Traced) -> Iterator[Claim]:
-    columns = {"Validation loss": traced.role("validation")[0], "Test loss": traced.role("test")[0]}
-    kept = traced.role("retention")
-    columns |= {f"{one.look.task} acc": one for one in (traced.main, *kept) if one.higher}
-    text = [one for one in kept if not one.higher]
-    columns |= {"General text loss": text[0]} if text else {}
-    for line in traced.files.lines:
+def edges(traced: Traced) -> set[str]:
+    """Labels of methods that were chosen at an end of the grid."""
+    return {line.label for line in traced.files.lines if line.label.endswith("(undertuned)")}
+
+
+def marked(traced: Traced) -> dict[str, str]:
+    """The first cell of each line: its name with the marks of its footnotes."""
+    letters: dict[str, str] = {}
+    found = {}
+    for line in ordered(traced):
+        note = footnote(line)
+        letter = letters.setdefault(note, "\u1d43\u1d47\u1d9c\u1d48\u1d49"[len(letters)]) if note else ""
+        found[line.label] = f"{line.name}{DOUBLE if line.label in edges(traced) else ''}{letter}"
+    return found
+
+
+def footnote(line: Line) -> str:
+    """How many seeds completed, and what became of the others."""
+    if not line.lost:
+        return ""
+    fates = {"oom": "out of memory", "missing": "no record"}
+    shown = [fates.get(run.status, run.status) for run in line.lost]
+    counts = [shown.count(one) for one in dict.fromkeys(shown)]
+    text = ", ".join(
+        f"{n} {one}" if len(shown) > 1 else one for n, one in zip(counts, dict.fromkeys(shown), strict=True)
+    )
+    total = len(line.lost) + (len(line.runs) if line.ok else 0)
+    return f"{total - len(line.lost)} of {total} seeds ({text})." if total > 1 else f"No result: {text}."
+
+
+def ordered(traced: Traced) -> list[Line]:
+    """Base, the methods by their score, then those without a result."""
+    main = traced.main
+    placed = [*([main.base] if main.base else []), *main.ranked, *main.left_out]
+    return [*placed, *(line for line in traced.files.lines if line not in placed)]
+
+
+def main_table(traced: Traced) -> Iterator[Claim]:
+    names, section = marked(traced), "Results"
+    targets = [one for one in traced.role("target") if one.higher]
+    kept = [one for one in traced.role("retention") if one.higher]
+    tied = [pair.a for pair in traced.main.family("best") if _alike(pair)]
+    tied += [traced.main.family("best")[0].b] if tied else []
+    seconds = [np.mean([run.attempt["training"]["train_seconds"] for run in x.runs]) for x in traced.files.trained]
+    unit, size = ("min", 60) if max(seconds) >= 120 else ("s", 1)
+    for line in ordered(traced):
+        row = names[line.label]
+        yield Claim(section, (row,), (row,), "Method")
+        if note := footnote(line):
+            yield claim_words(section, note)
         if not line.ok:
-            reason = line.runs[0].attempt.get("reason", NO_RECORD)
-            yield cell(traced.results, line.label, "Status", cut(f"{line.runs[0].status}: {reason}"))
             continue
-        lost = sum(other.recipe_id == line.runs[0].recipe_id for one in traced.files.lines for other in one.lost)
-        asked = f" of {len(line.runs) + lost}" if lost else ""
-        yield cell(traced.results, line.label, "Seeds", f"{len(line.runs)}{asked}")
-        for name, one in columns.items():
-            yield cell(traced.results, line.label, name, _score(one, line))
-            against = f"{name} vs base"
-            if not line.is_base and traced.files.base and name != "Validation loss":
-                yield cell(traced.results, line.label, against, _gain(one, line, traced.files.base))
+        for one in targets:
+            dagger = DAGGER if one is traced.main and line in tied else ""
+            yield cell(section, row, f"{task_short(one.look.task)} (%) {UP}", f"{_score(one, line)}{dagger}")
+        if len(targets) > 1:
+            mean = np.mean([one.value(line) for one in targets])
+            yield cell(section, row, f"Avg. (%) {UP}", fixed(100 * mean, 1))
+        if line.is_base:
+            continue
+        for one in kept:
+            column = f"{task_short(one.look.task)} change (points) {UP}"
+            yield cell(section, row, column, _gain(one, line, one.base))
+        prints = [run.attempt["fingerprint"] for run in line.runs]
+        peak = np.mean([run.attempt["peak_memory_bytes"] for run in line.runs]) / GIB
+        spent = np.mean([run.attempt["training"]["train_seconds"] for run in line.runs]) / size
+        yield cell(section, row, "Params (M)", amount(np.mean([one["trainable_parameters"] for one in prints]) / 1e6))
+        yield cell(section, row, "Memory (GiB)", f"{peak:.2f}")
+        yield cell(section, row, f"Time ({unit})", amount(spent))
+    counts = sorted({len(line.runs) for line in traced.files.trained})
+    yield claim_words(section, f"mean over {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds")
+
+
+def _alike(pair: Pair) -> bool:
+    one = pair.result
+    return not one.runs_differ if one.scope == "runs" else one.verdict in ("not significant", "equivalent")
+
+
+def losses(traced: Traced) -> Iterator[Claim]:
+    columns = {f"Validation loss {DOWN}": traced.role("validation")[0], f"Test loss {DOWN}": traced.role("test")[0]}
+    text = [one for one in traced.role("retention") if not one.higher]
+    columns |= {f"General text loss {DOWN}": text[0]} if text else {}
+    single = "Delta to base" if not text else ""
+    for line in traced.files.lines:
+        done = len(line.runs) if line.ok else 0
+        total = len(line.lost) + done
+        yield cell("Losses", line.name, "Seeds", f"{done} of {total}" if line.lost else f"{done}")
+        for name, one in columns.items() if line.ok else ():
+            yield cell("Losses", line.name, name, _score(one, line))
+            if not line.is_base and traced.files.base and not name.startswith("Validation"):
+                yield cell("Losses", line.name, single or f"{name} Delta to base", _gain(one, line, traced.files.base))
 
 
 def pairs(contest: Contest) -> Iterator[Claim]:
-    yield from _family(contest, f"Against the base model on {contest.title}", contest.family("baseline"))
-    yield from _family(contest, f"Against the best method on {contest.title}", contest.family("best"))
+    name = task_name(contest.look.task)
+    yield from _family(contest, f"Against the base model on {name}", contest.family("baseline"))
+    yield from _family(contest, f"Against the best method on {name}", contest.family("best"))
 
 
 def _family(contest: Contest, section: str, members: Sequence[Pair]) -> Iterator[Claim]:
     for pair in members:
-        row, one = (pair.a.label, pair.b.label), pair.result
-        alike = "-" if one.verdict == "no verdict" else p_cell(one.equivalence_p)
-        yield cell(section, row, "Difference", fixed(one.difference, contest.digits, signed=True))
-        yield cell(section, row, "95 % CI, simultaneous", ends(pair, contest.digits))
+        row, one = (pair.a.name, pair.b.name), pair.result
+        yield cell(section, row, DIFFERENCE, with_ends(pair, contest))
         yield cell(section, row, "p", p_cell(one.p))
         yield cell(section, row, "p, adjusted", p_cell(one.adjusted_p))
-        yield cell(section, row, "p, equivalence", alike)
+        if one.verdict != "no verdict" and one.equivalence_p < 0.9995:
+            yield cell(section, row, "p, equivalence", p_cell(one.equivalence_p))
         if (flipped := contest.flipped(pair)) is not None:
             yield cell(section, row, "p, sign flip", p_cell(flipped))
         yield cell(section, row, "Verdict", pair.words)
-    yield from header(section, "95 % CI, simultaneous") if members else ()
+    yield from header(section, DIFFERENCE) if members else ()
 
 
 def costs(traced: Traced) -> Iterator[Claim]:
@@ -124,7 +199,7 @@ def costs(traced: Traced) -> Iterator[Claim]:
         if not line.ok:
             continue
         seconds = [sum(look.record["seconds"] for look in run.looks.values()) for run in line.runs]
-        yield cell("Cost", line.label, "Evaluation, s", amount(np.mean(seconds)))
+        yield cell("Cost", line.name, "Evaluation (s)", amount(np.mean(seconds)))
         if line.is_base:
             continue
         prints = [run.attempt["fingerprint"] for run in line.runs]
@@ -132,14 +207,14 @@ def costs(traced: Traced) -> Iterator[Claim]:
         trained, whole = (prints[0][f"{name}_parameters"] for name in ("trainable", "total"))
         told = {
             "Trained parameters": f"{trained:,}",
-            "Share, %": f"{100 * trained / whole:.3g}",
-            "Peak memory, MiB": amount(np.mean([run.attempt["peak_memory_bytes"] for run in line.runs]) / MIB),
+            "Share (%)": amount(100 * trained / whole),
+            "Peak memory (GiB)": f"{np.mean([run.attempt['peak_memory_bytes'] for run in line.runs]) / GIB:.2f}",
             "Tokens/s": amount(np.mean([one["tokens_per_second"] for one in trainings])),
-            "Training, s": amount(np.mean([one["train_seconds"] for one in trainings])),
-            "Saved, MB": amount(np.mean([one["saved_bytes"] for one in prints]) / MB),
+            "Training (s)": amount(np.mean([one["train_seconds"] for one in trainings])),
+            "Saved (MiB)": amount(np.mean([one["saved_bytes"] for one in prints]) / MIB),
         }
         for name, text in told.items():
-            yield cell("Cost", line.label, name, text)
+            yield cell("Cost", line.name, name, text)
 
 
 def task(traced: Traced, contest: Contest) -> Iterator[Claim]:
@@ -148,11 +223,14 @@ def task(traced: Traced, contest: Contest) -> Iterator[Claim]:
     metrics = [one for one in traced.contests.values() if one.eval_id == contest.eval_id]
     for line in traced.files.lines:
         for one in metrics if contest.eval_id in line.looks else ():
-            yield cell(heading, line.label, one.metric, _score(one, line))
+            column = f"{metric_short(one.metric)}{' (%)' if one.higher else ''} {UP if one.higher else DOWN}"
+            yield cell(heading, line.name, column, _score(one, line))
             if not line.is_base and one.base:
-                yield cell(heading, line.label, f"{one.metric} vs base", _gain(one, line, one.base))
+                delta = f"Delta to base{' (points)' if one.higher else ''}"
+                told_apart = f"{column} {delta}" if len(metrics) > 1 else delta
+                yield cell(heading, line.name, told_apart, _gain(one, line, one.base))
             if one.look.record["evaluation"]["kind"] == "heldout":
-                yield cell(heading, line.label, "Perplexity", fixed(math.exp(one.value(line)), 2))
+                yield cell(heading, line.name, "Perplexity", fixed(math.exp(one.value(line)), 2))
 
 
 def across(traced: Traced) -> Iterator[Claim]:
@@ -164,18 +242,23 @@ def across(traced: Traced) -> Iterator[Claim]:
     drawn = np.stack([one.drawn(members, seeds=False) for one in tasks], axis=1)  # (lines, tasks, draws)
     drawn = drawn + _seed_effects(members, tasks, drawn.shape[-1])
     values = np.array([[one.value(line) for one in tasks] for line in members])
-    kinds = {f"Mean of {len(tasks)} tasks": (values.mean(axis=1), drawn.mean(axis=1), 3, 3)}
+    mean, middle, rank = (
+        f"Mean of {len(tasks)} tasks (%) {UP}",
+        f"IQM of the task means (%) {UP}",
+        f"Average rank {DOWN}",
+    )
+    kinds = {mean: (100 * values.mean(axis=1), 100 * drawn.mean(axis=1), 1, 1)}
     if len(tasks) >= 4:
-        kinds["IQM of the task means"] = (_middle_half(values), _middle_half(np.moveaxis(drawn, 1, -1)), 3, 3)
-    kinds["Average rank"] = (_ranks(values[..., None])[:, 0], _ranks(drawn), 2, 2)
-    yield from header("All target tasks", f"Mean of {len(tasks)} tasks")
+        kinds[middle] = (100 * _middle_half(values), 100 * _middle_half(np.moveaxis(drawn, 1, -1)), 1, 1)
+    kinds[rank] = (_ranks(values[..., None])[:, 0], _ranks(drawn), 2, 2)
+    yield from header("All target tasks", mean)
     for place, line in enumerate(members):
         for name, (value, spread, digits, shown) in kinds.items():
             low, high = np.quantile(spread[place], [0.025, 0.975])
-            step = 0.5 / len(tasks) if name == "Average rank" else 0.0  # draws of ranks are few different numbers
+            step = 0.5 / len(tasks) if name == rank else 0.0  # draws of ranks are few different numbers
             off = 0.07 * (high - low) + 0.6 * 10**-shown + step
             interval = (Near(low, off), " to ", Near(high, off))
-            yield cell("All target tasks", line.label, name, f"{fixed(value[place], digits)} (", *interval, ")")
+            yield cell("All target tasks", line.name, name, f"{fixed(value[place], digits)} (", *interval, ")")
 
 
 def _seed_effects(members: Sequence[Line], tasks: Sequence[Contest], draws: int) -> np.ndarray:
@@ -193,11 +276,11 @@ def _seed_effects(members: Sequence[Line], tasks: Sequence[Contest], draws: int)
 
 def external(traced: Traced) -> Iterator[Claim]:
     for one in traced.files.external:
-        yield cell("External rows", one["name"], "External row", one["name"])
+        yield cell("Published results", one["name"], "External row", one["name"])
         for name, score in one["scores"].items():
             text = f"{score['value']:.3f}"
             error = "" if score["stderr"] is None else f" \N{PLUS-MINUS SIGN} {score['stderr']:.3f}"
-            yield cell("External rows", one["name"], name, text + error)
+            yield cell("Published results", one["name"], name, text + error)
         told = {
             "Trained parameters": f"{one['trainable_parameters']:,}",
             "Peak memory, MiB": amount(one["peak_memory_bytes"] / MIB),
@@ -205,7 +288,7 @@ def external(traced: Traced) -> Iterator[Claim]:
             "Saved, MB": amount(one["saved_bytes"] / MB),
         }
         for name, text in told.items():
-            yield cell("External rows", one["name"], name, text)
+            yield cell("Published results", one["name"], name, text)
 
 
 def others_differ(traced: Traced) -> Iterator[Claim]:
@@ -217,18 +300,18 @@ def others_differ(traced: Traced) -> Iterator[Claim]:
             values.setdefault(setting(one["facts"][key]) if key in one["facts"] else "absent", []).append(one["name"])
         if len(values) > 1:
             shown = ", ".join(f"{text} ({listed(who, 6)})" for text, who in values.items())
-            yield claim_words("External rows", f"{key}: {shown}")
+            yield claim_words("Published results", f"{key}: {shown}")
 
 
 def settings(traced: Traced) -> Iterator[Claim]:
-    section = "What varied, what was equal"
+    section = "Hyper-parameters of each method"
     for line in traced.files.lines:
         if line.is_base or not line.recipe:
             continue
         own = {key: value for key, value in line.recipe["method"].items() if key not in ("name", "lr")}
         own["lr"] = line.recipe["train"]["lr"]
         shown = ", ".join(f"{key}={setting(value)}" for key, value in own.items())
-        yield cell(section, line.label, "Settings that belong to the method, and the learning rate", shown)
+        yield cell(section, line.name, "Hyper-parameters", shown)
 
 
 def frontier_share(good: np.ndarray, dear: np.ndarray) -> np.ndarray:
@@ -246,12 +329,12 @@ def near_share(share: float) -> Near:
 
 
 def _score(contest: Contest, line: Line) -> str:
-    return with_error(contest.value(line), contest.parts(line), contest.digits)
+    return with_error(contest, contest.value(line), contest.parts(line))
 
 
 def _gain(contest: Contest, line: Line, base: Line) -> str:
     gap = gap_of(line, base, contest.eval_id, contest.metric)
-    return with_error(gap.value, gap.parts, contest.digits, signed=True)
+    return with_error(contest, gap.value, gap.parts, signed=True)
 
 
 def _middle_half(values: np.ndarray) -> np.ndarray:

@@ -6,11 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import yaml
 from ledger import Claim, Part
+from traced_files import CONF
 from traced_numbers import Contest, Pair, Parts, error_of
 
 PM = "\N{PLUS-MINUS SIGN}"
-MIB, MB = 2**20, 10**6
+UP, DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
+MIB, MB, GIB = 2**20, 10**6, 2**30
+NAMES = yaml.safe_load((CONF / "names.yaml").read_text())
+DATA = yaml.safe_load((CONF / "data" / "science_qa.yaml").read_text())["display"]
 
 
 def fixed(value: float, digits: int, signed: bool = False) -> str:
@@ -27,21 +32,65 @@ def amount(value: float | None) -> str:
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
-def with_error(value: float, parts: Parts, digits: int, signed: bool = False) -> str:
-    return f"{fixed(value, digits, signed)} {PM} {error_of(parts):.{digits}f}"
+def task_name(task: str) -> str:
+    if task.startswith("science_qa/"):
+        return f"{DATA} ({task.partition('/')[2]})"
+    return NAMES["tasks"][task]["display"]
 
 
-def ends(pair: Pair, digits: int) -> str:
+def task_short(task: str) -> str:
+    return NAMES["tasks"][task].get("short", NAMES["tasks"][task]["display"])
+
+
+def metric_short(metric: str) -> str:
+    return NAMES["metrics"][metric]["short"]
+
+
+def contest_name(contest: Contest) -> str:
+    name = task_name(contest.look.task)
+    return name if contest.higher else f"{name} loss"
+
+
+def percent(value: float) -> str:
+    return f"{fixed(100 * value, 1)} %"
+
+
+def plain_number(value: float) -> str:
+    """A signed number without an error: three digits that say something."""
+    size = abs(value)
+    return fixed(value, 0 if size >= 100 or not size else 1 if size >= 10 else 2 if size >= 1 else 3, signed=True)
+
+
+def digits_for(error: float) -> int:
+    """Two significant digits of an error."""
+    return max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
+
+
+def scaled(contest: Contest, value: float, error: float | None = None, signed: bool = False) -> str:
+    """A score: percent with one decimal, a loss by its error."""
+    if contest.higher:
+        return fixed(100 * value, 1, signed)
+    return fixed(value, digits_for(error) if error else 4, signed)
+
+
+def with_error(contest: Contest, value: float, parts: Parts, signed: bool = False) -> str:
+    error = error_of(parts)
+    shown = f"{100 * error:.1f}" if contest.higher else f"{error:.{digits_for(error)}f}"
+    return f"{scaled(contest, value, error, signed)} {PM} {shown}"
+
+
+def ends(pair: Pair, contest: Contest) -> str:
     """The simultaneous interval: "low to high"."""
-    return " to ".join(fixed(end, digits, signed=True) for end in pair.result.adjusted_interval)
+    low, high = pair.result.adjusted_interval
+    return " to ".join(scaled(contest, end, None, signed=True) for end in (low, high))
 
 
-def with_ends(pair: Pair, digits: int) -> str:
-    return f"{fixed(pair.result.difference, digits, signed=True)} ({ends(pair, digits)})"
+def with_ends(pair: Pair, contest: Contest) -> str:
+    return f"{scaled(contest, pair.result.difference, None, signed=True)} ({ends(pair, contest)})"
 
 
 def p_cell(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def p_words(p: float) -> str:
@@ -107,4 +156,4 @@ def task_heading(contest: Contest) -> str:
     if record["evaluation"]["kind"] != "heldout":
         shots = record["num_fewshot"]
         parts.append("few-shot unknown" if shots is None else f"{shots}-shot")
-    return f"{contest.look.task} ({', '.join(parts)})"
+    return f"{task_name(contest.look.task)} ({', '.join(parts)})"

@@ -10,7 +10,7 @@ from ledger import Claim, Near, claim_words
 from traced_files import Line, Run
 from traced_numbers import LEVEL, MARGIN, Contest, Pair
 from traced_report import Traced, frontier_share, near_share
-from traced_shown import MB, MIB, amount, cell, fixed, header, with_ends
+from traced_shown import MB, MIB, UP, amount, cell, contest_name, ends, fixed, header, percent, plain_number, task_short
 
 from harness import stats
 
@@ -30,7 +30,7 @@ def hours_of(run: Run) -> float:
 
 def tuning_hours(traced: Traced, line: Line) -> float | None:
     """Of the trials of the line's contestant, those that are results as well left out; None where nothing was tuned."""
-    results = {(run.recipe_id, run.seed) for one in traced.files.lines for run in one.runs}
+    results = {(run.recipe_id, run.seed) for one in traced.files.lines for run in one.every}
     mine = {cell["contestant"] for cell in traced.files.sweep["cells"] if cell["recipe_id"] == line.runs[0].recipe_id}
     tried = {(run.recipe_id, run.seed): run for name in mine for run in traced.files.trials.get(name, ()) if run.record}
     left = [run for key, run in tried.items() if key not in results]
@@ -84,94 +84,120 @@ PRICES = {
 }
 
 
-def frontiers(traced: Traced) -> Iterator[Claim]:
+SHOWN = ("Peak memory, MiB", "Training, s")  # in the report
+
+
+def frontiers(traced: Traced, section: str = "Quality-cost trade-off", costs: Sequence[str] = SHOWN) -> Iterator[Claim]:
     main = traced.main
     means = np.array([main.value(line) for line in main.ranked])[:, None]
     drawn = main.drawn(main.ranked)
-    yield from header("Frontiers", main.title)
+    quality = f"{task_short(main.look.task)} (%) {UP}"
     for line, value in zip(main.ranked, means, strict=True):
-        yield cell("Frontiers", line.label, main.title, fixed(value[0], main.digits))
-    for name, of in PRICES.items():
-        prices = [of(traced, line) for line in main.ranked]
+        yield cell(section, line.name, quality, fixed(100 * value[0], 1))
+    for name in costs:
+        prices = [PRICES[name](traced, line) for line in main.ranked]
         if None in prices or len({*prices}) == 1:
             continue
         dear = np.array(prices)[:, None]
         shares, here = frontier_share(drawn, dear), frontier_share(means, dear)
         for line, price, share, on in zip(main.ranked, prices, shares, here, strict=True):
-            yield cell("Frontiers", line.label, name, f"{amount(price)}: ", near_share(share), " *" if on else "")
+            yield cell(section, line.name, name, f"{amount(price)}{'*' if on else ''}")
+            yield cell(section, line.name, f"{name} Prob.", near_share(share))
     for kept in traced.role("retention"):
         lines = [*main.ranked, kept.base]
         lost = np.array([kept.value(line) for line in lines])[:, None] * (1 if kept.higher else -1)
         resampled = kept.drawn(lines)
         shares = frontier_share(drawn, resampled[-1] - resampled[:-1])
         here = frontier_share(means, lost[-1] - lost[:-1])
+        name = f"Change on {contest_name(kept)}{' (points)' if kept.higher else ''}"
         for line, one, share, on in zip(main.ranked, (lost[-1] - lost[:-1])[:, 0], shares, here, strict=True):
-            shown = fixed(one, kept.digits, signed=True)
-            star = " *" if on else ""
-            yield cell("Frontiers", line.label, f"{kept.title} lost", f"{shown}: ", near_share(share), star)
+            change = fixed(-100 * one, 1, signed=True) if kept.higher else plain_number(one)
+            yield cell(section, line.name, name, f"{change}{'*' if on else ''}")
+            yield cell(section, line.name, f"{name} Prob.", near_share(share))
 
 
 def matched(traced: Traced) -> Iterator[Claim]:
-    ranked = traced.main.ranked
-    runs = {line.label: [run.attempt["training"] for run in line.runs] for line in ranked}
+    ranked, section = traced.main.ranked, "Validation loss at equal budget"
+    runs = {line.name: [run.attempt["training"] for run in line.runs] for line in ranked}
     for title, spent in (("tokens", _tokens), ("s", _seconds), ("TFLOP", _operations)):
         curves = {label: [spent(one) for one in each] for label, each in runs.items()}
         if any(curve is None for each in curves.values() for curve in each):
             continue
         budget = min(curve[-1] for each in curves.values() for curve in each)
         column = f"at {amount(budget)} {title}"
-        yield from header("Matched budgets", column)
+        yield from header(section, column)
         for label, each in runs.items():
             reached = [
                 [loss for step, loss in one["validation"] if curve[step - 1] <= budget * (1 + 1e-9)][-1]
                 for one, curve in zip(each, curves[label], strict=True)
             ]
-            yield cell("Matched budgets", label, column, f"{np.mean(reached):.4f}")
+            yield cell(section, label, column, f"{np.mean(reached):.4f}")
 
 
 def matched_pairs(traced: Traced) -> Iterator[Claim]:
+    section = "Pairs matched on cost"
     for pair, name in itertools.product(traced.main.between, ("Peak memory, MiB", "Trained parameters")):
         first, second = (PRICES[name](traced, one) for one in (pair.a, pair.b))
         if abs(first - second) > 0.1 * max(first, second):
             continue
-        row = (f"{pair.a.label}, {pair.b.label}", name)
-        yield cell("Matched pairs", row, "Values", f"{amount(first)} and {amount(second)}")
-        yield cell("Matched pairs", row, "Difference", fixed(pair.result.difference, traced.main.digits, signed=True))
-        yield cell("Matched pairs", row, "Verdict", pair.words)
+        row = (f"{pair.a.name}, {pair.b.name}", name)
+        yield cell(section, row, "values", f"{amount(first)} and {amount(second)}")
+        yield cell(section, row, "Difference", f"{fixed(100 * pair.result.difference, 1, signed=True)} points")
+        yield cell(section, row, "Verdict", pair.words)
 
 
 def advice(traced: Traced) -> Iterator[Claim]:
-    section, main = "Which method should I use?", traced.main
+    section, main = "Recommendation", traced.main
     lines = [*main.ranked, *([main.base] if main.base else [])]
     memory = {line.label: _memory(traced, line) for line in lines}
     peaks = sorted({*memory.values()}, reverse=True)[1:]
     limits = peaks[:: -(-len(peaks) // 6)]
-    needs = [(None, 0.0, True), (None, MARGIN, True), (None, MARGIN, False), *((one, MARGIN, True) for one in limits)]
-    last = None
-    for limit, tolerance, overhead in needs:
+    overhead = any(not line.is_base and not _merges(line) for line in lines)
+    needs = [(None, True), *([(None, False)] if overhead else []), *((limit, True) for limit in limits)]
+    told = set()
+    for limit, allowed in needs:
         left = [line for line in lines if limit is None or memory[line.label] <= limit]
-        left = left if overhead else [line for line in left if line.is_base or _merges(line)]
+        left = left if allowed else [line for line in left if line.is_base or _merges(line)]
         best = max(left, key=main.value)
-        pairs = _against(best, left, tolerance, main)
+        pairs = _against(best, left, MARGIN, main)
         fine = [best, *(line for line in left if line is not best and _not_worse(pairs[line.label]))]
         chosen = min(fine, key=lambda line: (memory[line.label], -main.value(line)))
-        if limit is not None and chosen is last:
+        if chosen.label in told or chosen.is_base:
             continue
-        last = chosen
-        row = ("-" if limit is None else f"{amount(limit)} MiB", f"{tolerance:g}", "allowed" if overhead else "none")
-        drawn = main.drawn(left)
-        share = 100 * np.mean(drawn[left.index(best)] >= drawn.max(axis=0))
-        yield from (cell(section, row, name, text) for name, text in zip(_NEED, row, strict=True))
-        yield cell(section, row, "Method", chosen.label)
-        yield cell(section, row, main.title, fixed(main.value(chosen), main.digits))
-        yield cell(section, row, "Best", f"{best.label} (", Near(share / 100, 0.065), ")")
-        gap = "-" if chosen is best else with_ends(pairs[chosen.label], main.digits)
-        yield cell(section, row, "Difference to the best", gap)
+        told.add(chosen.label)
+        start = f"Within {limit / 1024:.2f} GiB" if limit else "No limit" if allowed else "No inference overhead"
+        score = f"{start}: {chosen.name} ({percent(main.value(chosen))}), "
+        if chosen is best:
+            drawn = main.drawn(left)
+            share = np.mean(drawn[left.index(best)] >= drawn.max(axis=0))
+            yield claim_words(
+                section, f"{score}the best score (bootstrap probability of being best ", Near(share, 0.065)
+            )
+            continue
+        pair = pairs[chosen.label]
+        gap = f"{fixed(100 * pair.result.difference, 1, signed=True)} points"
+        inner = f"{percent(main.value(best))}; difference {gap}, simultaneous 95 % CI {ends(pair, main)}"
+        yield claim_words(section, f"{score}non-inferior to {best.name} ({inner})")
     yield claim_words(section, "(margin = tolerance, one-sided 5 %, adjusted for all of them)")
-    yield claim_words(section, "Differences with simultaneous 95 % intervals")
 
 
-_NEED = ("Peak memory up to", "Tolerance", "Overhead")
+def ladder(traced: Traced) -> list[tuple[float, Line]]:
+    """The best method from each memory on, in MiB."""
+    main, found = traced.main, []
+    for line in sorted(main.ranked, key=lambda one: (_memory(traced, one), -main.value(one))):
+        if not found or main.value(line) > main.value(found[-1][1]):
+            found.append((_memory(traced, line), line))
+    return found
+
+
+def cheapest(traced: Traced) -> tuple[Line, Line, bool]:
+    """(the cheapest method that is shown to be good enough, the best, whether it could be shown of any)."""
+    main = traced.main
+    best = main.ranked[0]
+    pairs = _against(best, main.ranked, MARGIN, main)
+    fine = [best, *(line for line in main.ranked[1:] if _not_worse(pairs[line.label]))]
+    chosen = min(fine, key=lambda line: (_memory(traced, line), -main.value(line)))
+    return chosen, best, not any(pair.result.why for pair in pairs.values())
 
 
 def _against(best: Line, left: Sequence[Line], tolerance: float, main: Contest) -> dict[str, Pair]:

@@ -10,7 +10,8 @@ from ledger import ANYWHERE, Claim, claim_words
 from traced_files import Line
 from traced_numbers import Contest
 from traced_report import NO_RECORD, Traced
-from traced_shown import amount, cell, fixed, listed, one_line, quality_name, setting, with_ends
+from traced_shown import amount, cell, ends, fixed, listed, one_line, percent, quality_name, setting, task_name
+from traced_tradeoff import cheapest, ladder
 
 from harness import stats
 from harness.report.analysis import aa, multiverse
@@ -22,28 +23,45 @@ OTHER_CORES, THROTTLED = 0.1, 0.05  # shares of the machine and of a phase beyon
 
 def names(traced: Traced) -> Iterator[Claim]:
     """What the records call things, which may stand anywhere."""
-    yield from (Claim(ANYWHERE, (line.label,)) for line in traced.files.lines)
+    yield from (Claim(ANYWHERE, (text,)) for line in traced.files.lines for text in (line.label, line.name))
     yield from (Claim(ANYWHERE, (quality_name(one),)) for one in traced.contests.values())
 
 
 def answer(traced: Traced) -> Iterator[Claim]:
-    section, main = traced.files.sweep["name"], traced.main
-    for one in traced.role("validation"):
-        best, second = one.ranked[:2]
-        against = f" (base model {fixed(one.value(one.base), 4)})" if one.base else ""
-        said = f"{best.label}, {fixed(one.value(best), 4)} nats per answer token{against}, before {second.label}"
-        yield claim_words(section, f"{said}, {fixed(one.value(second), 4)}")
-    against = f" (base model {fixed(main.value(main.base), 3)})" if main.base else ""
+    """The best method, those by their verdict against it, and the best from each memory on."""
+    section, main = "Answer", traced.main
     best = main.ranked[0]
-    yield claim_words(section, f"{best.label} has the best score: {fixed(main.value(best), 3)}{against}")
-    yield claim_words(section, f"On {main.title}, {main.num_items} items,")
-    for pair in (*main.family("baseline"), *main.family("best")):
-        yield claim_words(section, f"{pair.a.label} {with_ends(pair, 3)}")
-        if pair.words == "equivalent":
-            yield claim_words(section, "within 0.01: ")
-    yield from _tested(section, main)
+    pair = main.family("baseline")[0]
+    gain = f"{fixed(100 * pair.result.difference, 1, signed=True)} points, simultaneous 95 % CI {ends(pair, main)}"
+    assert pair.a is best
+    start = f"{best.name} is best on {task_name(main.look.task)}: {percent(main.value(best))}"
+    yield claim_words(section, f"{start} (base model {percent(main.value(main.base))}, {gain}")
+    for line in main.ranked[1:]:
+        yield claim_words(section, f"{line.name} ({percent(main.value(line))})")
     for line in main.left_out:
-        yield claim_words(section, f"{line.label} ({_at_chance(main, line)})")
+        yield claim_words(section, f"{line.name} ({_at_chance(main, line)})")
+    yield claim_words(
+        section,
+        f"{main.num_items:,} items and {_seeds(main)} per method detect a difference of {_points(main.detectable)} "
+        "(80 % power)",
+    )
+    chosen, _, shown = cheapest(traced)
+    if chosen is not best:
+        inner = f"{percent(main.value(chosen))}, {_gib(traced, chosen)}"
+        yield claim_words(section, f"not worse by more than 1 point: {chosen.name} ({inner})")
+    elif shown:
+        yield claim_words(section, "within 1 point of it")
+    steps = ladder(traced)
+    for used, line in steps if len(steps) > 1 else ():
+        yield claim_words(section, f"from {used / 1024:.2f} GiB {line.name} ({percent(main.value(line))})")
+
+
+def _gib(traced: Traced, line: Line) -> str:
+    return f"{np.mean([run.attempt['peak_memory_bytes'] for run in line.runs]) / 2**30:.2f} GiB"
+
+
+def _points(value: float) -> str:
+    return f"{fixed(100 * value, 1)} points"
 
 
 def _tested(section: str, one: Contest) -> Iterator[Claim]:
@@ -58,20 +76,20 @@ def _tested(section: str, one: Contest) -> Iterator[Claim]:
     }
     for name in one.compared.families:
         yield claim_words(section, f"{kinds[name]} ({sizes[name]} comparison{'s' if sizes[name] > 1 else ''})")
-    reach = f"a method and the best: {fixed(one.detectable, one.digits)} (80 % power, adjusted for the family)"
+    reach = f"a method and the best: {_points(one.detectable)} (80 % power, adjusted for the family)"
     yield claim_words(section, f"{reach}, with {_seeds(one)} per method and {one.num_items:,} items")
 
 
 def explained(traced: Traced, section: str = "") -> Iterator[Claim]:
     one = traced.main
-    section = section or f"Against the best method on {one.title}"
+    section = section or f"Against the best method on {task_name(one.look.task)}"
     yield claim_words(section, f"{one.num_items:,} items, {_seeds(one)} per method")
     yield from _tested(section, one)
     if one.compared.seed_deviation is not None:
         members = (*one.family("best"), *one.family("all"))
         source = next(pair.result.pooled for pair in members if pair.result.pooled)
         yield claim_words(section, source)
-        yield claim_words(section, f"deviate by {fixed(one.compared.seed_deviation, one.digits)}")
+        yield claim_words(section, f"deviate by {_points(one.compared.seed_deviation)}")
     for label, ratio in one.compared.unlike.items():
         yield claim_words(section, f"{label}: its seeds scatter {ratio:.1f} times as much")
         yield claim_words(section, "(one-sided F test, 5 % over all methods)")
@@ -79,14 +97,14 @@ def explained(traced: Traced, section: str = "") -> Iterator[Claim]:
     if alike and not any(pair.verdict == "equivalent" for pair in alike):
         middle = sorted(alike, key=lambda pair: pair.standard_error)[len(alike) // 2]
         items, seeds = stats.needed_for_equivalence(middle, 0.01, one.num_items)
-        yield claim_words(section, "Equivalence within 0.01 is out of reach here")
+        yield claim_words(section, "Equivalence within 1.0 points is out of reach here")
         needs = [f"{count:,} {noun}" for count, noun in ((items, "items"), (seeds, "seeds")) if count]
         yield claim_words(section, f"about {' or '.join(needs)} would" if needs else "more items and more seeds")
         yield claim_words(section, "(80 % power, no true difference)")
     for why in dict.fromkeys(pair.result.why for pair in one.family("all") if pair.result.why):
         yield claim_words(section, f"No verdict: {why}")
     for line in one.left_out:
-        yield claim_words(section, f"Not ranked: {line.label}: {_at_chance(one, line)}")
+        yield claim_words(section, f"Not ranked: {line.name}: {_at_chance(one, line)}")
 
 
 def tuning(traced: Traced) -> Iterator[Claim]:
@@ -103,13 +121,13 @@ def tuning(traced: Traced) -> Iterator[Claim]:
         values = [float(one) for one in tried.values()]
         end = best and float(tried[best]) in (min(values), max(values))
         told = {
-            "Contestant": contestant,
+            "Method": contestant,
             "Trials": str(len(tried)),
-            "Ended well": str(len(losses)),
+            "Completed": str(len(losses)),
             "Chosen": f"{name}={tried[best]}" if best else "nothing",
             "Validation loss": fixed(losses[best], 4) if best else "-",
-            "Tried": f"{name} {', '.join(tried.values())}{' (undertuned)' if end else ''}",
-            "Device seconds": amount(seconds),
+            "Search space": f"{name} {', '.join(tried.values())}{' (undertuned)' if end else ''}",
+            "Device-s": amount(seconds),
         }
         yield from (cell("Tuning", contestant, column, text) for column, text in told.items())
     yield from tuning_words(traced)
@@ -137,12 +155,14 @@ def tuning_words(traced: Traced) -> Iterator[Claim]:
             yield claim_words("Tuning", f"{contestant} {', '.join(who)}: {fate}")
         if not losses:
             yield claim_words("Tuning", f"none of {len(tried)} trials ended well, {len(tried)} diverged")
-    yield claim_words("Tuning", f"{known['trials']} trials over {name} with seed {_numbers(known['seeds'])},")
-    yield claim_words("Tuning", f"with seed {_numbers(known['final_seeds'])}; only these runs read the test")
+    yield claim_words(
+        "Tuning", f"{known['trials']} trials over Factor on the learning rate (seed {_numbers(known['seeds'])})"
+    )
+    yield claim_words("Tuning", f"are those of seed {_numbers(known['final_seeds'])}, and only these runs")
     both = sorted({*known["seeds"]} & {run.seed for line in traced.files.trained for run in line.runs})
     if both:
         yield claim_words("Tuning", f"Results with seed {_numbers(both)} are too good")
-    yield claim_words("Tuning", f"Tuning took {amount(total)} device seconds")
+    yield claim_words("Tuning", f"Tuning took {amount(total)} device-s")
 
 
 def _tuning_seconds(runs) -> float:
@@ -167,17 +187,19 @@ def equality(traced: Traced) -> Iterator[Claim]:
         if len({*values.values()}) > 1:
             groups = {text: [label for label, one in values.items() if one == text] for text in values.values()}
             shown = ", ".join(f"{text} ({listed(who, 6)})" for text, who in groups.items())
-            yield claim_words(traced.results, f"{key}: {shown}")
+            yield claim_words("What was compared", f"{key}: {shown}")
 
 
 def remarks(traced: Traced) -> Iterator[Claim]:
     """Seeds without a result, and runs whose test was read for weights that were replaced."""
     for line in traced.files.trained:
-        lost = [run for one in traced.files.lines for run in one.lost if run.recipe_id == line.runs[0].recipe_id]
+        lost = line.lost
         assert all(run.status != "diverged" for run in lost), "the rate of divergence has a test of its own"
         if lost:
             fates = ", ".join(f"seed {run.seed} {run.status}" for run in lost)
-            yield claim_words(traced.results, f"{line.label}: no result, and no outcome of the method either: {fates}")
+            yield claim_words(
+                "What was compared", f"{line.label}: no result, and no outcome of the method either: {fates}"
+            )
         for run in line.runs:
             folders = [traced.runs / run.recipe_id / f"seed-{run.seed}" / "evaluations"]
             folders += folders[0].parent.glob("earlier/*")
@@ -187,7 +209,7 @@ def remarks(traced: Traced) -> Iterator[Claim]:
             tested = sum(bool(roles & {"test", "target"}) for roles in reads)
             if tested > 1:
                 words = f"the test was read {tested} times, once for each of the weights that the run has had"
-                yield claim_words(traced.results, f"{words}: {line.label} seed {run.seed}")
+                yield claim_words("What was compared", f"{words}: {line.label} seed {run.seed}")
 
 
 def doubts(traced: Traced, section: str) -> Iterator[Claim]:
@@ -196,7 +218,7 @@ def doubts(traced: Traced, section: str) -> Iterator[Claim]:
         for run in line.runs if line.ok else ():
             for name, phase in run.attempt["phases"].items():
                 seen = phase.get("conditions") or {}
-                who = line.label if len(line.runs) == 1 else f"{line.label} seed {run.seed}"
+                who = line.name if len(line.runs) == 1 else f"{line.name} seed {run.seed}"
                 if (seen.get("other_cpu_cores") or 0) > OTHER_CORES * (seen.get("cpu_cores") or 1):
                     cores = f"{amount(seen['other_cpu_cores'])} of {seen['cpu_cores']} cores"
                     yield claim_words(section, f"{who} ({cores} in {name})")
@@ -206,13 +228,13 @@ def doubts(traced: Traced, section: str) -> Iterator[Claim]:
 
 def use(traced: Traced) -> Iterator[Claim]:
     """What a result costs to use: speed and memory of each model, and what merging and further adapters take."""
-    section = "What a result costs to use"
+    section = "Inference cost"
     for line in traced.files.lines:
         found = [run.inference for run in line.runs if run.inference]
         for name in found[0]["served"] if found and line.ok else ():
             served = [one["served"][name] for one in found]
             for place, speed in enumerate(served[0]["speeds"]):
-                row = (line.label, name, str(speed["batch_size"]))
+                row = (line.name, name, str(speed["batch_size"]))
                 speeds = [one["speeds"][place] for one in served]
                 told = {
                     "Rows": row[2],
@@ -233,7 +255,7 @@ def use(traced: Traced) -> Iterator[Claim]:
             "Further adapter, MiB": amount(np.mean([one["further"]["bytes_per_adapter"] for one in found]) / 2**20),
             "Changing, ms": amount(1000 * np.mean([one["further"]["switch_seconds"] for one in found])),
         }
-        yield from (cell(section, line.label, column, text) for column, text in told.items())
+        yield from (cell(section, line.name, column, text) for column, text in told.items())
 
 
 def captions(traced: Traced) -> Iterator[Claim]:
@@ -242,22 +264,22 @@ def captions(traced: Traced) -> Iterator[Claim]:
     if traced.files.sweep["tuning"]:
         yield claim_words("Figures", "the band holds 80 % of the draws")
     if len(traced.role("target")) > 1:
-        yield claim_words("All target tasks", "95 % intervals over items and seeds")
+        yield claim_words("All target tasks", "95 % CI over items and seeds")
         yield claim_words("All target tasks", "average rank (1 is best)")
 
 
 def failures(traced: Traced) -> Iterator[Claim]:
     for line in traced.files.lines:
-        for run in line.runs if not line.ok else ():
+        for run in line.lost:
             reason = run.attempt.get("reason", NO_RECORD)
             said = f"{line.label}, seed {run.seed}: {run.status}: {one_line(reason)}"
-            yield claim_words("What failed", said)
+            yield claim_words("Failed runs", said)
 
 
 def limits(traced: Traced) -> Iterator[Claim]:
     fewest = min(len(line.runs) for line in traced.files.trained)
     if fewest > 1:
-        yield claim_words("Limits", f"estimated from as few as {fewest} seeds")
+        yield claim_words("Limitations", f"estimated from as few as {fewest} seeds")
 
 
 def _seeds(contest: Contest) -> str:
@@ -289,8 +311,9 @@ def _numbers(values: list[int]) -> str:
 
 def robust(traced: Traced) -> Iterator[Claim]:
     """The shares of analyses and the A/A test: as the functions count them that tests of their own check."""
+    named = {line.label: line.name for line in traced.files.lines}
     comparison = Comparison(load([traced.runs], traced.files.sweep["name"]))
-    for line in multiverse.lines(multiverse.multiverse(comparison)):
-        yield claim_words("How robust the answer is", line)
+    for line in multiverse.lines(multiverse.multiverse(comparison), named):
+        yield claim_words("Robustness of the answer", line)
     if line := aa.line(aa.run(comparison)):
-        yield claim_words("How these numbers were made", line)
+        yield claim_words("Metrics and statistics", line)

@@ -46,7 +46,7 @@ def named(method: str, rate: float | None, status: str, seed: int) -> str:
     """What the report calls a line."""
     if method in ("dora", "ia3"):
         return f"{method} (undertuned)"
-    return method if status == "ok" or method == "vera" else f"{method} (seed {seed})"
+    return method
 
 
 def build(runs: Path) -> Path:

@@ -6,21 +6,25 @@ pair. Each keeps its own level. The untouched model is deterministic: it has no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from harness.records.untrusted import NO_BREAK
+from harness.report import names
+from harness.report.data.groups import HEADLINE, Aligned, Group, Measure, aligned, headline, unranked
 from harness.report.data.groups import LEVEL as LEVEL
-from harness.report.data.groups import Aligned, Group, Measure, aligned, headline, unranked
 from harness.report.data.items import Scored
 from harness.report.data.rows import MARGIN
+from harness.report.document import Column, Number, decimals_of_error, value_text
 
 if TYPE_CHECKING:
     from harness.stats import FamilyName, MethodComparison
     from harness.stats import Pair as Result
 
+FEWEST_ITEMS = 20  # on fewer, one answer moves a score by more than any method is expected to
 MOST_PAIRED = 24  # with more methods each is compared with the base and with the best only
 ROLES = ("target", "test", "validation", "retention")
 
@@ -43,6 +47,51 @@ class Contest:
     def digits(self) -> int:
         """Return the number of decimals of a value."""
         return 4 if self.measure.metric == "loss" else 3
+
+    @property
+    def name(self) -> str:
+        """Return the task for people; a metric beside the usual one is named too."""
+        task = names.task(self.task).display
+        if self.measure.metric == "loss":
+            return task if task.endswith("loss") else f"{task} loss"
+        return task if self.measure.metric in HEADLINE else f"{task}, {names.metric(self.measure.metric).display}"
+
+    @property
+    def column(self) -> Column:
+        """Return the column of its scores in a table for people: percent with one decimal, or the loss as it is."""
+        metric = names.metric(self.measure.metric)
+        unit, scale, digits = ("%", 100.0, 1) if metric.percent else ("", 1.0, None)
+        better: Literal["higher", "lower"] = "higher" if self.higher_is_better else "lower"
+        title = names.task(self.task).short if metric.percent else f"{names.task(self.task).short} {metric.short}"
+        return Column(f"{self.task}/{self.measure.metric}", title, unit, scale, digits, better)
+
+    @property
+    def gains(self) -> Column:
+        """Return the column of differences between its scores."""
+        unit = "points" if self.column.unit else ""
+        return replace(self.column, key=f"{self.column.key}/difference", title="Difference", unit=unit, better="")
+
+    def shown(self, value: float) -> str:
+        """Return a score in a sentence: 63.0 %."""
+        text = value_text(Number(value, digits=self._digits), self.column)
+        return f"{text}{NO_BREAK}%" if self.column.unit else text
+
+    def gain_shown(self, value: float, signed: bool = True) -> str:
+        """Return a difference in a sentence: +13.5 points."""
+        text = value_text(Number(value, digits=self._digits, signed=signed), self.gains)
+        return f"{text} points" if self.gains.unit else text
+
+    def ends_shown(self, ends: tuple[float, float]) -> str:
+        """Return the ends of an interval in a sentence: +12.0 to +14.8."""
+        cells = (Number(end, digits=self._digits, signed=True) for end in ends)
+        return " to ".join(value_text(cell, self.gains) for cell in cells)
+
+    @cached_property
+    def _digits(self) -> int | None:
+        """Return the decimals of a loss in sentences: two significant digits of its smallest error."""
+        errors = [found.standard_error for group in self.groups if (found := group.score(self.measure))]
+        known = [error for error in errors if error]
+        return None if self.column.unit or not known else decimals_of_error(min(known))
 
     @cached_property
     def ranked(self) -> tuple[Group, ...]:
@@ -71,6 +120,11 @@ class Pair:
     p_sign_flip: float | None = None  # not adjusted; None below six shared seeds
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Return the simultaneous interval; None where there is none."""
+        return self.result.adjusted_interval if math.isfinite(self.result.adjusted_interval[0]) else None
+
+    @property
     def significant(self) -> bool:
         """Return whether the methods differ significantly at the family's level."""
         return self.result.verdict in ("better", "worse")
@@ -88,7 +142,6 @@ class Claims:
         against_best: each other method against the best, in the same order.
         pairs: every pair, those with the base first; the better one is `a`. With many methods the two families above.
         unpaired: methods that were not asked the items of the others.
-        letters: label -> letters of methods that do not differ significantly; empty where some pair has no verdict.
     """
 
     contest: Contest
@@ -98,7 +151,6 @@ class Claims:
     against_best: tuple[Pair, ...]
     pairs: tuple[Pair, ...]
     unpaired: tuple[Group, ...]
-    letters: dict[str, str]
 
     @property
     def between(self) -> tuple[Pair, ...]:
@@ -154,14 +206,14 @@ def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> l
 
 def claims(contest: Contest, margin: float = MARGIN) -> Claims:
     """Compare the contest's members in families."""
-    if not contest.groups:
-        return Claims(contest, margin, None, (), (), (), (), {})
+    if not contest.groups or contest.num_items < FEWEST_ITEMS:
+        return Claims(contest, margin, None, (), (), (), ())
     from harness.stats import compare_methods
 
     members = (*contest.ranked, *([contest.base] if contest.base else []))
     table = aligned(members, contest.measure)
     if table is None or len(table.values) < 2 or len(next(iter(table.values.values()))[0]) < 2:
-        return Claims(contest, margin, None, (), (), (), members[1:], {})
+        return Claims(contest, margin, None, (), (), (), members[1:])
     sides = {group.label: group for group in members}
     unpaired = tuple(sides[label] for label in table.unpaired)
     base = next(iter(table.untouched), None)
@@ -189,8 +241,7 @@ def claims(contest: Contest, margin: float = MARGIN) -> Claims:
     against_base, against_best = pairs("baseline"), pairs("best")
     every = pairs("all") if not many else (*against_base, *against_best)
     every = tuple(sorted(every, key=lambda pair: pair.b is not contest.base))
-    letters = {} if many else _letters([g for g in contest.ranked if g not in unpaired], every, contest.base)
-    return Claims(contest, margin, compared, against_base, against_best, every, unpaired, letters)
+    return Claims(contest, margin, compared, against_base, against_best, every, unpaired)
 
 
 def _clusters(contest: Contest, table: Aligned) -> tuple[str, ...] | None:
@@ -229,17 +280,3 @@ def _sign_flip(table: Aligned, a: str, b: str) -> float | None:
     below = values.shape[1] if table.weights is None else table.weights.sum()
     differences = values.sum(axis=1)[~np.isnan(values[:, 0])] / below
     return sign_flip_p(differences) if SEEDS_FOR_SIGN_FLIP <= len(differences) <= MOST_FLIPPED else None
-
-
-def _letters(ranked: Sequence[Group], pairs: Sequence[Pair], base: Group | None) -> dict[str, str]:
-    """Return the letters of a compact display; none where some pair of methods has no verdict."""
-    from harness.stats import tie_letters
-
-    between = [pair for pair in pairs if pair.b is not base]
-    if len(ranked) < 2 or any(pair.result.verdict == "no verdict" for pair in between):
-        return {}
-    if len(between) != len([*combinations(ranked, 2)]):
-        return {}
-    place = {group.label: i for i, group in enumerate(ranked)}
-    apart = [(place[p.a.label], place[p.b.label]) for p in between if p.significant]
-    return dict(zip(place, tie_letters(len(ranked), apart), strict=True))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.report.analysis.answer import Answer, answers
 from harness.report.analysis.claims import LEVEL, Claims, Contest, claims, contests, main_contests
 from harness.report.analysis.comparable import Guard, IncomparableError, check, check_trials
+from harness.report.analysis.main_table import Inputs, main_table
 from harness.report.data import tuning
 from harness.report.data.groups import Group, Measure, grouped
 from harness.report.data.levels import family_level
 from harness.report.data.rows import Loaded
+from harness.report.document import Table
 
 if TYPE_CHECKING:
     import pandas
@@ -70,6 +73,28 @@ class Comparison:
     def targets(self) -> list[Contest]:
         """Return the contests of the target tasks, in the order of the records."""
         return contests(self.groups, "target")
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """Return the answer to the question, for each base model."""
+        return answers(self.claims, self.groups, self.loaded.primary)
+
+    @property
+    def answer(self) -> Answer:
+        """Return the answer to the question, of the first base model."""
+        return self.answers[0]
+
+    @cached_property
+    def main_table(self) -> Table:
+        """Return the methods with their target tasks, retention and cost, sorted by the primary metric."""
+        return main_table(Inputs(self.groups, self.claims, self.targets, self.undertuned))
+
+    @cached_property
+    def undertuned(self) -> frozenset[str]:
+        """Return the labels of methods whose chosen settings lie at the edge of what was tried."""
+        edges = {(one.name, one.choice.recipe_id) for one in self.tuning if one.edges}
+        cells = ((group, group.first.cell) for group in self.groups)
+        return frozenset(g.label for g, cell in cells if cell and (cell.contestant, g.first.recipe_id) in edges)
 
     @cached_property
     def tuning(self) -> list[tuning.Contestant]:

@@ -59,7 +59,7 @@ def lines(groups: Sequence[Group]) -> list[str]:
     found: dict[str, list[str]] = {}
     for group in groups:
         for row in group.rows if group.ok else ():
-            who = group.label if len(group.rows) == 1 else f"{group.label} seed {row.seed}"
+            who = group.name if len(group.rows) == 1 else f"{group.name} seed {row.seed}"
             for reason, amount in of_attempt(row.current).items():
                 found.setdefault(reason, []).append(f"{who} ({amount})")
-    return [f"Timings to doubt: {reason}: {'; '.join(who)}." for reason, who in found.items()]
+    return [f"Timing caveat: {reason}: {'; '.join(who)}." for reason, who in found.items()]

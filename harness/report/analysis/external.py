@@ -17,7 +17,7 @@ from harness.report.analysis.comparable import Difference, covered, differences
 from harness.report.analysis.facts import Facts, effective_scale, text
 from harness.report.data.rows import flatten
 from harness.report.display import DASH, MEBIBYTE, MEGABYTE, estimate, interval, quantity, several
-from harness.report.pages.summary import Table
+from harness.report.document import Table, text_table
 
 PEFT = "PEFT method comparison"
 FOLDER = "external"
@@ -83,7 +83,7 @@ def table(records: Sequence[ExternalRecord]) -> Table:
             quantity(None if one.saved_bytes is None else one.saved_bytes / MEGABYTE),
         )
         lines.append((one.name, one.method, one.status, *scores, *numbers))
-    return Table("External rows", header, tuple(lines))
+    return text_table("External rows", header, lines, ("Model", "Remarks"))
 
 
 def remarks(records: Sequence[ExternalRecord]) -> list[str]:

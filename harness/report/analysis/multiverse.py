@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.report.analysis.claims import Contest, contests
@@ -75,11 +76,12 @@ def multiverse(comparison: Comparison) -> list[Robustness]:
     return [result for contest in comparison.contests for result in _of_contest(contest, comparison)]
 
 
-def lines(results: Sequence[Robustness]) -> list[str]:
-    """Return a sentence for each verdict."""
+def lines(results: Sequence[Robustness], named: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """Return a sentence for each verdict; `named` holds the names of labels for people."""
     words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
     return [
-        f"{one.a} {words[one.verdict]} {one.b}: holds in {one.held} of {one.analyses} analyses ({one.share:.0%})"
+        f"{named.get(one.a, one.a)} {words[one.verdict]} {named.get(one.b, one.b)}: "
+        f"holds in {one.held} of {one.analyses} analyses ({one.share:.0%})"
         + (f"; the smallest change that turns it is {one.turned_by} ({one.instead})" if one.turned_by else "")
         + "."
         for one in results

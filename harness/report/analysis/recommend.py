@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from harness.records.untrusted import NO_BREAK
 from harness.report.analysis.axes import COSTS
 from harness.report.analysis.claims import LEVEL, Contest
 from harness.report.data.groups import Group, Measure, outcomes
-from harness.report.display import DASH, MEBIBYTE, decimals, interval, p_value, quantity, several
-from harness.report.pages.summary import Table, peak_mebibytes, required_mebibytes
+from harness.report.display import GIBIBYTE, MEBIBYTE, MEGABYTE, p_value, quantity, several
+from harness.report.pages.summary import peak_mebibytes, required_mebibytes
 
 if TYPE_CHECKING:
     from harness.stats import Floats
@@ -43,6 +44,7 @@ class Option:
     """A method, or a way to prompt the untouched model, on the items of a contest."""
 
     label: str
+    name: str
     group: Group
     outcomes: Floats  # (seeds, items)
     value: float
@@ -52,7 +54,7 @@ class Option:
     def refused(self, need: Need) -> str:
         """Return the reason why the option does not meet the requirements; "" if it does."""
         for name, limit, unit, scale in (
-            ("memory", need.memory_bytes, "MiB", MEBIBYTE),
+            ("memory", need.memory_bytes, "GiB", GIBIBYTE),
             ("time", need.seconds, "s", 1),
         ):
             used = self.costs[name]
@@ -71,16 +73,16 @@ class Advice:
     best: Option | None  # of those that keep the limits, by its score alone
     best_share: float | None  # of resamples of items and seeds in which none of them is better
     pair: Result | None  # the chosen one against the best; None where they are the same
-    not_different: tuple[str, ...]  # not significantly different from the best
+    not_different: tuple[Option, ...]  # not significantly different from the best
     withheld: str  # why no option can be shown to be non-inferior; ""
-    refused: tuple[tuple[str, str], ...]
+    refused: tuple[tuple[Option, str], ...]
 
 
 def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
     """Return the ranked methods and each prompting of the untouched model, on the same items."""
     found: list[Option] = []
     for group in contest.ranked:
-        _add(found, group, contest.measure, group.label, _overhead(group))
+        _add(found, group, contest.measure, (group.label, group.name), _overhead(group))
     scored = [s for group in contest.groups for s in group.evaluations[contest.measure.eval_id]]
     for group in groups:
         if not (group.ok and group.first.is_base and group.model == contest.ranked[0].model) or not scored:
@@ -90,7 +92,8 @@ def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
             asked = [one.items.ids if one.items else None for one in (looks[0], scored[0])]
             if same and asked[0] is not None and asked[0] == asked[1]:
                 shots = looks[0].record.num_fewshot
-                label = group.label if not shots or "shot" in group.label else f"{group.label} ({shots}-shot)"
+                prompting = "" if not shots or "shot" in group.label else f" ({shots}-shot)"
+                label = (f"{group.label}{prompting}", f"{group.name}{prompting}")
                 longer = f"{shots} examples in every prompt" if shots else ""
                 _add(found, group, Measure(eval_id, contest.measure.metric), label, longer)
     return list({option.label: option for option in found}.values())
@@ -101,7 +104,7 @@ def advise(contest: Contest, every: Sequence[Option], need: Need) -> Advice:
     from harness.stats import bootstrap
 
     sign = 1.0 if contest.higher_is_better else -1.0
-    refused = tuple((option.label, reason) for option in every if (reason := option.refused(need)))
+    refused = tuple((option, reason) for option in every if (reason := option.refused(need)))
     left = [option for option in every if not option.refused(need)]
     if not left:
         return Advice(contest, need, None, None, None, None, (), "", refused)
@@ -112,7 +115,8 @@ def advise(contest: Contest, every: Sequence[Option], need: Need) -> Advice:
     pairs = _against(best, left, weights, need.tolerance, contest.higher_is_better)
     good = [option for option in left if option is best or _not_worse(pairs.get(option.label)) < LEVEL]
     chosen = min(good, key=lambda option: (_price(option, need), -sign * option.value))
-    alike = tuple(label for label, pair in pairs.items() if pair.verdict in ("not significant", "equivalent"))
+    by_label = {option.label: option for option in left}
+    alike = tuple(by_label[label] for label, pair in pairs.items() if pair.verdict in ("not significant", "equivalent"))
     withheld = "; ".join(dict.fromkeys(pair.why for pair in pairs.values() if pair.why))
     return Advice(contest, need, chosen, best, share, pairs.get(chosen.label), alike, withheld, refused)
 
@@ -161,82 +165,113 @@ def _not_worse(pair: Result | None) -> float:
 def sentences(advice: Advice) -> list[str]:
     """Return the advice in sentences, with the numbers behind it."""
     contest, chosen, best = advice.contest, advice.chosen, advice.best
-    refused = [f"{label} ({reason})" for label, reason in advice.refused]
-    out = f"Excluded by the limits: {several(refused, 8)}." if refused else ""
+    refused = [f"{option.name} ({reason})" for option, reason in advice.refused]
+    excluded = f"Excluded by the limits: {several(refused, 8)}." if refused else ""
     if chosen is None or best is None:
-        return [one for one in (f"No method on {contest.title} keeps the limits.", out) if one]
+        return [line for line in (f"No method on {contest.name} keeps the limits.", excluded) if line]
     required = required_mebibytes(chosen.group)
-    costs = ", ".join(
-        text
-        for text in (
-            _amount(chosen, "memory", MEBIBYTE, "MiB at the peak" if required is None else "MiB of a GPU"),
-            _amount(chosen, "time", 1, "s of training"),
-            _amount(chosen, "parameters", 1, "trained parameters"),
-        )
-        if text
-    )
-    score = f"{decimals(chosen.value, contest.digits)} on {contest.title}, {contest.num_items:,} items"
-    lines = [f"Use {chosen.label}: {score}; {costs}." if costs else f"Use {chosen.label}: {score}."]
+    costs = [
+        _amount(chosen, "memory", GIBIBYTE, "GiB at the peak" if required is None else "GiB of a GPU"),
+        _amount(chosen, "time", 1, "s of training"),
+        _amount(chosen, "parameters", 1, "trained parameters"),
+    ]
+    known = ", ".join(text for text in costs if text)
+    score = f"{contest.shown(chosen.value)} on {contest.name}, {contest.num_items:,} items"
+    lines = [f"Use {chosen.name}: {score}{f'; {known}' if known else ''}."]
     share = f"bootstrap probability {advice.best_share or 0:.2f}"
     if chosen is best:
         lines.append(f"Best score within the limits ({share}).")
     elif advice.pair is not None:
         pair = advice.pair
         lines.append(
-            f"{best.label} has the best score ({decimals(best.value, contest.digits)}, {share}); {chosen.label} is "
-            f"non-inferior with a margin of {advice.need.tolerance:g} (adjusted {p_value(_not_worse(pair))}, "
-            f"difference "
-            f"{interval(pair.difference, pair.adjusted_interval, contest.digits, signed=True)}, simultaneous 95 % CI) "
-            f"and needs the least {advice.need.minimize}."
+            f"{best.name} has the best score ({contest.shown(best.value)}, {share}); {chosen.name} is non-inferior "
+            f"with a margin of {contest.gain_shown(advice.need.tolerance, signed=False)} (adjusted "
+            f"{p_value(_not_worse(pair))}, difference {contest.gain_shown(pair.difference)}, simultaneous "
+            f"95{NO_BREAK}% CI {contest.ends_shown(pair.adjusted_interval)}) and needs the least "
+            f"{advice.need.minimize}."
         )
     if advice.not_different:
-        lines.append(f"Not significantly different from {best.label}: {several(advice.not_different, 8)}.")
+        alike = [option.name for option in advice.not_different]
+        lines.append(f"Not significantly different from {best.name}: {several(alike, 8)}.")
     if advice.withheld and advice.need.tolerance:
         lines.append(f"Non-inferiority is not claimed: {advice.withheld}.")
-    return [one for one in (*lines, out) if one]
+    return [line for line in (*lines, excluded) if line]
 
 
-def scenarios(contest: Contest, groups: Sequence[Group], tolerance: float) -> Table | None:
-    """Return the advice without limits, without overhead, and for the memory limits at which it changes."""
+def record(advice: Advice) -> dict[str, Any]:
+    """Return the advice as plain values in the units of the records; an unknown value is null."""
+    chosen, best, pair = advice.chosen, advice.best, advice.pair
+    low, high = pair.adjusted_interval if pair else (None, None)
+    return {
+        "task": advice.contest.task,
+        "metric": advice.contest.measure.metric,
+        "lines": sentences(advice),
+        "method": chosen.label if chosen else None,
+        "score": chosen.value if chosen else None,
+        "costs": chosen.costs if chosen else None,
+        "best": best.label if best else None,
+        "best_score": best.value if best else None,
+        "best_probability": advice.best_share,
+        "difference": pair.difference if pair else None,
+        "low": low,
+        "high": high,
+        "noninferiority_p": _not_worse(pair) if pair else None,
+        "tolerance": advice.need.tolerance,
+        "not_significantly_different": [option.label for option in advice.not_different],
+        "excluded": [{"method": option.label, "reason": reason} for option, reason in advice.refused],
+    }
+
+
+def recommendations(contest: Contest, groups: Sequence[Group], tolerance: float) -> list[str]:
+    """Return a sentence for each need that a reader may have: no limit, no overhead, and less and less memory."""
     every = options(contest, groups)
     if len(every) < 2:
-        return None
-    needs = [Need(), Need(tolerance=tolerance), Need(tolerance=tolerance, overhead=False)]
+        return []
+    needs = [("No limit", Need(tolerance=tolerance))]
+    needs += [("No inference overhead", Need(tolerance=tolerance, overhead=False))] if _any_overhead(every) else []
     peaks = sorted({used for one in every if (used := one.costs["memory"]) is not None}, reverse=True)[1:]
     limits = peaks[:: -(-len(peaks) // MOST_LIMITS)] if peaks else []
-    lines, last = [], ""
-    for need in (*needs, *(Need(tolerance=tolerance, memory_bytes=limit) for limit in limits)):
+    needs += [
+        (f"Within {limit / GIBIBYTE:.2f}{NO_BREAK}GiB", Need(tolerance=tolerance, memory_bytes=limit))
+        for limit in limits
+    ]
+    lines: dict[str, str] = {}
+    for name, need in needs:
         advice = advise(contest, every, need)
-        name = advice.chosen.label if advice.chosen else DASH
-        if need.memory_bytes is None or name != last:
-            lines.append(_scenario(advice))
-        last = name
-    on_gpu = any(required_mebibytes(one.group) is not None for one in every)
-    limit = "GPU memory up to" if on_gpu else "Peak memory up to"
-    header = (limit, "Tolerance", "Overhead", "Method", contest.title, "Difference to the best", "Best")
-    return Table("Which method should I use?", header, tuple(lines))
+        chosen = advice.chosen
+        if chosen is not None and chosen.label not in lines and (chosen.overhead or not chosen.group.first.is_base):
+            lines[chosen.label] = f"{name}: {_reason(advice)}"
+    return list(lines.values())
 
 
-def _scenario(advice: Advice) -> tuple[str, ...]:
-    need, chosen, contest = advice.need, advice.chosen, advice.contest
-    limit = DASH if need.memory_bytes is None else f"{quantity(need.memory_bytes / MEBIBYTE)} MiB"
-    cells = (limit, f"{need.tolerance:g}", "allowed" if need.overhead else "none")
-    if chosen is None or advice.best is None:
-        return (*cells, DASH, DASH, DASH, DASH)
-    gap = DASH
-    if advice.pair is not None:
-        gap = interval(advice.pair.difference, advice.pair.adjusted_interval, contest.digits, signed=True)
-    best = f"{advice.best.label} ({advice.best_share or 0:.2f})"
-    return (*cells, chosen.label, decimals(chosen.value, contest.digits), gap, best)
+def _any_overhead(every: Sequence[Option]) -> bool:
+    return any(option.overhead and not option.group.first.is_base for option in every)
 
 
-def _add(found: list[Option], group: Group, measure: Measure, label: str, overhead: str) -> None:
+def _reason(advice: Advice) -> str:
+    """Return the chosen option with its score, and why it stands before the best one."""
+    chosen, best, contest = advice.chosen, advice.best, advice.contest
+    assert chosen is not None and best is not None, "an option was chosen"
+    score = contest.shown(chosen.value)
+    if chosen is best:
+        share = advice.best_share or 0.0
+        return f"{chosen.name} ({score}), the best score (bootstrap probability of being best {share:.2f})."
+    assert advice.pair is not None, "an option was compared with the best"
+    gap = contest.gain_shown(advice.pair.difference)
+    ends = contest.ends_shown(advice.pair.adjusted_interval)
+    return (
+        f"{chosen.name} ({score}), non-inferior to {best.name} ({contest.shown(best.value)}; difference {gap}, "
+        f"simultaneous 95{NO_BREAK}% CI {ends}) and cheaper in {advice.need.minimize}."
+    )
+
+
+def _add(found: list[Option], group: Group, measure: Measure, label: tuple[str, str], overhead: str) -> None:
     known = outcomes(group, measure)
     if known is None or (found and known[0].shape[1] != found[0].outcomes.shape[1]):
         return
     values, weights = known
     value = values.mean() if weights is None else float((values.sum(axis=1) / weights.sum()).mean())
-    found.append(Option(label, group, values, float(value), _costs(group), overhead))
+    found.append(Option(*label, group, values, float(value), _costs(group), overhead))
 
 
 def _costs(group: Group) -> dict[str, float | None]:
@@ -244,11 +279,12 @@ def _costs(group: Group) -> dict[str, float | None]:
     if group.first.is_base:
         return {"memory": memory, "time": 0.0, "parameters": 0.0, "bytes": 0.0}
     found = {cost.key: cost.of(group) for cost in COSTS}
+    saved = found["saved_megabytes"]
     return {
         "memory": memory,
         "time": found["train_seconds"],
         "parameters": found["trainable_parameters"],
-        "bytes": found["saved_megabytes"],
+        "bytes": None if saved is None else saved * MEGABYTE,
     }
 
 

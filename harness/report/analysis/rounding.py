@@ -11,7 +11,7 @@ LOSS_IN_BF16 = "loss_in_bf16"  # in the provenance of a validation: the same los
 def remarks(groups: Sequence[Group]) -> list[str]:
     """Return a line for evaluations in bfloat16, and one for what it would change of the others."""
     trained = [group for group in groups if group.ok and group.trained]
-    rounded = [group.label for group in trained if any(_precision(scored) == "bf16" for scored in _all(group))]
+    rounded = [group.name for group in trained if any(_precision(scored) == "bf16" for scored in _all(group))]
     lines = []
     if rounded:
         lines.append(
@@ -19,7 +19,7 @@ def remarks(groups: Sequence[Group]) -> list[str]:
             "methods than for others, so that differences between methods are biased; eval.precision=fp32 evaluates "
             "the same weights again."
         )
-    changes = [f"{change:+.4f} ({group.label})" for group in trained if (change := _change(group)) is not None]
+    changes = [f"{change:+.4f} ({group.name})" for group in trained if (change := _change(group)) is not None]
     if changes:
         lines.append(
             f"Evaluated in fp32. Computed in bf16 the validation loss differs by, in nats: {', '.join(changes)}."

@@ -10,7 +10,7 @@ from harness.report.analysis.claims import Contest
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.display import decimals, span
-from harness.report.pages.summary import Table
+from harness.report.document import Table, text_table
 
 HEADER = ("Method", "Source", "Seeds", "Standard deviation", "Interval", "Share of the variance")
 TEXT = (
@@ -24,7 +24,9 @@ def tables(comparison: Comparison) -> list[Table]:
     """Return a table of components for each contest of the question in which a method's streams were crossed."""
     found = [(contest, _lines(contest)) for contest in comparison.contests]
     return [
-        Table(f"Where the noise comes from, on {contest.title}", HEADER, lines) for contest, lines in found if lines
+        text_table(f"Sources of variance on {contest.name}", HEADER, lines, ("Source",))
+        for contest, lines in found
+        if lines
     ]
 
 
@@ -47,7 +49,7 @@ def _of_group(group: Group, contest: Contest) -> Sequence[tuple[str, ...]]:
     total = sum(part.variance for part in parts)
     return [
         (
-            group.label,
+            group.name,
             "the rest" if part.name == REST else part.name,
             str(part.levels) if part.levels else str(len(scores)),
             decimals(math.sqrt(part.variance), contest.digits + 1),

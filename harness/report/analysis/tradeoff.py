@@ -6,52 +6,72 @@ Quality and cost are never combined into one score: they are compared on a front
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.report.analysis.axes import COSTS
 from harness.report.analysis.claims import Claims, Contest, contests
 from harness.report.analysis.verdicts import MOST_SHOWN, words
 from harness.report.data.groups import Group, outcomes
-from harness.report.display import DASH, TERA, decimals, quantity, span
-from harness.report.pages.summary import Table, trainings
+from harness.report.display import DASH, TERA, decimals, quantity
+from harness.report.document import Cell, Column, Note, Number, Table, Text, text_table
+from harness.report.pages.summary import trainings
 
 if TYPE_CHECKING:
     from harness.records.record import Training
     from harness.stats import Floats
 
+MAIN_COSTS = ("peak_memory_mebibytes", "train_seconds")
+FRONTIER = "Each cell: cost, and bootstrap probability of being Pareto-optimal; * on the front of the estimates."
 ALIKE = 0.1  # budgets within a tenth of each other are matched
 FEWEST_FOR_IQM = 4  # tasks: the middle half of fewer is one or two of them
 
 
-def frontiers(found: Claims, groups: Sequence[Group]) -> Table | None:
-    """Tabulate for each cost the probability of each method that no other is both better and cheaper."""
+def frontiers(found: Claims, groups: Sequence[Group], costs: Sequence[str] = MAIN_COSTS) -> Table | None:
+    """Return each method's cost with the probability that no other is both better and cheaper; None without one.
+
+    A star marks the Pareto front of the point estimates.
+
+    Args:
+        found: the tests of the contest that gives the quality.
+        groups: every row, for the retention tasks.
+        costs: keys of the costs.
+    """
     from harness.stats import frontier_probabilities, on_frontier
 
     drawn = _draws(found)
     if drawn is None:
         return None
     members, draws = drawn
-    sign = 1 if found.contest.higher_is_better else -1
-    values_of = [sign * found.contest.value(group) for group in members]
-    header, columns = ["Method", found.contest.title], []
+    contest = found.contest
+    sign = 1 if contest.higher_is_better else -1
+    qualities = [sign * contest.value(group) for group in members]
+    columns = [Column("method", "Method", text=True), contest.column]
+    cells: list[list[Cell]] = [[Text(group.name, group.label) for group in members]]
+    cells.append([Number(contest.value(group)) for group in members])
     for cost in COSTS:
         prices = [cost.of(group) for group in members]
         known = [price for price in prices if price is not None]
-        if len(known) == len(members) and len(set(known)) > 1:
-            share = frontier_probabilities(draws, known)
-            here = on_frontier(values_of, known)
-            columns.append([_cell(quantity(p), s, h) for p, s, h in zip(known, share, here, strict=True)])
-            header.append(cost.title)
-    for contest, lost, resampled in _forgetting(members, groups):
-        share = frontier_probabilities(draws, resampled)
-        shown = [decimals(value, contest.digits, signed=True) for value in lost]
-        columns.append([_cell(*one) for one in zip(shown, share, on_frontier(values_of, lost), strict=True)])
-        header.append(f"{contest.title} lost")
-    if not columns:
+        if cost.key in costs and len(known) == len(members) and len(set(known)) > 1:
+            share, front = frontier_probabilities(draws, known), on_frontier(qualities, known)
+            columns += [Column(cost.key, cost.title), _probability(cost.key)]
+            cells.append([Number(price, marks="*" if on else "") for price, on in zip(known, front, strict=True)])
+            cells.append([Number(float(value)) for value in share])
+    for other, lost, resampled in _forgetting(members, groups):
+        share, front = frontier_probabilities(draws, resampled), on_frontier(qualities, lost)
+        change = [-value if other.higher_is_better else value for value in lost]
+        columns += [replace(other.gains, key=other.title, title=f"Change on {other.name}"), _probability(other.title)]
+        marks = ["*" if on else "" for on in front]
+        cells.append([Number(value, signed=True, marks=mark) for value, mark in zip(change, marks, strict=True)])
+        cells.append([Number(float(value)) for value in share])
+    if len(columns) == 2:
         return None
-    values = [decimals(found.contest.value(group), found.contest.digits) for group in members]
-    lines = [(group.label, values[i], *(column[i] for column in columns)) for i, group in enumerate(members)]
-    return Table("Frontiers", tuple(header), tuple(lines))
+    rows = tuple(tuple(column[place] for column in cells) for place in range(len(members)))
+    return Table(tuple(columns), rows, label="trade_off", title="Quality-cost trade-off")
+
+
+def _probability(of: str) -> Column:
+    return Column(f"{of}/probability", "Prob.", digits=2)
 
 
 def matched(found: Claims) -> Table | None:
@@ -69,8 +89,9 @@ def matched(found: Claims) -> Table | None:
         budget = min(curve[-1] for each in known for curve in each)
         header.append(f"at {quantity(budget)} {title}")
         columns.append([_loss_within(runs[label], each, budget) for label, each in zip(runs, known, strict=True)])
-    lines = [(label, *(column[i] for column in columns)) for i, label in enumerate(runs)]
-    return Table("Matched budgets", tuple(header), tuple(lines)) if columns else None
+    shown = {group.label: group.name for group in found.contest.ranked}
+    lines = [(shown[label], *(column[i] for column in columns)) for i, label in enumerate(runs)]
+    return text_table("Validation loss at equal budget", header, lines) if columns else None
 
 
 def matched_pairs(found: Claims) -> Table | None:
@@ -86,11 +107,11 @@ def matched_pairs(found: Claims) -> Table | None:
         for cost in COSTS[:1] + COSTS[2:3]:
             a, b = cost.of(pair.a), cost.of(pair.b)
             if a and b and abs(a - b) <= ALIKE * max(a, b):
-                gap = decimals(pair.result.difference, found.contest.digits, signed=True)
+                gap = found.contest.gain_shown(pair.result.difference)
                 shown = f"{quantity(a)} and {quantity(b)}"
-                lines.append((f"{pair.a.label}, {pair.b.label}", cost.title, shown, gap, words(pair)))
-    header = ("Pair", "Matched on", "Values", "Difference", "Verdict")
-    return Table("Matched pairs", header, tuple(lines)) if lines else None
+                lines.append((f"{pair.a.name}, {pair.b.name}", cost.title, shown, gap, words(pair)))
+    header = ("Pair", "matched on", "values", "Difference", "Verdict")
+    return text_table("Pairs matched on cost", header, lines, header) if lines else None
 
 
 def across(groups: Sequence[Group]) -> Table | None:
@@ -118,30 +139,37 @@ def across(groups: Sequence[Group]) -> Table | None:
     scores = [np.stack([task[i].mean(axis=1) for task in tables], axis=1) for i in range(len(members))]
     draws = np.stack(items, axis=1) + seed_draws(scores, [tuple(row.seed for row in group.rows) for group in members])
     values = np.stack([one.mean(axis=0) for one in scores])
+    columns = [Column("method", "Method", text=True), _mean_column("mean", f"Mean of {len(tasks)} tasks")]
     many = len(tasks) >= FEWEST_FOR_IQM
-    header = ["Method", f"Mean of {len(tasks)} tasks", *(["IQM of the task means"] if many else [])]
+    columns += [_mean_column("interquartile_mean", "IQM of the task means")] if many else []
     chances = _chances(tasks)
     summaries = across_tasks(values, draws)
     normalized = None
     if chances is not None:
-        header.append("Mean, chance-normalized")
+        columns.append(_mean_column("normalized", "Mean, chance-normalized"))
         scaled = ((table - chances[:, None]) / (1 - chances[:, None]) for table in (values[..., None], draws))
         normalized = across_tasks(next(scaled)[..., 0], next(scaled))
-    lines = []
+    columns.append(Column("rank", "Average rank", digits=2, better="lower"))
+    rows: list[tuple[Cell, ...]] = []
     for index, (group, one) in enumerate(zip(members, summaries, strict=True)):
         shown = [one.mean, *([one.interquartile_mean] if many else [])]
         shown += [normalized[index].mean] if normalized else []
-        cells = [f"{decimals(each.value, 3)} ({span((each.low, each.high), 3)})" for each in shown]
-        rank = f"{decimals(one.rank.value, 2)} ({span((one.rank.low, one.rank.high), 2)})"
-        lines.append((group.label, *cells, rank))
-    return Table("All target tasks", (*header, "Average rank"), tuple(lines), _left_out(every, tasks, members))
+        cells = [Number(part.value, interval=(part.low, part.high)) for part in (*shown, one.rank)]
+        rows.append((Text(group.name, group.label), *cells))
+    left_out = _left_out(every, tasks, members)
+    notes = (Note(left_out),) if left_out else ()
+    return Table(tuple(columns), tuple(rows), notes, label="all_target_tasks", title="All target tasks")
+
+
+def _mean_column(key: str, title: str) -> Column:
+    return Column(key, title, "%", 100.0, 1, "higher")
 
 
 def _left_out(every: Sequence[Contest], tasks: Sequence[Contest], members: Sequence[Group]) -> str:
     """Return which tasks and methods are not in the means, and why; "" where all are."""
-    hidden = [one.title for one in every if one not in tasks]
-    asked = {group.label for one in tasks for group in (*one.groups, *(group for group, _ in one.left_out))}
-    others = sorted(asked - {group.label for group in members})
+    hidden = [one.name for one in every if one not in tasks]
+    asked = {group.name for one in tasks for group in (*one.groups, *(group for group, _ in one.left_out))}
+    others = sorted(asked - {group.name for group in members})
     parts = [f"Tasks left out, since most methods are not ranked there: {', '.join(hidden)}."] if hidden else []
     parts += [f"Methods left out, since they are not ranked on every task: {', '.join(others)}."] if others else []
     return " ".join(parts)
@@ -218,8 +246,3 @@ def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> list[tuple
             values = [sign * (contest.value(contest.base) - contest.value(group)) for group in members]
             lost.append((contest, values, sign * (draws[-1] - draws[:-1])))
     return lost
-
-
-def _cell(price: str, share: float, here: bool) -> str:
-    """The cost, the probability, and a star for the methods that are on the frontier of the values themselves."""
-    return f"{price}: {share:.2f}{' *' if here else ''}"

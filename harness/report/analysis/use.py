@@ -8,7 +8,7 @@ from harness.records.record import InferenceRecord, Served
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
 from harness.report.display import DASH, MEBIBYTE, mean, quantity
-from harness.report.pages.summary import Table
+from harness.report.document import Table, text_table
 
 MILLI = 1000
 MODELS = ("plain", "attached", "merged")
@@ -30,8 +30,8 @@ def tables(groups: Sequence[Group]) -> list[Table]:
     header = ("Method", "Model", "Rows", "First token, ms", "Tokens/s", "Weights, MiB", "Peak memory, MiB")
     beside = [_beside(group) for group in known if group.trained]
     further = ("Method", "Same answers", "Empty", "Looping", "Further adapter, MiB", "Changing, ms", "Remarks")
-    found = [Table("Speed of use", header, tuple(speeds))]
-    return [*found, Table("Merging and further adapters", further, tuple(beside))] if beside else found
+    found = [text_table("Inference cost", header, speeds, ("Model",))]
+    return [*found, text_table("Merging and further adapters", further, beside)] if beside else found
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -70,7 +70,7 @@ def _speeds(group: Group) -> Iterable[tuple[str, ...]]:
             first = mean(one.speeds[i].time_to_first_token_seconds for one in several)
             peak = mean(one.peak_memory_bytes for one in several)
             yield (
-                group.label,
+                group.name,
                 name,
                 str(speed.batch_size),
                 quantity(None if first is None else first * MILLI),
@@ -91,7 +91,7 @@ def _beside(group: Group) -> tuple[str, ...]:
     )
     remarks.pop("", None)
     return (
-        group.label,
+        group.name,
         _same(found),
         _outputs(attached, "empty_outputs"),
         _outputs(attached, "looping_outputs"),

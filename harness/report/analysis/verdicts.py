@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.report.analysis.claims import LEVEL, Claims, Pair
-from harness.report.display import DASH, decimals, p_value, several, span
-from harness.report.pages.summary import Table
+from harness.report.display import several
+from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
 WORDS = {
     "better": "significantly better",
@@ -16,58 +17,63 @@ WORDS = {
     "not significant": "no significant difference",
     "no verdict": "no verdict",
 }
-SHORT = {
-    "significantly better": "better",
-    "significantly worse": "worse",
-    "no significant difference": "n.s.",
-    "these runs differ": "runs differ",
-    "these runs do not differ significantly": "runs: n.s.",
-}  # for a table with a line per pair
+MOST_EQUIVALENT = 0.9995  # p-values that are shown as 1.000 say nothing
 MOST_REASONS = 6  # why pairs have no verdict
 MOST_SHOWN = 36  # pairs: eight methods and the base
 
 
 def families(result: Claims) -> list[Table]:
     """Return the tables of the answer: each method against the base, and the others against the best."""
-    title = result.contest.title
+    name = result.contest.name
     listed = (
-        (f"Against the base model on {title}", result.against_base),
-        (f"Against the best method on {title}", result.against_best),
+        ("against_base", f"Against the base model on {name}", result.against_base),
+        ("against_best", f"Against the best method on {name}", result.against_best),
     )
-    return [table(heading, pairs, result) for heading, pairs in listed if pairs]
+    return [table(label, title, pairs, result) for label, title, pairs in listed if pairs]
 
 
 def every_pair(result: Claims) -> Table | None:
     """Return the table of all pairs, of many those that `telling` keeps; None where the families are all there is."""
     if result.comparison is None or "all" not in result.comparison.families or len(result.contest.groups) < 3:
         return None
-    digits = result.contest.digits
-    lines = []
-    for pair in telling(result):
-        gap = decimals(pair.result.difference, digits, signed=True)
-        verdict = SHORT.get(words(pair), words(pair))
-        lines.append((f"{pair.a.label} vs. {pair.b.label}", f"{gap} ({ends_of(pair, digits)})", verdict))
-    header = ("Pair", "Difference, simultaneous 95 % CI", "Verdict")
-    return Table(f"Pairs on {result.contest.title}", header, tuple(lines))
+    title = f"Pairs on {result.contest.name}"
+    made = table("pairs", title, telling(result), result)
+    return made.select(key for key in made.keys if key not in ("p", "p_equivalence", "p_sign_flip"))
 
 
-def table(title: str, pairs: Sequence[Pair], result: Claims) -> Table:
-    """Return one line per pair: the difference with its simultaneous interval, both p-values and the verdict."""
-    digits = result.contest.digits
-    flipped = any(pair.p_sign_flip is not None for pair in pairs)
-    header = ["Method", "vs.", "Difference", "95 % CI, simultaneous", "p", "p, adjusted", "p, equivalence"]
-    lines = []
-    for pair in pairs:
-        test = pair.result
-        cells = [pair.a.label, pair.b.label, decimals(test.difference, digits, signed=True), ends_of(pair, digits)]
-        finite = math.isfinite(test.interval[0])
-        alike = None if test.verdict == "no verdict" else test.equivalence_p
-        cells += [_p(test.p) if finite else DASH, _p(test.adjusted_p) if finite else DASH]
-        cells += [DASH if alike is None else _p(alike)]
-        if flipped:
-            cells.append(DASH if pair.p_sign_flip is None else _p(pair.p_sign_flip))
-        lines.append((*cells, words(pair)))
-    return Table(title, (*header, *(["p, sign flip"] if flipped else []), "Verdict"), tuple(lines))
+def table(label: str, title: str, pairs: Sequence[Pair], result: Claims) -> Table:
+    """Return one line per pair: the difference with its simultaneous interval, the p-values and the verdict."""
+    gains = result.contest.gains
+    columns = (
+        Column("method", "Method", text=True),
+        Column("against", "vs.", text=True),
+        replace(gains, key="difference", title="Difference (simultaneous 95 % CI)"),
+        Column("p", "p", p_values=True),
+        Column("p_adjusted", "p, adjusted", p_values=True),
+        Column("p_equivalence", "p, equivalence", p_values=True),
+        Column("p_sign_flip", "p, sign flip", p_values=True),
+        Column("verdict", "Verdict", text=True),
+    )
+    rows = tuple(_row(pair, result) for pair in pairs)
+    return Table(columns, rows, label=label, title=title).without_empty()
+
+
+def _row(pair: Pair, result: Claims) -> tuple[Cell, ...]:
+    test = pair.result
+    digits = result.contest.digits if not result.contest.gains.unit else None
+    none = Missing(test.why)
+    measured = math.isfinite(test.interval[0])
+    alike = None if test.verdict == "no verdict" else test.equivalence_p
+    return (
+        Text(pair.a.name, pair.a.label),
+        Text(pair.b.name, pair.b.label),
+        Number(test.difference, None, digits, signed=True, interval=pair.interval),
+        Number(test.p) if measured else none,
+        Number(test.adjusted_p) if measured else none,
+        none if alike is None or alike >= MOST_EQUIVALENT else Number(alike),
+        none if pair.p_sign_flip is None else Number(pair.p_sign_flip),
+        Text(words(pair), test.verdict),
+    )
 
 
 def words(pair: Pair) -> str:
@@ -76,12 +82,6 @@ def words(pair: Pair) -> str:
     if test.scope == "runs" and math.isfinite(test.interval[0]):
         return "these runs differ" if test.runs_differ else "these runs do not differ significantly"
     return WORDS[test.verdict]
-
-
-def ends_of(pair: Pair, digits: int) -> str:
-    """Return the simultaneous interval; a dash where there is none."""
-    ends = pair.result.adjusted_interval
-    return span(ends, digits, signed=True) if math.isfinite(ends[0]) else DASH
 
 
 def telling(result: Claims) -> list[Pair]:
@@ -103,7 +103,7 @@ def explained(result: Claims) -> list[str]:
         source = next(pair.result.pooled for pair in (*result.against_best, *result.pairs) if pair.result.pooled)
         lines.append(
             f"Test: t test with separate degrees of freedom for items and seeds, paired by both; {source}. Seeds of a "
-            f"method deviate by {decimals(compared.seed_deviation, contest.digits)} (standard deviation)."
+            f"method deviate by {contest.gain_shown(compared.seed_deviation, signed=False)} (standard deviation)."
         )
     elif result.about_runs:
         lines.append("Test: paired t test over items. One seed a side: p-values and intervals hold for these runs.")
@@ -121,8 +121,8 @@ def explained(result: Claims) -> list[str]:
     if hidden := len(result.pairs) - len(telling(result)):
         lines.append(f"{hidden:,} further pairs without a significant difference are not shown.")
     if result.unpaired:
-        lines.append(f"Not compared, since the items differ: {several([g.label for g in result.unpaired], 8)}.")
-    lines += [f"Not ranked: {group.label}: {reason}." for group, reason in contest.left_out]
+        lines.append(f"Not compared, since the items differ: {several([g.name for g in result.unpaired], 8)}.")
+    lines += [f"Not ranked: {group.name}: {reason}." for group, reason in contest.left_out]
     return lines
 
 
@@ -155,7 +155,7 @@ def detectable_line(result: Claims) -> str:
         return ""
     what = "two runs" if result.about_runs else "a method and the best"
     return (
-        f"Minimum detectable difference between {what}: {decimals(result.detectable, result.contest.digits)} "
+        f"Minimum detectable difference between {what}: {result.contest.gain_shown(result.detectable, signed=False)} "
         f"(80 % power, adjusted for the family), with {seeds_of(result)} and {result.contest.num_items:,} items."
     )
 
@@ -173,12 +173,8 @@ def equivalence_line(result: Claims) -> str:
     needs = [f"{items:,} items"] if items else []
     needs += [f"{seeds:,} seeds"] if seeds else []
     how = f"about {' or '.join(needs)} would be needed" if needs else "more items and more seeds would be needed"
-    return f"Equivalence within {result.margin:g} is out of reach here: {how} (80 % power, no true difference)."
-
-
-def ties(result: Sequence[Claims]) -> dict[str, str]:
-    """Return label -> letters over the contests of one question."""
-    return {label: letters for pair in result for label, letters in pair.letters.items()}
+    margin = result.contest.gain_shown(result.margin, signed=False)
+    return f"Equivalence within {margin} is out of reach here: {how} (80 % power, no true difference)."
 
 
 def seeds_of(result: Claims) -> str:
@@ -186,7 +182,3 @@ def seeds_of(result: Claims) -> str:
     counts = sorted({len(group.rows) for group in result.contest.groups})
     listed = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{listed} seed{'' if counts == [1] else 's'} per method"
-
-
-def _p(value: float) -> str:
-    return p_value(value).removeprefix("p = ").removeprefix("p ")

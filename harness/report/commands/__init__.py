@@ -1,6 +1,7 @@
 """Commands of `python -m harness.report` besides writing reports: one module per command, each with a `main`."""
 
 COMMANDS = {
+    "answer": "the answer of a report in three lines, or as JSON",
     "recommend": "which method to use, for limits in memory and time and a tolerance in quality",
     "power": "what a number of items and seeds could show, before the runs",
     "aa": "an A/A test: how often seeds of one method, named as two, are called different",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.records.untrusted import echo
 from harness.report.display import decimals
@@ -50,14 +51,15 @@ def main(arguments: Sequence[str]) -> int:
     """Print what a design detects and which design buys most; 0, or 2 if the input is impossible."""
     given = _parser().parse_args(arguments)
     try:
-        echo("\n".join(_lines(given)))
+        lines, record = _lines(given)
+        echo(json.dumps(record, allow_nan=False, ensure_ascii=False, indent=2) if given.json else "\n".join(lines))
     except ValueError as error:
         echo(f"harness.report: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _lines(given: argparse.Namespace) -> list[str]:
+def _lines(given: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     measured = _measured(given.runs, given.sweep) if given.runs else None
     plan, sources = _plan(given, measured)
     lines = [*_detects(plan, given.power), *_effect(plan, given)]
@@ -65,7 +67,25 @@ def _lines(given: argparse.Namespace) -> list[str]:
     if plan.seeds == 1:
         lines.append("One seed compares trained models, not methods: variance across seeds is not in these numbers.")
     lines.append(f"Assumed: {sources}.")
-    return lines
+    return lines, {"lines": lines, **_record(plan, given)}
+
+
+def _record(plan: Plan, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the design, the noise and what it detects as plain values; effects are in the unit of the metric."""
+    from harness.stats import power, seeds_needed, smallest_effect
+
+    adjusted = plan.methods > 2
+    effect = None if given.effect is None else given.effect / 100
+    return {
+        **asdict(plan),
+        "power": given.power,
+        "detectable": smallest_effect(plan, given.power),
+        "detectable_adjusted": smallest_effect(plan, given.power, adjusted=adjusted),
+        "comparisons": plan.methods * (plan.methods - 1) // 2,
+        "effect": effect,
+        "effect_power": None if effect is None else power(plan, effect, adjusted=adjusted),
+        "seeds_needed": None if effect is None else seeds_needed(plan, effect, given.power, adjusted=adjusted),
+    }
 
 
 def _plan(given: argparse.Namespace, measured: Measured | None) -> tuple[Plan, str]:
@@ -173,14 +193,11 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
     """
     from harness.report import load
     from harness.report.data.groups import aligned
-    from harness.report.data.load import sweep_names
+    from harness.report.data.load import only_sweep
     from harness.report.display import mean
     from harness.stats import measured_noise
 
-    names = sweep_names(runs) if sweep is None else [sweep]
-    if len(names) > 1:
-        raise ValueError(f"there are {len(names)} sweeps: add --sweep, one of {', '.join(names)}")
-    comparison = load(runs, names[0] if names else None)
+    comparison = load(runs, only_sweep(runs, sweep))
     contest = next((contest for contest in comparison.contests if len(contest.groups) > 1), None)
     if contest is None:
         raise ValueError("no two methods have a score on the same task: there is no noise to measure")
@@ -215,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", type=int, metavar="K", help="methods that are compared (default: 2)")
     parser.add_argument("--from", dest="runs", type=Path, nargs="+", metavar="RUNS", help="take noise and hours there")
     parser.add_argument("--sweep", metavar="NAME", help="only this sweep of RUNS")
+    parser.add_argument("--json", action="store_true", help="print plain values: effects as fractions, unknown is null")
     parser.add_argument("--effect", type=float, metavar="POINTS", help="a wished-for difference: how many seeds?")
     parser.add_argument("--power", type=_share, default=0.8, help="how often it is to be detected (default: 0.8)")
     parser.add_argument("--disagreement", type=float, help="between methods, share of items (default: 0.1)")

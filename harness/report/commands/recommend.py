@@ -1,6 +1,7 @@
 """`python -m harness.report recommend RUNS --memory 24GiB --tolerance 1.0`: the method to use, and what says so."""
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.records.untrusted import echo
 
 if TYPE_CHECKING:
+    from harness.report.analysis.recommend import Advice
     from harness.report.data.groups import Group
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -21,25 +23,30 @@ def main(arguments: Sequence[str]) -> int:
     """Print the advice for every base model; 0, or 2 for wrong input, or 3 where the rows cannot be compared."""
     given = _parser().parse_args(arguments)
     try:
-        lines = _advice(given)
+        advice = _advice(given)
     except ValueError as error:  # IncomparableError is one
         echo(f"harness.report: {error}", file=sys.stderr)
         return 3 if hasattr(error, "guard") else 2
-    echo("\n".join(lines))
+    echo(_shown(advice, given.json))
     return 0
 
 
-def _advice(given: argparse.Namespace) -> list[str]:
+def _shown(every: Sequence["Advice"], as_json: bool) -> str:
+    from harness.report.analysis.recommend import record, sentences
+
+    if as_json:
+        return json.dumps([record(advice) for advice in every], allow_nan=False, ensure_ascii=False, indent=2)
+    return "\n".join(line for advice in every for line in sentences(advice))
+
+
+def _advice(given: argparse.Namespace) -> list["Advice"]:
     from harness.report import load
     from harness.report.analysis.claims import main_contests
-    from harness.report.analysis.recommend import Need, advise, options, sentences
-    from harness.report.data.load import sweep_names
+    from harness.report.analysis.recommend import Need, advise, options
+    from harness.report.data.load import only_sweep
 
-    names = sweep_names(given.runs) if given.sweep is None else [given.sweep]
-    if len(names) > 1:
-        raise ValueError(f"there are {len(names)} sweeps: add --sweep, one of {', '.join(names)}")
     allowed = tuple(key for key in given.allow.split(",") if key)
-    comparison = load(given.runs, names[0] if names else None, allowed)
+    comparison = load(given.runs, only_sweep(given.runs, given.sweep), allowed)
     assert comparison.guard, "rows that may be compared"
     groups = comparison.groups
     primary = given.primary or comparison.loaded.primary
@@ -55,7 +62,7 @@ def _advice(given: argparse.Namespace) -> list[str]:
         overhead=not given.no_overhead,
         minimize=given.minimize,
     )
-    return [line for one in asked for line in sentences(advise(one, options(one, groups), need))]
+    return [advise(contest, options(contest, groups), need) for contest in asked]
 
 
 def _columns(groups: Sequence["Group"]) -> list[str]:
@@ -92,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minimize", choices=("memory", "time", "parameters", "bytes"), default="memory")
     parser.add_argument("--primary", metavar="COLUMN", help="such as arc_easy/acc (default: the sweep's)")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a list with one object per base model; scores are fractions, costs in bytes and seconds",
+    )
     parser.add_argument("--allow", metavar="KEYS", default="", help="as in a report")
     return parser
 

@@ -97,6 +97,11 @@ class Group:
         return str(total) if self.ok and not self.lost else f"{len(self.rows) if self.ok else 0} of {total}"
 
     @property
+    def every(self) -> tuple[Row, ...]:
+        """Return all runs of the recipe, those without a result last."""
+        return (*self.rows, *self.lost)
+
+    @property
     def failed(self) -> tuple[Row, ...]:
         """Return the runs without a result that do not go on."""
         return tuple(row for row in (self.lost if self.measured else self.rows) if row.status != "interrupted")

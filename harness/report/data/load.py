@@ -122,6 +122,18 @@ def check_folders(runs: Sequence[Path]) -> None:
         raise ValueError(f"no such runs folder: {', '.join(missing)}. Give the folder that holds <recipe_id>/seed-<n>/")
 
 
+def only_sweep(runs: Sequence[Path], name: str | None) -> str | None:
+    """Return the named sweep, else the only one that there is; None where there is none.
+
+    Raises:
+        ValueError: there are several, and none was named.
+    """
+    every = sweep_names(runs) if name is None else [name]
+    if len(every) > 1:
+        raise ValueError(f"there are {len(every)} sweeps: add --sweep, one of {', '.join(every)}")
+    return every[0] if every else None
+
+
 def sweep_names(runs: Sequence[Path]) -> list[str]:
     """The names of the sweeps below the runs folders."""
     return sorted({path.parent.name for root in runs for path in root.glob("sweeps/*/sweep.json")})

@@ -19,7 +19,6 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.html import items, overview
 from harness.report.html.sections import sections
 from harness.report.pages import notes
-from harness.report.pages.answer import answer_of
 from harness.report.writers.markup import blocks_html
 
 _FOLDER = Path(__file__).parent
@@ -73,7 +72,7 @@ def page(comparison: Comparison, title: str, folder: Path, figures: Sequence[Fig
     text: str = environment.get_template("page.html").render(
         title=printable(title),
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
-        answer=[printable(sentence) for sentence in answer_of(comparison)],
+        answer=[printable(sentence) for answer in comparison.answers for sentence in answer.lines],
         contents=[*_anchors(bool(figures), bool(data["tasks"])), *((part["id"], part["title"]) for part in parts)],
         links=_links(folder),
         figures=figures,

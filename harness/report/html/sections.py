@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from harness.records import datacheck
 from harness.report.analysis import interrupted
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.recommend import Need, advise, options, scenarios, sentences
+from harness.report.analysis.recommend import recommendations
 from harness.report.analysis.verdicts import explained, families
-from harness.report.document import Block, Bullets, text_table
+from harness.report.document import Block, Bullets
 from harness.report.pages import hyperparameters, notes, summary, tuned
 
 
@@ -27,9 +27,10 @@ class PageSection:
 def sections(comparison: Comparison) -> list[PageSection]:
     """Return the sections that have something to show."""
     every = (
+        PageSection("main", "Main results", (comparison.main_table,), folded=False),
         PageSection("recommendation", "Which method to use", tuple(_recommendation(comparison)), folded=False),
         PageSection("tests", "Statistical comparison", tuple(_tests(comparison)), folded=False),
-        PageSection("tasks", "Scores by task", tuple(_typed(table) for table in summary.tasks(comparison.groups))),
+        PageSection("tasks", "Scores by task", tuple(summary.tasks(comparison.groups))),
         PageSection("tuning", "Tuning", tuple(_tuning(comparison))),
         PageSection("data", "Data", tuple(_data(comparison))),
         PageSection("failures", "Failed and interrupted runs", tuple(_failures(comparison)), folded=False),
@@ -39,18 +40,15 @@ def sections(comparison: Comparison) -> list[PageSection]:
 
 
 def _recommendation(comparison: Comparison) -> Iterator[Block]:
-    for contest in comparison.contests:
-        choices = options(contest, comparison.groups)
-        if len(choices) > 1:
-            yield Bullets(tuple(sentences(advise(contest, choices, Need(tolerance=comparison.loaded.margin)))))
-        if table := scenarios(contest, comparison.groups, comparison.loaded.margin):
-            yield _typed(table)
+    for result in comparison.claims:
+        if result.comparison is not None:
+            yield Bullets(tuple(recommendations(result.contest, comparison.groups, comparison.loaded.margin)))
 
 
 def _tests(comparison: Comparison) -> Iterator[Block]:
     for claims in comparison.claims:
         if claims.pairs:
-            yield from map(_typed, families(claims))
+            yield from families(claims)
             yield Bullets(tuple(explained(claims)))
 
 
@@ -73,7 +71,3 @@ def _failures(comparison: Comparison) -> Iterator[Block]:
     items = [scored.problem for group in comparison.groups for row in group.rows for scored in row.scored]
     damaged = [f"could not be read: {line}" for line in (*comparison.loaded.unreadable, *filter(None, items))]
     yield Bullets((*failed, *interrupted.lines(comparison.loaded), *dict.fromkeys(damaged)))
-
-
-def _typed(table: summary.Table) -> Block:
-    return text_table("", table.header, table.lines, table.title)

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from harness.records.record import Attempt
 from harness.report.analysis import doubts, hours, speed
+from harness.report.analysis.axes import COSTS
 from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.tradeoff import FRONTIER, frontiers
 from harness.report.analysis.verdicts import explained
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
@@ -32,6 +34,7 @@ def sections(comparison: Comparison) -> list[Section]:
         Section("Prompt templates", tuple(hyperparameters.templates(comparison))),
         Section("Tuning", (*([searched] if searched else []), *_bullets(tuned.lines(loaded)))),
         Section("All pairs of methods", tuple(_pairs(comparison))),
+        Section("Quality and every cost", tuple(_trade_offs(comparison))),
         Section("Compute", tuple(_compute(comparison))),
         Section("Seeds and failed runs", tuple(one for one in (seeds(comparison), failures(comparison)) if one)),
         Section("Evaluations", (Bullets(tuple(notes.looks(groups))),)),
@@ -54,6 +57,16 @@ def _pairs(comparison: Comparison) -> Iterable[Block]:
     yield from pairs(comparison)
     for result in comparison.claims:
         yield from _bullets(explained(result))
+
+
+def _trade_offs(comparison: Comparison) -> Iterable[Block]:
+    """Yield quality against every cost."""
+    keys = [cost.key for cost in COSTS]
+    tables = [frontiers(result, comparison.groups, keys) for result in comparison.claims]
+    for table in tables:
+        if table:
+            yield table
+            yield FRONTIER
 
 
 def _bullets(lines: Sequence[str]) -> list[Block]:

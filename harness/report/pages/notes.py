@@ -5,6 +5,7 @@ from typing import Any
 
 from harness.records.record import Attempt
 from harness.records.untrusted import code, escaped, printable
+from harness.report import names
 from harness.report.analysis import drift, rounding
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded, flatten
@@ -29,8 +30,8 @@ SHARED = (
 
 
 LOSS_ON = {
-    "completion": "the tokens of the answer",
-    "assistant": "the tokens of every answer of the assistant",
+    "completion": "completion tokens",
+    "assistant": "assistant tokens",
     "all": "all tokens, prompts included",
 }
 
@@ -44,10 +45,10 @@ def trained_on(groups: Sequence[Group]) -> str:
             found.setdefault(str(train.get("loss_on")), []).append(group.label)
     if len(found) == 1:
         [value] = found
-        same = ", the same for every method" if len(found[value]) > 1 else ""
-        return f"Trained on {LOSS_ON.get(value, value)} (train.loss_on={value}){same}."
+        same = " only, for all methods" if len(found[value]) > 1 else " only"
+        return f"Loss computed on {LOSS_ON.get(value, value)}{same if value != 'all' else ''}."
     said = (f"{LOSS_ON.get(value, value)} ({', '.join(who)})" for value, who in found.items())
-    return f"Not trained on the same tokens: {'; '.join(said)}." if found else ""
+    return f"Loss computed on different tokens: {'; '.join(said)}." if found else ""
 
 
 def made(groups: Sequence[Group]) -> list[str]:
@@ -67,7 +68,7 @@ def definitions(groups: Sequence[Group]) -> list[str]:
         "Differences are tested by a t test in which items and seeds keep their own degrees of freedom; seeds are "
         "paired, and the method x seed variance is pooled over the methods and checked against that of each pair. The "
         "base model has no seed variance. Items with the same prompt are one cluster.",
-        "Peak memory is the highest peak of loading and training, weights included, library imports not"
+        "Peak memory over model loading and training, including weights, excluding imported libraries"
         f"{_memory(trained)}.",
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
         "are those of the optimizer steps alone, without loading, validation and saving.",
@@ -78,14 +79,15 @@ def definitions(groups: Sequence[Group]) -> list[str]:
 
 def shared(groups: Sequence[Group]) -> list[str]:
     """Model, data and training settings that are the same for all trained groups."""
-    recipes = [group.first.record.recipe for group in groups if group.trained and group.first.record]
-    if not recipes:
+    records = [group.first.record for group in groups if group.trained and group.first.record]
+    if not records:
         return []
-    flat = [flatten({key: recipe.get(key) or {} for key in ("model", "data", "train")}) for recipe in recipes]
+    flat = [flatten({key: one.recipe.get(key) or {} for key in ("model", "data", "train")}) for one in records]
     common = {key: value for key, value in flat[0].items() if all(one.get(key) == value for one in flat)}
     train = [f"{key}={short(common[f'train.{key}'])}" for key in SHARED if common.get(f"train.{key}") is not None]
-    named = [f"{part}: {common[f'{part}.name']}" for part in ("model", "data") if f"{part}.name" in common]
-    return [*named, *([f"training: {', '.join(train)}"] if train else [])]
+    shown = {"model": names.model(records[0]).display, "data": names.data(records[0]).display}
+    named = [f"{part.capitalize()}: {name}" for part, name in shown.items() if f"{part}.name" in common]
+    return [*named, *([f"Training: {', '.join(train)}"] if train else [])]
 
 
 def limits(groups: Sequence[Group]) -> list[str]:
@@ -94,9 +96,7 @@ def limits(groups: Sequence[Group]) -> list[str]:
     fewest = min((len(group.rows) for group in trained), default=0)
     lines = []
     if fewest == 1:
-        lines.append(
-            "With one seed, variance across seeds is unknown: differences are those of these runs, not of the methods."
-        )
+        lines.append("With one seed, variance across seeds is unknown; do not interpret small gaps.")
     elif fewest:
         lines.append(f"Variance across seeds is estimated from as few as {fewest} seeds.")
     if any(s.record.evaluation["limit"] for g in groups if g.ok for scored in g.evaluations.values() for s in scored):

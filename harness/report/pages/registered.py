@@ -10,7 +10,7 @@ from harness.report.analysis.tested_claims import Tested
 from harness.report.data.levels import claim_level
 from harness.report.data.rows import Loaded
 from harness.report.display import DASH
-from harness.report.pages.summary import Table
+from harness.report.document import Table, text_table
 
 HEADER = ("Claim", "Source", "Outcome", "Value", "Interval", "Rests on", "What would decide it")
 TEXT = ("Claim", "Source", "Outcome", "Rests on", "What would decide it")  # columns to the left
@@ -21,7 +21,7 @@ EXPLORATORY = (
 
 def table(results: Sequence[Tested]) -> Table:
     """Return a line for each claim."""
-    return Table("Claims", HEADER, tuple(_line(one) for one in results))
+    return text_table("Claims", HEADER, (_line(one) for one in results), TEXT)
 
 
 def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:

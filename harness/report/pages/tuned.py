@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.records.choice import RULE_TEXTS, Edge
-from harness.records.untrusted import escaped
+from harness.records.record import Tuning
+from harness.report import names
 from harness.report.analysis.comparable import Difference, differences
+from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.facts import stack_facts
 from harness.report.data.rows import Loaded, Row
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
-from harness.report.display import DASH, decimals, quantity, several, table
+from harness.report.display import DASH, decimals, quantity, several
+from harness.report.document import Block, Bullets, Markup, text_table
 
 SELECTED = (
     "Their validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
@@ -21,25 +24,17 @@ CENTERS = (
     " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
     "published for it."
 )
-HEADER = ("Contestant", "Trials", "Ended well", "Chosen", "Validation loss", "Tried", "Device seconds")
+HEADER = ("Method", "Trials", "Completed", "Chosen", "Validation loss", "Search space", "Device-s")
 
 
-def section(loaded: Loaded) -> list[str]:
-    """The section's parts, as Markdown; none for a sweep without stages."""
-    found = contestants(loaded.sweep, loaded.trials)
+def section(comparison: Comparison) -> tuple[Block, ...]:
+    """Return the budget, the chosen trials and the remarks; nothing for a sweep without stages."""
+    loaded = comparison.loaded
     if loaded.sweep is None or loaded.sweep.tuning is None:
-        return []
-    lines = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name), *doubts(loaded)]
-    bullets = "\n".join(f"- {escaped(line)}" for line in lines)
-    rows = [[escaped(cell) for cell in cells(one)] for one in found]
-    parts = [
-        "## Tuning",
-        escaped(budget(loaded, found)),
-        table(HEADER, rows, text=("Chosen", "Tried")),
-        bullets,
-        "Every trial is in [tuning.csv](tuning.csv).",
-    ]
-    return [part for part in parts if part]
+        return ()
+    first, *remarked = lines(loaded)
+    chosen = text_table("Tuning", HEADER, (cells(one) for one in comparison.tuning), ("Search space", "Chosen"))
+    return (first, chosen, Bullets(tuple(remarked)), Markup("Every trial is in [tuning.csv](tuning.csv)."))
 
 
 def lines(loaded: Loaded) -> list[str]:
@@ -51,6 +46,21 @@ def lines(loaded: Loaded) -> list[str]:
     return [budget(loaded, found), *remarked]
 
 
+def how(loaded: Loaded) -> str:
+    """Return one line on how hyperparameters were chosen; "" for a sweep without stages."""
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return ""
+    tuning = loaded.sweep.tuning
+    rule = RULE_TEXTS.get(tuning.rule, tuning.rule)
+    return f"{_protocol(tuning, [tuning.trials], tuning.seeds)}, selected by {rule}; trials did not read the test."
+
+
+def _protocol(tuning: Tuning, counts: Sequence[int], seeds: Sequence[int]) -> str:
+    noun = "trial" if list(counts) == [1] else "trials"
+    keys = several([names.setting(key).display for key in tuning.settings])
+    return f"Each method was tuned with {_counts(counts)} {noun} over {keys} (seed {', '.join(map(str, seeds))})"
+
+
 def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:
     """Return what every contestant got, counted in its trials, and how one recipe was chosen."""
     assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep has a budget"
@@ -58,15 +68,14 @@ def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:
     counts = sorted({len(one.trials) for one in found}) or [tuning.trials]
     seeds = sorted({look.cell.seed for one in found for trial in one.trials for look in trial.looks}) or tuning.seeds
     results = sorted({row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}) or tuning.final_seeds
-    reads = "only these runs read the test" if not _test_readers(loaded) else "not only these runs read the test"
+    only = "only these runs were evaluated on the test set"
+    reads = only if not _test_readers(loaded) else "other runs were evaluated on the test set too"
     total = sum(one.device_seconds for one in found)
     centers = CENTERS if "lr_scale" in tuning.settings else ""
     return (
-        f"Every contestant, a row of the results before its settings were chosen, had {_counts(counts)} trials over "
-        f"{several(tuning.settings)} with seed {', '.join(map(str, seeds))}, looked at on "
-        f"validation rows alone. Chosen for each: {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The results below are of "
-        f"what was chosen, with seed {', '.join(map(str, results))}; {reads}. {SELECTED}{centers} "
-        f"Tuning took {quantity(total)} device seconds: loading, training and validating of all trials."
+        f"{_protocol(tuning, counts, seeds)}, selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)} on validation "
+        f"rows; the results are those of seed {', '.join(map(str, results))}, and {reads}. {SELECTED}{centers} "
+        f"Tuning took {quantity(total)} device-s: loading, training and validation of all trials."
     )
 
 
@@ -162,7 +171,7 @@ def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
 
 def _remarks(one: Contestant) -> list[str]:
     """Return the warnings about a contestant's trials."""
-    lines = [f"{one.name} is {UNDERTUNED}: {_edge(edge)}, so that a better one may lie beyond" for edge in one.edges]
+    lines = [f"{one.name} is {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond" for edge in one.edges]
     missing = Counter(trial.status for trial in one.trials)["missing"]
     if missing:
         lines.append(f"{one.name}: {missing} of {len(one.trials)} trials have not been made")
@@ -172,7 +181,7 @@ def _remarks(one: Contestant) -> list[str]:
             values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
             broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
     for fate, who in broken.items():
-        lines.append(f"{one.name} {', '.join(who)}: {fate}; {'counts as a trial' if len(who) == 1 else 'all count'}")
+        lines.append(f"{one.name} {', '.join(who)}: {fate}; {'counted' if len(who) == 1 else 'all counted'}")
     if one.choice.recipe_id is None and not missing:
         lines.append(f"{one.name}: nothing could be chosen, {one.choice.reason}")
     if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:
@@ -189,7 +198,7 @@ def _edge(edge: Edge) -> str:
         return f"{edge.setting}={edge.value} is the {edge.side} value tried"
     failed = several([f"{value:g}" for value in edge.unproven])
     return (
-        f"{edge.setting}={edge.value} is the {edge.side} value that ended well or diverged, and {failed} failed for "
+        f"{edge.setting}={edge.value} is the {edge.side} value that completed or diverged, and {failed} failed for "
         "another reason"
     )
 

@@ -9,7 +9,6 @@ import json
 
 from harness.records.untrusted import printable
 from harness.report.analysis.comparison import Comparison
-from harness.report.pages.answer import answer_of
 
 
 def citation(comparison: Comparison, title: str) -> str:
@@ -22,7 +21,7 @@ def citation(comparison: Comparison, title: str) -> str:
         f"message: {_text('Put your own names first: who made the runs is not in their records.')}",
         "type: dataset",
         f"title: {_text(title)}",
-        f"abstract: {_text(' '.join(answer_of(comparison)))}",
+        f"abstract: {_text(' '.join(comparison.answer.lines))}",
         "authors:",
         f"  - name: {_text('harness')}",
         *([f"version: {_text(', '.join(one for one in commits if one))}"] if any(commits) else []),

@@ -9,7 +9,7 @@ from harness.records.record import write_text
 from harness.report import figures, html
 from harness.report.analysis.comparison import Comparison
 from harness.report.data import tuning
-from harness.report.pages import appendix, checklist, data_card, markdown, setup, update
+from harness.report.pages import appendix, checklist, data_card, report, setup, update
 from harness.report.writers import citation, latex, paper, parquet, prose
 from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import to_csv
@@ -23,7 +23,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     """
     loaded, groups = comparison.loaded, comparison.groups
     assert comparison.guard, "rows that may be compared"
-    title = markdown.title(comparison)
+    title = report.title(comparison)
     sections = appendix.sections(comparison)
     write_text(to_csv(loaded.rows), out / "records.csv")
     parquet.write(loaded.rows, out / "records.parquet")
@@ -39,7 +39,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     drawn = figures.write(groups, out / "figures", trials, loaded.external, comparison.primary)
     shapes = update.write(groups, out)
     html.write(comparison, title, out / "index.html", drawn)
-    return write_text(markdown.page(comparison, drawn, update=shapes is not None), out / "report.md")
+    return write_text(report.page(comparison, drawn, update=shapes is not None), out / "report.md")
 
 
 def _write_setup(comparison: Comparison, out: Path) -> None:

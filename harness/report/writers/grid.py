@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text as Styled
 
 from harness.records.untrusted import printable
-from harness.report.document import Cell, Column, Number, Table, Text, plain, spread_text, value_text
+from harness.report.document import Cell, Column, Number, Table, Text, plain, raised, spread_text, value_text
 
 NARROWEST = 14  # characters of the first column, which breaks at words before a column of numbers is dropped
 GAP = 2  # characters between columns: the padding and the divider
@@ -61,19 +61,28 @@ def _least(table: Table, place: int, errors: bool) -> int:
 
 
 def _header(table: Table, place: int, errors: bool) -> list[str]:
-    """Return the lines of a heading: its words, stacked to the width of the cells, then the unit."""
+    """Return the lines of a heading: on one line if all fit, else the title at the width of the cells and the unit."""
+    if all(len(_heading(column)) <= _room(table, index, errors) for index, column in enumerate(table.columns)):
+        return [_heading(table.columns[place])]
     column = table.columns[place]
-    cells = [printable(plain(row[place], column, errors)) for row in table.rows]
-    longest_word = max(map(len, column.title.split()), default=1)
-    room = max([longest_word, *map(len, cells)])
     unit = printable(column.heading[len(column.title) :]).strip()
-    whole = f"{column.title} {unit}".strip()
-    return [whole] if len(whole) <= room else [*wrap(printable(column.title), room), *([unit] if unit else [])]
+    return [*wrap(printable(column.title), _room(table, place, errors)), *([unit] if unit else [])]
+
+
+def _heading(column: Column) -> str:
+    return printable(column.heading)
+
+
+def _room(table: Table, place: int, errors: bool) -> int:
+    """Return the width of the cells of a column, and of the longest word above them."""
+    column = table.columns[place]
+    cells = (len(printable(plain(row[place], column, errors))) for row in table.rows)
+    return max((*cells, *map(len, column.title.split())), default=1)
 
 
 def _styled(cell: Cell, column: Column, errors: bool) -> Styled:
     if isinstance(cell, Number) and cell.emphasis:
-        tail = f"{spread_text(cell, column) if errors else ''}{cell.marks}"
+        tail = f"{spread_text(cell, column) if errors else ''}{raised(cell.marks)}"
         return Styled.assemble((value_text(cell, column), EMPHASIS[cell.emphasis]), tail)
     tone = cell.tone if isinstance(cell, Text) else ""
     return Styled(printable(plain(cell, column, errors)), style=TONES[tone])

@@ -12,11 +12,14 @@ from harness.report.document import (
     Cell,
     Column,
     Command,
+    Figure,
     Folded,
+    Markup,
     Number,
     Section,
     Table,
     plain,
+    raised,
     spread_text,
     value_text,
 )
@@ -54,6 +57,10 @@ def _block(block: Block) -> str:
     if isinstance(block, Table):
         caption = escaped(block.caption) if block.rows else ""
         return "\n\n".join(part for part in (caption, table_text(block)) if part)
+    if isinstance(block, Markup):
+        return block.text
+    if isinstance(block, Figure):
+        return f"![{escaped(block.title)}]({block.path})\n\n{escaped(block.caption)}"
     if isinstance(block, Folded):
         inner = "\n\n".join(blocks(block.blocks))
         return f"<details>\n<summary>{escaped(block.summary)}</summary>\n\n{inner}\n\n</details>" if inner else ""
@@ -61,9 +68,8 @@ def _block(block: Block) -> str:
 
 
 def _cell(cell: Cell, column: Column) -> str:
-    text = escaped(plain(cell, column))
     if not isinstance(cell, Number) or not cell.emphasis:
-        return text
+        return escaped(plain(cell, column))
     value = value_text(cell, column)
     tag = f"**{value}**" if cell.emphasis == "best" else f"<ins>{value}</ins>"
-    return f"{tag}{spread_text(cell, column)}{escaped(cell.marks)}"
+    return f"{tag}{spread_text(cell, column)}{raised(cell.marks)}"

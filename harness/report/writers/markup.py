@@ -12,7 +12,9 @@ from harness.report.document import (
     Cell,
     Column,
     Command,
+    Figure,
     Folded,
+    Markup,
     Missing,
     Number,
     Table,
@@ -53,6 +55,8 @@ def _block(block: Block) -> str:
         return f"<pre>{escape(printable(block.text, keep=chr(10)))}</pre>"
     if isinstance(block, Folded):
         return f"<details><summary>{_text(block.summary)}</summary>\n{blocks_html(block.blocks)}\n</details>"
+    if isinstance(block, (Figure, Markup)):
+        return ""  # links and pictures of report.md; the page has its own
     heading = f"<h3>{_text(block.title)}</h3>\n" if block.title else ""
     name = _text(block.title or block.label)
     return f'{heading}<div class="scroll" role="region" aria-label="{name}" tabindex="0">{table_html(block)}</div>'

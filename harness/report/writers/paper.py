@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from harness.report.analysis.comparison import Comparison
-from harness.report.document import Table
-from harness.report.pages import appendix, hyperparameters
+from dataclasses import replace
 
-TIES = "Methods sharing a letter under Ties do not differ significantly on the answer's task (adjusted for all pairs)."
+from harness.report.analysis.claims import Claims
+from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.verdicts import explained, families
+from harness.report.document import Note, Table
+from harness.report.pages import appendix, hyperparameters
+from harness.report.pages.summary import cost, losses, tasks
 
 
 def tables(comparison: Comparison) -> dict[str, Table]:
-    """Return every table by its label, which is the name of its file."""
-    found = [
+    """Return every table by its label, which is the name of its file; of equal labels the later ones are numbered."""
+    groups = comparison.groups
+    listed = [
+        comparison.main_table,
+        _captioned(losses(groups), "Losses in nats per answer token, with paired differences to the base model."),
+        _captioned(cost(groups), "Costs of training and evaluation, means over the seeds."),
+        *(_captioned(table, f"{table.title}.") for table in tasks(groups)),
+        *(table for result in comparison.claims for table in _tests(result)),
         *appendix.pairs(comparison),
         hyperparameters.shared(comparison),
         hyperparameters.by_method(comparison),
@@ -20,4 +29,19 @@ def tables(comparison: Comparison) -> dict[str, Table]:
         appendix.seeds(comparison),
         appendix.failures(comparison),
     ]
-    return {table.label: table for table in found if table and table.rows}
+    named: dict[str, Table] = {}
+    for table in listed:
+        if table and table.rows:
+            same = sum(other.split("-")[0] == table.label for other in named)
+            label = f"{table.label}-{same + 1}" if same else table.label
+            named[label] = replace(table, label=label)
+    return named
+
+
+def _tests(result: Claims) -> list[Table]:
+    notes = tuple(Note(line) for line in explained(result))
+    return [replace(_captioned(table, f"{table.title}."), notes=(*table.notes, *notes)) for table in families(result)]
+
+
+def _captioned(table: Table, caption: str) -> Table:
+    return replace(table, caption=table.caption or caption)

@@ -7,9 +7,8 @@ from harness.records.event_files import EventFile
 from harness.records.untrusted import escaped
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.rows import Row
-from harness.report.pages.answer import answer_of
-from harness.report.pages.markdown import table_of
-from harness.report.pages.summary import cost, quality
+from harness.report.pages.summary import cost
+from harness.report.writers.markdown import table_text
 from harness.report.writers.table import IDENTITY, Value, flat
 
 _NOT_METRICS = (*IDENTITY, "seed", "status", "reason", "recipe_id")
@@ -29,9 +28,9 @@ def write_comparison(comparison: Comparison, name: str, report: Path, folder: Pa
         old.unlink()
     loaded, groups = comparison.loaded, comparison.groups
     page = EventFile(place)
-    page.text("answer", escaped(" ".join(answer_of(comparison))))
-    for one in (quality(groups), cost(groups)):
-        page.text(one.title.lower(), table_of(one))
+    page.text("answer", escaped(" ".join(comparison.answer.lines)))
+    for table in (comparison.main_table, cost(groups)):
+        page.text(table.title.lower(), table_text(table))
     for path in sorted(report.glob("figures/*.png")):
         page.picture(f"figures/{path.stem}", path.read_bytes())
     page.close()

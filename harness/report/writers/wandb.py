@@ -13,7 +13,6 @@ from harness.records.record import write_text
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.numeric import Numbers, methods, pairs
 from harness.report.data.rows import Loaded
-from harness.report.pages.answer import answer_of
 from harness.report.writers import manifest
 from harness.report.writers.table import columns, flat
 
@@ -71,7 +70,7 @@ def log_comparison(comparison: Comparison, name: str, report: Path, mirror: Mirr
             for name, one in _tables(comparison).items()
         }
         run.log({**tables, **figures})
-        run.summary["answer"] = " ".join(answer_of(comparison))
+        run.summary["answer"] = " ".join(comparison.answer.lines)
         artifact = wandb.Artifact(f"report-{_plain(name)}", type="report")
         artifact.add_dir(str(report))
         run.log_artifact(artifact)

@@ -1,0 +1,312 @@
+"""The main table: methods by target tasks, their average, what was forgotten, and what training cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from harness.report import names
+from harness.report.analysis.claims import FEWEST_ITEMS, Claims, Contest
+from harness.report.data.groups import Group, Measure, headline
+from harness.report.display import mean, several
+from harness.report.document import (
+    DAGGER,
+    Cell,
+    Column,
+    Missing,
+    Note,
+    Number,
+    Table,
+    Text,
+    ranked,
+)
+from harness.report.pages.summary import trainings
+
+if TYPE_CHECKING:
+    from harness.stats import Pair as Result
+
+DOUBLE_DAGGER = "\N{DOUBLE DAGGER}"
+AVERAGE, RETENTION = "average", "retention_change"
+MEMORY, PARAMETERS, TIME = "peak_memory_bytes", "trainable_parameters", "train_seconds"
+_TIMES = (("h", 3600), ("min", 60), ("s", 1))
+_LETTERS = "abcdefghijklmnoprstuvwxyz"
+_MISSING = Missing("not evaluated")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The parts of a comparison that the table is made of.
+
+    Attributes:
+        groups: every row of the report.
+        results: the tests of the question, for each base model.
+        targets: the contests of the target tasks.
+        undertuned: labels of methods whose chosen learning rate lies at the edge of the grid.
+    """
+
+    groups: Sequence[Group]
+    results: Sequence[Claims]
+    targets: Sequence[Contest]
+    undertuned: frozenset[str]
+
+
+def main_table(inputs: Inputs) -> Table:
+    """Return the table: the base models apart, then the methods by the primary metric, best first.
+
+    The best score of a column is marked, and the second; a dagger marks what is not significantly worse than the best.
+    """
+    primary = [result.contest for result in inputs.results]
+    tasks = _tasks(primary, inputs.targets)
+    kept = _retention(inputs.groups)
+    ordered, rules = _ordered(inputs)
+    footnotes = _footnotes(ordered)
+    scored = [contest.column for contest in tasks]
+    spanner = "Target tasks" if len(tasks) > 1 and all(contest.role == "target" for contest in tasks) else ""
+    ahead = tasks[0].column.key if tasks else ""
+    columns = [
+        Column("method", "Method", text=True),
+        *(
+            replace(one, spanner=spanner, priority=0 if one.key == ahead else 10 + place)
+            for place, one in enumerate(scored)
+        ),
+        *_average_column(tasks),
+        *([Column(RETENTION, _retention_title(kept), "points", 100.0, 1, "higher", priority=100)] if kept else []),
+        *_cost_columns(ordered),
+    ]
+    rows = tuple(_row(group, columns, _Row(tasks, kept, footnotes, inputs)) for group in ordered)
+    table = Table(tuple(columns), rows, label="main", title="Main results", rules=tuple(rules))
+    competing = [place for place, group in enumerate(ordered) if group.trained and not group.random_weights]
+    for key in (*(column.key for column in scored), AVERAGE):
+        table = ranked(table, key, competing) if key in table.keys and _decides(tasks, key) else table
+    return replace(table, notes=tuple(_notes(inputs, footnotes)), caption=_caption(tasks, inputs)).without_empty()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Context of the cells of a row."""
+
+    tasks: Sequence[Contest]
+    kept: Sequence[str]
+    footnotes: dict[str, tuple[str, str]]
+    inputs: Inputs
+
+
+def _tasks(primary: Sequence[Contest], targets: Sequence[Contest]) -> list[Contest]:
+    """Return a contest for each column of scores: that of the question first, then the other target tasks."""
+    columns: dict[str, Contest] = {}
+    for contest in (*primary[:1], *targets):
+        if contest.role == "target" or not targets or contest is primary[0]:
+            columns.setdefault(contest.column.key, contest)
+    return list(columns.values())
+
+
+def _ordered(inputs: Inputs) -> tuple[list[Group], list[int]]:
+    """Return the rows in their order, and the places of those that have a rule above them."""
+    blocks: list[list[Group]] = []
+    placed: set[int] = set()
+    for result in inputs.results:
+        contest = result.contest
+        members = [*contest.ranked, *(group for group, _ in contest.left_out)]
+        bases = [group for group in inputs.groups if group.first.is_base and group.model == members[0].model]
+        blocks += [bases, members]
+        placed |= {id(group) for group in (*bases, *members)}
+    others = [group for group in inputs.groups if id(group) not in placed]
+    blocks += [[group for group in others if group.first.is_base and group.measured]]
+    blocks += [[group for group in others if not (group.first.is_base and group.measured)]]
+    ordered: list[Group] = []
+    rules: list[int] = []
+    for block in blocks:
+        if block and ordered:
+            rules.append(len(ordered))
+        ordered += block
+    return ordered, rules
+
+
+def _row(group: Group, columns: Sequence[Column], row: _Row) -> tuple[Cell, ...]:
+    contests = {contest.column.key: contest for contest in row.tasks}
+    mark, _ = row.footnotes.get(group.label, ("", ""))
+    edge = DOUBLE_DAGGER if group.label in row.inputs.undertuned else ""
+    made: list[Cell] = [Text(group.name, group.label, f"{edge}{mark}", "" if group.ok else "bad")]
+    for column in columns[1:]:
+        if column.key in contests:
+            made.append(_score(group, contests[column.key], row))
+        elif column.key == AVERAGE:
+            made.append(_average(group, row.tasks))
+        elif column.key == RETENTION:
+            made.append(_retained(group, row.kept))
+        else:
+            made.append(_cost(group, column.key))
+    return tuple(made)
+
+
+def _score(group: Group, contest: Contest, row: _Row) -> Cell:
+    measure = _measure(group, contest)
+    found = group.score(measure) if measure and not group.random_weights else None
+    if found is None:
+        return _reason(group)
+    first = row.tasks[0].column.key == contest.column.key
+    marks = DAGGER if first and _ties(group, row.inputs.results) else ""
+    return Number(found.value, found.standard_error, marks=marks)
+
+
+def _measure(group: Group, contest: Contest) -> Measure | None:
+    """Return the group's own evaluation of the task: the same one if it has it; None where it was not evaluated."""
+    same = [scored for scored in group.role(contest.role) if scored.task == contest.task] if group.measured else []
+    best = sorted(same, key=lambda scored: scored.asked_id != contest.measure.eval_id)
+    return Measure(best[0].asked_id, contest.measure.metric) if best else None
+
+
+def _reason(group: Group) -> Missing:
+    return Missing(group.first.reason or group.status) if not group.ok else _MISSING
+
+
+def _ties(group: Group, results: Sequence[Claims]) -> bool:
+    """Return whether the method is not significantly worse than the best; the best itself is marked where any is."""
+    for result in results:
+        alike = [pair.a for pair in result.against_best if _alike(pair.result)]
+        if alike and (group in alike or group is result.best):
+            return True
+    return False
+
+
+def _alike(result: Result) -> bool:
+    if result.scope == "runs":
+        return not result.runs_differ
+    return result.verdict in ("not significant", "equivalent")
+
+
+def _average_column(tasks: Sequence[Contest]) -> list[Column]:
+    several_tasks = len(tasks) > 1 and len({contest.column.unit for contest in tasks}) == 1
+    alike = several_tasks and all(contest.role == "target" and contest.column.unit for contest in tasks)
+    return [replace(tasks[0].column, key=AVERAGE, title="Avg.", spanner="", priority=2)] if alike else []
+
+
+def _average(group: Group, tasks: Sequence[Contest]) -> Cell:
+    """Return the mean over the tasks; unknown where the group lacks one of them."""
+    measures = [_measure(group, contest) for contest in tasks]
+    known = [found for measure in measures if measure and (found := group.score(measure))]
+    if len(known) < len(tasks) or group.random_weights:
+        return _reason(group) if not known else Missing("not evaluated on every task")
+    return Number(fmean(found.value for found in known))
+
+
+def _retention(groups: Sequence[Group]) -> list[str]:
+    """Return the retention tasks with a score that should be high, which is shown as a change in points."""
+    every = (scored for group in groups if group.ok for scored in group.role("retention"))
+    return list(dict.fromkeys(one.task for one in every if (m := headline(one)) and names.metric(m).percent))
+
+
+def _retention_title(kept: Sequence[str]) -> str:
+    return f"{names.task(kept[0]).short} change" if len(kept) == 1 else f"Retention change ({len(kept)} tasks)"
+
+
+def _retained(group: Group, kept: Sequence[str]) -> Cell:
+    """Return the change of the retention score against the base model, the mean over its tasks."""
+    if group.first.is_base:
+        return Missing("the base model itself")
+    scored = [one for one in group.role("retention") if one.task in kept] if group.measured else []
+    gains = [group.gain(Measure(one.asked_id, headline(one) or "")) for one in scored]
+    known = [gain for gain in gains if gain is not None]
+    if not known or len(known) < len(kept):
+        return _reason(group)
+    error = known[0].standard_error if len(known) == 1 else None
+    return Number(fmean(gain.value for gain in known), error, signed=True)
+
+
+def _cost_columns(groups: Sequence[Group]) -> list[Column]:
+    on_gpu = any(_memory(group, "required_memory_bytes") for group in groups)
+    seconds = [cell.value for group in groups if isinstance(cell := _cost(group, TIME), Number)]
+    longest = max(seconds, default=0.0)
+    unit, scale = next((unit, 1 / size) for unit, size in _TIMES if longest >= 2 * size or size == 1)
+    return [
+        Column(PARAMETERS, "Params", "M", 1e-6, priority=4),
+        Column(MEMORY, "GPU mem." if on_gpu else "Memory", "GiB", 2**-30, 2, priority=1),
+        Column(TIME, "Time", unit, scale, priority=3),
+    ]
+
+
+def _cost(group: Group, key: str) -> Cell:
+    if key == MEMORY:
+        used = _memory(group, "required_memory_bytes") or _memory(group, "peak_memory_bytes")
+        if group.status == "oom":
+            return Missing("out of memory", "OOM")
+        return Number(used) if used and not group.first.is_base else _reason(group)
+    if group.first.is_base or not group.measured:
+        return _reason(group)
+    if key == TIME:
+        value = mean(training.train_seconds for training in trainings(group))
+    else:
+        prints = [row.current.fingerprint if row.current else None for row in group.rows]
+        value = mean(one.trainable_parameters if one else None for one in prints)
+    return _reason(group) if value is None else Number(value)
+
+
+def _memory(group: Group, name: str) -> float | None:
+    return mean(getattr(row.current, name) if row.current else None for row in group.rows) if group.measured else None
+
+
+def _footnotes(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
+    """Return label -> (mark, sentence) for rows with fewer seeds than were run; equal sentences share a mark."""
+    marks: dict[str, str] = {}
+    found = {}
+    for group in groups:
+        sentence = _lost(group)
+        if sentence and (sentence in marks or len(marks) < len(_LETTERS)):
+            marks.setdefault(sentence, _LETTERS[len(marks)])
+            found[group.label] = (marks[sentence], sentence)
+    return found
+
+
+def _lost(group: Group) -> str:
+    """Return how many seeds have a result, and why the others have none; "" where all have one."""
+    missing = [row for row in (*group.rows, *group.lost) if row.status != "ok"]
+    if not missing:
+        return ""
+    fates: dict[str, int] = {}
+    for row in missing:
+        fate = {"oom": "out of memory", None: "no record"}.get(row.status, row.status or "no record")
+        fates[fate] = fates.get(fate, 0) + 1
+    shown = ", ".join(f"{count} {fate}" if len(missing) > 1 else fate for fate, count in fates.items())
+    total = len(group.rows) + len(group.lost)
+    return f"{total - len(missing)} of {total} seeds ({shown})." if total > 1 else f"No result: {shown}."
+
+
+def _notes(inputs: Inputs, footnotes: dict[str, tuple[str, str]]) -> Iterator[Note]:
+    results = inputs.results
+    if any(_alike(pair.result) for result in results for pair in result.against_best):
+        what = " in these runs" if results[0].about_runs else ""
+        where = results[0].contest.name
+        yield Note(f"Not significantly worse than the best on {where}{what} (adjusted for all comparisons).", DAGGER)
+    pairs = [pair for result in results for pair in result.against_best if pair.result.scope == "methods"]
+    untested = [pair.a.name for pair in pairs if pair.result.verdict == "no verdict"]
+    if untested:
+        yield Note(f"No verdict against the best: {several(untested, 8)}.")
+    if inputs.undertuned:
+        yield Note("Chosen learning rate at the edge of the grid: the method may be undertuned.", DOUBLE_DAGGER)
+    yield from (Note(text, mark) for mark, text in dict.fromkeys(footnotes.values()))
+
+
+def _decides(tasks: Sequence[Contest], key: str) -> bool:
+    """Return whether a column has enough items to name its best."""
+    return all(contest.num_items >= FEWEST_ITEMS for contest in tasks if key in (contest.column.key, AVERAGE))
+
+
+def _caption(tasks: Sequence[Contest], inputs: Inputs) -> str:
+    """Return what the table shows, in sentences that need no other page."""
+    records = [group.first.record for group in inputs.groups if group.first.record]
+    trained = [record for record in records if record.method != names.BASE]
+    if not records:
+        return ""
+    models = several(list(dict.fromkeys(names.model(record).display for record in records)), 3)
+    sets = several(list(dict.fromkeys(names.data(record).display for record in trained)), 3)
+    metrics = list(dict.fromkeys(names.metric(contest.measure.metric).display for contest in tasks))
+    unit = " (%)" if tasks and tasks[0].column.unit else ""
+    what = f"{several(metrics, 3).capitalize()}{unit} of {models}" if metrics else f"Cost of {models}"
+    counts = sorted({len(group.rows) for group in inputs.groups if group.trained})
+    span = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
+    seeds = "one seed" if span == "1" else f"mean over {span} seeds"
+    lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, \N{PLUS-MINUS SIGN} one standard error."]
+    lines += ["Best in bold, second underlined."] if len(trained) > 1 and tasks else []
+    return " ".join(lines)
