@@ -160,10 +160,10 @@ def _told_apart(header: Sequence[str]) -> tuple[str, ...]:
 def plain_signs(text: str) -> str:
     for sign, plain in (("\N{NO-BREAK SPACE}", " "), ("\N{MINUS SIGN}", "-"), ("\N{EN DASH}", "-")):
         text = text.replace(sign, plain)
-    return text
+    return re.sub(r"(?<!\\)\*\*|</?ins>", "", text)  # emphasis
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"(?<!\\)\*\*|</?ins>", "", plain_signs(text))
+    text = plain_signs(text)
     text = re.sub(r"\\([\\`*\[\]|~!_#>+.)$-])", r"\1", text.strip())
     return text.replace("&lt;", "<").replace("&#58;", ":").replace("&amp;", "&")

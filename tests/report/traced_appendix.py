@@ -230,15 +230,13 @@ def seeds(traced: Traced) -> Iterator[Claim]:
 
 
 def _rows(traced: Traced) -> Iterator[tuple[Line, list[Run]]]:
-    """A line for each recipe, with all its seeds: one that ended well where there is one."""
+    """Every line with all seeds of its recipe."""
     for line in traced.files.lines:
-        same = [other for other in traced.files.lines if other.runs[0].recipe_id == line.runs[0].recipe_id]
-        if line.ok or not any(other.ok for other in same):
-            yield line, [run for other in same for run in other.runs]
+        yield line, [*line.every]
 
 
 def _runs(traced: Traced) -> dict[tuple[str, int], Run]:
     """Every run of the sweep, those of tuning included, once."""
-    every = [run for line in traced.files.lines for run in line.runs]
+    every = [run for line in traced.files.lines for run in line.every]
     every += [run for runs in traced.files.trials.values() for run in runs]
     return {(run.recipe_id, run.seed): run for run in every if run.record}
