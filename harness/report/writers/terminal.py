@@ -1,6 +1,7 @@
 """The comparison for the terminal: the answer, the main table at the width of the line, failures, and the report."""
 
 from pathlib import Path
+from textwrap import wrap
 
 from rich.console import Console
 from rich.text import Text
@@ -56,11 +57,10 @@ def _answers(comparison: Comparison, console: Console) -> None:
     """Print the first sentence in bold, and the others as bullets."""
     for answer in comparison.answers:
         first, *others = answer.lines
-        console.print(Text(printable(first), style="bold"))
+        console.print(Text("\n".join(wrap(printable(first), console.width)), style="bold"))
         for line in others:
-            bullet = Text.assemble("- ", printable(line))
-            for index, part in enumerate(bullet.wrap(console, console.width - 2)):
-                console.print(part if not index else Text.assemble("  ", part))
+            hanging = wrap(printable(line), console.width, initial_indent="- ", subsequent_indent="  ")
+            console.print(Text("\n".join(hanging)))
 
 
 def _done(comparison: Comparison, console: Console) -> None:
