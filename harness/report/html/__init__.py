@@ -75,6 +75,8 @@ def page(comparison: Comparison, title: str, folder: Path, figures: Sequence[Fig
         answer=[printable(sentence) for answer in comparison.answers for sentence in answer.lines],
         contents=[*_anchors(bool(figures), bool(data["tasks"])), *((part["id"], part["title"]) for part in parts)],
         links=_links(folder),
+        caption=printable(comparison.main_table.caption),
+        notes=data["table"].pop("notes"),
         figures=figures,
         drawn=lambda figure: markup(_drawn(figure, folder / "figures")),
         sections=parts,

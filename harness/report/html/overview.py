@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ from harness.records.untrusted import printable
 from harness.report import names
 from harness.report.analysis.axes import COSTS, Quality, qualities
 from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.main_table import MEMORY, PARAMETERS, TIME
 from harness.report.data.groups import Group
 from harness.report.data.settings import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
 ROLES = ("target", "retention", "validation", "test")
-FIRST_COSTS = ("trainable_parameters", "peak_memory_mebibytes", "train_seconds")
 PARTS = ("method.", "model.", "data.", "train.")  # of a recipe
 _NEVER = ("label", "method", "reason", "recipe_id", "timing_doubts")  # facts that a filter finds as words
+_COSTS_OF_MAIN = {PARAMETERS: "trainable_parameters", MEMORY: "peak_memory_mebibytes", TIME: "train_seconds"}
 
 
 @dataclass(frozen=True)
@@ -34,34 +35,43 @@ class _Field:
 
 
 def table(comparison: Comparison) -> Table:
-    """Return the scores and costs of every group: what answers the question first, then its main costs, then the rest.
+    """Return the main table, with the gain over the base model beside its first score, and then all else.
 
     Scores are in the unit of their records; the columns give the scale in which people read them.
     """
-    groups = comparison.groups
+    main, groups = comparison.main_table, comparison.groups
+    rows = {row[0].key: row for row in main.rows if isinstance(row[0], Text)}
+    fields = [_main_field(column, place, rows) for place, column in enumerate(main.columns)]
     scores = qualities(groups, ROLES, comparison.primary)
-    costs = {cost.key: _Field(Column(cost.key, cost.title, better="lower"), _cost_cell(cost.of)) for cost in COSTS}
-    ahead = [costs.pop(key) for key in FIRST_COSTS]
-    fields = [
-        _Field(Column("method", "Method", text=True), _method_cell),
-        *(field for score in scores[:1] for field in _score_fields(score)),
-        *ahead,
-        *(field for score in scores[1:] for field in _score_fields(score)),
-        *costs.values(),
-        _Field(Column("seeds", "Seeds", text=True), lambda group: Text(group.num_seeds)),
+    extra = [field for score in scores for field in _score_fields(score) if field.column.key not in main.keys]
+    shown = {cost for key, cost in _COSTS_OF_MAIN.items() if key in main.keys}
+    extra += [
+        _Field(Column(cost.key, cost.title, better="lower"), _cost_cell(cost.of))
+        for cost in COSTS
+        if cost.key not in shown
     ]
-    rows = tuple(tuple(field.cell(group) for field in fields) for group in groups)
-    whole = Table(tuple(field.column for field in fields), rows, label="everything").without_empty()
-    trained = [place for place, group in enumerate(groups) if group.trained]
+    extra.append(_Field(Column("seeds", "Seeds", text=True), lambda group: Text(group.num_seeds)))
+    first = f"{main.keys[1]}_vs_base" if len(main.keys) > 1 else ""
+    ahead = [field for field in extra if field.column.key == first]
+    fields = [*fields[:2], *ahead, *fields[2:], *(field for field in extra if field not in ahead)]
+    cells = tuple(tuple(field.cell(group) for field in fields) for group in groups)
+    whole = Table(tuple(field.column for field in fields), cells, label="everything").without_empty()
+    competing = [place for place, group in enumerate(groups) if group.trained and not group.random_weights]
     for column in whole.columns:
-        if column.better:
-            whole = ranked(whole, column.key, trained)
+        if column.better and column.key not in main.keys:
+            whole = ranked(whole, column.key, competing)
     return whole
+
+
+def _main_field(column: Column, place: int, rows: Mapping[str, Sequence[Cell]]) -> _Field:
+    """Return a column of the main table; a cost is better where it is lower."""
+    shown = replace(column, better="lower") if column.key in _COSTS_OF_MAIN else column
+    return _Field(shown, lambda group: rows[group.label][place])
 
 
 def content(comparison: Comparison) -> dict[str, Any]:
     """Return the table for the page's script: columns, and rows with the text and the value of each cell."""
-    groups, shown = comparison.groups, table(comparison)
+    groups, shown, main = comparison.groups, table(comparison), comparison.main_table
     facts = [_facts(group) for group in groups]
     keys = [*dict.fromkeys(key for own in facts for key in own)]
     return {
@@ -80,7 +90,8 @@ def content(comparison: Comparison) -> dict[str, Any]:
         ],
         "facts": [printable(key) for key in keys],
         "settings": _settings(keys),
-        "sort": 1 if len(shown.columns) > 1 and shown.columns[1].better else -1,
+        "notes": [printable(str(note)) for note in main.notes],
+        "sort": 1 if len(main.columns) > 1 and main.columns[1].better else -1,
     }
 
 
@@ -120,10 +131,6 @@ def _cost_cell(of: Callable[[Group], float | None]) -> Callable[[Group], Cell]:
         return Number(value)
 
     return cell
-
-
-def _method_cell(group: Group) -> Cell:
-    return Text(group.name, key=group.label)
 
 
 def _column(column: Column, cells: Sequence[Cell]) -> dict[str, Any]:

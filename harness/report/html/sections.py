@@ -27,7 +27,6 @@ class PageSection:
 def sections(comparison: Comparison) -> list[PageSection]:
     """Return the sections that have something to show."""
     every = (
-        PageSection("main", "Main results", (comparison.main_table,), folded=False),
         PageSection("recommendation", "Which method to use", tuple(_recommendation(comparison)), folded=False),
         PageSection("tests", "Statistical comparison", tuple(_tests(comparison)), folded=False),
         PageSection("tasks", "Scores by task", tuple(summary.tasks(comparison.groups))),
