@@ -236,7 +236,7 @@ def test_names_of_people_and_of_methods_are_set_and_other_scripts_are_named_by_c
 def test_a_listing_cannot_be_left():
     text = listing("a\\end{verbatim}\\input{x}\n" + "word " * 40 + "\u4e2d")
     assert text.count(r"\end{verbatim}") == 1
-    assert max(map(len, text.splitlines())) <= 64
+    assert max(map(len, text.splitlines())) <= 44
     assert text.isascii()
 
 

@@ -9,7 +9,7 @@ from textwrap import wrap
 from harness.records.untrusted import printable
 
 _UNBROKEN = 22  # characters of a word that stay together
-_LISTING = 64  # characters of a line of a listing: those of a column of 3 inches in scriptsize
+_LISTING = 44  # characters of a line of a listing: those of a column of 3 inches in the scriptsize of 11 pt
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
