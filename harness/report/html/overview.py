@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROLES = ("target", "retention", "validation", "test")
 PARTS = ("method.", "model.", "data.", "train.")  # of a recipe
+_UNSAID = ("method.name", "method.lr", "model.content", "data.content")  # an opened row leaves these to records.csv
 _NEVER = ("label", "method", "reason", "recipe_id", "timing_doubts")  # facts that a filter finds as words
 _COSTS_OF_MAIN = {PARAMETERS: "trainable_parameters", MEMORY: "peak_memory_mebibytes", TIME: "train_seconds"}
 
@@ -170,7 +171,7 @@ def _facts(group: Group) -> dict[str, Any]:
 
 def _settings(keys: Sequence[str]) -> list[list[Any]]:
     """Return the places of the facts that are settings, with their names for people; those of the method first."""
-    places = [place for place, key in enumerate(keys) if key.startswith(PARTS)]
+    places = [place for place, key in enumerate(keys) if key.startswith(PARTS) and key not in _UNSAID]
     ordered = sorted(places, key=lambda place: not keys[place].startswith(PARTS[0]))
     return [[place, printable(names.setting(keys[place]).display)] for place in ordered]
 
