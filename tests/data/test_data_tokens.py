@@ -8,6 +8,7 @@ import time
 
 from harness.data import Wanted, tokenized
 from harness.data.tokens import PARTS, cached
+from harness.records import disk
 from harness.records.specs import DataSpec, RowsSpec
 
 # imports once, and forks: each child is a process that asks by itself once all are there
@@ -71,7 +72,7 @@ def test_many_that_ask_at_once_get_one_whole_cache(tiny_model, tmp_path, monkeyp
     assert set(read) == {f"{len(found.train)} {len(found.validation)} {found.train[-1]['input_ids']}"}
     assert len(found.train) + len(found.validation) == NUM_ROWS
     made = sorted(path.name for path in folder.iterdir())
-    assert made == sorted([*(f"{part}.arrow" for part in PARTS), "counts.json"])
+    assert made == sorted([*(f"{part}.arrow" for part in PARTS), "counts.json", disk.NAME])
     [left] = set(folder.parent.iterdir()) - {folder}
     assert left.name.startswith(".writing-"), "what was killed is never taken for tokens"
     os.utime(left, (time.time() - 8 * 86_400,) * 2)
