@@ -8,6 +8,7 @@ from harness.config import config, suites
 from harness.config.experiment import evaluations
 from harness.evaluate import known, reads, tasks
 from harness.run import sources
+from harness.sources import once
 
 OWN = """\
 task: letters
@@ -134,10 +135,10 @@ def test_a_group_that_names_tasks_of_other_folders_is_whole():
 
 
 def test_a_tag_is_told_with_the_tasks_that_it_stands_for(monkeypatch, tmp_path):
-    official = reads.index_file("tasks").read_text()
+    official = once.read_text(reads.index_file("tasks"))
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    reads.index_file("tasks").write_text(official)
-    reads.index_file("tags").write_text('{"ai2_arc": ["arc_challenge", "arc_easy"]}')
+    once.write_text(official, reads.index_file("tasks"))
+    once.write_text('{"ai2_arc": ["arc_challenge", "arc_easy"]}', reads.index_file("tags"))
     with pytest.raises(ValueError, match=r"no task 'ai2_arc'\. It is a tag, .* tasks, arc_challenge, arc_easy$"):
         tasks.load("ai2_arc", "package", None)
 
