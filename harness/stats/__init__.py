@@ -31,6 +31,7 @@ from harness.stats.power import (
     smallest_effect,
 )
 from harness.stats.proportion import wilson_interval
+from harness.stats.ranks import Ranks, average_ranks
 from harness.stats.resample import bootstrap, percentile_interval, seed_draws
 
 __all__ = [
@@ -47,10 +48,12 @@ __all__ = [
     "Pair",
     "Part",
     "Plan",
+    "Ranks",
     "Scope",
     "SeedEstimate",
     "Verdict",
     "across_tasks",
+    "average_ranks",
     "bootstrap",
     "compare_methods",
     "confidence_interval",

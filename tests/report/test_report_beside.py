@@ -11,7 +11,7 @@ from pyarrow import parquet
 from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
-from harness.report.figures import pareto
+from harness.report.figures import scatter
 from harness.report.pages.summary import losses
 from harness.report.writers.paper import tables
 
@@ -58,13 +58,14 @@ def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, d
         add_evaluation(add_run(runs, kind), kind, LOOKS[2])
     record.write(external("theirs", task), runs / "external" / "theirs.json")
     loaded = load([runs])
-    made = pareto.make(Comparison(loaded).groups, tmp_path, loaded.external)
-    assert ("Grey crosses: Somebody's benchmark, one seed" in made.caption) == drawn
-    assert ("theirs" in (tmp_path / "pareto.svg").read_text()) == drawn
-    alone = pareto.make(Comparison(loaded).groups, tmp_path / "alone", ())
-    steps = [path.read_text().count("stroke: #999999") for path in tmp_path.rglob("pareto.svg")]
-    assert alone is not None
-    assert steps[0] == steps[1] > 0
+    fronts = []
+    for name, rows in (("beside", loaded.external), ("alone", ())):
+        made = scatter.tradeoffs(Comparison(loaded).groups, None, rows)[0]
+        made.save(tmp_path / name)
+        fronts.append(made.element(tmp_path / name).count("stroke: #999999"))
+        assert ("Gray crosses: Somebody's benchmark, one seed" in made.caption) == (drawn and name == "beside")
+        assert ("theirs" in made.element(tmp_path / name)) == (drawn and name == "beside")
+    assert fronts[0] == fronts[1] > 0
     ranked = [table for table in tables(Comparison(loaded)).values() if table.title.startswith("Against")]
     assert ranked
     assert not any("theirs" in cell for table in ranked for line in shown(table) for cell in line.values())
@@ -73,5 +74,5 @@ def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, d
 def test_memory_that_ran_out_is_a_cross(tuned_report):
     page = (tuned_report / "report.md").read_text()
     assert "full, seed 5: oom" in page
-    assert "Crosses: what had been used when memory ran out." in page
-    assert "OOM at 2,500" in (tuned_report / "figures" / "memory.svg").read_text()
+    assert "Crosses: memory in use when it ran out." in page
+    assert "OOM at 2.44" in (tuned_report / "figures" / "memory.svg").read_text()

@@ -20,7 +20,7 @@ from harness.report.analysis.axes import qualities
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Measure
 from harness.report.data.load import load
-from harness.report.figures import forgetting, pareto
+from harness.report.figures import scatter
 from harness.report.html import items
 from harness.report.writers import folder as files
 
@@ -434,25 +434,47 @@ def test_printed_tables_have_their_heads_on_every_sheet_and_are_not_cut(browser,
     assert browser.evaluate("document.querySelectorAll('#comparison thead button').length") > 5
 
 
+@needs_browser
+def test_a_mark_says_its_numbers_to_the_mouse_and_to_the_keyboard(browser):
+    browser.evaluate("document.querySelector('#figure-gain').scrollIntoView({block: 'center'})")
+    marks = "document.querySelectorAll('#figure-gain .mark')"
+    assert browser.evaluate(f"{marks}.length") == 3
+    where = browser.evaluate(
+        f"(() => {{ const box = {marks}[0].getBoundingClientRect();"
+        " return [box.x + box.width / 2, box.y + box.height / 2] })()"
+    )
+    assert browser.evaluate("find('tip').hidden")
+    browser.hover(*where)
+    browser.wait("!find('tip').hidden")
+    words = browser.evaluate("find('tip').innerText")
+    assert re.search(r": [+-]\d+\.\d points, 95 % CI .*, \d\.\d GiB$", words)
+    browser.evaluate(f"{marks}[1].focus()")
+    assert browser.evaluate("find('tip').innerText") not in ("", words)
+    assert browser.evaluate("document.activeElement.getAttribute('aria-label') === find('tip').innerText")
+    browser.evaluate("document.activeElement.blur()")
+    assert browser.evaluate("find('tip').hidden")
+
+
 def test_figures_and_pages_begin_with_what_the_sweep_asked_about(tree, tmp_path):
     loaded = load([tree], "methods")
-    asked = dataclasses.replace(loaded, sweep=dataclasses.replace(loaded.sweep, primary="test_loss"))
-    page = files.write(Comparison(asked), tmp_path).read_text()
-    title = next(one.title for one in qualities(Comparison(loaded).groups, ("test",)))
-    assert f"![{title} against each cost]" in page
-    assert "(lower is better) against what it costs" in page
+    comparison = Comparison(dataclasses.replace(loaded, sweep=dataclasses.replace(loaded.sweep, primary="test_loss")))
+    page = files.write(comparison, tmp_path).read_text()
+    assert "![Reduction of test loss over base, by method](figures/gain.png)" in page
+    assert "![Test loss against peak memory]" in page
+    assert "(lower and further left is better)" in page
 
 
-def test_a_figure_is_of_any_metric_that_was_asked_about(tree, tmp_path):
+def test_a_figure_is_of_any_metric_that_was_asked_about(tree):
     groups = Comparison(load([tree], "methods")).groups
     several = [one for one in qualities(groups) if sum(one.of(g) is not None for g in groups if g.trained) > 1]
     assert len(several) > 2
-    for one in several:
-        assert pareto.make(groups, tmp_path, (), one.measure).title == f"{one.title} against each cost"
+    titles = [scatter.tradeoffs(groups, one.measure)[0].title for one in several]
+    assert len({*titles}) == len(several)
+    assert all(title.endswith(" against peak memory") for title in titles)
     [*_, target] = (one for one in several if one.role == "target")
-    assert target.title in forgetting.make(groups, tmp_path, target.measure).title
+    assert "ARC-Easy" in scatter.learning_and_forgetting(groups, target.measure).title
     unknown = Measure("nosuch", "acc")
-    assert pareto.make(groups, tmp_path, (), unknown).title == pareto.make(groups, tmp_path).title
+    assert scatter.tradeoffs(groups, unknown)[0].title == scatter.tradeoffs(groups, None)[0].title
 
 
 @needs_browser

@@ -22,7 +22,10 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import families
 from harness.report.data.load import load
 
-FIGURES = ("forgetting", "learning_curves", "memory", "overview", "pareto", "places")
+FIGURES = (
+    "gain", "tradeoff_peak_memory_mebibytes", "tradeoff_train_seconds", "tradeoff_trainable_parameters", "forgetting",
+    "tasks", "learning_curves", "memory",
+)  # fmt: skip
 TABLES = (
     "against_base", "against_best", "compute", "cost", "failed_runs", "hyperparameters", "losses", "main", "pairs",
     "seeds", "shared_settings", "task_arc_easy", "task_hellaswag", "task_science_qa_test", "task_science_qa_validation",
@@ -51,7 +54,7 @@ def test_the_report_is_the_golden_one(page, name):
 def test_equal_records_give_equal_bytes_wherever_they_lie(page, tmp_path):
     again = write(build(tmp_path / "elsewhere"), "methods", tmp_path / "again")
     names = sorted(path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file())
-    drawn = [f"figures/{stem}.{suffix}" for stem in FIGURES for suffix in ("pdf", "png", "svg")]
+    drawn = [f"figures/{stem}{end}" for stem in FIGURES for end in (".pdf", ".png", ".svg", "_column.pdf")]
     tables = [f"tables/{name}{kind}.tex" for name in TABLES for kind in ("", ".tabular")]
     others = [
         "CITATION.cff",

@@ -15,13 +15,13 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data import items as items_module
 from harness.report.data.groups import Measure, outcomes
 from harness.report.data.load import load
-from harness.report.figures.style import MOST_LEGEND
+from harness.report.figures.curves import MOST_LINES
 from harness.report.html import items
 from harness.stats import resample
 from tests.bench import _records
 from tests.bench._records import TASK
 
-RECIPES = MOST_LEGEND + 12
+RECIPES = MOST_LINES + 2
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch
     lines = [line for line in page.splitlines() if line.startswith("| lora ")]
     assert len(lines) >= RECIPES // 10
     assert f"With {RECIPES} methods only the families of the base and of the best are compared" in page
-    assert f"Curves: the {MOST_LEGEND} of {RECIPES} methods with the lowest validation loss." in page
+    assert f"The best {MOST_LINES} of {RECIPES} methods." in page
 
 
 def test_a_task_of_too_many_outcomes_has_its_best_methods_in_the_page(many, monkeypatch):

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-from contextlib import contextmanager
 from statistics import mean
 
 import numpy as np
@@ -14,7 +13,9 @@ from traced_numbers import error_of, parts_of, value_of
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
 from harness.report.data.tuning import contestants
-from harness.report.figures import budget, sensitivity
+from harness.report.figures import curves, lines
+from harness.report.figures.canvas import PAGE
+from harness.report.figures.style import look_of
 
 NUM_TRIALS = 3
 
@@ -30,28 +31,6 @@ def loaded(tuned_report):
     return load([tuned_report.parent / "runs"], "tuned")
 
 
-@pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """Make a figure and give its axes instead of its files."""
-
-    def axes_of(module, *arguments):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure()
-        FigureCanvasAgg(figure)
-
-        @contextmanager
-        def drawing(*_):
-            yield figure
-
-        monkeypatch.setattr(module, "drawing", drawing)
-        assert module.make(*arguments, tmp_path) is not None
-        return figure.axes[0]
-
-    return axes_of
-
-
 def _loss(run):
     if run.status != "ok":
         return None
@@ -59,43 +38,64 @@ def _loss(run):
     return value_of(look.outcomes("loss")[None], look.weights)
 
 
-def test_the_line_over_the_learning_rate_goes_through_every_trial(drawn, loaded, trials):
-    axes = drawn(sensitivity, grouped(loaded.trials))
-    lines = {box.get_label(): box for box in axes.containers}
-    expected = {name.removeprefix("method="): runs for name, runs in trials.items() if any(map(_loss, runs))}
-    assert lines.keys() == expected.keys() and len(lines) == 5
+def test_the_line_over_the_learning_rate_goes_through_every_trial(loaded, trials):
+    expected = {name.removeprefix("method="): runs for name, runs in trials.items()}
+    expected = {name: runs for name, runs in expected.items() if sum(_loss(run) is not None for run in runs) > 1}
+    assert len(expected) == 5
+    with lines.sensitivity(grouped(loaded.trials)).drawn(PAGE) as sheet:
+        drawn = sheet.figure.axes[0].lines
+        curves_of = {_look(line): line for line in drawn if len(line.get_xdata()) > 1 and not _is_bar(line)}
+        bars = {(line.get_xdata()[0], *line.get_ydata()) for line in drawn if _is_bar(line)}
+        filled = [
+            (line.get_xdata()[0], line.get_ydata()[0])
+            for line in drawn
+            if len(line.get_xdata()) == 1 and line.get_marker() != "x" and line.get_markerfacecolor() != "white"
+        ]
+        crosses = {line.get_xdata()[0] for line in drawn if line.get_marker() == "x"}
     for name, runs in expected.items():
-        known = sorted((run.rate, _loss(run), run) for run in runs if _loss(run) is not None)
-        line, _, [bars] = lines[name].lines
-        assert [*line.get_xdata()] == [rate for rate, _, _ in known]
-        assert [*line.get_ydata()] == pytest.approx([loss for _, loss, _ in known])
-        for bar, (_, loss, run) in zip(bars.get_segments(), known, strict=True):
+        tried = sorted((run.rate, _loss(run), run) for run in runs if _loss(run) is not None)
+        line = curves_of[look_of(name)]
+        assert [*line.get_xdata()] == [rate for rate, _, _ in tried]
+        assert [*line.get_ydata()] == pytest.approx([loss for _, loss, _ in tried])
+        for rate, loss, run in tried:
             [look] = run.looks.values()
             values = look.outcomes("loss")[None]
             half = error_of(parts_of(values, look.weights, [values]))
-            assert [*bar[:, 1]] == pytest.approx([loss - half, loss + half])
-    filled = [line for line in axes.lines if line.get_markersize() == 6 and line.get_marker() != "x"]
+            assert any(bar == pytest.approx((rate, loss - half, loss + half)) for bar in bars)
     best = [min((_loss(run), run.rate) for run in runs if _loss(run)) for runs in expected.values()]
-    assert [(line.get_ydata()[0], line.get_xdata()[0]) for line in filled] == [pytest.approx(one) for one in best]
-    crosses = {line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"}
+    assert sorted(filled) == [pytest.approx((rate, loss)) for loss, rate in sorted(best, key=lambda one: one[::-1])]
     assert crosses == {run.rate for runs in expected.values() for run in runs if run.status != "ok"}
 
 
-def test_the_expected_best_and_its_band_are_those_of_every_draw(drawn, loaded, trials):
-    axes = drawn(budget, contestants(loaded.sweep, loaded.trials))
-    bands = dict(zip((line.get_label() for line in axes.lines), axes.collections, strict=True))
-    assert len(bands) == 5
-    for line in axes.lines:
-        losses = [_loss(run) or float("inf") for run in trials[line.get_label()]]
+def _look(line) -> tuple[str, str]:
+    return line.get_color(), line.get_marker()
+
+
+def _is_bar(line) -> bool:
+    return len(line.get_xdata()) == 2 and line.get_xdata()[0] == line.get_xdata()[1]
+
+
+def test_the_expected_best_is_that_of_every_draw(loaded, trials, monkeypatch):
+    several = contestants(loaded.sweep, loaded.trials)
+    monkeypatch.setattr(curves, "MOST_BANDS", 9)
+    with curves.tuning_budget(several).drawn(PAGE) as sheet:
+        axes = sheet.figure.axes[0]
+        drawn = {_look(line): (line, band) for line, band in zip(axes.lines, axes.collections, strict=True)}
+    assert len(drawn) == 5
+    for name, runs in trials.items():
+        losses = [_loss(run) or float("inf") for run in runs]
         assert len(losses) == NUM_TRIALS
+        if min(losses) == float("inf"):
+            continue
+        line, band = drawn[look_of(name.removeprefix("method="))]
         draws = {k: [min(one) for one in itertools.combinations(losses, k)] for k in range(1, NUM_TRIALS + 1)}
-        finite = {k: sorted(found) for k, found in draws.items() if max(found) < float("inf")}
+        finite = {k: sorted(each) for k, each in draws.items() if max(each) < float("inf")}
         assert [*line.get_xdata()] == [*finite]
-        assert [*line.get_ydata()] == pytest.approx([mean(found) for found in finite.values()])
-        corners = bands[line.get_label()].get_paths()[0].vertices
-        for k, found in finite.items():
+        assert [*line.get_ydata()] == pytest.approx([mean(each) for each in finite.values()])
+        corners = band.get_paths()[0].vertices
+        for k, each in finite.items():
             reach = corners[corners[:, 0] == k][:, 1]
-            low, high = (np.quantile(found, one, method="inverted_cdf") for one in (0.1, 0.9))
+            low, high = (np.quantile(each, one, method="inverted_cdf") for one in (0.1, 0.9))
             assert (reach.min(), reach.max()) == pytest.approx((low, high))
 
 

@@ -14,7 +14,7 @@ from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.tuning import contestants, expected_best, to_csv
-from harness.report.figures import budget
+from harness.report.figures import curves
 from harness.report.pages.report import page as page_text
 
 VALIDATION, TEST = evaluation("validation"), evaluation("test")
@@ -204,7 +204,7 @@ def test_equal_records_give_equal_bytes(tuned, found, page, tmp_path):
     written = tuned.parent / "report"
     assert page_of(tuned).partition("## Results")[0] == page.partition("## Results")[0]
     assert to_csv([*found.values()]) == (written / "tuning.csv").read_text()
-    budget.make([*found.values()], tmp_path)
-    for suffix in ("svg", "pdf", "png"):
-        name = f"{budget.STEM}.{suffix}"
+    figure = curves.tuning_budget([*found.values()])
+    figure.save(tmp_path)
+    for name in figure.files:
         assert (tmp_path / name).read_bytes() == (written / "figures" / name).read_bytes()

@@ -260,9 +260,9 @@ def use(traced: Traced) -> Iterator[Claim]:
 
 def captions(traced: Traced) -> Iterator[Claim]:
     """Constants below figures and tables that are there for every report."""
-    yield claim_words("Figures", "1 is the best mean")
+    yield claim_words("Figures", "a better rank on that task")
     if traced.files.sweep["tuning"]:
-        yield claim_words("Figures", "the band holds 80 % of the draws")
+        yield claim_words("Figures", "failed trials count as no result")
     if len(traced.role("target")) > 1:
         yield claim_words("All target tasks", "95 % CI over items and seeds")
         yield claim_words("All target tasks", "average rank (1 is best)")

@@ -177,3 +177,23 @@ def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the seconds of the optimizer steps; the published `train_time` includes the evaluations."""
     parts = [one["train time"] for one in metrics if "train time" in one]
     return sum(parts) if parts else None
+
+
+def score_on(row: ExternalRecord, task: str) -> Metric | None:
+    """Return the row's accuracy on the task; None where it has none."""
+    return next((metric for name, metric in row.scores.items() if name.partition("/")[0] == task), None)
+
+
+def cost_of(row: ExternalRecord, cost: str) -> float | None:
+    """Return the row's cost of that key, in the unit of our own; None where it was not published."""
+    attribute, unit = _COSTS.get(cost, ("", 1))
+    value = getattr(row, attribute) if attribute else None
+    return None if value is None else value / unit
+
+
+_COSTS: dict[str, tuple[str, int]] = {
+    "peak_memory_mebibytes": ("peak_memory_bytes", MEBIBYTE),
+    "train_seconds": ("train_seconds", 1),
+    "trainable_parameters": ("trainable_parameters", 1),
+    "saved_megabytes": ("saved_bytes", MEGABYTE),
+}

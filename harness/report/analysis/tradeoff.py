@@ -126,8 +126,7 @@ def across(groups: Sequence[Group]) -> Table | None:
     from harness.stats import across_tasks, bootstrap, seed_draws
 
     every = [contest for contest in contests(groups, "target") if contest.higher_is_better]
-    tasks = [contest for contest in every if len(contest.left_out) <= len(contest.groups)]
-    members = [group for group in tasks[0].groups if all(group in one.groups for one in tasks)] if tasks else []
+    tasks, members = ranked_on_all(every)
     answered = [[outcomes(group, one.measure) for group in members] for one in tasks]
     if len(tasks) < 2 or len(members) < 2 or any(table is None for task in answered for table in task):
         return None
@@ -163,6 +162,13 @@ def across(groups: Sequence[Group]) -> Table | None:
 
 def _mean_column(key: str, title: str) -> Column:
     return Column(key, title, "%", 100.0, 1, "higher")
+
+
+def ranked_on_all(targets: Sequence[Contest]) -> tuple[list[Contest], list[Group]]:
+    """Return the tasks on which most methods are ranked, and the methods that are ranked on each of them."""
+    tasks = [one for one in targets if one.higher_is_better and len(one.left_out) <= len(one.groups)]
+    members = [group for group in tasks[0].groups if all(group in one.groups for one in tasks)] if tasks else []
+    return tasks, members
 
 
 def _left_out(every: Sequence[Contest], tasks: Sequence[Contest], members: Sequence[Group]) -> str:

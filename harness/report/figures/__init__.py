@@ -1,62 +1,64 @@
-"""The static figures of a report, each drawn only when the records hold its data. Equal records give equal bytes."""
+"""Figures of a report: functions of a comparison, drawn where its records hold the data. Equal records, equal bytes.
+
+One stack draws the files and the page. The headline figure and a score against the rank were drawn at 3.3 inches with
+Altair and vl-convert, and with matplotlib. Both came out alike: TrueType fonts, equal bytes, 7-point text, an exact
+width. Matplotlib stays, for three reasons. It measures every text in the font that it embeds, so that a label can be
+placed where it covers no mark and no other label; vl-convert has no canvas, Vega's own label transform stops there with
+an error, and the widths of texts and the size of the plot are known only inside. Its SVG needs no script: a page holds
+named marks that the mouse, the keyboard and a screen reader reach, and not a megabyte of Vega. And it is one dependency
+in place of two. Altair's charts had axes to choose; the page offers a figure for each cost, with its own titles.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.records.record import ExternalRecord
-from harness.report.data.groups import Group, Measure
-from harness.report.data.tuning import Contestant
-from harness.report.figures import budget, curves, forgetting, heat, memory, overview, pareto, sensitivity
-from harness.report.figures.style import Drawn, remove
+from harness.report.figures.canvas import Figure
 
-_FIGURES: dict[str, Callable[[Sequence[Group], Path], Drawn | None]] = {
-    overview.STEM: overview.make,
-    pareto.STEM: pareto.make,  # with the rows of others, see `write`
-    curves.STEM: curves.make,
-    sensitivity.STEM: sensitivity.make,
-    forgetting.STEM: forgetting.make,
-    memory.STEM: memory.make,
-    heat.TASKS_STEM: heat.make_tasks,
-    heat.RANK_STEM: heat.make_rank,
-}
+if TYPE_CHECKING:
+    from harness.report.analysis.comparison import Comparison
+
+STEMS = (
+    "gain", "by_*", "tradeoff_*", "sensitivity", "forgetting", "critical_difference", "tasks", "learning_curves",
+    "tuning_budget", "memory", "update", "overview", "pareto", "places", "rank_heat_map",
+)  # fmt: skip
+"""Names of all figures, with those of earlier versions: a report removes what it no longer draws."""
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """The trials of a sweep with stages, which are no rows of its results."""
+def of(comparison: Comparison) -> list[Figure]:
+    """Return the figures of a comparison: those of its body first, then those of its appendix."""
+    from harness.report.analysis.claims import contests
+    from harness.report.analysis.series import swept
+    from harness.report.figures import curves, gain, lines, memory, scatter, tasks, update
 
-    groups: Sequence[Group] = ()
-    contestants: Sequence[Contestant] = ()
+    groups, loaded = comparison.groups, comparison.loaded
+    claims = comparison.claims[0] if comparison.claims else None
+    settings = swept(groups, loaded.is_tuned) if claims else []
+    drawn = [
+        gain.figure(claims) if claims else None,
+        *(lines.over_setting(setting, claims) for setting in settings if claims),
+        *scatter.tradeoffs(groups, comparison.primary, loaded.external),
+        scatter.learning_and_forgetting(groups, comparison.primary),
+        tasks.diagram(comparison.targets),
+        tasks.heat_map(comparison.targets, contests(groups, "retention")),
+        curves.learning_curves(groups),
+        lines.sensitivity(comparison.trial_groups or groups),
+        curves.tuning_budget(comparison.tuning),
+        memory.figure(groups),
+        update.figure(groups),
+    ]
+    figures = [figure for figure in drawn if figure]
+    return sorted(figures, key=lambda figure: not figure.main)
 
 
-def write(
-    groups: Sequence[Group],
-    folder: Path,
-    tuned: Tuned | None = None,
-    external: Sequence[ExternalRecord] = (),
-    asked_for: Measure | None = None,
-) -> list[Drawn]:
-    """Draw what can be drawn into the folder, take away the old figures of what cannot, and return what there is.
-
-    `asked_for` is what answers the question; None: the first target task.
-    """
-    tuned = tuned or Tuned()
-    makers: dict[str, Callable[[], Drawn | None]] = {
-        stem: partial(make, groups, folder) for stem, make in _FIGURES.items()
-    }
-    makers[pareto.STEM] = partial(pareto.make, groups, folder, external, asked_for)
-    makers[forgetting.STEM] = partial(forgetting.make, groups, folder, asked_for)
-    makers[sensitivity.STEM] = partial(sensitivity.make, tuned.groups or groups, folder)
-    makers[budget.STEM] = partial(budget.make, tuned.contestants, folder)
-    drawn = []
-    for stem, make in makers.items():
-        found = make()
-        if found is None:
-            remove(folder, stem)
-        else:
-            drawn.append(found)
-    return drawn
+def write(figures: Sequence[Figure], folder: Path) -> None:
+    """Write the files of all figures into the folder, and remove those of figures that it no longer holds."""
+    for figure in figures:
+        figure.save(folder)
+    current = {file for figure in figures for file in figure.files}
+    for stem in STEMS:
+        for path in (*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}_column.*")):
+            if path.name not in current and path.is_file():
+                path.unlink()

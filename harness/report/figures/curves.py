@@ -1,85 +1,67 @@
-"""Learning curves: training and validation loss of every method by optimizer step, with the spread of its seeds."""
+"""Figures of training: losses by optimizer step, and the best loss to expect of a tuning budget."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report.data.groups import Group
-from harness.report.figures.style import (
-    MOST_LEGEND,
-    Drawn,
-    drawing,
-    legend_below,
-    legend_rows,
-    names_of,
-    room,
-    style_of,
-)
+from harness.report import names
+from harness.report.data.groups import Group, Measure
+from harness.report.data.tuning import Best, Contestant, expected_best
+from harness.report.figures.canvas import Figure, Sheet
+from harness.report.figures.style import BASE_COLOR, BASE_DASH, PALE, amounts, drawable, line_of, method_of, name_of
 from harness.report.pages.summary import trainings
 
 if TYPE_CHECKING:
     from harness.stats import Floats
 
-STEM = "learning_curves"
+MOST_COLORED = 6
+MOST_BANDS = 4  # lines with bands; more of them hide each other
+MOST_LINES = 60  # of more methods, those of the lowest validation loss
+_PALE: dict[str, Any] = {"color": PALE, "linewidth": 0.7, "zorder": 1}
 
 
-def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
-    """Draw them where a method was validated at two steps or more; one point is not a curve."""
+def learning_curves(groups: Sequence[Group]) -> Figure | None:
+    """Return the training and validation losses by step; None unless a method was validated at two steps or more."""
     trained = [group for group in groups if group.trained and trainings(group)]
-    validated = [group for group in trained if len(by_step(group)) > 1]
-    if not validated:
+    if not any(len(by_step(group)) > 1 for group in trained):
         return None
-    shown = drawn_curves(trained)
-    height = 2.9 + 0.18 * legend_rows(len(shown))
-    with drawing(folder, STEM, height) as figure:
-        left, right = figure.subplots(1, 2)
-        room(figure, len(shown), height)
-        for index, (group, name) in enumerate(zip(shown, names_of(shown), strict=True)):
-            style = style_of(index)
-            marker = style.pop("marker")
-            mean = training_curve(group)
-            left.plot(range(1, len(mean) + 1), mean, linewidth=1.2, **style)
-            _validation(right, group, {**style, "marker": marker})
-            left.plot([], [], label=name, marker=marker, markersize=4, **style)
-        unit = "Nats per answer token" if on_answers(trained) else "Nats per token"
-        for axes, title in ((left, "Training loss, smoothed"), (right, "Validation loss")):
-            axes.set_title(title)
-            axes.set_xlabel("Optimizer step")
-            axes.set_ylabel(unit)
-        right.set_ylabel("Nats per answer token")
-        legend_below(figure, left, len(shown))
-    return Drawn(
-        STEM,
+    ordered = sorted(trained, key=last_loss)[:MOST_LINES]
+    base = _base_loss(groups)
+    rest = f" Colored: the {MOST_COLORED} lowest of {len(ordered)} at the end." if _many(ordered) else ""
+    rest += f" The best {len(ordered)} of {len(trained)} methods." if len(trained) > len(ordered) else ""
+    return Figure(
+        "learning_curves",
         "Training and validation loss by optimizer step",
-        "Means over the seeds; the band of the validation loss reaches from the lowest to the highest seed."
-        + curves_left_out(trained),
+        "Means over the seeds, training losses smoothed; bands: from the lowest to the highest seed."
+        + (" Dashed: base." if base is not None else "") + rest,
+        lambda sheet: _draw_curves(sheet, ordered, base),
+        lambda size: 3.9 if size.inches < 5 else 2.9,
+    )  # fmt: skip
+
+
+def tuning_budget(contestants: Sequence[Contestant]) -> Figure | None:
+    """Return the best validation loss to expect of a budget; None unless a method had several completed trials."""
+    tried = [one for one in contestants if sum(trial.status == "ok" for trial in one.trials) > 1]
+    curves = [[best for best in expected_best(one.trials) if best.expected is not None] for one in tried]
+    pairs = [pair for pair in zip(tried, curves, strict=True) if pair[1]]
+    if not pairs:
+        return None
+    pairs.sort(key=lambda pair: pair[1][-1].expected or 0.0)
+    return Figure(
+        "tuning_budget",
+        "Expected best validation loss by the number of trials",
+        "Expected best validation loss of so many trials, drawn at random (Dodge et al. 2019); failed trials count as "
+        "no result."
+        + (" Bands: 80 % of the draws." if len(pairs) <= MOST_BANDS else "")
+        + (f" Colored: the best {MOST_COLORED} of {len(pairs)} methods." if _many(pairs) else ""),
+        lambda sheet: _draw_budget(sheet, pairs),
+        lambda size: 2.5 if size.inches < 5 else 2.9,
     )
 
 
-def drawn_curves(trained: Sequence[Group]) -> list[Group]:
-    """Return the groups whose curves are drawn, in their order; of too many, those of the lowest validation loss."""
-    if len(trained) <= MOST_LEGEND:
-        return list(trained)
-    best = sorted(range(len(trained)), key=lambda place: (_last_loss(trained[place]), place))[:MOST_LEGEND]
-    return [trained[place] for place in sorted(best)]
-
-
-def curves_left_out(trained: Sequence[Group]) -> str:
-    """Return the caption's sentence on the curves that are not drawn; "" where all are."""
-    if len(trained) <= MOST_LEGEND:
-        return ""
-    return f" Curves: the {MOST_LEGEND} of {len(trained):,} methods with the lowest validation loss."
-
-
-def _last_loss(group: Group) -> float:
-    losses = [*by_step(group).values()]
-    return sum(losses[-1]) / len(losses[-1]) if losses else float("inf")
-
-
 def training_curve(group: Group) -> Floats:
-    """The smoothed training loss, the mean over the seeds, as long as the shortest of them."""
+    """Return the smoothed training loss, the mean over the seeds, as long as the shortest of them."""
     import numpy as np
 
     runs = trainings(group)
@@ -94,35 +76,107 @@ def smoothed(losses: Sequence[float | None]) -> Floats:
 
     values = np.array([np.nan if loss is None else loss for loss in losses], dtype=np.float64)
     half = max(0, len(values) // 40)
-    known = np.isfinite(values)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(known)])
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
     steps = np.arange(len(values))
     first, last = np.maximum(0, steps - half), np.minimum(len(values), steps + half + 1)
     result: Floats = np.full(len(values), np.nan)
-    result[known] = ((sums[last] - sums[first])[known]) / ((counts[last] - counts[first])[known])
+    result[finite] = ((sums[last] - sums[first])[finite]) / ((counts[last] - counts[first])[finite])
     return result
 
 
 def by_step(group: Group) -> dict[int, list[float]]:
-    """Optimizer step -> the validation losses of the seeds, for the steps at which every seed was validated."""
+    """Return the validation losses of the seeds by optimizer step, for steps at which every seed was validated."""
     runs = trainings(group)
-    at: dict[int, list[float]] = {}
+    losses: dict[int, list[float]] = {}
     for run in runs:
         for step, loss in run.validation:
-            at.setdefault(step, []).append(loss)
-    return {step: at[step] for step in sorted(at) if len(at[step]) == len(runs)}
+            losses.setdefault(step, []).append(loss)
+    return {step: losses[step] for step in sorted(losses) if len(losses[step]) == len(runs)}
 
 
-def on_answers(trained: Sequence[Group]) -> bool:
+def last_loss(group: Group) -> float:
+    """Return the last validation loss, the mean over the seeds; infinity without one."""
+    losses = [*by_step(group).values()]
+    return sum(losses[-1]) / len(losses[-1]) if losses else float("inf")
+
+
+def _many(lines: Sequence[object]) -> bool:
+    return len(lines) > MOST_COLORED + 2
+
+
+def _base_loss(groups: Sequence[Group]) -> float | None:
+    """Return the validation loss of the untouched model; None where it was not evaluated."""
+    looks = [(g, s) for g in groups if g.ok and g.first.is_base for s in g.role("validation")]
+    losses = (group.score(Measure(scored.asked_id, "loss")) for group, scored in looks)
+    return next((loss.value for loss in losses if loss), None)
+
+
+def _on_answers(trained: Sequence[Group]) -> bool:
     """Return whether every training loss is over answer tokens alone."""
     recipes = [group.first.record.recipe.get("train") or {} for group in trained if group.first.record]
     return all(train.get("loss_on") == "completion" for train in recipes)
 
 
-def _validation(axes: Any, group: Group, style: dict[str, Any]) -> None:
-    at = by_step(group)
-    axes.plot([*at], [sum(losses) / len(losses) for losses in at.values()], markersize=4, linewidth=1.2, **style)
-    if any(len(losses) > 1 for losses in at.values()):
-        low, high = [min(losses) for losses in at.values()], [max(losses) for losses in at.values()]
-        axes.fill_between([*at], low, high, color=style["color"], alpha=0.15, linewidth=0)
+def _draw_curves(sheet: Sheet, ordered: Sequence[Group], base: float | None) -> None:
+    left, right = sheet.axes(2, 1, sharex=True) if sheet.narrow else sheet.axes(1, 2)
+    handles = []
+    for place, group in enumerate(ordered):
+        colored = place < MOST_COLORED or not _many(ordered)
+        style = line_of(method_of(group)) if colored else {**_PALE, "marker": ""}
+        plain = {key: value for key, value in style.items() if not key.startswith("marker")}
+        mean = training_curve(group)
+        left.plot(range(1, len(mean) + 1), mean, **plain)
+        line = _validation(sheet, right, group, style, colored)
+        if colored:
+            handles.append((line, name_of(group)))
+    if base is not None:
+        line = right.axhline(base, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+        handles.append((line, "base"))
+    unit = "nats per answer token" if _on_answers(ordered) else "nats per token"
+    for axes, title in ((left, f"Training loss\n({unit})"), (right, "Validation loss\n(nats per answer token)")):
+        axes.set_ylabel(title)
+        amounts(axes.yaxis)
+        if axes is right or not sheet.narrow:
+            axes.set_xlabel("Optimizer step")
+    sheet.legend(*zip(*handles, strict=True))
+
+
+def _validation(sheet: Sheet, axes: Any, group: Group, style: dict[str, Any], colored: bool) -> Any:
+    losses = by_step(group)
+    [line] = axes.plot([*losses], [sum(each) / len(each) for each in losses.values()], **style)
+    sheet.name(line, f"{group.name}: validation loss {last_loss(group):.4g} at the end")
+    if colored and any(len(each) > 1 for each in losses.values()):
+        low, high = [min(each) for each in losses.values()], [max(each) for each in losses.values()]
+        axes.fill_between([*losses], low, high, color=style["color"], alpha=0.15, linewidth=0)
+    return line
+
+
+def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -> None:
+    [axes] = sheet.axes()
+    handles = []
+    for place, (contestant, curve) in enumerate(pairs):
+        colored = place < MOST_COLORED or not _many(pairs)
+        method = contestant.trials[0].looks[0].cell.method
+        name = _name(contestant, method)
+        style = line_of(method) if colored else {**_PALE, "marker": ""}
+        budgets = [best.budget for best in curve]
+        [line] = axes.plot(budgets, [best.expected for best in curve], **style)
+        sheet.name(line, f"{name}: {curve[-1].expected:.4g} with {budgets[-1]} trials")
+        if colored:
+            handles.append((line, drawable(name)))
+        if len(pairs) <= MOST_BANDS:
+            low, high = [best.low for best in curve], [best.high for best in curve]
+            axes.fill_between(budgets, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    amounts(axes.yaxis)
+    axes.set_xlabel("Trials")
+    axes.set_ylabel(sheet.wrapped("Expected best validation loss (nats per token)", vertical=True))
+    sheet.legend(*zip(*handles, strict=True))
+
+
+def _name(contestant: Contestant, method: str) -> str:
+    """Return the method, and the settings that tell the contestant from others of that method."""
+    words = [word.partition(".")[2] or word for word in contestant.name.split() if not word.startswith("method=")]
+    return " ".join([names.method(method).display, *words])

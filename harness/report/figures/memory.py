@@ -3,84 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
-from harness.report.display import MEBIBYTE, mean
-from harness.report.figures.style import BASE_COLOR, COLORS, HATCHES, Drawn, drawable, drawing, room
+from harness.report.display import mean
+from harness.report.figures.canvas import Figure, Sheet
+from harness.report.figures.style import BASE_COLOR, name_of
 
-STEM = "memory"
-MOST_BARS = 60
+MOST_BARS = 40
+GIBIBYTE = 2**30
+_STATIC, _INCREASE = "#5B6673", "#BCC5CE"  # gray: colors stand for methods
+Parts = tuple[Group, float, float]  # GiB held, GiB added
 
 
-def make(groups: Sequence[Group], folder: Path) -> Drawn | None:
-    """Draw it where the phases of a training run have peaks, for as many methods as a page holds."""
-    known = [(group, parts) for group in groups if group.trained and (parts := _parts(group))]
-    if not known:
+def figure(groups: Sequence[Group]) -> Figure | None:
+    """Return the figure; None where no training run has the peaks of its phases."""
+    parts = [(group, *split) for group in groups if group.trained and (split := _parts(group))]
+    if not parts:
         return None
     lost = [
-        (f"{group.label}, seed {row.seed}", row.current.peak_memory_bytes / MEBIBYTE)
+        (f"{name_of(group, 20)}, seed {row.seed}", row.current.peak_memory_bytes / GIBIBYTE)
         for group in groups
         for row in group.failed
         if row.status == "oom" and row.current and row.current.peak_memory_bytes
-    ]
-    lost = lost[: MOST_BARS // 2]
-    shown = known[: MOST_BARS - len(lost)]
-    height = 0.95 + 0.2 * max(3, len(shown) + len(lost))
-    with drawing(folder, STEM, height) as figure:
-        axes = figure.subplots()
-        room(figure, 0, height, left=1.9, bottom=0.45, top=0.45)
-        _bars(axes, [parts for _, parts in shown])
-        _crosses(axes, [peak for _, peak in lost], len(shown))
-        names = [*(group.label for group, _ in shown), *(name for name, _ in lost)]
-        labels = [drawable(name, 32) for name in names]
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.grid(axis="y", visible=False)
-        axes.margins(x=0.1)
-        axes.set_xlabel("Peak memory of training, MiB")
-        figure.legend(loc="upper left", ncols=3, bbox_to_anchor=(1.85 / 7, 1), borderaxespad=0.2)
-    rest = f" The first {len(shown)} of {len(known)} methods." if len(known) > len(shown) else ""
-    crosses = " Crosses: what had been used when memory ran out." if lost else ""
-    return Drawn(
-        STEM,
-        "Memory held when training began, and added by training",
-        "Held when training began: the weights, the adapter and the data. Added by training: gradients, optimizer "
-        f"state and activations, at the highest moment. Means over the seeds.{crosses}{rest}",
+    ][: MOST_BARS // 2]
+    shown = sorted(parts, key=lambda part: part[1] + part[2])[: MOST_BARS - len(lost)]
+    rest = f" The smallest {len(shown)} of {len(parts)} methods." if len(parts) > len(shown) else ""
+    crosses = " Crosses: memory in use when it ran out." if lost else ""
+    return Figure(
+        "memory",
+        "Peak memory of training",
+        "Static memory: weights, adapter and data when training began; peak increase: gradients, optimizer states and "
+        f"activations. Means over the seeds.{crosses}{rest}",
+        lambda sheet: _draw(sheet, shown, lost),
+        lambda size: 0.8 + 0.165 * size.text / 7 * max(3, len(shown) + len(lost)),
     )
 
 
-def _bars(axes: Any, parts: Sequence[tuple[float, float]]) -> None:
+def _draw(sheet: Sheet, parts: Sequence[Parts], lost: Sequence[tuple[str, float]]) -> None:
+    [axes] = sheet.axes()
     places = range(len(parts))
-    held, added = ([one[part] / MEBIBYTE for one in parts] for part in (0, 1))
     edge = {"edgecolor": "white", "linewidth": 0.5, "height": 0.72}
-    axes.barh(places, held, color=COLORS[0], label="held when training began", **edge)
-    axes.barh(places, added, left=held, color=COLORS[4], hatch=HATCHES[1], label="added by training", **edge)
-    for place, total in enumerate(map(sum, zip(held, added, strict=True))):
-        _say(axes, f"{total:,.0f}", (total, place))
-
-
-def _crosses(axes: Any, peaks: Sequence[float], first: int) -> None:
-    """Draw the highest memory of runs that did not fit, from the given place on."""
-    places = range(first, first + len(peaks))
-    if peaks:
-        axes.plot(peaks, places, linestyle="none", marker="x", markersize=7, color=COLORS[1], label="out of memory")
-    for place, peak in zip(places, peaks, strict=True):
-        _say(axes, f"OOM at {peak:,.0f}", (peak, place))
-
-
-def _say(axes: Any, text: str, where: tuple[float, int]) -> None:
-    axes.annotate(text, where, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7, color=BASE_COLOR)
+    held, added = [part[1] for part in parts], [part[2] for part in parts]
+    bars = axes.barh(places, held, color=_STATIC, label="static", **edge)
+    axes.barh(places, added, left=held, color=_INCREASE, hatch="////", label="peak increase", **edge)
+    for bar, (group, static, increase) in zip(bars, parts, strict=True):
+        sheet.name(bar, f"{group.name}: {static:.2f} GiB static, {increase:.2f} GiB added by training")
+    ends = [(static + increase, f"{static + increase:.2f}") for _, static, increase in parts]
+    if lost:
+        rows = range(len(parts), len(parts) + len(lost))
+        axes.plot([peak for _, peak in lost], rows, linestyle="none", marker="x", markersize=6, color="black",
+                  label="out of memory")  # fmt: skip
+        ends += [(peak, f"OOM at {peak:.2f}") for _, peak in lost]
+    axes.margins(x=0.16 if sheet.narrow else 0.08)
+    for place, (end, text) in enumerate(ends):
+        axes.annotate(text, (end, place), xytext=(5, 0), textcoords="offset points", va="center", color=BASE_COLOR)
+    names = [*(name_of(group, 20 if sheet.narrow else 34) for group, *_ in parts), *(name for name, _ in lost)]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("Peak memory of training (GiB)")
+    sheet.legend(*axes.get_legend_handles_labels())
 
 
 def _parts(group: Group) -> tuple[float, float] | None:
-    """Bytes held when training began and bytes added at its peak; None where a seed has no such peaks."""
+    """Return the GiB held when training began and those added at its peak; None where a seed has no such peaks."""
     each = [_of(row) for row in group.rows]
-    held = mean(None if one is None else one[0] for one in each)
-    added = mean(None if one is None else one[1] for one in each)
-    return None if held is None or added is None else (held, added)
+    held = mean(None if part is None else part[0] for part in each)
+    added = mean(None if part is None else part[1] for part in each)
+    return None if held is None or added is None else (held / GIBIBYTE, added / GIBIBYTE)
 
 
 def _of(row: Row) -> tuple[float, float] | None:

@@ -1,170 +1,166 @@
-"""Style of every figure: colors, lines, markers and hatches; the canvas; and the three files it is saved to.
+"""Style of every figure: a color and a marker for each method, two widths, and the files that a figure is saved to.
 
-Color alone never tells two series apart: lines, markers or hatches do so too, so that a gray print stays readable.
+Color alone never separates two series: markers, dashes, hatches or names do so too, so that a gray print stays
+readable.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
+from zlib import crc32
 
 from harness.records.untrusted import shortened
 from harness.report.data.groups import Group
 from harness.report.display import short
 
-# Okabe and Ito, Color Universal Design, 2008; without yellow, which is hard to see on white.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
-BASE_COLOR = "#555555"
-WIDTH_INCHES = 7.0
-SHORTENED = 1e4  # ticks from here on are written as 10k
-MOST_NAMED = 8  # with more groups the points carry the numbers of the legend
-MOST_LEGEND = 48  # more series than a legend has room for are drawn without names
-FORMATS = ("svg", "pdf", "png")
+# Okabe and Ito, Color Universal Design, 2008, without yellow, which is hard to see on white, and without black, the
+# color of text; then two dark hues of Paul Tol's palette for color-blind readers.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+DASHES = ((0, ()), (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+BASE_COLOR, PALE, FILL = "#444444", "#BBBBBB", "#DDEBF5"
+BASE_DASH = (0, (4, 3))
+# Methods in the order in which they take the pairs of color and marker: the first eight differ in both. Every other
+# method takes the pair that its name hashes to among those that are left.
+KNOWN = (
+    "lora", "full", "qlora", "dora", "adapter", "prefix", "vera", "ia3", "prompt", "adalora", "bitfit", "p_tuning",
+    "lora_plus", "galore", "qdora", "lora_fa", "ln_tuning", "llama_adapter", "spectrum", "head", "alora", "unsloth",
+    "rslora", "pissa",
+)  # fmt: skip
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.linewidth": 0.6,
     "axes.grid": True,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.5,
     "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.4,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4.5,
     "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "legend.columnspacing": 1.2,
+    "legend.labelspacing": 0.3,
     "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,  # TrueType: the checks of publishers reject Type 3
+    "svg.fonttype": "none",
     "svg.hashsalt": "harness",
     "text.parse_math": False,
-}
-_METADATA: dict[str, dict[str, None]] = {  # no date and no library version: equal records give equal bytes
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "png": {"Software": None},
+    "figure.constrained_layout.h_pad": 0.04,
+    "figure.constrained_layout.w_pad": 0.05,
 }
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure that was drawn: its file name without the suffix, what it shows, and how to read it."""
-
-    stem: str
-    title: str
-    caption: str
+def method_of(group: Group) -> str:
+    """Return the name that decides color and marker: that of the method, or of the PEFT type of a generic one."""
+    recipe = group.first.record.recipe if group.first.record else {}
+    return str((recipe.get("method") or {}).get("peft_type") or group.first.method).lower()
 
 
-@contextmanager
-def drawing(folder: Path, stem: str, height_inches: float) -> Iterator[Any]:
-    """Yield an empty figure, and save it as SVG, PDF and PNG after the drawing."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-        figure = Figure(figsize=(WIDTH_INCHES, height_inches))
-        FigureCanvasAgg(figure)
-        yield figure
-        for suffix in FORMATS:
-            figure.savefig(folder / f"{stem}.{suffix}", dpi=200, metadata=_METADATA[suffix])
+@cache
+def look_of(method: str) -> tuple[str, str]:
+    """Return the color and the marker of a method: the same in every figure of every report."""
+    place = KNOWN.index(method) if method in KNOWN else len(KNOWN) + crc32(method.encode()) % len(KNOWN)
+    turn, hue = divmod(place, len(COLORS))
+    return COLORS[hue], MARKERS[(hue + turn) % len(MARKERS)]
 
 
-def remove(folder: Path, stem: str) -> None:
-    """Delete the files of an old figure."""
-    for suffix in FORMATS:
-        (folder / f"{stem}.{suffix}").unlink(missing_ok=True)
+def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return the color and the marker of several methods; where two names hash to one pair, the later takes a next one.
+
+    Every pair is taken once, as long as there are any.
+    """
+    taken: dict[str, tuple[str, str]] = {}
+    every = [(COLORS[i % len(COLORS)], MARKERS[j]) for j in range(len(MARKERS)) for i in range(len(COLORS))]
+    for method in sorted({*methods}, key=lambda name: (name not in KNOWN, name)):
+        own = look_of(method)
+        free = [pair for pair in every if pair not in taken.values()]
+        taken[method] = own if own in free or not free else free[crc32(method.encode()) % len(free)]
+    return taken
 
 
-def style_of(index: int) -> dict[str, Any]:
-    """Return color, line and marker; a combination repeats only after 7 x 7 groups."""
-    turn = index // len(COLORS)
-    return {
-        "color": COLORS[index % len(COLORS)],
-        "linestyle": LINES[(index + turn) % len(LINES)],
-        "marker": MARKERS[(index + 2 * turn) % len(MARKERS)],
-    }
+def dash_of(method: str) -> Any:
+    """Return the dashes of the method's line, which follow its marker."""
+    return DASHES[MARKERS.index(look_of(method)[1]) % len(DASHES)]
 
 
-def point_of(index: int) -> dict[str, Any]:
-    """Return color and marker of one point, with a rim that separates overlapping points."""
-    style = style_of(index)
-    return {"color": style["color"], "marker": style["marker"], "markersize": 6, "markeredgecolor": "white"}
+def line_of(method: str) -> dict[str, Any]:
+    """Return color, marker and dashes of a method's line."""
+    color, marker = look_of(method)
+    return {"color": color, "marker": marker, "linestyle": dash_of(method), "markeredgecolor": "white",
+            "markeredgewidth": 0.4}  # fmt: skip
+
+
+def point_of(method: str, pale: bool = False) -> dict[str, Any]:
+    """Return color and marker of a point, with a rim that separates overlapping points."""
+    color, marker = look_of(method)
+    return {"color": PALE if pale else color, "marker": marker, "markeredgecolor": "white", "markeredgewidth": 0.5}
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return bool(get_font(findfont(STYLE["font.family"])).get_char_index(ord(character)))
 
 
 def drawable(text: str, length: int = 34) -> str:
-    """Text that the figures' font has, on one line."""
-    return shortened(text.encode("latin-1", "replace").decode("latin-1"), length)
+    """Return foreign text on one line, with a question mark for every character that the figures' font lacks."""
+    return "".join(c if _has_glyph(c) else "?" for c in shortened(text, length))
 
 
-def names_of(groups: Sequence[Group]) -> list[str]:
-    """Return the names of the legend, numbered where there are too many to write beside the points."""
-    short = [drawable(group.label) for group in groups]
-    return short if len(groups) <= MOST_NAMED else [f"{i} {name}" for i, name in enumerate(short, 1)]
+def name_of(group: Group, length: int = 28) -> str:
+    """Return the name of a row in a figure."""
+    return drawable(group.name, length)
 
 
-def logarithmic(axis: Any) -> None:
-    """Make an axis logarithmic, with ticks as settings are written: 1e-3, 10M; the font draws no formulas."""
-    from matplotlib.ticker import FuncFormatter
-
-    def between(value: float, _: int) -> str:
-        """Label the ticks between the powers of ten where few powers are visible."""
-        low, high = axis.get_view_interval()
-        leading = round(value / 10 ** math.floor(math.log10(value) + 1e-9))
-        return compact(value) if high / low < 30 and leading in (2, 5) else ""
+def logarithmic(axis: Any, base: float = 10, values: Sequence[float] = ()) -> None:
+    """Make an axis logarithmic, with ticks as settings are written: 1e-3, 10M; `values` are the only ticks."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.axes.tick_params(axis=axis.axis_name, which="minor", length=0)
     axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    axis.set_minor_formatter(FuncFormatter(between))
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: _between(axis, value)))
+    if values:
+        axis.set_major_locator(FixedLocator([*values]))
+        axis.set_minor_formatter(NullFormatter())
 
 
-def amounts(axis: Any, largest: float) -> None:
-    """Make the ticks of a linear axis few enough for half a page, and short: 80k and not 80000."""
+def _between(axis: Any, value: float) -> str:
+    """Label the ticks between the powers of ten where few powers are visible."""
+    low, high = axis.get_view_interval()
+    leading = round(value / 10 ** math.floor(math.log10(value) + 1e-9))
+    return compact(value) if high / low < 30 and leading in (2, 5) else ""
+
+
+def amounts(axis: Any, ticks: int = 5) -> None:
+    """Make the ticks of a linear axis few and short: 80k and not 80000."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(6))
-    if largest >= SHORTENED:
+    axis.set_major_locator(MaxNLocator(ticks))
+    low, high = axis.get_view_interval()
+    if max(abs(low), abs(high)) >= 1e4:
         axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
 def compact(value: float) -> str:
     """Return a number as a tick label: 2e-5, 0.01, 25, 10k, 4.9M."""
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= factor:
-            return f"{value / factor:.3g}{suffix}"
-    return short(float(f"{value:.3g}"))
+            return f"{value / (1e3 if suffix == 'k' else factor):.3g}{suffix}"
+    return short(float(f"{value:.4g}"))
 
 
-def legend_rows(count: int) -> int:
-    """Lines of the legend below a figure, four names each."""
-    return -(-count // 4) if count <= MOST_LEGEND else 0
-
-
-def legend_below(figure: Any, axes: Any, count: int) -> None:
-    """One legend for all panels, from the labels of one of them; none where it would hold too many."""
-    if count <= MOST_LEGEND:
-        handles, labels = axes.get_legend_handles_labels()
-        columns = min(4, count)
-        longest = max(map(len, labels), default=0)
-        # in points, so that the longest name fits into a column
-        size = min(8.0, max(4.5, 8.0 * 76 / columns / max(longest, 1)))
-        figure.legend(handles, labels, loc="lower center", ncols=columns, handlelength=3.2, fontsize=size)
-
-
-def room(figure: Any, count: int, height_inches: float, **places: float) -> None:
-    """Margins in inches around the panels, with room below for the axis titles and the legend."""
-    below = 0.5 + 0.18 * legend_rows(count)
-    given = {"left": 0.62, "right": 0.18, "top": 0.27, "bottom": below, **places}
-    figure.subplots_adjust(
-        left=given["left"] / WIDTH_INCHES,
-        right=1 - given["right"] / WIDTH_INCHES,
-        top=1 - given["top"] / height_inches,
-        bottom=given["bottom"] / height_inches,
-        wspace=given.get("wspace", 0.27),
-        hspace=given.get("hspace", 0.45),
-    )
+def spans_decades(values: Sequence[float], ratio: float = 8) -> bool:
+    """Return whether positive values are so far apart that a linear axis would crowd the small ones."""
+    return bool(values) and min(values) > 0 and max(values) >= ratio * min(values)

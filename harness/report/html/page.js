@@ -426,6 +426,24 @@ async function openItems() {
 
 window.ready = content.tasks.length ? openItems() : Promise.resolve();
 
+// --- the figures --------------------------------------------------------------------------------------------------------
+// A mark's name is shown when the mouse is over it, and when the keyboard reaches it.
+const tip = element("div", "");
+tip.id = "tip";
+tip.hidden = true;
+document.body.append(tip);
+function nameMark(event) {
+  const mark = event.type === "focusout" ? null : event.target.closest?.("figure .mark");
+  tip.hidden = !mark;
+  if (!mark) return;
+  const box = mark.getBoundingClientRect();
+  tip.textContent = mark.getAttribute("aria-label");
+  const left = Math.min(box.x + box.width / 2, innerWidth - tip.offsetWidth - 8);
+  tip.style.left = `${Math.max(4, left) + scrollX}px`;
+  tip.style.top = `${box.y + scrollY - tip.offsetHeight - 6}px`;
+}
+for (const name of ["mouseover", "focusin", "focusout"]) document.addEventListener(name, nameMark);
+
 // --- the whole page -----------------------------------------------------------------------------------------------------
 find("theme").addEventListener("click", () => {
   const root = document.documentElement;

@@ -23,7 +23,7 @@ from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded
 from harness.report.display import short
 from harness.report.document import Block, Bullets, Command, Figure, Folded, Markup, Section, text_table
-from harness.report.figures.style import Drawn
+from harness.report.figures.canvas import Figure as Drawn
 from harness.report.pages import data_card, notes, registered, tuned
 from harness.report.pages.summary import cost, losses, tasks
 from harness.report.writers.markdown import blocks

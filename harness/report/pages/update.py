@@ -5,52 +5,27 @@ Two methods with one score may differ in their updates; the measurements of `har
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
 from harness.records.record import UpdateRecord, WeightUpdate, write_text
 from harness.records.untrusted import escaped
 from harness.report.data.groups import Group
 from harness.report.display import DASH, decimals, quantity, table
-from harness.report.figures.style import (
-    COLORS,
-    LINES,
-    MARKERS,
-    drawable,
-    drawing,
-    legend_below,
-    legend_rows,
-    remove,
-    room,
-)
+from harness.report.figures.update import LAYER, matrices
 
 PAGE = "update.md"
-_FIGURE = "update"
-_LAYER = re.compile(r"\.(\d+)\.")
-_PANELS = (
-    ("relative_norm", "Norm of the change over that of the weight"),
-    ("effective_rank", "Effective rank"),
-    ("alignment_left", "Alignment with the weight's top left vectors"),
-    ("intruder_dimensions", "Intruder dimensions per matrix"),
-)
 
 
-def write(groups: Sequence[Group], folder: Path) -> Path | None:
-    """Write update.md with its figure. Where no update was measured, delete old ones instead."""
+def write(groups: Sequence[Group], folder: Path, figure: bool = False) -> Path | None:
+    """Write update.md, with a link to its figure if there is one. Where no update was measured, delete an old page."""
     measured = [group for group in groups if group.trained and _updates(group)]
-    drawn = [group for group in measured if any(_layers(group, name) for name, _ in _PANELS)]
-    if drawn:
-        _draw(drawn, folder / "figures")
-    else:
-        remove(folder / "figures", _FIGURE)
     if not measured:
         (folder / PAGE).unlink(missing_ok=True)
         return None
     missing = [group for group in groups if group.trained and not _updates(group)]
-    return write_text(page(measured, missing, figure=bool(drawn)), folder / PAGE)
+    return write_text(page(measured, missing, figure), folder / PAGE)
 
 
 def page(measured: Sequence[Group], missing: Sequence[Group], figure: bool) -> str:
@@ -63,7 +38,7 @@ def page(measured: Sequence[Group], missing: Sequence[Group], figure: bool) -> s
         *(_reasons(measured)),
         *(["Not measured: " + ", ".join(escaped(group.label) for group in missing)] if missing else []),
         *(
-            [f"![Norm, effective rank, alignment and intruder dimensions by layer](figures/{_FIGURE}.png)"]
+            ["![Norm, effective rank, alignment and intruder dimensions by layer](figures/update.png)"]
             if figure
             else []
         ),
@@ -93,10 +68,6 @@ def _updates(group: Group) -> list[UpdateRecord]:
     return [row.update for row in group.rows if row.update is not None]
 
 
-def _matrices(update: UpdateRecord) -> dict[str, WeightUpdate]:
-    return {name: one for name, one in update.weights.items() if one.effective_rank is not None}
-
-
 def _settings(groups: Sequence[Group]) -> str:
     found = {(u.num_top, u.epsilon) for group in groups for u in _updates(group)}
     return " ".join(
@@ -108,7 +79,7 @@ def _settings(groups: Sequence[Group]) -> str:
 def _overall(groups: Sequence[Group]) -> str:
     lines = []
     for group in groups:
-        seeds = [[*_matrices(update).values()] for update in _updates(group)]
+        seeds = [[*matrices(update).values()] for update in _updates(group)]
         if any(seeds):
             total = mean(sum(one.intruder_dimensions or 0 for one in seed) for seed in seeds)
             lines.append((escaped(group.label), *_cells([seed for seed in seeds if seed]), quantity(total)))
@@ -122,7 +93,7 @@ def _reasons(groups: Sequence[Group]) -> list[str]:
     vectors = [
         f"- {escaped(group.label)}: only vectors changed, relative norm {_vectors(group)}"
         for group in groups
-        if not any(_matrices(u) for u in _updates(group)) and any(u.weights for u in _updates(group))
+        if not any(matrices(u) for u in _updates(group)) and any(u.weights for u in _updates(group))
     ]
     return ["\n".join([*said, *vectors])] if said or vectors else []
 
@@ -133,11 +104,11 @@ def _vectors(group: Group) -> str:
 
 
 def _by_kind(groups: Sequence[Group]) -> str:
-    kinds = list(dict.fromkeys(_kind(name) for group in groups for u in _updates(group) for name in _matrices(u)))
+    kinds = list(dict.fromkeys(_kind(name) for group in groups for u in _updates(group) for name in matrices(u)))
     lines = []
     for kind in kinds:
         for group in groups:
-            seeds = [[one for name, one in _matrices(u).items() if _kind(name) == kind] for u in _updates(group)]
+            seeds = [[one for name, one in matrices(u).items() if _kind(name) == kind] for u in _updates(group)]
             if all(seeds):
                 each = mean(mean(one.intruder_dimensions or 0 for one in seed) for seed in seeds)
                 lines.append((escaped(kind), escaped(group.label), *_cells(seeds), decimals(each, 2)))
@@ -146,7 +117,7 @@ def _by_kind(groups: Sequence[Group]) -> str:
 
 def _kind(name: str) -> str:
     """self_attn.q_proj of model.layers.3.self_attn.q_proj.weight: what follows the layer's number."""
-    return _LAYER.split(name)[-1].removesuffix(".weight")
+    return LAYER.split(name)[-1].removesuffix(".weight")
 
 
 def _cells(seeds: Sequence[Sequence[WeightUpdate]]) -> tuple[str, ...]:
@@ -169,41 +140,3 @@ def _cells(seeds: Sequence[Sequence[WeightUpdate]]) -> tuple[str, ...]:
             for value in map(middle, ("alignment_left", "alignment_right"))
         ),
     )
-
-
-def _layers(group: Group, name: str) -> dict[int, float]:
-    """Layer number -> the mean over its matrices and the seeds."""
-    found: dict[int, list[float]] = {}
-    for update in _updates(group):
-        for weight, one in _matrices(update).items():
-            place, value = _LAYER.search(weight), getattr(one, name)
-            if place and value is not None:
-                found.setdefault(int(place.group(1)), []).append(value)
-    return {layer: mean(found[layer]) for layer in sorted(found)}
-
-
-def _draw(groups: Sequence[Group], folder: Path) -> None:
-    height = 4.5 + 0.18 * legend_rows(len(groups))
-    with drawing(folder, _FIGURE, height) as figure:
-        panels = figure.subplots(2, 2).ravel()
-        room(figure, len(groups), height, wspace=0.2)
-        for axes, (name, title) in zip(panels, _PANELS, strict=True):
-            _panel(axes, groups, name)
-            axes.set_title(title)
-            axes.set_xlabel("Layer")
-        legend_below(figure, panels[0], len(groups))
-
-
-def _panel(axes: Any, groups: Sequence[Group], name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for index, group in enumerate(groups):
-        layers = _layers(group, name)
-        label = drawable(group.label)
-        style = {"color": COLORS[index % len(COLORS)], "linestyle": LINES[index % len(LINES)]}
-        axes.plot(
-            [*layers], [*layers.values()], label=label, marker=MARKERS[index % len(MARKERS)], markersize=3,
-            linewidth=1.2, **style,
-        )  # fmt: skip
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

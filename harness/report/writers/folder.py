@@ -35,9 +35,9 @@ def write(comparison: Comparison, out: Path) -> Path:
     _write_trials(comparison.tuning, out / "tuning.csv")
     for check in loaded.checks:
         data_card.write(check, out / "data")
-    trials = figures.Tuned(comparison.trial_groups, comparison.tuning)
-    drawn = figures.write(groups, out / "figures", trials, loaded.external, comparison.primary)
-    shapes = update.write(groups, out)
+    drawn = figures.of(comparison)
+    figures.write(drawn, out / "figures")
+    shapes = update.write(groups, out, any(figure.stem == "update" for figure in drawn))
     html.write(comparison, title, out / "index.html", drawn)
     return write_text(report.page(comparison, drawn, update=shapes is not None), out / "report.md")
 

@@ -1,0 +1,122 @@
+"""Headline figure: the gain of each method over the base model with the interval of its verdict, best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.report.analysis.claims import Claims, Pair
+from harness.report.data.groups import Group
+from harness.report.display import MEBIBYTE
+from harness.report.figures.canvas import Figure, Sheet, Size
+from harness.report.figures.measures import Scale, scale_of
+from harness.report.figures.style import BASE_COLOR, BASE_DASH, FILL, method_of, name_of, point_of
+from harness.report.pages.summary import peak_mebibytes
+
+STEM = "gain"
+MOST_ROWS = 40
+GIBIBYTE = 2**30
+ROW = 0.165  # inches
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A method's gain with its simultaneous interval, in the unit of the axis; None: there is no interval."""
+
+    group: Group
+    gain: float
+    interval: tuple[float, float] | None
+    tied: bool  # with the best
+
+    @property
+    def memory(self) -> str:
+        """Return the peak memory as text; "" where it is unknown."""
+        peak = peak_mebibytes(self.group)
+        return "" if peak is None else f"{peak * MEBIBYTE / GIBIBYTE:.1f} GiB"
+
+
+def figure(claims: Claims) -> Figure | None:
+    """Return the figure; None where no method is compared with the base model, or with the best one."""
+    if not claims.pairs:
+        return None
+    scale = scale_of(claims.contest)
+    bars = bars_of(claims, scale)
+    base = claims.contest.base if claims.against_base else None
+    reference = "base" if base else name_of(claims.best) if claims.best else ""
+    shown = bars[:MOST_ROWS]
+    rest = f" The best {len(shown)} of {len(bars)} methods." if len(bars) > len(shown) else ""
+    tie = " Shaded: not significantly different from the best." if any(bar.tied for bar in shown[1:]) else ""
+    memory = " Right: peak memory of training." if any(bar.memory for bar in shown) else ""
+    return Figure(
+        STEM,
+        f"{_title(scale, reference)}, by method",
+        f"Points: difference from {reference}; bars: simultaneous 95 % confidence intervals, so that a bar clear of "
+        f"the dashed line is a significant difference.{tie}{memory}{rest}",
+        lambda sheet: _draw(sheet, shown, scale, claims),
+        lambda size: _height(size, len(shown)),
+        main=True,
+    )
+
+
+def bars_of(claims: Claims, scale: Scale) -> list[Bar]:
+    """Return a bar for each method that is compared with the base, or else with the best; the best first."""
+    tied = {pair.a.label for pair in claims.against_best if not pair.significant}
+    tied |= {claims.best.label} if claims.best else set()
+    pairs = claims.against_base or claims.against_best
+    bars = [Bar(pair.a, scale.gain(pair.result.difference), _interval(pair, scale), pair.a.label in tied)
+            for pair in pairs]  # fmt: skip
+    if not claims.against_base and claims.best:
+        bars.append(Bar(claims.best, 0.0, None, tied=True))
+    return sorted(bars, key=lambda bar: -bar.gain)
+
+
+def _interval(pair: Pair, scale: Scale) -> tuple[float, float] | None:
+    low, high = sorted(scale.gain(end) for end in pair.result.adjusted_interval)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def _title(scale: Scale, reference: str) -> str:
+    if reference != "base":
+        return f"Difference in {scale.quantity} from {reference}"
+    return f"{'Gain in' if scale.higher_is_better else 'Reduction of'} {scale.quantity} over base"
+
+
+def _height(size: Size, rows: int) -> float:
+    return 0.62 + ROW * size.text / 7 * max(rows, 2)
+
+
+def _draw(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims) -> None:
+    [axes] = sheet.axes()
+    for place, bar in enumerate(bars):
+        if bar.tied and len(bars) > 1:
+            axes.axhspan(place - 0.5, place + 0.5, color=FILL, linewidth=0, zorder=0)
+        if bar.interval:
+            axes.plot(bar.interval, [place, place], color=point_of(method_of(bar.group))["color"], linewidth=1.4)
+        [mark] = axes.plot(bar.gain, place, markersize=5, **point_of(method_of(bar.group)))
+        sheet.name(mark, _words(bar, scale))
+        right = axes.get_yaxis_transform()
+        axes.text(1.02, place, bar.memory, transform=right, va="center", ha="left", color="#444444")
+    axes.axvline(0, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+    axes.set_yticks(range(len(bars)), [name_of(bar.group, 20 if sheet.narrow else 34) for bar in bars])
+    axes.set_ylim(len(bars) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    base = claims.contest.base if claims.against_base else None
+    reference = "base" if base else name_of(claims.best) if claims.best else ""
+    unit = f"{scale.unit_of_gain}, 95 % CI" if scale.unit_of_gain else "95 % CI"
+    axes.set_xlabel(sheet.wrapped(f"{_title(scale, reference)} ({unit})"))
+    if any(bar.memory for bar in bars):
+        axes.annotate("peak memory", (1, 1), xycoords="axes fraction", xytext=(36, 2), textcoords="offset points",
+                      ha="right", va="bottom", color="#444444")  # fmt: skip
+    if base:
+        score = f"base {scale.text(scale.factor * claims.contest.value(base))}"
+        axes.annotate(score, (0, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+                      ha="center", va="bottom", color=BASE_COLOR)  # fmt: skip
+
+
+def _words(bar: Bar, scale: Scale) -> str:
+    interval = " to ".join(f"{end:+.1f}" if scale.factor != 1 else f"{end:+.3f}" for end in bar.interval or ())
+    parts = [f"{bar.group.name}: {scale.text(bar.gain, signed=True)}", f"95 % CI {interval}" if interval else ""]
+    return ", ".join(part for part in (*parts, bar.memory) if part)

@@ -1,0 +1,212 @@
+"""Lines over a setting: the score against whatever was swept, and the validation loss against the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.report import names
+from harness.report.analysis.axes import Quality, qualities
+from harness.report.analysis.claims import Claims
+from harness.report.analysis.series import Series, Swept, rate_series
+from harness.report.data.groups import Group
+from harness.report.figures.canvas import Figure, Sheet, Size
+from harness.report.figures.gain import bars_of
+from harness.report.figures.measures import Scale, capital, scale_of
+from harness.report.figures.style import (
+    BASE_COLOR,
+    BASE_DASH,
+    PALE,
+    amounts,
+    drawable,
+    line_of,
+    logarithmic,
+    method_of,
+    spans_decades,
+)
+
+MOST_TICKS = 9
+MOST_COLORED = 6  # series; the others are pale
+DODGE = 2.2  # points between the same values of two series
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of the vertical axis with the ends of its bar; None: there is no bar."""
+
+    value: float
+    interval: Interval | None
+
+
+Values = Callable[[Group], Value | None]
+
+
+def over_setting(swept: Swept, claims: Claims) -> Figure | None:
+    """Return the figure of the score against a setting; None where too few groups have one."""
+    if not claims.contest.groups:
+        return None
+    scale = scale_of(claims.contest)
+    values, base = _scores(claims, scale)
+    series = _ordered(swept.series, values, scale)
+    if not series:
+        return None
+    setting = names.setting(swept.key).display
+    bars = (
+        "Bars: simultaneous 95 % confidence intervals of the gain, so that one clear of the dashed line (base) is a "
+        "significant difference from it."
+        if base is not None
+        else "Bars: 95 % confidence intervals."
+    )
+    return Figure(
+        f"by_{swept.key.rpartition('.')[2]}",
+        f"{capital(scale.quantity)} against {setting.lower() if setting[1:2].islower() else setting}",
+        f"Lines: means over the seeds. {bars}{_pale(series)}",
+        lambda sheet: _draw(sheet, series, values, scale.title, base=base, x_title=drawable(setting, 50)),
+        lambda size: _height(size, series),
+        main=True,
+    )
+
+
+def sensitivity(groups: Sequence[Group]) -> Figure | None:
+    """Return the figure of the validation loss against the learning rate; None unless a method has two rates."""
+    quality = next(iter(qualities(groups, ("validation",))), None)
+    if quality is None:
+        return None
+    scale = Scale(quality.task, quality.measure.metric, quality.higher_is_better)
+    values = _errors(quality, scale)
+    series = _ordered(rate_series(groups), values, scale)
+    if not series:
+        return None
+    failed = any(one.failed for one in series)
+    return Figure(
+        "sensitivity",
+        f"{capital(scale.quantity)} against the learning rate",
+        "Means over the seeds with one standard error. Filled: the best rate of a method; at the end of its line, a "
+        "better rate may lie beyond." + (" Crosses: rates without a result." if failed else "") + _pale(series),
+        lambda sheet: _draw(sheet, series, values, scale.title, x_title="Learning rate", best=min),
+        lambda size: _height(size, series),
+    )
+
+
+def _scores(claims: Claims, scale: Scale) -> tuple[Values, float | None]:
+    """Return the scores with their bars, and the score of the base: bars of gains over it where they are known."""
+    from harness.stats import confidence_interval
+
+    base = claims.contest.base if claims.against_base else None
+    level = scale.factor * claims.contest.value(base) if base else None
+    gains = {bar.group.label: bar for bar in bars_of(claims, scale)} if base else {}
+    sign = 1 if scale.higher_is_better else -1
+
+    def value(group: Group) -> Value | None:
+        estimate = group.score(claims.contest.measure) if group.ok else None
+        if estimate is None:
+            return None
+        bar = gains.get(group.label)
+        if bar and bar.interval and level is not None:
+            low, high = sorted(level + sign * end for end in bar.interval)
+            return Value(scale.factor * estimate.value, (low, high))
+        ends = confidence_interval(estimate) if level is None else None
+        drawn = (scale.factor * ends[0], scale.factor * ends[1]) if ends else None
+        return Value(scale.factor * estimate.value, drawn)
+
+    return value, level
+
+
+def _errors(quality: Quality, scale: Scale) -> Values:
+    def value(group: Group) -> Value | None:
+        estimate = quality.of(group)
+        if estimate is None:
+            return None
+        center, error = scale.factor * estimate.value, scale.factor * (estimate.standard_error or 0.0)
+        return Value(center, (center - error, center + error) if error else None)
+
+    return value
+
+
+def _ordered(series: Sequence[Series], values: Values, scale: Scale) -> list[Series]:
+    """Return the series of two points and more, by their best one; points without a number are left out."""
+    cut = [Series(one.name, tuple(p for p in one.points if values(p[1])), one.failed) for one in series]
+    sign = -1 if scale.higher_is_better else 1
+    scores = {id(one): min(sign * value.value for _, g in one.points if (value := values(g)))
+              for one in cut if len(one.points) > 1}  # fmt: skip
+    return sorted((one for one in cut if id(one) in scores), key=lambda one: scores[id(one)])
+
+
+def _pale(series: Sequence[Series]) -> str:
+    return f" Colored: the best {MOST_COLORED} of {len(series)} lines." if len(series) > MOST_COLORED + 2 else ""
+
+
+def _height(size: Size, series: Sequence[Series]) -> float:
+    entries = min(len(series), MOST_COLORED + 2)
+    return (2.15 if size.inches < 5 else 2.9) + 0.14 * -(-entries // (2 if size.inches < 5 else 5))
+
+
+def _draw(
+    sheet: Sheet, series: Sequence[Series], values: Values, y_title: str, *, x_title: str, base: float | None = None,
+    best: Callable[..., Any] | None = None,
+) -> None:  # fmt: skip
+    [axes] = sheet.axes()
+    colored = range(len(series) if len(series) <= MOST_COLORED + 2 else MOST_COLORED)
+    handles = []
+    for place, one in enumerate(series):
+        style = line_of(method_of(one.first)) if place in colored else _PALE
+        if len({method_of(other.first) for other in series}) < len(series) and place in colored:
+            style |= {"linestyle": _DASHES_BY_ORDER[_order(series, place) % len(_DASHES_BY_ORDER)]}
+        dodge = (place - (len(series) - 1) / 2) * DODGE if len(series) <= MOST_COLORED else 0.0
+        line = _line(sheet, axes, one, values, style, dodge, best)
+        if place in colored:
+            handles.append((line, drawable(one.name)))
+    if base is not None:
+        line = axes.axhline(base, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+        handles.append((line, "base"))
+    rates = sorted({value for one in series for value in (*(x for x, _ in one.points), *one.failed)})
+    if spans_decades(rates):
+        logarithmic(axes.xaxis, values=rates if len(rates) <= MOST_TICKS else ())
+    elif len(rates) <= MOST_TICKS:
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    amounts(axes.yaxis, 6)
+    axes.margins(x=0.06)
+    axes.set_xlabel(x_title)
+    axes.set_ylabel(sheet.wrapped(y_title, vertical=True))
+    sheet.legend(*zip(*handles, strict=True))
+
+
+_PALE: dict[str, Any] = {"color": PALE, "marker": "", "linestyle": "-", "zorder": 1, "linewidth": 0.7}
+_DASHES_BY_ORDER = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+
+
+def _order(series: Sequence[Series], place: int) -> int:
+    """Return the place of a series among those of its method: they share its color."""
+    return sum(method_of(one.first) == method_of(series[place].first) for one in series[:place])
+
+
+def _line(
+    sheet: Sheet, axes: Any, series: Series, values: Values, style: dict[str, Any], dodge: float, best: Any
+) -> Any:
+    """Draw a series, and return its line; with `best`, its best point alone is filled."""
+    from matplotlib.transforms import ScaledTranslation
+
+    moved = axes.transData + ScaledTranslation(dodge / 72, 0, axes.figure.dpi_scale_trans)
+    points = [(x, value) for x, group in series.points if (value := values(group))]
+    drawn = axes.plot([x for x, _ in points], [value.value for _, value in points], **style)
+    hollow = best is not None and len(points) > 1
+    marks = {key: style[key] for key in ("color", "marker")} | {"linestyle": "none"}
+    chosen = best(points, key=lambda point: point[1].value) if hollow else None
+    for x, value in points:
+        if value.interval:
+            drawn += axes.plot([x, x], value.interval, color=style["color"], linewidth=0.8, zorder=1.5)
+        face = {"markerfacecolor": "white"} if hollow and (x, value) != chosen else {}
+        [mark] = axes.plot(x, value.value, **marks, **face, zorder=3)
+        drawn.append(mark)
+        sheet.name(mark, f"{series.name}: {x:g}, {value.value:.4g}" + _ends(value.interval))
+    for artist in drawn:
+        artist.set_transform(moved)  # after the limits of the axes, which follow from the data
+    for x in series.failed:
+        axes.plot(x, 0.97, marker="x", color=style["color"], transform=axes.get_xaxis_transform(), linestyle="none")
+    return drawn[0]
+
+
+def _ends(interval: Interval | None) -> str:
+    return f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""

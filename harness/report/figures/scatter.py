@@ -1,0 +1,282 @@
+"""Figures of points: quality against each cost with its Pareto front, and learning against forgetting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.records.record import ExternalRecord
+from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
+from harness.report.analysis.external import cost_of, score_on
+from harness.report.data.groups import Group, Measure
+from harness.report.figures.canvas import Figure, Sheet
+from harness.report.figures.labels import Placer, Point
+from harness.report.figures.measures import Scale, capital
+from harness.report.figures.style import (
+    BASE_COLOR,
+    BASE_DASH,
+    PALE,
+    amounts,
+    compact,
+    drawable,
+    logarithmic,
+    method_of,
+    name_of,
+    point_of,
+    spans_decades,
+)
+
+MOST_NAMED = 12  # points; of more, only those on the front and at the ends are named
+EXTERNAL = "#888888"
+ALIKE = 0.02  # costs of one ratio up to this share are one figure: device hours and their price
+# Key of a cost -> the title of its axis with the unit, and the factor from its number.
+_TITLES = {
+    "peak_memory_mebibytes": ("Peak memory (GiB)", 1 / 1024),
+    "train_seconds": ("Training time (s)", 1.0),
+    "trainable_parameters": ("Trained parameters", 1.0),
+    "saved_megabytes": ("Saved size (MB)", 1.0),
+    "train_energy_joules": ("Training energy (J)", 1.0),
+    "train_teraflop": ("Training compute (TFLOP)", 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A group as a point, with the standard errors of both numbers; None: unknown."""
+
+    group: Group
+    x: float
+    y: float
+    x_error: float | None = None
+    y_error: float | None = None
+
+    @property
+    def point(self) -> Point:
+        """Return the place of the point."""
+        return self.x, self.y
+
+
+def tradeoffs(
+    groups: Sequence[Group], measure: Measure | None, external: Sequence[ExternalRecord] = ()
+) -> list[Figure]:
+    """Return a figure of the quality against each cost that differs between methods; the first is the main one."""
+    quality = next((one for one in qualities(groups, first=measure) if _count(one, groups) > 1), None)
+    trained = [group for group in groups if group.trained and quality and quality.of(group)]
+    costs = _distinct(trained) if quality else []
+    return [_tradeoff(quality, cost, groups, external, place == 0) for place, cost in enumerate(costs) if quality]
+
+
+def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) -> Figure | None:
+    """Return the figure of the change on a retention task against that on a target task; None without both."""
+    target, retention = (_first(groups, role, measure) for role in ("target", "retention"))
+    if target is None or retention is None:
+        return None
+    x_scale, y_scale = (_scale(one) for one in (target, retention))
+    marks = [
+        Mark(group, *(s.factor * e.value for s, e in both), *(_error(s, e.standard_error) for s, e in both))
+        for group in groups
+        if (x := target.gain(group)) and (y := retention.gain(group))
+        for both in [((x_scale, x), (y_scale, y))]
+    ]
+    if not marks:
+        return None
+    words = [f"Change in {scale.quantity}" for scale in (x_scale, y_scale)]
+    return Figure(
+        "forgetting",
+        f"{words[1]} against {words[0][0].lower()}{words[0][1:]}",
+        f"x: gain on the target task; y: change on the retention task (below 0: forgetting), both against base, with "
+        f"one standard error.{_named_only(marks)}",
+        lambda sheet: _draw_changes(sheet, marks, x_scale, y_scale),
+        lambda size: 2.6 if size.inches < 5 else 3.6,
+    )
+
+
+def _tradeoff(
+    quality: Quality, cost: Cost, groups: Sequence[Group], external: Sequence[ExternalRecord], main: bool
+) -> Figure:
+    scale, (title, unit) = _scale(quality), _TITLES.get(cost.key, (cost.title, 1.0))
+    marks = [
+        Mark(group, unit * price, scale.factor * estimate.value, y_error=_error(scale, estimate.standard_error))
+        for group in groups
+        if group.trained and (price := cost.of(group)) is not None and (estimate := quality.of(group))
+    ]
+    base = next((s.value * scale.factor for g in groups if g.ok and g.first.is_base and (s := quality.of(g))), None)
+    theirs = [
+        (row.name, unit * price, scale.factor * score.value)
+        for row in external
+        if (price := cost_of(row, cost.key)) is not None and (score := score_on(row, quality.task))
+    ]
+    better = "higher" if scale.higher_is_better else "lower"
+    origins = ", ".join(dict.fromkeys(row.origin for row in external)) if theirs else ""
+    return Figure(
+        f"tradeoff_{cost.key}",
+        f"{capital(scale.quantity)} against {title.partition(' (')[0].lower()}",
+        f"Colored and joined by the gray line: the Pareto front ({better} and further left is better); gray: methods "
+        f"that another one equals or beats in both. Bars: one standard error; dashed: base."
+        + (f" Gray crosses: {origins}, one seed on another machine, never ranked." if theirs else ""),
+        lambda sheet: _draw_tradeoff(sheet, marks, scale, title, base, theirs),
+        lambda size: 2.5 if size.inches < 5 else 3.4,
+        main,
+    )
+
+
+def _draw_tradeoff(
+    sheet: Sheet, marks: Sequence[Mark], scale: Scale, title: str, base: float | None,
+    theirs: Sequence[tuple[str, float, float]],
+) -> None:  # fmt: skip
+    from harness.stats import on_frontier
+
+    [axes] = sheet.axes()
+    sign = 1 if scale.higher_is_better else -1
+    front = on_frontier([sign * mark.y for mark in marks], [mark.x for mark in marks])
+    for name, x, y in theirs:
+        [cross] = axes.plot(x, y, "x", color=EXTERNAL, markersize=3.5, zorder=1)
+        sheet.name(cross, f"{name}: {y:.4g}, {compact(x)} (published by others)")
+    best = sorted((mark.point for mark, on in zip(marks, front, strict=True) if on), key=lambda point: point[0])
+    for mark, on in zip(marks, front, strict=True):
+        _draw_mark(sheet, axes, mark, f"{scale.text(mark.y)}, {title}: {compact(mark.x)}", pale=not on)
+    if base is not None:
+        axes.axhline(base, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+    if spans_decades([mark.x for mark in marks]):
+        logarithmic(axes.xaxis)
+    axes.margins(0.12)
+    axes.autoscale_view()
+    amounts(axes.yaxis)
+    if not spans_decades([mark.x for mark in marks]):
+        amounts(axes.xaxis)
+    edge = axes.get_xlim()[1]
+    corners = [(x, y) for (x, y), end in zip(best, [*(x for x, _ in best[1:]), edge], strict=True)
+               for x in (x, end)]  # fmt: skip
+    axes.plot(*zip(*corners, strict=True), color="#999999", linewidth=0.8, zorder=1, scalex=False, scaley=False)
+    axes.set_xlabel(drawable(title, 44))
+    axes.set_ylabel(sheet.wrapped(scale.title, vertical=True))
+
+    def label() -> None:
+        placer = Placer(axes)
+        placer.keep_line(corners)
+        _keep(placer, marks)
+        placer.keep_points([(x, y) for _, x, y in theirs], 2.5)
+        if base is not None:
+            _name_base(placer, base)
+        order = sorted(range(len(marks)), key=lambda i: (not front[i], -sign * marks[i].y))
+        for i in order if len(marks) <= MOST_NAMED else [i for i in order if front[i]]:
+            color = "#222222" if front[i] else "#777777"
+            placer.place(marks[i].point, name_of(marks[i].group, 20 if sheet.narrow else 28), color=color)
+
+    sheet.before_saving.append(label)
+
+
+def _draw_changes(sheet: Sheet, marks: Sequence[Mark], x_scale: Scale, y_scale: Scale) -> None:
+    [axes] = sheet.axes()
+    front = _front(marks, x_scale, y_scale)
+    named = {*range(len(marks))} if len(marks) <= MOST_NAMED else {*front}
+    for place, mark in enumerate(marks):
+        words = f"{x_scale.text(mark.x, signed=True)} learned, {y_scale.text(mark.y, signed=True)} retained"
+        _draw_mark(sheet, axes, mark, words, pale=place not in named)
+    for draw in (axes.axhline, axes.axvline):
+        draw(0, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+    axes.margins(0.12)
+    amounts(axes.xaxis)
+    amounts(axes.yaxis)
+    for scale, title in ((x_scale, axes.set_xlabel), (y_scale, axes.set_ylabel)):
+        title(sheet.wrapped(f"Change in {scale.quantity} ({scale.unit_of_gain})", vertical=title == axes.set_ylabel))
+
+    def label() -> None:
+        placer = Placer(axes)
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        placer.keep_line([(left, 0), (right, 0)])
+        placer.keep_line([(0, low), (0, high)])
+        _keep(placer, marks)
+        placer.place((0, 0), "base", color=BASE_COLOR)
+        for place in [*front, *(place for place in range(len(marks)) if place not in front)]:
+            if place in named:
+                placer.place(marks[place].point, name_of(marks[place].group, 20 if sheet.narrow else 28))
+
+    sheet.before_saving.append(label)
+
+
+def _distinct(trained: Sequence[Group]) -> list[Cost]:
+    """Return the costs that differ between methods; of several that are proportional, the first."""
+    kept: dict[str, tuple[Cost, list[float]]] = {}
+    for cost in COSTS:
+        prices = [cost.of(group) for group in trained]
+        values = [math.nan if price is None else price for price in prices]
+        known = [value for value in values if value == value]
+        if len({*known}) > 1 and not any(_proportional(values, other) for _, other in kept.values()):
+            kept[cost.key] = (cost, values)
+    return [cost for cost, _ in kept.values()]
+
+
+def _proportional(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Return whether both are unknown for the same methods, and of one ratio elsewhere."""
+    if [x == x for x in a] != [x == x for x in b]:
+        return False
+    ratios = [x / y for x, y in zip(a, b, strict=True) if x == x and y]
+    return bool(ratios) and min(ratios) > 0 and max(ratios) <= (1 + ALIKE) * min(ratios)
+
+
+def _front(marks: Sequence[Mark], x_scale: Scale, y_scale: Scale) -> list[int]:
+    """Return the places of the methods that no other beats in learning and in retention, the best learner first."""
+    from harness.stats import on_frontier
+
+    on = on_frontier([x_scale.gain(mark.x) for mark in marks], [-y_scale.gain(mark.y) for mark in marks])
+    return sorted((place for place, best in enumerate(on) if best), key=lambda place: -x_scale.gain(marks[place].x))
+
+
+def _draw_mark(sheet: Sheet, axes: Any, mark: Mark, words: str, pale: bool) -> None:
+    style = point_of(method_of(mark.group), pale)
+    color = PALE if pale else style["color"]
+    for axis, error in (("x", mark.x_error), ("y", mark.y_error)):
+        if error:
+            ends = [(mark.x, mark.y), (mark.x, mark.y)]
+            ends = [(mark.x - error, mark.y), (mark.x + error, mark.y)] if axis == "x" else [
+                (mark.x, mark.y - error), (mark.x, mark.y + error)]  # fmt: skip
+            axes.plot(*zip(*ends, strict=True), color=color, linewidth=0.8, zorder=1.5 if pale else 2)
+    [point] = axes.plot(*mark.point, markersize=4 if pale else 5.5, linestyle="none", zorder=2 if pale else 3, **style)
+    sheet.name(point, f"{mark.group.name}: {words}")
+
+
+def _keep(placer: Placer, marks: Sequence[Mark]) -> None:
+    """Keep labels off all points and their bars."""
+    placer.keep_points([mark.point for mark in marks])
+    for mark in marks:
+        if mark.x_error:
+            placer.keep_line([(mark.x - mark.x_error, mark.y), (mark.x + mark.x_error, mark.y)])
+        if mark.y_error:
+            placer.keep_line([(mark.x, mark.y - mark.y_error), (mark.x, mark.y + mark.y_error)])
+
+
+def _name_base(placer: Placer, level: float) -> None:
+    """Keep labels off the base's line, and write "base" at its right end, where that is free."""
+    left, right = placer.axes.get_xlim()
+    placer.keep_line([(left, level), (right, level)])
+    for end in (right, left):
+        x, y = placer.pixels((end, level))
+        inside = placer.axes.transData.inverted().transform((x + (-14 if end == right else 14) * placer.scale, y))
+        if placer.place((inside[0], level), "base", color=BASE_COLOR, rings=1):
+            return
+
+
+def _named_only(marks: Sequence[Mark]) -> str:
+    """Return the caption's sentence on the points without names; "" where all have one."""
+    return " Colored and named: methods that no other beats in both." if len(marks) > MOST_NAMED else ""
+
+
+def _count(quality: Quality, groups: Sequence[Group]) -> int:
+    return sum(group.trained and quality.of(group) is not None for group in groups)
+
+
+def _scale(quality: Quality) -> Scale:
+    return Scale(quality.task, quality.measure.metric, quality.higher_is_better)
+
+
+def _error(scale: Scale, error: float | None) -> float | None:
+    return None if error is None else scale.factor * error
+
+
+def _first(groups: Sequence[Group], role: str, measure: Measure | None) -> Quality | None:
+    """Return the first quality of a role of which gains are known, the measure that answers the question before all."""
+    of_role = (one for one in qualities(groups, (role,), measure) if one.higher_is_better)
+    return next((one for one in of_role if any(one.gain(group) for group in groups)), None)
