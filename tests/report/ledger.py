@@ -160,10 +160,10 @@ def _told_apart(header: Sequence[str]) -> tuple[str, ...]:
 def plain_signs(text: str) -> str:
     for sign, plain in (("\N{NO-BREAK SPACE}", " "), ("\N{MINUS SIGN}", "-"), ("\N{EN DASH}", "-")):
         text = text.replace(sign, plain)
-    return re.sub(r"(?<!\\)\*\*|</?ins>", "", text)  # emphasis
+    return text
 
 
 def _plain(text: str) -> str:
-    text = plain_signs(text)
+    text = re.sub(r"(?<!\\)\*\*|</?ins>", "", plain_signs(text))  # emphasis
     text = re.sub(r"\\([\\`*\[\]|~!_#>+.)$-])", r"\1", text.strip())
     return text.replace("&lt;", "<").replace("&#58;", ":").replace("&amp;", "&")

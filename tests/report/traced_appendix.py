@@ -160,7 +160,6 @@ def pairs(traced: Traced) -> Iterator[Claim]:
             else:
                 gap = 100 * (one.difference if pair.a is row else -one.difference)
                 text = fixed(gap, 1, signed=True).replace("-", MINUS)
-                text = f"**{text}**" if one.verdict in ("better", "worse") else text
             yield cell(section, first, f"({j})", text)
     counts = sorted({len(line.runs) for line in contest.ranked})
     span = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
