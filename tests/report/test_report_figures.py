@@ -208,6 +208,21 @@ def test_a_bar_is_the_interval_of_its_verdict_and_the_shade_is_the_group_of_the_
     assert worse and len(worse) < 7
 
 
+def test_a_method_without_a_verdict_is_hollow_and_in_no_shade(tmp_path):
+    runs = sized_tree.build(tmp_path, sized_tree.kinds(2))
+    for folder in runs.glob("*/seed-1"):
+        folder.rename(tmp_path / f"{folder.parent.name}-unused")
+    comparison = Comparison(load([runs]))
+    claims = comparison.claims[0]
+    assert {pair.result.verdict for pair in claims.against_base} == {"no verdict"}
+    figure = gain.figure(claims)
+    assert "Hollow: too few seeds for a verdict about the method." in figure.caption
+    assert "Shaded" not in figure.caption
+    with figure.drawn(PAGE) as sheet:
+        marks = [line for line in sheet.figure.axes[0].lines if line.get_marker() in style.MARKERS]
+        assert [line.get_markerfacecolor() for line in marks] == ["white"] * 2
+
+
 def test_a_method_has_one_color_and_one_marker_that_no_other_common_method_has(comparisons):
     looks = [style.look_of(name) for name in style.KNOWN]
     assert len({*looks}) == len(looks) == 24

@@ -28,6 +28,7 @@ class Bar:
     gain: float
     interval: tuple[float, float] | None
     tied: bool  # with the best
+    decided: bool = True  # whether there is a verdict about the method; too few seeds give none
 
     @property
     def memory(self) -> str:
@@ -46,13 +47,14 @@ def figure(claims: Claims) -> Figure | None:
     reference = "base" if base else name_of(claims.best) if claims.best else ""
     shown = bars[:MOST_ROWS]
     rest = f" The best {len(shown)} of {len(bars)} methods." if len(bars) > len(shown) else ""
+    undecided = "" if all(bar.decided for bar in shown) else " Hollow: too few seeds for a verdict about the method."
     tie = " Shaded: not significantly different from the best." if any(bar.tied for bar in shown[1:]) else ""
     memory = " Right: peak memory of training." if any(bar.memory for bar in shown) else ""
     return Figure(
         STEM,
         f"{_title(scale, reference)}, by method",
         f"Points: difference from {reference}; bars: simultaneous 95 % confidence intervals, so that a bar clear of "
-        f"the dashed line is a significant difference.{tie}{memory}{rest}",
+        f"the dashed line is a significant difference.{undecided}{tie}{memory}{rest}",
         lambda sheet: _draw(sheet, shown, scale, claims),
         lambda size: _height(size, len(shown)),
         main=True,
@@ -61,11 +63,17 @@ def figure(claims: Claims) -> Figure | None:
 
 def bars_of(claims: Claims, scale: Scale) -> list[Bar]:
     """Return a bar for each method that is compared with the base, or else with the best; the best first."""
-    tied = {pair.a.label for pair in claims.against_best if not pair.significant}
+    decided = {pair.a.label for pair in claims.against_best if pair.result.verdict != "no verdict"}
+    tied = {pair.a.label for pair in claims.against_best if not pair.significant and pair.a.label in decided}
     tied |= {claims.best.label} if claims.best else set()
     pairs = claims.against_base or claims.against_best
-    bars = [Bar(pair.a, scale.gain(pair.result.difference), _interval(pair, scale), pair.a.label in tied)
-            for pair in pairs]  # fmt: skip
+    bars = [
+        Bar(
+            pair.a, scale.gain(pair.result.difference), _interval(pair, scale), pair.a.label in tied,
+            pair.result.verdict != "no verdict",
+        )
+        for pair in pairs
+    ]  # fmt: skip
     if not claims.against_base and claims.best:
         bars.append(Bar(claims.best, 0.0, None, tied=True))
     return sorted(bars, key=lambda bar: -bar.gain)
@@ -93,7 +101,9 @@ def _draw(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims) -> No
             axes.axhspan(place - 0.5, place + 0.5, color=FILL, linewidth=0, zorder=0)
         if bar.interval:
             axes.plot(bar.interval, [place, place], color=point_of(method_of(bar.group))["color"], linewidth=1.4)
-        [mark] = axes.plot(bar.gain, place, markersize=5, **point_of(method_of(bar.group)))
+        look = point_of(method_of(bar.group))
+        hollow = {} if bar.decided else {"markerfacecolor": "white", "markeredgecolor": look["color"]}
+        [mark] = axes.plot(bar.gain, place, markersize=5, **{**look, **hollow})
         sheet.name(mark, _words(bar, scale))
         right = axes.get_yaxis_transform()
         axes.text(1.02, place, bar.memory, transform=right, va="center", ha="left", color="#444444")
