@@ -102,7 +102,9 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 def _is_choice(target: Any, choices: Sequence[str]) -> bool:
     """Return whether one of a task's right answers is among the choices, as lm-eval looks it up."""
-    return 0 <= target < len(choices) if isinstance(target, int) else str(target) in choices
+    if isinstance(target, int):
+        return 0 <= target < len(choices)
+    return str(target).strip() in [choice.strip() for choice in choices]  # a delimiter stands before a choice
 
 
 def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
