@@ -16,14 +16,13 @@ from pathlib import Path
 
 from harness.records import disk, files, record
 from harness.records.disk import DamagedError
+from harness.records.untrusted import echo
 
 _PREFIX = ".writing-"
 _LEFT_SECONDS = 7 * 86_400.0  # age at which no process can still be writing it
 
 # receives a line for each damaged entry
-announce: ContextVar[Callable[[str], object]] = ContextVar(
-    "announce", default=lambda line: print(line, file=sys.stderr)
-)
+announce: ContextVar[Callable[[str], object]] = ContextVar("announce", default=lambda line: echo(line, file=sys.stderr))
 _verified: set[Path] = set()  # folders whose contents this process has compared
 
 
