@@ -38,7 +38,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         """Claim signs as a page is read: with plain spaces, minus signs and dashes."""
-        parts = tuple(plain_signs(one) if isinstance(one, str) else one for one in self.parts)
+        parts = tuple(_claimed(one) if isinstance(one, str) else one for one in self.parts)
         for name, value in (("parts", parts), ("row", tuple(map(plain_signs, self.row)))):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "section", plain_signs(self.section))
@@ -155,6 +155,11 @@ def _pattern(parts: tuple[Part, ...]) -> re.Pattern[str]:
 def _told_apart(header: Sequence[str]) -> tuple[str, ...]:
     """The names of columns; of those that occur twice with the column before."""
     return tuple(f"{header[i - 1]} {name}" if header.count(name) > 1 else name for i, name in enumerate(header))
+
+
+def _claimed(text: str) -> str:
+    """A claimed text as it is read: a whole text in bold without its marks."""
+    return re.sub(r"^\*\*(.*)\*\*$", r"\1", plain_signs(text))
 
 
 def plain_signs(text: str) -> str:
