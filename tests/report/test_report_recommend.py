@@ -173,22 +173,6 @@ def test_frontiers_leave_out_who_is_beaten_in_both(known):
     assert across(groups) is None  # one task is not many
 
 
-def test_of_many_pairs_those_are_shown_that_say_something(runs):
-    from harness.report.analysis.claims import claims
-    from harness.report.analysis.verdicts import MOST_SHOWN, every_pair, explained
-
-    look = evaluation("arc_easy", limit=ITEMS)
-    rights = [700, *range(590, 599)]  # one is clearly best, nine are alike
-    for (index, right), seed in itertools.product(enumerate(rights), range(3)):
-        _add(runs, _kind(f"m{index}", 10 + index), right, True, look, seed)
-    found = claims(main_contests(grouped(load([runs]).rows), None)[0])
-    assert len(found.pairs) == 45 > MOST_SHOWN
-    rows = every_pair(found).rows
-    hidden = sum(not pair.significant for pair in found.pairs)
-    assert len(rows) == 45 - hidden >= 9
-    assert f"{hidden} further pairs without a significant difference" in " ".join(explained(found))
-
-
 def test_one_seed_shows_no_method_to_be_non_inferior(runs):
     """Three hundred agreeing items and one seed: the statement would be about these weights."""
     look = evaluation("arc_easy", limit=ITEMS)

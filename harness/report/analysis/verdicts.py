@@ -32,15 +32,6 @@ def families(result: Claims) -> list[Table]:
     return [table(label, title, pairs, result) for label, title, pairs in listed if pairs]
 
 
-def every_pair(result: Claims) -> Table | None:
-    """Return the table of all pairs, of many those that `telling` keeps; None where the families are all there is."""
-    if result.comparison is None or "all" not in result.comparison.families or len(result.contest.groups) < 3:
-        return None
-    title = f"Pairs on {result.contest.name}"
-    made = table("pairs", title, telling(result), result)
-    return made.select(key for key in made.keys if key not in ("p", "p_equivalence", "p_sign_flip"))
-
-
 def table(label: str, title: str, pairs: Sequence[Pair], result: Claims) -> Table:
     """Return one line per pair: the difference with its simultaneous interval, the p-values and the verdict."""
     gains = result.contest.gains
@@ -84,14 +75,6 @@ def words(pair: Pair) -> str:
     return WORDS[test.verdict]
 
 
-def telling(result: Claims) -> list[Pair]:
-    """Return every pair; where they are many those with the base or the best, and every one with a difference."""
-    if len(result.pairs) <= MOST_SHOWN:
-        return list(result.pairs)
-    marked = (result.contest.base, result.best)
-    return [pair for pair in result.pairs if pair.significant or any(g in marked for g in (pair.a, pair.b))]
-
-
 def explained(result: Claims) -> list[str]:
     """Return how the verdicts were made, with their own numbers."""
     contest, compared = result.contest, result.comparison
@@ -118,8 +101,6 @@ def explained(result: Claims) -> list[str]:
         lines.append(
             f"With {len(contest.groups):,} methods only the families of the base and of the best are compared."
         )
-    if hidden := len(result.pairs) - len(telling(result)):
-        lines.append(f"{hidden:,} further pairs without a significant difference are not shown.")
     if result.unpaired:
         lines.append(f"Not compared, since the items differ: {several([g.name for g in result.unpaired], 8)}.")
     lines += [f"Not ranked: {group.name}: {reason}." for group, reason in contest.left_out]
