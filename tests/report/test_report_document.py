@@ -152,7 +152,7 @@ def test_a_folded_block_opens_on_a_click_and_an_empty_one_vanishes():
     page = to_markdown(
         "Title", [Section("First", (Folded("More", (Bullets(("a", "b")), MAIN)), Folded("Nothing", ()), ""))]
     )
-    assert "<summary>More</summary>\n\n- a\n- b\n\n| Method" in page
+    assert "<summary>More</summary>\n\n- a\n- b\n\nAccuracy in percent.\n\n| Method" in page
     assert page.count("<details>") == page.count("</details>") == 1
 
 
@@ -196,7 +196,7 @@ def test_a_table_of_words_keeps_typed_cells():
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 def test_a_real_latex_sets_typed_cells(tmp_path):
     body = tabular(ranked(MAIN, "arc_easy/acc", among=(1, 2)))
-    assert r"\textbf{63.0}\,{\scriptsize$\pm$\,0.9}$^{\dagger}$" in body
+    assert r"\textbf{63.0}\,{\scriptsize$\pm$0.9}$^{\dagger}$" in body
     (tmp_path / "a.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\n\\end{document}\n"
     )

@@ -88,7 +88,7 @@ def sections(comparison: Comparison, figures: Sequence[Drawn]) -> list[Section]:
         Section("Answer", _answer(comparison)),
         *_claimed(comparison),
         Section("Recommendation", _advice(comparison)),
-        Section("Results", (*map(_figure, figures[:1]), comparison.main_table, comparison.main_table.caption)),
+        Section("Results", (*map(_figure, figures[:1]), comparison.main_table)),
         Section("What was compared", _compared(comparison, guard)),
         Section("Limitations", (Bullets(tuple(notes.limits(comparison.groups))),)),
         Section("Failed runs", _failed(comparison)),
