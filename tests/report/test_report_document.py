@@ -198,7 +198,7 @@ def test_a_real_latex_sets_typed_cells(tmp_path):
     body = tabular(ranked(MAIN, "arc_easy/acc", among=(1, 2)))
     assert r"\textbf{63.0}\,{\scriptsize$\pm$0.9}$^{\dagger}$" in body
     (tmp_path / "a.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\n\\end{document}\n"
+        "\\documentclass{article}\\usepackage{array,booktabs}\\begin{document}\n" + body + "\n\\end{document}\n"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)

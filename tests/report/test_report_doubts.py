@@ -4,7 +4,6 @@ import dataclasses
 import io
 
 from conftest import BASE, DORA, LORA, add_run
-from harness.report.writers.blocks import to_markdown
 from rich.console import Console
 
 from harness.records import record
@@ -14,6 +13,7 @@ from harness.report.data.load import load
 from harness.report.pages.appendix import sections
 from harness.report.pages.report import page
 from harness.report.writers import terminal
+from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import flat
 
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 from conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
-from harness.report.writers.blocks import to_markdown
 
 from harness.records import record
 from harness.report.analysis import hours
@@ -14,6 +13,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.rows import Row
 from harness.report.pages.appendix import sections
+from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import flat
 
 
@@ -89,7 +89,7 @@ def test_hours_and_cost_are_in_the_appendix_and_among_the_trade_offs(made):
     assert "Cost, tuning included" in to_markdown("Appendix", sections(Comparison(priced)))
     text = to_markdown("Appendix", sections(Comparison(priced)))
     assert "In all 3.00 device hours in 3 attempts" in text
-    assert any("dora" in line and "2.00" in line and "3.00" in line for line in text.splitlines())
+    assert any("DoRA" in line and "2.00" in line and "3.00" in line for line in text.splitlines())
 
 
 def test_the_command_takes_a_price(made, capsys):
