@@ -146,7 +146,7 @@ def compose() -> Callable[..., object]:
     import hydra
 
     from harness.config import config
-    from harness.sources.assets import conf_dir
+    from harness.sources.packages import conf_dir
 
     config.register()
 

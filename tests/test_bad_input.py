@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from harness.config import config
-from harness.config.cells import expand
-from harness.config.checking import RENAMED
+from harness.config.errors import RENAMED
+from harness.config.overrides import expand
 from harness.report import __main__ as report
 from harness.sweep import sweep
 

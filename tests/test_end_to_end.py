@@ -15,7 +15,7 @@ from test_config import METHOD_NAMES
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import run, sources
+from harness.run import inputs, run
 
 COLUMNS = {
     "method", "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",
@@ -137,7 +137,7 @@ def test_the_same_command_runs_nothing_twice(everything):
 def test_a_seed_repeats_bit_for_bit_and_another_differs(compose, shared_overrides, tmp_path):
     def make(seed: int, folder: str):
         words = [*shared_overrides(), f"runs_dir={tmp_path / folder}", f"seed={seed}", "train.max_steps=6"]
-        experiment = sources.resolve(config.build(compose(*words, "method=lora")))
+        experiment = inputs.resolve(config.build(compose(*words, "method=lora")))
         result = run.run(experiment, lambda event: None)
         assert result.status == "ok"
         weights = load_file(experiment.weights_folder / "adapter_model.safetensors")

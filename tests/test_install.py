@@ -54,7 +54,7 @@ def test_the_wheel_holds_code_configuration_and_questions_and_nothing_else(wheel
 
 def test_the_installed_copy_is_the_one_that_runs(python, installed):
     done = python(
-        "-c", "import harness; from harness.sources.assets import conf_dir; print(harness.__file__, conf_dir())"
+        "-c", "import harness; from harness.sources.packages import conf_dir; print(harness.__file__, conf_dir())"
     )
     assert done.stdout.split() == [str(installed / "harness" / "__init__.py"), str(installed / "harness" / "conf")]
 

@@ -11,10 +11,10 @@ import torch
 
 from harness.data import rows
 from harness.evaluate import tasks
-from harness.records.specs import ModelSpec
-from harness.run import sources
+from harness.records.settings import ModelSpec
+from harness.run import inputs
 from harness.sources import hub, models, pickles
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 READERS = {  # of JSON, of YAML, of models and tasks through this program, and of checkpoints by the unpickler below
     "json.load", "yaml.load", "models.load", "tasks.load", "self.load", "manager.load", "dcp.load",
@@ -153,7 +153,7 @@ def test_no_line_of_the_program_reads_a_pickle_from_elsewhere():
         ("node.py", "cloudpickle"),  # writes it
         ("pickles.py", ".pkl"),  # names that are refused
         ("pickles.py", ".pickle"),
-        ("submitted.py", "_0_result.pkl"),  # looks whether it is there
+        ("submissions.py", "_0_result.pkl"),  # looks whether it is there
         ("launcher.py", "pickle"),  # an exception that it raised itself, in memory
         ("shards.py", "pickle"),  # an unpickler that knows torch's classes of a checkpoint's index and nothing else
     }
@@ -165,7 +165,7 @@ def test_no_line_of_the_program_reads_a_pickle_from_elsewhere():
 def test_a_model_in_a_pickle_is_refused(copied, mark, name):
     with_pickle(copied, mark, name)
     with pytest.raises(ValueError, match=f"model.path={copied}: its weights are a pickle, {name}, .*save_pretrained"):
-        sources.folder_content(copied)
+        inputs.folder_content(copied)
     with pytest.raises(OSError, match="safetensors"):
         models.load(ModelSpec(name="m", source="path", path=str(copied)), {})
     assert not mark.exists()
@@ -182,10 +182,10 @@ def test_a_model_in_a_pickle_is_refused_by_the_command(harness, tiny_overrides, 
 
 
 def test_what_a_trainer_leaves_beside_weights_does_no_harm(copied):
-    before = sources.folder_content(copied)
+    before = inputs.folder_content(copied)
     for name in ("training_args.bin", "optimizer.pt", "pytorch_model.bin"):
         (copied / name).write_bytes(b"never read")
-    assert sources.folder_content(copied) == before
+    assert inputs.folder_content(copied) == before
 
 
 def test_an_adapter_in_a_pickle_is_refused_beside_other_weights(copied, mark):

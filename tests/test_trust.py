@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.data import format as formats
-from harness.records.specs import RowsSpec
+from harness.records.settings import RowsSpec
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "sweeps" / "TRUST.md").read_text()

@@ -93,12 +93,12 @@ def _more(given: argparse.Namespace, words: list[str]) -> list[Path]:
 
 
 def _merge(given: argparse.Namespace) -> None:
-    from harness.adapter import output, trained
+    from harness.adapter import load, output
 
     output.check_free(given.out)
-    run = trained.find(given.run)
-    trained.check_merges(run)
-    trained.on_base(run, given.base)
+    run = load.find(given.run)
+    load.check_merges(run)
+    load.on_base(run, given.base)
     found = _elsewhere("harness.adapter.merge:merge", given.run, given.base, given.out, given.format)
     echo(f"merged {run.name} into {given.out} ({given.format}, {found['dtype']})")
     echo(_difference(found, "the attached model's"))
@@ -112,14 +112,14 @@ def _merge(given: argparse.Namespace) -> None:
 
 
 def _combine(given: argparse.Namespace) -> None:
-    from harness.adapter import output, trained
+    from harness.adapter import load, output
 
     given_folders: list[Path] = [*given.runs, *given.rest]
     folders, out = given_folders[:-1], given_folders[-1]
     weights = _weights(given.weights, folders)
     output.check_free(out)
     for folder in folders:
-        trained.on_base(trained.find(folder), given.base)
+        load.on_base(load.find(folder), given.base)
     pruning = given.combination_type.startswith(_PRUNING)
     how = {"combination_type": given.combination_type, **({"density": given.density} if pruning else {})}
     found = _elsewhere("harness.adapter.combine:combine", folders, weights, how, given.base, out)
@@ -142,13 +142,13 @@ def _weights(text: str, folders: Sequence[Path]) -> list[float]:
 def _info(given: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from harness.adapter import info, trained
+    from harness.adapter import info, load
 
-    run = trained.find(given.run)
+    run = load.find(given.run)
     update = None if given.force else info.known_update(run)
     if update is None or given.base:
         if run.experiment.method.merges:
-            trained.on_base(run, given.base)
+            load.on_base(run, given.base)
         update = _elsewhere("harness.adapter.update:measure", given.run, given.base)
     if given.json:
         echo(json.dumps({**info.facts(run), "update": asdict(update)}, indent=1))
@@ -157,10 +157,10 @@ def _info(given: argparse.Namespace) -> None:
 
 
 def _card(given: argparse.Namespace) -> None:
-    from harness.adapter import trained
-    from harness.run import card
+    from harness.adapter import load
+    from harness.run import model_card as card
 
-    trained.find(given.run)
+    load.find(given.run)
     echo(f"card: {card.write(given.run)}")
 
 

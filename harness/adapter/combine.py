@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from harness.adapter.load import Trained, download, find, on_base, plain_base, quantization
 from harness.adapter.output import compare, logits, whole_folder
-from harness.adapter.trained import Trained, download, find, on_base, plain_base, quantization
 from harness.records.record import write_text
 from harness.records.untrusted import escaped, inline_code
-from harness.run import card
+from harness.run import model_card
 from harness.sources import models
 
 Emit = Callable[[dict[str, Any]], None]
@@ -53,8 +53,8 @@ def combine(
     with whole_folder(out) as temporary:
         _save(model, temporary)
         config = model.peft_config[_COMBINED]
-        card.name_base(temporary, _model(runs[0]))
-        write_text(_card(runs, weights, how), temporary / card.CARD)
+        model_card.name_base(temporary, _model(runs[0]))
+        write_text(_card(runs, weights, how), temporary / model_card.CARD)
         model.load_adapter(str(temporary), adapter_name="again")
         model.set_adapter("again")
         difference = compare(before, logits(model.eval(), tokenizer))
@@ -174,16 +174,16 @@ def _card(runs: Sequence[Trained], weights: Sequence[float], how: dict[str, Any]
     model = _model(runs[0])
     settings = ", ".join(f"{key} {value}" for key, value in how.items() if value is not None)
     parts = [
-        card.front_matter(model, "peft", [run.record.method for run in runs[:1]]),
+        model_card.front_matter(model, "peft", [run.record.method for run in runs[:1]]),
         f"# {len(runs)} adapters of {escaped(model['name'])} combined",
         f"Made by PEFT's `add_weighted_adapter` ({escaped(settings)}). The combination itself has not been scored.",
-        "## Base model\n\n" + card.base_lines(model),
+        "## Base model\n\n" + model_card.base_lines(model),
     ]
     for run, weight in zip(runs, weights, strict=True):
         data = run.record.config["data"]
         parts.append(
             f"## Weight {weight:g}: {escaped(run.record.method)} on {escaped(data['name'])}\n\n"
             f"- recipe: {inline_code(run.record.recipe_id)}, seed {run.record.seed}\n"
-            f"- {card.data_line(data)}\n\n" + card.score_table(card.scores(run.folder, run.record))
+            f"- {model_card.data_line(data)}\n\n" + model_card.score_table(model_card.scores(run.folder, run.record))
         )
     return "\n\n".join(parts) + "\n"

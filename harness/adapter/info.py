@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from harness.adapter.trained import Trained
-from harness.methods.patterns import grouped
+from harness.adapter.load import Trained
+from harness.methods.module_patterns import grouped
 from harness.records.record import UpdateRecord, WeightUpdate, read
-from harness.run import card
+from harness.run import model_card
 
 HEADER = (
     "weight",
@@ -51,8 +51,8 @@ def facts(run: Trained) -> dict[str, Any]:
         "saved_bytes": found.saved_bytes if found else None,
         "base": {
             "name": model["name"],
-            "hub_id": card.hub_id(model),
-            "revision": card.revision(model),
+            "hub_id": model_card.hub_id(model),
+            "revision": model_card.revision(model),
             "content": model["content"],
             "license": model["license"],
         },

@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from harness.adapter import gguf_format
+from harness.adapter import gguf
+from harness.adapter.load import Trained, attached, download, dtype, find, merged, on_base, quantization
 from harness.adapter.output import compare, logits, whole_folder
-from harness.adapter.trained import Trained, attached, download, dtype, find, merged, on_base, quantization
 from harness.records.record import write_text
-from harness.run import card
+from harness.run import model_card
 from harness.sources import models
 
 Emit = Callable[[dict[str, Any]], None]
@@ -38,7 +38,7 @@ def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -
     plain.config.use_cache = True
     with whole_folder(out) as temporary:
         if form == "gguf":
-            gguf_format.write(plain, tokenizer, temporary / gguf_format.FILE, run.experiment.model)
+            gguf.write(plain, tokenizer, temporary / gguf.FILE, run.experiment.model)
         else:
             plain.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
@@ -48,14 +48,14 @@ def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -
         emit({"phase": "reading"})
         found = _read_back(temporary, form, run, kept_config, tokenizer)
         difference = {**compare(before, found["logits"]), **found["facts"]}
-        write_text(_card(run, form), temporary / card.CARD)
+        write_text(_card(run, form), temporary / model_card.CARD)
     return {"quantized_base": bool(quantization(run)), "dtype": str(dtype(run)).removeprefix("torch."), **difference}
 
 
 def _read_back(folder: Path, form: str, run: Trained, config: Any, tokenizer: Any) -> dict[str, Any]:
     """Return the logits of the written model, and for GGUF the agreement of its tokenizer on the prompts."""
     if form == "gguf":
-        return gguf_format.read_back(folder / gguf_format.FILE, dtype(run), config, tokenizer)
+        return gguf.read_back(folder / gguf.FILE, dtype(run), config, tokenizer)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(run)).eval()
     return {"logits": logits(model, tokenizer), "facts": {}}
 
@@ -63,9 +63,9 @@ def _read_back(folder: Path, form: str, run: Trained, config: Any, tokenizer: An
 def _card(run: Trained, form: str) -> str:
     how = "`AutoModelForCausalLM.from_pretrained(folder)`"
     if form == "gguf":
-        how = f"llama.cpp, or `AutoModelForCausalLM.from_pretrained(folder, gguf_file={gguf_format.FILE!r})`"
+        how = f"llama.cpp, or `AutoModelForCausalLM.from_pretrained(folder, gguf_file={gguf.FILE!r})`"
     use = f"The update is merged into the base's weights: a plain model, for {how}."
-    scores = card.scores(run.folder, run.record)
+    scores = model_card.scores(run.folder, run.record)
     if quantization(run):
         scores = [score for score in scores if score.evaluation.get("weights") == "merged"]
         use += (
@@ -73,4 +73,4 @@ def _card(run: Trained, form: str) -> str:
             "the attached one. The scores below are of merged weights (eval.weights=merged), or there are none."
         )
     library = "gguf" if form == "gguf" else "transformers"
-    return card.text(run.record, scores, library, use)
+    return model_card.text(run.record, scores, library, use)

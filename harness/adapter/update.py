@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.adapter.trained import Trained, download, find, merged, on_base, plain_base
+from harness.adapter.load import Trained, download, find, merged, on_base, plain_base
 from harness.records import record
 from harness.records.record import UpdateRecord, WeightUpdate
 

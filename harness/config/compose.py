@@ -10,9 +10,9 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 
 from harness.config import config
-from harness.config.cells import Cell, expand
 from harness.config.experiment import Experiment
-from harness.sources.assets import conf_dir
+from harness.config.overrides import Cell, expand
+from harness.sources.packages import conf_dir
 
 
 def experiments(words: Sequence[str]) -> list[tuple[Cell, Experiment]]:

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 _NOT_OF_A_RUN = ("hydra", "sweep")
 

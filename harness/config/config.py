@@ -19,15 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from harness.config import doors, permissions, question, suites, together
-from harness.config.checking import adapter, check_finite, explained, lower, suggestion
+from harness.config import checks, doors, permissions, sweep_file, task_sets
+from harness.config.errors import adapter, check_finite, explained, lower, suggestion
 from harness.config.experiment import Experiment
-from harness.config.question import Question
+from harness.config.sweep_file import SweepFile
 from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
 from harness.records import seeds
 from harness.records.record import RunRecord
-from harness.records.specs import (
+from harness.records.settings import (
     DataSpec,
     EvalSpec,
     InferenceSpec,
@@ -37,7 +37,7 @@ from harness.records.specs import (
     TrackingSpec,
     TrainSpec,
 )
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 _SECTIONS = {
     "model": ModelSpec, "data": DataSpec, "train": TrainSpec, "eval": EvalSpec, "inference": InferenceSpec,
@@ -101,9 +101,9 @@ def build(config: DictConfig) -> Experiment:
     plain = {name: _checked_plain(name, values[name]) for name in _PLAIN}  # before values that depend on them
     method = _method(values["method"])
     sections: dict[str, Any] = {name: checked(schema, values[name], name) for name, schema in _SECTIONS.items()}
-    sections["eval"] = suites.expanded(sections["eval"])
+    sections["eval"] = task_sets.expanded(sections["eval"])
     experiment = Experiment(method=method, **sections, **plain)
-    together.check(experiment)
+    checks.check(experiment)
     return experiment
 
 
@@ -148,7 +148,7 @@ def _is_concrete(schema: type) -> bool:
     return issubclass(schema, Method) and not inspect.isabstract(schema)
 
 
-def sweep_of(config: DictConfig) -> Question | None:
+def sweep_of(config: DictConfig) -> SweepFile | None:
     """Return the question that the `sweep` group holds; None when no sweep was requested.
 
     Raises:
@@ -157,7 +157,7 @@ def sweep_of(config: DictConfig) -> Question | None:
     asked = config.get("sweep")
     if asked is None:
         return None
-    return question.read(OmegaConf.to_container(asked, resolve=False) if OmegaConf.is_config(asked) else asked)
+    return sweep_file.read(OmegaConf.to_container(asked, resolve=False) if OmegaConf.is_config(asked) else asked)
 
 
 def readable(error: Exception) -> str:

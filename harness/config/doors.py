@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from harness.config.question import setting_of
+from harness.config.sweep_file import setting_of
 
 _PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # installed beside Hydra, as this project's are
 _LOGGING = ("logging.", "colorlog.")

@@ -18,10 +18,11 @@ from harness.records.identity import data_identity as data_identity
 from harness.records.identity import digest as digest
 from harness.records.identity import heldout_rows as heldout_rows
 from harness.records.seeds import Seed, Streams, streams
-from harness.records.specs import (
+from harness.records.settings import (
     GENERAL_TEXT,
     DataSpec,
     EvalSpec,
+    Fallback,
     InferenceSpec,
     KernelSpec,
     LaunchSpec,
@@ -30,7 +31,6 @@ from harness.records.specs import (
     PlanSpec,
     Rate,
     Role,
-    Rung,
     Strict,
     TrackingSpec,
     TrainSpec,
@@ -114,7 +114,7 @@ class Todo:
     evaluations: tuple[Evaluation, ...]
     weights_from: str | None
     inference: bool = False  # whether to measure what using the result costs
-    rung: Rung | None = None  # batching of training; None: as requested
+    rung: Fallback | None = None  # batching of training; None: as requested
 
 
 _METHOD_FACTS = ("lr_range", "display", "cite")  # fields of every method that determine no weights

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from harness.records.specs import KernelSpec, LaunchSpec, TrainSpec
+from harness.records.settings import KernelSpec, LaunchSpec, TrainSpec
 
 # the module, and how to install it
 _FLASH = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.config.experiment import Experiment
-from harness.config.question import setting_of
+from harness.config.sweep_file import setting_of
 
 # setting -> its value without the permission
 WITHHELD: Mapping[str, Any] = {

@@ -2,7 +2,7 @@
 
 from harness.data.encode import encode
 from harness.data.format import Example, render
-from harness.data.pack import Packed
+from harness.data.packing import Packed
 from harness.data.prepare import Prepared, prepare
 from harness.data.rows import available_splits, jsonl, official
 from harness.data.token_rows import Drawn, Short, TokenRows

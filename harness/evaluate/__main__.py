@@ -24,12 +24,12 @@ from harness.config.compose import experiments
 from harness.config.experiment import Evaluation, Experiment, evaluations
 from harness.records import record
 from harness.records.record import EvaluationRecord, Metric, RunRecord
-from harness.records.specs import EvalSpec
+from harness.records.settings import EvalSpec
 from harness.records.untrusted import echo, printable
-from harness.run import isolate, run, sources
+from harness.run import inputs, isolate, run
 from harness.run.progress import board, ending
 from harness.sources import pickles
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 _EXAMPLES = """\
 MODEL_OR_RUN is one of
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = [word for word in given.what if "=" in word]
         names = [word for word in given.what if "=" not in word]
         asked = [one for name in names for one in found(name, given.tasks, words, given.runs_dir)]
-        asked = [dataclasses.replace(sources.resolve(one, board.say), force=given.force) for one in asked]
+        asked = [dataclasses.replace(inputs.resolve(one, board.say), force=given.force) for one in asked]
         _check(asked)
         results = [_evaluated(one) for one in asked]
     except ValueError as error:
@@ -178,11 +178,11 @@ def _check(asked: Sequence[Experiment]) -> None:
         ValueError: a task cannot be loaded, or the check itself failed.
     """
     for experiment in asked:
-        sources.fetch(experiment, board.say)
+        inputs.fetch(experiment, board.say)
     board.start_bar("checking")
     log = Path(asked[0].runs_dir) / "check.log"
     try:
-        tasks = "harness.run.check:check_tasks"
+        tasks = "harness.run.preflight:check_tasks"
         ended = isolate.call(tasks, list(asked), log=log, on_event=board, terms=isolate.REPEATABLE)
     finally:
         board.end()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from harness.records.specs import SamplingSpec
+    from harness.records.settings import SamplingSpec
 
 LONGEST_UNIT = 32  # tokens of the longest repeated unit that is searched for
 FEWEST_COPIES, FEWEST_TOKENS = 4, 16  # of a repetition loop

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from harness.evaluate import layout, likelihood
+from harness.evaluate import batching, likelihood
 from harness.evaluate.items import clusters, row_ids, text_hash
 from harness.records.record import Metric
 
@@ -21,7 +21,7 @@ def score(
     requests = []
     for row in rows:
         answer = row["completion_mask"].index(1)
-        requests.append(layout.Request(tuple(row["input_ids"][:answer]), tuple(row["input_ids"][answer:])))
+        requests.append(batching.Request(tuple(row["input_ids"][:answer]), tuple(row["input_ids"][answer:])))
     scores, _ = likelihood.score(model, requests, precision, batch_tokens, progress)
     return [(-s.log_likelihood, len(r.continuation)) for s, r in zip(scores, requests, strict=True)]
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from harness.evaluate.layout import Cluster, Request, Row, batches, clusters_of, rows_of
+from harness.evaluate.batching import Cluster, Request, Row, batches, clusters_of, rows_of
 from harness.evaluate.precision import computing
 from harness.evaluate.prefix import Prefix
-from harness.train.head import only_at
+from harness.train.loss import only_at
 
 Progress = Callable[[int], None]
 _Tried = dict[tuple[int, ...], Prefix]  # prefixes computed while testing that the model supports them

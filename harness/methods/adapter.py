@@ -9,7 +9,7 @@ from pydantic import Field
 
 from harness.methods import targets
 from harness.methods.base import Setting
-from harness.methods.partial import Partial
+from harness.methods.parameter_subset import Partial
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.records.specs import TrainSpec
+    from harness.records.settings import TrainSpec
 
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rank = Annotated[int, Field(ge=1)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.methods.base import Setting
-from harness.methods.partial import Partial
+from harness.methods.parameter_subset import Partial
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

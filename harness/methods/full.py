@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from harness.records.specs import TrainSpec
+    from harness.records.settings import TrainSpec
 
 BFLOAT16 = ("bf16_fp32_master", "bf16")  # the precisions that hold the weights in bfloat16
 

@@ -14,7 +14,7 @@ from harness.methods.full import Full
 if TYPE_CHECKING:
     import torch
 
-    from harness.records.specs import TrainSpec
+    from harness.records.settings import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +87,16 @@ class Galore(Full):
         """Return full fine-tuning's optimizer, or one that steps during the backward pass."""
         if not self.layerwise:
             return super().optimizer(groups)
-        from harness.methods.optimizers import OneByOne
+        from harness.methods.optimizers import PerParameterOptimizer
 
         master = self.precision == "bf16_fp32_master"
-        return OneByOne(groups, self.plain_optimizer, master=master, in_backward=True)
+        return PerParameterOptimizer(groups, self.plain_optimizer, master=master, in_backward=True)
 
     def master_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return a separate optimizer for each float32 copy, which has to be a matrix."""
-        from harness.methods.optimizers import OneByOne
+        from harness.methods.optimizers import PerParameterOptimizer
 
-        return OneByOne(groups, self.plain_optimizer, master=True, in_backward=False)
+        return PerParameterOptimizer(groups, self.plain_optimizer, master=True, in_backward=False)
 
     def plain_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return GaLore's AdamW, with the constants of the AdamW that it is compared with."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods import targets
-from harness.methods.adapted import Adapted
 from harness.methods.base import Setting
+from harness.methods.peft_adapter import Adapted
 
 if TYPE_CHECKING:
     from peft import IA3Config

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from harness.methods.adapted import Adapted
 from harness.methods.base import Setting
+from harness.methods.peft_adapter import Adapted
 
 if TYPE_CHECKING:
     from peft import AdaptionPromptConfig

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness.methods import targets
-from harness.methods.adapted import Adapted, on_meta
 from harness.methods.base import Rank, Setting
+from harness.methods.peft_adapter import Adapted, on_meta
 
 if TYPE_CHECKING:
     from peft import LoraConfig

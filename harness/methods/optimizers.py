@@ -96,7 +96,7 @@ def _bucketed(parameters: list[torch.Tensor], limit: int) -> list[list[torch.Ten
     return buckets
 
 
-class OneByOne(torch.optim.Optimizer):  # type: ignore[misc]
+class PerParameterOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """Gives every parameter an optimizer of its own, made by `make` from a group with that parameter alone.
 
     `master`: the optimizer works on a float32 copy of the parameter, which is rounded from it after each step, as in

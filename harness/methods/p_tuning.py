@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.base import Setting
-from harness.methods.virtual import Tokens, Virtual
+from harness.methods.prompt_learning import Tokens, Virtual
 
 if TYPE_CHECKING:
     from peft import PromptEncoderConfig

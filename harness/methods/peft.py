@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.methods import targets
-from harness.methods.adapted import Adapted, hold_in_float32, on_meta
 from harness.methods.base import Setting
 from harness.methods.lora import check_rank
+from harness.methods.peft_adapter import Adapted, hold_in_float32, on_meta
 
 if TYPE_CHECKING:
     from peft import PeftConfig

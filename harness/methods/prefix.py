@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.base import Setting
-from harness.methods.virtual import Tokens, Virtual
+from harness.methods.prompt_learning import Tokens, Virtual
 
 if TYPE_CHECKING:
     from peft import PrefixTuningConfig
     from transformers import PreTrainedModel
 
-    from harness.records.specs import TrainSpec
+    from harness.records.settings import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

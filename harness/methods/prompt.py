@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
-from harness.methods.virtual import Virtual
+from harness.methods.peft_adapter import on_meta
+from harness.methods.prompt_learning import Virtual
 
 if TYPE_CHECKING:
     from peft import PromptTuningConfig

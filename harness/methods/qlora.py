@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.lora import Lora
+from harness.methods.peft_adapter import on_meta
 from harness.sources import models
 
 if TYPE_CHECKING:

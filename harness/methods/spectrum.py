@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from harness.methods import targets
-from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
-from harness.methods.partial import Partial
-from harness.sources import assets, once
+from harness.methods.parameter_subset import Partial
+from harness.methods.peft_adapter import on_meta
+from harness.sources import cache, packages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,13 +72,13 @@ def _scan(modules: dict[str, Any], setting: Setting) -> dict[str, float]:
     """Return the ratio of each module's weight, from the cache if it is there."""
     known: dict[str, float] = {}
     path = _cache_file(setting)
-    if path is not None and (text := once.read_text(path)) is not None:
+    if path is not None and (text := cache.read_text(path)) is not None:
         known = json.loads(text)
     missing = [name for name in modules if name not in known]
     for name in missing:
         known[name] = _signal_to_noise(modules[name].weight)
     if missing and path is not None:
-        once.write_text(json.dumps(known), path)
+        cache.write_text(json.dumps(known), path)
     return known
 
 
@@ -86,7 +86,7 @@ def _cache_file(setting: Setting) -> Path | None:
     if setting.model_content is None:
         return None
     key = hashlib.sha256(f"{_VERSION} {setting.model_content} {setting.compute_dtype}".encode()).hexdigest()[:16]
-    return assets.cache_dir() / "spectrum" / f"{key}.txt"
+    return packages.cache_dir() / "spectrum" / f"{key}.txt"
 
 
 def _signal_to_noise(weight: Any) -> float:

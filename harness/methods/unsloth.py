@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.methods import targets
-from harness.methods.adapted import on_meta
 from harness.methods.base import Setting
 from harness.methods.lora import Lora
-from harness.records.specs import KernelSpec, TrainSpec
+from harness.methods.peft_adapter import on_meta
+from harness.records.settings import KernelSpec, TrainSpec
 
 if TYPE_CHECKING:
     import torch

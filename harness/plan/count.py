@@ -9,10 +9,10 @@ from typing import Any
 from harness.config.experiment import Experiment
 from harness.measure import hardware
 from harness.methods import targets
-from harness.methods.patterns import grouped
+from harness.methods.module_patterns import grouped
 from harness.plan import shapes
-from harness.records.specs import ModelSpec
-from harness.run import execute
+from harness.records.settings import ModelSpec
+from harness.run import worker
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -47,7 +47,7 @@ def _count(experiment: Experiment) -> dict[str, Any]:
         return {**known, "unsupported": reason, **dict.fromkeys(_COUNTS)}
     modules = {name for name, _ in model.named_modules() if name}
     expected = method.expected_trainable(model)
-    attached = method.attach(model, execute.setting(_settled(experiment), shapes.tokenizer(experiment.model), []))
+    attached = method.attach(model, worker.setting(_settled(experiment), shapes.tokenizer(experiment.model), []))
     trained = {name: p for name, p in attached.named_parameters() if p.requires_grad}
     total = _elements(attached.parameters())
     trainable = _elements(trained.values())

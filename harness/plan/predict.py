@@ -20,12 +20,12 @@ import torch
 
 from harness.config.experiment import Experiment
 from harness.measure import hardware
-from harness.measure.live import tensors_in
-from harness.plan import fakes, shapes
+from harness.measure.live_memory import tensors_in
+from harness.plan import fake_model, shapes
 from harness.plan.devices import Device
-from harness.plan.follow import Follower, give_gradients
-from harness.records.specs import KernelSpec
-from harness.run import execute
+from harness.plan.fake_step import Follower, give_gradients
+from harness.records.settings import KernelSpec
+from harness.run import worker
 from harness.train.loop import Job, _Loop, compute_dtype
 
 
@@ -59,7 +59,7 @@ def cells(experiments: list[Experiment], device: Device | None, mfu: float | Non
     `unpredicted` gives the reason and the numbers are None.
     """
     warnings.simplefilter("ignore")
-    execute.quiet()
+    worker.quiet()
     found = []
     for position, experiment in enumerate(experiments):
         emit({"done": position, "total": len(experiments)})
@@ -171,11 +171,11 @@ class Predictor:
         spec = dataclasses.replace(experiment.train, kernels=_plain(experiment.train.kernels))
         dtype = compute_dtype(spec.precision)
         self._tokenizer = shapes.tokenizer(experiment.model)
-        meta = fakes.quantized(shapes.skeleton(experiment.model), method.load_options(dtype))
-        attached = method.attach(meta, execute.setting(experiment, self._tokenizer, []))
+        meta = fake_model.quantized(shapes.skeleton(experiment.model), method.load_options(dtype))
+        attached = method.attach(meta, worker.setting(experiment, self._tokenizer, []))
         plain = type(method.optimizer(method.param_groups(attached, 1.0, spec.weight_decay))) is torch.optim.AdamW
         # another optimizer may treat parameters by more than their groups
-        self._fake = fakes.fake(attached, shorten=plain)
+        self._fake = fake_model.fake(attached, shorten=plain)
         with tempfile.TemporaryDirectory() as scratch:
             job = Job(
                 model=self._fake.model, method=method, rows=[{"input_ids": [1, 1], "completion_mask": [1, 1]}],
@@ -211,7 +211,12 @@ class Predictor:
         live.hold(tensors_in(self._loop.optimizer.state), "optimizer")
         optimizer = live.live_bytes - weights
         self._loop.current_gradient_accumulation_steps = accumulate
-        with fakes.as_if_not_traced(), fakes.as_on_gpu() if self._on_gpu else nullcontext(), self._fake.mode, live:
+        with (
+            fake_model.as_if_not_traced(),
+            fake_model.as_on_gpu() if self._on_gpu else nullcontext(),
+            self._fake.mode,
+            live,
+        ):
             if accumulate > 1:
                 give_gradients(self._fake.trained())
                 live.hold((p.grad for p in self._fake.trained()), "gradients")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.records.specs import ModelSpec
+from harness.records.settings import ModelSpec
 from harness.sources import models
 from harness.sources.random_weights import byte_tokenizer, configuration
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.records.identity import digest
-from harness.records.specs import Backend, Role, SamplingSpec, Strict, Weights
+from harness.records.settings import Backend, Role, SamplingSpec, Strict, Weights
 
 # Graded outcomes beside an accuracy -> whether a higher value is better
 GRADED = {"p_right": True, "p_right_norm": True, "brier": False, "brier_norm": False}

@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from harness.records.specs import DataSpec, RowsSpec
+from harness.records.settings import DataSpec, RowsSpec
 
 
 def heldout_rows(data: DataSpec, max_length: int) -> str:

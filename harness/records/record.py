@@ -20,19 +20,19 @@ from pydantic import TypeAdapter, ValidationError
 from harness.records import disk, files, redact
 from harness.records.disk import DamagedError as DamagedError
 from harness.records.files import FileName
-from harness.records.measured import Conditions as Conditions
-from harness.records.measured import DevicePeak as DevicePeak
-from harness.records.measured import Fingerprint as Fingerprint
-from harness.records.measured import FurtherAdapters as FurtherAdapters
-from harness.records.measured import InferenceRecord as InferenceRecord
-from harness.records.measured import Phase as Phase
-from harness.records.measured import Served as Served
-from harness.records.measured import Speed as Speed
-from harness.records.measured import StepProfile as StepProfile
-from harness.records.measured import Strict as Strict
-from harness.records.measured import Training as Training
-from harness.records.measured import UpdateRecord as UpdateRecord
-from harness.records.measured import WeightUpdate as WeightUpdate
+from harness.records.measurements import Conditions as Conditions
+from harness.records.measurements import DevicePeak as DevicePeak
+from harness.records.measurements import Fingerprint as Fingerprint
+from harness.records.measurements import FurtherAdapters as FurtherAdapters
+from harness.records.measurements import InferenceRecord as InferenceRecord
+from harness.records.measurements import Phase as Phase
+from harness.records.measurements import Served as Served
+from harness.records.measurements import Speed as Speed
+from harness.records.measurements import StepProfile as StepProfile
+from harness.records.measurements import Strict as Strict
+from harness.records.measurements import Training as Training
+from harness.records.measurements import UpdateRecord as UpdateRecord
+from harness.records.measurements import WeightUpdate as WeightUpdate
 
 SCHEMA = 2
 Status = Literal["ok", "oom", "diverged", "failed", "skipped"]

@@ -17,7 +17,7 @@ import yaml
 
 from harness.records.record import RunRecord
 from harness.report.display import several, short
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 BASE = "base"
 _GGUF = re.compile(r"\.(I?Q\d\w*|TQ\d\w*)\.gguf$", re.IGNORECASE)  # a quantized file, by llama.cpp's naming

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from harness.evaluate import generation
-from harness.measure.live import tensors_in
+from harness.measure.live_memory import tensors_in
 from harness.measure.memory import Phases
 from harness.records.record import FurtherAdapters, Served, Speed
-from harness.records.specs import InferenceSpec, SamplingSpec
-from harness.run import places
+from harness.records.settings import InferenceSpec, SamplingSpec
+from harness.run import device_map
 from harness.train import failure
 
 PHASE = "inference"
@@ -64,7 +64,7 @@ def measure(use: Use) -> dict[str, Any]:
                 raise
             found.unmeasured[name] = f"out of memory: {' '.join(str(error).split())[:200]}"
         gc.collect()  # after the handler: the error keeps the tensors of its frames alive
-        places.clear()
+        device_map.clear()
     written = found.written
     both = "attached" in written and "merged" in written
     equal = sum(a == b for a, b in zip(written["attached"], written["merged"], strict=True)) if both else None

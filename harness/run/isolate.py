@@ -24,10 +24,10 @@ from harness.records import redact
 from harness.run import server
 from harness.run.server import prepare as prepare
 from harness.run.untouched import cuda_untouched, is_cuda_touched
-from harness.sources import once
+from harness.sources import cache
 from harness.train import failure
 from harness.train.failure import Cause
-from harness.train.preemption import SIGNALS, end_with_parent, leave_terminal
+from harness.train.signals import SIGNALS, end_with_parent, leave_terminal
 
 Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
@@ -320,7 +320,7 @@ def _child(job: _Job, sender: Connection) -> None:
         return
     if job.threads is not None:
         _compute_with(job.threads)
-    once.announce.set(lambda line: sender.send(("event", {"say": line})))
+    cache.announce.set(lambda line: sender.send(("event", {"say": line})))
     try:
         work = _imported(job)
         value = work(*job.arguments, lambda event: sender.send(("event", event)))

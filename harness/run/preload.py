@@ -9,7 +9,7 @@ import warnings
 
 from harness.run.server import outlive_signals
 from harness.run.untouched import cuda_untouched
-from harness.train.preemption import end_with_parent
+from harness.train.signals import end_with_parent
 
 
 def _import_quietly() -> None:
@@ -19,8 +19,8 @@ def _import_quietly() -> None:
     os.dup2(silence, 2)
     try:
         with contextlib.suppress(Exception), cuda_untouched():
-            import harness.run.check
-            import harness.run.execute  # noqa: F401
+            import harness.run.preflight
+            import harness.run.worker  # noqa: F401
     finally:
         sys.stderr.flush()
         os.dup2(saved, 2)

@@ -28,7 +28,7 @@ _SETTINGS = (
     "NCCL_", "TORCH_NCCL_", "TORCH_CUDNN_", "TORCH_BLAS_", "NVIDIA_TF32_OVERRIDE", "TRITON_",
 )  # fmt: skip
 _TRAINING_PARTS = (
-    "data", "methods", "train", "run/execute.py", "sources/models.py",
+    "data", "methods", "train", "run/worker.py", "sources/models.py",
 )  # fmt: skip
 
 

@@ -14,13 +14,13 @@ from harness.config.experiment import Evaluation, Experiment, Todo, canonical, e
 from harness.measure import hardware
 from harness.records import disk, record, redact
 from harness.records.record import Attempt, InferenceRecord, RunRecord, Status
-from harness.records.specs import Rung
-from harness.run import card, claim, isolate, provenance, store
-from harness.run.ladder import ladder
-from harness.run.told import LostError, Told, Watch, is_machines_fault, outcome, without_others
+from harness.records.settings import Fallback
+from harness.run import isolate, lock, model_card, provenance, run_folder
+from harness.run.fallbacks import ladder
+from harness.run.outcome import AttemptLog, LostError, Watch, is_machines_fault, outcome, without_others
 from harness.train import checkpoint
 
-WORK = "harness.run.execute:execute"  # the function that a run's own process executes
+WORK = "harness.run.worker:execute"  # the function that a run's own process executes
 _FINAL = ("ok", "oom", "diverged")  # results that are not made again on a later call
 
 
@@ -52,7 +52,7 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
         known = _known(experiment, watch)
         if known is not None and experiment.method.trains:
             _check_weights(experiment, known, watch)
-        if experiment.method.trains and not store.has_weights(experiment.folder, _weights_from(known)):
+        if experiment.method.trains and not run_folder.has_weights(experiment.folder, _weights_from(known)):
             reason = " (keep=none removed them)" if known is not None and removed(known) else ""
             raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
         tasks = tuple(one for one in evaluations(experiment) if one.kind == "lm_eval")
@@ -64,24 +64,24 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
 
 
 @contextlib.contextmanager
-def _held(experiment: Experiment, watch: Watch, patience: float | None = None) -> Iterator[claim.Claim]:
+def _held(experiment: Experiment, watch: Watch, patience: float | None = None) -> Iterator[lock.Claim]:
     """Hold the claim of a run, and say what stood in the place of its folder."""
     for line in disk.make_folder(experiment.folder, Path(experiment.runs_dir)):
         watch({"say": line})
     folder = experiment.folder
-    patience = claim.PATIENCE_SECONDS if patience is None else patience
-    with claim.hold(folder, lambda other: watch({"phase": f"waits for {other}"}), patience=patience) as held:
+    patience = lock.PATIENCE_SECONDS if patience is None else patience
+    with lock.hold(folder, lambda other: watch({"phase": f"waits for {other}"}), patience=patience) as held:
         yield held
 
 
 def _check_weights(experiment: Experiment, known: RunRecord, watch: Watch) -> None:
     """Set weights aside whose content is not the one that was saved, before they are used."""
     attempt = _weights_from(known)
-    if attempt is None or not store.has_weights(experiment.folder, attempt):
+    if attempt is None or not run_folder.has_weights(experiment.folder, attempt):
         return
     watch({"phase": "checks the weights"})
-    if fault := store.damage(experiment.folder, attempt, by_content=True):
-        watch({"say": f"{fault}; the weights are set aside as {store.set_weights_aside(experiment.folder)}"})
+    if fault := run_folder.damage(experiment.folder, attempt, by_content=True):
+        watch({"say": f"{fault}; the weights are set aside as {run_folder.set_weights_aside(experiment.folder)}"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Doing:
     """Work to do for a run, and the claim on it."""
 
     watch: Watch
-    held: claim.Claim
+    held: lock.Claim
     train: bool
     wanted: tuple[Evaluation, ...]
     infer: bool = True  # measure the cost of inference, if the experiment asks for it
@@ -115,7 +115,7 @@ def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> Run
     raise AssertionError("the last rung returns")
 
 
-def _left(rungs: tuple[Rung, ...], reached: Rung | None) -> tuple[Rung, ...]:
+def _left(rungs: tuple[Fallback, ...], reached: Fallback | None) -> tuple[Fallback, ...]:
     """Return the fallbacks from that of the checkpoint on: those before it ran out of memory."""
     return rungs[rungs.index(reached) :] if reached in rungs else rungs
 
@@ -125,14 +125,14 @@ def _training_needs_less(result: RunRecord) -> bool:
     return result.status == "oom" and result.current.ended_in == "train"
 
 
-def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: Rung | None) -> RunRecord | None:
+def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: Fallback | None) -> RunRecord | None:
     """Make one attempt in its own process, and retry it after a fault of the machine."""
     started_at = _now()
     train, wanted, held = doing.train, doing.wanted, doing.held
     weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
     infer = doing.infer and inference_missing(experiment, weights_from)
     todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, inference=infer, rung=rung)
-    told = Told(doing.watch, held, trains=train)
+    told = AttemptLog(doing.watch, held, trains=train)
     log = experiment.folder / "log.txt"
     terms = _terms(experiment)
     try:
@@ -143,7 +143,7 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: R
         told.stop()
         if not held.lost:
             what = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
-            _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.goes_on()}")
+            _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.resume_hint()}")
         raise
     ended = without_others(ended, isolate.environment(terms).get(hardware.VISIBLE))
     status, reason = outcome(ended, told)
@@ -178,21 +178,21 @@ def _rest(experiment: Experiment, result: RunRecord, doing: _Doing) -> _Doing:
 
 def skip(experiment: Experiment, reason: str) -> None:
     """Record a run that cannot be made here as skipped, unless another process makes it or it cannot be read."""
-    other = claim.holder(experiment.folder)
-    if other is not None and not claim.is_gone(other):
+    other = lock.holder(experiment.folder)
+    if other is not None and not lock.is_gone(other):
         return
     with contextlib.suppress(ValueError), _held(experiment, lambda _: None):
         known = _known(experiment, lambda _: None)
         if not done(experiment):
-            _keep(experiment, known, _now(), Told(lambda _: None), "skipped", reason)
+            _keep(experiment, known, _now(), AttemptLog(lambda _: None), "skipped", reason)
 
 
-def fail(experiment: Experiment, reason: str, patience: float = claim.PATIENCE_SECONDS) -> None:
+def fail(experiment: Experiment, reason: str, patience: float = lock.PATIENCE_SECONDS) -> None:
     """Record the failure of a run whose process could not do so; `patience` in seconds is for its claim."""
     with _held(experiment, lambda _: None, patience):
         known = _known(experiment, lambda _: None)
         if not done(experiment):
-            _keep(experiment, known, _now(), Told(lambda _: None), "failed", reason)
+            _keep(experiment, known, _now(), AttemptLog(lambda _: None), "failed", reason)
 
 
 def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
@@ -202,7 +202,7 @@ def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
     if experiment.force or known is None:
         return experiment.method.trains, wanted
     left = wanted if _knows_nothing(known) else _not_there(experiment, known, wanted)
-    trained = not experiment.method.trains or store.has_weights(experiment.folder, _weights_from(known))
+    trained = not experiment.method.trains or run_folder.has_weights(experiment.folder, _weights_from(known))
     complete = known.status == "ok" and not left and not inference_missing(experiment, _weights_from(known))
     if trained or (complete and removed(known)):
         return False, left
@@ -224,7 +224,7 @@ def _not_there(
     experiment: Experiment, known: RunRecord | None, wanted: tuple[Evaluation, ...]
 ) -> tuple[Evaluation, ...]:
     attempt = _weights_from(known)
-    return tuple(one for one in wanted if not store.has_evaluation(experiment.folder, one.eval_id, attempt))
+    return tuple(one for one in wanted if not run_folder.has_evaluation(experiment.folder, one.eval_id, attempt))
 
 
 def done(experiment: Experiment) -> bool:
@@ -243,7 +243,7 @@ def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
     if not spec.enabled or experiment.eval.test != "always":
         return False
     try:
-        found = store.read(InferenceRecord, experiment.folder / "inference.json", experiment.folder)
+        found = run_folder.read(InferenceRecord, experiment.folder / "inference.json", experiment.folder)
     except (FileNotFoundError, ValueError):
         return True
     asked = json.loads(canonical(dataclasses.asdict(spec)))
@@ -259,7 +259,7 @@ def read(experiment: Experiment) -> RunRecord | None:
         ValueError: another version of this program wrote it, or it cannot be read; names the file.
     """
     try:
-        return store.read(RunRecord, experiment.folder / "record.json", experiment.folder)
+        return run_folder.read(RunRecord, experiment.folder / "record.json", experiment.folder)
     except (FileNotFoundError, record.DamagedError):
         return None
 
@@ -274,13 +274,13 @@ def readable(experiment: Experiment) -> RunRecord | None:
 
 def _known(experiment: Experiment, watch: Watch) -> RunRecord | None:
     """Clean the folder of a run whose claim is held, and return its record."""
-    for line in store.clear(experiment.folder):
+    for line in run_folder.clear(experiment.folder):
         watch({"say": line})
     return read(experiment)
 
 
 def _keep(
-    experiment: Experiment, known: RunRecord | None, started_at: str, told: Told, status: Status, reason: str
+    experiment: Experiment, known: RunRecord | None, started_at: str, told: AttemptLog, status: Status, reason: str
 ) -> RunRecord:
     """Add the attempt to the run's record and write it."""
     attempt = _attempt(known, started_at, told, status, reason)
@@ -294,13 +294,13 @@ def _keep(
         attempts=(*(known.attempts if known else ()), attempt),
     )
     try:
-        card.write(experiment.folder, result)  # first: a run with a complete record is not visited again
+        model_card.write(experiment.folder, result)  # first: a run with a complete record is not visited again
     finally:
         record.write(result, experiment.folder / "record.json")
     return result
 
 
-def _attempt(known: RunRecord | None, started_at: str, told: Told, status: Status, reason: str) -> Attempt:
+def _attempt(known: RunRecord | None, started_at: str, told: AttemptLog, status: Status, reason: str) -> Attempt:
     facts = told.facts
     weights_from = facts.get("weights_from", _weights_from(known))
     # an attempt that only evaluates repeats the facts of the attempt that trained

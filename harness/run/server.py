@@ -18,7 +18,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 from harness.measure.hardware import BUS_ORDER
-from harness.train.preemption import heeded
+from harness.train.signals import heeded
 
 STARTING = threading.Lock()  # starting a process also reaps others; two threads that do so at once lose an exit code
 _LOST_EXIT_CODE = 255  # multiprocessing's, of a process whose server has ended

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.records.identity import canonical
-from harness.sources import assets, once
-from harness.sources.assets import Say, silent
+from harness.sources import cache, packages
+from harness.sources.packages import Say, silent
 
 SETTLED_SECONDS = 2.0  # a file that changed more recently may change again within its time stamp's resolution
 
@@ -18,14 +18,14 @@ def file_sha256(file: Path, say: Say = silent) -> str:
     """Return the SHA-256 of a file, cached by path, size and time of change: weights are large."""
     status = file.stat()
     state = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
-    memory = assets.cache_dir() / "hashes" / f"{state}.txt"
-    if (digest := once.read_text(memory)) is not None:
+    memory = packages.cache_dir() / "hashes" / f"{state}.txt"
+    if (digest := cache.read_text(memory)) is not None:
         return digest
     if status.st_size > 1e9:
         say(f"hashing {file} (once)")
-    result = assets.file_sha256(file)
+    result = packages.file_sha256(file)
     if time.time() - status.st_mtime > SETTLED_SECONDS:
-        once.write_text(result, memory)
+        cache.write_text(result, memory)
     return result
 
 

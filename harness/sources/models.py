@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.sources import assets, hub, random_weights
-from harness.sources.once import folder_once
+from harness.sources import hub, packages, random_weights
+from harness.sources.cache import cached_folder
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.records.specs import ModelSpec
+    from harness.records.settings import ModelSpec
 
 CONVERTER = 1  # raised when `convert` writes something else from the same file
 
@@ -60,15 +60,15 @@ def converted(spec: ModelSpec, by_content: bool = False) -> Path:
     `by_content` compares a folder that is there with the checksums of its files.
     """
     assert spec.package is not None and spec.file is not None, "config.build has checked the package source"
-    gguf_file = assets.folder(spec.package) / spec.file
+    gguf_file = packages.folder(spec.package) / spec.file
     key = hashlib.sha256(f"{CONVERTER} {spec.package} {spec.file} {gguf_file.parent}".encode()).hexdigest()[:16]
-    folder = assets.cache_dir() / "models" / f"{spec.name}-{key}"
-    return folder_once(folder, partial(_convert, spec.package, spec.file), by_content)
+    folder = packages.cache_dir() / "models" / f"{spec.name}-{key}"
+    return cached_folder(folder, partial(_convert, spec.package, spec.file), by_content)
 
 
 def _convert(package: str, file: str, folder: Path) -> None:
     """Dequantize a GGUF file to float32 and save it as an ordinary folder with its tokenizer."""
-    gguf_file = assets.member(package, file)
+    gguf_file = packages.member(package, file)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.sources import assets
-from harness.sources.once import folder_once
+from harness.sources import packages
+from harness.sources.cache import cached_folder
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.records.specs import ModelSpec
+    from harness.records.settings import ModelSpec
 
 _SHARD_BYTES = 2 * 10**9
 _SLICE = 2**22  # numbers that one generator draws
@@ -34,14 +34,14 @@ _TEMPLATE = (
 
 
 def folder_of(spec: ModelSpec, by_content: bool = False) -> Path:
-    """Return the folder with a model of the spec's shapes, made on first use; `by_content` as in `folder_once`."""
-    return folder_once(place(spec), partial(_write, spec), by_content)
+    """Return the folder with a model of the spec's shapes, made on first use; `by_content` as in `cached_folder`."""
+    return cached_folder(place(spec), partial(_write, spec), by_content)
 
 
 def place(spec: ModelSpec) -> Path:
     """Return the place of the folder in the cache; it may not be there yet."""
     assert spec.content is not None, "sources.resolve has run before"
-    return assets.cache_dir() / "models" / f"{spec.name}-{spec.content.replace(':', '-')}"
+    return packages.cache_dir() / "models" / f"{spec.name}-{spec.content.replace(':', '-')}"
 
 
 def configuration(spec: ModelSpec) -> Any:

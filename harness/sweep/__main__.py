@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.records.untrusted import echo
-from harness.sweep.cluster import left
-from harness.sweep.cluster.submitted import Tasks
-from harness.sweep.standing import FAILURES, document, lines, standing
-from harness.sweep.stored import Stored, find, further_values, words_again
+from harness.sweep.cluster import control
+from harness.sweep.cluster.submissions import Tasks
+from harness.sweep.run_status import Stored, find, further_values, words_again
+from harness.sweep.status import FAILURES, document, lines, standing
 
 _COMMANDS = {
     "register": "keep question, claims, cells, seeds, code and data of a sweep before its first run, with a digest",
@@ -56,9 +56,9 @@ def _run(given: argparse.Namespace) -> int:
     if given.command == "status":
         return _status(stored, given.json)
     if given.command == "collect":
-        return left.collect(stored, given.wait)
+        return control.collect(stored, given.wait)
     if given.command == "cancel":
-        return left.cancel(stored)
+        return control.cancel(stored)
     changed = _retry(given.status) if given.command == "rerun" else _extend(stored)
     if given.command == "extend" and not changed:
         echo("nothing to extend: every chosen value lies inside of what was tried")
@@ -74,9 +74,9 @@ def _harness(words: Sequence[str]) -> NoReturn:
 
 def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
     if (runs / "sweeps" / name / "sweep.json").exists():
-        return left.submission_words(name, find(runs, name), words)
+        return control.submission_words(name, find(runs, name), words)
     here = [f"runs_dir={runs}"] if runs != Path("runs") else []
-    return left.submission_words(name, None, [*here, *words])
+    return control.submission_words(name, None, [*here, *words])
 
 
 def _register(runs: Path, name: str, words: Sequence[str]) -> int:

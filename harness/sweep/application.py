@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import config
 from harness.records.untrusted import echo
-from harness.sources.assets import conf_dir
-from harness.train.preemption import SIGNALS
+from harness.sources.packages import conf_dir
+from harness.train.signals import SIGNALS
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")  # type: ignore[untyped-decorator]
@@ -70,7 +70,7 @@ def _flags_first(words: list[str]) -> list[str]:
 
 def _first_cell() -> tuple[str, ...]:
     """Return the command line's overrides, with the first value of every list."""
-    from harness.config.cells import expand
+    from harness.config.overrides import expand
 
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     try:

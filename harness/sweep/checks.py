@@ -15,9 +15,9 @@ from harness.config.experiment import Experiment, Sizes
 from harness.measure import hardware
 from harness.run import isolate, run
 from harness.run.progress import board
-from harness.sources.assets import cache_dir
-from harness.sweep.fits import set_aside
-from harness.sweep.planned import Planned
+from harness.sources.packages import cache_dir
+from harness.sweep.memory_check import set_aside
+from harness.sweep.planned_runs import PlannedRun
 
 _ENOUGH_BYTES = 200 * 2**20  # a LoRA run of the default model writes 20 MB
 
@@ -65,7 +65,7 @@ def check_cache() -> None:
         ) from error
 
 
-def check_nodes(plan: Sequence[Planned]) -> None:
+def check_nodes(plan: Sequence[PlannedRun]) -> None:
     """Check that runs on several nodes are jobs of a cluster.
 
     Raises:
@@ -80,7 +80,7 @@ def check_nodes(plan: Sequence[Planned]) -> None:
             )
 
 
-def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
+def check(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     """Check the cells with the libraries but without weights, in a separate process. Skip cells that cannot run here.
 
     A trial is checked with the evaluations of a chosen recipe, so that a wrong task is reported before the tuning.
@@ -106,7 +106,9 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
 
     try:
         as_chosen = [_as_chosen(planned) for planned in runnable]
-        ended = isolate.call("harness.run.check:check", as_chosen, log=log, on_event=on_event, terms=isolate.REPEATABLE)
+        ended = isolate.call(
+            "harness.run.preflight:check", as_chosen, log=log, on_event=on_event, terms=isolate.REPEATABLE
+        )
     finally:
         board.end()
     if ended.kind != "returned":
@@ -124,7 +126,7 @@ def check(pending: list[Planned], runs_dir: Path) -> list[Planned]:
     return fitting
 
 
-def check_room(started: Sequence[Planned], runs_dir: Path) -> None:
+def check_room(started: Sequence[PlannedRun], runs_dir: Path) -> None:
     """Check that the files of the runs fit on the disk.
 
     Raises:
@@ -138,7 +140,7 @@ def check_room(started: Sequence[Planned], runs_dir: Path) -> None:
         )
 
 
-def written_bytes(started: Sequence[Planned]) -> int:
+def written_bytes(started: Sequence[PlannedRun]) -> int:
     """Return an upper bound of the bytes on disk: the final files of all runs, and those of one run in training."""
     known = [(planned.sizes, planned.experiment.keep) for planned in started if planned.sizes is not None]
     passing = max((sizes.weights + 2 * sizes.checkpoint for sizes, _ in known), default=0)  # old and new
@@ -162,6 +164,6 @@ def _unsupported(experiment: Experiment, device: str) -> str:
     return kernels.unsupported(experiment.train.kernels, device, is_here=hardware.RUNS_ON not in os.environ)
 
 
-def _as_chosen(planned: Planned) -> Experiment:
+def _as_chosen(planned: PlannedRun) -> Experiment:
     experiment = planned.experiment
     return replace(experiment, eval=replace(experiment.eval, test="always")) if planned.wanted.stage else experiment

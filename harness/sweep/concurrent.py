@@ -14,13 +14,13 @@ from pathlib import Path
 from harness.measure import hardware
 from harness.plan.devices import CONTEXT_BYTES, GIBIBYTE, Device, named
 from harness.run import isolate, run
-from harness.sweep import fits
-from harness.sweep.planned import Planned, is_done
+from harness.sweep import memory_check
+from harness.sweep.planned_runs import PlannedRun, is_done
 
 _BESIDE_BYTES = GIBIBYTE  # memory of a CPU process in addition to its training step: libraries, tokens, evaluation
 
 
-def shares(trials: Sequence[Planned], pending: Sequence[Planned]) -> list[isolate.Share]:
+def shares(trials: Sequence[PlannedRun], pending: Sequence[PlannedRun]) -> list[isolate.Share]:
     """Return the parts of this machine for the pending trials; fewer than two if the trials run sequentially.
 
     Args:
@@ -48,7 +48,7 @@ def shares(trials: Sequence[Planned], pending: Sequence[Planned]) -> list[isolat
     return [isolate.Share({}, threads or _threads(most), runs=most) for _ in range(most)] if most > 1 else []
 
 
-def check_no_trials(plan: Sequence[Planned]) -> None:
+def check_no_trials(plan: Sequence[PlannedRun]) -> None:
     """Refuse max_concurrent_trials for a sweep that has no trials.
 
     Raises:
@@ -72,7 +72,7 @@ def announcement(parts: Sequence[isolate.Share]) -> str:
     )
 
 
-def again(planned: Planned) -> Planned:
+def again(planned: PlannedRun) -> PlannedRun:
     """Return the trial with another attempt allowed after running out of memory or diverging."""
     return replace(planned, experiment=replace(planned.experiment, rerun=("oom", "diverged")))
 
@@ -90,9 +90,9 @@ def _gpu() -> Device:
     return Device("this GPU", memory, None, on_gpu=True)
 
 
-def _fitting(device: Device, pending: Sequence[Planned], beside: int) -> int:
+def _fitting(device: Device, pending: Sequence[PlannedRun], beside: int) -> int:
     """Return how many copies of the largest trial fit into the device's memory; 1 if it cannot be predicted."""
-    peak = fits.peak_bytes(pending, device, Path(pending[0].experiment.runs_dir))
+    peak = memory_check.peak_bytes(pending, device, Path(pending[0].experiment.runs_dir))
     if peak is None:
         return 1
     usable = device.usable_bytes + (beside if device.on_gpu else 0)  # usable_bytes has one context subtracted already
@@ -105,7 +105,7 @@ def _threads(parts: int) -> int:
     return max(1, min(cores // parts, int(asked) if asked.isdigit() and int(asked) else cores))
 
 
-def _threads_before(trials: Sequence[Planned]) -> int | None:
+def _threads_before(trials: Sequence[PlannedRun]) -> int | None:
     """Return the number of threads of the finished trials; None if there are none or the numbers differ."""
     records = [run.readable(planned.experiment) for planned in trials if is_done(planned.experiment)]
     threads = {record.current.provenance.get("threads") for record in records if record is not None}

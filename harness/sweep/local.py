@@ -17,10 +17,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.measure import hardware
-from harness.records.specs import Strict
+from harness.records.settings import Strict
 from harness.run import isolate
-from harness.sources.assets import Say
-from harness.train.preemption import SIGNALS, heeded, leave_terminal
+from harness.sources.packages import Say
+from harness.train.signals import SIGNALS, heeded, leave_terminal
 
 _LOOK_SECONDS = 0.2  # interval of the checks for idle slots and interrupts
 _PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and report it
@@ -49,7 +49,7 @@ class Made:
         return self.value
 
 
-class LeftError(Exception):
+class DetachedSweepError(Exception):
     """Runs were submitted and are not waited for. The message names the commands that follow them."""
 
 

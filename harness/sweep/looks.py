@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.config.experiment import Experiment
-from harness.config.question import Question, UntilDecided, setting_of
+from harness.config.sweep_file import SweepFile, UntilDecided, setting_of
 from harness.records.record import Choice, Looks, Tuning
 from harness.run.progress import board
 
 _UNDECIDED = 1  # exit code of `harness.report look`
 
 
-def until_decided(asked: Question, arguments: Sequence[str]) -> UntilDecided | None:
+def until_decided(asked: SweepFile, arguments: Sequence[str]) -> UntilDecided | None:
     """Return the rule by which seeds are added; None if the file or the command line fixes their number."""
     assert asked.stages is not None, "only a sweep with stages has final seeds"
     seeds = asked.stages.final.seeds

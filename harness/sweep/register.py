@@ -9,14 +9,14 @@ from pathlib import Path
 
 from harness.config import compose, config
 from harness.config.composer import Composer
-from harness.config.question import Question, UntilDecided
+from harness.config.sweep_file import SweepFile, UntilDecided
 from harness.records import record, registration
 from harness.records.record import SCHEMA
 from harness.records.registration import EXCLUSIONS, Registration
 from harness.run import provenance
 from harness.sweep import looks, stages
-from harness.sweep.planned import Planned, Wanted, bases_of, compose_all, resolve
-from harness.sweep.written import claim_records
+from harness.sweep.planned_runs import PlannedRun, Wanted, bases_of, compose_all, resolve
+from harness.sweep.sweep_records import claim_records
 
 LEVEL = 0.05
 _MADE_WITH = ("harness", "commit", "uncommitted_changes", "versions")
@@ -48,7 +48,7 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
     return [*said, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]
 
 
-def _planned(asked: Question, arguments: Sequence[str], composer: Composer) -> list[Planned]:
+def _planned(asked: SweepFile, arguments: Sequence[str], composer: Composer) -> list[PlannedRun]:
     wanted = stages.first_cells(asked, arguments)
     if asked.stages is None:
         return compose_all(wanted, composer, bases_of(wanted))
@@ -59,7 +59,7 @@ def _planned(asked: Question, arguments: Sequence[str], composer: Composer) -> l
     return plan
 
 
-def _registration(asked: Question, arguments: tuple[str, ...], plan: Sequence[Planned]) -> Registration:
+def _registration(asked: SweepFile, arguments: tuple[str, ...], plan: Sequence[PlannedRun]) -> Registration:
     staged = asked.stages
     rule = looks.until_decided(asked, arguments) if staged else None
     final = [stages.seed_number(word) for word in stages.seed_words(asked, arguments)] if staged else []
@@ -89,7 +89,7 @@ def _registration(asked: Question, arguments: tuple[str, ...], plan: Sequence[Pl
     return replace(made, digest=registration.digest_of(made))
 
 
-def _contents(plan: Sequence[Planned]) -> dict[str, str | None]:
+def _contents(plan: Sequence[PlannedRun]) -> dict[str, str | None]:
     contents: dict[str, str | None] = {}
     for planned in plan:
         experiment = planned.experiment
@@ -98,7 +98,7 @@ def _contents(plan: Sequence[Planned]) -> dict[str, str | None]:
     return dict(sorted(contents.items()))
 
 
-def _refuse_late(known: Registration | None, plan: Sequence[Planned], runs_dir: Path, file: Path) -> None:
+def _refuse_late(known: Registration | None, plan: Sequence[PlannedRun], runs_dir: Path, file: Path) -> None:
     """Refuse a registration after the first run, which would present known results as predicted.
 
     Raises:

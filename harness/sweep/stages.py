@@ -9,19 +9,19 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.config.cells import Cell, expand
 from harness.config.experiment import evaluations
-from harness.config.question import Question, Tune, reused_seeds, setting_of
-from harness.records import choice, record
+from harness.config.overrides import Cell, expand
+from harness.config.sweep_file import SweepFile, Tune, reused_seeds, setting_of
+from harness.records import record, selection
 from harness.records.record import Choice, EvaluationRecord, Tuning
 from harness.records.seeds import parsed
 from harness.run import run
-from harness.sweep.planned import Planned, Wanted
+from harness.sweep.planned_runs import PlannedRun, Wanted
 
 _STAGES_OWN = ("seed", "eval.test")
 
 
-def first_cells(asked: Question | None, arguments: Sequence[str]) -> list[Wanted]:
+def first_cells(asked: SweepFile | None, arguments: Sequence[str]) -> list[Wanted]:
     """Return the cells that are fixed before any run: all of them, or the trials of a sweep with stages."""
     grids = asked.cells if asked else ()
     if asked is None or asked.stages is None:
@@ -52,7 +52,7 @@ def _short(word: str) -> str:
     return word.removeprefix("method=").removeprefix("method.")
 
 
-def check_budget(asked: Question, plan: Sequence[Planned]) -> None:
+def check_budget(asked: SweepFile, plan: Sequence[PlannedRun]) -> None:
     """Refuse contestants that would be tuned with different numbers of trials.
 
     Raises:
@@ -90,7 +90,7 @@ def test_word(arguments: Sequence[str]) -> str:
     return "eval.test=never" if given and given[-1].endswith("=never") else "eval.test=always"
 
 
-def seed_words(asked: Question, arguments: Sequence[str]) -> list[str]:
+def seed_words(asked: SweepFile, arguments: Sequence[str]) -> list[str]:
     """Return the final seeds as words: those of the command line, else those of the file.
 
     Raises:
@@ -111,7 +111,7 @@ def repeated(cell: Cell, *words: str) -> Cell:
     return (*(word for word in cell if setting_of(word) not in _STAGES_OWN), *words)
 
 
-def final_cells(plan: Sequence[Planned], choices: Sequence[Choice], test: str, seeds: Sequence[str]) -> list[Wanted]:
+def final_cells(plan: Sequence[PlannedRun], choices: Sequence[Choice], test: str, seeds: Sequence[str]) -> list[Wanted]:
     """Return the chosen cells with every seed, and contestants that do not train once. No run is trained twice."""
     trained = {planned.identity[:2] for planned in plan}
     wanted = []
@@ -130,25 +130,25 @@ def final_cells(plan: Sequence[Planned], choices: Sequence[Choice], test: str, s
     return wanted
 
 
-def trained(plan: Sequence[Planned]) -> list[Planned]:
+def trained(plan: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Return the trials. A cell that does not train has nothing to tune."""
     return [planned for planned in plan if planned.experiment.method.trains]
 
 
-def untrained(plan: Sequence[Planned]) -> list[Planned]:
+def untrained(plan: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Return the contestants that do not train, once each."""
     return list({p.wanted.contestant: p for p in plan if not p.experiment.method.trains}.values())
 
 
-def choose(asked: Question, plan: Sequence[Planned]) -> tuple[Choice, ...]:
+def choose(asked: SweepFile, plan: Sequence[PlannedRun]) -> tuple[Choice, ...]:
     """Choose one recipe for each contestant from the records of its trials."""
     tune = _tune(asked)
-    tried = choice.trials([_look(planned) for planned in trained(plan)], tune.settings)
-    return tuple(choice.choose(contestant, trials, tune.rule) for contestant, trials in tried.items())
+    tried = selection.trials([_look(planned) for planned in trained(plan)], tune.settings)
+    return tuple(selection.choose(contestant, trials, tune.rule) for contestant, trials in tried.items())
 
 
 def tuning(
-    asked: Question, plan: Sequence[Planned], seeds: Sequence[str], choices: tuple[Choice, ...] | None
+    asked: SweepFile, plan: Sequence[PlannedRun], seeds: Sequence[str], choices: tuple[Choice, ...] | None
 ) -> Tuning:
     """Return the tuning in the form of the sweep's record."""
     tune = _tune(asked)
@@ -163,7 +163,7 @@ def tuning(
     )
 
 
-def _tune(asked: Question) -> Tune:
+def _tune(asked: SweepFile) -> Tune:
     assert asked.stages is not None, "only a sweep with stages is tuned"
     return asked.stages.tune
 
@@ -186,14 +186,14 @@ def seed_number(word: str) -> int:
     return int(word.partition("=")[2])
 
 
-def _look(planned: Planned) -> choice.Look:
+def _look(planned: PlannedRun) -> selection.Look:
     experiment = planned.experiment
     found = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
     known = run.readable(experiment)
     if found is None:
-        return choice.Look(cell=planned.written(), run=known, validation=None)
+        return selection.Look(cell=planned.written(), run=known, validation=None)
     path, validation = record.evaluation_path(experiment.folder, found.eval_id), None
     with contextlib.suppress(OSError, ValueError):  # an unreadable validation counts as missing
         validation = record.read(EvaluationRecord, path)
-    rows = partial(choice.row_losses, path.with_suffix(".parquet"))
-    return choice.Look(cell=planned.written(), run=known, validation=validation, rows=rows)
+    rows = partial(selection.row_losses, path.with_suffix(".parquet"))
+    return selection.Look(cell=planned.written(), run=known, validation=validation, rows=rows)

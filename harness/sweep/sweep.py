@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import config
-from harness.config.cells import Cell
 from harness.config.composer import Composer
 from harness.config.experiment import Experiment
-from harness.config.question import Question, UntilDecided
+from harness.config.overrides import Cell
+from harness.config.sweep_file import SweepFile, UntilDecided
 from harness.records.record import Choice, RunRecord
-from harness.run import run, sources
+from harness.run import inputs, run
+from harness.run.fallbacks import instead
 from harness.run.isolate import Share, Stop
-from harness.run.ladder import instead
 from harness.run.progress import board, ending
-from harness.sweep import announce, concurrent, local, looks, stages
+from harness.sweep import concurrent, local, looks, messages, stages
 from harness.sweep.checks import check, check_cache, check_nodes, check_writable
-from harness.sweep.local import LeftError
-from harness.sweep.planned import Compose, Planned, Wanted, bases_of, compose_all, resolve, undone
+from harness.sweep.local import DetachedSweepError
+from harness.sweep.planned_runs import Compose, PlannedRun, Wanted, bases_of, compose_all, resolve, undone
+from harness.sweep.sweep_records import Written, write_question
 from harness.sweep.tracking import Tracker
-from harness.sweep.written import Written, write_question
 
-Launch = Callable[[list[Planned], str], Sequence[Any]]  # with the sweep's name
+Launch = Callable[[list[PlannedRun], str], Sequence[Any]]  # with the sweep's name
 
 _tracker: Tracker | None = None
 _labels: dict[tuple[str, int], str] = {}  # names of the runs in progress, by recipe and seed
@@ -40,10 +40,10 @@ _labels: dict[tuple[str, int], str] = {}  # names of the runs in progress, by re
 class _FinalStage:
     """Input of the final stage of a tuned sweep."""
 
-    asked: Question
-    plan: Sequence[Planned]
-    trials: Sequence[Planned]
-    started: Sequence[Planned]
+    asked: SweepFile
+    plan: Sequence[PlannedRun]
+    trials: Sequence[PlannedRun]
+    started: Sequence[PlannedRun]
     choices: tuple[Choice, ...]
     bases: Sequence[Wanted]
     test: str
@@ -71,7 +71,7 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch,
     sweep = _Sweep(config.sweep_of(master), tuple(arguments), Composer(compose), launch, runs_come_alone)
     try:
         return sweep.in_stages(sweep.asked) if sweep.asked and sweep.asked.stages else sweep.at_once()
-    except LeftError as left:
+    except DetachedSweepError as left:
         board.say(str(left))
         return 0
 
@@ -80,7 +80,7 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch,
 class _Sweep:
     """Requested sweep, and the functions that compose and launch its cells."""
 
-    asked: Question | None
+    asked: SweepFile | None
     arguments: tuple[str, ...]
     compose: Composer
     launch: Launch
@@ -94,12 +94,12 @@ class _Sweep:
         plan = _grouped(_identified(composed), self.asked)
         pending = _checked(plan)
         name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
-        announce.runs(plan, pending, name)
+        messages.runs(plan, pending, name)
         all_came = work(pending, name, self.launch)
         make_report(plan[0].experiment, name)
         return 0 if all_came and _ended_well(plan) else 1
 
-    def in_stages(self, asked: Question) -> int:
+    def in_stages(self, asked: SweepFile) -> int:
         """Run the trials, choose on validation data, run the chosen recipes."""
         test = stages.test_word(self.arguments)
         seeds = stages.seed_words(asked, self.arguments)
@@ -116,18 +116,18 @@ class _Sweep:
         rule = looks.until_decided(asked, self.arguments)
         if started:
             write_question(Written(asked, self.arguments, trials, _runs(started), tuning))
-        announce.plan(asked, trials, started, tuning)
+        messages.plan(asked, trials, started, tuning)
         looks.announce(rule)
         all_came = work(started, asked.name, launch_trials)
         choices = stages.choose(asked, plan)
-        announce.choices(asked, trials, choices)
+        messages.choices(asked, trials, choices)
         stage = _FinalStage(asked, plan, trials, started, choices, bases, test, seeds, rule)
         final, looked = self._final(stage)
         make_report(final[0].experiment, asked.name)
         chosen = looked and all(choice.recipe_id for choice in choices)
         return 0 if all_came and chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
 
-    def launch_of(self, trials: Sequence[Planned], started: Sequence[Planned]) -> Launch:
+    def launch_of(self, trials: Sequence[PlannedRun], started: Sequence[PlannedRun]) -> Launch:
         """Return the launcher of the trials. It runs several at once where Hydra's own launcher would run one.
 
         Raises:
@@ -147,14 +147,14 @@ class _Sweep:
         board.say(concurrent.announcement(parts))
         return lambda pending, name: _trials(pending, parts)
 
-    def _final(self, stage: _FinalStage) -> tuple[list[Planned], bool]:
+    def _final(self, stage: _FinalStage) -> tuple[list[PlannedRun], bool]:
         """Run the chosen recipes with all seeds or until every comparison is decided.
 
         Returns:
             The runs, and False if a look failed.
         """
         asked, started = stage.asked, [*stage.started]
-        final: list[Planned] = []
+        final: list[PlannedRun] = []
         decided: bool | None = False
         for taken in looks.rounds(stage.rule, stage.seeds):
             seeds = stage.seeds[:taken]
@@ -164,7 +164,7 @@ class _Sweep:
             started += pending
             tuning = looks.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
             write_question(Written(asked, self.arguments, [*stage.trials, *final], _runs(started), tuning))
-            announce.runs(final, pending, asked.name)
+            messages.runs(final, pending, asked.name)
             if not work(pending, asked.name, self.launch):
                 decided = None
                 break
@@ -175,7 +175,7 @@ class _Sweep:
         return final, decided is not None
 
 
-def _identified(plan: list[Planned]) -> list[Planned]:
+def _identified(plan: list[PlannedRun]) -> list[PlannedRun]:
     """Check that results and downloads can be written, then return the plan identified by content.
 
     Raises:
@@ -188,9 +188,9 @@ def _identified(plan: list[Planned]) -> list[Planned]:
     return resolve(plan)
 
 
-def _grouped(plan: list[Planned], asked: Question | None) -> list[Planned]:
+def _grouped(plan: list[PlannedRun], asked: SweepFile | None) -> list[PlannedRun]:
     """Return the runs with the group under which a tracker shows them, unless the user named one."""
-    group = asked.name if asked else announce.title(plan)
+    group = asked.name if asked else messages.title(plan)
     return [
         replace(cell, experiment=replace(cell.experiment, tracking=replace(tracking, group=tracking.group or group)))
         for cell in plan
@@ -198,26 +198,26 @@ def _grouped(plan: list[Planned], asked: Question | None) -> list[Planned]:
     ]
 
 
-def _checked(plan: list[Planned]) -> list[Planned]:
+def _checked(plan: list[PlannedRun]) -> list[PlannedRun]:
     """Return the runs to start. The others are finished or cannot run here."""
     pending = undone(plan)
     return check(pending, Path(pending[0].experiment.runs_dir)) if pending else []
 
 
-def _runs(plan: Sequence[Planned]) -> set[tuple[str, int]]:
+def _runs(plan: Sequence[PlannedRun]) -> set[tuple[str, int]]:
     return {planned.identity[:2] for planned in plan}
 
 
-def _ended_well(plan: Sequence[Planned], also: tuple[str, ...] = ()) -> bool:
+def _ended_well(plan: Sequence[PlannedRun], also: tuple[str, ...] = ()) -> bool:
     return all(_status(planned) in ("ok", "skipped", *also) for planned in plan)
 
 
-def work(pending: Sequence[Planned], name: str, launch: Launch) -> bool:
+def work(pending: Sequence[PlannedRun], name: str, launch: Launch) -> bool:
     """Launch the cells and keep the tracking process open while they run; return False if an error ended one."""
     global _tracker, _labels
     if not pending:
         return True
-    _labels = announce.labels(pending)
+    _labels = messages.labels(pending)
     experiment = pending[0].experiment
     board.expect(len(pending))
     _tracker = Tracker(experiment.tracking, Path(experiment.runs_dir))
@@ -245,7 +245,7 @@ def _tell_failure(cell: Cell, result: Any) -> bool:
 
 def run_cell(experiment: Experiment) -> str:
     """Execute one run in the process in which a launcher calls this, and return its status."""
-    experiment = sources.resolve(experiment, board.say)
+    experiment = inputs.resolve(experiment, board.say)
     tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir))
     line = board.begin(_label(experiment), experiment.method.trains)
 
@@ -279,7 +279,7 @@ def run_alone(experiment: Experiment) -> RunRecord:
     Raises:
         ValueError: the experiment does not fit the model, the data or the machine; nothing has been started.
     """
-    [planned] = _identified([Planned(Wanted(()), experiment)])
+    [planned] = _identified([PlannedRun(Wanted(()), experiment)])
     if _checked([planned]):
         run_cell(planned.experiment)
     record = run.read(planned.experiment)
@@ -287,7 +287,7 @@ def run_alone(experiment: Experiment) -> RunRecord:
     return record
 
 
-def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
+def at_once(pending: Sequence[PlannedRun], parts: Sequence[Share]) -> list[local.Made]:
     """Execute runs on this machine, as many at once as there are parts.
 
     Raises:
@@ -302,7 +302,7 @@ def at_once(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Ma
     return local.at_once([partial(run_cell, planned.experiment) for planned in pending], parts, board.say)
 
 
-def _trials(pending: Sequence[Planned], parts: Sequence[Share]) -> list[local.Made]:
+def _trials(pending: Sequence[PlannedRun], parts: Sequence[Share]) -> list[local.Made]:
     """Execute trials concurrently, then retry those that ran out of memory or failed, one after another.
 
     Such an end is no result, since the trials share the memory of the machine. A trial that lacks memory because other
@@ -333,10 +333,10 @@ def make_report(experiment: Experiment, name: str) -> None:
     subprocess.run(command, check=False)
 
 
-def _status(planned: Planned) -> str | None:
+def _status(planned: PlannedRun) -> str | None:
     known = run.readable(planned.experiment)
     return known.status if known else None
 
 
 def _label(experiment: Experiment) -> str:
-    return _labels.get((experiment.recipe_id, experiment.run_seed)) or announce.label(experiment)
+    return _labels.get((experiment.recipe_id, experiment.run_seed)) or messages.label(experiment)

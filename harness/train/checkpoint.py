@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import disk
-from harness.records.specs import Rung
+from harness.records.settings import Fallback
 
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 _ANY = re.compile(r"step-(\d+)\.(safetensors|shards)")
@@ -39,7 +39,7 @@ class Belongs:
     recipe_id: str
     seed: int
     code: str  # digest of the code and the versions that determine a curve
-    rung: Rung
+    rung: Fallback
     num_processes: int = 1
     sharding: str = "none"
 
@@ -124,11 +124,11 @@ def set_aside(checkpoints: Path) -> Path:
     return aside
 
 
-def rung(run_folder: Path) -> Rung | None:
+def rung(run_folder: Path) -> Fallback | None:
     """Return the rung with which the run's checkpoint was computed; None if there is no readable checkpoint."""
     file = newest(folder(run_folder))
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return Rung(**facts(file)["of"]["rung"]) if file else None
+        return Fallback(**facts(file)["of"]["rung"]) if file else None
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from harness.methods.base import Method
-from harness.records.specs import Sharding, TrainSpec
+from harness.records.settings import Sharding, TrainSpec
 from harness.train.batches import Row
 from harness.train.resume import Checkpoints
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.records.specs import KernelSpec
+from harness.records.settings import KernelSpec
 from harness.train.fsdp import layers_of, unwrapped
 
 _ABSENT = object()

@@ -34,12 +34,12 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 
 from harness.measure import hardware
 from harness.measure.control_group import out_of_memory_kills
-from harness.records.specs import LaunchSpec
+from harness.records.settings import LaunchSpec
 from harness.train import distributed, failure, nodes
 from harness.train.distributed import FAILURES, FORMING
 from harness.train.failure import Cause
 from harness.train.nodes import Attempt, Node
-from harness.train.preemption import SIGNALS, Preemption, end_with_parent
+from harness.train.signals import SIGNALS, Preemption, end_with_parent
 
 Work = Callable[[Callable[[Any], None]], Any]  # its argument emits an event
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.records.specs import TrainSpec
+from harness.records.settings import TrainSpec
 
 LIMIT_SECONDS = 600.0  # without a batch, after which a loader is taken to hang; torch would wait for ever
 _AHEAD = 2  # batches that torch has each process prepare

@@ -15,22 +15,22 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 from trl import SFTConfig, SFTTrainer
 
-from harness.measure.live import tensors_in
+from harness.measure.live_memory import tensors_in
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.records.record import Training
-from harness.records.specs import KernelSpec, TrainSpec
-from harness.train import deterministic, distributed, fsdp, lean, loaders
+from harness.records.settings import KernelSpec, TrainSpec
+from harness.train import cpu_attention, deterministic, distributed, fsdp, loaders
 from harness.train.batches import Collator, Labeled, check_apart, for_model, labeled, reads_padding, row_lengths
+from harness.train.callback import NO_GRADIENT, TrainingMonitor
 from harness.train.fsdp import unwrapped
-from harness.train.head import label_nats
 from harness.train.job import Job as Job
 from harness.train.kernels import Kernels, settled
-from harness.train.order import LikeLengths as LikeLengths
-from harness.train.order import Shared, largest
+from harness.train.loss import label_nats
 from harness.train.resume import Resuming, random_state, set_random_state, start_digest
+from harness.train.samplers import LengthGroupedSampler as LengthGroupedSampler
+from harness.train.samplers import Shared, largest
 from harness.train.stopping import DivergedError as DivergedError
-from harness.train.watch import NO_GRADIENT, Watcher
 
 _GPU_MULTIPLE = 64  # tokens
 
@@ -103,7 +103,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             job.emit({"facts": {"liger": True}})
         self.kernels = Kernels(job.model, chosen)
         job = replace(job, validate=self.kernels.without(partial(_with_own_forward, job.model, job.validate)))
-        self.watcher = Watcher(job, self.meter, self.profiler, self._probe)
+        self.watcher = TrainingMonitor(job, self.meter, self.profiler, self._probe)
         if job.sharding == "fsdp":
             fsdp.mark_presharded(job.model)
         weights = {parameter: parameter.data for parameter in job.model.parameters() if parameter.requires_grad}
@@ -151,10 +151,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._order()
 
-    def _order(self) -> LikeLengths:
+    def _order(self) -> LengthGroupedSampler:
         spec, lengths = self.job.spec, row_lengths(self.job.rows)
         begun = self.watcher.last_step // math.ceil(len(lengths) / spec.global_batch_size)  # epochs that are over
-        return LikeLengths(lengths, spec.global_batch_size, self.job.seed, spec.group_by_length, begun)
+        return LengthGroupedSampler(lengths, spec.global_batch_size, self.job.seed, spec.group_by_length, begun)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader; of several ranks each takes its part of every batch.
@@ -243,9 +243,9 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         if job.spec.precision != "bf16":
             return contextlib.nullcontext()
         if job.cuda:
-            return lean.inputs_as_they_are(job.model) if job.method.leaves_inputs else contextlib.nullcontext()
+            return cpu_attention.inputs_as_they_are(job.model) if job.method.leaves_inputs else contextlib.nullcontext()
         usual = job.spec.kernels in (KernelSpec(), KernelSpec(liger=False))  # the same on a CPU
-        return lean.bfloat16_on_cpu(job.model, job.method.leaves_inputs) if usual else contextlib.nullcontext()
+        return cpu_attention.bfloat16_on_cpu(job.model, job.method.leaves_inputs) if usual else contextlib.nullcontext()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the trainer's own estimate is not used, and goes through all parameters at every step."""

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from harness.records.files import PRIVATE
 from harness.records.record import write_text
-from harness.records.specs import Rung
+from harness.records.settings import Fallback
 
 FILE = "HARNESS_RENDEZVOUS"  # environment of a process that trains a run on several nodes: the path of that file
 _POLL_SECONDS = 0.5
@@ -27,7 +27,7 @@ class Attempt:
     """
 
     recipe_id: str = ""
-    rung: Rung | None = None
+    rung: Fallback | None = None
     address: str = ""
     port: int = 0
     token: str = ""

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.train import checkpoint, distributed, shards, stored
+from harness.train import checkpoint, distributed, shards, tensors
 from harness.train.checkpoint import Belongs
-from harness.train.preemption import PreemptedError
+from harness.train.signals import PreemptedError
 
 _TRAINER_STATE = (
     "global_step", "epoch", "max_steps", "train_batch_size", "logging_steps", "eval_steps", "save_steps",
@@ -63,7 +63,7 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
         return None
     values: dict[str, Any] = {}
     try:
-        values, facts = stored.read(file)
+        values, facts = tensors.read(file)
         found = _differs(checkpoints.of, values, facts, job.model)
         if not found and job.sharding != "none":
             shards.check(file, facts)
@@ -93,7 +93,7 @@ def _check_lowest(folder: Path, step: int | None, sharding: str) -> None:
     if step is None or (sharding == "none" and distributed.rank() > 0):
         return
     file = checkpoint.lowest(folder, step)
-    _, facts = stored.read(file)
+    _, facts = tensors.read(file)
     if sharding != "none":
         shards.check(file, facts)
 
@@ -233,7 +233,7 @@ def keep(file: Path, values: Any, facts: dict[str, Any], sharding: str) -> None:
     if sharding != "none":
         shards.write(file, values, facts)
     elif distributed.rank() == 0:
-        stored.write(file, values, facts)
+        tensors.write(file, values, facts)
 
 
 def trained(model: Any) -> dict[str, torch.Tensor]:

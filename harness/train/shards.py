@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard, empty
 from torch.utils._pytree import tree_map, tree_map_only
 
 from harness.records import disk
-from harness.train import checkpoint, distributed, stored
+from harness.train import checkpoint, distributed, tensors
 
 _CHUNK_BYTES = 2**24
 _TABLE_CLASSES = {("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")}
@@ -51,7 +51,7 @@ def write(file: Path, value: Any, facts: dict[str, Any]) -> None:
     sums = {path.name: _checksum(path) for path in _own_files(folder)}
     gathered = distributed.all_gather(sums)
     if distributed.rank() == 0:
-        stored.write(file, plain, {**facts, "shards": gathered})
+        tensors.write(file, plain, {**facts, "shards": gathered})
 
 
 def check(file: Path, facts: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ RUNS = {
 def made(tiny_model, letters_file, tmp_path_factory) -> dict[str, Path]:
     """Name -> folder of a run that ended well."""
     from harness.config.compose import experiments
-    from harness.run import run, sources
+    from harness.run import inputs, run
 
     shared = [
         "model.source=path", f"model.path={tiny_model}", "model.name=tiny", "data=file", f"data.file={letters_file}",
@@ -32,7 +32,7 @@ def made(tiny_model, letters_file, tmp_path_factory) -> dict[str, Path]:
     folders = {}
     for name, words in RUNS.items():
         precision = [] if any("precision" in word for word in words) else ["train.precision=fp32"]
-        experiment = sources.resolve(experiments([*shared, *precision, *words])[0][1])
+        experiment = inputs.resolve(experiments([*shared, *precision, *words])[0][1])
         result = run.run(experiment, lambda _: None)
         assert result.status == "ok", (name, result.current.reason)
         folders[name] = experiment.folder

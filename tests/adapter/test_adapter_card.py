@@ -11,10 +11,10 @@ from cmarkgfm import github_flavored_markdown_to_html
 from cmarkgfm.cmark import Options
 
 from harness.adapter import combine
-from harness.adapter.trained import Trained
+from harness.adapter.load import Trained
 from harness.config import config
 from harness.records.record import RunRecord, read, write
-from harness.run import card
+from harness.run import model_card
 
 HUB = {
     "name": "llama-3.2-1b", "source": "hub", "hub_id": "meta-llama/Llama-3.2-1B", "revision": "a" * 40, "package": None,
@@ -48,10 +48,10 @@ def test_a_base_from_the_hub_is_named_with_its_revision(made, tmp_path):
     shutil.copytree(made["lora"], folder)
     record = run_of(folder)
     write(dataclasses.replace(record, config={**record.config, "model": HUB}), folder / "record.json")
-    text = card.write(folder).read_text()
+    text = model_card.write(folder).read_text()
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "meta-llama/Llama-3.2-1B"
     assert f"revision: {'a' * 40}" in text
-    card.name_base(folder / "weights", HUB)
+    model_card.name_base(folder / "weights", HUB)
     named = json.loads((folder / "weights" / "adapter_config.json").read_text())
     assert (named["base_model_name_or_path"], named["revision"]) == ("meta-llama/Llama-3.2-1B", "a" * 40)
     assert not (folder / "weights" / "README.md").exists()
@@ -75,7 +75,7 @@ def test_a_damaged_evaluation_is_left_out_of_the_card(made, tmp_path):
     shutil.copytree(made["lora"], folder)
     for path in folder.glob("evaluations/*.json"):
         path.write_text("{")
-    assert "Not evaluated." in card.write(folder).read_text()
+    assert "Not evaluated." in model_card.write(folder).read_text()
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "prompt", "base"])
@@ -125,12 +125,12 @@ def test_no_text_of_a_record_does_anything_in_a_card(made, tmp_path):
     )  # fmt: skip
     scores = [
         dataclasses.replace(one, evaluation={**one.evaluation, "task": HOSTILE}, metrics={HOSTILE: metric})
-        for one in card.scores(folder, given)
+        for one in model_card.scores(folder, given)
         for metric in list(one.metrics.values())[:1]
     ]
     assert scores
     cards = [
-        card.text(hostile, scores, "peft", "use"),
+        model_card.text(hostile, scores, "peft", "use"),
         combine._card([Trained(folder, hostile, None)], [1.0], {"x": HOSTILE}),
     ]
     for page in cards:

@@ -11,8 +11,8 @@ import torch
 from harness.config.compose import experiments
 from harness.config.experiment import Todo
 from harness.evaluate import heldout
-from harness.run import execute, sources
-from harness.train.preemption import Preemption
+from harness.run import inputs, worker
+from harness.train.signals import Preemption
 
 BATCH_TOKENS = 2048
 
@@ -22,7 +22,7 @@ def loaded(*words: str) -> Any:
     settings = ("train=smoke", "eval=smoke", "train.precision=bf16", "tracking=none", f"runs_dir={tempfile.mkdtemp()}")
     [(_, experiment)] = experiments([*settings, *words])
     todo = Todo(train=True, evaluations=(), weights_from="untrained")
-    work = execute._Work(sources.resolve(experiment), todo, Preemption(), lambda event: None)
+    work = worker._Work(inputs.resolve(experiment), todo, Preemption(), lambda event: None)
     work.load()
     return work
 

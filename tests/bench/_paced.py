@@ -40,13 +40,13 @@ class Pace:
 def main() -> None:
     """Train until there is no more input."""
     from harness.config.compose import experiments
-    from harness.run import execute, sources
+    from harness.run import inputs, worker
     from harness.train.loop import Job, train
     from tests.bench._trainers import Workload
 
-    execute.quiet()
+    worker.quiet()
     [(_, experiment)] = experiments(sys.argv[1:])
-    workload = Workload(sources.resolve(experiment), 1)
+    workload = Workload(inputs.resolve(experiment), 1)
     model = workload.model()
     model.register_forward_pre_hook(Pace())
     spec = replace(workload.experiment.train, max_steps=_ENDLESS, epochs=None)

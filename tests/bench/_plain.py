@@ -100,10 +100,10 @@ class Plain:
 def resolved(method: str, size: Size) -> Any:
     """What the harness would run."""
     from harness.config.compose import experiments
-    from harness.run import sources
+    from harness.run import inputs
 
     [(_, experiment)] = experiments([f"method={method}", *size.words])
-    return sources.resolve(experiment)
+    return inputs.resolve(experiment)
 
 
 def prepare(experiment: Any, folder: str, emit: Callable[[dict[str, Any]], None]) -> str:

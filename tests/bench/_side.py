@@ -26,11 +26,11 @@ def main() -> int:
     import torch
 
     from harness.config.compose import experiments
-    from harness.run import sources
+    from harness.run import inputs
 
     [(_, experiment)] = experiments(words)
     try:
-        result = trained(side, steps, sources.resolve(experiment), lambda _: None)
+        result = trained(side, steps, inputs.resolve(experiment), lambda _: None)
     except (torch.OutOfMemoryError, MemoryError):
         return NO_MEMORY
     print(json.dumps(result))
@@ -41,17 +41,17 @@ def trained(side: str, steps: int, experiment: Any, emit: Callable[[dict[str, An
     """Train in this process, and return what the table holds."""
     import torch
 
-    from harness.measure import peak
-    from harness.run import execute
+    from harness.measure import mfu
+    from harness.run import worker
     from harness.train.loop import compute_dtype
     from tests.bench import _trainers
 
-    execute.quiet()
+    worker.quiet()
     workload = _trainers.Workload(experiment, steps)
     if side != "harness":
         return {**_trainers.trl(workload, 0), "peak_bytes": _peak_bytes(torch)}
     result = {**_trainers.harness(workload, 0, grouped=False, profile=True), "peak_bytes": _peak_bytes(torch)}
-    rate = peak.measured(compute_dtype(experiment.train.precision), torch.cuda.is_available())
+    rate = mfu.measured(compute_dtype(experiment.train.precision), torch.cuda.is_available())
     if rate is None:
         return {**result, "device_flops_per_second": None, "doubt": "no product could be computed beside the model"}
     return {**result, "device_flops_per_second": rate.flops_per_second, "doubt": rate.doubt}

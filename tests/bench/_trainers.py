@@ -15,11 +15,11 @@ import torch
 import transformers
 
 from harness.data import tokenized
-from harness.run import execute, places
+from harness.run import device_map, worker
 from harness.sources import models
-from harness.train import lean
+from harness.train import cpu_attention
 from harness.train.batches import Collator, labeled, row_lengths
-from harness.train.loop import Job, LikeLengths, compute_dtype, train
+from harness.train.loop import Job, LengthGroupedSampler, compute_dtype, train
 
 WARM_STEPS = 2
 
@@ -38,7 +38,7 @@ class Workload:
     @cached_property
     def rows(self) -> Any:
         experiment = self.experiment
-        return tokenized(experiment.data, self.tokenizer, execute.wanted_tokens(experiment)).train
+        return tokenized(experiment.data, self.tokenizer, worker.wanted_tokens(experiment)).train
 
     @property
     def max_steps(self) -> int:
@@ -48,16 +48,16 @@ class Workload:
     def batches(self, seed: int) -> list[list[dict[str, list[int]]]]:
         """The random batches that the project's loop would take with this seed, where it does not look at lengths."""
         size = self.experiment.train.global_batch_size
-        order = list(LikeLengths(row_lengths(self.rows), size, seed, grouped=False))[: size * self.max_steps]
+        order = list(LengthGroupedSampler(row_lengths(self.rows), size, seed, grouped=False))[: size * self.max_steps]
         return [[self.rows[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
 
     def model(self) -> Any:
         """A fresh model, adapted as the method says."""
         experiment, method = self.experiment, self.experiment.method
         transformers.set_seed(0)
-        options = method.load_options(compute_dtype(experiment.train.precision)) | places.options(experiment)
+        options = method.load_options(compute_dtype(experiment.train.precision)) | device_map.options(experiment)
         base = models.load(experiment.model, options, method.read)
-        return method.attach(base, execute.setting(experiment, self.tokenizer, self.rows))
+        return method.attach(base, worker.setting(experiment, self.tokenizer, self.rows))
 
 
 class Clock:
@@ -124,8 +124,8 @@ def harness(workload: Workload, seed: int, grouped: bool, profile: bool = False)
 
 
 def without_shortcuts(workload: Workload, seed: int) -> dict[str, float]:
-    """The project's loop as on a GPU or in float32, where `harness.train.lean` shortens nothing on a processor."""
-    with mock.patch.object(lean, "bfloat16_on_cpu", return_value=contextlib.nullcontext()):
+    """The project's loop as on a GPU or in float32, without `harness.train.cpu_attention`."""
+    with mock.patch.object(cpu_attention, "bfloat16_on_cpu", return_value=contextlib.nullcontext()):
         return harness(workload, seed, grouped=False)
 
 
@@ -189,7 +189,7 @@ def measured(
     experiment: Any, steps: int, rounds: int, sides: tuple[str, ...], emit: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, dict[str, float]]]:
     """Every side in every round, each round with other batches and beginning with another side."""
-    execute.quiet()
+    worker.quiet()
     return list(_rounds(Workload(experiment, steps), rounds, sides))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.config import kernels
 from harness.measure import hardware
-from harness.records.specs import KernelSpec
+from harness.records.settings import KernelSpec
 from tests.bench import Row
 from tests.bench._plain import ROOT
 from tests.bench._side import NO_MEMORY

@@ -30,7 +30,7 @@ WARMING_STEPS = 6
 def rows() -> list[Row]:
     """The median of the pairs' ratios, with its interval in the note."""
     from harness.config.compose import experiments
-    from harness.run import isolate, sources
+    from harness.run import inputs, isolate
 
     quick = os.environ.get("HARNESS_BENCH") == "quick"
     pairs, steps = (2, 20) if quick else (4, 60)
@@ -38,7 +38,7 @@ def rows() -> list[Row]:
     batch = ["train.global_batch_size=8", "train.micro_batch_size=8"]
     [(_, experiment)] = experiments([*words, *batch])
     log = Path(tempfile.gettempdir()) / "harness-bench-overhead.log"
-    ended = isolate.call("tests.bench.overhead:measured", sources.resolve(experiment), pairs, log=log)
+    ended = isolate.call("tests.bench.overhead:measured", inputs.resolve(experiment), pairs, log=log)
     if ended.kind != "returned":
         raise RuntimeError(f"{ended.reason}; see {log}")
     return [
@@ -106,9 +106,9 @@ def _now() -> tuple[float, float]:
 
 def measured(experiment: Any, pairs: int, emit: Callable[[dict[str, Any]], None]) -> list[dict[str, tuple[float, ...]]]:
     """Seconds and processor seconds of both sides of every pair; a short one that does not count comes first."""
-    from harness.run import execute
+    from harness.run import worker
 
-    execute.quiet()
+    worker.quiet()
     _pair(replace(experiment, train=replace(experiment.train, max_steps=WARMING_STEPS)))
     return [_pair(experiment) for _ in range(pairs)]
 
@@ -133,7 +133,7 @@ def _train(experiment: Any, measures: bool, after_step: Callable[[Any], None]) -
     """The side that measures has made its meter when the other one begins."""
     import torch
 
-    from harness.measure import peak
+    from harness.measure import mfu
     from harness.measure.memory import Phases
     from harness.train import loop as train
 
@@ -145,16 +145,16 @@ def _train(experiment: Any, measures: bool, after_step: Callable[[Any], None]) -
             return
         phases = Phases(torch.cuda.is_available(), lambda name: None)
         dtype, cuda = train.compute_dtype(experiment.train.precision), torch.cuda.is_available()
-        before = peak.measured(dtype, cuda)
+        before = mfu.measured(dtype, cuda)
         with phases("train"):
             training = train.train(job)
-        peak.with_share(training, before, peak.measured(dtype, cuda))
+        mfu.with_share(training, before, mfu.measured(dtype, cuda))
 
 
 def _job(experiment: Any, profile: bool, scratch: str, after_step: Callable[[Any], None]) -> Any:
     import transformers
 
-    from harness.run import execute
+    from harness.run import worker
     from harness.sources import models
     from harness.train.loop import Job, compute_dtype
 
@@ -164,7 +164,7 @@ def _job(experiment: Any, profile: bool, scratch: str, after_step: Callable[[Any
     transformers.set_seed(0)
     base = models.load(experiment.model, method.load_options(compute_dtype(spec.precision)), method.read)
     tokenizer = models.tokenizer(experiment.model)
-    model = method.attach(base, execute.setting(experiment, tokenizer, lines))
+    model = method.attach(base, worker.setting(experiment, tokenizer, lines))
     return Job(
         model=model, method=method, rows=lines, spec=spec, seed=0, tokenizer=tokenizer, validate=lambda: 0.0,
         emit=after_step, scratch=scratch, profile=profile,

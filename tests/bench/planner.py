@@ -27,11 +27,11 @@ def rows() -> list[Row]:
     """The error of every method, with and without gradient checkpointing."""
     from harness.config.compose import experiments
     from harness.plan.devices import named
-    from harness.run import sources
+    from harness.run import inputs
 
     methods = QUICK if os.environ.get("HARNESS_BENCH") == "quick" else METHODS
     cases = [(m, c) for m in methods for c in (False, True) if not (c and m in NO_CHECKPOINTING)]
-    described = [sources.resolve(experiment) for case in cases for _, experiment in experiments(_words(*case))]
+    described = [inputs.resolve(experiment) for case in cases for _, experiment in experiments(_words(*case))]
     assert len(described) == len(cases)
     plans = _elsewhere("harness.plan.predict:cells", described, named("cpu"), None)
     found = []
@@ -68,18 +68,18 @@ def tracked_peak(experiment: Any, emit: Callable[[dict[str, Any]], None]) -> int
 
     import transformers
 
-    from harness.measure.live import LiveBytes, tensors_in
-    from harness.run import execute
+    from harness.measure.live_memory import LiveBytes, tensors_in
+    from harness.run import worker
     from harness.sources import models
     from harness.train.loop import Job, compute_dtype, train
 
-    execute.quiet()
+    worker.quiet()
     method, spec = experiment.method, experiment.train
     whole = [{"input_ids": [100 + i] * LENGTH, "completion_mask": [1] * LENGTH} for i in range(ROWS)]
     transformers.set_seed(0)
     base = models.load(experiment.model, method.load_options(compute_dtype(spec.precision)), method.read)
     tokenizer = models.tokenizer(experiment.model)
-    model = method.attach(base, execute.setting(experiment, tokenizer, whole))
+    model = method.attach(base, worker.setting(experiment, tokenizer, whole))
     with tempfile.TemporaryDirectory() as scratch:
         job = Job(
             model=model, method=method, rows=whole, spec=spec, seed=0, tokenizer=tokenizer, validate=lambda: 0.0,

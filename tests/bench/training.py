@@ -4,8 +4,8 @@ The same weights, batches, precision, lengths and checkpointing on every side, i
 real tokens a second from one forward pass to the next, the first steps left out. The loop does nothing but forward,
 backward and optimizer, with the loss of the model itself; TRL's trainer has its defaults but for what is equal. One
 more ratio gives the harness its default batches, of like length, and one more short rows of science questions. The
-shortcuts of `harness.train.lean` are used on every processor with bf16 units as long as they gain 15 %, so that all
-runs of a comparison are computed alike; the ratios to a loop without them show what they gain on this one.
+shortcuts of `harness.train.cpu_attention` are used on every processor with bf16 units as long as they gain 15 %, so
+that all runs of a comparison are computed alike; the ratios to a loop without them show what they gain on this one.
 `HARNESS_BENCH=quick` takes one round of two steps of two rows, `HARNESS_BENCH_METHODS=lora,full` those methods.
 """
 
@@ -52,10 +52,10 @@ def rows() -> list[Row]:
 
 def _experiment(*words: str) -> Any:
     from harness.config.compose import experiments
-    from harness.run import sources
+    from harness.run import inputs
 
     [(_, experiment)] = experiments(list(words))
-    return sources.resolve(experiment)
+    return inputs.resolve(experiment)
 
 
 def _settings(experiment: Any, steps: int) -> str:

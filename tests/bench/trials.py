@@ -21,7 +21,7 @@ from harness.config.compose import experiments
 from harness.config.experiment import evaluations
 from harness.records import record
 from harness.records.record import EvaluationRecord, RunRecord
-from harness.run import isolate, run, sources
+from harness.run import inputs, isolate, run
 from harness.sweep import local
 from tests.bench import Row
 
@@ -67,7 +67,7 @@ def _experiments(folder: Path, steps: int, seeds: int) -> list[Any]:
         "method=lora", "seed=" + ",".join(map(str, range(seeds))), "eval=smoke", "eval.tasks=[]", "eval.test=never",
         "eval.heldout_limit=50", f"train.max_steps={steps}", "tracking=none", f"runs_dir={folder}",
     ]  # fmt: skip
-    return [sources.resolve(experiment) for _, experiment in experiments(words)]
+    return [inputs.resolve(experiment) for _, experiment in experiments(words)]
 
 
 def _timed(trials: Sequence[Any], parts: Sequence[isolate.Share]) -> tuple[list[float], float]:

@@ -5,8 +5,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from harness.config.cells import base_of, expand, names
-from harness.config.question import recipe_keys
+from harness.config.overrides import base_of, expand, names
+from harness.config.sweep_file import recipe_keys
 
 
 def test_nothing_asked_for_is_one_cell_of_defaults():

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from harness.config import config
 from harness.config.composer import Composer
 from harness.sweep import stages
-from harness.sweep.planned import compose_all, resolve
+from harness.sweep.planned_runs import compose_all, resolve
 
 CELLS = [
     (),

@@ -11,9 +11,9 @@ from harness.config import config
 from harness.config.composer import Composer
 from harness.config.experiment import evaluations, recipe
 from harness.methods.base import Method
-from harness.records.specs import DataSpec, EvalSpec, InferenceSpec, ModelSpec, TrackingSpec, TrainSpec
+from harness.records.settings import DataSpec, EvalSpec, InferenceSpec, ModelSpec, TrackingSpec, TrainSpec
 from harness.sweep import stages
-from harness.sweep.planned import bases_of, compose_all
+from harness.sweep.planned_runs import bases_of, compose_all
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -206,9 +206,9 @@ print("loaded", [name for name in {heavy!r} if name in sys.modules])
 
 @pytest.fixture
 def build(compose, tiny_overrides):
-    from harness.run import sources
+    from harness.run import inputs
 
-    return lambda *words: sources.resolve(config.build(compose(*tiny_overrides, *words)))
+    return lambda *words: inputs.resolve(config.build(compose(*tiny_overrides, *words)))
 
 
 SAME_RECIPE = [

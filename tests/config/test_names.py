@@ -8,12 +8,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from harness.config import config
-from harness.config.question import Question
-from harness.records import datacheck, measured, record, registration
+from harness.config.sweep_file import SweepFile
+from harness.records import data_check, measurements, record, registration
 from harness.records.files import FileName
-from harness.records.specs import DataSpec, ModelSpec
-from harness.sweep.cluster import resources, submitted
-from harness.sweep.stored import find
+from harness.records.settings import DataSpec, ModelSpec
+from harness.sweep.cluster import resources, submissions
+from harness.sweep.run_status import find
 
 ESCAPES = (
     "../../../../elsewhere/ESC", "..", ".", "", "/etc/x", "a/b", "a\\b", "C:\\x", ".hidden", "-rf", "a\nb", "a\x00b",
@@ -21,11 +21,12 @@ ESCAPES = (
 )  # fmt: skip
 NAMES = ("smollm2-135m", "llama-3.2-1b", "a", "science_qa", "mod\u00e8le", "x.y_z-1+2", "0123abcd")
 FIELDS = {  # every field that is used in a path
-    ModelSpec: ["name"], DataSpec: ["name"], Question: ["name"],
+    ModelSpec: ["name"], DataSpec: ["name"], SweepFile: ["name"],
     record.RunRecord: ["recipe_id", "method"], record.EvaluationRecord: ["recipe_id", "eval_id"],
     record.SweepRecord: ["name"], record.Cell: ["recipe_id", "eval_ids"], record.ExternalRecord: ["name"],
-    measured.InferenceRecord: ["recipe_id"], measured.UpdateRecord: ["recipe_id"], datacheck.DataCheck: ["check_id"],
-    registration.Registration: ["name"], submitted.Submission: ["runs"],
+    measurements.InferenceRecord: ["recipe_id"], measurements.UpdateRecord: ["recipe_id"],
+    data_check.DataCheck: ["check_id"],
+    registration.Registration: ["name"], submissions.Submission: ["runs"],
 }  # fmt: skip
 
 
@@ -78,10 +79,10 @@ def test_a_sweep_is_found_by_its_name_alone(tmp_path, name):
 
 @pytest.mark.parametrize("job", ["../x", "7;rm", "", "7_0", "x"])
 def test_a_job_is_a_number(tmp_path, job):
-    sent = submitted.Submission(schema=record.SCHEMA, job=job, submitted_at="", runs=(), at_once=1, words=())
+    sent = submissions.Submission(schema=record.SCHEMA, job=job, submitted_at="", runs=(), at_once=1, words=())
     record.write(sent, tmp_path / "sweeps" / "theirs" / "slurm" / "7.json")
     with pytest.raises(ValueError, match="job"):
-        submitted.read(tmp_path, "theirs")
+        submissions.read(tmp_path, "theirs")
 
 
 @pytest.mark.parametrize("name", ["partition", "account", "qos", "constraint", "options"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.config.cells import expand
-from harness.config.question import read
+from harness.config.overrides import expand
+from harness.config.sweep_file import read
 from harness.report.commands import power
 from harness.sweep.stages import contestants
 

@@ -6,7 +6,7 @@ from harness.data.chat import Dialogue, template_text
 from harness.data.encode import encode
 from harness.data.files import RowError
 from harness.data.format import Renderer
-from harness.records.specs import RowsSpec
+from harness.records.settings import RowsSpec
 
 TURNS = [("system", "be brief"), ("user", "hello"), ("assistant", "hi"), ("user", "again"), ("assistant", "hi there")]
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

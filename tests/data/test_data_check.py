@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from harness.records import datacheck, record
-from harness.records.datacheck import DataCheck
+from harness.records import data_check, record
+from harness.records.data_check import DataCheck
 from harness.report.pages import data_card
 from harness.run.audit import audit
 
@@ -22,12 +22,12 @@ def line(prompt, completion):
 @pytest.fixture
 def checked(compose, tiny_overrides, tmp_path, monkeypatch):
     from harness.config import config
-    from harness.run import sources
+    from harness.run import inputs
 
     monkeypatch.setenv("HARNESS_CACHE", os.environ.get("HARNESS_CACHE") or str(tmp_path / "cache"))
 
     def made(*words):
-        return audit(sources.resolve(config.build(compose(*tiny_overrides, *words))), lambda event: None)
+        return audit(inputs.resolve(config.build(compose(*tiny_overrides, *words))), lambda event: None)
 
     return made
 
@@ -52,7 +52,7 @@ def test_everything_that_is_broken_is_named_by_its_line(checked, broken, tmp_pat
     assert by_kind["not_utf8"].examples[0].startswith(f"{broken}:68: not UTF-8")
     assert found.contradictions == (1, 2)
     assert len(found.refusals) == 3
-    assert record.read(DataCheck, datacheck.path(tmp_path / "runs", found.check_id)) == found
+    assert record.read(DataCheck, data_check.path(tmp_path / "runs", found.check_id)) == found
     text = data_card.card(found)
     assert "**Refused.**" in text
     assert "\u2588" in text
@@ -80,7 +80,7 @@ COUNT = """
 import resource, sys
 from transformers import AutoTokenizer
 from harness.data import Wanted, tokenized
-from harness.records.specs import DataSpec, RowsSpec
+from harness.records.settings import DataSpec, RowsSpec
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 spec = DataSpec(name="many", source="package", train=(RowsSpec(file=sys.argv[1]),), validation_fraction=0.01)

@@ -7,8 +7,8 @@ from pydantic import TypeAdapter
 
 from harness.data.format import Example, render
 from harness.data.rows import official
-from harness.records.specs import DataSpec, RowsSpec
-from harness.sources.assets import conf_dir
+from harness.records.settings import DataSpec, RowsSpec
+from harness.sources.packages import conf_dir
 
 
 def spec(prompt="{{prompt}}", completion=" {{answer}}"):

@@ -12,7 +12,7 @@ from harness.data.encode import encode
 from harness.data.files import RowError
 from harness.data.format import MEANINGFUL, Renderer, recognized, render
 from harness.data.prepare import prepare
-from harness.records.specs import DataSpec, RowsSpec
+from harness.records.settings import DataSpec, RowsSpec
 
 BASES = {
     "prompt_completion": {"prompt": "Say it.", "completion": " yes"},

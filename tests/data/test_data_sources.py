@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import files, prepare, texts
-from harness.data.content import key
-from harness.data.described import recognize
+from harness.data import files, prepare, spill
+from harness.data.columns import recognize
+from harness.data.duplicates import key
 from harness.data.files import RowError
 from harness.data.format import ALPACA, render
-from harness.records.specs import DataSpec, RowsSpec
+from harness.records.settings import DataSpec, RowsSpec
 
 ROWS = [{"prompt": f"Question {n}, with a comma", "completion": f" answer\n{n}"} for n in range(40)]
 
@@ -189,9 +189,9 @@ def test_general_data_are_mixed_in_by_their_share(tmp_path):
 def test_sets_beyond_memory_are_the_same_sets(tmp_path, monkeypatch):
     path = written(tmp_path, ".jsonl", [*ROWS, *ROWS[:5]])
     small = prepare(data(path))
-    monkeypatch.setattr(texts, "MOST_IN_MEMORY", 7)
+    monkeypatch.setattr(spill, "MOST_IN_MEMORY", 7)
     large = prepare(data(path))
-    assert isinstance(large.train, texts.Stored)
+    assert isinstance(large.train, spill.Stored)
     assert tuple(large.train) == small.train
     assert tuple(large.validation) == small.validation
     assert large.content_sha256 == small.content_sha256

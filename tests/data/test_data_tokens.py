@@ -9,7 +9,7 @@ import time
 from harness.data import Wanted, tokenized
 from harness.data.tokens import PARTS, cached
 from harness.records import disk
-from harness.records.specs import DataSpec, RowsSpec
+from harness.records.settings import DataSpec, RowsSpec
 
 # imports once, and forks: each child is a process that asks by itself once all are there
 ASK = """
@@ -17,7 +17,7 @@ import os, signal, sys, time
 from pathlib import Path
 from transformers import AutoTokenizer
 from harness.data import Wanted, tokenized
-from harness.records.specs import DataSpec, RowsSpec
+from harness.records.settings import DataSpec, RowsSpec
 file, model, number, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 spec = DataSpec(name="rows", source="package", train=(RowsSpec(file=file),), validation_fraction=0.1, content="c")
 wanted = Wanted(model_content="m", max_length=64, loss_on="completion")

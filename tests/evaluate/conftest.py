@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny(tiny_model):
     """(model, tokenizer), both shared: a test leaves them as they are."""
-    from harness.records.specs import ModelSpec
+    from harness.records.settings import ModelSpec
     from harness.sources import models
 
     spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
@@ -18,7 +18,7 @@ def real():
     """The embedded model in float32 and its tokenizer."""
     import torch
 
-    from harness.records.specs import ModelSpec
+    from harness.records.settings import ModelSpec
     from harness.sources import models
 
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"

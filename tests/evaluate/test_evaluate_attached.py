@@ -16,12 +16,12 @@ def score(model, tokenizer, evaluation):
 def attached(compose, tiny_overrides):
     """A method on the tiny model as it begins: (model, tokenizer)."""
     from harness.config import config
-    from harness.run import sources
-    from harness.run.execute import setting
+    from harness.run import inputs
+    from harness.run.worker import setting
     from harness.sources import models
 
     def made(method):
-        experiment = sources.resolve(config.build(compose(*tiny_overrides, f"method={method}")))
+        experiment = inputs.resolve(config.build(compose(*tiny_overrides, f"method={method}")))
         tokenizer = models.tokenizer(experiment.model)
         base = models.load(experiment.model, {})
         return experiment.method.attach(base, setting(experiment, tokenizer, [])).eval(), tokenizer

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapter import trained
+from harness.adapter import load
 from harness.config import config
 from harness.evaluate import __main__ as command
 from harness.records import record
 from harness.records.record import EvaluationRecord, RunRecord
-from harness.run import run, sources
+from harness.run import inputs, run
 from harness.sources import models
 
 TEXT = ("eval.generation_rows=3", "eval.sampling.max_new_tokens=4", "eval.general_text_passages=2")
@@ -22,7 +22,7 @@ TEXT = ("eval.generation_rows=3", "eval.sampling.max_new_tokens=4", "eval.genera
 @pytest.fixture(scope="module")
 def finished(compose, shared_overrides):
     """A LoRA run of the tiny model that was asked no task."""
-    experiment = sources.resolve(config.build(compose(*shared_overrides(), "method=lora", *TEXT)))
+    experiment = inputs.resolve(config.build(compose(*shared_overrides(), "method=lora", *TEXT)))
     assert run.run(experiment, lambda event: None).status == "ok"
     return experiment
 
@@ -86,7 +86,7 @@ def test_an_adapter_in_a_pickle_is_refused_unread(finished, tmp_path, capsys):
     (folder / "weights" / "adapter_model.bin").write_bytes(b"never read")
     said = f"{folder / 'weights'}: its weights are a pickle, adapter_model.bin, "
     with pytest.raises(ValueError, match=re.escape(said)):
-        trained.find(folder)
+        load.find(folder)
     with pytest.raises(ValueError, match=re.escape(said)):
         finished.method.restore(models.load(finished.model, {}), folder / "weights")
     assert command.main([str(folder), "--tasks", "piqa", "eval.limit=2"]) == 2

@@ -8,11 +8,11 @@ from pyarrow import parquet
 
 from harness.config import config
 from harness.config.experiment import Evaluation, evaluations
-from harness.evaluate import general, generated, local_metrics
+from harness.evaluate import general_text, generated, local_metrics
 from harness.records import record
-from harness.records.specs import SamplingSpec
-from harness.run import run, sources
-from harness.sources import assets
+from harness.records.settings import SamplingSpec
+from harness.run import inputs, run
+from harness.sources import packages
 
 
 def looked(kind, **changes):
@@ -68,9 +68,9 @@ def test_what_is_written_is_greedy_and_kept(tiny):
 
 def test_general_text_in_bits_per_byte(tiny, alone):
     model, tokenizer = tiny
-    texts = general.passages(3)
-    assert len(set(texts)) == 3 and texts == general.passages(5)[:3]
-    metrics, columns = general.score(model, tokenizer, looked("text"), lambda *_: None)
+    texts = general_text.passages(3)
+    assert len(set(texts)) == 3 and texts == general_text.passages(5)[:3]
+    metrics, columns = general_text.score(model, tokenizer, looked("text"), lambda *_: None)
     ids = tokenizer.encode(texts[0])[:256]
     nats, _ = alone(model, (tokenizer.bos_token_id,), tuple(ids))
     assert columns["metric/loss"][0] == pytest.approx(-nats / len(ids), abs=1e-4)
@@ -97,7 +97,7 @@ def test_what_closes_an_answer_in_plain_text_is_no_part_of_it(compose, tiny_over
         "eval.generation_rows=3",
         "eval.sampling.max_new_tokens=20",
     ]
-    experiment = sources.resolve(config.build(compose(*tiny_overrides, *words)))
+    experiment = inputs.resolve(config.build(compose(*tiny_overrides, *words)))
     assert run.run(experiment, lambda event: None).status == "ok"
     [look] = (one for one in evaluations(experiment) if one.kind == "generation")
     path = record.evaluation_path(experiment.folder, look.eval_id)
@@ -108,7 +108,7 @@ def test_what_closes_an_answer_in_plain_text_is_no_part_of_it(compose, tiny_over
 
 def test_they_are_asked_for_by_name(compose, tiny_overrides):
     def kinds(*words):
-        asked = sources.resolve(config.build(compose(*tiny_overrides, *words)))
+        asked = inputs.resolve(config.build(compose(*tiny_overrides, *words)))
         return {one.kind: one for one in evaluations(asked)}
 
     assert set(kinds()) == {"heldout"}
@@ -119,4 +119,4 @@ def test_they_are_asked_for_by_name(compose, tiny_overrides):
     other = kinds("eval.generation_rows=4", "eval.general_text_passages=5", "eval.sampling.max_new_tokens=7")
     assert other["generation"].eval_id != found["generation"].eval_id
     assert other["text"].eval_id == found["text"].eval_id
-    assert assets.dataset_split("aps/super_glue", "boolq", "validation").rows == 3270
+    assert packages.dataset_split("aps/super_glue", "boolq", "validation").rows == 3270

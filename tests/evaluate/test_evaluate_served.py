@@ -12,24 +12,25 @@ import pytest
 
 from harness.config import config
 from harness.config.experiment import evaluations
-from harness.evaluate import served, tasks
-from harness.run import check, scores, sources
+from harness.evaluate import tasks, vllm
+from harness.run import evaluations as scores
+from harness.run import inputs, preflight
 
 
 @pytest.fixture
 def adapter(tmp_path):
     def made(**config):
         (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 12, **config}))
-        return served.Served(name="base", revision="abc", adapter=tmp_path)
+        return vllm.Served(name="base", revision="abc", adapter=tmp_path)
 
     return made
 
 
 def test_a_lora_adapter_is_served_beside_its_base(adapter, evaluation, tmp_path):
-    found = served.options(adapter(rank_pattern={"q_proj": 20}), evaluation("piqa", backend="vllm", precision="bf16"))
+    found = vllm.options(adapter(rank_pattern={"q_proj": 20}), evaluation("piqa", backend="vllm", precision="bf16"))
     assert (found["pretrained"], found["revision"], found["dtype"]) == ("base", "abc", "bfloat16")
     assert (found["lora_local_path"], found["max_lora_rank"]) == (str(tmp_path), 32)
-    assert "lora_local_path" not in served.options(served.Served(name="base"), evaluation("piqa", backend="vllm"))
+    assert "lora_local_path" not in vllm.options(vllm.Served(name="base"), evaluation("piqa", backend="vllm"))
 
 
 @pytest.mark.parametrize(
@@ -41,12 +42,12 @@ def test_a_lora_adapter_is_served_beside_its_base(adapter, evaluation, tmp_path)
 )  # fmt: skip
 def test_what_vllm_does_not_take_is_refused(adapter, evaluation, config):
     with pytest.raises(ValueError, match=r"eval\.backend=vllm takes"):
-        served.options(adapter(**config), evaluation("piqa", backend="vllm"))
+        vllm.options(adapter(**config), evaluation("piqa", backend="vllm"))
 
 
 def test_tokenizer_and_weights_are_of_one_revision_and_only_free_memory_is_taken(evaluation):
     look = evaluation("piqa", backend="vllm")
-    found = served.options(served.Served(name="a/b", revision="abc", trust_remote_code=True), look, free=0.5)
+    found = vllm.options(vllm.Served(name="a/b", revision="abc", trust_remote_code=True), look, free=0.5)
     assert (found["revision"], found["tokenizer_revision"], found["trust_remote_code"]) == ("abc", "abc", True)
     assert found["gpu_memory_utilization"] == 0.45
 
@@ -57,7 +58,7 @@ def test_what_is_given_is_what_lm_evals_model_takes(adapter, evaluation):
     [model] = [one for one in ast.walk(ast.parse(Path(source).read_text())) if getattr(one, "name", "") == "VLLM"]
     [init] = [one for one in model.body if getattr(one, "name", "") == "__init__"]
     taken = {one.arg for one in init.args.args}
-    given = served.options(adapter(), evaluation("piqa", backend="vllm"))
+    given = vllm.options(adapter(), evaluation("piqa", backend="vllm"))
     assert given.keys() - taken == {"gpu_memory_utilization", "enable_prefix_caching"}
 
 
@@ -84,21 +85,21 @@ def test_what_is_given_is_what_lm_evals_model_takes(adapter, evaluation):
 )
 def test_methods_that_cannot_be_served_are_known_before_they_train(compose, words, reason):
     method = config.build(compose(f"method={words[0]}", *words[1:])).method
-    found = check.unserved(method, merged=False, precision="bf16")
+    found = preflight.unserved(method, merged=False, precision="bf16")
     assert found == "" if not reason else reason in found
-    assert check.unserved(method, merged=True, precision="fp32") == ""
-    assert ("16 bits" in check.unserved(method, merged=False, precision="fp32")) == (not reason and method.trains)
+    assert preflight.unserved(method, merged=True, precision="fp32") == ""
+    assert ("16 bits" in preflight.unserved(method, merged=False, precision="fp32")) == (not reason and method.trains)
 
 
 def test_they_are_skipped_with_the_reason(compose, tiny_overrides, monkeypatch):
-    monkeypatch.setattr(check.served, "unsupported", lambda cuda: "")
+    monkeypatch.setattr(preflight.served, "unsupported", lambda cuda: "")
     asked = [
         config.build(
             compose(*tiny_overrides, f"method={name}", "eval.tasks=[piqa]", "eval.backend=vllm", "eval.precision=bf16")
         )
         for name in ("lora", "qlora")
     ]
-    [found] = check.check_tasks(asked, lambda event: None)
+    [found] = preflight.check_tasks(asked, lambda event: None)
     assert found[:2] == (1, "unsupported")
     assert "its base is quantized" in found[2]
 
@@ -123,7 +124,7 @@ def stand_in(monkeypatch, hflm):
 @pytest.mark.parametrize("weights", ["attached", "merged"])
 def test_one_server_answers_all_tasks_of_a_run(stand_in, compose, tiny_overrides, tiny, tiny_model, weights):
     words = (*tiny_overrides, "method=base", "eval.tasks=[piqa,arc_easy]", "eval.backend=vllm", "eval.limit=3")
-    experiment = sources.resolve(config.build(compose(*words)))
+    experiment = inputs.resolve(config.build(compose(*words)))
     experiment.folder.mkdir(parents=True)
     run = scores.Scores()
     run.experiment, (run.model, run.tokenizer), run.emit = experiment, tiny, lambda event: None
@@ -137,18 +138,18 @@ def test_one_server_answers_all_tasks_of_a_run(stand_in, compose, tiny_overrides
 
 
 def test_without_a_gpu_or_the_library_it_says_so(monkeypatch):
-    assert "needs a CUDA device" in served.unsupported(False)
-    monkeypatch.setattr(served, "find_spec", lambda name: None)
-    assert "pip install 'harness[vllm]'" in served.unsupported(True)
-    monkeypatch.setattr(served, "find_spec", lambda name: object())
-    assert served.unsupported(True) == ""
+    assert "needs a CUDA device" in vllm.unsupported(False)
+    monkeypatch.setattr(vllm, "find_spec", lambda name: None)
+    assert "pip install 'harness[vllm]'" in vllm.unsupported(True)
+    monkeypatch.setattr(vllm, "find_spec", lambda name: object())
+    assert vllm.unsupported(True) == ""
 
 
 @pytest.mark.gpu
 def test_a_model_on_vllm_scores_as_ours(tiny_model, tiny, evaluation):
     pytest.importorskip("vllm")
     look = evaluation("piqa", backend="vllm")
-    backend = served.backend(served.Served(name=str(tiny_model)), look)
+    backend = vllm.backend(vllm.Served(name=str(tiny_model)), look)
     _, theirs, _ = tasks.score_on(backend, tasks.load("piqa", "package", None), look)
     _, ours, _ = tasks.score(*tiny, tasks.load("piqa", "package", None), evaluation("piqa"), lambda *_: None)
     for a, b in zip(theirs["loglikelihoods"], ours["loglikelihoods"], strict=True):

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from harness.config import config, suites
+from harness.config import config, task_sets
 from harness.config.experiment import evaluations
-from harness.evaluate import known, reads, tasks
-from harness.run import sources
-from harness.sources import once
+from harness.evaluate import task_datasets, task_index, tasks
+from harness.run import inputs
+from harness.sources import cache
 
 OWN = """\
 task: letters
@@ -44,12 +44,12 @@ def build(compose, tiny_overrides):
 
 
 def test_every_set_names_tasks_that_exist():
-    every = suites.suites()
+    every = task_sets.suites()
     assert set(every) == {
         "smoke", "commonsense", "knowledge", "math", "code", "instruction", "truthful", "forgetting", "safety",
     }  # fmt: skip
     for suite in every.values():
-        assert all(known.folder_of(task, "eval.tasks").is_dir() for task in suite.tasks)
+        assert all(task_index.folder_of(task, "eval.tasks").is_dir() for task in suite.tasks)
         assert set(suite.retention) <= set(suite.tasks)
     assert [name for name, suite in every.items() if suite.unsafe] == ["code"]
 
@@ -92,7 +92,7 @@ def test_code_of_a_model_runs_only_where_that_is_allowed(build):
 
 def test_a_task_of_ones_own_is_scored_and_identified_by_its_files(build, own, tiny, evaluation):
     def ids(*words):
-        asked = sources.resolve(build("eval.tasks=[letters,piqa]", f"eval.include_path={own}", *words))
+        asked = inputs.resolve(build("eval.tasks=[letters,piqa]", f"eval.include_path={own}", *words))
         return asked.eval, {one.task: one.eval_id for one in evaluations(asked)}
 
     spec, before = ids()
@@ -128,17 +128,17 @@ def test_a_group_of_ones_own_may_name_official_tasks(own, tiny, evaluation):
 
 
 def test_a_group_that_names_tasks_of_other_folders_is_whole():
-    manager, places = known.manager("openllm", None)
+    manager, places = task_index.manager("openllm", None)
     index = manager.task_index
     assert {"openllm", "arc_challenge", "hellaswag", "mmlu", "mmlu_anatomy", "winogrande", "gsm8k"} <= set(index)
     assert len(places) == len(set(places)) > 5
 
 
 def test_a_tag_is_told_with_the_tasks_that_it_stands_for(monkeypatch, tmp_path):
-    official = once.read_text(reads.index_file("tasks"))
+    official = cache.read_text(task_datasets.index_file("tasks"))
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    once.write_text(official, reads.index_file("tasks"))
-    once.write_text('{"ai2_arc": ["arc_challenge", "arc_easy"]}', reads.index_file("tags"))
+    cache.write_text(official, task_datasets.index_file("tasks"))
+    cache.write_text('{"ai2_arc": ["arc_challenge", "arc_easy"]}', task_datasets.index_file("tags"))
     with pytest.raises(ValueError, match=r"no task 'ai2_arc'\. It is a tag, .* tasks, arc_challenge, arc_easy$"):
         tasks.load("ai2_arc", "package", None)
 
@@ -151,4 +151,4 @@ def test_a_tag_of_ones_own_is_told_with_its_tasks(own):
 
 def test_a_folder_without_tasks_is_refused(build, tmp_path):
     with pytest.raises(ValueError, match=r"eval\.include_path=.*no task is defined"):
-        sources.resolve(build(f"eval.include_path={tmp_path}"))
+        inputs.resolve(build(f"eval.include_path={tmp_path}"))

@@ -11,9 +11,10 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.data import rows
-from harness.evaluate import items, known, outcomes, tasks
+from harness.evaluate import items, outcomes, tasks
+from harness.evaluate import task_index as known
 from harness.records.evaluation import GRADED
-from harness.sources import assets
+from harness.sources import packages
 
 TASKS = {"arc_easy": 2376, "openbookqa": 500, "hellaswag": 10042}
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -34,7 +35,7 @@ def official(name):
     from lm_eval.tasks._yaml_loader import load_yaml
 
     config = {**config, **load_yaml(manager.task_index[name].yaml_path, resolve_func=True)}
-    return config, assets.dataset_splits(config["dataset_path"], config.get("dataset_name"))
+    return config, packages.dataset_splits(config["dataset_path"], config.get("dataset_name"))
 
 
 @pytest.fixture

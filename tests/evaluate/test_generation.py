@@ -5,7 +5,7 @@ import torch
 
 from harness.config import config
 from harness.evaluate.generation import Generated, generate, loops, options
-from harness.records.specs import SamplingSpec
+from harness.records.settings import SamplingSpec
 from tests.methods import workshop
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.config import config
-from harness.run import sources
-from harness.sweep.planned import Planned, Wanted
+from harness.run import inputs
+from harness.sweep.planned_runs import PlannedRun, Wanted
 
 HERE = Path(__file__).parent
 
@@ -60,13 +60,14 @@ def plan(compose, tiny_model, letters_file, tmp_path_factory):
         *((f"method={name}", f"seed={seed}") for name in ("lora", "full") for seed in (0, 1)),
     ]
     known = {}
-    resolved = [sources.resolve(config.build(compose(*words, *cell)), known=known) for cell in cells]
+    resolved = [inputs.resolve(config.build(compose(*words, *cell)), known=known) for cell in cells]
 
     def planned(count=5, **changed):
         folder = tmp_path_factory.mktemp("store")
         below = {"runs_dir": str(folder / "runs"), "reports_dir": str(folder / "reports"), **changed}
         made = [
-            Planned(Wanted(cell), dataclasses.replace(one, **below)) for cell, one in zip(cells, resolved, strict=True)
+            PlannedRun(Wanted(cell), dataclasses.replace(one, **below))
+            for cell, one in zip(cells, resolved, strict=True)
         ][:count]
         path = folder / "plan.pickle"
         path.write_bytes(pickle.dumps(made))

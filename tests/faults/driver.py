@@ -24,16 +24,16 @@ import traceback
 from pathlib import Path
 
 from harness.evaluate import items
-from harness.run import claim, provenance, run, server
-from harness.sweep import local, planned, sweep, written
+from harness.run import lock, provenance, run, server
+from harness.sweep import local, planned_runs, sweep, sweep_records
 
 TOUCHES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "open", "shutil.rmtree"}
 
 
 def go_on(plan):
     """What the command does once every cell has been composed and checked."""
-    pending = planned.undone(plan)
-    name = written.write_question(written.Written(None, (), plan, {one.identity[:2] for one in pending}))
+    pending = planned_runs.undone(plan)
+    name = sweep_records.write_question(sweep_records.Written(None, (), plan, {one.identity[:2] for one in pending}))
     all_came = sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
     found = [run.readable(one.experiment) for one in plan]
     return 0 if all_came and all(one is not None and one.status == "ok" for one in found) else 1
@@ -89,7 +89,7 @@ def start(plan, counter, asked):
     child = os.fork()
     if child:
         return child
-    claim.PATIENCE_SECONDS = asked.get("patience", claim.PATIENCE_SECONDS)
+    lock.PATIENCE_SECONDS = asked.get("patience", lock.PATIENCE_SECONDS)
     if asked.get("blind"):
         blind()
     said = os.open(Path(plan[0].experiment.runs_dir).parent / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

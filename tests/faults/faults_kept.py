@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from harness.records import record
 from harness.records.record import EvaluationRecord, RunRecord, SweepRecord
-from harness.run import store
+from harness.run import run_folder
 
 OF_THE_MOMENT = (
     "started_at", "phases", "provenance", "seconds", "weights_from", "peak_memory_bytes",
@@ -75,7 +75,7 @@ class Kept:
             made = one.current.weights_from
             names = {path.name for path in folder.glob("weights/*")}
             assert not names or names >= {"model.bin.txt", "attempt.txt"} or names & set(KEPT[1:])
-            if store.has_weights(folder, made) and "attempt.txt" in names:
+            if run_folder.has_weights(folder, made) and "attempt.txt" in names:
                 assert (folder / "weights" / "attempt.txt").read_text() == made
 
     def whole(self):

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.evaluate import items
 from harness.records import record
 from harness.records.record import DataCounts, EvaluationRecord, Fingerprint, Metric, Training
-from harness.run import store
+from harness.run import run_folder
 
 STEPS = 4
 LOGGED = ("gradient_norm", "learning_rate", "tokens_per_second")
@@ -47,7 +47,7 @@ def _execute(experiment, todo, emit):
             time.sleep(0.001)
             emit({"done": step, "total": STEPS, "loss": loss, **dict.fromkeys(LOGGED)})
         emit({"facts": {"training": training(losses), "phases": {}, "peak_memory_bytes": 1}})
-        saved = store.keep_weights(experiment.folder, todo.weights_from, lambda to: write(to, todo, losses))
+        saved = run_folder.keep_weights(experiment.folder, todo.weights_from, lambda to: write(to, todo, losses))
         emit({"facts": {"fingerprint": fingerprint(saved), "weights_from": todo.weights_from}})
     for evaluation in todo.evaluations:
         emit({"phase": "validate"})

@@ -10,7 +10,7 @@ from faults_kept import Kept, content, records, runs_of
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import run, sources
+from harness.run import inputs, run
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_disk_that_fills_while_a_run_trains_costs_that_attempt(compose, tiny_o
     """Neither a checkpoint nor the weights have room, the record has; with room the next start makes the run."""
     folder, remount = disk
     words = (*tiny_overrides, "method=full", "train.checkpoint_seconds=0")
-    undisturbed = sources.resolve(config.build(compose(*words)))
+    undisturbed = inputs.resolve(config.build(compose(*words)))
     assert run.run(undisturbed, lambda event: None).status == "ok"
     experiment = dataclasses.replace(undisturbed, runs_dir=str(folder / "runs"))
     events = []

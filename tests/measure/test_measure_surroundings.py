@@ -10,9 +10,9 @@ import types
 
 import pytest
 
-from harness.measure import device, surroundings
+from harness.measure import machine_load, nvml
+from harness.measure.machine_load import Surroundings
 from harness.measure.memory import Phases
-from harness.measure.surroundings import Surroundings
 from harness.records.record import Conditions, Phase
 from harness.report.analysis import doubts
 
@@ -83,11 +83,11 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch):
     played = Driver()
-    monkeypatch.setattr(device, "_initialized", lambda: played)
-    monkeypatch.setattr(device, "_uuids_of_torchs", lambda: ["GPU-b", "GPU-a"])
-    monkeypatch.setattr(surroundings, "_allocation_retries", lambda: 3)
-    monkeypatch.setattr(surroundings, "_used_gpus", lambda: played.holding)
-    monkeypatch.setattr(surroundings, "_reserved_bytes", lambda gpus: 3 * GIB * len(gpus))
+    monkeypatch.setattr(nvml, "_initialized", lambda: played)
+    monkeypatch.setattr(nvml, "_uuids_of_torchs", lambda: ["GPU-b", "GPU-a"])
+    monkeypatch.setattr(machine_load, "_allocation_retries", lambda: 3)
+    monkeypatch.setattr(machine_load, "_used_gpus", lambda: played.holding)
+    monkeypatch.setattr(machine_load, "_reserved_bytes", lambda gpus: 3 * GIB * len(gpus))
     return played
 
 
@@ -170,7 +170,7 @@ def test_a_card_that_lists_nobody_says_nothing_of_company(driver):
 
 
 def test_a_slice_of_a_card_has_no_baseline(driver, monkeypatch):
-    monkeypatch.setattr(device, "_uuids_of_torchs", lambda: ["GPU-other"])
+    monkeypatch.setattr(nvml, "_uuids_of_torchs", lambda: ["GPU-other"])
     around = Surroundings(cuda=True)
     found = around.since(around.look())
     assert (found["device_bytes"], found["energy_joules"]) == (None, None)
@@ -178,9 +178,9 @@ def test_a_slice_of_a_card_has_no_baseline(driver, monkeypatch):
 
 @pytest.mark.parametrize("package", [None, "pynvml"])
 def test_without_package_or_driver_there_is_nothing_to_ask(monkeypatch, package):
-    monkeypatch.setattr(surroundings, "_allocation_retries", lambda: 0)
-    monkeypatch.setattr(device, "_uuids_of_torchs", lambda: pytest.fail("asked for in vain"))
-    monkeypatch.setattr(surroundings, "_used_gpus", lambda: [0])
+    monkeypatch.setattr(machine_load, "_allocation_retries", lambda: 0)
+    monkeypatch.setattr(nvml, "_uuids_of_torchs", lambda: pytest.fail("asked for in vain"))
+    monkeypatch.setattr(machine_load, "_used_gpus", lambda: [0])
     silent = types.SimpleNamespace(
         NVMLError=RefusedError, nvmlInit=lambda: (_ for _ in ()).throw(RefusedError("no driver"))
     )
@@ -220,7 +220,7 @@ def spin(seconds):
         pass
 
 
-@pytest.mark.skipif(not surroundings.busy_seconds(), reason="needs Linux's /proc/stat")
+@pytest.mark.skipif(not machine_load.busy_seconds(), reason="needs Linux's /proc/stat")
 def test_another_process_is_seen_on_the_processor_and_ones_own_work_is_not(tmp_path):
     phases = Phases(False, lambda name: None)
     with phases("load"):
@@ -238,7 +238,7 @@ def test_a_kernel_that_says_nothing_is_not_taken_for_an_idle_machine(monkeypatch
     for content in (None, "cpu  0 0 0 0 0 0 0 0 0 0\n", "nonsense\n"):
         stat = tmp_path / "stat"
         stat.write_text(content) if content else stat.unlink(missing_ok=True)
-        monkeypatch.setattr(surroundings, "_STAT", stat)
+        monkeypatch.setattr(machine_load, "_STAT", stat)
         around = Surroundings(cuda=False)
         assert around.since(around.look())["conditions"].other_cpu_cores is None
 
@@ -258,13 +258,13 @@ def test_a_phase_entered_again_adds_what_adds_up_and_keeps_the_worst():
         1.0, energy_joules=2.0, allocation_retries=2, device_bytes=4,
         conditions={"other_cpu_cores": 0.0, "clock_share": 0.9, "throttle_reasons": ("hw_slowdown",)},
     )  # fmt: skip
-    found = surroundings.together(one, two)
+    found = machine_load.together(one, two)
     assert (found["energy_joules"], found["allocation_retries"], found["device_bytes"]) == (12.0, 3, 5)
     assert found["paged_bytes"] is None
     seen = found["conditions"]
     assert (seen.other_cpu_cores, seen.clock_share) == (0.75, 0.5)
     assert seen.throttle_reasons == ("sw_power_cap", "hw_slowdown")
-    assert surroundings.together(one, dataclasses.replace(two, energy_joules=None))["energy_joules"] is None
+    assert machine_load.together(one, dataclasses.replace(two, energy_joules=None))["energy_joules"] is None
 
 
 @pytest.mark.parametrize(

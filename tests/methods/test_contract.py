@@ -160,7 +160,7 @@ def test_a_target_that_matches_nothing_lists_what_exists(
 FRESH = '''
 from dataclasses import dataclass
 
-from harness.methods.partial import Partial
+from harness.methods.parameter_subset import Partial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from workshop import NAMES, Workshop, replaced
 
 from harness.methods.base import Method
-from harness.records.specs import LaunchSpec, TrainSpec
+from harness.records.settings import LaunchSpec, TrainSpec
 from harness.train import distributed, launcher
 from harness.train.loop import Job, train
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.evaluate import likelihood
-from harness.evaluate.layout import Request
+from harness.evaluate.batching import Request
 from harness.evaluate.precision import computing
 from harness.sources import models
 

@@ -13,7 +13,7 @@ from workshop import Workshop, trained_names
 
 from harness.evaluate import likelihood
 from harness.methods.base import Method
-from harness.records.specs import TrainSpec
+from harness.records.settings import TrainSpec
 from harness.sources import models
 
 pytestmark = [

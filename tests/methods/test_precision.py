@@ -12,11 +12,11 @@ import pytest
 import torch
 from workshop import Workshop, replaced
 
-from harness.measure.live import tensors_in
+from harness.measure.live_memory import tensors_in
 from harness.methods.base import Method
-from harness.methods.optimizers import MasterAdamW, OneByOne, _bucketed, paged
-from harness.records.specs import TrainSpec
-from harness.run import sources
+from harness.methods.optimizers import MasterAdamW, PerParameterOptimizer, _bucketed, paged
+from harness.records.settings import TrainSpec
+from harness.run import inputs
 from harness.sources import models
 from harness.train.loop import Job, train
 
@@ -90,10 +90,10 @@ def test_what_the_hardware_decided_is_said_and_in_the_recipe(compose: Any, tiny_
 
     asked = config.build(compose(*tiny_overrides, "method=full"))
     given = config.build(compose(*tiny_overrides, "method=full", "method.precision=fp32"))
-    resolved = sources.resolve(asked)
+    resolved = inputs.resolve(asked)
     assert recipe(resolved)["method"]["precision"] == "fp32"
-    assert resolved.recipe_id == sources.resolve(given).recipe_id
-    assert sources.decided(asked, resolved) == ["method=full: precision is fp32 on cpu"]
+    assert resolved.recipe_id == inputs.resolve(given).recipe_id
+    assert inputs.decided(asked, resolved) == ["method=full: precision is fp32 on cpu"]
 
 
 def test_weights_in_bfloat16_are_not_computed_in_float32(make: Make) -> None:
@@ -115,7 +115,9 @@ def test_one_by_one_is_the_same_optimizer(master: bool, in_backward: bool) -> No
     for one_by_one in (False, True):
         weights, groups = weights_and_groups()
         optimizer = (
-            OneByOne(groups, torch.optim.AdamW, master, in_backward) if one_by_one else torch.optim.AdamW(groups)
+            PerParameterOptimizer(groups, torch.optim.AdamW, master, in_backward)
+            if one_by_one
+            else torch.optim.AdamW(groups)
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
         for step in range(4):
@@ -150,7 +152,7 @@ def over_copies(weights: list[torch.nn.Parameter], bucket_bytes: int | None) -> 
     ]
     if bucket_bytes is not None:
         return MasterAdamW(groups, bucket_bytes)
-    return OneByOne(groups, functools.partial(torch.optim.AdamW, fused=True), True, False)
+    return PerParameterOptimizer(groups, functools.partial(torch.optim.AdamW, fused=True), True, False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -264,13 +266,13 @@ def test_a_setting_that_layerwise_galore_cannot_use_is_null_in_its_recipe(
     from harness.config import config
 
     asked = config.build(compose(*tiny_overrides, "method=galore", "method.layerwise=true"))
-    resolved = sources.resolve(asked)
+    resolved = inputs.resolve(asked)
     assert (asked.train.max_grad_norm, resolved.train.max_grad_norm) == (1.0, None)
-    assert "method=galore: cannot use train.max_grad_norm, which is null in its recipe" in sources.decided(
+    assert "method=galore: cannot use train.max_grad_norm, which is null in its recipe" in inputs.decided(
         asked, resolved
     )
     other = dataclasses.replace(asked, train=dataclasses.replace(asked.train, max_grad_norm=5.0))
-    assert sources.resolve(other).recipe_id == resolved.recipe_id
+    assert inputs.resolve(other).recipe_id == resolved.recipe_id
 
 
 def test_accumulation_is_refused_when_composed(compose: Any, tiny_overrides: list[str]) -> None:

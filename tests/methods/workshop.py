@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from harness.methods.base import Method, Setting
-from harness.records.specs import ModelSpec, TrainSpec
+from harness.records.settings import ModelSpec, TrainSpec
 from harness.sources import models
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 # what a two-layer model of width 64 needs where the published setting is for a large one

@@ -5,9 +5,9 @@ import gc
 
 import pytest
 
-from harness.plan import devices, fakes
+from harness.plan import devices, fake_model
 from harness.plan.predict import Step, largest
-from harness.records.specs import LaunchSpec
+from harness.records.settings import LaunchSpec
 from harness.run import isolate
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalizations
@@ -81,8 +81,8 @@ def tracked_peak(experiment, folder, cuda=False):
     """
     import transformers
 
-    from harness.measure.live import LiveBytes, tensors_in
-    from harness.run import execute
+    from harness.measure.live_memory import LiveBytes, tensors_in
+    from harness.run import worker
     from harness.sources import models
     from harness.train.loop import Job, compute_dtype, train
 
@@ -91,7 +91,7 @@ def tracked_peak(experiment, folder, cuda=False):
     transformers.set_seed(0)
     base = models.load(experiment.model, method.load_options(compute_dtype(spec.precision)), method.read)
     tokenizer = models.tokenizer(experiment.model)
-    model = method.attach(base, execute.setting(experiment, tokenizer, rows))
+    model = method.attach(base, worker.setting(experiment, tokenizer, rows))
     job = Job(
         model=model, method=method, rows=rows, spec=spec, seed=0, tokenizer=tokenizer, validate=lambda: 0.0,
         emit=lambda _: None, scratch=str(folder), cuda=cuda,
@@ -139,11 +139,13 @@ def on_a_gpu(described, tmp_path_factory):
 
 @pytest.mark.parametrize(("case", "more"), [(case, more) for case, *more in ON_A_GPU])
 def test_the_plan_of_a_gpu_is_that_of_the_path_that_a_gpu_takes(case, more, described, on_a_gpu, tmp_path, monkeypatch):
-    from harness.train.watch import Watcher
+    from harness.train.callback import TrainingMonitor
 
-    monkeypatch.setattr(Watcher, "_read", lambda watcher: None)  # a head whose tiles stay in place has no losses
+    monkeypatch.setattr(
+        TrainingMonitor, "_read", lambda watcher: None
+    )  # a head whose tiles stay in place has no losses
     plan = on_a_gpu[case]
-    with fakes.as_on_gpu():
+    with fake_model.as_on_gpu():
         peak, weights = tracked_peak(described(*case, 2, "train.precision=bf16", *more), tmp_path, cuda=True)
     assert plan["unpredicted"] is None
     assert plan["weights_bytes"] == pytest.approx(weights, rel=1e-3)

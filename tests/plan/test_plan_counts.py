@@ -7,7 +7,7 @@ import pytest
 from harness.config.compose import experiments
 from harness.plan.__main__ import main
 from harness.run import isolate
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 # closed forms of the methods' papers on Llama-3.1-8B: hidden 4096, 32 layers, keys and values 1024, MLP 14336
 TRAINED = {

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from harness.records import choice, record
-from harness.records.choice import Edge, Look, Trial, beyond, choose, edges, trials
+from harness.records import record, selection
+from harness.records.selection import Edge, Look, Trial, beyond, choose, edges, trials
 
 PROVENANCE = {"num_processes": 2}
 
@@ -138,9 +138,9 @@ def test_one_standard_error_takes_the_smallest_model_that_is_as_good_on_the_same
         with_rows("smaller and worse", (0.11, 0.09, 0.1, 0.1, 0.1, 0.1), 1),
     ]
     best, small, worse = tried(*looks)
-    assert small.loss - best.loss < choice.paired_standard_error(small, best)
+    assert small.loss - best.loss < selection.paired_standard_error(small, best)
     # within one error of the loss itself, 0.4 nats, and many errors of the difference away
-    assert 0.4 > worse.loss - best.loss > 20 * choice.paired_standard_error(worse, best)
+    assert 0.4 > worse.loss - best.loss > 20 * selection.paired_standard_error(worse, best)
     made = choose("x", [best, small, worse], "one_standard_error")
     assert made.recipe_id == "small"
     assert "the smallest of 2 within one standard error" in made.reason
@@ -159,7 +159,7 @@ def test_the_paired_error_is_that_of_a_ratio_and_seeds_are_added():
     residual = mean_gap - mean_gap.sum() / tokens.sum() * tokens
     rows = 6 / 5 * (residual**2).sum() / tokens.sum() ** 2
     seeds = (gaps.sum(axis=1) / tokens.sum()).var(ddof=1) / 2
-    assert choice.paired_standard_error(b, a) == pytest.approx(float(np.sqrt(rows + seeds)))
+    assert selection.paired_standard_error(b, a) == pytest.approx(float(np.sqrt(rows + seeds)))
 
 
 def test_without_rows_only_the_best_is_within_one_standard_error():
@@ -170,10 +170,10 @@ def test_without_rows_only_the_best_is_within_one_standard_error():
 def test_every_rule_of_the_schema_is_there_and_has_a_text():
     from typing import get_args
 
-    from harness.config.question import Rule
+    from harness.config.sweep_file import Rule
 
-    assert set(get_args(Rule)) == set(choice.RULES) == set(choice.RULE_TEXTS)
-    assert len(choice.RULES) == 2
+    assert set(get_args(Rule)) == set(selection.RULES) == set(selection.RULE_TEXTS)
+    assert len(selection.RULES) == 2
 
 
 @pytest.mark.parametrize(

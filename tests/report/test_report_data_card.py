@@ -7,7 +7,7 @@ import pytest
 from cmarkgfm.cmark import Options
 from rich.console import Console
 
-from harness.records import datacheck, record
+from harness.records import data_check, record
 from harness.report.pages import data_card
 
 HOSTILE = (
@@ -19,20 +19,20 @@ KNOWN = {"h1", "h2", "p", "ul", "li", "strong", "pre", "code", "table", "thead",
 
 @pytest.fixture
 def check():
-    near = datacheck.Near(
+    near = data_check.Near(
         threshold=0.7, rows_looked_at=9, rows=9, found=1, across_validation=0, examples=(HOSTILE, HOSTILE)
     )
-    return datacheck.DataCheck(
+    return data_check.DataCheck(
         schema=record.SCHEMA, check_id="0123", data=HOSTILE, content=HOSTILE, model=HOSTILE, data_license=HOSTILE,
         model_license=HOSTILE, given_rows=9, train_rows=9, validation_rows=1, test_rows=1, removed={HOSTILE: 1},
-        sources=(datacheck.SourceRows(place=HOSTILE, rows=9, trained_on=9, license=HOSTILE),),
-        problems=(datacheck.Problem(kind="empty", rows=1, policy="drop", examples=(HOSTILE,)),), contradictions=(2, 5),
+        sources=(data_check.SourceRows(place=HOSTILE, rows=9, trained_on=9, license=HOSTILE),),
+        problems=(data_check.Problem(kind="empty", rows=1, policy="drop", examples=(HOSTILE,)),), contradictions=(2, 5),
         near=near, ngram=13, shortest_ngram=5,
-        overlaps=(datacheck.Overlap(name=HOSTILE, items=1, items_found=1, items_without_words=0, train_rows_found=1,
+        overlaps=(data_check.Overlap(name=HOSTILE, items=1, items_found=1, items_without_words=0, train_rows_found=1,
                                     examples=(HOSTILE,)),),
-        lengths=(datacheck.Lengths(part=HOSTILE, rows=9, tokens=9, quantiles=(1, 1, 1, 1, 1), max_length=9, rows_over=0,
-                                   tokens_over=0, bins=((1, 2, 9),)),),
-        balance=datacheck.Balance(answers=9, most_common=((HOSTILE, 1),), topics=((HOSTILE, 1),)),
+        lengths=(data_check.Lengths(part=HOSTILE, rows=9, tokens=9, quantiles=(1, 1, 1, 1, 1), max_length=9,
+                                   rows_over=0, tokens_over=0, bins=((1, 2, 9),)),),
+        balance=data_check.Balance(answers=9, most_common=((HOSTILE, 1),), topics=((HOSTILE, 1),)),
         loss_on="completion", template=HOSTILE, tokenizer={"eos_token": HOSTILE, HOSTILE: "</s>"}, notices=(HOSTILE,),
         refusals=(HOSTILE,),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from conftest import BASE, LORA, add_evaluation, add_run, evaluation
 from harness.report.analysis import drift
 from harness.report.data.load import load
 from harness.report.pages.notes import origin
-from harness.run.store import keep_weights
+from harness.run.run_folder import keep_weights
 
 LOOKS = [evaluation("validation"), evaluation("arc_easy")]
 

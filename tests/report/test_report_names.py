@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import LORA, recipe_of
 
-from harness.config import config, question
+from harness.config import config, sweep_file
 from harness.config.experiment import recipe
 from harness.records import record
 from harness.report import names
@@ -154,7 +154,7 @@ def test_a_base_whose_weights_were_quantized_before_is_marked(model, expected):
 
 
 def test_the_default_model_says_that_it_was_quantized_and_only_from_its_package(compose, tmp_path):
-    from harness.run.sources import resolve_model
+    from harness.run.inputs import resolve_model
 
     spec = config.build(compose()).model
     assert spec.quantized == "Q4_1 GGUF"
@@ -177,7 +177,7 @@ def test_no_shipped_sweep_or_data_set_lacks_a_name_for_what_it_varies():
     files = sorted((CONF / "sweep").glob("*.yaml"))
     assert len(files) >= 10
     for file in files:
-        asked = question.read(yaml.safe_load(file.read_text()))
+        asked = sweep_file.read(yaml.safe_load(file.read_text()))
         for cell in asked.cells:
             keys = [key for key in cell if "." in key or key == "lr_scale"]
             unnamed = [

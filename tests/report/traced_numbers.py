@@ -110,7 +110,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Contest:
+class MetricComparison:
     """Everybody who was asked one thing: the trained lines from best to worst, and those who are kept out."""
 
     files: Files

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ledger import Claim, Near, claim_words
 from traced_files import Files, Line
-from traced_numbers import SHARE, Contest, Pair, gap_of
+from traced_numbers import SHARE, MetricComparison, Pair, gap_of
 from traced_shown import (
     DOWN,
     GIB,
@@ -48,23 +48,23 @@ class Traced:
     task: str
 
     @cached_property
-    def contests(self) -> dict[tuple[str, str], Contest]:
+    def contests(self) -> dict[tuple[str, str], MetricComparison]:
         """Every metric of every evaluation, by its task and its name."""
         looks = self.files.looks()
         return {
-            (look.task, metric): Contest(self.files, key, metric)
+            (look.task, metric): MetricComparison(self.files, key, metric)
             for key, look in looks.items()
             for metric in look.record["metrics"]
             if metric != "perplexity"
         }
 
-    def role(self, role: str) -> list[Contest]:
+    def role(self, role: str) -> list[MetricComparison]:
         """The headline of every task of a role."""
         found = [one for one in self.contests.values() if one.look.role == role]
         return [one for one in found if one.metric in ("acc", "loss")]
 
     @property
-    def main(self) -> Contest:
+    def main(self) -> MetricComparison:
         return self.contests[self.task, "acc"]
 
 
@@ -174,13 +174,13 @@ def losses(traced: Traced) -> Iterator[Claim]:
                 yield cell("Losses", line.name, single or f"{name} Delta to base", _gain(one, line, traced.files.base))
 
 
-def pairs(contest: Contest) -> Iterator[Claim]:
+def pairs(contest: MetricComparison) -> Iterator[Claim]:
     name = task_name(contest.look.task)
     yield from _family(contest, f"Against the base model on {name}", contest.family("baseline"))
     yield from _family(contest, f"Against the best method on {name}", contest.family("best"))
 
 
-def _family(contest: Contest, section: str, members: Sequence[Pair]) -> Iterator[Claim]:
+def _family(contest: MetricComparison, section: str, members: Sequence[Pair]) -> Iterator[Claim]:
     for pair in members:
         row, one = (pair.a.name, pair.b.name), pair.result
         yield cell(section, row, DIFFERENCE, with_ends(pair, contest))
@@ -217,7 +217,7 @@ def costs(traced: Traced) -> Iterator[Claim]:
             yield cell("Cost", line.name, name, text)
 
 
-def task(traced: Traced, contest: Contest) -> Iterator[Claim]:
+def task(traced: Traced, contest: MetricComparison) -> Iterator[Claim]:
     heading = task_heading(contest)
     yield Claim(heading, (heading,))
     metrics = [one for one in traced.contests.values() if one.eval_id == contest.eval_id]
@@ -261,7 +261,7 @@ def across(traced: Traced) -> Iterator[Claim]:
             yield cell("All target tasks", line.name, name, f"{fixed(value[place], digits)} (", *interval, ")")
 
 
-def _seed_effects(members: Sequence[Line], tasks: Sequence[Contest], draws: int) -> np.ndarray:
+def _seed_effects(members: Sequence[Line], tasks: Sequence[MetricComparison], draws: int) -> np.ndarray:
     """Errors that seeds bring, the same for all tasks of a run: random sums of the seeds' deviations, with t tails."""
     effects = []
     for line in members:
@@ -328,11 +328,11 @@ def near_share(share: float) -> Near:
     return Near(float(share), SHARE)
 
 
-def _score(contest: Contest, line: Line) -> str:
+def _score(contest: MetricComparison, line: Line) -> str:
     return with_error(contest, contest.value(line), contest.parts(line))
 
 
-def _gain(contest: Contest, line: Line, base: Line) -> str:
+def _gain(contest: MetricComparison, line: Line, base: Line) -> str:
     gap = gap_of(line, base, contest.eval_id, contest.metric)
     return with_error(contest, gap.value, gap.parts, signed=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from ledger import Claim, Part
 from traced_files import CONF
-from traced_numbers import Contest, Pair, Parts, error_of
+from traced_numbers import MetricComparison, Pair, Parts, error_of
 
 PM = "\N{PLUS-MINUS SIGN}"
 UP, DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
@@ -46,7 +46,7 @@ def metric_short(metric: str) -> str:
     return NAMES["metrics"][metric]["short"]
 
 
-def contest_name(contest: Contest) -> str:
+def contest_name(contest: MetricComparison) -> str:
     name = task_name(contest.look.task)
     return name if contest.higher else f"{name} loss"
 
@@ -66,26 +66,26 @@ def digits_for(error: float) -> int:
     return max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
 
 
-def scaled(contest: Contest, value: float, error: float | None = None, signed: bool = False) -> str:
+def scaled(contest: MetricComparison, value: float, error: float | None = None, signed: bool = False) -> str:
     """A score: percent with one decimal, a loss by its error."""
     if contest.higher:
         return fixed(100 * value, 1, signed)
     return fixed(value, digits_for(error) if error else 4, signed)
 
 
-def with_error(contest: Contest, value: float, parts: Parts, signed: bool = False) -> str:
+def with_error(contest: MetricComparison, value: float, parts: Parts, signed: bool = False) -> str:
     error = error_of(parts)
     shown = f"{100 * error:.1f}" if contest.higher else f"{error:.{digits_for(error)}f}"
     return f"{scaled(contest, value, error, signed)} {PM} {shown}"
 
 
-def ends(pair: Pair, contest: Contest) -> str:
+def ends(pair: Pair, contest: MetricComparison) -> str:
     """The simultaneous interval: "low to high"."""
     low, high = pair.result.adjusted_interval
     return " to ".join(scaled(contest, end, None, signed=True) for end in (low, high))
 
 
-def with_ends(pair: Pair, contest: Contest) -> str:
+def with_ends(pair: Pair, contest: MetricComparison) -> str:
     return f"{scaled(contest, pair.result.difference, None, signed=True)} ({ends(pair, contest)})"
 
 
@@ -140,13 +140,13 @@ def header(section: str, *texts: str) -> list[Claim]:
     return [Claim(section, (text,), ("header",), text) for text in texts]
 
 
-def quality_name(contest: Contest) -> str:
+def quality_name(contest: MetricComparison) -> str:
     """What a figure calls a metric: with the number of items where only the first ones were asked."""
     limit = contest.look.record["evaluation"]["limit"]
     return f"{contest.look.task} {contest.metric}" + ("" if limit is None else f" ({contest.num_items} items)")
 
 
-def task_heading(contest: Contest) -> str:
+def task_heading(contest: MetricComparison) -> str:
     record = contest.look.record
     parts = [contest.look.role, f"{contest.num_items:,} items"]
     if record["evaluation"]["kind"] == "heldout":

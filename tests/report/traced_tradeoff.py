@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from ledger import Claim, Near, claim_words
 from traced_files import Line, Run
-from traced_numbers import LEVEL, MARGIN, Contest, Pair
+from traced_numbers import LEVEL, MARGIN, MetricComparison, Pair
 from traced_report import Traced, frontier_share, near_share
 from traced_shown import MB, MIB, UP, amount, cell, contest_name, ends, fixed, header, percent, plain_number, task_short
 
@@ -200,7 +200,7 @@ def cheapest(traced: Traced) -> tuple[Line, Line, bool]:
     return chosen, best, not any(pair.result.why for pair in pairs.values())
 
 
-def _against(best: Line, left: Sequence[Line], tolerance: float, main: Contest) -> dict[str, Pair]:
+def _against(best: Line, left: Sequence[Line], tolerance: float, main: MetricComparison) -> dict[str, Pair]:
     """The other lines' comparisons with the best, by the public function."""
     if len(left) < 2:
         return {}

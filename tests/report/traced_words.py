@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from ledger import ANYWHERE, Claim, claim_words
 from traced_files import Line
-from traced_numbers import Contest
+from traced_numbers import MetricComparison
 from traced_report import NO_RECORD, Traced
 from traced_shown import amount, cell, ends, fixed, listed, one_line, percent, quality_name, setting, task_name
 from traced_tradeoff import cheapest, ladder
@@ -64,7 +64,7 @@ def _points(value: float) -> str:
     return f"{fixed(100 * value, 1)} points"
 
 
-def _tested(section: str, one: Contest) -> Iterator[Claim]:
+def _tested(section: str, one: MetricComparison) -> Iterator[Claim]:
     """The families with their level and sizes, and what they detect."""
     yield claim_words(section, "each with a family-wise error of 5%")
     kinds = {"baseline": "each method vs. the base model", "best": "the other methods vs. the best", "all": "all pairs"}
@@ -282,13 +282,13 @@ def limits(traced: Traced) -> Iterator[Claim]:
         yield claim_words("Limitations", f"estimated from as few as {fewest} seeds")
 
 
-def _seeds(contest: Contest) -> str:
+def _seeds(contest: MetricComparison) -> str:
     counts = sorted({len(line.runs) for line in contest.ranked})
     shown = " to ".join(str(one) for one in dict.fromkeys((counts[0], counts[-1])))
     return f"{shown} seed{'' if counts == [1] else 's'}"
 
 
-def _at_chance(contest: Contest, line: Line) -> str:
+def _at_chance(contest: MetricComparison, line: Line) -> str:
     guessed = contest.at_chance(line)
     return f"at chance: {contest.value(line):.3f}, from which guessing's {guessed:.3f} cannot be told"
 

@@ -12,7 +12,7 @@ import pyarrow
 from conftest import BASE, DORA, IA3, LORA, STARTED, Kind, add_evaluation, add_run, evaluation, provenance
 from pyarrow import parquet
 
-from harness.records import datacheck, record
+from harness.records import data_check, record
 
 SCALES = ("0.3", "1", "3")
 SEEDS = (0, 1, 2, 3, 4, 5)
@@ -190,16 +190,16 @@ def _sweep(cells: tuple, choices: tuple) -> record.SweepRecord:
 
 def _beside(runs: Path) -> None:
     """What lies beside the runs: a check of the data, rows of others, what using a result costs, a run made again."""
-    near = datacheck.Near(threshold=0.7, rows_looked_at=1_232, rows=1_232, found=17, across_validation=0, examples=())
+    near = data_check.Near(threshold=0.7, rows_looked_at=1_232, rows=1_232, found=17, across_validation=0, examples=())
     found = {"in_test": 3, "too_long": 1}
-    check = datacheck.DataCheck(
+    check = data_check.DataCheck(
         schema=record.SCHEMA, check_id=CHECK, data="science_qa", content="5a5a5a5a", model="smollm2-135m",
         data_license="CC-BY-SA-4.0", model_license="Apache-2.0", sources=(), given_rows=1_506, train_rows=1_232,
         validation_rows=120, test_rows=150, removed=found, problems=(), contradictions=(2, 5), near=near, ngram=13,
-        shortest_ngram=5, overlaps=(), lengths=(), balance=datacheck.Balance(answers=9, most_common=(), topics=()),
+        shortest_ngram=5, overlaps=(), lengths=(), balance=data_check.Balance(answers=9, most_common=(), topics=()),
         loss_on="completion", template=None, tokenizer={}, notices=(), refusals=(),
     )  # fmt: skip
-    record.write(check, datacheck.path(runs, CHECK))
+    record.write(check, data_check.path(runs, CHECK))
     for place, decay in enumerate((0.1, 0.0)):
         record.write(_external(f"lora-r{32 << place}", place, decay), runs / "external" / f"theirs-{place}.json")
     for path in sorted(runs.glob("*/seed-[01]/record.json")):

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.run import claim
+from harness.run import lock
 
 CONTEXT = multiprocessing.get_context("spawn")
 HOLD = """
@@ -40,16 +40,16 @@ def claims(folder: Path) -> list[str]:
 
 
 def test_a_claim_is_held_and_given_back(tmp_path):
-    with claim.hold(tmp_path / "run") as held:
+    with lock.hold(tmp_path / "run") as held:
         assert not held.lost
-        assert claim.holder(tmp_path / "run").pid == os.getpid()
-        assert not claim.is_gone(claim.holder(tmp_path / "run"))
-    assert claim.holder(tmp_path / "run") is None
+        assert lock.holder(tmp_path / "run").pid == os.getpid()
+        assert not lock.is_gone(lock.holder(tmp_path / "run"))
+    assert lock.holder(tmp_path / "run") is None
 
 
 def test_files_do_not_pile_up(tmp_path):
     for _ in range(5):
-        with claim.hold(tmp_path):
+        with lock.hold(tmp_path):
             pass
     assert claims(tmp_path) == ["claim-000009.json", "claim-000010.json"]
 
@@ -57,9 +57,9 @@ def test_files_do_not_pile_up(tmp_path):
 def test_a_killed_holder_is_succeeded_at_once(tmp_path):
     process = holding(tmp_path)
     end(process)
-    assert claim.is_gone(claim.holder(tmp_path))
+    assert lock.is_gone(lock.holder(tmp_path))
     start = time.monotonic()
-    with claim.hold(tmp_path):
+    with lock.hold(tmp_path):
         assert time.monotonic() - start < 5
 
 
@@ -67,9 +67,9 @@ def test_a_dead_holder_that_nobody_has_reaped_is_gone(tmp_path):
     process = holding(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while not claim.is_gone(claim.holder(tmp_path)) and time.monotonic() < deadline:
+    while not lock.is_gone(lock.holder(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert claim.is_gone(claim.holder(tmp_path))
+    assert lock.is_gone(lock.holder(tmp_path))
     process.communicate()
 
 
@@ -81,13 +81,13 @@ def test_a_living_holder_is_waited_for_and_named(tmp_path):
         told.append(other.pid)
         end(process)
 
-    with claim.hold(tmp_path, waiting):
+    with lock.hold(tmp_path, waiting):
         assert told == [process.pid]
 
 
 def from_elsewhere(folder: Path) -> Path:
     """A claim of another machine, of which only its heartbeat can be seen."""
-    other = claim.Holder(token="0", host="elsewhere", boot="x", pid=1, started="1")
+    other = lock.Owner(token="0", host="elsewhere", boot="x", pid=1, started="1")
     path = folder / "claim-000001.json"
     path.write_text(json.dumps(vars(other)))
     return path
@@ -96,7 +96,7 @@ def from_elsewhere(folder: Path) -> Path:
 def test_a_claim_without_a_heartbeat_is_taken_over(tmp_path):
     from_elsewhere(tmp_path)
     start = time.monotonic()
-    with claim.hold(tmp_path, patience=0.4):
+    with lock.hold(tmp_path, patience=0.4):
         assert time.monotonic() - start >= 0.4
 
 
@@ -114,37 +114,37 @@ def test_a_heartbeat_keeps_a_claim_whatever_its_clock_says(tmp_path):
 
 
 def take(folder: Path, patience: float) -> None:
-    with claim.hold(folder, patience=patience):
+    with lock.hold(folder, patience=patience):
         pass
 
 
 def test_a_damaged_claim_lives_no_longer_than_its_heartbeat(tmp_path):
     (tmp_path / "claim-000007.json").write_text("{")
-    with claim.hold(tmp_path, patience=0.2):
+    with lock.hold(tmp_path, patience=0.2):
         assert claims(tmp_path)[-1] == "claim-000008.json"
 
 
 def test_a_holder_of_the_same_name_that_cannot_be_seen_is_not_taken_for_gone():
     """In another container of this machine, with its network and so its name, or on a copy of it."""
-    here = claim._myself()
-    assert not claim.is_gone(here)
-    assert claim.is_gone(dataclasses.replace(here, started="1"))
-    assert not claim.is_gone(dataclasses.replace(here, boot=f"{here.boot}0"))
-    assert not claim.is_gone(dataclasses.replace(here, boot=f"{here.boot}0", pid=2**22 + 1))
+    here = lock._myself()
+    assert not lock.is_gone(here)
+    assert lock.is_gone(dataclasses.replace(here, started="1"))
+    assert not lock.is_gone(dataclasses.replace(here, boot=f"{here.boot}0"))
+    assert not lock.is_gone(dataclasses.replace(here, boot=f"{here.boot}0", pid=2**22 + 1))
 
 
 def test_a_holder_that_was_taken_over_learns_of_it(tmp_path):
-    with claim.hold(tmp_path) as held:
-        other = claim.Holder(token="1", host="elsewhere", boot="x", pid=1, started="1")
-        assert claim._create(tmp_path, 2, other) is not None
+    with lock.hold(tmp_path) as held:
+        other = lock.Owner(token="1", host="elsewhere", boot="x", pid=1, started="1")
+        assert lock._create(tmp_path, 2, other) is not None
         assert held.lost
-    assert claim.holder(tmp_path).host == "elsewhere", "what is another's is not given back"
+    assert lock.holder(tmp_path).host == "elsewhere", "what is another's is not given back"
 
 
 def contend(folder: Path, times: int) -> None:
     """Hold the claim several times; a marker that may be created only once shows whether anyone else held it too."""
     for _ in range(times):
-        with claim.hold(folder / "run"):
+        with lock.hold(folder / "run"):
             handle = os.open(folder / "marker", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             os.close(handle)
             time.sleep(0.001)

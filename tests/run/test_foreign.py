@@ -12,9 +12,9 @@ from harness.config.compose import experiments
 from harness.records import record
 from harness.records.record import RunRecord, SweepRecord
 from harness.report.__main__ import main as report
-from harness.run import run, sources
+from harness.run import inputs, run
 from harness.sweep.__main__ import main as sweep
-from harness.sweep.cluster import node, submitted
+from harness.sweep.cluster import node, submissions
 
 CODE = """\
 from pathlib import Path
@@ -56,7 +56,7 @@ def made(tiny_model, letters_file, tmp_path_factory):
         "eval.tasks=[]", "eval=smoke", "tracking=none", f"runs_dir={folder}/runs", "train=smoke", "train.max_steps=2",
         "train.precision=fp32", "method=lora",
     ]  # fmt: skip
-    experiment = sources.resolve(experiments(words)[0][1])
+    experiment = inputs.resolve(experiments(words)[0][1])
     assert run.run(experiment, lambda _: None).status == "ok"
     assert not (folder / "ran").exists()
     return folder
@@ -162,10 +162,10 @@ def test_a_sweep_is_not_continued_with_words_that_run_code(command, word, tmp_pa
         cells=(), arguments=("method=lora", *([word] if not word.startswith("hydra.") else [])),
     )  # fmt: skip
     record.write(asked, tmp_path / "sweeps" / "theirs" / "sweep.json")
-    sent = submitted.Submission(
+    sent = submissions.Submission(
         schema=record.SCHEMA, job="7", submitted_at="2026", runs=(("a", 0),), at_once=1, words=(word,)
     )
-    submitted.keep(sent, tmp_path, "theirs")
+    submissions.keep(sent, tmp_path, "theirs")
     words = [command, "theirs", "--runs", str(tmp_path)]
     code = sweep(words)
     err = capsys.readouterr().err
@@ -185,9 +185,9 @@ def test_collecting_reads_no_pickle(foreign, mark, tmp_path, monkeypatch, capsys
     cell = (own.recipe_id, own.seed)
     asked = SweepRecord(schema=record.SCHEMA, name="theirs", question=None, command="", cells=(), arguments=())
     record.write(asked, foreign.parents[1] / "sweeps" / "theirs" / "sweep.json")
-    sent = submitted.Submission(schema=record.SCHEMA, job="7", submitted_at="2026", runs=(cell,), at_once=1, words=())
-    submitted.keep(sent, foreign.parents[1], "theirs")
-    jobs = submitted.jobs_folder(foreign.parents[1], "theirs")
+    sent = submissions.Submission(schema=record.SCHEMA, job="7", submitted_at="2026", runs=(cell,), at_once=1, words=())
+    submissions.keep(sent, foreign.parents[1], "theirs")
+    jobs = submissions.jobs_folder(foreign.parents[1], "theirs")
     jobs.mkdir()
     for name in ("7_submitted.pkl", "7_0_result.pkl.save_tmp"):
         (jobs / name).write_bytes(pickle.dumps(Marks(mark)))
@@ -197,9 +197,9 @@ def test_collecting_reads_no_pickle(foreign, mark, tmp_path, monkeypatch, capsys
         sweep([command, "theirs", "--runs", str(foreign.parents[1])])
         assert "Traceback" not in capsys.readouterr().err
     assert not mark.exists()
-    settings = submitted.Settings(method=own.method, config=own.config)
-    submitted.keep_runs([settings], "7", foreign.parents[1], "theirs")
-    tasks = submitted.Tasks(foreign.parents[1], "theirs")
+    settings = submissions.Settings(method=own.method, config=own.config)
+    submissions.keep_runs([settings], "7", foreign.parents[1], "theirs")
+    tasks = submissions.Tasks(foreign.parents[1], "theirs")
     from harness.sweep.cluster import slurm
 
     assert slurm.experiment_of(foreign.parents[1], "theirs", tasks.of[cell]).recipe_id == own.recipe_id

@@ -427,7 +427,7 @@ from pathlib import Path
 from harness.measure import hardware
 from harness.run import isolate
 if __name__ == "__main__":
-    print(isolate.call("harness.run.check:check", [], log=Path({log!r})).reason)
+    print(isolate.call("harness.run.preflight:check", [], log=Path({log!r})).reason)
 """
 
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapter.trained import find
+from harness.adapter.load import find
 from harness.config import config
 from harness.config.experiment import Sizes
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import run, sources
-from harness.sweep import announce, checks
-from harness.sweep.planned import Planned, Wanted
+from harness.run import inputs, run
+from harness.sweep import checks, messages
+from harness.sweep.planned_runs import PlannedRun, Wanted
 
 
 @pytest.fixture(scope="module")
 def make(compose):
-    return lambda *words: sources.resolve(config.build(compose(*words)))
+    return lambda *words: inputs.resolve(config.build(compose(*words)))
 
 
 def ignore(event):
@@ -60,7 +60,7 @@ def test_a_kept_checkpoint_is_the_end_and_nothing_goes_on_from_it(make, tiny_ove
 
 def planned(make, words, number=3, keep="adapter"):
     experiment = make(*words, "method=lora", f"keep={keep}")
-    one = Planned(Wanted(("method=lora",)), experiment, Sizes(weights=10 * 2**20, checkpoint=30 * 2**20))
+    one = PlannedRun(Wanted(("method=lora",)), experiment, Sizes(weights=10 * 2**20, checkpoint=30 * 2**20))
     return [one] * number
 
 
@@ -70,10 +70,10 @@ def planned(make, words, number=3, keep="adapter"):
 )
 def test_a_sweep_says_what_it_will_write(make, tiny_overrides, monkeypatch, keep, stays, most):
     said = []
-    monkeypatch.setattr(announce.board, "say", said.append)
+    monkeypatch.setattr(messages.board, "say", said.append)
     plan = planned(make, tiny_overrides, keep=keep)
     checks.check_writable(Path(plan[0].experiment.runs_dir))
-    announce.runs(plan, plan, "sizes")
+    messages.runs(plan, plan, "sizes")
     line = next(line for line in said if line.startswith("disk"))
     assert line.startswith(f"disk        {stays} kept (keep={keep}), at most {most} during training; ")
     assert said[-1] == f"report      {plan[0].experiment.reports_dir}/sizes/report.md"
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_not_started(make, tiny_overrides, monkeypatch, tmp
 def test_what_is_predicted_is_what_is_written(make, tiny_overrides):
     """Through the check that a sweep makes; headers and cards are beside the tensors."""
     experiment = make(*tiny_overrides, "method=lora", "keep=checkpoint")
-    (checked,) = checks.check([Planned(Wanted(("method=lora",)), experiment)], experiment.folder.parents[1])
+    (checked,) = checks.check([PlannedRun(Wanted(("method=lora",)), experiment)], experiment.folder.parents[1])
     result = run.run(experiment, ignore)
     trained = 4 * result.current.fingerprint.trainable_parameters
     assert checked.sizes == Sizes(weights=trained, checkpoint=3 * trained)

@@ -15,7 +15,7 @@ from harness.records.record import EvaluationRecord
 from harness.report.data.groups import Measure, grouped
 from harness.report.data.load import load
 from harness.report.writers.table import columns
-from harness.run import run, sources
+from harness.run import inputs, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 def make(compose, shared_overrides):
     """An experiment in a folder of this module's, ready to run."""
     words = shared_overrides()
-    return lambda *more: sources.resolve(config.build(compose(*words, *more)))
+    return lambda *more: inputs.resolve(config.build(compose(*words, *more)))
 
 
 def loss(experiment):
@@ -52,10 +52,10 @@ def test_the_merged_weights_are_another_look_at_the_same_run(looked_at):
 
 
 def test_they_are_those_that_the_adapter_command_writes(looked_at):
-    from harness.adapter import trained
+    from harness.adapter import load as trained
     from harness.data import tokenized
     from harness.evaluate import heldout
-    from harness.run.execute import wanted_tokens
+    from harness.run.worker import wanted_tokens
     from harness.sources import models
 
     attached, merged = looked_at

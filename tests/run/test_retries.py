@@ -11,9 +11,9 @@ from harness.config import config
 from harness.measure import hardware
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import run, sources, told
+from harness.run import inputs, outcome, run
 from harness.run.isolate import Ended
-from harness.run.told import is_machines_fault
+from harness.run.outcome import is_machines_fault
 
 GIB = 2**30
 HERE = Path(__file__).parent
@@ -50,7 +50,7 @@ def tried(compose, tiny_overrides, monkeypatch):
 
     def made(function: str, *words: str) -> tuple[RunRecord, list[str]]:
         monkeypatch.setattr(run, "WORK", f"test_retries:{function}")
-        experiment = sources.resolve(config.build(compose(*tiny_overrides, "method=lora", "train/oom=none", *words)))
+        experiment = inputs.resolve(config.build(compose(*tiny_overrides, "method=lora", "train/oom=none", *words)))
         said = []
         result = run.run(experiment, lambda event: said.append(event["say"]) if "say" in event else None)
         assert result == record.read(RunRecord, experiment.folder / "record.json")
@@ -93,7 +93,7 @@ def test_memory_that_other_programs_hold_is_no_result_of_the_method(tried, monke
     monkeypatch.setattr(hardware, "showing", lambda number: {"CUDA_VISIBLE_DEVICES": "0"})
     looked_at = []
     monkeypatch.setattr(hardware, "other_programs_bytes", lambda visible: (looked_at.append(visible), held)[1])
-    monkeypatch.setattr(told, "_GONE_SECONDS", 0.1)
+    monkeypatch.setattr(outcome, "_GONE_SECONDS", 0.1)
     result, _ = tried("fills_the_card", "max_retries=2")
     assert [attempt.status for attempt in result.attempts] == [status] * attempts
     assert set(looked_at) == {"0"}, "the cards that the run saw"

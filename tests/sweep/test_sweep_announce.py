@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.measure import hardware
-from harness.sweep import announce
+from harness.sweep import messages
 
 
 @pytest.fixture
@@ -16,15 +16,15 @@ def said(monkeypatch):
         found: list[str] = []
         cards = tuple(hardware.Card(str(i), name, (9, 0), 1) for i, name in enumerate(here))
         monkeypatch.setattr(hardware, "usable_cards", lambda: cards)
-        monkeypatch.setattr(announce.provenance, "facts", lambda: {"cpu": "AMD EPYC 9654"})
-        monkeypatch.setattr(announce.board, "say", found.append)
+        monkeypatch.setattr(messages.provenance, "facts", lambda: {"cpu": "AMD EPYC 9654"})
+        monkeypatch.setattr(messages.board, "say", found.append)
         monkeypatch.setattr(
-            announce.run,
+            messages.run,
             "read",
             lambda number: SimpleNamespace(current=SimpleNamespace(provenance={"device_name": made_on[number]})),
         )
         plan = [SimpleNamespace(identity=(f"recipe{i}", 0), experiment=i) for i in range(len(made_on))]
-        announce._devices(plan, plan[-1:])
+        messages._devices(plan, plan[-1:])
         return found
 
     return lines

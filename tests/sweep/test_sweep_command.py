@@ -10,11 +10,11 @@ import pytest
 
 from harness.records import record
 from harness.records.record import Cell, Choice, EvaluationRecord, Metric, RunRecord, SweepRecord, Tuning
-from harness.run import claim
+from harness.run import lock
 from harness.sweep import __main__ as command
-from harness.sweep.cluster import submitted
-from harness.sweep.cluster.submitted import Submission
-from harness.sweep.stored import find
+from harness.sweep.cluster import submissions
+from harness.sweep.cluster.submissions import Submission
+from harness.sweep.run_status import find
 
 ARGUMENTS = ("sweep=asked", "train=smoke", "lr_scale=1,3", "seed=0")
 
@@ -92,7 +92,7 @@ def test_status_counts_by_stage_and_gives_reasons(tmp_path, capsys):
     add(tmp_path, cells[2], status="failed", reason="a bug")
     add(tmp_path, cells[5], evaluated=False)
     add_sweep(tmp_path, [*cells, cell("good", stage="final"), cell("good", stage="final", seed=1)], choices=None)
-    with claim.hold(tmp_path / "busy" / "seed-0"):
+    with lock.hold(tmp_path / "busy" / "seed-0"):
         assert command.main(["status", "asked", "--runs", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "asked: Why?"
@@ -168,7 +168,7 @@ def test_extend_leaves_alone_what_is_inside_its_grid(tmp_path, started, capsys):
 def test_a_holder_that_is_silent_is_doubted(tmp_path):
     one = cell("a")
     add_sweep(tmp_path, [one])
-    with claim.hold(tmp_path / "a" / "seed-0"):
+    with lock.hold(tmp_path / "a" / "seed-0"):
         state, holder = find(tmp_path, "asked").status(one)
         assert (state, "no sign of life" in holder) == ("running", False)
         [file] = (tmp_path / "a" / "seed-0").glob("claim-*.json")
@@ -196,7 +196,7 @@ def test_neither_is_what_a_launcher_was_told(tmp_path, started, capsys):
     add_sweep(tmp_path, [cell("a")])
     words = ("hydra.launcher.setup=['export HUB_TOKEN=abcdefghij']",)
     job = Submission(schema=record.SCHEMA, job="7", submitted_at="2026", runs=(("a", 0),), at_once=1, words=words)
-    submitted.keep(job, tmp_path, "asked")
+    submissions.keep(job, tmp_path, "asked")
     assert command.main(["submit", "asked", "--runs", str(tmp_path)]) == 2
     assert "hydra.launcher.setup held a secret" in capsys.readouterr().err
     assert code("submit", "asked", "--runs", str(tmp_path), "hydra.launcher.setup=[ls]") == 7

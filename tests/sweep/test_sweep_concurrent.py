@@ -12,10 +12,10 @@ from harness.measure import hardware
 from harness.plan.devices import Device
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import isolate, run, sources
+from harness.run import inputs, isolate, run
 from harness.run.progress import board
-from harness.sweep import concurrent, fits, local, sweep
-from harness.sweep.planned import Planned, Wanted
+from harness.sweep import concurrent, local, memory_check, sweep
+from harness.sweep.planned_runs import PlannedRun, Wanted
 
 GIB = 2**30
 
@@ -25,7 +25,9 @@ def trial(compose, tiny_overrides):
     """Trials as a sweep has planned them."""
 
     def planned(*words):
-        return Planned(Wanted(("method=lora", *words), "tune"), build(compose(*tiny_overrides, "method=lora", *words)))
+        return PlannedRun(
+            Wanted(("method=lora", *words), "tune"), build(compose(*tiny_overrides, "method=lora", *words))
+        )
 
     return planned
 
@@ -40,7 +42,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(hardware, "device_names", lambda: list(gpus))
         monkeypatch.setattr(hardware, "memory_bytes", lambda: memory if gpus else None)
         monkeypatch.setattr(concurrent, "named", lambda name: Device(name, memory, None, on_gpu=False))
-        monkeypatch.setattr(fits, "peak_bytes", lambda plan, device, folder: peak)
+        monkeypatch.setattr(memory_check, "peak_bytes", lambda plan, device, folder: peak)
 
     return made
 
@@ -148,7 +150,7 @@ def test_the_record_of_each_run_says_how_many_shared_its_device(trial, machine):
     machine(cores=2)
     trials = [trial(f"seed={seed}", "train.max_steps=2") for seed in (0, 1)]
     results = local.at_once(
-        [lambda p=planned: run.run(sources.resolve(p.experiment), lambda event: None) for planned in trials],
+        [lambda p=planned: run.run(inputs.resolve(p.experiment), lambda event: None) for planned in trials],
         concurrent.shares(trials, trials),
         pytest.fail,
     )
@@ -156,7 +158,7 @@ def test_the_record_of_each_run_says_how_many_shared_its_device(trial, machine):
         attempt = result.return_value.current
         assert attempt.status == "ok", attempt.reason
         assert (attempt.concurrent_runs, attempt.provenance["threads"], attempt.devices) == (2, 1, 0.5)
-    alone = run.run(sources.resolve(trial("seed=2", "train.max_steps=2").experiment), lambda event: None)
+    alone = run.run(inputs.resolve(trial("seed=2", "train.max_steps=2").experiment), lambda event: None)
     assert (alone.current.concurrent_runs, alone.current.devices) == (1, 1.0)
     kept = [record.read(RunRecord, path) for path in record.find_runs(Path(alone.config["runs_dir"]))]
     assert sorted(run.current.concurrent_runs for run in kept) == [1, 2, 2]

@@ -5,16 +5,16 @@ import pytest
 from harness.config import config
 from harness.measure import hardware
 from harness.plan.devices import named
-from harness.run import run, sources
-from harness.sweep import fits
-from harness.sweep.planned import Planned, Wanted
+from harness.run import inputs, run
+from harness.sweep import memory_check
+from harness.sweep.planned_runs import PlannedRun, Wanted
 
 
 @pytest.fixture
 def planned(compose, tiny_overrides):
     def made(*words):
-        experiment = sources.resolve(config.build(compose(*tiny_overrides, *words)))
-        return Planned(Wanted(words), experiment)
+        experiment = inputs.resolve(config.build(compose(*tiny_overrides, *words)))
+        return PlannedRun(Wanted(words), experiment)
 
     return made
 
@@ -22,7 +22,7 @@ def planned(compose, tiny_overrides):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(fits.board, "say", lines.append)
+    monkeypatch.setattr(memory_check.board, "say", lines.append)
     return lines
 
 
@@ -40,7 +40,7 @@ SMALL, LARGE = "plan.device=514MiB", "plan.device=24GiB"  # of the first 2 MiB a
 def test_what_cannot_fit_is_skipped_with_what_it_would_need_and_the_rest_is_shown_and_stays(planned, said):
     full = planned("method=full", SMALL, "train.max_length=512", "train/oom=none")
     base = planned("method=base", SMALL)
-    assert fits.set_aside([full, base], folder(full)) == [base], "nothing is trained of it, and nothing planned"
+    assert memory_check.set_aside([full, base], folder(full)) == [base], "nothing is trained of it, and nothing planned"
     found = run.read(full.experiment)
     assert found.status == "skipped"
     assert found.current.reason.startswith("would need 0.")
@@ -52,20 +52,20 @@ def test_what_cannot_fit_is_skipped_with_what_it_would_need_and_the_rest_is_show
 def test_a_model_that_processes_divide_is_not_judged_by_one_device(planned, said):
     several = ("launch.num_processes=2", "launch.sharding=fsdp", "train.micro_batch_size=2")
     divided = planned("method=full", SMALL, "train.max_length=512", "train/oom=none", *several)
-    assert fits.set_aside([divided], folder(divided)) == [divided]
+    assert memory_check.set_aside([divided], folder(divided)) == [divided]
     assert not said
 
 
 def test_a_cell_that_fits_is_planned_once_for_all_its_seeds_and_rates(planned, said, monkeypatch):
     asked = []
-    real = fits.isolate.call
-    monkeypatch.setattr(fits.isolate, "call", lambda *a, **k: (asked.append(a[1]), real(*a, **k))[1])
+    real = memory_check.isolate.call
+    monkeypatch.setattr(memory_check.isolate, "call", lambda *a, **k: (asked.append(a[1]), real(*a, **k))[1])
     cells = [planned("method=lora", LARGE, f"seed={seed}", f"lr_scale={scale}") for seed in (0, 1) for scale in (1, 2)]
-    assert fits.set_aside(cells, folder(cells[0])) == cells
+    assert memory_check.set_aside(cells, folder(cells[0])) == cells
     [experiments] = asked
     assert len(experiments) <= 2, "as asked, and with the smallest micro batch"
     assert any("lora on tiny" in line and "fits" in line for line in said)
-    assert fits.set_aside(cells, folder(cells[0])) == cells
+    assert memory_check.set_aside(cells, folder(cells[0])) == cells
     assert len(asked) == 1
 
 
@@ -78,39 +78,39 @@ def test_what_fits_with_a_smaller_micro_batch_is_left_to_the_ladder(planned, sai
              "micro_batch_size": one.train.micro_batch_size, "max_length": 8}
             for one in experiments
         ]  # fmt: skip
-        return fits.isolate.Ended("returned", value=found)
+        return memory_check.isolate.Ended("returned", value=found)
 
-    monkeypatch.setattr(fits, "_known", {})
-    monkeypatch.setattr(fits.isolate, "call", plans)
-    assert fits.set_aside([cell], folder(cell)) == [cell]
+    monkeypatch.setattr(memory_check, "_known", {})
+    monkeypatch.setattr(memory_check.isolate, "call", plans)
+    assert memory_check.set_aside([cell], folder(cell)) == [cell]
     assert any("fits with micro batches of 1" in line for line in said)
-    monkeypatch.setattr(fits, "_known", {})
+    monkeypatch.setattr(memory_check, "_known", {})
     without = planned("method=lora", LARGE, "train/oom=none", "train.global_batch_size=4", "train.micro_batch_size=4")
-    assert fits.set_aside([without], folder(without)) == []
-    monkeypatch.setattr(fits, "_known", {})
+    assert memory_check.set_aside([without], folder(without)) == []
+    monkeypatch.setattr(memory_check, "_known", {})
     unenforced = planned("method=lora", LARGE, "train/oom=none", "plan.enforce=false")
-    assert fits.set_aside([unenforced], folder(unenforced)) == [unenforced]
+    assert memory_check.set_aside([unenforced], folder(unenforced)) == [unenforced]
 
 
 def test_without_a_limit_nothing_is_planned(planned, said, monkeypatch):
-    monkeypatch.setattr(fits.isolate, "call", lambda *_, **__: pytest.fail("planned"))
+    monkeypatch.setattr(memory_check.isolate, "call", lambda *_, **__: pytest.fail("planned"))
     monkeypatch.setattr(hardware, "memory_bytes", lambda: None)
     cell = planned("method=lora")
-    assert fits.set_aside([cell], folder(cell)) == [cell]
+    assert memory_check.set_aside([cell], folder(cell)) == [cell]
     assert said == []
-    assert fits.set_aside([], folder(cell)) == []
+    assert memory_check.set_aside([], folder(cell)) == []
 
 
 def test_the_gpu_of_the_machine_is_the_limit_where_there_is_one(planned, monkeypatch):
     monkeypatch.setattr(hardware, "memory_bytes", lambda: 24 * 2**30)
-    found = fits._device(planned("method=lora").experiment)
+    found = memory_check._device(planned("method=lora").experiment)
     assert found.usable_bytes == named("24GiB").usable_bytes
 
 
 def test_a_device_that_nobody_knows_is_refused(planned):
     cell = planned("method=lora", "plan.device=rtx-9999")
     with pytest.raises(ValueError, match="give one of rtx-3090"):
-        fits.set_aside([cell], folder(cell))
+        memory_check.set_aside([cell], folder(cell))
 
 
 def test_no_weight_depends_on_it(planned):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.config.question import UntilDecided, read
+from harness.config.sweep_file import UntilDecided, read
 from harness.records.record import Choice, Looks, Tuning
 from harness.sweep import looks, stages, sweep
 

@@ -16,12 +16,12 @@ from harness.config import compose as harness_compose
 from harness.config import config
 from harness.measure import hardware
 from harness.records import record
-from harness.records.specs import LaunchSpec
+from harness.records.settings import LaunchSpec
 from harness.sweep import sweep
-from harness.sweep.cluster import job, left, queue, slurm, submitted
-from harness.sweep.cluster.submitted import Submission, Tasks
-from harness.sweep.local import LeftError
-from harness.sweep.stored import find
+from harness.sweep.cluster import control, job, queue, slurm, submissions
+from harness.sweep.cluster.submissions import Submission, Tasks
+from harness.sweep.local import DetachedSweepError
+from harness.sweep.run_status import find
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,8 +97,8 @@ def test_the_newest_job_of_a_run_counts_and_slurm_goes_before_the_record(answers
     add(tmp_path, cells[1], status="failed", reason="preempted, requeued (1 of 3) in phase train at 3 of 9")
     add(tmp_path, cells[3], 1.0)
     runs = [(one.recipe_id, one.seed) for one in cells]
-    submitted.keep(submission("7", runs[:3]), tmp_path, "asked")
-    submitted.keep(submission("8", [runs[0]], at="2026-01-02T00:00:00.000+00:00"), tmp_path, "asked")
+    submissions.keep(submission("7", runs[:3]), tmp_path, "asked")
+    submissions.keep(submission("8", [runs[0]], at="2026-01-02T00:00:00.000+00:00"), tmp_path, "asked")
     answers("squeue", "7|1|PENDING|BeginTime|N/A|\n8|N/A|RUNNING|None|N/A|n1")
     answers("scontrol", "ArrayJobId=7 ArrayTaskId=2 JobState=NODE_FAIL ExitCode=1:0")
     stored, tasks = find(tmp_path, "asked"), Tasks(tmp_path, "asked")
@@ -114,13 +114,13 @@ def test_the_newest_job_of_a_run_counts_and_slurm_goes_before_the_record(answers
 def test_a_sweep_is_submitted_again_with_the_launchers_settings_of_the_last_time(tmp_path):
     add_sweep(tmp_path, [cell("a")])
     words = ["hydra.launcher.partition=gpu", "hydra.launcher.cpus=2", "hydra.launcher.wait=true"]
-    submitted.keep(submission("7", [("a", 0)], words=words), tmp_path, "asked")
-    found = left.submission_words("asked", find(tmp_path, "asked"), ["seed=3", "hydra.launcher.cpus=8"])
+    submissions.keep(submission("7", [("a", 0)], words=words), tmp_path, "asked")
+    found = control.submission_words("asked", find(tmp_path, "asked"), ["seed=3", "hydra.launcher.cpus=8"])
     assert found == [
         "sweep=asked", "train=smoke", "lr_scale=1,3", f"runs_dir={tmp_path}", "seed=3", "hydra/launcher=slurm",
         "hydra.launcher.partition=gpu", "hydra.launcher.cpus=8", "hydra.launcher.wait=false",
     ]  # fmt: skip
-    new = left.submission_words("methods", None, ["seed=3"])
+    new = control.submission_words("methods", None, ["seed=3"])
     assert new == ["sweep=methods", "seed=3", "hydra/launcher=slurm", "hydra.launcher.wait=false"]
 
 
@@ -129,7 +129,7 @@ def test_what_was_never_submitted_cannot_be_collected(tmp_path):
     with pytest.raises(
         ValueError, match=r"nothing of it was submitted to a cluster; for its report: python -m harness"
     ):
-        left.tasks_of(find(tmp_path, "asked"))
+        control.tasks_of(find(tmp_path, "asked"))
 
 
 def test_without_slurm_or_with_a_job_that_it_would_not_take_nothing_is_planned(monkeypatch, answers, compose):
@@ -151,7 +151,7 @@ def launcher(compose, *words):
     from hydra import compose as composed
     from hydra import initialize_config_dir
 
-    from harness.sources.assets import conf_dir
+    from harness.sources.packages import conf_dir
 
     config.register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -273,7 +273,7 @@ def test_what_differs_on_a_node_is_named():
 
 def test_runs_that_are_left_to_a_cluster_are_no_failure_and_make_no_report(compose, tiny_overrides, tmp_path, capfd):
     def leave(pending, name):
-        raise LeftError(f"{len(pending)} go on")
+        raise DetachedSweepError(f"{len(pending)} go on")
 
     arguments = [*tiny_overrides, "method=lora"]
     assert sweep.execute(compose(*arguments), arguments, lambda words: compose(*words), leave) == 0
@@ -287,12 +287,12 @@ def test_trials_that_are_over_say_how_to_go_on_and_make_no_report(answers, tmp_p
     add(tmp_path, cells[0], 1.0)
     add(tmp_path, cells[1], status="diverged", reason="the loss is no number")
     add_sweep(tmp_path, cells, choices=None)
-    submitted.keep(submission("7", [("a", 0), ("b", 0)]), tmp_path, "asked")
-    submitted.jobs_folder(tmp_path, "asked").mkdir()
+    submissions.keep(submission("7", [("a", 0), ("b", 0)]), tmp_path, "asked")
+    submissions.jobs_folder(tmp_path, "asked").mkdir()
     for number in (0, 1):  # what submitit leaves behind when a job's work is over
-        (submitted.jobs_folder(tmp_path, "asked") / f"7_{number}_0_result.pkl").touch()
+        (submissions.jobs_folder(tmp_path, "asked") / f"7_{number}_0_result.pkl").touch()
     answers("squeue", "")
-    assert left.collect(find(tmp_path, "asked"), wait=False) == 1
+    assert control.collect(find(tmp_path, "asked"), wait=False) == 1
     out = capsys.readouterr().out
     assert "  tune   2: 1 ok, 1 diverged" in out
     assert f"the trials are over: python -m harness.sweep submit asked --runs {tmp_path} chooses" in out

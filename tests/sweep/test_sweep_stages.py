@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from harness.config import config
-from harness.config.question import read
-from harness.records import choice, record
+from harness.config.sweep_file import read
+from harness.records import record, selection
 from harness.records.record import EvaluationRecord, RunRecord, SweepRecord
 from harness.sweep import stages, sweep
-from harness.sweep.planned import Wanted, compose_all, resolve
+from harness.sweep.planned_runs import Wanted, compose_all, resolve
 
 QUESTION = {
     "name": "tuned",
@@ -106,9 +106,9 @@ def test_the_record_says_how_was_chosen_and_the_records_choose_the_same(tuned):
     for cell in cells(tuned, "tune"):
         [eval_id] = cell.eval_ids
         validation = record.read(EvaluationRecord, record.evaluation_path(tuned.run_folder(cell), eval_id))
-        looks.append(choice.Look(cell=cell, run=tuned.run(cell), validation=validation))
-    found = choice.trials(looks, tuning.settings)
-    assert [choice.choose(name, tried, tuning.rule) for name, tried in found.items()] == list(tuning.choices)
+        looks.append(selection.Look(cell=cell, run=tuned.run(cell), validation=validation))
+    found = selection.trials(looks, tuning.settings)
+    assert [selection.choose(name, tried, tuning.rule) for name, tried in found.items()] == list(tuning.choices)
     for one in tuning.choices:
         losses = {trial.recipe_id: trial.loss for trial in found[one.contestant]}
         assert losses[one.recipe_id] == min(losses.values())
@@ -280,7 +280,7 @@ def test_what_a_forced_trial_has_just_trained_is_not_forced_again(compose, tiny_
 
 
 def test_what_was_chosen_before_stays_in_the_record(compose, tiny_overrides, tmp_path):
-    from harness.sweep.written import Written, write_question
+    from harness.sweep.sweep_records import Written, write_question
 
     plan = resolve(compose_all(stages.first_cells(asked(), tiny_overrides), _composer(compose)))
     path = Path(plan[0].experiment.runs_dir) / "sweeps" / "tuned" / "sweep.json"

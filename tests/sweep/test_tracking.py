@@ -18,8 +18,8 @@ import pytest
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.records.specs import TrackingSpec
-from harness.run import run, sources
+from harness.records.settings import TrackingSpec
+from harness.run import inputs, run
 from harness.sweep.tracking import Tracker, summary
 
 OFFLINE = TrackingSpec(name="wandb", group="my-sweep")
@@ -87,9 +87,9 @@ def make(experiment) -> RunRecord:
 def tracked(compose, shared_overrides):
     """A run beside its base model: what the mirror of each holds, and the record of the trained one."""
     words = shared_overrides()
-    base = sources.resolve(config.build(compose(*words, "method=base")))
+    base = inputs.resolve(config.build(compose(*words, "method=base")))
     make(base)
-    experiment = sources.resolve(config.build(compose(*words, "method=lora", "method.r=4", "train.eval_every=1")))
+    experiment = inputs.resolve(config.build(compose(*words, "method=lora", "method.r=4", "train.eval_every=1")))
     result = make(experiment)
     by_method = {one["name"].split("-")[0]: one for one in mirrors(experiment)}
     return experiment, result, by_method
@@ -157,7 +157,7 @@ def test_a_run_that_is_made_again_is_another_run_of_the_mirror(compose, tiny_ove
     """Steps of the second attempt are below those of the first: W&B would drop them from an older run."""
     words = [*tiny_overrides, "method=lora"]
     for force in ("force=false", "force=true"):
-        make(sources.resolve(config.build(compose(*words, force))))
+        make(inputs.resolve(config.build(compose(*words, force))))
     first, second = mirrors(config.build(compose(*words)))
     assert first["id"] != second["id"]
     assert first["name"] == second["name"]
@@ -187,7 +187,7 @@ def skipped(experiment) -> RunRecord:
 
 
 def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
-    experiment = sources.resolve(config.build(compose(*tiny_overrides)))
+    experiment = inputs.resolve(config.build(compose(*tiny_overrides)))
     tracker = Tracker(OFFLINE, Path(experiment.runs_dir))
     tracker.begin(experiment)
     tracker.end(experiment, skipped(experiment))
@@ -237,7 +237,7 @@ def test_a_broken_wandb_fails_no_run(harness, tiny_overrides, tmp_path):
 
 
 def test_a_mirror_that_cannot_write_fails_nothing(compose, tiny_overrides, tmp_path):
-    experiment = sources.resolve(config.build(compose(*tiny_overrides)))
+    experiment = inputs.resolve(config.build(compose(*tiny_overrides)))
     runs = Path(experiment.runs_dir)
     runs.mkdir()
     (runs / "wandb").write_text("a file where a folder is wanted")
@@ -254,7 +254,7 @@ def test_a_mirror_that_cannot_write_fails_nothing(compose, tiny_overrides, tmp_p
 LEFT_ALONE = """
 import os, sys, time
 from pathlib import Path
-from harness.records.specs import TrackingSpec
+from harness.records.settings import TrackingSpec
 from harness.sweep.tracking import Tracker
 if __name__ == "__main__":
     tracker = Tracker(TrackingSpec(name="wandb"), Path({runs!r}))

@@ -15,11 +15,11 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from harness.config import config
 from harness.records import event_files
-from harness.records.specs import TrackingSpec
+from harness.records.settings import TrackingSpec
 from harness.report.__main__ import main
 from harness.report.data.load import load
 from harness.report.writers.table import flat
-from harness.run import run, sources
+from harness.run import inputs, run
 from harness.sweep.tracking import Tracker, summary
 
 
@@ -39,7 +39,7 @@ def tracked(compose, shared_overrides):
     words = [*shared_overrides(), "method=lora"]
     tracker = None
     for force in ("force=false", "force=true"):
-        experiment = sources.resolve(config.build(compose(*words, force)))
+        experiment = inputs.resolve(config.build(compose(*words, force)))
         tracker = Tracker(TrackingSpec(name="tensorboard"), Path(experiment.runs_dir))
         tracker.begin(experiment)
         result = run.run(experiment, partial(tracker.event, experiment))

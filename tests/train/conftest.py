@@ -48,7 +48,7 @@ def job(experiment, tmp_path):
     """Make a job: as `experiment`, with seed, rows, validate and emit, and a method to put in place of the composed."""
     import transformers
 
-    from harness.run import execute
+    from harness.run import worker
     from harness.sources import models
     from harness.train.loop import Job, compute_dtype
 
@@ -58,7 +58,7 @@ def job(experiment, tmp_path):
         tokenizer = models.tokenizer(described.model)
         transformers.set_seed(seed)
         base = models.load(described.model, method.load_options(compute_dtype(described.train.precision)))
-        model = method.attach(base, execute.setting(described, tokenizer, rows))
+        model = method.attach(base, worker.setting(described, tokenizer, rows))
         return Job(
             model=model, method=method, rows=rows, spec=described.train, seed=seed, tokenizer=tokenizer,
             validate=validate, emit=emit, scratch=str(tmp_path / "trainer"), sharding=described.launch.sharding,

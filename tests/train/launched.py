@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from harness.records.specs import LaunchSpec, Rung
+from harness.records.settings import Fallback, LaunchSpec
 from harness.train import launcher
 from harness.train.checkpoint import Belongs
 from harness.train.loop import train
 
 PAIR = LaunchSpec(num_processes=2)
-BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(2, False), num_processes=2)
+BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Fallback(2, False), num_processes=2)
 
 
 def weights(job):

@@ -10,9 +10,9 @@ from launched import BELONGS, shared, weights
 from harness.train import distributed
 from harness.train.batches import NO_ROW
 from harness.train.loop import DivergedError, train
-from harness.train.order import LikeLengths, Shared
-from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
+from harness.train.samplers import LengthGroupedSampler, Shared
+from harness.train.signals import PreemptedError
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -33,7 +33,7 @@ def test_two_processes_give_what_one_gives(job, rows, method, number_of_rows):
     assert all(torch.allclose(together[name], after[name], atol=1e-6) for name in after)
 
 
-class Told:
+class AttemptLog:
     def __init__(self, looks):
         self.looks = looks
 
@@ -50,7 +50,7 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
     checkpoints = Checkpoints(folder=tmp_path / "checkpoint", of=BELONGS, every_seconds=None)
     stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=told))  # noqa: E731
     told = lambda: distributed.rank() == 0 and once()  # noqa: E731
-    once = Told(2)
+    once = AttemptLog(2)
     with pytest.raises(PreemptedError):
         shared(stopped)
     found, again = shared(lambda: dataclasses.replace(make(), checkpoints=checkpoints))
@@ -68,8 +68,10 @@ def test_what_the_first_one_says_is_said_alone(job):
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("length", [1, 11, 12, 13, 30])
 def test_together_they_take_every_row_once_and_as_many_batches(number, length):
-    order = list(LikeLengths([5] * length, 12, 0, grouped=True))
-    parts = [Shared(LikeLengths([5] * length, 12, 0, grouped=True), rank, number, 12, 2) for rank in range(number)]
+    order = list(LengthGroupedSampler([5] * length, 12, 0, grouped=True))
+    parts = [
+        Shared(LengthGroupedSampler([5] * length, 12, 0, grouped=True), rank, number, 12, 2) for rank in range(number)
+    ]
     taken = [list(part) for part in parts]
     assert {len(batches) for batches in taken} == {len(part) for part in parts} == {len(taken[0])}
     rows = [row for batches in taken for batch in batches for row in batch if row != NO_ROW]

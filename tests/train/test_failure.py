@@ -8,7 +8,7 @@ from torch import distributed
 
 from harness.train import failure
 from harness.train.launcher import RankError
-from harness.train.preemption import PreemptedError
+from harness.train.signals import PreemptedError
 
 
 def accelerator_error(text: str, code: int) -> Exception:

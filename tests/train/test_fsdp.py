@@ -7,13 +7,13 @@ import pickle
 import pytest
 import torch
 from launched import BELONGS, shared
-from test_distributed import Told
+from test_distributed import AttemptLog
 from torch.distributed.checkpoint import FileSystemWriter
 
 from harness.evaluate import heldout
 from harness.train import distributed, shards
-from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
+from harness.train.signals import PreemptedError
 
 TWO = "launch.num_processes=2"
 DIVIDED = (TWO, "launch.sharding=fsdp")
@@ -63,7 +63,7 @@ def checkpoints(tmp_path):
 
 def interrupted(make, checkpoints, steps):
     """Train until the first process, which alone is told, has done so many steps."""
-    once = Told(steps)
+    once = AttemptLog(steps)
     asked = lambda: distributed.rank() == 0 and once()  # noqa: E731
     stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=asked))  # noqa: E731
     with pytest.raises(PreemptedError, match=f"step {steps}"):

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from harness.config import config
 from harness.records import record
 from harness.records.record import EvaluationRecord
-from harness.run import execute, places, run, sources
-from harness.run.ladder import ladder
+from harness.run import device_map, inputs, run, worker
+from harness.run.fallbacks import ladder
 from harness.train import distributed, launcher
 from tests.train.hungry import HungryOnRank1
 
 
 @pytest.fixture(scope="module")
 def make(compose):
-    return lambda *words: sources.resolve(config.build(compose(*words)))
+    return lambda *words: inputs.resolve(config.build(compose(*words)))
 
 
 def ignore(event):
@@ -96,7 +96,7 @@ def is_killed_at_two(experiment, todo, emit):
             ranks = sorted(process.pid for process in multiprocessing.active_children())
             os.kill([os.getpid(), *ranks][experiment.run_seed - 1], signal.SIGKILL)
 
-    execute.execute(experiment, todo, emit if (experiment.folder / "record.json").exists() else watched)
+    worker.execute(experiment, todo, emit if (experiment.folder / "record.json").exists() else watched)
 
 
 @pytest.mark.parametrize(
@@ -213,4 +213,4 @@ def test_where_a_models_weights_go_on_gpus(make, tiny_overrides, monkeypatch, wo
     experiment = make(*tiny_overrides, "train.micro_batch_size=2", *words)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(distributed, "world_size", lambda: number)
-    assert places.options(experiment) == expected
+    assert device_map.options(experiment) == expected

@@ -15,10 +15,10 @@ import pytest
 import torch
 from launched import PAIR
 
-from harness.records.specs import LaunchSpec
+from harness.records.settings import LaunchSpec
 from harness.train import distributed, launcher
 from harness.train.launcher import RankError, launch
-from harness.train.preemption import PreemptedError, Preemption
+from harness.train.signals import PreemptedError, Preemption
 
 SOON = 25.0  # seconds, under the 30 that a failure may take to be known
 
@@ -206,7 +206,7 @@ def test_a_signal_reaches_rank_0_alone_which_says_what_comes_of_it():
 AGENT = """
 import os, sys, time
 from pathlib import Path
-from harness.records.specs import LaunchSpec
+from harness.records.settings import LaunchSpec
 from harness.train import distributed
 from harness.train.launcher import launch
 

@@ -12,7 +12,7 @@ import pytest
 from launched import shared, weights
 
 from harness.measure import hardware
-from harness.records.specs import LaunchSpec, Rung
+from harness.records.settings import Fallback, LaunchSpec
 from harness.train import distributed, launcher, nodes
 from harness.train.launcher import RankError
 from harness.train.loop import train
@@ -186,7 +186,7 @@ def test_there_are_further_nodes_in_a_job_alone(monkeypatch):
 
 
 def test_further_nodes_see_each_attempt_once_and_the_end(rendezvous):
-    seen, attempts = [], [Attempt("a", Rung(n, True, 64), "here", 7, str(n)) for n in (1, 2)]
+    seen, attempts = [], [Attempt("a", Fallback(n, True, 64), "here", 7, str(n)) for n in (1, 2)]
     looks = threading.Thread(target=lambda: seen.extend(nodes.attempts(rendezvous)))
     looks.start()
     for attempt in (*attempts, None):

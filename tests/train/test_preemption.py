@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import run, sources
+from harness.run import inputs, run
 from harness.train import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ LONG = [f"train.max_steps={STEPS}", "train.checkpoint_seconds=0.2"]
 
 @pytest.fixture(scope="module")
 def make(compose):
-    return lambda *words: sources.resolve(config.build(compose(*words)))
+    return lambda *words: inputs.resolve(config.build(compose(*words)))
 
 
 RUN = ["method=lora", "method.lora_dropout=0.1", *LONG]
@@ -84,7 +84,7 @@ def same_as(plain, result, experiment):
     assert all(bool((weights[name] == wanted[name]).all()) for name in wanted)
 
 
-def goes_on(plain, one, statuses):
+def resume_hint(plain, one, statuses):
     """Ask for the run again."""
     step, folder = one.step, checkpoint.folder(one.experiment.folder)
     result = run.run(one.experiment, lambda event: None)
@@ -124,19 +124,19 @@ def test_what_is_not_the_runs_own_is_set_aside(make, tiny_overrides, plain, pree
 
 def test_a_run_that_slurm_preempts_goes_on_to_the_bit(plain, preempted):
     assert_told(preempted, signal.SIGUSR2)
-    goes_on(plain, preempted, ["failed", "ok"])
+    resume_hint(plain, preempted, ["failed", "ok"])
 
 
 def test_the_command_alone_is_told_to_end_where_its_runs_are_threads(make, tiny_overrides, plain):
     one = interrupt(make, tiny_overrides, signal.SIGTERM, group=False, launcher=["hydra/launcher=local"])
     assert_told(one, signal.SIGTERM)
-    goes_on(plain, one, ["failed", "ok"])
+    resume_hint(plain, one, ["failed", "ok"])
 
 
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(make, tiny_overrides, plain):
     one = interrupt(make, tiny_overrides, signal.SIGKILL, group=True)
     assert one.code == -signal.SIGKILL
-    goes_on(plain, one, ["ok"])
+    resume_hint(plain, one, ["ok"])
 
 
 def test_how_often_is_no_part_of_the_recipe(make, tiny_overrides):

@@ -105,16 +105,16 @@ def test_a_gpus_path_trains_as_a_cpus_does(method, job, rows):
 @pytest.mark.parametrize("method", ["lora", "vera", "ia3"])
 def test_uncast_inputs_of_adapters_change_no_bit(method, job, monkeypatch):
     """PEFT casts bfloat16 to float32, and autocast casts back: no bit is lost on the way."""
-    from harness.train import lean
+    from harness.train import cpu_attention
 
     losses, casts = [], []
-    real = lean.inputs_as_they_are
+    real = cpu_attention.inputs_as_they_are
     for uncast in (False, True):
         made = replace(job(method=method, precision="bf16", max_steps=4), cuda=True)
         if not uncast:
-            monkeypatch.setattr(lean, "inputs_as_they_are", lambda _: lean.contextlib.nullcontext())
+            monkeypatch.setattr(cpu_attention, "inputs_as_they_are", lambda _: cpu_attention.contextlib.nullcontext())
         else:
-            monkeypatch.setattr(lean, "inputs_as_they_are", lambda model: casts.append(model) or real(model))
+            monkeypatch.setattr(cpu_attention, "inputs_as_they_are", lambda model: casts.append(model) or real(model))
         losses.append(train(made))
     assert losses[0].losses == losses[1].losses
     assert losses[0].gradient_norms == losses[1].gradient_norms

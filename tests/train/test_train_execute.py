@@ -9,25 +9,25 @@ from pyarrow import parquet
 from harness.config.experiment import Todo, evaluations
 from harness.records import record
 from harness.records.record import EvaluationRecord
-from harness.run.check import check
-from harness.run.execute import execute
+from harness.run.preflight import check
+from harness.run.worker import execute
 
 
 @pytest.fixture(autouse=True)
 def warnings_stay_errors(monkeypatch):
     """A run leaves warnings to its log, which would undo pytest's own filter in this process."""
-    monkeypatch.setattr("harness.run.execute.quiet", lambda: None)
-    monkeypatch.setattr("harness.run.check.quiet", lambda: None)
+    monkeypatch.setattr("harness.run.worker.quiet", lambda: None)
+    monkeypatch.setattr("harness.run.preflight.quiet", lambda: None)
 
 
 @pytest.fixture
 def described(compose, tiny_overrides):
     """A resolved experiment on the tiny model and the letters."""
     from harness.config import config
-    from harness.run import sources
+    from harness.run import inputs
 
     def made(*overrides):
-        return sources.resolve(config.build(compose(*tiny_overrides, *overrides)))
+        return inputs.resolve(config.build(compose(*tiny_overrides, *overrides)))
 
     return made
 
@@ -71,9 +71,9 @@ def test_trained_weights_are_kept_and_give_the_same_score_when_they_are_restored
 
 def test_weights_are_saved_before_their_rate_is_judged(described, monkeypatch):
     """The device's peak after training may be lost or beaten; hours of training may not."""
-    from harness.measure import peak
+    from harness.measure import mfu
 
-    experiment, real, looks = described("method=lora"), peak.measured, []
+    experiment, real, looks = described("method=lora"), mfu.measured, []
 
     def once(dtype, cuda):
         looks.append((experiment.weights_folder / "adapter_model.safetensors").is_file())
@@ -81,7 +81,7 @@ def test_weights_are_saved_before_their_rate_is_judged(described, monkeypatch):
             raise OSError("the device has fallen off the bus")
         return real(dtype, cuda)
 
-    monkeypatch.setattr(peak, "measured", once)
+    monkeypatch.setattr(mfu, "measured", once)
     told = []
     todo = Todo(train=True, evaluations=(), weights_from="then")
     with pytest.raises(OSError, match="off the bus"):

@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = """
 import sys, time
-from harness.train.preemption import PreemptedError, Preemption
+from harness.train.signals import PreemptedError, Preemption
 
 preemption = Preemption()
 try:

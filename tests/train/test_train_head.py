@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.train.head import label_nats, only_at
+from harness.train.loss import label_nats, only_at
 
 ADAPTERS = {
     "plain": None,

@@ -10,7 +10,7 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from harness.config import kernels
-from harness.records.specs import KernelSpec
+from harness.records.settings import KernelSpec
 from harness.train.kernels import unknown
 from harness.train.loop import Kernels, train
 

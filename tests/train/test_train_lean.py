@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.config.config import conf_dir
-from harness.train import lean
+from harness.train import cpu_attention
 from harness.train.batches import Collator, labeled
 from harness.train.loop import train
 
@@ -81,7 +81,7 @@ def test_short_attention_is_as_near_to_float32_as_torchs_own(rows, heads, key_he
     weights = torch.randn(rows, tokens, heads, 16, generator=torch.Generator().manual_seed(1))
     truth = gradients(lambda *each: exact(*each, mask), inputs, weights)
     torchs = gradients(lambda *each: through_transformers(*each, mask), inputs, weights)
-    with lean.short_attention():
+    with cpu_attention.short_attention():
         ours = gradients(lambda *each: through_transformers(*each, mask), inputs, weights)
     assert distance(ours, truth) < 0.01
     assert distance(ours, truth) < 2 * distance(torchs, truth)
@@ -96,7 +96,7 @@ def test_what_it_does_not_take_is_torchs_own(what, monkeypatch):
     if what == "added mask":
         mask = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill(~mask, -1e9)
     if what == "long":
-        monkeypatch.setattr(lean, "_LONGEST", 11)
+        monkeypatch.setattr(cpu_attention, "_LONGEST", 11)
 
     def attend():
         torch.manual_seed(0)
@@ -106,7 +106,7 @@ def test_what_it_does_not_take_is_torchs_own(what, monkeypatch):
         return through_transformers(query, key, value, mask, **options)
 
     expected = attend()
-    with lean.short_attention():
+    with cpu_attention.short_attention():
         assert torch.equal(attend(), expected)
 
 
@@ -129,9 +129,9 @@ def test_methods_say_so():
 @pytest.mark.parametrize("method", leaving())
 def test_adapters_whose_inputs_are_left_as_they_are_train_as_before(job, monkeypatch, method, dropout):
     more = () if method == "ia3" else (f"method.{'vera' if method == 'vera' else 'lora'}_dropout={dropout}",)
-    monkeypatch.setattr(lean, "short_attention", contextlib.nullcontext)
+    monkeypatch.setattr(cpu_attention, "short_attention", contextlib.nullcontext)
     left = losses(job, *more, method=method)
-    monkeypatch.setattr(lean, "inputs_as_they_are", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(cpu_attention, "inputs_as_they_are", lambda _: contextlib.nullcontext())
     casting = losses(job, *more, method=method)
     assert casting == (pytest.approx(left, rel=1e-3) if dropout else left)  # what is dropped is scaled in bfloat16
 
@@ -143,7 +143,7 @@ def test_a_checkpointed_step_computes_the_same(job):
 
 def test_losses_are_those_of_torchs_attention_up_to_rounding(job, monkeypatch):
     ours = losses(job)
-    monkeypatch.setattr(lean, "short_attention", contextlib.nullcontext)
+    monkeypatch.setattr(cpu_attention, "short_attention", contextlib.nullcontext)
     torchs = losses(job)
     assert ours == pytest.approx(torchs, rel=5e-3)
     assert ours != torchs
@@ -154,7 +154,7 @@ def test_everything_is_as_before_once_it_is_over(job):
     before = dict(ALL_ATTENTION_FUNCTIONS)
     adapted = [m for m in made.model.modules() if hasattr(m, "cast_input_dtype_enabled")]
     assert len(adapted) > 10
-    with lean.bfloat16_on_cpu(made.model, leaves_inputs=True):
+    with cpu_attention.bfloat16_on_cpu(made.model, leaves_inputs=True):
         assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not before["sdpa"]
         assert not any(m.cast_input_dtype_enabled for m in adapted)
     assert dict(ALL_ATTENTION_FUNCTIONS) == before
@@ -165,7 +165,7 @@ def test_float32_is_left_alone(job, monkeypatch):
     def refused(*_):
         raise AssertionError("float32")
 
-    monkeypatch.setattr(lean, "bfloat16_on_cpu", refused)
+    monkeypatch.setattr(cpu_attention, "bfloat16_on_cpu", refused)
     assert train(job()).losses
     with pytest.raises(AssertionError, match="float32"):
         train(job(precision="bf16"))
@@ -176,7 +176,7 @@ def test_a_row_that_sees_nothing_gives_numbers(job):
     inputs = tensors(1, 2, 1, 4, 4)
     mask = padded_mask(1, 4, 4)
     mask[0, 0, 1] = False
-    with lean.short_attention():
+    with cpu_attention.short_attention():
         found = gradients(lambda *each: through_transformers(*each, mask), inputs, torch.ones(1, 4, 2, 16))
     assert all(each.isfinite().all() for each in found)
 
@@ -186,7 +186,7 @@ def test_the_model_itself_is_near_on_a_padded_batch(job):
     batch = Collator(padding=0)([labeled(row) for row in made.rows[:4]])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = made.model(**batch).logits.float()
-        with lean.bfloat16_on_cpu(made.model, leaves_inputs=True):
+        with cpu_attention.bfloat16_on_cpu(made.model, leaves_inputs=True):
             found = made.model(**batch).logits.float()
     real = batch["attention_mask"].bool()
     assert not torch.equal(found, expected)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from harness.methods.full import Full
-from harness.train.loop import DivergedError, LikeLengths, _Loop, total_steps, train
+from harness.train.loop import DivergedError, LengthGroupedSampler, _Loop, total_steps, train
 
 
 def in_order(job):
     """Batches as the loop must see them: epoch after epoch, none across a boundary."""
     spec = job.spec
     lengths = [len(row["input_ids"]) for row in job.rows]
-    sampler = LikeLengths(lengths, spec.global_batch_size, job.seed, spec.group_by_length)
+    sampler = LengthGroupedSampler(lengths, spec.global_batch_size, job.seed, spec.group_by_length)
     while True:
         order = list(sampler)
         yield from (order[i : i + spec.global_batch_size] for i in range(0, len(order), spec.global_batch_size))

@@ -8,9 +8,9 @@ import pytest
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.records.specs import Rung
-from harness.run import run, sources
-from harness.run.ladder import instead, ladder
+from harness.records.settings import Fallback
+from harness.run import inputs, run
+from harness.run.fallbacks import instead, ladder
 from harness.sweep import sweep
 from tests.train.hungry import Hungry
 
@@ -20,7 +20,7 @@ def hungry(compose, tiny_overrides):
     """An experiment of four rows a step whose device has room for `room` of them."""
 
     def made(room, *words):
-        described = sources.resolve(config.build(compose(*tiny_overrides, "method=lora", "train.max_steps=1", *words)))
+        described = inputs.resolve(config.build(compose(*tiny_overrides, "method=lora", "train.max_steps=1", *words)))
         return dataclasses.replace(described, method=Hungry(room=room, **vars(described.method)))
 
     return made
@@ -107,11 +107,11 @@ def test_which_methods_there_are_beside_a_quantized_base(compose, words, name):
 
 
 def test_only_steps_that_leave_the_comparison_fair_are_on_by_default(hungry):
-    assert ladder(hungry(1)) == (Rung(4, False), Rung(2, False), Rung(1, False))
+    assert ladder(hungry(1)) == (Fallback(4, False), Fallback(2, False), Fallback(1, False))
     more = ladder(hungry(1, "train/oom=checkpointing"))
-    assert more[3:] == (Rung(4, True), Rung(2, True), Rung(1, True))
-    assert ladder(hungry(1, "train/oom=none")) == (Rung(4, False),)
+    assert more[3:] == (Fallback(4, True), Fallback(2, True), Fallback(1, True))
+    assert ladder(hungry(1, "train/oom=none")) == (Fallback(4, False),)
     shorter = ladder(hungry(1, "train/oom=shorter", "train.oom.max_lengths=[8,512,16]", "train.max_length=64"))
-    assert shorter[6:] == (Rung(1, True, 16), Rung(1, True, 8)), "what is longer than was asked for is no step"
+    assert shorter[6:] == (Fallback(1, True, 16), Fallback(1, True, 8)), "what is longer than was asked for is no step"
     twelve = ladder(hungry(1, "train.global_batch_size=12", "train.micro_batch_size=6"))
     assert [rung.micro_batch_size for rung in twelve] == [6, 4, 3, 2, 1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.data.pack import joined, plan
+from harness.data.packing import joined, plan
 from harness.train.batches import Collator, check_apart, for_model, labeled
 from harness.train.loop import _Loop, train
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.records.specs import Rung
-from harness.sources.assets import conf_dir
-from harness.train import checkpoint, resume, stored, watch
+from harness.records.settings import Fallback
+from harness.sources.packages import conf_dir
+from harness.train import callback, checkpoint, resume, tensors
 from harness.train.checkpoint import Belongs
 from harness.train.loop import DivergedError, train
-from harness.train.preemption import PreemptedError
 from harness.train.resume import Checkpoints
+from harness.train.signals import PreemptedError
 
 NAMES = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 UNTRAINED = {"base"}
@@ -31,10 +31,10 @@ SMALL = {
 }
 A = 68  # the tiny tokenizer's letter
 pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT of normalizations
-BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Rung(4, False))
+BELONGS = Belongs(recipe_id="12345678", seed=0, code="code", rung=Fallback(4, False))
 
 
-class Told:
+class AttemptLog:
     """Told to end after so many looks between two steps."""
 
     def __init__(self, looks):
@@ -68,7 +68,7 @@ def interrupted(make, checkpoints, stops, *words, **settings):
     """Train with a process told to end after each of these numbers of steps, and begun anew each time."""
     for stop in stops:
         job = dataclasses.replace(
-            make(*words, **settings), checkpoints=dataclasses.replace(checkpoints, asked=Told(stop))
+            make(*words, **settings), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(stop))
         )
         with pytest.raises(PreemptedError):
             train(job)
@@ -122,12 +122,12 @@ def test_what_ran_out_of_memory_goes_on_in_smaller_micro_batches(job, rows, chec
     settings = {"max_steps": 5, "rows": rows(20)}
     plain, after_plain = uninterrupted(job, **settings, micro_batch_size=4)
     first = dataclasses.replace(
-        job(**settings, micro_batch_size=4), checkpoints=dataclasses.replace(checkpoints, asked=Told(3))
+        job(**settings, micro_batch_size=4), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(3))
     )
     with pytest.raises(PreemptedError):
         train(first)
     events = []
-    smaller = dataclasses.replace(checkpoints, of=dataclasses.replace(BELONGS, rung=Rung(1, True)))
+    smaller = dataclasses.replace(checkpoints, of=dataclasses.replace(BELONGS, rung=Fallback(1, True)))
     second = job(**settings, micro_batch_size=1, gradient_checkpointing="true", emit=events.append)
     found = train(dataclasses.replace(second, checkpoints=smaller))
     assert {"facts": {"resumed_at_step": 3, "checkpoint_step": 3}} in events
@@ -190,13 +190,13 @@ def test_windows_that_are_not_read_yet_are_kept(job, checkpoints, monkeypatch):
     """On a GPU ten steps are read at once."""
     settings = {"max_steps": 6}
     expected = uninterrupted(job, **settings)
-    plain = watch.Watcher.__init__
+    plain = callback.TrainingMonitor.__init__
 
     def windowed(self, *arguments):
         plain(self, *arguments)
         self._window = 4
 
-    monkeypatch.setattr(watch.Watcher, "__init__", windowed)
+    monkeypatch.setattr(callback.TrainingMonitor, "__init__", windowed)
     assert_same(interrupted(job, checkpoints, [3], **settings), expected)
 
 
@@ -206,7 +206,7 @@ def test_windows_that_are_not_read_yet_are_kept(job, checkpoints, monkeypatch):
         ({"recipe_id": "87654321"}, "another recipe"),
         ({"seed": 1}, "another seed"),
         ({"code": "other"}, "another code or library versions"),
-        ({"rung": Rung(4, False, 16)}, "other rows"),
+        ({"rung": Fallback(4, False, 16)}, "other rows"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, reason):
@@ -215,7 +215,7 @@ def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, 
         checkpoints=dataclasses.replace(checkpoints, of=of, asked=asked),
     )
     with pytest.raises(PreemptedError):
-        train(job_of(BELONGS, Told(2)))
+        train(job_of(BELONGS, AttemptLog(2)))
     events = []
     found = train(job_of(dataclasses.replace(BELONGS, **changed), events=events))
     assert found.losses == train(job()).losses
@@ -227,7 +227,7 @@ def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, 
 
 def test_weights_that_begin_otherwise_are_noticed(job, checkpoints):
     with pytest.raises(PreemptedError):
-        train(dataclasses.replace(job(), checkpoints=dataclasses.replace(checkpoints, asked=Told(1))))
+        train(dataclasses.replace(job(), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(1))))
     events = []
     other = job(seed=1, emit=events.append)
     train(dataclasses.replace(other, checkpoints=checkpoints))
@@ -266,7 +266,7 @@ def test_whatever_stands_in_the_place_of_a_checkpoint_training_begins_anew(job, 
     losses = iter([3.0, 2.0, 2.5])
     settings = {"max_steps": 20, "eval_every": 2, "patience": 2, "validate": lambda: next(losses)}
     with pytest.raises(PreemptedError):
-        train(dataclasses.replace(job(**settings), checkpoints=dataclasses.replace(checkpoints, asked=Told(5))))
+        train(dataclasses.replace(job(**settings), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(5))))
     whole = checkpoints.folder.with_name("whole")
     shutil.copytree(checkpoints.folder, whole)
     names = sorted(path.name for path in whole.iterdir())
@@ -293,8 +293,8 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
         3: (1.5, None, [torch.zeros(()), torch.empty(0), torch.ones(4, 3).T[:2]]),
         "b": torch.ones(2, dtype=torch.bfloat16),
     }
-    stored.write(file, value, {"of": 1})
-    again, facts = stored.read(file)
+    tensors.write(file, value, {"of": 1})
+    again, facts = tensors.read(file)
     assert facts == {"of": 1} == {"of": checkpoint.facts(file)["of"]}
     assert again.keys() == value.keys()
     assert torch.equal(again["a"], value["a"])
@@ -311,12 +311,12 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     }[damage]
     file.write_bytes(changed)
     with pytest.raises(ValueError, match=f"{re.escape(str(file))}: damaged"):
-        stored.read(file)
+        tensors.read(file)
 
 
 def test_what_cannot_be_stored_is_said_and_leaves_nothing(tmp_path):
     with pytest.raises(TypeError, match="no room for a object"):
-        stored.write(tmp_path / "a", {"x": object()}, {})
+        tensors.write(tmp_path / "a", {"x": object()}, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -340,20 +340,20 @@ def test_writing_takes_a_twentieth_of_the_time_unless_every_step_is_asked_for(
     """A checkpoint takes a second here, and a step six."""
     clock = [0.0]
     monkeypatch.setattr("harness.train.resume.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    plain = stored.write
+    plain = tensors.write
 
     def slow(*arguments):
         clock[0] += 1.0
         plain(*arguments)
 
     monkeypatch.setattr("harness.train.resume.stored.write", slow)
-    begin = watch.Watcher.on_step_begin
+    begin = callback.TrainingMonitor.on_step_begin
 
     def six_seconds(*arguments, **named):
         clock[0] += 6.0
         begin(*arguments, **named)
 
-    monkeypatch.setattr(watch.Watcher, "on_step_begin", six_seconds)
+    monkeypatch.setattr(callback.TrainingMonitor, "on_step_begin", six_seconds)
     events = []
     often = dataclasses.replace(checkpoints, every_seconds=every)
     train(dataclasses.replace(job(max_steps=6, emit=events.append), checkpoints=often))

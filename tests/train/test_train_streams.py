@@ -8,15 +8,15 @@ from harness.config import config
 from harness.config.experiment import Todo, evaluations
 from harness.data import TokenRows
 from harness.data.token_rows import Drawn
-from harness.run import sources
-from harness.run.execute import _Work
-from harness.train.preemption import Preemption
+from harness.run import inputs
+from harness.run.worker import _Work
+from harness.train.signals import Preemption
 
 
 @pytest.fixture
 def described(compose, tiny_overrides):
     def made(*overrides):
-        return sources.resolve(config.build(compose(*tiny_overrides, "method.lora_dropout=0.5", *overrides)))
+        return inputs.resolve(config.build(compose(*tiny_overrides, "method.lora_dropout=0.5", *overrides)))
 
     return made
 

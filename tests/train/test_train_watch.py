@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from harness.measure.live import KINDS
+from harness.measure.live_memory import KINDS
 from harness.train.loop import DivergedError, train
 
 
@@ -67,14 +67,14 @@ def test_rows_are_counted_with_the_tokens(job, rows):
 
 def test_windows_change_no_number_and_name_the_step_that_diverged(job, monkeypatch):
     plain = train(job(max_steps=7, eval_every=3))
-    from harness.train import watch
+    from harness.train import callback
 
-    class Windowed(watch.Watcher):
+    class Windowed(callback.TrainingMonitor):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self._window = 4
 
-    monkeypatch.setattr("harness.train.loop.Watcher", Windowed)
+    monkeypatch.setattr("harness.train.loop.TrainingMonitor", Windowed)
     events = []
     windowed = train(job(max_steps=7, eval_every=3, emit=events.append))
     assert (windowed.losses, windowed.validation) == (plain.losses, plain.validation)

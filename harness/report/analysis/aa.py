@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from harness.report.analysis.claims import LEVEL, Contest, contests
+from harness.report.analysis.claims import LEVEL, MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Aligned, aligned
 
@@ -62,7 +62,7 @@ def line(tallies: Sequence[Tally]) -> str:
     )
 
 
-def _of_contest(contest: Contest) -> Iterator[Tally]:
+def _of_contest(contest: MetricComparison) -> Iterator[Tally]:
     sides = aligned(contest.members, contest.measure)
     if sides is None:
         return
@@ -79,7 +79,7 @@ def _known(values: Floats) -> list[int]:
     return [int(place) for place in np.flatnonzero(~np.isnan(values[:, 0]))]
 
 
-def _tally(method: str, seeds: Sequence[int], sides: Aligned, contest: Contest) -> Tally:
+def _tally(method: str, seeds: Sequence[int], sides: Aligned, contest: MetricComparison) -> Tally:
     from harness.stats import compare_methods
 
     half = len(seeds) // 2

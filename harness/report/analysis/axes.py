@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.records.record import Attempt
 from harness.report.analysis import hours
 from harness.report.data.groups import Group, Measure, headline
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.display import MEGABYTE, TERA, mean
 from harness.report.pages.summary import peak_mebibytes
 
@@ -114,18 +114,20 @@ def qualities(
 
     `first` goes before them, where it is of such a role: what answers the question.
     """
-    found: dict[str, Scored] = {}
+    found: dict[str, ScoredEvaluation] = {}
     for group in groups:
         if group.ok:
             for eval_id, scored in group.evaluations.items():
                 found.setdefault(eval_id, scored[0])
     every = [one for role in roles for scored in found.values() if scored.role == role for one in _quality(scored)]
-    asked = [scored for scored in found.values() if first and scored.asked_id == first.eval_id and scored.role in roles]
+    asked = [
+        scored for scored in found.values() if first and scored.comparison_key == first.eval_id and scored.role in roles
+    ]
     ahead = [one for scored in asked[:1] for one in _quality(scored, first.metric if first else None)]
     return [*ahead, *(one for one in every if one not in ahead)]
 
 
-def _quality(scored: Scored, metric: str | None = None) -> list[Quality]:
+def _quality(scored: ScoredEvaluation, metric: str | None = None) -> list[Quality]:
     """Return the axis of the named metric, or of the headline metric; [] where the record does not have it."""
     metric = metric or ("loss" if scored.loss_only else headline(scored))
     if metric is None or metric not in scored.record.metrics:
@@ -133,4 +135,4 @@ def _quality(scored: Scored, metric: str | None = None) -> list[Quality]:
     limit = scored.record.evaluation["limit"]
     title = f"{scored.task} {metric}" + ("" if limit is None else f" ({scored.record.num_items} items)")
     higher = scored.record.metrics[metric].higher_is_better
-    return [Quality(title, scored.role, Measure(scored.asked_id, metric), higher, scored.task)]
+    return [Quality(title, scored.role, Measure(scored.comparison_key, metric), higher, scored.task)]

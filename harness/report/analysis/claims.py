@@ -16,7 +16,7 @@ from harness.records.untrusted import NO_BREAK
 from harness.report import names
 from harness.report.data.groups import HEADLINE, Aligned, Group, Measure, aligned, headline, unranked
 from harness.report.data.groups import LEVEL as LEVEL
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.data.rows import MARGIN
 from harness.report.document import Column, Number, decimals_of_error, value_text
 
@@ -30,7 +30,7 @@ ROLES = ("target", "test", "validation", "retention")
 
 
 @dataclass(frozen=True)
-class Contest:
+class MetricComparison:
     """Groups of one base model with the same evaluation: trained ones that may be ranked, and the base."""
 
     title: str  # the task and the metric
@@ -144,7 +144,7 @@ class Claims:
         unpaired: methods that were not asked the items of the others.
     """
 
-    contest: Contest
+    contest: MetricComparison
     margin: float
     comparison: MethodComparison | None
     against_base: tuple[Pair, ...]
@@ -174,7 +174,7 @@ class Claims:
         return seen[len(seen) // 2] if seen else None
 
 
-def main_contests(groups: Sequence[Group], primary: str | None) -> list[Contest]:
+def main_contests(groups: Sequence[Group], primary: str | None) -> list[MetricComparison]:
     """The contests that answer the question: those of the primary column, else of the first target, else of a loss.
 
     Several base models make several contests of one title.
@@ -193,18 +193,18 @@ def main_contests(groups: Sequence[Group], primary: str | None) -> list[Contest]
     return []
 
 
-def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> list[Contest]:
+def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> list[MetricComparison]:
     """The contests of a role in the order of the tasks: of the headline metric of each, or of the named one."""
-    found: dict[tuple[str, str, object], list[tuple[Scored, Group]]] = {}
+    found: dict[tuple[str, str, object], list[tuple[ScoredEvaluation, Group]]] = {}
     for group in groups:
         for scored in group.role(role) if group.trained and not group.random_weights else ():
             wanted = "loss" if scored.loss_only else metric or headline(scored)
             if wanted is not None and wanted in scored.record.metrics:
-                found.setdefault((scored.asked_id, wanted, group.model), []).append((scored, group))
+                found.setdefault((scored.comparison_key, wanted, group.model), []).append((scored, group))
     return [_contest(Measure(eval_id, wanted), members) for (eval_id, wanted, _), members in found.items()]
 
 
-def claims(contest: Contest, margin: float = MARGIN) -> Claims:
+def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     """Compare the contest's members in families."""
     if not contest.groups or contest.num_items < FEWEST_ITEMS:
         return Claims(contest, margin, None, (), (), (), ())
@@ -244,7 +244,7 @@ def claims(contest: Contest, margin: float = MARGIN) -> Claims:
     return Claims(contest, margin, compared, against_base, against_best, every, unpaired)
 
 
-def _clusters(contest: Contest, table: Aligned) -> tuple[str, ...] | None:
+def _clusters(contest: MetricComparison, table: Aligned) -> tuple[str, ...] | None:
     """Return the cluster of each item: that of its record, else its prompt where several items share one."""
     if table.clusters is not None:
         return table.clusters
@@ -254,10 +254,10 @@ def _clusters(contest: Contest, table: Aligned) -> tuple[str, ...] | None:
     return items.prompt_hashes if len({*items.prompt_hashes}) < len(items.prompt_hashes) else None
 
 
-def _contest(measure: Measure, members: Sequence[tuple[Scored, Group]]) -> Contest:
+def _contest(measure: Measure, members: Sequence[tuple[ScoredEvaluation, Group]]) -> MetricComparison:
     first, trained = members[0][0], [group for _, group in members]
     reasons = [(group, unranked(group, measure)) for group in trained]
-    return Contest(
+    return MetricComparison(
         task=first.task,
         title=first.task if measure.metric == "loss" else f"{first.task} ({measure.metric})",
         role=first.role,

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.report.analysis.answer import Answer, answers
-from harness.report.analysis.claims import LEVEL, Claims, Contest, claims, contests, main_contests
+from harness.report.analysis.claims import LEVEL, Claims, MetricComparison, claims, contests, main_contests
 from harness.report.analysis.comparable import Guard, IncomparableError, check, check_trials
 from harness.report.analysis.main_table import Inputs, main_table
 from harness.report.data import tuning
@@ -33,7 +33,7 @@ class Comparison:
     def __init__(self, loaded: Loaded) -> None:
         """Take the records of one sweep, or of runs that may be compared."""
         self.loaded = loaded
-        self._claims: dict[Contest, Claims] = {}
+        self._claims: dict[MetricComparison, Claims] = {}
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -55,7 +55,7 @@ class Comparison:
         return guard
 
     @cached_property
-    def contests(self) -> list[Contest]:
+    def contests(self) -> list[MetricComparison]:
         """Return the contests that answer the question; several where there are several base models."""
         return main_contests(self.groups, self.loaded.primary)
 
@@ -70,7 +70,7 @@ class Comparison:
         return next((contest.measure for contest in self.contests), None)
 
     @cached_property
-    def targets(self) -> list[Contest]:
+    def targets(self) -> list[MetricComparison]:
         """Return the contests of the target tasks, in the order of the records."""
         return contests(self.groups, "target")
 
@@ -106,7 +106,7 @@ class Comparison:
         """Return the trials of a sweep with stages, which are no rows of its results."""
         return grouped(self.loaded.trials)
 
-    def claims_of(self, contest: Contest) -> Claims:
+    def claims_of(self, contest: MetricComparison) -> Claims:
         """Return the tests of a contest."""
         if contest not in self._claims:
             self._claims[contest] = claims(contest, self.loaded.margin)

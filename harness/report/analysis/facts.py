@@ -14,7 +14,7 @@ from typing import Any
 from harness.records.evaluation import GRADED
 from harness.records.record import Attempt
 from harness.report.data.groups import Group
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.data.rows import Row, flatten
 from harness.report.display import short
 
@@ -174,7 +174,7 @@ def shown_task_facts(group: Group, task: str) -> Facts:
     return _joined(group, task, _shown_look)
 
 
-def _joined(group: Group, task: str, look: Callable[[Scored], Iterator[tuple[str, Any]]]) -> Facts:
+def _joined(group: Group, task: str, look: Callable[[ScoredEvaluation], Iterator[tuple[str, Any]]]) -> Facts:
     every = [scored for scores in group.evaluations.values() for scored in scores if scored.task == task]
     found: dict[str, dict[str, None]] = {}
     for scored in every:
@@ -203,7 +203,7 @@ def _made_with(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({key: provenance[key] for key in MADE_WITH if key in provenance})
 
 
-def _look(scored: Scored) -> Iterator[tuple[str, Any]]:
+def _look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
     """Everything that identifies an evaluation, its items, and what it was computed with."""
     evaluation, record = scored.record.evaluation, scored.record
     settings = {key: value for key, value in evaluation.items() if key not in ("task", "weights", "num_fewshot")}
@@ -225,7 +225,7 @@ def _look(scored: Scored) -> Iterator[tuple[str, Any]]:
     yield from _made_with(record.provenance).items()
 
 
-def _shown_look(scored: Scored) -> Iterator[tuple[str, Any]]:
+def _shown_look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
     """The rest of an evaluation's provenance."""
     compared = (*MADE_WITH, *_EVALUATED_WITH, *_NOT_FACTS, *_MEASURED)
     rest = {key: value for key, value in scored.record.provenance.items() if key not in compared}

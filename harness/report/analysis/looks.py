@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.analysis.claims import LEVEL, Contest
+from harness.report.analysis.claims import LEVEL, MetricComparison
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.levels import family_level
 
@@ -27,7 +27,7 @@ def undecided(comparison: Comparison) -> list[str]:
     return [line for contest in contests for line in _open(contest, comparison)]
 
 
-def _open(contest: Contest, comparison: Comparison) -> list[str]:
+def _open(contest: MetricComparison, comparison: Comparison) -> list[str]:
     found = comparison.claims_of(contest)
     if found.comparison is None:
         raise ValueError(f"{contest.title}: no items can be paired, so that nothing is decided")

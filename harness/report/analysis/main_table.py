@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.report import names
-from harness.report.analysis.claims import FEWEST_ITEMS, Claims, Contest
+from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
 from harness.report.data.groups import Group, Measure, headline
 from harness.report.display import mean, several
 from harness.report.document import (
@@ -48,7 +48,7 @@ class Inputs:
 
     groups: Sequence[Group]
     results: Sequence[Claims]
-    targets: Sequence[Contest]
+    targets: Sequence[MetricComparison]
     undertuned: frozenset[str]
 
 
@@ -87,15 +87,15 @@ def main_table(inputs: Inputs) -> Table:
 class _Row:
     """Context of the cells of a row."""
 
-    tasks: Sequence[Contest]
+    tasks: Sequence[MetricComparison]
     kept: Sequence[str]
     footnotes: dict[str, tuple[str, str]]
     inputs: Inputs
 
 
-def _tasks(primary: Sequence[Contest], targets: Sequence[Contest]) -> list[Contest]:
+def _tasks(primary: Sequence[MetricComparison], targets: Sequence[MetricComparison]) -> list[MetricComparison]:
     """Return a contest for each column of scores: that of the question first, then the other target tasks."""
-    columns: dict[str, Contest] = {}
+    columns: dict[str, MetricComparison] = {}
     for contest in (*primary[:1], *targets):
         if contest.role == "target" or not targets or contest is primary[0]:
             columns.setdefault(contest.column.key, contest)
@@ -141,7 +141,7 @@ def _row(group: Group, columns: Sequence[Column], row: _Row) -> tuple[Cell, ...]
     return tuple(made)
 
 
-def _score(group: Group, contest: Contest, row: _Row) -> Cell:
+def _score(group: Group, contest: MetricComparison, row: _Row) -> Cell:
     measure = _measure(group, contest)
     found = group.score(measure) if measure and not group.random_weights else None
     if found is None:
@@ -151,11 +151,11 @@ def _score(group: Group, contest: Contest, row: _Row) -> Cell:
     return Number(found.value, found.standard_error, marks=marks)
 
 
-def _measure(group: Group, contest: Contest) -> Measure | None:
+def _measure(group: Group, contest: MetricComparison) -> Measure | None:
     """Return the group's own evaluation of the task: the same one if it has it; None where it was not evaluated."""
     same = [scored for scored in group.role(contest.role) if scored.task == contest.task] if group.measured else []
-    best = sorted(same, key=lambda scored: scored.asked_id != contest.measure.eval_id)
-    return Measure(best[0].asked_id, contest.measure.metric) if best else None
+    best = sorted(same, key=lambda scored: scored.comparison_key != contest.measure.eval_id)
+    return Measure(best[0].comparison_key, contest.measure.metric) if best else None
 
 
 def _reason(group: Group) -> Missing:
@@ -177,13 +177,13 @@ def _alike(result: Result) -> bool:
     return result.verdict in ("not significant", "equivalent")
 
 
-def _average_column(tasks: Sequence[Contest]) -> list[Column]:
+def _average_column(tasks: Sequence[MetricComparison]) -> list[Column]:
     several_tasks = len(tasks) > 1 and len({contest.column.unit for contest in tasks}) == 1
     alike = several_tasks and all(contest.role == "target" and contest.column.unit for contest in tasks)
     return [replace(tasks[0].column, key=AVERAGE, title="Avg.", spanner="", priority=2)] if alike else []
 
 
-def _average(group: Group, tasks: Sequence[Contest]) -> Cell:
+def _average(group: Group, tasks: Sequence[MetricComparison]) -> Cell:
     """Return the mean over the tasks; unknown where the group lacks one of them."""
     measures = [_measure(group, contest) for contest in tasks]
     known = [found for measure in measures if measure and (found := group.score(measure))]
@@ -207,7 +207,7 @@ def _retained(group: Group, kept: Sequence[str]) -> Cell:
     if group.first.is_base:
         return Missing("the base model itself")
     scored = [one for one in group.role("retention") if one.task in kept] if group.measured else []
-    gains = [group.gain(Measure(one.asked_id, headline(one) or "")) for one in scored]
+    gains = [group.gain(Measure(one.comparison_key, headline(one) or "")) for one in scored]
     known = [gain for gain in gains if gain is not None]
     if not known or len(known) < len(kept):
         return _reason(group)
@@ -288,12 +288,12 @@ def _notes(inputs: Inputs, footnotes: dict[str, tuple[str, str]]) -> Iterator[No
     yield from (Note(text, mark) for mark, text in dict.fromkeys(footnotes.values()))
 
 
-def _decides(tasks: Sequence[Contest], key: str) -> bool:
+def _decides(tasks: Sequence[MetricComparison], key: str) -> bool:
     """Return whether a column has enough items to name its best."""
     return all(contest.num_items >= FEWEST_ITEMS for contest in tasks if key in (contest.column.key, AVERAGE))
 
 
-def _caption(tasks: Sequence[Contest], inputs: Inputs) -> str:
+def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     """Return what the table shows, in sentences that need no other page."""
     records = [group.first.record for group in inputs.groups if group.first.record]
     trained = [record for record in records if record.method != names.BASE]

@@ -16,7 +16,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from harness.report.analysis.claims import Contest, contests
+from harness.report.analysis.claims import MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Aligned, Group, Measure, aligned
 
@@ -88,7 +88,7 @@ def lines(results: Sequence[Robustness], named: Mapping[str, str] = MappingProxy
     ]
 
 
-def _of_contest(contest: Contest, comparison: Comparison) -> list[Robustness]:
+def _of_contest(contest: MetricComparison, comparison: Comparison) -> list[Robustness]:
     outcomes = list(_outcomes(contest, comparison.groups))
     if len(contest.members) < 2 or not outcomes:
         return []
@@ -132,7 +132,7 @@ def _changes(way: tuple[Outcome, str, float], reference: str) -> list[str]:
     ]
 
 
-def _verdicts(way: tuple[Outcome, str, float], contest: Contest, margin: float) -> dict[tuple[str, str], str]:
+def _verdicts(way: tuple[Outcome, str, float], contest: MetricComparison, margin: float) -> dict[tuple[str, str], str]:
     """Return (method, other) -> verdict of one analysis, for pairs with the untouched model and of methods."""
     outcome, lost, factor = way
     values = _with_lost(outcome.sides, lost)
@@ -171,7 +171,7 @@ def _compared(
     )
 
 
-def _outcomes(contest: Contest, groups: Sequence[Group]) -> Iterator[Outcome]:
+def _outcomes(contest: MetricComparison, groups: Sequence[Group]) -> Iterator[Outcome]:
     """Yield the report's own outcome first, then every other that measures the same methods."""
     whole = len(contest.members)
     first = _outcome(contest, contest.title)
@@ -190,12 +190,12 @@ def _outcomes(contest: Contest, groups: Sequence[Group]) -> Iterator[Outcome]:
     yield from _means(contest, groups, whole)
 
 
-def _outcome(contest: Contest, name: str) -> Outcome | None:
+def _outcome(contest: MetricComparison, name: str) -> Outcome | None:
     sides = aligned(contest.members, contest.measure)
     return None if sides is None else Outcome(name, sides, contest.higher_is_better)
 
 
-def _metrics(contest: Contest) -> list[str]:
+def _metrics(contest: MetricComparison) -> list[str]:
     """Return the other metrics of the task that have outcomes per item and the same direction."""
     scored = contest.groups[0].evaluations[contest.measure.eval_id][0]
     known = scored.items.outcomes if scored.items else {}
@@ -206,7 +206,7 @@ def _metrics(contest: Contest) -> list[str]:
     ]
 
 
-def _means(contest: Contest, groups: Sequence[Group], whole: int) -> Iterator[Outcome]:
+def _means(contest: MetricComparison, groups: Sequence[Group], whole: int) -> Iterator[Outcome]:
     """Yield the mean over the target tasks, and the mean with each of them left out."""
     tasks = []
     for one in contests(groups, "target"):
@@ -269,7 +269,7 @@ def _with_lost(sides: Aligned, way: str) -> dict[str, Floats]:
 
 def _other_rules(comparison: Comparison) -> dict[str, frozenset[str]]:
     """Rule -> labels of the methods for which another rule chooses a recipe that has no results here."""
-    from harness.records.choice import choose
+    from harness.records.selection import choose
 
     loaded = comparison.loaded
     record = loaded.sweep.tuning if loaded.sweep else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.untrusted import NO_BREAK
 from harness.report.analysis.axes import COSTS
-from harness.report.analysis.claims import LEVEL, Contest
+from harness.report.analysis.claims import LEVEL, MetricComparison
 from harness.report.data.groups import Group, Measure, outcomes
 from harness.report.display import GIBIBYTE, MEBIBYTE, MEGABYTE, p_value, quantity, several
 from harness.report.pages.summary import peak_mebibytes, required_mebibytes
@@ -67,7 +67,7 @@ class Option:
 class Advice:
     """The recommended option and what it rests on; no option is recommended where none keeps the limits."""
 
-    contest: Contest
+    contest: MetricComparison
     need: Need
     chosen: Option | None
     best: Option | None  # of those that keep the limits, by its score alone
@@ -78,7 +78,7 @@ class Advice:
     refused: tuple[tuple[Option, str], ...]
 
 
-def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
+def options(contest: MetricComparison, groups: Sequence[Group]) -> list[Option]:
     """Return the ranked methods and each prompting of the untouched model, on the same items."""
     found: list[Option] = []
     for group in contest.ranked:
@@ -99,7 +99,7 @@ def options(contest: Contest, groups: Sequence[Group]) -> list[Option]:
     return list({option.label: option for option in found}.values())
 
 
-def advise(contest: Contest, every: Sequence[Option], need: Need) -> Advice:
+def advise(contest: MetricComparison, every: Sequence[Option], need: Need) -> Advice:
     """Apply the rule of recommendation."""
     from harness.stats import bootstrap
 
@@ -222,7 +222,7 @@ def record(advice: Advice) -> dict[str, Any]:
     }
 
 
-def recommendations(contest: Contest, groups: Sequence[Group], tolerance: float) -> list[str]:
+def recommendations(contest: MetricComparison, groups: Sequence[Group], tolerance: float) -> list[str]:
     """Return a sentence for each need that a reader may have: no limit, no overhead, and less and less memory."""
     every = options(contest, groups)
     if len(every) < 2:
@@ -308,7 +308,7 @@ def _price(option: Option, need: Need) -> float:
     return float("inf") if found is None else found
 
 
-def _weights(contest: Contest) -> Floats | None:
+def _weights(contest: MetricComparison) -> Floats | None:
     known = outcomes(contest.ranked[0], contest.measure)
     return known[1] if known else None
 

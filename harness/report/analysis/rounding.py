@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from harness.report.data.groups import Group
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 
 LOSS_IN_BF16 = "loss_in_bf16"  # in the provenance of a validation: the same loss, computed in bfloat16
 
@@ -37,10 +37,10 @@ def _change(group: Group) -> float | None:
     return sum(changes) / len(changes) if changes else None
 
 
-def _all(group: Group) -> list[Scored]:
+def _all(group: Group) -> list[ScoredEvaluation]:
     return [scored for several in group.evaluations.values() for scored in several]
 
 
-def _precision(scored: Scored) -> str:
+def _precision(scored: ScoredEvaluation) -> str:
     precision: str = scored.record.evaluation["precision"]
     return precision

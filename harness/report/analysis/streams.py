@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from harness.records import seeds
-from harness.report.analysis.claims import Contest
+from harness.report.analysis.claims import MetricComparison
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.display import decimals, span
@@ -30,11 +30,11 @@ def tables(comparison: Comparison) -> list[Table]:
     ]
 
 
-def _lines(contest: Contest) -> tuple[tuple[str, ...], ...]:
+def _lines(contest: MetricComparison) -> tuple[tuple[str, ...], ...]:
     return tuple(line for group in contest.groups for line in _of_group(group, contest))
 
 
-def _of_group(group: Group, contest: Contest) -> Sequence[tuple[str, ...]]:
+def _of_group(group: Group, contest: MetricComparison) -> Sequence[tuple[str, ...]]:
     from harness.stats.components import REST, components
 
     scored = group.evaluations[contest.measure.eval_id]

@@ -23,7 +23,7 @@ from harness.report.data.outcomes import matrix, same_items, weights
 from harness.report.data.rows import Loaded, Row
 
 if TYPE_CHECKING:
-    from harness.report.data.items import Scored
+    from harness.report.data.items import ScoredEvaluation
     from harness.stats import Floats
     from harness.stats.best_rate import Profile
     from harness.stats.contrast import Contrast
@@ -128,7 +128,7 @@ def _measure(metric: str, group: Group) -> Measure:
         named = (scored.heldout and scored.role == _PLAIN_LOSSES.get(metric)) or (scored.task, name) == (task, name)
         wanted = "loss" if metric in _PLAIN_LOSSES else name
         if (named or f"{scored.task}/{wanted}" == metric) and wanted in scored.record.metrics:
-            return Measure(scored.asked_id, wanted)
+            return Measure(scored.comparison_key, wanted)
     raise ValueError(f"{group.label} has no score in {metric}")
 
 
@@ -243,7 +243,7 @@ def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
     return Evidence(found.value, (found.low, found.high), found.why, basis, narrower)
 
 
-def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, Scored]:
+def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, ScoredEvaluation]:
     """(validation losses over the rates of a contestant, its tuning seeds, any of its validations)."""
     from harness.stats.best_rate import Profile
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.report.analysis.axes import COSTS
-from harness.report.analysis.claims import Claims, Contest, contests
+from harness.report.analysis.claims import Claims, MetricComparison, contests
 from harness.report.analysis.verdicts import MOST_SHOWN, words
 from harness.report.data.groups import Group, outcomes
 from harness.report.display import DASH, TERA, decimals, quantity
@@ -164,14 +164,14 @@ def _mean_column(key: str, title: str) -> Column:
     return Column(key, title, "%", 100.0, 1, "higher")
 
 
-def ranked_on_all(targets: Sequence[Contest]) -> tuple[list[Contest], list[Group]]:
+def ranked_on_all(targets: Sequence[MetricComparison]) -> tuple[list[MetricComparison], list[Group]]:
     """Return the tasks on which most methods are ranked, and the methods that are ranked on each of them."""
     tasks = [one for one in targets if one.higher_is_better and len(one.left_out) <= len(one.groups)]
     members = [group for group in tasks[0].groups if all(group in one.groups for one in tasks)] if tasks else []
     return tasks, members
 
 
-def _left_out(every: Sequence[Contest], tasks: Sequence[Contest], members: Sequence[Group]) -> str:
+def _left_out(every: Sequence[MetricComparison], tasks: Sequence[MetricComparison], members: Sequence[Group]) -> str:
     """Return which tasks and methods are not in the means, and why; "" where all are."""
     hidden = [one.name for one in every if one not in tasks]
     asked = {group.name for one in tasks for group in (*one.groups, *(group for group, _ in one.left_out))}
@@ -181,7 +181,7 @@ def _left_out(every: Sequence[Contest], tasks: Sequence[Contest], members: Seque
     return " ".join(parts)
 
 
-def _chances(tasks: Sequence[Contest]) -> Floats | None:
+def _chances(tasks: Sequence[MetricComparison]) -> Floats | None:
     """Return the score of guessing on each task; None where one is unknown, or where all are the same."""
     import numpy as np
 
@@ -239,7 +239,9 @@ def _draws(found: Claims) -> tuple[list[Group], Floats] | None:
     return members, draws if found.contest.higher_is_better else -draws
 
 
-def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> list[tuple[Contest, list[float], Floats]]:
+def _forgetting(
+    members: Sequence[Group], groups: Sequence[Group]
+) -> list[tuple[MetricComparison, list[float], Floats]]:
     """For each retention task what every member lost against the untouched model, and the same resampled."""
     from harness.stats import bootstrap
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.data.outcomes import clusters, matrix, same_items, weights
 from harness.report.data.rows import Row
 
@@ -112,9 +112,9 @@ class Group:
         return self.first.status or "missing"
 
     @cached_property
-    def evaluations(self) -> dict[str, tuple[Scored, ...]]:
+    def evaluations(self) -> dict[str, tuple[ScoredEvaluation, ...]]:
         """The evaluations that every seed has, by their identity."""
-        every = [{s.asked_id: s for s in row.scored} for row in self.rows]
+        every = [{s.comparison_key: s for s in row.scored} for row in self.rows]
         return {key: tuple(one[key] for one in every) for key in every[0] if all(key in one for one in every)}
 
     @cached_property
@@ -145,7 +145,7 @@ class Group:
         """Return the untouched model with the same evaluation; None if there is none."""
         return next((base for base in self.bases if eval_id in base.evaluations), None)
 
-    def role(self, role: str) -> list[Scored]:
+    def role(self, role: str) -> list[ScoredEvaluation]:
         """The first seed's evaluations of a role, in their order."""
         return [scored[0] for scored in self.evaluations.values() if scored[0].role == role]
 
@@ -182,7 +182,7 @@ def _with_seeds(group: Group) -> str:
     return f"{group.label} (seed {', '.join(str(row.seed) for row in group.rows)})"
 
 
-def headline(scored: Scored) -> str | None:
+def headline(scored: ScoredEvaluation) -> str | None:
     """The metric that a task is judged by: accuracy where there is one, else the first that should be high."""
     metrics = scored.record.metrics
     preferred = [name for name in HEADLINE if name in metrics]
@@ -204,7 +204,7 @@ def _score(group: Group, measure: Measure) -> SeedEstimate | None:
     return _of_values([metric.value for metric in known], [metric.stderr for metric in known], scored[0])
 
 
-def _of_values(values: Sequence[float], errors: Sequence[float | None], first: Scored) -> SeedEstimate:
+def _of_values(values: Sequence[float], errors: Sequence[float | None], first: ScoredEvaluation) -> SeedEstimate:
     """Return the mean of a metric that has no outcomes per item, from each seed's value and its standard error."""
     from statistics import fmean, variance
 

@@ -45,7 +45,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredEvaluation:
     """An evaluation record and the file of its items."""
 
     record: EvaluationRecord
@@ -73,7 +73,7 @@ class Scored:
         return self.record.evaluation["kind"] in ("heldout", "text")
 
     @property
-    def asked_id(self) -> str:
+    def comparison_key(self) -> str:
         """Return the identity of the questions for attached and merged weights alike. Equal ids are comparable."""
         return self.record.eval_id.removesuffix(f"-{self.weights}")
 

@@ -8,8 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.records import datacheck, disk, registration
-from harness.records.datacheck import DataCheck
+from harness.records import data_check, disk, registration
+from harness.records.data_check import DataCheck
 from harness.records.record import (
     Cell,
     EvaluationRecord,
@@ -24,7 +24,7 @@ from harness.records.record import (
 from harness.records.registration import Registration
 from harness.report.analysis import drift, hours
 from harness.report.data import tuning
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.data.labels import labeled
 from harness.report.data.rows import MARGIN, Loaded, Row, setting
 
@@ -68,7 +68,7 @@ def _checks(runs: Sequence[Path], rows: Sequence[Row], problems: list[str]) -> I
     """The checks of the data that the rows were trained on, each once; a row of an older run has none."""
     used = [row.current.data.check for row in rows if row.current and row.current.data and row.current.data.check]
     for check_id in dict.fromkeys(used):
-        paths = [(path, root) for root in runs if (path := datacheck.path(root, check_id)).is_file()]
+        paths = [(path, root) for root in runs if (path := data_check.path(root, check_id)).is_file()]
         check = next((one for path, root in paths if (one := _read(DataCheck, path, root, problems))), None)
         if check is not None:
             yield check
@@ -188,7 +188,7 @@ def _run_rows(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
 def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Row | None:
     """A run from the first folder that holds its record, with the current evaluations of every folder."""
     record: RunRecord | None = None
-    found: dict[str, Scored] = {}
+    found: dict[str, ScoredEvaluation] = {}
     for root in runs:
         folder = root / recipe_id / seed
         listed = disk.sums(folder)
@@ -210,7 +210,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
                 _note_changed(path, folder, root, listed, problems)
                 if _note_changed(items, folder, root, listed, problems):
                     continue
-                found[score.eval_id] = Scored(score, items, _below(items, root))
+                found[score.eval_id] = ScoredEvaluation(score, items, _below(items, root))
     if record is None:
         return None
     fresh = [scored for scored in found.values() if _is_current(scored.record, record)]
@@ -257,7 +257,7 @@ def _is_current(score: EvaluationRecord, record: RunRecord) -> bool:
     return score.weights_from == current.weights_from
 
 
-def _position(scored: Scored, record: RunRecord) -> tuple[Any, ...]:
+def _position(scored: ScoredEvaluation, record: RunRecord) -> tuple[Any, ...]:
     """Held-out first, then the tasks in the order in which the run's configuration names them."""
     order = [*(record.config.get("eval") or {}).get("tasks", [])]
     place = order.index(scored.task) if scored.task in order else len(order)
@@ -265,15 +265,15 @@ def _position(scored: Scored, record: RunRecord) -> tuple[Any, ...]:
     return (not scored.heldout, scored.role != "validation", place, scored.task, limit is None, limit or 0)
 
 
-def _by_setting(scored: list[Scored]) -> list[list[Scored]]:
+def _by_setting(scored: list[ScoredEvaluation]) -> list[list[ScoredEvaluation]]:
     """Evaluations of one setting each; one empty list where there are none."""
-    groups: dict[str, list[Scored]] = {}
+    groups: dict[str, list[ScoredEvaluation]] = {}
     for one in scored:
         groups.setdefault(json.dumps(setting(one), sort_keys=True), []).append(one)
     return [groups[key] for key in sorted(groups)] or [[]]
 
 
-def _same_numerics(a: list[Scored], b: list[Scored]) -> bool:
+def _same_numerics(a: list[ScoredEvaluation], b: list[ScoredEvaluation]) -> bool:
     """Return whether both have the same numerical settings; a setting that one of them lacks is ignored."""
     if not a or not b:
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.report.data.items import Items, Scored
+from harness.report.data.items import Items, ScoredEvaluation
 
 if TYPE_CHECKING:
     from harness.report.data.rows import Row
@@ -15,13 +15,13 @@ NLL = "nll"  # the item column of a held-out loss
 _ROUNDING = 1e-6  # of a score: the sum of its items in another order
 
 
-def same_items(scored: Sequence[Scored]) -> bool:
+def same_items(scored: Sequence[ScoredEvaluation]) -> bool:
     """Return whether all have the same items with the same prompts and, for a loss, the same answer tokens."""
     keys = {one.items.asked_digest for one in scored if one.items}
     return len(keys) == 1 and all(one.items for one in scored)
 
 
-def matrix(scored: Sequence[Scored], metric: str) -> Floats | None:
+def matrix(scored: Sequence[ScoredEvaluation], metric: str) -> Floats | None:
     """Return outcomes of shape (seeds, items); None where a seed has other items, or none that give its score."""
     import numpy as np
 
@@ -31,7 +31,7 @@ def matrix(scored: Sequence[Scored], metric: str) -> Floats | None:
     return None if any(one is None for one in columns) else np.stack([one for one in columns if one is not None])
 
 
-def outcomes_of(scored: Scored, metric: str) -> Floats | None:
+def outcomes_of(scored: ScoredEvaluation, metric: str) -> Floats | None:
     """Return outcomes whose mean (over tokens for a held-out loss) is the score; None where the items do not give it.
 
     A group of tasks may be scored by the mean over its tasks instead of over its items (lm-eval's
@@ -47,13 +47,13 @@ def outcomes_of(scored: Scored, metric: str) -> Floats | None:
     return None
 
 
-def weights(scored: Sequence[Scored]) -> Floats | None:
+def weights(scored: Sequence[ScoredEvaluation]) -> Floats | None:
     """Return the answer tokens of a held-out loss; None for a plain mean over the items."""
     items = scored[0].items
     return items.num_tokens if scored[0].heldout and items else None
 
 
-def clusters(scored: Sequence[Scored]) -> tuple[str, ...] | None:
+def clusters(scored: Sequence[ScoredEvaluation]) -> tuple[str, ...] | None:
     """Return the cluster of each item (its passage, prompt or document); None where every item stands alone."""
     items = scored[0].items
     return items.clusters if items else None
@@ -64,7 +64,7 @@ def contradicted(rows: Sequence[Row]) -> list[str]:
     return [line for row in rows for scored in row.scored for line in _contradicted(row, scored)]
 
 
-def _contradicted(row: Row, scored: Scored) -> Iterator[str]:
+def _contradicted(row: Row, scored: ScoredEvaluation) -> Iterator[str]:
     items = scored.items
     for metric, one in scored.record.metrics.items() if items else ():
         assert items is not None

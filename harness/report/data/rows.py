@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records.datacheck import DataCheck
+from harness.records.data_check import DataCheck
 from harness.records.record import (
     Attempt,
     Cell,
@@ -16,7 +16,7 @@ from harness.records.record import (
     UpdateRecord,
 )
 from harness.records.registration import Registration
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 
 # Evaluation settings that make two rows of one run. A task's limit is not among them: it gets a column of its own.
 TASK_SETTING = (
@@ -33,7 +33,7 @@ class Row:
     recipe_id: str
     seed: int
     record: RunRecord | None  # None: the sweep requests the run and no record can be read
-    scored: tuple[Scored, ...] = ()
+    scored: tuple[ScoredEvaluation, ...] = ()
     problem: str = ""  # why there is no record
     cell: Cell | None = None  # the request of a sweep
     overrides: tuple[str, ...] = ()  # as the sweep requests it
@@ -117,7 +117,7 @@ class Loaded:
         return self.sweep.primary if self.sweep else None
 
 
-def setting(scored: Scored) -> dict[str, Any]:
+def setting(scored: ScoredEvaluation) -> dict[str, Any]:
     """Return the parts of an evaluation's identity that make another row; a held-out loss adds its data set."""
     evaluation, weights = scored.record.evaluation, {"weights": scored.weights}
     if scored.heldout:

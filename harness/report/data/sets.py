@@ -40,7 +40,7 @@ def _fits(row: Row, other: Row, loaded: Loaded) -> bool:
         return _key(row, loaded, full=False) == _key(other, loaded, full=False)
     if row.status != "ok":
         return row.record is not None and _model(row) == _model(other)
-    looks = {scored.asked_id for scored in row.scored} & {scored.asked_id for scored in other.scored}
+    looks = {scored.comparison_key for scored in row.scored} & {scored.comparison_key for scored in other.scored}
     return bool(looks) and _kept(stack_facts(row), loaded) == _kept(stack_facts(other), loaded)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.records import untrusted
-from harness.records.choice import Edge, Look, Trial, choose, edges, row_losses, trials
 from harness.records.record import Choice, SweepRecord
+from harness.records.selection import Edge, Look, Trial, choose, edges, row_losses, trials
 from harness.report.data.rows import Row
 
 UNDERTUNED = "undertuned"

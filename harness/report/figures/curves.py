@@ -109,7 +109,7 @@ def _many(lines: Sequence[object]) -> bool:
 def _base_loss(groups: Sequence[Group]) -> float | None:
     """Return the validation loss of the untouched model; None where it was not evaluated."""
     looks = [(g, s) for g in groups if g.ok and g.first.is_base for s in g.role("validation")]
-    losses = (group.score(Measure(scored.asked_id, "loss")) for group, scored in looks)
+    losses = (group.score(Measure(scored.comparison_key, "loss")) for group, scored in looks)
     return next((loss.value for loss in losses if loss), None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.report import names
-from harness.report.analysis.claims import Contest
+from harness.report.analysis.claims import MetricComparison
 from harness.report.figures.style import drawable
 
 MOST_TITLE = 60  # characters of an axis title
@@ -59,7 +59,7 @@ class Scale:
         return f"{drawn:{'+' if signed else ''}.{digits}f} {unit}".rstrip()
 
 
-def scale_of(contest: Contest) -> Scale:
+def scale_of(contest: MetricComparison) -> Scale:
     """Return the axis of a contest's measure."""
     first = contest.groups[0].evaluations[contest.measure.eval_id][0]
     return Scale(first.task, contest.measure.metric, contest.higher_is_better)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.report import names
-from harness.report.analysis.claims import Contest
+from harness.report.analysis.claims import MetricComparison
 from harness.report.analysis.tradeoff import ranked_on_all
 from harness.report.data.groups import Group
 from harness.report.figures.canvas import Figure, Sheet
@@ -24,7 +24,7 @@ LINE = 0.15  # inches of a line of names
 _SHADES = ("#FFFFFF", "#DDEBF5", "#9FC7E4", "#5A9BCB", "#1F6FAE", "#084B83")  # light to dark: the best is darkest
 
 
-def diagram(targets: Sequence[Contest]) -> Figure | None:
+def diagram(targets: Sequence[MetricComparison]) -> Figure | None:
     """Return the critical-difference diagram of the target tasks; None with fewer than three tasks or methods."""
     from harness.stats import average_ranks
 
@@ -44,7 +44,7 @@ def diagram(targets: Sequence[Contest]) -> Figure | None:
     )
 
 
-def heat_map(targets: Sequence[Contest], retention: Sequence[Contest]) -> Figure | None:
+def heat_map(targets: Sequence[MetricComparison], retention: Sequence[MetricComparison]) -> Figure | None:
     """Return the gain of every method on every task, shaded by its rank there; None with fewer than two of either."""
     tasks, members = ranked_on_all(targets)
     others = [one for one in retention if all(group in one.groups for group in members)]
@@ -81,7 +81,7 @@ class _Block:
         return tuple(tuple(f"{rank:g}" for rank in column) for column in self.ranks)
 
 
-def _block(title: str, tasks: Sequence[Contest], members: Sequence[Group]) -> _Block:
+def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Group]) -> _Block:
     from scipy.stats import rankdata
 
     cells, ranks, gains = [], [], True

@@ -18,7 +18,7 @@ from harness.records.untrusted import printable, shortened
 from harness.report import names
 from harness.report.analysis.axes import Quality, qualities
 from harness.report.data.groups import Group
-from harness.report.data.items import Scored, read_columns
+from harness.report.data.items import ScoredEvaluation, read_columns
 from harness.report.data.outcomes import NLL
 
 MOST_CELLS = 400_000  # outcomes of all tasks; beyond, a task has its best methods alone, so that the page still opens
@@ -89,13 +89,13 @@ def _task(quality: Quality, groups: Sequence[Group]) -> _Task | None:
     return task if task and len(task.members) > 1 else None
 
 
-def _key(scored: Sequence[Scored]) -> str | None:
+def _key(scored: Sequence[ScoredEvaluation]) -> str | None:
     """Return the digest of the items and prompts of every seed; None unless all seeds share it."""
     keys = {evaluation.items.asked_digest for evaluation in scored if evaluation.items}
     return keys.pop() if len(keys) == 1 and all(evaluation.items for evaluation in scored) else None
 
 
-def _outcomes(scored: Sequence[Scored], metric: str) -> list[list[float]] | None:
+def _outcomes(scored: Sequence[ScoredEvaluation], metric: str) -> list[list[float]] | None:
     """Return the outcomes of each seed; None where a seed does not have them."""
     column = NLL if scored and scored[0].heldout else metric
     seeds = [evaluation.items.outcomes.get(column) for evaluation in scored if evaluation.items]
@@ -178,7 +178,7 @@ class _Texts:
         answers = [[*distinct] if i in places else [] for i, distinct in enumerate(self._distinct)]
         return {**columns, **({"answers": answers, "picks": self._picks} if any(answers) else {})}
 
-    def _read(self, evaluations: Sequence[Scored], number: int) -> Iterator[dict[str, list[Any]]]:
+    def _read(self, evaluations: Sequence[ScoredEvaluation], number: int) -> Iterator[dict[str, list[Any]]]:
         """Yield the columns of each seed; the questions are those of the first that has them."""
         for evaluation in evaluations:
             missing = [name for name in _TEXTS if name not in self._columns]

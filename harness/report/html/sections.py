@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.records import datacheck
+from harness.records import data_check
 from harness.report.analysis import interrupted
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.recommend import recommendations
@@ -58,7 +58,7 @@ def _tuning(comparison: Comparison) -> Iterator[Block]:
 
 
 def _data(comparison: Comparison) -> Iterator[Block]:
-    yield Bullets(tuple(datacheck.line(check) for check in comparison.loaded.checks))
+    yield Bullets(tuple(data_check.line(check) for check in comparison.loaded.checks))
 
 
 def _failures(comparison: Comparison) -> Iterator[Block]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.records.datacheck import DataCheck, Lengths, line
+from harness.records.data_check import DataCheck, Lengths, line
 from harness.records.record import write_text
 from harness.records.untrusted import echo, escaped, inline_code, printable
 from harness.report.display import table

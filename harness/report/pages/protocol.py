@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.records.choice import RULE_TEXTS
 from harness.records.record import Attempt, RunRecord
+from harness.records.selection import RULE_TEXTS
 from harness.report import names
 from harness.report.analysis import hours
 from harness.report.analysis.claims import Claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, headline
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.display import GIBIBYTE, quantity, several
 from harness.report.writers.prose import Cite, Part, Reference
 
@@ -75,7 +75,7 @@ def _tuning(comparison: Comparison) -> Section:
     return "Tuning", parts
 
 
-def tasks(comparison: Comparison) -> list[Scored]:
+def tasks(comparison: Comparison) -> list[ScoredEvaluation]:
     """Return one evaluation of each task of lm-eval, in their order."""
     every = [scored[0] for group in comparison.groups if group.ok for scored in group.evaluations.values()]
     return list({one.task: one for one in every if one.record.evaluation["kind"] == "lm_eval"}.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.records.datacheck import DataCheck
+from harness.records.data_check import DataCheck
 from harness.records.record import Attempt, RunRecord
 from harness.report import names
 from harness.report.analysis.comparison import Comparison

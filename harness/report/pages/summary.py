@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.records.record import Training
 from harness.report import names
 from harness.report.data.groups import Group, Measure
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.display import MEBIBYTE, mean
 from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
@@ -90,7 +90,7 @@ def _task(eval_id: str, members: Sequence[Group]) -> Table:
     return Table(tuple(columns), tuple(rows), label=label, title=title).without_empty()
 
 
-def task_title(scored: Scored) -> str:
+def task_title(scored: ScoredEvaluation) -> str:
     """Return the task and its evaluation settings."""
     record = scored.record
     parts = [scored.role, f"{record.num_items:,} items"]
@@ -161,26 +161,26 @@ def _number(group: Group, value: float | None) -> Cell:
     return _missing(group) if value is None else Number(value)
 
 
-def _evaluation_seconds(scored: Sequence[Scored]) -> float | None:
+def _evaluation_seconds(scored: Sequence[ScoredEvaluation]) -> float | None:
     return sum(entry.record.seconds for entry in scored) if scored else None
 
 
-def _general_text(groups: Sequence[Group]) -> Scored | None:
+def _general_text(groups: Sequence[Group]) -> ScoredEvaluation | None:
     """Return the loss on general text, where any group has it."""
     every = (s for group in groups if group.measured for s in group.role("retention"))
     return next((s for s in every if s.loss_only and "loss" in s.record.metrics), None)
 
 
-def _same_task(group: Group, scored: Scored) -> Measure | None:
+def _same_task(group: Group, scored: ScoredEvaluation) -> Measure | None:
     """Return the group's own loss on the task: of the same evaluation if it has it."""
     same = [entry for entry in group.role(scored.role) if entry.task == scored.task] if group.measured else []
-    best = sorted(same, key=lambda entry: entry.asked_id != scored.asked_id)
-    return Measure(best[0].asked_id, "loss") if best else None
+    best = sorted(same, key=lambda entry: entry.comparison_key != scored.comparison_key)
+    return Measure(best[0].comparison_key, "loss") if best else None
 
 
 def _loss(group: Group, role: str) -> Measure | None:
     scored = group.role(role) if group.measured else []
-    return Measure(scored[0].asked_id, "loss") if scored else None
+    return Measure(scored[0].comparison_key, "loss") if scored else None
 
 
 def _score(group: Group, measure: Measure | None) -> Cell:

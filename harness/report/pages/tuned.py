@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.records.choice import RULE_TEXTS, Edge
 from harness.records.record import Tuning
+from harness.records.selection import RULE_TEXTS, Edge
 from harness.report import names
 from harness.report.analysis.comparable import Difference, differences
 from harness.report.analysis.comparison import Comparison

@@ -12,7 +12,7 @@ from functools import cache
 
 from harness.records.untrusted import escaped
 from harness.report.writers.tex import breakable
-from harness.sources.assets import conf_dir
+from harness.sources.packages import conf_dir
 
 
 @dataclass(frozen=True)

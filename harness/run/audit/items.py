@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.evaluate import tasks
-from harness.records.specs import EvalSpec
+from harness.records.settings import EvalSpec
 
 
 def evaluation_items(spec: EvalSpec) -> tuple[dict[str, list[str]], dict[str, str]]:

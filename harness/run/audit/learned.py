@@ -9,8 +9,8 @@ from typing import Any
 from harness.data import Prepared
 from harness.data.encode import encoded
 from harness.data.format import Example
-from harness.records.datacheck import ShownRow
-from harness.records.specs import LossOn
+from harness.records.data_check import ShownRow
+from harness.records.settings import LossOn
 
 ROWS = 3
 _LONGEST = 1_500  # characters of a part that are kept, from its beginning and its end

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.data.format import Example
-from harness.records.datacheck import Overlap
-from harness.run.audit.runs import Known, Texts, distinct
+from harness.records.data_check import Overlap
+from harness.run.audit.ngrams import Known, Texts, distinct
 
 if TYPE_CHECKING:
-    from harness.run.audit.runs import Numbers, Words
+    from harness.run.audit.ngrams import Numbers, Words
 
 NGRAM = 13
 SHORTEST = 5

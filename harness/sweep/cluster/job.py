@@ -18,13 +18,13 @@ from typing import Any
 
 from harness.config.experiment import Experiment, recipe
 from harness.measure import hardware
-from harness.run import isolate, run, sources
-from harness.run.ladder import instead
+from harness.run import inputs, isolate, run
+from harness.run.fallbacks import instead
 from harness.sweep import sweep
 from harness.sweep.cluster import queue
 from harness.sweep.cluster.resources import SlurmSpec
 from harness.train import nodes
-from harness.train.preemption import SIGNALS, heeded
+from harness.train.signals import SIGNALS, heeded
 
 _SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send the signal up to a minute before the requested time
 
@@ -75,7 +75,7 @@ def _take_part(experiment: Experiment, spec: SlurmSpec, rendezvous: Path, node: 
     for attempt in nodes.attempts(rendezvous):
         cell = runs[attempt.recipe_id]
         log = cell.folder / f"log-node-{node.index}.txt"
-        isolate.call("harness.run.execute:join", cell, attempt, node, log=log)
+        isolate.call("harness.run.worker:join", cell, attempt, node, log=log)
     return "took part"
 
 
@@ -127,7 +127,7 @@ def _made(experiment: Experiment) -> str:
 def _refusal(experiment: Experiment) -> str:
     """Return why this node cannot execute the submitted run; "" if it can."""
     try:
-        here = sources.resolve(experiment)
+        here = inputs.resolve(experiment)
     except (ValueError, OSError) as error:
         return str(error)
     if here.recipe_id == experiment.recipe_id:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.records.specs import Strict
+from harness.records.settings import Strict
 
 _OF_SEVERAL = ("nodes", "N", "ntasks", "n", "ntasks-per-node")  # options of sbatch that spread a job
 Count = Annotated[int, Field(ge=0)]

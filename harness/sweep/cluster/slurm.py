@@ -23,12 +23,12 @@ from harness.config.experiment import Experiment, canonical
 from harness.records import files, record
 from harness.run import run
 from harness.run.progress import board, ending
-from harness.sweep import announce
-from harness.sweep.cluster import queue, submitted
+from harness.sweep import messages
+from harness.sweep.cluster import queue, submissions
 from harness.sweep.cluster.resources import SlurmSpec as SlurmSpec
-from harness.sweep.cluster.submitted import Run, Submission, Task, Tasks
-from harness.sweep.local import LeftError, Made
-from harness.sweep.planned import Planned
+from harness.sweep.cluster.submissions import Run, Submission, Task, Tasks
+from harness.sweep.local import DetachedSweepError, Made
+from harness.sweep.planned_runs import PlannedRun
 
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0  # three heartbeats of a process that SLURM reports as gone
@@ -50,7 +50,7 @@ def check(spec: SlurmSpec, nodes: int = 1) -> None:
         raise ValueError(f"hydra/launcher=slurm: SLURM would not take such a job ({' '.join(flags)}): {refused}")
 
 
-def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> list[Made]:
+def launch(pending: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Sequence[str]) -> list[Made]:
     """Submit the runs that are not in the queue already, and wait for all of them.
 
     Raises:
@@ -69,7 +69,7 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
     on = f"--runs {runs_dir} " if runs_dir != Path("runs") else ""
     ways = f"python -m harness.sweep status|collect|cancel {name} {on}".strip()
     if not spec.wait:
-        raise LeftError(f"they go on without this command; look with {ways}")
+        raise DetachedSweepError(f"they go on without this command; look with {ways}")
     try:
         watch(runs_dir, name, {planned.identity[:2] for planned in pending})
     except KeyboardInterrupt:
@@ -78,7 +78,7 @@ def launch(pending: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequen
     return [Made(value=known.status if (known := run.readable(one.experiment)) else "failed") for one in pending]
 
 
-def _check_gpus(pending: Sequence[Planned], spec: SlurmSpec) -> None:
+def _check_gpus(pending: Sequence[PlannedRun], spec: SlurmSpec) -> None:
     for planned in pending:
         launch = planned.experiment.launch
         number = launch.processes_per_node
@@ -90,12 +90,12 @@ def _check_gpus(pending: Sequence[Planned], spec: SlurmSpec) -> None:
             )
 
 
-def _nodes(planned: Planned) -> int:
+def _nodes(planned: PlannedRun) -> int:
     """Return the number of nodes of a run; 1 if it only evaluates."""
     return planned.experiment.launch.num_nodes if planned.experiment.method.trains else 1
 
 
-def _parts(new: Sequence[Planned]) -> Iterator[tuple[int, list[Planned]]]:
+def _parts(new: Sequence[PlannedRun]) -> Iterator[tuple[int, list[PlannedRun]]]:
     """Yield (nodes of each job, runs) of each array. An array is no larger than the cluster allows."""
     most = queue.largest_array()
     for nodes, alike in groupby(sorted(new, key=_nodes), key=_nodes):
@@ -103,7 +103,7 @@ def _parts(new: Sequence[Planned]) -> Iterator[tuple[int, list[Planned]]]:
         yield from ((nodes, runs[first : first + most]) for first in range(0, len(runs), most))
 
 
-def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[str]) -> Iterator[str]:
+def _submit(new: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Sequence[str]) -> Iterator[str]:
     """Submit arrays that run in sequence, to share the limit of concurrent jobs. Yield each array's job."""
     from harness.sweep.cluster import job
     from harness.sweep.cluster.executor import Executor
@@ -111,7 +111,7 @@ def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[
     runs_dir = Path(new[0].experiment.runs_dir)
     before: dict[str, str] = {}
     for nodes, part in _parts(new):
-        executor = Executor(folder=str(submitted.jobs_folder(runs_dir, name)))
+        executor = Executor(folder=str(submissions.jobs_folder(runs_dir, name)))
         executor.update_parameters(
             job_name=f"harness-{name}",
             array_parallelism=spec.array_parallelism,
@@ -133,15 +133,15 @@ def _submit(new: Sequence[Planned], name: str, spec: SlurmSpec, words: Sequence[
             at_once=spec.array_parallelism,
             words=tuple(words),
         )
-        submitted.keep_runs([_settings(experiment) for experiment in experiments], array, runs_dir, name)
-        submitted.keep(submission, runs_dir, name)
+        submissions.keep_runs([_settings(experiment) for experiment in experiments], array, runs_dir, name)
+        submissions.keep(submission, runs_dir, name)
         before = {"dependency": f"afterany:{array}"}
         yield array
 
 
-def _settings(experiment: Experiment) -> submitted.Settings:
+def _settings(experiment: Experiment) -> submissions.Settings:
     values = json.loads(canonical(asdict(experiment)))
-    return submitted.Settings(method=experiment.method.name, config=values)
+    return submissions.Settings(method=experiment.method.name, config=values)
 
 
 def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
@@ -179,7 +179,7 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
     except ValueError:
         return f"{one[0]}/seed-{one[1]} (SLURM job {task.job}): over"
     known = run.readable(experiment)
-    return f"{announce.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
+    return f"{messages.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
 
 
 def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
@@ -200,7 +200,7 @@ def experiment_of(runs_dir: Path, name: str, task: Task) -> Experiment:
     Raises:
         ValueError: its settings are not on disk, or of another version of this program.
     """
-    settings = submitted.settings_of(task, runs_dir, name)
+    settings = submissions.settings_of(task, runs_dir, name)
     experiment = replace(config.from_settings(settings.method, settings.config), runs_dir=str(runs_dir))
     run_id = (experiment.recipe_id, experiment.run_seed)
     if run_id not in [run for job, run in task.submission.tasks() if job == task.job]:

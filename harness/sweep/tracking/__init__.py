@@ -21,7 +21,7 @@ from typing import Any
 from harness.config.experiment import Experiment, digest, recipe
 from harness.measure import hardware
 from harness.records import record, redact
-from harness.records.specs import TrackingSpec
+from harness.records.settings import TrackingSpec
 from harness.run import provenance
 
 _LOGGED = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")  # of an optimizer step

@@ -17,7 +17,7 @@ from harness.config.experiment import Experiment
 from harness.measure import hardware
 from harness.plan.devices import Device
 from harness.records.record import RunRecord
-from harness.run import isolate, run, sources
+from harness.run import inputs, isolate, run
 
 METHODS = ("lora", "qlora", "dora", "vera", "prefix", "full")  # those whose memory is predicted
 _TINY = {
@@ -85,7 +85,7 @@ class Lab:
     def experiment(self, *words: str) -> Experiment:
         """Return the experiment of the checks' usual settings and these words."""
         [(_, experiment)] = experiments(self.words(*words))
-        return sources.resolve(experiment)
+        return inputs.resolve(experiment)
 
     def run(self, *words: str) -> RunRecord:
         """Return the record of a run, made the first time that it is asked for."""

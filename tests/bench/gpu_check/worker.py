@@ -14,11 +14,11 @@ import torch
 
 from harness.config.experiment import Experiment, Todo
 from harness.evaluate import likelihood
-from harness.evaluate.layout import Request
-from harness.measure import peak
-from harness.run import execute, places
+from harness.evaluate.batching import Request
+from harness.measure import mfu
+from harness.run import device_map, worker
 from harness.sources import models
-from harness.train import lean
+from harness.train import cpu_attention
 from tests.bench import _side, gpu
 from tests.bench.gpu_check.lab import scale_of
 
@@ -56,7 +56,7 @@ def with_little_memory(experiment: Experiment, todo: Todo, emit: Emit) -> None:
         status = Path("/proc/self/status").read_text().splitlines()
         held = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmData:"))
         resource.setrlimit(resource.RLIMIT_DATA, (held + scale.little_bytes, resource.RLIM_INFINITY))
-    execute.execute(experiment, todo, emit)
+    worker.execute(experiment, todo, emit)
 
 
 def side(name: str, steps: int, experiment: Experiment, emit: Emit) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def side(name: str, steps: int, experiment: Experiment, emit: Emit) -> dict[str,
 def rates(times: int, emit: Emit) -> list[tuple[str, float]]:
     """Return the data type and operations a second of the device's peak, measured so many times."""
     cuda = torch.cuda.is_available()
-    measured = [peak.measured(torch.bfloat16 if cuda else torch.float32, cuda) for _ in range(times)]
+    measured = [mfu.measured(torch.bfloat16 if cuda else torch.float32, cuda) for _ in range(times)]
     return [(rate.dtype, rate.flops_per_second) for rate in measured if rate is not None]
 
 
@@ -99,7 +99,7 @@ def steps(experiment: Experiment, emit: Emit) -> dict[str, Any]:
     batch = _padded_batch(scale.rows, scale.length)
     bare = {name: value for name, value in batch.items() if name != "attention_mask"}
     usual, unmasked = _step(model, batch), _step(model, bare)
-    with lean.inputs_as_they_are(model):
+    with cpu_attention.inputs_as_they_are(model):
         uncast = _step(model, batch)
         seconds = {"unmasked, uncast": _seconds(lambda: _step(model, bare))}
     seconds["usual"] = _seconds(lambda: _step(model, batch))
@@ -119,8 +119,8 @@ def _device() -> str:
 
 def _model(experiment: Experiment, dtype: torch.dtype) -> Any:
     method = experiment.method
-    base = models.load(experiment.model, {**method.load_options(dtype), **places.options(experiment)}, method.read)
-    return method.attach(base, execute.setting(experiment, models.tokenizer(experiment.model), []))
+    base = models.load(experiment.model, {**method.load_options(dtype), **device_map.options(experiment)}, method.read)
+    return method.attach(base, worker.setting(experiment, models.tokenizer(experiment.model), []))
 
 
 def _drawn(length: int, generator: torch.Generator) -> tuple[int, ...]:

@@ -8,8 +8,8 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from harness.data.prepare import prepare
-from harness.records.datacheck import SourceFormat
-from harness.records.specs import DataSpec, RowsSpec
+from harness.records.data_check import SourceFormat
+from harness.records.settings import DataSpec, RowsSpec
 from harness.report.pages import data_card
 from harness.run.audit import learned
 

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.data.format import Example
-from harness.data.near import NearDuplicates
+from harness.data.near_duplicates import NearDuplicates
 from harness.run.audit import overlap
 
 ITEM = "a farmer has {n} sheep in the north field and {n} more behind the old barn how many has he in all"

@@ -7,7 +7,7 @@ import pytest
 
 from harness.config import config
 from harness.report.pages import data_card
-from harness.run import check, sources
+from harness.run import inputs, preflight
 from harness.run.audit import audit
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -34,7 +34,7 @@ def given(compose, tiny_overrides, tiny_model, tmp_path, monkeypatch):
         tokenizer.save_pretrained(folder)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         asked = [*tiny_overrides, f"model.path={folder}", f"data.file={file}", *words]
-        return sources.resolve(config.build(compose(*asked)))
+        return inputs.resolve(config.build(compose(*asked)))
 
     return made
 
@@ -72,7 +72,7 @@ def test_a_padding_token_beyond_the_vocabulary_is_refused_before_anything_starts
     experiment = given(PLAIN, lambda tokenizer: tokenizer.add_special_tokens({"pad_token": "<extra>"}))
     [refusal] = looked(experiment).refusals
     assert "the padding token <extra> is number 260, and the model's embedding has 260 rows" in refusal
-    assert check.check([experiment], lambda event: None) == [(0, "wrong", refusal)]
+    assert preflight.check([experiment], lambda event: None) == [(0, "wrong", refusal)]
 
 
 def test_a_special_token_beyond_the_vocabulary_is_refused_where_the_data_hold_it(given):

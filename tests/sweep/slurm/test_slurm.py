@@ -23,8 +23,8 @@ import pytest
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import run, sources
-from harness.sweep.cluster.submitted import Tasks
+from harness.run import inputs, run
+from harness.sweep.cluster.submissions import Tasks
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "sweeps" / "CLUSTER.md"
@@ -177,7 +177,7 @@ def test_a_preempted_run_goes_on_and_ends_as_if_nothing_had_been(sweep, letters_
 
     undisturbed = [f"runs_dir={preempted.folder}/undisturbed", f"data.file={letters_file}", "method=full"]
     small = [word for word in preempted.small if not word.startswith("hydra.")]
-    alone = run.run(sources.resolve(config.build(compose(*small, *words, *undisturbed))), lambda event: None)
+    alone = run.run(inputs.resolve(config.build(compose(*small, *words, *undisturbed))), lambda event: None)
     assert preempted.command("collect", "--wait").returncode == 0
     [result] = [one for one in preempted.records() if one.method == "full"]
     assert [attempt.status for attempt in result.attempts] == ["failed", "ok"]
@@ -270,7 +270,7 @@ def test_a_run_trains_on_two_nodes_and_says_which_one_it_has_lost(sweep, letters
     assert (found.provenance["num_processes"], found.provenance["num_nodes"]) == (2, 2)
     small = [word for word in spread.small if not word.startswith("hydra.")]
     here = [f"runs_dir={spread.folder}/here", f"data.file={letters_file}", "method=lora", "train.max_steps=4"]
-    alone = run.run(sources.resolve(config.build(compose(*small, *words, *here))), lambda event: None)
+    alone = run.run(inputs.resolve(config.build(compose(*small, *words, *here))), lambda event: None)
     assert alone.recipe_id == records["lora"].recipe_id
     assert found.training.losses == alone.current.training.losses
     assert found.training.real_tokens == alone.current.training.real_tokens

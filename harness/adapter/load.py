@@ -1,0 +1,171 @@
+"""Loading of a finished run from its folder: the record, the experiment, and the model, attached or merged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config import config, permissions
+from harness.config.experiment import Experiment
+from harness.config.sweep_file import setting_of
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.records.settings import ModelSpec
+from harness.run import inputs, run_folder
+from harness.sources import hub, pickles
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Run whose weights are on disk, with the base model that they belong to."""
+
+    folder: Path
+    record: RunRecord
+    experiment: Experiment
+
+    @property
+    def weights(self) -> Path:
+        """Return the folder of the weights that the method saved."""
+        return self.folder / "weights"
+
+    @property
+    def name(self) -> str:
+        """Return a readable name of the run."""
+        return f"{self.record.method} {self.record.recipe_id}/seed-{self.record.seed}"
+
+
+def find(folder: Path) -> Trained:
+    """Return the run in a folder. Needs no torch.
+
+    Raises:
+        ValueError: there is no run, no weights, weights in a pickle, or a method that no longer exists.
+    """
+    try:
+        found = record.read(RunRecord, folder / "record.json")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{folder}: no record.json in it; give a run's folder, runs/<recipe_id>/seed-<n>") from error
+    experiment = config.from_record(found)
+    if not experiment.method.trains:
+        raise ValueError(f"{folder}: method={found.method} trains nothing, so that there is nothing to work on")
+    if found.current.weights_from is None or not (folder / "weights").is_dir():
+        reason = f"its status is {found.status} ({found.current.reason})" if found.status != "ok" else "they are gone"
+        if found.config.get("keep") == "none":
+            reason = "they were not kept (keep=none)"
+        raise ValueError(f"{folder}: it has no weights: {reason}. Run it again with force=true")
+    pickles.refuse(folder / "weights", str(folder / "weights"))
+    if fault := run_folder.damage(folder, found.current.weights_from, by_content=True):
+        raise ValueError(f"{fault}. Make the run again, with the command that made it")
+    return Trained(folder, found, experiment)
+
+
+def on_base(run: Trained, overrides: Sequence[str]) -> Trained:
+    """Return the run with its base model located: as recorded, or by these overrides of the model group.
+
+    Raises:
+        ValueError: the base at that place is not the base that the run was trained on; or the run had a permission
+            that the overrides neither give nor deny; names them.
+    """
+    permissions.insist(run.record.config, overrides, ("model",), str(run.folder), "--base ")
+    trained_on = run.experiment.model
+    spec = dataclasses.replace(trained_on, content=None)
+    if overrides:
+        asked = _asked(overrides)
+        only_permissions = all(setting_of(word) in permissions.WITHHELD for word in overrides)
+        spec = permissions.granted(spec, "model", overrides, asked) if only_permissions else asked
+    there = inputs.resolve_model(spec)
+    if there.content != trained_on.content:
+        raise ValueError(
+            f"{run.folder}: trained on model {_named(trained_on)}, and the base given is {_named(there)}: weights "
+            "fit the base that they were trained on and no other, tokenizer included. Give that one, with --base "
+            "model=... or --base model.source=path model.path=..."
+        )
+    return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, model=there))
+
+
+def _asked(overrides: Sequence[str]) -> ModelSpec:
+    from harness.config.compose import experiments
+
+    wrong = [word for word in overrides if not word.startswith(("model=", "model."))]
+    if wrong:
+        raise ValueError(f"--base {' '.join(wrong)}: only settings of the model group, model=... or model.<name>=...")
+    return experiments(overrides)[0][1].model
+
+
+def _named(spec: ModelSpec) -> str:
+    return f"{spec.name} ({spec.content})"
+
+
+def download(run: Trained) -> None:
+    """Download a Hub model's files into the cache, unless they are there.
+
+    Raises:
+        ValueError: they are not there, and the Hub cannot be reached.
+    """
+    spec = run.experiment.model
+    if spec.source == "hub":
+        assert spec.hub_id is not None and spec.revision is not None, "on_base has resolved it"
+        hub.download_model(spec.hub_id, spec.revision, spec.trust_remote_code)
+
+
+def dtype(run: Trained) -> torch.dtype:
+    """Return the dtype of the run's unquantized base weights."""
+    found: torch.dtype = _load_options(run)["dtype"]
+    return found
+
+
+def quantization(run: Trained) -> str:
+    """Return the quantization settings of the base as text; "" if it was not quantized."""
+    quantization = _load_options(run).get("quantization_config")
+    if quantization is None:
+        return ""
+    return ", ".join(f"{key}={value}" for key, value in sorted(quantization.to_diff_dict().items()))
+
+
+def attached(run: Trained) -> Any:
+    """Return the model as trained and evaluated: the base quantized as then, with the method's part restored."""
+    from harness.sources import models
+
+    base = models.load(run.experiment.model, _load_options(run))
+    return run.experiment.method.restore(base, run.weights).eval()
+
+
+def plain_base(run: Trained) -> Any:
+    """Return the base model of the run in plain float32. A quantized base is dequantized first."""
+    from harness.sources import models
+
+    return models.plain(models.load(run.experiment.model, _load_options(run)))
+
+
+def merged(run: Trained) -> Any:
+    """Return the merged model in float32, in which merging rounds least.
+
+    Raises:
+        ValueError: the method cannot be merged.
+    """
+    method = run.experiment.method
+    return method.merge(method.restore(plain_base(run), run.weights)).eval()
+
+
+def check_merges(run: Trained) -> None:
+    """Refuse a method that cannot be merged, before anything is loaded.
+
+    Raises:
+        ValueError: the method cannot be merged; names it.
+    """
+    if not run.experiment.method.merges:
+        raise ValueError(
+            f"{run.folder}: method={run.record.method} cannot be merged into the base's weights: what it trains is not "
+            "a change of weights. Serve it attached"
+        )
+
+
+def _load_options(run: Trained) -> dict[str, Any]:
+    from harness.train.loop import compute_dtype
+
+    return run.experiment.method.load_options(compute_dtype(run.experiment.train.precision))

@@ -1,0 +1,60 @@
+"""Names for several tasks at once, from `conf/task_sets.yaml`. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import yaml
+from pydantic import TypeAdapter
+
+from harness.records.settings import EvalSpec, Strict
+from harness.sources.packages import conf_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite(Strict):
+    """Tasks under one name; `rows` is the source that has the rows of all of them."""
+
+    tasks: tuple[str, ...]
+    rows: str
+    retention: tuple[str, ...] = ()
+    unsafe: bool = False
+
+
+@cache
+def suites() -> dict[str, Suite]:
+    """Return every set by its name."""
+    data = yaml.safe_load((conf_dir() / "task_sets.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Suite] = TypeAdapter(dict[str, Suite]).validate_json(json.dumps(data), strict=True)
+    return found
+
+
+def expanded(spec: EvalSpec) -> EvalSpec:
+    """Return the same settings with the tasks of each set in place of its name.
+
+    Raises:
+        ValueError: a set's tasks run code that the model writes, which was not allowed.
+    """
+    known = suites()
+    for name in spec.tasks:
+        if name in known and known[name].unsafe and not spec.unsafe_code:
+            raise ValueError(
+                f"eval.tasks={name}: {', '.join(known[name].tasks)} run the code that the model writes, on this "
+                "machine and under your account. If that is what you want, in a container, say eval.unsafe_code=true"
+            )
+    retained = [task for name in spec.tasks if name in known for task in known[name].retention]
+    return dataclasses.replace(
+        spec,
+        tasks=_tasks(spec.tasks),
+        retention=tuple(dict.fromkeys((*_tasks(spec.retention), *retained))),
+    )
+
+
+def _tasks(names: Iterable[str]) -> tuple[str, ...]:
+    known = suites()
+    each = ((known[name].tasks if name in known else (name,)) for name in names)
+    return tuple(dict.fromkeys(task for tasks in each for task in tasks))

@@ -1,0 +1,64 @@
+"""Base class of the methods that put trained vectors in front of every row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from harness.methods.base import Setting
+from harness.methods.peft_adapter import Adapted, on_meta
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+Tokens = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Virtual(Adapted):
+    """Virtual tokens, which take their place in the model's context, and cannot be folded into its weights."""
+
+    merges: ClassVar[bool] = False
+    unpacked_because: ClassVar[str] = "virtual tokens stand in front of a row, not of each example in it"
+
+    in_every_layer: ClassVar[bool] = False  # True: the vectors are keys and values; False: embeddings
+
+    num_virtual_tokens: Tokens
+
+    def unsharded(self) -> str:
+        """Return the reason: scoring calls the inner model behind the virtual tokens.
+
+        That call passes by the hooks that gather the model's weights.
+        """
+        return "its virtual tokens are put in front of the model from outside it"
+
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """Wrap the model, if the longest row and the virtual tokens fit into its context together.
+
+        Raises:
+            ValueError: they do not.
+        """
+        context = getattr(model.config, "max_position_embeddings", None)
+        if context is not None and setting.max_length + self.num_virtual_tokens > context:
+            raise ValueError(
+                f"train.max_length={setting.max_length} and method.num_virtual_tokens={self.num_virtual_tokens} make "
+                f"{setting.max_length + self.num_virtual_tokens} tokens, the model takes {context}: lower one of them"
+            )
+        return super().attach(model, setting)
+
+    def saved(self, model: Any) -> dict[str, torch.Tensor]:
+        """Return the vectors alone, without the network that makes them.
+
+        PEFT copies them, which the meta device refuses.
+        """
+        import torch
+
+        if not on_meta(model):
+            return super().saved(model)
+        config = model.active_peft_config
+        layers = 2 * config.num_layers if self.in_every_layer else 1  # a key and a value each
+        shape = (config.num_virtual_tokens, layers * config.token_dim)
+        return {"prompt_embeddings": torch.empty(shape, dtype=torch.float32, device="meta")}

@@ -1,0 +1,45 @@
+"""Devices that a run's weights are loaded to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from harness.config.experiment import Experiment
+from harness.measure.memory import available_bytes, release_freed_memory
+from harness.records.settings import LaunchSpec
+from harness.train import distributed
+
+
+def options(experiment: Experiment) -> dict[str, Any]:
+    """Return the options of `from_pretrained` that place a model: on this process's GPU, or on all of them.
+
+    {} loads on the CPU: without a GPU, or for a model that ranks will shard.
+    """
+    is_divided = experiment.launch.sharding == "fsdp"
+    if not torch.cuda.is_available() or (is_divided and distributed.world_size() > 1):
+        return {}
+    is_spread = is_divided or experiment.model.device_map == "auto"
+    return {"device_map": "auto" if is_spread else {"": distributed.local_rank()}}
+
+
+def shared_by(launch: LaunchSpec) -> dict[str, Any]:
+    """Return the number of processes and, if there are several, the sharding and the number of nodes."""
+    several = {"sharding": launch.sharding} if launch.num_processes > 1 else {}
+    nodes = {"num_nodes": launch.num_nodes} if launch.num_nodes > 1 else {}
+    return {"num_processes": launch.num_processes, **several, **nodes}
+
+
+def free_bytes() -> int:
+    """Return the free bytes on this process's device, with torch's cache; 0 if the system does not report them."""
+    if not torch.cuda.is_available():
+        return available_bytes() or 0
+    free, _ = torch.cuda.mem_get_info()
+    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+
+
+def clear() -> None:
+    """Release the memory that training cached: automatic placement would count it as taken by another program."""
+    release_freed_memory()
+    torch.cuda.empty_cache()

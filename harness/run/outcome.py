@@ -1,0 +1,127 @@
+"""Collection of the events of one attempt, and its status when the process ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+from harness.measure import hardware
+from harness.records.record import Status
+from harness.run import isolate, lock
+
+Watch = Callable[[dict[str, Any]], None]
+_GIB = 2**30
+_OTHERS_BYTES = _GIB  # of a GPU; less would hardly have made a difference
+_GONE_SECONDS = 3.0  # for the driver to free the memory of a process that has just ended
+
+
+class LostError(Exception):
+    """Another process took the run over. Raised while listening to the run's process, it ends that process."""
+
+
+class AttemptLog:
+    """Events of the run's process so far. Ends the process when the claim is lost: two must not write at once."""
+
+    def __init__(self, watch: Watch, held: lock.Claim | None = None, trains: bool = False) -> None:
+        self._watch, self._held, self._trains = watch, held, trains
+        self._was_stopped = False
+        self.facts: dict[str, Any] = {}
+        self._phase, self._progress = "", ""
+        self._began = self._looked = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Collect the facts of an event, and pass on events without facts.
+
+        Raises:
+            LostError: another process took the run over.
+        """
+        now = time.monotonic()
+        if self._held is not None and now - self._looked > lock.HEARTBEAT_SECONDS:
+            self._looked = now
+            if self._held.lost:
+                raise LostError
+        self.facts.update(event.get("facts", {}))
+        if "phase" in event:
+            self._phase, self._progress = event["phase"], ""
+        if "total" in event:
+            self._progress = f" at {event['done']} of {event['total']}"
+        if "facts" not in event:
+            self._watch(event)
+
+    @property
+    def phase(self) -> str:
+        """The latest phase of the run; "" before the first."""
+        return self._phase
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start of the attempt, by the monotonic clock."""
+        return time.monotonic() - self._began
+
+    def stop(self) -> None:
+        """Note that the attempt was ended from outside."""
+        self._was_stopped = True
+
+    @property
+    def stopped(self) -> Literal["no", "training", "evaluation"]:
+        """Return what was under way when the attempt was ended from outside; "no" if it ended by itself."""
+        if not self._was_stopped:
+            return "no"
+        return "training" if self._trains and "weights_from" not in self.facts else "evaluation"
+
+    def where(self) -> str:
+        """Return the progress of the run in words."""
+        return f"in phase {self._phase}{self._progress}" if self._phase else "before loading"
+
+    def resume_hint(self) -> str:
+        """Return in words the point from which the run can be resumed; "" if it starts again from the beginning."""
+        if "weights_from" in self.facts:
+            return "; can be resumed, its weights are kept"
+        step = self.facts.get("checkpoint_step")
+        return f"; can be resumed from step {step}" if step else ""
+
+
+def outcome(ended: isolate.Ended, told: AttemptLog) -> tuple[Status, str]:
+    """Return the status of an attempt whose process has ended, and the reason."""
+    if ended.kind == "returned":
+        return "ok", ""
+    if ended.kind == "oom":
+        return "oom", f"{ended.reason} {told.where()}"
+    if ended.error_type == "DivergedError":
+        return "diverged", ended.reason.removeprefix("DivergedError: ")
+    if ended.error_type == "PreemptedError":
+        told.stop()
+        return "failed", f"preempted {told.where()}{told.resume_hint()}"
+    if ended.kind == "killed" and ended.cause == "machine" and told.resume_hint():
+        told.stop()
+    return "failed", f"{ended.reason} ({told.where()}){told.resume_hint() if ended.kind == 'killed' else ''}"
+
+
+def without_others(ended: isolate.Ended, visible: str | None) -> isolate.Ended:
+    """Return `ended` as a fault of the machine if GPU memory ran out while other programs held over 1 GiB of it.
+
+    `visible` is the process's CUDA_VISIBLE_DEVICES. The process itself holds no GPU memory by now.
+    """
+    if ended.cause != "device_memory" or hardware.device() != "cuda":
+        return ended
+    deadline = time.monotonic() + _GONE_SECONDS
+    while True:
+        held = hardware.other_programs_bytes(visible)
+        card = max(held, key=held.__getitem__, default="")
+        if not card or held[card] <= _OTHERS_BYTES:
+            return ended
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_GONE_SECONDS / 10)
+    company = f"other programs hold {held[card] / _GIB:.1f} GiB of GPU {card}"
+    return replace(ended, kind="raised", cause="machine", reason=f"{ended.reason}; {company}")
+
+
+def is_machines_fault(ended: isolate.Ended) -> bool:
+    """Return True if a process ended through a fault of the machine: a signal, a driver, a disk or a network.
+
+    Out of memory is a result. An error of code or settings would recur on a retry.
+    """
+    return ended.kind in ("raised", "killed") and ended.cause == "machine"

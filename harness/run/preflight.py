@@ -1,0 +1,195 @@
+"""Checks of a sweep that need the libraries, made before anything starts and without loading weights.
+
+They run in their own process, as runs do.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from harness.config import kernels
+from harness.config.experiment import Experiment, Sizes, check_id
+from harness.data import tokenized
+from harness.evaluate import tasks, vllm
+from harness.measure import hardware
+from harness.methods.base import Method
+from harness.records import data_check
+from harness.run import toolchain
+from harness.run.audit import audit
+from harness.run.worker import Emit, quiet, setting, wanted_tokens
+from harness.sources import models
+from harness.train import launcher
+from harness.train.kernels import unknown
+from harness.train.loop import compute_dtype
+
+Verdict = Literal["wrong", "unsupported"]
+
+
+class UnsupportedError(Exception):
+    """Configuration that is valid and cannot be run on this machine or with this model."""
+
+
+def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
+    """Check targets, tasks and data files of experiments before anything starts, without loading weights.
+
+    Bytes that an experiment will write are emitted on the way: its `position` in `experiments`, and `sizes`.
+
+    Returns:
+        (position in `experiments`, verdict, message) for each problem: wrong, or unsupported here.
+    """
+    return _problems(experiments, _checks, emit)
+
+
+def check_tasks(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
+    """Check the tasks only, for weights that exist already; return problems as `check` does."""
+    return _problems(experiments, _task_checks, emit)
+
+
+def _problems(
+    experiments: list[Experiment], checks: Callable[[Experiment, Emit], list[tuple[Any, Callable[[], Any]]]], emit: Emit
+) -> list[tuple[int, Verdict, str]]:
+    quiet()
+    problems: list[tuple[int, Verdict, str]] = []
+    known: dict[Any, tuple[Verdict, str] | None] = {}
+    found: dict[Any, Any] = {}
+    for position, experiment in enumerate(experiments):
+        emit({"done": position, "total": len(experiments)})
+        for key, look in checks(experiment, emit):
+            if key not in known:
+                known[key], found[key] = _outcome(look)
+            if isinstance(found[key], Sizes):
+                emit({"position": position, "sizes": found[key]})
+            complaint = known[key]
+            if complaint is not None:
+                problems.append((position, *complaint))
+    return problems
+
+
+def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], Any]]]:
+    model, method, spec = experiment.model, experiment.method, experiment.eval
+    dtype = compute_dtype(experiment.train.precision)
+
+    def attach() -> Sizes:
+        method.check_training(experiment.train)
+        if method.trains:
+            kernels.check(experiment.train, experiment.launch)  # by now the precision is known
+        if experiment.train.packing and method.unpacked_because:
+            raise ValueError(
+                f"train.packing=true with method={method.name}: {method.unpacked_because}; set it to false"
+            )
+        skeleton = models.skeleton(model, dtype)
+        reason = method.unsupported_model(skeleton)
+        if not reason and method.trains:
+            reason = unknown(skeleton, experiment.train.kernels)
+        if reason:
+            raise UnsupportedError(reason)
+        expected = method.expected_trainable(skeleton)
+        attached = method.attach(skeleton, setting(experiment, models.tokenizer(model), []))
+        method.check_count(expected, sum(p.numel() for p in attached.parameters() if p.requires_grad))
+        return _sizes(method, attached)
+
+    def look_at_data() -> None:
+        found = audit(experiment, emit)
+        for line in data_check.lines(found):
+            emit({"say": line})
+        if found.refusals:
+            raise ValueError(found.refusals[0])
+
+    def look_at_rows() -> None:
+        refused: tuple[str, ...] | None = None
+        with suppress(ValueError):  # `look_at_data` has reported the problem already
+            refused = audit(experiment, emit).refusals
+        if refused is None or refused:
+            return
+        tokenizer = models.tokenizer(model)
+        method.check_rows(tokenized(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
+
+    is_elsewhere = hardware.RUNS_ON in os.environ  # the machine that makes the run checks itself
+    at_any_rate = replace(method, lr=None)  # a sweep may have many learning rates, and no check depends on them
+
+    def launch() -> None:
+        if not method.trains or is_elsewhere:
+            return
+        if reason := launcher.unsupported(experiment.launch):
+            raise UnsupportedError(reason)
+        if hardware.device() == "cuda" and (lack := toolchain.missing()):
+            raise ValueError(lack)
+
+    looks: list[tuple[Any, Callable[[], Any]]] = [
+        (("launch", experiment.launch, method.trains), launch),
+        (("weights", model), partial(models.check, model)),
+        ((model, at_any_rate, replace(experiment.train, lr=None)), attach),
+        (check_id(experiment), look_at_data),
+        ((experiment.data, wanted_tokens(experiment), at_any_rate), look_at_rows),
+    ]
+    return looks + (_task_checks(experiment, emit) if spec.test == "always" else [])
+
+
+def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], Any]]]:
+    spec = experiment.eval
+    where = (spec.source, spec.path, spec.include_path, spec.unsafe_code)
+
+    merged, precision = spec.weights == "merged", spec.precision
+
+    def backend() -> None:
+        if spec.backend != "vllm":
+            return
+        reason = vllm.unsupported(hardware.device() == "cuda") or unserved(experiment.method, merged, precision)
+        if reason:
+            raise UnsupportedError(reason)
+
+    def chat_template() -> None:
+        if spec.chat_template and not models.tokenizer(experiment.model).chat_template:
+            raise ValueError(
+                f"eval.chat_template=true: the tokenizer of model={experiment.model.name} has no chat template; set it "
+                "to false, or take an instruction-tuned model"
+            )
+
+    looks: list[tuple[Any, Callable[[], Any]]] = [
+        (("weights", experiment.model), partial(models.check, experiment.model)),
+        (("backend", spec.backend, replace(experiment.method, lr=None), merged, precision), backend),
+        (("chat template", spec.chat_template, experiment.model), chat_template),
+    ]
+    for name in spec.task_limits:
+        looks.append((("limit", name, spec.include_path), partial(tasks.check_name, name, spec.include_path)))
+    wanted = [(task, *where, spec.num_fewshot) for task in spec.tasks]
+    return looks + [(key, partial(tasks.check, *key)) for key in wanted]
+
+
+def unserved(method: Method, merged: bool, precision: str) -> str:
+    """Return the reason why eval.backend=vllm cannot serve the weights of a method; "" if it can."""
+    reason = "" if merged else method.not_served_because()
+    if not reason and method.trains and not merged and precision == "fp32":
+        reason = "vLLM computes adapters in 16 bits (eval.precision=bf16), and eval.precision is fp32"
+    if not reason:
+        return ""
+    ways = ", or eval.weights=merged" if method.merges else ""
+    return f"eval.backend=vllm with method={method.name}: {reason}; use eval.backend=shared_prefix{ways}"
+
+
+def _sizes(method: Method, attached: Any) -> Sizes:
+    if not method.trains:
+        return Sizes(0, 0)
+    trained = [parameter for parameter in attached.parameters() if parameter.requires_grad]
+    held = sum(one.numel() * one.element_size() + method.optimizer_bytes(one) for one in trained)
+    saved = sum(tensor.numel() * tensor.element_size() for tensor in method.saved(attached).values())
+    return Sizes(saved, held)
+
+
+def _outcome(look: Callable[[], Any]) -> tuple[tuple[Verdict, str] | None, Any]:
+    """Return (verdict and message, None) if the look raises an error, otherwise (None, its result)."""
+    try:
+        return None, look()
+    except UnsupportedError as error:
+        return ("unsupported", str(error)), None
+    except ValueError as error:
+        return ("wrong", " ".join(str(error).split())), None
+    except Exception as error:  # a library that fails on a value: the log says where, and nothing is started
+        traceback.print_exc()
+        return ("wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"), None
