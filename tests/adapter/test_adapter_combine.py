@@ -78,7 +78,7 @@ def test_a_pruning_type_takes_a_density(made, adapter, tmp_path):
 @pytest.mark.parametrize(
     ("names", "words", "said"),
     [
-        (("lora", "qlora"), (), "adapters with another storage of the base cannot be combined"),
+        (("lora", "qlora"), (), "adapters with another quantization of the base cannot be combined"),
         (("lora", "prompt"), (), "adapters with another type cannot be combined"),
         (("prompt", "prompt"), (), "PEFT offers no combination of PROMPT_TUNING adapters"),
         (("lora", "dora"), (), "weight-decomposed"),

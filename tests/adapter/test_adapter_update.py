@@ -104,11 +104,10 @@ def test_full_fine_tuning_changes_everything(measured):
     assert found.weights["model.layers.0.mlp.up_proj.weight"].effective_rank > 16
 
 
-def test_the_command_shows_what_is_known_without_measuring_again(measured, adapter, tmp_path):
+def test_the_command_shows_what_is_known_without_measuring_again(measured, adapter, tmp_path, monkeypatch):
     folder = tmp_path / "seed-0"
     shutil.copytree(measured["lora"], folder)
-    shutil.rmtree(folder / "weights")
-    (folder / "weights").mkdir()  # nothing to measure: only what was kept can be shown
+    monkeypatch.setattr("harness.adapter.__main__._elsewhere", lambda *_, **__: pytest.fail("measured again"))
     code, out, err = adapter("info", folder)
     assert (code, err) == (0, "")
     assert "trained 32,768 parameters in 28 tensors, of 123,456 (by formula 32,768)" in out

@@ -92,7 +92,7 @@ def test_methods_that_cannot_be_served_are_known_before_they_train(compose, word
 
 
 def test_they_are_skipped_with_the_reason(compose, tiny_overrides, monkeypatch):
-    monkeypatch.setattr(preflight.served, "unsupported", lambda cuda: "")
+    monkeypatch.setattr(preflight.vllm, "unsupported", lambda cuda: "")
     asked = [
         config.build(
             compose(*tiny_overrides, f"method={name}", "eval.tasks=[piqa]", "eval.backend=vllm", "eval.precision=bf16")

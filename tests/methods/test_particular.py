@@ -213,7 +213,7 @@ def test_spectrum_computes_its_ratios_once(
     method = make("spectrum", "method.fraction=0.5")
     first = trained_names(workshop.attach(method))
     assert len(first) == 7, "one of two layers, of seven kinds of matrix"
-    assert len(list(tmp_path.glob("spectrum/*.json"))) == 1
+    assert len(list(tmp_path.glob("spectrum/*.txt"))) == 1
     monkeypatch.setattr(spectrum, "_signal_to_noise", lambda weight: pytest.fail("computed again"))
     assert trained_names(workshop.attach(method)) == first
 

@@ -178,15 +178,15 @@ def found_in(runs: Path) -> dict[str, list[str]]:
         refused = []
     except IncomparableError as error:
         refused = [one.key for one in error.guard.refused]
-    return {REFUSED: refused, NAMED: tuned.section(loaded)}
+    return {REFUSED: refused, NAMED: tuned.lines(loaded)}
 
 
 def test_a_clean_sweep_is_let_through_and_says_what_is_true(clean):
     found = found_in(clean)
     assert found[REFUSED] == []
     text = "\n".join(found[NAMED])
-    assert "had 3 trials over lr_scale with seed 0, looked at on validation rows alone" in text
-    assert "only these runs read the test" in text
+    assert "Each method was tuned with 3 trials over Factor on the learning rate (seed 0), selected by" in text
+    assert "only these runs were evaluated on the test set" in text
     assert "chosen for" not in text
 
 

@@ -1,12 +1,13 @@
 """What using a result costs: real runs of the tiny model, measured once, and shown where they were measured."""
 
 import pytest
-from harness.report.pages.markdown import page
 
 from harness.config import config
 from harness.records import record
 from harness.records.record import InferenceRecord
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.pages.report import page
 from harness.report.writers.table import columns, flat
 from harness.run import inputs, run
 
@@ -81,8 +82,8 @@ def test_the_report_shows_it_where_it_was_measured_and_nowhere_else(runs):
 
     folder = Path(runs[1]["lora"].runs_dir)
     loaded = load([folder])
-    text = page(loaded)
-    assert "## What a result costs to use" in text
+    text = page(Comparison(loaded))
+    assert "<summary>Inference cost</summary>" in text
     assert "cannot be merged into the base model" in text
     names = [name for name in columns(loaded.rows) if name.startswith("inference/")]
     assert "inference/attached/1_rows/tokens_per_second" in names
@@ -119,7 +120,7 @@ def test_a_model_that_does_not_fit_leaves_the_others_and_its_reason(tiny_model, 
         return make
 
     use = inference.Use(
-        spec=InferenceSpec(batch_sizes=(1,), new_tokens=2, prompt_tokens=3, repeats=1, outputs=1),
+        spec=InferenceSpec(batch_sizes=(1,), new_tokens=2, prompt_tokens=3, num_repeats=1, num_outputs=1),
         precision="fp32", tokenizer=models.tokenizer(spec), prompts=[[5, 6, 7]],
         phases=Phases(False, lambda name: None),
         base=made("plain"), attached=made("attached"), merged=made("merged"),

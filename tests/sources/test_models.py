@@ -81,7 +81,7 @@ import os, pathlib, time
 from harness.sources import models
 from harness.records.settings import ModelSpec
 
-def slowly(gguf_file, folder):  # the real conversion takes a minute of two cores
+def slowly(package, gguf_file, folder):  # the real conversion takes a minute of two cores
     (pathlib.Path(os.environ["HARNESS_CACHE"]) / f"ready-{{os.getpid()}}").touch()
     while len(list(pathlib.Path(os.environ["HARNESS_CACHE"]).glob("ready-*"))) < 3:
         time.sleep(0.01)

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from harness.report.pages.markdown import page
 
 from harness.config import config
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.pages.report import page
 from harness.run import inputs, preflight, run
 from harness.sources import models, random_weights
 
@@ -55,7 +56,7 @@ def test_a_check_draws_none_and_tokens_are_those_of_the_folder(described, monkey
 
     experiment = described("method=lora")
     kept = AutoTokenizer.from_pretrained(random_weights.folder_of(experiment.model))
-    monkeypatch.setattr(random_weights, "folder_of", lambda spec: pytest.fail("drew weights"))
+    monkeypatch.setattr(random_weights, "_write", lambda *_: pytest.fail("drew weights"))
     assert preflight.check([experiment], lambda event: None) == []
     own = models.tokenizer(experiment.model)
     text, chat = (
@@ -91,9 +92,8 @@ def test_a_run_on_them_is_marked_and_has_costs_and_no_scores(described):
     assert result.recipe["model"]["weights"] == "random"
     assert result.current.training.tokens_per_second > 0
     assert result.current.data.packed_rows > 0
-    text = page(load([Path(experiment.runs_dir)]))
-    assert "random weights: no scores" in text
-    assert "The weights are random: memory and speed are real" in text
+    text = page(Comparison(load([Path(experiment.runs_dir)])))
+    assert "The weights are random: memory and speed are real, scores mean nothing." in text
 
 
 def test_other_recipes_do_not_say_that_their_weights_are_not_random(compose):

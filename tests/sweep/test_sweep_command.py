@@ -128,7 +128,7 @@ def test_an_interrupt_is_one_line(tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     add_sweep(tmp_path, [cell("a")])
-    monkeypatch.setattr(command.left, "collect", pressed)
+    monkeypatch.setattr(command.control, "collect", pressed)
     assert command.main(["collect", "asked", "--wait", "--runs", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted: what is on the cluster goes on\n"
 

@@ -60,7 +60,8 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
 
 
 def test_what_the_first_one_says_is_said_alone(job):
-    make = lambda: job(lr=1e9, micro_batch_size=2, divergence_factor="null", lr_scheduler_type="constant", max_steps=30)  # noqa: E731
+    settings = {"divergence_factor": "null", "lr_scheduler_type": "constant_with_warmup", "max_steps": 30}
+    make = lambda: job(lr=1e9, micro_batch_size=2, **settings)  # noqa: E731
     with pytest.raises(DivergedError, match="step"):
         shared(make)
 

@@ -324,7 +324,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(job, checkpoints, monk
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("harness.train.resume.stored.write", full)
+    monkeypatch.setattr("harness.train.resume.tensors.write", full)
     events = []
     often = dataclasses.replace(checkpoints, every_seconds=0.0)
     train(dataclasses.replace(job(emit=events.append), checkpoints=often))
@@ -346,7 +346,7 @@ def test_writing_takes_a_twentieth_of_the_time_unless_every_step_is_asked_for(
         clock[0] += 1.0
         plain(*arguments)
 
-    monkeypatch.setattr("harness.train.resume.stored.write", slow)
+    monkeypatch.setattr("harness.train.resume.tensors.write", slow)
     begin = callback.TrainingMonitor.on_step_begin
 
     def six_seconds(*arguments, **named):

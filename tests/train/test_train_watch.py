@@ -95,7 +95,9 @@ def test_a_loss_that_leaves_for_good_ends_the_run(job):
 
 def test_early_stopping_keeps_the_weights_of_the_lowest_validation_loss(job):
     curve = iter([3.0, 2.0, 2.5, 2.6, 1.0])
-    made = job(validate=lambda: next(curve), eval_every=2, patience=2, max_steps=12, lr_scheduler_type="constant")
+    made = job(
+        validate=lambda: next(curve), eval_every=2, patience=2, max_steps=12, lr_scheduler_type="constant_with_warmup"
+    )
     result = train(made)
     assert (result.stopped_early_at, result.kept_step) == (8, 4)
     assert result.validation == ((2, 3.0), (4, 2.0), (6, 2.5), (8, 2.6))
