@@ -173,7 +173,7 @@ def test_the_svg_names_every_mark_for_the_mouse_the_keyboard_and_a_screen_reader
         assert mark.get("tabindex") == "0"
         assert mark.find(f"{space}title").text == mark.get("aria-label")
         assert re.search(
-            r"^\w+.*: [+-]\d+\.\d points, 95 % CI [+-]\d+\.\d to [+-]\d+\.\d, \d\.\d GiB$", mark.get("aria-label")
+            r"^\S.*: [+-]\d+\.\d points, 95 % CI [+-]\d+\.\d to [+-]\d+\.\d, \d\.\d GiB$", mark.get("aria-label")
         )
     ids = [one.get("id") for one in root.iter() if one.get("id")]
     assert len(ids) == len({*ids})

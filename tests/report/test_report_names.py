@@ -99,7 +99,7 @@ def test_tasks_metrics_and_settings_by_their_identifiers():
     assert names.metric("acc").percent
     assert not names.metric("bits_per_byte").percent
     assert names.setting("method.r").display == "Rank r"
-    assert names.setting("method.options.own") == names.Name("method.options.own", "own")
+    assert names.setting("method.options.own") == names.Name("options.own", "own")
 
 
 def run_of(config: dict, method: str = "lora", **settings: object) -> record.RunRecord:
