@@ -84,6 +84,17 @@ class Browser:
         for nudge in (-1, 0):
             self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x + nudge, y=y)
 
+    def hover_until(self, element: str, condition: str) -> None:
+        """Move the mouse to the middle of an element, wherever it is by then, until an expression is true."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self.evaluate(f"Boolean({condition})"):
+            assert time.monotonic() < deadline, f"never true over {element}: {condition}"
+            box = self.evaluate(
+                f"(() => {{ const b = {element}.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] }})()"
+            )
+            self.hover(box[0] + box[2] / 2, box[1] + box[3] / 2)
+            time.sleep(0.05)
+
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """Save what is seen, or the whole page."""
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

@@ -20,8 +20,9 @@ from harness.report.analysis.axes import qualities
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Measure
 from harness.report.data.load import load
+from harness.report.document import Missing
 from harness.report.figures import scatter
-from harness.report.html import items
+from harness.report.html import items, overview
 from harness.report.writers import folder as files
 
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
@@ -439,13 +440,8 @@ def test_a_mark_says_its_numbers_to_the_mouse_and_to_the_keyboard(browser):
     browser.evaluate("document.querySelector('#figure-gain').scrollIntoView({block: 'center'})")
     marks = "document.querySelectorAll('#figure-gain .mark')"
     assert browser.evaluate(f"{marks}.length") == 3
-    where = browser.evaluate(
-        f"(() => {{ const box = {marks}[0].getBoundingClientRect();"
-        " return [box.x + box.width / 2, box.y + box.height / 2] })()"
-    )
     assert browser.evaluate("find('tip').hidden")
-    browser.hover(*where)
-    browser.wait("!find('tip').hidden")
+    browser.hover_until(f"{marks}[0]", "!find('tip').hidden")
     words = browser.evaluate("find('tip').innerText")
     assert re.search(r": [+-]\d+\.\d points, 95 % CI .*, \d\.\d GiB$", words)
     browser.evaluate(f"{marks}[1].focus()")
@@ -453,6 +449,26 @@ def test_a_mark_says_its_numbers_to_the_mouse_and_to_the_keyboard(browser):
     assert browser.evaluate("document.activeElement.getAttribute('aria-label') === find('tip').innerText")
     browser.evaluate("document.activeElement.blur()")
     assert browser.evaluate("find('tip').hidden")
+
+
+def test_evaluations_of_a_task_that_differ_share_a_column(runs):
+    zero, five = (evaluation("arc_easy", num_fewshot=count) for count in (0, 5))
+    for kind, looks in ((BASE, (zero, five)), (LORA, (zero,)), (DORA, (five,))):
+        folder = add_run(runs, kind)
+        for look in looks:
+            add_evaluation(folder, kind, look)
+    comparison = Comparison(load([runs]))
+    table = overview.table(comparison)
+    assert len(table.keys) == len({*table.keys})
+    compared = 0
+    for group, cell in zip(comparison.groups, table.cells("arc_easy/acc_vs_base"), strict=True):
+        if group.trained:
+            [own] = group.evaluations
+            assert cell.value == group.gain(Measure(own, "acc")).value
+            compared += 1
+        else:
+            assert isinstance(cell, Missing)
+    assert compared == 2
 
 
 def test_figures_and_pages_begin_with_what_the_sweep_asked_about(tree, tmp_path):

@@ -142,8 +142,11 @@ def test_what_was_chosen_is_not_trained_again(tuned):
 def test_the_report_shows_the_trials_before_the_results(tuned):
     folder = tuned.folder / "reports" / "tuned"
     page = (folder / "report.md").read_text()
-    assert page.index("## Tuning") < page.index("## Results")
-    assert "had 3 trials over lr_scale with seed 0, looked at on validation rows alone." in page
+    compared, folded, tuning = page.partition("<summary>Tuning</summary>")
+    assert folded
+    said = "Each method was tuned with 3 trials over Factor on the learning rate (seed 0), selected by the lowest"
+    assert said in compared.partition("## What was compared")[2]
+    assert said in tuning.partition("</details>")[0]
     rows = list(csv.DictReader(io.StringIO((folder / "records.csv").read_text())))
     assert [(row["method"], row["seed"]) for row in rows] == [
         ("base", "0"), ("lora", "0"), ("lora", "1"), ("full", "0"), ("full", "1"),

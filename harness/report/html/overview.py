@@ -12,7 +12,7 @@ from harness.report import names
 from harness.report.analysis.axes import COSTS, Quality, qualities
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.main_table import MEMORY, PARAMETERS, TIME
-from harness.report.data.groups import Group
+from harness.report.data.groups import Group, Measure
 from harness.report.data.settings import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
 from harness.report.writers.table import flat
@@ -43,8 +43,8 @@ def table(comparison: Comparison) -> Table:
     main, groups = comparison.main_table, comparison.groups
     rows = {row[0].key: row for row in main.rows if isinstance(row[0], Text)}
     fields = [_main_field(column, place, rows) for place, column in enumerate(main.columns)]
-    scores = qualities(groups, ROLES, comparison.primary)
-    extra = [field for score in scores for field in _score_fields(score) if field.column.key not in main.keys]
+    scores = _by_column(qualities(groups, ROLES, comparison.primary))
+    extra = [field for alike in scores for field in _score_fields(alike) if field.column.key not in main.keys]
     shown = {cost for key, cost in _COSTS_OF_MAIN.items() if key in main.keys}
     extra += [
         _Field(Column(cost.key, cost.title, better="lower"), _cost_cell(cost.of))
@@ -96,23 +96,41 @@ def content(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _score_fields(score: Quality) -> list[_Field]:
-    """Return the column of a score, and that of its gain over the base model."""
+def _by_column(scores: Sequence[Quality]) -> list[list[Quality]]:
+    """Return the scores of one task and metric together: evaluations that were allowed to differ share a column."""
+    columns: dict[tuple[str, str], list[Quality]] = {}
+    for score in scores:
+        columns.setdefault((score.task, score.measure.metric), []).append(score)
+    return list(columns.values())
+
+
+def _score_fields(alike: Sequence[Quality]) -> list[_Field]:
+    """Return the column of a score, and that of its gain over the base model.
+
+    A group shows the first of the evaluations that it has, as in the main table.
+    """
+    score = alike[0]
     task, metric = names.task(score.task), names.metric(score.measure.metric)
     scale, unit, digits = (100.0, "%", 1) if metric.percent else (1.0, "", 3)
     key, title = f"{score.task}/{score.measure.metric}", f"{task.short} {metric.short}"
     better: Literal["higher", "lower"] = "higher" if score.higher_is_better else "lower"
+
+    def own(group: Group) -> Measure | None:
+        measures = [quality.measure for quality in alike if quality.measure.eval_id in group.evaluations]
+        return measures[0] if measures and group.measured else None
+
+    def value(group: Group) -> Cell:
+        measure = own(group)
+        return _number(group, group.score(measure) if measure else None)
+
+    def gain(group: Group) -> Cell:
+        measure = own(group)
+        return _number(group, group.gain(measure) if measure else None, signed=True)
+
+    beside = f"{task.short} vs. base"
     return [
-        _Field(
-            Column(key, title, unit=unit, scale=scale, digits=digits, better=better),
-            lambda group: _number(group, group.score(score.measure) if group.measured else None),
-        ),
-        _Field(
-            Column(
-                f"{key}_vs_base", f"{task.short} vs. base", unit="points" if unit else "", scale=scale, digits=digits
-            ),
-            lambda group: _number(group, group.gain(score.measure) if group.measured else None, signed=True),
-        ),
+        _Field(Column(key, title, unit=unit, scale=scale, digits=digits, better=better), value),
+        _Field(Column(f"{key}_vs_base", beside, unit="points" if unit else "", scale=scale, digits=digits), gain),
     ]
 
 
