@@ -234,7 +234,7 @@ RULES: dict[str, Callable[[Sequence[Trial]], tuple[Trial, str]]] = {
     "one_standard_error": one_standard_error,
 }
 RULE_TEXTS = {
-    "lowest_validation_loss": "the lowest validation loss; equal ones: the lower learning rate",
+    "lowest_validation_loss": "the lowest validation loss (of equal ones the lower learning rate)",
     "one_standard_error": "the fewest trained parameters, then the lowest learning rate, within one standard error of "
     "the lowest validation loss, that of the difference paired by row",
 }

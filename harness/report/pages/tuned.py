@@ -73,8 +73,8 @@ def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:
     total = sum(one.device_seconds for one in found)
     centers = CENTERS if "lr_scale" in tuning.settings else ""
     return (
-        f"{_protocol(tuning, counts, seeds)}, selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)} on validation "
-        f"rows; the results are those of seed {', '.join(map(str, results))}, and {reads}. {SELECTED}{centers} "
+        f"{_protocol(tuning, counts, seeds)}, selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}; "
+        f"the results are those of seed {', '.join(map(str, results))}, and {reads}. {SELECTED}{centers} "
         f"Tuning took {quantity(total)} device-s: loading, training and validation of all trials."
     )
 
