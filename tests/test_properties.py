@@ -54,13 +54,14 @@ METRICS = st.builds(
     Metric, value=NUMBERS.map(float), stderr=st.none() | NUMBERS.map(float), higher_is_better=st.booleans(),
     chance=st.none() | st.floats(0, 1),
 )  # fmt: skip
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,11}", fullmatch=True)  # what becomes the name of a file
 TABLES = st.dictionaries(TEXTS, VALUES, max_size=3)
 ATTEMPTS = st.builds(
     replace, st.just(ATTEMPT), status=st.sampled_from(["ok", "oom", "diverged", "failed", "skipped"]), reason=TEXTS,
     provenance=TABLES, peak_memory_bytes=st.none() | st.integers(0, 2**63 - 1),
 )  # fmt: skip
 RUNS = st.builds(
-    replace, st.just(RUN), recipe_id=TEXTS, seed=st.integers(0, 2**32 - 1), method=TEXTS, recipe=TABLES, config=TABLES,
+    replace, st.just(RUN), recipe_id=NAMES, seed=st.integers(0, 2**32 - 1), method=NAMES, recipe=TABLES, config=TABLES,
     attempts=st.lists(ATTEMPTS, min_size=1, max_size=3).map(tuple),
 )  # fmt: skip
 EVALUATIONS = st.builds(
