@@ -38,7 +38,7 @@ def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch
     page = write(many, None, tmp_path / "out").read_text()
     assert len(read) == len({*read}) == 2 * (RECIPES + 1)
     assert len(drawn) == len({*drawn})
-    lines = [line for line in page.splitlines() if line.startswith("| lora ")]
+    lines = [line for line in page.splitlines() if line.startswith("| LoRA")]
     assert len(lines) >= RECIPES // 10
     assert f"With {RECIPES} methods only the families of the base and of the best are compared" in page
     assert f"The best {MOST_LINES} of {RECIPES} methods." in page
