@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.stats
 from ledger import ANYWHERE, Claim, claim_words
 from traced_files import Line
 from traced_numbers import MetricComparison
@@ -260,9 +261,17 @@ def use(traced: Traced) -> Iterator[Claim]:
 
 def captions(traced: Traced) -> Iterator[Claim]:
     """Constants below figures and tables that are there for every report."""
-    yield claim_words("Figures", "a better rank on that task")
+    yield claim_words("Results", "simultaneous 95 % confidence intervals")
+    yield claim_words("Figures", "(below 0: forgetting)")
     if traced.files.sweep["tuning"]:
-        yield claim_words("Figures", "failed trials count as no result")
+        yield claim_words("Figures", "(Dodge et al. 2019)")
+    targets = traced.role("target")
+    if len(targets) > 1:
+        lines = [line for line in traced.files.trained if all(line in contest.ranked for contest in targets)]
+        scores = [[contest.value(line) for contest in targets] for line in lines]
+        yield claim_words("Figures", f"Average rank over {len(targets)} target tasks")
+        yield claim_words("Figures", "(Nemenyi's test, family-wise 5 %")
+        yield claim_words("Figures", f"Friedman's test: p = {scipy.stats.friedmanchisquare(*scores).pvalue:.2g})")
     if len(traced.role("target")) > 1:
         yield claim_words("All target tasks", "95 % CI over items and seeds")
         yield claim_words("All target tasks", "average rank (1 is best)")
