@@ -87,7 +87,8 @@ def concurrency(trials: Sequence[Row]) -> list[str]:
         return []
     runs = several(sorted({str(attempt.concurrent_runs) for attempt in shared}, key=int))
     threads = sorted({int(attempt.provenance["threads"]) for attempt in shared if "threads" in attempt.provenance})
-    each = f", each with {several(list(map(str, threads)))} threads" if threads else ""
+    noun = "thread" if threads == [1] else "threads"
+    each = f", each with {several(list(map(str, threads)))} {noun}" if threads else ""
     return [
         f"Trials shared a device, {runs} at once{each}: their seconds and rates are not comparable with those of the "
         "results, and an hour of one counts as its part of a device hour"
