@@ -39,8 +39,8 @@ def records(comparison: Comparison) -> list[RunRecord]:
 
 def common(values: Iterable[Any]) -> Any:
     """Return the value that all share; None where they differ, or where there is none."""
-    found = list(values)
-    return found[0] if found and all(one == found[0] for one in found) else None
+    present = list(values)
+    return present[0] if present and all(value == present[0] for value in present) else None
 
 
 def _tuning(comparison: Comparison) -> Section:
@@ -54,19 +54,21 @@ def _tuning(comparison: Comparison) -> Section:
         varied = " Learning rates were varied as part of the comparison; none was selected on test scores here."
         return "Tuning", [varied if several_rates else rates] if trained(comparison) else []
     tuning = sweep.tuning
-    trials = sorted({len(one.trials) for one in comparison.tuning}) or [tuning.trials]
+    trials = sorted({len(contestant.trials) for contestant in comparison.tuning}) or [tuning.trials]
     searched = [names.setting(key).display.lower() for key in tuning.settings]
-    failed = sum(trial.status not in ("ok", "missing") for one in comparison.tuning for trial in one.trials)
-    spent = sum(one.device_seconds for one in comparison.tuning) / hours.HOUR
+    failed = sum(
+        trial.status not in ("ok", "missing") for contestant in comparison.tuning for trial in contestant.trials
+    )
+    spent = sum(contestant.device_seconds for contestant in comparison.tuning) / hours.HOUR
     count = str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
     text = (
         f" Each method was tuned with {count} trials over the {several(searched)} (seed "
         f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The test sets "
         f"were used only for the final runs (seeds {', '.join(map(str, tuning.final_seeds))}) of what was selected. "
-        f"{failed:,} of {sum(len(one.trials) for one in comparison.tuning):,} trials failed or diverged and count as "
-        f"trials. Tuning took {quantity(spent)} device hours. Search spaces and selected values are in"
+        f"{failed:,} of {sum(len(contestant.trials) for contestant in comparison.tuning):,} trials failed or diverged "
+        f"and count as trials. Tuning took {quantity(spent)} device hours. Search spaces and selected values are in"
     )
-    edges = [one.name for one in comparison.tuning if one.edges]
+    edges = [contestant.name for contestant in comparison.tuning if contestant.edges]
     parts: list[Part] = [text, Reference("tab:tuning", "the table of the tuning (appendix)"), "."]
     if edges:
         parts.append(
@@ -78,31 +80,38 @@ def _tuning(comparison: Comparison) -> Section:
 def tasks(comparison: Comparison) -> list[ScoredEvaluation]:
     """Return one evaluation of each task of lm-eval, in their order."""
     every = [scored[0] for group in comparison.groups if group.ok for scored in group.evaluations.values()]
-    return list({one.task: one for one in every if one.record.evaluation["kind"] == "lm_eval"}.values())
+    return list(
+        {
+            evaluation.task: evaluation for evaluation in every if evaluation.record.evaluation["kind"] == "lm_eval"
+        }.values()
+    )
 
 
 def _evaluation(comparison: Comparison) -> Section:
     parts: list[Part] = []
     scored = tasks(comparison)
-    versions = dict.fromkeys(str(one.record.provenance.get("lm_eval") or "") for one in scored)
+    versions = dict.fromkeys(str(evaluation.record.provenance.get("lm_eval") or "") for evaluation in scored)
     if scored:
-        known = ", ".join(version or f"(version {UNKNOWN})" for version in versions)
-        parts += [f" We evaluate with lm-evaluation-harness {known}", Cite(("gao2024lmeval",)), " on "]
+        stated = ", ".join(version or f"(version {UNKNOWN})" for version in versions)
+        parts += [f" We evaluate with lm-evaluation-harness {stated}", Cite(("gao2024lmeval",)), " on "]
     listed: list[list[Part]] = []
-    for one in scored:
-        name, metric = names.task(one.task), names.metric(headline(one) or "")
-        shots = one.record.num_fewshot
+    for evaluation in scored:
+        name, metric = names.task(evaluation.task), names.metric(headline(evaluation) or "")
+        shots = evaluation.record.num_fewshot
         facts = [metric.display, f"{shots}-shot" if shots is not None else "shots not recorded"]
-        limit = " (the first ones)" if one.record.evaluation.get("limit") else ""
-        facts += [f"{one.record.num_items:,} items{limit}", *(["retention"] if one.role == "retention" else [])]
+        limit = " (the first ones)" if evaluation.record.evaluation.get("limit") else ""
+        facts += [
+            f"{evaluation.record.num_items:,} items{limit}",
+            *(["retention"] if evaluation.role == "retention" else []),
+        ]
         listed.append([name.display, Cite(name.cite), f" ({', '.join(facts)})"])
     parts += [*joined(listed), "."] if scored else []
     first = [scored[0] for group in comparison.groups if group.ok for scored in group.evaluations.values()]
-    held = {one.task: one for one in first if one.heldout}
-    losses = [f"{one.record.num_items:,} {one.role} rows" for one in held.values()]
+    held = {evaluation.task: evaluation for evaluation in first if evaluation.heldout}
+    losses = [f"{evaluation.record.num_items:,} {evaluation.role} rows" for evaluation in held.values()]
     if losses:
         parts.append(f" The loss is the mean negative log-likelihood per answer token, on {several(losses)}.")
-    precisions = {str(one.record.evaluation.get("precision")) for one in (*scored, *held.values())}
+    precisions = {str(evaluation.record.evaluation.get("precision")) for evaluation in (*scored, *held.values())}
     if precisions:
         parts.append(f" Evaluations are computed in {several(sorted(precisions))}.")
     return "Evaluation", parts
@@ -124,7 +133,7 @@ def _compute(comparison: Comparison) -> Section:
     tools = joined(
         [[f"{name} {versions[key]}", Cite(keys)] for key, (name, keys) in _TOOLS.items() if versions.get(key)]
     )
-    failed = [one for one in every if one.status != "ok"]
+    failed = [attempt for attempt in every if attempt.status != "ok"]
     total, lost = (sum(map(hours.device_seconds, part)) / hours.HOUR for part in (every, failed))
     lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
     parts: list[Part] = [
@@ -144,23 +153,23 @@ def _compute(comparison: Comparison) -> Section:
 
 def devices(every: Sequence[Attempt]) -> list[str]:
     """Return the devices of the attempts with their memory, each once."""
-    found = []
-    for one in every:
-        facts = one.provenance
+    named = []
+    for attempt in every:
+        facts = attempt.provenance
         memory = facts.get("device_memory_bytes") if facts.get("device") == "cuda" else facts.get("memory_bytes")
         cores = f", {facts['cpu_cores']} cores" if facts.get("device") == "cpu" and facts.get("cpu_cores") else ""
         size = f" ({memory / GIBIBYTE:.0f} GiB{cores})" if isinstance(memory, int) else ""
-        found.append(f"{facts.get('device_name') or 'a device that is not recorded'}{size}")
-    return list(dict.fromkeys(found))
+        named.append(f"{facts.get('device_name') or 'a device that is not recorded'}{size}")
+    return list(dict.fromkeys(named))
 
 
 def _processes(every: Sequence[Attempt]) -> str:
-    most = max(int(one.provenance.get("num_processes") or 1) for one in every)
+    most = max(int(attempt.provenance.get("num_processes") or 1) for attempt in every)
     return f", with up to {most} devices for one run" if most > 1 else ""
 
 
 def _statistics(comparison: Comparison) -> Section:
-    found = next((result for result in comparison.claims if result.comparison is not None), None)
+    tested = next((result for result in comparison.claims if result.comparison is not None), None)
     counts = sorted({len(group.rows) for group in comparison.groups if group.trained})
     if not counts:
         return "Statistics", []
@@ -169,9 +178,9 @@ def _statistics(comparison: Comparison) -> Section:
         f" Scores are means over {seeds} {'seed' if counts == [1] else 'seeds'}; the error is one standard error"
         + (" over items." if counts == [1] else " that combines the sampling of items and the variance over seeds."),
     ]
-    if found is None or found.comparison is None:
+    if tested is None or tested.comparison is None:
         return "Statistics", [*parts, " No two methods could be compared on the same items."]
-    compared = found.comparison
+    compared = tested.comparison
     parts += [
         " Differences are paired by item" + ("" if counts == [1] else " and by seed") + " and tested with a t test in "
         "which items and seeds keep their own degrees of freedom",
@@ -189,17 +198,17 @@ def _statistics(comparison: Comparison) -> Section:
         Cite(("hothorn2008",)),
         f", at a family-wise error of {100 * compared.level:g} %.",
     ]
-    if found.about_runs:
+    if tested.about_runs:
         parts.append(" With one seed per method these tests are about the runs, not about the methods.")
-    if compared.margin is not None and not found.about_runs:
+    if compared.margin is not None and not tested.about_runs:
         parts += [
-            f" Methods are called equivalent by two one-sided tests with a margin of {_unit(found, compared.margin)}",
+            f" Methods are called equivalent by two one-sided tests with a margin of {_unit(tested, compared.margin)}",
             Cite(("schuirmann1987",)),
             ".",
         ]
-    if found.detectable is not None:
+    if tested.detectable is not None:
         parts.append(
-            f" A difference of {_unit(found, found.detectable)} from the best is detected with a power of 80 %."
+            f" A difference of {_unit(tested, tested.detectable)} from the best is detected with a power of 80 %."
         )
     return "Statistics", parts
 
@@ -221,9 +230,9 @@ _FAMILIES = {
 def joined(listed: Sequence[Sequence[Part]]) -> list[Part]:
     """Return the parts of several things as a sentence lists them: a, b and c."""
     parts: list[Part] = []
-    for place, one in enumerate(listed):
+    for place, part in enumerate(listed):
         parts += [" and " if place == len(listed) - 1 else ", "] if place else []
-        parts += one
+        parts += part
     return parts
 
 
