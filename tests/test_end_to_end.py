@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-from test_config import METHOD_NAMES
 
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
+from harness.report import names
 from harness.run import inputs, run
+from tests.config.test_config import METHOD_NAMES
 
 COLUMNS = {
     "method", "seed", "status", "reason", "recipe_id", "trainable_parameters", "total_parameters", "peak_memory_bytes",
@@ -56,6 +58,13 @@ def records(folder: Path) -> dict[str, RunRecord]:
     return {one.method: one for one in found}
 
 
+def displayed(folder: Path) -> list[str]:
+    """The names that a reader sees, one per method."""
+    found = [names.method(name, one).display for name, one in records(folder).items()]
+    assert len(set(found)) == len(METHOD_NAMES)
+    return found
+
+
 def test_every_method_ends_well(everything):
     folder, _, done = everything
     found = records(folder)
@@ -82,8 +91,11 @@ def test_the_screen_shows_one_line_per_run_and_the_table(everything):
     assert len(ran) == sum(one.status == "ok" for one in records(everything[0]).values())
     for noise in ("Traceback", "Warning", "warn", "it/s", "kernels-community", "\x1b"):
         assert noise not in done.stderr
-    for name in METHOD_NAMES:
-        assert name.split("_")[0] in done.stdout.replace("\n", " ")
+    assert re.search(r"^runs +24, 2 skipped$", done.stderr, re.MULTILINE), "not having run is no result to reuse"
+    assert "reused" not in done.stdout
+    shown = [line.lstrip() for line in done.stdout.splitlines()]
+    for name in displayed(everything[0]):
+        assert any(line.startswith(name) for line in shown), name
 
 
 def test_nothing_else_appears_in_the_working_directory(everything):
@@ -100,7 +112,7 @@ def test_nothing_else_appears_in_the_working_directory(everything):
 def test_a_report_is_rendered(everything):
     [page] = everything[0].glob("reports/*/report.md")
     text = page.read_text()
-    for name in METHOD_NAMES:
+    for name in displayed(everything[0]):
         assert name in text
     assert list(page.parent.glob("figures/*.png"))
     assert "report: " in everything[2].stdout
@@ -128,7 +140,8 @@ def test_the_same_command_runs_nothing_twice(everything):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/seed-*/**/*") if path.is_file()}
     done = run_command("harness", "-m", *words, "method=base,lora,full", cwd=folder)
     assert done.returncode == 0
-    assert "already done" in done.stdout
+    assert "runs        3, 3 already done" in done.stderr
+    assert "All runs were finished before." in done.stdout
     assert not [line for line in done.stderr.splitlines() if line.startswith("1/")]
     after = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/seed-*/**/*") if path.is_file()}
     assert after == before

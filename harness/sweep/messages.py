@@ -25,8 +25,11 @@ def runs(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun], name: str) -
 
     If the cells differ in size, every distinct size is printed.
     """
-    done = len(plan) - len(pending)
-    board.say(f"runs        {len(plan)}" + (f", {done} already done" if done else ""))
+    started = {planned.identity for planned in pending}
+    others = [run.readable(planned.experiment) for planned in plan if planned.identity not in started]
+    skipped = sum(record is not None and record.status == "skipped" for record in others)
+    counts = {"already done": len(others) - skipped, "skipped": skipped}
+    board.say(f"runs        {len(plan)}" + "".join(f", {count} {state}" for state, count in counts.items() if count))
     _devices(plan, pending)
     _sizes(plan)
     _disk(pending)

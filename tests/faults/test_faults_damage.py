@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from faults_kept import Kept, content, records, runs_of
 
 from harness.records import disk
+from tests.faults.faults_kept import Kept, content, records, runs_of
 
 
 def written(make):

@@ -5,12 +5,12 @@ import subprocess
 import time
 
 import pytest
-from faults_kept import Kept, content, records, runs_of
 
 from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
 from harness.run import inputs, run
+from tests.faults.faults_kept import Kept, content, records, runs_of
 
 
 @pytest.fixture

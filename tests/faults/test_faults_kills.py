@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from faults_kept import Kept, content, leftovers, records, runs_of
 from stand_in import OVERLAPS
+
+from tests.faults.faults_kept import Kept, content, leftovers, records, runs_of
 
 KILLED = -9
 REAL_KILLS = int(os.environ.get("HARNESS_KILLS", "10"))  # `python -m tests.bench kills` makes 300

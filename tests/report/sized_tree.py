@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from conftest import BASE, DORA, LORA, Kind, add_evaluation, add_run, evaluation
 
 from harness.records import record
+from tests.report.conftest import BASE, DORA, LORA, Kind, add_evaluation, add_run, evaluation
 
 NAMES = (
     "lora", "full", "dora", "qlora", "adapter", "prefix", "vera", "ia3", "prompt", "adalora", "bitfit", "p_tuning",

@@ -6,7 +6,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 import tuned_tree
-from conftest import LORA, add_evaluation, add_run, evaluation
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.report.__main__ import main
@@ -15,6 +14,7 @@ from harness.report.analysis.aa import Tally
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.stats.proportion import wilson_of_rate
+from tests.report.conftest import LORA, add_evaluation, add_run, evaluation
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pyarrow
 import pytest
-from conftest import BASE, IA3, LOOKS, LORA, STARTED, add_evaluation, add_run, evaluation, provenance, shown
 from pyarrow import parquet
 
 from harness.records import record
@@ -14,6 +13,18 @@ from harness.report.data.load import load
 from harness.report.figures import scatter
 from harness.report.pages.summary import losses
 from harness.report.writers.paper import tables
+from tests.report.conftest import (
+    BASE,
+    IA3,
+    LOOKS,
+    LORA,
+    STARTED,
+    add_evaluation,
+    add_run,
+    evaluation,
+    provenance,
+    shown,
+)
 
 TEXT = dataclasses.replace(evaluation("arc_easy"), kind="text", task="general_text", role="retention", limit=40)
 

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import matplotlib.image
 import pytest
-from conftest import HOSTILE, LORA, add_run
 from rich.console import Console
 
 from harness.report.__main__ import main
@@ -21,6 +20,7 @@ from harness.report.data.load import load
 from harness.report.writers.table import columns
 from harness.report.writers.terminal import show
 from harness.report.writers.wandb import Mirror, log_comparison
+from tests.report.conftest import HOSTILE, LORA, add_run
 
 ROOT = Path(__file__).parents[2]
 

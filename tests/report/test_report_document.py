@@ -8,7 +8,6 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import HOSTILE
 from rich.console import Console
 
 from harness.report.document import (
@@ -32,6 +31,7 @@ from harness.report.writers.markdown import table_text, to_markdown
 from harness.report.writers.markup import table_html
 from harness.report.writers.tabular import tabular
 from harness.report.writers.values import table_csv, table_json
+from tests.report.conftest import HOSTILE
 
 NB, PM, MINUS = "\N{NO-BREAK SPACE}", "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}"
 SCORE = Column("arc_easy/acc", "ARC-Easy", "%", 100.0, 1, "higher", spanner="Target tasks")

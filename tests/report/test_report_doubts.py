@@ -3,7 +3,6 @@
 import dataclasses
 import io
 
-from conftest import BASE, DORA, LORA, add_run
 from rich.console import Console
 
 from harness.records import record
@@ -15,6 +14,7 @@ from harness.report.pages.report import page
 from harness.report.writers import terminal
 from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import flat
+from tests.report.conftest import BASE, DORA, LORA, add_run
 
 
 def disturbed(path):

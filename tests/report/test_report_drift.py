@@ -5,12 +5,12 @@ import json
 import shutil
 
 import pytest
-from conftest import BASE, LORA, add_evaluation, add_run, evaluation
 
 from harness.report.analysis import drift
 from harness.report.data.load import load
 from harness.report.pages.notes import origin
 from harness.run.run_folder import keep_weights
+from tests.report.conftest import BASE, LORA, add_evaluation, add_run, evaluation
 
 LOOKS = [evaluation("validation"), evaluation("arc_easy")]
 

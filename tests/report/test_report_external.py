@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import shown
 from scipy.stats import binomtest
 
 from harness.report.analysis import external
+from tests.report.conftest import shown
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "peft_method_comparison"
 

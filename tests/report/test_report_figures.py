@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import sized_tree
-from conftest import HOSTILE, LORA, Kind
 from matplotlib.text import Annotation, Text
 
 from harness.report import figures
@@ -19,6 +18,7 @@ from harness.report.data.load import load
 from harness.report.figures import gain, lines, style
 from harness.report.figures.canvas import COLUMN, PAGE, SIZES
 from harness.stats import average_ranks
+from tests.report.conftest import HOSTILE, LORA, Kind
 
 COUNTS = (3, 8, 24)
 FEWEST_FIGURES = {3: 9, 8: 9, 24: 9, "rank": 10}

@@ -5,7 +5,6 @@ import json
 import shutil
 
 import pytest
-from conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, evaluation
 from pyarrow import parquet
 
 from harness.config.experiment import digest
@@ -16,6 +15,7 @@ from harness.report.analysis.facts import effective_scale
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
 from harness.report.data.sets import comparable_sets
+from tests.report.conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, evaluation
 
 METHOD_AND_RATE = ("method", "train.lr")
 

@@ -5,7 +5,6 @@ import io
 import json
 
 import pytest
-from conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
 
 from harness.records import record
 from harness.report.analysis import hours
@@ -15,6 +14,7 @@ from harness.report.data.rows import Row
 from harness.report.pages.appendix import sections
 from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import flat
+from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
 
 
 def rewritten(folder, price=None, **changes):

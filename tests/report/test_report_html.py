@@ -12,7 +12,6 @@ from shutil import which
 import pyarrow
 import pytest
 from browser import EXECUTABLE, Browser
-from conftest import BASE, DORA, HOSTILE, LORA, add_evaluation, add_run, evaluation
 from pyarrow import parquet
 
 from harness.report import write
@@ -24,6 +23,7 @@ from harness.report.document import Missing
 from harness.report.figures import scatter
 from harness.report.html import items, overview
 from harness.report.writers import folder as files
+from tests.report.conftest import BASE, DORA, HOSTILE, LORA, add_evaluation, add_run, evaluation
 
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
 ARC = evaluation("arc_easy")

@@ -4,7 +4,6 @@ import dataclasses
 import io
 
 import pytest
-from conftest import BASE, DORA, LOOKS, LORA, STARTED, add_evaluation, add_run, attempt, shown
 from rich.console import Console
 
 from harness.records import record
@@ -17,6 +16,7 @@ from harness.report.pages import report
 from harness.report.pages.summary import cost
 from harness.report.writers import terminal
 from harness.report.writers.table import flat
+from tests.report.conftest import BASE, DORA, LOOKS, LORA, STARTED, add_evaluation, add_run, attempt, shown
 
 REASON = "interrupted in phase evaluate at 12 of 300; can be resumed, its weights are kept"
 COMMAND = "python -m harness -m method=lora,dora"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import HOSTILE
 
 from harness.report import write
 from harness.report.document import Bullets, Column, Command, Missing, Note, Number, Section, Table, Text
@@ -17,6 +16,7 @@ from harness.report.writers import latex
 from harness.report.writers.latex import PREAMBLE, document, floats
 from harness.report.writers.tabular import tabular
 from harness.report.writers.tex import breakable, escape, listing
+from tests.report.conftest import HOSTILE
 
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 

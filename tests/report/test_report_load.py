@@ -3,10 +3,21 @@
 import dataclasses
 
 import pytest
-from conftest import BASE, DORA, LOOKS, LORA, STARTED, TASK_ITEMS, add_evaluation, add_run, attempt, evaluation
 
 from harness.report.data.groups import grouped
 from harness.report.data.load import load, sweep_names
+from tests.report.conftest import (
+    BASE,
+    DORA,
+    LOOKS,
+    LORA,
+    STARTED,
+    TASK_ITEMS,
+    add_evaluation,
+    add_run,
+    attempt,
+    evaluation,
+)
 
 
 def test_a_sweep_is_its_cells_in_its_order_base_first(tree):

@@ -5,12 +5,12 @@ import json
 import shutil
 
 import pytest
-from conftest import BASE, LOOKS, LORA, add_evaluation, add_run
 
 from harness.records import record
 from harness.report import write
 from harness.report.data.load import load
 from harness.report.writers import folder, manifest
+from tests.report.conftest import BASE, LOOKS, LORA, add_evaluation, add_run
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import BASE, DORA, LORA, add_evaluation, add_run, evaluation
 
 from harness.report.analysis import multiverse as analysis
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.multiverse import LOST, Robustness, lines, multiverse
 from harness.report.data.load import load
+from tests.report.conftest import BASE, DORA, LORA, add_evaluation, add_run, evaluation
 
 SEEDS = (0, 1, 2, 3)
 

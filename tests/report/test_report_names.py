@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import LORA, recipe_of
 
 from harness.config import config, sweep_file
 from harness.config.experiment import recipe
@@ -14,6 +13,7 @@ from harness.records import record
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from tests.report.conftest import LORA, recipe_of
 
 CONF = Path(__file__).parents[2] / "conf"
 BIB = re.findall(r"^@\w+\{([^,\s]+),", (CONF / "references.bib").read_text(), re.MULTILINE)

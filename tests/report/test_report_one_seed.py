@@ -5,13 +5,13 @@ import re
 
 import pyarrow
 import pytest
-from conftest import BASE, DORA, IA3, LOOKS, LORA, add_evaluation, add_run
 from pyarrow import parquet
 
 from harness.report.__main__ import main
 from harness.report.analysis.claims import claims, main_contests
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
+from tests.report.conftest import BASE, DORA, IA3, LOOKS, LORA, add_evaluation, add_run
 
 APART = tuple(dataclasses.replace(kind, skill=skill) for kind, skill in ((LORA, 1.5), (DORA, 0.8), (IA3, 0.1)))
 ABOUT_RUNS = re.compile(r"runs?\b|\bseeds?\b")  # a sentence with a comparison has to name what it is about

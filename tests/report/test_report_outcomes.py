@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pyarrow
 import pytest
-from conftest import BASE, DORA, IA3, LORA, add_evaluation, add_run, evaluation
 from pyarrow import parquet
 
 from harness.records import record
 from harness.report.data.groups import Measure, aligned, difference, grouped, paired_outcomes, unranked
 from harness.report.data.load import load
 from harness.report.data.outcomes import contradicted
+from tests.report.conftest import BASE, DORA, IA3, LORA, add_evaluation, add_run, evaluation
 
 LOOK = evaluation("arc_easy")
 ACC = Measure(LOOK.eval_id, "acc")

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, plain_text, shown
 from pyarrow import parquet
 
 from harness.records import record
@@ -21,6 +20,7 @@ from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import families
 from harness.report.data.load import load
+from tests.report.conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, plain_text, shown
 
 FIGURES = (
     "gain", "tradeoff_peak_memory_mebibytes", "tradeoff_train_seconds", "tradeoff_trainable_parameters", "forgetting",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BASE, IA3, LOOKS, LORA, add_evaluation, add_run
 from pyarrow import parquet
 
 from harness.records import record
@@ -15,6 +14,7 @@ from harness.report.analysis import remarks
 from harness.report.analysis.comparable import check
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from tests.report.conftest import BASE, IA3, LOOKS, LORA, add_evaluation, add_run
 
 SEEDS = (0, 1)
 REFUSED, SHOWN, NAMED = "refused", "shown", "named"

@@ -4,15 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import add_evaluation, add_run
-from test_report_planted import put, rewrite, versions
-from test_report_tuning import SCALES, SKILLS, TEST, build, kind
 
 from harness.records import record
 from harness.report.analysis.comparable import IncomparableError
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages import tuned
+from tests.report.conftest import add_evaluation, add_run
+from tests.report.test_report_planted import put, rewrite, versions
+from tests.report.test_report_tuning import SCALES, SKILLS, TEST, build, kind
 
 REFUSED, NAMED = "refused", "named"
 

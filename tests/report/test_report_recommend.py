@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-from conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation, plain_text, shown
 from pyarrow import parquet
 
 from harness.records import record
@@ -20,6 +19,7 @@ from harness.report.analysis.recommend import Need, advise, options, recommendat
 from harness.report.analysis.tradeoff import across, frontiers
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
+from tests.report.conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation, plain_text, shown
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT.parent / "shared" / "data" / "peft_method_comparison"

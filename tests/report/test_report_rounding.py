@@ -2,13 +2,12 @@
 
 import dataclasses
 
-from conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
-
 from harness.records import record
 from harness.report.analysis import rounding
 from harness.report.analysis.comparable import check
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
+from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
 
 ROUNDED = tuple(dataclasses.replace(look, precision="bf16") for look in LOOKS)
 EXACT = tuple(dataclasses.replace(look, train_precision="bf16") for look in LOOKS)

@@ -4,13 +4,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from conftest import BASE, LORA, add_evaluation, add_run, evaluation, shown
 
 from harness.records.seeds import NAMES, Streams, number
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.streams import tables
 from harness.report.data.load import load
 from harness.stats.components import components
+from tests.report.conftest import BASE, LORA, add_evaluation, add_run, evaluation, shown
 
 
 def tree(runs, seeds):

@@ -6,13 +6,13 @@ import io
 import json
 
 import pytest
-from conftest import BASE, DORA, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
 from pyarrow import parquet
 
 from harness.report import frame
 from harness.report.data.load import load
 from harness.report.writers.parquet import write as write_parquet
 from harness.report.writers.table import columns, flat, to_csv
+from tests.report.conftest import BASE, DORA, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
 
 IDENTITY = ["label", "method", "model", "data", "learning_rate"]
 FIXED = [

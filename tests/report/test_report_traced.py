@@ -11,7 +11,6 @@ import re
 import pytest
 import traced_files
 import tuned_tree
-from conftest import build
 from ledger import ANYWHERE, check, is_explained, spots
 from traced_appendix import appendix
 from traced_origin import command, data_cards, definitions, looks, origin, shared
@@ -33,6 +32,7 @@ from traced_words import (
 )
 
 from harness.report import write
+from tests.report.conftest import build
 
 PARTS = (
     names, answer, tuning, tables, equality, remarks, explained, use, frontiers, matched, matched_pairs, advice,

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from conftest import HOSTILE, LORA, add_evaluation, add_run, evaluation
 
 from harness import report
 from harness.records import record
@@ -16,6 +15,7 @@ from harness.report.data.load import load
 from harness.report.data.tuning import contestants, expected_best, to_csv
 from harness.report.figures import curves
 from harness.report.pages.report import page as page_text
+from tests.report.conftest import HOSTILE, LORA, add_evaluation, add_run, evaluation
 
 VALIDATION, TEST = evaluation("validation"), evaluation("test")
 SCALES = ("0.3", "1", "3")

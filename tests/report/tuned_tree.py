@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow
-from conftest import BASE, DORA, IA3, LORA, STARTED, Kind, add_evaluation, add_run, evaluation, provenance
 from pyarrow import parquet
 
 from harness.records import data_check, record
+from tests.report.conftest import BASE, DORA, IA3, LORA, STARTED, Kind, add_evaluation, add_run, evaluation, provenance
 
 SCALES = ("0.3", "1", "3")
 SEEDS = (0, 1, 2, 3, 4, 5)

@@ -16,8 +16,8 @@ CONTEXT = multiprocessing.get_context("spawn")
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.run import claim
-with claim.hold(Path(sys.argv[1])):
+from harness.run import lock
+with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

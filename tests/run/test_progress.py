@@ -12,10 +12,10 @@ import time
 
 import pytest
 from rich.console import Console
-from test_record import BLANK, TRAINING, attempt, run_record
 
 from harness.run import progress
 from harness.run.progress import Board, ending
+from tests.records.test_record import BLANK, TRAINING, attempt, run_record
 
 STEP = {"done": 2, "total": 3, "loss": 1.2345, "gradient_norm": 1.0, "learning_rate": 0.1, "tokens_per_second": 99.6}
 

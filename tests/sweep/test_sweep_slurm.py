@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_sweep_command import add, add_sweep, cell
 
 from harness.config import compose as harness_compose
 from harness.config import config
@@ -22,6 +21,7 @@ from harness.sweep.cluster import control, job, queue, slurm, submissions
 from harness.sweep.cluster.submissions import Submission, Tasks
 from harness.sweep.local import DetachedSweepError
 from harness.sweep.run_status import find
+from tests.sweep.test_sweep_command import add, add_sweep, cell
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,13 +7,13 @@ import pickle
 import pytest
 import torch
 from launched import BELONGS, shared
-from test_distributed import AttemptLog
 from torch.distributed.checkpoint import FileSystemWriter
 
 from harness.evaluate import heldout
 from harness.train import distributed, shards
 from harness.train.resume import Checkpoints
 from harness.train.signals import PreemptedError
+from tests.train.test_distributed import AttemptLog
 
 TWO = "launch.num_processes=2"
 DIVIDED = (TWO, "launch.sharding=fsdp")

@@ -66,9 +66,10 @@ def _answers(comparison: Comparison, console: Console) -> None:
 def _done(comparison: Comparison, console: Console) -> None:
     """Print which runs were reused, where any was."""
     rows = comparison.loaded.rows
-    count = sum(row.already_done for row in rows)
+    made = [row for row in rows if row.status != "skipped"]
+    count = sum(row.already_done for row in made)
     if count:
-        reused = "All runs were finished before" if count == len(rows) else f"{count} of {len(rows)} runs were reused"
+        reused = "All runs were finished before" if count == len(made) else f"{count} of {len(made)} runs were reused"
         console.print(Text(f"{reused}.", style="dim"))
 
 
