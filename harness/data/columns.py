@@ -24,7 +24,10 @@ def with_test_file(spec: DataSpec) -> DataSpec:
             f"data.test_file={spec.test_file}: data={spec.name} trains on no file whose format it could share; "
             "use data=file, or leave data.test_file=null"
         )
-    return dataclasses.replace(spec, test=(*spec.test, dataclasses.replace(formats[0], file=spec.test_file)))
+    split = None if Path(spec.test_file).is_dir() else formats[0].split  # the training rows' split is not the test's
+    return dataclasses.replace(
+        spec, test=(*spec.test, dataclasses.replace(formats[0], file=spec.test_file, split=split))
+    )
 
 
 def recognize(spec: DataSpec) -> DataSpec:

@@ -6,18 +6,17 @@ A row that cannot be read is yielded as a `RowError`, so that the caller decides
 import csv
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from harness.data import layout
+
 Row = dict[str, Any]
 Kind = Literal["malformed", "not_utf8", "empty"]
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_FIELD = 2**31 - 1
-# as in the names of files that the Hub's data sets are kept in
-_SPLIT = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|dev|test|testing|eval)(?:[^a-z]|$)", re.IGNORECASE)
 
 
 class RowError(ValueError):
@@ -51,98 +50,21 @@ def stream(path: Path, split: str | None = None) -> Iterator[Found]:
 
 
 def parts(path: Path, split: str | None = None) -> list[Path]:
-    """Return the file itself, or the files of a folder that hold its rows, sorted: of one kind and of one split.
-
-    A folder is read by its layout: the files that `state.json` names where `datasets.save_to_disk` wrote it, else the
-    files of the split, as names like `train-00000-of-00001.parquet` tell it.
+    """Return the file itself, or the files of a folder that hold the rows of one split.
 
     Raises:
-        ValueError: files of a kind that is not read, of several kinds, or of several splits and none named.
+        ValueError: a file of a kind that is not read, or as `layout.files_of`.
     """
     if path.is_file():
         _reader(path)
         return [path]
     if not path.is_dir():
         raise ValueError(f"{path}: neither a file nor a folder; give the path of a JSON Lines file")
-    if split is not None and (path / split).is_dir():
-        return parts(path / split)
-    files = _saved(path) or sorted(
-        one for one in path.iterdir() if _suffix(one) in READERS and not _is_description(one)
-    )
-    files = _of_split(files, split, path)
-    kinds = {_suffix(file) for file in files}
-    if len(kinds) != 1:
-        held = f"files of several kinds ({', '.join(sorted(kinds))})" if kinds else "no file of rows"
-        below = [] if kinds else sorted(one.name for one in path.iterdir() if one.is_dir() and _holds_rows(one))
-        way = f"give one kind of {', '.join(READERS)}"
-        if below:
-            held = f"{held} but folders ({', '.join(below)})"
-            way = f"give one of them, as in {path / ('train' if 'train' in below else below[0])}"
-        raise ValueError(f"{path}: the folder has {held}; {way}")
-    return files
-
-
-def _saved(folder: Path) -> list[Path]:
-    """Return the files that `Dataset.save_to_disk` names in `state.json`; others beside them are caches."""
-    state = folder / "state.json"
-    if not state.is_file():
-        return []
-    try:
-        content = json.loads(state.read_text(encoding="utf-8"))
-        files = [folder / str(entry["filename"]) for entry in content["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{state}: not what datasets' save_to_disk writes ({error}); save the data again") from error
-    if missing := [file.name for file in files if file.parent != folder or not file.is_file()]:
-        raise ValueError(f"{state}: it names {', '.join(missing)}, which is not in the folder; save the data again")
-    return files
-
-
-def _of_split(files: list[Path], split: str | None, folder: Path) -> list[Path]:
-    """Return the files of one split.
-
-    Raises:
-        ValueError: there are several splits and none is named, or not the one that is.
-    """
-    splits = {file: match[1].lower() if (match := _SPLIT.search(file.name)) else None for file in files}
-    names = sorted({name for name in splits.values() if name})
-    if split is None and len(set(splits.values())) > 1 and names:
-        others = [file.name for file in files if not splits[file]]
-        also = f" and {', '.join(others)} besides" if others else ""
-        raise ValueError(
-            f"{folder}: the folder holds the splits {', '.join(names)}{also}; name one, as in data.train.0.split="
-            f"{'train' if 'train' in names else names[0]}, or give its files in a folder of their own"
-        )
-    if split is None or not (names or split):
-        return files
-    chosen = [file for file in files if _same_split(splits[file], split)]
-    if not chosen:
-        raise ValueError(
-            f"{folder}: no files of split={split}; the folder holds {', '.join(names) or 'files of no split'}"
-        )
-    return chosen
-
-
-def _same_split(name: str | None, split: str) -> bool:
-    alike = {"dev": "validation", "valid": "validation", "val": "validation", "eval": "test", "testing": "test"}
-    return name is not None and alike.get(name, name) == alike.get(split, split)
-
-
-def _holds_rows(folder: Path) -> bool:
-    """Return whether a folder holds files of rows, as a split of `DatasetDict.save_to_disk` does."""
-    return any(_suffix(file) in READERS and not _is_description(file) for file in folder.iterdir())
-
-
-def _is_description(file: Path) -> bool:
-    """Return whether `save_to_disk` writes such a file beside the rows."""
-    return file.name in ("state.json", "dataset_info.json", "dataset_dict.json")
-
-
-def _suffix(file: Path) -> str:
-    return ("".join(file.suffixes[-2:]) if file.suffix.lower() == ".gz" else file.suffix).lower()
+    return layout.files_of(path, split, READERS)
 
 
 def _reader(file: Path) -> Callable[[Path], Iterator[Found]]:
-    reader = READERS.get(_suffix(file))
+    reader = READERS.get(layout.suffix(file))
     if reader is None:
         raise ValueError(f"{file}: rows are read from {', '.join(READERS)} files, not from {file.suffix or 'this'}")
     return reader

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.data import layout
 from harness.data.files import Found, stream
 
 SUFFIXES = (".parquet", ".jsonl", ".arrow")
@@ -30,6 +31,7 @@ def split_files(dataset: str, subset: str | None, split: str, folder: str | None
             f"{split}.parquet, {split}.jsonl or {split}.arrow there, or the Hub's repository (hf download {dataset} "
             f"--repo-type dataset --local-dir {root}), or use source=package or source=hub"
         )
+    layout.check_shards(found[split], root)
     return found[split]
 
 

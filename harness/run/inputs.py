@@ -174,7 +174,7 @@ def data_content(spec: DataSpec) -> str:
 def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
     check_origin(rows)
     if rows.file is not None:
-        return f"file:{_file_content(Path(rows.file))}"
+        return f"file:{_file_content(Path(rows.file), rows.split)}"
     assert rows.dataset is not None and rows.split is not None, "check_origin has seen to it"
     if spec.source == "package":
         try:
@@ -189,8 +189,8 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
     return f"hub:{rows.dataset}@{hub.commit(rows.dataset, rows.revision, 'dataset')}"
 
 
-def _file_content(path: Path) -> str:
-    """Return the SHA-256 of a file, or a hash over those of a folder's files in their order."""
+def _file_content(path: Path, split: str | None) -> str:
+    """Return the SHA-256 of a file, or a hash over those of a folder's split in their order."""
     if not path.exists():
         raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
-    return hashes.of_files(files.parts(path), path.is_file())
+    return hashes.of_files(files.parts(path, split), path.is_file())
