@@ -257,4 +257,4 @@ def check_id(experiment: Experiment) -> str:
     asked += [one for one in (spec.include_content, *sorted(spec.rows_content.items())) if one is not None]
     train = [experiment.train.max_length, experiment.train.loss_on]
     model = [experiment.model.name, experiment.model.content, experiment.model.license]
-    return digest([5, data.name, data.license, data_identity(data), policies, topics, model, train, asked])
+    return digest([6, data.name, data.license, data_identity(data), policies, topics, model, train, asked])

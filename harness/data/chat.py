@@ -12,6 +12,7 @@ from harness.records.settings import DataSpec
 
 Message = dict[str, str]  # role and content
 ROLES = ("system", "user", "assistant", "tool")
+SYSTEM = ("system", "system_prompt", "system_message")  # columns with a system prompt
 SHAREGPT = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
     "model": "assistant", "function_call": "assistant", "observation": "tool", "tool": "tool", "system": "system",
@@ -47,17 +48,15 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
     Raises:
         RowError: the column holds no list of messages, one lacks a role or text, or no answer is at the end.
     """
-    column = "messages" if kind == "messages" else "conversations"
-    found = _given(row, column)
+    column = columns(row, kind)[0]
+    found = row["prompt"] + row["completion"] if column == "prompt" else row.get(column)
     if not isinstance(found, list):
         raise RowError("malformed", f"{where}: {column} must be a list of messages, it is a {type(found).__name__}")
     if not found:
         raise RowError("empty", f"{where}: {column} has no message; fill it or leave the row out")
     _refuse_tools(row, f"{where}: the row")
     result = [_message(one, f"{where}: message {index}") for index, one in enumerate(found, start=1)]
-    system = row.get("system")
-    if isinstance(system, str) and system.strip() and result[0]["role"] != "system":
-        result.insert(0, {"role": "system", "content": system})
+    result = _with_system(result, system(row, where), where)
     if result[-1]["role"] != "assistant":
         raise RowError(
             "malformed",
@@ -70,11 +69,45 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
     return result
 
 
-def _given(row: dict[str, Any], column: str) -> Any:
-    """Return the messages of a row, which may be split into those of its prompt and those of its completion."""
-    if column not in row and is_divided(row):
-        return row["prompt"] + row["completion"]
-    return row.get(column)
+def columns(row: dict[str, Any], kind: str) -> tuple[str, ...]:
+    """Return the columns that hold a row's messages, which may be divided into those of prompt and of completion."""
+    column = "messages" if kind == "messages" else "conversations"
+    return ("prompt", "completion") if column not in row and is_divided(row) else (column,)
+
+
+def system(row: dict[str, Any], where: str) -> str:
+    """Return the system prompt that a row has in a column of its own; "" if it has none.
+
+    Raises:
+        RowError: it is no text, or there are several.
+    """
+    given = {name: row[name] for name in SYSTEM if row.get(name) not in (None, "")}
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise RowError("malformed", f"{where}: {name} must be text, it is {type(value).__name__}")
+    texts = {value for value in given.values() if value.strip()}
+    if len(texts) > 1:
+        raise RowError("malformed", f"{where}: {' and '.join(given)} differ; data.train.0.ignore=[...] leaves one out")
+    return next(iter(texts), "")
+
+
+def _with_system(messages: list[Message], system: str, where: str) -> list[Message]:
+    """Return the messages behind the system prompt of the row's column.
+
+    Raises:
+        RowError: the messages begin with another one.
+    """
+    if not system:
+        return messages
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": system}, *messages]
+    if messages[0]["content"] != system:
+        raise RowError(
+            "malformed",
+            f"{where}: the system prompt of the row's column and that of its first message differ; "
+            "data.train.0.ignore=[system] leaves the column out",
+        )
+    return messages
 
 
 def is_divided(row: dict[str, Any]) -> bool:
@@ -197,6 +230,8 @@ class Dialogue:
     def __init__(self, tokenizer: Any, template: str) -> None:
         self._tokenizer, self._template = tokenizer, template
         self.changes: dict[str, list[str]] = {}  # how the template changes messages -> their places
+        self.header: str | None = None  # what the first chat shows before its answer beside the generation prompt
+        self._written: list[str] | None = None  # special tokens that the template writes
 
     def __call__(self, chat: list[Message], where: str) -> Written:
         """Return the chat as text.
@@ -204,16 +239,65 @@ class Dialogue:
         Raises:
             RowError: the template refuses this chat, or rewrites an answer so that it is not found.
         """
+        self._refuse_written(chat, where)
         whole = self._write(chat, where)
         self._note_changes(chat, whole, where)
         answers = [index for index, message in enumerate(chat) if message["role"] == "assistant"]
         spans = [self._span(chat, index, whole, where) for index in answers]
         begin, end = spans[-1]
+        if self.header is None:
+            self.header = self._header(chat, whole[:begin], where)
         ending = whole[end:].rstrip()  # a line end after the closing token is never generated
         turns = self._turns(chat, spans[:-1], answers, whole, where)
         muted = tuple(turn for turn, i in zip(turns, answers, strict=False) if chat[i].get("weight") == "0")
         learnt = tuple(turn for turn in turns if turn not in muted)
         return Written(whole[:begin], whole[begin:end], ending, learnt, muted)
+
+    def _refuse_written(self, chat: list[Message], where: str) -> None:
+        """Refuse messages that hold special tokens of the template: the model would read them as turns.
+
+        Raises:
+            RowError: names the message and the token.
+        """
+        if self._written is None:
+            self._written = self._special_tokens()
+        for number, message in enumerate(chat, start=1):
+            for token in self._written:
+                if token in message["content"]:
+                    raise RowError(
+                        "malformed",
+                        f"{where}: message {number} holds {token}, which the chat template writes itself; take it out "
+                        "of the text, or give rows that are templated already as format=text or prompt_completion",
+                    )
+
+    def _special_tokens(self) -> list[str]:
+        """Return the special tokens that the template writes around a question and its answer."""
+        try:
+            text = self._write([{"role": role, "content": "a"} for role in ("user", "assistant")], "")
+        except RowError:  # a template for chats of another shape
+            return []
+        added = self._tokenizer.added_tokens_decoder.values()
+        special = {*self._tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+        return sorted(token for token in special if token in text)
+
+    def _header(self, chat: list[Message], before: str, where: str) -> str:
+        """Return a sentence if an answer stands behind another text than evaluations with this template ask with."""
+        try:
+            prompt = self._write(chat[:-1], where, add_generation_prompt=True)
+        except RowError:  # a template for chats of another shape
+            return ""
+        if before == prompt:
+            return ""
+        own = before.removeprefix(prompt)
+        if own != before:
+            return (
+                f"the chat template writes {own!r} before the answers, behind its generation prompt: it is seen and "
+                "not learned, and evaluations with eval.chat_template=true ask without it"
+            )
+        return (
+            f"the chat template writes {before[-40:]!r} before the answers, and its generation prompt, with which "
+            f"evaluations with eval.chat_template=true ask, ends in {prompt[-40:]!r}"
+        )
 
     def _note_changes(self, chat: list[Message], whole: str, where: str) -> None:
         """Note the messages that do not stand in the text as they were given."""
@@ -247,12 +331,14 @@ class Dialogue:
             found.append((begin, closed))
         return tuple(found)
 
-    def _write(self, chat: list[Message], where: str) -> str:
+    def _write(self, chat: list[Message], where: str, **options: bool) -> str:
         from jinja2 import TemplateError
 
         plain = [{"role": message["role"], "content": message["content"]} for message in chat]
         try:
-            return str(self._tokenizer.apply_chat_template(plain, tokenize=False, chat_template=self._template))
+            return str(
+                self._tokenizer.apply_chat_template(plain, tokenize=False, chat_template=self._template, **options)
+            )
         except (TemplateError, ValueError, TypeError, LookupError) as error:
             text = " ".join(str(error).split())
             raise RowError("malformed", f"{where}: the chat template refuses this chat: {text}") from error

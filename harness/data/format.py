@@ -6,7 +6,7 @@ Formats that are known by name come down to templates, or to the messages of a c
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -31,13 +31,22 @@ TEMPLATES = {
     "alpaca": (ALPACA, "{{output}}"),
     "text": ("", "{{text}}"),
 }
-# columns that say something about a row, beside those that each format uses
+# columns that say something about a row, beside those that each format uses; capitals, spaces and hyphens are alike
 MEANINGFUL = (
-    "system", "system_prompt", "context", "history", "input", "label", "labels", "weight", "weights", "reasoning",
-    "reasoning_content", "thinking", "rationale", "tools",
+    *chat.SYSTEM, "instruction", "instructions", "context", "contexts", "passage", "document", "documents",
+    "background", "knowledge", "evidence", "history", "chat_history", "input", "inputs", "label", "labels",
+    "label_text", "class", "sentiment", "target", "targets", "weight", "weights", "loss_weight", "sample_weight",
+    "reasoning", "reasoning_content", "thinking", "thought", "thoughts", "rationale", "explanation", "cot",
+    "chain_of_thought", "scratchpad", "tools", "functions", "image", "images", "audio", "video", "chosen", "rejected",
+    "split",
 )  # fmt: skip
+# columns that make a text one part of a row
+BESIDE_TEXT = (
+    "prompt", "completion", "question", "query", "answer", "answers", "response", "output", "outputs", "summary",
+    "translation", "reply",
+)  # fmt: skip
+_ESCAPE = re.compile(r"\\(?:[ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
-_SYSTEM = ("system", "system_prompt")
 # formats and the columns that show them, the most specific first
 RECOGNIZED = (
     ("messages", ("messages",)),
@@ -158,11 +167,12 @@ class Renderer:
         """
         where = f"{place(self._spec)}:{number}"
         topic = row.get(self._spec.topic) if self._spec.topic else None
+        row = {name: value for name, value in row.items() if name not in self._spec.ignore}
         extra = {"place": where, "topic": "" if topic is None else str(topic)}
         if self._spec.format in ("messages", "sharegpt"):
             self._refuse_unused(row, where)
             return self._chat(chat.messages(row, self._spec.format, where), where, extra)
-        system = self._system(row)
+        system = self._system(row, where)
         self._refuse_unused(row, where)
         if self._spec.format == "alpaca":
             row = {"input": "", **{name: value for name, value in row.items() if value is not None}}
@@ -179,7 +189,7 @@ class Renderer:
 
     def reading(self, row: dict[str, Any]) -> Reading:
         """Return how such a row is read."""
-        used = [name for name in map(str, row) if self._is_used(name)]
+        used = [name for name in map(str, row) if self._is_used(name, row)]
         unused = [name for name in map(str, row) if name not in used]
         kind: str = self._spec.format
         if kind == "auto":
@@ -187,18 +197,24 @@ class Renderer:
             kind = "prompt and completion" if is_plain else "templates"
         return Reading(place(self._spec), kind, tuple(used), tuple(unused))
 
-    def _is_used(self, column: str) -> bool:
+    def _is_used(self, column: str, row: dict[str, Any]) -> bool:
         """Return whether a column reaches the text, or the topic of a row."""
-        if column == self._spec.topic or (self._as_chat and column in _SYSTEM):
+        if column == self._spec.topic:
+            return True
+        if column in self._spec.ignore:
+            return False
+        if self._as_chat and column in chat.SYSTEM:
             return True
         if self._spec.format in ("messages", "sharegpt"):
-            return column in ("messages", "conversations", "prompt", "completion")
+            return column in chat.columns(row, self._spec.format)
         return self._names((column,))
 
-    def _system(self, row: dict[str, Any]) -> list[tuple[str, str]]:
+    def _system(self, row: dict[str, Any], where: str) -> list[tuple[str, str]]:
         """Return the row's system prompt as a turn, where a chat template writes the turns."""
-        text = next((row[name] for name in _SYSTEM if isinstance(row.get(name), str) and row[name].strip()), None)
-        return [("system", text)] if self._as_chat and text and not self._names(_SYSTEM) else []
+        if not self._as_chat or self._names(chat.SYSTEM):
+            return []
+        text = chat.system(row, where)
+        return [("system", text)] if text else []
 
     def _names(self, columns: tuple[str, ...]) -> bool:
         """Return whether a template names one of the columns."""
@@ -213,15 +229,14 @@ class Renderer:
         """
         if self._spec.format == "auto" and self._texts != TEMPLATES["prompt_completion"]:
             return  # whoever writes templates has chosen the columns
-        used = _SYSTEM if self._as_chat else ()
-        if self._spec.format in ("messages", "sharegpt"):
-            used = (*used, "tools")  # which `chat.messages` refuses in its own words
+        refused_by_chat = ("tools", "functions") if self._spec.format in ("messages", "sharegpt") else ()
         unused = [
             name
-            for name in MEANINGFUL
-            if row.get(name) not in (None, "", [], {})
-            and name not in (*used, *self._spec.ignore)
-            and not self._names((name,))
+            for name, value in row.items()
+            if value not in (None, "", [], {})
+            and _has_meaning(str(name), value, self._spec.format)
+            and name not in refused_by_chat  # in its own words
+            and not self._is_used(name, row)
         ]
         if unused:
             kind = {"auto": "prompt and completion"}.get(self._spec.format, self._spec.format)
@@ -246,6 +261,19 @@ class Renderer:
         )
 
 
+def _has_meaning(column: str, value: Any, kind: str) -> bool:
+    """Return whether a column says something about its row that a format must not pass over."""
+    name = _plain_name(column)
+    if name == "split":
+        return isinstance(value, str) and not value.strip().lower().startswith("train")
+    return name in MEANINGFUL or (kind == "text" and name in BESIDE_TEXT)
+
+
+@cache
+def _plain_name(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip().lower())
+
+
 def render(rows: list[dict[str, Any]], spec: RowsSpec) -> list[Example]:
     """Return one example per row, in order.
 
@@ -259,25 +287,39 @@ def render(rows: list[dict[str, Any]], spec: RowsSpec) -> list[Example]:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import StrictUndefined
+    from jinja2 import StrictUndefined, nodes
     from jinja2.sandbox import SandboxedEnvironment
 
     class Columns(SandboxedEnvironment):  # type: ignore[misc]
-        """Reads `x.values` as the key of a nested column, and not as the method of that name."""
+        """Reads `x.values` as the key of a nested column, not as the method of that name; joins nothing but text."""
 
         def getattr(self, obj: Any, attribute: str) -> Any:
             if isinstance(obj, dict) and attribute in obj:
                 return obj[attribute]
             return super().getattr(obj, attribute)
 
+        def _parse(self, *arguments: Any) -> nodes.Template:
+            tree: nodes.Template = super()._parse(*arguments)
+            for node in tree.find_all(nodes.Concat):
+                node.nodes = [nodes.Filter(part, "part", [], [], None, None) for part in node.nodes]
+            return tree
+
     # lm-eval's settings, but a null or a list is an error here: lm-eval would print None, or the list as Python does
     environment = Columns(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_text)
-    environment.filters["regex_replace"] = _regex_replace
+    environment.filters |= {"regex_replace": _regex_replace, "part": _text, "string": _string, "join": _joined}
     return environment
 
 
 def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) -> str:
     return re.sub(pattern, replacement, text, count=count)
+
+
+def _string(value: Any) -> str:
+    return str(value if isinstance(value, bool) else _text(value))
+
+
+def _joined(values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
+    return separator.join(str(_text(value if attribute is None else value[attribute])) for value in values)
 
 
 def _text(value: Any) -> Any:
@@ -287,6 +329,8 @@ def _text(value: Any) -> Any:
         raise ValueError("a value is null" if value is None else f"a value is {value}, which is no number")
     from jinja2 import Undefined
 
+    if isinstance(value, bool):
+        raise ValueError(f"a value is no text but {value}: write what it means, as in {{{{ 'yes' if x else 'no' }}}}")
     if not isinstance(value, int | float | Undefined):  # jinja itself reports an undefined name
         raise ValueError(f"a value is no text but a {type(value).__name__}: name a part of it, join or convert it")
     return value
@@ -296,10 +340,10 @@ def _compile(template: str) -> "Template":
     from jinja2 import TemplateSyntaxError
 
     outside = _CODE.sub("", template)
-    if escape := re.search(r"\\[nt]", outside):
+    if escape := _ESCAPE.search(outside):
         raise ValueError(
             f"template {template!r}: {escape[0]} is a backslash and a letter there, and would be trained so. Write "
-            f"{{{{ '{escape[0]}' }}}} for the line end or tab, and {{{{ '\\\\' }}}} for a backslash"
+            f"{{{{ '{escape[0]}' }}}} for the sign that it stands for, and {{{{ '\\\\' }}}} for a backslash"
         )
     try:
         return _environment().from_string(template)
@@ -313,7 +357,7 @@ def _fill(template: "Template", text: str, row: dict[str, Any], where: str) -> s
     from jinja2 import TemplateError
 
     try:
-        return str(template.render(**row))
+        return str(template.render(row))
     except (TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise RowError(
             "malformed",

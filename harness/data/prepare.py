@@ -40,7 +40,7 @@ class Prepared:
     problems: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     refusals: tuple[str, ...] = ()
     readings: tuple[Reading, ...] = field(default=(), compare=False)  # of each source, by its first row
-    notices: tuple[str, ...] = field(default=(), compare=False)  # how the chat template changes messages
+    changes: tuple[str, ...] = field(default=(), compare=False)  # how the chat template changes messages
     sources: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)  # place, rows read, rows trained on
 
 
@@ -115,7 +115,7 @@ class _Preparing:
             problems={kind: tuple(named) for kind, named in sorted(self.problems.items())},
             refusals=tuple(self.refusals.values()),
             readings=tuple(self.readings.values()),
-            notices=tuple(self._changes()),
+            changes=tuple(self._changes()),
             sources=tuple(
                 (place(rows), self.read_of[place(rows)], kept_of[place(rows)]) for rows in (*spec.train, *spec.mix)
             ),
@@ -247,7 +247,8 @@ class _Preparing:
             yield from taken
 
     def _changes(self) -> Iterator[str]:
-        """Yield a line for each way in which chat templates change the messages that they are given."""
+        """Yield a line for each way in which chat templates change messages, and for what they put before answers."""
+        yield from dict.fromkeys(dialogue.header for dialogue in self.dialogues if dialogue.header)
         changes: dict[str, list[str]] = {}
         for dialogue in self.dialogues:
             for change, places in dialogue.changes.items():

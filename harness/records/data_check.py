@@ -45,6 +45,12 @@ class SourceFormat(Strict):
     used: tuple[str, ...]
     unused: tuple[str, ...]
 
+    @property
+    def sentence(self) -> str:
+        """Return the format and its columns as text."""
+        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        return f"{self.place}: read as {self.format}; used: {', '.join(self.used)}{unused}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShownRow(Strict):
@@ -132,6 +138,7 @@ class DataCheck(Strict):
     refusals: tuple[str, ...]
     formats: tuple[SourceFormat, ...] = ()
     first_rows: tuple[ShownRow, ...] = ()
+    changes: tuple[str, ...] = ()  # how the chat template changes messages, and what it puts before answers
 
     @property
     def contaminated(self) -> list[Overlap]:
@@ -156,14 +163,30 @@ def line(check: DataCheck) -> str:
             for one in check.contaminated
         ),
         *(f"{one.rows_over:,} {one.part} rows too long" for one in check.lengths if one.rows_over),
+        *unused_columns(check),
+        *check.changes,
         *check.notices,
     ]
     return f"{check.data}: {'; '.join(parts)}"
 
 
-def lines(check: DataCheck) -> tuple[str, str]:
-    """Return two lines for the start of a sweep: the rows that are used, and what is known of contamination."""
-    return f"data        {_sizes(check)}", f"overlap     {_contamination(check)}"
+def lines(check: DataCheck) -> tuple[str, ...]:
+    """Return lines for the start of a sweep: the rows that are used, contamination, and what rows and template lose."""
+    lost = [*unused_columns(check), *check.changes]
+    return (
+        f"data        {_sizes(check)}",
+        f"overlap     {_contamination(check)}",
+        *([f"not used    {'; '.join(lost)}"] if lost else []),
+    )
+
+
+def unused_columns(check: DataCheck) -> list[str]:
+    """Return a line for each source in a recognized format that has columns which the format does not use."""
+    return [
+        f"{one.place}: read as {one.format} without the columns {', '.join(one.unused)}"
+        for one in check.formats
+        if one.unused and one.format != "templates"
+    ]
 
 
 def _used(check: DataCheck) -> str:

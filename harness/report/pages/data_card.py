@@ -60,6 +60,8 @@ def card(check: DataCheck) -> str:
         *(["**Refused.** " + escaped(" ".join(check.refusals))] if check.refusals else []),
         "## Rows",
         _markdown(("Source", "Rows", "Trained on", "License"), _sources(check)),
+        *(["## Format"] if check.formats else []),
+        _bullets([escaped(one.sentence) for one in check.formats] + [escaped(change) for change in check.changes]),
         "## Found",
         _markdown(("What", "Rows", "Done", "For example"), findings(check)),
         f"## Overlap\n\n{_rule(check)}",
@@ -91,7 +93,7 @@ def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
         grid.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(grid)
     _show_rows(check, console)
-    for notice in check.notices:
+    for notice in (*check.changes, *check.notices):
         console.print(Text(printable(f"note: {notice}"), style="yellow"))
     for refusal in check.refusals:
         console.print(Text(f"refused: {printable(refusal)}", style="red"))
@@ -104,8 +106,7 @@ def _show_rows(check: DataCheck, console: Console) -> None:
     Each part begins with LEARN or see, so that it is told apart without colors as well.
     """
     for one in check.formats:
-        unused = f"; not used: {', '.join(one.unused)}" if one.unused else ""
-        console.print(Text(printable(f"{one.place}: read as {one.format}; used: {', '.join(one.used)}{unused}")))
+        console.print(Text(printable(one.sentence)))
     for row in check.first_rows:
         console.print(Text(printable(f"{row.place}: {row.learned_tokens:,} of {row.tokens:,} tokens are learned")))
         for is_learned, text in row.parts:

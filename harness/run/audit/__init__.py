@@ -111,10 +111,11 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
         loss_on=train.loss_on,
         template=_template(spec),
         tokenizer=facts,
-        notices=(*notices, *prepared.notices),
+        notices=tuple(notices),
         refusals=tuple(refusals),
         formats=tuple(SourceFormat(**dataclasses.asdict(reading)) for reading in prepared.readings),
         first_rows=learned.first_rows(prepared, tokenizer, train.loss_on),
+        changes=prepared.changes,
     )
 
 

@@ -14,8 +14,9 @@ from harness.report.pages import data_card
 from harness.run.audit import learned
 
 PLAIN = [{"prompt": f"What is {n} - {n + 2}?\nAnswer:", "completion": f" -2 of {n}", "id": n} for n in range(40)]
-TRIMS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</s>{% endfor %}"
-DROPS = "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
+ASKS = "{% if add_generation_prompt %}<assistant>{% endif %}"
+TRIMS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</s>{% endfor %}" + ASKS
+DROPS = "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}" + ASKS
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +87,10 @@ def test_what_a_chat_template_changes_is_named(prepared):
         ]}
         for n in range(40)
     ]  # fmt: skip
-    [notice] = prepared(chats, TRIMS).notices
+    [notice] = prepared(chats, TRIMS).changes
     assert notice.startswith("the chat template cuts white space around 40 messages, as ")
     assert notice.endswith("rows.jsonl:1, message 2 (user)")
-    [notice] = prepared(chats, DROPS).notices
+    [notice] = prepared(chats, DROPS).changes
     assert notice.startswith("the chat template leaves out or changes parts of 40 messages, as ")
     assert notice.endswith("rows.jsonl:1, message 1 (system)")
     [reading] = prepared(chats, DROPS).readings
