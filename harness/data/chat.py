@@ -49,13 +49,13 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
         RowError: the column holds no list of messages, one lacks a role or text, or no answer is at the end.
     """
     column = columns(row, kind)[0]
-    found = row["prompt"] + row["completion"] if column == "prompt" else row.get(column)
-    if not isinstance(found, list):
-        raise RowError("malformed", f"{where}: {column} must be a list of messages, it is a {type(found).__name__}")
-    if not found:
+    turns = row["prompt"] + row["completion"] if column == "prompt" else row.get(column)
+    if not isinstance(turns, list):
+        raise RowError("malformed", f"{where}: {column} must be a list of messages, it is a {type(turns).__name__}")
+    if not turns:
         raise RowError("empty", f"{where}: {column} has no message; fill it or leave the row out")
     _refuse_tools(row, f"{where}: the row")
-    result = [_message(one, f"{where}: message {index}") for index, one in enumerate(found, start=1)]
+    result = [_message(turn, f"{where}: message {index}") for index, turn in enumerate(turns, start=1)]
     result = _with_system(result, system(row, where), where)
     if result[-1]["role"] != "assistant":
         raise RowError(

@@ -37,10 +37,11 @@ def files_of(folder: Path, split: str | None, kinds: Iterable[str]) -> list[Path
     if split is not None and (folder / split).is_dir():
         return files_of(folder / split, None, kinds)
     files = _of_split(_saved(folder) or _readable(folder, kinds), split, folder)
-    found = {suffix(file) for file in files}
-    if len(found) != 1:
-        held = f"files of several kinds ({', '.join(sorted(found))})" if found else "no file of rows"
-        below = [] if found else sorted(one.name for one in folder.iterdir() if one.is_dir() and _readable(one, kinds))
+    suffixes = {suffix(file) for file in files}
+    if len(suffixes) != 1:
+        held = f"files of several kinds ({', '.join(sorted(suffixes))})" if suffixes else "no file of rows"
+        folders = [] if suffixes else [entry for entry in folder.iterdir() if entry.is_dir()]
+        below = sorted(entry.name for entry in folders if _readable(entry, kinds))
         way = f"give one kind of {', '.join(kinds)}"
         if below:
             held = f"{held} but folders ({', '.join(below)})"
@@ -67,7 +68,7 @@ def check_shards(files: Iterable[Path], folder: Path) -> None:
             shards[shard["name"], int(shard["of"])].add(int(shard["number"]))
     for (name, number), there in shards.items():
         if missing := sorted(set(range(number)) - there):
-            first = ", ".join(f"{name}-{one:05}-of-{number:05}" for one in missing[:3])
+            first = ", ".join(f"{name}-{shard:05}-of-{number:05}" for shard in missing[:3])
             raise ValueError(
                 f"{folder}: {len(missing)} of {number} files of {name} are missing ({first}); download them again, or "
                 "give a single file"

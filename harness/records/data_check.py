@@ -183,9 +183,9 @@ def lines(check: DataCheck) -> tuple[str, ...]:
 def unused_columns(check: DataCheck) -> list[str]:
     """Return a line for each source in a recognized format that has columns which the format does not use."""
     return [
-        f"{one.place}: read as {one.format} without the columns {', '.join(one.unused)}"
-        for one in check.formats
-        if one.unused and one.format != "templates"
+        f"{source.place}: read as {source.format} without the columns {', '.join(source.unused)}"
+        for source in check.formats
+        if source.unused and source.format != "templates"
     ]
 
 

@@ -61,7 +61,9 @@ def card(check: DataCheck) -> str:
         "## Rows",
         _markdown(("Source", "Rows", "Trained on", "License"), _sources(check)),
         *(["## Format"] if check.formats else []),
-        _bullets([escaped(one.sentence) for one in check.formats] + [escaped(change) for change in check.changes]),
+        _bullets(
+            [escaped(source.sentence) for source in check.formats] + [escaped(change) for change in check.changes]
+        ),
         "## Found",
         _markdown(("What", "Rows", "Done", "For example"), findings(check)),
         f"## Overlap\n\n{_rule(check)}",
@@ -105,8 +107,8 @@ def _show_rows(check: DataCheck, console: Console) -> None:
 
     Each part begins with LEARN or see, so that it is told apart without colors as well.
     """
-    for one in check.formats:
-        console.print(Text(printable(one.sentence)))
+    for source in check.formats:
+        console.print(Text(printable(source.sentence)))
     for row in check.first_rows:
         console.print(Text(printable(f"{row.place}: {row.learned_tokens:,} of {row.tokens:,} tokens are learned")))
         for is_learned, text in row.parts:
