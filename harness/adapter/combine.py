@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from peft import PeftModel
 
 from harness.adapter.load import Trained, download, find, on_base, plain_base, quantization
 from harness.adapter.output import compare, logits, whole_folder
+from harness.records.events import Emit, PhaseStarted
 from harness.records.record import write_text
 from harness.records.untrusted import escaped, inline_code
 from harness.run import model_card
 from harness.sources import models
 
-Emit = Callable[[dict[str, Any]], None]
 _COMBINED = "combined"
 
 
@@ -41,9 +41,9 @@ def combine(
     runs = [on_base(find(folder), base) for folder in folders]
     _check_alike(runs)
     download(runs[0])
-    emit({"phase": "loading"})
+    emit(PhaseStarted("loading"))
     model = _loaded(runs)
-    emit({"phase": "combining"})
+    emit(PhaseStarted("combining"))
     names = [_named_adapter(position) for position in range(len(runs))]
     _combine(model, names, weights, how)
     distance = _distance(model, names, weights)

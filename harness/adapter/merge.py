@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from transformers import AutoModelForCausalLM
 from harness.adapter import gguf
 from harness.adapter.load import Trained, attached, download, dtype, find, merged, on_base, quantization
 from harness.adapter.output import compare, logits, whole_folder
+from harness.records.events import Emit, PhaseStarted
 from harness.records.record import write_text
 from harness.run import model_card
 from harness.sources import models
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -> dict[str, Any]:
@@ -28,12 +27,12 @@ def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -
     run = on_base(find(folder), base)
     download(run)
     tokenizer = models.tokenizer(run.experiment.model)
-    emit({"phase": "attached"})
+    emit(PhaseStarted("attached"))
     trained = attached(run)
     before = logits(trained, tokenizer)
     del trained
     gc.collect()
-    emit({"phase": "merging"})
+    emit(PhaseStarted("merging"))
     plain = merged(run).to(dtype(run))
     plain.config.use_cache = True
     with whole_folder(out) as temporary:
@@ -45,7 +44,7 @@ def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -
         kept_config = plain.config
         del plain
         gc.collect()
-        emit({"phase": "reading"})
+        emit(PhaseStarted("reading"))
         found = _read_back(temporary, form, run, kept_config, tokenizer)
         difference = {**compare(before, found["logits"]), **found["facts"]}
         write_text(_card(run, form), temporary / model_card.CARD)

@@ -7,7 +7,7 @@ noise of full rank. Singular values below the bound of that noise are taken as z
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ import torch
 
 from harness.adapter.load import Trained, download, find, merged, on_base, plain_base
 from harness.records import record
+from harness.records.events import Emit, PhaseStarted, Progress
 from harness.records.record import UpdateRecord, WeightUpdate
 
-Emit = Callable[[dict[str, Any]], None]
 NUM_TOP = 10
 EPSILON = 0.5
 _NOTHING: dict[str, Any] = dict.fromkeys(
@@ -39,7 +39,7 @@ def measure(folder: Path, base: Sequence[str], emit: Emit) -> UpdateRecord:
     if run.experiment.method.merges:
         run = on_base(run, base)
         download(run)
-        emit({"phase": "merging"})
+        emit(PhaseStarted("merging"))
         weights = _updates(run, emit)
     else:
         reason = f"what method={run.record.method} trains is not a change of weights"
@@ -60,7 +60,7 @@ def measure(folder: Path, base: Sequence[str], emit: Emit) -> UpdateRecord:
 def _updates(run: Trained, emit: Emit) -> dict[str, WeightUpdate]:
     before = plain_base(run).state_dict()
     after = dict(merged(run).named_parameters())
-    emit({"phase": "update"})
+    emit(PhaseStarted("update"))
     pairs = [pair for name, tensor in after.items() for pair in _matrices(name, before.get(name), tensor.detach())]
     changed = [(name, old, new) for name, old, new in pairs if not torch.equal(old, new)]
     found = {}
@@ -70,7 +70,7 @@ def _updates(run: Trained, emit: Emit) -> dict[str, WeightUpdate]:
         shapes = pool.map(lambda pair: shape_of_update(*pair[1:]), changed)
         for done, ((name, _, _), shape) in enumerate(zip(changed, shapes, strict=True)):
             found[name] = shape
-            emit({"done": done, "total": len(changed)})
+            emit(Progress(done, len(changed)))
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.judge import answers, model, pairs
 from harness.judge.kept import JudgementRecord, Unfinished
 from harness.records import record
+from harness.records.events import Progress
 from harness.records.untrusted import echo
 from harness.run.progress import board
 
@@ -107,7 +108,7 @@ def _verdicts(by: model.Judge, found: answers.Answers, unfinished: Unfinished) -
     def told(verdict: model.Verdict) -> None:
         unfinished.add(verdict)
         known[verdict.item_id] = verdict
-        board({"done": len(known), "total": len(found.answers)})
+        board(Progress(len(known), len(found.answers)))
 
     board.start_bar(f"judging by {by.model}")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from harness.config.experiment import Experiment
@@ -11,10 +11,9 @@ from harness.measure import hardware
 from harness.methods import targets
 from harness.methods.module_patterns import grouped
 from harness.plan import shapes
+from harness.records.events import Emit, Progress
 from harness.records.settings import ModelSpec
 from harness.run import worker
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 def cells(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
@@ -28,7 +27,7 @@ def cells(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
     warnings.simplefilter("ignore")
     result = []
     for position, experiment in enumerate(experiments):
-        emit({"done": position, "total": len(experiments)})
+        emit(Progress(position, len(experiments)))
         try:
             result.append(_count(experiment))
         except ValueError as error:
@@ -96,7 +95,7 @@ def layers(specs: list[ModelSpec], emit: Emit) -> list[dict[str, Any]]:
     warnings.simplefilter("ignore")
     result = []
     for position, spec in enumerate(specs):
-        emit({"done": position, "total": len(specs)})
+        emit(Progress(position, len(specs)))
         model = shapes.skeleton(spec)
         result.append({"model": spec.name, "presets": list(targets.PRESETS), "layers": _layers(model)})
     return result

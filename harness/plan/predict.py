@@ -24,6 +24,7 @@ from harness.measure.live_memory import tensors_in
 from harness.plan import fake_model, shapes
 from harness.plan.devices import Device
 from harness.plan.fake_step import Follower, give_gradients
+from harness.records.events import Emit, Progress
 from harness.records.settings import KernelSpec
 from harness.run import worker
 from harness.train.loop import Job, _Loop, compute_dtype
@@ -46,7 +47,6 @@ class Step:
     flops: int  # of the whole optimizer step, all its micro batches, of all processes
 
 
-Emit = Callable[[dict[str, Any]], None]
 _MOST_ROWS = 4096  # upper limit of the search for the largest micro batch
 _LOOKS = 8  # steps that the search for the largest micro batch may take
 
@@ -62,7 +62,7 @@ def cells(experiments: list[Experiment], device: Device | None, mfu: float | Non
     worker.quiet()
     found = []
     for position, experiment in enumerate(experiments):
-        emit({"done": position, "total": len(experiments)})
+        emit(Progress(position, len(experiments)))
         found.append(_cell(experiment, device, mfu))
     return found
 

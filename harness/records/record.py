@@ -80,6 +80,7 @@ class Attempt(Strict):
     resumed_at_step: int | None = None  # step of the checkpoint that it resumed from; None: it began at step 0
     seconds: float | None = None  # wall time from its start to its end, however it ended
     ended_in: str | None = None  # the phase that it was in at its end; None before the first
+    killed_by: int | None = None  # number of the signal that killed its process, or a rank of it; None: none did
     # what was under way when a signal or a scheduler ended it and it can go on; None: an older record
     stopped: Literal["no", "training", "evaluation"] | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from harness.config.experiment import Evaluation, Experiment
 from harness.data import chat
 from harness.evaluate import general_text, generated, heldout, tasks, vllm
 from harness.evaluate.precision import computing
+from harness.records.events import Emit, Message, Progress
 from harness.records.record import Metric
 from harness.run import device_map
 from harness.sources import models
@@ -26,7 +27,7 @@ class Scores:
     model: Any
     tokenizer: Any
     heldout: dict[str, Sequence[Any]]
-    emit: Callable[[dict[str, Any]], None]
+    emit: Emit
     validation_tokens: int | None = None  # of a batch, if the configured number was too large
     server: Any = None  # serves the model, if the evaluation does not run it directly
 
@@ -67,7 +68,7 @@ class Scores:
                     raise
             device_map.clear()  # after the handler: the error keeps the tensors of its frames alive
             tokens = self.validation_tokens = tokens // 2
-            self.emit({"say": f"out of memory in validation: batches of {tokens:,} tokens from here on"})
+            self.emit(Message(f"out of memory in validation: batches of {tokens:,} tokens from here on"))
 
     def _loss(self, rows: Sequence[Any], precision: str, tokens: int) -> float:
         with self.experiment.method.fixed_weights(self.model):
@@ -83,7 +84,7 @@ class Scores:
             rows,
             evaluation.precision,
             evaluation.batch_tokens,
-            lambda done: self.emit({"done": done, "total": total}),
+            lambda done: self.emit(Progress(done, total)),
         )
         return heldout.metrics(scores, heldout.num_bytes(rows, self.tokenizer)), heldout.columns(rows, scores), {}
 
@@ -93,7 +94,7 @@ class Scores:
         if evaluation.is_served:
             return tasks.score_on(self._server(evaluation), task, evaluation)
         return tasks.score(
-            self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit({"done": done, "total": total})
+            self.model, self.tokenizer, task, evaluation, lambda done, total: self.emit(Progress(done, total))
         )
 
     def _server(self, evaluation: Evaluation) -> Any:
@@ -116,10 +117,10 @@ class Scores:
 
     def _score_generation(self, evaluation: Evaluation) -> Found:
         rows = self.heldout[evaluation.task.rpartition("/")[2]][: evaluation.limit]
-        progress = lambda done: self.emit({"done": done, "total": len(rows)})  # noqa: E731
+        progress = lambda done: self.emit(Progress(done, len(rows)))  # noqa: E731
         closing = chat.closing(self.experiment.data, self.tokenizer)
         return *generated.score(generated.Writer(self.model, self.tokenizer, closing), rows, evaluation, progress), {}
 
     def _score_text(self, evaluation: Evaluation) -> Found:
-        progress = lambda done, total: self.emit({"done": done, "total": total})  # noqa: E731
+        progress = lambda done, total: self.emit(Progress(done, total))  # noqa: E731
         return *general_text.score(self.model, self.tokenizer, evaluation, progress), {}

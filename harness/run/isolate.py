@@ -21,6 +21,7 @@ from typing import Any, Literal
 from harness.measure.control_group import out_of_memory_kills
 from harness.measure.hardware import VISIBLE
 from harness.records import redact
+from harness.records.events import Emit, Message
 from harness.run import server
 from harness.run.server import prepare as prepare
 from harness.run.untouched import cuda_untouched, is_cuda_touched
@@ -29,7 +30,6 @@ from harness.train import failure
 from harness.train.failure import Cause
 from harness.train.signals import SIGNALS, end_with_parent, leave_terminal
 
-Emit = Callable[[dict[str, Any]], None]
 Kind = Literal["returned", "raised", "oom", "killed"]
 
 _TOUCHED = "_CudaInServer"  # error type of a fork that could not use a card
@@ -50,7 +50,7 @@ class Ended:
     reason: str = ""
     error_type: str = ""  # name of the exception's class
     cause: Cause = "work"  # of "raised", "oom" and "killed"
-    exit_code: int | None = None  # of "killed": minus the signal, where a signal ended it
+    killed_by: int | None = None  # number of the signal that killed the process, or a rank of it
 
 
 @dataclass
@@ -167,7 +167,7 @@ def _called(job: _Job, on_event: Emit | None) -> Ended:
 
 def _explained(ended: Ended, tail: str) -> Ended:
     """Return the end of a process that exited by itself, as out of memory if a library printed such an error before."""
-    if ended.exit_code in (-signal.SIGKILL, -signal.SIGTERM):
+    if ended.killed_by in (signal.SIGKILL, signal.SIGTERM):
         return ended
     for line in reversed(tail.splitlines()):
         cause = failure.cause_in(line)
@@ -215,7 +215,8 @@ def _attempt(job: _Job, on_event: Emit | None) -> Ended:
         receiver.close()
         _reap(process)
     code = process.exitcode
-    return ended or Ended("killed", reason=server.obituary(code), cause="machine", exit_code=code)
+    by = -code if code is not None and code < 0 else None
+    return ended or Ended("killed", reason=server.obituary(code), cause="machine", killed_by=by)
 
 
 def _reap(process: Any) -> None:
@@ -320,7 +321,7 @@ def _child(job: _Job, sender: Connection) -> None:
         return
     if job.threads is not None:
         _compute_with(job.threads)
-    cache.announce.set(lambda line: sender.send(("event", {"say": line})))
+    cache.announce.set(lambda line: sender.send(("event", Message(line))))
     try:
         work = _imported(job)
         value = work(*job.arguments, lambda event: sender.send(("event", event)))
@@ -329,7 +330,9 @@ def _child(job: _Job, sender: Connection) -> None:
         traceback.print_exc()
         cause = failure.cause(error)
         kind = "oom" if cause in failure.MEMORY else "raised"
+        killed_by = getattr(error, "killed_by", None)
         ended = {"kind": kind, "reason": _one_line(error), "error_type": type(error).__name__, "cause": cause}
+        ended["killed_by"] = killed_by
     sys.stdout.flush()
     sys.stderr.flush()
     sender.send(("ended", ended))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from harness.measure import hardware
+from harness.records.events import Emit, Event, Measured, PhaseStarted, Progress
 from harness.records.record import Status
 from harness.run import isolate, lock
 
-Watch = Callable[[dict[str, Any]], None]
 _GIB = 2**30
 _OTHERS_BYTES = _GIB  # of a GPU; less would hardly have made a difference
 _GONE_SECONDS = 3.0  # for the driver to free the memory of a process that has just ended
@@ -24,15 +23,16 @@ class LostError(Exception):
 class AttemptLog:
     """Events of the run's process so far. Ends the process when the claim is lost: two must not write at once."""
 
-    def __init__(self, watch: Watch, held: lock.Claim | None = None, trains: bool = False) -> None:
+    def __init__(self, watch: Emit, held: lock.Claim | None = None, trains: bool = False) -> None:
         self._watch, self._held, self._trains = watch, held, trains
         self._was_stopped = False
-        self.facts: dict[str, Any] = {}
+        self.facts = Measured()
+        self.killed_by: int | None = None  # number of the signal that killed the process, or a rank of it
         self._phase, self._progress = "", ""
         self._began = self._looked = time.monotonic()
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Collect the facts of an event, and pass on events without facts.
+    def __call__(self, event: Event) -> None:
+        """Collect the facts of the attempt, and pass on the other events.
 
         Raises:
             LostError: another process took the run over.
@@ -42,13 +42,15 @@ class AttemptLog:
             self._looked = now
             if self._held.lost:
                 raise LostError
-        self.facts.update(event.get("facts", {}))
-        if "phase" in event:
-            self._phase, self._progress = event["phase"], ""
-        if "total" in event:
-            self._progress = f" at {event['done']} of {event['total']}"
-        if "facts" not in event:
-            self._watch(event)
+        match event:
+            case Measured():
+                self.facts = self.facts.updated(event)
+                return
+            case PhaseStarted(name):
+                self._phase, self._progress = name, ""
+            case Progress(done, total):
+                self._progress = f" at {done} of {total}"
+        self._watch(event)
 
     @property
     def phase(self) -> str:
@@ -69,7 +71,7 @@ class AttemptLog:
         """Return what was under way when the attempt was ended from outside; "no" if it ended by itself."""
         if not self._was_stopped:
             return "no"
-        return "training" if self._trains and "weights_from" not in self.facts else "evaluation"
+        return "training" if self._trains and self.facts.weights_from is None else "evaluation"
 
     def where(self) -> str:
         """Return the progress of the run in words."""
@@ -77,14 +79,15 @@ class AttemptLog:
 
     def resume_hint(self) -> str:
         """Return in words the point from which the run can be resumed; "" if it starts again from the beginning."""
-        if "weights_from" in self.facts:
+        if self.facts.weights_from is not None:
             return "; can be resumed, its weights are kept"
-        step = self.facts.get("checkpoint_step")
+        step = self.facts.checkpoint_step
         return f"; can be resumed from step {step}" if step else ""
 
 
 def outcome(ended: isolate.Ended, told: AttemptLog) -> tuple[Status, str]:
-    """Return the status of an attempt whose process has ended, and the reason."""
+    """Return the status of an attempt whose process has ended, and the reason; note in `told` how it ended."""
+    told.killed_by = ended.killed_by
     if ended.kind == "returned":
         return "ok", ""
     if ended.kind == "oom":

@@ -20,9 +20,10 @@ from harness.evaluate import tasks, vllm
 from harness.measure import hardware
 from harness.methods.base import Method
 from harness.records import data_check
+from harness.records.events import Emit, Message, Progress, RunSized
 from harness.run import toolchain
 from harness.run.audit import audit
-from harness.run.worker import Emit, quiet, setting, wanted_tokens
+from harness.run.worker import quiet, setting, wanted_tokens
 from harness.sources import models
 from harness.train import launcher
 from harness.train.kernels import unknown
@@ -38,7 +39,7 @@ class UnsupportedError(Exception):
 def check(experiments: list[Experiment], emit: Emit) -> list[tuple[int, Verdict, str]]:
     """Check targets, tasks and data files of experiments before anything starts, without loading weights.
 
-    Bytes that an experiment will write are emitted on the way: its `position` in `experiments`, and `sizes`.
+    The bytes that each experiment will write are emitted as `RunSized`.
 
     Returns:
         (position in `experiments`, verdict, message) for each problem: wrong, or unsupported here.
@@ -59,12 +60,13 @@ def _problems(
     known: dict[Any, tuple[Verdict, str] | None] = {}
     found: dict[Any, Any] = {}
     for position, experiment in enumerate(experiments):
-        emit({"done": position, "total": len(experiments)})
+        emit(Progress(position, len(experiments)))
         for key, look in checks(experiment, emit):
             if key not in known:
                 known[key], found[key] = _outcome(look)
-            if isinstance(found[key], Sizes):
-                emit({"position": position, "sizes": found[key]})
+            sizes = found[key]
+            if isinstance(sizes, Sizes):
+                emit(RunSized(position, sizes.weights, sizes.checkpoint))
             complaint = known[key]
             if complaint is not None:
                 problems.append((position, *complaint))
@@ -97,7 +99,7 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
     def look_at_data() -> None:
         found = audit(experiment, emit)
         for line in data_check.lines(found):
-            emit({"say": line})
+            emit(Message(line))
         if found.refusals:
             raise ValueError(found.refusals[0])
 

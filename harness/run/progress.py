@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rich import progress as bars
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
 from harness.records import redact
+from harness.records.events import Event, Message, PhaseStarted, Progress, StepLogged, TaskStarted
 from harness.records.record import RunRecord
 from harness.records.untrusted import one_line, printable
 
@@ -36,7 +38,7 @@ class Board:
         self.total, self._started, self._ended = 0, 0, 0
         self._began = time.monotonic()
         self._took: dict[bool, list[float]] = {}  # seconds of finished runs, of those that train and of the others
-        self._bar: Progress | None = None
+        self._bar: bars.Progress | None = None
         self._lines: list[Line] = []
         self._lock = threading.RLock()
 
@@ -64,12 +66,12 @@ class Board:
             line.show(self._bar)
             return line
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Pass an event to the newest line."""
         if self._lines:
             self._lines[-1](event)
-        elif "say" in event:
-            self.say(event["say"])
+        elif isinstance(event, Message):
+            self.say(event.text)
 
     def end(self, line: str = "") -> None:
         """End the newest line."""
@@ -121,7 +123,7 @@ class Line:
 
     def __init__(self, shown_on: Board, label: str) -> None:
         self._board, self._label = shown_on, one_line(label)
-        self._bar: Progress | None = None
+        self._bar: bars.Progress | None = None
         self._task: TaskID | None = None
         self._phase, self._phase_began, self._has_ended = "", time.monotonic(), False
         self._began = self._logged = time.monotonic()
@@ -132,28 +134,28 @@ class Line:
         """Return the seconds since the work began."""
         return time.monotonic() - self._began
 
-    def show(self, bar: Progress | None) -> None:
+    def show(self, bar: bars.Progress | None) -> None:
         """Take a row of the bar, if there is one."""
         if bar is not None:
             self._bar = bar
             self._task = bar.add_task("", total=None, label=self._label, phase="starting", detail="")
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event of the work: a phase, a task, or `done` of `total` with loss and speed if known."""
-        if "say" in event:
-            self._board.say(event["say"])
-        if "phase" in event or "task" in event:
-            self._phase, self._phase_began = event.get("task") or event["phase"], time.monotonic()
-        if self._bar is None or self._task is None:
-            self._log(event)
-            return
-        if "phase" in event or "task" in event:
-            # a reset forgets every field that it is not given
-            self._bar.reset(self._task, total=None, label=self._label, phase=self._phase, detail="")
-        if "total" in event:
-            speed = self._board.console.width >= _SPEED
-            detail = " ".join(_details(event, speed))
-            self._bar.update(self._task, total=event["total"], completed=event["done"], detail=detail)
+    def __call__(self, event: Event) -> None:
+        """Show one event of the work: a message, the name of a phase or task, or its progress."""
+        match event:
+            case Message(text):
+                self._board.say(text)
+            case PhaseStarted(name) | TaskStarted(name):
+                self._phase, self._phase_began = name, time.monotonic()
+                if self._bar is not None and self._task is not None:
+                    # a reset forgets every field that it is not given
+                    self._bar.reset(self._task, total=None, label=self._label, phase=name, detail="")
+            case Progress(done, total):
+                if self._bar is None or self._task is None:
+                    self._log(event)
+                    return
+                detail = " ".join(_details(event, speed=self._board.console.width >= _SPEED))
+                self._bar.update(self._task, total=total, completed=done, detail=detail)
 
     def end(self, line: str = "") -> None:
         """End the work. `line` describes its result and stays on the screen."""
@@ -168,20 +170,21 @@ class Line:
             self._board.say(f"{self._label}: {line} ({self.seconds:.0f} s)")
         sys.stderr.flush()
 
-    def _log(self, event: dict[str, Any]) -> None:
+    def _log(self, event: Progress) -> None:
         """Print a line of progress where the last one is minutes old, for logs and those who follow them."""
         now = time.monotonic()
-        if "total" not in event or now - self._logged < LOG_SECONDS:
+        if now - self._logged < LOG_SECONDS:
             return
         self._logged = now
-        done, total = event["done"], event["total"]
-        parts = [f"{self._phase or 'starting'} {'step ' if 'loss' in event else ''}{', '.join(_details(event))}"]
+        done, total = event.done, event.total
+        unit = "step " if isinstance(event, StepLogged) else ""
+        parts = [f"{self._phase or 'starting'} {unit}{', '.join(_details(event))}"]
         if total and done:
             parts.append(f"about {span((now - self._phase_began) * (total - done) / done)} left in this phase")
         self._board.say("; ".join(filter(None, (f"{self._label}: {', '.join(parts)}", self._board.sweep()))))
 
 
-class _Display(Progress):
+class _Display(bars.Progress):
     """Live lines of the runs, and the progress of the sweep below them."""
 
     def __init__(self, board: Board) -> None:
@@ -242,13 +245,13 @@ def ending(result: RunRecord) -> str:
     return f"ok, training loss {training.losses[-1]:.3f}{rate}"
 
 
-def _details(event: dict[str, Any], speed: bool = True) -> list[str]:
-    """Return how far a phase is, its loss and its speed, as far as they are known."""
-    parts = [f"{event['done']:,}" if event["total"] is None else f"{event['done']}/{event['total']}"]
-    if event.get("loss") is not None:
-        parts.append(f"loss {event['loss']:.3f}")
-    if speed and event.get("tokens_per_second"):
-        parts.append(f"{event['tokens_per_second']:.0f} tokens/s")
+def _details(event: Progress, speed: bool = True) -> list[str]:
+    """Return the progress of a phase in words; of training also the loss and, if `speed`, the tokens per second."""
+    parts = [f"{event.done:,}" if event.total is None else f"{event.done}/{event.total}"]
+    if isinstance(event, StepLogged):
+        parts.append(f"loss {event.loss:.3f}")
+        if speed and event.tokens_per_second:
+            parts.append(f"{event.tokens_per_second:.0f} tokens/s")
     return parts
 
 

@@ -13,18 +13,19 @@ from typing import Any
 from harness.config.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
 from harness.measure import hardware
 from harness.records import disk, record, redact
+from harness.records.events import Emit, Message, PhaseStarted
 from harness.records.record import Attempt, InferenceRecord, RunRecord, Status
 from harness.records.settings import Fallback
 from harness.run import isolate, lock, model_card, provenance, run_folder
 from harness.run.fallbacks import ladder
-from harness.run.outcome import AttemptLog, LostError, Watch, is_machines_fault, outcome, without_others
+from harness.run.outcome import AttemptLog, LostError, is_machines_fault, outcome, without_others
 from harness.train import checkpoint
 
 WORK = "harness.run.worker:execute"  # the function that a run's own process executes
 _FINAL = ("ok", "oom", "diverged")  # results that are not made again on a later call
 
 
-def run(experiment: Experiment, watch: Watch) -> RunRecord:
+def run(experiment: Experiment, watch: Emit) -> RunRecord:
     """Do the missing work of a run in its own process, and record the attempt, however it ends.
 
     If another process is making the run, here or on another machine, wait for it and do not make the run again.
@@ -42,7 +43,7 @@ def run(experiment: Experiment, watch: Watch) -> RunRecord:
     return result or run(experiment, watch)
 
 
-def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
+def evaluate(experiment: Experiment, watch: Emit) -> RunRecord:
     """Make the missing task evaluations of a run with weights. Never train.
 
     Raises:
@@ -64,31 +65,31 @@ def evaluate(experiment: Experiment, watch: Watch) -> RunRecord:
 
 
 @contextlib.contextmanager
-def _held(experiment: Experiment, watch: Watch, patience: float | None = None) -> Iterator[lock.Claim]:
+def _held(experiment: Experiment, watch: Emit, patience: float | None = None) -> Iterator[lock.Claim]:
     """Hold the claim of a run, and say what stood in the place of its folder."""
     for line in disk.make_folder(experiment.folder, Path(experiment.runs_dir)):
-        watch({"say": line})
+        watch(Message(line))
     folder = experiment.folder
     patience = lock.PATIENCE_SECONDS if patience is None else patience
-    with lock.hold(folder, lambda other: watch({"phase": f"waits for {other}"}), patience=patience) as held:
+    with lock.hold(folder, lambda other: watch(PhaseStarted(f"waits for {other}")), patience=patience) as held:
         yield held
 
 
-def _check_weights(experiment: Experiment, known: RunRecord, watch: Watch) -> None:
+def _check_weights(experiment: Experiment, known: RunRecord, watch: Emit) -> None:
     """Set weights aside whose content is not the one that was saved, before they are used."""
     attempt = _weights_from(known)
     if attempt is None or not run_folder.has_weights(experiment.folder, attempt):
         return
-    watch({"phase": "checks the weights"})
+    watch(PhaseStarted("checks the weights"))
     if fault := run_folder.damage(experiment.folder, attempt, by_content=True):
-        watch({"say": f"{fault}; the weights are set aside as {run_folder.set_weights_aside(experiment.folder)}"})
+        watch(Message(f"{fault}; the weights are set aside as {run_folder.set_weights_aside(experiment.folder)}"))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Doing:
     """Work to do for a run, and the claim on it."""
 
-    watch: Watch
+    watch: Emit
     held: lock.Claim
     train: bool
     wanted: tuple[Evaluation, ...]
@@ -104,13 +105,13 @@ def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> Run
     if not doing.train:
         return _try(experiment, known, doing, None)
     if known is not None and known.status == "ok" and removed(known) and not experiment.force:
-        doing.watch({"say": f"{experiment.method.name}: keep=none removed its weights; they are trained again"})
+        doing.watch(Message(f"{experiment.method.name}: keep=none removed its weights; they are trained again"))
     rungs = _left(ladder(experiment), checkpoint.rung(experiment.folder))
     for rung, following in zip(rungs, (*rungs[1:], None), strict=True):
         result = _try(experiment, known, doing, rung)
         if result is None or following is None or not _training_needs_less(result):
             return result
-        doing.watch({"say": f"{experiment.method.name}: out of memory with {rung}; trying {following}"})
+        doing.watch(Message(f"{experiment.method.name}: out of memory with {rung}; trying {following}"))
         known = result
     raise AssertionError("the last rung returns")
 
@@ -152,7 +153,7 @@ def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: F
     result = _keep(experiment, known, started_at, told, status, reason)
     if status != "failed" or doing.tries >= experiment.max_retries or not is_machines_fault(ended):
         return result
-    doing.watch({"say": f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.max_retries + 1}"})
+    doing.watch(Message(f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.max_retries + 1}"))
     return _try(experiment, result, _rest(experiment, result, doing), rung)
 
 
@@ -272,10 +273,10 @@ def readable(experiment: Experiment) -> RunRecord | None:
         return None
 
 
-def _known(experiment: Experiment, watch: Watch) -> RunRecord | None:
+def _known(experiment: Experiment, watch: Emit) -> RunRecord | None:
     """Clean the folder of a run whose claim is held, and return its record."""
     for line in run_folder.clear(experiment.folder):
-        watch({"say": line})
+        watch(Message(line))
     return read(experiment)
 
 
@@ -302,49 +303,51 @@ def _keep(
 
 def _attempt(known: RunRecord | None, started_at: str, told: AttemptLog, status: Status, reason: str) -> Attempt:
     facts = told.facts
-    weights_from = facts.get("weights_from", _weights_from(known))
+    weights_from = facts.weights_from or _weights_from(known)
     # an attempt that only evaluates repeats the facts of the attempt that trained
     before = next((a for a in known.attempts if a.started_at == weights_from), None) if known else None
     untrained = known is not None and known.recipe.get("train") is None
     same = next((a for a in reversed(known.attempts) if a.data), None) if known and untrained else before
-    if before is not None and "training" not in facts:
-        phases = {**before.phases, **_looks(facts.get("phases", {}))}
+    if before is not None and facts.training is None:
+        phases = {**before.phases, **_looks(facts.phases or {})}
         training, peak, required = before.training, before.peak_memory_bytes, before.required_memory_bytes
-        data = before.data or facts.get("data")
+        data = before.data or facts.data
     else:
-        phases = facts.get("phases", {})
-        training, peak = facts.get("training"), facts.get("peak_memory_bytes")
-        required = facts.get("required_memory_bytes")
-        data = facts.get("data") or (same.data if same else None)
-    if known is not None and "resumed_at_step" in facts:
+        phases = facts.phases or {}
+        training, peak = facts.training, facts.peak_memory_bytes
+        required = facts.required_memory_bytes
+        data = facts.data or (same.data if same else None)
+    if known is not None and facts.resumed_at_step is not None:
         peak = _higher(peak, known.current.peak_memory_bytes)
         required = _higher(required, known.current.required_memory_bytes)
-    trained_with: dict[str, Any] = {name: facts.get(name) for name in ("liger", "optimizer") if name in facts}
+    computed = facts if before is None or facts.micro_batch_size is not None else before
+    trained_with = {"liger": facts.liger, "optimizer": facts.optimizer}
     return Attempt(
         started_at=started_at,
         status=status,
         reason=redact.text(reason),
         phases=phases,
         data=data,
-        fingerprint=facts.get("fingerprint") or (same.fingerprint if same else None),
+        fingerprint=facts.fingerprint or (same.fingerprint if same else None),
         training=training,
         peak_memory_bytes=peak,
         required_memory_bytes=required,
         weights_from=weights_from,
-        summed_peak_memory_bytes=facts.get("summed_peak_memory_bytes"),
-        resumed_at_step=facts.get("resumed_at_step"),
-        micro_batch_size=facts.get("micro_batch_size", before.micro_batch_size if before else None),
-        gradient_checkpointing=facts.get("gradient_checkpointing", before.gradient_checkpointing if before else None),
-        max_length=facts.get("max_length", before.max_length if before else None),
+        summed_peak_memory_bytes=facts.summed_peak_memory_bytes,
+        resumed_at_step=facts.resumed_at_step,
+        micro_batch_size=computed.micro_batch_size,
+        gradient_checkpointing=computed.gradient_checkpointing,
+        max_length=computed.max_length,
         ended_in=told.phase or None,
+        killed_by=told.killed_by,
         stopped=told.stopped,
         seconds=told.seconds,
         provenance={
             **provenance.facts(),
             "command": provenance.command(),
             **isolate.sharing(),
-            **facts.get("device", {}),
-            **trained_with,
+            **(facts.device or {}),
+            **{name: value for name, value in trained_with.items() if value is not None},
         },
     )
 

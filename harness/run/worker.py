@@ -30,6 +30,7 @@ from harness.measure.fingerprint import fingerprint
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
 from harness.records import record
+from harness.records.events import Emit, Measured, PhaseStarted, TaskStarted
 from harness.records.record import DevicePeak, EvaluationRecord, Phase, Training
 from harness.records.settings import Fallback, LaunchSpec, TrainSpec
 from harness.run import device_map, inference_cost, model_card, provenance, run_folder
@@ -41,8 +42,6 @@ from harness.train.loop import Job, compute_dtype, total_steps, train
 from harness.train.nodes import Attempt, Node
 from harness.train.resume import Checkpoints
 from harness.train.signals import PreemptedError, Preemption
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
@@ -117,7 +116,7 @@ class _Work(Scores):
         deterministic.prepare(experiment.train.deterministic)
         self.emit = preemption.whole(emit)
         # reads the memory in use on the device before this process takes any
-        self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit({"phase": name}))
+        self.phases = Phases(torch.cuda.is_available(), lambda name: self.emit(PhaseStarted(name)))
         self.peaks: list[int | None] = []  # of all ranks, once they have trained
         self.required: list[int | None] = []  # bytes that the GPU of each must have
         self.dtype = compute_dtype(experiment.train.precision)
@@ -128,7 +127,7 @@ class _Work(Scores):
         """Load the model and, if the task says so, train it."""
         made_by = kernels.facts(self.experiment.train.kernels)
         made_by |= provenance.with_versions_of(self.experiment.method.imports_first)
-        self.emit({"facts": {"device": {**provenance.device(), **device_map.shared_by(launch), **made_by}}})
+        self.emit(Measured(device={**provenance.device(), **device_map.shared_by(launch), **made_by}))
         self.load()
         if self.todo.train:
             with self.preemption.deferred():
@@ -153,7 +152,7 @@ class _Work(Scores):
         if self.todo.train or not method.trains:
             self.fingerprint = fingerprint(self.model, expected, method.merges)
             method.check_count(expected, self.fingerprint.trainable_parameters)
-            self.emit({"facts": {"fingerprint": self.fingerprint}})
+            self.emit(Measured(fingerprint=self.fingerprint))
 
     def train(self) -> None:
         if self.experiment.method.trains:
@@ -162,11 +161,11 @@ class _Work(Scores):
             before = self._device_peak() if is_first else None  # between the phases, so that no phase includes its time
             training = self.fit()
             if is_first:
-                self.emit({"facts": {"training": training}})
+                self.emit(Measured(training=training))
                 self.emit_phases()  # all facts of the weights are emitted before the weights are announced
                 self._save()
                 training = mfu.with_share(training, before, self._device_peak())
-                self.emit({"facts": {"training": training}})
+                self.emit(Measured(training=training))
         else:
             self._save()
 
@@ -252,7 +251,7 @@ class _Work(Scores):
         self.rows = Packed(trained, max_length) if experiment.train.packing else trained
         if experiment.train.packing:
             counts = dataclasses.replace(counts, packed_rows=len(self.rows))
-        self.emit({"facts": {"data": counts}})
+        self.emit(Measured(data=counts))
 
     def _job(self) -> Job:
         experiment = self.experiment
@@ -281,7 +280,7 @@ class _Work(Scores):
         rung = self.todo.rung
         if rung is None:
             return self.experiment.train
-        self.emit({"facts": dataclasses.asdict(rung)})
+        self.emit(Measured(**dataclasses.asdict(rung)))
         return rung.applied(self.experiment.train)
 
     def _save(self) -> None:
@@ -290,7 +289,7 @@ class _Work(Scores):
         saved = run_folder.keep_weights(experiment.folder, attempt, self._write_weights)
         shutil.rmtree(experiment.folder / "trainer", ignore_errors=True)
         fingerprint = dataclasses.replace(self.fingerprint, saved_bytes=saved)
-        self.emit({"facts": {"fingerprint": fingerprint, "weights_from": attempt}})
+        self.emit(Measured(fingerprint=fingerprint, weights_from=attempt))
 
     def _write_weights(self, folder: Path) -> None:
         self.experiment.method.save(self.model, folder)
@@ -301,13 +300,17 @@ class _Work(Scores):
         known = [one for one in self.peaks if one is not None]
         headline = max(known) if len(known) == len(self.peaks) > 1 else self.phases.headline_bytes()
         required = max((one for one in self.required if one is not None), default=self.phases.required_bytes())
-        facts = {"phases": dict(self.phases.done), "peak_memory_bytes": headline, "required_memory_bytes": required}
-        if len(known) == len(self.peaks) > 1:
-            facts["summed_peak_memory_bytes"] = sum(known)
-        self.emit({"facts": facts})
+        self.emit(
+            Measured(
+                phases=dict(self.phases.done),
+                peak_memory_bytes=headline,
+                required_memory_bytes=required,
+                summed_peak_memory_bytes=sum(known) if len(known) == len(self.peaks) > 1 else None,
+            )
+        )
 
     def _evaluate_one(self, evaluation: Evaluation) -> None:
-        self.emit({"task": evaluation.task})
+        self.emit(TaskStarted(evaluation.task))
         start = time.perf_counter()
         metrics, columns, facts = self.score(evaluation)
         experiment = self.experiment

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from harness.config import kernels
 from harness.config.experiment import Experiment, Sizes
 from harness.measure import hardware
+from harness.records.events import Event, RunSized
 from harness.run import isolate, run
 from harness.run.progress import board
 from harness.sources.packages import cache_dir
@@ -98,9 +98,9 @@ def check(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     log = runs_dir / "check.log"
     sizes: dict[int, Sizes] = {}
 
-    def on_event(event: dict[str, Any]) -> None:
-        if "sizes" in event:
-            sizes[event["position"]] = event["sizes"]
+    def on_event(event: Event) -> None:
+        if isinstance(event, RunSized):
+            sizes[event.position] = Sizes(event.weights, event.checkpoint)
         else:
             board(event)
 

@@ -18,6 +18,7 @@ from harness.config.composer import Composer
 from harness.config.experiment import Experiment
 from harness.config.overrides import Cell
 from harness.config.sweep_file import SweepFile, UntilDecided
+from harness.records.events import Event
 from harness.records.record import Choice, RunRecord
 from harness.run import inputs, run
 from harness.run.fallbacks import instead
@@ -249,7 +250,7 @@ def run_cell(experiment: Experiment) -> str:
     tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir))
     line = board.begin(_label(experiment), experiment.method.trains)
 
-    def watch(event: dict[str, Any]) -> None:
+    def watch(event: Event) -> None:
         line(event)
         tracker.event(experiment, event)
 

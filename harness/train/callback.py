@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from harness.measure.profile import Profiler
 from harness.measure.steps import StepMeter
+from harness.records.events import StepLogged, Validated
 from harness.records.record import StepProfile, Training
 from harness.train import checkpoint, distributed, shards, tensors
 from harness.train.job import Job
@@ -66,7 +67,7 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
         for step in range(1, self.last_step + 1):  # steps of an earlier attempt: a tracker shows the whole curve
             self._tell(step)
             if step in validated:
-                self._job.emit({"step": step, "validation_loss": validated[step]})
+                self._job.emit(Validated(step, validated[step]))
         self._prepare()
         self._meter.start()
 
@@ -156,14 +157,14 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
     def _tell(self, step: int) -> None:
         entry = self.history[step - 1]
         self._job.emit(
-            {
-                "done": step,
-                "total": self._total,
-                "loss": entry["loss"],
-                "gradient_norm": entry["grad_norm"],
-                "learning_rate": entry["learning_rate"],
-                "tokens_per_second": self._meter.tokens_per_second() if distributed.world_size() == 1 else None,
-            }
+            StepLogged(
+                step,
+                self._total,
+                loss=entry["loss"],
+                gradient_norm=entry["grad_norm"],
+                learning_rate=entry["learning_rate"],
+                tokens_per_second=self._meter.tokens_per_second() if distributed.world_size() == 1 else None,
+            )
         )
 
     def _validate(self, step: int) -> bool:
@@ -171,7 +172,7 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # draws here do not affect training
             loss = distributed.broadcast(self._job.validate() if self._holds_its_own() else None)
         self.validation.append((step, loss))
-        self._job.emit({"step": step, "validation_loss": loss})
+        self._job.emit(Validated(step, loss))
         if self._job.spec.patience is None:
             return False
         if self._patience.improved(loss):

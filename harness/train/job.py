@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.methods.base import Method
+from harness.records.events import Emit
 from harness.records.settings import Sharding, TrainSpec
 from harness.train.batches import Row
 from harness.train.resume import Checkpoints
@@ -39,7 +40,7 @@ class Job:
     seed: int
     tokenizer: Any
     validate: Callable[[], float]
-    emit: Callable[[dict[str, Any]], None]
+    emit: Emit
     scratch: str
     profile: bool = True
     checkpoints: Checkpoints | None = None

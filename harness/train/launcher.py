@@ -49,11 +49,16 @@ _LONGEST_TEXT = 4000  # characters
 
 
 class RankError(RuntimeError):
-    """A rank has failed, or a node is lost; `failure_cause` is why."""
+    """A rank has failed, or a node is lost.
 
-    def __init__(self, text: str, failure_cause: Cause = "work") -> None:
+    Attributes:
+        failure_cause: the reason in the terms of `harness.train.failure`.
+        killed_by: number of the signal that killed the rank; None if none did or it is unknown.
+    """
+
+    def __init__(self, text: str, failure_cause: Cause = "work", killed_by: int | None = None) -> None:
         super().__init__(text)
-        self.failure_cause = failure_cause
+        self.failure_cause, self.killed_by = failure_cause, killed_by
 
 
 class NodeLostError(RankError):
@@ -254,7 +259,7 @@ class _Agent(LocalElasticAgent):  # type: ignore[misc]
         text = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
         if exit_code == -signal.SIGKILL and out_of_memory_kills() > self._kills:
             text, cause = "killed by the kernel: out of memory", "host_memory"
-        return {"text": text, "cause": cause, "follows": False}
+        return {"text": text, "cause": cause, "follows": False, "killed_by": -exit_code if exit_code < 0 else None}
 
     def _first_failure(self, all_have_ended: bool) -> RankError | None:
         """Return the first failure that does not follow from another; None if there is none, or more may be known."""
@@ -273,7 +278,7 @@ class _Agent(LocalElasticAgent):  # type: ignore[misc]
             return NodeLostError(f"rank {rank} on node {name}: lost, the node does not answer")
         failed = (reasons or failures)[0]
         on = f" on node {failed['node']}" if number > 1 else ""
-        return RankError(f"rank {failed['rank']}{on}: {failed['text']}", failed["cause"])
+        return RankError(f"rank {failed['rank']}{on}: {failed['text']}", failed["cause"], failed.get("killed_by"))
 
 
 class _ErrorFile(ErrorHandler):  # type: ignore[misc]

@@ -18,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from harness.measure.live_memory import tensors_in
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
+from harness.records.events import Measured
 from harness.records.record import Training
 from harness.records.settings import KernelSpec, TrainSpec
 from harness.train import cpu_attention, deterministic, distributed, fsdp, loaders
@@ -100,7 +101,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         self.profiler = Profiler(last_dropped if job.profile else 0, follows_memory=job.sharding == "none")
         chosen = settled(job.spec.kernels, job.model, job.cuda and job.sharding == "none")
         if chosen.liger is True:
-            job.emit({"facts": {"liger": True}})
+            job.emit(Measured(liger=True))
         self.kernels = Kernels(job.model, chosen)
         job = replace(job, validate=self.kernels.without(partial(_with_own_forward, job.model, job.validate)))
         self.watcher = TrainingMonitor(job, self.meter, self.profiler, self._probe)
@@ -131,7 +132,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         assert job.spec.lr is not None, "config.build refuses a trained method without a rate"
         groups = job.method.param_groups(job.model, job.spec.lr, job.spec.weight_decay)
         self.optimizer = job.method.optimizer(groups)
-        job.emit({"facts": {"optimizer": described(self.optimizer)}})
+        job.emit(Measured(optimizer=described(self.optimizer)))
         self._gradient_norm = getattr(self.optimizer, "gradient_norm", lambda: None)
         self._steps_in_backward = getattr(self.optimizer, "steps_in_backward", False)
         return self.optimizer

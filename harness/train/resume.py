@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.records.events import Measured, Message
 from harness.train import checkpoint, distributed, shards, tensors
 from harness.train.checkpoint import Belongs
 from harness.train.signals import PreemptedError
@@ -79,7 +80,7 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
     if distributed.rank() == 0:
         aside = checkpoint.set_aside(checkpoints.folder)
         step = checkpoint.step_of(file)
-        job.emit({"say": f"checkpoint of step {step} not used, training from the beginning: {reason}; see {aside}"})
+        job.emit(Message(f"checkpoint of step {step} not used, training from the beginning: {reason}; see {aside}"))
     return None
 
 
@@ -141,7 +142,7 @@ class Resuming:
         self._start, self.resumed, self._file = found.start, found.values, found.file
         step = checkpoint.step_of(found.file)
         self.watcher.restore(step, found.values["watched"])
-        self.job.emit({"facts": {"resumed_at_step": step, "checkpoint_step": step}})
+        self.job.emit(Measured(resumed_at_step=step, checkpoint_step=step))
         folder = tempfile.mkdtemp(prefix="state-", dir=self._scratch())
         (Path(folder) / "trainer_state.json").write_text(json.dumps(found.values["trainer"]))
         return folder
@@ -168,7 +169,7 @@ class Resuming:
         except OSError as error:  # a full disk costs the checkpoint, not the run
             if ends:
                 raise
-            self.job.emit({"say": f"no checkpoint at step {self.state.global_step}: {error}"})
+            self.job.emit(Message(f"no checkpoint at step {self.state.global_step}: {error}"))
         distributed.barrier()  # within the next step the other ranks would wait under a limit of minutes
         self._written = time.monotonic()
         self._writing_seconds = self._written - begun
@@ -186,7 +187,7 @@ class Resuming:
         if distributed.rank() == 0:
             checkpoint.only(file)
             self.watcher.only_lowest()
-        self.job.emit({"facts": {"checkpoint_step": step}})
+        self.job.emit(Measured(checkpoint_step=step))
 
     def _values(self) -> dict[str, Any]:
         return {

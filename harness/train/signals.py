@@ -14,9 +14,10 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from harness.records.events import Emit, Event
 from harness.train.failure import Cause
 
 _PR_SET_PDEATHSIG = 1
@@ -82,10 +83,10 @@ class Preemption:
         if self.asked and not outer:
             raise PreemptedError("told to end")
 
-    def whole(self, emit: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def whole(self, emit: Emit) -> Emit:
         """Return an `emit` that no signal interrupts: after half a message nothing more could be read."""
 
-        def emitted(event: dict[str, Any]) -> None:
+        def emitted(event: Event) -> None:
             with self.deferred():
                 emit(event)
 

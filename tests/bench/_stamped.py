@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.records.events import Event, PhaseStarted, StepLogged
+
 
 def main() -> None:
     """What `python -m harness` does, with a note of every event."""
@@ -25,11 +27,11 @@ def main() -> None:
 
     heard = progress.Line.__call__
 
-    def hear(line: Any, event: dict[str, Any]) -> None:
-        if "phase" in event:
-            note("event", {"phase": event["phase"]})
-        if "learning_rate" in event:  # what else counts its progress has none
-            note("event", {"step": event["done"]})
+    def hear(line: Any, event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            note("event", {"phase": event.name})
+        if isinstance(event, StepLogged):
+            note("event", {"step": event.done})
         heard(line, event)
 
     progress.Line.__call__ = hear  # type: ignore[method-assign]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from harness.evaluate import items
 from harness.records import record
+from harness.records.events import Measured, PhaseStarted, StepLogged
 from harness.records.record import DataCounts, EvaluationRecord, Fingerprint, Metric, Training
 from harness.run import run_folder
 
 STEPS = 4
-LOGGED = ("gradient_norm", "learning_rate", "tokens_per_second")
 MODEL = "model.bin.txt"
 OVERLAPS = "overlaps.txt"  # beside the runs: written when two make one run at once
 
@@ -37,22 +37,22 @@ def _execute(experiment, todo, emit):
         train_rows=8, validation_rows=2, test_rows=0, removed_in_test=0, removed_duplicates=0, removed_too_long=0,
         content_sha256="0" * 64,
     )  # fmt: skip
-    emit({"phase": "load"})
-    emit({"facts": {"data": counts}})
+    emit(PhaseStarted("load"))
+    emit(Measured(data=counts))
     if todo.train or not experiment.method.trains:
-        emit({"facts": {"fingerprint": fingerprint(None)}})
+        emit(Measured(fingerprint=fingerprint(None)))
     if todo.train:
-        emit({"phase": "train"})
+        emit(PhaseStarted("train"))
         for step, loss in enumerate(losses, start=1):
             time.sleep(0.001)
-            emit({"done": step, "total": STEPS, "loss": loss, **dict.fromkeys(LOGGED)})
-        emit({"facts": {"training": training(losses), "phases": {}, "peak_memory_bytes": 1}})
+            emit(StepLogged(step, STEPS, loss=loss, gradient_norm=1.0, learning_rate=0.1, tokens_per_second=None))
+        emit(Measured(training=training(losses), phases={}, peak_memory_bytes=1))
         saved = run_folder.keep_weights(experiment.folder, todo.weights_from, lambda to: write(to, todo, losses))
-        emit({"facts": {"fingerprint": fingerprint(saved), "weights_from": todo.weights_from}})
+        emit(Measured(fingerprint=fingerprint(saved), weights_from=todo.weights_from))
     for evaluation in todo.evaluations:
-        emit({"phase": "validate"})
+        emit(PhaseStarted("validate"))
         score(experiment, todo, evaluation)
-    emit({"facts": {"phases": {}, "peak_memory_bytes": 1}})
+    emit(Measured(phases={}, peak_memory_bytes=1))
 
 
 def write(folder, todo, losses):

@@ -8,6 +8,7 @@ import pytest
 
 from harness.config import config
 from harness.records import record
+from harness.records.events import Message
 from harness.records.record import RunRecord
 from harness.run import inputs, run
 from tests.faults.faults_kept import Kept, content, records, runs_of
@@ -70,7 +71,7 @@ def test_a_disk_that_fills_while_a_run_trains_costs_that_attempt(compose, tiny_o
     failed = run.run(experiment, events.append)
     assert (failed.status, failed.current.training is not None) == ("failed", True)
     assert "No space left on device" in failed.current.reason
-    said = [event["say"] for event in events if "say" in event]
+    said = [event.text for event in events if isinstance(event, Message)]
     assert sum("no checkpoint at step" in line and "No space left" in line for line in said) >= 1
     assert record.read(RunRecord, experiment.folder / "record.json") == failed
     assert not list(folder.rglob("*.safetensors")), "nothing half-written"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.measure import hardware
+from harness.records.events import PhaseStarted, Progress
 from harness.run import isolate, server
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ def answer(number, emit):
 
 def count(number, emit):
     for i in range(number):
-        emit({"done": i, "total": number})
+        emit(Progress(i, number))
     return number
 
 
@@ -35,7 +36,7 @@ def refuse(message, emit):
 
 
 def break_down(emit):
-    emit({"done": 1, "total": 2})
+    emit(Progress(1, 2))
     raise RuntimeError("first line\n  second line")
 
 
@@ -44,7 +45,7 @@ def run_out_of_memory(message, emit):
 
 
 def kill_itself(number, emit):
-    emit({"phase": "train"})
+    emit(PhaseStarted("train"))
     os.kill(os.getpid(), number)
     time.sleep(30)
 
@@ -194,7 +195,7 @@ def test_a_value_comes_back_from_another_process(call):
 def test_events_arrive_in_order(call):
     events = []
     assert call("count", 500, on_event=events.append).value == 500
-    assert [event["done"] for event in events] == list(range(500))
+    assert [event.done for event in events] == list(range(500))
     assert call("count", 5).kind == "returned"  # nobody listens
 
 
@@ -221,8 +222,8 @@ def test_running_out_of_memory_is_told_apart(call, message):
 def test_a_killed_process_leaves_its_signal(call, number):
     events = []
     ended = call("kill_itself", int(number), on_event=events.append)
-    assert (ended.kind, ended.reason) == ("killed", f"killed by {number.name}")
-    assert events == [{"phase": "train"}]
+    assert (ended.kind, ended.reason, ended.killed_by) == ("killed", f"killed by {number.name}", number)
+    assert events == [PhaseStarted("train")]
 
 
 def test_leaving_is_not_losing(call):
@@ -302,7 +303,7 @@ def test_processes_may_run_side_by_side(call):
 def test_memory_that_a_library_prints_and_leaves_for_is_told_from_the_end_of_the_log(call, text, code, kind, cause):
     call("print_and_leave", "CUDA out of memory, of a process before\n", 0)
     ended = call("print_and_leave", text, code)
-    assert (ended.kind, ended.cause, ended.exit_code) == (kind, cause, code)
+    assert (ended.kind, ended.cause, ended.killed_by) == (kind, cause, None)
     assert ended.reason.endswith(text.strip() if kind == "oom" else f"(exit code {code})")
 
 

@@ -11,6 +11,7 @@ from harness.adapter.load import find
 from harness.config import config
 from harness.config.experiment import Sizes
 from harness.records import record
+from harness.records.events import Message
 from harness.records.record import RunRecord
 from harness.run import inputs, run
 from harness.sweep import checks, messages
@@ -41,7 +42,7 @@ def test_nothing_is_kept_once_it_is_evaluated(make, tiny_overrides):
     events = []
     more = make(*tiny_overrides, "method=lora", "keep=none", "eval.heldout_limit=3")
     again = run.run(more, events.append)
-    assert {"say": "lora: keep=none removed its weights; they are trained again"} in events
+    assert Message("lora: keep=none removed its weights; they are trained again") in events
     assert len(again.attempts) == 2
     assert again.current.training.losses == result.current.training.losses
 

@@ -13,11 +13,12 @@ import time
 import pytest
 from rich.console import Console
 
+from harness.records.events import Measured, PhaseStarted, Progress, StepLogged, TaskStarted
 from harness.run import progress
 from harness.run.progress import Board, ending
 from tests.records.test_record import BLANK, TRAINING, attempt, run_record
 
-STEP = {"done": 2, "total": 3, "loss": 1.2345, "gradient_norm": 1.0, "learning_rate": 0.1, "tokens_per_second": 99.6}
+STEP = StepLogged(2, 3, loss=1.2345, gradient_norm=1.0, learning_rate=0.1, tokens_per_second=99.6)
 
 
 def board(terminal: bool, width: int = 120) -> tuple[Board, io.StringIO]:
@@ -30,12 +31,12 @@ def board(terminal: bool, width: int = 120) -> tuple[Board, io.StringIO]:
 def work(made: Board, label: str = "lora seed 0", line: str = "ok") -> None:
     made.begin(label)
     for event in (
-        {"phase": "load"},
-        {"phase": "train"},
+        PhaseStarted("load"),
+        PhaseStarted("train"),
         STEP,
-        {"phase": "evaluate"},
-        {"task": "arc_easy"},
-        {"facts": {}},
+        PhaseStarted("evaluate"),
+        TaskStarted("arc_easy"),
+        Measured(),
     ):
         made(event)
     made.end(line)
@@ -57,7 +58,7 @@ def test_work_that_is_no_run_is_not_counted_and_leaves_no_line():
     made, screen = board(terminal=False)
     made.total = 1
     made.start_bar("checking")
-    made({"done": 0, "total": 5})
+    made(Progress(0, 5))
     made.end()
     assert screen.getvalue() == ""
     work(made)
@@ -75,14 +76,14 @@ def test_a_terminal_shows_name_phase_loss_and_speed():
     made, screen = board(terminal=True)
     made.total = 3
     made.begin("lora seed 0")
-    made({"phase": "train"})
+    made(PhaseStarted("train"))
     made(STEP)
     made._bar.refresh()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     for part in ("1/3 lora seed 0", "train", "2/3", "loss 1.234", "100 tokens/s", "run 1/3, 0 s elapsed"):
         assert part in shown
-    made({"task": "arc_easy"})
-    made({"done": 1, "total": 8})
+    made(TaskStarted("arc_easy"))
+    made(Progress(1, 8))
     made._bar.refresh()
     assert "arc_easy" in screen.getvalue()
     made.end("ok")
@@ -134,10 +135,10 @@ def test_a_log_gets_a_line_every_few_minutes(monkeypatch):
     made.end("ok")
     for seed in (0, 1):
         made.begin(f"lora seed {seed}")
-        made({"phase": "train"})
+        made(PhaseStarted("train"))
         for step in range(1, 11):
             clock.now += 60
-            made({**STEP, "done": step, "total": 10})
+            made(dataclasses.replace(STEP, done=step, total=10))
         made.end("ok")
     lines = screen.getvalue().splitlines()
     assert lines[0] == "1/3 base: ok (20 s)"
@@ -204,15 +205,16 @@ def test_words_are_wrapped_and_hang_below_the_text(text, width):
 
 SHOW = """
 import time
+from harness.records.events import PhaseStarted, StepLogged
 from harness.run.progress import Board
 made = Board()
 made.say("overlap     3 of 2,376 items of arc_easy in the training rows: kept in both, so these scores may be too high")
 made.expect(105)
 made.begin("lora seed 0").end("ok, training loss 1.234, 534 tokens/s")
 line = made.begin("dora method.r=16 lr_scale=0.3 seed 2")
-line({"phase": "train"})
+line(PhaseStarted("train"))
 for step in (40, 80, 120):
-    line({"done": step, "total": 171, "loss": 1.2345, "tokens_per_second": 534.4})
+    line(StepLogged(step, 171, loss=1.2345, gradient_norm=1.0, learning_rate=0.1, tokens_per_second=534.4))
     time.sleep(0.3)
 """
 

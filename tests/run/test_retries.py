@@ -10,6 +10,7 @@ import pytest
 from harness.config import config
 from harness.measure import hardware
 from harness.records import record
+from harness.records.events import Message, PhaseStarted
 from harness.records.record import RunRecord
 from harness.run import inputs, outcome, run
 from harness.run.isolate import Ended
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 
 def dies_once(experiment, todo, emit):
     """A run's process that is killed the first time, and the second time fails as code does."""
-    emit({"phase": "train"})
+    emit(PhaseStarted("train"))
     marker = experiment.folder / "tried"
     if marker.exists():
         raise ValueError("target=[nosuch]: it matches no module")
@@ -30,7 +31,7 @@ def dies_once(experiment, todo, emit):
 
 
 def always_dies(experiment, todo, emit):
-    emit({"phase": "train"})
+    emit(PhaseStarted("train"))
     raise OSError(errno.EIO, "Input/output error")
 
 
@@ -39,7 +40,7 @@ def never_fits(experiment, todo, emit):
 
 
 def fills_the_card(experiment, todo, emit):
-    emit({"phase": "train"})
+    emit(PhaseStarted("train"))
     raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
@@ -52,7 +53,7 @@ def tried(compose, tiny_overrides, monkeypatch):
         monkeypatch.setattr(run, "WORK", f"test_retries:{function}")
         experiment = inputs.resolve(config.build(compose(*tiny_overrides, "method=lora", "train/oom=none", *words)))
         said = []
-        result = run.run(experiment, lambda event: said.append(event["say"]) if "say" in event else None)
+        result = run.run(experiment, lambda event: said.append(event.text) if isinstance(event, Message) else None)
         assert result == record.read(RunRecord, experiment.folder / "record.json")
         return result, said
 

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from harness.config import config
 from harness.config.experiment import evaluations
 from harness.records import record
+from harness.records.events import Measured, PhaseStarted, StepLogged
 from harness.records.record import EvaluationRecord, RunRecord
 from harness.run import inputs, run
 from harness.train import checkpoint
@@ -101,12 +102,12 @@ def test_a_record_holds_what_was_measured(finished):
 
 
 def test_a_run_tells_what_it_is_doing(finished):
-    phases = [event["phase"] for event in finished.events if "phase" in event]
+    phases = [event.name for event in finished.events if isinstance(event, PhaseStarted)]
     assert phases == ["load", "train", "validate", "train", "validate"], "the first look lies inside training"
-    steps = [event for event in finished.events if "loss" in event]
-    assert [(event["done"], event["total"]) for event in steps] == [(1, 3), (2, 3), (3, 3)]
-    assert [event["loss"] for event in steps] == list(finished.result.current.training.losses)
-    assert not any("facts" in event for event in finished.events)
+    steps = [event for event in finished.events if isinstance(event, StepLogged)]
+    assert [(event.done, event.total) for event in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert [event.loss for event in steps] == list(finished.result.current.training.losses)
+    assert not any(isinstance(event, Measured) for event in finished.events)
 
 
 def test_the_same_experiment_again_does_nothing(finished, make):
@@ -217,7 +218,7 @@ def test_a_damaged_record_is_set_aside_and_the_run_is_made_again(copied, text):
     told = []
     assert run.run(copied.experiment, told.append).status == "ok"
     assert path.with_suffix(".json.damaged").read_text() == text
-    assert f"{path}: not a record" in told[0]["say"] and "set aside as record.json.damaged" in told[0]["say"]
+    assert f"{path}: not a record" in told[0].text and "set aside as record.json.damaged" in told[0].text
     assert len(record.read(RunRecord, path).attempts) == 1
 
 
@@ -345,6 +346,7 @@ def test_a_killed_run_fails_alone_and_an_interrupt_keeps_what_is_finished(make, 
     killed = record.read(RunRecord, first.folder / "record.json")
     assert killed.status == "failed"
     assert killed.current.reason.startswith("killed by SIGKILL (in phase train at ")
+    assert (killed.current.ended_in, killed.current.killed_by) == ("train", signal.SIGKILL)
     assert statuses(runs)["base"].status == "ok"
 
 

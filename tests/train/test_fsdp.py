@@ -10,6 +10,7 @@ from launched import BELONGS, shared
 from torch.distributed.checkpoint import FileSystemWriter
 
 from harness.evaluate import heldout
+from harness.records.events import Measured, Message
 from harness.train import distributed, shards
 from harness.train.resume import Checkpoints
 from harness.train.signals import PreemptedError
@@ -105,7 +106,7 @@ def test_a_divided_run_goes_on_to_the_bit(job, rows, checkpoints, name):
     events = []
     going_on = lambda: dataclasses.replace(made(3), checkpoints=checkpoints)  # noqa: E731
     found, again = shared(going_on, events.append)
-    assert {"facts": {"resumed_at_step": 3, "checkpoint_step": 3}} in events
+    assert Measured(resumed_at_step=3, checkpoint_step=3) in events
     for name in ("losses", "gradient_norms", "validation", "real_tokens", "padded_tokens", "sequences", "profile",
                  "kept_step", "stopped_early_at"):  # fmt: skip
         assert getattr(found, name) == getattr(expected, name), name
@@ -136,7 +137,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(job, rows, checkpoints, dama
     reasons = {"missing": f"{part} is missing", "of whole models": "another sharding"}
     reason = reasons.get(damage, damaged)
     aside = checkpoints.folder.with_name("checkpoint.set-aside")
-    said = [event["say"] for event in events if "say" in event]
+    said = [event.text for event in events if isinstance(event, Message)]
     assert said == [f"checkpoint of step 1 not used, training from the beginning: {reason}; see {aside}"]
 
 
@@ -157,7 +158,7 @@ def test_shards_that_cannot_be_written_cost_the_checkpoint_and_not_the_run(job, 
     )
     found, _ = shared(make, events.append)
     assert len(found.losses) == 3
-    said = [event["say"] for event in events if "say" in event]
+    said = [event.text for event in events if isinstance(event, Message)]
     assert said == ["no checkpoint at step 2: [Errno 28] No space left on device"]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
         "step-000000001.safetensors",

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from harness.config import config
 from harness.records import record
+from harness.records.events import Measured, PhaseStarted, StepLogged
 from harness.records.record import EvaluationRecord
 from harness.run import device_map, inputs, run, worker
 from harness.run.fallbacks import ladder
@@ -37,9 +38,9 @@ def test_a_run_of_two_processes_is_one_run(make, tiny_overrides):
     assert found.status == "ok", found.current.reason
     assert found.current.provenance["num_processes"] == 2
     assert found.current.summed_peak_memory_bytes >= found.current.peak_memory_bytes > 0
-    phases = [event["phase"] for event in events if "phase" in event]
+    phases = [event.name for event in events if isinstance(event, PhaseStarted)]
     assert phases == ["load", "train", "validate", "train", "evaluate", "validate"], "a look at step 2 of 3"
-    assert [event["done"] for event in events if "loss" in event] == [1, 2, 3]
+    assert [event.done for event in events if isinstance(event, StepLogged)] == [1, 2, 3]
     assert sorted(path.name for path in two.folder.iterdir() if path.is_dir()) == ["evaluations", "weights"]
     alone = run.run(dataclasses.replace(two, force=True, launch=config.LaunchSpec()), ignore)
     assert alone.current.summed_peak_memory_bytes is None
@@ -92,7 +93,7 @@ def is_killed_at_two(experiment, todo, emit):
 
     def watched(event):
         emit(event)
-        if event.get("facts", {}).get("checkpoint_step") == 2:
+        if isinstance(event, Measured) and event.checkpoint_step == 2:
             ranks = sorted(process.pid for process in multiprocessing.active_children())
             os.kill([os.getpid(), *ranks][experiment.run_seed - 1], signal.SIGKILL)
 

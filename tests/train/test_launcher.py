@@ -104,17 +104,17 @@ def test_an_error_that_cannot_be_handed_over_keeps_its_words():
 
 
 @pytest.mark.parametrize(
-    ("act", "text", "cause"),
+    ("act", "text", "cause", "by"),
     [
-        (lambda: os._exit(7), "rank 1: ended with exit code 7", "work"),
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), "rank 1: killed by SIGKILL", "machine"),
-        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "rank 1: killed by SIGSEGV", "machine"),
+        (lambda: os._exit(7), "rank 1: ended with exit code 7", "work", None),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "rank 1: killed by SIGKILL", "machine", signal.SIGKILL),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "rank 1: killed by SIGSEGV", "machine", signal.SIGSEGV),
     ],
 )
-def test_a_rank_that_ends_without_a_word_is_named(act, text, cause):
+def test_a_rank_that_ends_without_a_word_is_named(act, text, cause, by):
     with pytest.raises(RankError, match=f"^{text}$") as caught:
         launch(PAIR, of_rank(1, act), ignore)
-    assert caught.value.failure_cause == cause
+    assert (caught.value.failure_cause, caught.value.killed_by) == (cause, by)
 
 
 def test_a_rank_that_the_kernel_has_killed_was_out_of_memory(monkeypatch):

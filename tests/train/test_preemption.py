@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from harness.config import config
 from harness.records import record
+from harness.records.events import Message
 from harness.records.record import RunRecord
 from harness.run import inputs, run
 from harness.train import checkpoint
@@ -113,7 +114,7 @@ def test_what_is_not_the_runs_own_is_set_aside(make, tiny_overrides, plain, pree
     file.write_bytes(content)
     events = []
     result = run.run(experiment, events.append)
-    said = [event["say"] for event in events if "say" in event]
+    said = [event.text for event in events if isinstance(event, Message)]
     assert len(said) == 1
     assert "training from the beginning" in said[0]
     assert "damaged, its checksum" in said[0]

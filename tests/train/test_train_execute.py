@@ -8,6 +8,7 @@ from pyarrow import parquet
 
 from harness.config.experiment import Todo, evaluations
 from harness.records import record
+from harness.records.events import Measured, Message, PhaseStarted
 from harness.records.record import EvaluationRecord
 from harness.run.preflight import check
 from harness.run.worker import execute
@@ -36,10 +37,15 @@ def carry_out(experiment, train, wanted=None):
     told = []
     wanted = evaluations(experiment) if wanted is None else wanted
     execute(experiment, Todo(train=train, evaluations=wanted, weights_from="then"), told.append)
-    facts = {}
-    for event in told:
-        facts.update(event.get("facts", {}))
-    return facts, told
+    return measured(told), told
+
+
+def measured(events):
+    facts = Measured()
+    for event in events:
+        if isinstance(event, Measured):
+            facts = facts.updated(event)
+    return facts
 
 
 def scores(experiment):
@@ -51,12 +57,12 @@ def scores(experiment):
 def test_trained_weights_are_kept_and_give_the_same_score_when_they_are_restored(described, method):
     experiment = described(f"method={method}")
     facts, told = carry_out(experiment, train=True)
-    assert [event["phase"] for event in told if "phase" in event] == ["load", "train", "validate"]
-    assert set(facts["phases"]) == {"load", "train", "validate"}
-    assert facts["peak_memory_bytes"] > 0
-    assert len(facts["training"].losses) == 3
-    assert facts["optimizer"] == {"name": "AdamW", "betas": [0.9, 0.999], "eps": 1e-8}
-    fingerprint = facts["fingerprint"]
+    assert [event.name for event in told if isinstance(event, PhaseStarted)] == ["load", "train", "validate"]
+    assert set(facts.phases) == {"load", "train", "validate"}
+    assert facts.peak_memory_bytes > 0
+    assert len(facts.training.losses) == 3
+    assert facts.optimizer == {"name": "AdamW", "betas": [0.9, 0.999], "eps": 1e-8}
+    fingerprint = facts.fingerprint
     assert fingerprint.trainable_parameters == fingerprint.expected_trainable_parameters > 0
     on_disk = sum(path.stat().st_size for path in experiment.weights_folder.rglob("*") if path.is_file())
     assert fingerprint.saved_bytes == on_disk > 0
@@ -64,7 +70,7 @@ def test_trained_weights_are_kept_and_give_the_same_score_when_they_are_restored
 
     trained = scores(experiment)
     facts, told = carry_out(experiment, train=False)
-    assert "training" not in facts
+    assert facts.training is None
     restored = scores(experiment)
     assert restored.metrics["loss"].value == pytest.approx(trained.metrics["loss"].value, abs=1e-6)
 
@@ -86,10 +92,10 @@ def test_weights_are_saved_before_their_rate_is_judged(described, monkeypatch):
     todo = Todo(train=True, evaluations=(), weights_from="then")
     with pytest.raises(OSError, match="off the bus"):
         execute(experiment, todo, told.append)
-    facts = {name: fact for event in told for name, fact in event.get("facts", {}).items()}
+    facts = measured(told)
     assert looks == [False, True]
-    assert facts["weights_from"] == "then"
-    assert len(facts["training"].losses) == 3
+    assert facts.weights_from == "then"
+    assert len(facts.training.losses) == 3
 
 
 VALIDATED = ("method=lora", "train.eval_every=1", "eval.batch_tokens=256")
@@ -97,8 +103,12 @@ VALIDATED = ("method=lora", "train.eval_every=1", "eval.batch_tokens=256")
 
 def test_a_validation_on_the_way_is_a_phase_of_its_own(described):
     facts, told = carry_out(described(*VALIDATED), train=True, wanted=())
-    assert [event["phase"] for event in told if "phase" in event] == ["load", "train", *3 * ["validate", "train"]]
-    assert set(facts["phases"]) == {"load", "train", "validate"}
+    assert [event.name for event in told if isinstance(event, PhaseStarted)] == [
+        "load",
+        "train",
+        *3 * ["validate", "train"],
+    ]
+    assert set(facts.phases) == {"load", "train", "validate"}
 
 
 def test_a_validation_that_runs_out_of_memory_takes_smaller_batches_and_trains_the_same(described, monkeypatch):
@@ -118,10 +128,12 @@ def test_a_validation_that_runs_out_of_memory_takes_smaller_batches_and_trains_t
     monkeypatch.setattr(heldout, "score", hungry)
     facts, told = carry_out(described(*VALIDATED), train=True, wanted=())
     assert asked == [256, 128, 64, 64, 64], "the first one finds what fits"
-    assert facts["training"].losses == usual["training"].losses
-    wanted, found = ([loss for _, loss in one["training"].validation] for one in (usual, facts))
+    assert facts.training.losses == usual.training.losses
+    wanted, found = ([loss for _, loss in one.training.validation] for one in (usual, facts))
     assert found == pytest.approx(wanted, abs=1e-5)
-    assert [event["say"] for event in told if "say" in event][-1].endswith("batches of 64 tokens from here on")
+    assert [event.text for event in told if isinstance(event, Message)][-1].endswith(
+        "batches of 64 tokens from here on"
+    )
 
 
 def test_a_validation_that_fits_with_no_batch_is_the_phase_that_failed(described, monkeypatch):
@@ -136,15 +148,15 @@ def test_a_validation_that_fits_with_no_batch_is_the_phase_that_failed(described
     told = []
     with pytest.raises(torch.OutOfMemoryError):
         execute(described(*VALIDATED), Todo(train=True, evaluations=(), weights_from="then"), told.append)
-    assert [event["phase"] for event in told if "phase" in event][-1] == "validate"
+    assert [event.name for event in told if isinstance(event, PhaseStarted)][-1] == "validate"
 
 
 def test_the_base_is_only_looked_at_and_its_parameters_are_counted(described):
     experiment = described("method=base")
     facts, told = carry_out(experiment, train=False)
-    assert [event["phase"] for event in told if "phase" in event] == ["load", "validate"]
-    assert facts["fingerprint"].trainable_parameters == 0
-    assert facts["fingerprint"].total_parameters > 50_000
+    assert [event.name for event in told if isinstance(event, PhaseStarted)] == ["load", "validate"]
+    assert facts.fingerprint.trainable_parameters == 0
+    assert facts.fingerprint.total_parameters > 50_000
     assert not experiment.weights_folder.exists()
     assert 4 < scores(experiment).metrics["loss"].value < 6
 
@@ -154,9 +166,9 @@ def test_text_is_written_in_a_phase_of_its_own(described):
         "method=base", "eval.generation_rows=2", "eval.test=always", "eval.sampling.max_new_tokens=4"
     )
     facts, told = carry_out(experiment, train=False)
-    assert [event["phase"] for event in told if "phase" in event][-1] == "generate"
-    assert facts["phases"]["generate"].seconds > 0
-    assert set(facts["phases"]) <= set(record.PHASES)
+    assert [event.name for event in told if isinstance(event, PhaseStarted)][-1] == "generate"
+    assert facts.phases["generate"].seconds > 0
+    assert set(facts.phases) <= set(record.PHASES)
 
 
 def test_training_again_forgets_what_was_said_of_the_weights_before(described):

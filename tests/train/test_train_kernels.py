@@ -10,6 +10,7 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from harness.config import kernels
+from harness.records.events import Measured
 from harness.records.settings import KernelSpec
 from harness.train.kernels import unknown
 from harness.train.loop import Kernels, train
@@ -184,7 +185,7 @@ def test_liger_is_on_by_itself_on_a_gpu_where_it_has_kernels_for_the_model(
     made.model.get_base_model().config.model_type = kind
     train(made)
     assert (liger.norms > 0) is expected
-    assert ({"facts": {"liger": True}} in events) is expected
+    assert (Measured(liger=True) in events) is expected
 
 
 def test_liger_is_off_where_it_is_not_installed_or_not_wanted(job, liger, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from harness.methods.full import Full
+from harness.records.events import Measured, StepLogged
 from harness.train.loop import DivergedError, LengthGroupedSampler, _Loop, total_steps, train
 
 
@@ -288,11 +289,11 @@ def test_training_nothing_is_an_error(job, method):
 def test_progress_is_told_at_every_step(job):
     events = []
     result = train(job(emit=events.append, max_steps=4))
-    steps = [event for event in events if "done" in event]  # before them comes what the record keeps of the optimizer
-    assert [(event["done"], event["total"]) for event in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert tuple(event["loss"] for event in steps) == result.losses
-    assert [event["tokens_per_second"] is None for event in steps] == [True, True, False, False]
-    assert [set(event) for event in events if event not in steps] == [{"facts"}]
+    steps = [event for event in events if isinstance(event, StepLogged)]
+    assert [(event.done, event.total) for event in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert tuple(event.loss for event in steps) == result.losses
+    assert [event.tokens_per_second is None for event in steps] == [True, True, False, False]
+    assert [type(event) for event in events if event not in steps] == [Measured]
 
 
 @pytest.mark.parametrize(("epochs", "rows", "steps"), [(1, 20, 3), (3, 20, 9), (0.5, 16, 1), (0.01, 16, 1), (2, 16, 4)])

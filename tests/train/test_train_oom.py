@@ -7,6 +7,7 @@ import pytest
 
 from harness.config import config
 from harness.records import record
+from harness.records.events import Message
 from harness.records.record import RunRecord
 from harness.records.settings import Fallback
 from harness.run import inputs, run
@@ -37,7 +38,7 @@ def test_the_micro_batch_shrinks_until_training_fits(hungry):
     result = run.run(experiment, told.append)
     assert result.status == "ok"
     assert attempts(experiment) == [("oom", 4, False), ("oom", 2, False), ("ok", 1, False)]
-    assert [event["say"] for event in told if "say" in event] == [
+    assert [event.text for event in told if isinstance(event, Message)] == [
         "hungry: out of memory with micro batches of 4; trying micro batches of 2",
         "hungry: out of memory with micro batches of 2; trying micro batches of 1",
     ]

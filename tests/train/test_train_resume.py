@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from harness.records.events import Measured, Message
 from harness.records.settings import Fallback
 from harness.sources.packages import conf_dir
 from harness.train import callback, checkpoint, resume, tensors
@@ -130,7 +131,7 @@ def test_what_ran_out_of_memory_goes_on_in_smaller_micro_batches(job, rows, chec
     smaller = dataclasses.replace(checkpoints, of=dataclasses.replace(BELONGS, rung=Fallback(1, True)))
     second = job(**settings, micro_batch_size=1, gradient_checkpointing="true", emit=events.append)
     found = train(dataclasses.replace(second, checkpoints=smaller))
-    assert {"facts": {"resumed_at_step": 3, "checkpoint_step": 3}} in events
+    assert Measured(resumed_at_step=3, checkpoint_step=3) in events
     assert found.losses[:3] == plain.losses[:3]
     assert found.losses == pytest.approx(plain.losses, abs=1e-5)
     assert found.real_tokens == plain.real_tokens
@@ -219,7 +220,7 @@ def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, 
     events = []
     found = train(job_of(dataclasses.replace(BELONGS, **changed), events=events))
     assert found.losses == train(job()).losses
-    said = [event["say"] for event in events if "say" in event]
+    said = [event.text for event in events if isinstance(event, Message)]
     aside = checkpoints.folder.with_name("checkpoint.set-aside")
     assert said == [f"checkpoint of step 2 not used, training from the beginning: {reason}; see {aside}"]
     assert [path.name for path in aside.iterdir()] == ["step-000000002.safetensors"]
@@ -231,7 +232,7 @@ def test_weights_that_begin_otherwise_are_noticed(job, checkpoints):
     events = []
     other = job(seed=1, emit=events.append)
     train(dataclasses.replace(other, checkpoints=checkpoints))
-    assert "other weights at the start" in next(event["say"] for event in events if "say" in event)
+    assert "other weights at the start" in next(event.text for event in events if isinstance(event, Message))
 
 
 def _flip(path):
@@ -281,8 +282,8 @@ def test_whatever_stands_in_the_place_of_a_checkpoint_training_begins_anew(job, 
         damage(checkpoints.folder / name)
         assert resume.find(checkpoints, fresh) is None, (name, kind)
         [event] = events
-        assert event["say"].startswith("checkpoint of step 5 not used, training from the beginning: "), (name, kind)
-        assert name in event["say"]
+        assert event.text.startswith("checkpoint of step 5 not used, training from the beginning: "), (name, kind)
+        assert name in event.text
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "header", "empty", "header flipped"])
@@ -328,7 +329,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(job, checkpoints, monk
     events = []
     often = dataclasses.replace(checkpoints, every_seconds=0.0)
     train(dataclasses.replace(job(emit=events.append), checkpoints=often))
-    said = [event["say"] for event in events if "say" in event]
+    said = [event.text for event in events if isinstance(event, Message)]
     assert said[0] == "no checkpoint at step 1: [Errno 28] No space left on device"
     assert len(said) == 3, "after the last step there is nothing to go on to"
 
@@ -357,5 +358,5 @@ def test_writing_takes_a_twentieth_of_the_time_unless_every_step_is_asked_for(
     events = []
     often = dataclasses.replace(checkpoints, every_seconds=every)
     train(dataclasses.replace(job(max_steps=6, emit=events.append), checkpoints=often))
-    written = [event["facts"]["checkpoint_step"] for event in events if "checkpoint_step" in event.get("facts", {})]
+    written = [event.checkpoint_step for event in events if isinstance(event, Measured) and event.checkpoint_step]
     assert written == steps

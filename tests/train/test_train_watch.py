@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.measure.live_memory import KINDS
+from harness.records.events import StepLogged, Validated
 from harness.train.loop import DivergedError, train
 
 
@@ -78,9 +79,9 @@ def test_windows_change_no_number_and_name_the_step_that_diverged(job, monkeypat
     events = []
     windowed = train(job(max_steps=7, eval_every=3, emit=events.append))
     assert (windowed.losses, windowed.validation) == (plain.losses, plain.validation)
-    steps = [event["done"] for event in events if "done" in event]
+    steps = [event.done for event in events if isinstance(event, StepLogged)]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
-    validations = [(event["step"], event["validation_loss"]) for event in events if "validation_loss" in event]
+    validations = [(event.step, event.loss) for event in events if isinstance(event, Validated)]
     assert tuple(validations) == windowed.validation
     with pytest.raises(DivergedError, match=r"^step [2-4]: loss "):
         train(job(method="full", lr=1e30, lr_scheduler_type="constant", warmup_steps=0.0, max_steps=6))

@@ -21,13 +21,13 @@ from harness.data.near_duplicates import MOST_LOOKED_AT, NEAR, NearDuplicates
 from harness.data.tokens import PARTS, cached, write
 from harness.records import data_check, disk, record
 from harness.records.data_check import Balance, DataCheck, Lengths, Near, Problem, SourceFormat, SourceRows
+from harness.records.events import Emit, Message, Progress, TaskStarted
 from harness.records.settings import DataSpec, RowsSpec
 from harness.run.audit import learned, overlap, tokenizer_checks
 from harness.run.audit.items import evaluation_items
 from harness.run.audit.ngrams import distinct
 from harness.sources import cache, models, packages
 
-Emit = Callable[[dict[str, Any]], None]
 _NAMED = 10
 _VALIDATION_LOOKED_AT = 2_000
 _KNOWN_ANSWERS = 5_000
@@ -49,7 +49,7 @@ def audit(experiment: Experiment, emit: Emit) -> DataCheck:
             cache.write_text(record.text_of(found), known)
     path = data_check.path(experiment.runs_dir, found.check_id)
     for line in disk.make_way(path, Path(experiment.runs_dir)):
-        emit({"say": line})
+        emit(Message(line))
     disk.begin(path.parent)
     record.write(found, path)
     return found
@@ -71,7 +71,7 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
     prepared = prepare(spec, tokenizer, strict=False, progress=lambda rows: told("reading rows", rows))
     lengths, highest = _lengths(prepared, spec, tokenizer, wanted, told)
     contradictions, balance = _labels(prepared)
-    emit({"task": "comparing rows"})
+    emit(TaskStarted("comparing rows"))
     heldout = {part: getattr(prepared, part) for part in ("validation", "test") if len(getattr(prepared, part))}
     sets = {f"{spec.name}/{part}": [_shown(example) for example in rows] for part, rows in heldout.items()}
     tasks, reasons = evaluation_items(experiment.eval)
@@ -128,8 +128,8 @@ class _Told:
     def __call__(self, task: str, done: int) -> None:
         if task != self._task:
             self._task = task
-            self._emit({"task": task})
-        self._emit({"done": done, "total": None})
+            self._emit(TaskStarted(task))
+        self._emit(Progress(done, None))
 
 
 def _shown(example: Example) -> str:

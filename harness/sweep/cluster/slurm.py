@@ -21,6 +21,7 @@ from pathlib import Path
 from harness.config import config
 from harness.config.experiment import Experiment, canonical
 from harness.records import files, record
+from harness.records.events import PhaseStarted, Progress
 from harness.run import run
 from harness.run.progress import board, ending
 from harness.sweep import messages
@@ -162,8 +163,8 @@ def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
                 left.remove(one)
             gone = over
             waiting = sum(task.queued is not None and task.queued.waits for task in live.values())
-            line({"phase": f"{len(live) - waiting} run, {waiting} wait"})
-            line({"done": len(runs) - len(left), "total": len(runs)})
+            line(PhaseStarted(f"{len(live) - waiting} run, {waiting} wait"))
+            line(Progress(len(runs) - len(left), len(runs)))
             if left:
                 time.sleep(_LOOK_SECONDS)
     finally:

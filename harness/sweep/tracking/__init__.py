@@ -21,6 +21,7 @@ from typing import Any
 from harness.config.experiment import Experiment, digest, recipe
 from harness.measure import hardware
 from harness.records import record, redact
+from harness.records.events import Event, StepLogged, Validated
 from harness.records.settings import TrackingSpec
 from harness.run import provenance
 
@@ -53,13 +54,14 @@ class Tracker:
             name = _name(experiment)
             self._send("begin", name, (name, configuration(experiment), tags(experiment, self._spec.group)))
 
-    def event(self, experiment: Experiment, event: dict[str, Any]) -> None:
+    def event(self, experiment: Experiment, event: Event) -> None:
         """Log an optimizer step or a validation loss. Other events are ignored."""
-        if "validation_loss" in event:
-            self._send("step", _name(experiment), (event["step"], {"val/loss": event["validation_loss"]}))
-        elif "loss" in event:
-            values = {f"train/{key}": event[key] for key in _LOGGED if event[key] is not None}
-            self._send("step", _name(experiment), (event["done"], values))
+        if isinstance(event, Validated):
+            self._send("step", _name(experiment), (event.step, {"val/loss": event.loss}))
+        elif isinstance(event, StepLogged):
+            logged = {key: getattr(event, key) for key in _LOGGED}
+            values = {f"train/{key}": value for key, value in logged.items() if value is not None}
+            self._send("step", _name(experiment), (event.done, values))
 
     def end(self, experiment: Experiment, result: record.RunRecord) -> None:
         """Finish a run with the summary of its record."""

@@ -16,6 +16,7 @@ from harness.config.compose import experiments
 from harness.config.experiment import Experiment
 from harness.measure import hardware
 from harness.plan.devices import Device
+from harness.records.events import StepLogged
 from harness.records.record import RunRecord
 from harness.run import inputs, isolate, run
 
@@ -173,6 +174,6 @@ class _Interrupting:
         self._at_step, self._sent = at_step, threading.Event()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        if "learning_rate" in event and event["done"] >= self._at_step and not self._sent.is_set():
+        if isinstance(event, StepLogged) and event.done >= self._at_step and not self._sent.is_set():
             self._sent.set()
             os.kill(os.getpid(), signal.SIGTERM)
