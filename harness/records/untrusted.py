@@ -59,7 +59,7 @@ def escaped(text: str) -> str:
     line = re.sub(r"^(=+|-+)$", r"\\\1", line)  # would make the line before it a heading, or a rule
     line = line.replace("://", "&#58;//")
     line = re.sub(r"(?i)(www)\.", r"\1&#46;", line)
-    return re.sub(r"@(?=\w)", f"@{_JOINER}", line)  # an e-mail address, or a person's name
+    return re.sub(r"@(?=\S)", f"@{_JOINER}", line)  # an e-mail address, or a person's name
 
 
 def inline_code(text: str) -> str:

@@ -17,6 +17,7 @@ from tests.faults.faults_kept import Kept, content, leftovers, records, runs_of
 
 KILLED = -9
 REAL_KILLS = int(os.environ.get("HARNESS_KILLS", "10"))  # `python -m tests.bench kills` makes 300
+REAL_SEED = int(os.environ.get("HARNESS_KILLS_SEED", "11"))  # of the moments: another one for each piece of many kills
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,12 @@ def test_kills_of_real_training(real_driver, plan):
     assert code == 0
     expected = content(runs_of(quiet))
     assert sum("adapter_model.safetensors" in one[-1] for one in expected.values() if isinstance(one, tuple)) == 2
-    kills, killed, sweeps, begun = moments(11, 20 * REAL_KILLS, operations // 3, seconds / 3), 0, 0, time.monotonic()
+    kills, killed, sweeps, begun = (
+        moments(REAL_SEED, 20 * REAL_KILLS, operations // 3, seconds / 3),
+        0,
+        0,
+        time.monotonic(),
+    )
     while killed < REAL_KILLS:
         path = plan(3)
         kept, sweeps = Kept(runs_of(path)), sweeps + 1

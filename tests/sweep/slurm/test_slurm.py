@@ -100,8 +100,8 @@ class Sweep:
     def records(self) -> list[RunRecord]:
         return [record.read(RunRecord, path) for path in record.find_runs(self.runs)]
 
-    def until(self, what, seconds=90):
-        """Wait for something to be true of the tasks."""
+    def until(self, what, seconds=300):
+        """Wait for something to be true of the tasks. Two busy cores start four processes of a run in minutes."""
         deadline = time.monotonic() + seconds
         while not (found := what(self.tasks())):
             assert time.monotonic() < deadline, self.command("status").stdout
