@@ -177,12 +177,8 @@ def test_kills_of_real_training(real_driver, plan):
     assert code == 0
     expected = content(runs_of(quiet))
     assert sum("adapter_model.safetensors" in one[-1] for one in expected.values() if isinstance(one, tuple)) == 2
-    kills, killed, sweeps, begun = (
-        moments(REAL_SEED, 20 * REAL_KILLS, operations // 3, seconds / 3),
-        0,
-        0,
-        time.monotonic(),
-    )
+    kills, killed, sweeps = moments(REAL_SEED, 20 * REAL_KILLS, operations // 3, seconds / 3), 0, 0
+    begun = time.monotonic()
     while killed < REAL_KILLS:
         path = plan(3)
         kept, sweeps = Kept(runs_of(path)), sweeps + 1
