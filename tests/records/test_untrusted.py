@@ -22,7 +22,7 @@ MARKUP = (
     "[link](http://evil.example)", "![picture](http://evil.example/p.png)", "[ref]: http://evil.example", "<http://e.x>",
     "http://evil.example", "HTTPS://evil.example", "ftp://evil.example", "www.evil.example", "WWW.evil.example",
     "see www.evil.example, now", "(www.evil.example)", "*www.evil.example*", "_www.evil.example_",
-    "me@evil.example", "mailto:me@evil.example", 
+    "me@evil.example", "mailto:me@evil.example",
     "me@.evil", "me@-evil.example", "xmpp:me@evil.example/room", "a.b+c-d_e@evil.example.org", "@someone",
     "**bold**", "*it*", "_it_", "__bold__", "~~gone~~", "~gone~", "`code`", "``co`de``", "# heading", "## heading",
     "> quote", "- item", "+ item", "1. item", "2) item", "===", "---", "***", "___", "| a | b |", "a | b", "\\", "\\|",
