@@ -1,6 +1,8 @@
 """A model that is sharded over the ranks that train it, so that no device holds it whole: torch's `fully_shard`.
 
 A rank keeps its shard of every weight, gradient and moment; a layer is gathered where it is computed, and freed again.
+Before that every rank opens the whole base on its host. The ranks of a machine share the pages of its files as long as
+the base is held in the dtype of the files; a copy in another dtype is each rank's own.
 """
 
 from __future__ import annotations
