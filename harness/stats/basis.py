@@ -22,6 +22,7 @@ class Basis:
     Attributes:
         difference: first minus second, on the seeds in use.
         items: variance that the items bring.
+        rise: how that variance grows with the true difference; see `Outcomes.rise`.
         pooled: the seeds' variance from all methods, and its degrees of freedom; None without seed noise.
         own: the seeds' variance of the two alone; None where `pooled` is that, or where one of them has no two seeds.
         seeds: seeds in use; pairs of them where they are shared.
@@ -33,6 +34,7 @@ class Basis:
 
     difference: float
     items: float
+    rise: float
     pooled: tuple[float, float] | None
     own: tuple[float, float] | None
     seeds: int
@@ -64,7 +66,8 @@ def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
 
 def _fixed(data: Outcomes, a: int, b: int) -> Basis:
     items, _ = data.item_variances(a, b, ())
-    return Basis(float(data.means[a] - data.means[b]), items, None, None, 0, "methods", "", "neither has seed noise")
+    difference = float(data.means[a] - data.means[b])
+    return Basis(difference, items, data.rise(a, b, ()), None, None, 0, "methods", "", "neither has seed noise")
 
 
 def _against_fixed(data: Outcomes, variance: SeedVariance, a: int, b: int, seeded: int) -> Basis:
@@ -72,17 +75,18 @@ def _against_fixed(data: Outcomes, variance: SeedVariance, a: int, b: int, seede
     seeds = data.seeds[seeded]
     count, name = len(seeds), data.names[seeded]
     items, noise = data.item_variances(a, b, seeds)
+    rise = data.rise(a, b, seeds)
     difference = float(data.means[a] - data.means[b])
     if count == 1 and variance.total_degrees == 0:
-        return _runs(difference, items, f"{name} has one seed")
+        return _runs(difference, items, rise, f"{name} has one seed")
     pooled = (max(variance.total / count, noise), variance.total_degrees)
     source = _source(data, variance, variance.total_degrees)
     if count == 1:
-        return Basis(difference, items, pooled, None, 1, "methods", _single(name, source), source)
+        return Basis(difference, items, rise, pooled, None, 1, "methods", _single(name, source), source)
     several = variance.several > 1
     own = (max(float(variance.raw[seeded]) / count, noise), count - 1.0) if several else None
     enough = count >= FEWEST_ALONE or several
-    return Basis(difference, items, pooled, own, count, "methods", "" if enough else _TWO_SEEDS, source)
+    return Basis(difference, items, rise, pooled, own, count, "methods", "" if enough else _TWO_SEEDS, source)
 
 
 def _paired(data: Outcomes, variance: SeedVariance, a: int, b: int, common: Seeds) -> Basis:
@@ -91,17 +95,18 @@ def _paired(data: Outcomes, variance: SeedVariance, a: int, b: int, common: Seed
     used = data.means_over(common)
     difference = used[a] - used[b]
     items, noise = data.item_variances(a, b, common)
+    rise = data.rise(a, b, common)
     if count == 1 and variance.degrees == 0:
-        return _runs(difference, items, "each has one seed")
+        return _runs(difference, items, rise, "each has one seed")
     pooled = (max(2 * variance.pooled / count, noise), variance.degrees)
     source = _source(data, variance, variance.degrees)
     if count == 1:
         single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
-        return Basis(difference, items, pooled, None, 1, "methods", _single(single, source), source)
+        return Basis(difference, items, rise, pooled, None, 1, "methods", _single(single, source), source)
     several = variance.several > 2
     own = _moderated(variance, (a, b), (1 / count, 1 / count), noise) if several else None
     why = _too_few(variance, count)
-    return Basis(difference, items, pooled, own, count, "methods", why, source)
+    return Basis(difference, items, rise, pooled, own, count, "methods", why, source)
 
 
 def _unpaired(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
@@ -111,17 +116,18 @@ def _unpaired(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
     if variance.total_degrees == 0:
         return _nothing(data, a, b, "each has one seed, and not the same one: give both the same seed, or several")
     items, noise = data.item_variances(a, b, ())
+    rise = data.rise(a, b, ())
     difference = float(data.means[a] - data.means[b])
     pooled = (max(variance.total * sum(shares), noise), variance.total_degrees)
     source = _source(data, variance, variance.total_degrees)
     if fewest == 1:
         single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
-        return Basis(difference, items, pooled, None, 1, "methods", _single(single, source), source)
+        return Basis(difference, items, rise, pooled, None, 1, "methods", _single(single, source), source)
     if variance.paired:
         own = _own(variance.raw, variance.counts - 1, (a, b), shares, noise)
     else:
         own = _moderated(variance, (a, b), shares, noise)
-    return Basis(difference, items, pooled, own, fewest, "methods", _too_few(variance, fewest), source)
+    return Basis(difference, items, rise, pooled, own, fewest, "methods", _too_few(variance, fewest), source)
 
 
 def _own(
@@ -149,13 +155,13 @@ def _too_few(variance: SeedVariance, seeds: int) -> str:
     return "" if seeds >= FEWEST_ALONE or variance.several > 2 else _TWO_SEEDS
 
 
-def _runs(difference: float, items: float, seeds: str) -> Basis:
+def _runs(difference: float, items: float, rise: float, seeds: str) -> Basis:
     why = f"{seeds}, so that the numbers are about these runs and not about the methods"
-    return Basis(difference, items, None, None, 1, "runs", why, "")
+    return Basis(difference, items, rise, None, None, 1, "runs", why, "")
 
 
 def _nothing(data: Outcomes, a: int, b: int, why: str) -> Basis:
-    return Basis(float(data.means[a] - data.means[b]), 0.0, None, None, 0, "methods", why, "", measured=False)
+    return Basis(float(data.means[a] - data.means[b]), 0.0, 0.0, None, None, 0, "methods", why, "", measured=False)
 
 
 def _single(name: str, source: str) -> str:

@@ -8,8 +8,9 @@ seeds is estimated twice, since two or three seeds show little:
   F test finds a method's seeds to scatter more than the others', its own variance is used as it is, and the result
   names the method.
 
-The variance of a difference is the sum of both noises; each keeps its own quantile of Student's t (Howe, 1974). With
-two methods both seed variances are one. The unadjusted p-value and interval use the own variance. Those of a family
+The variance of a difference is the sum of both noises, and each keeps its own quantile of Student's t (see
+`harness.stats.reach`). Two right-or-wrong scores that few items tell apart have the interval of a score test. With two
+methods both seed variances are one. The unadjusted p-value and interval use the own variance. Those of a family
 need both: the pooled one at the level of a simulated maximum over the family, and the own one adjusted for the
 comparisons that share a method.
 """

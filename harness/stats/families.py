@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,6 @@ from harness.stats.seeds import SeedVariance
 from harness.stats.simultaneous import Adjustment, adjustment
 
 POWER = 0.8
-_UNSEEN = 3  # discordant items that a small sample may have missed, for a claim that two methods are alike
 _WHOLE = (float("-inf"), float("inf"))
 
 Places = tuple[int, int]  # positions of the two methods of a pair
@@ -44,8 +43,10 @@ class _Numbers(NamedTuple):
 
     p: float
     adjusted_p: float
-    half_width: float
-    adjusted_half_width: float
+    low: float
+    high: float
+    adjusted_low: float
+    adjusted_high: float
     detectable: float
     standard_error: float
     equivalence_p: float
@@ -70,11 +71,10 @@ class _Comparer:
         self.places = {pair: place for place, pair in enumerate(pairs)}
         self.bases = [basis_of(data, variance, *pair) for pair in pairs]
         self.joint = Joint(self.bases, data.units)
-        differences = np.array([basis.difference for basis in self.bases])
-        self.p = self.joint.p_values(np.abs(differences))
-        self.room = self._room(differences)
-        wider = replace(self.joint, unseen=_UNSEEN * data.unseen)
-        self.room_p = [wider.p_values(np.maximum(room, 0.0)) for room in self.room]
+        self.p = self.joint.p_values(np.abs(self.joint.differences))
+        self.alone = self.joint.intervals(settings.level)
+        self.room = self._room(self.joint.differences)
+        self.room_p = [self.joint.p_values(np.maximum(room, 0.0), settings.margin or 0.0) for room in self.room]
         self.errors = self._errors()
 
     def family(self, name: FamilyName, members: Members) -> Family:
@@ -89,7 +89,8 @@ class _Comparer:
         level = self.settings.level
         columns = [
             *test.p_values(self.p),
-            *test.half_widths(level),
+            *self.alone[:, test.places],
+            *test.intervals(level),
             test.detectable(level, POWER),
             test.standard_errors,
             *self._margin_p(test),
@@ -107,8 +108,8 @@ class _Comparer:
             a=a,
             b=b,
             difference=basis.difference,
-            interval=_ends(basis, numbers.half_width),
-            adjusted_interval=_ends(basis, numbers.adjusted_half_width),
+            interval=self._interval(basis, numbers.low, numbers.high),
+            adjusted_interval=self._interval(basis, numbers.adjusted_low, numbers.adjusted_high),
             p=numbers.p if measured else 1.0,
             adjusted_p=adjusted_p,
             verdict=self._verdict(basis, adjusted_p, alike),
@@ -124,6 +125,12 @@ class _Comparer:
             detectable=numbers.detectable if measured else None,
             unlike=tuple(self.data.names[method] for method in pair if method in self.unlike),
         )
+
+    def _interval(self, basis: Basis, low: float, high: float) -> tuple[float, float]:
+        if not basis.measured:
+            return _WHOLE
+        most = 1.0 if self.data.right_or_wrong else float("inf")  # shares of right answers differ by at most 1
+        return max(low, -most), min(high, most)
 
     def _verdict(self, basis: Basis, p: float, p_alike: float) -> Verdict:
         if basis.why:
@@ -142,8 +149,7 @@ class _Comparer:
     def _margin_p(self, test: FamilyTest) -> list[Floats]:
         """Return the adjusted p-values of a difference of the margin or more, either way and to the worse side.
 
-        A few items without disagreement show no spread: up to 3 / n of all items could still disagree. Source: Hanley
-        and Lippman-Hand, JAMA 249, 1983.
+        A few items without disagreement show no spread: the variance is the one that a difference of the margin has.
         """
         if not self.room:
             return [np.ones(len(test.places))] * 2
@@ -170,10 +176,6 @@ class _Comparer:
                 block = max(self.variance.total - self.variance.pooled, 0.0) / counts[drawn].max()
                 covariance[np.ix_(drawn, drawn)] += block
         return covariance
-
-
-def _ends(basis: Basis, reach: float) -> tuple[float, float]:
-    return (basis.difference - reach, basis.difference + reach) if basis.measured else _WHOLE
 
 
 def _sharing(covered: Sequence[Places], data: Outcomes) -> int:

@@ -21,12 +21,15 @@ class Joint:
     Attributes:
         bases: what each difference rests on.
         units: items, or clusters.
-        unseen: variance added for items that a small sample may have missed.
     """
 
     bases: Sequence[Basis]
     units: int
-    unseen: float = 0.0
+
+    @cached_property
+    def differences(self) -> Floats:
+        """Return the differences themselves."""
+        return np.array([basis.difference for basis in self.bases])
 
     @cached_property
     def owned(self) -> np.ndarray:
@@ -43,19 +46,26 @@ class Joint:
         """Return the noise with each pair's own seed variance; without seeds where that is not known."""
         return self._noise([basis.own for basis in self.bases])
 
-    def p_values(self, distances: Floats) -> Floats:
-        """Return the two-sided p-values of distances from zero, shape (2, differences): pooled, and the pair's own."""
-        both = Noise(
-            np.hstack([self.pooled.variances, self.own.variances]), np.hstack([self.pooled.degrees, self.own.degrees])
+    def p_values(self, distances: Floats, true: float = 0.0) -> Floats:
+        """Return the two-sided p-values of distances from a true difference, shape (2, differences).
+
+        The first row rests on the pooled seed variance, the second on the pair's own.
+        """
+        return np.stack(
+            [noise.at(np.full(len(distances), true)).p_values(distances) for noise in (self.pooled, self.own)]
         )
-        return both.p_values(np.tile(distances, 2)).reshape(2, -1)
+
+    def intervals(self, level: float) -> Floats:
+        """Return the interval of each comparison alone, shape (2, differences)."""
+        pooled = self.pooled.intervals(self.differences, level)
+        return np.where(self.owned, self.own.intervals(self.differences, level), pooled) if self.owned.any() else pooled
 
     def _noise(self, seeds: Sequence[tuple[float, float] | None]) -> Noise:
         free = float(max(self.units - 1, 1))
         parts = [part or (0.0, free) for part in seeds]
-        variances = [[basis.items + self.unseen for basis in self.bases], [variance for variance, _ in parts]]
+        variances = [[basis.items for basis in self.bases], [variance for variance, _ in parts]]
         degrees = [[free] * len(parts), [max(df, 1.0) for _, df in parts]]
-        return Noise(np.array(variances), np.array(degrees))
+        return Noise(np.array(variances), np.array(degrees), np.array([b.rise for b in self.bases]), self.units)
 
 
 @dataclass(frozen=True)
@@ -81,12 +91,15 @@ class FamilyTest:
         shared = np.minimum(self.sharing * own, 1.0)
         return np.where(self._owned, own, pooled), np.where(self._owned, np.maximum(family, shared), family)
 
-    def half_widths(self, level: float) -> tuple[Floats, Floats]:
-        """Return the half-widths that invert these tests: of one comparison, and of all of the family at once."""
-        alone = np.where(self._owned, self._own.half_widths(level), self._pooled.half_widths(level))
-        family = self._pooled.half_widths(self.adjusted.single_level(level))
-        shared = self._own.half_widths(level / self.sharing)
-        return alone, np.where(self._owned, np.maximum(family, shared), family)
+    def intervals(self, level: float) -> Floats:
+        """Return the simultaneous intervals that invert these tests, shape (2, differences of the family)."""
+        differences = self.joint.differences[self.places]
+        family = self._pooled.intervals(differences, self.adjusted.single_level(level))
+        if not self._owned.any():
+            return family
+        low, high = self._own.intervals(differences, level / self.sharing)
+        both = np.stack([np.minimum(family[0], low), np.maximum(family[1], high)])
+        return np.where(self._owned, both, family)
 
     def detectable(self, level: float, power: float) -> Floats:
         """Return the true differences that the adjusted tests detect with that power."""

@@ -28,6 +28,7 @@ class Outcomes:
         values: by method, shape (seeds, units), scaled so that a score is a mean over the units; NaN for a lost seed.
         weights: shape (units,), with mean 1.
         deterministic: methods without seed noise; their single row holds for every seed.
+        right_or_wrong: whether every outcome is 0 or 1 (0 or its weight).
         unseen: variance that one discordant item more would add to a difference of two right-or-wrong scores, times the
             mean size of a cluster; 0 for graded outcomes.
     """
@@ -36,6 +37,7 @@ class Outcomes:
     values: tuple[Floats, ...]
     weights: Floats
     deterministic: frozenset[str]
+    right_or_wrong: bool
     unseen: float
 
     @property
@@ -91,6 +93,28 @@ class Outcomes:
             total = float(items[first, first] + items[second, second] - 2 * items[first, second])
             noise = float(shared[first, first] + shared[second, second])
         return max(total - noise, 0.0) + self.unseen, max(noise, 0.0)
+
+    def rise(self, first: int, second: int, common: Seeds) -> float:
+        """Return how the variance that items bring to a difference grows with it; 0 for graded outcomes.
+
+        It is the mean square of a unit's difference over its mean size, over the units, one wholly discordant unit
+        added: 1 / n where single runs answer n items, less where the units differ in part.
+        """
+        if not self.right_or_wrong:
+            return 0.0
+        apart = self._mean_row(first, common) - self._mean_row(second, common)
+        square = float(apart @ apart) + float(self.weights @ self.weights) / self.units
+        return square / (float(np.abs(apart).sum()) + 1.0) / self.units
+
+    def _mean_row(self, method: int, common: Seeds) -> Floats:
+        seeds = (common if common and self.seeds[method] else self.seeds[method]) or (0,)
+        if (method, seeds) not in self._cached_rows:
+            self._cached_rows[method, seeds] = self.values[method][list(seeds)].mean(axis=0)
+        return self._cached_rows[method, seeds]
+
+    @cached_property
+    def _cached_rows(self) -> dict[tuple[int, Seeds], Floats]:
+        return {}
 
     @cached_property
     def _cached_means(self) -> dict[Seeds, list[float]]:
@@ -156,8 +180,7 @@ def checked(
         )
     items = next(iter(counts.values()))
     below = np.ones(items) if weights is None else _weights(weights, items)
-    finite = np.concatenate([row[~np.isnan(row[:, 0])].ravel() for row in rows.values()])
-    right_or_wrong = weights is None and bool(np.isin(finite, (0.0, 1.0)).all())
+    right_or_wrong = all(bool(((row == 0) | (row == below) | np.isnan(row)).all()) for row in rows.values())
     sizes = np.ones(items)
     if clusters is not None:
         codes = _codes(clusters, items)
@@ -170,6 +193,7 @@ def checked(
         values=tuple(row * scale for row in rows.values()),
         weights=below * scale,
         deterministic=frozenset(deterministic),
+        right_or_wrong=right_or_wrong,
         unseen=float(sizes.mean()) / items**2 if right_or_wrong else 0.0,
     )
 

@@ -170,7 +170,7 @@ def _half_widths(plan: Plan, level: float, adjusted: bool) -> Floats:
     items = np.full(_DRAWS if plan.seeds > 1 else 1, plan.item_variance)
     free = np.full_like(items, plan.items - 1.0)
     if plan.seeds == 1:
-        return Noise(items[None], free[None]).half_widths(single)
+        return _noise(plan, items[None], free[None]).half_widths(single)
     floor = plan.rerun_disagreement / (plan.items * plan.seeds)
     methods = min(plan.methods, _MOST_METHODS)
     random = np.random.default_rng(1)
@@ -178,7 +178,8 @@ def _half_widths(plan: Plan, level: float, adjusted: bool) -> Floats:
     table -= table.mean(axis=1, keepdims=True)
     spread = table.var(axis=2, ddof=1)
     together = spread.sum(axis=1) / (methods - 1)
-    pooled = Noise(
+    pooled = _noise(
+        plan,
         np.stack([items, np.maximum(2 * together / plan.seeds, floor)]),
         np.stack([free, np.full_like(items, degrees)]),
     )
@@ -186,12 +187,17 @@ def _half_widths(plan: Plan, level: float, adjusted: bool) -> Floats:
         return pooled.half_widths(single)
     made = moderated(own_variances(spread, together), np.full(methods, plan.seeds - 1.0), together, degrees)
     own, own_free = made.variances[:, :2], made.degrees[:, :2]
-    alone = Noise(
+    alone = _noise(
+        plan,
         np.stack([items, np.maximum(own.sum(axis=1) / plan.seeds, floor)]),
         np.stack([free, np.minimum(welch(own, own_free), degrees)]),
     )
     half = alone.half_widths(level / sharing)
     return np.maximum(pooled.half_widths(single), half) if adjusted else half
+
+
+def _noise(plan: Plan, variances: Floats, degrees: Floats) -> Noise:
+    return Noise(variances, degrees, np.zeros(variances.shape[1]), plan.items)
 
 
 def _family_level(plan: Plan, level: float, degrees: float) -> float:

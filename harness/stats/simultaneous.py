@@ -72,8 +72,13 @@ def _simulated(covariance: Floats, pairs: np.ndarray, share: float, degrees: flo
     rounded = float(f"{degrees:.2g}")  # few distinct values, for the cache
     t = stdtrit(rounded, _LEVELS / 2) ** 2
     ratios = _ratios(rounded)
-    bounds = zip(share * t, (1 - share) * z, strict=True)
-    return np.array([np.count_nonzero(squares > seeds * ratios + items) for seeds, items in bounds]) / _DRAWS
+    alone = share * ratios
+    total = alone + 1 - share
+    more = alone**1.5 / np.sqrt(total)  # the half-width of `Noise`, where the items' quantile is the normal one
+    bounds = (
+        np.maximum(items * total + (seeds - items) * more, seeds * alone) for seeds, items in zip(t, z, strict=True)
+    )
+    return np.array([np.count_nonzero(squares > bound) for bound in bounds]) / _DRAWS
 
 
 def _largest(covariance: Floats, pairs: np.ndarray) -> Floats:

@@ -42,8 +42,9 @@ def test_a_pair_alone_has_students_quantiles_of_seeds_and_items():
     of_seeds, of_items = max(by_seed.var(ddof=1) / seeds, noise), max(by_item.var(ddof=1) / items - noise, 0)
 
     def reach(tail):
-        t = scipy.stats.t.isf
-        return np.sqrt(t(tail, seeds - 1) ** 2 * of_seeds + t(tail, items - 1) ** 2 * of_items)
+        t_seeds, t_items = scipy.stats.t.isf(tail, seeds - 1), scipy.stats.t.isf(tail, items - 1)
+        total = of_seeds + of_items
+        return np.sqrt(t_items**2 * total + (t_seeds**2 - t_items**2) * of_seeds * np.sqrt(of_seeds / total))
 
     assert pair.difference == pytest.approx(d.mean())
     assert pair.interval == pytest.approx((d.mean() - reach(0.025), d.mean() + reach(0.025)))

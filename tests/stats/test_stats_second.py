@@ -29,7 +29,7 @@ def grubbs(residuals):
 
 
 def moderate(own, pooled, seeds):
-    """Variance and degrees of freedom of each method: two of the pool, or its own alone after an F test at 5 %."""
+    """Variance and degrees of freedom of each method: at most two of the pool, or its own after an F test at 5 %."""
     k, free = len(own), seeds - 1
     made = []
     for m, variance in enumerate(own):
@@ -37,7 +37,7 @@ def moderate(own, pooled, seeds):
         if variance / others > scipy_stats.f.isf(0.05, free, (k - 2) * free):
             made.append((variance, free))
         else:
-            prior = min(2, free)
+            prior = min(2, free**2 / 4)
             made.append(((prior * pooled + free * variance) / (prior + free), min(prior + free, (k - 1) * free)))
     return made
 
@@ -52,9 +52,30 @@ def item_parts(d, binary):
 
 
 def half_width(level, items, n, seeds, degrees):
-    """Howe (1974): each variance with its own quantile."""
-    quantile = scipy_stats.t.isf(level / 2, degrees) ** 2 * seeds if seeds else 0.0
-    return math.sqrt(scipy_stats.t.isf(level / 2, n - 1) ** 2 * items + quantile)
+    """Each variance with its own quantile, that of the seeds by the root of its share."""
+    of_items, of_seeds = (scipy_stats.t.isf(level / 2, free) ** 2 for free in (n - 1, degrees))
+    total = items + seeds
+    if not seeds:
+        return math.sqrt(of_items * items)
+    assert of_seeds >= of_items
+    joint = of_items * total + (of_seeds - of_items) * seeds * math.sqrt(seeds / total)
+    return math.sqrt(max(joint, of_seeds * seeds, of_items * items))
+
+
+def ends(difference, level, parts, rise):
+    """The differences that the test just rejects, where a difference d has an items' variance of rise |d| - d^2 / n."""
+    items, n, seeds, degrees = parts
+
+    def excess(end):
+        return abs(end - difference) - half_width(level, max(items, rise * abs(end) - end**2 / n), n, seeds, degrees)
+
+    return tuple(optimize.brentq(excess, *sorted((difference, difference + side)), xtol=1e-13) for side in (-3, 3))
+
+
+def risen(d):
+    """Mean square over mean size of the items' differences, one discordant item added; right or wrong alone."""
+    apart = d.mean(axis=0)
+    return (float((apart**2).sum()) + 1) / (float(abs(apart).sum()) + 1) / d.shape[1]
 
 
 def p_value(distance, *parts):
@@ -69,7 +90,8 @@ def adjusted(p, covariance, share, degrees, random):
     errors = random.multivariate_normal(np.zeros(len(covariance)), covariance, DRAWS)
     chi = random.chisquare(degrees, DRAWS) / degrees
     t, z = scipy_stats.t.isf(p / 2, degrees), scipy_stats.norm.isf(p / 2)
-    bound = np.sqrt(share * chi * t**2 + (1 - share) * z**2)
+    seeds, total = share * chi, share * chi + 1 - share
+    bound = np.sqrt(np.maximum(z**2 * total + (t**2 - z**2) * seeds**1.5 / total**0.5, t**2 * seeds))
     hit = np.zeros(DRAWS, dtype=bool)
     for i in range(len(covariance)):
         for j in range(i):
@@ -120,8 +142,8 @@ def test_every_pair_agrees_with_the_second_implementation(methods, seeds, items,
         assert pair.difference == pytest.approx(difference, abs=1e-12)
         assert pair.standard_error == pytest.approx(math.sqrt(of_items + of_seeds))
         assert pair.p == pytest.approx(p_value(difference, *alone), rel=1e-6)
-        reach = half_width(0.05, *alone)
-        assert pair.interval == pytest.approx((difference - reach, difference + reach))
+        rise = risen(values[a] - values[b]) if binary else 0.0
+        assert pair.interval == pytest.approx(ends(difference, 0.05, alone, rise), abs=1e-10)
         family = adjusted(p_value(difference, of_items, items, of_seeds, degrees), covariance, share, degrees, random)
         shared = min((methods + 1) * pair.p, 1.0)  # methods - 1 comparisons share a method, and two more
         assert pair.adjusted_p == pytest.approx(max(family, shared), abs=0.02)
@@ -139,9 +161,9 @@ def test_methods_against_a_fixed_base_agree_with_the_second_implementation():
         of_items, noise = item_parts(d, True)
         of_seeds = max(float(values[int(pair.a)].mean(axis=1).var(ddof=1)) / seeds, noise)
         difference = float(d.mean())
-        assert pair.p == pytest.approx(p_value(difference, of_items, items, of_seeds, seeds - 1), rel=1e-6)
-        reach = half_width(0.05, of_items, items, of_seeds, seeds - 1)
-        assert pair.interval == pytest.approx((difference - reach, difference + reach))
+        parts = of_items, items, of_seeds, seeds - 1
+        assert pair.p == pytest.approx(p_value(difference, *parts), rel=1e-6)
+        assert pair.interval == pytest.approx(ends(difference, 0.05, parts, risen(d)), abs=1e-10)
 
 
 @pytest.mark.parametrize("clusters", [False, True])
