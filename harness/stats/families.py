@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,7 +81,7 @@ class _Comparer:
         """Return a family's pairs with their verdicts."""
         places = np.array([self.places[pair] for pair in members.pairs])
         adjusted = self._adjustment([self.bases[place] for place in places], members.covered)
-        test = FamilyTest(self.joint, places, adjusted, _sharing(members.covered, self.data))
+        test = FamilyTest(self.joint, places, adjusted, _sharing(members, self.data, self.unlike))
         pairs = [self._pair(pair, numbers) for pair, numbers in zip(members.pairs, self._numbers(test), strict=True)]
         return Family(name, tuple(pairs), len(members.covered), adjusted.single_level(self.settings.level))
 
@@ -178,13 +178,17 @@ class _Comparer:
         return covariance
 
 
-def _sharing(covered: Sequence[Places], data: Outcomes) -> int:
-    """Return the adjustment for the pairs' own variances; 1 where no method has two comparisons.
+def _sharing(members: Members, data: Outcomes, unlike: Collection[int]) -> Floats:
+    """Return the adjustment of each pair for its own variance.
 
     It is the number of comparisons that share a method, plus two, since a moderated variance is still too small where a
-    method is unlike the others.
+    method is unlike the others. Where no method has two comparisons it is one, and two for a method that is unlike the
+    others: its own variance then is the only guard against it, beside the pool's against the rest of the family.
     """
-    shared = np.bincount(np.array(covered).ravel(), minlength=len(data.names))
+    shared = np.bincount(np.array(members.covered).ravel(), minlength=len(data.names))
     seeded = [int(n) for n, name in zip(shared, data.names, strict=True) if name not in data.deterministic]
     most = max(seeded, default=0)
-    return most + 2 if most > 1 else 1
+    if most > 1:
+        return np.full(len(members.pairs), most + 2.0)
+    several = len(members.covered) > 1
+    return np.array([2.0 if several and not set(pair).isdisjoint(unlike) else 1.0 for pair in members.pairs])

@@ -76,13 +76,13 @@ class FamilyTest:
         joint: the differences of all families.
         places: positions of the family's own among them.
         adjusted: the family's adjustment, for the pooled variance.
-        sharing: the adjustment for the pairs' own variances, from the comparisons that share a method.
+        sharing: the adjustment for each pair's own variance, from the comparisons that share a method.
     """
 
     joint: Joint
     places: np.ndarray
     adjusted: Adjustment
-    sharing: int
+    sharing: Floats
 
     def p_values(self, both: Floats) -> tuple[Floats, Floats]:
         """Return the p-values of one comparison, and those adjusted for the family, from `Joint.p_values`."""

@@ -102,18 +102,26 @@ class Outcomes:
         """
         if not self.right_or_wrong:
             return 0.0
-        apart = self._mean_row(first, common) - self._mean_row(second, common)
-        square = float(apart @ apart) + float(self.weights @ self.weights) / self.units
-        return square / (float(np.abs(apart).sum()) + 1.0) / self.units
+        if common not in self._cached_rises:
+            self._cached_rises[common] = self._rises(common)
+        return float(self._cached_rises[common][first, second])
 
-    def _mean_row(self, method: int, common: Seeds) -> Floats:
-        seeds = (common if common and self.seeds[method] else self.seeds[method]) or (0,)
-        if (method, seeds) not in self._cached_rows:
-            self._cached_rows[method, seeds] = self.values[method][list(seeds)].mean(axis=0)
-        return self._cached_rows[method, seeds]
+    def _rises(self, common: Seeds) -> Floats:
+        """Return `rise` for every pair, shape (methods, methods), over the common seeds or else each method's own.
+
+        NaN where a method lacks one of them.
+        """
+        rows = np.full((len(self.names), self.units), np.nan)
+        for row, value, own in zip(rows, self.values, self.seeds, strict=True):
+            used = (common if common and own else own) or (0,)
+            if not own or {*used} <= {*own}:
+                row[:] = value[list(used)].mean(axis=0)
+        whole = float(self.weights @ self.weights) / self.units
+        apart = [np.abs(rows - row) for row in rows]
+        return np.array([((one * one).sum(axis=1) + whole) / (one.sum(axis=1) + 1.0) for one in apart]) / self.units
 
     @cached_property
-    def _cached_rows(self) -> dict[tuple[int, Seeds], Floats]:
+    def _cached_rises(self) -> dict[Seeds, Floats]:
         return {}
 
     @cached_property

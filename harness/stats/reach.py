@@ -63,11 +63,11 @@ class Noise:
         """Return the standard error of each estimate."""
         return np.asarray(np.sqrt(self.variances.sum(axis=0)))
 
-    def half_widths(self, level: float) -> Floats:
+    def half_widths(self, level: Floats | float) -> Floats:
         """Return the half-width of each interval that misses with probability `level`, at a difference of zero."""
         return _reach(self.variances, _quantiles(self.degrees, level / 2))
 
-    def intervals(self, estimates: Floats, level: float) -> Floats:
+    def intervals(self, estimates: Floats, level: Floats | float) -> Floats:
         """Return the ends of the intervals that miss with probability `level`, shape (2, estimates).
 
         An interval excludes zero exactly where the p-value of its estimate is below the level.
@@ -86,7 +86,7 @@ class Noise:
         """Return the two-sided p-value of each distance from zero; 1 for a distance of zero, whatever its noise."""
         return _p_values(self, np.abs(distances))
 
-    def detectable(self, level: float, power: float) -> Floats:
+    def detectable(self, level: Floats | float, power: float) -> Floats:
         """Return the true difference of each estimate that a two-sided test at `level` detects with that power."""
         total = _quantiles(self.degrees, level / 2) + _quantiles(self.degrees, 1 - power)
         return _reach(self.variances, total)
@@ -110,7 +110,7 @@ def _ends(noise: Noise, near: _Near, quantiles: Floats) -> Floats:
     def excess(ends: Floats) -> Floats:
         return np.asarray(near.sides * (ends - near.estimates) - _reach(noise.at(ends).variances, quantiles))
 
-    return _root(excess, near.ends, far, (_STEPS_OF_ENDS, 1e-13))
+    return _root(excess, near.ends, far, (_STEPS_OF_ENDS, 1e-11))
 
 
 def _p_values(noise: Noise, distances: Floats) -> Floats:

@@ -232,6 +232,24 @@ def test_a_method_whose_seeds_scatter_is_named():
     assert compared.pair("a", "b").unlike == ()
 
 
+def test_a_method_whose_seeds_scatter_is_adjusted_against_the_base_too():
+    """Its own seeds are the only guard against it there: with twice the p-value the family stays at its level."""
+    rng = np.random.default_rng(30)
+    skill = rng.normal(size=400)
+    scale = {"wild": 0.6} | dict.fromkeys("bcdef", 0.05)
+    outcomes = {name: skill + sd * rng.normal(size=(5, 1)) + rng.normal(0, 0.5, (5, 400)) for name, sd in scale.items()}
+    outcomes["base"] = (skill + rng.normal(0, 0.5, 400))[None]
+    compared = stats.compare_methods(outcomes, baseline="base", deterministic=["base"])
+    assert [*compared.unlike] == ["wild"]
+    pair = compared.pair("wild", "base", family="baseline")
+    assert pair.adjusted_p >= min(2 * pair.p, 1.0)
+    two = stats.compare_methods(
+        {name: outcomes[name] for name in ("wild", "base")}, baseline="base", deterministic=["base"]
+    )
+    alone = two.pair("wild", "base", family="baseline")
+    assert alone.adjusted_p == pytest.approx(alone.p)
+
+
 def test_the_same_call_gives_the_same_numbers():
     outcomes = _answers(17, {"a": 3, "b": 3, "c": 3})
     assert stats.compare_methods(outcomes) == stats.compare_methods(outcomes)
