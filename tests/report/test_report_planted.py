@@ -358,3 +358,46 @@ def test_a_planted_confound_is_refused_shown_or_named(clean, tmp_path, name):
     found = found_in(runs)
     said = found[fate]
     assert words in said if fate != NAMED else any(words in line for line in said), found
+
+
+def test_seeds_that_a_sweep_leaves_out_are_named(clean, tmp_path):
+    """Cherry-picked: two seeds of each were run, and the sweep shows the first."""
+    runs = tmp_path / "runs"
+    shutil.copytree(clean, runs)
+    looks = tuple(look.eval_id for look in LOOKS)
+    cells = [
+        record.Cell(
+            overrides=(f"method={method}", "seed=0"), method=method, recipe_id=run_of(runs, method).parent.name, seed=0,
+            eval_ids=looks,
+        )
+        for method in ("base", "lora", "ia3")
+    ]  # fmt: skip
+    sweep = record.SweepRecord(
+        schema=record.SCHEMA, name="picked", question="Which is best?", command="python -m harness -m",
+        cells=tuple(cells), already_done=(),
+    )  # fmt: skip
+    record.write(sweep, runs / "sweeps" / "picked" / "sweep.json")
+    loaded = load([runs], "picked")
+    assert remarks.lines(Comparison(loaded).groups, loaded) == [
+        f"{method}: further seeds lie in the runs folder and are not part of this sweep: 1 (ok)"
+        for method in ("lora", "ia3")
+    ]
+
+
+@pytest.mark.parametrize(("both", "passes"), [(True, True), (False, False)])
+def test_one_rule_of_early_stopping_may_end_methods_at_different_steps(clean, tmp_path, both, passes):
+    runs = tmp_path / "runs"
+    shutil.copytree(clean, runs)
+
+    def stopped(found: dict) -> None:
+        found["recipe"]["train"]["early_stopping"] = {"patience": 3}
+        training = found["attempts"][-1]["training"]
+        for column in ("losses", "learning_rates", "real_tokens", "trained_tokens", "step_seconds"):
+            training[column] = training[column][:40]
+        training["stopped_early_at"] = 40
+
+    change_run(runs, "ia3", stopped)
+    if both:
+        change_run(runs, "lora", put("recipe", "train", "early_stopping", value={"patience": 3}))
+    refused = check(Comparison(load([runs])).groups, None).refused
+    assert (not refused) is passes, refused
