@@ -81,7 +81,7 @@ def test_every_method_ends_well(everything):
 def test_every_count_is_the_closed_form(everything):
     for name, one in records(everything[0]).items():
         if one.status == "ok":
-            fingerprint = one.current.fingerprint
+            fingerprint = one.measured.fingerprint
             assert fingerprint.trainable_parameters == fingerprint.expected_trainable_parameters, name
 
 
@@ -154,7 +154,7 @@ def test_a_seed_repeats_bit_for_bit_and_another_differs(compose, shared_override
         result = run.run(experiment, lambda event: None)
         assert result.status == "ok"
         weights = load_file(experiment.weights_folder / "adapter_model.safetensors")
-        return result.current.training.losses, {name: value.tobytes() for name, value in weights.items()}
+        return result.training.losses, {name: value.tobytes() for name, value in weights.items()}
 
     first, again, other = make(0, "first"), make(0, "again"), make(1, "first")
     assert first == again

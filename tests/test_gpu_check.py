@@ -48,7 +48,7 @@ def made(*changes, status="ok", losses=LOSSES, **attempt):
 
 def trained(**changes):
     """A record with other facts about its training."""
-    return made(training=dataclasses.replace(made().current.training, **changes))
+    return made(training=dataclasses.replace(made().training, **changes))
 
 
 MACHINE = {
@@ -165,7 +165,7 @@ FAULTS = [
     ("isolation", {"machine": [MACHINE, {**MACHINE, "free_bytes": 20 * GIB}]}),
     ("peak", {"rates": [*[("bfloat16", 7e14)] * 7, ("float32", 5e13)]}),
     ("base", {"method=base": made(status="failed")}),
-    ("base", {"method=base": made(phases={"load": dataclasses.replace(made().current.phases["load"],
+    ("base", {"method=base": made(phases={"load": dataclasses.replace(made().measured.phases["load"],
                                                                       peak_memory_bytes=None)})}),
     *(fault for name in METHODS for fault in memory(name)),
     ("shapes", {"train.micro_batch_size=1": made(status="failed")}),
@@ -182,15 +182,15 @@ FAULTS = [
     ("out-of-memory", {"oom": made(made(status="oom").current)}),
     ("preemption", {"resumed": made()}),
     ("preemption", {"resumed": made(status="failed", resumed_at_step=20)}),
-    ("preemption", {"resumed": made(resumed_at_step=20, training=trained(losses=(5.0, 4.5, 3.9)).current.training)}),
-    ("preemption", {"resumed": made(resumed_at_step=20, training=trained(losses=(5.0, 4.5)).current.training)}),
+    ("preemption", {"resumed": made(resumed_at_step=20, training=trained(losses=(5.0, 4.5, 3.9)).training)}),
+    ("preemption", {"resumed": made(resumed_at_step=20, training=trained(losses=(5.0, 4.5)).training)}),
     ("speed-trl", {"trl": {**SIDE, "tokens_per_second": 61_000.0}}),
     ("speed-trl", {"trl": RuntimeError("SFTTrainer does not support nn.DataParallel")}),
     ("speed-unsloth", {"harness": {**SIDE, "tokens_per_second": 40_000.0}}),
     ("two-ddp", {DDP: made()}),
     ("two-ddp", {DDP: made(provenance={"num_processes": 2}, status="failed")}),
     ("two-fsdp", {FSDP: made(provenance={"num_processes": 2},
-                             training=trained(losses=(5.0, 4.5, 4.1)).current.training)}),
+                             training=trained(losses=(5.0, 4.5, 4.1)).training)}),
 ]  # fmt: skip
 
 

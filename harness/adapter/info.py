@@ -36,7 +36,7 @@ def known_update(run: Trained) -> UpdateRecord | None:
 
 def facts(run: Trained) -> dict[str, Any]:
     """Return the method, counts, bytes, base model and data of a run."""
-    found, model = run.record.current.fingerprint, run.record.config["model"]
+    found, model = run.record.measured.fingerprint, run.record.config["model"]
     return {
         "method": run.record.method,
         "recipe_id": run.record.recipe_id,

@@ -11,13 +11,16 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.records import disk, files, redact
+from harness.records import attempts, disk, files, redact
+from harness.records.attempts import Attempt as Attempt
+from harness.records.attempts import DataCounts as DataCounts
+from harness.records.attempts import Status as Status
 from harness.records.disk import DamagedError as DamagedError
 from harness.records.files import FileName
 from harness.records.measurements import Conditions as Conditions
@@ -35,78 +38,17 @@ from harness.records.measurements import UpdateRecord as UpdateRecord
 from harness.records.measurements import WeightUpdate as WeightUpdate
 
 SCHEMA = 2
-Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
 Stage = Literal["tune", "final"]
 PHASES = ("load", "train", "validate", "evaluate", "generate", "inference")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataCounts(Strict):
-    """Rows used and left out, and the hash of the rows that were."""
-
-    train_rows: int
-    validation_rows: int
-    test_rows: int
-    removed_in_test: int  # train rows whose prompt occurs in a test set
-    removed_duplicates: int
-    removed_too_long: int
-    content_sha256: str
-    removed: dict[str, int] | None = None  # kind -> training rows left out, those above among them
-    check: str | None = None  # id of the data check, in data/<check>.json beside the runs
-    packed_rows: int | None = None  # rows that the training rows were packed into
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt(Strict):
-    """One attempt at a run. The last attempt of a record is the current one."""
-
-    started_at: str  # ISO 8601, UTC
-    status: Status
-    reason: str  # "" when ok
-    phases: dict[str, Phase]
-    data: DataCounts | None
-    fingerprint: Fingerprint | None
-    training: Training | None
-    peak_memory_bytes: int | None  # headline: highest peak of load and train, weights included, imports not
-    weights_from: str | None  # start of the attempt that made the weights on disk; None if there are none
-    provenance: dict[str, Any]
-    micro_batch_size: int | None = None  # rows computed at once; fewer than requested where memory ran out
-    gradient_checkpointing: bool | None = None
-    max_length: int | None = None  # tokens of the longest training row, where memory ran out with longer ones
-    # on a GPU: the most that torch's allocator held in load and train, plus the context; of the process with the most
-    required_memory_bytes: int | None = None
-    summed_peak_memory_bytes: int | None = None  # of all processes that trained together, where there were several
-    resumed_at_step: int | None = None  # step of the checkpoint that it resumed from; None: it began at step 0
-    seconds: float | None = None  # wall time from its start to its end, however it ended
-    ended_in: str | None = None  # the phase that it was in at its end; None before the first
-    killed_by: int | None = None  # number of the signal that killed its process, or a rank of it; None: none did
-    # what was under way when a signal or a scheduler ended it and it can go on; None: an older record
-    stopped: Literal["no", "training", "evaluation"] | None = None
-
-    @property
-    def interrupted(self) -> bool:
-        """Return whether the attempt was ended from outside and a later one goes on. A failure is no interruption."""
-        if self.status != "failed":
-            return False
-        if self.stopped is None:  # older records: its weights were stored, and it did not finish
-            return self.weights_from == self.started_at
-        return self.stopped != "no"
-
-    @property
-    def concurrent_runs(self) -> int:
-        """Return the number of runs that shared its device, this one included; 1 in old records."""
-        return int(self.provenance.get("concurrent_runs") or 1)
-
-    @property
-    def devices(self) -> float:
-        """Return its number of devices: one for each process, or its share of one."""
-        return int(self.provenance.get("num_processes") or 1) / self.concurrent_runs
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunRecord(Strict):
-    """A run: its recipe, its seed and every attempt at it."""
+    """A run: its recipe, its seed and every attempt at it.
+
+    `measured` and the properties below it are the result; an attempt holds only what happened in it.
+    """
 
     schema: int
     recipe_id: FileName
@@ -118,13 +60,33 @@ class RunRecord(Strict):
 
     @property
     def current(self) -> Attempt:
-        """Return the attempt that counts."""
+        """Return the last attempt, which decides the status."""
         return self.attempts[-1]
 
     @property
     def status(self) -> Status:
         """Return the status of the attempt that counts."""
         return self.current.status
+
+    @property
+    def trained_by(self) -> Attempt | None:
+        """Return the attempt that made the weights on disk; None if there are none."""
+        return attempts.trained_by(self.attempts)
+
+    @cached_property
+    def measured(self) -> Attempt:
+        """Return the current attempt with the measurements of the attempt that trained, where another one did."""
+        return attempts.combined(self.attempts, trains=self.recipe.get("train") is not None)
+
+    @property
+    def training(self) -> Training | None:
+        """Return the measurements of the training; None if nothing was trained."""
+        return self.measured.training
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Return the highest peak of loading and training, over the attempts that the training took."""
+        return self.measured.peak_memory_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ class Trial:
     @property
     def trainable_parameters(self) -> int | None:
         """Return the number of trained parameters; None where no run came far enough to count them."""
-        prints = [look.run.current.fingerprint for look in self.looks if look.run]
+        prints = [look.run.measured.fingerprint for look in self.looks if look.run]
         return next((one.trainable_parameters for one in prints if one), None)
 
     @property

@@ -123,7 +123,7 @@ def data_line(data: dict[str, Any]) -> str:
 
 
 def _training(record: RunRecord) -> list[str]:
-    data, counts, found = record.config["data"], record.current.data, record.current.fingerprint
+    data, counts, found = record.config["data"], record.measured.data, record.measured.fingerprint
     lines = [data_line(data)]
     if counts:
         digest = inline_code(counts.content_sha256)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Literal
 
 from harness.measure import hardware
+from harness.records import redact
 from harness.records.events import Emit, Event, Measured, PhaseStarted, Progress
-from harness.records.record import Status
-from harness.run import isolate, lock
+from harness.records.record import Attempt, Status
+from harness.run import isolate, lock, provenance
 
 _GIB = 2**30
 _OTHERS_BYTES = _GIB  # of a GPU; less would hardly have made a difference
@@ -25,6 +27,7 @@ class AttemptLog:
 
     def __init__(self, watch: Emit, held: lock.Claim | None = None, trains: bool = False) -> None:
         self._watch, self._held, self._trains = watch, held, trains
+        self.started_at = _now()
         self._was_stopped = False
         self.facts = Measured()
         self.killed_by: int | None = None  # number of the signal that killed the process, or a rank of it
@@ -72,6 +75,39 @@ class AttemptLog:
         if not self._was_stopped:
             return "no"
         return "training" if self._trains and self.facts.weights_from is None else "evaluation"
+
+    def attempt(self, status: Status, reason: str, weights_from: str | None) -> Attempt:
+        """Return the record of the attempt. `weights_from` is of the weights that were there before it."""
+        facts = self.facts
+        trained_with = {"liger": facts.liger, "optimizer": facts.optimizer}
+        return Attempt(
+            started_at=self.started_at,
+            status=status,
+            reason=redact.text(reason),
+            phases=facts.phases or {},
+            data=facts.data,
+            fingerprint=facts.fingerprint,
+            training=facts.training,
+            peak_memory_bytes=facts.peak_memory_bytes,
+            required_memory_bytes=facts.required_memory_bytes,
+            summed_peak_memory_bytes=facts.summed_peak_memory_bytes,
+            weights_from=facts.weights_from or weights_from,
+            resumed_at_step=facts.resumed_at_step,
+            micro_batch_size=facts.micro_batch_size,
+            gradient_checkpointing=facts.gradient_checkpointing,
+            max_length=facts.max_length,
+            ended_in=self.phase or None,
+            killed_by=self.killed_by,
+            stopped=self.stopped,
+            seconds=self.seconds,
+            provenance={
+                **provenance.facts(),
+                "command": provenance.command(),
+                **isolate.sharing(),
+                **(facts.device or {}),
+                **{name: value for name, value in trained_with.items() if value is not None},
+            },
+        )
 
     def where(self) -> str:
         """Return the progress of the run in words."""
@@ -128,3 +164,7 @@ def is_machines_fault(ended: isolate.Ended) -> bool:
     Out of memory is a result. An error of code or settings would recur on a retry.
     """
     return ended.kind in ("raised", "killed") and ended.cause == "machine"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

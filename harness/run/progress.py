@@ -238,7 +238,7 @@ def ending(result: RunRecord) -> str:
     attempt = result.current
     if attempt.status != "ok":
         return f"{'interrupted' if attempt.interrupted else attempt.status}: {attempt.reason}"
-    training = attempt.training
+    training = result.training
     if training is None or not training.losses:
         return "ok"
     rate = f", {training.tokens_per_second:.0f} tokens/s" if training.tokens_per_second else ""

@@ -6,23 +6,21 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from harness.config.experiment import Evaluation, Experiment, Todo, canonical, evaluations, recipe
+from harness.config.experiment import Experiment, Todo, canonical, evaluations, recipe
 from harness.measure import hardware
 from harness.records import disk, record, redact
 from harness.records.events import Emit, Message, PhaseStarted
-from harness.records.record import Attempt, InferenceRecord, RunRecord, Status
+from harness.records.record import RunRecord, Status
 from harness.records.settings import Fallback
-from harness.run import isolate, lock, model_card, provenance, run_folder
+from harness.run import isolate, lock, model_card, run_folder
 from harness.run.fallbacks import ladder
 from harness.run.outcome import AttemptLog, LostError, is_machines_fault, outcome, without_others
+from harness.run.state import RunState, inspect, keeps_no_weights, lacks_inference, work_left
 from harness.train import checkpoint
 
 WORK = "harness.run.worker:execute"  # the function that a run's own process executes
-_FINAL = ("ok", "oom", "diverged")  # results that are not made again on a later call
 
 
 def run(experiment: Experiment, watch: Emit) -> RunRecord:
@@ -30,16 +28,19 @@ def run(experiment: Experiment, watch: Emit) -> RunRecord:
 
     If another process is making the run, here or on another machine, wait for it and do not make the run again.
     """
-    known = read(experiment)
-    if known is not None and done(experiment):
-        return known
-    with _held(experiment, watch) as held:
-        known = _known(experiment, watch)
-        if known is not None and done(experiment):
-            return known
-        if known is not None and experiment.method.trains and not missing(experiment)[0]:
-            _check_weights(experiment, known, watch)
-        result = _make(experiment, known, _Doing(watch, held, *missing(experiment)))
+    state = inspect(experiment)
+    if state.record is not None and work_left(experiment, state) is None:
+        return state.record
+    with _locked(experiment, watch) as session:
+        state = session.state()
+        todo = work_left(experiment, state)
+        if todo is not None and not todo.train:
+            state = session.with_intact_weights(state)
+            todo = work_left(experiment, state)
+        if state.record is not None and todo is None:
+            return state.record
+        assert todo is not None, "a run without a record lacks all of its work"
+        result = _with_fallbacks(session, state.record, todo)
     return result or run(experiment, watch)
 
 
@@ -49,76 +50,126 @@ def evaluate(experiment: Experiment, watch: Emit) -> RunRecord:
     Raises:
         ValueError: the method trains, and there are no weights.
     """
-    with _held(experiment, watch) as held:
-        known = _known(experiment, watch)
-        if known is not None and experiment.method.trains:
-            _check_weights(experiment, known, watch)
-        if experiment.method.trains and not run_folder.has_weights(experiment.folder, _weights_from(known)):
-            reason = " (keep=none removed them)" if known is not None and removed(known) else ""
+    with _locked(experiment, watch) as session:
+        state = session.with_intact_weights(session.state())
+        known = state.record
+        if experiment.method.trains and not state.has_weights:
+            reason = " (keep=none removed them)" if known is not None and keeps_no_weights(known) else ""
             raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
-        tasks = tuple(one for one in evaluations(experiment) if one.kind == "lm_eval")
-        wanted = tasks if experiment.force else _not_there(experiment, known, tasks)
+        tasks = [evaluation for evaluation in evaluations(experiment) if evaluation.kind == "lm_eval"]
+        wanted = tuple(task for task in tasks if experiment.force or task.eval_id not in state.evaluations)
         if known is not None and not wanted:
             return known
-        result = _make(experiment, known, _Doing(watch, held, False, wanted, infer=False))
+        todo = Todo(train=False, evaluations=wanted, weights_from=state.weights_from)
+        result = _with_retries(session, known, todo)
     return result or evaluate(experiment, watch)
 
 
-@contextlib.contextmanager
-def _held(experiment: Experiment, watch: Emit, patience: float | None = None) -> Iterator[lock.Claim]:
-    """Hold the claim of a run, and say what stood in the place of its folder."""
-    for line in disk.make_folder(experiment.folder, Path(experiment.runs_dir)):
-        watch(Message(line))
-    folder = experiment.folder
-    patience = lock.PATIENCE_SECONDS if patience is None else patience
-    with lock.hold(folder, lambda other: watch(PhaseStarted(f"waits for {other}")), patience=patience) as held:
-        yield held
-
-
-def _check_weights(experiment: Experiment, known: RunRecord, watch: Emit) -> None:
-    """Set weights aside whose content is not the one that was saved, before they are used."""
-    attempt = _weights_from(known)
-    if attempt is None or not run_folder.has_weights(experiment.folder, attempt):
+def skip(experiment: Experiment, reason: str) -> None:
+    """Record a run that cannot be made here as skipped, unless another process makes it or it cannot be read."""
+    other = lock.holder(experiment.folder)
+    if other is not None and not lock.is_gone(other):
         return
-    watch(PhaseStarted("checks the weights"))
-    if fault := run_folder.damage(experiment.folder, attempt, by_content=True):
-        watch(Message(f"{fault}; the weights are set aside as {run_folder.set_weights_aside(experiment.folder)}"))
+    with contextlib.suppress(ValueError), _locked(experiment, lambda _: None) as session:
+        session.record_unstarted("skipped", reason)
+
+
+def fail(experiment: Experiment, reason: str, patience: float = lock.PATIENCE_SECONDS) -> None:
+    """Record the failure of a run whose process could not do so; `patience` in seconds is for its lock."""
+    with _locked(experiment, lambda _: None, patience) as session:
+        session.record_unstarted("failed", reason)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Doing:
-    """Work to do for a run, and the claim on it."""
+class _Session:
+    """A run whose lock this process holds. Only such a process changes the run's folder."""
 
+    experiment: Experiment
     watch: Emit
-    held: lock.Claim
-    train: bool
-    wanted: tuple[Evaluation, ...]
-    infer: bool = True  # measure the cost of inference, if the experiment asks for it
-    tries: int = 0  # earlier attempts that a fault of the machine ended
+    lease: lock.Claim
+
+    def say(self, text: str) -> None:
+        """Print a line about the run."""
+        self.watch(Message(text))
+
+    def state(self) -> RunState:
+        """Clean the folder, and read the state of the run."""
+        for line in run_folder.clear(self.experiment.folder):
+            self.say(line)
+        return inspect(self.experiment)
+
+    def with_intact_weights(self, state: RunState) -> RunState:
+        """Return the state after a check of the weights by their content. Damaged weights are set aside."""
+        attempt, folder = state.weights_from, self.experiment.folder
+        if attempt is None or not state.has_weights or not self.experiment.method.trains:
+            return state
+        self.watch(PhaseStarted("checks the weights"))
+        fault = run_folder.damage(folder, attempt, by_content=True)
+        if not fault:
+            return state
+        self.say(f"{fault}; the weights are set aside as {run_folder.set_weights_aside(folder)}")
+        return dataclasses.replace(state, has_weights=False)
+
+    def record_unstarted(self, status: Status, reason: str) -> None:
+        """Record an attempt whose process never started, unless the run is done."""
+        state = self.state()
+        if work_left(self.experiment, state) is not None:
+            self.record(state.record, AttemptLog(self.watch), status, reason)
+
+    def record(self, known: RunRecord | None, log: AttemptLog, status: Status, reason: str) -> RunRecord:
+        """Add an attempt to the run's record and write it."""
+        experiment = self.experiment
+        attempt = log.attempt(status, reason, known.current.weights_from if known else None)
+        result = RunRecord(
+            schema=record.SCHEMA,
+            recipe_id=experiment.recipe_id,
+            seed=experiment.run_seed,
+            method=experiment.method.name,
+            recipe=redact.anything(recipe(experiment)),
+            config=redact.anything(json.loads(canonical(dataclasses.asdict(experiment)))),
+            attempts=(*(known.attempts if known else ()), attempt),
+        )
+        try:
+            model_card.write(experiment.folder, result)  # first: a run with a complete record is not visited again
+        finally:
+            record.write(result, experiment.folder / "record.json")
+        return result
 
 
-def _make(experiment: Experiment, known: RunRecord | None, doing: _Doing) -> RunRecord | None:
-    """Make a run, with fallbacks if memory runs out; return None if another process took it over.
+@contextlib.contextmanager
+def _locked(experiment: Experiment, watch: Emit, patience: float | None = None) -> Iterator[_Session]:
+    """Hold the lock of a run, and report what stood in the place of its folder."""
+    for line in disk.make_folder(experiment.folder, Path(experiment.runs_dir)):
+        watch(Message(line))
+    patience = lock.PATIENCE_SECONDS if patience is None else patience
+    waits = lambda other: watch(PhaseStarted(f"waits for {other}"))  # noqa: E731
+    with lock.hold(experiment.folder, waits, patience=patience) as lease:
+        yield _Session(experiment, watch, lease)
+
+
+def _with_fallbacks(session: _Session, known: RunRecord | None, todo: Todo) -> RunRecord | None:
+    """Make a run, with fallbacks if memory runs out in training; return None if another process took it over.
 
     Another process takes a run over when this one has missed its heartbeats.
     """
-    if not doing.train:
-        return _try(experiment, known, doing, None)
-    if known is not None and known.status == "ok" and removed(known) and not experiment.force:
-        doing.watch(Message(f"{experiment.method.name}: keep=none removed its weights; they are trained again"))
-    rungs = _left(ladder(experiment), checkpoint.rung(experiment.folder))
-    for rung, following in zip(rungs, (*rungs[1:], None), strict=True):
-        result = _try(experiment, known, doing, rung)
+    experiment, name = session.experiment, session.experiment.method.name
+    if not todo.train:
+        return _with_retries(session, known, todo)
+    if known is not None and known.status == "ok" and keeps_no_weights(known) and not experiment.force:
+        session.say(f"{name}: keep=none removed its weights; they are trained again")
+    left = _remaining(ladder(experiment), checkpoint.rung(experiment.folder))
+    for fallback, following in zip(left, (*left[1:], None), strict=True):
+        result = _with_retries(session, known, dataclasses.replace(todo, rung=fallback))
         if result is None or following is None or not _training_needs_less(result):
             return result
-        doing.watch(Message(f"{experiment.method.name}: out of memory with {rung}; trying {following}"))
+        session.say(f"{name}: out of memory with {fallback}; trying {following}")
         known = result
-    raise AssertionError("the last rung returns")
+    raise AssertionError("the last fallback returns")
 
 
-def _left(rungs: tuple[Fallback, ...], reached: Fallback | None) -> tuple[Fallback, ...]:
+def _remaining(fallbacks: tuple[Fallback, ...], reached: Fallback | None) -> tuple[Fallback, ...]:
     """Return the fallbacks from that of the checkpoint on: those before it ran out of memory."""
-    return rungs[rungs.index(reached) :] if reached in rungs else rungs
+    return fallbacks[fallbacks.index(reached) :] if reached in fallbacks else fallbacks
 
 
 def _training_needs_less(result: RunRecord) -> bool:
@@ -126,35 +177,57 @@ def _training_needs_less(result: RunRecord) -> bool:
     return result.status == "oom" and result.current.ended_in == "train"
 
 
-def _try(experiment: Experiment, known: RunRecord | None, doing: _Doing, rung: Fallback | None) -> RunRecord | None:
-    """Make one attempt in its own process, and retry it after a fault of the machine."""
-    started_at = _now()
-    train, wanted, held = doing.train, doing.wanted, doing.held
-    weights_from = (started_at if train else _weights_from(known)) if experiment.method.trains else None
-    infer = doing.infer and inference_missing(experiment, weights_from)
-    todo = Todo(train=train, evaluations=wanted, weights_from=weights_from, inference=infer, rung=rung)
-    told = AttemptLog(doing.watch, held, trains=train)
-    log = experiment.folder / "log.txt"
+def _with_retries(session: _Session, known: RunRecord | None, todo: Todo) -> RunRecord | None:
+    """Make an attempt, and retry it after faults of the machine; return None if another process took the run over."""
+    experiment = session.experiment
+    for number in range(1, experiment.max_retries + 2):
+        result, is_machines_fault = _attempt(session, known, todo)
+        if result is None or not is_machines_fault or number > experiment.max_retries:
+            return result
+        session.say(
+            f"{experiment.method.name}: {result.current.reason}; try {number + 1} of {experiment.max_retries + 1}"
+        )
+        known, todo = result, _after(experiment, result, todo)
+    raise AssertionError("the last try returns")
+
+
+def _after(experiment: Experiment, result: RunRecord, todo: Todo) -> Todo:
+    """Return the remaining work after an attempt that the machine ended: weights that it made are reused."""
+    if todo.train and result.current.weights_from != result.current.started_at:
+        return todo
+    state, weights_from = inspect(experiment), result.current.weights_from
+    if experiment.force:
+        return dataclasses.replace(todo, train=False, weights_from=weights_from)
+    left = tuple(evaluation for evaluation in todo.evaluations if evaluation.eval_id not in state.evaluations)
+    inference = todo.inference and lacks_inference(experiment, state)
+    return dataclasses.replace(todo, train=False, evaluations=left, weights_from=weights_from, inference=inference)
+
+
+def _attempt(session: _Session, known: RunRecord | None, todo: Todo) -> tuple[RunRecord | None, bool]:
+    """Make one attempt in its own process.
+
+    Returns:
+        (the run's record, or None if another process took the run over; True if the machine is at fault)
+    """
+    experiment, lease = session.experiment, session.lease
+    log = AttemptLog(session.watch, lease, trains=todo.train)
+    todo = dataclasses.replace(todo, weights_from=log.started_at) if todo.train else todo
     terms = _terms(experiment)
     try:
-        ended = isolate.call(WORK, experiment, todo, log=log, on_event=told, terms=terms)
+        ended = isolate.call(WORK, experiment, todo, log=experiment.folder / "log.txt", on_event=log, terms=terms)
     except LostError:
-        return None
+        return None, False
     except (KeyboardInterrupt, SystemExit) as stop:
-        told.stop()
-        if not held.lost:
-            what = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
-            _keep(experiment, known, started_at, told, "failed", f"{what} {told.where()}{told.resume_hint()}")
+        log.stop()
+        if not lease.lost:
+            how = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
+            session.record(known, log, "failed", f"{how} {log.where()}{log.resume_hint()}")
         raise
     ended = without_others(ended, isolate.environment(terms).get(hardware.VISIBLE))
-    status, reason = outcome(ended, told)
-    if held.lost:
-        return None
-    result = _keep(experiment, known, started_at, told, status, reason)
-    if status != "failed" or doing.tries >= experiment.max_retries or not is_machines_fault(ended):
-        return result
-    doing.watch(Message(f"{experiment.method.name}: {reason}; try {doing.tries + 2} of {experiment.max_retries + 1}"))
-    return _try(experiment, result, _rest(experiment, result, doing), rung)
+    status, reason = outcome(ended, log)
+    if lease.lost:
+        return None, False
+    return session.record(known, log, status, reason), status == "failed" and is_machines_fault(ended)
 
 
 def _terms(experiment: Experiment) -> isolate.Terms:
@@ -168,202 +241,3 @@ def _terms(experiment: Experiment) -> isolate.Terms:
     shown = {} if is_placed or experiment.model.device_map == "auto" else hardware.showing(number)
     links = hardware.link_settings() if number > 1 else {}
     return isolate.Terms(environment={**shown, **links}, imports_first=method.imports_first)
-
-
-def _rest(experiment: Experiment, result: RunRecord, doing: _Doing) -> _Doing:
-    """Return the remaining work after an attempt that the machine ended: weights that it made are reused."""
-    train = doing.train and result.current.weights_from != result.current.started_at
-    wanted = doing.wanted if train or experiment.force else _not_there(experiment, result, doing.wanted)
-    return dataclasses.replace(doing, train=train, wanted=wanted, tries=doing.tries + 1)
-
-
-def skip(experiment: Experiment, reason: str) -> None:
-    """Record a run that cannot be made here as skipped, unless another process makes it or it cannot be read."""
-    other = lock.holder(experiment.folder)
-    if other is not None and not lock.is_gone(other):
-        return
-    with contextlib.suppress(ValueError), _held(experiment, lambda _: None):
-        known = _known(experiment, lambda _: None)
-        if not done(experiment):
-            _keep(experiment, known, _now(), AttemptLog(lambda _: None), "skipped", reason)
-
-
-def fail(experiment: Experiment, reason: str, patience: float = lock.PATIENCE_SECONDS) -> None:
-    """Record the failure of a run whose process could not do so; `patience` in seconds is for its claim."""
-    with _held(experiment, lambda _: None, patience):
-        known = _known(experiment, lambda _: None)
-        if not done(experiment):
-            _keep(experiment, known, _now(), AttemptLog(lambda _: None), "failed", reason)
-
-
-def missing(experiment: Experiment) -> tuple[bool, tuple[Evaluation, ...]]:
-    """Return (True if weights have to be trained, the evaluations that have to be made)."""
-    wanted = evaluations(experiment)
-    known = read(experiment)
-    if experiment.force or known is None:
-        return experiment.method.trains, wanted
-    left = wanted if _knows_nothing(known) else _not_there(experiment, known, wanted)
-    trained = not experiment.method.trains or run_folder.has_weights(experiment.folder, _weights_from(known))
-    complete = known.status == "ok" and not left and not inference_missing(experiment, _weights_from(known))
-    if trained or (complete and removed(known)):
-        return False, left
-    return experiment.method.trains, wanted
-
-
-def _knows_nothing(known: RunRecord) -> bool:
-    """Return True if every attempt at evaluating the untrained model ended before it reported its data."""
-    untrained = known.recipe.get("train") is None
-    return untrained and known.status == "failed" and all(attempt.data is None for attempt in known.attempts)
-
-
-def removed(known: RunRecord) -> bool:
-    """Return True if the run is configured to keep no weights."""
-    return known.config.get("keep") == "none"
-
-
-def _not_there(
-    experiment: Experiment, known: RunRecord | None, wanted: tuple[Evaluation, ...]
-) -> tuple[Evaluation, ...]:
-    attempt = _weights_from(known)
-    return tuple(one for one in wanted if not run_folder.has_evaluation(experiment.folder, one.eval_id, attempt))
-
-
-def done(experiment: Experiment) -> bool:
-    """Return True if the run has a result and every requested evaluation; False with `force`."""
-    known = read(experiment)
-    if known is None or experiment.force or known.status not in _FINAL or known.status in experiment.rerun:
-        return False
-    if known.status != "ok":
-        return True
-    return missing(experiment) == (False, ()) and not inference_missing(experiment, _weights_from(known))
-
-
-def inference_missing(experiment: Experiment, weights_from: str | None) -> bool:
-    """Return True if the cost of inference is requested and not measured for these weights; False for tuning trials."""
-    spec = experiment.inference
-    if not spec.enabled or experiment.eval.test != "always":
-        return False
-    try:
-        found = run_folder.read(InferenceRecord, experiment.folder / "inference.json", experiment.folder)
-    except (FileNotFoundError, ValueError):
-        return True
-    asked = json.loads(canonical(dataclasses.asdict(spec)))
-    return experiment.force or (found.weights_from, canonical(found.settings)) != (weights_from, canonical(asked))
-
-
-def read(experiment: Experiment) -> RunRecord | None:
-    """Return the run's record; None if there is none or it is damaged.
-
-    The process that makes the run sets a damaged record aside.
-
-    Raises:
-        ValueError: another version of this program wrote it, or it cannot be read; names the file.
-    """
-    try:
-        return run_folder.read(RunRecord, experiment.folder / "record.json", experiment.folder)
-    except (FileNotFoundError, record.DamagedError):
-        return None
-
-
-def readable(experiment: Experiment) -> RunRecord | None:
-    """Return the run's record; None also where it cannot be read. What keeps it from being read ends that run alone."""
-    try:
-        return read(experiment)
-    except ValueError:
-        return None
-
-
-def _known(experiment: Experiment, watch: Emit) -> RunRecord | None:
-    """Clean the folder of a run whose claim is held, and return its record."""
-    for line in run_folder.clear(experiment.folder):
-        watch(Message(line))
-    return read(experiment)
-
-
-def _keep(
-    experiment: Experiment, known: RunRecord | None, started_at: str, told: AttemptLog, status: Status, reason: str
-) -> RunRecord:
-    """Add the attempt to the run's record and write it."""
-    attempt = _attempt(known, started_at, told, status, reason)
-    result = RunRecord(
-        schema=record.SCHEMA,
-        recipe_id=experiment.recipe_id,
-        seed=experiment.run_seed,
-        method=experiment.method.name,
-        recipe=redact.anything(recipe(experiment)),
-        config=redact.anything(json.loads(canonical(dataclasses.asdict(experiment)))),
-        attempts=(*(known.attempts if known else ()), attempt),
-    )
-    try:
-        model_card.write(experiment.folder, result)  # first: a run with a complete record is not visited again
-    finally:
-        record.write(result, experiment.folder / "record.json")
-    return result
-
-
-def _attempt(known: RunRecord | None, started_at: str, told: AttemptLog, status: Status, reason: str) -> Attempt:
-    facts = told.facts
-    weights_from = facts.weights_from or _weights_from(known)
-    # an attempt that only evaluates repeats the facts of the attempt that trained
-    before = next((a for a in known.attempts if a.started_at == weights_from), None) if known else None
-    untrained = known is not None and known.recipe.get("train") is None
-    same = next((a for a in reversed(known.attempts) if a.data), None) if known and untrained else before
-    if before is not None and facts.training is None:
-        phases = {**before.phases, **_looks(facts.phases or {})}
-        training, peak, required = before.training, before.peak_memory_bytes, before.required_memory_bytes
-        data = before.data or facts.data
-    else:
-        phases = facts.phases or {}
-        training, peak = facts.training, facts.peak_memory_bytes
-        required = facts.required_memory_bytes
-        data = facts.data or (same.data if same else None)
-    if known is not None and facts.resumed_at_step is not None:
-        peak = _higher(peak, known.current.peak_memory_bytes)
-        required = _higher(required, known.current.required_memory_bytes)
-    computed = facts if before is None or facts.micro_batch_size is not None else before
-    trained_with = {"liger": facts.liger, "optimizer": facts.optimizer}
-    return Attempt(
-        started_at=started_at,
-        status=status,
-        reason=redact.text(reason),
-        phases=phases,
-        data=data,
-        fingerprint=facts.fingerprint or (same.fingerprint if same else None),
-        training=training,
-        peak_memory_bytes=peak,
-        required_memory_bytes=required,
-        weights_from=weights_from,
-        summed_peak_memory_bytes=facts.summed_peak_memory_bytes,
-        resumed_at_step=facts.resumed_at_step,
-        micro_batch_size=computed.micro_batch_size,
-        gradient_checkpointing=computed.gradient_checkpointing,
-        max_length=computed.max_length,
-        ended_in=told.phase or None,
-        killed_by=told.killed_by,
-        stopped=told.stopped,
-        seconds=told.seconds,
-        provenance={
-            **provenance.facts(),
-            "command": provenance.command(),
-            **isolate.sharing(),
-            **(facts.device or {}),
-            **{name: value for name, value in trained_with.items() if value is not None},
-        },
-    )
-
-
-def _higher(peak: int | None, before: int | None) -> int | None:
-    """Return the peak of a run over several attempts; None counts as unknown: a killed attempt may report none."""
-    return max((one for one in (peak, before) if one is not None), default=None)
-
-
-def _looks(phases: dict[str, Any]) -> dict[str, Any]:
-    return {name: phase for name, phase in phases.items() if name not in ("load", "train")}
-
-
-def _weights_from(known: RunRecord | None) -> str | None:
-    return known.current.weights_from if known else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.measure import hardware
 from harness.plan.devices import CONTEXT_BYTES, GIBIBYTE, Device, named
-from harness.run import isolate, run
+from harness.run import isolate, state
 from harness.sweep import memory_check
 from harness.sweep.planned_runs import PlannedRun, is_done
 
@@ -107,6 +107,6 @@ def _threads(parts: int) -> int:
 
 def _threads_before(trials: Sequence[PlannedRun]) -> int | None:
     """Return the number of threads of the finished trials; None if there are none or the numbers differ."""
-    records = [run.readable(planned.experiment) for planned in trials if is_done(planned.experiment)]
+    records = [state.readable(planned.experiment) for planned in trials if is_done(planned.experiment)]
     threads = {record.current.provenance.get("threads") for record in records if record is not None}
     return threads.pop() if len(threads) == 1 else None

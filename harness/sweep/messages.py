@@ -14,7 +14,7 @@ from harness.measure import hardware
 from harness.records.record import Choice, Tuning
 from harness.records.seeds import name as seed_name
 from harness.records.selection import RULE_TEXTS
-from harness.run import provenance, run
+from harness.run import provenance, state
 from harness.run.progress import board
 from harness.sweep.checks import display, written_bytes
 from harness.sweep.planned_runs import PlannedRun
@@ -26,7 +26,7 @@ def runs(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun], name: str) -
     If the cells differ in size, every distinct size is printed.
     """
     started = {planned.identity for planned in pending}
-    others = [run.readable(planned.experiment) for planned in plan if planned.identity not in started]
+    others = [state.readable(planned.experiment) for planned in plan if planned.identity not in started]
     skipped = sum(record is not None and record.status == "skipped" for record in others)
     counts = {"already done": len(others) - skipped, "skipped": skipped}
     board.say(f"runs        {len(plan)}" + "".join(f", {count} {state}" for state, count in counts.items() if count))
@@ -115,7 +115,7 @@ def _devices(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun]) -> None:
     others = Counter(
         result.current.provenance.get("device_name")
         for planned in plan
-        if planned.identity[:2] not in waiting and (result := run.readable(planned.experiment)) is not None
+        if planned.identity[:2] not in waiting and (result := state.readable(planned.experiment)) is not None
     )
     for name, number in others.items():
         if name is not None and name not in here:

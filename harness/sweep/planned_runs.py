@@ -15,7 +15,7 @@ from harness.plan.devices import named
 from harness.records import record
 from harness.records.record import Stage
 from harness.records.settings import GENERAL_TEXT
-from harness.run import inputs, run
+from harness.run import inputs, state
 from harness.run.progress import board
 from harness.sources import packages
 
@@ -140,6 +140,6 @@ def undone(plan: Iterable[PlannedRun]) -> list[PlannedRun]:
 def is_done(experiment: Experiment) -> bool:
     """Return True if a run is done, False also where its files cannot be read."""
     try:
-        return run.done(experiment)
+        return state.done(experiment)
     except ValueError:
         return False

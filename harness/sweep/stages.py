@@ -15,7 +15,7 @@ from harness.config.sweep_file import SweepFile, Tune, reused_seeds, setting_of
 from harness.records import record, selection
 from harness.records.record import Choice, EvaluationRecord, Tuning
 from harness.records.seeds import parsed
-from harness.run import run
+from harness.run import state
 from harness.sweep.planned_runs import PlannedRun, Wanted
 
 _STAGES_OWN = ("seed", "eval.test")
@@ -189,7 +189,7 @@ def seed_number(word: str) -> int:
 def _look(planned: PlannedRun) -> selection.Look:
     experiment = planned.experiment
     found = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
-    known = run.readable(experiment)
+    known = state.readable(experiment)
     if found is None:
         return selection.Look(cell=planned.written(), run=known, validation=None)
     path, validation = record.evaluation_path(experiment.folder, found.eval_id), None

@@ -20,7 +20,7 @@ from harness.config.overrides import Cell
 from harness.config.sweep_file import SweepFile, UntilDecided
 from harness.records.events import Event
 from harness.records.record import Choice, RunRecord
-from harness.run import inputs, run
+from harness.run import inputs, run, state
 from harness.run.fallbacks import instead
 from harness.run.isolate import Share, Stop
 from harness.run.progress import board, ending
@@ -283,7 +283,7 @@ def run_alone(experiment: Experiment) -> RunRecord:
     [planned] = _identified([PlannedRun(Wanted(()), experiment)])
     if _checked([planned]):
         run_cell(planned.experiment)
-    record = run.read(planned.experiment)
+    record = state.read(planned.experiment)
     assert record is not None, "a run that was made or skipped has a record"
     return record
 
@@ -335,7 +335,7 @@ def make_report(experiment: Experiment, name: str) -> None:
 
 
 def _status(planned: PlannedRun) -> str | None:
-    known = run.readable(planned.experiment)
+    known = state.readable(planned.experiment)
     return known.status if known else None
 
 

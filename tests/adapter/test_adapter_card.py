@@ -33,7 +33,7 @@ def test_a_run_leaves_a_card_with_its_scores_and_no_path(made, tiny_model, name)
     record = run_of(made[name])
     for wanted in (
         record.recipe_id, record.config["model"]["content"], record.config["data"]["content"],
-        record.current.data.content_sha256, "| file/validation | loss (lower is better) |", "license: Apache-2.0",
+        record.measured.data.content_sha256, "| file/validation | loss (lower is better) |", "license: Apache-2.0",
     ):  # fmt: skip
         assert wanted in text
     assert str(tiny_model) not in text
@@ -117,7 +117,7 @@ def test_no_text_of_a_record_does_anything_in_a_card(made, tmp_path):
     attempt = dataclasses.replace(
         given.current,
         provenance={**given.current.provenance, "commit": HOSTILE, "versions": {"torch": HOSTILE}},
-        data=dataclasses.replace(given.current.data, content_sha256=HOSTILE),
+        data=dataclasses.replace(given.measured.data, content_sha256=HOSTILE),
     )
     hostile = dataclasses.replace(
         given, config={**given.config, "model": model, "data": data}, method=HOSTILE, recipe_id=HOSTILE,

@@ -50,7 +50,7 @@ def test_a_task_that_is_added_is_all_that_is_done(finished, capsys):
     assert all(found[name] == heldout[name] for name in heldout)
     assert found["piqa"].num_items == 3
     assert found["piqa"].weights_from == before.current.started_at == after.current.weights_from
-    assert after.current.training == before.current.training
+    assert after.training == before.training
     assert len(after.attempts) == len(before.attempts) + 1
     assert weights(finished.weights_folder) == saved
     assert command.main([*words, "--json"]) == 0
@@ -109,7 +109,7 @@ def test_a_model_folder_is_scored_alone(tiny_model, tmp_path, capsys):
     known = record.read(RunRecord, path)
     assert (known.method, known.status, len(known.attempts)) == ("base", "ok", 1)
     assert set(scores(path.parent)) == {"piqa", "openbookqa"}
-    assert known.current.training is None
+    assert known.training is None
     assert command.main(words) == 0
     assert len(record.read(RunRecord, path).attempts) == 1
 

@@ -24,7 +24,7 @@ import traceback
 from pathlib import Path
 
 from harness.evaluate import items
-from harness.run import lock, provenance, run, server
+from harness.run import lock, provenance, run, server, state
 from harness.sweep import local, planned_runs, sweep, sweep_records
 
 TOUCHES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "open", "shutil.rmtree"}
@@ -35,7 +35,7 @@ def go_on(plan):
     pending = planned_runs.undone(plan)
     name = sweep_records.write_question(sweep_records.Written(None, (), plan, {one.identity[:2] for one in pending}))
     all_came = sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
-    found = [run.readable(one.experiment) for one in plan]
+    found = [state.readable(one.experiment) for one in plan]
     return 0 if all_came and all(one is not None and one.status == "ok" for one in found) else 1
 
 

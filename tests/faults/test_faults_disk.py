@@ -69,7 +69,7 @@ def test_a_disk_that_fills_while_a_run_trains_costs_that_attempt(compose, tiny_o
     experiment = dataclasses.replace(undisturbed, runs_dir=str(folder / "runs"))
     events = []
     failed = run.run(experiment, events.append)
-    assert (failed.status, failed.current.training is not None) == ("failed", True)
+    assert (failed.status, failed.training is not None) == ("failed", True)
     assert "No space left on device" in failed.current.reason
     said = [event.text for event in events if isinstance(event, Message)]
     assert sum("no checkpoint at step" in line and "No space left" in line for line in said) >= 1

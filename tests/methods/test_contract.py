@@ -189,7 +189,7 @@ def test_a_method_is_added_by_one_file_and_one_yaml(
     done = harness(*tiny_overrides, *where, PYTHONPATH=str(tmp_path))
     assert done.code == 0, done.err
     (record,) = (run for run in map(read_run, (tmp_path / "runs").glob("*/*/record.json")) if run.method == "fresh")
-    found = record.current.fingerprint
+    found = record.measured.fingerprint
     assert (record.status, record.recipe["method"]["layers"]) == ("ok", 1)
     assert found.trainable_parameters == found.expected_trainable_parameters == 64 * 128
     assert "fresh" in done.out

@@ -147,8 +147,8 @@ def test_what_was_declared_passes_with_what_follows_from_it(runs):
     run = record.read(record.RunRecord, path)
     train = {**run.recipe["train"], "max_steps": 30, "lr": 3e-4}
     training = dataclasses.replace(
-        run.current.training,
-        losses=run.current.training.losses[:30],
+        run.training,
+        losses=run.training.losses[:30],
         real_tokens=(214,) * 30,
         trained_tokens=(32,) * 30,
     )

@@ -38,8 +38,8 @@ def _add(runs, kind, right, mergeable, look, seed=0):
     folder = add_run(runs, kind, seed)
     path = folder / "record.json"
     run = record.read(record.RunRecord, path)
-    if run.current.fingerprint:
-        fingerprint = dataclasses.replace(run.current.fingerprint, mergeable=mergeable)
+    if run.measured.fingerprint:
+        fingerprint = dataclasses.replace(run.measured.fingerprint, mergeable=mergeable)
         attempt = dataclasses.replace(run.current, fingerprint=fingerprint)
         record.write(dataclasses.replace(run, attempts=(attempt,)), path)
     scores = add_evaluation(folder, kind, look, seed)
@@ -71,7 +71,7 @@ def on_gpu(known):
     """The same runs on a GPU that held 5 GiB more than was allocated."""
     for path in known.glob("*/seed-*/record.json"):
         run = record.read(record.RunRecord, path)
-        needed = run.current.peak_memory_bytes and run.current.peak_memory_bytes + 5 * GIB
+        needed = run.peak_memory_bytes and run.peak_memory_bytes + 5 * GIB
         attempt = dataclasses.replace(run.current, required_memory_bytes=needed)
         record.write(dataclasses.replace(run, attempts=(attempt,)), path)
     return known

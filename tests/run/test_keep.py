@@ -13,7 +13,7 @@ from harness.config.experiment import Sizes
 from harness.records import record
 from harness.records.events import Message
 from harness.records.record import RunRecord
-from harness.run import inputs, run
+from harness.run import inputs, run, state
 from harness.sweep import checks, messages
 from harness.sweep.planned_runs import PlannedRun, Wanted
 
@@ -33,7 +33,7 @@ def test_nothing_is_kept_once_it_is_evaluated(make, tiny_overrides):
     assert result.status == "ok"
     assert sorted(path.name for path in asked.folder.iterdir() if path.is_dir()) == ["evaluations"]
     assert asked.recipe_id == make(*tiny_overrides, "method=lora").recipe_id
-    assert run.done(asked)
+    assert state.done(asked)
     assert run.run(asked, pytest.fail) == result
     with pytest.raises(ValueError, match=r"no weights to evaluate \(keep=none removed them\); train them first"):
         run.evaluate(make(*tiny_overrides, "method=lora"), ignore)
@@ -44,7 +44,7 @@ def test_nothing_is_kept_once_it_is_evaluated(make, tiny_overrides):
     again = run.run(more, events.append)
     assert Message("lora: keep=none removed its weights; they are trained again") in events
     assert len(again.attempts) == 2
-    assert again.current.training.losses == result.current.training.losses
+    assert again.training.losses == result.training.losses
 
 
 def test_a_kept_checkpoint_is_the_end_and_nothing_goes_on_from_it(make, tiny_overrides):
@@ -55,7 +55,7 @@ def test_a_kept_checkpoint_is_the_end_and_nothing_goes_on_from_it(make, tiny_ove
     assert not (asked.folder / "checkpoint").exists()
     again = run.run(dataclasses.replace(asked, force=True), ignore)
     assert again.current.resumed_at_step is None
-    assert again.current.training.losses == first.current.training.losses
+    assert again.training.losses == first.training.losses
     assert [path.name for path in final.iterdir()] == ["step-000000003.safetensors"]
 
 
@@ -93,7 +93,7 @@ def test_what_is_predicted_is_what_is_written(make, tiny_overrides):
     experiment = make(*tiny_overrides, "method=lora", "keep=checkpoint")
     (checked,) = checks.check([PlannedRun(Wanted(("method=lora",)), experiment)], experiment.folder.parents[1])
     result = run.run(experiment, ignore)
-    trained = 4 * result.current.fingerprint.trainable_parameters
+    trained = 4 * result.measured.fingerprint.trainable_parameters
     assert checked.sizes == Sizes(weights=trained, checkpoint=3 * trained)
     (file,) = (experiment.folder / "checkpoint.final").iterdir()
     for predicted, path in ((trained, experiment.weights_folder / "adapter_model.safetensors"), (3 * trained, file)):

@@ -15,7 +15,7 @@ from harness.records.record import EvaluationRecord
 from harness.report.data.groups import Measure, grouped
 from harness.report.data.load import load
 from harness.report.writers.table import columns
-from harness.run import inputs, run
+from harness.run import inputs, run, state
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -45,10 +45,10 @@ def looked_at(make):
 def test_the_merged_weights_are_another_look_at_the_same_run(looked_at):
     attached, merged = looked_at
     assert attached.folder == merged.folder
-    kept = run.read(attached)
+    kept = state.read(attached)
     assert [attempt.weights_from for attempt in kept.attempts] == [kept.attempts[0].started_at] * 2, "trained once"
     assert evaluations(merged)[0].eval_id == f"{evaluations(attached)[0].eval_id}-merged"
-    assert run.done(attached) and run.done(merged)
+    assert state.done(attached) and state.done(merged)
 
 
 def test_they_are_those_that_the_adapter_command_writes(looked_at):

@@ -19,7 +19,7 @@ from harness.config.experiment import evaluations
 from harness.records import record
 from harness.records.events import Measured, PhaseStarted, StepLogged
 from harness.records.record import EvaluationRecord, RunRecord
-from harness.run import inputs, run
+from harness.run import inputs, outcome, run, state
 from harness.train import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -106,14 +106,14 @@ def test_a_run_tells_what_it_is_doing(finished):
     assert phases == ["load", "train", "validate", "train", "validate"], "the first look lies inside training"
     steps = [event for event in finished.events if isinstance(event, StepLogged)]
     assert [(event.done, event.total) for event in steps] == [(1, 3), (2, 3), (3, 3)]
-    assert [event.loss for event in steps] == list(finished.result.current.training.losses)
+    assert [event.loss for event in steps] == list(finished.result.training.losses)
     assert not any(isinstance(event, Measured) for event in finished.events)
 
 
 def test_the_same_experiment_again_does_nothing(finished, make):
     before = look(finished.experiment)
     again = make(*finished.words, "tracking=wandb", "reports_dir=elsewhere")
-    assert run.done(again)
+    assert state.done(again)
     assert run.run(again, pytest.fail) == finished.result
     assert look(finished.experiment) == before
 
@@ -123,15 +123,15 @@ def test_a_result_that_is_no_success_is_made_again_only_when_it_is_said(make, ti
     for status in ("oom", "diverged"):
         attempt = dataclasses.replace(finished.result.current, status=status, reason="so", weights_from=None)
         record.write(dataclasses.replace(finished.result, attempts=(attempt,)), asked.folder / "record.json")
-        assert run.done(asked)
-        assert not run.done(dataclasses.replace(asked, rerun=(status,)))
+        assert state.done(asked)
+        assert not state.done(dataclasses.replace(asked, rerun=(status,)))
     assert make(*tiny_overrides, "method=lora", "rerun=[oom]").recipe_id == asked.recipe_id
 
 
 def test_a_seed_is_another_run_of_the_same_recipe(finished, make):
     other = make(*finished.words, "seed=1")
     assert other.folder.parent == finished.experiment.folder.parent
-    assert not run.done(other)
+    assert not state.done(other)
 
 
 @pytest.fixture
@@ -152,15 +152,17 @@ def assert_only_evaluated(copied, asked, added):
     first, second = result.attempts
     assert first == copied.result.current
     assert second.started_at != first.started_at
-    for kept in ("training", "fingerprint", "data", "weights_from", "peak_memory_bytes"):
-        assert getattr(second, kept) == getattr(first, kept)
-    assert second.phases["train"] == first.phases["train"]
+    assert (second.training, second.fingerprint, second.weights_from) == (None, None, first.weights_from)
+    for part in ("training", "fingerprint", "data", "peak_memory_bytes"):
+        assert getattr(result.measured, part) == getattr(first, part) is not None
+    assert "train" not in second.phases
+    assert result.measured.phases["train"] == first.phases["train"]
     files = sorted(path.stem for path in asked.folder.glob("evaluations/*.json"))
     assert files == sorted(evaluation.eval_id for evaluation in {*evaluations(copied.experiment), *evaluations(asked)})
     scores = [record.read(EvaluationRecord, path) for path in asked.folder.glob("evaluations/*.json")]
     assert {score.weights_from for score in scores} == {first.started_at}
     assert len(files) == 1 + added
-    assert run.done(asked)
+    assert state.done(asked)
     return scores
 
 
@@ -188,12 +190,12 @@ def test_restored_weights_score_as_they_did_after_training(copied):
 def test_force_makes_another_attempt(copied, make):
     forced = make(*copied.words, "force=true")
     assert forced.recipe_id == copied.experiment.recipe_id
-    assert not run.done(forced)
+    assert not state.done(forced)
     made = copied.experiment.weights_folder.stat().st_ino
     result = run.run(forced, ignore)
     assert [attempt.status for attempt in result.attempts] == ["ok", "ok"]
     assert result.current.weights_from == result.current.started_at
-    assert result.current.training.losses == copied.result.current.training.losses
+    assert result.training.losses == copied.result.training.losses
     assert forced.weights_folder.stat().st_ino != made
 
 
@@ -201,7 +203,7 @@ def test_lost_weights_are_made_again(copied):
     import shutil
 
     shutil.rmtree(copied.experiment.weights_folder)
-    assert not run.done(copied.experiment)
+    assert not state.done(copied.experiment)
     assert run.run(copied.experiment, ignore).status == "ok"
     assert weights(copied.experiment)
 
@@ -210,8 +212,8 @@ def test_lost_weights_are_made_again(copied):
 def test_a_damaged_record_is_set_aside_and_the_run_is_made_again(copied, text):
     path = copied.experiment.folder / "record.json"
     path.write_text(text)
-    assert not run.done(copied.experiment)
-    assert run.read(copied.experiment) is None
+    assert not state.done(copied.experiment)
+    assert state.read(copied.experiment) is None
     assert path.read_text() == text, "one who only looks changes nothing"
     if text:
         return
@@ -227,7 +229,7 @@ def test_a_record_of_another_version_is_refused_and_left_alone(copied):
     for change in ({"schema": 99}, {"invented_later": 1}):
         text = json.dumps({**json.loads(path.read_text()), **change})
         path.write_text(text)
-        for ask in (run.done, lambda experiment: run.run(experiment, ignore)):
+        for ask in (state.done, lambda experiment: run.run(experiment, ignore)):
             with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
                 ask(copied.experiment)
         assert path.read_text() == text
@@ -239,7 +241,7 @@ def test_a_run_that_diverges_is_a_result_that_names_the_step(make, tiny_override
     assert result.status == "diverged"
     assert result.current.reason.startswith("step ")
     assert "loss" in result.current.reason
-    assert run.done(hot), "a result is not made again"
+    assert state.done(hot), "a result is not made again"
     assert not weights(hot)
     assert run.run(hot, pytest.fail) == result
 
@@ -251,7 +253,7 @@ def test_a_value_that_the_model_refuses_costs_that_run(make, tiny_overrides):
     assert result.current.reason.startswith("target=[nosuch]: it matches no")
     assert "(in phase load)" in result.current.reason
     assert "Traceback" in (experiment.folder / "log.txt").read_text()
-    assert not run.done(experiment), "what failed is tried again"
+    assert not state.done(experiment), "what failed is tried again"
 
 
 def test_rows_that_are_all_too_long_are_said_to_be(make, tiny_overrides):
@@ -263,9 +265,9 @@ def test_rows_that_are_all_too_long_are_said_to_be(make, tiny_overrides):
 def test_a_skipped_run_is_a_record(make, tiny_overrides):
     experiment = make(*tiny_overrides)
     run.skip(experiment, "needs a GPU")
-    result = run.read(experiment)
+    result = state.read(experiment)
     assert (result.status, result.current.reason) == ("skipped", "needs a GPU")
-    assert result.current.training is None
+    assert result.training is None
 
 
 # --- the command, hit in the middle ---
@@ -296,9 +298,9 @@ def worker_in_training(sweep: subprocess.Popen, log: Path) -> psutil.Process:
 def test_a_clock_that_jumps_changes_no_duration(make, tiny_overrides, monkeypatch):
     """Back by a thousand years between an attempt's beginning and its end."""
     experiment = make(*tiny_overrides, "method=lora", "seed=77")
-    monkeypatch.setattr(run, "_now", lambda: "3026-01-01T00:00:00.000+00:00")
+    monkeypatch.setattr(outcome, "_now", lambda: "3026-01-01T00:00:00.000+00:00")
     run.fail(experiment, "no reason")
-    assert 0 <= run.read(experiment).current.seconds < 60
+    assert 0 <= state.read(experiment).current.seconds < 60
 
 
 def wait_for_steps(process: psutil.Process, seconds: float = 1.5) -> None:

@@ -9,7 +9,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages.report import page
 from harness.report.writers.table import columns, flat
-from harness.run import inputs, run
+from harness.run import inputs, run, state
 
 USE = (
     "inference=standard", "inference.batch_sizes=[1,3]", "inference.new_tokens=4", "inference.prompt_tokens=6",
@@ -56,25 +56,27 @@ def test_merging_changes_no_answer_here_and_an_adapter_is_as_large_as_what_it_ho
     assert found.further.bytes_per_adapter == held["attached"] - held["plain"]
     assert found.further.switch_seconds > 0
     known = record.read(record.RunRecord, runs[1]["lora"].folder / "record.json")
-    assert known.current.phases["inference"].seconds > 0
+    assert known.measured.phases["inference"].seconds > 0
     assert found.weights_from == known.current.weights_from
 
 
 def test_it_is_measured_once_and_again_when_it_is_asked_otherwise(runs, compose):
     words, experiments = runs
     experiment = experiments["lora"]
-    before = len(run.read(experiment).attempts)
-    assert run.done(experiment)
+    before = len(state.read(experiment).attempts)
+    assert state.done(experiment)
     without = config.build(compose(*words, "method=lora"))
     assert inputs.resolve(without).recipe_id == experiment.recipe_id, "no weight depends on it"
     other = inputs.resolve(config.build(compose(*words, "method=lora", *USE, "inference.batch_sizes=[2]")))
-    assert not run.done(other)
+    assert not state.done(other)
     again = run.run(other, lambda event: None)
     assert len(again.attempts) == before + 1
-    assert again.current.training == again.attempts[0].training, "nothing was trained"
+    assert again.current.training is None, "nothing was trained"
+    assert again.training == again.attempts[0].training is not None
     assert [speed.batch_size for speed in of(other).served["merged"].speeds] == [2]
     trial = inputs.resolve(config.build(compose(*words, "method=lora", *USE, "eval.test=never")))
-    assert not run.inference_missing(trial, None), "a trial of a tuning is used by nobody"
+    todo = state.work_left(trial, state.inspect(trial))
+    assert todo is None or not todo.inference, "a trial of a tuning is used by nobody"
 
 
 def test_the_report_shows_it_where_it_was_measured_and_nowhere_else(runs):

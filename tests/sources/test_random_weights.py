@@ -90,8 +90,8 @@ def test_a_run_on_them_is_marked_and_has_costs_and_no_scores(described):
     result = run.run(experiment, lambda event: None)
     assert (result.status, result.current.reason) == ("ok", "")
     assert result.recipe["model"]["weights"] == "random"
-    assert result.current.training.tokens_per_second > 0
-    assert result.current.data.packed_rows > 0
+    assert result.training.tokens_per_second > 0
+    assert result.measured.data.packed_rows > 0
     text = page(Comparison(load([Path(experiment.runs_dir)])))
     assert "The weights are random: memory and speed are real, scores mean nothing." in text
 

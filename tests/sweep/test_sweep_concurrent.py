@@ -12,7 +12,7 @@ from harness.measure import hardware
 from harness.plan.devices import Device
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import inputs, isolate, run
+from harness.run import inputs, isolate, run, state
 from harness.run.progress import board
 from harness.sweep import concurrent, local, memory_check, sweep
 from harness.sweep.planned_runs import PlannedRun, Wanted
@@ -99,8 +99,8 @@ def test_trials_of_a_sweep_that_goes_on_have_the_threads_of_its_finished_ones(ma
     trials = [trial(f"seed={seed}") for seed in range(6)]
     before = SimpleNamespace(current=SimpleNamespace(provenance={"threads": 4}))
     finished = {trials[0].experiment.folder}
-    monkeypatch.setattr(run, "done", lambda experiment: experiment.folder in finished)
-    monkeypatch.setattr(run, "read", lambda experiment: before)
+    monkeypatch.setattr(state, "done", lambda experiment: experiment.folder in finished)
+    monkeypatch.setattr(state, "read", lambda experiment: before)
     found = concurrent.shares(trials, trials[1:])
     assert [(part.threads, part.runs) for part in found] == [(4, 2)] * 2
 

@@ -5,7 +5,7 @@ import pytest
 from harness.config import config
 from harness.measure import hardware
 from harness.plan.devices import named
-from harness.run import inputs, run
+from harness.run import inputs, state
 from harness.sweep import memory_check
 from harness.sweep.planned_runs import PlannedRun, Wanted
 
@@ -41,7 +41,7 @@ def test_what_cannot_fit_is_skipped_with_what_it_would_need_and_the_rest_is_show
     full = planned("method=full", SMALL, "train.max_length=512", "train/oom=none")
     base = planned("method=base", SMALL)
     assert memory_check.set_aside([full, base], folder(full)) == [base], "nothing is trained of it, and nothing planned"
-    found = run.read(full.experiment)
+    found = state.read(full.experiment)
     assert found.status == "skipped"
     assert found.current.reason.startswith("would need 0.")
     assert "GiB" in found.current.reason

@@ -20,7 +20,7 @@ from harness.records import record
 from harness.records.events import StepLogged
 from harness.records.record import RunRecord
 from harness.records.settings import TrackingSpec
-from harness.run import inputs, run
+from harness.run import inputs, run, state
 from harness.sweep.tracking import Tracker, summary
 
 OFFLINE = TrackingSpec(name="wandb", group="my-sweep")
@@ -105,7 +105,7 @@ def test_a_run_is_mirrored_with_config_steps_and_summary(tracked):
     assert shown["name"] == f"lora-{experiment.recipe_id}-s0"
     assert (shown["group"], shown["project"], shown["job_type"]) == ("my-sweep", "harness", "train")
     assert shown["tags"] == ["lora", experiment.model.name, experiment.data.name, "my-sweep"]
-    training = result.current.training
+    training = result.training
     steps = {step["_step"]: step for step in shown["history"]}
     assert sorted(steps) == [1, 2, 3]
     assert [steps[step]["train/loss"] for step in steps] == pytest.approx(training.losses)
@@ -184,7 +184,7 @@ def test_a_damaged_evaluation_does_not_fail_the_mirror(tracked):
 
 def skipped(experiment) -> RunRecord:
     run.skip(experiment, "needs a GPU")
-    return run.read(experiment)
+    return state.read(experiment)
 
 
 def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
@@ -194,7 +194,7 @@ def test_a_run_that_failed_is_mirrored_as_failed(compose, tiny_overrides):
     tracker.end(experiment, skipped(experiment))
     tracker.begin(experiment)
     run.fail(experiment, "killed by SIGKILL")
-    tracker.end(experiment, run.read(experiment))
+    tracker.end(experiment, state.read(experiment))
     tracker.close()
     folders = sorted(Path(experiment.runs_dir).glob("wandb/offline-run-*"))
     found = [mirrored(folder) for folder in folders]

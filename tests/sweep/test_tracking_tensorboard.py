@@ -54,7 +54,7 @@ def test_a_run_is_mirrored_with_recipe_steps_and_summary(tracked):
     assert len(list(folder.glob("events.out.tfevents.*"))) == 2
     found = seen(folder)
     assert [one.step for one in found.Tensors("train/loss")] == [1, 2, 3]
-    assert values(found, "train/loss") == pytest.approx(result.current.training.losses)
+    assert values(found, "train/loss") == pytest.approx(result.training.losses)
     assert '"max_steps": 3' in values(found, "recipe")[-1][0].decode()
     expected = {key: one for key, one in summary(experiment, result).items() if not isinstance(one, str)}
     assert {"trainable_parameters", "train_seconds", "eval/file/validation/loss"} <= set(expected)

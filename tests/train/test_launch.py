@@ -37,17 +37,17 @@ def test_a_run_of_two_processes_is_one_run(make, tiny_overrides):
     found = run.run(two, events.append)
     assert found.status == "ok", found.current.reason
     assert found.current.provenance["num_processes"] == 2
-    assert found.current.summed_peak_memory_bytes >= found.current.peak_memory_bytes > 0
+    assert found.measured.summed_peak_memory_bytes >= found.peak_memory_bytes > 0
     phases = [event.name for event in events if isinstance(event, PhaseStarted)]
     assert phases == ["load", "train", "validate", "train", "evaluate", "validate"], "a look at step 2 of 3"
     assert [event.done for event in events if isinstance(event, StepLogged)] == [1, 2, 3]
     assert sorted(path.name for path in two.folder.iterdir() if path.is_dir()) == ["evaluations", "weights"]
     alone = run.run(dataclasses.replace(two, force=True, launch=config.LaunchSpec()), ignore)
-    assert alone.current.summed_peak_memory_bytes is None
-    assert alone.current.training.losses == pytest.approx(found.current.training.losses, rel=1e-5)
-    assert alone.current.training.trained_tokens == found.current.training.trained_tokens
-    assert [loss for _, loss in alone.current.training.validation] == pytest.approx(
-        [loss for _, loss in found.current.training.validation], rel=1e-5
+    assert alone.measured.summed_peak_memory_bytes is None
+    assert alone.training.losses == pytest.approx(found.training.losses, rel=1e-5)
+    assert alone.training.trained_tokens == found.training.trained_tokens
+    assert [loss for _, loss in alone.training.validation] == pytest.approx(
+        [loss for _, loss in found.training.validation], rel=1e-5
     )
 
 
@@ -66,14 +66,14 @@ def test_a_run_whose_model_is_divided_is_saved_and_evaluated_whole(make, tiny_ov
     assert sorted(kept) == ["step-000000003.safetensors", "step-000000003.shards"]
     weights, scores = saved(divided), losses(divided)
     alone = run.run(dataclasses.replace(divided, force=True, launch=config.LaunchSpec()), ignore)
-    assert alone.current.training.losses == pytest.approx(found.current.training.losses, rel=1e-5)
-    assert alone.current.fingerprint == found.current.fingerprint
+    assert alone.training.losses == pytest.approx(found.training.losses, rel=1e-5)
+    assert alone.measured.fingerprint == found.measured.fingerprint
     expected = saved(divided)
     assert weights.keys() == expected.keys()
     assert all(torch.allclose(weights[name], expected[name], atol=1e-5) for name in expected)
     assert losses(divided) == pytest.approx(scores, rel=1e-4)
-    assert [loss for _, loss in alone.current.training.validation] == pytest.approx(
-        [loss for _, loss in found.current.training.validation], rel=1e-5
+    assert [loss for _, loss in alone.training.validation] == pytest.approx(
+        [loss for _, loss in found.training.validation], rel=1e-5
     )
 
 
@@ -124,7 +124,7 @@ def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_o
     weights = saved(asked)
     expected = run.run(dataclasses.replace(asked, force=True), ignore)
     assert expected.current.resumed_at_step is None
-    assert found.current.training.losses == expected.current.training.losses
+    assert found.training.losses == expected.training.losses
     assert weights.keys() == saved(asked).keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in saved(asked).items())
 
@@ -179,7 +179,7 @@ def test_a_model_is_divided_among_two_gpus(make, tiny_overrides):
     found = run.run(make(*words, "launch.num_processes=2", "launch.sharding=fsdp"), ignore)
     assert found.status == "ok", found.current.reason
     alone = run.run(make(*words, "force=true"), ignore)
-    assert found.current.training.losses == pytest.approx(alone.current.training.losses, rel=1e-2)
+    assert found.training.losses == pytest.approx(alone.training.losses, rel=1e-2)
 
 
 @pytest.mark.gpu

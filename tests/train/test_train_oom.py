@@ -10,7 +10,7 @@ from harness.records import record
 from harness.records.events import Message
 from harness.records.record import RunRecord
 from harness.records.settings import Fallback
-from harness.run import inputs, run
+from harness.run import inputs, run, state
 from harness.run.fallbacks import instead, ladder
 from harness.sweep import sweep
 from tests.train.hungry import Hungry
@@ -42,8 +42,8 @@ def test_the_micro_batch_shrinks_until_training_fits(hungry):
         "hungry: out of memory with micro batches of 4; trying micro batches of 2",
         "hungry: out of memory with micro batches of 2; trying micro batches of 1",
     ]
-    assert len(result.current.training.losses) == 1
-    assert result.current.training.padded_tokens[0] > 0
+    assert len(result.training.losses) == 1
+    assert result.training.padded_tokens[0] > 0
     assert result.recipe["train"]["micro_batch_size"] == 4, "what was asked for is what identifies the run"
 
 
@@ -53,8 +53,8 @@ def test_out_of_memory_at_the_last_rung_is_a_result(hungry):
     assert result.status == "oom"
     assert [micro for _, micro, _ in attempts(experiment)] == [4, 2, 1]
     assert "out of memory" in result.current.reason
-    assert result.current.peak_memory_bytes > 0
-    assert run.done(experiment), "a result is not made again"
+    assert result.peak_memory_bytes > 0
+    assert state.done(experiment), "a result is not made again"
 
 
 def test_without_the_ladder_the_first_attempt_is_the_result(hungry):
@@ -75,12 +75,12 @@ def test_the_longest_rows_are_left_out_where_that_was_asked_for(hungry, tmp_path
     result = run.run(experiment, lambda event: None)
     assert result.status == "ok"
     assert [a.max_length for a in result.attempts] == [None, 20]
-    first, last = result.attempts[0].data, result.current.data
+    first, last = result.attempts[0].data, result.measured.data
     assert 0 < last.train_rows < first.train_rows
     assert last.train_rows + last.removed_too_long == first.train_rows + first.removed_too_long
     assert last.validation_rows == first.validation_rows
     assert experiment.recipe_id != hungry(4, *words[2:]).recipe_id, "other weights may come of it"
-    assert result.current.training.losses[0] is not None
+    assert result.training.losses[0] is not None
 
 
 def test_a_base_in_four_bits_is_a_run_of_its_own_beside_what_did_not_fit(hungry):

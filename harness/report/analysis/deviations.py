@@ -76,8 +76,7 @@ def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
         name = f"{row.label} seed {row.seed}"
         if row.record.attempts[0].started_at < made.registered_at:
             early.append(name)
-        weights = (one for one in row.record.attempts if one.started_at == row.record.current.weights_from)
-        provenance = next(weights, row.record.current).provenance
+        provenance = (row.record.trained_by or row.record.current).provenance
         for text in _changed(made.made_with, provenance):
             changed.setdefault(text, []).append(name)
     if early:

@@ -70,8 +70,7 @@ def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str
 def _made_by(row: Row) -> Mapping[str, Any]:
     """The provenance of the attempt that made the weights; a later one may have evaluated alone."""
     assert row.record is not None and row.current is not None, "asked for by those that call"
-    made = (one for one in row.record.attempts if one.started_at == row.record.current.weights_from)
-    return next(made, row.current).provenance
+    return (row.record.trained_by or row.record.current).provenance
 
 
 def _listed(runs: Sequence[str]) -> str:

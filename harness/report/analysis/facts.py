@@ -90,8 +90,7 @@ def outcome_facts(row: Row) -> Facts:
     found = ({} if scale is None else {"effective_scale": scale}) | dict(_training(row.current))
     if str(method.get("precision")).endswith("_master") and "master_weights" in found:
         found["master_weights"] = ["float32"]  # updates add up in copies; the trained tensors are rounded
-    attempts, made_by = row.record.attempts, row.current.weights_from  # a later one may have evaluated alone
-    trained_by = next((one for one in attempts if one.started_at == made_by), row.current)
+    trained_by = row.record.trained_by or row.current
     found |= {key: trained_by.provenance[key] for key in _TRAINED_BY if key in trained_by.provenance}
     return {key: text(value) for key, value in found.items()}
 

@@ -71,7 +71,7 @@ def _history(row: Row) -> Iterator[str]:
     for attempt in record.attempts:
         if attempt.resumed_at_step is not None and attempt.weights_from == record.current.weights_from:
             yield f"resumed from a checkpoint at step {attempt.resumed_at_step}"
-    counts = record.current.fingerprint
+    counts = record.measured.fingerprint
     if counts and counts.trainable_parameters != counts.expected_trainable_parameters:
         yield (
             f"trains {counts.trainable_parameters:,} parameters where the method's formula gives "

@@ -49,8 +49,8 @@ class Row:
 
     @property
     def current(self) -> Attempt | None:
-        """Return the current attempt; None without a record."""
-        return self.record.current if self.record else None
+        """Return the current attempt with the measurements of the run; None without a record."""
+        return self.record.measured if self.record else None
 
     @property
     def status(self) -> str | None:

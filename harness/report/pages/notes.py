@@ -117,7 +117,7 @@ def _rungs(groups: Sequence[Group]) -> list[str]:
     found: dict[str, None] = {}
     for group in groups:
         for one in (row.record for row in group.rows if row.record and row.status == "ok"):
-            asked, now = one.recipe.get("train") or {}, one.current
+            asked, now = one.recipe.get("train") or {}, one.measured
             sizes = (asked.get("micro_batch_size"), asked.get("gradient_checkpointing"))
             if now.micro_batch_size is None or (now.micro_batch_size, now.gradient_checkpointing) == sizes:
                 continue

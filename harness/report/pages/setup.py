@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.records.data_check import DataCheck
-from harness.records.record import Attempt, RunRecord
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
@@ -261,7 +260,7 @@ def _optimizer(comparison: Comparison) -> list[Part]:
     """Return the optimizers of the attempts that trained, with the methods where they differ."""
     found: dict[str, list[str]] = {}
     for group in trained(comparison):
-        made = [facts for row in group.rows if row.record and (facts := _trained_by(row.record))]
+        made = [facts for row in group.rows if row.record and (facts := row.record.trained_by)]
         if made:
             found.setdefault(_optimizer_text(made[0].provenance.get("optimizer")), []).append(group.name)
     if not found:
@@ -272,11 +271,6 @@ def _optimizer(comparison: Comparison) -> list[Part]:
         return [f" The optimizer is {text}" if text != UNKNOWN else " The optimizer is not recorded", *adamw, "."]
     listed = "; ".join(f"{text} ({several(who, 9)})" for text, who in found.items())
     return [f" Optimizers: {listed}."]
-
-
-def _trained_by(record: RunRecord) -> Attempt | None:
-    """Return the attempt that made the weights of a run."""
-    return next((one for one in record.attempts if one.started_at == record.current.weights_from), None)
 
 
 def _optimizer_text(facts: Any) -> str:

@@ -22,7 +22,7 @@ from harness.config import config
 from harness.config.experiment import Experiment, canonical
 from harness.records import files, record
 from harness.records.events import PhaseStarted, Progress
-from harness.run import run
+from harness.run import run, state
 from harness.run.progress import board, ending
 from harness.sweep import messages
 from harness.sweep.cluster import queue, submissions
@@ -76,7 +76,7 @@ def launch(pending: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Seq
     except KeyboardInterrupt:
         board.say(f"the jobs go on: {ways}")
         raise
-    return [Made(value=known.status if (known := run.readable(one.experiment)) else "failed") for one in pending]
+    return [Made(value=known.status if (known := state.readable(one.experiment)) else "failed") for one in pending]
 
 
 def _check_gpus(pending: Sequence[PlannedRun], spec: SlurmSpec) -> None:
@@ -179,7 +179,7 @@ def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
         experiment = experiment_of(runs_dir, name, task)
     except ValueError:
         return f"{one[0]}/seed-{one[1]} (SLURM job {task.job}): over"
-    known = run.readable(experiment)
+    known = state.readable(experiment)
     return f"{messages.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
 
 

@@ -120,7 +120,7 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
     A score has its standard error, its number of items and, where the base model has been evaluated on the same items,
     the difference to it beside it.
     """
-    attempt = result.current
+    attempt = result.measured
     values: dict[str, Any] = {"status": attempt.status, "reason": attempt.reason}
     values["peak_memory_bytes"] = attempt.peak_memory_bytes
     if attempt.fingerprint is not None:

@@ -75,7 +75,7 @@ def base(lab: Lab) -> Iterator[Row]:
     """The untouched model is loaded and scored."""
     record = lab.run("method=base")
     yield from _ended_well(record)
-    yield _truth("its phases have peaks", all(p.peak_memory_bytes for p in record.current.phases.values()))
+    yield _truth("its phases have peaks", all(p.peak_memory_bytes for p in record.measured.phases.values()))
 
 
 def method(lab: Lab, *, name: str) -> Iterator[Row]:
@@ -87,7 +87,7 @@ def method(lab: Lab, *, name: str) -> Iterator[Row]:
         raise Skipped(f"{name} is predicted to take {predicted / GIB:.1f} GiB of {usable} that this card offers")
     record = lab.run(*lab.method(name))
     yield from _ended_well(record)
-    training = record.current.training
+    training = record.training
     if training is None or training.profile is None:
         yield _truth("a step was followed", False, "the record has no profile")
         return
@@ -118,7 +118,7 @@ def shapes(lab: Lab) -> Iterator[Row]:
     mixed = lab.run("method=lora", f"data.file={lab.mixed_data}")
     yield from _ended_well(alone, "a row at a time")
     yield from _ended_well(mixed, "many lengths")
-    rates = [record.current.training.tokens_per_second for record in (mixed, whole) if record.current.training]
+    rates = [record.training.tokens_per_second for record in (mixed, whole) if record.training]
     ratio = rates[0] / rates[1] if len(rates) == 2 and all(rates) else None
     bar = 0.5 if lab.scale.device == "cuda" else None  # a CPU's steps of milliseconds are mostly fixed costs
     yield Row(name="many lengths / one length", measured=ratio, bar=bar, unit="x", at_most=False)
@@ -238,14 +238,14 @@ def _described(seen: dict[str, Any]) -> str:
 
 def _peak_bytes(lab: Lab, record: RunRecord) -> int:
     """Return what the step took: on a card what was allocated in training, on a CPU the tensors that were alive."""
-    training = record.current.training
+    training = record.training
     if lab.scale.device == "cuda":
-        return record.current.phases["train"].peak_memory_bytes or 0
+        return record.measured.phases["train"].peak_memory_bytes or 0
     return (training and training.profile and training.profile.live_peak_bytes) or 0
 
 
 def _reserved(record: RunRecord) -> int:
-    return record.current.phases["train"].peak_reserved_bytes or 0
+    return record.measured.phases["train"].peak_reserved_bytes or 0
 
 
 def _percent_off(number: int | None, of: int) -> float | None:
@@ -254,7 +254,7 @@ def _percent_off(number: int | None, of: int) -> float | None:
 
 def _losses_apart(one: RunRecord, other: RunRecord) -> float | None:
     """Return the largest difference of two runs' losses; None where they have not as many."""
-    first, second = ((record.current.training.losses if record.current.training else ()) for record in (one, other))
+    first, second = ((record.training.losses if record.training else ()) for record in (one, other))
     pairs = [(a, b) for a, b in zip(first, second, strict=False) if a is not None and b is not None]
     if not pairs or len(first) != len(second) or len(pairs) != len(first):
         return None

@@ -182,7 +182,7 @@ def test_a_preempted_run_goes_on_and_ends_as_if_nothing_had_been(sweep, letters_
     [result] = [one for one in preempted.records() if one.method == "full"]
     assert [attempt.status for attempt in result.attempts] == ["failed", "ok"]
     assert result.recipe_id == alone.recipe_id
-    assert result.current.training.losses == alone.current.training.losses
+    assert result.training.losses == alone.training.losses
 
 
 def processes_of(job: str) -> list[psutil.Process]:
@@ -272,8 +272,8 @@ def test_a_run_trains_on_two_nodes_and_says_which_one_it_has_lost(sweep, letters
     here = [f"runs_dir={spread.folder}/here", f"data.file={letters_file}", "method=lora", "train.max_steps=4"]
     alone = run.run(inputs.resolve(config.build(compose(*small, *words, *here))), lambda event: None)
     assert alone.recipe_id == records["lora"].recipe_id
-    assert found.training.losses == alone.current.training.losses
-    assert found.training.real_tokens == alone.current.training.real_tokens
+    assert found.training.losses == alone.training.losses
+    assert found.training.real_tokens == alone.training.real_tokens
     assert found.summed_peak_memory_bytes > found.peak_memory_bytes
 
 
