@@ -361,9 +361,12 @@ def test_only_the_cell_at_fault_is_named(refuse):
 
 
 def test_a_wrong_cell_leaves_no_record_of_one_that_is_unsupported(refuse, monkeypatch):
+    from harness.methods.contexts import OnDevice
     from harness.methods.full import Full
 
-    monkeypatch.setattr(Full, "unsupported", lambda self, device: "needs a GPU")
+    monkeypatch.setattr(
+        Full, "unsupported", lambda self, context: "needs a GPU" if isinstance(context, OnDevice) else ""
+    )
     assert "it matches no" in refuse("method=full,lora", "target=[nosuch]")
 
 

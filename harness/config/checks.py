@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.config import kernels
 from harness.config.experiment import Experiment
+from harness.methods.contexts import InProcesses, OnDevice, Sharded, TrainedWith
 from harness.records import event_files
 
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
@@ -45,6 +46,17 @@ def _check_streams(experiment: Experiment) -> None:
         )
 
 
+def unsupported(experiment: Experiment, device: str, is_here: bool = True) -> str:
+    """Return why the experiment cannot run on `device` ("cpu" or "cuda"); "" if it can.
+
+    `is_here` is False if another machine makes the run, whose packages are not known.
+    """
+    reason = experiment.method.unsupported(OnDevice(device))
+    if reason or not experiment.method.trains:
+        return reason
+    return kernels.unsupported(experiment.train.kernels, device, is_here)
+
+
 def _check_method(experiment: Experiment) -> None:
     """Refuse what the method cannot do."""
     method = experiment.method
@@ -55,7 +67,7 @@ def _check_method(experiment: Experiment) -> None:
     bounds = method.lr_range
     if bounds is not None and bounds[0] > bounds[1]:
         raise ValueError(f"method.lr_range={list(bounds)}: the lowest rate comes first")
-    method.check_training(experiment.train)
+    method.require(TrainedWith(experiment.train))
     if method.trains:
         kernels.check(experiment.train, experiment.launch)
 
@@ -75,7 +87,7 @@ def _check_launch(experiment: Experiment) -> None:
         _check_sharding(experiment)
     if number == 1:
         return
-    method.check_processes(number)
+    method.require(InProcesses(number))
     if spec.global_batch_size % (spec.micro_batch_size * number):
         raise ValueError(
             f"train.global_batch_size={spec.global_batch_size} is not a multiple of train.micro_batch_size="
@@ -100,7 +112,7 @@ def _check_sharding(experiment: Experiment) -> None:
             "launch.sharding=fsdp with launch.num_processes=1: one process has nobody to divide the model with; use "
             "more, each with a GPU, or launch.sharding=none"
         )
-    if reason := method.unsharded():
+    if reason := method.unsupported(Sharded()):
         raise ValueError(
             f"launch.sharding=fsdp with method={method.name}: {reason}; use launch.sharding=none, or another method"
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from harness.methods import targets
 from harness.methods.base import Rank, Setting
+from harness.methods.contexts import Context, Planned, Sharded, TrainedWith
 from harness.methods.peft_adapter import Adapted
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from peft import AdaLoraConfig
     from transformers import PreTrainedModel
 
-    from harness.records.settings import TrainSpec
 
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's allocator: parameter -> tensor
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -31,8 +31,6 @@ class Adalora(Adapted):
     pushed towards orthogonality by a penalty, which the reported loss leaves out. Trains init_r (d_in + d_out + 1)
     parameters per adapted matrix, pruned ones included. Zhang et al. 2023, arXiv 2303.10512, equations 3, 4 and 8.
     """
-
-    not_planned: ClassVar[str] = "AdaLoRA's schedule: every step is taken at the first ranks"
 
     target: targets.Target
     r: Rank
@@ -54,17 +52,19 @@ class Adalora(Adapted):
                 "no step to prune in: their sum must be below 1"
             )
 
-    def check_training(self, spec: TrainSpec) -> None:
-        """Refuse early stopping, whose kept weights would be of another rank than the run ends with."""
-        if spec.patience is not None:
-            raise ValueError(
-                f"train.patience={spec.patience} with method=adalora: its ranks follow a schedule over all the steps, "
-                "which cannot be cut short: set it to null"
-            )
-
-    def unsharded(self) -> str:
-        """Return the reason: importance and orthogonality are those of whole matrices."""
-        return "between its steps it looks at whole matrices and their gradients"
+    def unsupported(self, context: Context) -> str:
+        """Refuse early stopping, whose kept weights would be of another rank than the run ends with, and sharding."""
+        match context:
+            case TrainedWith(spec) if spec.patience is not None:
+                return (
+                    f"train.patience={spec.patience} with method=adalora: its ranks follow a schedule over all the "
+                    "steps, which cannot be cut short: set it to null"
+                )
+            case Sharded():
+                return "between its steps it looks at whole matrices and their gradients"
+            case Planned():
+                return "AdaLoRA's schedule: every step is taken at the first ranks"
+        return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> AdaLoraConfig:
         """Return the configuration, with the schedule in steps of this run."""

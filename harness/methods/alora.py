@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, OnRows, Packed, Served
 from harness.methods.lora import Lora
 
 if TYPE_CHECKING:
@@ -27,35 +28,42 @@ class Alora(Lora):
 
     merges: ClassVar[bool] = False
     leaves_inputs: ClassVar[bool] = False
-    unpacked_because: ClassVar[str] = "the adapter begins at the last invocation of a row, not of each example in it"
     inits: ClassVar[tuple[str, ...]] = ("default", "gaussian")
 
     invocation: str | None
 
-    def not_served_because(self) -> str:
-        """Return the reason: the server would apply the adapter from the first token on."""
-        return "it acts from its invocation on"
+    def unsupported(self, context: Context) -> str:
+        """Refuse packing, a server of adapters, and training rows of which none contains the invocation."""
+        match context:
+            case Packed():
+                return "the adapter begins at the last invocation of a row, not of each example in it"
+            case Served():
+                return "it acts from its invocation on"  # and the server would apply it from the first token on
+            case OnRows(rows, tokenizer):
+                return self._without_invocation(rows, tokenizer)
+        return super().unsupported(context)
+
+    def _without_invocation(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> str:
+        """Return the reason if no row has the invocation, since rows without it train nothing; "" otherwise."""
+        tokens = self._tokens(tokenizer)
+        if any(_contains(row["input_ids"], tokens) for row in rows):
+            return ""
+        text = self.invocation or _assistant_header(tokenizer)
+        return (
+            f"method.invocation={text!r}: none of the {len(rows)} training rows has it (tokens {tokens}), "
+            "so that nothing would be trained: give data.invocation or method.invocation a string that the prompts "
+            "contain, or chat-formatted data"
+        )
 
     def more_options(self, model: PreTrainedModel, setting: Setting) -> dict[str, Any]:
         """Return the invocation's tokens, which must occur in the training rows."""
         if setting.rows:
-            self.check_rows(setting.rows, setting.tokenizer)
+            self.require(OnRows(setting.rows, setting.tokenizer))
         return {"alora_invocation_tokens": self._tokens(setting.tokenizer)}
 
     def _tokens(self, tokenizer: Any) -> list[int]:
         text = self.invocation or _assistant_header(tokenizer)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
-        """Refuse training rows of which none contains the invocation: rows without it train nothing."""
-        tokens = self._tokens(tokenizer)
-        if not any(_contains(row["input_ids"], tokens) for row in rows):
-            text = self.invocation or _assistant_header(tokenizer)
-            raise ValueError(
-                f"method.invocation={text!r}: none of the {len(rows)} training rows has it (tokens {tokens}), "
-                "so that nothing would be trained: give data.invocation or method.invocation a string that the prompts "
-                "contain, or chat-formatted data"
-            )
 
 
 def _contains(row: list[int], tokens: list[int]) -> bool:

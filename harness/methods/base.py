@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from harness.methods.contexts import Context, Served
 from harness.sources import pickles
 
 if TYPE_CHECKING:
@@ -45,14 +46,16 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A fine-tuning method: its fields are the schema of `conf/method/<name>.yaml`, its docstring is its card."""
+    """A fine-tuning method. Its fields are the schema of `conf/method/<name>.yaml`, its docstring is its card.
+
+    A method must define `attach` and `expected_trainable`, may change how it trains, and may refuse a context that it
+    cannot work in. Everything else has a default: AdamW over the parameters that require gradients, PEFT's files.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     trains: ClassVar[bool] = True
     differs_at_start: ClassVar[str] = ""  # why the logits at step 0 are not the base model's; "": they are
-    unpacked_because: ClassVar[str] = ""  # why packed examples would see more than their own; "": they do not
-    not_planned: ClassVar[str] = ""  # what a prediction of its memory and operations leaves out
     # whether its adapters, without dropout, return the same bits if inputs stay in the dtype of autocast
     leaves_inputs: ClassVar[bool] = False
     imports_first: ClassVar[tuple[str, ...]] = ()  # modules that must be imported before torch's other libraries
@@ -73,13 +76,24 @@ class Method(ABC):
         """Return the name of the method's file, so that nothing else has to be kept in step."""
         return type(self).__module__.rpartition(".")[2]
 
-    def unsupported(self, device: str) -> str:
-        """Return why this method cannot run on `device` ("cpu" or "cuda"); "" when it can."""
-        return ""
+    # Must: what a method is.
 
-    def unsupported_model(self, model: PreTrainedModel) -> str:
-        """Return why there is nothing to train in this model; "" when there is. `model` may have no weights."""
-        return ""
+    @abstractmethod
+    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
+        """Return the model to train, in which exactly the parameters that train require gradients.
+
+        Raises:
+            ValueError: the target matches no module of the model.
+        """
+
+    @abstractmethod
+    def expected_trainable(self, model: PreTrainedModel) -> int:
+        """Return the number of trained parameters in closed form, from the shapes of the base model.
+
+        `model` is the base before `attach`; it may be on the meta device.
+        """
+
+    # May change how it trains, and how its result is kept.
 
     def settled(self, device: str, precision: str) -> Method:
         """Return the method with the fields filled in that depend on the device and the run's resolved precision."""
@@ -89,38 +103,9 @@ class Method(ABC):
         """Return the training settings without those that the method cannot use; they become null in its recipe."""
         return spec
 
-    def not_served_because(self) -> str:
-        """Return why a server of LoRA adapters cannot serve the result beside the published base; "" if it can."""
-        return "it saves no LoRA adapter"
-
     def quantized(self) -> Method | None:
         """Return the method that trains the same beside a base in 4 bits; None if there is none."""
         return None
-
-    def check_rows(self, rows: Sequence[Mapping[str, list[int]]], tokenizer: Any) -> None:
-        """Refuse training rows with which nothing would be trained; they are those of `Setting`.
-
-        Raises:
-            ValueError: says what the rows lack.
-        """
-
-    def check_training(self, spec: TrainSpec) -> None:
-        """Refuse training settings that the method cannot keep.
-
-        Raises:
-            ValueError: names the setting, and what is allowed.
-        """
-
-    def check_processes(self, number: int) -> None:
-        """Refuse to train in several processes if the method cannot share its gradients.
-
-        Raises:
-            ValueError: names the setting that stands against it.
-        """
-
-    def unsharded(self) -> str:
-        """Return why the model's weights cannot be sharded while this method trains; "" when they can."""
-        return ""
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Return keyword arguments of `from_pretrained`: a frozen base is held in the dtype it is computed in."""
@@ -132,14 +117,6 @@ class Method(ABC):
 
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, **options)
         return model
-
-    @abstractmethod
-    def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """Return the model to train, in which exactly the parameters that train require gradients.
-
-        Raises:
-            ValueError: the target matches no module of the model.
-        """
 
     def param_groups(self, model: Any, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return parameter groups for the optimizer: vectors (biases, norms, magnitudes) are not decayed."""
@@ -155,6 +132,13 @@ class Method(ABC):
         import torch
 
         return torch.optim.AdamW(groups, fused=True)
+
+    def optimizer_bytes(self, parameter: torch.Tensor) -> int:
+        """Return the most bytes that the optimizer holds for a trained parameter.
+
+        AdamW holds two moments in the parameter's dtype.
+        """
+        return 2 * int(parameter.nbytes)
 
     def penalty(self, model: Any) -> torch.Tensor | None:
         """Return a term that is minimized beside the loss, once per optimizer step; None if there is none.
@@ -176,13 +160,6 @@ class Method(ABC):
     def load_state(self, model: Any, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
 
-    @abstractmethod
-    def expected_trainable(self, model: PreTrainedModel) -> int:
-        """Return the number of trained parameters in closed form, from the shapes of the base model.
-
-        `model` is the base before `attach`; it may be on the meta device.
-        """
-
     def fixed_weights(self, model: Any) -> AbstractContextManager[None]:
         """Return a context in which no weight changes, so that what weights alone determine is computed once.
 
@@ -197,28 +174,6 @@ class Method(ABC):
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
         """Return the tensors that `save` writes; `model` may be on the meta device."""
         return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-    def optimizer_bytes(self, parameter: torch.Tensor) -> int:
-        """Return the most bytes that the optimizer holds for a trained parameter.
-
-        AdamW holds two moments in the parameter's dtype.
-        """
-        return 2 * int(parameter.nbytes)
-
-    def check_count(self, expected: int, trained: int) -> None:
-        """Refuse a model of which something else trains than the method's formula says.
-
-        0 trained parameters stand for a model without weights, to which some types cannot be attached.
-
-        Raises:
-            ValueError: the numbers differ.
-        """
-        if self.trains and trained and trained != expected:
-            raise ValueError(
-                f"method={self.name}: {trained:,} parameters would train, and its formula gives {expected:,}: the "
-                "installed libraries attach it otherwise to this model, so that name and settings would not say what "
-                "is trained; take another target or rank"
-            )
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """Attach to a fresh base model what `save` wrote."""
@@ -236,6 +191,41 @@ class Method(ABC):
         if not self.merges:
             raise ValueError(f"method={self.name} cannot be merged into the base model: serve it attached")
         return model.merge_and_unload()
+
+    # May refuse.
+
+    def unsupported(self, context: Context) -> str:
+        """Return why the method does not work in this context, and what to do instead; "" if it does.
+
+        A subclass matches the contexts that it refuses, and leaves the others to `super().unsupported(context)`.
+        """
+        return "it saves no LoRA adapter" if isinstance(context, Served) else ""
+
+    # Not overridden.
+
+    def require(self, context: Context) -> None:
+        """Refuse a context that the method does not work in.
+
+        Raises:
+            ValueError: says why, and what to do instead.
+        """
+        if reason := self.unsupported(context):
+            raise ValueError(reason)
+
+    def check_count(self, expected: int, trained: int) -> None:
+        """Refuse a model of which something else trains than the method's formula says.
+
+        0 trained parameters stand for a model without weights, to which some types cannot be attached.
+
+        Raises:
+            ValueError: the numbers differ.
+        """
+        if self.trains and trained and trained != expected:
+            raise ValueError(
+                f"method={self.name}: {trained:,} parameters would train, and its formula gives {expected:,}: the "
+                "installed libraries attach it otherwise to this model, so that name and settings would not say what "
+                "is trained; take another target or rank"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +253,6 @@ class Base(Method):
         """Return the model, which is plain already."""
         return model
 
-    def not_served_because(self) -> str:
-        """Return "": the result is the base as published."""
+    def unsupported(self, context: Context) -> str:
+        """Return "": the base as published works in every context."""
         return ""

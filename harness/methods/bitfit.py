@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, OnModel
 from harness.methods.parameter_subset import Partial
 
 if TYPE_CHECKING:
@@ -19,16 +20,16 @@ class Bitfit(Partial):
     Ben Zaken et al. 2021, arXiv 2106.10199.
     """
 
-    def unsupported_model(self, model: PreTrainedModel) -> str:
-        """Return the reason if the model has no biases; "" otherwise."""
-        if _biases(model):
-            return ""
-        return f"this {model.config.model_type} model has no biases, and method=bitfit trains nothing else"
+    def unsupported(self, context: Context) -> str:
+        """Refuse a model that has no biases."""
+        match context:
+            case OnModel(model) if not _biases(model):
+                return f"this {model.config.model_type} model has no biases, and method=bitfit trains nothing else"
+        return super().unsupported(context)
 
     def choose(self, model: PreTrainedModel, setting: Setting) -> list[str]:
         """Return the names of the biases."""
-        if not _biases(model):
-            raise ValueError(self.unsupported_model(model))
+        self.require(OnModel(model))
         return list(_biases(model))
 
     def expected_trainable(self, model: PreTrainedModel) -> int:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.methods.base import Method, Setting
+from harness.methods.contexts import Context, TrainedWith
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from harness.records.settings import TrainSpec
 
 BFLOAT16 = ("bf16_fp32_master", "bf16")  # the precisions that hold the weights in bfloat16
 
@@ -37,13 +37,15 @@ class Full(Method):
         on_gpu = device == "cuda" and precision == "bf16"
         return replace(self, precision="bf16_fp32_master" if on_gpu else "fp32")
 
-    def check_training(self, spec: TrainSpec) -> None:
+    def unsupported(self, context: Context) -> str:
         """Refuse to compute in float32 with weights held in bfloat16."""
-        if self.precision in BFLOAT16 and spec.precision == "fp32":
-            raise ValueError(
-                f"method.precision={self.precision} with train.precision=fp32: weights held in bfloat16 are computed "
-                "in it; use train.precision=bf16, or method.precision=fp32"
-            )
+        match context:
+            case TrainedWith(spec) if self.precision in BFLOAT16 and spec.precision == "fp32":
+                return (
+                    f"method.precision={self.precision} with train.precision=fp32: weights held in bfloat16 are "
+                    "computed in it; use train.precision=bf16, or method.precision=fp32"
+                )
+        return super().unsupported(context)
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Return the dtype that the weights are held in, whatever the compute dtype."""

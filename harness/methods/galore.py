@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from harness.methods import targets
 from harness.methods.base import Rank
+from harness.methods.contexts import Context, InProcesses, Planned, Sharded, TrainedWith
 from harness.methods.full import Full
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ class Galore(Full):
     2024, arXiv 2403.03507, algorithm 2; the authors' own galore-torch.
     """
 
-    not_planned: ClassVar[str] = "GaLore's projections: the singular value decompositions and what they take"
-
     target: targets.Target
     r: Rank
     update_proj_gap: Annotated[int, Field(ge=1)]
@@ -44,29 +43,28 @@ class Galore(Full):
         """Turn gradient clipping off for layerwise updates."""
         return replace(spec, max_grad_norm=None) if self.layerwise else spec
 
-    def check_training(self, spec: TrainSpec) -> None:
-        """Refuse gradient accumulation with layerwise updates, which free each gradient at once."""
-        super().check_training(spec)
-        if not self.layerwise:
-            return
-        if spec.micro_batch_size != spec.global_batch_size:
-            raise ValueError(
-                f"method.layerwise=true with train.micro_batch_size={spec.micro_batch_size} and "
-                f"train.global_batch_size={spec.global_batch_size}: layerwise GaLore cannot accumulate gradients; make "
-                "the two equal, or use method.layerwise=false"
-            )
+    def unsupported(self, context: Context) -> str:
+        """Refuse sharding, and accumulation and several processes where updates are layerwise.
 
-    def check_processes(self, number: int) -> None:
-        """Refuse several processes with layerwise updates, which free each gradient before it could be shared."""
-        if self.layerwise:
-            raise ValueError(
-                f"method.layerwise=true with launch.num_processes={number}: layerwise GaLore cannot share gradients; "
-                "use one process, or method.layerwise=false"
-            )
-
-    def unsharded(self) -> str:
-        """Return the reason: a projection is made of a whole gradient."""
-        return "it projects to singular vectors of whole gradients"
+        A layerwise update frees each gradient before it could be added to another or shared.
+        """
+        match context:
+            case TrainedWith(spec) if self.layerwise and spec.micro_batch_size != spec.global_batch_size:
+                return super().unsupported(context) or (
+                    f"method.layerwise=true with train.micro_batch_size={spec.micro_batch_size} and "
+                    f"train.global_batch_size={spec.global_batch_size}: layerwise GaLore cannot accumulate gradients; "
+                    "make the two equal, or use method.layerwise=false"
+                )
+            case InProcesses(number) if self.layerwise:
+                return (
+                    f"method.layerwise=true with launch.num_processes={number}: layerwise GaLore cannot share "
+                    "gradients; use one process, or method.layerwise=false"
+                )
+            case Sharded():
+                return "it projects to singular vectors of whole gradients"
+            case Planned():
+                return "GaLore's projections: the singular value decompositions and what they take"
+        return super().unsupported(context)
 
     def attach(self, model: Any, setting: Any) -> Any:
         """Unfreeze everything; the target must exist."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, OnModel
 from harness.methods.peft_adapter import Adapted
 
 if TYPE_CHECKING:
@@ -31,14 +32,15 @@ class LlamaAdapter(Adapted):
     adapter_len: Count
     adapter_layers: Count | None
 
-    def unsupported_model(self, model: PreTrainedModel) -> str:
-        """Return the reason if PEFT does not support the architecture for this method; "" otherwise."""
+    def unsupported(self, context: Context) -> str:
+        """Refuse a model whose architecture PEFT does not extend for this method."""
         from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
 
-        if model.config.model_type in TRANSFORMERS_MODEL_CONFIG:
-            return ""
-        known = ", ".join(sorted(TRANSFORMERS_MODEL_CONFIG))
-        return f"method=llama_adapter extends the attention of {known} models, and this is a {model.config.model_type}"
+        match context:
+            case OnModel(model) if (kind := model.config.model_type) not in TRANSFORMERS_MODEL_CONFIG:
+                known = ", ".join(sorted(TRANSFORMERS_MODEL_CONFIG))
+                return f"method=llama_adapter extends the attention of {known} models, and this is a {kind}"
+        return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> AdaptionPromptConfig:
         """The upper layers."""

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from harness.methods import targets
 from harness.methods.base import Rank, Setting
+from harness.methods.contexts import Context, Served, Sharded
 from harness.methods.peft_adapter import Adapted, on_meta
 
 if TYPE_CHECKING:
@@ -99,14 +100,17 @@ class Lora(Adapted):
             _look_at_activations(adapted, setting)
         return adapted
 
-    def unsharded(self) -> str:
-        """Return why the model cannot be sharded: some initializations read whole weights, on the CPU."""
-        if self.init_lora_weights in ("default", "gaussian"):
-            return ""
-        return (
-            f"method.init_lora_weights={self.init_lora_weights} computes with whole weights first; "
-            "method.init_lora_weights=default does not"
-        )
+    def unsupported(self, context: Context) -> str:
+        """Refuse sharding with an initialization that reads whole weights, and a server for more than A and B."""
+        match context:
+            case Sharded() if self.init_lora_weights not in ("default", "gaussian"):
+                return (
+                    f"method.init_lora_weights={self.init_lora_weights} computes with whole weights first; "
+                    "method.init_lora_weights=default does not"
+                )
+            case Served():
+                return self._unserved()
+        return super().unsupported(context)
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """r (d_in + d_out), summed over the adapted matrices, and the biases that train."""
@@ -127,8 +131,8 @@ class Lora(Adapted):
         method: Method = kind(**fields, quantization="nf4", double_quantization=True, optimizer_name="adamw")
         return method
 
-    def not_served_because(self) -> str:
-        """Return why not: the server adds A and B to the weights as published, and nothing else."""
+    def _unserved(self) -> str:
+        """Return why a server that adds A and B to the published weights cannot serve the result; "" if it can."""
         if self.use_dora:
             return "it trains magnitudes beside A and B"
         if self.bias != "none":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.methods import targets
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, Sharded
 from harness.methods.lora import check_rank
 from harness.methods.peft_adapter import Adapted, hold_in_float32, on_meta
 
@@ -42,9 +43,11 @@ class Peft(Adapted):
     def __post_init__(self) -> None:
         targets.check(self.target)
 
-    def unsharded(self) -> str:
-        """Return the reason: it differs from type to type which weights are read, and when."""
-        return "what a type of PEFT's reads of the weights, and when, is not known here"
+    def unsupported(self, context: Context) -> str:
+        """Refuse sharding: which weights a type reads, and when, differs from type to type."""
+        if isinstance(context, Sharded):
+            return "what a type of PEFT's reads of the weights, and when, is not known here"
+        return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting | None = None) -> PeftConfig:
         """Return the type's configuration.

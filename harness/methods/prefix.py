@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, TrainedWith
 from harness.methods.prompt_learning import Tokens, Virtual
 
 if TYPE_CHECKING:
     from peft import PrefixTuningConfig
     from transformers import PreTrainedModel
-
-    from harness.records.settings import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +30,15 @@ class Prefix(Virtual):
     prefix_projection: bool
     encoder_hidden_size: Tokens | None  # null: the width of one layer's keys; read with prefix_projection
 
-    def check_training(self, spec: TrainSpec) -> None:
-        """Refuse gradient checkpointing."""
-        if spec.gradient_checkpointing:
-            raise ValueError(
-                "train.gradient_checkpointing=true with method=prefix: what is computed again would lack the prefix: "
-                "set it to false, or use method=prompt"
-            )
+    def unsupported(self, context: Context) -> str:
+        """Refuse gradient checkpointing, and what prompt learning refuses."""
+        match context:
+            case TrainedWith(spec) if spec.gradient_checkpointing:
+                return (
+                    "train.gradient_checkpointing=true with method=prefix: what is computed again would lack the "
+                    "prefix: set it to false, or use method=prompt"
+                )
+        return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> PrefixTuningConfig:
         """Keys and values of the model's own shape."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, Packed, Sharded
 from harness.methods.peft_adapter import Adapted, on_meta
 
 if TYPE_CHECKING:
@@ -22,18 +23,22 @@ class Virtual(Adapted):
     """Virtual tokens, which take their place in the model's context, and cannot be folded into its weights."""
 
     merges: ClassVar[bool] = False
-    unpacked_because: ClassVar[str] = "virtual tokens stand in front of a row, not of each example in it"
 
     in_every_layer: ClassVar[bool] = False  # True: the vectors are keys and values; False: embeddings
 
     num_virtual_tokens: Tokens
 
-    def unsharded(self) -> str:
-        """Return the reason: scoring calls the inner model behind the virtual tokens.
+    def unsupported(self, context: Context) -> str:
+        """Refuse packing and sharding.
 
-        That call passes by the hooks that gather the model's weights.
+        Scoring calls the inner model behind the virtual tokens, past the hooks that gather the model's shards.
         """
-        return "its virtual tokens are put in front of the model from outside it"
+        match context:
+            case Packed():
+                return "virtual tokens stand in front of a row, not of each example in it"
+            case Sharded():
+                return "its virtual tokens are put in front of the model from outside it"
+        return super().unsupported(context)
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Wrap the model, if the longest row and the virtual tokens fit into its context together.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, OnDevice, Served, Sharded
 from harness.methods.lora import Lora
 from harness.methods.peft_adapter import on_meta
 from harness.sources import models
@@ -69,19 +70,20 @@ class Qlora(Lora):
                 f"method.quantization={self.quantization}: it is read with quantization=int8 alone"
             )
 
-    def unsupported(self, device: str) -> str:
-        """Return why not: paged optimizers need CUDA's managed memory."""
-        if self.optimizer_name != "adamw" and device != "cuda":
-            return f"method.optimizer_name={self.optimizer_name} needs CUDA: paged memory is the driver's"
-        return ""
-
-    def unsharded(self) -> str:
-        """Return why not: neither packed weights with their constants nor paged moments can be sharded."""
-        if self.quantization != "none":
-            return f"a base of method.quantization={self.quantization} is packed, and cannot be divided"
-        paged = self.optimizer_name != "adamw"
-        paged_reason = f"what method.optimizer_name={self.optimizer_name} holds cannot be divided" if paged else ""
-        return paged_reason or super().unsharded()
+    def unsupported(self, context: Context) -> str:
+        """Refuse what LoRA refuses, paged moments without CUDA or sharded, and a packed base sharded or served."""
+        is_paged, is_packed = self.optimizer_name != "adamw", self.quantization != "none"
+        match context:
+            case OnDevice(device) if is_paged and device != "cuda":
+                return f"method.optimizer_name={self.optimizer_name} needs CUDA: paged memory is the driver's"
+            case Sharded() if is_packed:
+                return f"a base of method.quantization={self.quantization} is packed, and cannot be divided"
+            case Sharded() if is_paged:
+                return f"what method.optimizer_name={self.optimizer_name} holds cannot be divided"
+            case Served() if is_packed:
+                own = super().unsupported(context)
+                return own or f"its base is quantized (method.quantization={self.quantization})"
+        return super().unsupported(context)
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Return options that quantize while loading; the rest is held in the compute dtype."""
@@ -103,13 +105,6 @@ class Qlora(Lora):
             bnb_4bit_compute_dtype=compute_dtype,
         )
         return {"dtype": compute_dtype, "quantization_config": quantization}
-
-    def not_served_because(self) -> str:
-        """Return LoRA's reason, or that the server does not have the quantized base on which it is evaluated."""
-        own = super().not_served_because()
-        return own or (
-            "" if self.quantization == "none" else f"its base is quantized (method.quantization={self.quantization})"
-        )
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
         """Attach LoRA; for `loftq` put the part of the weights that quantization lost into A and B."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.methods import targets
 from harness.methods.base import Setting
+from harness.methods.contexts import Context, InProcesses, OnDevice, Served, TrainedWith
 from harness.methods.lora import Lora
 from harness.methods.peft_adapter import on_meta
 from harness.records.settings import KernelSpec, TrainSpec
@@ -35,36 +36,27 @@ class Unsloth(Lora):
 
     quantization: Literal["none", "nf4"]
 
-    def unsupported(self, device: str) -> str:
-        """Return the reason if CUDA or the package is missing; "" otherwise."""
-        if device != "cuda":
-            return "method=unsloth needs a CUDA device"
-        if find_spec("unsloth") is None:
-            return "method=unsloth needs the package unsloth: pip install 'harness[unsloth]'"
-        return ""
-
-    def not_served_because(self) -> str:
-        """Return LoRA's reason, or that the base is quantized, as for QLoRA."""
-        own = super().not_served_because()
-        return own or (
-            "" if self.quantization == "none" else f"its base is quantized (method.quantization={self.quantization})"
-        )
+    def unsupported(self, context: Context) -> str:
+        """Refuse a CPU, other kernels, several processes, and to serve an adapter of a quantized base."""
+        match context:
+            case OnDevice(device) if device != "cuda":
+                return "method=unsloth needs a CUDA device"
+            case OnDevice() if find_spec("unsloth") is None:
+                return "method=unsloth needs the package unsloth: pip install 'harness[unsloth]'"
+            case TrainedWith(spec) if spec.kernels not in (KernelSpec(), KernelSpec(liger=False)):
+                return "method=unsloth with train.kernels: its kernels are its own; leave train.kernels as it is"
+            case InProcesses(number):
+                return (
+                    f"method=unsloth with launch.num_processes={number}: its kernels are for one GPU; use one process"
+                )
+            case Served() if self.quantization != "none":
+                own = super().unsupported(context)
+                return own or f"its base is quantized (method.quantization={self.quantization})"
+        return super().unsupported(context)
 
     def training(self, spec: TrainSpec) -> TrainSpec:
         """Turn Liger off if it is `auto`: unsloth has kernels of its own."""
         return replace(spec, kernels=replace(spec.kernels, liger=False)) if spec.kernels.liger == "auto" else spec
-
-    def check_training(self, spec: TrainSpec) -> None:
-        """Refuse settings of train.kernels: unsloth's kernels are its own."""
-        super().check_training(spec)
-        if spec.kernels not in (KernelSpec(), KernelSpec(liger=False)):
-            raise ValueError("method=unsloth with train.kernels: its kernels are its own; leave train.kernels as it is")
-
-    def check_processes(self, number: int) -> None:
-        """Refuse several processes: the kernels are for one GPU."""
-        raise ValueError(
-            f"method=unsloth with launch.num_processes={number}: its kernels are for one GPU; use one process"
-        )
 
     def load_options(self, compute_dtype: torch.dtype) -> dict[str, Any]:
         """Return the options of unsloth's loader."""

@@ -9,6 +9,7 @@ from typing import Any
 from harness.config.experiment import Experiment
 from harness.measure import hardware
 from harness.methods import targets
+from harness.methods.contexts import OnModel, TrainedWith
 from harness.methods.module_patterns import grouped
 from harness.plan import shapes
 from harness.records.events import Emit, Progress
@@ -38,10 +39,10 @@ def cells(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
 
 def _count(experiment: Experiment) -> dict[str, Any]:
     method = experiment.method
-    method.check_training(experiment.train)
+    method.require(TrainedWith(experiment.train))
     model = shapes.skeleton(experiment.model)
     known = {"method": method.name, "model": experiment.model.name, "base_parameters": _elements(model.parameters())}
-    reason = method.unsupported_model(model)
+    reason = method.unsupported(OnModel(model))
     if reason:
         return {**known, "unsupported": reason, **dict.fromkeys(_COUNTS)}
     modules = {name for name, _ in model.named_modules() if name}

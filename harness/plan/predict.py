@@ -21,6 +21,7 @@ import torch
 from harness.config.experiment import Experiment
 from harness.measure import hardware
 from harness.measure.live_memory import tensors_in
+from harness.methods.contexts import Planned
 from harness.plan import fake_model, shapes
 from harness.plan.devices import Device
 from harness.plan.fake_step import Follower, give_gradients
@@ -106,7 +107,7 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
 
 def _missing(experiment: Experiment) -> str:
     """Return the parts of the experiment that the prediction does not model, as text; "" if there are none."""
-    launch, missing = experiment.launch, [experiment.method.not_planned]
+    launch, missing = experiment.launch, [experiment.method.unsupported(Planned())]
     if launch.sharding != "none":
         missing.append(f"launch.sharding={launch.sharding}, the sizes are those of one process with all of the model")
     elif launch.num_processes > 1:

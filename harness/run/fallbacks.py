@@ -3,6 +3,7 @@
 import dataclasses
 
 from harness.config.experiment import Experiment
+from harness.methods.contexts import TrainedWith
 from harness.records.settings import Fallback
 
 
@@ -34,8 +35,5 @@ def instead(experiment: Experiment) -> Experiment | None:
 
 
 def _may_checkpoint(experiment: Experiment) -> bool:
-    try:
-        experiment.method.check_training(dataclasses.replace(experiment.train, gradient_checkpointing=True))
-    except ValueError:
-        return False
-    return True
+    spec = dataclasses.replace(experiment.train, gradient_checkpointing=True)
+    return not experiment.method.unsupported(TrainedWith(spec))

@@ -19,6 +19,7 @@ from harness.data import tokenized
 from harness.evaluate import tasks, vllm
 from harness.measure import hardware
 from harness.methods.base import Method
+from harness.methods.contexts import OnModel, OnRows, Packed, Served, TrainedWith
 from harness.records import data_check
 from harness.records.events import Emit, Message, Progress, RunSized
 from harness.run import toolchain
@@ -78,15 +79,13 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
     dtype = compute_dtype(experiment.train.precision)
 
     def attach() -> Sizes:
-        method.check_training(experiment.train)
+        method.require(TrainedWith(experiment.train))
         if method.trains:
             kernels.check(experiment.train, experiment.launch)  # by now the precision is known
-        if experiment.train.packing and method.unpacked_because:
-            raise ValueError(
-                f"train.packing=true with method={method.name}: {method.unpacked_because}; set it to false"
-            )
+        if experiment.train.packing and (reason := method.unsupported(Packed())):
+            raise ValueError(f"train.packing=true with method={method.name}: {reason}; set it to false")
         skeleton = models.skeleton(model, dtype)
-        reason = method.unsupported_model(skeleton)
+        reason = method.unsupported(OnModel(skeleton))
         if not reason and method.trains:
             reason = unknown(skeleton, experiment.train.kernels)
         if reason:
@@ -110,7 +109,7 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         if refused is None or refused:
             return
         tokenizer = models.tokenizer(model)
-        method.check_rows(tokenized(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer)
+        method.require(OnRows(tokenized(experiment.data, tokenizer, wanted_tokens(experiment)).train, tokenizer))
 
     is_elsewhere = hardware.RUNS_ON in os.environ  # the machine that makes the run checks itself
     at_any_rate = replace(method, lr=None)  # a sweep may have many learning rates, and no check depends on them
@@ -166,7 +165,7 @@ def _task_checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable
 
 def unserved(method: Method, merged: bool, precision: str) -> str:
     """Return the reason why eval.backend=vllm cannot serve the weights of a method; "" if it can."""
-    reason = "" if merged else method.not_served_because()
+    reason = "" if merged else method.unsupported(Served())
     if not reason and method.trains and not merged and precision == "fp32":
         reason = "vLLM computes adapters in 16 bits (eval.precision=bf16), and eval.precision is fp32"
     if not reason:

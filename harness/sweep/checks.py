@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config import kernels
+from harness.config import checks as config_checks
 from harness.config.experiment import Experiment, Sizes
 from harness.measure import hardware
 from harness.records.events import Event, RunSized
@@ -92,7 +92,8 @@ def check(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     if not pending:
         return []
     device = hardware.device()
-    reasons = [_unsupported(planned.experiment, device) for planned in pending]
+    is_here = hardware.RUNS_ON not in os.environ
+    reasons = [config_checks.unsupported(planned.experiment, device, is_here) for planned in pending]
     runnable = [planned for planned, reason in zip(pending, reasons, strict=True) if not reason]
     board.start_bar("checking")
     log = runs_dir / "check.log"
@@ -155,13 +156,6 @@ def display(num_bytes: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{value:.3g} {unit}" if unit != "bytes" else f"{num_bytes} bytes"
-
-
-def _unsupported(experiment: Experiment, device: str) -> str:
-    reason = experiment.method.unsupported(device)
-    if reason or not experiment.method.trains:
-        return reason
-    return kernels.unsupported(experiment.train.kernels, device, is_here=hardware.RUNS_ON not in os.environ)
 
 
 def _as_chosen(planned: PlannedRun) -> Experiment:

@@ -13,6 +13,7 @@ from workshop import NAMES, SMALL, Workshop, on
 
 from harness.config import config
 from harness.methods.base import Method
+from harness.methods.contexts import OnDevice, OnModel
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,12 +57,12 @@ def make(compose: Callable[..., Any]) -> Callable[..., Method]:
 @pytest.fixture(params=NAMES)
 def method(request: pytest.FixtureRequest, make: Callable[..., Method]) -> Method:
     found = make(request.param)
-    if found.unsupported("cpu"):
-        pytest.skip(found.unsupported("cpu"))
+    if found.unsupported(OnDevice("cpu")):
+        pytest.skip(found.unsupported(OnDevice("cpu")))
     return found
 
 
 @pytest.fixture
 def place(method: Method, workshop: Workshop, biased: Workshop) -> Workshop:
     """The tiny model, or one with biases for what needs them."""
-    return biased if method.unsupported_model(workshop.load(method)) else workshop
+    return biased if method.unsupported(OnModel(workshop.load(method))) else workshop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,18 @@ from safetensors.torch import load_file
 from workshop import NAMES, Workshop, replaced, trained_names
 
 from harness.methods.base import Method
+from harness.methods.contexts import (
+    Context,
+    InProcesses,
+    OnDevice,
+    OnModel,
+    OnRows,
+    Packed,
+    Planned,
+    Served,
+    Sharded,
+    TrainedWith,
+)
 from harness.records.record import RunRecord, read
 from harness.sources import models
 
@@ -44,7 +56,38 @@ def test_every_method_is_found() -> None:
 
 
 def test_no_method_is_skipped_but_what_needs_a_gpu(make: Callable[..., Method]) -> None:
-    assert [name for name in NAMES if make(name).unsupported("cpu")] == ["unsloth"]
+    assert [name for name in NAMES if make(name).unsupported(OnDevice("cpu"))] == ["unsloth"]
+
+
+REFUSED = {
+    Packed: {"alora", "p_tuning", "prefix", "prompt"},
+    Planned: {"adalora", "galore"},
+    Sharded: {"adalora", "galore", "p_tuning", "peft", "prefix", "prompt", "qdora", "qlora"},
+}
+
+
+@pytest.mark.parametrize("context", REFUSED, ids=lambda kind: kind.__name__)
+def test_the_methods_that_refuse_a_context_are_these(context: type, make: Callable[..., Method]) -> None:
+    refusing = {name: make(name).unsupported(context()) for name in NAMES}
+    assert {name for name, reason in refusing.items() if reason} == REFUSED[context]
+
+
+def test_a_method_answers_every_context(method: Method, place: Workshop) -> None:
+    spec, model = place.training(STEPS, lr=1e-3), models.skeleton(place.spec, torch.float32)
+    contexts = [
+        OnDevice("cuda"), OnModel(model), OnRows(place.rows, place.tokenizer), TrainedWith(spec), InProcesses(2),
+        Sharded(), Packed(), Served(), Planned(),
+    ]  # fmt: skip
+    assert {type(context) for context in contexts} == set(get_args(Context))
+    assert all(type(method.unsupported(context)) is str for context in contexts)
+    assert not method.unsupported(TrainedWith(spec)), "what trains here is not refused"
+
+
+def test_a_refusal_is_an_error_where_it_is_required(make: Callable[..., Method]) -> None:
+    method = make("galore")
+    with pytest.raises(ValueError, match=f"^{method.unsupported(Sharded())}$"):
+        method.require(Sharded())
+    method.require(Packed())
 
 
 def test_the_first_logits_are_the_base_models(method: Method, place: Workshop, make: Callable[..., Method]) -> None:

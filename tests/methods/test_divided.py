@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from workshop import NAMES, Workshop, replaced
 
 from harness.methods.base import Method
+from harness.methods.contexts import OnModel, Sharded
 from harness.records.settings import LaunchSpec, TrainSpec
 from harness.train import distributed, launcher
 from harness.train.loop import Job, train
@@ -25,17 +26,18 @@ CAN = [name for name in NAMES if name not in CANNOT and name not in ("base", "un
 
 
 def test_a_method_says_whether_its_model_can_be_divided(make: Callable[..., Method]) -> None:
-    assert {name for name in NAMES if make(name).unsharded()} == CANNOT
+    assert {name for name in NAMES if make(name).unsupported(Sharded())} == CANNOT
     assert len(CAN) == 14
-    assert not make("qlora", "method.quantization=none").unsharded()
+    assert not make("qlora", "method.quantization=none").unsupported(Sharded())
     for init in ("pissa", "olora", "eva"):
         for name in ("lora", "dora", "lora_plus"):
-            assert (
-                f"method.init_lora_weights={init} computes with whole weights"
-                in make(name, f"method.init_lora_weights={init}").unsharded()
-            )
-    assert not make("lora", "method.init_lora_weights=gaussian").unsharded()
-    assert "paged" in make("qlora", "method.quantization=none", "method.optimizer_name=paged_adamw_32bit").unsharded()
+            assert f"method.init_lora_weights={init} computes with whole weights" in make(
+                name, f"method.init_lora_weights={init}"
+            ).unsupported(Sharded())
+    assert not make("lora", "method.init_lora_weights=gaussian").unsupported(Sharded())
+    assert "paged" in make("qlora", "method.quantization=none", "method.optimizer_name=paged_adamw_32bit").unsupported(
+        Sharded()
+    )
 
 
 @pytest.mark.parametrize("name", CAN)
@@ -45,7 +47,7 @@ def test_a_divided_model_trains_as_a_whole_one(
     method = make(name)
     dropout = [field for field in vars(method) if field.endswith("_dropout")]  # each process draws its own
     method = replaced(method, **dict.fromkeys(dropout, 0.0))
-    place = biased if method.unsupported_model(workshop.load(method)) else workshop
+    place = biased if method.unsupported(OnModel(workshop.load(method))) else workshop
     losses, expected = trained(job(place, method, tmp_path), tmp_path / "alone")
 
     def work(emit: Any) -> Any:

@@ -13,6 +13,7 @@ from workshop import Workshop, trained_names
 
 from harness.evaluate import likelihood
 from harness.methods.base import Method
+from harness.methods.contexts import OnDevice, OnModel, OnRows, TrainedWith
 from harness.records.settings import TrainSpec
 from harness.sources import models
 
@@ -67,7 +68,7 @@ def test_prefix_refuses_gradient_checkpointing(make: Make) -> None:
         loss_on="all", group_by_length=False, eval_every=None,
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"gradient_checkpointing=true with method=prefix"):
-        make("prefix").check_training(spec)
+        make("prefix").require(TrainedWith(spec))
 
 
 @pytest.mark.parametrize("init", ["gaussian", "pissa", "olora", "eva"])
@@ -124,8 +125,8 @@ def test_every_storage_trains_as_well_after_an_evaluation(storage: str, make: Ma
 
 def test_paged_optimizers_need_cuda(make: Make) -> None:
     method = make("qlora", "method.optimizer_name=paged_adamw_8bit")
-    assert "needs CUDA" in method.unsupported("cpu")
-    assert method.unsupported("cuda") == ""
+    assert "needs CUDA" in method.unsupported(OnDevice("cpu"))
+    assert method.unsupported(OnDevice("cuda")) == ""
 
 
 def test_a_quantized_base_can_be_prepared_as_peft_does(make: Make, workshop: Workshop, tmp_path: Path) -> None:
@@ -193,15 +194,15 @@ def test_alora_acts_from_where_the_data_say(words: list[str], invocation: str | 
 
 def test_alora_refuses_rows_without_its_invocation_before_a_run(make: Make, workshop: Workshop) -> None:
     with pytest.raises(ValueError, match=r"'Answer:': none of the 4 training rows has it.*data.invocation"):
-        make("alora", "method.invocation='Answer:'").check_rows(workshop.rows, workshop.tokenizer)
-    make("alora").check_rows(workshop.rows, workshop.tokenizer)
-    make("lora").check_rows(workshop.rows, workshop.tokenizer)
+        make("alora", "method.invocation='Answer:'").require(OnRows(workshop.rows, workshop.tokenizer))
+    make("alora").require(OnRows(workshop.rows, workshop.tokenizer))
+    make("lora").require(OnRows(workshop.rows, workshop.tokenizer))
 
 
 def test_bitfit_has_nothing_to_train_without_biases(make: Make, workshop: Workshop, biased: Workshop) -> None:
     method = make("bitfit")
-    assert "no biases" in method.unsupported_model(models.skeleton(workshop.spec, torch.float32))
-    assert method.unsupported_model(models.skeleton(biased.spec, torch.float32)) == ""
+    assert "no biases" in method.unsupported(OnModel(models.skeleton(workshop.spec, torch.float32)))
+    assert method.unsupported(OnModel(models.skeleton(biased.spec, torch.float32))) == ""
 
 
 def test_spectrum_computes_its_ratios_once(

@@ -14,6 +14,7 @@ from workshop import Workshop, replaced
 
 from harness.measure.live_memory import tensors_in
 from harness.methods.base import Method
+from harness.methods.contexts import InProcesses, TrainedWith
 from harness.methods.optimizers import MasterAdamW, PerParameterOptimizer, _bucketed, paged
 from harness.records.settings import TrainSpec
 from harness.run import inputs
@@ -98,7 +99,7 @@ def test_what_the_hardware_decided_is_said_and_in_the_recipe(compose: Any, tiny_
 
 def test_weights_in_bfloat16_are_not_computed_in_float32(make: Make) -> None:
     with pytest.raises(ValueError, match=r"method.precision=bf16 with train.precision=fp32: .*method.precision=fp32"):
-        make("full", "method.precision=bf16").check_training(spec(4, precision="fp32"))
+        make("full", "method.precision=bf16").require(TrainedWith(spec(4, precision="fp32")))
 
 
 def weights_and_groups() -> tuple[list[torch.nn.Parameter], list[dict[str, Any]]]:
@@ -251,13 +252,13 @@ def test_layerwise_galore_trains_as_galore_does(make: Make, workshop: Workshop) 
 
 def test_layerwise_galore_refuses_what_it_cannot_keep(make: Make) -> None:
     method = make("galore", "method.layerwise=true")
-    method.check_training(spec(4))
+    method.require(TrainedWith(spec(4)))
     with pytest.raises(ValueError, match=r"micro_batch_size=2 and train.global_batch_size=4: .*cannot accumulate"):
-        method.check_training(spec(4, micro_batch_size=2))
-    make("galore").check_training(spec(4, micro_batch_size=2))
-    make("galore").check_processes(2)
+        method.require(TrainedWith(spec(4, micro_batch_size=2)))
+    make("galore").require(TrainedWith(spec(4, micro_batch_size=2)))
+    make("galore").require(InProcesses(2))
     with pytest.raises(ValueError, match=r"launch.num_processes=2: .* use one process"):
-        method.check_processes(2)
+        method.require(InProcesses(2))
 
 
 def test_a_setting_that_layerwise_galore_cannot_use_is_null_in_its_recipe(

@@ -52,19 +52,22 @@ class Workshop:
         transformers.set_seed(seed)
         return method.attach(self.load(method), self.setting(seed, steps))
 
-    def train(self, model: Any, method: Method, steps: int, lr: float, seed: int = 0) -> list[float]:
-        """Train on all rows at once; returns the losses."""
-        from harness.train.loop import Job, train
-
-        spec = TrainSpec(
+    def training(self, steps: int, lr: float) -> TrainSpec:
+        """All rows in one step, at a constant rate."""
+        return TrainSpec(
             lr=lr, max_steps=steps, epochs=None, global_batch_size=len(self.rows), micro_batch_size=len(self.rows),
             max_length=64, lr_scheduler_type="constant", warmup_steps=0.0, weight_decay=0.0, max_grad_norm=1.0,
             gradient_checkpointing=False, precision="fp32", loss_on="completion", group_by_length=False,
             eval_every=None,
         )  # fmt: skip
+
+    def train(self, model: Any, method: Method, steps: int, lr: float, seed: int = 0) -> list[float]:
+        """Train on all rows at once; returns the losses."""
+        from harness.train.loop import Job, train
+
         job = Job(
-            model=model, method=method, rows=self.rows, spec=spec, seed=seed, tokenizer=self.tokenizer,
-            validate=lambda: 0.0, emit=lambda _: None, scratch=str(self.folder / "scratch"),
+            model=model, method=method, rows=self.rows, spec=self.training(steps, lr), seed=seed,
+            tokenizer=self.tokenizer, validate=lambda: 0.0, emit=lambda _: None, scratch=str(self.folder / "scratch"),
         )  # fmt: skip
         return list(train(job).losses)
 
