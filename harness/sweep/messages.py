@@ -6,7 +6,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.config.experiment import Experiment, evaluations
 from harness.config.sweep_file import SweepFile, setting_of
@@ -20,40 +19,28 @@ from harness.sweep.checks import display, written_bytes
 from harness.sweep.planned_runs import PlannedRun
 
 
-def runs(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun], name: str) -> None:
-    """Print the number of runs, their sizes and where the report of the sweep `name` will be.
-
-    If the cells differ in size, every distinct size is printed.
-    """
-    started = {planned.identity for planned in pending}
-    others = [state.readable(planned.experiment) for planned in plan if planned.identity not in started]
-    skipped = sum(record is not None and record.status == "skipped" for record in others)
-    counts = {"already done": len(others) - skipped, "skipped": skipped}
-    board.say(f"runs        {len(plan)}" + "".join(f", {count} {state}" for state, count in counts.items() if count))
-    _devices(plan, pending)
+def runs(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun]) -> None:
+    """Print three lines: the number of runs with the disk space that they take, the training, and the evaluation."""
+    board.say(f"runs        {len(plan)}{_done(plan, pending)}{_disk(pending)}")
     _sizes(plan)
-    _disk(pending)
-    _report(plan[0].experiment, name)
+    _devices(plan, pending)
 
 
 def plan(asked: SweepFile, trials: Sequence[PlannedRun], pending: Sequence[PlannedRun], tuning: Tuning) -> None:
-    """Print the plan of both stages before the first one starts."""
-    names = {planned.wanted.contestant for planned in trials}
-    runs, done = len(trials), len(trials) - len(pending)
+    """Print the question and the plan of both stages before the first one starts."""
+    methods = len({planned.wanted.contestant for planned in trials})
     seeds = len(tuning.final_seeds)
     each = f"{_counted(tuning.trials, 'trial')} ({_tried(trials, tuning)}) x {_counted(len(tuning.seeds), 'seed')}"
-    before = f", {done} already done" if done else ""
+    total = f"{_counted(len(trials), 'run')}{_done(trials, pending)}{_disk(pending)}"
     board.say(f"question    {asked.question}")
-    board.say(f"tune        {_counted(len(names), 'contestant')} x {each}: {_counted(runs, 'run')}{before}")
-    board.say(f"choose      for each contestant {RULE_TEXTS[tuning.rule]}")
+    board.say(f"tune        {_counted(methods, 'contestant')} x {each}: {total}")
     board.say(
-        f"final       {_counted(len(names), 'recipe')} x {_counted(seeds, 'seed')}: at most "
-        f"{_counted(len(names) * seeds, 'run')} beside the base model; only these read the test"
+        f"final       {_counted(methods, 'recipe')} x {_counted(seeds, 'seed')}, chosen by "
+        f"{RULE_TEXTS[tuning.rule]}: at most {_counted(methods * seeds, 'run')} beside the base model; only these read "
+        "the test"
     )
-    _devices(trials, pending)
     _sizes(trials)
-    _disk(pending)
-    _report(trials[0].experiment, asked.name)
+    _devices(trials, pending)
 
 
 def choices(asked: SweepFile, trials: Sequence[PlannedRun], chosen: Sequence[Choice]) -> None:
@@ -122,30 +109,35 @@ def _devices(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun]) -> None:
             board.say(f"made on     {name}: {number} of those done; force=true makes them again on this machine")
 
 
+def _done(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun]) -> str:
+    """Return how many runs are not started again: those that are done, and those that were skipped."""
+    started = {planned.identity for planned in pending}
+    others = [state.readable(planned.experiment) for planned in plan if planned.identity not in started]
+    skipped = sum(record is not None and record.status == "skipped" for record in others)
+    counts = {"already done": len(others) - skipped, "skipped": skipped}
+    return "".join(f", {count} {fate}" for fate, count in counts.items() if count)
+
+
 def _sizes(plan: Sequence[PlannedRun]) -> None:
+    """Print the size of the training and of the evaluation; where cells differ, the first and how many others."""
     trained = [planned.experiment for planned in plan if planned.experiment.method.trains]
-    for line in dict.fromkeys(map(_training_size, trained)):
-        board.say(f"training    {line}")
-    for line in dict.fromkeys(_evaluation_size(planned.experiment) for planned in plan):
-        board.say(f"evaluation  {line}")
+    training = list(dict.fromkeys(map(_training_size, trained)))
+    evaluation = list(dict.fromkeys(_evaluation_size(planned.experiment) for planned in plan))
+    for name, sizes in (("training", training), ("evaluation", evaluation)):
+        if sizes:
+            others = f"; {_counted(len(sizes) - 1, 'other size')} in other runs" if len(sizes) > 1 else ""
+            board.say(f"{name:<12}{sizes[0]}{others}")
 
 
-def _disk(pending: Sequence[PlannedRun]) -> None:
-    """Print how much the pending runs will write to disk."""
+def _disk(pending: Sequence[PlannedRun]) -> str:
+    """Return how much the pending runs will write to disk."""
     known = [(planned.sizes, planned.experiment.keep) for planned in pending if planned.sizes is not None]
     if not known:
-        return
-    kept, most = sum(sizes.kept(keep) for sizes, keep in known), written_bytes(pending)
+        return ""
+    stays, most = sum(sizes.kept(keep) for sizes, keep in known), written_bytes(pending)
     free = shutil.disk_usage(pending[0].experiment.runs_dir).free
     what = "/".join(dict.fromkeys(keep for _, keep in known))
-    board.say(
-        f"disk        {display(kept)} kept (keep={what}), at most {display(most)} during training; {display(free)} free"
-    )
-
-
-def _report(experiment: Experiment, name: str) -> None:
-    """Print where the report will be."""
-    board.say(f"report      {Path(experiment.reports_dir) / name / 'report.md'}")
+    return f"; disk: {display(stays)} kept (keep={what}), at most {display(most)} during training, {display(free)} free"
 
 
 def _training_size(experiment: Experiment) -> str:

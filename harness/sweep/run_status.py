@@ -37,14 +37,14 @@ class Stored:
     def status(self, cell: Cell, tasks: Tasks | None = None) -> tuple[str, str]:
         """Return (state, reason) of a cell's run.
 
-        The state is running, waiting, lacks evaluations, or the status in the record. `tasks` holds the SLURM state of
-        the sweep.
+        The state is running, waiting, lacks evaluations, interrupted (it goes on when the sweep is given again), or the
+        status in the record. `tasks` holds the SLURM state of the sweep.
         """
         task = tasks.of.get((cell.recipe_id, cell.seed)) if tasks else None
         if task is not None and task.queued is not None:
             return task.queued.says(task.job)
         state, reason = self._on_record(cell)
-        if tasks and task and state in ("waiting", "failed") and not tasks.is_told(task):
+        if tasks and task and state in ("waiting", "failed", "interrupted") and not tasks.is_told(task):
             return "failed", tasks.ending(task)
         return state, reason
 
@@ -71,7 +71,7 @@ class Stored:
             return "failed", str(error)
         if run.status == "ok" and not all(self._evaluation(cell, i).is_file() for i in cell.eval_ids):
             return "lacks evaluations", ""
-        return run.status, run.current.reason
+        return "interrupted" if run.current.interrupted else run.status, run.current.reason
 
     def contestants(self) -> dict[str, list[selection.Trial]]:
         """Return the trials of every contestant; none for a sweep without stages."""

@@ -14,9 +14,9 @@ from harness.sweep.cluster.submissions import Tasks
 from harness.sweep.run_status import Stored
 
 FAILURES = ("failed", "oom", "diverged")
-_ORDER = ("ok", "skipped", "running", "waiting", "lacks evaluations", *FAILURES)
+_ORDER = ("ok", "skipped", "running", "waiting", "lacks evaluations", "interrupted", *FAILURES)
 _ENOUGH = 200  # finished runs whose mean time predicts that of the others
-_TOLD_EACH = ("running", "skipped", *FAILURES)
+_TOLD_EACH = ("running", "skipped", "interrupted", *FAILURES)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def document(stored: Stored, runs: Sequence[Stands]) -> dict[str, Any]:
 
     `sweep`, `question`, `command` name it; `counts` holds the number of runs per state; `runs` has one object per run
     with `stage` (tune, final or null), `recipe_id`, `seed`, `overrides`, `state` (running, waiting, lacks evaluations,
-    or the record's status), `reason` and `ended_well`.
+    interrupted, or the record's status), `reason` and `ended_well`.
     """
     return {
         "sweep": stored.record.name,

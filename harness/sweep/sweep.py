@@ -95,7 +95,7 @@ class _Sweep:
         plan = _grouped(_identified(composed), self.asked)
         pending = _checked(plan)
         name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
-        messages.runs(plan, pending, name)
+        messages.runs(plan, pending)
         all_came = work(pending, name, self.launch)
         make_report(plan[0].experiment, name)
         return 0 if all_came and _ended_well(plan) else 1
@@ -165,7 +165,7 @@ class _Sweep:
             started += pending
             tuning = looks.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
             write_question(Written(asked, self.arguments, [*stage.trials, *final], _runs(started), tuning))
-            messages.runs(final, pending, asked.name)
+            messages.runs(final, pending)
             if not work(pending, asked.name, self.launch):
                 decided = None
                 break

@@ -74,10 +74,9 @@ def test_a_sweep_says_what_it_will_write(make, tiny_overrides, monkeypatch, keep
     monkeypatch.setattr(messages.board, "say", said.append)
     plan = planned(make, tiny_overrides, keep=keep)
     checks.check_writable(Path(plan[0].experiment.runs_dir))
-    messages.runs(plan, plan, "sizes")
-    line = next(line for line in said if line.startswith("disk"))
-    assert line.startswith(f"disk        {stays} kept (keep={keep}), at most {most} during training; ")
-    assert said[-1] == f"report      {plan[0].experiment.reports_dir}/sizes/report.md"
+    messages.runs(plan, plan)
+    assert [line.split()[0] for line in said] == ["runs", "training", "evaluation"]
+    assert said[0].startswith(f"runs        3; disk: {stays} kept (keep={keep}), at most {most} during training, ")
 
 
 def test_what_does_not_fit_is_not_started(make, tiny_overrides, monkeypatch, tmp_path):

@@ -85,6 +85,18 @@ def code(*words):
         return stop.code
 
 
+def test_an_interrupted_run_is_not_called_failed(tmp_path, capsys):
+    stopped = cell("stopped")
+    path = add(tmp_path, stopped, status="failed", reason="preempted at step 3") / "record.json"
+    run = record.read(RunRecord, path)
+    record.write(dataclasses.replace(run, attempts=(dataclasses.replace(run.attempts[0], stopped="training"),)), path)
+    add_sweep(tmp_path, [stopped])
+    assert command.main(["status", "asked", "--runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "  tune   1: 1 interrupted"
+    assert "    interrupted stopped/seed-0 (method=lora lr_scale=1 eval.test=never): preempted at step 3" in lines
+
+
 def test_status_counts_by_stage_and_gives_reasons(tmp_path, capsys):
     cells = [cell(name) for name in ("good", "hot", "broken", "none", "busy", "half")]
     add(tmp_path, cells[0], 1.0)
