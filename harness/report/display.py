@@ -4,44 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from harness.stats import SeedEstimate
+from typing import Any
 
 DASH = "-"
-OOM = "OOM"  # instead of the memory of a run that did not fit
-PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MEBIBYTE = 2**20
 GIBIBYTE = 2**30
-MEGABYTE = 10**6
 TERA = 10**12
-
-
-def estimate(value: SeedEstimate | None, digits: int, signed: bool = False) -> str:
-    """A value and its standard error with the same decimals: 0.627 +- 0.028."""
-    if value is None:
-        return DASH
-    shown = decimals(value.value, digits, signed)
-    if value.standard_error is None:
-        return shown
-    return f"{shown} {PLUS_MINUS} {value.standard_error:.{digits}f}"
-
-
-def interval(value: float, ends: tuple[float, float], digits: int, signed: bool = False) -> str:
-    """A value and its interval with the same decimals: +0.104 (+0.044 to +0.164)."""
-    return f"{decimals(value, digits, signed)} ({span(ends, digits, signed)})"
-
-
-def span(ends: tuple[float, float], digits: int, signed: bool = False) -> str:
-    """The ends of an interval: +0.044 to +0.164."""
-    return " to ".join(decimals(end, digits, signed) for end in ends)
-
-
-def decimals(value: float, digits: int, signed: bool = False) -> str:
-    """A number with fixed decimals; never -0.000."""
-    text = f"{value:{'+' if signed else ''}.{digits}f}"
-    return text.replace("-", "+" if signed else "") if float(text) == 0 else text
 
 
 def quantity(value: float | None) -> str:

@@ -7,7 +7,7 @@ stable keys, and a number keeps the unit of its record: `Column.scale` and `Colu
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,9 +20,9 @@ DAGGER = "\N{DAGGER}"
 ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}", "": ""}
 P_FLOOR = 0.001  # smaller p-values are written as "< 0.001"
 MOST_DIGITS = 6
-_LETTERS = "abcdefghijklmnoprstuvwxyz"  # q has no raised form
+LETTERS = "abcdefghijklmnoprstuvwxyz"  # q has no raised form
 _RAISED = str.maketrans(
-    _LETTERS,
+    LETTERS,
     "\u1d43\u1d47\u1d9c\u1d48\u1d49\u1da0\u1d4d\u02b0\u2071\u02b2\u1d4f\u02e1\u1d50\u207f\u1d52\u1d56\u02b3"
     "\u02e2\u1d57\u1d58\u1d5b\u02b7\u02e3\u02b8\u1dbb",
 )
@@ -219,15 +219,7 @@ class Figure:
     caption: str
 
 
-@dataclass(frozen=True)
-class Folded:
-    """Blocks that a page shows only when its summary is opened."""
-
-    summary: str
-    blocks: tuple[Block, ...]
-
-
-Block = str | Bullets | Command | Table | Folded | Figure | Markup
+Block = str | Bullets | Command | Table | Figure | Markup
 
 
 @dataclass(frozen=True)
@@ -237,35 +229,23 @@ class Section:
     title: str
     blocks: tuple[Block, ...]
 
+    @property
+    def has_content(self) -> bool:
+        """Return whether any block shows something."""
+        return any(map(_shows, self.blocks))
 
-def text_table(
-    title: str,
-    headings: Sequence[str],
-    lines: Iterable[Sequence[str | Cell]],
-    words: Collection[str] = (),
-    note: str = "",
-) -> Table:
-    """Return a table of words and of values that have no common unit.
-
-    Args:
-        title: of the table; its label is made of it.
-        headings: of the columns.
-        lines: rows; a string is text, `-` is a missing value, a typed cell stays what it is.
-        words: headings of columns that stand to the left, beside the first one.
-        note: a sentence below the table.
-    """
-    columns = tuple(
-        Column(key_of(name) or f"column_{place}", name, text=not place or name in words)
-        for place, name in enumerate(headings)
-    )
-    rows = tuple(tuple(_typed(cell) for cell in line) for line in lines)
-    return Table(columns, rows, label=key_of(title), title=title, notes=(Note(note),) if note else ())
+    @property
+    def tables(self) -> list[Table]:
+        """Return its tables that have rows."""
+        return [block for block in self.blocks if isinstance(block, Table) and block.rows]
 
 
-def _typed(cell: str | Cell) -> Cell:
-    if not isinstance(cell, str):
-        return cell
-    return Missing() if cell == "-" else Text(cell)
+def _shows(block: Block) -> bool:
+    if isinstance(block, Table):
+        return bool(block.rows)
+    if isinstance(block, Bullets):
+        return bool(block.lines)
+    return bool(block if isinstance(block, str) else True if isinstance(block, Figure) else block.text)
 
 
 def key_of(title: str) -> str:

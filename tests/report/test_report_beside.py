@@ -11,6 +11,7 @@ from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.figures import scatter
+from harness.report.pages import details
 from harness.report.pages.summary import losses
 from harness.report.writers.paper import tables
 from tests.report.conftest import (
@@ -77,13 +78,14 @@ def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, d
         assert ("Gray crosses: Somebody's benchmark, one seed" in made.caption) == (drawn and name == "beside")
         assert ("theirs" in made.element(tmp_path / name)) == (drawn and name == "beside")
     assert fronts[0] == fronts[1] > 0
-    ranked = [table for table in tables(Comparison(loaded)).values() if table.title.startswith("Against")]
+    made = tables(details.sections(Comparison(loaded))).values()
+    ranked = [table for table in made if table.title.startswith("Against")]
     assert ranked
     assert not any("theirs" in cell for table in ranked for line in shown(table) for cell in line.values())
 
 
 def test_memory_that_ran_out_is_a_cross(tuned_report):
     page = (tuned_report / "report.md").read_text()
-    assert "full, seed 5: oom" in page
+    assert "| Full fine-tuning | 5 | oom |" in page
     assert "Crosses: memory in use when it ran out." in page
     assert "OOM at 2.44" in (tuned_report / "figures" / "memory.svg").read_text()

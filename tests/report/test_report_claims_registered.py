@@ -177,7 +177,8 @@ def test_every_deviation_is_listed(runs, kind):
 def test_a_test_that_was_read_twice_is_listed(runs):
     loaded = loaded_with(runs)
     loaded = replace(loaded, registration=registered(loaded))
-    assert [line for line in deviations(loaded) if line.startswith("test read twice, since it was trained again: full")]
+    said = "test read twice, since it was trained again: Full fine-tuning"
+    assert [line for line in deviations(loaded) if line.startswith(said)]
 
 
 def test_looks_that_stopped_early_are_no_deviation(runs):

@@ -117,7 +117,7 @@ def test_the_terminal_shows_every_row_within_100_columns(tree):
     assert "\x1b" not in text.getvalue()
     names = ("Base model", "LoRA (lr=3e-4)", "DoRA", "(IA)\u00b3", "Full", "LoRA (lr=0.3)", "QLoRA", "VeRA")
     assert [name for name in names if not any(line.startswith(name) for line in lines)] == []
-    for status in ("oom full", "failed lora lr=0.3", "skipped qlora", "missing vera"):
+    for status in ("oom Full fine-tuning", "failed LoRA (lr=0.3)", "skipped QLoRA", "missing VeRA"):
         assert sum(line.startswith(f"{status}, seed 0: ") for line in lines) == 1
     assert lines[-1] == "report: reports/methods/report.md"
     assert HOSTILE.splitlines()[0] in " ".join(text.getvalue().split())
@@ -134,8 +134,8 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     assert log_comparison(comparison, "methods", report, Mirror(mode="offline", folder=below)) == "sweep-methods"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "report"]
     paths = below.rglob("media/table/*.table.json")
-    found = {path.name.partition("_")[0]: json.loads(path.read_text()) for path in paths}
-    assert sorted(found) == ["comparison", "methods", "pairs"]
+    found = {path.name.rpartition("_0_")[0]: json.loads(path.read_text()) for path in paths}
+    assert sorted(found) == ["against_base", "against_best", "comparison", "methods"]
     table = found["comparison"]
     assert tuple(table["columns"]) == columns(comparison.loaded.rows)
     oom = dict(zip(table["columns"], table["data"][5], strict=True))
@@ -144,14 +144,13 @@ def test_a_comparison_is_really_logged_offline(tree, tmp_path, monkeypatch):
     assert lora["trainable_parameters"] == 4_884_480
     assert isinstance(lora["arc_easy/acc"], float)
     means = {line[0]: dict(zip(found["methods"]["columns"], line, strict=True)) for line in found["methods"]["data"]}
-    assert means["full"]["arc_easy acc (300 items)"] is None
-    assert means["dora"]["arc_easy acc (300 items) vs base"] == pytest.approx(0.1267, abs=1e-4)
-    assert means["dora"]["peak_memory_mebibytes"] == 1650
-    assert len(found["pairs"]["data"]) == 3 + 2 + 6  # against base, against the best, all pairs
-    first = dict(zip(found["pairs"]["columns"], found["pairs"]["data"][0], strict=True))
-    assert (first["family"], first["method"], first["against"]) == ("baseline", "dora", "base")
-    assert (first["verdict"], first["seeds"]) == ("no verdict", 1)
-    assert first["low"] < first["difference"] < first["high"]
+    assert means["full"]["arc_easy/acc"] is None
+    assert means["dora"]["arc_easy/acc_vs_base"] == pytest.approx(0.1267, abs=1e-4)
+    assert means["dora"]["peak_memory_bytes"] == 1650 * 2**20
+    assert (len(found["against_base"]["data"]), len(found["against_best"]["data"])) == (3, 2)
+    first = dict(zip(found["against_base"]["columns"], found["against_base"]["data"][0], strict=True))
+    assert (first["method"], first["against"], first["verdict"]) == ("dora", "base", "no verdict")
+    assert first["difference_low"] < first["difference"] < first["difference_high"]
     assert len(list(below.rglob("media/images/figures/overview_*.png"))) == 1
     assert len(list(below.rglob("run-sweep-methods.wandb"))) == 1
 

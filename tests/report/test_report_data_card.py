@@ -44,7 +44,7 @@ def test_a_data_card_does_nothing_with_its_text(check):
     assert {part.split(">")[0].split()[0] for part in html.split("<")[1:] if not part.startswith("/")} <= KNOWN
     assert html.count("<h1>") == 1
     assert all(sign.isprintable() or sign == "\n" for sign in page)
-    [link] = data_card.links([check])
+    link = data_card.links([check])
     assert cmarkgfm.github_flavored_markdown_to_html(link).count("<a ") == 1, "the card's own"
 
 

@@ -2,10 +2,10 @@
 
 import csv
 import io
-import json
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.report.document import (
     Bullets,
     Column,
-    Folded,
+    Command,
     Missing,
     Note,
     Number,
@@ -24,13 +24,12 @@ from harness.report.document import (
     fixed,
     plain,
     ranked,
-    text_table,
 )
 from harness.report.writers.grid import grid
-from harness.report.writers.markdown import table_text, to_markdown
-from harness.report.writers.markup import table_html
+from harness.report.writers.markdown import section_text, table_text, to_markdown
+from harness.report.writers.markup import section_html, table_html
 from harness.report.writers.tabular import tabular
-from harness.report.writers.values import table_csv, table_json
+from harness.report.writers.values import table_csv
 from tests.report.conftest import HOSTILE
 
 NB, PM, MINUS = "\N{NO-BREAK SPACE}", "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}"
@@ -148,12 +147,22 @@ def test_markdown_has_emphasis_units_and_directions_and_shows_foreign_text():
     assert lines[-2:] == ["\N{DAGGER} Not significantly worse than the best.  ", "\u1d43 2 of 3 seeds."]
 
 
-def test_a_folded_block_opens_on_a_click_and_an_empty_one_vanishes():
-    page = to_markdown(
-        "Title", [Section("First", (Folded("More", (Bullets(("a", "b")), MAIN)), Folded("Nothing", ()), ""))]
-    )
-    assert "<summary>More</summary>\n\n- a\n- b\n\nAccuracy in percent.\n\n| Method" in page
-    assert page.count("<details>") == page.count("</details>") == 1
+def test_a_section_stands_under_its_heading_or_opens_on_a_click_and_an_empty_one_vanishes():
+    sections = [Section("More", (Bullets(("a", "b")), MAIN)), Section("Nothing", ("", Bullets(()), Command("")))]
+    inner = "- a\n- b\n\nAccuracy in percent.\n\n| Method"
+    assert f"# Title\n\n## More\n\n{inner}" in to_markdown("Title", sections)
+    assert "Nothing" not in to_markdown("Title", sections)
+    folded = section_text(sections[0], folded=True)
+    assert folded.startswith(f"<details>\n<summary>More</summary>\n\n{inner}") and folded.endswith("</details>")
+    assert not section_text(sections[1], folded=True) and not section_html(sections[1])
+
+
+def test_a_table_without_a_caption_stands_below_its_title_unless_the_section_has_it():
+    table = replace(MAIN, caption="", title="Scores")
+    assert "#### Scores\n\n| Method" in section_text(Section("Every task", (table,)))
+    assert "<h3>Scores</h3>" in section_html(Section("Every task", (table,)))
+    assert "####" not in section_text(Section("Scores", (table,)))
+    assert "<h3>" not in section_html(Section("Scores", (table,)))
 
 
 @pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 120])
@@ -184,13 +193,7 @@ def test_data_files_have_raw_values_under_stable_keys():
     assert [line["method"] for line in lines] == ["base", "full", "evil"]
     assert float(lines[1]["arc_easy/acc"]) == 0.6304 and float(lines[1]["arc_easy/acc_stderr"]) == 0.0093
     assert (lines[2]["gain_low"], lines[2]["peak_bytes"]) == ("-0.03", "")
-    assert json.loads(table_json(MAIN))[0]["peak_bytes"] is None
-
-
-def test_a_table_of_words_keeps_typed_cells():
-    table = text_table("odd", ("Method", "p, adjusted"), [("a", Number(0.5))])
-    assert table.keys == ("method", "p_adjusted") and table.rows[0] == (Text("a"), Number(0.5))
-    assert table.without_empty() == table
+    assert MAIN.records()[0]["peak_bytes"] is None
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")

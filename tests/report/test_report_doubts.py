@@ -9,7 +9,7 @@ from harness.records import record
 from harness.records.record import Conditions
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
-from harness.report.pages.appendix import sections
+from harness.report.pages.details import sections
 from harness.report.pages.report import page
 from harness.report.writers import terminal
 from harness.report.writers.markdown import to_markdown

@@ -47,7 +47,7 @@ def test_the_drift_is_a_line_with_what_changed(runs, again):
         for name, metric in old.metrics.items():
             now = new.metrics[name].value
             assert f"{name} {metric.value:.4g} -> {now:.4g} ({now - metric.value:+.2g})" in line
-    assert line.startswith("trained again: lora seed 0: ")
+    assert line.startswith("trained again: LoRA seed 0: ")
     assert f"-> {'b' * 40}" in line
     assert "uncommitted changes" in line
     assert "-> 9" in line

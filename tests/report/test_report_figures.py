@@ -311,7 +311,7 @@ def test_the_front_is_colored_and_everything_else_gray(comparisons, drawn):
         for group, (cost, score) in zip(groups, points, strict=True)
         if not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
     }
-    with drawn[24]["tradeoff_peak_memory_mebibytes"].drawn(PAGE) as sheet:
+    with drawn[24]["tradeoff_peak_memory_bytes"].drawn(PAGE) as sheet:
         marks = [line for line in sheet.figure.axes[0].lines if line.get_marker() not in ("None", None, "")]
         colors = [line.get_color() for line in marks]
     assert len(marks) == 24

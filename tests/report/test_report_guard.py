@@ -218,7 +218,7 @@ def test_the_command_refuses_with_one_message_and_a_way_out(runs, tmp_path, caps
     assert not (tmp_path / "out").exists()
     assert main([*asked, "--allow", "device_name"]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "not declared, allowed: device_name: Some CPU" in text
+    assert "Not declared, allowed: device_name: Some CPU" in text
 
 
 def test_runs_of_no_sweep_are_parted_into_sets(runs, tmp_path, capsys):

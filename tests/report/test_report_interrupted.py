@@ -79,16 +79,16 @@ def test_training_cost_and_finished_evaluations_are_shown(loaded):
 
 def test_the_report_names_what_is_missing_and_the_command_that_goes_on(loaded):
     [line] = interrupted.lines(loaded)
-    assert line.startswith(f"dora, seed 0: {REASON}")
-    assert "evaluated: science_qa/validation, science_qa/test and arc_easy" in line
-    assert "missing: hellaswag" in line
+    assert line.startswith(f"DoRA seed 0: {REASON}")
+    assert "evaluated: ARC and OpenBookQA (validation), ARC and OpenBookQA (test) and ARC-Easy" in line
+    assert "missing: HellaSwag" in line
     assert line.endswith(f"go on with: {COMMAND}")
     page = report.page(Comparison(loaded))
     assert "Interrupted, and can go on:" in page
     assert "its weights are kept; evaluated" in page
     screen = io.StringIO()
     terminal.show(Comparison(loaded), console=Console(file=screen, width=100))
-    assert "interrupted dora, seed 0" in screen.getvalue()
+    assert "interrupted DoRA seed 0" in screen.getvalue()
     assert COMMAND in " ".join(screen.getvalue().split())
 
 

@@ -23,12 +23,13 @@ from harness.report.data.load import load
 from tests.report.conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, plain_text, shown
 
 FIGURES = (
-    "gain", "tradeoff_peak_memory_mebibytes", "tradeoff_train_seconds", "tradeoff_trainable_parameters", "forgetting",
+    "gain", "tradeoff_peak_memory_bytes", "tradeoff_train_seconds", "tradeoff_trainable_parameters", "forgetting",
     "tasks", "learning_curves", "memory",
 )  # fmt: skip
 TABLES = (
-    "against_base", "against_best", "compute", "cost", "failed_runs", "hyperparameters", "losses", "main", "pairs",
-    "seeds", "shared_settings", "task_arc_easy", "task_hellaswag", "task_science_qa_test", "task_science_qa_validation",
+    "against_base", "against_best", "compute", "cost", "equal_budget", "failed_runs", "hyperparameters", "losses",
+    "main", "pairs", "seeds", "shared_settings", "task_arc_easy", "task_hellaswag", "task_science_qa_test",
+    "task_science_qa_validation", "trade_off",
 )  # fmt: skip
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_FILES = (
@@ -55,7 +56,7 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(page, tmp_path):
     again = write(build(tmp_path / "elsewhere"), "methods", tmp_path / "again")
     names = sorted(path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file())
     drawn = [f"figures/{stem}{end}" for stem in FIGURES for end in (".pdf", ".png", ".svg", "_column.pdf")]
-    tables = [f"tables/{name}{kind}.tex" for name in TABLES for kind in ("", ".tabular")]
+    tables = [f"tables/{name}{end}" for name in TABLES for end in (".tex", ".tabular.tex", ".csv")]
     others = [
         "CITATION.cff",
         "appendix.md",

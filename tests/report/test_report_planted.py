@@ -269,7 +269,7 @@ PLANTS = {
     "other parameters than the formula's": (attempt("fingerprint", "expected_trainable_parameters", value=7), NAMED,
                                             "where the method's formula gives 7"),
     "resumed": (attempt("resumed_at_step", value=30, seeds=(0,)), NAMED,
-                "resumed from a checkpoint at step 30: ia3 seed 0"),
+                "resumed from a checkpoint at step 30: (IA)\u00b3 seed 0"),
     # the evaluation
     "evaluated with other transformers": (looked("provenance", "versions", value=versions(transformers="5.18")),
                                           REFUSED, "versions.transformers"),
@@ -313,7 +313,7 @@ PLANTS = {
     "two different single seeds": (single_different_seeds, REFUSED, "seed"),
     "a seed less": (without_seed("ia3", 1), SHOWN, "seeds"),
     "a seed that diverged": (diverged, NAMED, "1 of 2 seeds (50 %, 95 % interval 9 to 91 %) diverged"),
-    "trained five times": (attempts(5), NAMED, "trained 5 times, and the last result is shown: ia3 seed 0"),
+    "trained five times": (attempts(5), NAMED, "trained 5 times, and the last result is shown: (IA)\u00b3 seed 0"),
     "tested four times": (earlier(3), NAMED, "the test was read 4 times"),
     "a score copied from another run": (copied_evaluation, NAMED, "left out"),
     "a recipe that was edited": (edited_recipe, NAMED, "the recipe in the record is not the one"),

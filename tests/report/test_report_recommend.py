@@ -165,11 +165,8 @@ def test_frontiers_leave_out_who_is_beaten_in_both(known):
 
     groups = grouped(load([known]).rows)
     table = frontiers(claims(main_contests(groups, None)[0]), groups)
-    memory = {line["Method"]: line["Peak memory, MiB"] for line in shown(table)}
-    assert (memory["beaten"], memory["cheap"]) == ("46,080", "10,240*")
-    names = [cell.key for cell in table.cells("method")]
-    shares = dict(zip(names, table.cells("peak_memory_mebibytes/probability"), strict=True))
-    assert (shares["beaten"].value, shares["cheap"].value) == (0.0, 1.0)
+    memory = {line["Method"]: line["Peak memory"] for line in shown(table)}
+    assert (memory["beaten"], memory["cheap"]) == ("0.00", "1.00*")
     assert across(groups) is None  # one task is not many
 
 
@@ -297,7 +294,8 @@ def test_an_import_names_by_itself_what_was_silently_changed(known, tmp_path, ca
     assert main([str(known), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
     section = text.split("<summary>Published results</summary>")[1].split("</details>")[0]
-    assert "| lora | LORA | success | 0.050 | 0.480 (0.453 to 0.507) |" in section
+    row = "| lora | LORA | success | 0.050 | 0.480 (0.453 to 0.507) |"
+    assert row in section.replace("\N{NO-BREAK SPACE}", " ")
     assert "shown for reference, not ranked" in section
     assert "optimizer_kwargs.weight\\_decay" in section or "optimizer_kwargs.weight_decay" in section
     assert "vera" not in text.split("<summary>Published results</summary>")[0]

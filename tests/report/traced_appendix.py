@@ -12,11 +12,11 @@ import numpy as np
 import yaml
 from ledger import Claim, claim_words
 from traced_files import Line, Run
-from traced_origin import command, definitions, looks, origin, sources
-from traced_report import Traced
-from traced_shown import amount, cell, fixed, flat, one_line, setting
-from traced_tradeoff import HOUR, PRICES, frontiers, hours_of, seconds_of, tuning_hours
-from traced_words import doubts, explained, names, tuning_words
+from traced_origin import command, data_cards, definitions, looks, origin, tuning_seconds
+from traced_report import STATISTICS, Traced, tables, tested
+from traced_shown import amount, cell, fixed, flat, setting, task_name
+from traced_tradeoff import HOUR, frontiers, hours_of, matched, matched_pairs, seconds_of, tuning_hours
+from traced_words import captions, doubts, explained, names, robust, tuning_words, use
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = yaml.safe_load((CONF / "names.yaml").read_text())
@@ -29,23 +29,23 @@ NB = "\N{NO-BREAK SPACE}"
 
 
 def appendix(traced: Traced) -> Iterator[Claim]:
+    """The details, which report.md folds and appendix.md shows."""
     yield from names(traced)
     yield from (Claim("", (name_of(line),)) for line in traced.files.lines)
-    yield from hyperparameters(traced)
-    yield from prompts(traced)
-    yield from tuning(traced)
+    yield from tables(traced)
     yield from pairs(traced)
-    yield from explained(traced, "All pairs of methods")
-    yield from frontiers(traced, "Quality and every cost", tuple(PRICES))
+    yield from explained(traced)
+    for part in (frontiers, matched, matched_pairs, use, captions, hyperparameters, prompts, tuning, robust):
+        yield from part(traced)
     yield from compute(traced)
     yield from speed(traced)
-    yield from doubts(traced, "Compute")
+    yield from doubts(traced, "Cost")
     yield from seeds(traced)
-    yield from looks(traced, "Evaluations")
-    yield from definitions(traced, "Definitions")
-    yield from sources(traced, "Models, data and licenses")
-    yield from command(traced, "Versions and machines")
-    yield from origin(traced, "Versions and machines")
+    yield from data_cards(traced)
+    yield from definitions(traced, "Metrics and statistics")
+    yield from looks(traced, "Metrics and statistics")
+    yield from command(traced, "Reproduction")
+    yield from origin(traced, "Reproduction")
 
 
 def name_of(line: Line) -> str:
@@ -111,11 +111,7 @@ def tuning(traced: Traced) -> Iterator[Claim]:
         losses = {run.rate: _loss(run) for run in runs if run.status == "ok"}
         best = min(losses, key=losses.get) if losses else None
         at_end = best is not None and best in (min(rates), max(rates))
-        seconds = sum(
-            attempt["phases"][phase]["seconds"] * (attempt["provenance"].get("num_processes") or 1)
-            for run in runs for attempt in run.record["attempts"]
-            for phase in ("load", "train", "validate") if phase in attempt["phases"]
-        )  # fmt: skip
+        seconds = tuning_seconds(runs)
         row = name + ("\N{DOUBLE DAGGER}" if at_end else "")
         told = {
             "Searched": ", ".join(map(setting, rates)),
@@ -137,7 +133,7 @@ def _loss(run: Run) -> float:
 
 def pairs(traced: Traced) -> Iterator[Claim]:
     """The matrix: differences in points above the diagonal, adjusted p-values below it."""
-    section, contest = "All pairs of methods", traced.main
+    section, contest = STATISTICS, traced.main
     members = list(contest.ranked)
     members += [contest.base] if contest.base else []
     found = {frozenset((pair.a.label, pair.b.label)): pair for pair in contest.family("all")}
@@ -161,15 +157,13 @@ def pairs(traced: Traced) -> Iterator[Claim]:
                 gap = 100 * (one.difference if pair.a is row else -one.difference)
                 text = fixed(gap, 1, signed=True).replace("-", MINUS)
             yield cell(section, first, f"({j})", text)
-    counts = sorted({len(line.runs) for line in contest.ranked})
-    span = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    yield claim_words(section, f"{contest.num_items:,} items, {span} seeds per method")
-    yield claim_words(section, f"adjusted for all {len(found):,} pairs at a family-wise error of 5 %")
+    assert len(found) == len(compared) * (len(compared) - 1) // 2
+    yield claim_words(section, f"below it: p-value of the same pair. {tested(contest, 'all')}")
 
 
 def compute(traced: Traced) -> Iterator[Claim]:
     """Times by what they were spent on, hours, memory and cost of each method with all its seeds."""
-    section = "Compute"
+    section = "Cost"
     for line, every in _rows(traced):
         runs = [run for run in every if run.record]
         tries = [attempt for run in runs for attempt in run.record["attempts"]]
@@ -212,20 +206,20 @@ def speed(traced: Traced) -> Iterator[Claim]:
             f"MFU{NB}(%)": f"{100 * np.mean([one['mfu'] for one in trainings]):.1f}",
             f"Energy{NB}(J)": amount(np.mean(energy)),
         }
-        yield from (cell("Compute", name_of(line), column, text) for column, text in told.items())
+        yield from (cell("Cost", name_of(line), column, text) for column, text in told.items())
 
 
 def seeds(traced: Traced) -> Iterator[Claim]:
-    section = "Seeds and failed runs"
+    section, main = "Seeds", traced.main
     for line, runs in _rows(traced):
         done = [str(run.seed) for run in runs if run.status == "ok"]
         lost = [run for run in runs if run.status != "ok"]
         yield cell(section, name_of(line), "Seeds", ", ".join(done) or DASH)
+        if line.ok:
+            scores = [run.looks[main.eval_id].outcomes(main.metric).mean() for run in line.runs]
+            column = f"{task_name(main.look.task)} by seed (%)"
+            yield cell(section, name_of(line), column, ", ".join(fixed(100 * score, 1) for score in scores))
         yield cell(section, name_of(line), "Without a result", ", ".join(str(run.seed) for run in lost) or DASH)
-        for run in lost:
-            yield cell(section, name_of(line), "Seed", str(run.seed))
-            if run.attempt.get("reason"):
-                yield cell(section, name_of(line), "Reason", one_line(run.attempt["reason"]))
 
 
 def _rows(traced: Traced) -> Iterator[tuple[Line, list[Run]]]:

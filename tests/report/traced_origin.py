@@ -8,13 +8,7 @@ from typing import Any
 
 from ledger import Claim, claim_words
 from traced_report import Traced
-from traced_shown import DATA, flat, one_line, setting, task_heading
-
-SHARED = (
-    "max_steps", "epochs", "global_batch_size", "micro_batch_size", "max_length", "lr_scheduler_type",
-    "warmup_steps", "weight_decay",
-    "max_grad_norm", "gradient_checkpointing", "precision", "loss_on", "group_by_length",
-)  # fmt: skip
+from traced_shown import amount, flat, metric_name, one_line, setting, task_name
 
 
 def attempts(traced: Traced) -> list[dict[str, Any]]:
@@ -22,21 +16,64 @@ def attempts(traced: Traced) -> list[dict[str, Any]]:
     return [run.attempt for line in traced.files.lines for run in line.every if run.record]
 
 
-def shared(traced: Traced) -> Iterator[Claim]:
-    section = "What was compared"
-    recipes = [line.recipe for line in traced.files.trained]
-    yield claim_words(section, "Model: SmolLM2-135M-Instruct")
+def compared(traced: Traced) -> Iterator[Claim]:
+    """The sentences on model, data, training and tuning, with the numbers of the recipes and of the rows."""
+    section, recipes = "What was compared", [line.recipe for line in traced.files.trained]
+    first = next(run for line in traced.files.trained for run in line.runs)
+    model, rows, train = first.record["config"]["model"], first.attempt["data"], recipes[0]["train"]
+    yield claim_words(section, f"SmolLM2-135M-Instruct ({model['name']}, from the package {model['package']};")
+    yield claim_words(section, f"license: {model['license']})")
     yield claim_words("Results", "SmolLM2-135M-Instruct")
-    yield claim_words(section, f"Data: {DATA}")
-    same = [
-        f"{key}={setting(recipes[0]['train'][key])}"
-        for key in SHARED
-        if len({repr(one["train"][key]) for one in recipes}) == 1 and recipes[0]["train"][key] is not None
-    ]
-    yield claim_words(section, f"Training: {', '.join(same)}")
-    tuned = traced.files.sweep["tuning"]
-    if tuned:
-        yield claim_words(section, f"{tuned['trials']} trials over Factor on the learning rate (seed 0)")
+    names = [rows for line in recipes for rows in line["data"].get("train") or first.record["config"]["data"]["train"]]
+    yield from (claim_words(section, f"({one['dataset']}") for one in names)
+    yield claim_words(section, f"{rows['train_rows']:,} rows and hold out {rows['validation_rows']:,} for validation")
+    yield claim_words(section, f"({100 * recipes[0]['data']['validation_fraction']:g} % of the data)")
+    yield claim_words(section, f"and {rows['test_rows']:,} for testing")
+    if rows["removed"] is None:
+        yield claim_words(section, f"{rows['removed_in_test']:,} whose prompt occurs in a test set")
+        yield claim_words(section, f"{rows['removed_too_long']:,} longer than")
+    for kind, count in (rows["removed"] or {}).items():
+        yield claim_words(section, f"{count:,} {REMOVED[kind]}") if count else claim_words(section, "")
+    yield claim_words(section, f"{train['max_steps']} optimizer steps in {train['precision'].upper()}")
+    yield claim_words(section, f"batches of {train['global_batch_size']} sequences")
+    yield claim_words(
+        section, f"micro-batches of {train['micro_batch_size']}, sequences of at most {train['max_length']}"
+    )
+    yield claim_words(section, f"warmup over {100 * train['warmup_steps']:g} % of the steps")
+    yield claim_words(section, f"weight decay {train['weight_decay']:g} and gradients clipped at norm 1")
+    yield from tuning(traced, section)
+
+
+REMOVED = {
+    "in_test": "whose prompt occurs in a test set", "duplicate": "exact duplicates", "near_duplicate": "near",
+    "contradiction": "with conflicting answers", "too_long": "longer than the maximum sequence length",
+}  # fmt: skip
+
+
+def tuning(traced: Traced, section: str) -> Iterator[Claim]:
+    known = traced.files.sweep["tuning"]
+    if not known:
+        return
+    seeds, final = (", ".join(map(str, known[key])) for key in ("seeds", "final_seeds"))
+    yield claim_words(section, f"tuned with {known['trials']} trials over the learning rate (seed {seeds})")
+    yield claim_words(section, f"only for the final runs (seeds {final})")
+    trials = [run for runs in traced.files.trials.values() for run in runs]
+    failed = sum(run.status not in ("ok", "missing") for run in trials)
+    yield claim_words(section, f"{failed} of {len(trials)} trials failed or diverged")
+    yield claim_words(section, f"Tuning took {amount(tuning_seconds(trials) / 3600)} device hours")
+    edges = sum(line.label.endswith("(undertuned)") for line in traced.files.trained)
+    yield claim_words(section, f"The selected value of {edges} of {len(traced.files.trials)} methods")
+
+
+def tuning_seconds(runs: list[Any]) -> float:
+    """The seconds of loading, training and validating, on all processes."""
+    return sum(
+        attempt["phases"][phase]["seconds"] * (attempt["provenance"].get("num_processes") or 1)
+        for run in runs
+        for attempt in run.record["attempts"]
+        for phase in ("load", "train", "validate")
+        if phase in attempt["phases"]
+    )
 
 
 def definitions(traced: Traced, section: str) -> Iterator[Claim]:
@@ -48,11 +85,14 @@ def definitions(traced: Traced, section: str) -> Iterator[Claim]:
 
 
 def looks(traced: Traced, section: str) -> Iterator[Claim]:
+    ways: dict[str, dict[str, None]] = {}
     for one in {contest.eval_id: contest for contest in traced.contests.values()}.values():
         asked = one.look.record["evaluation"]
         sizes = ((asked["batch_tokens"], "tokens"), (asked["batch_size"], "rows"))
         batch = " or ".join(f"{size} {unit}" for size, unit in sizes if size is not None)
-        yield claim_words(section, f"{task_heading(one)}: precision {asked['precision']}, batch {batch}")
+        ways.setdefault(f"precision {asked['precision']}, batch {batch}", {})[task_name(one.look.task)] = None
+    assert len(ways) == 1, "evaluations that differ have a test of their own"
+    yield claim_words(section, f"Evaluations: {next(iter(ways))}")
 
 
 def origin(traced: Traced, section: str) -> Iterator[Claim]:
@@ -98,7 +138,8 @@ def data_cards(traced: Traced) -> Iterator[Claim]:
             f"{found['near']['found']:,} near duplicates",
             f"{found['contradictions'][0]:,} prompts with several answers",
         ]
-        yield claim_words("Data", f"(data/{found['data']}-{check}.md)", ": ", "; ".join(parts))
+        yield claim_words("Data", f"(data/{found['data']}-{check}.md)")
+        yield claim_words("Data", f"{found['data']}: {'; '.join(parts)}")
         yield claim_words("Data", f"License of the data: {found['data_license']}")
         yield claim_words("Data", f"of {found['model']}: {found['model_license']}")
 
@@ -106,7 +147,7 @@ def data_cards(traced: Traced) -> Iterator[Claim]:
 def made_again(traced: Traced, section: str) -> Iterator[Claim]:
     """Runs whose weights were replaced: every score before and now, and the commits."""
     for run in (run for line in traced.files.lines for run in line.runs if run.record):
-        label = next(line.label for line in traced.files.lines if run in line.runs)
+        label = next(line.name for line in traced.files.lines if run in line.runs)
         scores, changes = [], []
         for eval_id, look in run.looks.items():
             path = traced.runs / run.recipe_id / f"seed-{run.seed}" / "earlier" / "1" / f"{eval_id}.json"
@@ -116,7 +157,7 @@ def made_again(traced: Traced, section: str) -> Iterator[Claim]:
             for metric in sorted(now["metrics"]):
                 before, after = old["metrics"][metric]["value"], now["metrics"][metric]["value"]
                 moved = f"{before:.4g} -> {after:.4g} ({after - before:+.2g})"
-                scores.append(f"{look.task} ({look.role}) {metric} {moved}")
+                scores.append(f"{task_name(look.task)} ({look.role}) {metric_name(metric)} {moved}")
             changes.append(f"commit {old['provenance']['commit']} -> {now['provenance']['commit']}")
         for text in scores:
             yield claim_words(section, text)

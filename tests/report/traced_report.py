@@ -15,7 +15,6 @@ from traced_numbers import SHARE, MetricComparison, Pair, gap_of
 from traced_shown import (
     DOWN,
     GIB,
-    MB,
     MIB,
     UP,
     amount,
@@ -34,6 +33,7 @@ from traced_shown import (
 )
 
 DAGGER, DOUBLE = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
+STATISTICS = "Statistical comparison"
 DIFFERENCE = "Difference (simultaneous 95 % CI) (points)"
 NO_RECORD = "no record: the run did not start or is not finished"
 
@@ -69,7 +69,6 @@ class Traced:
 
 
 def tables(traced: Traced) -> Iterator[Claim]:
-    yield from main_table(traced)
     yield from losses(traced)
     yield from pairs(traced.main)
     yield from costs(traced)
@@ -78,7 +77,6 @@ def tables(traced: Traced) -> Iterator[Claim]:
     yield from across(traced)
     yield from external(traced)
     yield from others_differ(traced)
-    yield from settings(traced)
 
 
 def edges(traced: Traced) -> set[str]:
@@ -150,6 +148,9 @@ def main_table(traced: Traced) -> Iterator[Claim]:
         yield cell(section, row, "Params (M)", amount(np.mean([one["trainable_parameters"] for one in prints]) / 1e6))
         yield cell(section, row, "Memory (GiB)", f"{peak:.2f}")
         yield cell(section, row, f"Time ({unit})", amount(spent))
+    first = [one for one in targets if one is traced.main]
+    for one in (*first, *(one for one in targets if one not in first)):
+        yield claim_words(section, f"{one.num_items:,} ({task_short(one.look.task)})")
     counts = sorted({len(line.runs) for line in traced.files.trained})
     yield claim_words(section, f"mean over {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds")
 
@@ -175,12 +176,27 @@ def losses(traced: Traced) -> Iterator[Claim]:
 
 
 def pairs(contest: MetricComparison) -> Iterator[Claim]:
-    name = task_name(contest.look.task)
-    yield from _family(contest, f"Against the base model on {name}", contest.family("baseline"))
-    yield from _family(contest, f"Against the best method on {name}", contest.family("best"))
+    yield from _family(contest, "baseline")
+    yield from _family(contest, "best")
 
 
-def _family(contest: MetricComparison, section: str, members: Sequence[Pair]) -> Iterator[Claim]:
+def tested(contest: MetricComparison, family: str) -> str:
+    """On what the comparisons of a family rest."""
+    counts = sorted({len(line.runs) for line in contest.ranked})
+    shown = " to ".join(str(one) for one in dict.fromkeys((counts[0], counts[-1])))
+    methods, members = len(contest.ranked), len(contest.lines)
+    size = {"baseline": methods, "best": methods * (methods - 1) // 2, "all": members * (members - 1) // 2}[family]
+    return (
+        f"{contest.num_items:,} items, {shown} seed{'' if counts == [1] else 's'} per method; paired t test, adjusted "
+        f"for {size:,} comparison{'' if size == 1 else 's'} at a family-wise error of 5 %"
+    )
+
+
+def _family(contest: MetricComparison, family: str) -> Iterator[Claim]:
+    section, members = STATISTICS, contest.family(family)
+    if members:
+        words = {"baseline": "base model", "best": "best method"}[family]
+        yield claim_words(section, f"Against the {words} on {task_name(contest.look.task)}: {tested(contest, family)}")
     for pair in members:
         row, one = (pair.a.name, pair.b.name), pair.result
         yield cell(section, row, DIFFERENCE, with_ends(pair, contest))
@@ -210,8 +226,8 @@ def costs(traced: Traced) -> Iterator[Claim]:
             "Share (%)": amount(100 * trained / whole),
             "Peak memory (GiB)": f"{np.mean([run.attempt['peak_memory_bytes'] for run in line.runs]) / GIB:.2f}",
             "Tokens/s": amount(np.mean([one["tokens_per_second"] for one in trainings])),
-            "Training (s)": amount(np.mean([one["train_seconds"] for one in trainings])),
-            "Saved (MiB)": amount(np.mean([one["saved_bytes"] for one in prints]) / MIB),
+            "Training time (s)": amount(np.mean([one["train_seconds"] for one in trainings])),
+            "Saved size (MiB)": amount(np.mean([one["saved_bytes"] for one in prints]) / MIB),
         }
         for name, text in told.items():
             yield cell("Cost", line.name, name, text)
@@ -283,9 +299,9 @@ def external(traced: Traced) -> Iterator[Claim]:
             yield cell("Published results", one["name"], name, text + error)
         told = {
             "Trained parameters": f"{one['trainable_parameters']:,}",
-            "Peak memory, MiB": amount(one["peak_memory_bytes"] / MIB),
-            "Training, s": amount(one["train_seconds"]),
-            "Saved, MB": amount(one["saved_bytes"] / MB),
+            "Peak memory (GiB)": f"{one['peak_memory_bytes'] / GIB:.2f}",
+            "Training time (s)": amount(one["train_seconds"]),
+            "Saved size (MiB)": amount(one["saved_bytes"] / MIB),
         }
         for name, text in told.items():
             yield cell("Published results", one["name"], name, text)
@@ -301,17 +317,6 @@ def others_differ(traced: Traced) -> Iterator[Claim]:
         if len(values) > 1:
             shown = ", ".join(f"{text} ({listed(who, 6)})" for text, who in values.items())
             yield claim_words("Published results", f"{key}: {shown}")
-
-
-def settings(traced: Traced) -> Iterator[Claim]:
-    section = "Hyper-parameters of each method"
-    for line in traced.files.lines:
-        if line.is_base or not line.recipe:
-            continue
-        own = {key: value for key, value in line.recipe["method"].items() if key not in ("name", "lr")}
-        own["lr"] = line.recipe["train"]["lr"]
-        shown = ", ".join(f"{key}={setting(value)}" for key, value in own.items())
-        yield cell(section, line.name, "Hyper-parameters", shown)
 
 
 def frontier_share(good: np.ndarray, dear: np.ndarray) -> np.ndarray:

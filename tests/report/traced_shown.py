@@ -38,6 +38,14 @@ def task_name(task: str) -> str:
     return NAMES["tasks"][task]["display"]
 
 
+def metric_name(metric: str) -> str:
+    return NAMES["metrics"].get(metric, {"display": metric})["display"]
+
+
+def method_name(method: str) -> str:
+    return yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text())["display"]
+
+
 def task_short(task: str) -> str:
     return NAMES["tasks"][task].get("short", NAMES["tasks"][task]["display"])
 
@@ -156,4 +164,6 @@ def task_heading(contest: MetricComparison) -> str:
     if record["evaluation"]["kind"] != "heldout":
         shots = record["num_fewshot"]
         parts.append("few-shot unknown" if shots is None else f"{shots}-shot")
+    chance = record["metrics"].get("acc", {}).get("chance")
+    parts += [] if chance is None else [f"chance {100 * chance:.3g} %"]
     return f"{task_name(contest.look.task)} ({', '.join(parts)})"

@@ -10,7 +10,7 @@ from ledger import Claim, Near, claim_words
 from traced_files import Line, Run
 from traced_numbers import LEVEL, MARGIN, MetricComparison, Pair
 from traced_report import Traced, frontier_share, near_share
-from traced_shown import MB, MIB, UP, amount, cell, contest_name, ends, fixed, header, percent, plain_number, task_short
+from traced_shown import MIB, UP, amount, cell, contest_name, ends, fixed, header, percent, task_short
 
 from harness import stats
 
@@ -73,47 +73,42 @@ def _cost(traced: Traced, line: Line) -> float | None:
 
 
 PRICES = {
-    "Peak memory, MiB": _memory,
-    "Training, s": _training("train_seconds"),
+    "Peak memory": _memory,
+    "Training time": _training("train_seconds"),
     "Trained parameters": _print("trainable_parameters"),
-    "Saved, MB": _print("saved_bytes", MB),
-    "Energy, J": _energy,
-    "Operations, TFLOP": _flops,
-    "Device hours, tuning included": _device_hours,
-    "Cost, tuning included": _cost,
+    "Saved size": _print("saved_bytes", MIB),
+    "Training energy": _energy,
+    "Training compute": _flops,
+    "Device hours with tuning": _device_hours,
+    "Cost with tuning": _cost,
 }
 
 
-SHOWN = ("Peak memory, MiB", "Training, s")  # in the report
-
-
-def frontiers(traced: Traced, section: str = "Quality-cost trade-off", costs: Sequence[str] = SHOWN) -> Iterator[Claim]:
-    main = traced.main
+def frontiers(traced: Traced) -> Iterator[Claim]:
+    """The probability that no other method is both better and cheaper, for each cost and each retention task."""
+    main, section = traced.main, "Quality-cost trade-off"
     means = np.array([main.value(line) for line in main.ranked])[:, None]
     drawn = main.drawn(main.ranked)
     quality = f"{task_short(main.look.task)} (%) {UP}"
     for line, value in zip(main.ranked, means, strict=True):
         yield cell(section, line.name, quality, fixed(100 * value[0], 1))
-    for name in costs:
-        prices = [PRICES[name](traced, line) for line in main.ranked]
-        if None in prices or len({*prices}) == 1:
-            continue
-        dear = np.array(prices)[:, None]
-        shares, here = frontier_share(drawn, dear), frontier_share(means, dear)
-        for line, price, share, on in zip(main.ranked, prices, shares, here, strict=True):
-            yield cell(section, line.name, name, f"{amount(price)}{'*' if on else ''}")
-            yield cell(section, line.name, f"{name} Prob.", near_share(share))
+    for name, price in PRICES.items():
+        prices = [price(traced, line) for line in main.ranked]
+        if None not in prices and len({*prices}) > 1:
+            dear = np.array(prices)[:, None]
+            yield from _shares(main, name, (drawn, dear), (means, dear))
     for kept in traced.role("retention"):
         lines = [*main.ranked, kept.base]
         lost = np.array([kept.value(line) for line in lines])[:, None] * (1 if kept.higher else -1)
         resampled = kept.drawn(lines)
-        shares = frontier_share(drawn, resampled[-1] - resampled[:-1])
-        here = frontier_share(means, lost[-1] - lost[:-1])
-        name = f"Change on {contest_name(kept)}{' (points)' if kept.higher else ''}"
-        for line, one, share, on in zip(main.ranked, (lost[-1] - lost[:-1])[:, 0], shares, here, strict=True):
-            change = fixed(-100 * one, 1, signed=True) if kept.higher else plain_number(one)
-            yield cell(section, line.name, name, f"{change}{'*' if on else ''}")
-            yield cell(section, line.name, f"{name} Prob.", near_share(share))
+        after = (drawn, resampled[-1] - resampled[:-1])
+        yield from _shares(main, contest_name(kept), after, (means, lost[-1] - lost[:-1]))
+
+
+def _shares(main: MetricComparison, column: str, drawn: tuple, means: tuple) -> Iterator[Claim]:
+    shares, here = frontier_share(*drawn), frontier_share(*means)
+    for line, share, on in zip(main.ranked, shares, here, strict=True):
+        yield cell("Quality-cost trade-off", line.name, column, near_share(share), "*" if on else "")
 
 
 def matched(traced: Traced) -> Iterator[Claim]:
@@ -136,13 +131,14 @@ def matched(traced: Traced) -> Iterator[Claim]:
 
 def matched_pairs(traced: Traced) -> Iterator[Claim]:
     section = "Pairs matched on cost"
-    for pair, name in itertools.product(traced.main.between, ("Peak memory, MiB", "Trained parameters")):
+    shown = {"Peak memory": lambda size: f"{size / 1024:.2f}", "Trained parameters": lambda count: f"{count:,.0f}"}
+    for pair, name in itertools.product(traced.main.between, shown):
         first, second = (PRICES[name](traced, one) for one in (pair.a, pair.b))
         if abs(first - second) > 0.1 * max(first, second):
             continue
-        row = (f"{pair.a.name}, {pair.b.name}", name)
-        yield cell(section, row, "values", f"{amount(first)} and {amount(second)}")
-        yield cell(section, row, "Difference", f"{fixed(100 * pair.result.difference, 1, signed=True)} points")
+        row = (pair.a.name, pair.b.name, f"{name} (GiB)" if name == "Peak memory" else name)
+        yield cell(section, row, "values", f"{shown[name](first)} and {shown[name](second)}")
+        yield cell(section, row, "Difference (points)", fixed(100 * pair.result.difference, 1, signed=True))
         yield cell(section, row, "Verdict", pair.words)
 
 

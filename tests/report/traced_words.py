@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,8 +11,20 @@ import scipy.stats
 from ledger import ANYWHERE, Claim, claim_words
 from traced_files import Line
 from traced_numbers import MetricComparison
-from traced_report import NO_RECORD, Traced
-from traced_shown import amount, cell, ends, fixed, listed, one_line, percent, quality_name, setting, task_name
+from traced_report import NO_RECORD, STATISTICS, Traced
+from traced_shown import (
+    amount,
+    cell,
+    ends,
+    fixed,
+    listed,
+    method_name,
+    one_line,
+    percent,
+    quality_name,
+    setting,
+    task_name,
+)
 from traced_tradeoff import cheapest, ladder
 
 from harness import stats
@@ -65,34 +78,17 @@ def _points(value: float) -> str:
     return f"{fixed(100 * value, 1)} points"
 
 
-def _tested(section: str, one: MetricComparison) -> Iterator[Claim]:
-    """The families with their level and sizes, and what they detect."""
-    yield claim_words(section, "each with a family-wise error of 5%")
-    kinds = {"baseline": "each method vs. the base model", "best": "the other methods vs. the best", "all": "all pairs"}
-    methods = len(one.ranked)
-    sizes = {
-        "baseline": methods,
-        "best": methods * (methods - 1) // 2,
-        "all": len(one.lines) * (len(one.lines) - 1) // 2,
-    }
-    for name in one.compared.families:
-        yield claim_words(section, f"{kinds[name]} ({sizes[name]} comparison{'s' if sizes[name] > 1 else ''})")
+def explained(traced: Traced) -> Iterator[Claim]:
+    one, section = traced.main, STATISTICS
     reach = f"a method and the best: {_points(one.detectable)} (80 % power, adjusted for the family)"
     yield claim_words(section, f"{reach}, with {_seeds(one)} per method and {one.num_items:,} items")
-
-
-def explained(traced: Traced, section: str = "") -> Iterator[Claim]:
-    one = traced.main
-    section = section or f"Against the best method on {task_name(one.look.task)}"
-    yield claim_words(section, f"{one.num_items:,} items, {_seeds(one)} per method")
-    yield from _tested(section, one)
     if one.compared.seed_deviation is not None:
         members = (*one.family("best"), *one.family("all"))
         source = next(pair.result.pooled for pair in members if pair.result.pooled)
-        yield claim_words(section, source)
+        yield claim_words(section, _named(traced, source))
         yield claim_words(section, f"deviate by {_points(one.compared.seed_deviation)}")
     for label, ratio in one.compared.unlike.items():
-        yield claim_words(section, f"{label}: its seeds scatter {ratio:.1f} times as much")
+        yield claim_words(section, f"{_named(traced, label)}: its seeds scatter {ratio:.1f} times as much")
         yield claim_words(section, "(one-sided F test, 5 % over all methods)")
     alike = [pair.result for pair in one.family("best") if pair.result.verdict != "no verdict"]
     if alike and not any(pair.verdict == "equivalent" for pair in alike):
@@ -103,77 +99,43 @@ def explained(traced: Traced, section: str = "") -> Iterator[Claim]:
         yield claim_words(section, f"about {' or '.join(needs)} would" if needs else "more items and more seeds")
         yield claim_words(section, "(80 % power, no true difference)")
     for why in dict.fromkeys(pair.result.why for pair in one.family("all") if pair.result.why):
-        yield claim_words(section, f"No verdict: {why}")
+        yield claim_words(section, f"No verdict: {_named(traced, why)}")
     for line in one.left_out:
         yield claim_words(section, f"Not ranked: {line.name}: {_at_chance(one, line)}")
 
 
-def tuning(traced: Traced) -> Iterator[Claim]:
-    """What was tried, what it cost, what was chosen by the lowest validation loss, and what lies at an end."""
-    known = traced.files.sweep["tuning"]
-    if not known:
-        return
-    [name] = known["settings"]
-    for contestant, runs in traced.files.trials.items():
-        tried = {run.recipe_id: _asked(traced, run.recipe_id, contestant, name) for run in runs}
-        losses = {run.recipe_id: _loss(run) for run in runs if run.status == "ok"}
-        seconds = _tuning_seconds(runs)
-        best = min(losses, key=losses.get) if losses else None
-        values = [float(one) for one in tried.values()]
-        end = best and float(tried[best]) in (min(values), max(values))
-        told = {
-            "Method": contestant,
-            "Trials": str(len(tried)),
-            "Completed": str(len(losses)),
-            "Chosen": f"{name}={tried[best]}" if best else "nothing",
-            "Validation loss": fixed(losses[best], 4) if best else "-",
-            "Search space": f"{name} {', '.join(tried.values())}{' (undertuned)' if end else ''}",
-            "Device-s": amount(seconds),
-        }
-        yield from (cell("Tuning", contestant, column, text) for column, text in told.items())
-    yield from tuning_words(traced)
+def _named(traced: Traced, text: str) -> str:
+    """A sentence of the tests, which are made by labels here, with the names of the methods."""
+    for line in sorted(traced.files.lines, key=lambda line: -len(line.label)):
+        text = re.sub(rf"(?<![\w=]){re.escape(line.label)}(?![\w=])", line.name, text)
+    return text
 
 
 def tuning_words(traced: Traced) -> Iterator[Claim]:
-    """The remarks on the trials and what they cost in all."""
+    """The remarks on the trials."""
     known = traced.files.sweep["tuning"]
-    [name], total = known["settings"], 0.0
+    [name] = known["settings"]
     for contestant, runs in traced.files.trials.items():
+        title = method_name(runs[0].method)
         tried = {run.recipe_id: _asked(traced, run.recipe_id, contestant, name) for run in runs}
         losses = {run.recipe_id: _loss(run) for run in runs if run.status == "ok"}
-        total += _tuning_seconds(runs)
         best = min(losses, key=losses.get) if losses else None
         values = [float(one) for one in tried.values()]
         if best and float(tried[best]) in (min(values), max(values)):
             side = "highest" if float(tried[best]) == max(values) else "lowest"
-            yield claim_words("Tuning", f"{contestant} is undertuned: {name}={tried[best]} is the {side} value tried")
+            yield claim_words("Tuning", f"{title} may be undertuned: {name}={tried[best]} is the {side} value tried")
         fates: dict[str, list[str]] = {}
         for run in runs:
             if run.status != "ok":
                 fate = f"{run.status}: {one_line(run.attempt['reason'])}"
                 fates.setdefault(fate, []).append(f"{name}={tried[run.recipe_id]}")
         for fate, who in fates.items():
-            yield claim_words("Tuning", f"{contestant} {', '.join(who)}: {fate}")
+            yield claim_words("Tuning", f"{title} {', '.join(who)}: {fate}")
         if not losses:
             yield claim_words("Tuning", f"none of {len(tried)} trials ended well, {len(tried)} diverged")
-    yield claim_words(
-        "Tuning", f"{known['trials']} trials over Factor on the learning rate (seed {_numbers(known['seeds'])})"
-    )
-    yield claim_words("Tuning", f"are those of seed {_numbers(known['final_seeds'])}, and only these runs")
     both = sorted({*known["seeds"]} & {run.seed for line in traced.files.trained for run in line.runs})
     if both:
         yield claim_words("Tuning", f"Results with seed {_numbers(both)} are too good")
-    yield claim_words("Tuning", f"Tuning took {amount(total)} device-s")
-
-
-def _tuning_seconds(runs) -> float:
-    return sum(
-        attempt["phases"][phase]["seconds"] * (attempt["provenance"].get("num_processes") or 1)
-        for run in runs
-        for attempt in run.record["attempts"]
-        for phase in ("load", "train", "validate")
-        if phase in attempt["phases"]
-    )
 
 
 def equality(traced: Traced) -> Iterator[Claim]:
@@ -182,9 +144,9 @@ def equality(traced: Traced) -> Iterator[Claim]:
     for line in traced.files.trained:
         method = line.recipe["method"]
         scale = method["lora_alpha"] / method["r"] if {"lora_alpha", "r"} <= {*method} else None
-        scales[line.label] = "absent" if scale is None else setting(float(scale))
-        seeds[line.label] = _numbers(line.seeds)
-    for key, values in (("effective_scale", scales), ("seeds", seeds)):
+        scales[line.name] = "absent" if scale is None else setting(float(scale))
+        seeds[line.name] = _numbers(line.seeds)
+    for key, values in (("Update scale (alpha / r)", scales), ("seeds", seeds)):
         if len({*values.values()}) > 1:
             groups = {text: [label for label, one in values.items() if one == text] for text in values.values()}
             shown = ", ".join(f"{text} ({listed(who, 6)})" for text, who in groups.items())
@@ -199,7 +161,7 @@ def remarks(traced: Traced) -> Iterator[Claim]:
         if lost:
             fates = ", ".join(f"seed {run.seed} {run.status}" for run in lost)
             yield claim_words(
-                "What was compared", f"{line.label}: no result, and no outcome of the method either: {fates}"
+                "What was compared", f"{line.name}: no result, and no outcome of the method either: {fates}"
             )
         for run in line.runs:
             folders = [traced.runs / run.recipe_id / f"seed-{run.seed}" / "evaluations"]
@@ -210,7 +172,7 @@ def remarks(traced: Traced) -> Iterator[Claim]:
             tested = sum(bool(roles & {"test", "target"}) for roles in reads)
             if tested > 1:
                 words = f"the test was read {tested} times, once for each of the weights that the run has had"
-                yield claim_words("What was compared", f"{words}: {line.label} seed {run.seed}")
+                yield claim_words("What was compared", f"{words}: {line.name} seed {run.seed}")
 
 
 def doubts(traced: Traced, section: str) -> Iterator[Claim]:
@@ -239,10 +201,10 @@ def use(traced: Traced) -> Iterator[Claim]:
                 speeds = [one["speeds"][place] for one in served]
                 told = {
                     "Rows": row[2],
-                    "First token, ms": amount(1000 * np.mean([one["time_to_first_token_seconds"] for one in speeds])),
+                    "First token (ms)": amount(1000 * np.mean([one["time_to_first_token_seconds"] for one in speeds])),
                     "Tokens/s": amount(np.mean([one["tokens_per_second"] for one in speeds])),
-                    "Weights, MiB": amount(np.mean([one["weight_bytes"] for one in served]) / 2**20),
-                    "Peak memory, MiB": amount(np.mean([one["peak_memory_bytes"] for one in served]) / 2**20),
+                    "Weights (MiB)": amount(np.mean([one["weight_bytes"] for one in served]) / 2**20),
+                    "Peak memory (MiB)": amount(np.mean([one["peak_memory_bytes"] for one in served]) / 2**20),
                 }
                 yield from (cell(section, row, column, text) for column, text in told.items())
         if not found or not line.ok or line.is_base:
@@ -253,15 +215,15 @@ def use(traced: Traced) -> Iterator[Claim]:
             "Same answers": f"{sum(one['equal_outputs'] for one in found)} of {every}",
             "Empty": f"{sum(one['empty_outputs'] for one in attached)} of {every}",
             "Looping": f"{sum(one['looping_outputs'] for one in attached)} of {every}",
-            "Further adapter, MiB": amount(np.mean([one["further"]["bytes_per_adapter"] for one in found]) / 2**20),
-            "Changing, ms": amount(1000 * np.mean([one["further"]["switch_seconds"] for one in found])),
+            "Further adapter (MiB)": amount(np.mean([one["further"]["bytes_per_adapter"] for one in found]) / 2**20),
+            "Changing (ms)": amount(1000 * np.mean([one["further"]["switch_seconds"] for one in found])),
         }
-        yield from (cell(section, line.name, column, text) for column, text in told.items())
+        beside = "Merging and further adapters"
+        yield from (cell(beside, line.name, column, text) for column, text in told.items())
 
 
 def captions(traced: Traced) -> Iterator[Claim]:
     """Constants below figures and tables that are there for every report."""
-    yield claim_words("Results", "simultaneous 95 % confidence intervals")
     yield claim_words("Figures", "(below 0: forgetting)")
     if traced.files.sweep["tuning"]:
         yield claim_words("Figures", "(Dodge et al. 2019)")
@@ -281,8 +243,13 @@ def failures(traced: Traced) -> Iterator[Claim]:
     for line in traced.files.lines:
         for run in line.lost:
             reason = run.attempt.get("reason", NO_RECORD)
-            said = f"{line.label}, seed {run.seed}: {run.status}: {one_line(reason)}"
-            yield claim_words("Failed runs", said)
+            yield cell("Failed runs", (line.name, str(run.seed)), "Seed", str(run.seed))
+            yield cell("Failed runs", (line.name, str(run.seed)), "Reason", one_line(reason))
+
+
+def figure(traced: Traced) -> Iterator[Claim]:
+    """A constant below the figure of the body."""
+    yield claim_words("Results", "simultaneous 95 % confidence intervals")
 
 
 def limits(traced: Traced) -> Iterator[Claim]:

@@ -48,14 +48,14 @@ def line(tallies: Sequence[Tally]) -> str:
         return ""
     from harness.stats.proportion import wilson_of_rate
 
-    judged = [one for one in tallies if one.ways > one.silent]
-    ways, silent = sum(one.ways for one in tallies), sum(one.silent for one in tallies)
+    judged = [tally for tally in tallies if tally.ways > tally.silent]
+    ways, silent = sum(tally.ways for tally in tallies), sum(tally.silent for tally in tallies)
     start = f"A/A test: seeds of one method named as two, in {ways:,} ways on {_counted(tallies)}"
     if not judged:
         return f"{start}: no way made a verdict, since the seeds are too few for one."
-    rate = sum(one.false / (one.ways - one.silent) for one in judged) / len(judged)
+    rate = sum(tally.false / (tally.ways - tally.silent) for tally in judged) / len(judged)
     low, high = wilson_of_rate(rate, len(judged))
-    false = sum(one.false for one in judged)
+    false = sum(tally.false for tally in judged)
     return (
         f"{start}: {false:,} false verdicts{f', {silent:,} without one' if silent else ''}: {rate:.1%} at a level of "
         f"{LEVEL:.0%} (95 % interval {low:.1%} to {high:.1%}, a method on a task counted once)."
@@ -117,5 +117,5 @@ def _divided(seeds: Sequence[int], half: int) -> Iterator[tuple[tuple[int, ...],
 
 
 def _counted(tallies: Sequence[Tally]) -> str:
-    methods, tasks = len({one.method for one in tallies}), len({one.title for one in tallies})
+    methods, tasks = len({tally.method for tally in tallies}), len({tally.title for tally in tallies})
     return f"{methods} method{'' if methods == 1 else 's'} and {tasks} task{'' if tasks == 1 else 's'}"

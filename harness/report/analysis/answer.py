@@ -114,7 +114,8 @@ def _best(result: Claims) -> str:
     pair = next((pair for pair in result.against_base if pair.a is best), None)
     parts = [f"base model {contest.shown(contest.value(contest.base))}"] if contest.base else []
     if pair is not None:
-        parts.append(contest.gain_shown(pair.result.difference))
+        same = f"0 of {contest.num_items:,} answers differ" if pair.differing == 0 else ""
+        parts.append(same or contest.gain_shown(pair.result.difference))
         if pair.interval:
             parts.append(f"simultaneous 95{NO_BREAK}% CI {contest.ends_shown(pair.interval)}")
         verdict = _against_base(pair)

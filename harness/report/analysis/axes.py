@@ -1,20 +1,21 @@
-"""Axes of a plot: qualities, evaluated in the same way for every group, and costs.
+"""Axes of a comparison: qualities, evaluated in the same way for every group, and costs.
 
-An axis gives one number per group, the mean over its seeds; None is unknown and is left out of a plot.
+An axis gives one number per group in the unit of the records, the mean over its seeds; None is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.records.record import Attempt
+from harness.records.record import Attempt, Training
+from harness.report import names
 from harness.report.analysis import hours
 from harness.report.data.groups import Group, Measure, headline
 from harness.report.data.items import ScoredEvaluation
-from harness.report.display import MEGABYTE, TERA, mean
-from harness.report.pages.summary import peak_mebibytes
+from harness.report.display import GIBIBYTE, MEBIBYTE, TERA, mean
+from harness.report.document import Column
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
@@ -43,65 +44,102 @@ class Quality:
 
 @dataclass(frozen=True)
 class Cost:
-    """Something that should be low; `logarithmic` where methods are orders of magnitude apart."""
+    """Something that should be low, with the column that shows it."""
 
-    key: str
-    title: str
-    logarithmic: bool
+    column: Column
     of: Number
 
-
-def _fingerprint(name: str, unit: float = 1.0) -> Number:
-    def number(group: Group) -> float | None:
-        prints = [row.current.fingerprint if row.current else None for row in group.rows]
-        found = mean(getattr(one, name) if one else None for one in prints)
-        return None if found is None else found / unit
-
-    return number
+    @property
+    def key(self) -> str:
+        """Return its stable name."""
+        return self.column.key
 
 
-def _training(name: str) -> Number:
-    def number(group: Group) -> float | None:
-        attempts: list[Attempt | None] = [row.current for row in group.rows]
-        return mean(getattr(one.training, name) if one and one.training else None for one in attempts)
-
-    return number
-
-
-def _trained(number: Number) -> Number:
-    """Restrict a cost to groups that train, an interrupted one among them; it is None for any other group."""
-    return lambda group: number(group) if group.measured and not group.first.is_base else None
+def score_column(task: str, metric: str, higher_is_better: bool) -> Column:
+    """Return the column of scores in a table for people: percent with one decimal, or the number as it is."""
+    name, short = names.metric(metric), names.task(task).short
+    unit, scale, digits = ("%", 100.0, 1) if name.percent else ("", 1.0, None)
+    title = short if name.percent else f"{short} {name.short}"
+    return Column(f"{task}/{metric}", title, unit, scale, digits, "higher" if higher_is_better else "lower")
 
 
-def _energy(group: Group) -> float | None:
-    phases = [row.current.phases.get("train") if row.current else None for row in group.rows]
-    return mean(phase.energy_joules if phase else None for phase in phases)
+def gain_column(scores: Column) -> Column:
+    """Return the column of differences between the scores of a column."""
+    unit = "points" if scores.unit else ""
+    return replace(scores, key=f"{scores.key}/difference", title="Difference", unit=unit, better="")
 
 
-def _teraflop(group: Group) -> float | None:
-    """Return the TFLOPs of the whole training as a mean over the seeds; None where a seed was not profiled.
-
-    The FLOPs per position of the profiled step are multiplied by the positions that all steps computed.
-    """
-    found = []
-    for row in group.rows:
-        training = row.current.training if row.current else None
-        if training is None or training.profile is None:
-            return None
-        positions = sum(rows * tokens for rows, tokens in training.profile.micro_batches)
-        found.append(training.profile.flops / positions * sum(training.padded_tokens) / TERA)
-    return mean(found)
+def trainings(group: Group) -> list[Training]:
+    """Return the training of every seed that has one."""
+    return [row.current.training for row in group.rows if row.current and row.current.training]
 
 
+def memory(group: Group) -> float | None:
+    """Return the bytes that a device must have: on a GPU what its allocator held and the context, else the peak."""
+    needed = required_memory(group)
+    return peak_memory(group) if needed is None else needed
+
+
+def peak_memory(group: Group) -> float | None:
+    """Return the peak memory in bytes; None where the group has no numbers to show."""
+    return _mean(group, lambda attempt: attempt.peak_memory_bytes)
+
+
+def required_memory(group: Group) -> float | None:
+    """Return the bytes that a GPU must have; None on a CPU."""
+    return _mean(group, lambda attempt: attempt.required_memory_bytes)
+
+
+def _mean(group: Group, read: Callable[[Attempt], float | None]) -> float | None:
+    return mean(read(row.current) if row.current else None for row in group.rows) if group.measured else None
+
+
+def _training(read: Callable[[Attempt], float | None]) -> Number:
+    """Return a number of groups that train, an interrupted one among them; it is None for any other group."""
+    return lambda group: None if group.first.is_base else _mean(group, read)
+
+
+def _fingerprint(name: str) -> Number:
+    return _training(lambda attempt: getattr(attempt.fingerprint, name) if attempt.fingerprint else None)
+
+
+def _energy(attempt: Attempt) -> float | None:
+    phase = attempt.phases.get("train")
+    return phase.energy_joules if phase else None
+
+
+def _flops(attempt: Attempt) -> float | None:
+    """Return the FLOPs of the whole training: those of the profiled step, scaled by the positions of all steps."""
+    training = attempt.training
+    if training is None or training.profile is None:
+        return None
+    positions = sum(rows * tokens for rows, tokens in training.profile.micro_batches)
+    return training.profile.flops / positions * sum(training.padded_tokens)
+
+
+def of_trained(number: Number) -> Number:
+    """Restrict a number to groups that train, an interrupted one among them."""
+    return lambda group: None if group.first.is_base or not group.measured else number(group)
+
+
+PEAK_MEMORY = Cost(Column("peak_memory_bytes", "Peak memory", "GiB", 1 / GIBIBYTE, 2, "lower"), of_trained(peak_memory))
+TRAIN_SECONDS = Cost(
+    Column("train_seconds", "Training time", "s", better="lower"),
+    _training(lambda attempt: attempt.training.train_seconds if attempt.training else None),
+)
+PARAMETERS = Cost(
+    Column("trainable_parameters", "Trained parameters", digits=0, better="lower"), _fingerprint("trainable_parameters")
+)
+SAVED = Cost(Column("saved_bytes", "Saved size", "MiB", 1 / MEBIBYTE, better="lower"), _fingerprint("saved_bytes"))
 COSTS = (
-    Cost("peak_memory_mebibytes", "Peak memory, MiB", False, _trained(peak_mebibytes)),
-    Cost("train_seconds", "Training, s", False, _trained(_training("train_seconds"))),
-    Cost("trainable_parameters", "Trained parameters", True, _trained(_fingerprint("trainable_parameters"))),
-    Cost("saved_megabytes", "Saved, MB", True, _trained(_fingerprint("saved_bytes", MEGABYTE))),
-    Cost("train_energy_joules", "Energy, J", False, _trained(_energy)),
-    Cost("train_teraflop", "Operations, TFLOP", True, _trained(_teraflop)),
-    Cost("device_hours", "Device hours, tuning included", False, _trained(hours.of_group)),
-    Cost("cost", "Cost, tuning included", False, _trained(hours.cost_of_group)),
+    PEAK_MEMORY,
+    TRAIN_SECONDS,
+    PARAMETERS,
+    SAVED,
+    Cost(Column("train_energy_joules", "Training energy", "J", better="lower"), _training(_energy)),
+    Cost(Column("train_flops", "Training compute", "TFLOP", 1 / TERA, better="lower"), _training(_flops)),
+    Cost(Column("device_hours", "Device hours with tuning", better="lower"), of_trained(hours.of_group)),
+    Cost(Column("cost", "Cost with tuning", digits=2, better="lower"), of_trained(hours.cost_of_group)),
 )
 
 

@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.records.untrusted import NO_BREAK
 from harness.report import names
+from harness.report.analysis.axes import gain_column, score_column
 from harness.report.data.groups import HEADLINE, Aligned, Group, Measure, aligned, headline, unranked
 from harness.report.data.groups import LEVEL as LEVEL
 from harness.report.data.items import ScoredEvaluation
@@ -58,18 +59,13 @@ class MetricComparison:
 
     @property
     def column(self) -> Column:
-        """Return the column of its scores in a table for people: percent with one decimal, or the loss as it is."""
-        metric = names.metric(self.measure.metric)
-        unit, scale, digits = ("%", 100.0, 1) if metric.percent else ("", 1.0, None)
-        better: Literal["higher", "lower"] = "higher" if self.higher_is_better else "lower"
-        title = names.task(self.task).short if metric.percent else f"{names.task(self.task).short} {metric.short}"
-        return Column(f"{self.task}/{self.measure.metric}", title, unit, scale, digits, better)
+        """Return the column of its scores in a table for people."""
+        return score_column(self.task, self.measure.metric, self.higher_is_better)
 
     @property
     def gains(self) -> Column:
         """Return the column of differences between its scores."""
-        unit = "points" if self.column.unit else ""
-        return replace(self.column, key=f"{self.column.key}/difference", title="Difference", unit=unit, better="")
+        return gain_column(self.column)
 
     def shown(self, value: float) -> str:
         """Return a score in a sentence: 63.0 %."""
@@ -89,9 +85,9 @@ class MetricComparison:
     @cached_property
     def _digits(self) -> int | None:
         """Return the decimals of a loss in sentences: two significant digits of its smallest error."""
-        errors = [found.standard_error for group in self.groups if (found := group.score(self.measure))]
-        known = [error for error in errors if error]
-        return None if self.column.unit or not known else decimals_of_error(min(known))
+        errors = [estimate.standard_error for group in self.groups if (estimate := group.score(self.measure))]
+        positive = [error for error in errors if error]
+        return None if self.column.unit or not positive else decimals_of_error(min(positive))
 
     @cached_property
     def ranked(self) -> tuple[Group, ...]:
@@ -106,8 +102,8 @@ class MetricComparison:
 
     def value(self, group: Group) -> float:
         """Return the group's score; infinitely bad where it has none."""
-        found = group.score(self.measure)
-        return found.value if found else float("-inf" if self.higher_is_better else "inf")
+        estimate = group.score(self.measure)
+        return estimate.value if estimate else float("-inf" if self.higher_is_better else "inf")
 
 
 @dataclass(frozen=True)
@@ -118,6 +114,7 @@ class Pair:
     b: Group
     result: Result
     p_sign_flip: float | None = None  # not adjusted; None below six shared seeds
+    differing: int | None = None  # items on which any seed of both differs; None where seeds cannot be paired
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -188,20 +185,20 @@ def main_contests(groups: Sequence[Group], primary: str | None) -> list[MetricCo
         named = [one for role in ROLES for one in contests(groups, role, metric) if one.task == task]
         return [contest for contest in named if contest.title == named[0].title]
     for role in ROLES:
-        if found := contests(groups, role):
-            return [one for one in found if one.title == found[0].title]
+        if of_role := contests(groups, role):
+            return [one for one in of_role if one.title == of_role[0].title]
     return []
 
 
 def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> list[MetricComparison]:
     """The contests of a role in the order of the tasks: of the headline metric of each, or of the named one."""
-    found: dict[tuple[str, str, object], list[tuple[ScoredEvaluation, Group]]] = {}
+    members_of: dict[tuple[str, str, object], list[tuple[ScoredEvaluation, Group]]] = {}
     for group in groups:
         for scored in group.role(role) if group.trained and not group.random_weights else ():
             wanted = "loss" if scored.loss_only else metric or headline(scored)
             if wanted is not None and wanted in scored.record.metrics:
-                found.setdefault((scored.comparison_key, wanted, group.model), []).append((scored, group))
-    return [_contest(Measure(eval_id, wanted), members) for (eval_id, wanted, _), members in found.items()]
+                members_of.setdefault((scored.comparison_key, wanted, group.model), []).append((scored, group))
+    return [_contest(Measure(eval_id, wanted), members) for (eval_id, wanted, _), members in members_of.items()]
 
 
 def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
@@ -214,8 +211,9 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     table = aligned(members, contest.measure)
     if table is None or len(table.values) < 2 or len(next(iter(table.values.values()))[0]) < 2:
         return Claims(contest, margin, None, (), (), (), members[1:])
-    sides = {group.label: group for group in members}
-    unpaired = tuple(sides[label] for label in table.unpaired)
+    unpaired = tuple(group for group in members if group.label in table.unpaired)
+    clusters = _clusters(contest, table)
+    table, sides = _named(table, members)
     base = next(iter(table.untouched), None)
     many = len(table.values) > MOST_PAIRED + 1
     families: tuple[FamilyName, ...] = ("baseline", "best") if many else ("baseline", "best", "all")
@@ -225,7 +223,7 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
         families=families,
         level=contest.groups[0].level,
         margin=margin,
-        clusters=_clusters(contest, table),
+        clusters=clusters,
         weights=table.weights,
         deterministic=table.untouched,
         higher_is_better=contest.higher_is_better,
@@ -234,14 +232,26 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     def pairs(name: FamilyName) -> tuple[Pair, ...]:
         family = compared.families.get(name)
         return tuple(
-            Pair(sides[one.a], sides[one.b], one, _sign_flip(table, one.a, one.b))
-            for one in (family.pairs if family else ())
+            Pair(
+                sides[pair.a], sides[pair.b], pair, _sign_flip(table, pair.a, pair.b), _differing(table, pair.a, pair.b)
+            )
+            for pair in (family.pairs if family else ())
         )
 
     against_base, against_best = pairs("baseline"), pairs("best")
     every = pairs("all") if not many else (*against_base, *against_best)
     every = tuple(sorted(every, key=lambda pair: pair.b is not contest.base))
     return Claims(contest, margin, compared, against_base, against_best, every, unpaired)
+
+
+def _named(table: Aligned, members: Sequence[Group]) -> tuple[Aligned, dict[str, Group]]:
+    """Return the outcomes by the names of the groups, which reasons and remarks of the tests are made of."""
+    names_of = {group.label: group.name for group in members}
+    if len({*names_of.values()}) < len(members):
+        names_of = {group.label: group.label for group in members}
+    values = {names_of[label]: outcomes for label, outcomes in table.values.items()}
+    untouched = tuple(names_of[label] for label in table.untouched)
+    return replace(table, values=values, untouched=untouched), {names_of[group.label]: group for group in members}
 
 
 def _clusters(contest: MetricComparison, table: Aligned) -> tuple[str, ...] | None:
@@ -268,6 +278,15 @@ def _contest(measure: Measure, members: Sequence[tuple[ScoredEvaluation, Group]]
         base=trained[0].base(measure.eval_id),
         left_out=tuple((group, reason) for group, reason in reasons if reason),
     )
+
+
+def _differing(table: Aligned, a: str, b: str) -> int | None:
+    """Return the number of items on which the two differ with any seed that both have; None without such a seed."""
+    import numpy as np
+
+    gaps = table.values[a] - table.values[b]  # the single row of an untouched model is compared with every seed
+    gaps = gaps[~np.isnan(gaps[:, 0])]
+    return int(np.any(gaps != 0, axis=0).sum()) if len(gaps) else None
 
 
 def _sign_flip(table: Aligned, a: str, b: str) -> float | None:

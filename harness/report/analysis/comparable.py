@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.records.untrusted import shortened
+from harness.report import names
 from harness.report.analysis.facts import (
     Facts,
     config_facts,
@@ -62,9 +63,17 @@ class Difference:
     task: str = ""  # the task, where the difference is in its settings
 
     def __str__(self) -> str:
-        """For example `train.max_steps: 100 (lora, qlora), 200 (dora)`."""
-        shown = ", ".join(f"{shortened(value, 60)} ({several(rows, 6)})" for value, rows in self.values)
-        return f"{self.task} {self.key}: {shown}" if self.task else f"{self.key}: {shown}"
+        """Return it by identifiers: `train.max_steps: 100 (lora, qlora), 200 (dora)`."""
+        return f"{self.task} {self.key}: {self._values({})}" if self.task else f"{self.key}: {self._values({})}"
+
+    def shown(self, named: Mapping[str, str]) -> str:
+        """Return it in words for people: Optimizer steps: 100 (LoRA, QLoRA), 200 (DoRA)."""
+        where = f"{names.task(self.task).display}, " if self.task else ""
+        return f"{where}{names.setting(self.key).display}: {self._values(named)}"
+
+    def _values(self, named: Mapping[str, str]) -> str:
+        parts = ((shortened(value, 60), [named.get(row, row) for row in rows]) for value, rows in self.values)
+        return ", ".join(f"{value} ({several(rows, 6)})" for value, rows in parts)
 
 
 @dataclass(frozen=True)
@@ -77,13 +86,12 @@ class Guard:
     follows: tuple[Difference, ...]  # consequences of a declared difference
     shown: tuple[Difference, ...]  # provenance that moves no number, seeds, tasks that a row does not have
 
-    @property
-    def notes(self) -> list[str]:
-        """Return the lines that a page prints under its table."""
+    def notes(self, named: Mapping[str, str]) -> list[str]:
+        """Return the lines that a page prints under its table; `named` holds the names of rows for people."""
         return [
-            *(f"not declared, allowed: {one}" for one in self.allowed),
-            *(f"follows from what varied: {one}" for one in self.follows),
-            *map(str, self.shown),
+            *(f"Not declared, allowed: {difference.shown(named)}" for difference in self.allowed),
+            *(f"Implied: {difference.shown(named)}" for difference in self.follows),
+            *(difference.shown(named) for difference in self.shown),
         ]
 
 
@@ -91,8 +99,8 @@ class IncomparableError(ValueError):
     """Rows that must not stand in one table. The message names every key with its values and rows."""
 
     def __init__(self, guard: Guard) -> None:
-        keys = list(dict.fromkeys(one.key for one in guard.refused))
-        lines = "\n".join(f"  {one}" for one in guard.refused)
+        keys = list(dict.fromkeys(difference.key for difference in guard.refused))
+        lines = "\n".join(f"  {difference}" for difference in guard.refused)
         super().__init__(
             "no table: the rows differ in what was not declared to vary "
             f"({', '.join(guard.declared) or 'nothing was'}):\n{lines}\n"
@@ -113,8 +121,8 @@ def check(groups: Sequence[Group], declared: Collection[str] | None, allowed: It
     meant = tuple(METHOD_AND_RATE if declared is None else declared)
     members = [group for group in groups if group.ok]
     sorter = _Sorter(meant, tuple(allowed), _settings_by_label(members))
-    for one in [*_all_differences(members), *_single_seeds(members)]:
-        sorter.add(one)
+    for difference in [*_all_differences(members), *_single_seeds(members)]:
+        sorter.add(difference)
     return sorter.guard(_shown(groups))
 
 
@@ -130,8 +138,8 @@ def check_trials(loaded: Loaded) -> Guard | None:
     diverged = [row for row in loaded.trials if row.status == "diverged" and row.current]
     sorter = _Sorter(meant, loaded.allowed, _settings_by_label(members))
     everyone = {**_by_run(members, _asked_facts), **{f"{r.label} seed {r.seed}": _asked_facts(r) for r in diverged}}
-    for one in [*_budgets(loaded.trials), *differences(everyone), *_all_differences(members)]:
-        sorter.add(one)
+    for difference in [*_budgets(loaded.trials), *differences(everyone), *_all_differences(members)]:
+        sorter.add(difference)
     return sorter.guard(_shown(members))
 
 
@@ -146,14 +154,14 @@ class _Sorter:
     allowed: dict[str, Difference] = field(default_factory=dict)
     follows: dict[str, Difference] = field(default_factory=dict)
 
-    def add(self, one: Difference) -> None:
-        if covered(one.key, self.declared):
+    def add(self, difference: Difference) -> None:
+        if covered(difference.key, self.declared):
             return
-        name = f"{one.task} {one.key}" if one.key.startswith("eval.") else one.key
-        unexplained = self._unexplained(one) if _is_consequence(one.key, self.declared) else one
+        name = f"{difference.task} {difference.key}" if difference.key.startswith("eval.") else difference.key
+        unexplained = self._unexplained(difference) if _is_consequence(difference.key, self.declared) else difference
         if unexplained is None:
-            self.follows.setdefault(name, one)
-        elif covered(one.key, self.wanted):
+            self.follows.setdefault(name, difference)
+        elif covered(difference.key, self.wanted):
             self.allowed.setdefault(name, unexplained)
         else:
             self.refused.setdefault(name, unexplained)
@@ -167,36 +175,38 @@ class _Sorter:
             shown=tuple(shown),
         )
 
-    def _unexplained(self, one: Difference) -> Difference | None:
+    def _unexplained(self, difference: Difference) -> Difference | None:
         """Return the part of a difference that the declared settings do not explain: rows of equal ones differ."""
-        causes = [cause for fact, moved_by in _FOLLOWS.items() if covered(one.key, [fact]) for cause in moved_by]
+        causes = [cause for fact, moved_by in _FOLLOWS.items() if covered(difference.key, [fact]) for cause in moved_by]
         by_settings: dict[tuple[tuple[str, str], ...], dict[str, list[str]]] = {}
-        for value, labels in one.values:
+        for value, labels in difference.values:
             for label in labels:
                 own = self.settings.get(label, {})
                 key = tuple(sorted((k, v) for k, v in own.items() if covered(k, causes) and covered(k, self.declared)))
                 by_settings.setdefault(key, {}).setdefault(value, []).append(label)
         for values in by_settings.values():
             if len(values) > 1:
-                return Difference(one.key, tuple((value, tuple(rows)) for value, rows in values.items()), one.task)
+                return Difference(
+                    difference.key, tuple((value, tuple(rows)) for value, rows in values.items()), difference.task
+                )
         return None
 
 
 def differences(facts: Mapping[str, Facts], task: str = "") -> list[Difference]:
     """Every key whose values are not all equal, for rows by their labels; absent is a value."""
-    found = []
-    for key in sorted({key for one in facts.values() for key in one}):
+    unequal = []
+    for key in sorted({key for own in facts.values() for key in own}):
         by_value: dict[str, list[str]] = {}
-        for label, one in facts.items():
-            by_value.setdefault(one.get(key, ABSENT), []).append(label)
+        for label, own in facts.items():
+            by_value.setdefault(own.get(key, ABSENT), []).append(label)
         if len(by_value) > 1:
-            found.append(Difference(key, tuple((value, tuple(rows)) for value, rows in by_value.items()), task))
-    return found
+            unequal.append(Difference(key, tuple((value, tuple(rows)) for value, rows in by_value.items()), task))
+    return unequal
 
 
 def covered(key: str, declared: Iterable[str]) -> bool:
     """Return whether the key is a declared key or lies below one."""
-    return any(key == one or key.startswith(f"{one}.") for one in declared)
+    return any(key == name or key.startswith(f"{name}.") for name in declared)
 
 
 def without_base(groups: Sequence[Group]) -> list[str]:
@@ -206,28 +216,29 @@ def without_base(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         for eval_id, scored in group.evaluations.items() if group.trained else ():
             if not any(base.model == group.model and eval_id in base.evaluations for base in bases):
-                lines[f"{scored[0].task}: no evaluation of the base model in the same setting, so no difference"] = None
+                task = names.task(scored[0].task).display
+                lines[f"{task}: no evaluation of the base model in the same setting, so no difference"] = None
     return list(lines)
 
 
 def _all_differences(groups: Sequence[Group]) -> list[Difference]:
     """Return the differences of facts that can move a number; an earlier one goes before a later one of its key."""
     trained = [group for group in groups if group.trained]
-    found = [*differences(_by_run(trained, recipe_facts)), *differences(_by_run(trained, outcome_facts))]
-    found += differences(_by_run(trained, config_facts))
-    found += differences({label: facts for label, facts in _by_run(trained, length_facts).items() if facts})
-    found += differences(_by_run(groups, stack_facts))  # the base too: it is subtracted from the others
+    unequal = [*differences(_by_run(trained, recipe_facts)), *differences(_by_run(trained, outcome_facts))]
+    unequal += differences(_by_run(trained, config_facts))
+    unequal += differences({label: facts for label, facts in _by_run(trained, length_facts).items() if facts})
+    unequal += differences(_by_run(groups, stack_facts))  # the base too: it is subtracted from the others
     for seed in dict.fromkeys(row.seed for group in trained for row in group.rows):
         rows = {group.label: seed_facts(row) for group in trained for row in group.rows if row.seed == seed}
-        found += differences({label: facts for label, facts in rows.items() if facts})
+        unequal += differences({label: facts for label, facts in rows.items() if facts})
     for task in _tasks(trained):
         asked_it = {group.label: task_facts(group, task) for group in groups}
         items = next((facts[_ITEMS] for facts in asked_it.values() if _ITEMS in facts), "")
         for group in groups:  # a base without readable items is named where its items are, and paired with nobody
             if group.first.is_base and asked_it[group.label] and items:
                 asked_it[group.label].setdefault(_ITEMS, items)
-        found += differences({label: facts for label, facts in asked_it.items() if facts}, task)
-    return found
+        unequal += differences({label: facts for label, facts in asked_it.items() if facts}, task)
+    return unequal
 
 
 def _asked_facts(row: Row) -> Facts:
@@ -237,24 +248,24 @@ def _asked_facts(row: Row) -> Facts:
 
 def _settings_by_label(groups: Sequence[Group]) -> dict[str, Facts]:
     """Return the settings of every label that a difference may name: a group's, and those of its single runs."""
-    found: dict[str, Facts] = {}
+    settings: dict[str, Facts] = {}
     for group in groups:
-        asked = task_settings(group)
+        evaluated = task_settings(group)
         for row in group.rows:
-            own = {**asked, **stack_facts(row), **(recipe_facts(row) if group.trained else {})}
-            found.setdefault(group.label, own)
-            found[f"{group.label} seed {row.seed}"] = own
-    return found
+            own = {**evaluated, **stack_facts(row), **(recipe_facts(row) if group.trained else {})}
+            settings.setdefault(group.label, own)
+            settings[f"{group.label} seed {row.seed}"] = own
+    return settings
 
 
 def task_settings(group: Group) -> Facts:
     """Return how a group was asked its tasks, as settings of an evaluation; several values are joined."""
-    found: dict[str, dict[str, None]] = {}
+    settings: dict[str, dict[str, None]] = {}
     for task in _tasks([group]):
         for key, value in task_facts(group, task).items():
             if key.startswith("eval.") and key not in _FOLLOWS:
-                found.setdefault(key, {})[value] = None
-    return {key: " and ".join(values) for key, values in found.items()}
+                settings.setdefault(key, {})[value] = None
+    return {key: " and ".join(values) for key, values in settings.items()}
 
 
 def _single_seeds(groups: Sequence[Group]) -> list[Difference]:
@@ -285,21 +296,23 @@ def _budgets(trials: Sequence[Row]) -> list[Difference]:
         for name, recipes in tried.items()
     }
     uneven = {
-        name: {"tuning.seeds": one["tuning.seeds"]} for name, one in facts.items() if " and " in one["tuning.seeds"]
+        name: {"tuning.seeds": own["tuning.seeds"]} for name, own in facts.items() if " and " in own["tuning.seeds"]
     }
     return [*differences(facts), *(Difference("tuning.seeds", ((v["tuning.seeds"], (k,)),)) for k, v in uneven.items())]
 
 
 def _by_run(groups: Sequence[Group], facts: Callable[[Row], Facts]) -> dict[str, Facts]:
     """Facts by row: a group's label, or that of each of its seeds where they differ among themselves."""
-    found: dict[str, Facts] = {}
+    by_label: dict[str, Facts] = {}
     for group in groups:
-        each = [facts(row) for row in group.rows]
-        if all(one == each[0] for one in each):
-            found[group.label] = each[0]
+        by_seed = [facts(row) for row in group.rows]
+        if all(own == by_seed[0] for own in by_seed):
+            by_label[group.label] = by_seed[0]
         else:
-            found.update({f"{group.label} seed {row.seed}": one for row, one in zip(group.rows, each, strict=True)})
-    return found
+            by_label.update(
+                {f"{group.label} seed {row.seed}": own for row, own in zip(group.rows, by_seed, strict=True)}
+            )
+    return by_label
 
 
 def _tasks(groups: Sequence[Group]) -> list[str]:
@@ -309,7 +322,7 @@ def _tasks(groups: Sequence[Group]) -> list[str]:
 def _is_consequence(key: str, declared: Sequence[str]) -> bool:
     """Return whether a setting that moves the fact was declared, in whole or in part."""
     causes = [cause for fact, moved_by in _FOLLOWS.items() if covered(key, [fact]) for cause in moved_by]
-    return any(covered(cause, declared) or covered(one, [cause]) for cause in causes for one in declared)
+    return any(covered(cause, declared) or covered(name, [cause]) for cause in causes for name in declared)
 
 
 def _shown(groups: Sequence[Group]) -> list[Difference]:
@@ -322,10 +335,14 @@ def _shown(groups: Sequence[Group]) -> list[Difference]:
         absent = tuple(group.label for group in trained if not task_facts(group, task))
         if absent:
             missing.append(Difference("not evaluated", ((task, absent),)))
-    found = [*seeds, *missing, *differences(_by_run(rows, shown_facts))]
-    found += differences(_by_run(trained, shown_training_facts))
-    said = {one.key for one in found}
+    listed = [*seeds, *missing, *differences(_by_run(rows, shown_facts))]
+    listed += differences(_by_run(trained, shown_training_facts))
+    keys = {one.key for one in listed}
     for task in _tasks(trained):
         facts = {group.label: shown_task_facts(group, task) for group in rows}
-        found += [one for one in differences({k: v for k, v in facts.items() if v}, task) if one.key not in said]
-    return found
+        listed += [
+            difference
+            for difference in differences({k: v for k, v in facts.items() if v}, task)
+            if difference.key not in keys
+        ]
+    return listed

@@ -41,6 +41,13 @@ class Comparison:
         return grouped(self.loaded.rows, family_level(self.loaded.sweep, LEVEL))
 
     @cached_property
+    def names(self) -> dict[str, str]:
+        """Return the names of rows and of their runs for people, by label: LoRA (r=8); LoRA (r=8) seed 0."""
+        every = [*self.groups, *self.trial_groups]
+        named = {f"{row.label} seed {row.seed}": row.title for group in every for row in group.every}
+        return named | {group.label: group.name for group in every}
+
+    @cached_property
     def guard(self) -> Guard:
         """Return how the rows differ in what was not declared to vary.
 

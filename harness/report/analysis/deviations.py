@@ -8,7 +8,7 @@ from typing import Any
 from harness.records.record import Cell, SweepRecord
 from harness.records.registration import Registration
 from harness.report.data.rows import Loaded, Row
-from harness.report.display import short
+from harness.report.display import several, short
 
 _NAMED = 3  # runs or cells that a line names
 
@@ -61,7 +61,7 @@ def _cells(made: Registration, sweep: SweepRecord) -> Iterator[str]:
     for what, keys in (("added", now.keys() - comparable.keys()), ("left out", comparable.keys() - now.keys())):
         cells = sorted((now if what == "added" else comparable)[key].overrides for key in keys)
         if cells:
-            yield f"cells {what}: {_listed([' '.join(words) for words in cells])}"
+            yield f"cells {what}: {several([' '.join(words) for words in cells], _NAMED)}"
 
 
 def _known(cells: Sequence[Cell]) -> dict[tuple[Any, ...], Cell]:
@@ -70,19 +70,19 @@ def _known(cells: Sequence[Cell]) -> dict[tuple[Any, ...], Cell]:
 
 def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
     """Yield the runs that are older than the registration, or were made with another program or other versions."""
-    early, changed = [], dict[str, list[str]]()
+    early, moved = [], dict[str, list[str]]()
     for row in rows:
         assert row.record is not None
-        name = f"{row.label} seed {row.seed}"
+        name = row.title
         if row.record.attempts[0].started_at < made.registered_at:
             early.append(name)
         provenance = (row.record.trained_by or row.record.current).provenance
         for text in _changed(made.made_with, provenance):
-            changed.setdefault(text, []).append(name)
+            moved.setdefault(text, []).append(name)
     if early:
-        yield f"begun before the registration of {made.registered_at}: {_listed(early)}"
-    for text, names in changed.items():
-        yield f"{text}: {_listed(names)}"
+        yield f"begun before the registration of {made.registered_at}: {several(early, _NAMED)}"
+    for text, names in moved.items():
+        yield f"{text}: {several(names, _NAMED)}"
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -98,19 +98,15 @@ def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 def _tests(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the runs whose test was read more than once, since earlier weights were replaced."""
     twice = [
-        f"{row.label} seed {row.seed}"
+        row.title
         for row in rows
-        if any(one.evaluation["role"] in ("target", "test") for one in row.replaced)
+        if any(evaluation.evaluation["role"] in ("target", "test") for evaluation in row.replaced)
     ]
     if twice:
-        yield f"test read twice, since it was trained again: {_listed(twice)}"
+        yield f"test read twice, since it was trained again: {several(twice, _NAMED)}"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f"[{'; '.join(map(str, value))}]"
     return "nothing" if value is None else str(value)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

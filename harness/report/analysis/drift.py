@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.record import EvaluationRecord, read
+from harness.report import names
 from harness.report.data.rows import Row
-from harness.report.display import short
+from harness.report.display import several, short
 
 _NAMED = 3  # runs that a line names, of those that have the same to say
 _PROGRAM = ("harness", "commit", "uncommitted_changes")
@@ -18,12 +19,12 @@ def replaced(folders: Sequence[Path]) -> tuple[EvaluationRecord, ...]:
 
     What cannot be read is left out: no number of a report rests on it.
     """
-    found: list[EvaluationRecord] = []
+    evaluations: list[EvaluationRecord] = []
     for folder in folders:
         numbers = [int(path.name) for path in folder.glob("earlier/*") if path.name.isdecimal()]
         if numbers:
-            found += _readable(folder / "earlier" / str(max(numbers)))
-    return tuple(found)
+            evaluations += _readable(folder / "earlier" / str(max(numbers)))
+    return tuple(evaluations)
 
 
 def test_reads(folders: Sequence[Path], current: Sequence[EvaluationRecord]) -> int:
@@ -55,15 +56,15 @@ def lines(rows: Sequence[Row]) -> list[str]:
 
 def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str]:
     """Return a line for each change of program or versions between runs and the last request of their sweep."""
-    found: dict[tuple[str, ...], dict[str, None]] = {}
+    by_change: dict[tuple[str, ...], dict[str, None]] = {}
     for row in rows if asked_with else ():
-        changed = tuple(_changed(_made_by(row), asked_with or {})) if row.current else ()
-        if changed:
-            found.setdefault(changed, {})[f"{row.label} seed {row.seed}"] = None
+        moved = tuple(_changed(_made_by(row), asked_with or {})) if row.current else ()
+        if moved:
+            by_change.setdefault(moved, {})[row.title] = None
     return [
-        f"made with another program than the sweep was last asked with: {_listed(list(runs))}: {', '.join(changed)}; "
-        "force=true on one of them shows how far that moves it"
-        for changed, runs in found.items()
+        f"made with another program than the sweep was last asked with: {several(list(runs), _NAMED)}: "
+        f"{', '.join(changed)}; force=true on one of them shows how far that moves it"
+        for changed, runs in by_change.items()
     ]
 
 
@@ -73,27 +74,23 @@ def _made_by(row: Row) -> Mapping[str, Any]:
     return (row.record.trained_by or row.record.current).provenance
 
 
-def _listed(runs: Sequence[str]) -> str:
-    return ", ".join(runs[:_NAMED]) + (f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else "")
-
-
 def _of_run(row: Row) -> Iterator[str]:
-    before = {one.eval_id: one for one in row.replaced}
+    before = {evaluation.eval_id: evaluation for evaluation in row.replaced}
     pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
     if not pairs:
         return
     scores = [text for old, new in pairs for text in _scores(old, new)]
-    changed = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
-    made_with = f"made with {', '.join(changed)}" if changed else "made with the same commit and versions"
-    yield f"trained again: {row.label} seed {row.seed}: {', '.join(scores)}; {made_with}"
+    moved = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
+    made_with = f"made with {', '.join(moved)}" if moved else "made with the same commit and versions"
+    yield f"trained again: {row.title}: {', '.join(scores)}; {made_with}"
 
 
 def _scores(old: EvaluationRecord, new: EvaluationRecord) -> Iterator[str]:
     """For example `validation loss 2.301 -> 2.305 (+0.004)`."""
-    name = f"{new.evaluation['task']} ({new.evaluation['role']})"
+    name = f"{names.task(new.evaluation['task']).display} ({new.evaluation['role']})"
     for metric in sorted(old.metrics.keys() & new.metrics.keys()):
         first, second = old.metrics[metric].value, new.metrics[metric].value
-        yield f"{name} {metric} {first:.4g} -> {second:.4g} ({second - first:+.2g})"
+        yield f"{name} {names.metric(metric).display} {first:.4g} -> {second:.4g} ({second - first:+.2g})"
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.records.record import SCHEMA, ExternalRecord, Metric, write
+from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, SAVED, TRAIN_SECONDS
 from harness.report.analysis.comparable import Difference, covered, differences
 from harness.report.analysis.facts import Facts, effective_scale, text
 from harness.report.data.rows import flatten
-from harness.report.display import DASH, MEBIBYTE, MEGABYTE, estimate, interval, quantity, several
-from harness.report.document import Table, text_table
+from harness.report.display import several
+from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
 PEFT = "PEFT method comparison"
 FOLDER = "external"
+SHOWN = (PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, SAVED)  # costs; a record has them under the same keys
 # Settings that such a comparison varies: the method with its settings, and the learning rate.
 PEFT_VARIES = ("peft_config", "train_config.optimizer_kwargs.lr", "train_config.optimizer_type")
 _TEST_ITEMS = {"gsm8k": 1319}  # of the official test split, all of which the benchmark evaluates
@@ -49,60 +52,59 @@ def read_peft(folder: Path) -> tuple[list[ExternalRecord], list[str]]:
 
 def guard(records: Sequence[ExternalRecord], varies: Sequence[str] = PEFT_VARIES) -> list[Difference]:
     """Return the differences between the rows that were not meant to vary."""
-    facts: dict[str, Facts] = {one.name: {key: text(value) for key, value in one.facts.items()} for one in records}
-    return [one for one in differences(facts) if not covered(one.key, varies)]
+    facts: dict[str, Facts] = {
+        record.name: {key: text(value) for key, value in record.facts.items()} for record in records
+    }
+    return [difference for difference in differences(facts) if not covered(difference.key, varies)]
 
 
 def keep(records: Sequence[ExternalRecord], runs: Path) -> Path:
     """Write the records below a runs folder, where reports find them; returns their folder."""
-    for one in records:
-        write(one, runs / FOLDER / f"{one.name}.json")
+    for record in records:
+        write(record, runs / FOLDER / f"{record.name}.json")
     return runs / FOLDER
 
 
 def table(records: Sequence[ExternalRecord]) -> Table:
     """Return the rows as published, in the order of their names."""
-    names = list(dict.fromkeys(name for one in records for name in one.scores))
-    header = (
-        "External row",
-        "Method",
-        "Status",
-        *names,
-        "Trained parameters",
-        "Peak memory, MiB",
-        "Training, s",
-        "Saved, MB",
+    scores = list(dict.fromkeys(name for record in records for name in record.scores))
+    columns = (
+        Column("name", "External row", text=True),
+        Column("method", "Method", text=True),
+        Column("status", "Status", text=True),
+        *(Column(name, name, digits=3) for name in scores),
+        *(replace(cost.column, better="") for cost in SHOWN),
     )
-    lines = []
-    for one in sorted(records, key=lambda record: record.name):
-        scores = [_shown(one, name) for name in names]
-        numbers = (
-            DASH if one.trainable_parameters is None else f"{one.trainable_parameters:,}",
-            quantity(None if one.peak_memory_bytes is None else one.peak_memory_bytes / MEBIBYTE),
-            quantity(one.train_seconds),
-            quantity(None if one.saved_bytes is None else one.saved_bytes / MEGABYTE),
+    rows = tuple(
+        (
+            *(Text(text) for text in (record.name, record.method, record.status)),
+            *(_score(record, name) for name in scores),
+            *(_cell(getattr(record, cost.key)) for cost in SHOWN),
         )
-        lines.append((one.name, one.method, one.status, *scores, *numbers))
-    return text_table("External rows", header, lines, ("Model", "Remarks"))
+        for record in sorted(records, key=lambda record: record.name)
+    )
+    return Table(columns, rows, label="published_results", title="Published results")
 
 
 def remarks(records: Sequence[ExternalRecord]) -> list[str]:
     """Return what a reader must know: runs that did not end well, scores of zero, rates that methods share."""
-    found = [f"{one.name} is a run with the status {one.status}" for one in records if one.status != _ENDED_WELL]
-    for one in records:
-        if one.status == _ENDED_WELL:
+    found = [
+        f"{record.name} is a run with the status {record.status}" for record in records if record.status != _ENDED_WELL
+    ]
+    for record in records:
+        if record.status == _ENDED_WELL:
             found += [
-                f"{one.name}: {name} is 0 of {one.num_items or 'all'} items, which says that the run is broken and not "
-                "how good the method is"
-                for name, score in one.scores.items()
+                f"{record.name}: {name} is 0 of {record.num_items or 'all'} items, which says that the run is "
+                "broken and not how good the method is"
+                for name, score in record.scores.items()
                 if score.higher_is_better and score.value == 0
             ]
     by_rate: dict[str, list[ExternalRecord]] = {}
-    for one in records:
-        if (rate := one.facts.get(_RATE)) is not None:
-            by_rate.setdefault(text(rate), []).append(one)
+    for record in records:
+        if (rate := record.facts.get(_RATE)) is not None:
+            by_rate.setdefault(text(rate), []).append(record)
     for rate, members in by_rate.items():
-        methods = dict.fromkeys(one.method for one in members)
+        methods = dict.fromkeys(record.method for record in members)
         if len(methods) > 2:
             found.append(
                 f"Learning rates were not tuned: {len(members)} of {len(records)} rows share {rate}, whatever their "
@@ -111,14 +113,20 @@ def remarks(records: Sequence[ExternalRecord]) -> list[str]:
     return found
 
 
-def _shown(record: ExternalRecord, name: str) -> str:
+def _cell(value: float | None) -> Cell:
+    return Missing("not published") if value is None else Number(value)
+
+
+def _score(record: ExternalRecord, name: str) -> Cell:
     """Return a score with Wilson's interval where it is a share of a known number of items, else with its error."""
-    from harness.stats import SeedEstimate, wilson_interval
+    from harness.stats import wilson_interval
 
     metric, items = record.scores.get(name), record.num_items
-    if metric is None or items is None or not name.endswith("/accuracy"):
-        return estimate(None if metric is None else SeedEstimate(metric.value, metric.stderr), 3)
-    return interval(metric.value, wilson_interval(round(metric.value * items), items), 3)
+    if metric is None:
+        return Missing("not published")
+    if items is None or not name.endswith("/accuracy"):
+        return Number(metric.value, metric.stderr)
+    return Number(metric.value, interval=wilson_interval(round(metric.value * items), items))
 
 
 def _peft_record(data: Mapping[str, Any], name: str) -> ExternalRecord:
@@ -175,25 +183,10 @@ def _scores(last: Mapping[str, Any], items: int | None) -> dict[str, Metric]:
 
 def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the seconds of the optimizer steps; the published `train_time` includes the evaluations."""
-    parts = [one["train time"] for one in metrics if "train time" in one]
+    parts = [metric["train time"] for metric in metrics if "train time" in metric]
     return sum(parts) if parts else None
 
 
 def score_on(row: ExternalRecord, task: str) -> Metric | None:
     """Return the row's accuracy on the task; None where it has none."""
     return next((metric for name, metric in row.scores.items() if name.partition("/")[0] == task), None)
-
-
-def cost_of(row: ExternalRecord, cost: str) -> float | None:
-    """Return the row's cost of that key, in the unit of our own; None where it was not published."""
-    attribute, unit = _COSTS.get(cost, ("", 1))
-    value = getattr(row, attribute) if attribute else None
-    return None if value is None else value / unit
-
-
-_COSTS: dict[str, tuple[str, int]] = {
-    "peak_memory_mebibytes": ("peak_memory_bytes", MEBIBYTE),
-    "train_seconds": ("train_seconds", 1),
-    "trainable_parameters": ("trainable_parameters", 1),
-    "saved_megabytes": ("saved_bytes", MEGABYTE),
-}

@@ -87,12 +87,12 @@ def outcome_facts(row: Row) -> Facts:
     assert row.record is not None and row.current is not None, "a row with results has a record"
     method = row.record.recipe.get("method") or {}
     scale = effective_scale(method)
-    found = ({} if scale is None else {"effective_scale": scale}) | dict(_training(row.current))
-    if str(method.get("precision")).endswith("_master") and "master_weights" in found:
-        found["master_weights"] = ["float32"]  # updates add up in copies; the trained tensors are rounded
+    facts = ({} if scale is None else {"effective_scale": scale}) | dict(_training(row.current))
+    if str(method.get("precision")).endswith("_master") and "master_weights" in facts:
+        facts["master_weights"] = ["float32"]  # updates add up in copies; the trained tensors are rounded
     trained_by = row.record.trained_by or row.current
-    found |= {key: trained_by.provenance[key] for key in _TRAINED_BY if key in trained_by.provenance}
-    return {key: text(value) for key, value in found.items()}
+    facts |= {key: trained_by.provenance[key] for key in _TRAINED_BY if key in trained_by.provenance}
+    return {key: text(value) for key, value in facts.items()}
 
 
 def length_facts(row: Row) -> Facts:
@@ -100,12 +100,12 @@ def length_facts(row: Row) -> Facts:
     training = row.current.training if row.current else None
     if training is None or (training.stopped_early_at is not None and _may_stop_early(row)):
         return {}
-    found: dict[str, Any] = {"steps": len(training.losses)}
+    facts: dict[str, Any] = {"steps": len(training.losses)}
     highest = max(training.learning_rates, default=0.0)
     if highest > 0:  # the shape alone: every method has a rate of its own
         shape = [round(rate / highest, _DIGITS) for rate in training.learning_rates]
-        found["schedule_taken"] = hashlib.sha256(repr(shape).encode()).hexdigest()[:8]
-    return {key: text(value) for key, value in found.items()}
+        facts["schedule_taken"] = hashlib.sha256(repr(shape).encode()).hexdigest()[:8]
+    return {key: text(value) for key, value in facts.items()}
 
 
 def seed_facts(row: Row) -> Facts:
@@ -113,10 +113,10 @@ def seed_facts(row: Row) -> Facts:
     training = row.current.training if row.current else None
     if training is None or not length_facts(row):
         return {}
-    found = {"tokens.real": sum(training.real_tokens), "tokens.trained": sum(training.trained_tokens)}
+    facts = {"tokens.real": sum(training.real_tokens), "tokens.trained": sum(training.trained_tokens)}
     if training.sequences is not None:
-        found["tokens.rows_seen"] = sum(training.sequences)
-    return {key: text(value) for key, value in found.items()}
+        facts["tokens.rows_seen"] = sum(training.sequences)
+    return {key: text(value) for key, value in facts.items()}
 
 
 def _may_stop_early(row: Row) -> bool:
@@ -133,7 +133,7 @@ def _beside_recipe(row: Row) -> Facts:
     return {
         key: text(value)
         for key, value in config.items()
-        if key not in recipe and not any(key == one or key.startswith(f"{one}.") for one in _NEUTRAL)
+        if key not in recipe and not any(key == name or key.startswith(f"{name}.") for name in _NEUTRAL)
     }
 
 
@@ -147,20 +147,20 @@ def shown_facts(row: Row) -> Facts:
 def shown_training_facts(row: Row) -> Facts:
     """Return what is said of a training and refuses nothing: its end, the rate it used, settings beside its recipe."""
     training = row.current.training if row.current else None
-    found: dict[str, Any] = {"rate_used_over_asked": _rate_used(row)}
+    facts: dict[str, Any] = {"rate_used_over_asked": _rate_used(row)}
     if training is not None:
-        found |= {"stopped_early_at": training.stopped_early_at, "kept_step": training.kept_step}
+        facts |= {"stopped_early_at": training.stopped_early_at, "kept_step": training.kept_step}
     if row.current is not None and row.current.data is not None:
-        found["rows.check"] = row.current.data.check
+        facts["rows.check"] = row.current.data.check
     settings = {key: value for key, value in _beside_recipe(row).items() if key not in _DECIDE}
-    return {**{key: text(value) for key, value in found.items() if value is not None}, **settings}
+    return {**{key: text(value) for key, value in facts.items() if value is not None}, **settings}
 
 
 def _rate_used(row: Row) -> float | None:
     """Return the highest learning rate of the steps over the recipe's."""
     training, recipe = row.current.training if row.current else None, row.record.recipe if row.record else {}
-    asked = (recipe.get("train") or {}).get("lr")
-    return round(max(training.learning_rates) / asked, 3) if training and training.learning_rates and asked else None
+    wanted = (recipe.get("train") or {}).get("lr")
+    return round(max(training.learning_rates) / wanted, 3) if training and training.learning_rates and wanted else None
 
 
 def task_facts(group: Group, task: str) -> Facts:
@@ -175,16 +175,16 @@ def shown_task_facts(group: Group, task: str) -> Facts:
 
 def _joined(group: Group, task: str, look: Callable[[ScoredEvaluation], Iterator[tuple[str, Any]]]) -> Facts:
     every = [scored for scores in group.evaluations.values() for scored in scores if scored.task == task]
-    found: dict[str, dict[str, None]] = {}
+    values_of: dict[str, dict[str, None]] = {}
     for scored in every:
         for key, value in look(scored):
-            found.setdefault(key, {})[text(value)] = None
-    return {key: " and ".join(sorted(values)) for key, values in found.items()}
+            values_of.setdefault(key, {})[text(value)] = None
+    return {key: " and ".join(sorted(values)) for key, values in values_of.items()}
 
 
 def text(value: Any) -> str:
     """A value on one line."""
-    if isinstance(value, (list, tuple)) and any(isinstance(one, (dict, list)) for one in value):
+    if isinstance(value, (list, tuple)) and any(isinstance(part, (dict, list)) for part in value):
         return json.dumps(value, sort_keys=True)
     return short(value)
 
@@ -219,13 +219,13 @@ def _look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
     )
     if scored.items:
         yield "eval.items_and_prompts", scored.items.asked_digest[:8]
-    known = {key: record.provenance[key] for key in _EVALUATED_WITH if key in record.provenance}
-    yield from ((f"eval.{key}", value) for key, value in flatten(known).items())
+    made_with = {key: record.provenance[key] for key in _EVALUATED_WITH if key in record.provenance}
+    yield from ((f"eval.{key}", value) for key, value in flatten(made_with).items())
     yield from _made_with(record.provenance).items()
 
 
 def _shown_look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
     """The rest of an evaluation's provenance."""
     compared = (*MADE_WITH, *_EVALUATED_WITH, *_NOT_FACTS, *_MEASURED)
-    rest = {key: value for key, value in scored.record.provenance.items() if key not in compared}
-    yield from flatten(rest).items()
+    others = {key: value for key, value in scored.record.provenance.items() if key not in compared}
+    yield from flatten(others).items()

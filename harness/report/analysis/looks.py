@@ -18,7 +18,11 @@ def undecided(comparison: Comparison) -> list[str]:
     results = tested(comparison)
     if results:
         why = "its interval lies on both sides of a bound"
-        return [f"{one.record.claim}: {one.evidence.why or why}" for one in results if one.outcome == "undecided"]
+        return [
+            f"{result.record.claim}: {result.evidence.why or why}"
+            for result in results
+            if result.outcome == "undecided"
+        ]
     contests = [contest for contest in comparison.contests if contest.groups]
     if not contests:
         raise ValueError(

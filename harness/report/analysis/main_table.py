@@ -8,11 +8,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.report import names
+from harness.report.analysis.axes import COSTS, PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
 from harness.report.data.groups import Group, Measure, headline
-from harness.report.display import mean, several
+from harness.report.display import several
 from harness.report.document import (
     DAGGER,
+    LETTERS,
     Cell,
     Column,
     Missing,
@@ -22,16 +24,13 @@ from harness.report.document import (
     Text,
     ranked,
 )
-from harness.report.pages.summary import trainings
 
 if TYPE_CHECKING:
     from harness.stats import Pair as Result
 
 DOUBLE_DAGGER = "\N{DOUBLE DAGGER}"
 AVERAGE, RETENTION = "average", "retention_change"
-MEMORY, PARAMETERS, TIME = "peak_memory_bytes", "trainable_parameters", "train_seconds"
 _TIMES = (("h", 3600), ("min", 60), ("s", 1))
-_LETTERS = "abcdefghijklmnoprstuvwxyz"
 _MISSING = Missing("not evaluated")
 
 
@@ -59,7 +58,7 @@ def main_table(inputs: Inputs) -> Table:
     """
     primary = [result.contest for result in inputs.results]
     tasks = _tasks(primary, inputs.targets)
-    kept = _retention(inputs.groups)
+    retention = _retention(inputs.groups)
     ordered, rules = _ordered(inputs)
     footnotes = _footnotes(ordered)
     scored = [contest.column for contest in tasks]
@@ -68,14 +67,18 @@ def main_table(inputs: Inputs) -> Table:
     columns = [
         Column("method", "Method", text=True),
         *(
-            replace(one, spanner=spanner, priority=0 if one.key == ahead else 10 + place)
-            for place, one in enumerate(scored)
+            replace(column_of, spanner=spanner, priority=0 if column_of.key == ahead else 10 + place)
+            for place, column_of in enumerate(scored)
         ),
         *_average_column(tasks),
-        *([Column(RETENTION, _retention_title(kept), "points", 100.0, 1, "higher", priority=100)] if kept else []),
+        *(
+            [Column(RETENTION, _retention_title(retention), "points", 100.0, 1, "higher", priority=100)]
+            if retention
+            else []
+        ),
         *_cost_columns(ordered),
     ]
-    rows = tuple(_row(group, columns, _Row(tasks, kept, footnotes, inputs)) for group in ordered)
+    rows = tuple(_row(group, columns, _Row(tasks, retention, footnotes, inputs)) for group in ordered)
     table = Table(tuple(columns), rows, label="main", title="Main results", rules=tuple(rules))
     competing = [place for place, group in enumerate(ordered) if group.trained and not group.random_weights]
     for key in (*(column.key for column in scored), AVERAGE):
@@ -137,25 +140,18 @@ def _row(group: Group, columns: Sequence[Column], row: _Row) -> tuple[Cell, ...]
         elif column.key == RETENTION:
             made.append(_retained(group, row.kept))
         else:
-            made.append(_cost(group, column.key))
+            made.append(_cost(group, next(cost for cost in COSTS if cost.key == column.key)))
     return tuple(made)
 
 
 def _score(group: Group, contest: MetricComparison, row: _Row) -> Cell:
-    measure = _measure(group, contest)
-    found = group.score(measure) if measure and not group.random_weights else None
-    if found is None:
+    measure = group.own(contest.role, contest.task, contest.measure)
+    estimate = group.score(measure) if measure and not group.random_weights else None
+    if estimate is None:
         return _reason(group)
     first = row.tasks[0].column.key == contest.column.key
     marks = DAGGER if first and _ties(group, row.inputs.results) else ""
-    return Number(found.value, found.standard_error, marks=marks)
-
-
-def _measure(group: Group, contest: MetricComparison) -> Measure | None:
-    """Return the group's own evaluation of the task: the same one if it has it; None where it was not evaluated."""
-    same = [scored for scored in group.role(contest.role) if scored.task == contest.task] if group.measured else []
-    best = sorted(same, key=lambda scored: scored.comparison_key != contest.measure.eval_id)
-    return Measure(best[0].comparison_key, contest.measure.metric) if best else None
+    return Number(estimate.value, estimate.standard_error, marks=marks)
 
 
 def _reason(group: Group) -> Missing:
@@ -185,78 +181,72 @@ def _average_column(tasks: Sequence[MetricComparison]) -> list[Column]:
 
 def _average(group: Group, tasks: Sequence[MetricComparison]) -> Cell:
     """Return the mean over the tasks; unknown where the group lacks one of them."""
-    measures = [_measure(group, contest) for contest in tasks]
-    known = [found for measure in measures if measure and (found := group.score(measure))]
-    if len(known) < len(tasks) or group.random_weights:
-        return _reason(group) if not known else Missing("not evaluated on every task")
-    return Number(fmean(found.value for found in known))
+    measures = [group.own(contest.role, contest.task, contest.measure) for contest in tasks]
+    estimates = [estimate for measure in measures if measure and (estimate := group.score(measure))]
+    if len(estimates) < len(tasks) or group.random_weights:
+        return _reason(group) if not estimates else Missing("not evaluated on every task")
+    return Number(fmean(estimate.value for estimate in estimates))
 
 
 def _retention(groups: Sequence[Group]) -> list[str]:
     """Return the retention tasks with a score that should be high, which is shown as a change in points."""
     every = (scored for group in groups if group.ok for scored in group.role("retention"))
-    return list(dict.fromkeys(one.task for one in every if (m := headline(one)) and names.metric(m).percent))
+    return list(
+        dict.fromkeys(
+            evaluation.task for evaluation in every if (m := headline(evaluation)) and names.metric(m).percent
+        )
+    )
 
 
-def _retention_title(kept: Sequence[str]) -> str:
-    return f"{names.task(kept[0]).short} change" if len(kept) == 1 else f"Retention change ({len(kept)} tasks)"
+def _retention_title(tasks: Sequence[str]) -> str:
+    return f"{names.task(tasks[0]).short} change" if len(tasks) == 1 else f"Retention change ({len(tasks)} tasks)"
 
 
-def _retained(group: Group, kept: Sequence[str]) -> Cell:
+def _retained(group: Group, tasks: Sequence[str]) -> Cell:
     """Return the change of the retention score against the base model, the mean over its tasks."""
     if group.first.is_base:
         return Missing("the base model itself")
-    scored = [one for one in group.role("retention") if one.task in kept] if group.measured else []
-    gains = [group.gain(Measure(one.comparison_key, headline(one) or "")) for one in scored]
-    known = [gain for gain in gains if gain is not None]
-    if not known or len(known) < len(kept):
+    scored = (
+        [evaluation for evaluation in group.role("retention") if evaluation.task in tasks] if group.measured else []
+    )
+    gains = [group.gain(Measure(evaluation.comparison_key, headline(evaluation) or "")) for evaluation in scored]
+    measured = [gain for gain in gains if gain is not None]
+    if not measured or len(measured) < len(tasks):
         return _reason(group)
-    error = known[0].standard_error if len(known) == 1 else None
-    return Number(fmean(gain.value for gain in known), error, signed=True)
+    error = measured[0].standard_error if len(measured) == 1 else None
+    return Number(fmean(gain.value for gain in measured), error, signed=True)
 
 
 def _cost_columns(groups: Sequence[Group]) -> list[Column]:
-    on_gpu = any(_memory(group, "required_memory_bytes") for group in groups)
-    seconds = [cell.value for group in groups if isinstance(cell := _cost(group, TIME), Number)]
-    longest = max(seconds, default=0.0)
-    unit, scale = next((unit, 1 / size) for unit, size in _TIMES if longest >= 2 * size or size == 1)
+    on_gpu = any(required_memory(group) for group in groups)
+    longest = max((seconds for group in groups if (seconds := TRAIN_SECONDS.of(group))), default=0.0)
+    unit, size = next((unit, size) for unit, size in _TIMES if longest >= 2 * size or size == 1)
     return [
-        Column(PARAMETERS, "Params", "M", 1e-6, priority=4),
-        Column(MEMORY, "GPU mem." if on_gpu else "Memory", "GiB", 2**-30, 2, priority=1),
-        Column(TIME, "Time", unit, scale, priority=3),
+        Column(PARAMETERS.key, "Params", "M", 1e-6, priority=4),
+        replace(PEAK_MEMORY.column, title="GPU mem." if on_gpu else "Memory", better="", priority=1),
+        Column(TRAIN_SECONDS.key, "Time", unit, 1 / size, priority=3),
     ]
 
 
-def _cost(group: Group, key: str) -> Cell:
-    if key == MEMORY:
-        used = _memory(group, "required_memory_bytes") or _memory(group, "peak_memory_bytes")
-        if group.status == "oom":
-            return Missing("out of memory", "OOM")
-        return Number(used) if used and not group.first.is_base else _reason(group)
-    if group.first.is_base or not group.measured:
-        return _reason(group)
-    if key == TIME:
-        value = mean(training.train_seconds for training in trainings(group))
-    else:
-        prints = [row.current.fingerprint if row.current else None for row in group.rows]
-        value = mean(one.trainable_parameters if one else None for one in prints)
+def _cost(group: Group, cost: Cost) -> Cell:
+    if cost is PEAK_MEMORY and group.status == "oom":
+        return Missing("out of memory", "OOM")
+    value = cost.of(group)
+    if cost is PEAK_MEMORY and value is not None:
+        value = memory(group)
     return _reason(group) if value is None else Number(value)
-
-
-def _memory(group: Group, name: str) -> float | None:
-    return mean(getattr(row.current, name) if row.current else None for row in group.rows) if group.measured else None
 
 
 def _footnotes(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
     """Return label -> (mark, sentence) for rows with fewer seeds than were run; equal sentences share a mark."""
     marks: dict[str, str] = {}
-    found = {}
+    footnotes = {}
     for group in groups:
         sentence = _lost(group)
-        if sentence and (sentence in marks or len(marks) < len(_LETTERS)):
-            marks.setdefault(sentence, _LETTERS[len(marks)])
-            found[group.label] = (marks[sentence], sentence)
-    return found
+        if sentence and (sentence in marks or len(marks) < len(LETTERS)):
+            marks.setdefault(sentence, LETTERS[len(marks)])
+            footnotes[group.label] = (marks[sentence], sentence)
+    return footnotes
 
 
 def _lost(group: Group) -> str:
@@ -268,9 +258,9 @@ def _lost(group: Group) -> str:
     for row in missing:
         fate = {"oom": "out of memory", None: "no record"}.get(row.status, row.status or "no record")
         fates[fate] = fates.get(fate, 0) + 1
-    shown = ", ".join(f"{count} {fate}" if len(missing) > 1 else fate for fate, count in fates.items())
+    listed = ", ".join(f"{count} {fate}" if len(missing) > 1 else fate for fate, count in fates.items())
     total = len(group.rows) + len(group.lost)
-    return f"{total - len(missing)} of {total} seeds ({shown})." if total > 1 else f"No result: {shown}."
+    return f"{total - len(missing)} of {total} seeds ({listed})." if total > 1 else f"No result: {listed}."
 
 
 def _notes(inputs: Inputs, footnotes: dict[str, tuple[str, str]]) -> Iterator[Note]:
@@ -307,6 +297,8 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     counts = sorted({len(group.rows) for group in inputs.groups if group.trained})
     span = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
     seeds = "one seed" if span == "1" else f"mean over {span} seeds"
+    items = [f"{contest.num_items:,} ({contest.column.title})" for contest in tasks]
     lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, \N{PLUS-MINUS SIGN} one standard error."]
+    lines += [f"Items: {several(items, 12)}."] if items else []
     lines += ["Best in bold, second underlined."] if len(trained) > 1 and tasks else []
     return " ".join(lines)

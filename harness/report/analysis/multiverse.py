@@ -16,6 +16,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from harness.report import names
 from harness.report.analysis.claims import MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Aligned, Group, Measure, aligned
@@ -77,15 +78,22 @@ def multiverse(comparison: Comparison) -> list[Robustness]:
 
 
 def lines(results: Sequence[Robustness], named: Mapping[str, str] = MappingProxyType({})) -> list[str]:
-    """Return a sentence for each verdict; `named` holds the names of labels for people."""
+    """Return a sentence for each verdict that an analysis turns, and one for those that hold in all.
+
+    `named` holds the names of labels for people.
+    """
     words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
-    return [
-        f"{named.get(one.a, one.a)} {words[one.verdict]} {named.get(one.b, one.b)}: "
-        f"holds in {one.held} of {one.analyses} analyses ({one.share:.0%})"
-        + (f"; the smallest change that turns it is {one.turned_by} ({one.instead})" if one.turned_by else "")
-        + "."
-        for one in results
-    ]
+    steady: dict[int, list[str]] = {}
+    turned = []
+    for result in results:
+        claim = f"{named.get(result.a, result.a)} {words[result.verdict]} {named.get(result.b, result.b)}"
+        if result.held == result.analyses:
+            steady.setdefault(result.analyses, []).append(claim)
+            continue
+        change = f"; the smallest change that turns it is {result.turned_by} ({result.instead})"
+        share = f"holds in {result.held} of {result.analyses} analyses ({result.share:.0%})"
+        turned.append(f"{claim}: {share}{change if result.turned_by else ''}.")
+    return [*(f"Hold in all {count} analyses: {'; '.join(claims)}." for count, claims in steady.items()), *turned]
 
 
 def _of_contest(contest: MetricComparison, comparison: Comparison) -> list[Robustness]:
@@ -111,14 +119,14 @@ def _robustness(
     rules: Mapping[str, frozenset[str]],
 ) -> Robustness:
     """Count where the verdict holds; another rule that chooses the same recipes repeats every analysis."""
-    known = [(changes, other[pair]) for changes, other in verdicts if pair in other]
+    others = [(changes, other[pair]) for changes, other in verdicts if pair in other]
     repeats = 1 + sum({*pair}.isdisjoint(moved) for moved in rules.values())
-    held = sum(other == verdict for _, other in known)
-    turned = [(len(changes), place) for place, (changes, other) in enumerate(known) if other != verdict]
-    counted = Robustness(*pair, verdict=verdict, held=held * repeats, analyses=len(known) * repeats)
+    held = sum(other == verdict for _, other in others)
+    turned = [(len(changes), place) for place, (changes, other) in enumerate(others) if other != verdict]
+    counted = Robustness(*pair, verdict=verdict, held=held * repeats, analyses=len(others) * repeats)
     if not turned:
         return counted
-    changes, instead = known[min(turned)[1]]
+    changes, instead = others[min(turned)[1]]
     return replace(counted, turned_by=" with ".join(changes), instead=instead)
 
 
@@ -140,15 +148,15 @@ def _verdicts(way: tuple[Outcome, str, float], contest: MetricComparison, margin
     level = contest.groups[0].level
     compared = _compared(outcome, values, base if base in values else None, (margin * factor, level))
     order = [group.label for group in contest.ranked]
-    found: dict[tuple[str, str], str] = {}
+    verdicts: dict[tuple[str, str], str] = {}
     for name, family in compared.families.items():
         for pair in family.pairs:
             if name == "all" and base in (pair.a, pair.b):
                 continue
             turned = name == "all" and order.index(pair.a) > order.index(pair.b)
             mirrored = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
-            found[(pair.b, pair.a) if turned else (pair.a, pair.b)] = mirrored if turned else pair.verdict
-    return found
+            verdicts[(pair.b, pair.a) if turned else (pair.a, pair.b)] = mirrored if turned else pair.verdict
+    return verdicts
 
 
 def _compared(
@@ -174,13 +182,14 @@ def _compared(
 def _outcomes(contest: MetricComparison, groups: Sequence[Group]) -> Iterator[Outcome]:
     """Yield the report's own outcome first, then every other that measures the same methods."""
     whole = len(contest.members)
-    first = _outcome(contest, contest.title)
+    first = _outcome(contest, contest.name)
     if first is None or len(first.sides.values) < whole:
         return
     yield first
     for metric in _metrics(contest):
         other = replace(contest, measure=Measure(contest.measure.eval_id, metric))
-        made = _outcome(other, f"{metric} in place of {contest.measure.metric}")
+        shown = [names.metric(name).display for name in (metric, contest.measure.metric)]
+        made = _outcome(other, " in place of ".join(shown))
         if made is not None and len(made.sides.values) == whole:
             yield made
     for loss in contests(groups, "test"):
@@ -198,11 +207,11 @@ def _outcome(contest: MetricComparison, name: str) -> Outcome | None:
 def _metrics(contest: MetricComparison) -> list[str]:
     """Return the other metrics of the task that have outcomes per item and the same direction."""
     scored = contest.groups[0].evaluations[contest.measure.eval_id][0]
-    known = scored.items.outcomes if scored.items else {}
+    recorded = scored.items.outcomes if scored.items else {}
     return [
         name
         for name, metric in sorted(scored.record.metrics.items())
-        if name != contest.measure.metric and name in known and metric.higher_is_better == contest.higher_is_better
+        if name != contest.measure.metric and name in recorded and metric.higher_is_better == contest.higher_is_better
     ]
 
 
@@ -210,22 +219,22 @@ def _means(contest: MetricComparison, groups: Sequence[Group], whole: int) -> It
     """Yield the mean over the target tasks, and the mean with each of them left out."""
     tasks = []
     for one in contests(groups, "target"):
-        made = _outcome(replace(one, groups=contest.groups, base=contest.base), one.title)
+        made = _outcome(replace(one, groups=contest.groups, base=contest.base), one.name)
         if made is not None and len(made.sides.values) == whole and made.higher_is_better:
             tasks.append(made)
     if len(tasks) < 2 or contest.role != "target":
         return
     yield _mean("the mean over the target tasks", tasks)
     for left_out in tasks if len(tasks) > 2 else ():
-        kept = [one for one in tasks if one is not left_out]
-        yield _mean(f"the mean over the target tasks without {left_out.name}", kept)
+        left = [one for one in tasks if one is not left_out]
+        yield _mean(f"the mean over the target tasks without {left_out.name}", left)
 
 
 def _mean(name: str, tasks: Sequence[Outcome]) -> Outcome:
     """Return the mean over tasks of equal weight: the items of all tasks together, their outcomes scaled."""
     import numpy as np
 
-    sizes = [next(iter(one.sides.values.values())).shape[1] for one in tasks]
+    sizes = [next(iter(outcome.sides.values.values())).shape[1] for outcome in tasks]
     scales = [sum(sizes) / (len(sizes) * size) for size in sizes]
     values = {
         label: np.concatenate(
@@ -238,7 +247,7 @@ def _mean(name: str, tasks: Sequence[Outcome]) -> Outcome:
         for place, (one, size) in enumerate(zip(tasks, sizes, strict=True))
         for cluster in (one.sides.clusters or tuple(map(str, range(size))))
     )
-    clustered = any(one.sides.clusters for one in tasks)
+    clustered = any(outcome.sides.clusters for outcome in tasks)
     sides = replace(tasks[0].sides, values=values, weights=None, clusters=clusters if clustered else None)
     return Outcome(name, sides, higher_is_better=True)
 

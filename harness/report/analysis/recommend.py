@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.untrusted import NO_BREAK
-from harness.report.analysis.axes import COSTS
+from harness.report.analysis.axes import PARAMETERS, SAVED, TRAIN_SECONDS, memory, required_memory
 from harness.report.analysis.claims import LEVEL, MetricComparison
 from harness.report.data.groups import Group, Measure, outcomes
-from harness.report.display import GIBIBYTE, MEBIBYTE, MEGABYTE, p_value, quantity, several
-from harness.report.pages.summary import peak_mebibytes, required_mebibytes
+from harness.report.display import GIBIBYTE, p_value, quantity, several
 
 if TYPE_CHECKING:
     from harness.stats import Floats
@@ -80,23 +79,23 @@ class Advice:
 
 def options(contest: MetricComparison, groups: Sequence[Group]) -> list[Option]:
     """Return the ranked methods and each prompting of the untouched model, on the same items."""
-    found: list[Option] = []
+    listed: list[Option] = []
     for group in contest.ranked:
-        _add(found, group, contest.measure, (group.label, group.name), _overhead(group))
+        _add(listed, group, contest.measure, (group.label, group.name), _overhead(group))
     scored = [s for group in contest.groups for s in group.evaluations[contest.measure.eval_id]]
     for group in groups:
         if not (group.ok and group.first.is_base and group.model == contest.ranked[0].model) or not scored:
             continue
         for eval_id, looks in group.evaluations.items():
             same = looks[0].task == scored[0].task and contest.measure.metric in looks[0].record.metrics
-            asked = [one.items.ids if one.items else None for one in (looks[0], scored[0])]
-            if same and asked[0] is not None and asked[0] == asked[1]:
+            ids = [look.items.ids if look.items else None for look in (looks[0], scored[0])]
+            if same and ids[0] is not None and ids[0] == ids[1]:
                 shots = looks[0].record.num_fewshot
                 prompting = "" if not shots or "shot" in group.label else f" ({shots}-shot)"
                 label = (f"{group.label}{prompting}", f"{group.name}{prompting}")
                 longer = f"{shots} examples in every prompt" if shots else ""
-                _add(found, group, Measure(eval_id, contest.measure.metric), label, longer)
-    return list({option.label: option for option in found}.values())
+                _add(listed, group, Measure(eval_id, contest.measure.metric), label, longer)
+    return list({option.label: option for option in listed}.values())
 
 
 def advise(contest: MetricComparison, every: Sequence[Option], need: Need) -> Advice:
@@ -169,15 +168,15 @@ def sentences(advice: Advice) -> list[str]:
     excluded = f"Excluded by the limits: {several(refused, 8)}." if refused else ""
     if chosen is None or best is None:
         return [line for line in (f"No method on {contest.name} keeps the limits.", excluded) if line]
-    required = required_mebibytes(chosen.group)
+    required = required_memory(chosen.group)
     costs = [
         _amount(chosen, "memory", GIBIBYTE, "GiB at the peak" if required is None else "GiB of a GPU"),
         _amount(chosen, "time", 1, "s of training"),
         _amount(chosen, "parameters", 1, "trained parameters"),
     ]
-    known = ", ".join(text for text in costs if text)
+    costs_of = ", ".join(text for text in costs if text)
     score = f"{contest.shown(chosen.value)} on {contest.name}, {contest.num_items:,} items"
-    lines = [f"Use {chosen.name}: {score}{f'; {known}' if known else ''}."]
+    lines = [f"Use {chosen.name}: {score}{f'; {costs_of}' if costs_of else ''}."]
     share = f"bootstrap probability {advice.best_share or 0:.2f}"
     if chosen is best:
         lines.append(f"Best score within the limits ({share}).")
@@ -265,58 +264,43 @@ def _reason(advice: Advice) -> str:
     )
 
 
-def _add(found: list[Option], group: Group, measure: Measure, label: tuple[str, str], overhead: str) -> None:
-    known = outcomes(group, measure)
-    if known is None or (found and known[0].shape[1] != found[0].outcomes.shape[1]):
+def _add(listed: list[Option], group: Group, measure: Measure, label: tuple[str, str], overhead: str) -> None:
+    table = outcomes(group, measure)
+    if table is None or (listed and table[0].shape[1] != listed[0].outcomes.shape[1]):
         return
-    values, weights = known
+    values, weights = table
     value = values.mean() if weights is None else float((values.sum(axis=1) / weights.sum()).mean())
-    found.append(Option(*label, group, values, float(value), _costs(group), overhead))
+    listed.append(Option(*label, group, values, float(value), _costs(group), overhead))
 
 
 def _costs(group: Group) -> dict[str, float | None]:
-    memory = _memory(group)
-    if group.first.is_base:
-        return {"memory": memory, "time": 0.0, "parameters": 0.0, "bytes": 0.0}
-    found = {cost.key: cost.of(group) for cost in COSTS}
-    saved = found["saved_megabytes"]
-    return {
-        "memory": memory,
-        "time": found["train_seconds"],
-        "parameters": found["trainable_parameters"],
-        "bytes": None if saved is None else saved * MEGABYTE,
-    }
-
-
-def _memory(group: Group) -> float | None:
-    """Return the bytes that a device must have: on a GPU what its allocator held and the context, else the peak."""
-    required = required_mebibytes(group)
-    mebibytes = peak_mebibytes(group) if required is None else required
-    return None if mebibytes is None else mebibytes * MEBIBYTE
+    trained = {"time": TRAIN_SECONDS, "parameters": PARAMETERS, "bytes": SAVED}
+    is_base = group.first.is_base
+    return {"memory": memory(group), **{key: 0.0 if is_base else cost.of(group) for key, cost in trained.items()}}
 
 
 def _overhead(group: Group) -> str:
     prints = [row.current.fingerprint for row in group.rows if row.current]
-    merged = [one.mergeable if one else None for one in prints]
+    merged = [fingerprint.mergeable if fingerprint else None for fingerprint in prints]
     if all(merged):
         return ""
     return "inference overhead unknown" if None in merged else "cannot be merged into the base"
 
 
 def _price(option: Option, need: Need) -> float:
-    found = option.costs[need.minimize]
-    return float("inf") if found is None else found
+    value = option.costs[need.minimize]
+    return float("inf") if value is None else value
 
 
 def _weights(contest: MetricComparison) -> Floats | None:
-    known = outcomes(contest.ranked[0], contest.measure)
-    return known[1] if known else None
+    table = outcomes(contest.ranked[0], contest.measure)
+    return table[1] if table else None
 
 
 def _amount(option: Option, name: str, scale: float, unit: str) -> str:
-    found = option.costs[name]
+    value = option.costs[name]
     return (
         ""
-        if found is None or (option.group.first.is_base and name != "memory")
-        else f"{quantity(found / scale)} {unit}"
+        if value is None or (option.group.first.is_base and name != "memory")
+        else f"{quantity(value / scale)} {unit}"
     )

@@ -35,11 +35,11 @@ def divergences(groups: Sequence[Group]) -> list[str]:
 
 
 def _lost(groups: Sequence[Group]) -> Iterator[tuple[str, int, list[Row]]]:
-    """Yield the label, the number of seeds with a result and the runs without one, for each recipe that has such."""
+    """Yield the name, the number of seeds with a result and the runs without one, for each recipe that has such."""
     for group in groups:
         is_trial = group.first.cell is not None and group.first.cell.stage == "tune"
         if group.failed and not (is_trial and not group.ok):
-            yield group.label, len(group.rows) if group.ok else 0, list(group.failed)
+            yield group.name, len(group.rows) if group.ok else 0, list(group.failed)
 
 
 def _rate(count: int, total: int) -> str:
@@ -55,7 +55,7 @@ def _histories(rows: Sequence[Row]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         for remark in _history(row):
-            found.setdefault(remark, []).append(f"{row.label} seed {row.seed}")
+            found.setdefault(remark, []).append(row.title)
     return [f"{remark}: {several(runs, _NAMED)}" for remark, runs in found.items()]
 
 
@@ -87,7 +87,7 @@ def _is_its_own(record: RunRecord) -> bool:
 
 def _unasked(loaded: Loaded) -> list[str]:
     """Return the seeds that lie beside those of the results and that the sweep leaves out."""
-    shown = {row.recipe_id: row.label for row in reversed(loaded.rows) if row.status == "ok"}
+    shown = {row.recipe_id: row.name for row in reversed(loaded.rows) if row.status == "ok"}
     found: dict[str, list[str]] = {}
     for row in loaded.unasked:
         if row.recipe_id in shown:

@@ -60,12 +60,12 @@ def swept(groups: Sequence[Group], tuned: bool) -> list[Swept]:
         groups: rows of the results.
         tuned: whether the learning rates were chosen, so that they may differ along a series.
     """
-    known = [(_facts(group), group) for group in groups if group.trained]
-    keys = dict.fromkeys(key for facts, _ in known for key in facts)
+    described = [(_facts(group), group) for group in groups if group.trained]
+    keys = dict.fromkeys(key for facts, _ in described for key in facts)
     ignored = (*_NEVER, *([RATE] if tuned else []))
     results = []
     for key in (key for key in keys if key not in ignored):
-        numeric = [(facts, group) for facts, group in known if _is_number(facts.get(key))]
+        numeric = [(facts, group) for facts, group in described if _is_number(facts.get(key))]
         if len({facts[key] for facts, _ in numeric}) >= FEWEST_VALUES:
             content = ["data.content"] if key.startswith("data.") else []
             lines = [line for members in _alike(numeric, key, (*ignored, *content)) for line in _lines(members, key)]
@@ -77,8 +77,8 @@ def swept(groups: Sequence[Group], tuned: bool) -> list[Swept]:
 def rate_series(groups: Sequence[Group]) -> list[Series]:
     """Return the groups that differ in the learning rate alone, together; a single rate makes a series too."""
     tried = ("ok", "oom", "diverged", "failed")
-    known = [(_facts(group), group) for group in groups if group.first.status in tried]
-    return _named(_alike([one for one in known if _is_number(one[0].get(RATE))], RATE), RATE, ["method.lr"])
+    described = [(_facts(group), group) for group in groups if group.first.status in tried]
+    return _named(_alike([entry for entry in described if _is_number(entry[0].get(RATE))], RATE), RATE, ["method.lr"])
 
 
 def _facts(group: Group) -> Facts:
@@ -94,8 +94,8 @@ def _alike(known: Iterable[Settings], key: str, ignored: Sequence[str] = ()) -> 
     """Return the groups that share every setting but the key, the ignored ones and the center of the method's rate."""
     parts: dict[str, list[Settings]] = {}
     for facts, group in known:
-        rest = {name: value for name, value in facts.items() if name not in (key, "method.lr", *ignored)}
-        parts.setdefault(json.dumps(rest, sort_keys=True), []).append((facts, group))
+        others = {name: value for name, value in facts.items() if name not in (key, "method.lr", *ignored)}
+        parts.setdefault(json.dumps(others, sort_keys=True), []).append((facts, group))
     return list(parts.values())
 
 
@@ -111,7 +111,7 @@ def _lines(members: list[Settings], key: str) -> list[list[Settings]]:
         for facts, group in members:
             parts.setdefault(law(facts), []).append((facts, group))
         for line in parts.values():
-            inside = any(all(one in other for one in line) for other in lines)
+            inside = any(all(entry in other for entry in line) for other in lines)
             if len({facts[key] for facts, _ in line}) >= FEWEST_VALUES and not inside:
                 lines.append(line)
     return lines
@@ -130,8 +130,10 @@ def _named(lines: Sequence[list[Settings]], key: str, ignored: Sequence[str]) ->
         record = group.first.record
         others = [other for other in lines if other[0][1].first.method == group.first.method]
         name = " ".join([names.method(group.first.method, record).display, *_telling(line, others, key, ignored)])
-        points = sorted(((float(facts[key]), one) for facts, one in line if one.ok), key=lambda point: point[0])
-        failed = sorted({float(facts[key]) for facts, one in line if not one.ok})
+        points = sorted(
+            ((float(facts[key]), group_of) for facts, group_of in line if group_of.ok), key=lambda point: point[0]
+        )
+        failed = sorted({float(facts[key]) for facts, group_of in line if not group_of.ok})
         series.append(Series(name, tuple(points), tuple(failed)))
     return series
 

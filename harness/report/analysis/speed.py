@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.records.record import Training
+from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group
 from harness.report.display import mean
 from harness.report.document import Cell, Column, Missing, Number, Table, Text
-from harness.report.pages.summary import trainings
 
 GIGA = 1e9
 TEXT = (
@@ -23,7 +23,7 @@ def table(groups: Sequence[Group]) -> Table | None:
     rows: list[tuple[Cell, ...]] = []
     for group in groups:
         runs = trainings(group) if group.trained else []
-        if any(one.flops_per_second for one in runs):
+        if any(run.flops_per_second for run in runs):
             known = (*_rates(runs), _energy(group))
             cells = [Missing("not measured") if value is None else Number(value) for value in known]
             rows.append((Text(group.name, group.label), *cells))
@@ -41,18 +41,18 @@ def unknown(groups: Sequence[Group]) -> list[str]:
     """Return a line for each reason of a missing MFU, with the groups without it."""
     found: dict[str, list[str]] = {}
     for group in groups:
-        peaks = [one.device_peak for one in trainings(group)] if group.trained else []
+        peaks = [training.device_peak for training in trainings(group)] if group.trained else []
         for reason in dict.fromkeys(peak.doubt for peak in peaks if peak and peak.doubt):
-            found.setdefault(reason, []).append(group.label)
+            found.setdefault(reason, []).append(group.name)
     return [f"No MFU of {', '.join(who)}: {reason}." for reason, who in found.items()]
 
 
 def _rates(runs: Sequence[Training]) -> tuple[float | None, float | None, float | None]:
     """Return operations per second, those of the device's peak, and their ratio."""
     return (
-        mean(one.flops_per_second for one in runs),
-        mean(one.device_peak.flops_per_second if one.device_peak else None for one in runs),
-        mean(one.mfu for one in runs),
+        mean(run.flops_per_second for run in runs),
+        mean(run.device_peak.flops_per_second if run.device_peak else None for run in runs),
+        mean(run.mfu for run in runs),
     )
 
 

@@ -123,7 +123,7 @@ def _measure(metric: str, group: Group) -> Measure:
     Raises:
         ValueError: the group was not asked it.
     """
-    for scored in (one[0] for one in group.evaluations.values()):
+    for scored in (evaluation[0] for evaluation in group.evaluations.values()):
         task, _, name = metric.partition("/")
         named = (scored.heldout and scored.role == _PLAIN_LOSSES.get(metric)) or (scored.task, name) == (task, name)
         wanted = "loss" if metric in _PLAIN_LOSSES else name
@@ -145,21 +145,21 @@ def _scores(claim: Difference, comparison: Comparison, level: float) -> Evidence
     factors: dict[str, float] = {}
     for factor, group in terms:
         factors[group.label] = factors.get(group.label, 0.0) + factor
-    found = contrast(
+    result = contrast(
         sides.values, factors, level, weights=sides.weights, clusters=sides.clusters, deterministic=sides.untouched
     )
-    evidence = Evidence(found.value, found.interval, found.why, f"{_seeds(found.seeds)}, {found.items:,} items")
-    if found.interval is None:
+    evidence = Evidence(result.value, result.interval, result.why, f"{_seeds(result.seeds)}, {result.items:,} items")
+    if result.interval is None:
         return replace(evidence, narrower="two or more seeds of each method")
-    return replace(evidence, narrower=_needed(claim.range, found))
+    return replace(evidence, narrower=_needed(claim.range, result))
 
 
-def _needed(limits: Range, found: Contrast) -> str:
+def _needed(limits: Range, result: Contrast) -> str:
     """Return how many seeds or items would decide, were the value and the noise to stay as they are."""
-    assert found.interval is not None, "it is asked for an interval that is too wide"
-    seeds, items, item, seed = found.seeds, found.items, found.item_variance, found.seed_variance
-    distance = min(abs(found.value - end) for end in (limits.low, limits.high) if end is not None)
-    half = (found.interval[1] - found.interval[0]) / 2
+    assert result.interval is not None, "it is asked for an interval that is too wide"
+    seeds, items, item, seed = result.seeds, result.items, result.item_variance, result.seed_variance
+    distance = min(abs(result.value - end) for end in (limits.low, limits.high) if end is not None)
+    half = (result.interval[1] - result.interval[0]) / 2
     if distance == 0:
         return "nothing: the value lies on the bound itself"
     if half <= 0 or not math.isfinite(half) or item + seed <= 0:
@@ -181,18 +181,18 @@ def _measured(claim: claim_grammar.Claim, comparison: Comparison, level: float) 
     assert claim.metric is not None
     sides = [_group(cell, comparison) for cell in claim.cells]
     values, doubtful = zip(*(_values(group, claim.metric) for group in sides), strict=True)
-    basis = f"{' and '.join(str(len(one)) for one in values)} runs"
+    basis = f"{' and '.join(str(len(values_of)) for values_of in values)} runs"
     left_out = f"{sum(doubtful)} of the runs were timed in company and do not count" if sum(doubtful) else ""
     fewest = 1 if claim.metric in EXACT else 2
-    if any(len(one) < fewest for one in values):
+    if any(len(values_of) < fewest for values_of in values):
         why = left_out or f"{claim.metric}: known of {basis}, and two of each are needed"
         return Evidence(None, None, why, basis, "two or more quiet runs of each" if left_out else "more runs")
     if isinstance(claim, Ratio):
-        logs = [[math.log(value) for value in one] for one in values]
+        logs = [[math.log(value) for value in values_of] for values_of in values]
         difference, half = welch(logs[0], logs[1], level)
         ends = (math.exp(difference - half), math.exp(difference + half))
         return Evidence(math.exp(difference), ends, left_out, basis, "more runs")
-    scaled = [[term.factor * value for value in one] for term, one in zip(claim.terms, values, strict=True)]
+    scaled = [[term.factor * value for value in values_of] for term, values_of in zip(claim.terms, values, strict=True)]
     difference, half = welch(scaled[0], [-value for value in scaled[1]], level)
     return Evidence(difference, (difference - half, difference + half), left_out, basis, "more runs")
 
@@ -216,7 +216,7 @@ def _quantity(row: Row, name: str) -> float | None:
     if attempt is None:
         return None
     training, phase = attempt.training, attempt.phases.get("train")
-    known = {
+    quantities = {
         "trainable_parameters": attempt.fingerprint.trainable_parameters if attempt.fingerprint else None,
         "peak_memory_bytes": attempt.peak_memory_bytes,
         "tokens_per_second": training.tokens_per_second if training else None,
@@ -224,7 +224,7 @@ def _quantity(row: Row, name: str) -> float | None:
         "train_energy_joules": phase.energy_joules if phase else None,
         "device_hours": hours.of_run(row),
     }
-    return known[name]
+    return quantities[name]
 
 
 def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
@@ -233,14 +233,14 @@ def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
     first, second = (_profile(cell, comparison) for cell in (claim.above, claim.below))
     if not same_items([first[2], second[2]]):
         raise ValueError("the trials of the two were not validated on the same rows")
-    found = rate_ratio(first[0], second[0], weights([first[2]]), level)
+    result = rate_ratio(first[0], second[0], weights([first[2]]), level)
     seeds = min(first[1], second[1])
     basis = f"{_seeds(seeds)} and {len(first[0].rates)} and {len(second[0].rates)} rates"
     if seeds < 2:
         why = "one tuning seed shows nothing of the noise between seeds"
-        return Evidence(found.value, None, why, basis, "two or more tuning seeds")
-    narrower = "rates beyond the grid" if found.why else "more tuning seeds, or rates closer to each other"
-    return Evidence(found.value, (found.low, found.high), found.why, basis, narrower)
+        return Evidence(result.value, None, why, basis, "two or more tuning seeds")
+    narrower = "rates beyond the grid" if result.why else "more tuning seeds, or rates closer to each other"
+    return Evidence(result.value, (result.low, result.high), result.why, basis, narrower)
 
 
 def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, ScoredEvaluation]:
@@ -254,13 +254,15 @@ def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, Scor
     for row in trials:
         if (row.method, _words(row, comparison.loaded)) == wanted:
             rows.setdefault(row.recipe_id, []).append(row)
-    known = [one for seeds in rows.values() for row in seeds for one in row.scored if one.role == "validation"]
-    if not known:
+    validations = [
+        scored for seeds in rows.values() for row in seeds for scored in row.scored if scored.role == "validation"
+    ]
+    if not validations:
         raise ValueError(f"no trial of {cell} has a validation loss")
     points = [(rate, _losses(seeds)) for seeds in rows.values() if (rate := _rate(seeds)) is not None]
     points.sort(key=lambda point: point[0])
     profile = Profile(tuple(rate for rate, _ in points), tuple(losses for _, losses in points))
-    return profile, min(map(len, rows.values())), known[0]
+    return profile, min(map(len, rows.values())), validations[0]
 
 
 def _rate(rows: Sequence[Row]) -> float | None:

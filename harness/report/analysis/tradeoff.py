@@ -5,113 +5,125 @@ Quality and cost are never combined into one score: they are compared on a front
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.report.analysis.axes import COSTS
+from harness.report.analysis.axes import COSTS, PARAMETERS, PEAK_MEMORY, trainings
 from harness.report.analysis.claims import Claims, MetricComparison, contests
 from harness.report.analysis.verdicts import MOST_SHOWN, words
 from harness.report.data.groups import Group, outcomes
-from harness.report.display import DASH, TERA, decimals, quantity
-from harness.report.document import Cell, Column, Note, Number, Table, Text, text_table
-from harness.report.pages.summary import trainings
+from harness.report.display import TERA, quantity
+from harness.report.document import Cell, Column, Missing, Note, Number, Table, Text, value_text
 
 if TYPE_CHECKING:
     from harness.records.record import Training
     from harness.stats import Floats
 
-MAIN_COSTS = ("peak_memory_mebibytes", "train_seconds")
-FRONTIER = "Each cell: cost, and bootstrap probability of being Pareto-optimal; * on the front of the estimates."
+FRONTIER = "in each cost, or in the change on a retention task; *: on the front of the point estimates."
 ALIKE = 0.1  # budgets within a tenth of each other are matched
 FEWEST_FOR_IQM = 4  # tasks: the middle half of fewer is one or two of them
 
 
-def frontiers(found: Claims, groups: Sequence[Group], costs: Sequence[str] = MAIN_COSTS) -> Table | None:
-    """Return each method's cost with the probability that no other is both better and cheaper; None without one.
+def frontiers(result: Claims, groups: Sequence[Group]) -> Table | None:
+    """Return the probability of each method that no other is both better and cheaper, for every cost; None without one.
 
-    A star marks the Pareto front of the point estimates.
-
-    Args:
-        found: the tests of the contest that gives the quality.
-        groups: every row, for the retention tasks.
-        costs: keys of the costs.
+    A star marks the Pareto front of the point estimates. The change on a retention task counts as a cost.
     """
     from harness.stats import frontier_probabilities, on_frontier
 
-    drawn = _draws(found)
+    drawn = _draws(result)
     if drawn is None:
         return None
     members, draws = drawn
-    contest = found.contest
-    sign = 1 if contest.higher_is_better else -1
-    qualities = [sign * contest.value(group) for group in members]
+    contest = result.contest
+    qualities = [(1 if contest.higher_is_better else -1) * contest.value(group) for group in members]
     columns = [Column("method", "Method", text=True), contest.column]
     cells: list[list[Cell]] = [[Text(group.name, group.label) for group in members]]
     cells.append([Number(contest.value(group)) for group in members])
-    for cost in COSTS:
-        prices = [cost.of(group) for group in members]
-        known = [price for price in prices if price is not None]
-        if cost.key in costs and len(known) == len(members) and len(set(known)) > 1:
-            share, front = frontier_probabilities(draws, known), on_frontier(qualities, known)
-            columns += [Column(cost.key, cost.title), _probability(cost.key)]
-            cells.append([Number(price, marks="*" if on else "") for price, on in zip(known, front, strict=True)])
-            cells.append([Number(float(value)) for value in share])
-    for other, lost, resampled in _forgetting(members, groups):
-        share, front = frontier_probabilities(draws, resampled), on_frontier(qualities, lost)
-        change = [-value if other.higher_is_better else value for value in lost]
-        columns += [replace(other.gains, key=other.title, title=f"Change on {other.name}"), _probability(other.title)]
-        marks = ["*" if on else "" for on in front]
-        cells.append([Number(value, signed=True, marks=mark) for value, mark in zip(change, marks, strict=True)])
-        cells.append([Number(float(value)) for value in share])
+    for column, prices, resampled in (*_prices(members), *_forgetting(members, groups)):
+        front = on_frontier(qualities, prices)
+        shares = frontier_probabilities(draws, resampled)
+        columns.append(column)
+        cells.append([Number(float(p), marks="*" if on else "") for p, on in zip(shares, front, strict=True)])
     if len(columns) == 2:
         return None
     rows = tuple(tuple(column[place] for column in cells) for place in range(len(members)))
-    return Table(tuple(columns), rows, label="trade_off", title="Quality-cost trade-off")
+    caption = f"Bootstrap probability of being Pareto-optimal in {contest.name} and {FRONTIER}"
+    return Table(tuple(columns), rows, caption=caption, label="trade_off", title="Quality-cost trade-off")
 
 
-def _probability(of: str) -> Column:
-    return Column(f"{of}/probability", "Prob.", digits=2)
+Axis = tuple[Column, list[float], "Floats | list[float]"]  # a cost: its column, each member's, and the same resampled
 
 
-def matched(found: Claims) -> Table | None:
+def _prices(members: Sequence[Group]) -> Iterator[Axis]:
+    """Yield the costs that are known of every member and differ among them."""
+    for cost in COSTS:
+        prices = [cost.of(group) for group in members]
+        values = [price for price in prices if price is not None]
+        if len(values) == len(members) and len({*values}) > 1:
+            yield Column(cost.key, cost.column.title, digits=2), values, values
+
+
+def matched(result: Claims) -> Table | None:
     """Tabulate the validation loss at the budget of the cheapest method, in tokens, in seconds and in FLOPs."""
-    runs = {group.label: trainings(group) for group in found.contest.ranked}
-    runs = {label: each for label, each in runs.items() if each and all(one.validation for one in each)}
+    runs = {group.label: trainings(group) for group in result.contest.ranked}
+    runs = {
+        label: trainings_of
+        for label, trainings_of in runs.items()
+        if trainings_of and all(one.validation for one in trainings_of)
+    }
     if len(runs) < 2:
         return None
-    header, columns = ["Method"], []
+    columns = [Column("method", "Method", text=True)]
+    cells: list[list[Cell]] = [
+        [Text(group.name, group.label) for group in result.contest.ranked if group.label in runs]
+    ]
     for title, spent in _BUDGETS:
-        curves = {label: [spent(one) for one in each] for label, each in runs.items()}
-        known = [[one for one in each if one is not None] for each in curves.values()]
-        if any(len(one) != len(each) for one, each in zip(known, curves.values(), strict=True)):
+        curves = {label: [spent(one) for one in trainings_of] for label, trainings_of in runs.items()}
+        spending = [[one for one in trainings_of if one is not None] for trainings_of in curves.values()]
+        if any(len(one) != len(trainings_of) for one, trainings_of in zip(spending, curves.values(), strict=True)):
             continue
-        budget = min(curve[-1] for each in known for curve in each)
-        header.append(f"at {quantity(budget)} {title}")
-        columns.append([_loss_within(runs[label], each, budget) for label, each in zip(runs, known, strict=True)])
-    shown = {group.label: group.name for group in found.contest.ranked}
-    lines = [(shown[label], *(column[i] for column in columns)) for i, label in enumerate(runs)]
-    return text_table("Validation loss at equal budget", header, lines) if columns else None
+        budget = min(curve[-1] for trainings_of in spending for curve in trainings_of)
+        columns.append(Column(f"at_{title}", f"at {quantity(budget)} {title}", digits=4))
+        cells.append(
+            [
+                _loss_within(runs[label], trainings_of, budget)
+                for label, trainings_of in zip(runs, spending, strict=True)
+            ]
+        )
+    rows = tuple(zip(*cells, strict=True))
+    title = "Validation loss at equal budget"
+    return Table(tuple(columns), rows, label="equal_budget", title=title) if len(columns) > 1 else None
 
 
-def matched_pairs(found: Claims) -> Table | None:
+def matched_pairs(result: Claims) -> Table | None:
     """Pairs of methods whose trained parameters, or whose peak memory, are within a tenth: which is better there.
 
     Of many pairs, only the significant ones and those with the best method are kept.
     """
-    lines = []
-    many = len(found.between) > MOST_SHOWN
-    for pair in found.between:
-        if many and not pair.significant and found.best not in (pair.a, pair.b):
+    gains = result.contest.gains
+    columns = (
+        Column("method", "Method", text=True),
+        Column("other", "and", text=True),
+        Column("cost", "matched on", text=True),
+        Column("values", "values", text=True),
+        replace(gains, key="difference"),
+        Column("verdict", "Verdict", text=True),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    many = len(result.between) > MOST_SHOWN
+    for pair in result.between:
+        if many and not pair.significant and result.best not in (pair.a, pair.b):
             continue
-        for cost in COSTS[:1] + COSTS[2:3]:
+        for cost in (PEAK_MEMORY, PARAMETERS):
             a, b = cost.of(pair.a), cost.of(pair.b)
             if a and b and abs(a - b) <= ALIKE * max(a, b):
-                gap = found.contest.gain_shown(pair.result.difference)
-                shown = f"{quantity(a)} and {quantity(b)}"
-                lines.append((f"{pair.a.name}, {pair.b.name}", cost.title, shown, gap, words(pair)))
-    header = ("Pair", "matched on", "values", "Difference", "Verdict")
-    return text_table("Pairs matched on cost", header, lines, header) if lines else None
+                values = " and ".join(value_text(Number(price), cost.column) for price in (a, b))
+                heading, gap = replace(cost.column, better="").heading, Number(pair.result.difference, signed=True)
+                words_of = [Text(text) for text in (pair.a.name, pair.b.name, heading, values)]
+                rows.append((*words_of, gap, Text(words(pair), pair.result.verdict)))
+    return Table(columns, tuple(rows), label="matched_pairs", title="Pairs matched on cost") if rows else None
 
 
 def across(groups: Sequence[Group]) -> Table | None:
@@ -137,7 +149,7 @@ def across(groups: Sequence[Group]) -> Table | None:
     ]
     scores = [np.stack([task[i].mean(axis=1) for task in tables], axis=1) for i in range(len(members))]
     draws = np.stack(items, axis=1) + seed_draws(scores, [tuple(row.seed for row in group.rows) for group in members])
-    values = np.stack([one.mean(axis=0) for one in scores])
+    values = np.stack([score.mean(axis=0) for score in scores])
     columns = [Column("method", "Method", text=True), _mean_column("mean", f"Mean of {len(tasks)} tasks")]
     many = len(tasks) >= FEWEST_FOR_IQM
     columns += [_mean_column("interquartile_mean", "IQM of the task means")] if many else []
@@ -151,9 +163,9 @@ def across(groups: Sequence[Group]) -> Table | None:
     columns.append(Column("rank", "Average rank", digits=2, better="lower"))
     rows: list[tuple[Cell, ...]] = []
     for index, (group, one) in enumerate(zip(members, summaries, strict=True)):
-        shown = [one.mean, *([one.interquartile_mean] if many else [])]
-        shown += [normalized[index].mean] if normalized else []
-        cells = [Number(part.value, interval=(part.low, part.high)) for part in (*shown, one.rank)]
+        numbers = [one.mean, *([one.interquartile_mean] if many else [])]
+        numbers += [normalized[index].mean] if normalized else []
+        cells = [Number(part.value, interval=(part.low, part.high)) for part in (*numbers, one.rank)]
         rows.append((Text(group.name, group.label), *cells))
     left_out = _left_out(every, tasks, members)
     notes = (Note(left_out),) if left_out else ()
@@ -166,16 +178,20 @@ def _mean_column(key: str, title: str) -> Column:
 
 def ranked_on_all(targets: Sequence[MetricComparison]) -> tuple[list[MetricComparison], list[Group]]:
     """Return the tasks on which most methods are ranked, and the methods that are ranked on each of them."""
-    tasks = [one for one in targets if one.higher_is_better and len(one.left_out) <= len(one.groups)]
-    members = [group for group in tasks[0].groups if all(group in one.groups for one in tasks)] if tasks else []
+    tasks = [
+        contest for contest in targets if contest.higher_is_better and len(contest.left_out) <= len(contest.groups)
+    ]
+    members = [group for group in tasks[0].groups if all(group in contest.groups for contest in tasks)] if tasks else []
     return tasks, members
 
 
 def _left_out(every: Sequence[MetricComparison], tasks: Sequence[MetricComparison], members: Sequence[Group]) -> str:
     """Return which tasks and methods are not in the means, and why; "" where all are."""
     hidden = [one.name for one in every if one not in tasks]
-    asked = {group.name for one in tasks for group in (*one.groups, *(group for group, _ in one.left_out))}
-    others = sorted(asked - {group.name for group in members})
+    evaluated = {
+        group.name for contest in tasks for group in (*contest.groups, *(group for group, _ in contest.left_out))
+    }
+    others = sorted(evaluated - {group.name for group in members})
     parts = [f"Tasks left out, since most methods are not ranked there: {', '.join(hidden)}."] if hidden else []
     parts += [f"Methods left out, since they are not ranked on every task: {', '.join(others)}."] if others else []
     return " ".join(parts)
@@ -185,10 +201,13 @@ def _chances(tasks: Sequence[MetricComparison]) -> Floats | None:
     """Return the score of guessing on each task; None where one is unknown, or where all are the same."""
     import numpy as np
 
-    metrics = [one.groups[0].evaluations[one.measure.eval_id][0].record.metrics[one.measure.metric] for one in tasks]
+    metrics = [
+        contest.groups[0].evaluations[contest.measure.eval_id][0].record.metrics[contest.measure.metric]
+        for contest in tasks
+    ]
     chances = [metric.chance for metric in metrics]
-    known = [chance for chance in chances if chance is not None and chance < 1]
-    return np.array(known) if len(known) == len(chances) and len({*known}) > 1 else None
+    numbers = [chance for chance in chances if chance is not None and chance < 1]
+    return np.array(numbers) if len(numbers) == len(chances) and len({*numbers}) > 1 else None
 
 
 def _cumulated(values: Sequence[float]) -> list[float]:
@@ -213,44 +232,44 @@ _BUDGETS: tuple[tuple[str, Callable[[Training], list[float] | None]], ...] = (
 )
 
 
-def _loss_within(runs: Sequence[Training], spent: Sequence[Sequence[float]], budget: float) -> str:
-    """The mean over the seeds of the last validation loss within the budget; a dash where a seed has none by then."""
+def _loss_within(runs: Sequence[Training], spent: Sequence[Sequence[float]], budget: float) -> Cell:
+    """Return the mean over the seeds of the last validation loss within the budget."""
     losses = []
     for run, curve in zip(runs, spent, strict=True):
         within = [
             loss for step, loss in run.validation if step <= len(curve) and curve[step - 1] <= budget * (1 + 1e-9)
         ]
         if not within:
-            return DASH
+            return Missing("no checkpoint within the budget")
         losses.append(within[-1])
-    return decimals(sum(losses) / len(losses), 4)
+    return Number(sum(losses) / len(losses))
 
 
-def _draws(found: Claims) -> tuple[list[Group], Floats] | None:
+def _draws(result: Claims) -> tuple[list[Group], Floats] | None:
     """The ranked groups and their resampled qualities, higher is better."""
     from harness.stats import bootstrap
 
-    members = list(found.contest.ranked)
-    known = [outcomes(group, found.contest.measure) for group in members]
-    if len(members) < 2 or any(one is None for one in known) or len({one[0].shape[1] for one in known if one}) > 1:
+    members = list(result.contest.ranked)
+    tables = [outcomes(group, result.contest.measure) for group in members]
+    if (
+        len(members) < 2
+        or any(table is None for table in tables)
+        or len({table[0].shape[1] for table in tables if table}) > 1
+    ):
         return None
-    weights = known[0][1] if known[0] else None
-    draws = bootstrap([one[0] for one in known if one], weights)
-    return members, draws if found.contest.higher_is_better else -draws
+    weights = tables[0][1] if tables[0] else None
+    draws = bootstrap([table[0] for table in tables if table], weights)
+    return members, draws if result.contest.higher_is_better else -draws
 
 
-def _forgetting(
-    members: Sequence[Group], groups: Sequence[Group]
-) -> list[tuple[MetricComparison, list[float], Floats]]:
-    """For each retention task what every member lost against the untouched model, and the same resampled."""
+def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> Iterator[Axis]:
+    """Yield for each retention task what every member lost against the untouched model."""
     from harness.stats import bootstrap
 
-    lost = []
     for contest in contests(groups, "retention"):
-        known = [outcomes(group, contest.measure) for group in (*members, contest.base) if group]
-        if contest.base and len(known) == len(members) + 1 and all(one is not None for one in known):
-            draws = bootstrap([one[0] for one in known if one], known[0][1] if known[0] else None, seed=1)
+        tables = [outcomes(group, contest.measure) for group in (*members, contest.base) if group]
+        if contest.base and len(tables) == len(members) + 1 and all(table is not None for table in tables):
+            draws = bootstrap([table[0] for table in tables if table], tables[0][1] if tables[0] else None, seed=1)
             sign = 1 if contest.higher_is_better else -1
-            values = [sign * (contest.value(contest.base) - contest.value(group)) for group in members]
-            lost.append((contest, values, sign * (draws[-1] - draws[:-1])))
-    return lost
+            lost = [sign * (contest.value(contest.base) - contest.value(group)) for group in members]
+            yield Column(contest.title, contest.name, digits=2), lost, sign * (draws[-1] - draws[:-1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.records.record import InferenceRecord, Served
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
-from harness.report.display import DASH, MEBIBYTE, mean, quantity
-from harness.report.document import Table, text_table
+from harness.report.display import MEBIBYTE, mean
+from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
 MILLI = 1000
 MODELS = ("plain", "attached", "merged")
@@ -23,15 +23,30 @@ TEXT = (
 
 def tables(groups: Sequence[Group]) -> list[Table]:
     """Tabulate speed and memory of each model, and the cost of merging and of further adapters; [] if unmeasured."""
-    known = [group for group in groups if group.ok and any(row.inference for row in group.rows)]
-    if not known:
-        return []
-    speeds = [line for group in known for line in _speeds(group)]
-    header = ("Method", "Model", "Rows", "First token, ms", "Tokens/s", "Weights, MiB", "Peak memory, MiB")
-    beside = [_beside(group) for group in known if group.trained]
-    further = ("Method", "Same answers", "Empty", "Looping", "Further adapter, MiB", "Changing, ms", "Remarks")
-    found = [text_table("Inference cost", header, speeds, ("Model",))]
-    return [*found, text_table("Merging and further adapters", further, beside)] if beside else found
+    measured = [group for group in groups if group.ok and any(row.inference for row in group.rows)]
+    columns = (
+        Column("method", "Method", text=True),
+        Column("model", "Model", text=True),
+        Column("rows", "Rows", digits=0),
+        Column("first_token", "First token", "ms", MILLI),
+        Column("tokens_per_second", "Tokens/s"),
+        Column("weight_bytes", "Weights", "MiB", 1 / MEBIBYTE),
+        Column("peak_memory_bytes", "Peak memory", "MiB", 1 / MEBIBYTE),
+    )
+    speeds = tuple(row for group in measured for row in _speeds(group))
+    beside = (
+        Column("method", "Method", text=True),
+        *(Column(title.lower().replace(" ", "_"), title) for title in ("Same answers", "Empty", "Looping")),
+        Column("adapter_bytes", "Further adapter", "MiB", 1 / MEBIBYTE),
+        Column("switch_seconds", "Changing", "ms", MILLI),
+        Column("remarks", "Remarks", text=True),
+    )
+    further = tuple(_beside(group) for group in measured if group.trained)
+    made = (
+        Table(columns, speeds, label="inference_cost", title="Inference cost"),
+        Table(beside, further, label="merging", title="Merging and further adapters"),
+    )
+    return [table for table in made if table.rows]
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -61,50 +76,49 @@ def flat(row: Row) -> dict[str, float | int | None]:
     return values
 
 
-def _speeds(group: Group) -> Iterable[tuple[str, ...]]:
-    """A line for each model and batch size, means over the seeds."""
-    found = [row.inference for row in group.rows if row.inference]
-    for name in sorted(found[0].served, key=MODELS.index):
-        several = [one.served[name] for one in found if name in one.served]
-        for i, speed in enumerate(several[0].speeds):
-            first = mean(one.speeds[i].time_to_first_token_seconds for one in several)
-            peak = mean(one.peak_memory_bytes for one in several)
-            yield (
-                group.name,
-                name,
-                str(speed.batch_size),
-                quantity(None if first is None else first * MILLI),
-                quantity(mean(one.speeds[i].tokens_per_second for one in several)),
-                quantity((mean(one.weight_bytes for one in several) or 0) / MEBIBYTE),
-                quantity(None if peak is None else peak / MEBIBYTE),
+def _speeds(group: Group) -> Iterator[tuple[Cell, ...]]:
+    """Yield a row for each model and batch size, means over the seeds."""
+    measured = [row.inference for row in group.rows if row.inference]
+    for name in sorted(measured[0].served, key=MODELS.index):
+        served = [record.served[name] for record in measured if name in record.served]
+        for i, speed in enumerate(served[0].speeds):
+            values = (
+                mean(model.speeds[i].time_to_first_token_seconds for model in served),
+                mean(model.speeds[i].tokens_per_second for model in served),
+                mean(model.weight_bytes for model in served),
+                mean(model.peak_memory_bytes for model in served),
             )
+            yield (Text(group.name, group.label), Text(name), Number(speed.batch_size), *map(_number, values))
 
 
-def _beside(group: Group) -> tuple[str, ...]:
-    found = [row.inference for row in group.rows if row.inference]
-    attached = [one.served["attached"] for one in found if "attached" in one.served]
-    held = mean(one.further.bytes_per_adapter if one.further else None for one in found)
-    seconds = mean(one.further.switch_seconds if one.further else None for one in found)
-    reasons = [(f"{name}: {reason}" for name, reason in one.unmeasured.items()) for one in found]
-    remarks = dict.fromkeys(
-        text for one, own in zip(found, reasons, strict=True) for text in (one.unmerged_reason, one.alone_reason, *own)
-    )
+def _beside(group: Group) -> tuple[Cell, ...]:
+    measured = [row.inference for row in group.rows if row.inference]
+    attached = [record.served["attached"] for record in measured if "attached" in record.served]
+    remarks: dict[str, None] = {}
+    for record in measured:
+        unmeasured = (f"{name}: {reason}" for name, reason in record.unmeasured.items())
+        remarks |= dict.fromkeys((record.unmerged_reason, record.alone_reason, *unmeasured))
     remarks.pop("", None)
     return (
-        group.name,
-        _same(found),
+        Text(group.name, group.label),
+        _same(measured),
         _outputs(attached, "empty_outputs"),
         _outputs(attached, "looping_outputs"),
-        quantity(None if held is None else held / MEBIBYTE),
-        quantity(None if seconds is None else seconds * MILLI),
-        "; ".join(remarks) or DASH,
+        _number(mean(record.further.bytes_per_adapter if record.further else None for record in measured)),
+        _number(mean(record.further.switch_seconds if record.further else None for record in measured)),
+        Text("; ".join(remarks)) if remarks else Missing(),
     )
 
 
-def _same(found: Sequence[InferenceRecord]) -> str:
-    known = [(one.equal_outputs, one.served["attached"].num_outputs) for one in found if one.equal_outputs is not None]
-    return f"{sum(equal for equal, _ in known)} of {sum(every for _, every in known)}" if known else DASH
+def _number(value: float | None) -> Cell:
+    return Missing("not measured") if value is None else Number(value)
 
 
-def _outputs(attached: Sequence[Served], name: str) -> str:
-    return f"{sum(getattr(one, name) for one in attached)} of {sum(one.num_outputs for one in attached)}"
+def _same(measured: Sequence[InferenceRecord]) -> Cell:
+    checked = [record for record in measured if record.equal_outputs is not None]
+    total = sum(record.served["attached"].num_outputs for record in checked)
+    return Text(f"{sum(record.equal_outputs or 0 for record in checked)} of {total}") if checked else Missing()
+
+
+def _outputs(attached: Sequence[Served], name: str) -> Cell:
+    return Text(f"{sum(getattr(one, name) for one in attached)} of {sum(one.num_outputs for one in attached)}")

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
-from harness.report.analysis.claims import LEVEL, Claims, Pair
+from harness.report.analysis.claims import Claims, Pair
 from harness.report.display import several
 from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
+if TYPE_CHECKING:
+    from harness.stats import FamilyName
+
+FAMILIES = (
+    "The best method is chosen from the same scores, so that its family covers every pair. p-values are adjusted by "
+    "the maximum of |t| in one step: the simultaneous intervals invert the same test."
+)
 WORDS = {
     "better": "significantly better",
     "worse": "significantly worse",
@@ -24,17 +32,27 @@ MOST_SHOWN = 36  # pairs: eight methods and the base
 
 def families(result: Claims) -> list[Table]:
     """Return the tables of the answer: each method against the base, and the others against the best."""
-    name = result.contest.name
-    listed = (
-        ("against_base", f"Against the base model on {name}", result.against_base),
-        ("against_best", f"Against the best method on {name}", result.against_best),
+    base = _table("against_base", "Against the base model", result.against_base, result)
+    best = _table("against_best", "Against the best method", result.against_best, result)
+    return [table for table in (base, best) if table.rows]
+
+
+def conditions(result: Claims, family: FamilyName) -> str:
+    """Return on what a family of comparisons rests: its items, seeds, test and size."""
+    assert result.comparison is not None
+    count = result.comparison.families[family].comparisons
+    return (
+        f"{result.contest.num_items:,} items, {seeds_of(result)}; paired t test, adjusted for "
+        f"{count:,} {'comparison' if count == 1 else 'comparisons'} at a family-wise error of "
+        f"{100 * result.comparison.level:g} %."
     )
-    return [table(label, title, pairs, result) for label, title, pairs in listed if pairs]
 
 
-def table(label: str, title: str, pairs: Sequence[Pair], result: Claims) -> Table:
+def _table(label: Literal["against_base", "against_best"], title: str, pairs: Sequence[Pair], result: Claims) -> Table:
     """Return one line per pair: the difference with its simultaneous interval, the p-values and the verdict."""
     gains = result.contest.gains
+    family: FamilyName = "baseline" if label == "against_base" else "best"
+    caption = f"{title} on {result.contest.name}: {conditions(result, family)}" if pairs else ""
     columns = (
         Column("method", "Method", text=True),
         Column("against", "vs.", text=True),
@@ -46,7 +64,7 @@ def table(label: str, title: str, pairs: Sequence[Pair], result: Claims) -> Tabl
         Column("verdict", "Verdict", text=True),
     )
     rows = tuple(_row(pair, result) for pair in pairs)
-    return Table(columns, rows, label=label, title=title).without_empty()
+    return Table(columns, rows, caption=caption, label=label, title=title).without_empty()
 
 
 def _row(pair: Pair, result: Claims) -> tuple[Cell, ...]:
@@ -80,8 +98,7 @@ def explained(result: Claims) -> list[str]:
     contest, compared = result.contest, result.comparison
     if compared is None:
         return []
-    better = "higher" if contest.higher_is_better else "lower"
-    lines = [f"{contest.num_items:,} items, {seeds_of(result)}; {better} is better.", families_line(result)]
+    lines = [FAMILIES]
     if compared.seed_deviation is not None:
         source = next(pair.result.pooled for pair in (*result.against_best, *result.pairs) if pair.result.pooled)
         lines.append(
@@ -98,28 +115,11 @@ def explained(result: Claims) -> list[str]:
     lines += [line for line in (equivalence_line(result), detectable_line(result)) if line]
     lines += withheld(result)
     if "all" not in compared.families:
-        lines.append(
-            f"With {len(contest.groups):,} methods only the families of the base and of the best are compared."
-        )
+        lines.append(f"{len(contest.groups):,} methods: compared with the base model and the best, not in all pairs.")
     if result.unpaired:
         lines.append(f"Not compared, since the items differ: {several([g.name for g in result.unpaired], 8)}.")
     lines += [f"Not ranked: {group.name}: {reason}." for group, reason in contest.left_out]
     return lines
-
-
-def families_line(result: Claims) -> str:
-    """Return the families, their sizes and the level, once for a report."""
-    assert result.comparison is not None
-    kinds = {"baseline": "each method vs. the base model", "best": "the other methods vs. the best", "all": "all pairs"}
-    parts = [
-        f"{kinds[name]} ({family.comparisons:,} comparison{'s' if family.comparisons > 1 else ''})"
-        for name, family in result.comparison.families.items()
-    ]
-    return (
-        f"Families, each with a family-wise error of {LEVEL:.0%}: {'; '.join(parts)}. The best is chosen from the same "
-        "scores, so that its family covers every pair. Adjusted by the maximum of |t| in one step: the simultaneous "
-        "intervals invert the same test."
-    )
 
 
 def withheld(result: Claims) -> list[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records.untrusted import echo
-from harness.report.display import decimals
+from harness.report.commands.shared import answered, as_json
+from harness.report.document import fixed
 
 if TYPE_CHECKING:
     from harness.stats import Plan
@@ -50,13 +48,12 @@ class Measured:
 def main(arguments: Sequence[str]) -> int:
     """Print what a design detects and which design buys most; 0, or 2 if the input is impossible."""
     given = _parser().parse_args(arguments)
-    try:
-        lines, record = _lines(given)
-        echo(json.dumps(record, allow_nan=False, ensure_ascii=False, indent=2) if given.json else "\n".join(lines))
-    except ValueError as error:
-        echo(f"harness.report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answered(lambda: _text(given))
+
+
+def _text(given: argparse.Namespace) -> str | list[str]:
+    lines, record = _lines(given)
+    return as_json(record) if given.json else lines
 
 
 def _lines(given: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
@@ -255,7 +252,7 @@ def _share(text: str) -> float:
 
 
 def _points(value: float) -> str:
-    return decimals(100 * value, 1)
+    return fixed(100 * value, 1)
 
 
 def _count(count: int, noun: str) -> str:

@@ -1,14 +1,13 @@
 """`python -m harness.report recommend RUNS --memory 24GiB --tolerance 1.0`: the method to use, and what says so."""
 
+from __future__ import annotations
+
 import argparse
-import json
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.records.untrusted import echo
+from harness.report.commands.shared import add_answer_options, answered, as_json, compared, parser_of
 
 if TYPE_CHECKING:
     from harness.report.analysis.recommend import Advice
@@ -22,32 +21,22 @@ _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 def main(arguments: Sequence[str]) -> int:
     """Print the advice for every base model; 0, or 2 for wrong input, or 3 where the rows cannot be compared."""
     given = _parser().parse_args(arguments)
-    try:
-        advice = _advice(given)
-    except ValueError as error:  # IncomparableError is one
-        echo(f"harness.report: {error}", file=sys.stderr)
-        return 3 if hasattr(error, "guard") else 2
-    echo(_shown(advice, given.json))
-    return 0
+    return answered(lambda: _shown(_advice(given), given.json))
 
 
-def _shown(every: Sequence["Advice"], as_json: bool) -> str:
+def _shown(every: Sequence[Advice], plain: bool) -> str:
     from harness.report.analysis.recommend import record, sentences
 
-    if as_json:
-        return json.dumps([record(advice) for advice in every], allow_nan=False, ensure_ascii=False, indent=2)
+    if plain:
+        return as_json([record(advice) for advice in every])
     return "\n".join(line for advice in every for line in sentences(advice))
 
 
-def _advice(given: argparse.Namespace) -> list["Advice"]:
-    from harness.report import load
+def _advice(given: argparse.Namespace) -> list[Advice]:
     from harness.report.analysis.claims import main_contests
     from harness.report.analysis.recommend import Need, advise, options
-    from harness.report.data.load import only_sweep
 
-    allowed = tuple(key for key in given.allow.split(",") if key)
-    comparison = load(given.runs, only_sweep(given.runs, given.sweep), allowed)
-    assert comparison.guard, "rows that may be compared"
+    comparison = compared(given)
     groups = comparison.groups
     primary = given.primary or comparison.loaded.primary
     asked = [one for one in main_contests(groups, primary) if one.groups]
@@ -65,7 +54,7 @@ def _advice(given: argparse.Namespace) -> list["Advice"]:
     return [advise(contest, options(contest, groups), need) for contest in asked]
 
 
-def _columns(groups: Sequence["Group"]) -> list[str]:
+def _columns(groups: Sequence[Group]) -> list[str]:
     """Return the names that can be requested: the metrics of the tasks and the losses of the trained methods."""
     from harness.report.analysis.claims import ROLES
 
@@ -76,14 +65,12 @@ def _columns(groups: Sequence["Group"]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="harness report recommend",
-        description="Among the options that keep the limits, take the best and those shown not to be worse by more "
-        "than the tolerance (one-sided test at 5 %, paired by item); of these recommend the cheapest. Prompting the "
-        "base model is an option where it was evaluated.",
+    description = (
+        "Among the options that keep the limits, take the best and those shown not to be worse by more than the "
+        "tolerance (one-sided test at 5 %, paired by item); of these recommend the cheapest. Prompting the base model "
+        "is an option where it was evaluated."
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
-    parser.add_argument("--sweep", metavar="NAME", help="only this sweep")
+    parser = parser_of("recommend", description)
     memory = "of the device, such as 24GiB: on a GPU what its allocator held and CUDA's context, else the peak"
     parser.add_argument("--memory", type=_bytes, metavar="SIZE", help=memory)
     parser.add_argument("--time", type=_seconds, metavar="TIME", help="training time, such as 90min or 2h")
@@ -99,12 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minimize", choices=("memory", "time", "parameters", "bytes"), default="memory")
     parser.add_argument("--primary", metavar="COLUMN", help="such as arc_easy/acc (default: the sweep's)")
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print a list with one object per base model; scores are fractions, costs in bytes and seconds",
-    )
-    parser.add_argument("--allow", metavar="KEYS", default="", help="as in a report")
+    json_help = "print a list with one object per base model; scores are fractions, costs in bytes and seconds"
+    add_answer_options(parser, json_help)
     return parser
 
 

@@ -115,7 +115,7 @@ class Group:
     def evaluations(self) -> dict[str, tuple[ScoredEvaluation, ...]]:
         """The evaluations that every seed has, by their identity."""
         every = [{s.comparison_key: s for s in row.scored} for row in self.rows]
-        return {key: tuple(one[key] for one in every) for key in every[0] if all(key in one for one in every)}
+        return {key: tuple(own[key] for own in every) for key in every[0] if all(key in own for own in every)}
 
     @cached_property
     def _scores(self) -> dict[Measure, SeedEstimate | None]:
@@ -145,6 +145,12 @@ class Group:
         """Return the untouched model with the same evaluation; None if there is none."""
         return next((base for base in self.bases if eval_id in base.evaluations), None)
 
+    def own(self, role: str, task: str, measure: Measure) -> Measure | None:
+        """Return the measure on the group's own evaluation of the task: on the same one if the group has it."""
+        same = [scored for scored in self.role(role) if scored.task == task] if self.measured else []
+        best = min(same, key=lambda scored: scored.comparison_key != measure.eval_id, default=None)
+        return Measure(best.comparison_key, measure.metric) if best else None
+
     def role(self, role: str) -> list[ScoredEvaluation]:
         """The first seed's evaluations of a role, in their order."""
         return [scored[0] for scored in self.evaluations.values() if scored[0].role == role]
@@ -157,12 +163,12 @@ def grouped(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
     """
     groups: dict[str, list[Row]] = {}
     lost: dict[str, list[Row]] = {}
-    shown = {status: {row.recipe_id for row in rows if row.status == status} for status in ("ok", "interrupted")}
+    ended = {status: {row.recipe_id for row in rows if row.status == status} for status in ("ok", "interrupted")}
     for row in rows:
-        first = next((status for status, recipes in shown.items() if row.recipe_id in recipes), row.status)
+        first = next((status for status, recipes in ended.items() if row.recipe_id in recipes), row.status)
         if row.status == "ok":
             groups.setdefault(repr((row.recipe_id, sorted(row.setting.items(), key=repr))), []).append(row)
-        elif first == row.status or first not in shown:
+        elif first == row.status or first not in ended:
             groups.setdefault(row.recipe_id, []).append(row)
         else:
             lost.setdefault(row.recipe_id, []).append(row)
@@ -195,13 +201,13 @@ def _score(group: Group, measure: Measure) -> SeedEstimate | None:
 
     scored = group.evaluations.get(measure.eval_id, ())
     metrics = [s.record.metrics.get(measure.metric) for s in scored]
-    known = [metric for metric in metrics if metric is not None]
-    if not known or len(known) < len(metrics):
+    present = [metric for metric in metrics if metric is not None]
+    if not present or len(present) < len(metrics):
         return None
     values = matrix(scored, measure.metric)
     if values is not None:
         return over_seeds(values, weights(scored))
-    return _of_values([metric.value for metric in known], [metric.stderr for metric in known], scored[0])
+    return _of_values([metric.value for metric in present], [metric.stderr for metric in present], scored[0])
 
 
 def _of_values(values: Sequence[float], errors: Sequence[float | None], first: ScoredEvaluation) -> SeedEstimate:
@@ -210,8 +216,10 @@ def _of_values(values: Sequence[float], errors: Sequence[float | None], first: S
 
     from harness.stats import Part, SeedEstimate
 
-    known = [error**2 for error in errors if error is not None]
-    parts = [Part(fmean(known), max(first.record.num_items - 1, 1))] if known and len(known) == len(errors) else []
+    squares = [error**2 for error in errors if error is not None]
+    parts = (
+        [Part(fmean(squares), max(first.record.num_items - 1, 1))] if squares and len(squares) == len(errors) else []
+    )
     if len(values) > 1:
         parts.append(Part(variance(values) / len(values), len(values) - 1))
     error = sum(part.variance for part in parts) ** 0.5 if parts else None
@@ -256,8 +264,8 @@ def paired_outcomes(a: Group, b: Group, measure: Measure) -> tuple[Floats, Float
 def outcomes(group: Group, measure: Measure) -> tuple[Floats, Floats | None] | None:
     """The group's item outcomes, shape (seeds, items), and the items' weights; None where they are not known."""
     scored = group.evaluations.get(measure.eval_id, ())
-    found = matrix(scored, measure.metric)
-    return None if found is None else (found, weights(scored))
+    table = matrix(scored, measure.metric)
+    return None if table is None else (table, weights(scored))
 
 
 @dataclass(frozen=True)
@@ -281,11 +289,11 @@ def aligned(groups: Sequence[Group], measure: Measure) -> Aligned | None:
     import numpy as np
 
     sides = {group.label: group.evaluations.get(measure.eval_id, ()) for group in groups}
-    arrays = {label: found for label, scored in sides.items() if (found := matrix(scored, measure.metric)) is not None}
+    arrays = {label: table for label, scored in sides.items() if (table := matrix(scored, measure.metric)) is not None}
     if not arrays:
         return None
     first = sides[next(iter(arrays))]
-    values = {label: found for label, found in arrays.items() if same_items([first[0], sides[label][0]])}
+    values = {label: table for label, table in arrays.items() if same_items([first[0], sides[label][0]])}
     trained = [group for group in groups if group.label in values and not group.first.is_base]
     seeds = sorted({row.seed for group in trained for row in (*group.rows, *group.lost)})
     for group in trained:
@@ -305,11 +313,11 @@ def aligned(groups: Sequence[Group], measure: Measure) -> Aligned | None:
 def unranked(group: Group, measure: Measure) -> str:
     """Return the reason why a score is shown but not ranked; "" where it may be ranked."""
     scored = group.evaluations.get(measure.eval_id, ())
-    unparsable = [one.record.num_unparsable for one in scored]
-    known = sum(count or 0 for count in unparsable)
-    asked_items = sum(one.record.num_items for one in scored)
-    if known > MOST_UNPARSABLE * asked_items:
-        return f"unparsable: {known:,} of {asked_items:,} answers could not be read"
+    unparsable = [evaluation.record.num_unparsable for evaluation in scored]
+    unreadable = sum(count or 0 for count in unparsable)
+    asked_items = sum(evaluation.record.num_items for evaluation in scored)
+    if unreadable > MOST_UNPARSABLE * asked_items:
+        return f"unparsable: {unreadable:,} of {asked_items:,} answers could not be read"
     return _at_chance(group, measure)
 
 
@@ -318,16 +326,16 @@ def _at_chance(group: Group, measure: Measure) -> str:
 
     One-sided at 5 %, by the error of the items that a single seed was asked: seeds that vary hide no method.
     """
-    metrics = [one.record.metrics.get(measure.metric) for one in group.evaluations.get(measure.eval_id, ())]
-    found, chance = group.score(measure), metrics[0].chance if metrics and metrics[0] else None
-    if chance is None or found is None:
+    metrics = [entry.record.metrics.get(measure.metric) for entry in group.evaluations.get(measure.eval_id, ())]
+    estimate, chance = group.score(measure), metrics[0].chance if metrics and metrics[0] else None
+    if chance is None or estimate is None:
         return ""
     sign = 1 if metrics[0] and metrics[0].higher_is_better else -1
-    errors = [one.stderr for one in metrics if one is not None and one.stderr is not None]
+    errors = [metric.stderr for metric in metrics if metric is not None and metric.stderr is not None]
     reach = ONE_SIDED * math.sqrt(sum(error**2 for error in errors) / len(errors)) if errors else 0.0
-    gain = sign * (found.value - chance)
+    gain = sign * (estimate.value - chance)
     if gain > reach:
         return ""
     if gain < -reach:
-        return f"below chance: {found.value:.3f}, where guessing scores {chance:.3f}"
-    return f"at chance: {found.value:.3f}, from which guessing's {chance:.3f} cannot be told"
+        return f"below chance: {estimate.value:.3f}, where guessing scores {chance:.3f}"
+    return f"at chance: {estimate.value:.3f}, from which guessing's {chance:.3f} cannot be told"

@@ -40,14 +40,14 @@ def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, li
     by_method: dict[str, list[Facts]] = {}
     for row in rows:
         by_method.setdefault(row.method, []).extend([facts(row)] if row.record else [])
-    for method, known in by_method.items():
+    for method, own_facts in by_method.items():
         chosen[method] = []
-        told: list[tuple[Any, ...]] = [()] * len(known)  # values of the chosen keys for each row
-        for key in dict.fromkeys(key for one in known for key in one):
-            more = [(*one, value_key(facts.get(key))) for one, facts in zip(told, known, strict=True)]
-            if len({*more}) > len({*told}):
+        telling: list[tuple[Any, ...]] = [()] * len(own_facts)  # values of the chosen keys for each row
+        for key in dict.fromkeys(key for values in own_facts for key in values):
+            more = [(*values, value_key(facts.get(key))) for values, facts in zip(telling, own_facts, strict=True)]
+            if len({*more}) > len({*telling}):
                 chosen[method].append(key)
-                told = more
+                telling = more
     return chosen
 
 
@@ -79,8 +79,8 @@ def _named(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str
 
 def _asked(row: Row, shared: set[str]) -> Row:
     """Return the row with a label of the requested overrides, for a run without a record."""
-    own = [one for one in row.overrides if one not in shared and not one.startswith(("method=", "seed="))]
-    parts = [one.removeprefix("method.") for one in own]
+    own = [word for word in row.overrides if word not in shared and not word.startswith(("method=", "seed="))]
+    parts = [word.removeprefix("method.") for word in own]
     name = names.method(row.method).display
     return replace(row, label=" ".join([row.method, *parts]), name=name + (f" ({', '.join(parts)})" if parts else ""))
 

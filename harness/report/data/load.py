@@ -108,11 +108,11 @@ def _registration(runs: Sequence[Path], name: str, problems: list[str]) -> Regis
 
 def _unasked(runs: Sequence[Path], record: SweepRecord) -> Iterator[Row]:
     """Yield the runs of the sweep's recipes with seeds that it does not ask for; untrained weights have none."""
-    asked = {(cell.recipe_id, f"seed-{cell.seed}") for cell in record.cells}
+    wanted = {(cell.recipe_id, f"seed-{cell.seed}") for cell in record.cells}
     for recipe_id in dict.fromkeys(cell.recipe_id for cell in record.cells if cell.method != "base"):
         seeds = {path.name for root in runs for path in root.glob(f"{recipe_id}/seed-*") if path.is_dir()}
         for seed in sorted(seeds):
-            if (recipe_id, seed) not in asked and (row := _read_run(runs, recipe_id, seed, [])):
+            if (recipe_id, seed) not in wanted and (row := _read_run(runs, recipe_id, seed, [])):
                 yield row
 
 
@@ -143,8 +143,8 @@ def _read_sweep(runs: Sequence[Path], name: str) -> SweepRecord:
     """Read the sweep's record, with the cells of every folder that holds a sweep of that name."""
     paths = [root / "sweeps" / name / "sweep.json" for root in runs]
     if name not in sweep_names(runs):
-        known = ", ".join(sweep_names(runs)) or "none"
-        raise ValueError(f"no sweep {name!r} below {_names(runs)}: there is {known}")
+        there = ", ".join(sweep_names(runs)) or "none"
+        raise ValueError(f"no sweep {name!r} below {_names(runs)}: there is {there}")
     records = [read(SweepRecord, path) for path in paths if disk.kind(path) != "missing"]
     return replace(
         records[0],
@@ -162,15 +162,15 @@ def _cell_row(runs: Sequence[Path], cell: Cell, sweep: SweepRecord, problems: li
     if row is None:
         reason = "the record cannot be read" if damaged else "no record: the run did not start or is not finished"
         row = Row(method=cell.method, recipe_id=cell.recipe_id, seed=cell.seed, record=None, problem=reason)
-    found = {scored.record.eval_id: scored for scored in row.scored}
+    scored_by_id = {scored.record.eval_id: scored for scored in row.scored}
     if row.status == "ok":
         problems += [
             f"{run}/evaluations/{i}.json: asked for, not there or not of the current weights"
             for i in cell.eval_ids
-            if i not in found
+            if i not in scored_by_id
         ]
-    asked = tuple(found[i] for i in cell.eval_ids if i in found)
-    return replace(row, scored=asked, cell=cell, overrides=cell.overrides, already_done=run in sweep.already_done)
+    wanted = tuple(scored_by_id[i] for i in cell.eval_ids if i in scored_by_id)
+    return replace(row, scored=wanted, cell=cell, overrides=cell.overrides, already_done=run in sweep.already_done)
 
 
 def _run_rows(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Iterator[Row]:
@@ -188,7 +188,7 @@ def _run_rows(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
 def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[str]) -> Row | None:
     """A run from the first folder that holds its record, with the current evaluations of every folder."""
     record: RunRecord | None = None
-    found: dict[str, ScoredEvaluation] = {}
+    by_id: dict[str, ScoredEvaluation] = {}
     for root in runs:
         folder = root / recipe_id / seed
         listed = disk.sums(folder)
@@ -205,15 +205,15 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
             score = _read(EvaluationRecord, path, root, problems)
             if score and _misplaced(score, path):
                 problems.append(f"{_below(path, root)}: {_misplaced(score, path)}")
-            elif score and score.eval_id not in found:
+            elif score and score.eval_id not in by_id:
                 items = path.with_suffix(".parquet")
                 _note_changed(path, folder, root, listed, problems)
                 if _note_changed(items, folder, root, listed, problems):
                     continue
-                found[score.eval_id] = ScoredEvaluation(score, items, _below(items, root))
+                by_id[score.eval_id] = ScoredEvaluation(score, items, _below(items, root))
     if record is None:
         return None
-    fresh = [scored for scored in found.values() if _is_current(scored.record, record)]
+    fresh = [scored for scored in by_id.values() if _is_current(scored.record, record)]
     scored = tuple(sorted(fresh, key=lambda s: _position(s, record)))
     folders = [root / recipe_id / seed for root in runs]
     return Row(
@@ -226,7 +226,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         update=_beside(UpdateRecord, "update.json", folders, record),
         inference=_beside(InferenceRecord, "inference.json", folders, record),
         replaced=drift.replaced(folders),
-        test_reads=drift.test_reads(folders, [one.record for one in scored]),
+        test_reads=drift.test_reads(folders, [evaluation.record for evaluation in scored]),
     )
 
 
@@ -234,9 +234,9 @@ def _beside(kind: type[Beside], name: str, folders: Sequence[Path], record: RunR
     """Read the record beside the run's that is of its current weights; an unreadable one counts as not measured."""
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):
-            found = read(kind, folder / name)
-            if found.weights_from == record.current.weights_from:
-                return found
+            made = read(kind, folder / name)
+            if made.weights_from == record.current.weights_from:
+                return made
     return None
 
 
@@ -268,8 +268,8 @@ def _position(scored: ScoredEvaluation, record: RunRecord) -> tuple[Any, ...]:
 def _by_setting(scored: list[ScoredEvaluation]) -> list[list[ScoredEvaluation]]:
     """Evaluations of one setting each; one empty list where there are none."""
     groups: dict[str, list[ScoredEvaluation]] = {}
-    for one in scored:
-        groups.setdefault(json.dumps(setting(one), sort_keys=True), []).append(one)
+    for evaluation in scored:
+        groups.setdefault(json.dumps(setting(evaluation), sort_keys=True), []).append(evaluation)
     return [groups[key] for key in sorted(groups)] or [[]]
 
 
@@ -280,7 +280,7 @@ def _same_numerics(a: list[ScoredEvaluation], b: list[ScoredEvaluation]) -> bool
     if a[0].weights != b[0].weights:
         return False
     keys = ("precision", "batch_size", "batch_tokens")
-    pairs = [[one[0].record.evaluation.get(key) for one in (a, b)] for key in keys]
+    pairs = [[side[0].record.evaluation.get(key) for side in (a, b)] for key in keys]
     return all(x == y or x is None or y is None for x, y in pairs)
 
 

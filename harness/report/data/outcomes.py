@@ -28,7 +28,11 @@ def matrix(scored: Sequence[ScoredEvaluation], metric: str) -> Floats | None:
     if not scored or not same_items(scored):
         return None
     columns = [outcomes_of(one, metric) for one in scored]
-    return None if any(one is None for one in columns) else np.stack([one for one in columns if one is not None])
+    return (
+        None
+        if any(column is None for column in columns)
+        else np.stack([column for column in columns if column is not None])
+    )
 
 
 def outcomes_of(scored: ScoredEvaluation, metric: str) -> Floats | None:
@@ -72,7 +76,7 @@ def _contradicted(row: Row, scored: ScoredEvaluation) -> Iterator[str]:
         if column is not None and outcomes_of(scored, metric) is None:
             mean = _mean(column, weights([scored]))
             yield (
-                f"{row.label} seed {row.seed}, {scored.task} {metric}: the record says {one.value:.6g} and its items "
+                f"{row.title}, {scored.task} {metric}: the record says {one.value:.6g} and its items "
                 f"give {mean:.6g}, so that nothing is claimed of it"
             )
 

@@ -72,6 +72,11 @@ class Row:
         return self.record.current.reason if self.record else self.problem
 
     @property
+    def title(self) -> str:
+        """Return the run in words for people: LoRA (r=8) seed 0."""
+        return f"{self.name or self.label} seed {self.seed}"
+
+    @property
     def is_base(self) -> bool:
         """Return whether this is the untouched model."""
         return self.method == "base"

@@ -10,6 +10,7 @@ from functools import partial
 from harness.records import untrusted
 from harness.records.record import Choice, SweepRecord
 from harness.records.selection import Edge, Look, Trial, choose, edges, row_losses, trials
+from harness.report import names
 from harness.report.data.rows import Row
 
 UNDERTUNED = "undertuned"
@@ -25,6 +26,12 @@ class Contestant:
     choice: Choice  # as the records are now
     recorded: Choice | None  # as the sweep ran it; None while the trials are being made
     edges: tuple[Edge, ...]  # of the chosen recipe: values beyond which nothing was tried
+
+    @property
+    def title(self) -> str:
+        """Return the contestant for people: the method, and the settings that tell it from others of that method."""
+        words = [word.partition(".")[2] or word for word in self.name.split() if not word.startswith("method=")]
+        return " ".join([names.method(self.trials[0].looks[0].cell.method).display, *words])
 
     @property
     def chosen(self) -> Trial | None:
@@ -66,14 +73,20 @@ def contestants(record: SweepRecord | None, rows: Sequence[Row]) -> list[Contest
 
 def fates(record: SweepRecord, rows: Sequence[Row]) -> list[Row]:
     """One run of each contestant for which nothing could be chosen: it stays visible among the results."""
-    lost = [one.contestant for one in (record.tuning.choices or () if record.tuning else ()) if one.recipe_id is None]
+    lost = [
+        choice.contestant
+        for choice in (record.tuning.choices or () if record.tuning else ())
+        if choice.recipe_id is None
+    ]
     first = {row.cell.contestant: row for row in reversed(rows) if row.cell and row.cell.contestant in lost}
     return [first[name] for name in lost if name in first]
 
 
 def marked(rows: Sequence[Row], record: SweepRecord, tried: Sequence[Row]) -> list[Row]:
     """Mark the rows of the results that were chosen at an edge of the tried values."""
-    narrow = {(one.name, one.choice.recipe_id) for one in contestants(record, tried) if one.edges}
+    narrow = {
+        (contestant.name, contestant.choice.recipe_id) for contestant in contestants(record, tried) if contestant.edges
+    }
     return [
         replace(row, label=f"{row.label} ({UNDERTUNED})")
         if row.cell and (row.cell.contestant, row.recipe_id) in narrow

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.report import names
+from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group, Measure
 from harness.report.data.tuning import Best, Contestant, expected_best
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.style import BASE_COLOR, BASE_DASH, PALE, amounts, drawable, line_of, method_of, name_of
-from harness.report.pages.summary import trainings
 
 if TYPE_CHECKING:
     from harness.stats import Floats
@@ -42,7 +41,7 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
 
 def tuning_budget(contestants: Sequence[Contestant]) -> Figure | None:
     """Return the best validation loss to expect of a budget; None unless a method had several completed trials."""
-    tried = [one for one in contestants if sum(trial.status == "ok" for trial in one.trials) > 1]
+    tried = [contestant for contestant in contestants if sum(trial.status == "ok" for trial in contestant.trials) > 1]
     curves = [[best for best in expected_best(one.trials) if best.expected is not None] for one in tried]
     pairs = [pair for pair in zip(tried, curves, strict=True) if pair[1]]
     if not pairs:
@@ -145,10 +144,10 @@ def _draw_curves(sheet: Sheet, ordered: Sequence[Group], base: float | None) -> 
 
 def _validation(sheet: Sheet, axes: Any, group: Group, style: dict[str, Any], colored: bool) -> Any:
     losses = by_step(group)
-    [line] = axes.plot([*losses], [sum(each) / len(each) for each in losses.values()], **style)
+    [line] = axes.plot([*losses], [sum(loss) / len(loss) for loss in losses.values()], **style)
     sheet.name(line, f"{group.name}: validation loss {last_loss(group):.4g} at the end")
-    if colored and any(len(each) > 1 for each in losses.values()):
-        low, high = [min(each) for each in losses.values()], [max(each) for each in losses.values()]
+    if colored and any(len(loss) > 1 for loss in losses.values()):
+        low, high = [min(loss) for loss in losses.values()], [max(loss) for loss in losses.values()]
         axes.fill_between([*losses], low, high, color=style["color"], alpha=0.15, linewidth=0)
     return line
 
@@ -159,7 +158,7 @@ def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -
     for place, (contestant, curve) in enumerate(pairs):
         colored = place < MOST_COLORED or not _many(pairs)
         method = contestant.trials[0].looks[0].cell.method
-        name = _name(contestant, method)
+        name = contestant.title
         style = line_of(method) if colored else {**_PALE, "marker": ""}
         budgets = [best.budget for best in curve]
         [line] = axes.plot(budgets, [best.expected for best in curve], **style)
@@ -174,9 +173,3 @@ def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -
     axes.set_xlabel("Trials")
     axes.set_ylabel(sheet.wrapped("Expected best validation loss (nats per token)", vertical=True))
     sheet.legend(*zip(*handles, strict=True))
-
-
-def _name(contestant: Contestant, method: str) -> str:
-    """Return the method, and the settings that tell the contestant from others of that method."""
-    words = [word.partition(".")[2] or word for word in contestant.name.split() if not word.startswith("method=")]
-    return " ".join([names.method(method).display, *words])

@@ -6,17 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.report.analysis.axes import peak_memory
 from harness.report.analysis.claims import Claims, Pair
 from harness.report.data.groups import Group
-from harness.report.display import MEBIBYTE
+from harness.report.display import GIBIBYTE
 from harness.report.figures.canvas import Figure, Sheet, Size
 from harness.report.figures.measures import Scale, scale_of
 from harness.report.figures.style import BASE_COLOR, BASE_DASH, FILL, method_of, name_of, point_of
-from harness.report.pages.summary import peak_mebibytes
 
 STEM = "gain"
 MOST_ROWS = 40
-GIBIBYTE = 2**30
 ROW = 0.165  # inches
 
 
@@ -33,8 +32,8 @@ class Bar:
     @property
     def memory(self) -> str:
         """Return the peak memory as text; "" where it is unknown."""
-        peak = peak_mebibytes(self.group)
-        return "" if peak is None else f"{peak * MEBIBYTE / GIBIBYTE:.1f} GiB"
+        peak = peak_memory(self.group)
+        return "" if peak is None else f"{peak / GIBIBYTE:.1f} GiB"
 
 
 def figure(claims: Claims) -> Figure | None:

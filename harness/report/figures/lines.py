@@ -79,7 +79,7 @@ def sensitivity(groups: Sequence[Group]) -> Figure | None:
     series = _ordered(rate_series(groups), values, scale)
     if not series:
         return None
-    failed = any(one.failed for one in series)
+    failed = any(line.failed for line in series)
     return Figure(
         "sensitivity",
         f"{capital(scale.quantity)} against the learning rate",
@@ -127,7 +127,7 @@ def _errors(quality: Quality, scale: Scale) -> Values:
 
 def _ordered(series: Sequence[Series], values: Values, scale: Scale) -> list[Series]:
     """Return the series of two points and more, by their best one; points without a number are left out."""
-    cut = [Series(one.name, tuple(p for p in one.points if values(p[1])), one.failed) for one in series]
+    cut = [Series(line.name, tuple(p for p in line.points if values(p[1])), line.failed) for line in series]
     sign = -1 if scale.higher_is_better else 1
     scores = {id(one): min(sign * value.value for _, g in one.points if (value := values(g)))
               for one in cut if len(one.points) > 1}  # fmt: skip
@@ -179,7 +179,7 @@ _DASHES_BY_ORDER = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 def _order(series: Sequence[Series], place: int) -> int:
     """Return the place of a series among those of its method: they share its color."""
-    return sum(method_of(one.first) == method_of(series[place].first) for one in series[:place])
+    return sum(method_of(line.first) == method_of(series[place].first) for line in series[:place])
 
 
 def _line(

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
-from harness.report.display import mean
+from harness.report.display import GIBIBYTE, mean
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.style import BASE_COLOR, name_of
 
 MOST_BARS = 40
-GIBIBYTE = 2**30
 _STATIC, _INCREASE = "#5B6673", "#BCC5CE"  # gray: colors stand for methods
 Parts = tuple[Group, float, float]  # GiB held, GiB added
 

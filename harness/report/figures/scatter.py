@@ -9,10 +9,10 @@ from typing import Any
 
 from harness.records.record import ExternalRecord
 from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
-from harness.report.analysis.external import cost_of, score_on
+from harness.report.analysis.external import score_on
 from harness.report.data.groups import Group, Measure
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.labels import Placer, Point
+from harness.report.figures.labels import RINGS, Placer, Point
 from harness.report.figures.measures import Scale, capital
 from harness.report.figures.style import (
     BASE_COLOR,
@@ -30,16 +30,8 @@ from harness.report.figures.style import (
 
 MOST_NAMED = 12  # points; of more, only those on the front and at the ends are named
 EXTERNAL = "#888888"
+DOMINATED_RINGS = 5  # of places for the name of a gray point; it has none where they are taken
 ALIKE = 0.02  # costs of one ratio up to this share are one figure: device hours and their price
-# Key of a cost -> the title of its axis with the unit, and the factor from its number.
-_TITLES = {
-    "peak_memory_mebibytes": ("Peak memory (GiB)", 1 / 1024),
-    "train_seconds": ("Training time (s)", 1.0),
-    "trainable_parameters": ("Trained parameters", 1.0),
-    "saved_megabytes": ("Saved size (MB)", 1.0),
-    "train_energy_joules": ("Training energy (J)", 1.0),
-    "train_teraflop": ("Training compute (TFLOP)", 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,8 @@ def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) ->
 def _tradeoff(
     quality: Quality, cost: Cost, groups: Sequence[Group], external: Sequence[ExternalRecord], main: bool
 ) -> Figure:
-    scale, (title, unit) = _scale(quality), _TITLES.get(cost.key, (cost.title, 1.0))
+    scale, unit = _scale(quality), cost.column.scale
+    title = f"{cost.column.title} ({cost.column.unit})" if cost.column.unit else cost.column.title
     marks = [
         Mark(group, unit * price, scale.factor * estimate.value, y_error=_error(scale, estimate.standard_error))
         for group in groups
@@ -106,7 +99,7 @@ def _tradeoff(
     theirs = [
         (row.name, unit * price, scale.factor * score.value)
         for row in external
-        if (price := cost_of(row, cost.key)) is not None and (score := score_on(row, quality.task))
+        if (price := getattr(row, cost.key, None)) is not None and (score := score_on(row, quality.task))
     ]
     better = "higher" if scale.higher_is_better else "lower"
     origins = ", ".join(dict.fromkeys(row.origin for row in external)) if theirs else ""
@@ -163,7 +156,8 @@ def _draw_tradeoff(
         order = sorted(range(len(marks)), key=lambda i: (not front[i], -sign * marks[i].y))
         for i in order if len(marks) <= MOST_NAMED else [i for i in order if front[i]]:
             color = "#222222" if front[i] else "#777777"
-            placer.place(marks[i].point, name_of(marks[i].group, 20 if sheet.narrow else 28), color=color)
+            name, rings = name_of(marks[i].group, 20 if sheet.narrow else 28), RINGS if front[i] else DOMINATED_RINGS
+            placer.place(marks[i].point, name, rings, color=color)
 
     sheet.before_saving.append(label)
 
@@ -278,5 +272,5 @@ def _error(scale: Scale, error: float | None) -> float | None:
 
 def _first(groups: Sequence[Group], role: str, measure: Measure | None) -> Quality | None:
     """Return the first quality of a role of which gains are known, the measure that answers the question before all."""
-    of_role = (one for one in qualities(groups, (role,), measure) if one.higher_is_better)
+    of_role = (quality for quality in qualities(groups, (role,), measure) if quality.higher_is_better)
     return next((one for one in of_role if any(one.gain(group) for group in groups)), None)

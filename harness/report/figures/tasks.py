@@ -31,7 +31,7 @@ def diagram(targets: Sequence[MetricComparison]) -> Figure | None:
     tasks, members = ranked_on_all(targets)
     if len(tasks) < FEWEST_TASKS or not FEWEST_METHODS <= len(members) <= MOST_DIAGRAM:
         return None
-    ranks = average_ranks([[one.value(group) for one in tasks] for group in members])
+    ranks = average_ranks([[contest.value(group) for contest in tasks] for group in members])
     alike = ranks.friedman_p >= 0.05
     return Figure(
         "critical_difference",
@@ -85,11 +85,11 @@ def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Grou
     from scipy.stats import rankdata
 
     cells, ranks, gains = [], [], True
-    for one in tasks:
-        scale = scale_of(one)
-        over = [group.gain(one.measure) for group in members]
+    for contest in tasks:
+        scale = scale_of(contest)
+        over = [group.gain(contest.measure) for group in members]
         known = [scale.gain(gain.value) for gain in over if gain]
-        scores = [one.value(group) for group in members]
+        scores = [contest.value(group) for group in members]
         gains &= len(known) == len(members)
         digits = 1 if scale.factor != 1 else 2
         numbers = [f"{value:+.{digits}f}" for value in known] if len(known) == len(members) else [
@@ -97,7 +97,7 @@ def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Grou
         cells.append(tuple(text.replace("-", "\N{MINUS SIGN}") for text in numbers))
         ranks.append(tuple(map(float, rankdata([-scale.gain(score) for score in scores]))))
     average = tuple(sum(column) / len(ranks) for column in zip(*ranks, strict=True))
-    titles = tuple(drawable(names.task(scale_of(one).task).short, 16) for one in tasks)
+    titles = tuple(drawable(names.task(scale_of(contest).task).short, 16) for contest in tasks)
     return _Block(title, titles, tuple(cells), tuple(ranks), average, gains)
 
 

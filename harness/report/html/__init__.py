@@ -16,10 +16,9 @@ from typing import Any, Protocol
 from harness.records.record import write_text
 from harness.records.untrusted import printable
 from harness.report.analysis.comparison import Comparison
+from harness.report.document import Section, key_of
 from harness.report.html import items, overview
-from harness.report.html.sections import sections
-from harness.report.pages import notes
-from harness.report.writers.markup import blocks_html
+from harness.report.writers.markup import section_html
 
 _FOLDER = Path(__file__).parent
 _FILES = {
@@ -28,6 +27,8 @@ _FILES = {
     "tables": "Tables (LaTeX)", "figures": "Figures (PDF, SVG, PNG)",
     "update.md": "Shape of the updates",
 }  # fmt: skip
+_OWN = ("Answer", "Results", "Figures")  # sections of the report that the page shows in its own way
+_OPEN = ("Claims", "Recommendation", "What was compared", "Failed runs", "Statistical comparison")
 _ANCHORS = {"results": "Results", "figures": "Figures", "items-title": "Single items"}
 
 
@@ -47,13 +48,10 @@ class Figure(Protocol):
         """Return how to read it."""
 
 
-def write(comparison: Comparison, title: str, path: Path, figures: Sequence[Figure] = ()) -> Path:
+def write(
+    comparison: Comparison, title: str, path: Path, figures: Sequence[Figure], sections: Sequence[Section]
+) -> Path:
     """Write the page beside the other files of the report, which it links to and whose figures it shows."""
-    return write_text(page(comparison, title, path.parent, figures), path)
-
-
-def page(comparison: Comparison, title: str, folder: Path, figures: Sequence[Figure] = ()) -> str:
-    """Return the text of the page."""
     import jinja2
 
     markup = jinja2.utils.markupsafe.Markup
@@ -65,29 +63,28 @@ def page(comparison: Comparison, title: str, folder: Path, figures: Sequence[Fig
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     data = content(comparison)
     parts = [
-        {"id": section.id, "title": section.title, "folded": section.folded,
-         "content": markup(f'<div class="blocks">{blocks_html(section.blocks)}</div>')}
-        for section in sections(comparison)
+        {"id": f"section-{key_of(section.title)}", "title": section.title, "folded": section.title not in _OPEN,
+         "content": markup(f'<div class="blocks">{shown}</div>')}
+        for section in sections
+        if section.title not in _OWN and (shown := section_html(section))
     ]  # fmt: skip
     text: str = environment.get_template("page.html").render(
         title=printable(title),
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
         answer=[printable(sentence) for answer in comparison.answers for sentence in answer.lines],
         contents=[*_anchors(bool(figures), bool(data["tasks"])), *((part["id"], part["title"]) for part in parts)],
-        links=_links(folder),
+        links=_links(path.parent),
         caption=printable(comparison.main_table.caption),
         notes=data["table"].pop("notes"),
         figures=figures,
-        drawn=lambda figure: markup(_drawn(figure, folder / "figures")),
+        drawn=lambda figure: markup(_drawn(figure, path.parent / "figures")),
         sections=parts,
-        command=printable(notes.command_of(loaded), keep="\n"),
-        origin=[printable(line) for line in notes.origin(loaded)],
         style=markup(style),
         script=markup(script),
         script_hash=markup(script_hash(script)),
         content=markup(_json(data)),
     )
-    return text
+    return write_text(text, path)
 
 
 def content(comparison: Comparison) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.records.untrusted import printable
 from harness.report import names
-from harness.report.analysis.axes import COSTS, Quality, qualities
+from harness.report.analysis.axes import COSTS, Quality, gain_column, qualities, score_column
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.main_table import MEMORY, PARAMETERS, TIME
-from harness.report.data.groups import Group, Measure
+from harness.report.data.groups import Group
 from harness.report.data.settings import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
 from harness.report.writers.table import flat
@@ -24,7 +23,7 @@ ROLES = ("target", "retention", "validation", "test")
 PARTS = ("method.", "model.", "data.", "train.")  # of a recipe
 _UNSAID = ("method.name", "method.lr", "model.content", "data.content")  # an opened row leaves these to records.csv
 _NEVER = ("label", "method", "reason", "recipe_id", "timing_doubts")  # facts that a filter finds as words
-_COSTS_OF_MAIN = {PARAMETERS: "trainable_parameters", MEMORY: "peak_memory_mebibytes", TIME: "train_seconds"}
+_COST_KEYS = {cost.key for cost in COSTS}
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,11 @@ def table(comparison: Comparison) -> Table:
     main, groups = comparison.main_table, comparison.groups
     rows = {row[0].key: row for row in main.rows if isinstance(row[0], Text)}
     fields = [_main_field(column, place, rows) for place, column in enumerate(main.columns)]
-    scores = _by_column(qualities(groups, ROLES, comparison.primary))
-    extra = [field for alike in scores for field in _score_fields(alike) if field.column.key not in main.keys]
-    shown = {cost for key, cost in _COSTS_OF_MAIN.items() if key in main.keys}
-    extra += [
-        _Field(Column(cost.key, cost.title, better="lower"), _cost_cell(cost.of))
-        for cost in COSTS
-        if cost.key not in shown
-    ]
+    scores: dict[tuple[str, str], Quality] = {}  # evaluations that were allowed to differ share a column
+    for score in qualities(groups, ROLES, comparison.primary):
+        scores.setdefault((score.task, score.measure.metric), score)
+    extra = [field for score in scores.values() for field in _score_fields(score) if field.column.key not in main.keys]
+    extra += [_Field(cost.column, _cost_cell(cost.of)) for cost in COSTS if cost.key not in main.keys]
     extra.append(_Field(Column("seeds", "Seeds", text=True), lambda group: Text(group.num_seeds)))
     first = f"{main.keys[1]}_vs_base" if len(main.keys) > 1 else ""
     ahead = [field for field in extra if field.column.key == first]
@@ -66,7 +62,7 @@ def table(comparison: Comparison) -> Table:
 
 def _main_field(column: Column, place: int, rows: Mapping[str, Sequence[Cell]]) -> _Field:
     """Return a column of the main table; a cost is better where it is lower."""
-    shown = replace(column, better="lower") if column.key in _COSTS_OF_MAIN else column
+    shown = replace(column, better="lower") if column.key in _COST_KEYS else column
     return _Field(shown, lambda group: rows[group.label][place])
 
 
@@ -96,41 +92,24 @@ def content(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _by_column(scores: Sequence[Quality]) -> list[list[Quality]]:
-    """Return the scores of one task and metric together: evaluations that were allowed to differ share a column."""
-    columns: dict[tuple[str, str], list[Quality]] = {}
-    for score in scores:
-        columns.setdefault((score.task, score.measure.metric), []).append(score)
-    return list(columns.values())
-
-
-def _score_fields(alike: Sequence[Quality]) -> list[_Field]:
-    """Return the column of a score, and that of its gain over the base model.
-
-    A group shows the first of the evaluations that it has, as in the main table.
-    """
-    score = alike[0]
+def _score_fields(score: Quality) -> list[_Field]:
+    """Return the column of a score, and that of its gain over the base model."""
     task, metric = names.task(score.task), names.metric(score.measure.metric)
-    scale, unit, digits = (100.0, "%", 1) if metric.percent else (1.0, "", 3)
-    key, title = f"{score.task}/{score.measure.metric}", f"{task.short} {metric.short}"
-    better: Literal["higher", "lower"] = "higher" if score.higher_is_better else "lower"
-
-    def own(group: Group) -> Measure | None:
-        measures = [quality.measure for quality in alike if quality.measure.eval_id in group.evaluations]
-        return measures[0] if measures and group.measured else None
+    scores = score_column(score.task, score.measure.metric, score.higher_is_better)
+    digits = 1 if scores.unit else 3
+    beside = replace(gain_column(scores), key=f"{scores.key}_vs_base", title=f"{task.short} vs. base", digits=digits)
 
     def value(group: Group) -> Cell:
-        measure = own(group)
+        measure = group.own(score.role, score.task, score.measure)
         return _number(group, group.score(measure) if measure else None)
 
     def gain(group: Group) -> Cell:
-        measure = own(group)
+        measure = group.own(score.role, score.task, score.measure)
         return _number(group, group.gain(measure) if measure else None, signed=True)
 
-    beside = f"{task.short} vs. base"
     return [
-        _Field(Column(key, title, unit=unit, scale=scale, digits=digits, better=better), value),
-        _Field(Column(f"{key}_vs_base", beside, unit="points" if unit else "", scale=scale, digits=digits), gain),
+        _Field(replace(scores, title=f"{task.short} {metric.short}", digits=digits), value),
+        _Field(beside, gain),
     ]
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.table import Table as Grid
+from rich.text import Text as Styled
 
 from harness.records.data_check import DataCheck, Lengths, line
 from harness.records.record import write_text
-from harness.records.untrusted import echo, escaped, inline_code, printable
-from harness.report.display import table
+from harness.records.untrusted import echo, escaped, printable
+from harness.report.document import Bullets, Column, Command, Section, Table, Text, key_of
+from harness.report.writers.markdown import to_markdown
 
 _BAR = "\u2588"
 _WIDEST = 40
@@ -27,6 +28,7 @@ KINDS = {
     "contradiction": "prompt with several answers",
     "in_test": "prompt is in a test set",
 }
+_OVERLAPS = ("Items of", "Items", "Found", "Training rows", "For example")
 _LENGTHS = ("Part", "Rows", "Least", "Median", "95 %", "99 %", "Most", "Over the limit", "Tokens cut")
 _DONE = {"drop": "left out", "keep": "kept", "error": "refused"}
 
@@ -42,63 +44,54 @@ def file_name(check: DataCheck) -> str:
     return f"{safe}-{check.check_id}.md"
 
 
-def links(checks: Sequence[DataCheck]) -> list[str]:
-    """One line per card, for the page of a report."""
+def lines(checks: Sequence[DataCheck]) -> list[str]:
+    """Return a line per check for the page of a report: its findings and the licenses."""
     return [
-        f"[Data card of {escaped(check.data)}](data/{file_name(check)}): {escaped(line(check).partition(': ')[2])}. "
-        f"License of the data: {escaped(check.data_license or 'not stated')}; of {escaped(check.model)}: "
-        f"{escaped(check.model_license or 'not stated')}."
+        f"{line(check)}. License of the data: {check.data_license or 'not stated'}; of {check.model}: "
+        f"{check.model_license or 'not stated'}."
         for check in checks
     ]
 
 
+def links(checks: Sequence[DataCheck]) -> str:
+    """Return links to the cards, as Markdown; "" without any."""
+    cards = ", ".join(f"[{escaped(check.data)}](data/{file_name(check)})" for check in checks)
+    return f"Data cards: {cards}" if cards else ""
+
+
 def card(check: DataCheck) -> str:
-    """The whole card."""
-    parts = [
-        f"# Data card: {escaped(check.data)}",
-        _bullets(_head(check)),
-        *(["**Refused.** " + escaped(" ".join(check.refusals))] if check.refusals else []),
-        "## Rows",
-        _markdown(("Source", "Rows", "Trained on", "License"), _sources(check)),
-        *(["## Format"] if check.formats else []),
-        _bullets(
-            [escaped(source.sentence) for source in check.formats] + [escaped(change) for change in check.changes]
-        ),
-        "## Found",
-        _markdown(("What", "Rows", "Done", "For example"), findings(check)),
-        f"## Overlap\n\n{_rule(check)}",
-        _markdown(("Items of", "Items", "Found", "Training rows", "For example"), overlaps(check)),
-        "## Lengths, in tokens",
-        _markdown(_LENGTHS, lengths(check)),
-        *(f"{escaped(one.part)}:\n\n```text\n{histogram(one)}\n```" for one in check.lengths),
-        "## Balance",
-        _bullets(_balance(check)),
-        "## Tokenizer",
-        _bullets(
-            [
-                *(f"{escaped(name)}: {inline_code(str(value))}" for name, value in check.tokenizer.items()),
-                *map(escaped, check.notices),
-            ]
-        ),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    """Return the whole card."""
+    refused = f"Refused: {' '.join(check.refusals)}" if check.refusals else ""
+    histograms = (Command(f"{length.part}\n{histogram(length)}") for length in check.lengths)
+    tokenizer = (*(f"{name}: {value}" for name, value in check.tokenizer.items()), *check.notices)
+    sections = (
+        Section("Data", (Bullets(tuple(_head(check))), refused)),
+        Section("Rows", (_table(("Source", "Rows", "Trained on", "License"), _sources(check)),)),
+        Section("Format", (Bullets((*(source.sentence for source in check.formats), *check.changes)),)),
+        Section("Found", (_table(("What", "Rows", "Done", "For example"), findings(check)),)),
+        Section("Overlap", (_rule(check), _table(_OVERLAPS, overlaps(check)))),
+        Section("Lengths, in tokens", (_table(_LENGTHS, lengths(check)), *histograms)),
+        Section("Balance", (Bullets(tuple(_balance(check))),)),
+        Section("Tokenizer", (Bullets(tokenizer),)),
+    )
+    return to_markdown(f"Data card: {check.data}", sections)
 
 
 def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
     """Print the check as a table, and where its card lies."""
     console = console or Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(Text(printable(f"{check.data} for {check.model}"), style="bold"))
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    console.print(Styled(printable(f"{check.data} for {check.model}"), style="bold"))
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for name in ("What", "Number", "Of it", "For example"):
         grid.add_column(name, justify="right" if name == "Number" else "left", overflow="fold")
     for cells in _terminal(check):
-        grid.add_row(*(Text(printable(cell)) for cell in cells))
+        grid.add_row(*(Styled(printable(cell)) for cell in cells))
     console.print(grid)
     _show_rows(check, console)
     for notice in (*check.changes, *check.notices):
-        console.print(Text(printable(f"note: {notice}"), style="yellow"))
+        console.print(Styled(printable(f"note: {notice}"), style="yellow"))
     for refusal in check.refusals:
-        console.print(Text(f"refused: {printable(refusal)}", style="red"))
+        console.print(Styled(f"refused: {printable(refusal)}", style="red"))
     echo(f"card: {card}", file=console.file)
 
 
@@ -108,11 +101,11 @@ def _show_rows(check: DataCheck, console: Console) -> None:
     Each part begins with LEARN or see, so that it is told apart without colors as well.
     """
     for source in check.formats:
-        console.print(Text(printable(source.sentence)))
+        console.print(Styled(printable(source.sentence)))
     for row in check.first_rows:
-        console.print(Text(printable(f"{row.place}: {row.learned_tokens:,} of {row.tokens:,} tokens are learned")))
+        console.print(Styled(printable(f"{row.place}: {row.learned_tokens:,} of {row.tokens:,} tokens are learned")))
         for is_learned, text in row.parts:
-            line_of_part = Text("  LEARN " if is_learned else "  see   ", style="bold green" if is_learned else "dim")
+            line_of_part = Styled("  LEARN " if is_learned else "  see   ", style="bold green" if is_learned else "dim")
             console.print(line_of_part.append(printable(json.dumps(text, ensure_ascii=False))))
 
 
@@ -127,10 +120,12 @@ def _terminal(check: DataCheck) -> list[tuple[str, str, str, str]]:
         (f"items of {name} in training rows", found, f"of {items}, {rows_found} training rows", example)
         for name, items, found, rows_found, example in overlaps(check)
     ]
-    for one in check.lengths:
-        least, median, high, _, most = (f"{value:,.0f}" for value in one.quantiles)
-        left_out = f"{one.rows_over:,} over {one.max_length:,}: left out ({one.tokens_over:,} tokens cut otherwise)"
-        rows.append((f"tokens per {one.part} row", median, f"{least} to {most}, 95 % {high}", left_out))
+    for length in check.lengths:
+        least, median, high, _, most = (f"{value:,.0f}" for value in length.quantiles)
+        left_out = (
+            f"{length.rows_over:,} over {length.max_length:,}: left out ({length.tokens_over:,} tokens cut otherwise)"
+        )
+        rows.append((f"tokens per {length.part} row", median, f"{least} to {most}, 95 % {high}", left_out))
     rows.append(("distinct answers", f"{check.balance.answers:,}", "", _common(check.balance.most_common[:3])))
     if check.balance.topics:
         rows.append(("topics", f"{len(check.balance.topics):,}", "", _common(check.balance.topics[:5])))
@@ -163,19 +158,25 @@ def findings(check: DataCheck) -> list[tuple[str, str, str, str]]:
 def overlaps(check: DataCheck) -> list[tuple[str, str, str, str, str]]:
     """Return (name, items, items in training rows, such rows, an example) of each task and held-out set."""
     return [
-        (one.name, f"{one.items:,}", f"{one.items_found:,}", f"{one.train_rows_found:,}", "; ".join(one.examples[:2]))
-        if not one.reason
-        else (one.name, "-", "-", "-", one.reason)
-        for one in check.overlaps
+        (
+            overlap.name,
+            f"{overlap.items:,}",
+            f"{overlap.items_found:,}",
+            f"{overlap.train_rows_found:,}",
+            "; ".join(overlap.examples[:2]),
+        )
+        if not overlap.reason
+        else (overlap.name, "-", "-", "-", overlap.reason)
+        for overlap in check.overlaps
     ]
 
 
 def lengths(check: DataCheck) -> list[tuple[str, ...]]:
     """One line per part."""
     return [
-        (one.part, f"{one.rows:,}", *(f"{value:,.0f}" for value in one.quantiles),
-         f"{one.rows_over:,} over {one.max_length:,}", f"{one.tokens_over:,}")
-        for one in check.lengths
+        (length.part, f"{length.rows:,}", *(f"{value:,.0f}" for value in length.quantiles),
+         f"{length.rows_over:,} over {length.max_length:,}", f"{length.tokens_over:,}")
+        for length in check.lengths
     ]  # fmt: skip
 
 
@@ -193,11 +194,11 @@ def _head(check: DataCheck) -> list[str]:
     return [
         f"rows: {check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test; "
         f"{check.given_rows:,} given",
-        f"data license: {escaped(check.data_license or 'not stated')}",
-        f"base model: {escaped(check.model)}, license {escaped(check.model_license or 'not stated')}",
-        f"content: {inline_code(check.content or '-')}, check: {inline_code(check.check_id)}",
+        f"data license: {check.data_license or 'not stated'}",
+        f"base model: {check.model}, license {check.model_license or 'not stated'}",
+        f"content: {check.content or '-'}, check: {check.check_id}",
         f"loss on: {loss[check.loss_on]}",
-        f"chat template: {escaped(check.template or 'none, rows stand as they are')}",
+        f"chat template: {check.template or 'none, rows stand as they are'}",
     ]
 
 
@@ -216,9 +217,9 @@ def _sources(check: DataCheck) -> list[tuple[str, ...]]:
 def _balance(check: DataCheck) -> list[str]:
     lines = [f"distinct answers: {check.balance.answers:,}"]
     if check.balance.most_common:
-        lines.append(f"most common: {escaped(_common(check.balance.most_common))}")
+        lines.append(f"most common: {_common(check.balance.most_common)}")
     if check.balance.topics:
-        lines.append(f"topics: {escaped(_common(check.balance.topics))}")
+        lines.append(f"topics: {_common(check.balance.topics)}")
     return lines
 
 
@@ -226,11 +227,7 @@ def _common(pairs: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"{text} ({number:,})" for text, number in pairs)
 
 
-def _markdown(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
-    if not lines:
-        return "None."
-    return table(header, [[escaped(cell) for cell in cells] for cells in lines], text=(header[0], header[-1], "Done"))
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {one}" for one in lines)
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    left = (titles[0], titles[-1], "Done")
+    columns = tuple(Column(key_of(title), title, text=title in left) for title in titles)
+    return Table(columns, tuple(tuple(map(Text, line)) for line in lines))

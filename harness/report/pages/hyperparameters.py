@@ -65,7 +65,7 @@ def searched(comparison: Comparison) -> Table | None:
         return None
     columns = [Column("method", "Method", text=True)]
     for key in sweep.tuning.settings:
-        title = "Learning rate" if key == "lr_scale" else names.setting(key).display
+        title = names.setting(key).display
         columns.append(Column(f"{key}/searched", "Searched", text=True, spanner=title))
         columns.append(Column(f"{key}/selected", "Selected", text=True, spanner=title))
     columns += [
@@ -74,7 +74,7 @@ def searched(comparison: Comparison) -> Table | None:
         Column("validation_loss", "Validation loss", better="lower", digits=4),
         Column("device_hours", "Device hours", scale=1 / HOUR),
     ]
-    rows = tuple(_searched(comparison, one, sweep.tuning.settings) for one in tuned)
+    rows = tuple(_searched(one, sweep.tuning.settings) for one in tuned)
     edges = any(one.edges for one in tuned)
     return Table(
         tuple(columns),
@@ -139,10 +139,8 @@ def _value(comparison: Comparison, key: str, recipe: Settings) -> Cell:
     return Text("none" if given is None else names.value(given), str(given))
 
 
-def _searched(comparison: Comparison, one: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
-    row = next((row for row in comparison.loaded.rows if row.cell and row.cell.contestant == one.name), None)
-    name = (row.name or row.label) if row else one.name
-    cells: list[Cell] = [Text(name, one.name, marks=UNDERTUNED.mark if one.edges else "")]
+def _searched(one: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
+    cells: list[Cell] = [Text(one.title, one.name, marks=UNDERTUNED.mark if one.edges else "")]
     for key in settings:
         tried = [_tried(trial.rate if key == "lr_scale" else None, trial.settings.get(key)) for trial in one.trials]
         chosen = one.chosen

@@ -6,12 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.report import names
 from harness.report.analysis.claims import Claims, Pair
+from harness.report.analysis.verdicts import conditions
 from harness.report.data.groups import Group
 from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text
-
-POINTS = 100.0
 
 
 def pairs(result: Claims, label: str) -> Table | None:
@@ -26,15 +24,16 @@ def pairs(result: Claims, label: str) -> Table | None:
     if len(members) < 2:
         return None
     found = {frozenset((pair.a.label, pair.b.label)): pair for pair in result.pairs}
-    percent = names.metric(result.contest.measure.metric).percent
+    gains = result.contest.gains
     columns = [Column("method", "Method", text=True)]
-    columns += [
-        Column(group.label, f"({place})", scale=POINTS if percent else 1.0) for place, group in enumerate(members, 1)
-    ]
+    columns += [Column(group.label, f"({place})", scale=gains.scale) for place, group in enumerate(members, 1)]
     rows = tuple(
         (
             Text(f"({i}) {a.name}", a.label),
-            *(_cell(found.get(frozenset((a.label, b.label))), a, i - j, percent) for j, b in enumerate(members, 1)),
+            *(
+                _cell(found.get(frozenset((a.label, b.label))), a, i - j, bool(gains.unit))
+                for j, b in enumerate(members, 1)
+            ),
         )
         for i, a in enumerate(members, 1)
     )
@@ -42,17 +41,10 @@ def pairs(result: Claims, label: str) -> Table | None:
         tuple(columns),
         rows,
         notes=tuple(_notes(result)),
-        caption=_caption(result, percent),
+        caption=_caption(result),
         label=label,
-        title=f"Pairs on {title_of(result)}",
+        title=f"Pairs on {result.contest.name}",
     )
-
-
-def title_of(result: Claims) -> str:
-    """Return the task and the metric of a contest in words for people: ARC-Easy (accuracy)."""
-    first = next(iter(result.contest.groups)).evaluations[result.contest.measure.eval_id][0]
-    task, metric = names.task(first.task), names.metric(result.contest.measure.metric)
-    return f"{task.display} ({metric.display})"
 
 
 def _base(result: Claims) -> list[Group]:
@@ -80,15 +72,10 @@ def _notes(result: Claims) -> Iterator[Note]:
         yield Note("p-values in parentheses: too few seeds for a verdict about the methods.")
 
 
-def _caption(result: Claims, percent: bool) -> str:
-    assert result.comparison is not None
-    unit = "percentage points" if percent else "the unit of the metric"
+def _caption(result: Claims) -> str:
+    unit = "percentage points" if result.contest.gains.unit else "the unit of the metric"
     better = "higher" if result.contest.higher_is_better else "lower"
-    seeds = sorted({len(group.rows) for group in result.contest.groups})
     return (
-        f"Pairs of methods on {title_of(result)}. Above the diagonal: score of the row minus that of the column, in "
-        f"{unit} ({better} scores are better); below it: p-value of the same pair. {result.contest.num_items:,} items, "
-        f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds per method; paired t test, adjusted for "
-        f"all {result.comparison.families['all'].comparisons:,} pairs at a family-wise error of "
-        f"{100 * result.comparison.level:g} %."
+        f"Pairs of methods on {result.contest.name}. Above the diagonal: score of the row minus that of the column, in "
+        f"{unit} ({better} scores are better); below it: p-value of the same pair. {conditions(result, 'all')}"
     )

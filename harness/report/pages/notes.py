@@ -1,73 +1,26 @@
-"""Notes of a report on its own numbers: units, origin, reproduction and limits."""
+"""Notes of a report on its own numbers: units, origin and limits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.records.record import Attempt
-from harness.records.untrusted import code, escaped, printable
+from harness.records.untrusted import printable
 from harness.report import names
 from harness.report.analysis import drift, rounding
+from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded, flatten
-from harness.report.display import PLUS_MINUS, short
-from harness.report.pages.summary import task_title, trainings
-
-SHARED = (
-    "max_steps",
-    "epochs",
-    "global_batch_size",
-    "micro_batch_size",
-    "max_length",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "gradient_checkpointing",
-    "precision",
-    "loss_on",
-    "group_by_length",
-)
-
-
-LOSS_ON = {
-    "completion": "completion tokens",
-    "assistant": "assistant tokens",
-    "all": "all tokens, prompts included",
-}
-
-
-def trained_on(groups: Sequence[Group]) -> str:
-    """Return the sentence under a table that names the tokens trained on; "" where nothing was trained."""
-    found: dict[str, list[str]] = {}
-    for group in groups:
-        if group.trained and group.first.record:
-            train = group.first.record.recipe.get("train") or {}
-            found.setdefault(str(train.get("loss_on")), []).append(group.label)
-    if len(found) == 1:
-        [value] = found
-        same = " only, for all methods" if len(found[value]) > 1 else " only"
-        return f"Loss computed on {LOSS_ON.get(value, value)}{same if value != 'all' else ''}."
-    said = (f"{LOSS_ON.get(value, value)} ({', '.join(who)})" for value, who in found.items())
-    return f"Loss computed on different tokens: {'; '.join(said)}." if found else ""
-
-
-def made(groups: Sequence[Group]) -> list[str]:
-    """Return units and definitions with the values of the records, then the evaluation of each task."""
-    return [*definitions(groups), *looks(groups)]
+from harness.report.display import several, short
 
 
 def definitions(groups: Sequence[Group]) -> list[str]:
     """Return the definition of each number and how it was made."""
     trained = [group for group in groups if group.trained]
-    dropped = _listed(one.warmup_steps_dropped for group in trained for one in trainings(group))
-    steps = _listed(len(one.losses) for group in trained for one in trainings(group))
+    dropped = _listed(training.warmup_steps_dropped for group in trained for training in trainings(group))
+    steps = _listed(len(training.losses) for group in trained for training in trainings(group))
     return [
         "Losses are in nats per answer token, summed over all answer tokens of the set; perplexity = exp(loss).",
-        f"{PLUS_MINUS} one standard error, combining item sampling and seed variance (ratio estimator for losses). "
-        "Differences are paired on the same items with the same prompts.",
-        "Differences are tested by a t test in which items and seeds keep their own degrees of freedom; seeds are "
-        "paired, and the method x seed variance is pooled over the methods and checked against that of each pair. The "
-        "base model has no seed variance. Items with the same prompt are one cluster.",
+        "Items with the same prompt are one cluster of the tests. The base model has no seed variance.",
         "Peak memory over model loading and training, including weights, excluding imported libraries"
         f"{_memory(trained)}.",
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
@@ -75,19 +28,6 @@ def definitions(groups: Sequence[Group]) -> list[str]:
         f"Optimizer steps taken: {steps or 'none'}.",
         *rounding.remarks(groups),
     ]
-
-
-def shared(groups: Sequence[Group]) -> list[str]:
-    """Model, data and training settings that are the same for all trained groups."""
-    records = [group.first.record for group in groups if group.trained and group.first.record]
-    if not records:
-        return []
-    flat = [flatten({key: one.recipe.get(key) or {} for key in ("model", "data", "train")}) for one in records]
-    common = {key: value for key, value in flat[0].items() if all(one.get(key) == value for one in flat)}
-    train = [f"{key}={short(common[f'train.{key}'])}" for key in SHARED if common.get(f"train.{key}") is not None]
-    shown = {"model": names.model(records[0]).display, "data": names.data(records[0]).display}
-    named = [f"{part.capitalize()}: {name}" for part, name in shown.items() if f"{part}.name" in common]
-    return [*named, *([f"Training: {', '.join(train)}"] if train else [])]
 
 
 def limits(groups: Sequence[Group]) -> list[str]:
@@ -114,35 +54,28 @@ def limits(groups: Sequence[Group]) -> list[str]:
 
 def _rungs(groups: Sequence[Group]) -> list[str]:
     """Return a line for each fallback to other training settings after memory had run out."""
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for group in groups:
-        for one in (row.record for row in group.rows if row.record and row.status == "ok"):
-            asked, now = one.recipe.get("train") or {}, one.measured
-            sizes = (asked.get("micro_batch_size"), asked.get("gradient_checkpointing"))
+        for record in (row.record for row in group.rows if row.record and row.status == "ok"):
+            wanted, now = record.recipe.get("train") or {}, record.measured
+            sizes = (wanted.get("micro_batch_size"), wanted.get("gradient_checkpointing"))
             if now.micro_batch_size is None or (now.micro_batch_size, now.gradient_checkpointing) == sizes:
                 continue
-            said = [f"micro batches of {now.micro_batch_size}"]
-            said += ["gradient checkpointing"] if now.gradient_checkpointing else []
-            said += [f"no row of more than {now.max_length:,} tokens"] if now.max_length else []
-            found[
-                f"Memory ran out for {group.label} as it was asked for (micro batches of {sizes[0]}): it was trained "
-                f"with {', '.join(said)}, and its time and memory are of that."
+            changes = [f"micro batches of {now.micro_batch_size}"]
+            changes += ["gradient checkpointing"] if now.gradient_checkpointing else []
+            changes += [f"no row of more than {now.max_length:,} tokens"] if now.max_length else []
+            lines[
+                f"Memory ran out for {group.name} as it was asked for (micro batches of {sizes[0]}): it was trained "
+                f"with {', '.join(changes)}, and its time and memory are of that."
             ] = None
-    return list(found)
-
-
-def reproduce(loaded: Loaded) -> str:
-    """The command, then commit, device, versions, dates, model and data, as Markdown."""
-    command = command_of(loaded)
-    shown = "\n".join(f"- {escaped(line)}" for line in origin(loaded))
-    return "\n\n".join(part for part in (code(command) if command else "", shown) if part)
+    return list(lines)
 
 
 def command_of(loaded: Loaded) -> str:
     """Return the command that made these runs, as far as the records have it."""
     attempts = [row.current for row in loaded.rows if row.current]
     commands = dict.fromkeys(str(attempt.provenance.get("command") or "") for attempt in attempts)
-    return loaded.sweep.command if loaded.sweep else "\n".join(one for one in commands if one)
+    return loaded.sweep.command if loaded.sweep else "\n".join(command for command in commands if command)
 
 
 def origin(loaded: Loaded) -> list[str]:
@@ -172,13 +105,16 @@ def _memory(groups: Sequence[Group]) -> str:
 
 
 def looks(groups: Sequence[Group]) -> list[str]:
-    """Each task with its items, precision and batch size."""
+    """Return the precision and the batches of the evaluations, with the tasks where they differ."""
     every = {s[0].record.eval_id: s[0] for group in groups if group.ok for s in group.evaluations.values()}
-    return [
-        f"{task_title(one)}: precision {one.record.evaluation['precision']}, "
-        f"{_batch(one.record.evaluation)}" + (", chat template" if one.record.evaluation["chat_template"] else "")
-        for one in every.values()
-    ]
+    ways: dict[str, dict[str, None]] = {}
+    for scored in every.values():
+        settings = scored.record.evaluation
+        chat = ", chat template" if settings["chat_template"] else ""
+        ways.setdefault(f"precision {settings['precision']}, {_batch(settings)}{chat}", {})[
+            names.task(scored.task).display
+        ] = None
+    return [f"Evaluations{f' of {several([*of], 9)}' if len(ways) > 1 else ''}: {way}." for way, of in ways.items()]
 
 
 def _batch(evaluation: Mapping[str, Any]) -> str:
@@ -214,10 +150,10 @@ def sources(loaded: Loaded, part: str) -> list[str]:
         if not isinstance(config, Mapping) or (part == "data" and row.is_base):
             continue
         keys = ("source", "package", "hub_id", "revision", "content")
-        known = [f"{key} {printable(str(config[key]))}" for key in keys if config.get(key) is not None]
-        known += [f"rows {text}" for text in _row_sets(config)]
-        known.append(f"license {config.get('license') or 'not recorded'}")
-        lines[f"{part} {config.get('name')}: {', '.join(known)}"] = None
+        facts = [f"{key} {printable(str(config[key]))}" for key in keys if config.get(key) is not None]
+        facts += [f"rows {text}" for text in _row_sets(config)]
+        facts.append(f"license {config.get('license') or 'not recorded'}")
+        lines[f"{part} {config.get('name')}: {', '.join(facts)}"] = None
     return list(lines)
 
 
@@ -230,7 +166,7 @@ def _row_sets(config: Mapping[str, Any]) -> list[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {short(one)}" for key, one in sorted(flatten(value).items()))
+        return ", ".join(f"{key} {short(entry)}" for key, entry in sorted(flatten(value).items()))
     return short(value)
 
 

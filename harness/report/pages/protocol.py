@@ -14,6 +14,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, headline
 from harness.report.data.items import ScoredEvaluation
 from harness.report.display import GIBIBYTE, quantity, several
+from harness.report.pages import tuned
 from harness.report.writers.prose import Cite, Part, Reference
 
 UNKNOWN = "not recorded"
@@ -61,12 +62,16 @@ def _tuning(comparison: Comparison) -> Section:
     )
     spent = sum(contestant.device_seconds for contestant in comparison.tuning) / hours.HOUR
     count = str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
+    seeds = ", ".join(map(str, tuning.final_seeds))
+    reads = f"The test sets were used only for the final runs (seeds {seeds}) of what was selected."
+    if tuned.test_readers(comparison.loaded):
+        reads = f"Final runs have the seeds {seeds}; other runs were evaluated on the test sets too."
+    number = sum(len(contestant.trials) for contestant in comparison.tuning)
     text = (
         f" Each method was tuned with {count} trials over the {several(searched)} (seed "
-        f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. The test sets "
-        f"were used only for the final runs (seeds {', '.join(map(str, tuning.final_seeds))}) of what was selected. "
-        f"{failed:,} of {sum(len(contestant.trials) for contestant in comparison.tuning):,} trials failed or diverged "
-        f"and count as trials. Tuning took {quantity(spent)} device hours. Search spaces and selected values are in"
+        f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. {reads} "
+        f"{failed:,} of {number:,} trials failed or diverged and count as trials. Tuning took {quantity(spent)} device "
+        "hours. Search spaces and selected values are in"
     )
     edges = [contestant.name for contestant in comparison.tuning if contestant.edges]
     parts: list[Part] = [text, Reference("tab:tuning", "the table of the tuning (appendix)"), "."]
@@ -141,6 +146,11 @@ def _compute(comparison: Comparison) -> Section:
         f" All {len(every):,} attempts together, tuning, failed and repeated ones included, took "
         f"{quantity(total)} device hours{lost_text}.",
     ]
+    joules = [phase.energy_joules for attempt in every if (phase := attempt.phases.get("train"))]
+    measured = [value for value in joules if value is not None]
+    if measured:
+        part = "" if len(measured) == len(joules) else f" of {len(measured):,} of {len(joules):,} trainings"
+        parts.append(f" Training used {quantity(sum(measured) / 3.6e6)} kWh{part}; emissions are not recorded.")
     if tools:
         parts += [" Software: ", *tools, "."]
     commit = facts.get("commit")

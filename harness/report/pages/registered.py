@@ -9,11 +9,8 @@ from harness.report.analysis.deviations import deviations
 from harness.report.analysis.tested_claims import Tested
 from harness.report.data.levels import claim_level
 from harness.report.data.rows import Loaded
-from harness.report.display import DASH
-from harness.report.document import Table, text_table
+from harness.report.document import Cell, Column, Missing, Table, Text, key_of
 
-HEADER = ("Claim", "Source", "Outcome", "Value", "Interval", "Rests on", "What would decide it")
-TEXT = ("Claim", "Source", "Outcome", "Rests on", "What would decide it")  # columns to the left
 EXPLORATORY = (
     "Everything below is exploratory: it was not claimed beforehand, and its error rates are those of its own families."
 )
@@ -21,7 +18,9 @@ EXPLORATORY = (
 
 def table(results: Sequence[Tested]) -> Table:
     """Return a line for each claim."""
-    return text_table("Claims", HEADER, (_line(one) for one in results), TEXT)
+    titles = ("Claim", "Source", "Outcome", "Value", "Interval", "Rests on", "What would decide it")
+    columns = tuple(Column(key_of(title), title, text=title not in ("Value", "Interval")) for title in titles)
+    return Table(columns, tuple(map(_row, results)), label="claims", title="Claims")
 
 
 def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
@@ -49,20 +48,13 @@ def sentence(one: Tested) -> str:
     return f"{one.outcome}: {one.record.claim}: {value} ({interval})"
 
 
-def _line(one: Tested) -> tuple[str, ...]:
+def _row(one: Tested) -> tuple[Cell, ...]:
     evidence = one.evidence
-    decide = (
-        DASH if one.outcome != "undecided" else "; ".join(part for part in (evidence.why, evidence.narrower) if part)
-    )
-    return (
-        one.record.claim,
-        one.record.source or DASH,
-        one.outcome,
-        DASH if evidence.value is None else _number(evidence.value),
-        DASH if evidence.interval is None else _interval(one),
-        evidence.basis or DASH,
-        decide or DASH,
-    )
+    decide = "; ".join(part for part in (evidence.why, evidence.narrower) if part) if one.outcome == "undecided" else ""
+    value = "" if evidence.value is None else _number(evidence.value)
+    interval = "" if evidence.interval is None else _interval(one)
+    texts = (one.record.claim, one.record.source, one.outcome, value, interval, evidence.basis, decide)
+    return tuple(Text(text) if text else Missing() for text in texts)
 
 
 def _interval(one: Tested) -> str:
@@ -78,4 +70,4 @@ def _number(value: float) -> str:
 
 
 def _notes(results: Sequence[Tested]) -> list[str]:
-    return [f"{one.record.claim}: {one.record.note}" for one in results if one.record.note]
+    return [f"{result.record.claim}: {result.record.note}" for result in results if result.record.note]

@@ -1,52 +1,35 @@
 """`report.md`: the answer, the recommendation, one figure, the main table, what was compared, and the limits.
 
-Everything else is folded behind one line each, so that the body fits on two to three screens at any number of methods.
+Its details are folded behind one line each, so that the body fits on two to three screens at any number of methods.
 A pure function of the records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.records.untrusted import escaped
 from harness.report import names
-from harness.report.analysis import aa, doubts, interrupted, looks, multiverse, remarks, streams, use
-from harness.report.analysis.comparable import Guard, without_base
+from harness.report.analysis import interrupted, remarks
+from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.external import guard as guard_external
-from harness.report.analysis.external import remarks as external_remarks
-from harness.report.analysis.external import table as external_table
-from harness.report.analysis.facts import method_settings
 from harness.report.analysis.recommend import recommendations
 from harness.report.analysis.tested_claims import tested
-from harness.report.analysis.tradeoff import FRONTIER, across, frontiers, matched, matched_pairs
-from harness.report.analysis.verdicts import explained, families
-from harness.report.data.groups import Group
-from harness.report.data.rows import Loaded
-from harness.report.display import short
-from harness.report.document import Block, Bullets, Command, Figure, Folded, Markup, Section, text_table
+from harness.report.document import Block, Bullets, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
-from harness.report.pages import data_card, notes, registered, tuned
-from harness.report.pages.summary import cost, losses, tasks
-from harness.report.writers.markdown import blocks
+from harness.report.pages import compute, details, notes, registered, setup
+from harness.report.writers import prose
+from harness.report.writers.markdown import section_text
 
-UPDATE = "[Shape of the updates](update.md): how much each method changed the weights, and in which directions."
-MATCHED = "Last checkpoint within the budget of the cheapest method."
 ADVICE = (
     "Among the methods within the limit and non-inferior to the best (margin = tolerance, one-sided 5 %, adjusted for "
     "all of them), the one with the lowest peak memory. Methods not known to be mergeable count as adding inference "
-    "overhead. `harness report recommend --help` takes other limits."
-)
-ACROSS = (
-    "Mean, interquartile mean of the task means (four tasks or more) and average rank (1 is best) over target tasks "
-    "(tasks treated as fixed; 95 % CI over items and seeds)."
-)
-EXTERNAL = (
-    "Published results (single seed, different hardware and set-up); shown for reference, not ranked. The interval of "
-    "an accuracy is Wilson's."
+    "overhead. The command harness report recommend takes other limits."
 )
 EQUAL = "All settings other than the method's own hyper-parameters are identical."
+COMPARED = ("Model", "Data", "Prompt format", "Training", "Tuning")  # paragraphs of the experimental setup
 LINKS = (
     ("index.html", "interactive page"),
     ("appendix.md", "appendix"),
+    ("setup.md", "experimental setup"),
     ("tables/", "tables"),
     ("figures/", "figures"),
     ("records.csv", "records"),
@@ -59,18 +42,25 @@ def page(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = F
     Raises:
         IncomparableError: the rows differ in what was not declared to vary.
     """
-    body = sections(comparison, figures)
-    folded = [fold for fold in details(comparison, figures, update) if blocks(fold.blocks)]
-    contents = [section.title for section in body] + (["Details"] if folded else [])
+    parts = (body(comparison, figures), details.sections(comparison, figures[1:], update))
+    return to_markdown(comparison, *parts)
+
+
+def to_markdown(comparison: Comparison, opened: Sequence[Section], folded: Sequence[Section]) -> str:
+    """Return the page of the sections of the body and of the details."""
+    shown = {section.title: text for section in opened if (text := section_text(section))}
+    behind = [text for section in folded if (text := section_text(section, folded=True))]
+    contents = [*shown, *(["Details"] if behind else [])]
     question = comparison.loaded.sweep.question if comparison.loaded.sweep else None
     parts = [
         f"# {escaped(title(comparison))}",
         *([escaped(question)] if question else []),
-        _contents(contents),
-        *(text for section in body for text in (f"## {escaped(section.title)}", *blocks(section.blocks))),
-        *(["## Details", *blocks(folded)] if folded else []),
+        " | ".join(f"[{name}](#{name.lower().replace(' ', '-')})" for name in contents),
+        f"Files: {' | '.join(f'[{name}]({path})' for path, name in LINKS)}",
+        *shown.values(),
+        *(["## Details", *behind] if behind else []),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def title(comparison: Comparison) -> str:
@@ -81,159 +71,65 @@ def title(comparison: Comparison) -> str:
     return names.title([group.first.record for group in groups if group.first.record])
 
 
-def sections(comparison: Comparison, figures: Sequence[Drawn]) -> list[Section]:
-    """Return the body of the page."""
-    guard = comparison.guard
-    made = [
-        Section("Answer", _answer(comparison)),
-        *_claimed(comparison),
-        Section("Recommendation", _advice(comparison)),
-        Section("Results", (*map(_figure, figures[:1]), comparison.main_table)),
-        Section("What was compared", _compared(comparison, guard)),
-        Section("Limitations", (Bullets(tuple(notes.limits(comparison.groups))),)),
-        Section("Failed runs", _failed(comparison)),
-    ]
-    return [section for section in made if blocks(section.blocks)]
-
-
-def details(comparison: Comparison, figures: Sequence[Drawn], update: bool) -> list[Folded]:
-    """Return what the body leaves out, each part behind its summary."""
-    loaded, groups = comparison.loaded, comparison.groups
-    noise = streams.tables(comparison)
-    robust = multiverse.lines(multiverse.multiverse(comparison), {group.label: group.name for group in groups})
-    together = across(groups)
-    served = use.tables(groups)
-    checks = tuple(filter(None, (looks.line(comparison), aa.line(aa.run(comparison)))))
-    every = [block for table in tasks(groups) for block in (Markup(f"#### {escaped(table.title)}"), table)]
+def body(comparison: Comparison, figures: Sequence[Drawn] = ()) -> list[Section]:
+    """Return the sections that a reader sees first."""
     return [
-        Folded("Statistical comparison", tuple(_statistics(comparison))),
-        Folded("Losses", (losses(groups),)),
-        Folded("Cost", (cost(groups), Bullets(tuple(doubts.lines(groups))))),
-        Folded("Quality-cost trade-off", tuple(_costs(comparison))),
-        Folded("Inference cost", (*served, use.TEXT) if served else ()),
-        Folded("All target tasks", (together, ACROSS) if together else ()),
-        Folded("Every task", tuple(every)),
-        Folded("Robustness of the answer", (multiverse.TEXT, Bullets(tuple(robust))) if robust else ()),
-        Folded("Sources of variance", (*noise, streams.TEXT) if noise else ()),
-        Folded("Figures", (*map(_figure, figures[1:]), *([Markup(UPDATE)] if update else []))),
-        Folded("Tuning", tuned.section(comparison)),
-        Folded("Published results", tuple(_external(loaded))),
-        Folded("Data", tuple(Markup(line) for line in data_card.links(loaded.checks)) if loaded.checks else ()),
-        Folded("Metrics and statistics", (Bullets((*notes.made(groups), *checks)),)),
-        Folded("Reproduction", (Command(notes.command_of(loaded)), Bullets(tuple(notes.origin(loaded))))),
+        Section("Answer", tuple(_answer(comparison))),
+        *_claimed(comparison),
+        Section("Recommendation", tuple(_advice(comparison))),
+        Section("Results", (*map(details.picture, figures[:1]), comparison.main_table)),
+        Section("What was compared", tuple(_compared(comparison))),
+        Section("Limitations", (Bullets(tuple(notes.limits(comparison.groups))),)),
+        Section("Failed runs", tuple(_failed(comparison))),
     ]
 
 
-def _contents(titles: Sequence[str]) -> str:
-    """Return links to the sections of the page, and to the files beside it."""
-    inside = " | ".join(f"[{name}](#{name.lower().replace(' ', '-')})" for name in titles)
-    beside = " | ".join(f"[{name}]({path})" for path, name in LINKS)
-    return f"{inside}\n\nFiles: {beside}"
-
-
-def _answer(comparison: Comparison) -> tuple[Block, ...]:
-    made: list[Block] = []
+def _answer(comparison: Comparison) -> Iterator[Block]:
     for answer in comparison.answers:
         first, *others = answer.lines
-        made += [Markup(f"**{escaped(first)}**"), Bullets(tuple(others))]
-    return tuple(made)
+        yield Markup(f"**{escaped(first)}**")
+        yield Bullets(tuple(others))
 
 
-def _claimed(comparison: Comparison) -> list[Section]:
-    """Return the claims made before the runs, and the note that everything else is exploratory."""
-    results = tested(comparison)
-    if not results:
-        return []
-    lines = Bullets(tuple(registered.explained(results, comparison.loaded)))
-    return [Section("Claims", (registered.table(results), lines)), Section("Exploratory", (registered.EXPLORATORY,))]
+def _claimed(comparison: Comparison) -> Iterator[Section]:
+    """Yield the claims made before the runs, and the note that everything else is exploratory."""
+    if results := tested(comparison):
+        lines = Bullets(tuple(registered.explained(results, comparison.loaded)))
+        yield Section("Claims", (registered.table(results), lines))
+        yield Section("Exploratory", (registered.EXPLORATORY,))
 
 
-def _advice(comparison: Comparison) -> tuple[Block, ...]:
-    margin, groups = comparison.loaded.margin, comparison.groups
+def _advice(comparison: Comparison) -> Iterator[Block]:
     contests = [result.contest for result in comparison.claims if result.comparison is not None]
+    margin, groups = comparison.loaded.margin, comparison.groups
     lines = [line for contest in contests for line in recommendations(contest, groups, margin)]
-    return (Bullets(tuple(lines)), Markup(ADVICE)) if lines else ()
+    if lines:
+        yield Bullets(tuple(lines))
+        yield ADVICE
 
 
-def _figure(drawn: Drawn) -> Figure:
-    """Return the picture; the same as PDF and SVG lie beside it."""
-    return Figure(f"figures/{drawn.stem}.png", drawn.title, drawn.caption)
+def _compared(comparison: Comparison) -> Iterator[Block]:
+    """Yield what all methods share, and the differences that the guard let pass."""
+    guard, groups = comparison.guard, comparison.groups
+    paragraphs = [one for one in setup.paragraphs(comparison) if one.title in COMPARED]
+    yield Bullets(tuple(f"{paragraph.title}: {prose.plain(paragraph)}" for paragraph in paragraphs))
+    differing = [*guard.notes(comparison.names), *without_base(groups)]
+    if sum(group.trained for group in groups) > 1:
+        declared = f"Declared to vary: {', '.join(guard.declared) or 'nothing'}."
+        yield f"{declared} Everything else is equal, except:" if differing else EQUAL
+    yield Bullets((*differing, *remarks.lines(groups, comparison.loaded)))
 
 
-def _compared(comparison: Comparison, guard: Guard) -> tuple[Block, ...]:
-    """Return the settings of each method, what all share, and the differences that the guard let pass."""
-    groups, loaded = comparison.groups, comparison.loaded
-    lines = [
-        (group.name, ", ".join(f"{names.setting(key).short}={short(value)}" for key, value in settings.items()) or "-")
-        for group in groups
-        if not group.first.is_base and (settings := method_settings(group))
-    ]
-    headings = ("Method", "Hyper-parameters")
-    facts = [*notes.shared(groups), notes.trained_on(groups), tuned.how(loaded)]
-    differing = [*guard.notes, *without_base(groups), *remarks.lines(groups, loaded)]
-    declared = f"Declared to vary: {', '.join(guard.declared) or 'nothing'}."
-    equal = EQUAL if not [*guard.notes, *without_base(groups)] else f"{declared} Everything else is equal, except:"
-    trained = sum(group.trained for group in groups)
-    return (
-        Bullets(tuple(fact for fact in facts if fact)),
-        *([equal] if trained > 1 else []),
-        Bullets(tuple(differing)),
-        Folded("Hyper-parameters of each method", (text_table("Hyper-parameters", headings, lines, headings),)),
-    )
-
-
-def _statistics(comparison: Comparison) -> list[Block]:
-    """Return the families of the answer, how they were tested; all pairs are in the appendix."""
-    made: list[Block] = []
-    for result in comparison.claims:
-        for table in families(result):
-            made += [Markup(f"#### {escaped(table.title)}"), table]
-        made.append(Bullets(tuple(explained(result))))
-    return made
-
-
-def _costs(comparison: Comparison) -> list[Block]:
-    """Return the trade-off of quality and cost, and methods at matched budgets."""
-    made: list[Block] = []
-    for result in comparison.claims:
-        for table, text in (
-            (frontiers(result, comparison.groups), FRONTIER),
-            (matched(result), MATCHED),
-            (matched_pairs(result), ""),
-        ):
-            if table:
-                made += [Markup(f"#### {escaped(table.title)}"), table, text]
-    return made
-
-
-def _external(loaded: Loaded) -> list[Block]:
-    if not loaded.external:
-        return []
-    differing = [str(difference) for difference in guard_external(loaded.external)]
-    origins = ", ".join(dict.fromkeys(record.origin for record in loaded.external))
-    made: list[Block] = [external_table(loaded.external), f"{origins}. {EXTERNAL}"]
-    made.append(Bullets(tuple(external_remarks(loaded.external))))
-    made += ["They differ in what was not meant to vary:", Bullets(tuple(differing))] if differing else []
-    return made
-
-
-def _failed(comparison: Comparison) -> tuple[Block, ...]:
-    """Return every run without a result and every file that could not be read."""
-    loaded, groups = comparison.loaded, comparison.groups
-    failed = _failures(groups)
-    paused = interrupted.lines(loaded)
-    scored = (scored for group in groups for row in group.rows for scored in row.scored)
-    damaged = list(dict.fromkeys([*loaded.unreadable, *(entry.problem for entry in scored if entry.problem)]))
-    made: list[Block] = []
-    made.append(Bullets(tuple(failed)) if failed or paused else "No failed runs.")
-    made += ["Interrupted, and can go on:", Bullets(tuple(paused))] if paused else []
-    made += ["Could not be read:", Bullets(tuple(damaged))] if damaged else []
-    return tuple(made)
-
-
-def _failures(groups: Sequence[Group]) -> list[str]:
-    return [
-        f"{group.label}, seed {row.seed}: {row.status or 'missing'}: {row.reason or 'no reason recorded'}"
-        for group in groups
-        for row in group.failed
-    ]
+def _failed(comparison: Comparison) -> Iterator[Block]:
+    """Yield every run without a result and every file that could not be read."""
+    loaded = comparison.loaded
+    failed, paused = compute.failures(comparison), interrupted.lines(loaded)
+    problems = (scored.problem for group in comparison.groups for row in group.rows for scored in row.scored)
+    damaged = list(dict.fromkeys([*loaded.unreadable, *filter(None, problems)]))
+    yield failed if failed.rows or paused else "No failed runs."
+    if paused:
+        yield "Interrupted, and can go on:"
+        yield Bullets(tuple(paused))
+    if damaged:
+        yield "Could not be read:"
+        yield Bullets(tuple(damaged))

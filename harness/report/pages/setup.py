@@ -166,12 +166,14 @@ def _decontamination(comparison: Comparison) -> Section:
 
 def _overlaps(comparison: Comparison, check: DataCheck) -> list[Part]:
     shared = [
-        f"{one.items_found:,} of the {one.items:,} items of {names.task(one.name).display} with "
-        f"{one.train_rows_found:,} training {'row' if one.train_rows_found == 1 else 'rows'}"
-        for one in check.contaminated
+        f"{overlap.items_found:,} of the {overlap.items:,} items of {names.task(overlap.name).display} with "
+        f"{overlap.train_rows_found:,} training {'row' if overlap.train_rows_found == 1 else 'rows'}"
+        for overlap in check.contaminated
     ]
-    searched = [names.task(one.name).display for one in check.overlaps if not one.reason]
-    unsearched = [f"{names.task(one.name).display} ({one.reason})" for one in check.overlaps if one.reason]
+    searched = [names.task(overlap.name).display for overlap in check.overlaps if not overlap.reason]
+    unsearched = [
+        f"{names.task(overlap.name).display} ({overlap.reason})" for overlap in check.overlaps if overlap.reason
+    ]
     config = next(
         (record.config.get("data") or {} for record in records(comparison) if record.method != names.BASE), {}
     )
@@ -228,7 +230,7 @@ def _training(comparison: Comparison) -> Section:
         return "Training", []
 
     def value(key: str) -> Any:
-        return common(one.get(key) for one in settings)
+        return common(setting.get(key) for setting in settings)
 
     def given(key: str, text: str) -> list[str]:
         return [text.format(short(value(key)))] if value(key) is not None else []

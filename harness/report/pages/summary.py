@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.records.record import Training
 from harness.report import names
-from harness.report.data.groups import Group, Measure
+from harness.report.analysis.axes import (
+    PARAMETERS,
+    PEAK_MEMORY,
+    SAVED,
+    TRAIN_SECONDS,
+    Cost,
+    gain_column,
+    of_trained,
+    required_memory,
+    score_column,
+    trainings,
+)
+from harness.report.data.groups import Group, Measure, headline
 from harness.report.data.items import ScoredEvaluation
-from harness.report.display import MEBIBYTE, mean
+from harness.report.display import GIBIBYTE, mean
 from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
-GIB, MIB = 2**-30, 2**-20
 OOM = Missing("out of memory", "OOM")
 
 
@@ -37,7 +48,7 @@ def losses(groups: Sequence[Group]) -> Table:
         validation, test = _loss(group, "validation"), _loss(group, "test")
         cells: list[Cell] = [_named(group), Text(group.num_seeds), _score(group, validation)]
         cells += [_score(group, test), _gain(group, test)]
-        cells += [_score(group, same := _same_task(group, text)), _gain(group, same)] if text else []
+        cells += [_score(group, same := _own_loss(group, text)), _gain(group, same)] if text else []
         rows.append(tuple(cells))
     return Table(tuple(columns), tuple(rows), label="losses", title="Losses")
 
@@ -47,18 +58,18 @@ def cost(groups: Sequence[Group]) -> Table:
 
     Where runs used a GPU, a column has the memory that a GPU must have, beside the peak that was allocated.
     """
-    columns = (
-        _method(),
-        Column("trainable_parameters", "Trained parameters", digits=0),
-        Column("trainable_share", "Share", "%", 100.0),
-        Column("peak_memory_bytes", "Peak memory", "GiB", GIB, 2),
-        Column("required_memory_bytes", "GPU memory needed", "GiB", GIB, 2),
-        Column("tokens_per_second", "Tokens/s"),
-        Column("train_seconds", "Training", "s"),
-        Column("evaluation_seconds", "Evaluation", "s"),
-        Column("saved_bytes", "Saved", "MiB", MIB),
+    measures = (
+        PARAMETERS,
+        Cost(Column("trainable_share", "Share", "%", 100.0), _trained_share),
+        PEAK_MEMORY,
+        Cost(Column("required_memory_bytes", "GPU memory needed", "GiB", 1 / GIBIBYTE, 2), of_trained(required_memory)),
+        Cost(Column("tokens_per_second", "Tokens/s"), _rate),
+        TRAIN_SECONDS,
+        Cost(Column("evaluation_seconds", "Evaluation", "s"), _evaluation_seconds),
+        SAVED,
     )
-    rows = tuple((_named(group), *_cost(group)) for group in groups)
+    columns = (_method(), *(replace(measure.column, better="") for measure in measures))
+    rows = tuple((_named(group), *(_cost(group, measure) for measure in measures)) for group in groups)
     return Table(columns, rows, label="cost", title="Cost").without_empty()
 
 
@@ -74,11 +85,9 @@ def _task(eval_id: str, members: Sequence[Group]) -> Table:
     metrics = [name for name in sorted(first.record.metrics) if name != "perplexity"]
     columns = [_method()]
     for name in metrics:
-        known = names.metric(name)
-        better = first.record.metrics[name].higher_is_better
-        unit, scale, digits = ("%", 100.0, 1) if known.percent else ("", 1.0, None)
-        columns.append(Column(name, known.short, unit, scale, digits, "higher" if better else "lower"))
-        columns.append(Column(f"{name}/difference", "Delta to base", "points" if unit else "", scale, digits))
+        column = score_column(first.task, name, first.record.metrics[name].higher_is_better)
+        columns.append(replace(column, key=name, title=names.metric(name).short))
+        columns.append(replace(gain_column(column), key=f"{name}/difference", title="Delta to base"))
     columns += [Column("perplexity", "Perplexity", digits=2)] if first.heldout else []
     rows = []
     for group in members:
@@ -100,24 +109,9 @@ def task_title(scored: ScoredEvaluation) -> str:
     parts.append("no limit" if limit is None else f"limit {limit}")
     if not scored.heldout:
         parts.append("few-shot unknown" if record.num_fewshot is None else f"{record.num_fewshot}-shot")
+    chance = metric.chance if (metric := record.metrics.get(headline(scored) or "")) else None
+    parts += [] if chance is None else [f"chance {100 * chance:.3g} %"]
     return f"{names.task(scored.task).display} ({', '.join(parts)})"
-
-
-def peak_mebibytes(group: Group) -> float | None:
-    """Peak memory, the mean over the seeds."""
-    peak = mean(row.current.peak_memory_bytes if row.current else None for row in group.rows)
-    return None if peak is None else peak / MEBIBYTE
-
-
-def required_mebibytes(group: Group) -> float | None:
-    """Return what a GPU must have, the mean over the seeds: torch's allocator at its highest, and the context."""
-    required = mean(row.current.required_memory_bytes if row.current else None for row in group.rows)
-    return None if required is None else required / MEBIBYTE
-
-
-def trainings(group: Group) -> list[Training]:
-    """The training of every seed that has one."""
-    return [row.current.training for row in group.rows if row.current and row.current.training]
 
 
 def _method() -> Column:
@@ -136,33 +130,24 @@ def _missing(group: Group) -> Missing:
     return Missing("not evaluated" if group.ok else group.first.reason or group.status)
 
 
-def _cost(group: Group) -> tuple[Cell, ...]:
-    absent = _missing(group)
-    if not group.measured:
-        return (absent, absent, OOM if group.status == "oom" else absent, *(absent,) * 5)
-    seconds = _number(group, mean(_evaluation_seconds(row.scored) for row in group.rows))
-    prints = [row.current.fingerprint for row in group.rows if row.current and row.current.fingerprint]
-    if group.first.is_base or not prints:
-        return (*(absent,) * 6, seconds, absent)
-    peak, required = peak_mebibytes(group), required_mebibytes(group)
-    return (
-        _number(group, mean(one.trainable_parameters for one in prints)),
-        _number(group, mean(one.trainable_parameters / one.total_parameters for one in prints)),
-        _number(group, peak and peak * MEBIBYTE),
-        _number(group, required and required * MEBIBYTE),
-        _number(group, mean(one.tokens_per_second for one in trainings(group))),
-        _number(group, mean(one.train_seconds for one in trainings(group))),
-        seconds,
-        _number(group, mean(one.saved_bytes for one in prints)),
-    )
-
-
-def _number(group: Group, value: float | None) -> Cell:
+def _cost(group: Group, measure: Cost) -> Cell:
+    if group.status == "oom" and measure is PEAK_MEMORY:
+        return OOM
+    value = measure.of(group) if group.measured else None
     return _missing(group) if value is None else Number(value)
 
 
-def _evaluation_seconds(scored: Sequence[ScoredEvaluation]) -> float | None:
-    return sum(entry.record.seconds for entry in scored) if scored else None
+def _rate(group: Group) -> float | None:
+    return mean(training.tokens_per_second for training in trainings(group))
+
+
+def _trained_share(group: Group) -> float | None:
+    prints = [row.current.fingerprint for row in group.rows if row.current and row.current.fingerprint]
+    return None if group.first.is_base else mean(p.trainable_parameters / p.total_parameters for p in prints)
+
+
+def _evaluation_seconds(group: Group) -> float | None:
+    return mean(sum(scored.record.seconds for scored in row.scored) if row.scored else None for row in group.rows)
 
 
 def _general_text(groups: Sequence[Group]) -> ScoredEvaluation | None:
@@ -171,11 +156,8 @@ def _general_text(groups: Sequence[Group]) -> ScoredEvaluation | None:
     return next((s for s in every if s.loss_only and "loss" in s.record.metrics), None)
 
 
-def _same_task(group: Group, scored: ScoredEvaluation) -> Measure | None:
-    """Return the group's own loss on the task: of the same evaluation if it has it."""
-    same = [entry for entry in group.role(scored.role) if entry.task == scored.task] if group.measured else []
-    best = sorted(same, key=lambda entry: entry.comparison_key != scored.comparison_key)
-    return Measure(best[0].comparison_key, "loss") if best else None
+def _own_loss(group: Group, text: ScoredEvaluation) -> Measure | None:
+    return group.own(text.role, text.task, Measure(text.comparison_key, "loss"))
 
 
 def _loss(group: Group, role: str) -> Measure | None:

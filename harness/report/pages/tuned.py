@@ -1,82 +1,34 @@
-"""The section on tuning: the budget, the choices, grids that were too narrow, and the cost."""
+"""Remarks on tuning: selected losses, grids that were too narrow, doubts about the choice."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.records.record import Tuning
-from harness.records.selection import RULE_TEXTS, Edge
-from harness.report import names
+from harness.records.selection import Edge
 from harness.report.analysis.comparable import Difference, differences
-from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.facts import stack_facts
 from harness.report.data.rows import Loaded, Row
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
-from harness.report.display import DASH, decimals, quantity, several
-from harness.report.document import Block, Bullets, Markup, text_table
+from harness.report.display import several
 
 SELECTED = (
-    "Their validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
+    "The validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
     "nothing is tested on it."
 )
 CENTERS = (
     " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
     "published for it."
 )
-HEADER = ("Method", "Trials", "Completed", "Chosen", "Validation loss", "Search space", "Device-s")
-
-
-def section(comparison: Comparison) -> tuple[Block, ...]:
-    """Return the budget, the chosen trials and the remarks; nothing for a sweep without stages."""
-    loaded = comparison.loaded
-    if loaded.sweep is None or loaded.sweep.tuning is None:
-        return ()
-    first, *remarked = lines(loaded)
-    chosen = text_table("Tuning", HEADER, (cells(one) for one in comparison.tuning), ("Search space", "Chosen"))
-    return (first, chosen, Bullets(tuple(remarked)), Markup("Every trial is in [tuning.csv](tuning.csv)."))
 
 
 def lines(loaded: Loaded) -> list[str]:
-    """Return the budget and every remark on the trials; nothing for a sweep without stages."""
-    found = contestants(loaded.sweep, loaded.trials)
+    """Return every remark on the trials and their choice; nothing for a sweep without stages."""
     if loaded.sweep is None or loaded.sweep.tuning is None:
         return []
-    remarked = [*concurrency(loaded.trials), *remarks(found, loaded.sweep.name), *doubts(loaded)]
-    return [budget(loaded, found), *remarked]
-
-
-def how(loaded: Loaded) -> str:
-    """Return one line on how hyperparameters were chosen; "" for a sweep without stages."""
-    if loaded.sweep is None or loaded.sweep.tuning is None:
-        return ""
-    tuning = loaded.sweep.tuning
-    rule = RULE_TEXTS.get(tuning.rule, tuning.rule)
-    return f"{_protocol(tuning, [tuning.trials], tuning.seeds)}, selected by {rule}; trials did not read the test."
-
-
-def _protocol(tuning: Tuning, counts: Sequence[int], seeds: Sequence[int]) -> str:
-    noun = "trial" if list(counts) == [1] else "trials"
-    keys = several([names.setting(key).display for key in tuning.settings])
-    return f"Each method was tuned with {_counts(counts)} {noun} over {keys} (seed {', '.join(map(str, seeds))})"
-
-
-def budget(loaded: Loaded, found: Sequence[Contestant]) -> str:
-    """Return what every contestant got, counted in its trials, and how one recipe was chosen."""
-    assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep has a budget"
-    tuning = loaded.sweep.tuning
-    counts = sorted({len(one.trials) for one in found}) or [tuning.trials]
-    seeds = sorted({look.cell.seed for one in found for trial in one.trials for look in trial.looks}) or tuning.seeds
-    results = sorted({row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}) or tuning.final_seeds
-    only = "only these runs were evaluated on the test set"
-    reads = only if not _test_readers(loaded) else "other runs were evaluated on the test set too"
-    total = sum(one.device_seconds for one in found)
-    centers = CENTERS if "lr_scale" in tuning.settings else ""
-    return (
-        f"{_protocol(tuning, counts, seeds)}, selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}; "
-        f"the results are those of seed {', '.join(map(str, results))}, and {reads}. {SELECTED}{centers} "
-        f"Tuning took {quantity(total)} device-s: loading, training and validation of all trials."
-    )
+    caveat = SELECTED + (CENTERS if "lr_scale" in loaded.sweep.tuning.settings else "")
+    tried = contestants(loaded.sweep, loaded.trials)
+    return [caveat, *concurrency(loaded.trials), *remarks(tried, loaded.sweep.name), *doubts(loaded)]
 
 
 def concurrency(trials: Sequence[Row]) -> list[str]:
@@ -99,8 +51,8 @@ def doubts(loaded: Loaded) -> list[str]:
     """Return the doubts about the choice: reads of the test, earlier choices, seeds, other versions."""
     assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep was chosen"
     tuning, found = loaded.sweep.tuning, []
-    if readers := _test_readers(loaded):
-        runs = [f"{row.label} seed {row.seed}" for row in readers]
+    if readers := test_readers(loaded):
+        runs = [row.title for row in readers]
         found.append(f"{len(runs)} runs of trials have read the test without being results: {several(runs, 6)}")
     if tuning.earlier:
         recipes = {row.recipe_id for row in (*loaded.rows, *readers) if row.test_reads and not row.is_base}
@@ -111,11 +63,11 @@ def doubts(loaded: Loaded) -> list[str]:
     if both := sorted(set(tuning.seeds) & {row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}):
         seeds = ", ".join(map(str, both))
         found.append(f"Results with seed {seeds} are too good: the recipes were chosen for how they did with it")
-    found += [f"Trials and results were not made alike: {one}" for one in _between_stages(loaded)]
+    found += [f"Trials and results were not made alike: {one.shown({})}" for one in _between_stages(loaded)]
     return found
 
 
-def _test_readers(loaded: Loaded) -> list[Row]:
+def test_readers(loaded: Loaded) -> list[Row]:
     """Return the runs of trials, and of recipes that are results no more, that have read the test."""
     results = {(row.recipe_id, row.seed) for row in loaded.rows if not _is_trial(row)}
     chosen = {recipe for recipe, _ in results}
@@ -143,25 +95,6 @@ def _is_trial(row: Row) -> bool:
     return row.cell is not None and row.cell.stage == "tune"
 
 
-def _counts(values: Sequence[int]) -> str:
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
-
-
-def cells(one: Contestant) -> tuple[str, ...]:
-    """A contestant's line of the table, as plain text."""
-    chosen = one.chosen
-    tried = [_tried(one, setting) for setting in one.trials[0].settings]
-    return (
-        one.name,
-        str(len(one.trials)),
-        str(sum(trial.status == "ok" for trial in one.trials)),
-        ", ".join(f"{name}={value}" for name, value in chosen.settings.items()) if chosen else "nothing",
-        DASH if chosen is None or chosen.loss is None else decimals(chosen.loss, 4),
-        "; ".join(tried) + (f" ({UNDERTUNED})" if one.edges else ""),
-        quantity(one.device_seconds),
-    )
-
-
 def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
     """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
     lines = [line for one in found for line in _remarks(one)]
@@ -172,22 +105,22 @@ def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
 
 def _remarks(one: Contestant) -> list[str]:
     """Return the warnings about a contestant's trials."""
-    lines = [f"{one.name} is {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond" for edge in one.edges]
+    lines = [f"{one.title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond" for edge in one.edges]
     missing = Counter(trial.status for trial in one.trials)["missing"]
     if missing:
-        lines.append(f"{one.name}: {missing} of {len(one.trials)} trials have not been made")
+        lines.append(f"{one.title}: {missing} of {len(one.trials)} trials have not been made")
     broken: dict[str, list[str]] = {}
     for trial in one.trials:
         if trial.status not in ("ok", "missing"):
             values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
             broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
     for fate, who in broken.items():
-        lines.append(f"{one.name} {', '.join(who)}: {fate}; {'counted' if len(who) == 1 else 'all counted'}")
+        lines.append(f"{one.title} {', '.join(who)}: {fate} (counted)")
     if one.choice.recipe_id is None and not missing:
-        lines.append(f"{one.name}: nothing could be chosen, {one.choice.reason}")
+        lines.append(f"{one.title}: nothing could be chosen, {one.choice.reason}")
     if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:
         lines.append(
-            f"{one.name}: the results are of {one.recorded.recipe_id}, and the records as they are now would choose "
+            f"{one.title}: the results are of {one.recorded.recipe_id}, and the records as they are now would choose "
             f"{one.choice.recipe_id}: run the sweep again"
         )
     return lines
@@ -202,8 +135,3 @@ def _edge(edge: Edge) -> str:
         f"{edge.setting}={edge.value} is the {edge.side} value that completed or diverged, and {failed} failed for "
         "another reason"
     )
-
-
-def _tried(one: Contestant, setting: str) -> str:
-    values = dict.fromkeys(trial.settings.get(setting, DASH) for trial in one.trials)
-    return f"{setting} {', '.join(values)}"

@@ -5,15 +5,16 @@ Two methods with one score may differ in their updates; the measurements of `har
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, median
 
 from harness.records.record import UpdateRecord, WeightUpdate, write_text
-from harness.records.untrusted import escaped
 from harness.report.data.groups import Group
-from harness.report.display import DASH, decimals, quantity, table
+from harness.report.display import DASH
+from harness.report.document import Bullets, Cell, Column, Figure, Missing, Number, Section, Table, Text
 from harness.report.figures.update import LAYER, matrices
+from harness.report.writers.markdown import to_markdown
 
 PAGE = "update.md"
 
@@ -29,30 +30,30 @@ def write(groups: Sequence[Group], folder: Path, figure: bool = False) -> Path |
 
 
 def page(measured: Sequence[Group], missing: Sequence[Group], figure: bool) -> str:
-    """`update.md` for the groups that were measured."""
-    parts = [
-        "# The shape of the updates",
+    """Return `update.md` for the groups that were measured."""
+    how = (
         "What each method added to the base's weights: D = tuned weight - weight, per matrix; medians over the "
-        "matrices, averaged over the seeds. " + _settings(measured),
-        _overall(measured),
-        *(_reasons(measured)),
-        *(["Not measured: " + ", ".join(escaped(group.label) for group in missing)] if missing else []),
-        *(
-            ["![Norm, effective rank, alignment and intruder dimensions by layer](figures/update.png)"]
-            if figure
-            else []
-        ),
-        "## By kind of layer",
-        _by_kind(measured),
-        "## What the columns mean",
-        *_MEANING,
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        f"matrices, averaged over the seeds. {_settings(measured)}"
+    )
+    unmeasured = f"Not measured: {', '.join(group.name for group in missing)}." if missing else ""
+    drawn = [Figure("figures/update.png", "Norm, effective rank, alignment and intruder dimensions by layer", "")]
+    sections = (
+        Section("Updates", (how, _overall(measured), Bullets(tuple(_reasons(measured))), unmeasured, *drawn[:figure])),
+        Section("By kind of layer", (_by_kind(measured), "" if _kinds(measured) else "No matrix changed.")),
+        Section("Definitions", _MEANING),
+    )
+    return to_markdown("The shape of the updates", sections)
 
 
-_HEADER = (
-    "Matrices", "Relative norm", "Effective rank", "of", "Stable rank", "Alignment left", "right", "Intruders",
-)  # fmt: skip
+_MEASURED = (
+    Column("matrices", "Matrices", digits=0),
+    Column("relative_norm", "Relative norm"),
+    Column("effective_rank", "Effective rank"),
+    Column("most", "of"),
+    Column("stable_rank", "Stable rank"),
+    Column("alignment_left", "Alignment left", digits=3),
+    Column("alignment_right", "right", digits=3),
+)
 _MEANING = (
     "Relative norm: the Frobenius norm of D over that of the weight. Effective rank: the exponential of the entropy of "
     "D's normalized singular values (Roy and Vetterli 2007), at most the number after it. Stable rank: the squared "
@@ -76,43 +77,50 @@ def _settings(groups: Sequence[Group]) -> str:
     )
 
 
-def _overall(groups: Sequence[Group]) -> str:
-    lines = []
+def _overall(groups: Sequence[Group]) -> Table:
+    rows = []
     for group in groups:
         seeds = [[*matrices(update).values()] for update in _updates(group)]
         if any(seeds):
-            total = mean(sum(one.intruder_dimensions or 0 for one in seed) for seed in seeds)
-            lines.append((escaped(group.label), *_cells([seed for seed in seeds if seed]), quantity(total)))
-    return table(("Method", *_HEADER), lines) if lines else ""
+            total = mean(sum(weight.intruder_dimensions or 0 for weight in seed) for seed in seeds)
+            rows.append((Text(group.name, group.label), *_cells([seed for seed in seeds if seed]), Number(total)))
+    columns = (Column("method", "Method", text=True), *_MEASURED, Column("intruders", "Intruders"))
+    return Table(columns, tuple(rows), title="Updates")
 
 
-def _reasons(groups: Sequence[Group]) -> list[str]:
-    said = [
-        f"- {escaped(group.label)}: {escaped(u.reason)}" for group in groups for u in _updates(group)[:1] if u.reason
-    ]
-    vectors = [
-        f"- {escaped(group.label)}: only vectors changed, relative norm {_vectors(group)}"
-        for group in groups
-        if not any(matrices(u) for u in _updates(group)) and any(u.weights for u in _updates(group))
-    ]
-    return ["\n".join([*said, *vectors])] if said or vectors else []
+def _reasons(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield why a method has no matrices to measure."""
+    for group in groups:
+        yield from (f"{group.name}: {update.reason}" for update in _updates(group)[:1] if update.reason)
+        if not any(matrices(update) for update in _updates(group)) and any(u.weights for u in _updates(group)):
+            yield f"{group.name}: only vectors changed, relative norm {_vectors(group)}"
 
 
 def _vectors(group: Group) -> str:
-    found = [one.relative_norm for u in _updates(group) for one in u.weights.values() if one.relative_norm is not None]
+    found = [
+        weight.relative_norm
+        for u in _updates(group)
+        for weight in u.weights.values()
+        if weight.relative_norm is not None
+    ]
     return f"{median(found):.3g}" if found else DASH
 
 
-def _by_kind(groups: Sequence[Group]) -> str:
-    kinds = list(dict.fromkeys(_kind(name) for group in groups for u in _updates(group) for name in matrices(u)))
-    lines = []
-    for kind in kinds:
+def _kinds(groups: Sequence[Group]) -> list[str]:
+    every = (name for group in groups for update in _updates(group) for name in matrices(update))
+    return list(dict.fromkeys(map(_kind, every)))
+
+
+def _by_kind(groups: Sequence[Group]) -> Table:
+    rows = []
+    for kind in _kinds(groups):
         for group in groups:
             seeds = [[one for name, one in matrices(u).items() if _kind(name) == kind] for u in _updates(group)]
             if all(seeds):
-                each = mean(mean(one.intruder_dimensions or 0 for one in seed) for seed in seeds)
-                lines.append((escaped(kind), escaped(group.label), *_cells(seeds), decimals(each, 2)))
-    return table(("Layer", "Method", *_HEADER), lines, text=("Method",)) if lines else "No matrix changed."
+                average = mean(mean(weight.intruder_dimensions or 0 for weight in seed) for seed in seeds)
+                rows.append((Text(kind), Text(group.name, group.label), *_cells(seeds), Number(average)))
+    columns = (Column("layer", "Layer", text=True), Column("method", "Method", text=True), *_MEASURED)
+    return Table((*columns, Column("intruders", "Intruders", digits=2)), tuple(rows), title="By kind of layer")
 
 
 def _kind(name: str) -> str:
@@ -120,23 +128,17 @@ def _kind(name: str) -> str:
     return LAYER.split(name)[-1].removesuffix(".weight")
 
 
-def _cells(seeds: Sequence[Sequence[WeightUpdate]]) -> tuple[str, ...]:
-    """Number of matrices, then the medians; the number after the effective rank is the most that it could be."""
-    most = median(min(one.shape) for one in seeds[0])
+def _cells(seeds: Sequence[Sequence[WeightUpdate]]) -> tuple[Cell, ...]:
+    """Return the number of matrices and the medians, with the most that the effective rank could be."""
 
-    def middle(name: str) -> float | None:
-        found = [[v for one in seed if (v := getattr(one, name)) is not None] for seed in seeds]
-        return mean(median(values) for values in found if values) if any(found) else None
+    def middle(name: str) -> Cell:
+        values = [[value for one in seed if (value := getattr(one, name)) is not None] for seed in seeds]
+        return Number(mean(median(part) for part in values if part)) if any(values) else Missing("not measured")
 
-    norm = middle("relative_norm")
     return (
-        str(len(seeds[0])),
-        DASH if norm is None else f"{norm:.3g}",
-        quantity(middle("effective_rank")),
-        quantity(most),
-        quantity(middle("stable_rank")),
-        *(
-            DASH if value is None else decimals(value, 3)
-            for value in map(middle, ("alignment_left", "alignment_right"))
-        ),
+        Number(len(seeds[0])),
+        middle("relative_norm"),
+        middle("effective_rank"),
+        Number(median(min(one.shape) for one in seeds[0])),
+        *map(middle, ("stable_rank", "alignment_left", "alignment_right")),
     )

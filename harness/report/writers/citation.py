@@ -1,6 +1,7 @@
 """`CITATION.cff` of a report: its title, commit and date, in the format that reference managers read.
 
-Source: Citation File Format 1.2.0. People are not in the records, so the tool stands where the authors belong.
+Source: Citation File Format 1.2.0. Records do not name people: the list of authors is empty, and a checker of the
+format refuses the file until it is filled in.
 """
 
 from __future__ import annotations
@@ -8,22 +9,22 @@ from __future__ import annotations
 import json
 
 from harness.records.untrusted import printable
+from harness.report import names
 from harness.report.analysis.comparison import Comparison
 
 
 def citation(comparison: Comparison, title: str) -> str:
     """The file's text; JSON strings are YAML strings, so nothing in a name can break it."""
     attempts = [row.current for row in comparison.loaded.rows if row.current]
-    commits = dict.fromkeys(str(one.provenance.get("commit") or "") for one in attempts)
-    dates = sorted(one.started_at[:10] for one in attempts)
+    commits = dict.fromkeys(str(attempt.provenance.get("commit") or "") for attempt in attempts)
+    dates = sorted(attempt.started_at[:10] for attempt in attempts)
     lines = [
         "cff-version: 1.2.0",
-        f"message: {_text('Put your own names first: who made the runs is not in their records.')}",
+        f"message: {_text('If you use these results, please cite them.')}",
         "type: dataset",
         f"title: {_text(title)}",
         f"abstract: {_text(' '.join(comparison.answer.lines))}",
-        "authors:",
-        f"  - name: {_text('harness')}",
+        "authors: []  # of the study: records do not name them",
         *([f"version: {_text(', '.join(one for one in commits if one))}"] if any(commits) else []),
         *([f"date-released: {dates[-1]}"] if dates else []),
         "keywords:",
@@ -33,7 +34,7 @@ def citation(comparison: Comparison, title: str) -> str:
 
 
 def _methods(comparison: Comparison) -> list[str]:
-    return list(dict.fromkeys(group.first.method for group in comparison.groups))
+    return list(dict.fromkeys(names.method(group.first.method).display for group in comparison.groups))
 
 
 def _text(value: str) -> str:

@@ -9,8 +9,8 @@ from harness.records.record import write_text
 from harness.report import figures, html
 from harness.report.analysis.comparison import Comparison
 from harness.report.data import tuning
-from harness.report.pages import appendix, checklist, data_card, report, setup, update
-from harness.report.writers import citation, latex, paper, parquet, prose
+from harness.report.pages import checklist, data_card, details, report, setup, update
+from harness.report.writers import citation, latex, paper, parquet, prose, values
 from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import to_csv
 
@@ -24,22 +24,25 @@ def write(comparison: Comparison, out: Path) -> Path:
     loaded, groups = comparison.loaded, comparison.groups
     assert comparison.guard, "rows that may be compared"
     title = report.title(comparison)
-    sections = appendix.sections(comparison)
     write_text(to_csv(loaded.rows), out / "records.csv")
     parquet.write(loaded.rows, out / "records.parquet")
-    latex.write(paper.tables(comparison), out / "tables")
-    write_text(to_markdown(f"Appendix of {title}", sections), out / "appendix.md")
-    write_text(latex.document(sections), out / "appendix.tex")
     _write_setup(comparison, out)
-    write_text(citation.citation(comparison, title), out / "CITATION.cff")
+    write_text(citation.citation(comparison, (loaded.sweep and loaded.sweep.question) or title), out / "CITATION.cff")
     _write_trials(comparison.tuning, out / "tuning.csv")
     for check in loaded.checks:
         data_card.write(check, out / "data")
     drawn = figures.of(comparison)
     figures.write(drawn, out / "figures")
     shapes = update.write(groups, out, any(figure.stem == "update" for figure in drawn))
-    html.write(comparison, title, out / "index.html", drawn)
-    return write_text(report.page(comparison, drawn, update=shapes is not None), out / "report.md")
+    body = report.body(comparison, drawn)
+    behind = details.sections(comparison, drawn[1:], update=shapes is not None)
+    tables = paper.tables((*body, *behind))
+    latex.write(tables, out / "tables")
+    values.write(tables, out / "tables")
+    write_text(to_markdown(f"Appendix of {title}", behind), out / "appendix.md")
+    write_text(latex.document((body[-1], *behind)), out / "appendix.tex")
+    html.write(comparison, title, out / "index.html", drawn, (*body, *behind))
+    return write_text(report.to_markdown(comparison, body, behind), out / "report.md")
 
 
 def _write_setup(comparison: Comparison, out: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.records.record import write_text
-from harness.report.document import Bullets, Command, Folded, Missing, Note, Number, Section, Table, digits_of, fixed
+from harness.report.document import Bullets, Command, Missing, Note, Number, Section, Table, digits_of, fixed
 from harness.report.writers.tabular import COLUMN, columns_of, fits, layout_of, raised, tabular
 from harness.report.writers.tex import breakable, escape, listing
 
@@ -41,6 +41,8 @@ def document(sections: Sequence[Section]) -> str:
     parts, waiting = [], 0
     for section in sections:
         content = list(_blocks(section.blocks))
+        if not content:
+            continue
         waiting += sum(text.startswith(r"\begin{table") for text in content)
         parts += [rf"\section{{{escape(section.title)}}}", *content]
         if waiting > _MOST_WAITING:
@@ -73,8 +75,6 @@ def _blocks(blocks: Sequence[object]) -> Iterator[str]:
             yield listing(block.text)
         elif isinstance(block, Table) and block.rows:
             yield from floats(block)
-        elif isinstance(block, Folded):
-            yield from _blocks(block.blocks)
         elif isinstance(block, str) and block:
             yield breakable(block)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from harness.records.untrusted import code, escaped
 from harness.report.display import table
@@ -13,7 +13,6 @@ from harness.report.document import (
     Column,
     Command,
     Figure,
-    Folded,
     Markup,
     Number,
     Section,
@@ -26,16 +25,21 @@ from harness.report.document import (
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """Return a page: its title, then every section under a heading of its own."""
-    parts = [f"# {escaped(title)}"]
-    for section in sections:
-        parts += [f"## {escaped(section.title)}", *blocks(section.blocks)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    """Return a page: its title, then every section with content under a heading of its own."""
+    return "\n\n".join([f"# {escaped(title)}", *filter(None, map(section_text, sections))]) + "\n"
 
 
-def blocks(content: Iterable[Block]) -> list[str]:
-    """Return every block as Markdown; an empty one vanishes."""
-    return [text for block in content if (text := _block(block))]
+def section_text(section: Section, folded: bool = False) -> str:
+    """Return a section under its heading, or behind it until a reader opens it; "" without content.
+
+    A table without a caption stands below its title, where the section has another one.
+    """
+    if not section.has_content:
+        return ""
+    inner = "\n\n".join(text for block in section.blocks if (text := _block(block, section.title)))
+    if folded:
+        return f"<details>\n<summary>{escaped(section.title)}</summary>\n\n{inner}\n\n</details>"
+    return f"## {escaped(section.title)}\n\n{inner}"
 
 
 def table_text(content: Table) -> str:
@@ -49,21 +53,18 @@ def table_text(content: Table) -> str:
     return "\n\n".join(part for part in (table(header, lines, text=left), notes) if part)
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, title: str) -> str:
     if isinstance(block, Bullets):
         return "\n".join(f"- {escaped(line)}" for line in block.lines)
     if isinstance(block, Command):
         return code(block.text) if block.text else ""
     if isinstance(block, Table):
-        caption = escaped(block.caption) if block.rows else ""
-        return "\n\n".join(part for part in (caption, table_text(block)) if part)
+        heading = escaped(block.caption) or (f"#### {escaped(block.title)}" if block.title not in ("", title) else "")
+        return "\n\n".join(part for part in (heading, table_text(block)) if part) if block.rows else ""
     if isinstance(block, Markup):
         return block.text
     if isinstance(block, Figure):
         return f"![{escaped(block.title)}]({block.path})\n\n{escaped(block.caption)}"
-    if isinstance(block, Folded):
-        inner = "\n\n".join(blocks(block.blocks))
-        return f"<details>\n<summary>{escaped(block.summary)}</summary>\n\n{inner}\n\n</details>" if inner else ""
     return escaped(block)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 
 from harness.records.untrusted import printable
@@ -13,10 +12,10 @@ from harness.report.document import (
     Column,
     Command,
     Figure,
-    Folded,
     Markup,
     Missing,
     Number,
+    Section,
     Table,
     plain,
     spread_text,
@@ -41,23 +40,23 @@ def table_html(table: Table) -> str:
     return f"<table{identity}>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>{foot}</table>"
 
 
-def blocks_html(blocks: Iterable[Block]) -> str:
-    """Return paragraphs, lists, commands, tables and folded parts as elements."""
-    return "\n".join(_block(block) for block in blocks)
+def section_html(section: Section) -> str:
+    """Return the paragraphs, lists, commands and tables of a section; "" without any."""
+    return "\n".join(text for block in section.blocks if (text := _block(block, section.title)))
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, title: str) -> str:
     if isinstance(block, str):
-        return f"<p>{_text(block)}</p>"
+        return f"<p>{_text(block)}</p>" if block else ""
     if isinstance(block, Bullets):
         return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in block.lines)}</ul>" if block.lines else ""
     if isinstance(block, Command):
-        return f"<pre>{escape(printable(block.text, keep=chr(10)))}</pre>"
-    if isinstance(block, Folded):
-        return f"<details><summary>{_text(block.summary)}</summary>\n{blocks_html(block.blocks)}\n</details>"
+        return f"<pre>{escape(printable(block.text, keep=chr(10)))}</pre>" if block.text else ""
     if isinstance(block, (Figure, Markup)):
         return ""  # links and pictures of report.md; the page has its own
-    heading = f"<h3>{_text(block.title)}</h3>\n" if block.title else ""
+    if not block.rows:
+        return ""
+    heading = f"<h3>{_text(block.title)}</h3>\n" if block.title not in ("", title) and not block.caption else ""
     name = _text(block.title or block.label)
     return f'{heading}<div class="scroll" role="region" aria-label="{name}" tabindex="0">{table_html(block)}</div>'
 

@@ -43,20 +43,34 @@ class Paragraph:
 
 def to_latex(title: str, label: str, paragraphs: Sequence[Paragraph]) -> str:
     r"""Return a section to be pasted or `\input`."""
-    body = [rf"\paragraph{{{breakable(one.title)}.}} {''.join(map(_latex, one.parts)).strip()}" for one in paragraphs]
+    body = [
+        rf"\paragraph{{{breakable(paragraph.title)}.}} {''.join(map(_latex, paragraph.parts)).strip()}"
+        for paragraph in paragraphs
+    ]
     head = ["% Made from records by harness.report.", r"\providecommand{\citep}{\cite}"]
     return "\n".join(head) + "\n\n" + "\n\n".join([rf"\section{{{title}}}\label{{{label}}}", *body]) + "\n"
 
 
 def to_markdown(title: str, paragraphs: Sequence[Paragraph]) -> str:
     """Return the section as Markdown."""
-    body = [f"**{escaped(one.title)}.** {''.join(map(_markdown, one.parts)).strip()}" for one in paragraphs]
+    body = [
+        f"**{escaped(paragraph.title)}.** {''.join(map(_markdown, paragraph.parts)).strip()}"
+        for paragraph in paragraphs
+    ]
     return "\n\n".join([f"# {title}", *body]) + "\n"
+
+
+def plain(paragraph: Paragraph) -> str:
+    """Return a paragraph without its heading and its citations."""
+    texts = (
+        part if isinstance(part, str) else f" {part.text}" for part in paragraph.parts if not isinstance(part, Cite)
+    )
+    return "".join(texts).strip()
 
 
 def cited(paragraphs: Iterable[Paragraph]) -> list[str]:
     """Return the keys that the paragraphs cite, each once."""
-    keys = (key for one in paragraphs for part in one.parts if isinstance(part, Cite) for key in part.keys)
+    keys = (key for paragraph in paragraphs for part in paragraph.parts if isinstance(part, Cite) for key in part.keys)
     return list(dict.fromkeys(keys))
 
 

@@ -41,7 +41,7 @@ _CAPITAL, _OTHER = 720, 520
 def tabular(table: Table) -> str:
     """Return a bare tabular, from its first to its last rule."""
     columns = columns_of(table)
-    specification = "@{}" + "".join(_specification(one, columns) for one in columns) + "@{}"
+    specification = "@{}" + "".join(_specification(column, columns) for column in columns) + "@{}"
     lines = [rf"\begin{{tabular}}{{{specification}}}", r"\toprule", *_spanners(table), *_head(columns), r"\midrule"]
     for index, row in enumerate(table.rows):
         lines += [r"\midrule"] if index in table.rules else []
@@ -60,7 +60,7 @@ class Layout:
 
     def width(self, columns: Sequence[_Column]) -> float:
         """Return the width of the columns in points."""
-        return sum(one.width for one in columns) * self.points + self.gap * (len(columns) - 1)
+        return sum(column.width for column in columns) * self.points + self.gap * (len(columns) - 1)
 
 
 _LAYOUTS = (
@@ -111,7 +111,7 @@ class _Column:
     @cached_property
     def widest(self) -> _Parts:
         """Return the longest of each part."""
-        longest = [max((getattr(one, field.name) for one in self.numbers), key=len) for field in fields(_Parts)]
+        longest = [max((getattr(number, field.name) for number in self.numbers), key=len) for field in fields(_Parts)]
         return _Parts(*longest)
 
     @property
@@ -126,7 +126,7 @@ class _Column:
     @property
     def is_even(self) -> bool:
         """Return whether plain right alignment puts the points below each other."""
-        return len({len(one.decimals) for one in self.numbers}) == 1 and not self.widest.behind
+        return len({len(number.decimals) for number in self.numbers}) == 1 and not self.widest.behind
 
     @cached_property
     def heading(self) -> list[str]:
@@ -262,8 +262,8 @@ def _specification(one: _Column, columns: Sequence[_Column]) -> str:
 
 def _head(columns: Sequence[_Column]) -> list[str]:
     """Return the lines of the head; shorter headings stand at its foot."""
-    height = max(len(one.heading) for one in columns)
-    stacks = [[""] * (height - len(one.heading)) + one.heading for one in columns]
+    height = max(len(column.heading) for column in columns)
+    stacks = [[""] * (height - len(column.heading)) + column.heading for column in columns]
     return [" & ".join(escape(stack[line]) for stack in stacks) + r" \\" for line in range(height)]
 
 
@@ -286,7 +286,7 @@ def _spanners(table: Table) -> list[str]:
 
 def layout_of(columns: Sequence[_Column]) -> Layout:
     """Return the first layout in which the columns fit, else the last; long words want the whole page."""
-    wraps = any(one.is_long for one in columns)
+    wraps = any(column.is_long for column in columns)
     fitting = (one for one in _LAYOUTS if one.width(columns) <= one.line and not (wraps and one.line == COLUMN))
     return next(fitting, _LAYOUTS[-1])
 

@@ -44,7 +44,7 @@ def show_statuses(comparison: Comparison, console: Console | None = None) -> Non
     console = console or _console()
     for group in comparison.groups:
         if group.ok:
-            console.print(Text.assemble(("ok", COLORS["ok"]), f" {printable(group.label)}"))
+            console.print(Text.assemble(("ok", COLORS["ok"]), f" {printable(group.name)}"))
     _failures(comparison, console)
 
 
@@ -57,9 +57,11 @@ def _answers(comparison: Comparison, console: Console) -> None:
     """Print the first sentence in bold, and the others as bullets."""
     for answer in comparison.answers:
         first, *others = answer.lines
-        console.print(Text("\n".join(wrap(printable(first), console.width)), style="bold"))
+        console.print(Text("\n".join(wrap(printable(first), console.width, break_on_hyphens=False)), style="bold"))
         for line in others:
-            hanging = wrap(printable(line), console.width, initial_indent="- ", subsequent_indent="  ")
+            hanging = wrap(
+                printable(line), console.width, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+            )
             console.print(Text("\n".join(hanging)))
 
 
@@ -78,7 +80,7 @@ def _failures(comparison: Comparison, console: Console) -> None:
     for group in comparison.groups:
         for row in group.failed:
             status = row.status or "missing"
-            name = f" {printable(row.label)}, seed {row.seed}: "
+            name = f" {printable(row.name or row.label)}, seed {row.seed}: "
             console.print(Text.assemble((status, COLORS[status]), name, shortened(row.reason or DASH, 200)))
     for line in interrupted.lines(comparison.loaded):
         console.print(Text.assemble(("interrupted", COLORS["interrupted"]), f" {printable(line)}"))

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from harness.records.record import write_text
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.numeric import Numbers, methods, pairs
+from harness.report.analysis.verdicts import families
 from harness.report.data.rows import Loaded
+from harness.report.html import overview
 from harness.report.writers import manifest
-from harness.report.writers.table import columns, flat
+from harness.report.writers.table import flat
 
 _LONGEST_TAG, _LONGEST_GROUP = 64, 128  # characters that W&B accepts
 
@@ -66,8 +67,9 @@ def log_comparison(comparison: Comparison, name: str, report: Path, mirror: Mirr
         )
         figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
         tables = {
-            name: wandb.Table(columns=[*one.columns], data=[[*line] for line in one.lines], log_mode="MUTABLE")
-            for name, one in _tables(comparison).items()
+            name: wandb.Table(columns=[*lines[0]], data=[[*line.values()] for line in lines], log_mode="MUTABLE")
+            for name, lines in _tables(comparison).items()
+            if lines
         }
         run.log({**tables, **figures})
         run.summary["answer"] = " ".join(comparison.answer.lines)
@@ -112,13 +114,15 @@ def _logged(mirror: Mirror) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tables(comparison: Comparison) -> dict[str, Numbers]:
-    """One row per run, per method and per pair of methods."""
-    loaded = comparison.loaded
-    names = columns(loaded.rows)
-    runs = Numbers(names, tuple(tuple(row[column] for column in names) for row in flat(loaded.rows)))
-    found = {"comparison": runs, "methods": methods(comparison.groups), "pairs": pairs(comparison)}
-    return {name: one for name, one in found.items() if one.lines}
+def _tables(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
+    """Return a row per run, per method, and per comparison of the answer."""
+    tested = [table for result in comparison.claims for table in families(result)]
+    labels = dict.fromkeys(table.label for table in tested)
+    return {
+        "comparison": flat(comparison.loaded.rows),
+        "methods": overview.table(comparison).records(),
+        **{label: [line for table in tested if table.label == label for line in table.records()] for label in labels},
+    }
 
 
 def _plain(name: str) -> str:
