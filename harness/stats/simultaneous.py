@@ -35,11 +35,12 @@ class Adjustment:
         safe = np.clip(np.asarray(single, dtype=np.float64), 1e-300, 1.0)
         table = np.exp(np.interp(np.log(safe), self.log_single, self.log_family))
         below = np.log(safe) < self.log_single[0]
-        return np.asarray(np.where(single <= 0, 0.0, np.where(below, self.comparisons * safe, table)))
+        adjusted = np.where(single <= 0, 0.0, np.where(below, self.comparisons * safe, table))
+        return np.asarray(np.maximum(adjusted, single))
 
     def single_level(self, family: float) -> float:
         """Return the level of each comparison at which the family keeps to `family`."""
-        return float(np.exp(np.interp(np.log(family), self.log_family, self.log_single)))
+        return min(family, float(np.exp(np.interp(np.log(family), self.log_family, self.log_single))))
 
 
 def adjustment(covariance: Floats, pairs: np.ndarray, seed_share: float, seed_degrees: float) -> Adjustment:

@@ -250,6 +250,22 @@ def test_a_method_whose_seeds_scatter_is_adjusted_against_the_base_too():
     assert alone.adjusted_p == pytest.approx(alone.p)
 
 
+@pytest.mark.parametrize("items", [1, 2, 3, 5])
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("methods", [2, 4])
+def test_a_handful_of_items_gives_numbers_that_agree_with_each_other(items, seeds, methods):
+    rng = np.random.default_rng(31)
+    drawn = [(rng.uniform(size=(methods, seeds, items)) < rate).astype(float) for rate in (0.0, 0.5, 0.7, 1.0)] * 3
+    for values in drawn:
+        compared = stats.compare_methods(dict(zip("abcd", values, strict=False)), margin=0.05)
+        for pair in (pair for family in compared.families.values() for pair in family.pairs):
+            (low, high), (least, most) = pair.interval, pair.adjusted_interval
+            assert 0 <= pair.p <= pair.adjusted_p <= 1
+            assert least <= low < high <= most
+            assert (pair.adjusted_p < 0.05) == (least > 0 or most < 0)
+            assert pair.verdict != "equivalent"
+
+
 def test_the_same_call_gives_the_same_numbers():
     outcomes = _answers(17, {"a": 3, "b": 3, "c": 3})
     assert stats.compare_methods(outcomes) == stats.compare_methods(outcomes)
