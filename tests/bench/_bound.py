@@ -8,7 +8,8 @@ one.
 
 By Lagrange duality any two multipliers give an upper bound of the power, and the best ones give the least. For every
 drawn shape of the variances the best c is chosen, so that no such test is left out. A test that must estimate the
-seeds' shared effect, or does not know the ratio, has less.
+seeds' shared effect, or does not know the ratio, has less. Noise of the items is known:
+beside it an odd method matters less, and more power can be had.
 
 Source: Lehmann and Romano, Testing Statistical Hypotheses, 2005, section 3.6 (generalized Neyman-Pearson lemma) and
 chapter 6 (invariance).

@@ -4,11 +4,12 @@ Outcomes come from generators of their own (`_generators`), with equal methods i
 or "worse". One comparison: p < 0.05, all pairs of methods pooled. Coverage: of one interval, and of all of a family at
 once. Width: of the 95 % interval, relative to the one that known variances would give with the same degrees of freedom.
 +- is twice the Monte Carlo standard error, and every bar has it added. Where one method is unlike the others the single
-comparisons of that method are shown. With two or three seeds no test can hold 7 % there and the power for like methods
-at once: the last rows show the bound (`_bound`). Looks: seeds are added, one at a time, until every comparison with the
-best is decided; false verdicts are counted over all looks, coverage at the look that was the last. Processes: one for
-each core that may be used (`taskset -c 0 make bench PART=validity` takes one). `HARNESS_BENCH_CELLS=FOLDER` stores
-finished cells there, so that an interrupted grid goes on where it was; `HARNESS_BENCH=quick` takes only what is stored.
+comparisons of that method are shown. Where the seeds are all the noise, no test of two or three of them can hold 7 %
+there and the power for like methods at once: the last rows show the bound (`_bound`). Looks: seeds are added, one at a
+time, until every comparison with the best is decided; false verdicts are counted over all looks, coverage at the look
+that was the last. Processes: one for each core that may be used (`taskset -c 0 make bench PART=validity` takes one).
+`HARNESS_BENCH_CELLS=FOLDER` stores finished cells there, so that an interrupted grid goes on where it was;
+`HARNESS_BENCH=quick` takes only what is stored.
 """
 
 from __future__ import annotations
