@@ -117,7 +117,15 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+def _object_of(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return row
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object_of)
 
 
 def json_array(path: Path) -> Iterator[Found]:
@@ -226,8 +234,8 @@ def parquet(path: Path) -> Iterator[Found]:
 
     try:
         batches = reader.ParquetFile(path).iter_batches(batch_size=1024)
-        yield from _numbered(row for batch in batches for row in batch.to_pylist())
-    except pyarrow.ArrowException as error:
+        yield from _numbered(batches)
+    except (pyarrow.ArrowException, OSError) as error:  # OSError: its compressed data are damaged
         raise ValueError(
             f"{path}: not a Parquet file that can be read ({_first_line(error)}); make it again"
         ) from error
@@ -241,8 +249,8 @@ def arrow(path: Path) -> Iterator[Found]:
         with pyarrow.OSFile(str(path)) as file:
             is_file_format = file.read(6) == b"ARROW1"
             file.seek(0)
-            yield from _numbered(row for batch in _batches(file, is_file_format) for row in batch.to_pylist())
-    except pyarrow.ArrowException as error:
+            yield from _numbered(_batches(file, is_file_format))
+    except (pyarrow.ArrowException, OSError) as error:  # OSError: its compressed data are damaged
         raise ValueError(f"{path}: not an Arrow file ({_first_line(error)}); make it again") from error
 
 
@@ -257,8 +265,14 @@ def _batches(file: Any, is_file_format: bool) -> Iterator[Any]:
         yield reader.get_batch(index)
 
 
-def _numbered(rows: Iterable[Row]) -> Iterator[Found]:
-    yield from enumerate(rows, start=1)
+def _numbered(batches: Iterable[Any]) -> Iterator[Found]:
+    """Yield the rows of Arrow's batches. Damaged values are an error of Arrow's: reading them may end the process."""
+    number = 0
+    for batch in batches:
+        batch.validate(full=True)
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
 
 
 def _first_line(error: Exception) -> str:

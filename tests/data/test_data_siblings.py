@@ -225,3 +225,36 @@ def test_a_split_of_a_folder_is_hashed_read_and_tested_apart(tmp_path, compose, 
     assert resolved().content == before
     with pytest.raises(ValueError, match="holds the splits test, train"):
         resolved(f"data.test_file={tmp_path / 'rows'}")
+
+
+# files
+
+
+@pytest.mark.parametrize("where", ["flipped", "truncated"])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_damaged_table_is_named(tmp_path, kind, where):
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({"prompt": [f"p{i}" * 10 for i in range(5000)], "completion": ["c"] * 5000})
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        parquet.write_table(table, path)
+    else:
+        options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
+        with pyarrow.ipc.new_file(path, table.schema, options=options) as writer:
+            writer.write_table(table)
+    content = bytearray(path.read_bytes())
+    if where == "flipped":
+        content[1000:1100] = bytes(byte ^ 0xFF for byte in content[1000:1100])
+    path.write_bytes(content if where == "flipped" else content[: len(content) // 2])
+    with pytest.raises(ValueError, match=rf"rows\.{kind}: not an? "):
+        list(files.stream(path))
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "prompt": "b", "completion": "c"}\n')
+    [(_, good), (_, bad)] = files.stream(path)
+    assert good == {"prompt": "a", "completion": "b"}
+    assert str(bad).startswith(f"{path}:2: not JSON ('prompt' is there twice)")
