@@ -104,6 +104,20 @@ def test_each_undeclared_difference_refuses_by_its_name(runs, key, recipe, attem
     assert key not in _keys(guard.refused)
 
 
+def test_a_method_that_replaces_code_of_the_libraries_differs_in_a_version_whatever_was_to_vary(runs):
+    """The row of method=unsloth records unsloth's version: what is compared with it is another program as well."""
+    _runs(runs, (BASE, LORA, IA3))
+    _change(runs, "ia3", attempt=lambda a: {"provenance": _with_version(a.provenance, "unsloth", "2026.10.1")})
+    guard = _check(runs)
+    [confound] = [difference for difference in guard.refused if difference.key == "versions.unsloth"]
+    assert str(confound) == "versions.unsloth: absent (base and lora), 2026.10.1 (ia3)"
+    assert "versions.unsloth" in _keys(_check(runs, allowed=["versions.unsloth"]).allowed)
+
+
+def _with_version(provenance, package, version):
+    return {**provenance, "versions": {**provenance["versions"], package: version}}
+
+
 def test_the_base_was_trained_by_no_process(runs):
     _runs(runs, (BASE, LORA, IA3))
     for name in ("lora", "ia3"):

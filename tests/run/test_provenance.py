@@ -95,6 +95,15 @@ def test_the_device_is_named():
     assert device["num_processes"] == 1
 
 
+def test_a_method_that_imports_a_package_before_all_others_has_its_version_among_the_facts():
+    from harness.methods.unsloth import Unsloth
+
+    assert Unsloth.imports_first == ("unsloth",)
+    assert set(provenance.with_versions_of(("unsloth",))["versions"]) == {*provenance.facts()["versions"], "unsloth"}
+    assert provenance.with_versions_of(("pytest",))["versions"]["pytest"] == importlib.metadata.version("pytest")
+    assert provenance.with_versions_of(()) == {}
+
+
 def test_facts_need_no_torch():
     code = "import sys; from harness.run import provenance; provenance.facts(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
