@@ -16,6 +16,7 @@ from harness.data.rows import read
 from harness.data.spill import Collector, Examples, Scratch, Sorted
 from harness.records.settings import DataSpec, RowsSpec
 
+_FEW_PROMPTS = 20
 MOST_NAMED = 20  # problems of a kind that are kept with their line
 _TOLD_EVERY = 2_000  # rows
 
@@ -87,17 +88,17 @@ class _Preparing:
         test = self._test()
         given, ordered, contradictory = self._ordered(spec.train)
         validation, train = Collector(self.scratch), Collector(self.scratch)
-        prompts: set[bytes] = set()  # at most two: enough to know whether all rows share one
+        prompts: set[bytes] = set()  # the first ones: enough to tell a few from many
         kept_of: Counter[str] = Counter()
         for example in self._kept(ordered, contradictory):
-            if len(prompts) < 2:
+            if len(prompts) < _FEW_PROMPTS:
                 prompts.add(short(key(example)))
             if fraction(example, spec.split_by) < spec.validation_fraction:
                 validation.add(example)
             elif spec.max_rows is None or len(train) < spec.max_rows:
                 train.add(example)
                 kept_of[_source(example)] += 1
-        self._check_not_empty(given, {"training": len(train), "validation": len(validation)}, len(prompts) == 1)
+        self._check_not_empty(given, {"training": len(train), "validation": len(validation)}, len(prompts))
         for example in self._mixed(len(train)):
             train.add(example)
             kept_of[_source(example)] += 1
@@ -256,14 +257,16 @@ class _Preparing:
         for change, places in changes.items():
             yield f"the chat template {change} {len(places):,} messages, as {places[0]}"
 
-    def _check_not_empty(self, given: int, rows: dict[str, int], one_prompt: bool) -> None:
+    def _check_not_empty(self, given: int, rows: dict[str, int], prompts: int) -> None:
         for part, number in rows.items():
             if not number and self.refusals:  # what was left out on the way is the better reason
                 raise ValueError(next(iter(self.refusals.values())))
-            if not number and given > 1 and one_prompt and self.spec.split_by == "prompt":
+            left = sum(rows.values())
+            if not number and left > prompts and prompts < _FEW_PROMPTS and self.spec.split_by == "prompt":
+                have = "one prompt" if prompts == 1 else f"{prompts} prompts"
                 raise ValueError(
-                    f"data={self.spec.name}: no {part} rows: all {given} rows have one prompt, and rows of one prompt "
-                    "are on one side of the split; data.split_by=row divides them by prompt and answer together"
+                    f"data={self.spec.name}: no {part} rows: all {given} rows have {have}, and rows of one prompt are "
+                    "on one side of the split; data.split_by=row divides them by prompt and answer together"
                 )
             if not number:
                 places = ", ".join(place(rows) for rows in self.spec.train) or "no rows at all"

@@ -9,7 +9,7 @@ from harness.data.chat import Dialogue
 from harness.data.files import RowError
 from harness.data.format import BESIDE_TEXT, MEANINGFUL, Renderer, recognized, render
 from harness.data.prepare import prepare
-from harness.records.settings import RowsSpec
+from harness.records.settings import DataSpec, RowsSpec
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
@@ -258,3 +258,24 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
     [(_, good), (_, bad)] = files.stream(path)
     assert good == {"prompt": "a", "completion": "b"}
     assert str(bad).startswith(f"{path}:2: not JSON ('prompt' is there twice)")
+
+
+# few prompts
+
+
+@pytest.mark.parametrize(("prompts", "have"), [(1, "one prompt"), (2, "2 prompts"), (3, "3 prompts")])
+def test_rows_of_a_few_prompts_are_divided_by_row_on_request(tmp_path, prompts, have):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"instruction": f"Write {i % prompts}.", "output": f"Haiku {i}"} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = DataSpec(name="file", source="package", train=(RowsSpec(file=str(path)),), validation_fraction=0.02)
+    with pytest.raises(ValueError, match=rf"all 40 rows have {have}, and rows of one prompt .*data.split_by=row"):
+        prepare(spec)
+
+
+def test_prompts_of_one_row_each_are_not_divided_by_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
+    spec = DataSpec(name="file", source="package", train=(RowsSpec(file=str(path)),), validation_fraction=0.01)
+    with pytest.raises(ValueError, match="give more rows"):
+        prepare(spec)
