@@ -14,7 +14,13 @@ Importing the package loads no library; each function imports the ones that it n
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+# Python looks into the working folder first under `python -m` and `python -c`: a file of the user's there, such as
+# evaluate.py or datasets.py, would be run in place of the library of that name.
+if sys.argv[:1] in (["-m"], ["-c"]) and not sys.flags.safe_path and len(sys.path) > 1:
+    sys.path.append(sys.path.pop(0))
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 
 from harness.measure.hardware import BUS_ORDER
@@ -23,6 +26,7 @@ from harness.train.signals import heeded
 STARTING = threading.Lock()  # starting a process also reaps others; two threads that do so at once lose an exit code
 _LOST_EXIT_CODE = 255  # multiprocessing's, of a process whose server has ended
 _MOMENT_SECONDS = 1.0
+_LONGEST_FOLDER = 70  # bytes
 _ENVIRONMENT = {
     **BUS_ORDER,
     # torch then asks NVML whether there is a card, where it can, and leaves CUDA alone
@@ -52,9 +56,34 @@ def waiting(environment: Mapping[str, str]) -> dict[str, str]:
     return {} if chosen_by_user else {"GOMP_SPINCOUNT": _SPINS}
 
 
+def without_working_folder() -> dict[str, str]:
+    """Return the setting by which Python looks for no module in the working folder; {} in the project's own.
+
+    A new interpreter would run a random.py of the user's there as the library of that name. Processes of this program
+    are given the module path of their parent instead, which has the folder at its end.
+    """
+    return {} if Path.cwd() == Path(__file__).parents[2] else {"PYTHONSAFEPATH": "1"}
+
+
+def shorten_sockets() -> None:
+    """Give multiprocessing a folder for its sockets whose path is short enough, where that of TMPDIR is not.
+
+    Linux takes 107 bytes for the path of a socket, and the name in the folder has 33. Processes inherit the folder.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER:
+        return
+    before = tempfile.tempdir
+    tempfile.tempdir = next((folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK)), before)
+    try:
+        multiprocessing.util.get_temp_dir()  # made once in a process, and removed when it ends
+    finally:
+        tempfile.tempdir = before
+
+
 def context(fresh: bool) -> Any:
     """Return multiprocessing's context for processes forked from the server, or if `fresh` for spawned ones."""
-    for name, value in {**_ENVIRONMENT, **waiting(os.environ)}.items():
+    shorten_sockets()
+    for name, value in {**_ENVIRONMENT, **waiting(os.environ), **without_working_folder()}.items():
         os.environ.setdefault(name, value)
     if not any(name in os.environ for name in ALLOCATOR_SETTINGS):
         os.environ[ALLOCATOR_SETTINGS[0]] = "expandable_segments:True"
