@@ -14,8 +14,8 @@ from typing import Any
 from harness.data import rows
 from harness.data.encode import encode_pair
 from harness.evaluate import batching, likelihood
-from harness.evaluate.items import text_hash
 from harness.records.evaluation import Evaluation
+from harness.records.items import text_hash
 from harness.records.record import Metric
 from harness.records.settings import GENERAL_TEXT
 

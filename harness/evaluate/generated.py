@@ -10,8 +10,8 @@ from typing import Any
 
 from harness.evaluate import generation, heldout, local_metrics
 from harness.evaluate.heldout import Row
-from harness.evaluate.items import row_ids, text_hash
 from harness.records.evaluation import Evaluation
+from harness.records.items import row_ids, text_hash
 from harness.records.record import Metric
 
 _PER_SET = ("chrf", "bleu")

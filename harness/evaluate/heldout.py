@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from harness.evaluate import batching, likelihood
-from harness.evaluate.items import clusters, row_ids, text_hash
+from harness.records.items import clusters, row_ids, text_hash
 from harness.records.record import Metric
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; answer_characters: one number

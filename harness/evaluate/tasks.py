@@ -16,10 +16,11 @@ from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness.data import rows
-from harness.evaluate import code_eval, lm_eval_models, outcomes, requirements, task_index
-from harness.evaluate.items import text_hash
+from harness.evaluate import code_eval, lm_eval_models, requirements, task_index
 from harness.evaluate.precision import computing
+from harness.records import lm_eval_items
 from harness.records.evaluation import Evaluation
+from harness.records.items import text_hash
 from harness.records.record import Metric
 from harness.records.settings import Source
 from harness.sources import hub, packages
@@ -203,10 +204,10 @@ def score_on(backend: Any, task: dict[str, Any], evaluation: Evaluation) -> Scor
         log_samples=True,
         confirm_run_unsafe_code=True,  # `load` has seen to it
     )
-    columns = outcomes.columns(result["samples"])
+    columns = lm_eval_items.columns(result["samples"])
     facts = {**_facts(task, evaluation), **lm_eval_models.facts(backend)}
-    guessed = outcomes.chance(list(task["tasks"].values()), columns)
-    metrics = {**outcomes.metrics(result, evaluation.task, guessed), **outcomes.graded_metrics(columns)}
+    guessed = lm_eval_items.chance([leaf.OUTPUT_TYPE for leaf in task["tasks"].values()], columns)
+    metrics = {**lm_eval_items.metrics(result, evaluation.task, guessed), **lm_eval_items.graded_metrics(columns)}
     return metrics, columns, facts
 
 

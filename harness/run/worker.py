@@ -24,12 +24,11 @@ import transformers
 from harness.config import kernels
 from harness.config.experiment import Evaluation, Experiment, Todo, check_id
 from harness.data import Drawn, Packed, Short, TokenRows, Wanted, tokenized
-from harness.evaluate import items, outcomes
 from harness.measure import mfu
 from harness.measure.fingerprint import fingerprint
 from harness.measure.memory import Phases
 from harness.methods.base import Setting
-from harness.records import record
+from harness.records import items, lm_eval_items, record
 from harness.records.events import Emit, Measured, PhaseStarted, TaskStarted
 from harness.records.record import DevicePeak, EvaluationRecord, Phase, Training
 from harness.records.settings import Fallback, LaunchSpec, TrainSpec
@@ -327,7 +326,7 @@ class _Work(Scores):
             num_items=len(columns["item_id"]),
             num_tokens=sum(columns["num_tokens"]) if "num_tokens" in columns else None,
             num_fewshot=num_fewshot,
-            num_unparsable=outcomes.num_unparsable(columns),
+            num_unparsable=lm_eval_items.num_unparsable(columns),
             seconds=time.perf_counter() - start,
             weights_from=self.todo.weights_from,
             provenance={**provenance.facts(), **provenance.device(), **facts},

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from harness.evaluate import outcomes, tasks
+from harness.evaluate import tasks
+from harness.records import lm_eval_items
 
 CHOICES = ["yes", "no", "perhaps", "never"]
 
@@ -59,7 +60,7 @@ def sample(target, number=4):
 def test_chance_counts_the_right_choices_of_each_item(targets, expected):
     samples = {"own": [{**sample(target), "doc_id": n} for n, target in enumerate(targets)]}
     leaf = SimpleNamespace(OUTPUT_TYPE="multiple_choice")
-    assert outcomes.chance([leaf], outcomes.columns(samples)) == pytest.approx(expected)
+    assert lm_eval_items.chance([leaf.OUTPUT_TYPE], lm_eval_items.columns(samples)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

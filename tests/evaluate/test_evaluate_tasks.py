@@ -11,8 +11,9 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.data import rows
-from harness.evaluate import items, outcomes, tasks
 from harness.evaluate import task_index as known
+from harness.evaluate import tasks
+from harness.records import items, lm_eval_items
 from harness.records.evaluation import GRADED
 from harness.sources import packages
 
@@ -162,7 +163,7 @@ def test_item_ids_of_a_whole_split_are_unique():
         {"doc_hash": items.text_hash(json.dumps(doc)), "doc_id": i, "arguments": [("", " a")], "target": 0}
         for i, doc in enumerate(docs)
     ]
-    ids = {outcomes._item("arc_easy", {**entry, "filtered_resps": [(0.0, False)]})["item_id"] for entry in entries}
+    ids = {lm_eval_items._item("arc_easy", {**entry, "filtered_resps": [(0.0, False)]})["item_id"] for entry in entries}
     assert len(ids) == 2376
 
 
@@ -222,7 +223,7 @@ def test_a_generated_answer_is_kept_as_it_was_generated(tiny, evaluation):
     assert "loglikelihoods" not in columns
     assert facts["num_fewshot"] == 5
     assert all(metric.chance is None for metric in metrics.values())
-    assert columns["parsed"] == [outcomes.num_unparsable(columns) == 0]
+    assert columns["parsed"] == [lm_eval_items.num_unparsable(columns) == 0]
     assert facts["fewshot_splits"] == {"gsm8k": "train"}
     assert "shared_context" not in facts  # nothing to share where answers are generated
     assert columns["item_id"][0].startswith("gsm8k:")
@@ -237,18 +238,18 @@ def test_what_could_not_be_read_is_told_from_what_is_wrong():
 
     samples = [entry(0, "[invalid]", "strict"), entry(0, "3", "flexible")]
     samples += [entry(1, "[invalid]", name) for name in ("strict", "flexible")]
-    columns = outcomes.columns({"t": samples})
+    columns = lm_eval_items.columns({"t": samples})
     assert columns["parsed"] == [True, False]
     assert columns["metric/m,strict"] == columns["metric/m,flexible"] == [0.0, 0.0]
-    assert outcomes.num_unparsable(columns) == 1
-    assert outcomes.num_unparsable({"loglikelihoods": [[0.0]]}) is None
+    assert lm_eval_items.num_unparsable(columns) == 1
+    assert lm_eval_items.num_unparsable({"loglikelihoods": [[0.0]]}) is None
 
 
 def test_chance_follows_from_the_choices_of_each_item(tiny, evaluation):
     metrics, columns, _ = score(*tiny, evaluation("arc_easy"))
     expected = sum(1 / len(one) for one in columns["loglikelihoods"]) / 8
     assert metrics["acc"].chance == metrics["acc_norm"].chance == pytest.approx(expected)
-    assert outcomes.num_unparsable(columns) is None
+    assert lm_eval_items.num_unparsable(columns) is None
     assert all(answer.startswith(" ") for answer in columns["answer"])
     assert all(question.startswith("Question:") for question in columns["question"])
     assert all(target.startswith(" ") for target in columns["target"])
@@ -285,7 +286,7 @@ def _entry(scores, choices, target, **metrics):
 
 def test_the_probability_is_normalized_by_length_where_the_metric_is():
     entry = _entry([-2.0, -6.0], ["no", "certainly"], 1, acc=0.0, acc_norm=1.0)  # -1 and -0.67 a character
-    columns = outcomes.columns({"t": [entry]})
+    columns = lm_eval_items.columns({"t": [entry]})
     assert columns["metric/p_right"] == pytest.approx([1 / (1 + np.exp(4))])
     assert columns["metric/p_right_norm"] == pytest.approx([1 / (1 + np.exp(5.5 * (-1 + 6 / 9)))])  # 5.5: mean length
 
@@ -294,9 +295,9 @@ def test_no_graded_outcome_where_the_task_chooses_otherwise():
     mutual_information = _entry([-2.0, -6.0], ["no", "yes"], 1, acc=1.0)  # its likeliest choice is not the one it takes
     unknown = _entry([-2.0, -6.0], ["no", "yes"], "yes", acc=0.0)  # the right one's place is not said
     for entry in (mutual_information, unknown):
-        columns = outcomes.columns({"t": [entry]})
+        columns = lm_eval_items.columns({"t": [entry]})
         assert not [name for name in columns if name.startswith(("metric/p_", "metric/brier"))]
-        assert outcomes.graded_metrics(columns) == {}
+        assert lm_eval_items.graded_metrics(columns) == {}
 
 
 def test_items_that_share_a_passage_are_a_cluster():
@@ -305,7 +306,7 @@ def test_items_that_share_a_passage_are_a_cluster():
             {**_entry([-1.0, -2.0], ["a", "b"], 0, acc=1.0), "doc_id": i, "doc": {"passage": text, "question": str(i)}}
             for i, text in enumerate(passages)
         ]
-        return outcomes.columns({"t": entries}).get("cluster")
+        return lm_eval_items.columns({"t": entries}).get("cluster")
 
     shared = made([f"passage {i // 3}" for i in range(36)])
     assert len(set(shared)) == 12
@@ -317,9 +318,9 @@ def test_items_that_share_a_passage_are_a_cluster():
 
 def test_the_question_is_what_follows_the_examples():
     shots = "Question: one?\nAnswer: 1\n\nQuestion: two, a longer one?\nAnswer:"
-    assert outcomes._question(shots) == "Question: two, a longer one?\nAnswer:"
-    assert outcomes._question("A passage of some length.\n\nYes?") == "A passage of some length.\n\nYes?"
-    assert len(outcomes._question("long " * 1000)) == 999
+    assert lm_eval_items._question(shots) == "Question: two, a longer one?\nAnswer:"
+    assert lm_eval_items._question("A passage of some length.\n\nYes?") == "A passage of some length.\n\nYes?"
+    assert len(lm_eval_items._question("long " * 1000)) == 999
 
 
 def test_the_licence_of_the_rows_is_kept(tiny, evaluation):

@@ -23,7 +23,7 @@ import time
 import traceback
 from pathlib import Path
 
-from harness.evaluate import items
+from harness.records import items
 from harness.run import lock, provenance, run, server, state
 from harness.sweep import local, planned_runs, sweep, sweep_records
 

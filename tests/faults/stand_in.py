@@ -9,8 +9,7 @@ import random
 import time
 from pathlib import Path
 
-from harness.evaluate import items
-from harness.records import record
+from harness.records import items, record
 from harness.records.events import Measured, PhaseStarted, StepLogged
 from harness.records.record import DataCounts, EvaluationRecord, Fingerprint, Metric, Training
 from harness.run import run_folder

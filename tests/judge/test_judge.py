@@ -9,11 +9,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from harness.config.experiment import Evaluation
-from harness.evaluate import items
 from harness.judge import __main__ as command
 from harness.judge import answers, model, pairs
 from harness.judge.kept import JudgementRecord
-from harness.records import record
+from harness.records import items, record
 from harness.records.record import Attempt, EvaluationRecord, RunRecord
 
 REPLIES = ("Good.\nScore: 8", "score: 4, no, **Score:** 6.5", "I cannot say", "Score: 11")

@@ -17,8 +17,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.evaluate.items import clusters, text_hash
 from harness.records.evaluation import GRADED
+from harness.records.items import clusters, text_hash
 from harness.records.record import Metric
 
 _SHORTEST_QUESTION, _LONGEST_QUESTION = 24, 1000  # characters that are recorded for people to read
@@ -164,12 +164,12 @@ def num_unparsable(columns: dict[str, list[Any]]) -> int | None:
     return sum(not value for value in parsed) if parsed else None
 
 
-def chance(leaves: Sequence[Any], columns: dict[str, list[Any]]) -> float | None:
+def chance(output_types: Sequence[str], columns: dict[str, list[Any]]) -> float | None:
     """Return the accuracy of guessing: the share of each item's choices that lm-eval counts as right, on average.
 
-    None unless every task is multiple choice.
+    None unless every task is multiple choice by its `output_type`.
     """
-    if not leaves or any(leaf.OUTPUT_TYPE != "multiple_choice" for leaf in leaves):
+    if not output_types or any(output_type != "multiple_choice" for output_type in output_types):
         return None
     sizes = [len(nats) if nats else 0 for nats in columns.get("loglikelihoods", [])]
     right = columns.get("num_right", [None] * len(sizes))  # of items with several right choices
