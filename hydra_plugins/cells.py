@@ -28,7 +28,8 @@ class CellSweeper(Sweeper):  # type: ignore[misc]
         from harness.sweep import sweep
 
         alone = self._config.hydra.runtime.choices["hydra/launcher"] == "basic"
-        raise SystemExit(sweep.execute(self._config, arguments, self._compose, self._launch, runs_come_alone=alone))
+        code = sweep.execute(self._config, arguments, self._compose, self._launch, runs_come_alone=alone)
+        raise SystemExit(self._launcher.exit_code(code) if hasattr(self._launcher, "exit_code") else code)
 
     def _launch(self, pending: list[Any], name: str) -> Any:
         """Launch cells. A sweep with stages launches twice, so jobs are numbered on and no two share a folder."""

@@ -57,6 +57,8 @@ class RunRecord(Strict):
     recipe: dict[str, Any]
     config: dict[str, Any]  # the whole resolved experiment of the last attempt
     attempts: tuple[Attempt, ...]
+    # source of weights that were trained elsewhere, whose training is unknown; None: they were made here, or untrained
+    origin: str | None = None
 
     @property
     def current(self) -> Attempt:
@@ -112,7 +114,7 @@ class EvaluationRecord(Strict):
     num_items: int
     num_tokens: int | None  # answer tokens of a held-out set
     num_fewshot: int | None  # as used; the identity may leave it to the task
-    seconds: float
+    seconds: float | None  # None: an evaluation from elsewhere that does not say
     weights_from: str | None  # start of the attempt whose weights were looked at; None for untrained weights
     provenance: dict[str, Any]
     num_unparsable: int | None = None  # answers that could not be read, counted as wrong; None: nothing is parsed

@@ -7,7 +7,7 @@ metrics, settings) is read from `conf/`, as plain YAML. Anything else is shown b
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from harness.report.display import several, short
 from harness.sources.packages import conf_dir
 
 BASE = "base"
+UNKNOWN = "not recorded"  # a model or data set, of weights that were trained elsewhere
 _GGUF = re.compile(r"\.(I?Q\d\w*|TQ\d\w*)\.gguf$", re.IGNORECASE)  # a quantized file, by llama.cpp's naming
 
 
@@ -48,13 +49,13 @@ def model(record: RunRecord) -> Name:
     shapes, hub_id = config.get("architecture") or {}, config.get("hub_id")
     if config.get("source") == "hub" and shapes.get("of") not in (None, hub_id) and given in _of_group("model"):
         return _plain(str(hub_id).rpartition("/")[2])
-    return _name("model", str(given or config.get("name")), config)
+    return _name("model", str(given or config.get("name") or UNKNOWN), config)
 
 
 def data(record: RunRecord) -> Name:
     """Return the name of a run's training data; a file of the user's own is named by its file name."""
     config = record.config.get("data") or {}
-    name = _name("data", str((record.recipe.get("data") or config).get("name")), config)
+    name = _name("data", str((record.recipe.get("data") or config).get("name") or UNKNOWN), config)
     own = config.get("file")
     return _plain(Path(own).name) if own and name.display == "file" else name
 
@@ -85,7 +86,12 @@ def task(identifier: str) -> Name:
 
 def metric(identifier: str) -> Name:
     """Return the name of a metric: accuracy, in a heading Acc. (norm.). lm-eval's filter `none` is left out."""
-    return _table()["metrics"].get(identifier.removesuffix(",none"), _plain(identifier.removesuffix(",none")))
+    name, _, selection = identifier.removesuffix(",none").partition(",")
+    table = _table()["metrics"]
+    if not selection or f"{name},{selection}" in table:
+        return table.get(f"{name},{selection}" if selection else name, _plain(identifier.removesuffix(",none")))
+    found = table.get(name, _plain(name))  # a filter with a name of the task's own
+    return replace(found, display=f"{found.display} ({selection})", short=f"{found.short} ({selection})")
 
 
 def setting(key: str) -> Name:
@@ -106,11 +112,15 @@ def title(records: Sequence[RunRecord]) -> str:
     """Return the title of a comparison: LoRA, QLoRA and DoRA on ARC-Easy with SmolLM2-135M-Instruct."""
     trained = [record for record in records if record.method != BASE]
     methods = list(dict.fromkeys(method(record.method, record).display for record in trained))
-    sets = list(dict.fromkeys(data(record).display for record in trained))
-    models = list(dict.fromkeys(model(record).display for record in records))
+    sets = _known(data(record).display for record in trained)
+    models = _known(model(record).display for record in records)
     who = several(methods, 6) or method(BASE).display
     on = f" on {several(sets, 3)}" if sets else ""
     return f"{who}{on}" + (f" with {several(models, 3)}" if models else "")
+
+
+def _known(displays: Iterable[str]) -> list[str]:
+    return [one for one in dict.fromkeys(displays) if one != UNKNOWN]
 
 
 def _filled(display: str, settings: Mapping[str, Any]) -> str:

@@ -68,17 +68,19 @@ def hold(
     waiting: Callable[[Owner], None] = lambda _: None,
     heartbeat: float = HEARTBEAT_SECONDS,
     patience: float = PATIENCE_SECONDS,
+    observer: Observer | None = None,
 ) -> Iterator[Claim]:
     """Hold the claim of a folder, waiting for as long as a living process holds it.
 
     Args:
         folder: the run's folder, made if need be.
-        waiting: called once for each other holder that is waited for.
+        waiting: called once for each other holder that is waited for; to give up, it raises an error of its own.
         heartbeat: seconds between two heartbeats.
         patience: seconds without a heartbeat after which a claim is taken over.
+        observer: has observed the folder before, with its own patience; None: observation begins here.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    claim = _acquire(folder, waiting, patience)
+    claim = _acquire(folder, waiting, observer or Observer(folder, patience))
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(claim, heartbeat, stop), daemon=True)
     beat.start()
@@ -114,28 +116,50 @@ def silent_seconds(folder: Path) -> float:
     return time.time() - _changed(newest) / 1e9 if newest else 0.0
 
 
-def _acquire(folder: Path, waiting: Callable[[Owner], None], patience: float) -> Path:
-    seen: tuple[Path | None, int] = (None, 0)
-    since, announced = time.monotonic(), ""
-    while True:
-        newest = _newest(folder)
-        found = _read(newest) if newest else None
+class Observer:
+    """Observer of a folder's claim, which knows since when it has seen no heartbeat.
+
+    Attributes:
+        newest: the claim as last looked at; None without one.
+        owner: its holder; None without one, and where the file cannot be read.
+        patience: seconds without a heartbeat after which a claim is stale.
+    """
+
+    def __init__(self, folder: Path, patience: float = PATIENCE_SECONDS) -> None:
+        self.newest: Path | None = None
+        self.owner: Owner | None = None
+        self.patience = patience
+        self._folder = folder
+        self._beat: tuple[Path | None, int] = (None, 0)
+        self._since = time.monotonic()
+
+    def is_free(self) -> bool:
+        """Look at the claim, and return whether it may be taken: released, or its holder gone or silent too long."""
+        newest = self.newest = _newest(self._folder)
+        owner = self.owner = _read(newest) if newest else None
         beat = (newest, _changed(newest) if newest else 0)
-        if beat != seen:
-            seen, since = beat, time.monotonic()
-        is_released = found is not None and (found.pid is None or is_gone(found))
+        if beat != self._beat:
+            self._beat, self._since = beat, time.monotonic()
+        is_released = owner is not None and (owner.pid is None or is_gone(owner))
         # an unreadable file is a claim too, which only a missing heartbeat ends; what is no file never was a claim
         free = newest is None or is_released or disk.kind(newest) in ("folder", "other")
-        if free or time.monotonic() - since > patience:
+        return free or time.monotonic() - self._since > self.patience
+
+
+def _acquire(folder: Path, waiting: Callable[[Owner], None], observer: Observer) -> Path:
+    announced = ""
+    while True:
+        if observer.is_free():
+            newest = observer.newest
             claim = _create(folder, _number(newest) + 1 if newest else 1, _myself())
             if claim is not None and _newest(folder) == claim:
                 _tidy(folder, claim)
                 return claim
             continue
-        if found is not None and found.token != announced:
-            announced = found.token
-            waiting(found)
-        time.sleep(min(LOOK_SECONDS, patience / 4))
+        if observer.owner is not None and observer.owner.token != announced:
+            announced = observer.owner.token
+            waiting(observer.owner)
+        time.sleep(min(LOOK_SECONDS, observer.patience / 4))
 
 
 def _create(folder: Path, number: int, content: Owner) -> Path | None:

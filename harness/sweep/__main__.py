@@ -1,8 +1,9 @@
 """`python -m harness.sweep COMMAND NAME`: register, inspect or continue a sweep.
 
-Commands: register, submit, status, collect, cancel, rerun, extend.
+Commands: register, submit, next, status, collect, cancel, rerun, extend.
 
-Exit codes: those of `python -m harness`; 2 if the input was wrong, 130 after an interrupt.
+Exit codes: those of `python -m harness`; 2 if the input was wrong, 130 after an interrupt. `next` has 0 when it made a
+run, however that ended, and 3 when none is left.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import NoReturn
 from harness.records.untrusted import echo
 from harness.sweep.cluster import control
 from harness.sweep.cluster.submissions import Tasks
+from harness.sweep.local import NONE_LEFT
 from harness.sweep.run_status import Stored, find, further_values, words_again
-from harness.sweep.status import FAILURES, document, lines, standing
+from harness.sweep.status import FAILURES, document, is_over, lines, standing
 
 _COMMANDS = {
     "register": "keep question, claims, cells, seeds, code and data of a sweep before its first run, with a digest",
     "submit": "hand a sweep of sweeps/NAME.yaml, or what is missing of one, to a SLURM cluster, and leave",
+    "next": "take one free run and make it, beside any number of other workers; exit code 3 when none is left",
     "status": "how many runs are done, running, waiting, failed, and why",
     "collect": "record what SLURM ended, and make the report of what a cluster has finished",
     "cancel": "end the runs that a cluster has not finished",
@@ -31,7 +34,7 @@ _COMMANDS = {
     "extend": "try one value more beyond every edge at which a chosen value lies, for every contestant",
 }
 
-_TAKE_SETTINGS = ("register", "submit", "rerun", "extend")
+_TAKE_SETTINGS = ("register", "submit", "next", "rerun", "extend")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     if given.command == "submit":
         return _harness(_submission(given.runs, given.name, given.words))
+    if given.command == "next":
+        return _next(given)
     if given.command == "register":
         return _register(given.runs, given.name, given.words)
     stored = find(given.runs, given.name)
@@ -70,6 +75,24 @@ def _harness(words: Sequence[str]) -> NoReturn:
     """Replace this process by the main command, so that Ctrl-C and a scheduler's signals reach it directly."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "harness", "-m", *words])
+
+
+def _next(given: argparse.Namespace) -> int:
+    """Become a worker of the sweep; return only where no run of it is left."""
+    here = [f"runs_dir={given.runs}"] if given.runs != Path("runs") else []
+    words = [f"sweep={given.name}", *here, *given.words]
+    if (given.runs / "sweeps" / given.name / "sweep.json").exists():
+        stored = find(given.runs, given.name)
+        found = standing(stored)
+        if not given.all and not given.words and is_over(stored, found):
+            ended = sum(run.ended_well for run in found)
+            if given.json:
+                echo(json.dumps(document(stored, found), indent=1))
+            else:
+                echo(f"{given.name}: no run is left; {ended} of {len(found)} ended well")
+            return NONE_LEFT
+        words = words_again(stored, *given.words, given_again=given.words)
+    _harness([*words, "hydra/launcher=worker", f"hydra.launcher.once={'false' if given.all else 'true'}"])
 
 
 def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
@@ -140,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "rerun":
             known = ",".join(FAILURES)
             command.add_argument("--status", type=_statuses, default=["failed"], metavar="A,B", help=f"of {known}")
+        if name == "next":
+            command.add_argument("--all", action="store_true", help="go on until no run is left, and make the report")
+            command.add_argument("--json", action="store_true", help="where none is left, print what `status` does")
         if name == "status":
             command.add_argument("--json", action="store_true", help="print one JSON object, with every run")
         if name == "collect":

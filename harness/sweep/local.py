@@ -24,6 +24,7 @@ from harness.train.signals import SIGNALS, heeded, leave_terminal
 
 _LOOK_SECONDS = 0.2  # interval of the checks for idle slots and interrupts
 _PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and report it
+NONE_LEFT = 3  # exit code of a worker that was to make one run and found none
 _SLOTS_OF_A_CPU = 2  # not one per core, since every run needs its own memory
 
 

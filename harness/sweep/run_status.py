@@ -41,9 +41,10 @@ class Stored:
         status in the record. `tasks` holds the SLURM state of the sweep.
         """
         task = tasks.of.get((cell.recipe_id, cell.seed)) if tasks else None
-        if task is not None and task.queued is not None:
-            return task.queued.says(task.job)
         state, reason = self._on_record(cell)
+        if task is not None and task.queued is not None:
+            is_over = task.submission.cells_per_job > 1 and state in ("ok", "skipped")  # and its job goes on
+            return (state, reason) if is_over else task.queued.says(task.job)
         if tasks and task and state in ("waiting", "failed", "interrupted") and not tasks.is_told(task):
             return "failed", tasks.ending(task)
         return state, reason

@@ -39,6 +39,14 @@ def standing(stored: Stored, tasks: Tasks | None = None) -> list[Stands]:
     return [Stands(cell, *stored.status(cell, tasks)) for cell in cells.values()]
 
 
+def is_over(stored: Stored, runs: Sequence[Stands]) -> bool:
+    """Return whether no run of a sweep is left to be made: none runs, waits or was interrupted."""
+    tuning = stored.record.tuning
+    if tuning is not None and (tuning.choices is None or tuning.looks is not None):
+        return False  # what comes after the trials, or after a look, is known to the sweep alone
+    return not any(run.state in ("running", "waiting", "lacks evaluations", "interrupted") for run in runs)
+
+
 def lines(stored: Stored, found: Sequence[Stands], tasks: Tasks | None = None) -> Iterator[str]:
     """Yield the number of runs per state and stage, and the reasons of those that did not end well."""
     question = stored.record

@@ -5,6 +5,7 @@ No run starts before every cell has been checked, so that errors are reported as
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from harness.config.overrides import Cell
 from harness.config.sweep_file import SweepFile, UntilDecided
 from harness.records.events import Event
 from harness.records.record import Choice, RunRecord
-from harness.run import inputs, run, state
+from harness.run import inputs, lock, run, state
 from harness.run.fallbacks import instead
 from harness.run.isolate import Share, Stop
 from harness.run.progress import board, ending
@@ -321,7 +322,10 @@ def _trials(pending: Sequence[PlannedRun], parts: Sequence[Share]) -> list[local
 
 
 def make_report(experiment: Experiment, name: str) -> None:
-    """Write the report in a separate process, since figures need libraries that this process does not load."""
+    """Write the report in a separate process, since figures need libraries that this process does not load.
+
+    Workers of one sweep write it one after another: whoever comes later finds it there.
+    """
     command = [sys.executable, "-m", "harness.report", experiment.runs_dir, "--sweep", name, "--terminal"]
     command += ["--reports-dir", experiment.reports_dir]
     tracking = experiment.tracking
@@ -331,7 +335,9 @@ def make_report(experiment: Experiment, name: str) -> None:
         command += ["--wandb-group", tracking.group] if tracking.group else []
     if tracking.name == "tensorboard":
         command += ["--tensorboard", str(Path(experiment.runs_dir) / "tensorboard")]
-    subprocess.run(command, check=False)
+    taken = Path(experiment.runs_dir) / "sweeps" / name / "taken"
+    with lock.hold(taken / "report") if taken.is_dir() else contextlib.nullcontext():
+        subprocess.run(command, check=False)
 
 
 def _status(planned: PlannedRun) -> str | None:

@@ -58,17 +58,20 @@ def plan(compose, tiny_model, letters_file, tmp_path_factory):
     cells = [
         ("method=base",),
         *((f"method={name}", f"seed={seed}") for name in ("lora", "full") for seed in (0, 1)),
+        *((f"method={name}", f"seed={seed}") for name in ("lora", "full") for seed in (2, 3, 4, 5)),
     ]
     known = {}
-    resolved = [inputs.resolve(config.build(compose(*words, *cell)), known=known) for cell in cells]
+    resolved = []
 
     def planned(count=5, **changed):
         folder = tmp_path_factory.mktemp("store")
+        for cell in cells[len(resolved) : count]:
+            resolved.append(inputs.resolve(config.build(compose(*words, *cell)), known=known))
         below = {"runs_dir": str(folder / "runs"), "reports_dir": str(folder / "reports"), **changed}
         made = [
             PlannedRun(Wanted(cell), dataclasses.replace(one, **below))
-            for cell, one in zip(cells, resolved, strict=True)
-        ][:count]
+            for cell, one in zip(cells[:count], resolved, strict=False)
+        ]
         path = folder / "plan.pickle"
         path.write_bytes(pickle.dumps(made))
         return path

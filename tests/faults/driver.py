@@ -6,7 +6,8 @@ A line is JSON: `plan`, a pickle of what is planned, and `kills`, one for each s
 {"operation": n, "everyone": bool} (whoever is about to touch a file for the n-th time is killed; the sweep as well if
 everyone is; with "worker" those of the processes that train alone are counted) or {"seconds": s, "worker": bool} (the
 sweep, or the process that trains). `patience`, in seconds, is for a
-claim without a heartbeat; `blind` takes from root the right to read what has no permission for it. It answers with
+claim without a heartbeat; `blind` takes from root the right to read what has no permission for it; with `share` the
+sweeps are workers, which share out the runs. It answers with
 [signal or exit code, file operations, seconds] of each.
 """
 
@@ -25,16 +26,19 @@ from pathlib import Path
 
 from harness.records import items
 from harness.run import lock, provenance, run, server, state
-from harness.sweep import local, planned_runs, sweep, sweep_records
+from harness.sweep import local, planned_runs, sweep, sweep_records, worker
 
 TOUCHES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "open", "shutil.rmtree"}
 
 
-def go_on(plan):
+def go_on(plan, share=False):
     """What the command does once every cell has been composed and checked."""
     pending = planned_runs.undone(plan)
     name = sweep_records.write_question(sweep_records.Written(None, (), plan, {one.identity[:2] for one in pending}))
-    all_came = sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
+    if share:
+        all_came = sweep.work(pending, name, lambda those, name: worker.launch(those, name, worker.WorkerSpec()))
+    else:
+        all_came = sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
     found = [state.readable(one.experiment) for one in plan]
     return 0 if all_came and all(one is not None and one.status == "ok" for one in found) else 1
 
@@ -98,7 +102,7 @@ def start(plan, counter, asked):
     counter.install()
     code = 99
     try:
-        code = go_on(plan)
+        code = go_on(plan, asked.get("share", False))
     except BaseException:
         traceback.print_exc()
     finally:

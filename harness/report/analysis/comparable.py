@@ -3,7 +3,9 @@
 An undeclared difference refuses the table. What varies is what the sweep declared, `SweepRecord.varies`; where nothing
 was declared, the method with its own settings, and the learning rate. A fact that one row has and another has not is
 a difference. A consequence of a declared difference (steps and tokens from `train.max_steps`) is shown, if rows of
-equal declared values agree in it; so is where the numbers come from. Trials are compared as the results are.
+equal declared values agree in it; so is where the numbers come from. Trials are compared as the results are. A fact
+that cannot be known, since the weights were trained elsewhere, equals nothing and differs from nothing: it is named
+under the table.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,6 +32,7 @@ from harness.report.display import several
 
 METHOD_AND_RATE = ("method", "train.lr")
 ABSENT = "absent"
+UNKNOWN = "unknown"
 _ITEMS = "eval.items_and_prompts"
 # Key of a fact (or of all facts below it) -> the settings that move it. Where such a setting was declared to vary, a
 # difference in the fact follows from it.
@@ -193,12 +196,13 @@ class _Sorter:
 
 
 def differences(facts: Mapping[str, Facts], task: str = "") -> list[Difference]:
-    """Every key whose values are not all equal, for rows by their labels; absent is a value."""
+    """Every key whose values are not all equal, for rows by their labels; absent is a value, unknown is none."""
     unequal = []
     for key in sorted({key for own in facts.values() for key in own}):
         by_value: dict[str, list[str]] = {}
         for label, own in facts.items():
             by_value.setdefault(own.get(key, ABSENT), []).append(label)
+        by_value.pop(UNKNOWN, None)
         if len(by_value) > 1:
             unequal.append(Difference(key, tuple((value, tuple(rows)) for value, rows in by_value.items()), task))
     return unequal
@@ -312,6 +316,11 @@ def _by_run(groups: Sequence[Group], facts: Callable[[Row], Facts]) -> dict[str,
             by_label.update(
                 {f"{group.label} seed {row.seed}": own for row, own in zip(group.rows, by_seed, strict=True)}
             )
+    keys = {key for own in by_label.values() for key in own}
+    elsewhere = [group.label for group in groups if group.first.record and group.first.record.origin]
+    for label, own in by_label.items():  # of weights from elsewhere: what is not on record is not known
+        if any(label == other or label.startswith(f"{other} seed ") for other in elsewhere):
+            by_label[label] = {**dict.fromkeys(keys, UNKNOWN), **own}
     return by_label
 
 
@@ -335,7 +344,9 @@ def _shown(groups: Sequence[Group]) -> list[Difference]:
         absent = tuple(group.label for group in trained if not task_facts(group, task))
         if absent:
             missing.append(Difference("not evaluated", ((task, absent),)))
-    listed = [*seeds, *missing, *differences(_by_run(rows, shown_facts))]
+    elsewhere = tuple(group.label for group in trained if group.first.trained_elsewhere)
+    unknown = [Difference("trained elsewhere, on data and with settings that are unknown", (("yes", elsewhere),))]
+    listed = [*(unknown if elsewhere else []), *seeds, *missing, *differences(_by_run(rows, shown_facts))]
     listed += differences(_by_run(trained, shown_training_facts))
     keys = {one.key for one in listed}
     for task in _tasks(trained):

@@ -22,7 +22,10 @@ from harness.report.display import short
 # refuses a table.
 _TRAINED_BY = ("num_processes", "num_nodes", "sharding", "liger")
 MADE_WITH = ("device", "device_name", "cuda", *_TRAINED_BY, "harness", "versions")
-_EVALUATED_WITH = ("lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed", "code_run_by")
+_EVALUATED_WITH = (
+    "lm_eval", "task_versions", "task_config_sha256", "fewshot_splits", "fewshot_seed", "code_run_by", "dtype",
+    "quantized",
+)  # fmt: skip
 _NOT_FACTS = ("command", "argv", "pid", "started_at")
 _MEASURED = ("computed_tokens", "separate_tokens")  # of an evaluation
 # Settings outside of the recipe that decide which runs end well; those that do not are shown.

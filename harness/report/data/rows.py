@@ -77,6 +77,11 @@ class Row:
         return f"{self.name or self.label} seed {self.seed}"
 
     @property
+    def trained_elsewhere(self) -> bool:
+        """Return whether the weights were trained elsewhere, so that data and settings are unknown."""
+        return self.record is not None and self.record.origin is not None and not self.is_base
+
+    @property
     def is_base(self) -> bool:
         """Return whether this is the untouched model."""
         return self.method == "base"

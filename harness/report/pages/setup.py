@@ -32,7 +32,7 @@ _SCHEDULES = {
 
 def paragraphs(comparison: Comparison) -> list[Paragraph]:
     """Return the section's paragraphs; one about something that was not done is left out."""
-    made = (_methods, _model, _data, _decontamination, _prompts, _training, *protocol.PARTS)
+    made = (_methods, _elsewhere, _model, _data, _decontamination, _prompts, _training, *protocol.PARTS)
     return [Paragraph(title, tuple(parts)) for title, parts in (part(comparison) for part in made) if parts]
 
 
@@ -53,10 +53,22 @@ def _methods(comparison: Comparison) -> Section:
 _HYPERPARAMETERS = Reference("tab:hyperparameters", "the table of hyper-parameters (appendix)")
 
 
+def _elsewhere(comparison: Comparison) -> Section:
+    listed = several([group.name for group in trained(comparison) if group.first.trained_elsewhere], 9)
+    if not listed:
+        return "Weights from elsewhere", []
+    return "Weights from elsewhere", [
+        f"The weights of {listed} were trained elsewhere. Their data, settings and number of training runs are not "
+        "recorded, so that a difference between them is one between these weights, whatever its cause."
+    ]
+
+
 def _model(comparison: Comparison) -> Section:
     parts: list[Part] = []
     seen = set()
     for record in records(comparison):
+        if names.model(record).display == names.UNKNOWN:
+            continue
         name, config = names.model(record), record.config.get("model") or {}
         if name.display in seen:
             continue
@@ -108,7 +120,7 @@ def _data(comparison: Comparison) -> Section:
     for group in trained(comparison):
         assert group.first.record
         record, name = group.first.record, names.data(group.first.record)
-        if name.display in seen:
+        if name.display in seen or group.first.trained_elsewhere:
             continue
         seen.add(name.display)
         config = record.config.get("data") or {}

@@ -147,7 +147,13 @@ def _trained_share(group: Group) -> float | None:
 
 
 def _evaluation_seconds(group: Group) -> float | None:
-    return mean(sum(scored.record.seconds for scored in row.scored) if row.scored else None for row in group.rows)
+    return mean(_total_seconds(row.scored) for row in group.rows)
+
+
+def _total_seconds(scored: Sequence[ScoredEvaluation]) -> float | None:
+    """Return the seconds of all evaluations; None without one, and where one of them does not say."""
+    known = [seconds for entry in scored if (seconds := entry.record.seconds) is not None]
+    return sum(known) if known and len(known) == len(scored) else None
 
 
 def _general_text(groups: Sequence[Group]) -> ScoredEvaluation | None:

@@ -1,4 +1,4 @@
-"""Job on a cluster node: one run, identical to the run that was checked at submission.
+"""Job on a cluster node: its runs, each identical to the run that was checked at submission.
 
 SLURM announces a preemption or the time limit with SIGUSR2. The run then saves a checkpoint and the job is requeued, up
 to a limit. In a job on several nodes, the first node does all of this. The other nodes join its training attempts until
@@ -29,8 +29,8 @@ from harness.train.signals import SIGNALS, heeded
 _SIGNAL_EARLY_SECONDS = 65.0  # SLURM may send the signal up to a minute before the requested time
 
 
-def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
-    """Execute the run and return its status. Exits the process if the job was requeued.
+def make(experiments: list[Experiment], spec: SlurmSpec, command: list[str]) -> str:
+    """Execute the runs one after another and return their statuses. Exits the process if the job was requeued.
 
     `command` holds the words of the submitting command line, for the record.
     """
@@ -44,22 +44,27 @@ def make(experiment: Experiment, spec: SlurmSpec, command: list[str]) -> str:
     if spec.offline:
         os.environ |= {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     rendezvous = job.paths.folder / f"{job.job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}_rendezvous.json"
-    if job.global_rank > 0:
-        node = nodes.Node(job.global_rank, job.hostnames[job.node], _refusal(experiment))
-        return _take_part(experiment, spec, rendezvous, node)
+    if job.global_rank > 0:  # of a job on several nodes, which has a single run
+        node = nodes.Node(job.global_rank, job.hostnames[job.node], _refusal(experiments[0]))
+        return _take_part(experiments[0], spec, rendezvous, node)
     notice = _Notice(spec)
     isolate.share.set(isolate.Share({nodes.FILE: str(rendezvous)}, _threads(spec), notice.stop))
     for number in heeded():
         signal.signal(number, notice)
+    statuses: list[str] = []
     try:
-        status = _made(experiment)
+        for experiment in experiments:
+            statuses.append(_made(experiment))
+            if notice.stop.why:
+                break  # the others are made when the job starts again
         notice.requeues |= job.num_nodes > 1 and nodes.is_over(rendezvous) and notice.may_requeue  # a node was lost
     finally:
         if job.num_nodes > 1:
             nodes.publish(None, rendezvous)
-    if notice.requeues and status not in ("ok", "skipped") and queue.requeue(job.job_id):
+    is_left = len(statuses) < len(experiments) or any(status not in ("ok", "skipped") for status in statuses)
+    if notice.requeues and is_left and queue.requeue(job.job_id):
         sys.exit(0)
-    return status
+    return ", ".join(statuses)
 
 
 def _take_part(experiment: Experiment, spec: SlurmSpec, rendezvous: Path, node: nodes.Node) -> str:

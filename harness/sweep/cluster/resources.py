@@ -28,6 +28,7 @@ class SlurmSpec(Strict):
     memory_gib: Annotated[float, Field(gt=0)] | None
     time_minutes: Positive
     array_parallelism: Positive  # jobs of this sweep that run at once
+    cells_per_job: Positive = 1  # runs that a job makes one after another, within its time
     setup: tuple[str, ...]  # lines of the job's shell before the run
     signal_seconds: Positive  # a job is signaled this long before its time limit, to save its state
     max_requeues: Count

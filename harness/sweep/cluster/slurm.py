@@ -81,6 +81,11 @@ def launch(pending: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Seq
 
 def _check_gpus(pending: Sequence[PlannedRun], spec: SlurmSpec) -> None:
     for planned in pending:
+        if spec.cells_per_job > 1 and _nodes(planned) > 1:
+            raise ValueError(
+                f"{' '.join(planned.cell)}: launch.num_nodes={_nodes(planned)} with hydra.launcher.cells_per_job="
+                f"{spec.cells_per_job}: a run on several nodes has a job of its own; leave one of the two out"
+            )
         launch = planned.experiment.launch
         number = launch.processes_per_node
         if 0 < spec.gpus < number and planned.experiment.method.trains:
@@ -96,9 +101,9 @@ def _nodes(planned: PlannedRun) -> int:
     return planned.experiment.launch.num_nodes if planned.experiment.method.trains else 1
 
 
-def _parts(new: Sequence[PlannedRun]) -> Iterator[tuple[int, list[PlannedRun]]]:
+def _parts(new: Sequence[PlannedRun], cells_per_job: int = 1) -> Iterator[tuple[int, list[PlannedRun]]]:
     """Yield (nodes of each job, runs) of each array. An array is no larger than the cluster allows."""
-    most = queue.largest_array()
+    most = queue.largest_array() * cells_per_job
     for nodes, alike in groupby(sorted(new, key=_nodes), key=_nodes):
         runs = list(alike)
         yield from ((nodes, runs[first : first + most]) for first in range(0, len(runs), most))
@@ -111,7 +116,7 @@ def _submit(new: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Sequen
 
     runs_dir = Path(new[0].experiment.runs_dir)
     before: dict[str, str] = {}
-    for nodes, part in _parts(new):
+    for nodes, part in _parts(new, spec.cells_per_job):
         executor = Executor(folder=str(submissions.jobs_folder(runs_dir, name)))
         executor.update_parameters(
             job_name=f"harness-{name}",
@@ -121,8 +126,9 @@ def _submit(new: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Sequen
             srun_args=[f"--cpus-per-task={spec.cpus}", f"--wait={_LAST_SECONDS}"],  # srun does not inherit the first
             additional_parameters={**spec.sbatch(nodes), **before},
         )
-        experiments, same = [planned.experiment for planned in part], len(part)
-        made = executor.map_array(job.make, experiments, [spec] * same, [sys.argv] * same)
+        experiments, each = [planned.experiment for planned in part], spec.cells_per_job
+        shares = [experiments[first : first + each] for first in range(0, len(experiments), each)]
+        made = executor.map_array(job.make, shares, [spec] * len(shares), [sys.argv] * len(shares))
         array = made[0].job_id.partition("_")[0]
         with contextlib.suppress(OSError):  # setup's lines may hold a secret; SLURM has its own copy by now
             Path(made[0].paths.submission_file).chmod(files.PRIVATE)
@@ -133,6 +139,7 @@ def _submit(new: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Sequen
             runs=tuple(planned.identity[:2] for planned in part),
             at_once=spec.array_parallelism,
             words=tuple(words),
+            cells_per_job=each,
         )
         submissions.keep_runs([_settings(experiment) for experiment in experiments], array, runs_dir, name)
         submissions.keep(submission, runs_dir, name)
@@ -192,7 +199,7 @@ def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
             board.say(f"the end of SLURM job {task.job} cannot be recorded: {error}")
             return
         run.fail(experiment, tasks.ending(task), _PATIENCE_SECONDS)
-        (tasks.folder / f"{task.job}.settled").touch()
+        (tasks.folder / task.settled_file).touch()
 
 
 def experiment_of(runs_dir: Path, name: str, task: Task) -> Experiment:
@@ -204,6 +211,6 @@ def experiment_of(runs_dir: Path, name: str, task: Task) -> Experiment:
     settings = submissions.settings_of(task, runs_dir, name)
     experiment = replace(config.from_settings(settings.method, settings.config), runs_dir=str(runs_dir))
     run_id = (experiment.recipe_id, experiment.run_seed)
-    if run_id not in [run for job, run in task.submission.tasks() if job == task.job]:
+    if run_id != task.run:
         raise ValueError(f"job {task.job}: its settings are not those of its run; one may have held a secret")
     return experiment

@@ -20,7 +20,7 @@ Run = tuple[FileName, int]  # recipe and seed
 
 @dataclass(frozen=True, kw_only=True)
 class Submission(Strict):
-    """Submitted job, or array of jobs. `runs[n]` is the run of task n, as (recipe_id, seed)."""
+    """Submitted job, or array of jobs. `runs` are (recipe_id, seed), `cells_per_job` of them for each task in turn."""
 
     schema: int
     job: Annotated[str, Field(pattern=r"^[0-9]+$")]
@@ -28,12 +28,13 @@ class Submission(Strict):
     runs: tuple[Run, ...]
     at_once: int  # tasks that may run at once
     words: tuple[str, ...]  # the command line's words for the launcher
+    cells_per_job: Annotated[int, Field(ge=1)] = 1
 
     def tasks(self) -> list[tuple[str, Run]]:
-        """Return (SLURM's job name, run) of each task."""
-        if len(self.runs) == 1:
-            return [(self.job, self.runs[0])]
-        return [(f"{self.job}_{number}", run) for number, run in enumerate(self.runs)]
+        """Return (SLURM's job name, run) of each run. A submission of one task is no array."""
+        if len(self.runs) <= self.cells_per_job:
+            return [(self.job, run) for run in self.runs]
+        return [(f"{self.job}_{number // self.cells_per_job}", run) for number, run in enumerate(self.runs)]
 
 
 def folder(runs_dir: Path, name: str) -> Path:
@@ -67,7 +68,7 @@ class Settings(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Handed(Strict):
-    """Runs of a submission, in the order of its tasks, in `jobs/<job>_runs.json`: read where SLURM ended one."""
+    """Runs of a submission, in its order, in `jobs/<job>_runs.json`: read where SLURM ended one."""
 
     schema: int
     runs: tuple[Settings, ...]
@@ -87,7 +88,7 @@ def settings_of(task: Task, runs_dir: Path, name: str) -> Settings:
     path = _runs_file(task.submission.job, runs_dir, name)
     try:
         handed = record.read(Handed, path)
-        return handed.runs[[job for job, _ in task.submission.tasks()].index(task.job)]
+        return handed.runs[task.submission.runs.index(task.run)]
     except FileNotFoundError as error:
         raise ValueError(f"{path}: not there; run the sweep's own command again") from error
     except LookupError as error:
@@ -103,8 +104,15 @@ class Task:
     """Newest job of a run, with its SLURM state. `queued` is None once the job is over."""
 
     job: str
+    run: Run
     submission: Submission
     queued: Queued | None
+
+    @property
+    def settled_file(self) -> str:
+        """Return the name of the file that says that the run's end was recorded on behalf of its job."""
+        own = f".{self.run[0]}-seed-{self.run[1]}" if self.submission.cells_per_job > 1 else ""
+        return f"{self.job}{own}.settled"
 
 
 class Tasks:
@@ -121,7 +129,7 @@ class Tasks:
         self._ended: dict[str, dict[str, str]] = {}
         waiting = queue.queued(one.job for one in self.submissions)
         self.of: dict[Run, Task] = {
-            run: Task(job, one, waiting.get(job)) for one in self.submissions for job, run in one.tasks()
+            run: Task(job, run, one, waiting.get(job)) for one in self.submissions for job, run in one.tasks()
         }
 
     def live(self, runs: Iterable[Run] | None = None) -> Iterator[tuple[Run, Task]]:
@@ -133,7 +141,7 @@ class Tasks:
 
     def is_told(self, task: Task) -> bool:
         """Return True if the end of a task is recorded, by the task itself or on its behalf."""
-        return any((self.folder / name).exists() for name in (f"{task.job}_0_result.pkl", f"{task.job}.settled"))
+        return any((self.folder / name).exists() for name in (f"{task.job}_0_result.pkl", task.settled_file))
 
     def ending(self, task: Task) -> str:
         """Return how a finished task ended, according to SLURM."""

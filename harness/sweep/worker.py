@@ -1,0 +1,124 @@
+"""Workers of one sweep: any number of identical processes, each of which takes free runs until none is left.
+
+They share nothing but the runs folder. A run is taken by the lock of `runs/sweeps/<name>/taken/<recipe>-seed-<n>/`,
+which its holder keeps alive (see `harness.run.lock`), so that the run of a worker that was killed is free again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.records.record import RunRecord
+from harness.records.settings import Strict
+from harness.run import lock, state
+from harness.run.progress import board
+from harness.sweep import sweep
+from harness.sweep.local import NONE_LEFT as NONE_LEFT
+from harness.sweep.local import DetachedSweepError as DetachedSweepError
+from harness.sweep.local import Made
+from harness.sweep.planned_runs import PlannedRun, is_done
+
+LOOK_SECONDS = 1.0  # between two looks at runs that others hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec(Strict):
+    """Settings `hydra.launcher` of `hydra/launcher=worker`."""
+
+    once: bool = False  # make one run and leave the others
+
+
+def launch(pending: Sequence[PlannedRun], name: str, spec: WorkerSpec) -> list[Made]:
+    """Make free runs until every run has ended, here or in another worker, and return how they ended.
+
+    Raises:
+        DetachedSweepError: with `once`, when one run was made and others are left.
+    """
+    locks = [_Taken(planned, name) for planned in pending]
+    errors: dict[int, Exception] = {}
+    while left := [
+        position for position, planned in enumerate(pending) if position not in errors and _is_open(planned)
+    ]:
+        for position in left:
+            with locks[position].taken() as is_mine:
+                if not is_mine or not _is_open(pending[position]):
+                    continue
+                try:
+                    sweep.run_cell(pending[position].experiment)
+                except Exception as error:  # ends this run alone; `sweep.work` says why
+                    errors[position] = error
+            if spec.once and position not in errors:
+                raise DetachedSweepError(_left(pending))
+            break
+        else:
+            time.sleep(LOOK_SECONDS)
+    return [
+        Made(error=errors[position]) if position in errors else Made(value=_status(planned))
+        for position, planned in enumerate(pending)
+    ]
+
+
+class _Taken:
+    """Lock by which workers share out a run."""
+
+    def __init__(self, planned: PlannedRun, name: str) -> None:
+        experiment = planned.experiment
+        recipe_id, seed, _ = planned.identity
+        self._run = experiment.folder
+        self._folder = Path(experiment.runs_dir) / "sweeps" / name / "taken" / f"{recipe_id}-seed-{seed}"
+        self._observer = lock.Observer(self._folder)
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[bool]:
+        """Yield True while this process holds the run; False at once where another one does."""
+        other = lock.holder(self._run)  # another command of the harness, which is no worker
+        busy = other is not None and not lock.is_gone(other) and lock.silent_seconds(self._run) < lock.PATIENCE_SECONDS
+        if busy or not self._observer.is_free():
+            yield False
+            return
+        try:
+            with lock.hold(self._folder, _give_way, observer=self._observer):
+                yield True
+        except _HeldError:
+            yield False
+
+
+class _HeldError(Exception):
+    """Another worker was faster."""
+
+
+def _give_way(other: lock.Owner) -> None:
+    raise _HeldError
+
+
+def _is_open(planned: PlannedRun) -> bool:
+    """Return whether a run is to be made: it has no result, or was interrupted and goes on. A failure is a result."""
+    known = state.readable(planned.experiment)
+    if known is not None and known.status == "failed" and not known.current.interrupted:
+        return False
+    return not is_done(planned.experiment)
+
+
+def _status(planned: PlannedRun) -> str:
+    known: RunRecord | None = state.readable(planned.experiment)
+    return known.status if known is not None else "failed"
+
+
+def _left(pending: Sequence[PlannedRun]) -> str:
+    number = sum(map(_is_open, pending))
+    return (
+        f"one run was made; {number} of {len(pending)} are left, taken or free" if number else "the last run was made"
+    )
+
+
+def announce(pending: Sequence[PlannedRun]) -> None:
+    """Say what becomes of runs that failed before: no worker makes them again, or all would, without an end."""
+    failed = sum(not _is_open(planned) for planned in pending)
+    if failed:
+        board.say(
+            f"{failed} of {len(pending)} runs failed before and are left alone: `harness sweep rerun` tries again"
+        )
