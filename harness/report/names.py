@@ -112,14 +112,15 @@ def title(records: Sequence[RunRecord]) -> str:
     """Return the title of a comparison: LoRA, QLoRA and DoRA on ARC-Easy with SmolLM2-135M-Instruct."""
     trained = [record for record in records if record.method != BASE]
     methods = list(dict.fromkeys(method(record.method, record).display for record in trained))
-    sets = _known(data(record).display for record in trained)
-    models = _known(model(record).display for record in records)
+    sets = known(data(record).display for record in trained)
+    models = known(model(record).display for record in records)
     who = several(methods, 6) or method(BASE).display
     on = f" on {several(sets, 3)}" if sets else ""
     return f"{who}{on}" + (f" with {several(models, 3)}" if models else "")
 
 
-def _known(displays: Iterable[str]) -> list[str]:
+def known(displays: Iterable[str]) -> list[str]:
+    """Return the names in their order, each once, without those that are not recorded."""
     return [one for one in dict.fromkeys(displays) if one != UNKNOWN]
 
 

@@ -27,8 +27,8 @@ def device_seconds(attempt: Attempt) -> float:
 
 
 def of_run(row: Row) -> float | None:
-    """Return the device hours of all attempts, failed and evaluation-only ones included; None without a record."""
-    return _hours([row.record]) if row.record else None
+    """Return the device hours of all attempts, failed and evaluation-only ones included; None where unknown."""
+    return _hours([row.record]) if row.record and row.record.origin is None else None
 
 
 def of_tuning(row: Row) -> float | None:

@@ -290,7 +290,7 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     if not records:
         return ""
     models = several(list(dict.fromkeys(names.model(record).display for record in records)), 3)
-    sets = several(list(dict.fromkeys(names.data(record).display for record in trained)), 3)
+    sets = several(names.known(names.data(record).display for record in trained), 3)
     metrics = list(dict.fromkeys(names.metric(contest.measure.metric).display for contest in tasks))
     unit = " (%)" if tasks and tasks[0].column.unit else ""
     what = f"{several(metrics, 3).capitalize()}{unit} of {models}" if metrics else f"Cost of {models}"

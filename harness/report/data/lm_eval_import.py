@@ -258,7 +258,7 @@ def _look(log: Log, task: str, question: Question) -> dict[str, Any]:
         limit=None,
         num_fewshot=counts.pop() if len(counts) == 1 else None,
         chat_template=bool(results.get("chat_template")),
-        precision=UNKNOWN,
+        precision=UNKNOWN,  # what a log says of it stands in the provenance
         batch_size=None,
     )
     fields: dict[str, Any] = {name: getattr(own, name) for name in own.__dataclass_fields__}

@@ -111,7 +111,7 @@ def looks(groups: Sequence[Group]) -> list[str]:
     for scored in every.values():
         settings = scored.record.evaluation
         chat = ", chat template" if settings["chat_template"] else ""
-        ways.setdefault(f"precision {settings['precision']}, {_batch(settings)}{chat}", {})[
+        ways.setdefault(f"precision {settings['precision']}{_batch(settings)}{chat}", {})[
             names.task(scored.task).display
         ] = None
     return [f"Evaluations{f' of {several([*of], 9)}' if len(ways) > 1 else ''}: {way}." for way, of in ways.items()]
@@ -120,7 +120,8 @@ def looks(groups: Sequence[Group]) -> list[str]:
 def _batch(evaluation: Mapping[str, Any]) -> str:
     """Batches of tokens, of rows, or of either, as the task asks."""
     sizes = ((evaluation.get("batch_tokens"), "tokens"), (evaluation.get("batch_size"), "rows"))
-    return "batch " + " or ".join(f"{size} {unit}" for size, unit in sizes if size is not None)
+    known = [f"{size} {unit}" for size, unit in sizes if size is not None]
+    return f", batch {' or '.join(known)}" if known else ""
 
 
 def _dates(attempts: Sequence[Attempt]) -> list[str]:

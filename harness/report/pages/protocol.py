@@ -51,6 +51,8 @@ def _tuning(comparison: Comparison) -> Section:
         tried: dict[str, set[Any]] = {}
         for record in records(comparison):
             tried.setdefault(record.method, set()).add((record.recipe.get("train") or {}).get("lr"))
+        if all(group.first.trained_elsewhere for group in trained(comparison)):
+            return "Tuning", []
         several_rates = any(len(values) > 1 for values in tried.values())
         varied = " Learning rates were varied as part of the comparison; none was selected on test scores here."
         return "Tuning", [varied if several_rates else rates] if trained(comparison) else []
@@ -117,22 +119,25 @@ def _evaluation(comparison: Comparison) -> Section:
     if losses:
         parts.append(f" The loss is the mean negative log-likelihood per answer token, on {several(losses)}.")
     precisions = {str(evaluation.record.evaluation.get("precision")) for evaluation in (*scored, *held.values())}
-    if precisions:
+    if precisions - {"unknown"}:
         parts.append(f" Evaluations are computed in {several(sorted(precisions))}.")
     return "Evaluation", parts
 
 
 def attempts(comparison: Comparison) -> list[Attempt]:
-    """Return every attempt of the comparison's runs and trials, failed ones included."""
+    """Return every attempt of the comparison's runs and trials made here, failed ones included."""
     loaded = comparison.loaded
     runs = {(row.recipe_id, row.seed): row.record for row in (*loaded.rows, *loaded.trials) if row.record}
-    return [attempt for run in runs.values() for attempt in run.attempts]
+    return [attempt for run in runs.values() if run.origin is None for attempt in run.attempts]
+
+
+_NOT_OURS = " What the weights were trained on, and for how long, is not recorded."
 
 
 def _compute(comparison: Comparison) -> Section:
     every = attempts(comparison)
     if not every:
-        return "Hardware and compute", []
+        return "Hardware and compute", [_NOT_OURS] if trained(comparison) else []
     facts = every[-1].provenance
     versions = facts.get("versions") or {}
     tools = joined(

@@ -47,7 +47,9 @@ def _methods(comparison: Comparison) -> Section:
     listed = joined([[name.display, Cite(name.cite)] for name in named.values()])
     has_base = any(group.first.is_base for group in comparison.groups)
     end = " with the base model as it is." if has_base else "."
-    return "Methods", ["We compare ", *listed, end, " Their hyper-parameters are in", _HYPERPARAMETERS, "."]
+    table: list[Part] = [" Their hyper-parameters are in", _HYPERPARAMETERS, "."]
+    is_known = any(not group.first.trained_elsewhere for group in trained(comparison))
+    return "Methods", ["We compare ", *listed, end, *(table if is_known else [])]
 
 
 _HYPERPARAMETERS = Reference("tab:hyperparameters", "the table of hyper-parameters (appendix)")

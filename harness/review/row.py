@@ -1,0 +1,134 @@
+"""What a referee looks at: rows with their settings and scores, wherever they were read from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import yaml
+
+from harness.sources.packages import conf_dir
+
+_OF_PEFT = {
+    "LORA": "lora", "VERA": "vera", "IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt",
+    "P_TUNING": "p_tuning", "LN_TUNING": "ln_tuning", "ADALORA": "adalora",
+}  # fmt: skip
+LOW_RANK = ("lora", "dora", "qlora", "qdora", "lora_fa", "lora_plus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A score as it was reported.
+
+    Attributes:
+        value: a share of 1, or another number where `share` is false.
+        share: whether it is a share of right answers.
+        items: that it is a share of; None: unknown.
+        decimals: of the reported number as a share of 1; None: full precision.
+        error: standard error or deviation as reported, in the unit of the value.
+        interval: as reported.
+        bold: whether it was printed as the best.
+        printed_in_percent: whether it was reported in percent.
+    """
+
+    value: float
+    share: bool = True
+    items: int | None = None
+    decimals: int | None = None
+    error: float | None = None
+    interval: tuple[float, float] | None = None
+    bold: bool = False
+    printed_in_percent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of results.
+
+    Attributes:
+        name: as reported.
+        method: identifier of `conf/method` where it is one; else its own name.
+        settings: beside the method: what ought to be equal, as text.
+        rate: the learning rate; None: unknown.
+        scale: of a low-rank update, alpha / r or alpha / sqrt(r).
+        seeds: how many runs the scores are the mean of; None: not said.
+        scores: by task or column.
+        status: in their words; "" for a run that ended well.
+        is_base: the untouched model.
+        rate_was_tuned: None: not said.
+        rates_tested: number of rates of this method that have a test score.
+    """
+
+    name: str
+    method: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    rate: float | None = None
+    scale: float | None = None
+    seeds: int | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    status: str = ""
+    is_base: bool = False
+    rate_was_tuned: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A finding of the referee.
+
+    Attributes:
+        check: its identifier.
+        text: a sentence with the numbers.
+        rows: the rows that it is about.
+        severity: a fault, or a note on what the numbers can say.
+    """
+
+    check: str
+    text: str
+    rows: tuple[str, ...] = ()
+    severity: str = "fault"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """Results to be reviewed: their kind, rows, and the findings that only their reader could make."""
+
+    kind: str
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...] = ()
+    has_items: bool = False  # outcomes of single items are there, so that pairs are tested and not bounded
+
+
+@cache
+def usual_rates() -> dict[str, tuple[float, float]]:
+    """Return the usual range of learning rates of each method, from `conf/method`."""
+    found = {}
+    for file in sorted((conf_dir() / "method").glob("*.yaml")):
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if values.get("lr_range"):
+            low, high = values["lr_range"]
+            found[file.stem] = (float(low), float(high))
+    return found
+
+
+def method_of_peft(settings: Mapping[str, object] | None) -> str:
+    """Return the method of an adapter's configuration; full fine-tuning without one."""
+    if not settings:
+        return "full"
+    if settings.get("use_dora"):
+        return "dora"
+    kind = str(settings.get("peft_type") or "")
+    return _OF_PEFT.get(kind.rpartition(".")[2], kind.lower())
+
+
+def method_of_name(name: str) -> str:
+    """Return the method that a name begins with or contains as a word, the longest first; else the name itself."""
+    plain = re.sub(r"[^a-z0-9]+", " ", name.lower().replace("(ia)3", "ia3")).strip()
+    words = f" {plain} "
+    if any(f" {word} " in words for word in ("full", "fft", "full fine tuning")):
+        return "full"
+    for method in sorted(usual_rates(), key=len, reverse=True):
+        if method != "peft" and f" {method.replace('_', ' ')} " in words:
+            return method
+    return plain or name
