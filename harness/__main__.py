@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-COMMANDS = ("adapter", "data", "evaluate", "judge", "plan", "report", "sweep")
+COMMANDS = ("adapter", "data", "evaluate", "judge", "plan", "report", "review", "sweep")
 
 
 def main() -> None:

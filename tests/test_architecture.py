@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "data": {"records", "sources"},
     "judge": {"records"},
     "report": {"records", "sources", "stats"},
+    "review": {"sources", "stats", "report"},
     "config": {"records", "sources", "methods"},
     "train": {"records", "measure", "methods"},
     "evaluate": {"records", "sources", "data", "train"},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
+from statistics import fmean, stdev
 
 import yaml
 
@@ -98,6 +99,24 @@ class Submission:
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...] = ()
     has_items: bool = False  # outcomes of single items are there, so that pairs are tested and not bounded
+
+
+def over_seeds(name: str, runs: Sequence[Row]) -> Row:
+    """Return runs of one method that differ in their seed as one row: mean scores, with the error over the seeds.
+
+    A row's name is that of its runs without the seed. A task that a run lacks is left out.
+    """
+    if len(runs) == 1:
+        return replace(runs[0], name=name)
+    scores = {}
+    for task, first in runs[0].scores.items():
+        found = [run.scores[task] for run in runs if task in run.scores]
+        values = [score.value for score in found]
+        if len(found) == len(runs):
+            items = first.items if len({score.items for score in found}) == 1 else None
+            error = stdev(values) / len(values) ** 0.5
+            scores[task] = replace(first, value=fmean(values), items=items, decimals=None, error=error)
+    return replace(runs[0], name=name, seeds=len(runs), scores=scores)
 
 
 @cache

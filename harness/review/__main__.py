@@ -1,0 +1,153 @@
+"""`harness review WHAT`: what a referee would ask about results, whoever made them. Needs neither torch nor a network.
+
+Exit codes: 0 no fault; 1 faults; 2 the input was wrong.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.records.untrusted import echo
+from harness.review.row import Finding, Submission
+
+KINDS = {
+    "records": "records of this project's runs",
+    "peft": "result files of PEFT's method comparison",
+    "trainer": "runs of transformers' Trainer",
+    "table": "a table",
+}
+_EXAMPLES = """\
+WHAT is one of
+  runs                 records of this project
+  results/             result files of PEFT's method comparison (*.json)
+  outputs/             runs of transformers' Trainer: trainer_state.json, with adapter_config.json and the results
+                       of lm_eval --log_samples beside it where there are
+  table.csv table.tex  a table with a heading: method, scores (47.2, 47.2 +- 1.4, 47.2 (44.5 to 49.9)), and what is
+                       known of n, seeds, lr, r, alpha, tuned, epochs, batch_size, ...
+
+Faults come first, in the order in which a referee raises them: settings that differ beside the method, scales and
+rates, seeds, what was chosen by, then numbers that cannot be. Notes say what each difference can mean without the
+items: over all pairings of n items.
+
+  harness review table.tex --items gsm8k=1319
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the review and return its exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        asked = _read(given.what, dict(given.items or []), given.sweep)
+    except (ValueError, OSError) as error:
+        echo(f"harness.review: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    found = [(name, submission, review(submission)) for name, submission in asked]
+    if given.json:
+        echo(json.dumps([_document(*one) for one in found], indent=2, ensure_ascii=False))
+    else:
+        echo("\n\n".join(_page(*one) for one in found))
+    return 1 if any(one.severity == "fault" for _, _, findings in found for one in findings) else 0
+
+
+def review(submission: Submission) -> list[Finding]:
+    """Return the findings, faults in a referee's order before notes."""
+    from harness.review.checks import SETTINGS
+    from harness.review.score_checks import SCORES
+
+    found = [
+        *submission.findings,
+        *(finding for check in (*SETTINGS, *SCORES) for finding in check(submission)),
+    ]
+    places = {name: place for place, name in enumerate(_ORDER)}
+    return sorted(found, key=lambda one: (one.severity != "fault", places.get(one.check, len(places))))
+
+
+_ORDER = (
+    "unreadable", "settings", "scale", "rate", "one-rate", "undertuned", "seeds", "chosen-on-test", "status",
+    "unfinished", "diverged", "broken-run", "contradicted", "impossible", "units", "items", "no-interval", "interval",
+    "error", "average", "bold", "identical", "pairing",
+)  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness review",
+        description="Review results as a referee does, whoever made them.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", type=Path, metavar="WHAT", help="see below")
+    parser.add_argument(
+        "--items", type=_items, action="append", metavar="[COLUMN=]N", help="number of items of a table's scores"
+    )
+    parser.add_argument("--sweep", metavar="NAME", help="of records: only this sweep")
+    parser.add_argument("--json", action="store_true", help="print a list with one object per comparison")
+    return parser
+
+
+def _items(text: str) -> tuple[str, int]:
+    column, _, number = text.rpartition("=")
+    if not number.isdigit() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of items, as in 1319 or gsm8k=1319")
+    return column, int(number)
+
+
+def _read(what: Path, items: Mapping[str, int], sweep: str | None) -> list[tuple[str, Submission]]:
+    """Return what there is to review, each with a name.
+
+    Raises:
+        ValueError: it is nothing that can be reviewed.
+    """
+    if what.is_file() and what.suffix in (".csv", ".tsv", ".tex"):
+        from harness.review.tables import read_table
+
+        return [(str(what), read_table(what, items))]
+    if what.is_dir():
+        if any(what.glob("*/seed-*/record.json")) or any(what.glob("sweeps/*/sweep.json")):
+            from harness.review.our_records import records
+
+            return records(what, sweep)
+        from harness.review.published import STATE, peft_results, trainer_folders
+
+        if any(what.rglob(STATE)):
+            return [(str(what), trainer_folders(what))]
+        if any(what.glob("*.json")):
+            return [(str(what), peft_results(what))]
+    raise ValueError(
+        f"{what}: nothing to review: no records of runs (<recipe>/seed-<n>/record.json), no PEFT result files "
+        "(*.json), no trainer_state.json below it, and no .csv, .tsv or .tex table"
+    )
+
+
+def _page(name: str, submission: Submission, findings: Sequence[Finding]) -> str:
+    faults = [one for one in findings if one.severity == "fault"]
+    notes = [one for one in findings if one.severity != "fault"]
+    lines = [f"{name}: {len(submission.rows)} rows, {KINDS[submission.kind]}"]
+    lines += [f"{number:>3}. [{one.check}] {one.text}" for number, one in enumerate(faults, 1)]
+    if not faults:
+        lines.append("  no fault found")
+    if notes:
+        lines += [
+            "  what the differences can mean, over all pairings of the items:",
+            *(f"   - {n.text}" for n in notes),
+        ]
+    return "\n".join(lines)
+
+
+def _document(name: str, submission: Submission, findings: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "what": name,
+        "kind": submission.kind,
+        "rows": [row.name for row in submission.rows],
+        "findings": [asdict(one) for one in findings],
+    }
+
+
+if __name__ == "__main__":
+    from harness.__main__ import run_command
+
+    run_command(main)

@@ -1,0 +1,174 @@
+"""PEFT's result files and folders of transformers' Trainer, as rows for the referee. Nothing in them is run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.report.analysis.external import PEFT_VARIES, read_peft
+from harness.report.analysis.facts import effective_scale, text
+from harness.report.data.lm_eval_import import SEED_PATTERN
+from harness.report.data.lm_eval_logs import find_logs
+from harness.review.row import Finding, Row, Score, Submission, method_of_peft, over_seeds
+
+STATE = "trainer_state.json"
+_SEED = re.compile(SEED_PATTERN, re.IGNORECASE)
+_RATE = "train_config.optimizer_kwargs.lr"
+_OF_RUN = ("train_config.seed", "tokens", "steps", "system_info", "package_info")
+_WENT_UP = 2.0  # times its lowest value: a loss that left
+_SHARES = ("acc", "acc_norm", "exact_match")
+
+
+def peft_results(folder: Path) -> Submission:
+    """Return the rows of a folder of PEFT's result files.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    records, problems = read_peft(folder)
+    runs: dict[str, list[Row]] = {}
+    for record in records:
+        settings = {
+            key.removeprefix("peft_config."): value
+            for key, value in record.facts.items()
+            if key.startswith("peft_config.")
+        }
+        rate = record.facts.get(_RATE)
+        scores = {
+            name: Score(value=one.value, share=one.higher_is_better, items=record.num_items, error=None)
+            for name, one in record.scores.items()
+            if one.higher_is_better
+        }
+        status = "" if record.status == "success" else record.status
+        same = {key: value for key, value in record.facts.items() if not _is_free(key, _OF_RUN)}
+        runs.setdefault(repr((status, sorted(same.items(), key=repr))), []).append(
+            Row(
+                name=record.name,
+                method=method_of_peft(settings),
+                settings=_beside(record.facts),
+                rate=None if rate is None else float(rate),
+                scale=effective_scale(settings),
+                seeds=record.seeds,
+                scores=scores,
+                status=status,
+            )
+        )
+    rows = [over_seeds(own[0].name, own) for own in runs.values()]
+    unread = tuple(Finding(check="unreadable", text=problem) for problem in problems)
+    return Submission(kind="peft", rows=tuple(rows), findings=unread)
+
+
+def _beside(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the facts that are no part of the method and no consequence of it."""
+    return {key: text(value) for key, value in facts.items() if not _is_free(key, (*PEFT_VARIES, *_OF_RUN))}
+
+
+def _is_free(key: str, free: Sequence[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in free)
+
+
+def trainer_folders(folder: Path) -> Submission:
+    """Return the runs of transformers' Trainer below a folder, each with `trainer_state.json`.
+
+    Of a run, the newest state counts. `adapter_config.json` and lm-eval's results beside it are read where there are.
+
+    Raises:
+        ValueError: there is none, or one cannot be read.
+    """
+    states = sorted(folder.rglob(STATE))
+    if not states:
+        raise ValueError(f"{folder}: no {STATE} below it")
+    newest: dict[Path, tuple[int, Mapping[str, Any]]] = {}
+    for path in states:
+        state = _json(path)
+        run = path.parent.parent if path.parent.name.startswith("checkpoint-") else path.parent
+        step = int(state.get("global_step") or 0)
+        if run not in newest or step >= newest[run][0]:
+            newest[run] = (step, state)
+    findings: list[Finding] = []
+    runs: dict[str, list[Row]] = {}
+    for run, (_, state) in newest.items():
+        row = _run(run, state, folder, findings)
+        runs.setdefault(_SEED.sub("", row.name) or row.name, []).append(row)
+    rows = [over_seeds(name, own) for name, own in runs.items()]
+    return Submission(kind="trainer", rows=tuple(rows), findings=tuple(findings))
+
+
+def _run(run: Path, state: Mapping[str, Any], folder: Path, findings: list[Finding]) -> Row:
+    name = run.relative_to(folder).as_posix() if run != folder else run.name
+    history = [entry for entry in state.get("log_history") or () if isinstance(entry, Mapping)]
+    findings += _of_curve(name, state, history)
+    config = next((_json(file) for file in sorted(run.rglob("adapter_config.json"))), None)
+    rates = [float(entry["learning_rate"]) for entry in history if "learning_rate" in entry]
+    settings = {
+        key: text(state.get(key)) for key in ("max_steps", "num_train_epochs", "train_batch_size") if key in state
+    }
+    if rates and max(rates) > 0:
+        settings["learning rate at the end / at its highest"] = f"{rates[-1] / max(rates):.1f}"
+    if config:
+        settings["base_model_name_or_path"] = text(config.get("base_model_name_or_path"))
+    return Row(
+        name=name,
+        method=method_of_peft(config),
+        settings=settings,
+        rate=max(rates) if rates else None,
+        scale=effective_scale(config or {}),
+        seeds=1,
+        scores=dict(_lm_eval_scores(run)),
+    )
+
+
+def _of_curve(name: str, state: Mapping[str, Any], history: list[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yield what a training curve says: losses that are no numbers or rose, an early end, tests among validations."""
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+    if any(not math.isfinite(loss) for loss in losses):
+        yield Finding(check="diverged", text=f"{name}: the training loss is not a number", rows=(name,))
+    elif losses and losses[-1] > _WENT_UP * min(losses):
+        text_ = f"{name}: the training loss ends at {losses[-1]:.3g}, after {min(losses):.3g}: it diverged"
+        yield Finding(check="diverged", text=text_, rows=(name,))
+    step, most = int(state.get("global_step") or 0), int(state.get("max_steps") or 0)
+    if 0 < step < most:
+        yield Finding(
+            check="unfinished", text=f"{name}: it ended at step {step:,} of {most:,}, and is not finished", rows=(name,)
+        )
+    tests = sorted({key for entry in history for key in entry if key.startswith("eval_") and "test" in key})
+    if tests:
+        best = " and its best checkpoint was chosen" if state.get("best_model_checkpoint") else ""
+        yield Finding(
+            check="chosen-on-test",
+            text=f"{name}: the test was read while it trained ({', '.join(tests[:3])}){best}",
+            rows=(name,),
+        )
+
+
+def _lm_eval_scores(run: Path) -> Iterator[tuple[str, Score]]:
+    """Yield the newest scores of lm-eval's results below a run."""
+    try:
+        logs = find_logs(run)
+    except ValueError:
+        return
+    for log in logs:
+        for task in log.tasks:
+            counts = (log.results.get("n-samples") or {}).get(task) or {}
+            for key, value in log.results["results"][task].items():
+                metric, _, selection = key.partition(",")
+                if selection and metric in _SHARES and isinstance(value, int | float):
+                    error = log.results["results"][task].get(f"{metric}_stderr,{selection}")
+                    shown = f"{task}/{metric}" if selection == "none" else f"{task}/{key}"
+                    known = float(error) if isinstance(error, int | float) else None
+                    items = counts.get("effective")
+                    yield shown, Score(value=float(value), items=items, error=known)
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: no JSON object")
+    return found
