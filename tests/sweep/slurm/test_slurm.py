@@ -153,6 +153,44 @@ def test_an_array_in_which_one_cell_fails(sweep, letters_file, tmp_path):
     assert f": {failed['full']}" in collected.stdout
 
 
+def test_several_short_cells_share_a_job(sweep, letters_file):
+    shared = sweep("shared", f"  - method: [lora]\n    seed: [0, 1, 2]\n    data.file: {letters_file}\n")
+    done = shared.command("submit", "train.precision=fp32", "hydra.launcher.cells_per_job=2")
+    assert done.returncode == 0, done.stderr
+    jobs = {task.job for task in shared.tasks().of.values()}
+    assert len(jobs) == 2, "four runs, two for each job"
+    assert shared.command("collect", "--wait").returncode == 0
+    assert [one.status for one in shared.records()] == ["ok"] * 4
+    assert [len(one.attempts) for one in shared.records()] == [1] * 4
+    refused = shared.command("submit", "train.precision=fp32", "hydra.launcher.cells_per_job=0")
+    assert (refused.returncode, "cells_per_job" in refused.stderr) == (2, True)
+
+
+def test_workers_in_an_array_finish_a_sweep_by_the_pages_lines(sweep, letters_file):
+    page = (ROOT / "sweeps" / "QUEUES.md").read_text()
+    section = page.partition("## SLURM")[2].partition("## ")[0]
+    folder, batch, status = re.findall(r"^(?:mkdir|sbatch|harness) .*$", section, re.MULTILINE)
+    asked = sweep("lora_rank", f"  - method: [lora]\n    seed: [0, 1, 2, 3]\n    data.file: {letters_file}\n")
+    command = f"{sys.executable} -m harness"
+    words = shlex.join([*asked.small, "train.precision=fp32", f"runs_dir={asked.runs}"])
+    batch = batch.replace("harness sweep next lora_rank --all", f"{command} sweep next lora_rank --all {words}")
+    batch = batch.replace("--array=1-4", "--array=1-4 --partition=main --cpus-per-task=1 --mem=1G --wait")
+    for line in (folder, batch):
+        done = subprocess.run(line, shell=True, cwd=asked.folder, capture_output=True, text=True, timeout=280)
+        logs = "".join(path.read_text() for path in sorted(asked.folder.glob("logs/*")))
+        assert done.returncode == 0, done.stderr + logs
+    found = asked.records()
+    assert [one.status for one in found] == ["ok"] * 5
+    assert [len(one.attempts) for one in found] == [1] * 5
+    assert (asked.folder / "reports" / "lora_rank" / "report.md").is_file()
+    ours = [*status.replace("harness", command, 1).split(), "--runs", str(asked.runs)]
+    shown = subprocess.run(ours, cwd=asked.folder, capture_output=True, text=True, timeout=60)
+    assert "runs   5: 5 ok" in shown.stdout
+    ours[4:5] = ["next"]
+    nothing = subprocess.run(ours, cwd=asked.folder, capture_output=True, text=True, timeout=60)
+    assert (nothing.returncode, "no run is left; 5 of 5 ended well" in nothing.stdout) == (3, True), nothing.stderr
+
+
 def steps_begun(one: Sweep, recipe: str = "*", seconds: float = 2.5) -> bool:
     """Whether a process of this sweep's runs, or of those of a recipe, has computed for longer than loading takes."""
     for log in one.runs.glob(f"{recipe}/seed-*/log.txt"):
