@@ -133,6 +133,9 @@ def recipe(experiment: Experiment) -> dict[str, Any]:
     model = {"content": experiment.model.content, "name": experiment.model.name}
     if experiment.model.weights == "random":  # only where it is set: other recipes keep their identity
         model["weights"] = "random"
+    if experiment.method.origin is not None:
+        own = {"name": experiment.method.name, **experiment.method.known_settings()}
+        return {"model": model, "method": own, "data": None, "train": None, "origin": experiment.method.origin}
     method = {"name": experiment.method.name, **dataclasses.asdict(experiment.method)}
     for fact in _METHOD_FACTS:
         del method[fact]

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ from harness.records import record
 from harness.records.record import EvaluationRecord, Metric, RunRecord
 from harness.records.settings import EvalSpec
 from harness.records.untrusted import echo, printable
-from harness.run import inputs, isolate, run
+from harness.run import adapters_asked, foreign, inputs, isolate, run
+from harness.run import adopted as adopted_runs
 from harness.run.progress import board, ending
 from harness.sources import pickles
 from harness.sources.packages import conf_dir
@@ -38,7 +40,10 @@ MODEL_OR_RUN is one of
   /models/mine                a plain Hugging Face folder
   smollm2-135m                a model of conf/model
   Qwen/Qwen3-0.6B             a model on the Hub
-A plain model's scores are kept as those of the untouched model, in runs/.
+  adapters/mine               an adapter that PEFT saved, trained anywhere: on the base that it names, or on --base
+  owner/mine@revision         an adapter on the Hub; NAME=adapters/mine gives it a name, and seed1 in it is its seed
+A plain model's scores are kept as those of the untouched model, in runs/. Adapters of one base are scored one after
+another on a base that is loaded once, beside the untouched base, and compared in a report.
 
 --tasks takes lm-eval's tasks and groups, your own (eval.include_path=FOLDER) and the sets of conf/task_sets.yaml:
   smoke commonsense knowledge math code instruction truthful forgetting safety
@@ -69,24 +74,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs-dir", default="runs", help="where a plain model's scores are kept (default: runs)")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object per run and its scores")
     parser.add_argument("--force", action="store_true", help="score again what is scored")
+    parser.add_argument("--base", metavar="MODEL", help="of adapters, where it is not the one that they name")
+    parser.add_argument("--reports-dir", default="reports", help="for the report of adapters (default: reports)")
     given = parser.parse_intermixed_args(arguments)
     try:
         if not given.tasks.strip(" ,[]"):
             raise ValueError("--tasks names none; `--help` shows some")
-        words = [word for word in given.what if "=" in word]
-        names = [word for word in given.what if "=" not in word]
-        asked = [one for name in names for one in found(name, given.tasks, words, given.runs_dir)]
+        words = [word for word in given.what if "=" in word and not _names_adapter(word)]
+        names = [word for word in given.what if word not in words]
+        adapters = {name: adapter for name in names if (adapter := _adapter(name))}
+        others = [name for name in names if name not in adapters]
+        asked = [one for name in others for one in found(name, given.tasks, words, given.runs_dir)]
         asked = [dataclasses.replace(inputs.resolve(one, board.say), force=given.force) for one in asked]
-        _check(asked)
+        adopted = _adopted(list(adapters.values()), words, given)
+        bases = [dataclasses.replace(base, force=given.force) for base in dict.fromkeys(base for _, base in adopted)]
+        asked = [*asked, *(base for base in bases if base not in asked)]
+        _check([*asked, *(one.experiment for one, _ in adopted)])
         results = [_evaluated(one) for one in asked]
+        results += _scored([one for one, _ in adopted], given.runs_dir)
     except ValueError as error:
         echo(f"harness.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    compared = [*bases, *(one.experiment for one, _ in adopted)]
+    asked = [*asked, *(one.experiment for one, _ in adopted)]
     if given.json:
         echo(json.dumps([_document(one, result) for one, result in zip(asked, results, strict=True)], indent=1))
     else:
         Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_table(asked))
+    if adopted:
+        _report(compared, given)
     return 0 if all(result.status == "ok" for result in results) else 1
+
+
+def _names_adapter(word: str) -> bool:
+    """Return whether a word is NAME=ADAPTER and no setting."""
+    name, _, place = word.partition("=")
+    return name.partition(".")[0] not in ("eval", "model") and ("/" in place or foreign.is_adapter(Path(place)))
+
+
+def _adapter(word: str) -> foreign.Adapter | None:
+    """Return the adapter that a word stands for; None for a run, a model, and what is neither."""
+    folder = Path(word)
+    known = (folder / "record.json").is_file() or (folder / "config.json").is_file()
+    return None if known or word in _models() else adapters_asked.located(word)
+
+
+def _adopted(
+    adapters: list[foreign.Adapter], words: Sequence[str], given: argparse.Namespace
+) -> list[tuple[adopted_runs.Adopted, Experiment]]:
+    """Return each adapter as it is scored, with its untouched base.
+
+    Raises:
+        ValueError: a base is not here, adapters cannot be told apart, or a setting is wrong.
+    """
+    adapters = foreign.named(adapters)
+    foreign.check_names(adapters)
+    bases: dict[tuple[str, ...], Experiment] = {}
+    made = []
+    for adapter in adapters:
+        model = tuple(adapters_asked.base_words(adapter, given.base, _model_words))
+        if model not in bases:
+            asked = ["method=base", *model, *_checked_words(words, given.tasks), f"runs_dir={given.runs_dir}"]
+            [(_, composed)] = experiments(asked)
+            bases[model] = inputs.resolve(composed, board.say)
+        one = dataclasses.replace(adapters_asked.experiment_of(adapter, bases[model]), force=given.force)
+        made.append((adopted_runs.Adopted(adapter, one), bases[model]))
+    return made
+
+
+def _scored(adopted: Sequence[adopted_runs.Adopted], runs_dir: str) -> list[RunRecord]:
+    if not adopted:
+        return []
+    log = Path(runs_dir) / "adapters.log"
+    board.begin(f"{len(adopted)} adapters")
+    try:
+        return adopted_runs.evaluate(adopted, log, board)
+    finally:
+        board.end()
+
+
+def _report(compared: Sequence[Experiment], given: argparse.Namespace) -> None:
+    """Write the comparison of adapters with their bases; its table goes to stderr beside JSON."""
+    name = adapters_asked.write_comparison(compared, Path(given.runs_dir))
+    command = [sys.executable, "-m", "harness.report", given.runs_dir, "--sweep", name]
+    command += ["--reports-dir", given.reports_dir, *([] if given.json else ["--terminal"])]
+    sys.stdout.flush()
+    subprocess.run(command, check=False, stdout=sys.stderr if given.json else None)
 
 
 def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Experiment]:
@@ -94,6 +167,23 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
 
     Raises:
         ValueError: the name is neither a run nor a model, or a setting is wrong.
+    """
+    words = _checked_words(words, tasks)
+    folder = Path(name)
+    if (folder / "record.json").is_file():
+        return [_of_run(folder, words)]
+    below = [path.parent for path in record.find_runs(folder)]
+    if below:
+        return [_of_run(one, words) for one in below if _has_weights(one)]
+    model = _model_words(name)
+    return [one for _, one in experiments(["method=base", *model, *words, f"runs_dir={runs_dir}"])]
+
+
+def _checked_words(words: Sequence[str], tasks: str) -> list[str]:
+    """Return the settings of the command line with these tasks.
+
+    Raises:
+        ValueError: a setting is of another group, or of no use here.
     """
     wrong = [word for word in words if not word.startswith(("eval=", "eval.", _SPREAD, _TRUST))]
     if wrong:
@@ -107,26 +197,20 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
             f"{' '.join(idle)}: this command asks the tasks of --tasks and nothing else. For held-out losses, general "
             "text and generated answers give the run's own command again with such settings: it trains nothing anew"
         )
-    words = [*words, f"eval.tasks=[{tasks}]"]
-    folder = Path(name)
-    if (folder / "record.json").is_file():
-        return [_of_run(folder, words)]
-    below = [path.parent for path in record.find_runs(folder)]
-    if below:
-        return [_of_run(one, words) for one in below if _has_weights(one)]
-    model = _model_words(name)
-    return [one for _, one in experiments(["method=base", *model, *words, f"runs_dir={runs_dir}"])]
+    return [*words, f"eval.tasks=[{tasks}]"]
+
+
+def _models() -> list[str]:
+    return sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
 
 
 def _model_words(name: str) -> list[str]:
-    known = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
+    known = _models()
     if name in known:
         return [f"model={name}"]
     if (Path(name) / "config.json").is_file():
         path = Path(name).resolve()
         return ["model.source=path", f"model.path='{path}'", f"model.name={_plain(path.name)}", "model.license=null"]
-    if (Path(name) / "adapter_config.json").is_file():
-        raise ValueError(f"{name}: an adapter without its base; give the folder of its run, runs/<recipe_id>/seed-<n>")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
         short = _plain(name.rpartition("/")[2].lower())
         return ["model.source=hub", f"model.hub_id={name}", "model.revision=main", f"model.name={short}"]

@@ -72,6 +72,15 @@ class Method(ABC):
     cite: tuple[str, ...] = ()  # keys of conf/references.bib
 
     @property
+    def origin(self) -> str | None:
+        """Return what the weights are if they were trained elsewhere, so that how is unknown; None: they train here."""
+        return None
+
+    def known_settings(self) -> dict[str, Any]:
+        """Return the settings that are known of weights from elsewhere."""
+        return {}
+
+    @property
     def name(self) -> str:
         """Return the name of the method's file, so that nothing else has to be kept in step."""
         return type(self).__module__.rpartition(".")[2]

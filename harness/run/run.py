@@ -212,7 +212,7 @@ def _attempt(session: _Session, known: RunRecord | None, todo: Todo) -> tuple[Ru
     experiment, lease = session.experiment, session.lease
     log = AttemptLog(session.watch, lease, trains=todo.train)
     todo = dataclasses.replace(todo, weights_from=log.started_at) if todo.train else todo
-    terms = _terms(experiment)
+    terms = terms_of(experiment)
     try:
         ended = isolate.call(WORK, experiment, todo, log=experiment.folder / "log.txt", on_event=log, terms=terms)
     except LostError:
@@ -230,7 +230,7 @@ def _attempt(session: _Session, known: RunRecord | None, todo: Todo) -> tuple[Ru
     return session.record(known, log, status, reason), status == "failed" and is_machines_fault(ended)
 
 
-def _terms(experiment: Experiment) -> isolate.Terms:
+def terms_of(experiment: Experiment) -> isolate.Terms:
     """Return the options of a run's process: it sees one GPU per process, or all if `device_map` is "auto".
 
     A share of the machine with its own GPU is left unchanged.

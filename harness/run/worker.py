@@ -33,7 +33,7 @@ from harness.records.events import Emit, Measured, PhaseStarted, TaskStarted
 from harness.records.record import DevicePeak, EvaluationRecord, Phase, Training
 from harness.records.settings import Fallback, LaunchSpec, TrainSpec
 from harness.run import device_map, inference_cost, model_card, provenance, run_folder
-from harness.run.evaluations import Scores
+from harness.run.evaluations import Found, Scores
 from harness.sources import models
 from harness.train import checkpoint, deterministic, distributed, launcher
 from harness.train.checkpoint import Belongs
@@ -309,29 +309,39 @@ class _Work(Scores):
         )
 
     def _evaluate_one(self, evaluation: Evaluation) -> None:
-        self.emit(TaskStarted(evaluation.task))
-        start = time.perf_counter()
-        metrics, columns, facts = self.score(evaluation)
-        experiment = self.experiment
-        path = record.evaluation_path(experiment.folder, evaluation.eval_id)
-        items.write(columns, path.with_suffix(".parquet"))
-        num_fewshot = facts.pop("num_fewshot", None)
-        result = EvaluationRecord(
-            schema=record.SCHEMA,
-            recipe_id=experiment.recipe_id,
-            seed=experiment.run_seed,
-            eval_id=evaluation.eval_id,
-            evaluation=dataclasses.asdict(evaluation),
-            metrics={name: m for name, m in metrics.items() if math.isfinite(m.value)},
-            num_items=len(columns["item_id"]),
-            num_tokens=sum(columns["num_tokens"]) if "num_tokens" in columns else None,
-            num_fewshot=num_fewshot,
-            num_unparsable=lm_eval_items.num_unparsable(columns),
-            seconds=time.perf_counter() - start,
-            weights_from=self.todo.weights_from,
-            provenance={**provenance.facts(), **provenance.device(), **facts},
-        )
-        record.write(result, path)
+        write_evaluation(self.experiment, evaluation, self.score, self.todo.weights_from, self.emit)
+
+
+def write_evaluation(
+    experiment: Experiment,
+    evaluation: Evaluation,
+    score: Callable[[Evaluation], Found],
+    weights_from: str | None,
+    emit: Emit,
+) -> None:
+    """Score a run on one task, and write its items and then its record."""
+    emit(TaskStarted(evaluation.task))
+    start = time.perf_counter()
+    metrics, columns, facts = score(evaluation)
+    path = record.evaluation_path(experiment.folder, evaluation.eval_id)
+    items.write(columns, path.with_suffix(".parquet"))
+    num_fewshot = facts.pop("num_fewshot", None)
+    result = EvaluationRecord(
+        schema=record.SCHEMA,
+        recipe_id=experiment.recipe_id,
+        seed=experiment.run_seed,
+        eval_id=evaluation.eval_id,
+        evaluation=dataclasses.asdict(evaluation),
+        metrics={name: m for name, m in metrics.items() if math.isfinite(m.value)},
+        num_items=len(columns["item_id"]),
+        num_tokens=sum(columns["num_tokens"]) if "num_tokens" in columns else None,
+        num_fewshot=num_fewshot,
+        num_unparsable=lm_eval_items.num_unparsable(columns),
+        seconds=time.perf_counter() - start,
+        weights_from=weights_from,
+        provenance={**provenance.facts(), **provenance.device(), **facts},
+    )
+    record.write(result, path)
 
 
 def wanted_tokens(experiment: Experiment) -> Wanted:

@@ -140,6 +140,32 @@ def _unreachable(repository: str, revision: str | None, kind: Kind, error: Excep
     ) from error
 
 
+def adapter_folder(repository: str, commit_hash: str) -> Path | None:
+    """Return the folder of an adapter's configuration and weights at a commit; None if the repository holds none.
+
+    Raises:
+        ValueError: the Hub cannot be reached, and the cache does not know the adapter either.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cached = _repository_folder(repository, "model") / "snapshots" / commit_hash
+    if (cached / "adapter_model.safetensors").is_file() and (cached / "adapter_config.json").is_file():
+        return cached
+    if (cached / "config.json").is_file():
+        return None
+    limit_waiting()
+    try:
+        names = HfApi().list_repo_files(repository, revision=commit_hash)
+        if "adapter_config.json" not in names:
+            return None
+        pickles.refuse_among((name for name in names if "/" not in name), repository)
+        patterns = ["adapter_config.json", "adapter_model.safetensors"]
+        return Path(snapshot_download(repository, revision=commit_hash, allow_patterns=patterns))
+    except (OSError, *HfHubHTTPError.__bases__) as error:
+        _unreachable(repository, commit_hash, "model", error)
+
+
 def download_model(repository: str, commit_hash: str, with_code: bool) -> None:
     """Download a model's weights and tokenizer at a commit unless the Hugging Face cache has them.
 

@@ -135,10 +135,10 @@ def test_what_is_wrong_is_said_in_one_line(words, message, capsys, tmp_path):
     assert len(said.splitlines()) == 1
 
 
-def test_an_adapter_alone_is_told_from_a_model(tmp_path, capsys):
+def test_an_adapter_is_told_from_a_model(tmp_path, capsys):
     (tmp_path / "adapter_config.json").write_text("{}")
     assert command.main([str(tmp_path), "--tasks", "piqa"]) == 2
-    assert "an adapter without its base; give the folder of its run" in capsys.readouterr().err
+    assert "its adapter_config.json names no peft_type" in capsys.readouterr().err
 
 
 def test_the_examples_of_a_few_shot_score_are_named(tiny_model, tmp_path, capsys):

@@ -1,0 +1,96 @@
+"""Adapters from elsewhere as `harness evaluate` is given them: their places, bases and rows of one comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.config.experiment import Experiment, digest, evaluations
+from harness.records import record
+from harness.records.record import Cell, SweepRecord
+from harness.run import foreign, provenance
+from harness.run.foreign import Adapter
+from harness.sources import hub
+
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+def located(word: str) -> Adapter | None:
+    """Return the adapter that a word of the command line stands for: `[NAME=]FOLDER` or `[NAME=]OWNER/NAME[@REVISION]`.
+
+    None: it is no adapter.
+
+    Raises:
+        ValueError: it is one, and cannot be read or is not what it says it is.
+    """
+    name, equals, place = word.partition("=")
+    given, place = (name, place) if equals else (None, word)
+    if foreign.is_adapter(Path(place)):
+        return foreign.read(Path(place), place, given)
+    if Path(place).exists() or not _HUB.fullmatch(place) or (equals and not _HUB.fullmatch(place)):
+        return None
+    repository, _, revision = place.partition("@")
+    commit = hub.commit(repository, revision or None, "model")
+    folder = hub.adapter_folder(repository, commit)
+    if folder is None:
+        return None
+    return foreign.read(folder, f"{repository}@{commit}", given or repository.rpartition("/")[2])
+
+
+def base_words(adapter: Adapter, given: str | None, words_of: Callable[[str], list[str]]) -> list[str]:
+    """Return the settings of an adapter's base: of the given one, else of the one that its configuration names.
+
+    Args:
+        adapter: the adapter.
+        given: the base named on the command line; None: the adapter's own word counts.
+        words_of: turns a model's name, folder or Hub id into settings.
+
+    Raises:
+        ValueError: it names none, or the one that it names is not here.
+    """
+    name, revision = adapter.base
+    if given is not None:
+        return words_of(given)
+    if name is None:
+        raise ValueError(f"{adapter.place}: its configuration names no base model; give it: --base MODEL")
+    try:
+        words = words_of(name)
+    except ValueError as error:
+        raise ValueError(f"{adapter.place}: its base model {name} is not here; give it: --base MODEL") from error
+    if revision is not None:
+        words = [word for word in words if not word.startswith("model.revision=")] + [f"model.revision={revision}"]
+    return words
+
+
+def experiment_of(adapter: Adapter, base: Experiment) -> Experiment:
+    """Return an adapter as an experiment like its base's: scored, and never trained."""
+    seed = adapter.seed if adapter.seed is not None else 0
+    return dataclasses.replace(base, method=foreign.method_of(adapter), seed=seed)
+
+
+def write_comparison(experiments: Sequence[Experiment], runs_dir: Path) -> str:
+    """Write the sweep that asks for these runs and their task scores, and return its name."""
+    cells = [
+        Cell(
+            overrides=(f"method={one.method.name}", f"seed={one.run_seed}"),
+            method=one.method.name,
+            recipe_id=one.recipe_id,
+            seed=one.run_seed,
+            eval_ids=tuple(look.eval_id for look in evaluations(one) if look.kind == "lm_eval"),
+        )
+        for one in experiments
+    ]
+    name = f"adapters-{digest(json.dumps([[cell.recipe_id, cell.seed, cell.eval_ids] for cell in cells]))}"
+    sweep = SweepRecord(
+        schema=record.SCHEMA,
+        name=name,
+        question=None,
+        command=provenance.command(),
+        cells=tuple(dict.fromkeys(cells)),
+        varies=("method",),
+    )
+    record.write(sweep, runs_dir / "sweeps" / name / "sweep.json")
+    return name

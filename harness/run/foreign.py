@@ -1,0 +1,281 @@
+"""Adapters that were trained elsewhere: what their files say of them, and how they become runs with scores.
+
+Only `adapter_config.json` and the header of `adapter_model.safetensors` are read before anything is loaded, and no code
+of their makers is run. How an adapter was trained is unknown, and nothing of it is made up: its recipe has an origin,
+and neither data nor training settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.methods.peft_adapter import Adapted
+from harness.records import disk
+from harness.sources import pickles
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel
+
+    from harness.methods.base import Setting
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+SEED = re.compile(r"[-_./ ]*seed[-_=. ]?(\d+)", re.IGNORECASE)
+ORIGIN = "PEFT adapter"
+_LONGEST_HEADER = 100 * 2**20
+# A part of a tensor's name -> the PEFT types that have such tensors
+_TELLTALES = {
+    ".lora_A.": ("LORA", "ADALORA"),
+    ".lora_B.": ("LORA", "ADALORA"),
+    ".lora_E": ("ADALORA",),
+    ".vera_lambda_": ("VERA",),
+    ".ia3_l": ("IA3",),
+    ".hada_w": ("LOHA",),
+    ".lokr_w": ("LOKR",),
+    ".oft_r": ("OFT",),
+    ".boft_R": ("BOFT",),
+    ".ln_tuning_layers": ("LN_TUNING",),
+    "prompt_embeddings": ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"),
+    "adaption_prompt": ("ADAPTION_PROMPT",),
+}
+_FROZEN = (".vera_A", ".vera_B")  # saved with an adapter and not trained
+_NAMES = {
+    "LORA": "LoRA", "VERA": "VeRA", "IA3": "(IA)3", "PROMPT_TUNING": "prompt tuning", "PREFIX_TUNING": "prefix tuning",
+    "P_TUNING": "P-tuning", "LN_TUNING": "LN tuning", "ADALORA": "AdaLoRA", "LOHA": "LoHa", "LOKR": "LoKr",
+}  # fmt: skip
+_SHOWN = ("r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "num_virtual_tokens", "init_lora_weights")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in a folder, as its configuration and the header of its weights describe it.
+
+    Attributes:
+        folder: holds `adapter_config.json` and `adapter_model.safetensors`.
+        name: for people, without the seed.
+        seed: in its name; None: unknown.
+        place: where it is from.
+        config: its configuration.
+        tensors: name -> shape and dtype of each saved tensor.
+    """
+
+    folder: Path
+    name: str
+    seed: int | None
+    place: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, tuple[tuple[int, ...], str]]
+
+    @property
+    def kind(self) -> str:
+        """Return PEFT's type, as LORA."""
+        return str(self.config["peft_type"])
+
+    @property
+    def display(self) -> str:
+        """Return its name with the method that it is, as `mine (LoRA, r=16)`."""
+        kind = "DoRA" if self.config.get("use_dora") else "rsLoRA" if self.config.get("use_rslora") else None
+        rank = f", r={self.config['r']}" if self.kind == "LORA" and self.config.get("r") else ""
+        return f"{self.name} ({kind or _NAMES.get(self.kind, self.kind)}{rank})"
+
+    @property
+    def identifier(self) -> str:
+        """Return the name as the name of a file."""
+        return re.sub(r"[^\w.+-]+", "-", self.name).strip("-._+")[:120] or "adapter"
+
+    @property
+    def base(self) -> tuple[str | None, str | None]:
+        """Return the base model that it says it is for, a Hub id or a folder, and its revision."""
+        return self.config.get("base_model_name_or_path") or None, self.config.get("revision") or None
+
+    @property
+    def trained(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return the saved tensors that were trained."""
+        return {name: one for name, one in self.tensors.items() if not name.endswith(_FROZEN)}
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of trained parameters."""
+        return sum(prod(shape) for shape, _ in self.trained.values())
+
+    @cached_property
+    def content(self) -> str:
+        """Return 16 hex digits over its two files."""
+        whole = hashlib.sha256()
+        for name in (CONFIG, WEIGHTS):
+            digest, size = disk.sum_of(self.folder / name)
+            whole.update(f"{name} {digest} {size}\n".encode())
+        return whole.hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return its method's settings, as far as its configuration names them."""
+        known = {key: self.config[key] for key in _SHOWN if self.config.get(key) not in (None, False)}
+        if isinstance(known.get("target_modules"), list):
+            known["target_modules"] = sorted(known["target_modules"])
+        return known
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter of PEFT's and is no run of this project."""
+    return (folder / CONFIG).is_file() and not (folder / "record.json").is_file()
+
+
+def read(folder: Path, place: str, name: str | None = None) -> Adapter:
+    """Return the adapter in a folder.
+
+    Raises:
+        ValueError: a file is missing or damaged, its weights are a pickle, or it is not what it says it is.
+    """
+    pickles.refuse(folder, place)
+    config = _config(folder / CONFIG, place)
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{place}: no {WEIGHTS} beside its {CONFIG}; save it again with `save_pretrained`")
+    text = name or folder.resolve().name
+    seed = SEED.search(text)
+    plain = (text[: seed.start()] + text[seed.end() :]).strip("-_./ ") if seed else text
+    found = Adapter(folder, plain or text, int(seed[1]) if seed else None, place, config, _header(folder / WEIGHTS))
+    if fault := _fault(found):
+        raise ValueError(f"{place}: it is not what it says it is: {fault}")
+    return found
+
+
+def _config(path: Path, place: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: its {CONFIG} cannot be read ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise ValueError(f"{place}: its {CONFIG} names no peft_type")
+    if config.get("megatron_config"):
+        raise ValueError(f"{place}: its {CONFIG} names Python modules to import, which is not done for an adapter")
+    return config
+
+
+def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the shapes and dtypes of a safetensors file, without reading its weights.
+
+    Source: https://github.com/huggingface/safetensors, "Format".
+
+    Raises:
+        ValueError: it is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length < min(_LONGEST_HEADER, path.stat().st_size):
+                raise ValueError("its header is damaged")
+            header = json.loads(file.read(length))
+        return {
+            name: (tuple(int(n) for n in one["shape"]), str(one["dtype"]))
+            for name, one in header.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: no safetensors file ({error})") from error
+
+
+def _fault(adapter: Adapter) -> str:
+    """Return how configuration and tensors contradict each other; "" where they do not."""
+    kinds = {part: types for part, types in _TELLTALES.items() if any(part in name for name in adapter.tensors)}
+    if not adapter.tensors:
+        return "it holds no tensor"
+    wrong = [(part, types) for part, types in kinds.items() if adapter.kind not in types]
+    if wrong:
+        part, types = wrong[0]
+        return f"peft_type is {adapter.kind}, and its tensors ({part.strip('.')}) are those of {' or '.join(types)}"
+    known = {kind for types in _TELLTALES.values() for kind in types}
+    if adapter.kind in known and not kinds:
+        return f"peft_type is {adapter.kind}, and it has no tensor of one, as {next(iter(adapter.tensors))}"
+    if adapter.kind == "LORA":
+        return _fault_of_lora(adapter)
+    return ""
+
+
+def _fault_of_lora(adapter: Adapter) -> str:
+    has_magnitudes = any("lora_magnitude_vector" in name for name in adapter.tensors)
+    if bool(adapter.config.get("use_dora")) != has_magnitudes:
+        says, has = ("DoRA", "no magnitudes") if adapter.config.get("use_dora") else ("plain LoRA", "DoRA's magnitudes")
+        return f"use_dora says {says}, and it has {has} (lora_magnitude_vector)"
+    rank, pattern = adapter.config.get("r"), adapter.config.get("rank_pattern")
+    for name, (shape, _) in adapter.tensors.items():
+        if ".lora_A." in name and not pattern and len(shape) == 2 and shape[0] != rank:
+            return f"r is {rank}, and {name} has rank {shape[0]}"
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign(Adapted):
+    """An adapter of PEFT's that was trained elsewhere: it is scored and never trained."""
+
+    adapter_name: str
+    settings: dict[str, Any] = field(hash=False)
+
+    @property
+    def origin(self) -> str:
+        """Return that it is an adapter of PEFT's."""
+        return ORIGIN
+
+    def known_settings(self) -> dict[str, Any]:
+        """Return what its configuration says."""
+        return self.settings
+
+    @property
+    def name(self) -> str:
+        """Return the adapter's own name, which stands in the place of a method's."""
+        return self.adapter_name
+
+    def peft_config(self, model: PreTrainedModel, setting: Setting) -> PeftConfig:
+        """Refuse: it is never attached anew."""
+        raise ValueError(f"{self.name}: an adapter from elsewhere is not trained here")
+
+    def expected_trainable(self, model: PreTrainedModel) -> int:
+        """Refuse: what trained is read from its file."""
+        raise ValueError(f"{self.name}: what an adapter from elsewhere trained is read from its file")
+
+
+def method_of(adapter: Adapter) -> Foreign:
+    """Return an adapter as the method of an experiment."""
+    return Foreign(
+        adapter_name=adapter.identifier,
+        lr=None,
+        display=adapter.display,
+        settings={"type": adapter.kind, **adapter.settings},
+    )
+
+
+def check_names(adapters: list[Adapter]) -> None:
+    """Refuse adapters that would be one run.
+
+    Raises:
+        ValueError: two have the same name and seed; names their places.
+    """
+    places: dict[tuple[str, int | None], str] = {}
+    for adapter in adapters:
+        other = places.setdefault((adapter.identifier, adapter.seed), adapter.place)
+        if other != adapter.place:
+            which = adapter.name if adapter.seed is None else f"{adapter.name} with seed {adapter.seed}"
+            raise ValueError(f"{other} and {adapter.place} are both {which}: give one a name, NAME={adapter.place}")
+
+
+def named(adapters: list[Adapter]) -> list[Adapter]:
+    """Return the adapters with names that tell them apart: of equal folder names, the parts in which paths differ."""
+    names = [(adapter.identifier, adapter.seed) for adapter in adapters]
+    if len(set(names)) == len(names):
+        return adapters
+    parts = [adapter.folder.resolve().parts for adapter in adapters]
+    while len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [p[:-1] for p in parts]
+    return [
+        dataclasses.replace(read(adapter.folder, adapter.place, "/".join(own[-1:])))
+        for adapter, own in zip(adapters, parts, strict=True)
+    ]

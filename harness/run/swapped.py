@@ -1,0 +1,99 @@
+"""Scores of several adapters on one base that stays in memory. Imports the whole stack, in a process of its own.
+
+An adapter is attached, scored and taken off again. The base is loaded once, and again only if an adapter has changed
+it: some initializations replace base weights. Scores are those of a process for each adapter, to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.config.experiment import Evaluation, Experiment
+from harness.records.events import Emit, PhaseStarted
+from harness.run import device_map, provenance
+from harness.run.evaluations import Scores
+from harness.run.worker import quiet, write_evaluation
+from harness.sources import models
+from harness.train.loop import compute_dtype
+
+Base = dict[str, tuple[int, int, int]]  # parameter -> its identity, address and version
+
+
+def execute(
+    experiments: Sequence[Experiment], wanted: Sequence[tuple[Evaluation, ...]], attempts: Sequence[str], emit: Emit
+) -> list[dict[str, Any]]:
+    """Make the wanted evaluations of each experiment, all of one base.
+
+    Returns:
+        For each its parameters with those of the base, the seconds of loading, the number of times that the base has
+        been loaded so far, and what it ran on.
+    """
+    quiet()
+    first = experiments[0]
+    tokenizer = models.tokenizer(first.model)
+    options = {"dtype": compute_dtype(first.train.precision), **device_map.options(first)}
+    resident = Resident(lambda: models.load(first.model, options))
+    made = []
+    for experiment, evaluations, attempt in zip(experiments, wanted, attempts, strict=True):
+        emit(PhaseStarted("load"))
+        start = time.perf_counter()
+        base = resident.base()
+        total = sum(parameter.numel() for parameter in base.parameters())
+        scores = _Swapped(
+            experiment, experiment.method.restore(base, experiment.weights_folder).eval(), tokenizer, emit
+        )
+        seconds = time.perf_counter() - start
+        for evaluation in evaluations:
+            emit(PhaseStarted("evaluate"))
+            write_evaluation(experiment, evaluation, scores.score, attempt, emit)
+        model, scores.model = scores.model, None
+        resident.take_back(model)
+        facts = {"base_parameters": total, "load_seconds": seconds, "base_loads": resident.loads}
+        made.append({**facts, "device": provenance.device()})
+    return made
+
+
+class _Swapped(Scores):
+    """One adapter on the base."""
+
+    def __init__(self, experiment: Experiment, model: Any, tokenizer: Any, emit: Emit) -> None:
+        self.experiment, self.model, self.tokenizer, self.emit = experiment, model, tokenizer, emit
+        self.heldout = {}
+
+
+class Resident:
+    """A base model that stays in memory for as long as no adapter changes it.
+
+    Attributes:
+        loads: how often it was loaded.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self.loads = 0
+        self._load = load
+        self._base: Any = None
+        self._before: Base = {}
+
+    def base(self) -> Any:
+        """Return the base, loaded if it is not there or was changed."""
+        if self._base is None:
+            self._base = self._load()
+            self._before = _fingerprint(self._base)
+            self.loads += 1
+        return self._base
+
+    def take_back(self, model: Any) -> None:
+        """Take an adapter off. A base of which a parameter was replaced or written to is given up."""
+        inner = getattr(model, "base_model", model)
+        plain = inner.unload() if hasattr(inner, "unload") else model.get_base_model()
+        if hasattr(plain, "peft_config"):
+            del plain.peft_config
+        if plain is not self._base or _fingerprint(plain) != self._before:
+            self._base = None
+            device_map.clear()
+
+
+def _fingerprint(base: Any) -> Base:
+    return {name: (id(p), p.data_ptr(), p._version) for name, p in base.named_parameters()}

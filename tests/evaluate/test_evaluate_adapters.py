@@ -1,0 +1,236 @@
+"""Adapters that plain PEFT saved: recognized, scored on one base that stays in memory, and compared by one command."""
+
+import json
+import shutil
+
+import pytest
+from pyarrow import parquet
+
+from harness.evaluate import __main__ as command
+from harness.records import record
+from harness.records.record import RunRecord
+from harness.run import foreign
+
+TASK = """
+task: letters
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1.0}}
+"""
+ITEMS = 40
+KINDS = ("lora", "dora", "pissa", "ia3", "prompt", "prefix", "vera")
+
+
+def config_of(kind):
+    import peft
+
+    lora = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj"], "r": 4, "lora_alpha": 8}
+    return {
+        "lora": lambda: peft.LoraConfig(**lora),
+        "dora": lambda: peft.LoraConfig(**lora, use_dora=True),
+        "pissa": lambda: peft.LoraConfig(**lora, init_lora_weights="pissa"),
+        "ia3": lambda: peft.IA3Config(
+            task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
+        ),
+        "prompt": lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        "prefix": lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        "vera": lambda: peft.VeraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], r=8),
+    }[kind]()
+
+
+def save_adapter(kind, base, folder, seed=0):
+    """What plain PEFT writes, with weights that are none of its initial ones."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config_of(kind))
+    trained = 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+                trained += parameter.numel()
+    model.save_pretrained(folder)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model, tmp_path_factory):
+    """Kind -> (folder, number of trained parameters); two seeds of the first."""
+    folder = tmp_path_factory.mktemp("adapters")
+    found = {kind: (folder / kind, save_adapter(kind, tiny_model, folder / kind)) for kind in KINDS}
+    for seed in (1, 2):
+        save_adapter("lora", tiny_model, folder / f"other-seed{seed}", seed)
+    return found
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """A folder with a task of its own."""
+    folder = tmp_path_factory.mktemp("task")
+    rows = [
+        {"question": f"Say {chr(97 + i % 26)}{i}:", "choices": ["a b", "c", "dd"], "answer": i % 3}
+        for i in range(ITEMS)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "letters.yaml").write_text(TASK.format(rows=folder / "rows.jsonl"))
+    return folder
+
+
+@pytest.fixture
+def scored(task, tmp_path):
+    def run(*words, runs="runs"):
+        own = ["--tasks", "letters", f"eval.include_path={task}", "eval=standard"]
+        place = ["--runs-dir", str(tmp_path / runs), "--reports-dir", str(tmp_path / "reports")]
+        code = command.main([*map(str, words), *own, *place])
+        return code, tmp_path / runs
+
+    return run
+
+
+def records_of(runs):
+    return {(one.method, one.seed): one for one in (record.read(RunRecord, path) for path in record.find_runs(runs))}
+
+
+def items_of(runs, run):
+    [path] = (runs / run.recipe_id / f"seed-{run.seed}").glob("evaluations/*.parquet")
+    table = parquet.read_table(path).to_pydict()
+    return {name: table[name] for name in ("item_id", "loglikelihoods", "metric/acc")}
+
+
+def test_two_folders_become_a_table_with_verdicts(adapters, scored, tmp_path, capfd):
+    code, runs = scored(adapters["lora"][0], adapters["ia3"][0])
+    out = capfd.readouterr().out
+    assert code == 0
+    found = records_of(runs)
+    assert set(found) == {("base", 0), ("lora", 0), ("ia3", 0)}
+    for kind in ("lora", "ia3"):
+        run = found[kind, 0]
+        assert (run.origin, run.recipe["data"], run.recipe["train"]) == ("PEFT adapter", None, None)
+        assert (run.config["data"], run.config["train"], run.current.training, run.current.data) == (None,) * 4
+        assert run.current.fingerprint.trainable_parameters == adapters[kind][1]
+    assert "lora (LoRA, r=4)" in out
+    [page] = (tmp_path / "reports").glob("adapters-*/report.md")
+    text = page.read_text()
+    assert "trained elsewhere, on data and with settings that are unknown" in text
+    assert "Loss computed on" not in text
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("evaluations/*")}
+    assert before
+    assert scored(adapters["lora"][0], adapters["ia3"][0])[0] == 0  # and nothing is scored again
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("evaluations/*")} == before
+
+
+def test_scores_on_a_resident_base_are_those_of_one_process_each_to_the_bit(adapters, scored, capfd):
+    folders = [adapters[kind][0] for kind in KINDS]
+    code, runs = scored(*folders)
+    assert code == 0
+    together = records_of(runs)
+    different = set()
+    for kind in KINDS:
+        code, alone = scored(adapters[kind][0], runs=f"alone-{kind}")
+        assert code == 0
+        run = records_of(alone)[kind, 0]
+        assert items_of(alone, run) == items_of(runs, together[kind, 0]), kind
+        different.add(repr(items_of(alone, run)["loglikelihoods"]))
+    assert len(different) == len(KINDS)
+    capfd.readouterr()
+
+
+def test_the_base_is_loaded_once_and_again_only_after_it_was_changed(adapters, tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    from harness.run.swapped import Resident
+
+    resident = Resident(lambda: AutoModelForCausalLM.from_pretrained(tiny_model).requires_grad_(False))
+    loads = []
+    for kind in ("lora", "dora", "ia3", "prompt", "prefix", "vera", "pissa", "lora"):
+        method = foreign.method_of(foreign.read(adapters[kind][0], kind))
+        resident.take_back(method.restore(resident.base(), adapters[kind][0]))
+        loads.append(resident.loads)
+    assert loads == [1, 1, 1, 1, 1, 1, 1, 2], "only what PiSSA's initialization left behind is given up"
+
+
+def test_seeds_of_one_adapter_are_one_row(adapters, scored, capfd):
+    folder = adapters["lora"][0].parent
+    code, runs = scored(folder / "other-seed1", folder / "other-seed2", f"mine={adapters['dora'][0]}")
+    assert code == 0
+    found = records_of(runs)
+    assert set(found) == {("base", 0), ("other", 1), ("other", 2), ("mine", 0)}
+    assert found["other", 1].recipe_id == found["other", 2].recipe_id
+    assert found["mine", 0].recipe["method"] == {
+        "name": "mine", "type": "LORA", "r": 4, "lora_alpha": 8, "use_dora": True,
+        "target_modules": ["q_proj", "v_proj"], "init_lora_weights": True,
+    }  # fmt: skip
+    capfd.readouterr()
+
+
+def _config(**changed):
+    def plant(folder):
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    return plant
+
+
+def _file(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def _pickle(folder):
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+
+
+WRONG = {
+    "another type": (
+        "lora",
+        _config(peft_type="VERA"),
+        "peft_type is VERA, and its tensors (lora_A) are those of LORA",
+    ),
+    "no DoRA": ("lora", _config(use_dora=True), "use_dora says DoRA, and it has no magnitudes"),
+    "DoRA": ("dora", _config(use_dora=False), "use_dora says plain LoRA, and it has DoRA's magnitudes"),
+    "another rank": ("lora", _config(r=16), "r is 16, and base_model.model"),
+    "another family": ("ia3", _config(peft_type="LORA"), "peft_type is LORA, and its tensors (ia3_l) are those of IA3"),
+    "a pickle": ("lora", _pickle, "its weights are a pickle, adapter_model.bin"),
+    "no weights": ("lora", lambda f: (f / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors beside"),
+    "no header": ("lora", _file("adapter_model.safetensors", b"x" * 40), "no safetensors file"),
+    "half a configuration": ("lora", _file("adapter_config.json", b'{"peft_type": "LO'), "cannot be read"),
+    "no type": ("lora", _config(peft_type=None), "names no peft_type"),
+    "a module": ("lora", _config(megatron_config={"a": 1}, megatron_core="os"), "names Python modules to import"),
+    "no base": ("lora", _config(base_model_name_or_path=None), "names no base model; give it: --base MODEL"),
+    "a base elsewhere": ("lora", _config(base_model_name_or_path="/nowhere"), "/nowhere is not here; give it: --base"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_an_adapter_that_is_not_what_it_says_it_is_is_named(fault, adapters, scored, tmp_path, capfd):
+    kind, plant, expected = WRONG[fault]
+    folder = shutil.copytree(adapters[kind][0], tmp_path / "wrong")
+    plant(folder)
+    code, runs = scored(folder)
+    err = capfd.readouterr().err
+    assert code == 2
+    assert expected in err
+    assert not runs.exists() or not records_of(runs)
+
+
+def test_another_base_is_given_by_its_name(adapters, scored, tiny_model, tmp_path, capfd):
+    folder = shutil.copytree(adapters["lora"][0], tmp_path / "moved")
+    _config(base_model_name_or_path="/nowhere")(folder)
+    code, runs = scored(folder, "--base", tiny_model)
+    assert code == 0
+    assert set(records_of(runs)) == {("base", 0), ("moved", 0)}
+    capfd.readouterr()
+
+
+def test_two_adapters_of_one_name_are_refused(adapters, scored, tmp_path, capfd):
+    places = [shutil.copytree(adapters["lora"][0], tmp_path / name / "final") for name in ("a", "b")]
+    assert scored(*(f"same={place}" for place in places))[0] == 2
+    assert "are both same: give one a name" in capfd.readouterr().err
