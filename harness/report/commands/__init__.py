@@ -6,6 +6,7 @@ COMMANDS = {
     "power": "what a number of items and seeds could show, before the runs",
     "aa": "an A/A test: how often seeds of one method, named as two, are called different",
     "look": "whether every comparison, or every claim, of a sweep has a verdict",
+    "export": "runs with their scores in the schema of Every Eval Ever",
     "import-lm-eval": "a comparison of models by the logs that lm_eval --log_samples wrote",
     "import-peft": "PEFT's published result files as external records",
 }
