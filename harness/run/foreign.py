@@ -7,7 +7,6 @@ and neither data nor training settings.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -66,6 +65,7 @@ class Adapter:
         place: where it is from.
         config: its configuration.
         tensors: name -> shape and dtype of each saved tensor.
+        is_named: whether the user gave the name.
     """
 
     folder: Path
@@ -74,6 +74,7 @@ class Adapter:
     place: str
     config: Mapping[str, Any]
     tensors: Mapping[str, tuple[tuple[int, ...], str]]
+    is_named: bool = False
 
     @property
     def kind(self) -> str:
@@ -143,7 +144,9 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
     text = name or folder.resolve().name
     seed = SEED.search(text)
     plain = (text[: seed.start()] + text[seed.end() :]).strip("-_./ ") if seed else text
-    found = Adapter(folder, plain or text, int(seed[1]) if seed else None, place, config, _header(folder / WEIGHTS))
+    number = int(seed[1]) if seed else None
+    tensors = _header(folder / WEIGHTS)
+    found = Adapter(folder, plain or text, number, place, config, tensors, is_named=name is not None)
     if fault := _fault(found):
         raise ValueError(f"{place}: it is not what it says it is: {fault}")
     return found
@@ -270,12 +273,9 @@ def check_names(adapters: list[Adapter]) -> None:
 def named(adapters: list[Adapter]) -> list[Adapter]:
     """Return the adapters with names that tell them apart: of equal folder names, the parts in which paths differ."""
     names = [(adapter.identifier, adapter.seed) for adapter in adapters]
-    if len(set(names)) == len(names):
+    if len(set(names)) == len(names) or any(adapter.is_named for adapter in adapters):
         return adapters
     parts = [adapter.folder.resolve().parts for adapter in adapters]
     while len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [p[:-1] for p in parts]
-    return [
-        dataclasses.replace(read(adapter.folder, adapter.place, "/".join(own[-1:])))
-        for adapter, own in zip(adapters, parts, strict=True)
-    ]
+    return [read(adapter.folder, adapter.place, own[-1]) for adapter, own in zip(adapters, parts, strict=True)]

@@ -97,6 +97,8 @@ def lines(results: Sequence[Robustness], named: Mapping[str, str] = MappingProxy
 
 
 def _of_contest(contest: MetricComparison, comparison: Comparison) -> list[Robustness]:
+    if not contest.groups:  # every method is shown and none is ranked, as at chance
+        return []
     outcomes = list(_outcomes(contest, comparison.groups))
     if len(contest.members) < 2 or not outcomes:
         return []
