@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import ttest_rel
 
 from harness.records.items import text_hash
 from harness.records.record import EvaluationRecord, RunRecord, find_runs, read
 from harness.report import load
 from harness.report.__main__ import main
 from harness.report.data.lm_eval_logs import find_logs
+from harness.stats import compare_methods
 
 HERE = Path(__file__).parent
 OLDER = HERE / "lm_eval_logs"
@@ -70,7 +72,7 @@ def test_two_folders_become_a_table_with_verdicts(logs, imported, tmp_path):
     assert "yours" in out
     assert "report: " in out
     report = tmp_path / "reports" / "lm-eval"
-    for name in ("report.md", "index.html", "tables/main_results.tex", "setup.tex", "records.csv", "appendix.tex"):
+    for name in ("report.md", "index.html", "tables/main.tex", "setup.tex", "records.csv", "appendix.tex"):
         assert (report / name).is_file(), name
     assert set(records_of(runs)) == {("base", 0), ("yours", 0), ("yours", 1)}
     assert "were trained elsewhere" in (report / "setup.md").read_text()
@@ -87,10 +89,11 @@ def test_scores_pairs_and_p_values_are_those_of_the_logs(logs, imported):
     a, b = outcomes(mine, "numbers", "acc"), outcomes(logs / "base", "numbers", "acc")
     assert len(a) == len(b) == 60
     assert pair.result.difference == pytest.approx(sum(a) / 60 - sum(b) / 60)
-    wins = sum(x > y for x, y in zip(a, b, strict=True))
-    losses = sum(x < y for x, y in zip(a, b, strict=True))
     assert pair.result.scope == "runs"
-    assert pair.result.p == pytest.approx(binomtest(wins, wins + losses).pvalue)
+    values = {"one": np.array([a]), "base": np.array([b])}
+    alone = compare_methods(values, baseline="base", deterministic=("base",)).families["baseline"].pairs[0]
+    assert pair.result.p == pytest.approx(alone.p)
+    assert 0.2 < pair.result.p / ttest_rel(a, b).pvalue < 5
 
 
 def test_every_score_is_the_mean_of_its_items_and_lm_evals(logs, imported):
