@@ -40,6 +40,7 @@ KNOW_OMEGACONF = {
     "hydra_plugins/cells.py",
     "hydra_plugins/local.py",
     "hydra_plugins/slurm.py",
+    "hydra_plugins/worker.py",
 }  # the plugins for a type only
 
 

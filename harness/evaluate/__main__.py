@@ -89,14 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adopted = _adopted(list(adapters.values()), words, given)
         bases = [dataclasses.replace(base, force=given.force) for base in dict.fromkeys(base for _, base in adopted)]
         asked = [*asked, *(base for base in bases if base not in asked)]
-        _check([*asked, *(one.experiment for one, _ in adopted)])
+        _check([*asked, *(adapter.experiment for adapter, _ in adopted)])
         results = [_evaluated(one) for one in asked]
-        results += _scored([one for one, _ in adopted], given.runs_dir)
+        results += _scored([adapter for adapter, _ in adopted], given.runs_dir)
     except ValueError as error:
         echo(f"harness.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    compared = [*bases, *(one.experiment for one, _ in adopted)]
-    asked = [*asked, *(one.experiment for one, _ in adopted)]
+    compared = [*bases, *(adapter.experiment for adapter, _ in adopted)]
+    asked = [*asked, *(adapter.experiment for adapter, _ in adopted)]
     if given.json:
         echo(json.dumps([_document(one, result) for one, result in zip(asked, results, strict=True)], indent=1))
     else:
@@ -115,8 +115,8 @@ def _names_adapter(word: str) -> bool:
 def _adapter(word: str) -> foreign.Adapter | None:
     """Return the adapter that a word stands for; None for a run, a model, and what is neither."""
     folder = Path(word)
-    known = (folder / "record.json").is_file() or (folder / "config.json").is_file()
-    return None if known or word in _models() else adapters_asked.located(word)
+    is_model = (folder / "record.json").is_file() or (folder / "config.json").is_file()
+    return None if is_model or word in _models() else adapters_asked.located(word)
 
 
 def _adopted(

@@ -90,8 +90,8 @@ def metric(identifier: str) -> Name:
     table = _table()["metrics"]
     if not selection or f"{name},{selection}" in table:
         return table.get(f"{name},{selection}" if selection else name, _plain(identifier.removesuffix(",none")))
-    found = table.get(name, _plain(name))  # a filter with a name of the task's own
-    return replace(found, display=f"{found.display} ({selection})", short=f"{found.short} ({selection})")
+    base = table.get(name, _plain(name))  # a filter with a name of the task's own
+    return replace(base, display=f"{base.display} ({selection})", short=f"{base.short} ({selection})")
 
 
 def setting(key: str) -> Name:

@@ -41,16 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the review and return its exit code."""
     given = _parser().parse_args(arguments)
     try:
-        asked = _read(given.what, dict(given.items or []), given.sweep)
+        request = _read(given.what, dict(given.items or []), given.sweep)
     except (ValueError, OSError) as error:
         echo(f"harness.review: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    found = [(name, submission, review(submission)) for name, submission in asked]
+    result = [(name, submission, review(submission)) for name, submission in request]
     if given.json:
-        echo(json.dumps([_document(*one) for one in found], indent=2, ensure_ascii=False))
+        echo(json.dumps([_document(*entry) for entry in result], indent=2, ensure_ascii=False))
     else:
-        echo("\n\n".join(_page(*one) for one in found))
-    return 1 if any(one.severity == "fault" for _, _, findings in found for one in findings) else 0
+        echo("\n\n".join(_page(*entry) for entry in result))
+    return 1 if any(entry.severity == "fault" for _, _, findings in result for entry in findings) else 0
 
 
 def review(submission: Submission) -> list[Finding]:
@@ -58,12 +58,12 @@ def review(submission: Submission) -> list[Finding]:
     from harness.review.checks import SETTINGS
     from harness.review.score_checks import SCORES
 
-    found = [
+    result = [
         *submission.findings,
         *(finding for check in (*SETTINGS, *SCORES) for finding in check(submission)),
     ]
     places = {name: place for place, name in enumerate(_ORDER)}
-    return sorted(found, key=lambda one: (one.severity != "fault", places.get(one.check, len(places))))
+    return sorted(result, key=lambda entry: (entry.severity != "fault", places.get(entry.check, len(places))))
 
 
 _ORDER = (
@@ -124,10 +124,10 @@ def _read(what: Path, items: Mapping[str, int], sweep: str | None) -> list[tuple
 
 
 def _page(name: str, submission: Submission, findings: Sequence[Finding]) -> str:
-    faults = [one for one in findings if one.severity == "fault"]
-    notes = [one for one in findings if one.severity != "fault"]
+    faults = [entry for entry in findings if entry.severity == "fault"]
+    notes = [entry for entry in findings if entry.severity != "fault"]
     lines = [f"{name}: {len(submission.rows)} rows, {KINDS[submission.kind]}"]
-    lines += [f"{number:>3}. [{one.check}] {one.text}" for number, one in enumerate(faults, 1)]
+    lines += [f"{number:>3}. [{entry.check}] {entry.text}" for number, entry in enumerate(faults, 1)]
     if not faults:
         lines.append("  no fault found")
     if notes:
@@ -143,7 +143,7 @@ def _document(name: str, submission: Submission, findings: Sequence[Finding]) ->
         "what": name,
         "kind": submission.kind,
         "rows": [row.name for row in submission.rows],
-        "findings": [asdict(one) for one in findings],
+        "findings": [asdict(entry) for entry in findings],
     }
 
 

@@ -16,10 +16,10 @@ _FREE = ("method", "rate")
 def settings_differ(asked: Submission) -> Iterator[Finding]:
     """Yield the settings in which trained rows differ beside their method."""
     facts = {row.name: dict(row.settings) for row in _trained(asked)}
-    for one in differences(facts):
-        if not covered(one.key, _FREE):
-            rows = tuple(name for _, names in one.values for name in names)
-            yield Finding(check="settings", text=f"differs beside the method: {one}", rows=rows)
+    for entry in differences(facts):
+        if not covered(entry.key, _FREE):
+            rows = tuple(name for _, names in entry.values for name in names)
+            yield Finding(check="settings", text=f"differs beside the method: {entry}", rows=rows)
 
 
 def scales(asked: Submission) -> Iterator[Finding]:
@@ -95,8 +95,8 @@ def seeds(asked: Submission) -> Iterator[Finding]:
         )
     counts = {row.seeds for row in trained if row.seeds}
     if len(counts) > 1:
-        shown = several([f"{row.name} has {row.seeds}" for row in trained if row.seeds], 6)
-        yield Finding(check="seeds", text=f"different numbers of seeds: {shown}", rows=tuple(r.name for r in trained))
+        label = several([f"{row.name} has {row.seeds}" for row in trained if row.seeds], 6)
+        yield Finding(check="seeds", text=f"different numbers of seeds: {label}", rows=tuple(r.name for r in trained))
 
 
 def chosen_on_test(asked: Submission) -> Iterator[Finding]:

@@ -59,8 +59,8 @@ def _scores(group: Group) -> Iterator[tuple[str, Score]]:
         metric = headline(scores[0])
         if metric is None:
             continue
-        one = scores[0].record.metrics[metric]
-        share = one.higher_is_better and 0 <= one.value <= 1
+        entry = scores[0].record.metrics[metric]
+        share = entry.higher_is_better and 0 <= entry.value <= 1
         values = [scored.record.metrics[metric].value for scored in scores]
         yield (
             scores[0].task,
@@ -68,21 +68,21 @@ def _scores(group: Group) -> Iterator[tuple[str, Score]]:
                 value=sum(values) / len(values),
                 share=share and scores[0].items is not None,
                 items=scores[0].record.num_items,
-                error=None if len(scores) > 1 else one.stderr,
+                error=None if len(scores) > 1 else entry.stderr,
             ),
         )
 
 
 def _differences(guard: Guard) -> Iterator[Finding]:
-    for one in guard.refused:
-        rows = tuple(name for _, names in one.values for name in names)
-        yield Finding(check="settings", text=f"differs and was not declared to vary: {one}", rows=rows)
+    for entry in guard.refused:
+        rows = tuple(name for _, names in entry.values for name in names)
+        yield Finding(check="settings", text=f"differs and was not declared to vary: {entry}", rows=rows)
 
 
 def _of_trials(loaded: Loaded) -> Iterator[Finding]:
     trials = check_trials(loaded)
-    for one in trials.refused if trials else ():
-        yield Finding(check="settings", text=f"trials differ in what was not tuned: {one}")
+    for entry in trials.refused if trials else ():
+        yield Finding(check="settings", text=f"trials differ in what was not tuned: {entry}")
     tested = [row for row in loaded.trials if any(scored.role in ("target", "test") for scored in row.scored)]
     if tested:
         yield Finding(

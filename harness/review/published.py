@@ -39,9 +39,9 @@ def peft_results(folder: Path) -> Submission:
         }
         rate = record.facts.get(_RATE)
         scores = {
-            name: Score(value=one.value, share=one.higher_is_better, items=record.num_items, error=None)
-            for name, one in record.scores.items()
-            if one.higher_is_better
+            name: Score(value=member.value, share=member.higher_is_better, items=record.num_items, error=None)
+            for name, member in record.scores.items()
+            if member.higher_is_better
         }
         status = "" if record.status == "success" else record.status
         same = {key: value for key, value in record.facts.items() if not _is_free(key, _OF_RUN)}
@@ -68,7 +68,7 @@ def _beside(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_free(key: str, free: Sequence[str]) -> bool:
-    return any(key == one or key.startswith(f"{one}.") for one in free)
+    return any(key == member or key.startswith(f"{member}.") for member in free)
 
 
 def trainer_folders(folder: Path) -> Submission:
@@ -158,17 +158,17 @@ def _lm_eval_scores(run: Path) -> Iterator[tuple[str, Score]]:
                 metric, _, selection = key.partition(",")
                 if selection and metric in _SHARES and isinstance(value, int | float):
                     error = log.results["results"][task].get(f"{metric}_stderr,{selection}")
-                    shown = f"{task}/{metric}" if selection == "none" else f"{task}/{key}"
-                    known = float(error) if isinstance(error, int | float) else None
+                    label = f"{task}/{metric}" if selection == "none" else f"{task}/{key}"
+                    recorded = float(error) if isinstance(error, int | float) else None
                     items = counts.get("effective")
-                    yield shown, Score(value=float(value), items=items, error=known)
+                    yield label, Score(value=float(value), items=items, error=recorded)
 
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(result, dict):
         raise ValueError(f"{path}: no JSON object")
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""What a referee looks at: rows with their settings and scores, wherever they were read from."""
+"""Rows that a referee looks at, with their settings and scores, wherever they were read from."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ def over_seeds(name: str, runs: Sequence[Row]) -> Row:
         return replace(runs[0], name=name)
     scores = {}
     for task, first in runs[0].scores.items():
-        found = [run.scores[task] for run in runs if task in run.scores]
-        values = [score.value for score in found]
-        if len(found) == len(runs):
-            items = first.items if len({score.items for score in found}) == 1 else None
+        result = [run.scores[task] for run in runs if task in run.scores]
+        values = [score.value for score in result]
+        if len(result) == len(runs):
+            items = first.items if len({score.items for score in result}) == 1 else None
             error = stdev(values) / len(values) ** 0.5
             scores[task] = replace(first, value=fmean(values), items=items, decimals=None, error=error)
     return replace(runs[0], name=name, seeds=len(runs), scores=scores)
@@ -122,13 +122,13 @@ def over_seeds(name: str, runs: Sequence[Row]) -> Row:
 @cache
 def usual_rates() -> dict[str, tuple[float, float]]:
     """Return the usual range of learning rates of each method, from `conf/method`."""
-    found = {}
+    result = {}
     for file in sorted((conf_dir() / "method").glob("*.yaml")):
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
         if values.get("lr_range"):
             low, high = values["lr_range"]
-            found[file.stem] = (float(low), float(high))
-    return found
+            result[file.stem] = (float(low), float(high))
+    return result
 
 
 def method_of_peft(settings: Mapping[str, object] | None) -> str:

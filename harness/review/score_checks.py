@@ -23,16 +23,16 @@ def impossible(asked: Submission) -> Iterator[Finding]:
     Source: Brown and Heathers, The GRIM test, Social Psychological and Personality Science 8, 2017.
     """
     for row, task, score in _scores(asked):
-        shown = _shown(score, score.value)
+        label = _shown(score, score.value)
         if score.share and not 0 <= score.value <= 1:
             yield Finding(
-                check="impossible", text=f"{row.name}: {task} is {shown}, which is no share", rows=(row.name,)
+                check="impossible", text=f"{row.name}: {task} is {label}, which is no share", rows=(row.name,)
             )
         elif score.share and score.items and not _is_possible(score, row.seeds):
             runs = f" in {row.seeds} runs" if row.seeds and row.seeds > 1 else ""
             yield Finding(
                 check="impossible",
-                text=f"{row.name}: {task} is {shown}, and no number of right answers among {score.items:,} items{runs} "
+                text=f"{row.name}: {task} is {label}, and no number of right answers among {score.items:,} items{runs} "
                 "gives that",
                 rows=(row.name,),
             )
@@ -70,9 +70,9 @@ def item_counts(asked: Submission) -> Iterator[Finding]:
             if items is not None:
                 counts.setdefault(items, []).append(row.name)
         if len(counts) > 1:
-            shown = ", ".join(f"{items:,} ({several(names, 4)})" for items, names in sorted(counts.items()))
+            label = ", ".join(f"{items:,} ({several(names, 4)})" for items, names in sorted(counts.items()))
             yield Finding(
-                check="items", text=f"{task}: different numbers of items: {shown}", rows=tuple(chain(*counts.values()))
+                check="items", text=f"{task}: different numbers of items: {label}", rows=tuple(chain(*counts.values()))
             )
 
 

@@ -69,8 +69,8 @@ def _csv(content: str, separator: str) -> list[list[str]]:
 
 def _latex(content: str) -> list[list[str]]:
     """Return the cells of the first tabular, with `*` before those in bold."""
-    found = re.search(r"\\begin\{tabular[x*]?\}(?:\{[^}]*\})*(.*?)\\end\{tabular", content, re.DOTALL)
-    text = re.sub(r"(?<!\\)%.*", "", found[1]) if found else ""
+    result = re.search(r"\\begin\{tabular[x*]?\}(?:\{[^}]*\})*(.*?)\\end\{tabular", content, re.DOTALL)
+    text = re.sub(r"(?<!\\)%.*", "", result[1]) if result else ""
     text = re.sub(r"\\(?:top|mid|bottom)rule|\\(?:hline|cmidrule(?:\([^)]*\))?\{[^}]*\})|\\addlinespace(?:\[[^]]*\])?", "", text)  # fmt: skip # noqa: E501
     lines = [re.split(r"(?<!\\)&", line) for line in re.split(r"\\\\(?:\[[^]]*\])?", text) if line.strip()]
     return [[_plain(cell) for cell in line] for line in lines]
@@ -118,13 +118,13 @@ def _row(heading: Sequence[str], line: Sequence[str], items: Mapping[str, int]) 
 
 
 def _score(cell: str, items: int | None, error: str | None) -> Score | None:
-    found = _CELL.match(cell.lstrip("*").strip())
-    if found is None:
+    result = _CELL.match(cell.lstrip("*").strip())
+    if result is None:
         return None
-    value = float(found["value"])
-    digits = len(found["value"].partition(".")[2])
-    ends = (float(found["low"]), float(found["high"])) if found["low"] and found["high"] else None
-    given = found["error"] or error
+    value = float(result["value"])
+    digits = len(result["value"].partition(".")[2])
+    ends = (float(result["low"]), float(result["high"])) if result["low"] and result["high"] else None
+    given = result["error"] or error
     return Score(
         value=value,
         items=items,
@@ -132,7 +132,7 @@ def _score(cell: str, items: int | None, error: str | None) -> Score | None:
         error=float(given) if given and re.fullmatch(_NUMBER, given.strip()) else None,
         interval=ends,
         bold=cell.startswith("*"),
-        printed_in_percent=bool(found["percent"]) or abs(value) > 1,
+        printed_in_percent=bool(result["percent"]) or abs(value) > 1,
     )
 
 
@@ -181,8 +181,8 @@ def _whole(text: str | None) -> int | None:
 
 
 def _items_of(title: str) -> int | None:
-    found = re.search(r"n\s*=\s*([\d,]+)", title)
-    return int(found[1].replace(",", "")) if found else None
+    result = re.search(r"n\s*=\s*([\d,]+)", title)
+    return int(result[1].replace(",", "")) if result else None
 
 
 def _bare_title(title: str) -> str:

@@ -75,13 +75,13 @@ def write_comparison(experiments: Sequence[Experiment], runs_dir: Path) -> str:
     """Write the sweep that asks for these runs and their task scores, and return its name."""
     cells = [
         Cell(
-            overrides=(f"method={one.method.name}", f"seed={one.run_seed}"),
-            method=one.method.name,
-            recipe_id=one.recipe_id,
-            seed=one.run_seed,
-            eval_ids=tuple(look.eval_id for look in evaluations(one) if look.kind == "lm_eval"),
+            overrides=(f"method={entry.method.name}", f"seed={entry.run_seed}"),
+            method=entry.method.name,
+            recipe_id=entry.recipe_id,
+            seed=entry.run_seed,
+            eval_ids=tuple(look.eval_id for look in evaluations(entry) if look.kind == "lm_eval"),
         )
-        for one in experiments
+        for entry in experiments
     ]
     name = f"adapters-{digest(json.dumps([[cell.recipe_id, cell.seed, cell.eval_ids] for cell in cells]))}"
     sweep = SweepRecord(

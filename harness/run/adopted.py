@@ -33,20 +33,20 @@ class Adopted:
 def evaluate(adopted: Sequence[Adopted], log: Path, emit: Emit) -> list[RunRecord]:
     """Make the missing task evaluations of adapters, those of one base in one process, and return their records."""
     by_base: dict[Any, list[Adopted]] = {}
-    for one in adopted:
-        by_base.setdefault((one.experiment.model, one.experiment.train.precision), []).append(one)
-    made = {id(one): result for members in by_base.values() for one, result in _of_one_base(members, log, emit)}
-    return [made[id(one)] for one in adopted]
+    for entry in adopted:
+        by_base.setdefault((entry.experiment.model, entry.experiment.train.precision), []).append(entry)
+    made = {id(entry): result for members in by_base.values() for entry, result in _of_one_base(members, log, emit)}
+    return [made[id(entry)] for entry in adopted]
 
 
 def _of_one_base(members: Sequence[Adopted], log: Path, emit: Emit) -> list[tuple[Adopted, RunRecord]]:
     with contextlib.ExitStack() as held:
-        for one in sorted(members, key=lambda member: str(member.experiment.folder)):  # one order for every process
-            experiment = one.experiment
+        for entry in sorted(members, key=lambda member: str(member.experiment.folder)):  # one order for every process
+            experiment = entry.experiment
             disk.make_folder(experiment.folder, Path(experiment.runs_dir))
             held.enter_context(lock.hold(experiment.folder))
-        attempts = [_store(one) for one in members]
-        wanted = [_wanted(one.experiment, attempt) for one, attempt in zip(members, attempts, strict=True)]
+        attempts = [_store(entry) for entry in members]
+        wanted = [_wanted(entry.experiment, attempt) for entry, attempt in zip(members, attempts, strict=True)]
         left = [position for position, looks in enumerate(wanted) if looks]
         facts: dict[int, dict[str, Any]] = {}
         reason = ""
@@ -58,25 +58,25 @@ def _of_one_base(members: Sequence[Adopted], log: Path, emit: Emit) -> list[tupl
             reason = ended.reason if ended.kind != "returned" else ""
             facts = dict(zip(left, ended.value or [], strict=False))
         return [
-            (one, _recorded(one, attempts[position], facts.get(position), reason if position in left else ""))
-            for position, one in enumerate(members)
+            (entry, _recorded(entry, attempts[position], facts.get(position), reason if position in left else ""))
+            for position, entry in enumerate(members)
         ]
 
 
-def _store(one: Adopted) -> str:
+def _store(entry: Adopted) -> str:
     """Copy an adapter's files into its run's folder, unless these very files are there; return the attempt's start."""
-    folder = one.experiment.folder
+    folder = entry.experiment.folder
     list(run_folder.clear(folder))
-    known = state.read(one.experiment)
-    there = known is not None and (known.config.get("adapter") or {}).get("content") == one.adapter.content
-    if known is not None and there and run_folder.has_weights(folder, known.current.weights_from):
-        assert known.current.weights_from is not None, "weights are some attempt's"
-        return known.current.weights_from
+    recorded = state.read(entry.experiment)
+    there = recorded is not None and (recorded.config.get("adapter") or {}).get("content") == entry.adapter.content
+    if recorded is not None and there and run_folder.has_weights(folder, recorded.current.weights_from):
+        assert recorded.current.weights_from is not None, "weights are some attempt's"
+        return recorded.current.weights_from
     attempt = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def copy(to: Path) -> None:
         for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(one.adapter.folder / name, to / name)
+            shutil.copyfile(entry.adapter.folder / name, to / name)
 
     run_folder.keep_weights(folder, attempt, copy)
     return attempt
@@ -89,13 +89,13 @@ def _wanted(experiment: Experiment, attempt: str) -> tuple[Evaluation, ...]:
     return tuple(look for look in tasks if not run_folder.has_evaluation(experiment.folder, look.eval_id, attempt))
 
 
-def _recorded(one: Adopted, attempt: str, made: dict[str, Any] | None, reason: str) -> RunRecord:
+def _recorded(entry: Adopted, attempt: str, made: dict[str, Any] | None, reason: str) -> RunRecord:
     """Write the record: what is known of the adapter, and that it was trained elsewhere."""
-    experiment, adapter = one.experiment, one.adapter
-    known = state.read(experiment)
+    experiment, adapter = entry.experiment, entry.adapter
+    recorded = state.read(experiment)
     is_done = not _wanted(dataclasses.replace(experiment, force=False), attempt)
-    if known is not None and made is None and is_done and known.current.weights_from == attempt:
-        return known
+    if recorded is not None and made is None and is_done and recorded.current.weights_from == attempt:
+        return recorded
     config = json.loads(canonical(dataclasses.asdict(experiment)))
     config |= {"data": None, "train": None, "lr_scale": None}
     config["adapter"] = {"content": adapter.content, "place": adapter.place, "config": dict(adapter.config)}
@@ -113,7 +113,7 @@ def _recorded(one: Adopted, attempt: str, made: dict[str, Any] | None, reason: s
                 reason="" if is_done else redact.text(reason) or "not every evaluation was made",
                 phases={},
                 data=None,
-                fingerprint=_fingerprint(adapter, made, known),
+                fingerprint=_fingerprint(adapter, made, recorded),
                 training=None,
                 peak_memory_bytes=None,
                 weights_from=attempt,
@@ -131,10 +131,10 @@ def _recorded(one: Adopted, attempt: str, made: dict[str, Any] | None, reason: s
     return result
 
 
-def _fingerprint(adapter: Adapter, made: dict[str, Any] | None, known: RunRecord | None) -> Fingerprint | None:
+def _fingerprint(adapter: Adapter, made: dict[str, Any] | None, recorded: RunRecord | None) -> Fingerprint | None:
     """Return the count of the adapter's parameters, beside those of its base; None until that has been loaded."""
     if made is None:
-        return known.current.fingerprint if known is not None else None
+        return recorded.current.fingerprint if recorded is not None else None
     return Fingerprint(
         trained=adapter.trained,
         trainable_parameters=adapter.parameters,

@@ -101,7 +101,7 @@ class Adapter:
     @property
     def trained(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return the saved tensors that were trained."""
-        return {name: one for name, one in self.tensors.items() if not name.endswith(_FROZEN)}
+        return {name: entry for name, entry in self.tensors.items() if not name.endswith(_FROZEN)}
 
     @property
     def parameters(self) -> int:
@@ -120,10 +120,10 @@ class Adapter:
     @property
     def settings(self) -> dict[str, Any]:
         """Return its method's settings, as far as its configuration names them."""
-        known = {key: self.config[key] for key in _SHOWN if self.config.get(key) not in (None, False)}
-        if isinstance(known.get("target_modules"), list):
-            known["target_modules"] = sorted(known["target_modules"])
-        return known
+        recorded = {key: self.config[key] for key in _SHOWN if self.config.get(key) not in (None, False)}
+        if isinstance(recorded.get("target_modules"), list):
+            recorded["target_modules"] = sorted(recorded["target_modules"])
+        return recorded
 
 
 def is_adapter(folder: Path) -> bool:
@@ -146,10 +146,10 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
     plain = (text[: seed.start()] + text[seed.end() :]).strip("-_./ ") if seed else text
     number = int(seed[1]) if seed else None
     tensors = _header(folder / WEIGHTS)
-    found = Adapter(folder, plain or text, number, place, config, tensors, is_named=name is not None)
-    if fault := _fault(found):
+    result = Adapter(folder, plain or text, number, place, config, tensors, is_named=name is not None)
+    if fault := _fault(result):
         raise ValueError(f"{place}: it is not what it says it is: {fault}")
-    return found
+    return result
 
 
 def _config(path: Path, place: str) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
                 raise ValueError("its header is damaged")
             header = json.loads(file.read(length))
         return {
-            name: (tuple(int(n) for n in one["shape"]), str(one["dtype"]))
-            for name, one in header.items()
+            name: (tuple(int(n) for n in entry["shape"]), str(entry["dtype"]))
+            for name, entry in header.items()
             if name != "__metadata__"
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -196,8 +196,8 @@ def _fault(adapter: Adapter) -> str:
     if wrong:
         part, types = wrong[0]
         return f"peft_type is {adapter.kind}, and its tensors ({part.strip('.')}) are those of {' or '.join(types)}"
-    known = {kind for types in _TELLTALES.values() for kind in types}
-    if adapter.kind in known and not kinds:
+    recorded = {kind for types in _TELLTALES.values() for kind in types}
+    if adapter.kind in recorded and not kinds:
         return f"peft_type is {adapter.kind}, and it has no tensor of one, as {next(iter(adapter.tensors))}"
     if adapter.kind == "LORA":
         return _fault_of_lora(adapter)

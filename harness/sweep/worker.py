@@ -97,15 +97,15 @@ def _give_way(other: lock.Owner) -> None:
 
 def _is_open(planned: PlannedRun) -> bool:
     """Return whether a run is to be made: it has no result, or was interrupted and goes on. A failure is a result."""
-    known = state.readable(planned.experiment)
-    if known is not None and known.status == "failed" and not known.current.interrupted:
+    recorded = state.readable(planned.experiment)
+    if recorded is not None and recorded.status == "failed" and not recorded.current.interrupted:
         return False
     return not is_done(planned.experiment)
 
 
 def _status(planned: PlannedRun) -> str:
-    known: RunRecord | None = state.readable(planned.experiment)
-    return known.status if known is not None else "failed"
+    recorded: RunRecord | None = state.readable(planned.experiment)
+    return recorded.status if recorded is not None else "failed"
 
 
 def _left(pending: Sequence[PlannedRun]) -> str:

@@ -67,12 +67,12 @@ def _imported(given: argparse.Namespace, arguments: Sequence[str]) -> tuple[Ques
         logs += [(name if equals else None, log) for log in find_logs(folder)]
     models = named(logs, given.seed_pattern)
     retention = tuple(task for task in given.retention.split(",") if task)
-    known = {task for model in models for log in model.logs for task in log.tasks}
-    if unknown := sorted(set(retention) - known):
+    recorded = {task for model in models for log in model.logs for task in log.tasks}
+    if unknown := sorted(set(retention) - recorded):
         raise ValueError(
-            f"--retention {','.join(unknown)}: no such task in the logs; there is {', '.join(sorted(known))}"
+            f"--retention {','.join(unknown)}: no such task in the logs; there is {', '.join(sorted(recorded))}"
         )
-    asked = Question(
+    request = Question(
         name=given.name,
         base=given.base,
         primary=given.primary,
@@ -80,7 +80,7 @@ def _imported(given: argparse.Namespace, arguments: Sequence[str]) -> tuple[Ques
         retention=retention,
         command=" ".join(["harness report import-lm-eval", *arguments]),
     )
-    question = as_question(models, asked)
+    question = as_question(models, request)
     return question, write_records(models, question, given.out)
 
 
@@ -100,9 +100,9 @@ def _report(given: argparse.Namespace, question: Question) -> int:
         echo(f"harness.report: {error}", file=sys.stderr)
         return 2
     if given.json:
-        found: dict[str, Any] = {"runs": str(given.out), "report": str(page), "base": question.base}
-        found["answers"] = [answer.record() for answer in comparison.answers]
-        echo(json.dumps(found, allow_nan=False, ensure_ascii=False, indent=2))
+        result: dict[str, Any] = {"runs": str(given.out), "report": str(page), "base": question.base}
+        result["answers"] = [answer.record() for answer in comparison.answers]
+        echo(json.dumps(result, allow_nan=False, ensure_ascii=False, indent=2))
     else:
         show(comparison, page)
     return 0

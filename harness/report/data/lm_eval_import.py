@@ -75,14 +75,14 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
     """
     seeds = _compiled(pattern)
     free = dict(zip((log.model for given, log in logs if given is None), _short_names(logs), strict=True))
-    found: dict[tuple[str, int | None], list[Log]] = {}
+    outcome: dict[tuple[str, int | None], list[Log]] = {}
     whole: dict[tuple[str, int | None], set[str]] = {}
     for given, log in logs:
         text = given or free[log.model]
         match = seeds.search(text) or (seeds.search(log.model) if given else None)
         name = text if match is None or match.string != text else _without(text, match)
         key = (name, int(match[1]) if match else None)
-        found.setdefault(key, []).append(log)
+        outcome.setdefault(key, []).append(log)
         whole.setdefault(key, set()).add(log.model)
     for (name, seed), models in whole.items():
         if len(models) > 1:
@@ -91,7 +91,7 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
                 f"{which} stands for several models: {', '.join(sorted(models))}. Give each folder a name (NAME=FOLDER)"
                 f" and --seed-pattern an expression whose group is the seed (now {pattern!r})"
             )
-    return [Model(name=name, seed=seed, logs=tuple(own)) for (name, seed), own in found.items()]
+    return [Model(name=name, seed=seed, logs=tuple(own)) for (name, seed), own in outcome.items()]
 
 
 def untouched(models: Sequence[Model], base: str | None) -> str | None:
@@ -133,7 +133,7 @@ def write_records(models: Sequence[Model], question: Question, runs: Path) -> li
             items.write(columns, path.with_suffix(".parquet"))
             write(score, path)
         write(record, folder / "record.json")
-    write(_sweep([(one, scores) for one, scores in made], question), runs / "sweeps" / question.name / "sweep.json")
+    write(_sweep([(entry, scores) for entry, scores in made], question), runs / "sweeps" / question.name / "sweep.json")
     return notes
 
 
@@ -241,14 +241,14 @@ def _evaluation(
 def _better(log: Log, task: str, leaves: Sequence[str]) -> dict[str, bool]:
     """Return the directions of a task's metrics; those of a group are its parts'."""
     every = log.better([*leaves, task])
-    return {name: better for one in every.values() for name, better in one.items()}
+    return {name: better for entry in every.values() for name, better in entry.items()}
 
 
 def _look(log: Log, task: str, question: Question) -> dict[str, Any]:
     """Return the identity of an evaluation, as far as a log tells it."""
     results, config = log.results, log.results.get("config") or {}
     shots = results.get("n-shot") or {}
-    counts = {int(shots[one]) for one in (task, *log.tasks[task]) if isinstance(shots.get(one), int | float)}
+    counts = {int(shots[entry]) for entry in (task, *log.tasks[task]) if isinstance(shots.get(entry), int | float)}
     limit = config.get("limit")
     own = Evaluation(
         kind="lm_eval",

@@ -66,8 +66,8 @@ class Log:
 
     def config(self, task: str) -> Mapping[str, Any]:
         """Return the configuration of a task; {} where it is not recorded."""
-        found = (self.results.get("configs") or {}).get(task)
-        return found if isinstance(found, Mapping) else {}
+        result = (self.results.get("configs") or {}).get(task)
+        return result if isinstance(result, Mapping) else {}
 
     @cached_property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -91,7 +91,9 @@ class Log:
         """
         path = self._samples_path(leaf)
         entries = _read_samples(path)
-        filters = [str(one["name"]) for one in self.config(leaf).get("filter_list") or () if "name" in one] or ["none"]
+        filters = [
+            str(member["name"]) for member in self.config(leaf).get("filter_list") or () if "name" in member
+        ] or ["none"]
         seen: Counter[Any] = Counter()
         for entry in entries:
             place = seen[entry["doc_id"]]
@@ -112,9 +114,9 @@ class Log:
             own = re.sub("/|=", "__", str((self.results.get("config") or {}).get("model_args") or ""))
             candidates = [path for path in candidates if path.stem == f"{own}_{leaf}"] or candidates
         if len(candidates) != 1 or not candidates[0].is_file():
-            shown = f"samples_{leaf}_{date[1]}.jsonl" if date else f"*_{leaf}.jsonl"
+            label = f"samples_{leaf}_{date[1]}.jsonl" if date else f"*_{leaf}.jsonl"
             raise ValueError(
-                f"{self.path}: the items of {leaf} are missing, {shown} beside it: without them nothing can be paired; "
+                f"{self.path}: the items of {leaf} are missing, {label} beside it: without them nothing can be paired; "
                 f"{HOW}"
             )
         return candidates[0]
@@ -128,13 +130,13 @@ class Log:
     def better(self, names: Sequence[str]) -> dict[str, dict[str, bool]]:
         """Return for each task its metrics and whether a higher value is better, by its results or configuration."""
         stated = self.results.get("higher_is_better") or {}
-        found: dict[str, dict[str, bool]] = {}
+        result: dict[str, dict[str, bool]] = {}
         for name in names:
-            listed = [one for one in self.config(name).get("metric_list") or () if isinstance(one, Mapping)]
-            of_config = {str(one.get("metric")): bool(one.get("higher_is_better", True)) for one in listed}
+            listed = [member for member in self.config(name).get("metric_list") or () if isinstance(member, Mapping)]
+            of_config = {str(member.get("metric")): bool(member.get("higher_is_better", True)) for member in listed}
             of_results = {key: bool(value) for key, value in (stated.get(name) or {}).items() if value is not None}
-            found[name] = {**of_config, **of_results}
-        return found
+            result[name] = {**of_config, **of_results}
+        return result
 
 
 def find_logs(folder: Path) -> list[Log]:
@@ -158,7 +160,7 @@ def by_content(ids: Sequence[str]) -> list[str]:
 
     Each id is `<task>:<hash>:<number>`; documents of equal content are numbered in their order.
     """
-    return row_ids([one.rpartition(":")[0] for one in ids])
+    return row_ids([member.rpartition(":")[0] for member in ids])
 
 
 def _leaves(name: str, below: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -214,7 +216,7 @@ def _present_form(entry: dict[str, Any]) -> dict[str, Any]:
     """Return a sample as lm-eval holds it in memory."""
     arguments = entry["arguments"]
     if isinstance(arguments, Mapping):  # {"gen_args_0": {"arg_0": ..., "arg_1": ...}, ...}
-        arguments = [list(one.values()) for one in arguments.values()]
+        arguments = [list(member.values()) for member in arguments.values()]
     metrics = entry.get("metrics")
     if metrics is None:
         metrics = [key for key in entry if key not in _OF_SAMPLE]

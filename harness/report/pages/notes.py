@@ -120,8 +120,8 @@ def looks(groups: Sequence[Group]) -> list[str]:
 def _batch(evaluation: Mapping[str, Any]) -> str:
     """Batches of tokens, of rows, or of either, as the task asks."""
     sizes = ((evaluation.get("batch_tokens"), "tokens"), (evaluation.get("batch_size"), "rows"))
-    known = [f"{size} {unit}" for size, unit in sizes if size is not None]
-    return f", batch {' or '.join(known)}" if known else ""
+    batches = [f"{size} {unit}" for size, unit in sizes if size is not None]
+    return f", batch {' or '.join(batches)}" if batches else ""
 
 
 def _dates(attempts: Sequence[Attempt]) -> list[str]:

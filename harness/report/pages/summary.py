@@ -152,8 +152,8 @@ def _evaluation_seconds(group: Group) -> float | None:
 
 def _total_seconds(scored: Sequence[ScoredEvaluation]) -> float | None:
     """Return the seconds of all evaluations; None without one, and where one of them does not say."""
-    known = [seconds for entry in scored if (seconds := entry.record.seconds) is not None]
-    return sum(known) if known and len(known) == len(scored) else None
+    parts = [seconds for entry in scored if (seconds := entry.record.seconds) is not None]
+    return sum(parts) if parts and len(parts) == len(scored) else None
 
 
 def _general_text(groups: Sequence[Group]) -> ScoredEvaluation | None:

@@ -28,7 +28,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Who publishes the scores: an organization or a person, and the relationship to the model."""
+    """Publisher of the scores: an organization or a person, and the relationship to the model."""
 
     organization: str = UNKNOWN
     relationship: str = "other"
