@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from harness.report import names
 from harness.report.analysis import drift
 from harness.report.data.load import load
 from harness.report.pages.notes import origin
@@ -46,7 +47,7 @@ def test_the_drift_is_a_line_with_what_changed(runs, again):
         [new] = [scored.record for scored in row.scored if scored.record.eval_id == old.eval_id]
         for name, metric in old.metrics.items():
             now = new.metrics[name].value
-            assert f"{name} {metric.value:.4g} -> {now:.4g} ({now - metric.value:+.2g})" in line
+            assert f"{names.metric(name).display} {metric.value:.4g} -> {now:.4g} ({now - metric.value:+.2g})" in line
     assert line.startswith("trained again: LoRA seed 0: ")
     assert f"-> {'b' * 40}" in line
     assert "uncommitted changes" in line

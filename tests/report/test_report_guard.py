@@ -228,7 +228,7 @@ def test_the_command_refuses_with_one_message_and_a_way_out(runs, tmp_path, caps
     said = capsys.readouterr()
     assert "device_name: Some CPU (base, lora lr=3e-4 and dora), Another CPU (ia3)" in said.err
     assert "--allow device_name" in said.err
-    assert "oom full" in said.out
+    assert "oom Full fine-tuning" in said.out
     assert not (tmp_path / "out").exists()
     assert main([*asked, "--allow", "device_name"]) == 0
     text = (tmp_path / "out" / "report.md").read_text()

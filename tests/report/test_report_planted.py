@@ -380,7 +380,7 @@ def test_seeds_that_a_sweep_leaves_out_are_named(clean, tmp_path):
     loaded = load([runs], "picked")
     assert remarks.lines(Comparison(loaded).groups, loaded) == [
         f"{method}: further seeds lie in the runs folder and are not part of this sweep: 1 (ok)"
-        for method in ("lora", "ia3")
+        for method in ("LoRA", "(IA)\u00b3")
     ]
 
 

@@ -148,11 +148,13 @@ def test_prompting_the_base_is_one_of_the_options(known):
 
 
 def test_the_words_hold_the_numbers(known):
-    said = plain_text(" ".join(sentences(_advise(known, tolerance=0.01, memory_bytes=50 * GIB))))
+    advice = _advise(known, tolerance=0.01, memory_bytes=50 * GIB)
+    said = plain_text(" ".join(sentences(advice)))
+    low, high = (f"{100 * end:+.1f}" for end in advice.pair.adjusted_interval)
     assert said.startswith("Use middle: 69.8 % on ARC-Easy, 1,000 items; 20.0 GiB at the peak, 69.4 s")
     assert "dear has the best score (70.0 %" in said
     assert "middle is non-inferior with a margin of 1.0 points (adjusted p" in said
-    assert "difference -0.2 points, simultaneous 95 % CI -0.6 to +0.2)" in said
+    assert f"difference -0.2 points, simultaneous 95 % CI {low} to {high})" in said
     groups = grouped(load([known]).rows)
     lines = recommendations(main_contests(groups, None)[0], groups, 0.01)
     assert [line.split(": ")[1].split(" (")[0] for line in lines] == ["middle", "dear", "cheap"]

@@ -19,7 +19,7 @@ def said(monkeypatch):
         monkeypatch.setattr(messages.provenance, "facts", lambda: {"cpu": "AMD EPYC 9654"})
         monkeypatch.setattr(messages.board, "say", found.append)
         monkeypatch.setattr(
-            messages.run,
+            messages.state,
             "read",
             lambda number: SimpleNamespace(current=SimpleNamespace(provenance={"device_name": made_on[number]})),
         )

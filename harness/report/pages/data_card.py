@@ -14,7 +14,7 @@ from rich.text import Text as Styled
 from harness.records.data_check import DataCheck, Lengths, line
 from harness.records.record import write_text
 from harness.records.untrusted import echo, escaped, printable
-from harness.report.document import Bullets, Column, Command, Section, Table, Text, key_of
+from harness.report.document import Bullets, Column, Command, Markup, Section, Table, Text, key_of
 from harness.report.writers.markdown import to_markdown
 
 _BAR = "\u2588"
@@ -61,11 +61,11 @@ def links(checks: Sequence[DataCheck]) -> str:
 
 def card(check: DataCheck) -> str:
     """Return the whole card."""
-    refused = f"Refused: {' '.join(check.refusals)}" if check.refusals else ""
+    refused = f"**Refused.** {escaped(' '.join(check.refusals))}" if check.refusals else ""
     histograms = (Command(f"{length.part}\n{histogram(length)}") for length in check.lengths)
     tokenizer = (*(f"{name}: {value}" for name, value in check.tokenizer.items()), *check.notices)
     sections = (
-        Section("Data", (Bullets(tuple(_head(check))), refused)),
+        Section("Data", (Bullets(tuple(_head(check))), Markup(refused))),
         Section("Rows", (_table(("Source", "Rows", "Trained on", "License"), _sources(check)),)),
         Section("Format", (Bullets((*(source.sentence for source in check.formats), *check.changes)),)),
         Section("Found", (_table(("What", "Rows", "Done", "For example"), findings(check)),)),
