@@ -1,4 +1,4 @@
-"""`python -m harness.adapter merge | combine | info | card`: tools for the weights of a finished run.
+"""`python -m harness.adapter merge | combine | convert | info | card`: tools for the weights of a finished run.
 
 Exit codes: 0 done; 2 the input was wrong: one line names the fault and nothing was written; 1 any other error.
 """
@@ -48,6 +48,14 @@ def _parser() -> argparse.ArgumentParser:
     combine.add_argument("--weights", required=True, metavar="W,W", help="one number per run")
     combine.add_argument("--combination-type", choices=TYPES, default="svd", help="as PEFT names them (default: svd)")
     combine.add_argument("--density", type=float, default=0.5, help="share kept where the type prunes (default: 0.5)")
+    convert = commands.add_parser("convert", help="the update as LoRA of another rank, whatever method made it")
+    convert.add_argument("run", type=Path, metavar="RUN")
+    convert.add_argument(
+        "out", type=Path, metavar="OUT", help="a folder that is not there yet; harness evaluate scores it"
+    )
+    convert.add_argument("--to", choices=("lora",), required=True)
+    convert.add_argument("--r", type=_rank, required=True, metavar="N", help="the rank")
+    convert.add_argument("--json", action="store_true", help="print JSON")
     info = commands.add_parser("info", help="what trained, and the shape of the update; writes update.json")
     info.add_argument("run", type=Path, metavar="RUN")
     info.add_argument("--json", action="store_true", help="print JSON, with every weight")
@@ -55,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--force", action="store_true", help="measure again")
     card = commands.add_parser("card", help="write the model card with the scores that there are")
     card.add_argument("run", type=Path, metavar="RUN")
-    for command, work in ((merge, _merge), (combine, _combine), (info, _info), (card, _card)):
+    works = ((merge, _merge), (combine, _combine), (convert, _convert), (info, _info), (card, _card))
+    for command, work in works:
         command.set_defaults(work=work)
         if command is not card:
             command.add_argument("--base", nargs="+", default=[], metavar="model=...", help="where the base is had now")
@@ -137,6 +146,31 @@ def _weights(text: str, folders: Sequence[Path]) -> list[float]:
     if len(words) != len(folders) or not all(map(_is_number, words)):
         raise ValueError(f"--weights {text or '(none)'}: {len(folders)} runs need {len(folders)} numbers")
     return [float(word) for word in words]
+
+
+def _rank(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a rank, a whole number from 1 on")
+    return int(text)
+
+
+def _convert(given: argparse.Namespace) -> None:
+    from harness.adapter import load, output
+
+    output.check_free(given.out)
+    run = load.find(given.run)
+    load.check_merges(run)
+    load.on_base(run, given.base)
+    found = _elsewhere("harness.adapter.convert:convert", given.run, given.r, given.base, given.out)
+    if given.json:
+        echo(json.dumps(found, indent=1))
+        return
+    echo(f"{run.name} as LoRA of rank {found['rank']} in {given.out} ({found['layers']} layers)")
+    echo(
+        f"lost: {100 * found['lost']:.3g} % of the update's norm, {100 * found['lost_elsewhere']:.3g} % of it in "
+        "weights that LoRA does not hold"
+    )
+    echo(_difference(found, "the attached model's"))
 
 
 def _info(given: argparse.Namespace) -> None:
