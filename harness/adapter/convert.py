@@ -99,15 +99,11 @@ def _adapted(original: Any, factors: Factors, rank: int) -> Any:
 
 def _card(run: Trained, rank: int, lost: Mapping[str, float]) -> str:
     model = run.record.config["model"]
-    return (
-        "\n\n".join(
-            [
-                model_card.front_matter(model, "peft", ["lora"]),
-                f"# {escaped(run.record.method)} of {escaped(model['name'])} as LoRA of rank {rank}",
-                f"Cut from the merged update of a run by its singular values: {100 * lost['lost']:.3g} % of the update's "
-                "norm is lost. The scores of the run are not those of this adapter.",
-                "## Base model\n\n" + model_card.base_lines(model),
-            ]
-        )
-        + "\n"
-    )
+    parts = [
+        model_card.front_matter(model, "peft", ["lora"]),
+        f"# {escaped(run.record.method)} of {escaped(model['name'])} as LoRA of rank {rank}",
+        f"Cut from a run's merged update by its singular values: {100 * lost['lost']:.3g} % of its norm is lost. The "
+        "scores of the run are not those of this adapter.",
+        "## Base model\n\n" + model_card.base_lines(model),
+    ]
+    return "\n\n".join(parts) + "\n"

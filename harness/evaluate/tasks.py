@@ -222,9 +222,15 @@ def _facts(task: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
         "num_fewshot": max(shots),
         "fewshot_splits": {name: _fewshot_split(leaf) for name, leaf in leaves.items()} if max(shots) else {},
         "fewshot_seed": FEWSHOT_SEED,
+        "datasets": {name: _dataset(leaf) for name, leaf in leaves.items()},
         "license": ", ".join(sorted({_license(leaf) for leaf in leaves.values()})) or None,
         **({"code_run_by": code_eval.WHO} if any(leaf.config.unsafe_code for leaf in leaves.values()) else {}),
     }
+
+
+def _dataset(leaf: Any) -> str:
+    """Return the official data set of a task, as `ai2_arc:ARC-Easy`, wherever its rows were read from."""
+    return f"{leaf.DATASET_PATH}:{leaf.DATASET_NAME}" if leaf.DATASET_NAME else str(leaf.DATASET_PATH)
 
 
 def _license(leaf: Any) -> str:

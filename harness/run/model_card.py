@@ -16,6 +16,8 @@ from harness.records.record import EvaluationRecord, RunRecord, read, write_text
 from harness.records.untrusted import code, escaped, inline_code
 
 CARD = "README.md"
+EVAL_RESULTS = ".eval_results/harness.yaml"  # JSON is YAML
+_HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
 _ADAPTER = "adapter_config.json"
 
 
@@ -31,7 +33,40 @@ def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
     if not weights.is_dir() or record.current.weights_from is None:
         return None
     kind = "peft" if (weights / _ADAPTER).is_file() else "transformers"
-    return write_text(text(record, scores(run_folder, record), kind, _USE[kind]), weights / CARD)
+    known = scores(run_folder, record)
+    if entries := eval_results(known):
+        write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", weights / EVAL_RESULTS)
+    return write_text(text(record, known, kind, _USE[kind]), weights / CARD)
+
+
+def eval_results(evaluations: Sequence[EvaluationRecord]) -> list[dict[str, Any]]:
+    """Return the scores on data sets of the Hub in the form of its `.eval_results`, the first metric of each task.
+
+    Source: https://huggingface.co/docs/hub/eval-results. Scores of merged weights and of groups of tasks are left out.
+    """
+    entries = []
+    for one in evaluations:
+        sets = list((one.provenance.get("datasets") or {}).values())
+        metric = next((name for name in _HEADLINE if name in one.metrics), None)
+        if (
+            len(sets) != 1
+            or "/" not in sets[0]
+            or metric is None
+            or one.evaluation.get("weights", "attached") != "attached"
+        ):
+            continue
+        dataset, _, subset = sets[0].partition(":")
+        limit = one.evaluation.get("limit")
+        notes = [metric, f"{one.num_fewshot}-shot", f"{one.num_items} items" + (" (the first)" if limit else "")]
+        notes += [f"lm-eval {one.provenance['lm_eval']}"] if "lm_eval" in one.provenance else []
+        entries.append(
+            {
+                "dataset": {"id": dataset, "task_id": subset or one.evaluation["task"]},
+                "value": one.metrics[metric].value,
+                "notes": ", ".join(notes),
+            }
+        )
+    return entries
 
 
 def name_base(folder: Path, model: dict[str, Any]) -> None:

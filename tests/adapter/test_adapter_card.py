@@ -13,7 +13,7 @@ from cmarkgfm.cmark import Options
 from harness.adapter import combine
 from harness.adapter.load import Trained
 from harness.config import config
-from harness.records.record import RunRecord, read, write
+from harness.records.record import SCHEMA, EvaluationRecord, Metric, RunRecord, read, write
 from harness.run import model_card
 
 HUB = {
@@ -140,3 +140,28 @@ def test_no_text_of_a_record_does_anything_in_a_card(made, tmp_path):
         assert tags <= {"h1", "h2", "p", "ul", "li", "pre", "code", "table", "thead", "tbody", "tr", "th", "td"}
         assert all(sign.isprintable() or sign == "\n" for sign in page)
         assert len(re.findall(r"^#+ ", body, re.MULTILINE)) == page.count("\n## ") + 1
+
+
+def test_scores_on_data_sets_of_the_hub_lie_beside_the_card_as_the_hub_reads_them(made, tmp_path):
+    from huggingface_hub import parse_eval_result_entries
+
+    folder = tmp_path / "seed-0"
+    shutil.copytree(made["lora"], folder)
+    given = run_of(folder)
+    sets = {"arc_easy": "allenai/ai2_arc:ARC-Easy", "hellaswag": "Rowan/hellaswag", "mine": "json"}
+    for number, (task, dataset) in enumerate(sets.items()):
+        evaluation = {"kind": "lm_eval", "task": task, "role": "target", "limit": None if number else 50}
+        score = EvaluationRecord(
+            schema=SCHEMA, recipe_id=given.recipe_id, seed=0, eval_id=f"0000000{number}", evaluation=evaluation,
+            metrics={"acc": Metric(value=0.25 + number / 4, stderr=None, higher_is_better=True)}, num_items=50,
+            num_tokens=None, num_fewshot=0, seconds=1.0, weights_from=given.current.weights_from,
+            provenance={"datasets": {task: dataset}, "lm_eval": "0.4.13"},
+        )  # fmt: skip
+        write(score, folder / "evaluations" / f"0000000{number}.json")
+    model_card.write(folder)
+    found = parse_eval_result_entries(yaml.safe_load((folder / "weights" / model_card.EVAL_RESULTS).read_text()))
+    assert [(one.dataset_id, one.task_id, one.value) for one in found] == [
+        ("allenai/ai2_arc", "ARC-Easy", 0.25), ("Rowan/hellaswag", "hellaswag", 0.5),
+    ]  # fmt: skip
+    assert found[0].notes == "acc, 0-shot, 50 items (the first), lm-eval 0.4.13"
+    assert found[1].notes == "acc, 0-shot, 50 items, lm-eval 0.4.13"
