@@ -125,12 +125,3 @@ def test_nothing_is_said_where_nothing_is_compared(tmp_path):
     runs = tmp_path / "runs"
     add_evaluation(add_run(runs, LORA), LORA, evaluation("arc_easy"))
     assert multiverse(Comparison(load([runs]))) == []
-
-
-def test_a_task_that_the_base_model_alone_was_scored_on_has_no_analyses(tmp_path):
-    runs = tmp_path / "runs"
-    base, trained = add_run(runs, BASE), add_run(runs, LORA)
-    for task in ("arc_easy", "arc_challenge"):
-        add_evaluation(base, BASE, replace(evaluation(task), role="target"), 0)
-    add_evaluation(trained, LORA, replace(evaluation("arc_easy"), role="target"), 0)
-    assert multiverse(Comparison(load([runs]))) is not None

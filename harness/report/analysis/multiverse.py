@@ -208,7 +208,7 @@ def _outcome(contest: MetricComparison, name: str) -> Outcome | None:
 
 def _metrics(contest: MetricComparison) -> list[str]:
     """Return the other metrics of the task that have outcomes per item and the same direction."""
-    scored = contest.members[0].evaluations[contest.measure.eval_id][0]
+    scored = contest.groups[0].evaluations[contest.measure.eval_id][0]
     recorded = scored.items.outcomes if scored.items else {}
     return [
         name
