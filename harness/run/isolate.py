@@ -327,14 +327,16 @@ def _child(job: _Job, sender: Connection) -> None:
         value = work(*job.arguments, lambda event: sender.send(("event", event)))
         ended: dict[str, Any] = {"kind": "returned", "value": value}
     except BaseException as error:  # any error ends this run only, not the sweep
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk takes no line of the log, and must not cost the reason
+            traceback.print_exc()
         cause = failure.cause(error)
         kind = "oom" if cause in failure.MEMORY else "raised"
         killed_by = getattr(error, "killed_by", None)
         ended = {"kind": kind, "reason": _one_line(error), "error_type": type(error).__name__, "cause": cause}
         ended["killed_by"] = killed_by
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     sender.send(("ended", ended))
     sender.close()
 

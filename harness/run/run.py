@@ -132,7 +132,7 @@ class _Session:
         try:
             model_card.write(experiment.folder, result)  # first: a run with a complete record is not visited again
         finally:
-            record.write(result, experiment.folder / "record.json")
+            run_folder.write_record(result, experiment.folder)
         return result
 
 
@@ -181,7 +181,8 @@ def _with_retries(session: _Session, known: RunRecord | None, todo: Todo) -> Run
     """Make an attempt, and retry it after faults of the machine; return None if another process took the run over."""
     experiment = session.experiment
     for number in range(1, experiment.max_retries + 2):
-        result, is_machines_fault = _attempt(session, known, todo)
+        with run_folder.reserved(experiment.folder):
+            result, is_machines_fault = _attempt(session, known, todo)
         if result is None or not is_machines_fault or number > experiment.max_retries:
             return result
         session.say(

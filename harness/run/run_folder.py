@@ -8,10 +8,12 @@ the folder.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +29,43 @@ _FILES = (*_RECORDS, _MAKER, "log.txt", disk.NAME)
 _CHECKPOINTS = ("checkpoint", "checkpoint.final", "checkpoint.set-aside")
 _FOLDERS = (disk.EVALUATIONS, "weights", "earlier", "trainer", *_CHECKPOINTS)
 _MAGIC = b"PAR1"  # a Parquet file begins and ends with it
-_TEMPORARY = re.compile(r"\.(weights-|.+\.(json|parquet|md|txt)\.)[a-z0-9_]{8}")
+_RESERVE, _RESERVED_BYTES = ".reserve", 1 << 20
+_TEMPORARY = re.compile(rf"\.(weights-|.+\.(json|parquet|md|txt)\.)[a-z0-9_]{{8}}|{re.escape(_RESERVE)}")
+
+
+@contextmanager
+def reserved(run_folder: Path) -> Iterator[None]:
+    """Hold disk space while an attempt is made, so that its record has room where the disk fills up meanwhile."""
+    with suppress(OSError), (run_folder / _RESERVE).open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, _RESERVED_BYTES)
+    try:
+        yield
+    finally:
+        release(run_folder)
+
+
+def release(run_folder: Path) -> bool:
+    """Free the disk space that `reserved` holds; return False if there is none."""
+    try:
+        (run_folder / _RESERVE).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def write_record(result: RunRecord, run_folder: Path) -> None:
+    """Write the record of a run; on a full disk into the space that `reserved` holds.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    path = run_folder / "record.json"
+    try:
+        record.write(result, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not release(run_folder):
+            raise
+        record.write(result, path)
 
 
 def keep_weights(run_folder: Path, attempt: str, save: Callable[[Path], object]) -> int:

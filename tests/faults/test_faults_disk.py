@@ -1,5 +1,6 @@
 """A disk that is full, and a folder that may not be written: what is there stays whole, and the next start goes on."""
 
+import contextlib
 import dataclasses
 import subprocess
 import time
@@ -8,7 +9,7 @@ import pytest
 
 from harness.config import config
 from harness.records import record
-from harness.records.events import Message
+from harness.records.events import Message, PhaseStarted
 from harness.records.record import RunRecord
 from harness.run import inputs, run
 from tests.faults.faults_kept import Kept, content, records, runs_of
@@ -81,3 +82,26 @@ def test_a_disk_that_fills_while_a_run_trains_costs_that_attempt(compose, tiny_o
     assert (again.status, len(again.attempts)) == ("ok", 2)
     weights, expected = ((one.weights_folder / "model.safetensors").read_bytes() for one in (experiment, undisturbed))
     assert weights == expected
+
+
+def test_a_disk_without_one_byte_left_keeps_why_the_attempt_ended(compose, tiny_overrides, disk):
+    """The record goes into space that was held for it from the start of the attempt."""
+    folder, remount = disk
+    assert remount("size=8m")
+    words = (*tiny_overrides, "method=full", "train.checkpoint_seconds=0")
+    experiment = dataclasses.replace(inputs.resolve(config.build(compose(*words))), runs_dir=str(folder / "runs"))
+
+    def fill(event):
+        if isinstance(event, PhaseStarted) and event.name == "train":
+            with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"0" * 512)
+
+    failed = run.run(experiment, fill)
+    assert (folder / "filler").exists()
+    assert failed.status == "failed"
+    assert "No space left on device" in failed.current.reason
+    assert record.read(RunRecord, experiment.folder / "record.json") == failed
+    (folder / "filler").unlink()
+    assert run.run(experiment, lambda event: None).status == "ok"
+    assert not list(folder.rglob(".reserve"))
