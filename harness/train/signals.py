@@ -106,7 +106,10 @@ class Preemption:
 def end_with_parent(number: int = signal.SIGTERM) -> None:
     """Let the kernel end this process when its parent ends for any reason: prctl(2).
 
-    The server calls it as well, so that a sweep that is killed takes its server and its run with it.
+    The server calls it as well, so that a sweep that is killed takes its server and its run with it. A process that has
+    inherited SIGTERM ignored, as on a further node, is ended by SIGKILL.
     """
+    if signal.getsignal(number) is signal.SIG_IGN:
+        number = signal.SIGKILL
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -65,12 +65,12 @@ def test_a_planted_fragile_verdict_names_what_turns_it(tree):
     fragile = changed(tree, "dora", "acc_norm", lambda old: (random.random(len(old)) < 0.2).astype(float))
     one = of(multiverse(Comparison(fragile)), "dora", "lora")
     assert one.verdict == "better"
-    assert one.turned_by == "acc_norm in place of acc"
+    assert one.turned_by == "length-normalized accuracy in place of accuracy"
     assert one.instead == "worse"
     assert one.held < one.analyses == 9
     assert lines([one]) == [
         f"{one.a} better than {one.b}: holds in {one.held} of 9 analyses ({one.share:.0%}); the smallest change that "
-        "turns it is acc_norm in place of acc (worse)."
+        "turns it is length-normalized accuracy in place of accuracy (worse)."
     ]
 
 
@@ -84,7 +84,7 @@ def test_a_verdict_that_only_the_mean_turns(tree):
         "dora",
     )
     assert one.verdict == "better"
-    assert one.turned_by in ("acc_norm in place of acc", "the mean over the target tasks")
+    assert one.turned_by in ("length-normalized accuracy in place of accuracy", "the mean over the target tasks")
 
 
 def test_lost_seeds_are_a_fork_where_some_are_lost(tree):
