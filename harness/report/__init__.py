@@ -55,8 +55,9 @@ def write(
 def write_comparison(comparison: "Comparison", out: Path) -> Path:
     """Write the whole report into the folder, and return the path of its page.
 
-    `report.md`, `appendix.md` and `.tex`, `tables/`, `figures/`, `records.csv` and `.parquet`, `CITATION.cff` and,
-    where updates were measured, `update.md`. Nothing is written where the folder holds this very report already.
+    `report.md`, `appendix.md` and `.tex`, `tables/`, `numbers.tex`, `figures/`, `records.csv` and `.parquet`,
+    `CITATION.cff` and, where updates were measured, `update.md`. Nothing is written where the folder holds this very
+    report already.
 
     Raises:
         IncomparableError: the rows differ in what was not declared to vary; nothing has been written.

@@ -65,6 +65,7 @@ def test_equal_records_give_equal_bytes_wherever_they_lie(page, tmp_path):
         "checklist.tex",
         "index.html",
         "manifest.json",
+        "numbers.tex",
         "records.csv",
         "records.parquet",
         "references.bib",

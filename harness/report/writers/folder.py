@@ -10,7 +10,7 @@ from harness.report import figures, html
 from harness.report.analysis.comparison import Comparison
 from harness.report.data import tuning
 from harness.report.pages import checklist, data_card, details, report, setup, update
-from harness.report.writers import citation, latex, paper, parquet, prose, values
+from harness.report.writers import citation, latex, numbers, paper, parquet, prose, values
 from harness.report.writers.markdown import to_markdown
 from harness.report.writers.table import to_csv
 
@@ -39,6 +39,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     tables = paper.tables((*body, *behind))
     latex.write(tables, out / "tables")
     values.write(tables, out / "tables")
+    write_text(numbers.to_latex(comparison, tables), out / numbers.NAME)
     write_text(to_markdown(f"Appendix of {title}", behind), out / "appendix.md")
     write_text(latex.document((body[-1], *behind)), out / "appendix.tex")
     html.write(comparison, title, out / "index.html", drawn, (*body, *behind))

@@ -169,7 +169,7 @@ class _Column:
         if isinstance(cell, Text):
             return (breakable if self.is_long else escape)(cell.text) + raised(cell.marks)
         one, widest = _Parts.of(cell, self.column), self.widest
-        value = _EMPHASIS[cell.emphasis].format(_signs(one.whole + one.decimals))
+        value = _EMPHASIS[cell.emphasis].format(signs(one.whole + one.decimals))
         if self.is_even:
             return value
         return (
@@ -177,7 +177,7 @@ class _Column:
             + value
             + _after(one.decimals, widest.decimals)
             + _error(one, widest)
-            + _signs(one.interval)
+            + signs(one.interval)
             + (raised(one.marks) or _invisible(raised(widest.marks)))
         )
 
@@ -201,18 +201,19 @@ def _error(one: _Parts, widest: _Parts) -> str:
 
 def _before(text: str, widest: str) -> str:
     """Return the invisible characters before a text that make it as wide as the widest of its column."""
-    return _invisible(_signs(widest[: len(widest) - len(text)]))
+    return _invisible(signs(widest[: len(widest) - len(text)]))
 
 
 def _after(text: str, widest: str) -> str:
-    return _invisible(_signs(widest[len(text) :]))
+    return _invisible(signs(widest[len(text) :]))
 
 
 def _invisible(text: str) -> str:
     return rf"\phantom{{{text}}}" if text else ""
 
 
-def _signs(text: str) -> str:
+def signs(text: str) -> str:
+    """Return a printed number with its signs as LaTeX."""
     for character, written in _SIGNS.items():
         text = text.replace(character, written)
     return text
