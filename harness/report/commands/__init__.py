@@ -8,5 +8,7 @@ COMMANDS = {
     "look": "whether every comparison, or every claim, of a sweep has a verdict",
     "export": "runs with their scores in the schema of Every Eval Ever",
     "import-lm-eval": "a comparison of models by the logs that lm_eval --log_samples wrote",
+    "pack": "a report with records.zip, from which everybody can make it again",
+    "verify": "a report, made again from its records.zip and compared",
     "import-peft": "PEFT's published result files as external records",
 }

@@ -18,6 +18,7 @@ from harness.records.record import write_text
 from harness.report.data.rows import Loaded
 
 NAME = "manifest.json"
+ARCHIVE = "records.zip"  # its records beside it, which no report is made from
 _CODE = ("report", "stats", "records")
 _LIBRARIES = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
 
@@ -48,6 +49,14 @@ def made_from(out: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def stated(out: Path) -> dict[str, str]:
+    """Return file -> digest as the folder's manifest states them; {} without a readable one."""
+    try:
+        return dict(json.loads((out / NAME).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
 def write(out: Path, made_from: str) -> Path:
     """Write the manifest of the files as they are."""
     content = {"inputs": made_from, "files": _files(out)}
@@ -62,7 +71,7 @@ def _told(loaded: Loaded) -> Loaded:
 
 
 def _files(out: Path) -> dict[str, Any]:
-    paths = sorted(path for path in out.rglob("*") if path.is_file() and path.name != NAME)
+    paths = sorted(path for path in out.rglob("*") if path.is_file() and path.name not in (NAME, ARCHIVE))
     return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
