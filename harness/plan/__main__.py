@@ -13,11 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.plan import literature, table
+from harness.plan import cost, literature, table
 from harness.plan.devices import Device, named
 from harness.records.untrusted import echo
 
 _MFU = 0.4
+_OWN = {  # words of this command, and what they may be
+    "device": "a device",
+    "mfu": "a share of the device's peak, above 0 and at most 1",
+    "rows": "a number of rows above 0",
+    "price": "what a device hour costs, above 0",
+}
 _ABOUT = """Plan runs without weights and without a GPU. The settings are those of `python -m harness`:
 
   python -m harness.plan method=lora,qlora,dora model=llama-3.1-8b train.micro_batch_size=1 train.max_length=2048
@@ -31,6 +37,8 @@ data: the run's own model, adapter, loss and optimizer, with every row train.max
   device=h200 | rtx-4090 | 24GiB | cpu   whether it fits, the largest micro batch, the time of a step. Counted as usable
                                          are 95 % of the device, on a GPU less 0.5 GiB for its context
   mfu=0.4                                the share of the device's peak that the time of a step assumes
+  rows=395000                            rows of the data, from which the steps and the hours of training follow
+  price=2.5                              of a device hour, for the price of training; evaluation is not in it
 """
 
 
@@ -70,15 +78,15 @@ def _parser() -> argparse.ArgumentParser:
 def _cells(words: list[str], only_counts: bool) -> list[dict[str, Any]]:
     from harness.config.compose import experiments
 
-    device, mfu, settings = _asked(words)
+    device, mfu, basis, settings = _asked(words)
     composed = experiments(settings)
     each = [experiment for _, experiment in composed]
     counts = _elsewhere("harness.plan.count:cells", each)
     trains = [i for i, count in enumerate(counts) if not (only_counts or count["unsupported"])]
     plans = dict(zip(trains, _plans([each[i] for i in trains], device, mfu), strict=True))
     return [
-        {"cell": " ".join(cell), **count, "plan": plans.get(i)}
-        for i, ((cell, _), count) in enumerate(zip(composed, counts, strict=True))
+        {"cell": " ".join(cell), **count, "plan": plans.get(i), **cost.of_plan(plans.get(i), experiment, basis)}
+        for i, ((cell, experiment), count) in enumerate(zip(composed, counts, strict=True))
     ]
 
 
@@ -88,21 +96,37 @@ def _plans(experiments: list[Any], device: Device | None, mfu: float) -> list[An
     return [next(found) if experiment.method.trains else None for experiment in experiments]
 
 
-def _asked(words: list[str]) -> tuple[Device | None, float, list[str]]:
-    """Return the device, the share of its peak, and the settings of the run.
+def _asked(words: list[str]) -> tuple[Device | None, float, cost.Basis, list[str]]:
+    """Return the device, the share of its peak, the basis of the hours, and the settings of the run.
 
     Raises:
-        ValueError: `mfu` is not a share, or `device` is not known.
+        ValueError: `mfu` is not a share, `rows` or `price` no number above zero, or `device` is not known.
     """
-    own = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("device", "mfu")}
+    own = {key: value for key, _, value in (word.partition("=") for word in words) if key in _OWN}
     settings = [word for word in words if word.partition("=")[0] not in own]
-    try:
-        mfu = float(own.get("mfu", _MFU))
-    except ValueError:
-        mfu = 0.0
-    if not 0 < mfu <= 1:
+    mfu = _number(own, "mfu") or _MFU
+    if mfu > 1:
         raise ValueError(f"mfu={own['mfu']}: give a share of the device's peak, above 0 and at most 1")
-    return (named(own["device"]) if "device" in own else None), mfu, settings
+    rows, price = _number(own, "rows"), _number(own, "price")
+    device = named(own["device"]) if "device" in own else None
+    return device, mfu, cost.Basis(None if rows is None else int(rows), price), settings
+
+
+def _number(own: dict[str, str], key: str) -> float | None:
+    """Return the number of a word; None without it.
+
+    Raises:
+        ValueError: it is no number above zero.
+    """
+    if key not in own:
+        return None
+    try:
+        value = float(own[key])
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{key}={own[key]}: give {_OWN[key]}")
+    return value
 
 
 def _literature() -> str:
