@@ -27,6 +27,7 @@ Seeds are numbers, or streams of random numbers that are crossed: `seeds: {init:
 the primary metric has a verdict. The level of each look keeps the error of the whole at 5 %.
 `claims` are written in the grammar of `harness.records.claim_grammar`; `harness sweep register NAME` keeps them, with
 all that the answer will rest on, before the first run.
+`study` says which published study the file repeats; see `harness.config.study`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from harness.config import claims
 from harness.config.claims import ClaimEntry
 from harness.config.overrides import expand
+from harness.config.study import PublishedNumber, Study, StudyData
 from harness.records.files import FileName
 from harness.records.seeds import Seed, listed
 
@@ -130,6 +132,7 @@ class SweepFile(Strict):
     margin: Annotated[float, Field(gt=0)] | None = None  # in the unit of that column; None: the report's default
     stages: Stages | None = None
     claims: tuple[ClaimEntry, ...] = ()
+    study: Study | None = None  # the published study that the file repeats
 
     @property
     def tuned(self) -> tuple[str, ...]:
@@ -274,7 +277,10 @@ def _explain(error: ValidationError) -> str:
     """Return the first error, with its place in the file."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if "[" not in str(part)]  # pydantic names the branch of a union there
-    schema = {"tune": Tune, "final": Final, "stages": Stages, "claims": ClaimEntry}
+    schema = {
+        "tune": Tune, "final": Final, "stages": Stages, "claims": ClaimEntry,
+        "study": Study, "data": StudyData, "published": PublishedNumber,
+    }  # fmt: skip
     of = next((schema[part] for part in reversed(place[:-1]) if part in schema), SweepFile)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown {'.'.join(place)}; {'there are' if of is SweepFile else 'it has'} {_keys(of)}"
