@@ -17,7 +17,7 @@ FEWEST_SEEDS = 5
 
 
 def test_every_shipped_sweep_is_found():
-    assert (len(SWEEPS), len(TUNED)) == (12, 10)
+    assert (len(SWEEPS), len(TUNED)) == (14, 12)
 
 
 @pytest.mark.parametrize("path", TUNED, ids=lambda path: path.stem)
@@ -41,3 +41,49 @@ def test_the_power_in_a_sweeps_file_is_what_the_command_prints(path, capsys):
     assert power.main(words.split()) == 0
     first, adjusted = capsys.readouterr().out.splitlines()[:2]
     assert f"{words}): {first} {adjusted}" in written
+
+
+STUDIES = ("folklore", "learning_rate_matters")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_states_the_source_of_every_claim_and_its_expected_hours(name):
+    path = next(path for path in SWEEPS if path.stem == name)
+    question = read(yaml.safe_load(path.read_text()))
+    text = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+    assert len(question.claims) >= 6
+    assert all(claim.source for claim in question.claims)
+    assert "Not run yet." in text
+    assert float(re.search(r"(\d\.\d) hours of two quiet cores", text)[1]) <= 4
+
+
+def test_the_folklore_has_ten_methods_and_five_rates_each():
+    [path] = [path for path in SWEEPS if path.stem == "folklore"]
+    question = read(yaml.safe_load(path.read_text()))
+    methods = {method for grid in question.cells for method in _listed(grid["method"])}
+    assert len(methods) >= 10
+    assert {len(grid["lr_scale"]) for grid in question.cells} == {5}
+    assert len(set(question.stages.final.seeds)) >= 5
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_can_be_registered(name, tiny_model, tmp_path, monkeypatch, capsys):
+    """On the tiny model, in another folder, so that nothing is registered here."""
+    from harness.records import registration
+    from harness.sweep.register import register
+
+    monkeypatch.chdir(tmp_path)
+    words = ["model.source=path", f"model.path={tiny_model}", "model.name=tiny"]
+    lines = register(name, words, tmp_path / "runs")
+    made = registration.read(registration.path(tmp_path / "runs", name))
+    question = read(yaml.safe_load(next(path for path in SWEEPS if path.stem == name).read_text()))
+    assert len(made.claims) == len(question.claims)
+    assert made.primary == question.primary
+    assert made.digest in lines[-1]
+    trials = [cell for cell in made.cells if cell.method != "base"]
+    assert len({cell.recipe_id for cell in trials}) == len(set(expand(question.cells, [])))
+    assert not (tmp_path / "sweeps").exists()
