@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Basis:
-    """What the hours of a plan assume beside the step.
+    """Assumptions of planned hours beside the step.
 
     Attributes:
         rows: training and validation rows of the data; None: unknown, so that only runs of max_steps have hours.

@@ -35,14 +35,14 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
         assert asked is not None, "a sweep was named"
         plan = resolve(_planned(asked, arguments, Composer(composed)))
     made = _registration(asked, arguments, plan)
-    file = registration.path(runs_dir, name)
+    file = registration.path(runs_dir, asked.name)
     known = registration.read(file)
     if known is not None and known.digest == made.digest:
         return [f"{file}: registered at {known.registered_at} already, sha256 {known.digest}"]
     _refuse_late(known, plan, runs_dir, file)
     written = [record.write(made, file)]
     if (Path("sweeps") / f"{name}.yaml").is_file():
-        written.append(record.write(made, registration.beside(name)))
+        written.append(record.write(made, registration.beside(asked.name)))
     claims = f"{len(made.claims)} claim{'' if len(made.claims) == 1 else 's'}"
     said = [f"registered: {place}" for place in written]
     return [*said, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]

@@ -78,7 +78,7 @@ def test_every_cell_of_a_study_composes(path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda study: study.update(papers=study.pop("paper")), "unknown study.papers"),
+        (lambda study: study.update(papers="x"), "unknown study.papers"),
         (lambda study: study.pop("faults"), "study.faults is missing"),
         (lambda study: study["published"][0].update(basis="guessed"), "guessed"),
         (lambda study: study["published"][0].update(vlaue=1), "unknown study.published.0.vlaue"),

@@ -51,6 +51,24 @@ def test_the_command_is_the_cell_with_its_own_folders_and_without_test_data(tmp_
         retrain.words(dataclasses.replace(row, cell=hidden), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.trust_remote_code=true", "+model.trust_remote_code=True", "eval.unsafe_code=true",
+        "eval.include_path=/x", "hydra.launcher.setup=[evil]", "hydra/launcher=slurm",
+        "hydra.searchpath=[file:///x]", "~hydra.callbacks",
+        "method._target_=evil.M", "+method={_target_: evil.M}", "--config-dir=/x", "-m", "--help", "evil",
+        "hydra.run.dir=/etc",
+    ],
+)  # fmt: skip
+def test_no_word_of_an_archive_runs_code(word, tmp_path):
+    row = retrain.cheapest(load([build(tmp_path / "runs")], "methods"))
+    cell = dataclasses.replace(row.cell, overrides=("method=lora", word))
+    with pytest.raises(ValueError, match="may run code") as refused:
+        retrain.words(dataclasses.replace(row, cell=cell), tmp_path)
+    assert word in str(refused.value)
+
+
 def test_on_the_same_machine_losses_are_equal_to_the_bit():
     run = run_of(LORA)
     assert retrain.differences(run, run_of(LORA))[0] == []

@@ -71,6 +71,18 @@ def test_everything_that_the_answer_rests_on_is_kept(asked, capsys):
     assert len(made.contents) == 2
 
 
+def test_a_file_in_a_folder_below_is_registered_by_its_own_name(asked, tmp_path, tiny_overrides, capsys):
+    """Runs look for the registration by the name in the file, which `below/asked` is not."""
+    for folder in ("sweeps", "conf/sweep"):
+        (tmp_path / folder / "below").mkdir()
+        (tmp_path / folder / "below" / "asked.yaml").write_text(SWEEP)
+    words = [word for word in tiny_overrides if not word.startswith("runs_dir=")]
+    assert main(["register", "below/asked", *words, f"hydra.searchpath=[file://{tmp_path}/conf]"]) == 0
+    made = registration.read(registration.path(Path("runs"), "asked"))
+    assert made is not None
+    assert registration.read(registration.beside("asked")) == made
+
+
 def test_the_same_again_changes_nothing_and_another_is_refused(asked, capsys):
     write, register = asked
     assert register() == 0

@@ -25,15 +25,17 @@ REMOVED = "removed"
 _AUTHOR = "anonymous"
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
 _PUBLIC = re.compile(r"https?://(?:dx\.)?(?:arxiv|doi|w3id)\.org/\S*", re.IGNORECASE)
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*")
+_PUBLISHED = re.compile(r"https://[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/\S*)?", re.IGNORECASE)
+_EMAIL = re.compile(r"[\w.+-]+@(?!best\b)[\w-]+(?:\.[\w-]+)*")  # lora@best is a recipe of a claim
 _IPV4 = re.compile(r"(?<![\w.=])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
 _IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}(?![\w:])|\bfe80::[0-9a-f:]+", re.IGNORECASE)
 _PATH = re.compile(r"(?<![\w./~<>-])(?:~[\w-]*/|/(?=[\w.@+~-]*[A-Za-z]))[\w.@+%~,-]*(?:/[\w.@+%~,-]+)*/?")
 _WINDOWS = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|\\\\)[^\s\"'<>|]+")
 _SETTING = re.compile(r"(?<![\w.])([+~]{0,2}[A-Za-z_][\w.]*)=(\"[^\"]*\"|'[^']*'|[^\s,\])}]+)")
-_WORDS_ONLY = frozenset(
-    {"claim", "license", "note", "origin", "question", "source"}
-)  # of publications, not of a machine
+_WORD = re.compile(r"([+~]{0,2}[A-Za-z_][\w./]*)=(.*)", re.DOTALL)
+# Fields that cite publications, whose addresses stay
+_CITING = frozenset({"claim", "license", "note", "origin", "question", "source"})
+_WORDS = frozenset({"arguments", "overrides"})  # fields that hold one override in each text
 _VERSIONS = "versions"
 
 
@@ -57,22 +59,36 @@ class Redaction:
             return value
         if identity.is_place(key):
             return self.place(value)
+        if key == _VERSIONS:
+            return self.plain(value)
         if key == "command":
             return self.command(value)
-        return self.plain(value) if key in _WORDS_ONLY or key == _VERSIONS else self.text(value)
+        return self.word(value) if key in _WORDS else self.text(value, _PUBLISHED if key in _CITING else _PUBLIC)
 
     def command(self, line: str) -> str:
         """Return a command line of which each word is redacted on its own."""
+        line = _WINDOWS.sub(lambda match: self.place(match[0]), line)  # before a shell's rules take its backslashes
         try:
             parts = shlex.split(line)
         except ValueError:
             return self.text(line)
-        return shlex.join(self.text(part) for part in parts)
+        return self.plain(shlex.join(self.word(part) for part in parts))
 
-    def text(self, text: str) -> str:
-        """Return text without settings, paths and addresses that identify, and without the words."""
+    def word(self, word: str) -> str:
+        """Return an override, of which the whole value is redacted, spaces included."""
+        match = _WORD.fullmatch(word)
+        setting = self._setting(match[1], match[2]) if match else word
+        return self.text(word) if setting == word else self.plain(setting)
+
+    def text(self, text: str, public: re.Pattern[str] = _PUBLIC) -> str:
+        """Return text without settings, paths and addresses that identify, and without the words.
+
+        Args:
+            text: any text of a record.
+            public: the addresses that stay.
+        """
         text = _SETTING.sub(lambda match: self._setting(match[1], match[2]), text)
-        text = _URL.sub(lambda match: match[0] if _PUBLIC.fullmatch(match[0]) else REMOVED, text)
+        text = _URL.sub(lambda match: match[0] if public.fullmatch(match[0]) else REMOVED, text)
         for pattern in (_EMAIL, _IPV4, _IPV6):
             text = pattern.sub(REMOVED, text)
         for pattern in (_WINDOWS, _PATH):

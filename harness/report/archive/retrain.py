@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from harness.report.data.rows import Loaded, Row
 
 TOLERANCE = 0.02  # relative, of losses on another processor or with other libraries; chosen, not measured
 _MACHINE = ("device_name", "threads", "num_processes", "python", "versions")  # equal: losses repeat to the bit
+_WORD = re.compile(r"\+{0,2}([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+# Settings under which code that came with an archive would run, and their values without that
+_PERMISSIONS = {"model.trust_remote_code": "false", "eval.unsafe_code": "false", "eval.include_path": "null"}
 _OWN = {"runs_dir", "reports_dir", "tracking", "eval.test", "force", "keep"}
 
 
@@ -39,14 +43,26 @@ def words(row: Row, folder: Path) -> list[str]:
     """Return the command's overrides that train a run again below a folder, without its evaluations on test data.
 
     Raises:
-        ValueError: its data or model were a file of the author's, whose place was removed.
+        ValueError: its data or model were a file of the author's, whose place was removed, or a word may run code.
     """
     assert row.cell is not None, "only runs of a sweep are trained again"
     own = [word for word in row.cell.overrides if word.lstrip("+~").partition("=")[0] not in _OWN]
     if hidden := [word for word in own if word.partition("=")[2].startswith("path-")]:
         raise ValueError(f"--retrain: {hidden[0]}: a file of the author's, which is not in the archive")
+    if unsafe := [word for word in own if _may_run_code(word)]:
+        raise ValueError(f"--retrain: {unsafe[0]}: may run code that came with the archive, which is not done")
     kept = ["tracking=none", "eval.test=never", "keep=none"]
     return [*own, *kept, f"runs_dir={folder / 'runs'}", f"reports_dir={folder / 'reports'}"]
+
+
+def _may_run_code(word: str) -> bool:
+    """Return whether a word of somebody else's record is an option, of Hydra's own settings, or a permission."""
+    match = _WORD.fullmatch(word)
+    if match is None:
+        return True
+    setting, value = match[1], match[2].strip("'\"").lower()
+    of_hydra = setting.partition(".")[0] == "hydra" or "_target_" in word
+    return of_hydra or value != _PERMISSIONS.get(setting, value)
 
 
 def retrained(row: Row, folder: Path) -> RunRecord:
