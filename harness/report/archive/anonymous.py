@@ -36,7 +36,7 @@ _WORD = re.compile(r"([+~]{0,2}[A-Za-z_][\w./]*)=(.*)", re.DOTALL)
 # Fields that cite publications, whose addresses stay
 _CITING = frozenset({"claim", "license", "note", "origin", "question", "source"})
 _WORDS = frozenset({"arguments", "overrides"})  # fields that hold one override in each text
-_VERSIONS = "versions"
+_VERSIONS, _VERSION = "versions", re.compile(r"\d[\w.+!-]*")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Redaction:
             return value
         if identity.is_place(key):
             return self.place(value)
-        if key == _VERSIONS:
+        if key == _VERSIONS and _VERSION.fullmatch(value):  # four numbers of a version are no address
             return self.plain(value)
         if key == "command":
             return self.command(value)
