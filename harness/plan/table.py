@@ -18,10 +18,10 @@ def print_cells(found: list[dict[str, Any]]) -> None:
     header += ["Weights", "Gradients", "Optimizer", "Activations", "Peak, GiB", "TFLOP/step"] if plans else ["Modules"]
     with_device = any(plan["device"] for plan in plans)
     header += ["Fits", "Largest batch", "s/step"] if with_device else []
-    costs = [name for name in ("steps", "hours", "price") if with_device and any(one[name] for one in found)]
+    costs = [name for name in ("steps", "hours", "price") if with_device and any(cell[name] for cell in found)]
     header += [name.capitalize() for name in costs]
     names = _names(found)
-    lines = [(*_line(one, bool(plans), with_device), *(_amount(one[name]) for name in costs)) for one in found]
+    lines = [(*_line(cell, bool(plans), with_device), *(_amount(cell[name]) for name in costs)) for cell in found]
     _print_table(header, [(name, *line) for name, line in zip(names, lines, strict=True)])
     left_out = [f"{n}: {text}" for n, one in zip(names, found, strict=True) if (text := _left_out(one))]
     for text in dict.fromkeys([*_shared(found), *(_said(p) for p in plans if not p["unpredicted"]), *left_out]):

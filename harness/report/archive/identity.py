@@ -65,9 +65,9 @@ def words(values: Sequence[Any], more: Iterable[str] = ()) -> tuple[str, ...]:
         _add(_named(value), chosen)
     _add(_of_machine(), chosen)
     used = _vocabulary() | {str(value["method"]).lower() for value in values if isinstance(value.get("method"), str)}
-    kept = {word for word in chosen if word.lower() not in used}
-    kept |= {word.strip() for word in more if word.strip()}
-    return tuple(sorted(kept, key=lambda word: (-len(word), word)))
+    removed = {word for word in chosen if word.lower() not in used}
+    removed |= {word.strip() for word in more if word.strip()}
+    return tuple(sorted(removed, key=lambda word: (-len(word), word)))
 
 
 def _vocabulary() -> set[str]:

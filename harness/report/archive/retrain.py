@@ -51,8 +51,8 @@ def words(row: Row, folder: Path) -> list[str]:
         raise ValueError(f"--retrain: {hidden[0]}: a file of the author's, which is not in the archive")
     if unsafe := [word for word in own if _may_run_code(word)]:
         raise ValueError(f"--retrain: {unsafe[0]}: may run code that came with the archive, which is not done")
-    kept = ["tracking=none", "eval.test=never", "keep=none"]
-    return [*own, *kept, f"runs_dir={folder / 'runs'}", f"reports_dir={folder / 'reports'}"]
+    settings = ["tracking=none", "eval.test=never", "keep=none"]
+    return [*own, *settings, f"runs_dir={folder / 'runs'}", f"reports_dir={folder / 'reports'}"]
 
 
 def _may_run_code(word: str) -> bool:
