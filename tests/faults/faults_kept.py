@@ -31,10 +31,10 @@ def records(runs):
 
 
 def content(runs):
-    """What a store says, without what is of the moment: attempts before the last, times, provenance."""
+    """What a store says, without what is of the moment: how many attempts a run took, times, provenance."""
     found = {}
     for folder, one in records(runs).items():
-        current = {k: v for k, v in dataclasses.asdict(one.current).items() if k not in OF_THE_MOMENT}
+        current = {k: v for k, v in dataclasses.asdict(one.measured).items() if k not in OF_THE_MOMENT}
         current["training"] = {k: v for k, v in (current["training"] or {}).items() if k not in OF_THE_CLOCK}
         looks = {path.name: _look(path) for path in sorted(folder.glob("evaluations/*.json"))}
         weights = {path.name: path.read_bytes() for path in folder.glob("weights/*") if path.name in KEPT}
