@@ -223,9 +223,7 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
             ended = isolate.call(function, *arguments, log=log, on_event=board, terms=isolate.REPEATABLE)
     finally:
         board.end()
-    if ended.kind == "returned":
-        return ended.value
-    raise (ValueError if ended.error_type == "ValueError" else RuntimeError)(ended.reason)
+    return ended.returned()
 
 
 if __name__ == "__main__":

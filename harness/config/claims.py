@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import ConfigDict
-
 from harness.records import claim_grammar
+from harness.records.base import Strict
 from harness.records.claim_grammar import Claim, Ratio, Selector
 
 RATES = ("lr_scale", "method.lr", "train.lr")
@@ -15,10 +14,8 @@ Rows = Sequence[tuple[str | None, Sequence[str]]]  # method and overrides of eac
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimEntry:
+class ClaimEntry(Strict):
     """A claim that the sweep tests, in the grammar of `harness.records.claim_grammar`."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     claim: str
     source: str | None = None  # author of the claim

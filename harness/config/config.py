@@ -20,12 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from harness.config import checks, doors, permissions, sweep_file, task_sets
-from harness.config.errors import adapter, check_finite, explained, lower, suggestion
+from harness.config.errors import check_finite, explained, lower, suggestion
 from harness.config.experiment import Experiment
 from harness.config.sweep_file import SweepFile
 from harness.methods import NOT_OFFERED
 from harness.methods.base import Method
-from harness.records import seeds
+from harness.records import base, seeds
 from harness.records.record import RunRecord
 from harness.records.settings import (
     DataSpec,
@@ -180,8 +180,8 @@ def readable(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(_FOR_DEVELOPERS)]
     cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and _first_line(cause) not in useful:
-        useful.append(_first_line(cause))
+    if isinstance(cause, OmegaConfBaseException) and base.first_line(cause) not in useful:
+        useful.append(base.first_line(cause))
     return " ".join(useful)
 
 
@@ -224,7 +224,7 @@ def _plain_value_of(config: DictConfig, name: str) -> Any:
     try:
         return _plain_value(config[name])
     except OmegaConfBaseException as error:  # a ${...} that cannot be resolved
-        raise ValueError(f"{error.full_key or name}: {_first_line(error)}") from error
+        raise ValueError(f"{error.full_key or name}: {base.first_line(error)}") from error
 
 
 def _check_names(config: DictConfig) -> None:
@@ -271,7 +271,7 @@ def checked(schema: type, values: Any, section: str) -> Any:
         values = {key: value for key, value in values.items() if key != "_target_"}
     check_finite(values, section)
     try:
-        return adapter(schema).validate_json(json.dumps(values), strict=True)
+        return base.parsed(schema, values)
     except ValidationError as error:
         allowed = [field.name for field in fields(schema) if field.init]
         raise ValueError(explained(error, values, section, allowed)) from error
@@ -280,7 +280,7 @@ def checked(schema: type, values: Any, section: str) -> Any:
 def _checked_plain(name: str, value: Any) -> Any:
     annotation: Any = next(field.type for field in fields(Experiment) if field.name == name)
     try:
-        return adapter(annotation).validate_json(json.dumps(value), strict=True)
+        return base.parsed(annotation, value)
     except ValidationError as error:
         raise ValueError(f"{name}={json.dumps(value)}: {lower(error.errors()[0]['msg'])}") from error
 
@@ -297,7 +297,3 @@ def _times(a: Any, b: Any) -> float | None:
     """Return the product; None where a factor is missing or not a number, which that factor's own check reports."""
     numbers = [float(value) for value in (a, b) if isinstance(value, int | float)]
     return math.prod(numbers) if len(numbers) == 2 else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -4,10 +4,9 @@ import difflib
 import json
 import math
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from harness.methods.targets import PRESETS
 
@@ -47,12 +46,6 @@ def suggestion(key: str, allowed: Iterable[str]) -> str:
     current = RENAMED.get(key, "").rpartition(".")[2]
     near = [current] if current in names else difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]}?" if near else ""
-
-
-@cache
-def adapter(schema: Any) -> TypeAdapter[Any]:
-    """Return the adapter of a schema, built once: building takes longer than using it."""
-    return TypeAdapter(schema)
 
 
 def check_finite(value: Any, name: str) -> None:

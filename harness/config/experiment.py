@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.methods.base import Method
+from harness.records.base import Strict
 from harness.records.evaluation import Evaluation as Evaluation
 from harness.records.identity import canonical as canonical
 from harness.records.identity import data_identity as data_identity
@@ -31,7 +32,6 @@ from harness.records.settings import (
     PlanSpec,
     Rate,
     Role,
-    Strict,
     TrackingSpec,
     TrainSpec,
     Weights,

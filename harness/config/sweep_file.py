@@ -38,24 +38,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from harness.config import claims
 from harness.config.claims import ClaimEntry
 from harness.config.overrides import expand
 from harness.config.study import PublishedNumber, Study, StudyData
+from harness.records import base
+from harness.records.base import Strict
 from harness.records.files import FileName
 from harness.records.seeds import Seed, listed
 
 Rule = Literal["lowest_validation_loss", "one_standard_error"]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(listed)]
 _SECTIONS = ("model", "data", "method", "train", "eval", "target", "lr_scale")
-
-
-class Strict:
-    """Base of the schemas: unknown keys are refused."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 def _final_seeds(value: Any) -> Any:
@@ -66,7 +62,7 @@ def _final_seeds(value: Any) -> Any:
             raise ValueError("at least one seed is needed")
         return seeds
     try:
-        until = TypeAdapter(UntilDecided).validate_json(json.dumps(value), strict=True)
+        until = base.parsed(UntilDecided, value)
     except ValidationError as error:
         first = error.errors()[0]
         names = {"first", "most", "until"}
@@ -150,7 +146,7 @@ def read(values: Any) -> SweepFile:
     if not isinstance(values, dict):
         raise ValueError(f"sweep={name}: sweep is a group, a file in sweeps/: {_keys(SweepFile)}")
     try:
-        question = TypeAdapter(SweepFile).validate_json(json.dumps(_with_entries(values)), strict=True)
+        question = base.parsed(SweepFile, _with_entries(values))
     except ValidationError as error:
         raise ValueError(f"sweep={name}: {_explain(error)}") from error
     for complaint in _complaints(question):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 import yaml
-from pydantic import TypeAdapter
 
-from harness.records.settings import EvalSpec, Strict
+from harness.records import base
+from harness.records.base import Strict
+from harness.records.settings import EvalSpec
 from harness.sources.packages import conf_dir
 
 
@@ -29,8 +29,7 @@ class Suite(Strict):
 def suites() -> dict[str, Suite]:
     """Return every set by its name."""
     data = yaml.safe_load((conf_dir() / "task_sets.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Suite] = TypeAdapter(dict[str, Suite]).validate_json(json.dumps(data), strict=True)
-    return found
+    return base.parsed(dict[str, Suite], data)
 
 
 def expanded(spec: EvalSpec) -> EvalSpec:

@@ -12,10 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from harness.config.compose import experiments
-from harness.records import redact
+from harness.records import base, redact
 from harness.records.data_check import DataCheck
 from harness.records.untrusted import echo
 from harness.report.pages import data_card
@@ -55,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         log = Path(asked[0].runs_dir) / "check.log"
         ended = isolate.call("harness.run.audit:command", asked, log=log, on_event=board, terms=isolate.REPEATABLE)
+        found = redact.anything(ended.returned())
+    except (ValueError, RuntimeError) as error:
+        return _wrong(error, 2 if isinstance(error, ValueError) else 1)
     finally:
         board.end()
-    if ended.kind != "returned":
-        return _wrong(ended.reason, 2 if ended.error_type == "ValueError" else 1)
-    found = redact.anything(ended.value)
-    checks = [TypeAdapter(DataCheck).validate_json(json.dumps(one), strict=True) for one in found]
+    checks = [base.parsed(DataCheck, one) for one in found]
     for check in checks:
         card = data_card.write(check, Path(asked[0].reports_dir) / "data")
         if not given.json:

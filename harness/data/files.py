@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from harness.data import layout
+from harness.records import base
 
 Row = dict[str, Any]
 Kind = Literal["malformed", "not_utf8", "empty"]
@@ -237,7 +238,7 @@ def parquet(path: Path) -> Iterator[Found]:
         yield from _numbered(batches)
     except (pyarrow.ArrowException, OSError) as error:  # OSError: its compressed data are damaged
         raise ValueError(
-            f"{path}: not a Parquet file that can be read ({_first_line(error)}); make it again"
+            f"{path}: not a Parquet file that can be read ({base.first_line(error)}); make it again"
         ) from error
 
 
@@ -251,7 +252,7 @@ def arrow(path: Path) -> Iterator[Found]:
             file.seek(0)
             yield from _numbered(_batches(file, is_file_format))
     except (pyarrow.ArrowException, OSError) as error:  # OSError: its compressed data are damaged
-        raise ValueError(f"{path}: not an Arrow file ({_first_line(error)}); make it again") from error
+        raise ValueError(f"{path}: not an Arrow file ({base.first_line(error)}); make it again") from error
 
 
 def _batches(file: Any, is_file_format: bool) -> Iterator[Any]:
@@ -273,10 +274,6 @@ def _numbered(batches: Iterable[Any]) -> Iterator[Found]:
         for row in batch.to_pylist():
             number += 1
             yield number, row
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 READERS: dict[str, Callable[[Path], Iterator[Found]]] = {

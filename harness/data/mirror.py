@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.data import layout
 from harness.data.files import Found, stream
+from harness.records import base
 
 SUFFIXES = (".parquet", ".jsonl", ".arrow")
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}")  # how the Hub names the files of a split
@@ -100,7 +101,7 @@ def _declared(root: Path, subset: str | None) -> dict[str, list[Path]]:
     except FileNotFoundError:  # nothing there that holds rows
         return {}
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{root}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+        raise ValueError(f"{root}: {base.first_line(error)}") from error
     return {str(split): [Path(file) for file in files] for split, files in found.items()}
 
 

@@ -8,6 +8,7 @@ from string import ascii_uppercase
 from harness.data import mirror
 from harness.data.files import Found, Row, RowError, arrow, stream
 from harness.data.official_rows import OFFICIAL
+from harness.records import base
 from harness.records.settings import RowsSpec, Source
 from harness.sources import hub, packages
 
@@ -123,7 +124,7 @@ def _from_hub(dataset: str, subset: str | None, split: str, revision: str | None
         rows: Iterable[Row] = load_dataset(dataset, subset, split=split, revision=commit)
         return rows
     except (ValueError, OSError, RuntimeError, DatasetNotFoundError) as error:  # RuntimeError: the set is a program
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = base.first_line(error)
         raise ValueError(
             f"cannot load {dataset} {subset or ''} split {split!r} from the Hub at {commit}: {reason}. "
             f"{hub.WAYS_OUT['dataset']}"

@@ -17,6 +17,7 @@ from harness.data.encode import Encoded, encoded
 from harness.data.format import Example
 from harness.data.prepare import Prepared, prepare
 from harness.data.token_rows import TokenRows
+from harness.records import base
 from harness.records.data_check import Lengths
 from harness.records.identity import data_identity, digest
 from harness.records.record import DataCounts, write_text
@@ -185,11 +186,9 @@ def _write_counts(prepared: Prepared, lengths: dict[str, Lengths], path: Path) -
 
 
 def _read(folder: Path) -> Tokenized:
-    from pydantic import TypeAdapter
-
     text = (folder / "counts.json").read_text(encoding="utf-8")
     found = json.loads(text)
-    counts = TypeAdapter(DataCounts).validate_json(json.dumps(found["counts"]), strict=True)
-    lengths = TypeAdapter(dict[str, Lengths]).validate_json(json.dumps(found["lengths"]), strict=True)
+    counts = base.parsed(DataCounts, found["counts"])
+    lengths = base.parsed(dict[str, Lengths], found["lengths"])
     train, validation, test = (TokenRows(folder / f"{part}.arrow") for part in PARTS)
     return Tokenized(train, validation, test, counts, lengths)

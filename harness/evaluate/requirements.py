@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.records import base
 from harness.sources import packages
 
 _PUNKT = ("llama-index-core", "llama_index/core/_static/nltk_cache")  # a package that carries NLTK's own files
@@ -29,7 +30,7 @@ def met(name: str, folders: Sequence[Path]) -> Iterator[None]:
         with _local_modules():
             yield
     except (OSError, ImportError, RuntimeError) as error:  # RuntimeError: a data set that is a program
-        reason = next(iter(str(error).splitlines()), "").rstrip(". ")
+        reason = base.first_line(error).rstrip(". ")
         raise ValueError(
             f"eval.tasks={name}: lm-eval cannot set it up here: {type(error).__name__}: {reason}. Install what is "
             "missing; what the task fetches by itself must be in reach, or have been fetched here once (under HF_HOME)"

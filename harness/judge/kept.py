@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.judge.model import Verdict
-from harness.records.record import Strict
+from harness.records.base import Strict
 
 
 @dataclass(frozen=True, kw_only=True)

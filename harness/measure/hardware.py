@@ -19,7 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.measure import driver
+from harness.measure import driver, proc
+from harness.measure.nvml import as_text, initialized
 
 BFLOAT16_CAPABILITY = 8  # major compute capability from which NVIDIA cards compute bfloat16 in hardware (Ampere)
 _BFLOAT16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}  # flag of a processor -> name
@@ -109,7 +110,7 @@ def driver_version() -> str | None:
     """Return the driver's version; None where NVML does not say."""
     try:
         with _Nvml() as nvml:
-            return _text(_answer(nvml, "nvmlSystemGetDriverVersion"))
+            return as_text(_answer(nvml, "nvmlSystemGetDriverVersion"))
     except _UnansweredError:
         return None
 
@@ -196,16 +197,10 @@ class _Nvml:
     """Context in which NVML is initialized; raises `_UnansweredError` where there is none."""
 
     def __enter__(self) -> Any:
-        try:
-            import pynvml
-        except ImportError as error:
-            raise _UnansweredError from error
-        self._nvml = pynvml
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            raise _UnansweredError from error
-        return pynvml
+        self._nvml = initialized()
+        if self._nvml is None:
+            raise _UnansweredError
+        return self._nvml
 
     def __exit__(self, *_: object) -> None:
         self._nvml.nvmlShutdown()
@@ -236,7 +231,7 @@ def _handles(nvml: Any, names: Sequence[str] | None) -> list[tuple[str, Any]]:
         return [(name, _answer(nvml, "nvmlDeviceGetHandleByUUID", name)) for name in names]
     by_name = {str(i): handle for i, handle in enumerate(whole)}
     if _are_uuids(names):
-        uuids = {_text(_answer(nvml, "nvmlDeviceGetUUID", handle)): handle for handle in whole}
+        uuids = {as_text(_answer(nvml, "nvmlDeviceGetUUID", handle)): handle for handle in whole}
         by_name = {name: handle for name in names or () if (handle := _by_prefix(uuids, name)) is not None}
     chosen = [*itertools.takewhile(by_name.__contains__, by_name if names is None else names)]
     if any(_is_divided(nvml, by_name[name]) for name in chosen):
@@ -264,7 +259,7 @@ def _card(nvml: Any, name: str, handle: Any) -> Card:
         whole = _answer(nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
     major, minor = _answer(nvml, "nvmlDeviceGetCudaComputeCapability", whole)
     memory = int(_answer(nvml, "nvmlDeviceGetMemoryInfo", handle).total)
-    return Card(name, _text(_answer(nvml, "nvmlDeviceGetName", handle)), (int(major), int(minor)), memory)
+    return Card(name, as_text(_answer(nvml, "nvmlDeviceGetName", handle)), (int(major), int(minor)), memory)
 
 
 @cache
@@ -290,13 +285,4 @@ def _by_driver(visible: str | None, order: str) -> tuple[Card, ...]:
 
 
 def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
-
-
-def _text(value: Any) -> str:
-    """Return a string; old versions of the package answer in bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return set(proc.cpu_field("flags").split())

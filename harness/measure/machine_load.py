@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.measure import proc
 from harness.measure.control_group import throttled_seconds
 from harness.measure.nvml import Gpus
 from harness.records.record import Conditions, Phase
@@ -216,8 +217,8 @@ def _children_seconds() -> float:
     seconds = 0.0
     with contextlib.suppress(OSError, ValueError, IndexError):
         for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            seconds += (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")  # user and system
+            fields = proc.stat_of(pid)
+            seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system
     return seconds
 
 

@@ -33,14 +33,14 @@ class Gpus:
     """
 
     def __init__(self) -> None:
-        self._nvml = _initialized()
+        self._nvml = initialized()
         self._handles: list[Any] | None = None  # by torch's index
         self._before: dict[str, int] = {}  # bytes in use by UUID: which of them are torch's is not known yet
         self._baselines: list[int | None] = []
         for handle in self._all():
             uuid, used = self._ask("nvmlDeviceGetUUID", handle), self._used(handle)
             if uuid is not None and used is not None:
-                self._before[_text(uuid)] = used
+                self._before[as_text(uuid)] = used
 
     def find(self) -> None:
         """Find the GPUs that torch uses, once CUDA is initialized."""
@@ -116,7 +116,7 @@ class Gpus:
         return None
 
 
-def _initialized() -> Any:
+def initialized() -> Any:
     """Return the NVML module, initialized; None without the package or a driver."""
     try:
         import pynvml
@@ -138,6 +138,6 @@ def _uuids_of_torchs() -> list[str | None]:
     return [None if uuid is None else f"GPU-{uuid}" for uuid in uuids]
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return a string; old versions of the package answer in bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

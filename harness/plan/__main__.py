@@ -155,9 +155,7 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         ended = isolate.call(function, *arguments, log=Path(folder) / "log.txt", terms=isolate.WITHOUT_GPU)
-    if ended.kind == "returned":
-        return ended.value
-    raise (ValueError if ended.error_type == "ValueError" else RuntimeError)(ended.reason)
+    return ended.returned()
 
 
 if __name__ == "__main__":

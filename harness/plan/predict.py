@@ -25,6 +25,7 @@ from harness.methods.contexts import Planned
 from harness.plan import fake_model, shapes
 from harness.plan.devices import Device
 from harness.plan.fake_step import Follower, give_gradients
+from harness.records import base
 from harness.records.events import Emit, Progress
 from harness.records.settings import KernelSpec
 from harness.run import worker
@@ -99,7 +100,7 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
         step = predictor.step(spec.micro_batch_size)
         fit = _fit(predictor, step, device, mfu) if device else {}
     except Exception as error:  # the method needs values: report it and predict the others
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        reason = f"{type(error).__name__}: {base.first_line(error)}"
         empty = {field.name: None for field in dataclasses.fields(Step)}
         return {**told, **empty, "micro_batch_size": spec.micro_batch_size, "unpredicted": reason}
     return {**told, **dataclasses.asdict(step), "unpredicted": None, **fit}

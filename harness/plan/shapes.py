@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.records import base
 from harness.records.settings import ModelSpec
 from harness.sources import models
 from harness.sources.random_weights import byte_tokenizer, configuration
@@ -41,7 +42,7 @@ def _from_files(spec: ModelSpec) -> Any:
         name, where = models.location(at)
         return AutoConfig.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
     except (OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = base.first_line(error)
         raise ValueError(
             f"model={spec.name}: nothing here tells its shapes ({reason}): give model.source=path "
             "model.path=<folder with config.json>, or a model whose YAML has an architecture"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from harness.records.measurements import Fingerprint, Phase, Strict, Training
+from harness.records.base import Strict
+from harness.records.measurements import Fingerprint, Phase, Training
 
 Status = Literal["ok", "oom", "diverged", "failed", "skipped"]
 _MAKING = ("load", "train")  # phases of the attempt that made the weights; another one loads them to evaluate

@@ -6,8 +6,9 @@ Needs the standard library and pydantic only. The data card in a report is made 
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.records.base import Strict
 from harness.records.files import FileName
-from harness.records.record import SCHEMA, Strict, read
+from harness.records.record import SCHEMA, read
 
 __all__ = ["SCHEMA", "Balance", "DataCheck", "Lengths", "Near", "Overlap", "Problem", "SourceRows", "path", "read"]
 

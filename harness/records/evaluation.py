@@ -4,8 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.records.base import Strict
 from harness.records.identity import digest
-from harness.records.settings import Backend, Role, SamplingSpec, Strict, Weights
+from harness.records.settings import Backend, Role, SamplingSpec, Weights
 
 # Graded outcomes beside an accuracy -> whether a higher value is better
 GRADED = {"p_right": True, "p_right_norm": True, "brier": False, "brier_norm": False}

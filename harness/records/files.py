@@ -6,9 +6,11 @@ to others what a strict umask keeps closed. Here the kernel applies the umask, o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +46,18 @@ def temporary_file(target: Path, mode: int = 0o666) -> tuple[int, Path]:
             return os.open(path, _NEW, mode), path
         except FileExistsError:
             continue
+
+
+@contextlib.contextmanager
+def atomic(target: Path, mode: int = 0o666) -> Iterator[Path]:
+    """Yield the path of an empty file that becomes `target` if the block ends without an error, else is removed."""
+    handle, temporary = temporary_file(target, mode)
+    os.close(handle)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def temporary_folder(parent: Path, prefix: str) -> Path:

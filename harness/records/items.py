@@ -10,7 +10,6 @@ an item with several right choices), `choices` and `loglikelihoods` (a list of t
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,10 @@ def write(columns: dict[str, list[Any]], path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    handle, temporary = files.temporary_file(path)
-    os.close(handle)
-    try:
+    with files.atomic(path) as temporary:
         parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
         disk.flush_one(temporary)
         disk.note_file(path, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def row_ids(hashes: list[str]) -> list[str]:

@@ -6,15 +6,8 @@ Units are in the names. An unmeasured value is None, never a sentinel.
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ConfigDict
-
+from harness.records.base import Strict
 from harness.records.files import FileName
-
-
-class Strict:
-    """A missing or unknown field makes a record unreadable: no silent defaults for what was measured."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)

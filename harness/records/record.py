@@ -11,16 +11,17 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from harness.records import attempts, disk, files, redact
+from harness.records import attempts, base, disk, files, redact
 from harness.records.attempts import Attempt as Attempt
 from harness.records.attempts import DataCounts as DataCounts
 from harness.records.attempts import Status as Status
+from harness.records.base import Strict
 from harness.records.disk import DamagedError as DamagedError
 from harness.records.files import FileName
 from harness.records.measurements import Conditions as Conditions
@@ -32,7 +33,6 @@ from harness.records.measurements import Phase as Phase
 from harness.records.measurements import Served as Served
 from harness.records.measurements import Speed as Speed
 from harness.records.measurements import StepProfile as StepProfile
-from harness.records.measurements import Strict as Strict
 from harness.records.measurements import Training as Training
 from harness.records.measurements import UpdateRecord as UpdateRecord
 from harness.records.measurements import WeightUpdate as WeightUpdate
@@ -237,20 +237,15 @@ def write_text(text: str, path: Path, mode: int = 0o666) -> Path:
 
 def write_bytes(content: bytes, path: Path, mode: int = 0o666) -> Path:
     """Write a file atomically, making the folder if need be. `mode` is reduced by the umask."""
-    handle, temporary = files.temporary_file(path, mode)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        disk.note_file(path, temporary)
-        temporary.replace(path)
+        with files.atomic(path, mode) as temporary:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            disk.note_file(path, temporary)
     except OSError as error:  # of a write, which does not name the file
-        temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return path
 
 
@@ -270,7 +265,7 @@ def parse(kind: type[T], path: Path, content: bytes) -> T:
     """Return the record that a file holds. Raises as `read` does."""
     text = content.decode("utf-8", errors="replace")
     try:
-        found: Any = _adapter(cast(Any, kind)).validate_json(text, strict=True)
+        found: Any = base.adapter(cast(Any, kind)).validate_json(text, strict=True)
     except ValidationError as error:
         raise _refused(path, text, error) from error
     if found.schema != SCHEMA:
@@ -299,12 +294,6 @@ def _refused(path: Path, text: str, error: ValidationError) -> ValueError:
 
 def _other_schema(path: Path, version: object) -> str:
     return f"{path}: record schema {version!r}, this version reads {SCHEMA}"
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Return the adapter of a record's class, built once: that takes longer than reading a record."""
-    return TypeAdapter(kind)
 
 
 def find_runs(runs: Path) -> Iterator[Path]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import record
+from harness.records.base import Strict
 from harness.records.files import FileName
-from harness.records.record import Cell, ClaimRecord, Strict
+from harness.records.record import Cell, ClaimRecord
 
 EXCLUSIONS = (
     "A run that is oom, diverged, failed or skipped has no score and counts as a lost seed of its method; no run and "

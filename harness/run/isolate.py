@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.measure import proc
 from harness.measure.control_group import out_of_memory_kills
 from harness.measure.hardware import VISIBLE
 from harness.records import redact
@@ -51,6 +52,17 @@ class Ended:
     error_type: str = ""  # name of the exception's class
     cause: Cause = "work"  # of "raised", "oom" and "killed"
     killed_by: int | None = None  # number of the signal that killed the process, or a rank of it
+
+    def returned(self) -> Any:
+        """Return the value of the function.
+
+        Raises:
+            ValueError: the function raised one; with its text.
+            RuntimeError: it ended in any other way; with the reason.
+        """
+        if self.kind == "returned":
+            return self.value
+        raise (ValueError if self.error_type == "ValueError" else RuntimeError)(self.reason)
 
 
 @dataclass
@@ -288,7 +300,7 @@ class _Vitals:
     """Progress check of a process that was told to end: True while it computes or writes, for a limited time."""
 
     def __init__(self, pid: int) -> None:
-        self._folder = Path(f"/proc/{pid}")
+        self._pid = pid
         self._work: tuple[str, ...] = ()
         self._began = self._lived = time.monotonic()
 
@@ -300,12 +312,10 @@ class _Vitals:
 
     def _counters(self) -> tuple[str, ...]:
         """Return processor time and bytes written (proc(5)), which do not change if a process is stopped or hangs."""
-        found: tuple[str, ...] = ()
+        counters = tuple(proc.stat_of(self._pid)[11:13])
         with contextlib.suppress(OSError):
-            found = tuple((self._folder / "stat").read_text().rpartition(")")[2].split()[11:13])
-        with contextlib.suppress(OSError):
-            found += tuple((self._folder / "io").read_text().splitlines())
-        return found
+            counters += tuple(Path(f"/proc/{self._pid}/io").read_text().splitlines())
+        return counters
 
 
 def _child(job: _Job, sender: Connection) -> None:

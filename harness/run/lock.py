@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.measure import proc
 from harness.records import disk
 
 HEARTBEAT_SECONDS = 10.0
@@ -248,7 +249,5 @@ def _boot() -> str:
 
 def _started(pid: int) -> str:
     """Return the start time of a process in clock ticks since boot; "" if there is none or it is a zombie."""
-    with contextlib.suppress(OSError, IndexError):
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if after_name[0] == "Z" else after_name[19]
-    return ""
+    fields = proc.stat_of(pid)
+    return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""

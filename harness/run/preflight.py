@@ -20,7 +20,7 @@ from harness.evaluate import tasks, vllm
 from harness.measure import hardware
 from harness.methods.base import Method
 from harness.methods.contexts import OnModel, OnRows, Packed, Served, TrainedWith
-from harness.records import data_check
+from harness.records import base, data_check
 from harness.records.events import Emit, Message, Progress, RunSized
 from harness.run import toolchain
 from harness.run.audit import audit
@@ -193,4 +193,4 @@ def _outcome(look: Callable[[], Any]) -> tuple[tuple[Verdict, str] | None, Any]:
         return ("wrong", " ".join(str(error).split())), None
     except Exception as error:  # a library that fails on a value: the log says where, and nothing is started
         traceback.print_exc()
-        return ("wrong", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"), None
+        return ("wrong", f"{type(error).__name__}: {base.first_line(error)}"), None

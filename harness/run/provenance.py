@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.measure import hardware
+from harness.measure import hardware, proc
 from harness.records import redact
 from harness.run.server import ALLOCATOR_SETTINGS
 
@@ -43,7 +43,7 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": proc.cpu_field("model name") or None,
         "cpu_bfloat16_units": hardware.bfloat16_units(),
         "cpu_cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -75,7 +75,11 @@ def device() -> dict[str, Any]:
 
     openmp = {name: os.environ[name] for name in _OPENMP if name in os.environ}
     if not torch.cuda.is_available():
-        processor = {"device": "cpu", "device_name": _cpu(), "threads": torch.get_num_threads()}
+        processor = {
+            "device": "cpu",
+            "device_name": proc.cpu_field("model name") or None,
+            "threads": torch.get_num_threads(),
+        }
         return {**processor, "openmp": openmp, "num_processes": 1}
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     uuid = getattr(properties, "uuid", None)
@@ -154,11 +158,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -8,6 +8,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from harness.records import base
 from harness.sources import pickles
 
 Kind = Literal["model", "dataset"]
@@ -100,13 +101,9 @@ def commit(repository: str, revision: str | None, kind: Kind) -> str:
 def _refused(repository: str, revision: str | None, kind: Kind, error: Exception) -> str:
     return (
         f"the Hub has no {kind} {repository!r} at revision {revision or 'main'!r} that you may read "
-        f"({_first_line(error)}). "
+        f"({base.first_line(error)}). "
         f"Check the name, accept its license on its page and log in with `hf auth login`; or: {WAYS_OUT[kind]}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _cached_commit(repository: str, revision: str | None, kind: Kind) -> str | None:
@@ -133,7 +130,9 @@ def _is_complete(snapshot: Path) -> bool:
 
 def _unreachable(repository: str, revision: str | None, kind: Kind, error: Exception) -> NoReturn:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    reason = "HF_HUB_OFFLINE forbids the network" if offline else f"the Hub cannot be reached ({_first_line(error)})"
+    reason = (
+        "HF_HUB_OFFLINE forbids the network" if offline else f"the Hub cannot be reached ({base.first_line(error)})"
+    )
     raise ValueError(
         f"{kind} {repository!r} at revision {revision or 'main'!r}: {reason}, and the local Hugging Face cache does "
         f"not know it. {WAYS_OUT[kind]}; or fill the cache with `hf download {repository} --repo-type {kind}`"

@@ -6,7 +6,6 @@ data sets they hold. No network is used for what the cache has.
 
 import fnmatch
 import hashlib
-import json
 import os
 import stat
 import subprocess
@@ -20,9 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from harness.records import disk
+from harness.records import base, disk
+from harness.records.base import Strict
 from harness.sources.cache import cached_folder
 
 Say = Callable[[str], None]
@@ -32,12 +32,6 @@ SUBSET = "{subset}"
 
 def silent(message: str) -> None:
     """Announce nothing."""
-
-
-class Strict:
-    """A missing or unknown field makes the table unreadable."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +108,7 @@ def read_table(path: Path) -> Table:
     """Read and check a table of packages and data sets."""
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
-        result = TypeAdapter(Table).validate_json(json.dumps(data), strict=True)
+        result = base.parsed(Table, data)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

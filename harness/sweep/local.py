@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.measure import hardware
-from harness.records.settings import Strict
+from harness.records.base import Strict
 from harness.run import isolate
 from harness.sources.packages import Say
 from harness.train.signals import SIGNALS, heeded, leave_terminal

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.records.base import Strict
 from harness.records.record import RunRecord
-from harness.records.settings import Strict
 from harness.run import lock, state
 from harness.run.progress import board
 from harness.sweep import sweep

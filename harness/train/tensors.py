@@ -35,23 +35,17 @@ def write(file: Path, value: Any, facts: dict[str, Any]) -> None:
     """
     tensors: list[torch.Tensor] = []
     head = _head({"value": json.dumps(_plain(value, tensors)), "facts": json.dumps(facts)}, tensors)
-    handle, temporary = files.temporary_file(file)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(len(head).to_bytes(8, "little") + head)
-            checksum = zlib.crc32(head)
-            for tensor in tensors:
-                content = _bytes_of(tensor.detach().cpu().contiguous())
-                stream.write(content)
-                checksum = zlib.crc32(content, checksum)
-            stream.seek(8)
-            stream.write(_with_sum(head, f"{checksum:08x}"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with files.atomic(file) as temporary, temporary.open("wb") as stream:
+        stream.write(len(head).to_bytes(8, "little") + head)
+        checksum = zlib.crc32(head)
+        for tensor in tensors:
+            content = _bytes_of(tensor.detach().cpu().contiguous())
+            stream.write(content)
+            checksum = zlib.crc32(content, checksum)
+        stream.seek(8)
+        stream.write(_with_sum(head, f"{checksum:08x}"))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read(file: Path) -> tuple[Any, dict[str, Any]]:

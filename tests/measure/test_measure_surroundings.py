@@ -83,7 +83,7 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch):
     played = Driver()
-    monkeypatch.setattr(nvml, "_initialized", lambda: played)
+    monkeypatch.setattr(nvml, "initialized", lambda: played)
     monkeypatch.setattr(nvml, "_uuids_of_torchs", lambda: ["GPU-b", "GPU-a"])
     monkeypatch.setattr(machine_load, "_allocation_retries", lambda: 3)
     monkeypatch.setattr(machine_load, "_used_gpus", lambda: played.holding)

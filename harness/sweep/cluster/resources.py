@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.records.settings import Strict
+from harness.records.base import Strict
 
 _OF_SEVERAL = ("nodes", "N", "ntasks", "n", "ntasks-per-node")  # options of sbatch that spread a job
 Count = Annotated[int, Field(ge=0)]

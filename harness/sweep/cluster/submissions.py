@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.records import record
+from harness.records.base import Strict
 from harness.records.files import FileName
-from harness.records.record import Strict
 from harness.sweep.cluster import queue
 from harness.sweep.cluster.queue import Queued
 
