@@ -10,13 +10,19 @@ from collections.abc import Callable
 from importlib import import_module
 
 COMMANDS = ("adapter", "data", "evaluate", "judge", "plan", "report", "review", "sweep")
+_BELOW = {"judge": "evaluate.judge"}  # packages of commands that are not at the top
+
+
+def module_of(name: str) -> str:
+    """Return the module of a subcommand."""
+    return f"harness.{_BELOW.get(name, name)}.__main__"
 
 
 def main() -> None:
     """Run the subcommand named first, else compose and run what the settings ask for."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         name = sys.argv[1]
-        run_command(lambda: import_module(f"harness.{name}.__main__").main(sys.argv[2:]))
+        run_command(lambda: import_module(module_of(name)).main(sys.argv[2:]))
     from harness.sweep import application
 
     run_command(application.main)

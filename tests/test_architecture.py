@@ -20,12 +20,11 @@ MAY_IMPORT = {
     "measure": {"records"},
     "methods": {"records", "sources"},
     "data": {"records", "sources"},
-    "judge": {"records"},
     "report": {"records", "sources", "stats"},
     "review": {"sources", "stats", "report"},
     "config": {"records", "sources", "methods"},
     "train": {"records", "measure", "methods"},
-    "evaluate": {"records", "sources", "data", "train"},
+    "evaluate": {"records", "stats", "sources", "data", "train"},
     "run": {"records", "sources", "measure", "methods", "config", "data", "train", "evaluate"},
     "plan": {"records", "sources", "measure", "methods", "config", "train", "run"},
     "adapter": {"records", "sources", "methods", "config", "train", "run"},
@@ -182,7 +181,8 @@ def test_only_the_configuration_knows_omegaconf():
 def test_loop_clock_and_scorer_name_no_method():
     names = set(method_names())
     assert len(names) >= 5
-    files = files_of("train", "measure", "evaluate")
+    judges = PACKAGE / "evaluate" / "judge"  # whose table for people has a column `prompt`
+    files = [path for path in files_of("train", "measure", "evaluate") if judges not in path.parents]
     assert len(files) >= 8
     found = {
         (path.name, node.value)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import COMMANDS
+from harness.__main__ import COMMANDS, module_of
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_every_package_with_a_command_is_a_subcommand():
-    assert {path.parent.name for path in (ROOT / "harness").glob("*/__main__.py")} == set(COMMANDS)
-    assert len(COMMANDS) == 7
+    assert {path.parent.name for path in (ROOT / "harness").rglob("*/__main__.py")} == set(COMMANDS)
+    assert len(COMMANDS) == 8
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"harness": "harness.__main__:main"}
 
@@ -22,7 +22,7 @@ def test_every_package_with_a_command_is_a_subcommand():
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("way", ["subcommand", "module"])
 def test_help_names_the_subcommand(name, way):
-    words = ["harness", name] if way == "subcommand" else [f"harness.{name}"]
+    words = ["harness", name] if way == "subcommand" else [module_of(name)]
     done = subprocess.run(
         [sys.executable, "-m", *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )

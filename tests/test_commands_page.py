@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import COMMANDS
+from harness.__main__ import COMMANDS, module_of
 from harness.report.commands import COMMANDS as REPORT_COMMANDS
 
 PAGE = Path(__file__).parents[1] / "sweeps" / "COMMANDS.md"
@@ -27,7 +27,7 @@ def help_of(monkeypatch, capsys):
 
     def printed(*words: str) -> str:
         with pytest.raises(SystemExit) as ended:
-            import_module(f"harness.{words[0]}.__main__").main([*words[1:], "--help"])
+            import_module(module_of(words[0])).main([*words[1:], "--help"])
         assert ended.value.code == 0
         return capsys.readouterr().out
 

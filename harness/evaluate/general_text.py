@@ -7,7 +7,6 @@ their hashes, cut at 256 tokens.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from harness.records.evaluation import Evaluation
 from harness.records.items import text_hash
 from harness.records.record import Metric
 from harness.records.settings import GENERAL_TEXT
+from harness.stats import mean_and_standard_error
 
 _MAX_TOKENS = 256
 
@@ -55,5 +55,5 @@ def score(
 
 
 def _mean(values: list[float]) -> Metric:
-    stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Metric(value=statistics.mean(values), stderr=stderr, higher_is_better=False)
+    mean = mean_and_standard_error(values)
+    return Metric(value=mean.value, stderr=mean.standard_error, higher_is_better=False)

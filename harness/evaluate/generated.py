@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from harness.evaluate.heldout import Row
 from harness.records.evaluation import Evaluation
 from harness.records.items import row_ids, text_hash
 from harness.records.record import Metric
+from harness.stats import mean_and_standard_error
 
 _PER_SET = ("chrf", "bleu")
 
@@ -80,6 +79,5 @@ def _written(
 
 
 def _metric(values: Sequence[float]) -> Metric:
-    several = len(values) > 1
-    stderr = statistics.stdev(values) / math.sqrt(len(values)) if several else None
-    return Metric(value=statistics.mean(values), stderr=stderr, higher_is_better=True)
+    mean = mean_and_standard_error(values)
+    return Metric(value=mean.value, stderr=mean.standard_error, higher_is_better=True)

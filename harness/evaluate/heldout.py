@@ -10,6 +10,7 @@ from typing import Any
 from harness.evaluate import batching, likelihood
 from harness.records.items import clusters, row_ids, text_hash
 from harness.records.record import Metric
+from harness.stats import ratio
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; answer_characters: one number
 
@@ -67,23 +68,15 @@ def metrics(scores: Sequence[tuple[float, int]], sizes: Sequence[int] | None = N
     tokens = sum(count for _, count in scores)
     if not tokens:
         raise ValueError("no answer token to score: the held-out set is empty or its answers are")
-    loss, stderr = _ratio([nats for nats, _ in scores], [count for _, count in scores])
-    perplexity = math.exp(loss)
+    loss = ratio([nats for nats, _ in scores], [count for _, count in scores])
+    perplexity, stderr = math.exp(loss.value), loss.standard_error
     found = {
-        "loss": Metric(value=loss, stderr=stderr, higher_is_better=False),
+        "loss": Metric(value=loss.value, stderr=stderr, higher_is_better=False),
         "perplexity": Metric(
             value=perplexity, stderr=None if stderr is None else perplexity * stderr, higher_is_better=False
         ),
     }
     if sizes is not None and any(sizes):
-        bits, stderr = _ratio([nats / math.log(2) for nats, _ in scores], sizes)
-        found["bits_per_byte"] = Metric(value=bits, stderr=stderr, higher_is_better=False)
+        bits = ratio([nats / math.log(2) for nats, _ in scores], sizes)
+        found["bits_per_byte"] = Metric(value=bits.value, stderr=bits.standard_error, higher_is_better=False)
     return found
-
-
-def _ratio(parts: Sequence[float], weights: Sequence[int]) -> tuple[float, float | None]:
-    """Return the ratio of two sums over rows and its standard error, which is None for a single row."""
-    total, n = sum(weights), len(parts)
-    value = sum(parts) / total
-    squares = sum((part - value * weight) ** 2 for part, weight in zip(parts, weights, strict=True))
-    return value, math.sqrt(n / (n - 1) * squares) / total if n > 1 else None

@@ -30,7 +30,7 @@ from harness.stats.power import (
     seeds_needed,
     smallest_effect,
 )
-from harness.stats.proportion import wilson_interval
+from harness.stats.proportion import sign_test, wilson_interval
 from harness.stats.ranks import Ranks, average_ranks
 from harness.stats.resample import bootstrap, percentile_interval, seed_draws
 
@@ -75,6 +75,7 @@ __all__ = [
     "seed_variance",
     "seeds_needed",
     "sign_flip_p",
+    "sign_test",
     "smallest_effect",
     "tie_letters",
     "wilson_interval",

@@ -1,6 +1,16 @@
 """The interval of a proportion: a rate of divergence, an accuracy of which only the count is published."""
 
 
+def sign_test(first: int, second: int) -> float | None:
+    """Return the two-sided p-value of the exact sign test, that either of two outcomes is as likely; None without any.
+
+    On the pairs in which two methods differ it is McNemar's exact test.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(first, first + second).pvalue) if first + second else None
+
+
 def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a binomial proportion: never empty, also where none or all of the trials count.
 

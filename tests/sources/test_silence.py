@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness.judge import model as judge_model
+from harness.evaluate.judge import model as judge_model
 from harness.sources import hub, packages
 
 PINNED = "0123456789abcdef0123456789abcdef01234567"

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from harness.config.experiment import Evaluation
-from harness.judge import __main__ as command
-from harness.judge import answers, model, pairs
-from harness.judge.kept import JudgementRecord
+from harness.evaluate.judge import __main__ as command
+from harness.evaluate.judge import answers, model, pairs
+from harness.evaluate.judge.model import JudgementRecord
 from harness.records import items, record
 from harness.records.record import Attempt, EvaluationRecord, RunRecord
 

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import socket
-import statistics
 import threading
 import time
 import urllib.error
@@ -18,11 +17,14 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from harness.judge.answers import Answer
+from harness.evaluate.judge.answers import Answer
 from harness.records import redact
+from harness.records.base import Strict
+from harness.stats import mean_and_standard_error
 
 PROMPT = """\
 {rubric}
@@ -124,8 +126,8 @@ def mean(verdicts: Sequence[Verdict]) -> tuple[float | None, float | None]:
     scores = [one.score for one in verdicts if one.score is not None]
     if not scores:
         return None, None
-    stderr = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
-    return statistics.mean(scores), stderr
+    found = mean_and_standard_error(scores)
+    return found.value, found.standard_error
 
 
 def _key(by: Judge) -> str | None:
@@ -223,3 +225,51 @@ def _said(error: urllib.error.HTTPError, key: str | None) -> str:
     body = " ".join(content.decode("utf-8", "replace").split())[:300]
     said = f"{error.code} {error.reason}" + (f" ({body})" if body and not body.startswith("<") else "")
     return said.replace(key, "<key>") if key else said
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementRecord(Strict):
+    """Verdicts of a model on one run's answers; (item id, score, reply) per answer. The key is not recorded."""
+
+    schema: int
+    eval_id: str
+    judged_at: str  # ISO 8601, UTC
+    endpoint: str
+    model: str
+    rubric: str
+    prompt: str  # with places for the rubric, the question, the reference and the answer
+    score_range: tuple[int, int]
+    mean: float | None
+    stderr: float | None
+    num_unparsable: int  # replies without a score in the range, which are left out of the mean
+    verdicts: tuple[tuple[str, float | None, str], ...]
+    weights_from: str | None
+
+
+class Unfinished:
+    """File of verdicts, one per line, so that a retry does not request, and perhaps pay for, the same ones again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> dict[str, Verdict]:
+        """Return the verdicts by item id. Incomplete lines are skipped."""
+        found = {}
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
+        for line in lines:
+            try:
+                verdict = Verdict(*json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            found[verdict.item_id] = verdict
+        return found
+
+    def add(self, verdict: Verdict) -> None:
+        """Append a verdict."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([verdict.item_id, verdict.score, verdict.reply]) + "\n")
+
+    def remove(self) -> None:
+        """Remove the file, once its verdicts are in a record."""
+        self._path.unlink(missing_ok=True)

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.judge.answers import Answers
+from harness.evaluate.judge.answers import Answers
 from harness.records import untrusted
 from harness.records.record import write_text
+from harness.stats import sign_test
 
 COLUMNS = ("pair", "prompt", "answer_1", "answer_2", "verdict")
 VERDICTS = ("1", "2", "tie")
@@ -85,7 +86,7 @@ def count(filled: Path, key: Path) -> Counted:
 def _counted(winners: dict[str, str], key: Path) -> Counted:
     known, found = _known(key), Counter(winners.values())
     first, second, left_out = found["first"], found["second"], len(known["pairs"]) - len(winners)
-    missing, p_value = found[""] + left_out, _sign_test(first, second)
+    missing, p_value = found[""] + left_out, sign_test(first, second)
     return Counted(known["first"], known["second"], first, second, found["tie"], missing, p_value)
 
 
@@ -127,12 +128,6 @@ def _winner(row: dict[str, str], pairs: dict[str, dict[str, str]], where: str) -
     one = pairs[row["pair"]]["answer_1"]
     other = "second" if one == "first" else "first"
     return one if verdict == "1" else other
-
-
-def _sign_test(first: int, second: int) -> float | None:
-    from scipy.stats import binomtest
-
-    return float(binomtest(first, first + second).pvalue) if first + second else None
 
 
 def _hash(seed: int, what: str, item_id: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m harness.judge score | export | import`: generated answers judged by a model, or blindly by people.
+"""`harness judge score | export | import`: generated answers judged by a model, or blindly by people.
 
 Exit codes: 0 done; 2 the input was wrong or the endpoint gave no verdict, with one line that says what.
 """
@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.judge import answers, model, pairs
-from harness.judge.kept import JudgementRecord, Unfinished
+from harness.evaluate.judge import answers, model, pairs
+from harness.evaluate.judge.model import JudgementRecord, Unfinished
 from harness.records import record
 from harness.records.events import Progress
 from harness.records.untrusted import echo
