@@ -1,6 +1,7 @@
 """TensorBoard's event files: numbers by step, text, pictures, and a run's line in its table of hyperparameters.
 
-Written with the package tensorboard alone, without torch.
+Written with the package tensorboard alone. tensorboardX is not used: it imports torch wherever that is installed, and
+its hyperparameters always end with success.
 """
 
 from __future__ import annotations

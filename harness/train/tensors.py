@@ -1,7 +1,7 @@
 """Storage of nested values in one safetensors file. No pickle, no copy of a tensor that is on the CPU.
 
-Tensors of the value are the file's tensors. The rest is JSON in the header's metadata, with the file's facts and a
-checksum over everything.
+`torch.load` checks no sum of a tensor's bytes, so that a damaged checkpoint would train on. Here tensors of the value
+are the file's tensors. The rest is JSON in the header's metadata, with the file's facts and a checksum over everything.
 """
 
 from __future__ import annotations
