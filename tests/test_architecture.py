@@ -33,7 +33,7 @@ MAY_IMPORT = {
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets"}
 NOT_ON_A_LAPTOP = HEAVY | {"hydra", "omegaconf", "lm_eval", "pandas"}
 KNOW_OMEGACONF = {
-    "harness/config/composer.py",
+    "harness/config/compose.py",
     "harness/config/config.py",
     "harness/sweep/application.py",
     "hydra_plugins/cells.py",

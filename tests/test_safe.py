@@ -148,14 +148,14 @@ def test_no_line_of_the_program_reads_a_pickle_from_elsewhere():
             found |= {(path.name, one) for one in bad}
     assert len(SOURCES) > 150
     assert found == {
-        ("composer.py", "pickle"),  # of what it made itself, in memory
+        ("compose.py", "pickle"),  # of what it made itself, in memory
         ("node.py", "pickle"),  # a job, from a file that nobody but its own user can have written
         ("node.py", "cloudpickle"),  # writes it
         ("pickles.py", ".pkl"),  # names that are refused
         ("pickles.py", ".pickle"),
         ("submissions.py", "_0_result.pkl"),  # looks whether it is there
         ("launcher.py", "pickle"),  # an exception that it raised itself, in memory
-        ("shards.py", "pickle"),  # an unpickler that knows torch's classes of a checkpoint's index and nothing else
+        ("fsdp.py", "pickle"),  # an unpickler that knows torch's classes of a checkpoint's index and nothing else
     }
 
 

@@ -102,9 +102,9 @@ def _more(given: argparse.Namespace, words: list[str]) -> list[Path]:
 
 
 def _merge(given: argparse.Namespace) -> None:
-    from harness.adapter import load, output
+    from harness.adapter import load
 
-    output.check_free(given.out)
+    load.check_free(given.out)
     run = load.find(given.run)
     load.check_merges(run)
     load.on_base(run, given.base)
@@ -121,12 +121,12 @@ def _merge(given: argparse.Namespace) -> None:
 
 
 def _combine(given: argparse.Namespace) -> None:
-    from harness.adapter import load, output
+    from harness.adapter import load
 
     given_folders: list[Path] = [*given.runs, *given.rest]
     folders, out = given_folders[:-1], given_folders[-1]
     weights = _weights(given.weights, folders)
-    output.check_free(out)
+    load.check_free(out)
     for folder in folders:
         load.on_base(load.find(folder), given.base)
     pruning = given.combination_type.startswith(_PRUNING)
@@ -155,9 +155,9 @@ def _rank(text: str) -> int:
 
 
 def _convert(given: argparse.Namespace) -> None:
-    from harness.adapter import load, output
+    from harness.adapter import load
 
-    output.check_free(given.out)
+    load.check_free(given.out)
     run = load.find(given.run)
     load.check_merges(run)
     load.on_base(run, given.base)

@@ -13,8 +13,17 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from harness.adapter.load import Trained, download, find, on_base, plain_base, quantization
-from harness.adapter.output import compare, logits, whole_folder
+from harness.adapter.load import (
+    Trained,
+    compare,
+    download,
+    find,
+    logits,
+    on_base,
+    plain_base,
+    quantization,
+    whole_folder,
+)
 from harness.records.events import Emit, PhaseStarted
 from harness.records.record import write_text
 from harness.records.untrusted import escaped, inline_code

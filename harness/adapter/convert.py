@@ -14,8 +14,18 @@ from typing import Any
 
 import torch
 
-from harness.adapter.load import Trained, attached, download, find, merged, on_base, plain_base
-from harness.adapter.output import compare, logits, whole_folder
+from harness.adapter.load import (
+    Trained,
+    attached,
+    compare,
+    download,
+    find,
+    logits,
+    merged,
+    on_base,
+    plain_base,
+    whole_folder,
+)
 from harness.records.events import Emit, PhaseStarted, Progress
 from harness.records.record import write_text
 from harness.records.untrusted import escaped

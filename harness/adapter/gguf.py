@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 import torch
 
-from harness.adapter.output import PROMPTS, logits
+from harness.adapter.load import PROMPTS, logits
 
 if TYPE_CHECKING:
     from harness.records.settings import ModelSpec

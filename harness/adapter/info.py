@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from harness.adapter.load import Trained
-from harness.methods.module_patterns import grouped
+from harness.methods.targets import grouped
 from harness.records.record import UpdateRecord, WeightUpdate, read
 from harness.run import model_card
 

@@ -10,8 +10,19 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from harness.adapter import gguf
-from harness.adapter.load import Trained, attached, download, dtype, find, merged, on_base, quantization
-from harness.adapter.output import compare, logits, whole_folder
+from harness.adapter.load import (
+    Trained,
+    attached,
+    compare,
+    download,
+    dtype,
+    find,
+    logits,
+    merged,
+    on_base,
+    quantization,
+    whole_folder,
+)
 from harness.records.events import Emit, PhaseStarted
 from harness.records.record import write_text
 from harness.run import model_card

@@ -10,8 +10,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from harness.measure.flops import Flops
-from harness.measure.live_memory import LiveBytes, gradients_of, tensors_in
+from harness.measure.operations import Flops, LiveBytes, gradients_of, tensors_in
 from harness.records.record import StepProfile
 
 _LOG = logging.getLogger(__name__)

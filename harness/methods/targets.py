@@ -1,5 +1,7 @@
 """Modules that a method adapts: a preset, a list of names or a regular expression, resolved against a real model.
 
+The modules found are written as patterns, such as `layers.{0..31}.q_proj`.
+
 Presets are defined by structure and not by a table of architectures. A projection belongs to the attention or to the
 MLP by the module that contains it, so that fused (GPT-NeoX, Phi-3) and transposed (GPT-2) projections are covered.
 Where queries, keys and values are one projection, `attention_qv` is that projection. The experts of a
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PRESETS = ("attention_qv", "attention", "mlp", "all_linear")
@@ -163,3 +165,29 @@ def _summary(names: Iterable[str] | Mapping[str, Any]) -> str:
     """Last parts of the names with their counts: `q_proj (30), v_proj (30)`."""
     counts = Counter(name.rpartition(".")[2] for name in names)
     return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
+
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)|(?<=\[)\d+(?=\])")
+
+
+def grouped(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return pattern -> the names that differ from it in their numbers alone, both in the order of the names."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(_NUMBER.sub("#", name), []).append(name)
+    return {_pattern(kind, members): members for kind, members in kinds.items()}
+
+
+def _pattern(kind: str, members: Sequence[str]) -> str:
+    """Return the kind with the numbers of each place in it."""
+    numbers = [[int(number) for number in _NUMBER.findall(name)] for name in members]
+    places = iter(_range(sorted({row[i] for row in numbers})) for i in range(len(numbers[0])))
+    return re.sub("#", lambda _: next(places), kind)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return str(numbers[0])
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{{{numbers[0]}..{numbers[-1]}}}"
+    return f"{{{','.join(map(str, numbers))}}}"

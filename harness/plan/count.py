@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.config.experiment import Experiment
 from harness.measure import hardware
 from harness.methods import targets
 from harness.methods.contexts import OnModel, TrainedWith
-from harness.methods.module_patterns import grouped
-from harness.plan import shapes
+from harness.methods.targets import grouped
+from harness.records import base
 from harness.records.events import Emit, Progress
 from harness.records.settings import ModelSpec
 from harness.run import worker
+from harness.sources import models
+from harness.sources.random_weights import byte_tokenizer, configuration
 
 
 def cells(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
@@ -40,14 +46,14 @@ def cells(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
 def _count(experiment: Experiment) -> dict[str, Any]:
     method = experiment.method
     method.require(TrainedWith(experiment.train))
-    model = shapes.skeleton(experiment.model)
+    model = skeleton(experiment.model)
     known = {"method": method.name, "model": experiment.model.name, "base_parameters": _elements(model.parameters())}
     reason = method.unsupported(OnModel(model))
     if reason:
         return {**known, "unsupported": reason, **dict.fromkeys(_COUNTS)}
     modules = {name for name, _ in model.named_modules() if name}
     expected = method.expected_trainable(model)
-    attached = method.attach(model, worker.setting(_settled(experiment), shapes.tokenizer(experiment.model), []))
+    attached = method.attach(model, worker.setting(_settled(experiment), tokenizer(experiment.model), []))
     trained = {name: p for name, p in attached.named_parameters() if p.requires_grad}
     total = _elements(attached.parameters())
     trainable = _elements(trained.values())
@@ -97,7 +103,7 @@ def layers(specs: list[ModelSpec], emit: Emit) -> list[dict[str, Any]]:
     result = []
     for position, spec in enumerate(specs):
         emit(Progress(position, len(specs)))
-        model = shapes.skeleton(spec)
+        model = skeleton(spec)
         result.append({"model": spec.name, "presets": list(targets.PRESETS), "layers": _layers(model)})
     return result
 
@@ -137,3 +143,38 @@ def _covered(model: Any, preset: str) -> set[str]:
     except ValueError:  # the preset matches nothing in this model
         return set()
     return {*modules, *experts}
+
+
+def skeleton(spec: ModelSpec) -> PreTrainedModel:
+    """Return the model on the meta device.
+
+    Its shapes come from its folder, else from its YAML, else from the config.json of the Hub.
+
+    Raises:
+        ValueError: none of them is available.
+    """
+    return models.skeleton_of(_configuration(spec), torch.bfloat16, spec.trust_remote_code)
+
+
+def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a local folder; else a byte-level tokenizer, since no count depends on it."""
+    return models.tokenizer(spec) if spec.source == "path" else byte_tokenizer()
+
+
+def _configuration(spec: ModelSpec) -> Any:
+    table = spec.architecture
+    known = table is not None and spec.source != "path" and table.get("of") == spec.hub_id
+    return configuration(spec) if known or spec.weights == "random" else _from_files(spec)
+
+
+def _from_files(spec: ModelSpec) -> Any:
+    at = replace(spec, revision=spec.revision or "main")
+    try:
+        name, where = models.location(at)
+        return AutoConfig.from_pretrained(name, **where, trust_remote_code=spec.trust_remote_code)
+    except (OSError, KeyError, ValueError) as error:
+        reason = base.first_line(error)
+        raise ValueError(
+            f"model={spec.name}: nothing here tells its shapes ({reason}): give model.source=path "
+            "model.path=<folder with config.json>, or a model whose YAML has an architecture"
+        ) from error

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import masking_utils
 from trl.kernels import chunked_logprob
 
-from harness.measure.live_memory import tensors_in
+from harness.measure.operations import tensors_in
 
 _KEPT = 3  # layers that are computed with, if all are equal
 

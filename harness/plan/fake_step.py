@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.measure.live_memory import LiveBytes
+from harness.measure.operations import LiveBytes
 from harness.plan.fake_model import FakeModel
 
 _CHOOSES = {

@@ -20,9 +20,9 @@ import torch
 
 from harness.config.experiment import Experiment
 from harness.measure import hardware
-from harness.measure.live_memory import tensors_in
+from harness.measure.operations import tensors_in
 from harness.methods.contexts import Planned
-from harness.plan import fake_model, shapes
+from harness.plan import count, fake_model
 from harness.plan.devices import Device
 from harness.plan.fake_step import Follower, give_gradients
 from harness.records import base
@@ -172,8 +172,8 @@ class Predictor:
         method = experiment.method
         spec = dataclasses.replace(experiment.train, kernels=_plain(experiment.train.kernels))
         dtype = compute_dtype(spec.precision)
-        self._tokenizer = shapes.tokenizer(experiment.model)
-        meta = fake_model.quantized(shapes.skeleton(experiment.model), method.load_options(dtype))
+        self._tokenizer = count.tokenizer(experiment.model)
+        meta = fake_model.quantized(count.skeleton(experiment.model), method.load_options(dtype))
         attached = method.attach(meta, worker.setting(experiment, self._tokenizer, []))
         plain = type(method.optimizer(method.param_groups(attached, 1.0, spec.weight_decay))) is torch.optim.AdamW
         # another optimizer may treat parameters by more than their groups

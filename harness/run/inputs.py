@@ -1,4 +1,6 @@
-"""Content of a run's model and data: identified before the run is, and downloaded before it starts."""
+"""Content of a run's model, data and task files: identified before the run is, and downloaded before it starts."""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -6,14 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Experiment, canonical, digest
+from harness.config.experiment import Experiment, canonical
 from harness.data import files, mirror
 from harness.data.chat import template_file
 from harness.data.columns import recognize, with_test_file
 from harness.data.rows import check_origin
+from harness.evaluate import task_datasets
 from harness.measure import hardware
-from harness.records.settings import DataSpec, ModelSpec, RowsSpec
-from harness.run import task_files
+from harness.records.identity import digest
+from harness.records.settings import DataSpec, EvalSpec, ModelSpec, RowsSpec
 from harness.sources import hashes, hub, packages, pickles
 from harness.sources.packages import Say, silent
 
@@ -35,7 +38,7 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
         filled = recognize(with_test_file(data))
         known[data] = dataclasses.replace(filled, content=data_content(filled))
     if experiment.eval not in known:
-        known[experiment.eval] = task_files.identified(experiment.eval)
+        known[experiment.eval] = identified(experiment.eval)
     precision = hardware.precision() if train.precision == "auto" else train.precision
     method = experiment.method.settled(hardware.device(), precision)
     return dataclasses.replace(
@@ -194,3 +197,57 @@ def _file_content(path: Path, split: str | None) -> str:
     if not path.exists():
         raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; correct data.file or data.test_file")
     return hashes.of_files(files.parts(path, split), path.is_file())
+
+
+def identified(spec: EvalSpec) -> EvalSpec:
+    """Return the spec with the content hashes of those files of the user that its tasks are read from.
+
+    Raises:
+        ValueError: eval.include_path is no folder, or it defines no task.
+    """
+    return with_mirrored(with_included(spec))
+
+
+def with_included(spec: EvalSpec) -> EvalSpec:
+    """Return the spec with the names of the user's own tasks, and a hash over every file of their folder.
+
+    The hash includes data files elsewhere that the tasks name.
+
+    Raises:
+        ValueError: no such folder, or it defines no task.
+    """
+    if spec.include_path is None:
+        return dataclasses.replace(spec, include_content=None, include_names=())
+    folder = Path(spec.include_path)
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    names = {name for file in files if file.suffix in (".yaml", ".yml") for name in task_datasets.defined(file)}
+    if not names:
+        raise ValueError(
+            f"eval.include_path={folder}: no task is defined there (looked from {Path.cwd()}): give a folder with "
+            "lm-eval task files, each with a line `task: <name>`"
+        )
+    held = [(file.relative_to(folder).as_posix(), packages.file_sha256(file)) for file in files]
+    inside = {file.resolve() for file in files}
+    rows = {file.resolve() for file in task_datasets.data_files(folder)} - inside
+    content = digest([*held, *sorted(hashes.file_sha256(file) for file in rows)])
+    return dataclasses.replace(
+        spec, include_path=str(folder.resolve()), include_content=content, include_names=tuple(sorted(names))
+    )
+
+
+def with_mirrored(spec: EvalSpec) -> EvalSpec:
+    """Return the spec with a hash over the files of each task's data sets, if rows are read from a mirror."""
+    if spec.source != "path" or spec.path is None:
+        return dataclasses.replace(spec, rows_content={})
+    path = spec.path
+    found: dict[str, str] = {}
+    known: dict[task_datasets.DataSet, list[str]] = {}
+    for task in spec.tasks:
+        contents = []
+        for one in sorted(task_datasets.data_sets(task, spec.include_path), key=str):
+            if one not in known:
+                files = mirror.files(*one, path)
+                known[one] = [f"{Path(file).name}:{hashes.file_sha256(file)}" for file in files]
+            contents += known[one]
+        found[task] = digest(sorted(set(contents)))
+    return dataclasses.replace(spec, rows_content=found)

@@ -24,8 +24,8 @@ from harness.measure.hardware import VISIBLE
 from harness.records import redact
 from harness.records.events import Emit, Message
 from harness.run import server
+from harness.run.server import cuda_untouched, is_cuda_touched
 from harness.run.server import prepare as prepare
-from harness.run.untouched import cuda_untouched, is_cuda_touched
 from harness.sources import cache
 from harness.train import failure
 from harness.train.failure import Cause

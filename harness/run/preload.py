@@ -7,8 +7,7 @@ import os
 import sys
 import warnings
 
-from harness.run.server import outlive_signals
-from harness.run.untouched import cuda_untouched
+from harness.run.server import cuda_untouched, outlive_signals
 from harness.train.signals import end_with_parent
 
 

@@ -15,8 +15,7 @@ from harness.records.events import Emit, Message, PhaseStarted
 from harness.records.record import RunRecord, Status
 from harness.records.settings import Fallback
 from harness.run import isolate, lock, model_card, run_folder
-from harness.run.fallbacks import ladder
-from harness.run.outcome import AttemptLog, LostError, is_machines_fault, outcome, without_others
+from harness.run.outcome import AttemptLog, LostError, is_machines_fault, ladder, outcome, without_others
 from harness.run.state import RunState, inspect, keeps_no_weights, lacks_inference, work_left
 from harness.train import checkpoint
 

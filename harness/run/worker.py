@@ -32,7 +32,7 @@ from harness.records import items, lm_eval_items, record
 from harness.records.events import Emit, Measured, PhaseStarted, TaskStarted
 from harness.records.record import DevicePeak, EvaluationRecord, Phase, Training
 from harness.records.settings import Fallback, LaunchSpec, TrainSpec
-from harness.run import device_map, inference_cost, model_card, provenance, run_folder
+from harness.run import device_map, inference, model_card, provenance, run_folder
 from harness.run.evaluations import Found, Scores
 from harness.sources import models
 from harness.train import checkpoint, deterministic, distributed, launcher
@@ -205,8 +205,8 @@ class _Work(Scores):
     def infer(self) -> None:
         self.model = self.server = None  # each measured model is loaded afresh
         rows, base = self.heldout["validation"], self._base
-        made = inference_cost.Making(self.tokenizer, rows, self.phases, base, lambda: self._merged(base()))
-        inference_cost.keep(self.experiment, self.todo.weights_from, made)
+        made = inference.Making(self.tokenizer, rows, self.phases, base, lambda: self._merged(base()))
+        inference.keep(self.experiment, self.todo.weights_from, made)
         self.emit_phases()
 
     def _read(self) -> None:

@@ -20,8 +20,7 @@ from harness.records.untrusted import echo
 from harness.sweep.cluster import control
 from harness.sweep.cluster.submissions import Tasks
 from harness.sweep.local import NONE_LEFT
-from harness.sweep.run_status import Stored, find, further_values, words_again
-from harness.sweep.status import FAILURES, document, is_over, lines, standing
+from harness.sweep.status import FAILURES, Stored, document, find, further_values, is_over, lines, standing, words_again
 
 _COMMANDS = {
     "register": "keep question, claims, cells, seeds, code and data of a sweep before its first run, with a digest",
@@ -103,7 +102,7 @@ def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
 
 
 def _register(runs: Path, name: str, words: Sequence[str]) -> int:
-    from harness.sweep.register import register  # imported here: no other command composes
+    from harness.sweep.sweep_records import register  # imported here: no other command composes
 
     here = [f"runs_dir={runs}"] if runs != Path("runs") else []
     echo("\n".join(register(name, [*here, *words], runs)))

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.measure import hardware
 from harness.plan.devices import CONTEXT_BYTES, GIBIBYTE, Device, named
 from harness.run import isolate, state
-from harness.sweep import memory_check
+from harness.sweep import checks
 from harness.sweep.planned_runs import PlannedRun, is_done
 
 _BESIDE_BYTES = GIBIBYTE  # memory of a CPU process in addition to its training step: libraries, tokens, evaluation
@@ -92,7 +92,7 @@ def _gpu() -> Device:
 
 def _fitting(device: Device, pending: Sequence[PlannedRun], beside: int) -> int:
     """Return how many copies of the largest trial fit into the device's memory; 1 if it cannot be predicted."""
-    peak = memory_check.peak_bytes(pending, device, Path(pending[0].experiment.runs_dir))
+    peak = checks.peak_bytes(pending, device, Path(pending[0].experiment.runs_dir))
     if peak is None:
         return 1
     usable = device.usable_bytes + (beside if device.on_gpu else 0)  # usable_bytes has one context subtracted already

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.config import config
-from harness.config.composer import Composer
+from harness.config.compose import Composer
 from harness.config.experiment import Experiment, Sizes, evaluations
 from harness.config.overrides import Cell, base_of
 from harness.plan.devices import named

@@ -1,21 +1,25 @@
-"""Two stages of a tuned sweep: trials on validation data, then the chosen recipes with every seed and the test data."""
+"""Stages of a sweep: trials on validation data, chosen recipes on test data, and seeds added until it is decided."""
 
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.config.experiment import evaluations
+from harness.config.experiment import Experiment, evaluations
 from harness.config.overrides import Cell, expand
-from harness.config.sweep_file import SweepFile, Tune, reused_seeds, setting_of
+from harness.config.sweep_file import SweepFile, Tune, UntilDecided, reused_seeds, setting_of
 from harness.records import record, selection
-from harness.records.record import Choice, EvaluationRecord, Tuning
+from harness.records.record import Choice, EvaluationRecord, Looks, Tuning
 from harness.records.seeds import parsed
 from harness.run import state
+from harness.run.progress import board
 from harness.sweep.planned_runs import PlannedRun, Wanted
 
 _STAGES_OWN = ("seed", "eval.test")
@@ -197,3 +201,48 @@ def _look(planned: PlannedRun) -> selection.Look:
         validation = record.read(EvaluationRecord, path)
     rows = partial(selection.row_losses, path.with_suffix(".parquet"))
     return selection.Look(cell=planned.written(), run=known, validation=validation, rows=rows)
+
+
+_UNDECIDED = 1  # exit code of `harness.report look`
+
+
+def until_decided(asked: SweepFile, arguments: Sequence[str]) -> UntilDecided | None:
+    """Return the rule by which seeds are added; None if the file or the command line fixes their number."""
+    assert asked.stages is not None, "only a sweep with stages has final seeds"
+    seeds = asked.stages.final.seeds
+    fixed = any(setting_of(word) == "seed" for word in arguments)
+    return seeds if isinstance(seeds, UntilDecided) and not fixed else None
+
+
+def rounds(rule: UntilDecided | None, seeds: Sequence[str]) -> list[int]:
+    """Return the numbers of seeds after which there is a look. The last look ends the sweep."""
+    return [len(seeds)] if rule is None else list(range(rule.first, rule.most + 1))
+
+
+def recorded(tuning: Tuning, rule: UntilDecided | None, choices: Sequence[Choice]) -> Tuning:
+    """Return the tuning with the looks that decide about its final seeds."""
+    if rule is None:
+        return tuning
+    methods = sum(choice.recipe_id is not None for choice in choices)
+    return replace(tuning, looks=Looks(first=rule.first, most=rule.most, methods=methods))
+
+
+def announce(rule: UntilDecided | None) -> None:
+    """Print how seeds are added."""
+    if rule is not None:
+        board.say(
+            f"looks       after {rule.first}, {rule.first + 1}, ... seeds, at most {rule.most}: the next seed is run "
+            "for every recipe, until each comparison has a verdict"
+        )
+
+
+def decided(experiment: Experiment, name: str) -> bool | None:
+    """Return True if every comparison has a verdict, False if not, and None if the look failed.
+
+    The look runs in a separate process, since statistics need libraries that this process does not load.
+    """
+    command = [sys.executable, "-m", "harness.report", "look", experiment.runs_dir, "--sweep", name]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in (result.stdout or result.stderr).splitlines():
+        board.say(f"  {line}")
+    return {0: True, _UNDECIDED: False}.get(result.returncode)

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import config
-from harness.config.composer import Composer
+from harness.config.compose import Composer
 from harness.config.experiment import Experiment
 from harness.config.overrides import Cell
 from harness.config.sweep_file import SweepFile, UntilDecided
 from harness.records.events import Event
 from harness.records.record import Choice, RunRecord
 from harness.run import inputs, lock, run, state
-from harness.run.fallbacks import instead
 from harness.run.isolate import Share, Stop
+from harness.run.outcome import instead
 from harness.run.progress import board, ending
-from harness.sweep import concurrent, local, looks, messages, stages
+from harness.sweep import concurrent, local, messages, stages
 from harness.sweep.checks import check, check_cache, check_nodes, check_writable
 from harness.sweep.local import DetachedSweepError
 from harness.sweep.planned_runs import Compose, PlannedRun, Wanted, bases_of, compose_all, resolve, undone
@@ -115,11 +115,11 @@ class _Sweep:
         started = _checked(trials)
         launch_trials = self.launch_of(trials, started)
         tuning = stages.tuning(asked, plan, seeds, None)
-        rule = looks.until_decided(asked, self.arguments)
+        rule = stages.until_decided(asked, self.arguments)
         if started:
             write_question(Written(asked, self.arguments, trials, _runs(started), tuning))
         messages.plan(asked, trials, started, tuning)
-        looks.announce(rule)
+        stages.announce(rule)
         all_came = work(started, asked.name, launch_trials)
         choices = stages.choose(asked, plan)
         messages.choices(asked, trials, choices)
@@ -158,20 +158,20 @@ class _Sweep:
         asked, started = stage.asked, [*stage.started]
         final: list[PlannedRun] = []
         decided: bool | None = False
-        for taken in looks.rounds(stage.rule, stage.seeds):
+        for taken in stages.rounds(stage.rule, stage.seeds):
             seeds = stage.seeds[:taken]
             wanted = stages.final_cells(stage.plan, stage.choices, stage.test, seeds)
             final = _grouped(_identified(compose_all(wanted, self.compose, stage.bases)), asked)
             pending = _checked(final)
             started += pending
-            tuning = looks.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
+            tuning = stages.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
             write_question(Written(asked, self.arguments, [*stage.trials, *final], _runs(started), tuning))
             messages.runs(final, pending)
             if not work(pending, asked.name, self.launch):
                 decided = None
                 break
             if stage.rule is not None:
-                decided = looks.decided(final[0].experiment, asked.name)
+                decided = stages.decided(final[0].experiment, asked.name)
             if decided is not False:
                 break
         return final, decided is not None

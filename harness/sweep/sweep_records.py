@@ -1,19 +1,24 @@
-"""Record of a sweep, which is written before the first run."""
+"""Record of a sweep, which is written before the first run, and its registration, which is frozen before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.config import compose, config
+from harness.config.compose import Composer
 from harness.config.experiment import canonical, digest
 from harness.config.overrides import expand
-from harness.config.sweep_file import SweepFile, recipe_keys, varied
+from harness.config.sweep_file import SweepFile, UntilDecided, recipe_keys, varied
 from harness.records import disk, record, registration
-from harness.records.record import ClaimRecord, SweepRecord, Tuning
+from harness.records.record import SCHEMA, ClaimRecord, SweepRecord, Tuning
+from harness.records.registration import EXCLUSIONS, Registration
 from harness.run import provenance
 from harness.run.progress import board
-from harness.sweep.planned_runs import PlannedRun
+from harness.sweep import stages
+from harness.sweep.planned_runs import PlannedRun, Wanted, bases_of, compose_all, resolve
 
 _ASKED_WITH = ("harness", "commit", "uncommitted_changes", "versions")
 
@@ -86,3 +91,108 @@ def _with_earlier(path: Path, written: Written) -> Tuning | None:
     if revised and {choice.recipe_id for choice in revised[-1]} == now:
         revised.pop()
     return replace(tuning, earlier=tuple(revised))
+
+
+LEVEL = 0.05
+_MADE_WITH = ("harness", "commit", "uncommitted_changes", "versions")
+
+
+def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
+    """Write the registration of a sweep and return the lines to print.
+
+    Raises:
+        ValueError: there is no such sweep, a cell does not compose, runs of it exist already, or it is registered with
+            different content.
+    """
+    arguments = (f"sweep={name}", *(word for word in words if not word.startswith("hydra.")))
+    with compose.composing([word for word in words if word.startswith("hydra.")]) as composed:
+        asked = config.sweep_of(composed((f"sweep={name}",)))
+        assert asked is not None, "a sweep was named"
+        plan = resolve(_planned(asked, arguments, Composer(composed)))
+    made = _registration(asked, arguments, plan)
+    file = registration.path(runs_dir, asked.name)
+    known = registration.read(file)
+    if known is not None and known.digest == made.digest:
+        return [f"{file}: registered at {known.registered_at} already, sha256 {known.digest}"]
+    _refuse_late(known, plan, runs_dir, file)
+    written = [record.write(made, file)]
+    if (Path("sweeps") / f"{name}.yaml").is_file():
+        written.append(record.write(made, registration.beside(asked.name)))
+    claims = f"{len(made.claims)} claim{'' if len(made.claims) == 1 else 's'}"
+    said = [f"registered: {place}" for place in written]
+    return [*said, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]
+
+
+def _planned(asked: SweepFile, arguments: Sequence[str], composer: Composer) -> list[PlannedRun]:
+    wanted = stages.first_cells(asked, arguments)
+    if asked.stages is None:
+        return compose_all(wanted, composer, bases_of(wanted))
+    test = stages.test_word(arguments)
+    bases = bases_of([Wanted(stages.repeated(one.cell, test), "final") for one in wanted])
+    plan = compose_all(wanted, composer, bases)
+    stages.check_budget(asked, plan)
+    return plan
+
+
+def _registration(asked: SweepFile, arguments: tuple[str, ...], plan: Sequence[PlannedRun]) -> Registration:
+    staged = asked.stages
+    rule = stages.until_decided(asked, arguments) if staged else None
+    final = [stages.seed_number(word) for word in stages.seed_words(asked, arguments)] if staged else []
+    made = Registration(
+        schema=SCHEMA,
+        name=asked.name,
+        registered_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        digest="",
+        question=asked.question,
+        primary=asked.primary,
+        claims=claim_records(asked),
+        margin=asked.margin,
+        level=LEVEL,
+        families=("claims", "baseline", "best", "all") if asked.claims else ("baseline", "best", "all"),
+        rule=staged.tune.rule if staged else None,
+        tuned=asked.tuned,
+        tuning_seeds=staged.tune.seeds if staged else (),
+        final_seeds=tuple(final),
+        looks=(rule.first, rule.most) if isinstance(rule, UntilDecided) else None,
+        exclusions=EXCLUSIONS,
+        arguments=arguments,
+        cells=tuple(planned.written() for planned in plan),
+        contents=_contents(plan),
+        code=provenance.training_code(),
+        made_with={key: provenance.facts()[key] for key in _MADE_WITH},
+    )
+    return replace(made, digest=registration.digest_of(made))
+
+
+def _contents(plan: Sequence[PlannedRun]) -> dict[str, str | None]:
+    contents: dict[str, str | None] = {}
+    for planned in plan:
+        experiment = planned.experiment
+        contents[f"model {experiment.model.name}"] = experiment.model.content
+        contents[f"data {experiment.data.name}"] = experiment.data.content
+    return dict(sorted(contents.items()))
+
+
+def _refuse_late(known: Registration | None, plan: Sequence[PlannedRun], runs_dir: Path, file: Path) -> None:
+    """Refuse a registration after the first run, which would present known results as predicted.
+
+    Raises:
+        ValueError: the sweep is registered with different content, or has runs already.
+    """
+    if known is not None:
+        raise ValueError(
+            f"{file}: registered at {known.registered_at} with another content (sha256 {known.digest}); a changed "
+            "question is a new one: give it another name"
+        )
+    made = [cell for planned in plan if (cell := planned.written()).method != "base" and _has_run(runs_dir, cell)]
+    if made:
+        first = made[0]
+        raise ValueError(
+            f"{len(made)} runs of this sweep are there already, such as {runs_dir}/{first.recipe_id}/"
+            f"seed-{first.seed}: a registration comes before the first run. Give the question other seeds, or another "
+            "runs folder (--runs)"
+        )
+
+
+def _has_run(runs_dir: Path, cell: record.Cell) -> bool:
+    return (runs_dir / cell.recipe_id / f"seed-{cell.seed}" / "record.json").is_file()

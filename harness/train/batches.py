@@ -1,4 +1,4 @@
-"""Collation of token rows into the tensors of a micro batch, padded on the right, packed examples kept apart.
+"""Order of the training rows, and their collation into micro batches, padded on the right, packed examples apart.
 
 A row may hold several examples (`lengths`). Then each example counts its positions from 0 and the batch carries no
 attention mask: transformers takes every restart of the positions for the beginning of another sequence, which attends
@@ -8,13 +8,16 @@ the starts of the sequences instead (`cu_seq_lens`), and takes all rows of a mic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
+from harness.records.settings import TrainSpec
 from harness.train.fsdp import unwrapped
 
 Row = dict[str, list[int]]  # input_ids and completion_mask, of one length; lengths of the examples, where it is packed
@@ -168,3 +171,105 @@ def check_apart(model: Any) -> None:
 
 def _inputs(rows: list[Row]) -> dict[str, torch.Tensor]:
     return {k: v for k, v in for_model(Collator(padding=0)(rows)).items() if k != "labels"}
+
+
+LIMIT_SECONDS = 600.0  # without a batch, after which a loader is taken to hang; torch would wait for ever
+_AHEAD = 2  # batches that torch has each process prepare
+_TENSORS = 4  # of a batch: ids, labels, mask, positions; 8 bytes an entry
+_BESIDE = 16 * 2**20  # of the interpreter's own, and of other programs
+_SHARED_MEMORY = Path("/dev/shm")
+_MEBIBYTE = 2**20
+
+
+def limit(spec: TrainSpec) -> float:
+    """Return the seconds to wait for a batch; 0, for no limit, without processes of their own.
+
+    Raises:
+        ValueError: the machine has too little shared memory for the batches; says how to have more. torch would end
+            with a bus error, or name the lack of space on a device.
+    """
+    if not spec.dataloader_num_workers:
+        return 0.0
+    batch = spec.micro_batch_size * spec.max_length * _TENSORS * 8
+    needed = spec.dataloader_num_workers * _AHEAD * batch + _BESIDE
+    free = _free()
+    if free is not None and free < needed:
+        raise ValueError(
+            f"train.dataloader_num_workers={spec.dataloader_num_workers}: these processes pass batches on through "
+            f"{_SHARED_MEMORY}, where {free / _MEBIBYTE:.0f} MiB are free and {needed / _MEBIBYTE:.0f} MiB are needed: "
+            "give the container more, as in docker run --shm-size=1g, or set train.dataloader_num_workers=0"
+        )
+    return LIMIT_SECONDS
+
+
+def _free() -> int | None:
+    try:
+        found = os.statvfs(_SHARED_MEMORY)
+    except OSError:  # no Linux, or none mounted: torch uses files elsewhere
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+_GROUPED_BATCHES = 16  # batches that are sorted by length together
+
+
+class LengthGroupedSampler(Sampler[int]):  # type: ignore[misc]
+    """Rows in random order, or in batches of like length that come in random order.
+
+    Sorting happens within groups of batches only, so that each epoch mixes rows anew. The last batch of an epoch, which
+    may be short, is never in the middle. The first epoch has the number `epoch`.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool, epoch: int = 0) -> None:
+        self._lengths, self._batch_size, self._seed, self._grouped = lengths, batch_size, seed, grouped
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        # another stream for each pair: seed 0's second epoch must not be seed 1's first
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        self._epoch += 1
+        order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        if not self._grouped:
+            return iter(order)
+        size = self._batch_size
+        whole = len(order) // size * size
+        batches = []
+        for start in range(0, whole, size * _GROUPED_BATCHES):
+            group = sorted(order[start : min(whole, start + size * _GROUPED_BATCHES)], key=self._lengths.__getitem__)
+            batches += [group[i : i + size] for i in range(0, len(group), size)]
+        shuffled = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        return iter([row for batch in shuffled for row in batch] + order[whole:])
+
+
+class Shared(Sampler[list[int]]):  # type: ignore[misc]
+    """Micro batches of one rank: its part of every global batch, in the order of the rows.
+
+    Together the ranks compute the micro batches that one process would. All ranks take the same number of them, so that
+    the last, short batch of an epoch may leave some ranks with nothing but a filler.
+    """
+
+    def __init__(self, order: LengthGroupedSampler, rank: int, number: int, global_size: int, micro_size: int) -> None:
+        self._order, self._rank, self._number = order, rank, number
+        self._global_size, self._micro_size = global_size, micro_size
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self._order), self._global_size)
+        each = self._global_size // (self._micro_size * self._number)
+        return whole * each + -(-rest // (self._micro_size * self._number))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self._order)
+        for start in range(0, len(order), self._global_size):
+            rows = order[start : start + self._global_size]
+            stride = self._micro_size * self._number
+            for begin in range(0, len(rows), stride):
+                own = begin + self._rank * self._micro_size
+                yield rows[own : min(own + self._micro_size, len(rows))] or [NO_ROW]
+
+
+def largest(micro_batches: Iterable[list[int]], lengths: Sequence[int]) -> list[int]:
+    """Return the micro batch with the most positions, padding included."""
+    return max(micro_batches, key=lambda rows: len(rows) * max(1 if row == NO_ROW else lengths[row] for row in rows))

@@ -15,23 +15,32 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 from trl import SFTConfig, SFTTrainer
 
-from harness.measure.live_memory import tensors_in
+from harness.measure.operations import tensors_in
 from harness.measure.profile import Profiler
 from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.records.events import Measured
 from harness.records.record import Training
 from harness.records.settings import KernelSpec, TrainSpec
-from harness.train import cpu_attention, deterministic, distributed, fsdp, loaders
-from harness.train.batches import Collator, Labeled, check_apart, for_model, labeled, reads_padding, row_lengths
+from harness.train import batches, cpu_attention, deterministic, distributed, fsdp
+from harness.train.batches import (
+    Collator,
+    Labeled,
+    Shared,
+    check_apart,
+    for_model,
+    labeled,
+    largest,
+    reads_padding,
+    row_lengths,
+)
+from harness.train.batches import LengthGroupedSampler as LengthGroupedSampler
 from harness.train.callback import NO_GRADIENT, TrainingMonitor
+from harness.train.callback import DivergedError as DivergedError
 from harness.train.fsdp import unwrapped
 from harness.train.job import Job as Job
 from harness.train.kernels import Kernels, settled
 from harness.train.loss import label_nats
 from harness.train.resume import Resuming, random_state, set_random_state, start_digest
-from harness.train.samplers import LengthGroupedSampler as LengthGroupedSampler
-from harness.train.samplers import Shared, largest
-from harness.train.stopping import DivergedError as DivergedError
 
 _GPU_MULTIPLE = 64  # tokens
 
@@ -163,7 +172,7 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         accelerate would repeat rows to make the parts even.
         """
         spec = self.job.spec
-        limit = loaders.limit(spec)
+        limit = batches.limit(spec)
         if distributed.world_size() == 1:
             loader: DataLoader[Any] = super().get_train_dataloader()
             loader.timeout = limit

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from harness.records.events import Measured, Message
-from harness.train import checkpoint, distributed, shards, tensors
+from harness.train import checkpoint, distributed, fsdp, tensors
 from harness.train.checkpoint import Belongs
 from harness.train.signals import PreemptedError
 
@@ -67,7 +67,7 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
         values, facts = tensors.read(file)
         found = _differs(checkpoints.of, values, facts, job.model)
         if not found and job.sharding != "none":
-            shards.check(file, facts)
+            fsdp.check(file, facts)
         if not found:
             _check_lowest(checkpoints.folder, values["watched"]["kept_step"], job.sharding)
     except FileNotFoundError as error:
@@ -96,7 +96,7 @@ def _check_lowest(folder: Path, step: int | None, sharding: str) -> None:
     file = checkpoint.lowest(folder, step)
     _, facts = tensors.read(file)
     if sharding != "none":
-        shards.check(file, facts)
+        fsdp.check(file, facts)
 
 
 def _differs(of: Belongs, values: dict[str, Any], facts: dict[str, Any], model: Any) -> str:
@@ -209,12 +209,12 @@ class Resuming:
 
     def _load_from_checkpoint(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        fill(self.job.model, shards.read(self._file, self.resumed.pop("weights"), self.job.model))
+        fill(self.job.model, fsdp.read(self._file, self.resumed.pop("weights"), self.job.model))
         self.job.method.load_state(self.job.model, self.resumed.pop("method"))
 
     def _load_optimizer_and_scheduler(self, *_: Any) -> None:
         assert self.resumed is not None, "only a run that goes on loads"
-        self.optimizer.load_state_dict(shards.read(self._file, self.resumed.pop("optimizer"), self.job.model))
+        self.optimizer.load_state_dict(fsdp.read(self._file, self.resumed.pop("optimizer"), self.job.model))
         self.lr_scheduler.load_state_dict(self.resumed.pop("schedule"))
 
     def _load_scaler(self, *_: Any) -> None:
@@ -232,7 +232,7 @@ def keep(file: Path, values: Any, facts: dict[str, Any], sharding: str) -> None:
         OSError: they could not be written.
     """
     if sharding != "none":
-        shards.write(file, values, facts)
+        fsdp.write(file, values, facts)
     elif distributed.rank() == 0:
         tensors.write(file, values, facts)
 

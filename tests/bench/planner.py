@@ -68,7 +68,7 @@ def tracked_peak(experiment: Any, emit: Callable[[dict[str, Any]], None]) -> int
 
     import transformers
 
-    from harness.measure.live_memory import LiveBytes, tensors_in
+    from harness.measure.operations import LiveBytes, tensors_in
     from harness.run import worker
     from harness.sources import models
     from harness.train.loop import Job, compute_dtype, train

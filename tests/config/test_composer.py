@@ -6,7 +6,7 @@ import pytest
 from hydra.errors import HydraException
 
 from harness.config import config
-from harness.config.composer import Composer
+from harness.config.compose import Composer
 from harness.sweep import stages
 from harness.sweep.planned_runs import compose_all, resolve
 

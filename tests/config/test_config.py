@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import config
-from harness.config.composer import Composer
+from harness.config.compose import Composer
 from harness.config.experiment import evaluations, recipe
 from harness.methods.base import Method
 from harness.records.settings import DataSpec, EvalSpec, InferenceSpec, ModelSpec, TrackingSpec, TrainSpec

@@ -13,7 +13,7 @@ from harness.records import data_check, measurements, record, registration
 from harness.records.files import FileName
 from harness.records.settings import DataSpec, ModelSpec
 from harness.sweep.cluster import resources, submissions
-from harness.sweep.run_status import find
+from harness.sweep.status import find
 
 ESCAPES = (
     "../../../../elsewhere/ESC", "..", ".", "", "/etc/x", "a/b", "a\\b", "C:\\x", ".hidden", "-rf", "a\nb", "a\x00b",

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from harness.config import config
 from harness.config.experiment import Evaluation, evaluations
-from harness.evaluate import general_text, generated, local_metrics
+from harness.evaluate import general_text, generated
 from harness.records import record
 from harness.records.settings import SamplingSpec
 from harness.run import inputs, run
@@ -24,7 +24,7 @@ def looked(kind, **changes):
 
 
 def test_metrics_by_hand():
-    found = local_metrics.compute(["The cat sat.", "a dog ran far", ""], ["the cat sat", "one dog ran", "nothing"])
+    found = generated.compute(["The cat sat.", "a dog ran far", ""], ["the cat sat", "one dog ran", "nothing"])
     assert found["exact_match"] == [1.0, 0.0, 0.0]
     assert found["token_f1"] == pytest.approx([1.0, 2 * 2 / (3 + 3), 0.0])
     assert found["rouge1"] == pytest.approx([1.0, 2 * 2 / (4 + 3), 0.0])
@@ -38,7 +38,7 @@ def test_libraries_own_numbers_for_the_whole_set():
     import sacrebleu
 
     answers, targets = ["the cat sat on the mat", "a dog ran"], ["the cat sat on a mat", "a dog ran away"]
-    found = local_metrics.compute(answers, targets)
+    found = generated.compute(answers, targets)
     assert found["bleu"] == [sacrebleu.corpus_bleu(answers, [targets]).score]
     assert found["chrf"] == [sacrebleu.corpus_chrf(answers, [targets]).score]
 

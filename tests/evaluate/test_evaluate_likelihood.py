@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from harness.evaluate import batching, likelihood, lm_eval_models
 from harness.evaluate.batching import Request
-from harness.evaluate.prefix import _cache_argument
+from harness.evaluate.likelihood import _cache_argument
 
 CLOSE = 1e-4
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from harness.measure import flops
-from harness.measure.flops import formula
+from harness.measure import operations
+from harness.measure.operations import formula
 from harness.measure.profile import Profiler
 
 KERNELS = {
@@ -26,12 +26,12 @@ def refuse(*_, **__):
 def test_every_attention_kernel_of_this_torch_has_a_formula_of_ours():
     names = {name for name in dir(torch.ops.aten) if name.startswith("_scaled_dot_product_")}
     products = {name.removesuffix("_backward") for name in names if "math" not in name and "fused" not in name}
-    assert set(flops._ATEN) >= KERNELS
-    assert products & KERNELS <= set(flops._ATEN)
-    assert len(flops._ATEN) == 8
-    for name in flops._ATEN:
+    assert set(operations._ATEN) >= KERNELS
+    assert products & KERNELS <= set(operations._ATEN)
+    assert len(operations._ATEN) == 8
+    for name in operations._ATEN:
         packet = getattr(torch.ops.aten, name)
-        assert formula(packet.default) is flops._ATEN[name], "before torch's registry"
+        assert formula(packet.default) is operations._ATEN[name], "before torch's registry"
 
 
 @pytest.mark.parametrize("kernel", sorted(KERNELS))
@@ -68,7 +68,7 @@ def test_products_in_8_bits_are_counted(name, arguments):
 
 
 def test_a_count_that_fails_costs_the_profile_and_not_the_step(monkeypatch):
-    monkeypatch.setitem(flops._OWN, "aten", {"mm": refuse})
+    monkeypatch.setitem(operations._OWN, "aten", {"mm": refuse})
     formula.cache_clear()
     model = torch.nn.Linear(4, 4, bias=False)
     optimizer = torch.optim.SGD(model.parameters())
@@ -89,7 +89,7 @@ def test_a_plan_whose_count_fails_is_not_made(monkeypatch, compose, tiny_model):
     from harness.config import config
     from harness.plan import predict
 
-    monkeypatch.setitem(flops._OWN, "aten", {"mm": refuse})
+    monkeypatch.setitem(operations._OWN, "aten", {"mm": refuse})
     formula.cache_clear()
     composed = compose("model.source=path", f"model.path={tiny_model}", "model.name=tiny", "method=lora", "train=smoke")
     plan = predict._cell(config.build(composed), None, None)

@@ -4,7 +4,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.measure.live_memory import KINDS, LiveBytes, gradients_of, tensors_in
+from harness.measure.operations import KINDS, LiveBytes, gradients_of, tensors_in
 
 WIDTH, ROWS = 100, 50
 WEIGHT, ACTIVATION = 4 * WIDTH * WIDTH, 4 * ROWS * WIDTH

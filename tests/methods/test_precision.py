@@ -12,7 +12,7 @@ import pytest
 import torch
 from workshop import Workshop, replaced
 
-from harness.measure.live_memory import tensors_in
+from harness.measure.operations import tensors_in
 from harness.methods.base import Method
 from harness.methods.contexts import InProcesses, TrainedWith
 from harness.methods.optimizers import MasterAdamW, PerParameterOptimizer, _bucketed, paged

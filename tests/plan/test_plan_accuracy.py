@@ -81,7 +81,7 @@ def tracked_peak(experiment, folder, cuda=False):
     """
     import transformers
 
-    from harness.measure.live_memory import LiveBytes, tensors_in
+    from harness.measure.operations import LiveBytes, tensors_in
     from harness.run import worker
     from harness.sources import models
     from harness.train.loop import Job, compute_dtype, train

@@ -124,7 +124,7 @@ def test_wrong_input_is_one_line_and_exit_code_two(words, said, capsys):
 
 
 def test_without_a_table_or_files_it_says_what_to_give(monkeypatch):
-    from harness.plan import shapes
+    from harness.plan import count
     from harness.sources import models
 
     def unreachable(spec):
@@ -133,4 +133,4 @@ def test_without_a_table_or_files_it_says_what_to_give(monkeypatch):
     monkeypatch.setattr(models, "location", unreachable)
     spec = experiments(["model=llama-3.2-1b", "model.hub_id=someone/else"])[0][1].model
     with pytest.raises(ValueError, match=r"nothing here tells its shapes \(no connection\): give model.source=path"):
-        shapes.skeleton(spec)
+        count.skeleton(spec)

@@ -1,6 +1,6 @@
 """Names of a repeated layer as one line."""
 
-from harness.methods.module_patterns import grouped
+from harness.methods.targets import grouped
 
 
 def test_names_that_differ_in_their_numbers_are_one_pattern():

@@ -7,7 +7,7 @@ import pytest
 from harness.config import config, kernels
 from harness.measure import hardware
 from harness.records.settings import KernelSpec
-from harness.run import inputs, preflight, toolchain
+from harness.run import inputs, preflight
 
 COMPILES = "mod = compile_module_from_src(src=Path(os.path.join(dirname, 'driver.c')).read_text(), name='cuda_utils')"
 
@@ -17,11 +17,11 @@ def machine(monkeypatch, tmp_path):
     """A machine with a Triton whose driver has this source, with these programs, and with or without Python.h."""
 
     def made(source: str | None, *programs: str, header: bool = True, cc: str | None = None) -> None:
-        monkeypatch.setattr(toolchain, "_driver_source", lambda: source)
+        monkeypatch.setattr(preflight, "_driver_source", lambda: source)
         monkeypatch.setattr(
-            toolchain.shutil, "which", lambda name: f"/usr/bin/{name}" if Path(name).name in programs else None
+            preflight.shutil, "which", lambda name: f"/usr/bin/{name}" if Path(name).name in programs else None
         )
-        monkeypatch.setattr(toolchain.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+        monkeypatch.setattr(preflight.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
         monkeypatch.delenv("CC", raising=False)
         if cc is not None:
             monkeypatch.setenv("CC", cc)
@@ -34,27 +34,27 @@ def machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("programs", "cc"), [(("gcc",), None), (("clang",), None), (("icx",), "icx")])
 def test_a_compiler_and_the_header_are_enough(machine, programs, cc):
     machine(COMPILES, *programs, cc=cc)
-    assert toolchain.missing() == ""
+    assert preflight.missing() == ""
 
 
 def test_what_is_missing_is_named(machine, tmp_path):
     machine(COMPILES)
-    assert "neither gcc nor clang is on the PATH" in toolchain.missing()
+    assert "neither gcc nor clang is on the PATH" in preflight.missing()
     machine(COMPILES, "gcc", cc="nosuch")
-    assert "CC=nosuch is no program" in toolchain.missing()
+    assert "CC=nosuch is no program" in preflight.missing()
     (tmp_path / "Python.h").unlink()
     machine(COMPILES, "gcc", header=False)
-    assert f"{tmp_path}/Python.h, which is not there" in toolchain.missing()
+    assert f"{tmp_path}/Python.h, which is not there" in preflight.missing()
 
 
 @pytest.mark.parametrize("source", [None, "import triton._C.cuda_launcher"])
 def test_a_triton_that_compiles_nothing_needs_nothing(machine, source):
     machine(source, header=False)
-    assert toolchain.missing() == ""
+    assert preflight.missing() == ""
 
 
 def test_this_machine_has_what_tests_are_built_with():
-    assert Path(toolchain.sysconfig.get_paths(toolchain._scheme())["include"]).is_absolute()
+    assert Path(preflight.sysconfig.get_paths(preflight._scheme())["include"]).is_absolute()
 
 
 @pytest.fixture

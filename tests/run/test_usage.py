@@ -140,7 +140,7 @@ def test_an_adapter_is_converted_once_and_writes_the_same(compose, tiny_override
 
     from harness.evaluate import generation
     from harness.records.settings import ModelSpec, SamplingSpec
-    from harness.run import inference_cost
+    from harness.run import inference
     from harness.sources import models
 
     words = (*tiny_overrides, "method=lora", "train.precision=bf16")
@@ -148,7 +148,7 @@ def test_an_adapter_is_converted_once_and_writes_the_same(compose, tiny_override
     assert run.run(experiment, lambda event: None).status == "ok"
     spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
     base = lambda: models.load(spec, {"dtype": torch.bfloat16})  # noqa: E731
-    once = inference_cost._attached(experiment, base()).eval()
+    once = inference._attached(experiment, base()).eval()
     each = experiment.method.restore(base(), experiment.weights_folder).eval()
     assert {p.dtype for name, p in each.named_parameters() if "lora_" in name} == {torch.float32}
     assert {p.dtype for name, p in once.named_parameters() if "lora_" in name} == {torch.bfloat16}

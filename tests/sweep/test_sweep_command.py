@@ -14,7 +14,7 @@ from harness.run import lock
 from harness.sweep import __main__ as command
 from harness.sweep.cluster import submissions
 from harness.sweep.cluster.submissions import Submission
-from harness.sweep.run_status import find
+from harness.sweep.status import find
 
 ARGUMENTS = ("sweep=asked", "train=smoke", "lr_scale=1,3", "seed=0")
 

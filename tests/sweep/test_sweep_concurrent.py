@@ -14,7 +14,7 @@ from harness.records import record
 from harness.records.record import RunRecord
 from harness.run import inputs, isolate, run, state
 from harness.run.progress import board
-from harness.sweep import concurrent, local, memory_check, sweep
+from harness.sweep import checks, concurrent, local, sweep
 from harness.sweep.planned_runs import PlannedRun, Wanted
 
 GIB = 2**30
@@ -42,7 +42,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(hardware, "device_names", lambda: list(gpus))
         monkeypatch.setattr(hardware, "memory_bytes", lambda: memory if gpus else None)
         monkeypatch.setattr(concurrent, "named", lambda name: Device(name, memory, None, on_gpu=False))
-        monkeypatch.setattr(memory_check, "peak_bytes", lambda plan, device, folder: peak)
+        monkeypatch.setattr(checks, "peak_bytes", lambda plan, device, folder: peak)
 
     return made
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness.config.sweep_file import UntilDecided, read
 from harness.records.record import Choice, Looks, Tuning
-from harness.sweep import looks, stages, sweep
+from harness.sweep import stages, sweep
 
 FILE = {
     "name": "tuned", "question": "Does it stop?", "primary": "test_loss", "varies": ["method"],
@@ -28,13 +28,13 @@ def asked(**final):
 
 def test_seeds_are_the_first_that_were_not_tuned_on():
     assert stages.seed_words(asked(), []) == [f"seed={seed}" for seed in (1, 3, 4, 5, 6, 7)]
-    assert looks.rounds(looks.until_decided(asked(), []), range(6)) == [3, 4, 5, 6]
+    assert stages.rounds(stages.until_decided(asked(), []), range(6)) == [3, 4, 5, 6]
 
 
 def test_seeds_of_the_command_line_are_a_fixed_number():
-    rule = looks.until_decided(asked(), ["seed=7,8"])
+    rule = stages.until_decided(asked(), ["seed=7,8"])
     assert rule is None
-    assert looks.rounds(rule, ["seed=7", "seed=8"]) == [2]
+    assert stages.rounds(rule, ["seed=7", "seed=8"]) == [2]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_a_wrong_rule_is_one_line(final, says):
 def test_the_rule_is_recorded_with_who_takes_part():
     tuning = Tuning(rule="r", settings=(), seeds=(0,), final_seeds=(1, 3, 4), trials=3, choices=CHOICES)
     rule = UntilDecided(first=3, most=6, until="decided")
-    assert looks.recorded(tuning, rule, CHOICES).looks == Looks(first=3, most=6, methods=1)
-    assert looks.recorded(tuning, None, CHOICES) == tuning
+    assert stages.recorded(tuning, rule, CHOICES).looks == Looks(first=3, most=6, methods=1)
+    assert stages.recorded(tuning, None, CHOICES) == tuning
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def stage(monkeypatch):
     monkeypatch.setattr(sweep, "_grouped", lambda plan, asked: plan)
     monkeypatch.setattr(sweep.messages, "runs", lambda *_: None)
     monkeypatch.setattr(sweep, "work", lambda *arguments: happened.append("run") is None)
-    monkeypatch.setattr(looks, "decided", lambda experiment, name: answers.pop(0))
+    monkeypatch.setattr(stages, "decided", lambda experiment, name: answers.pop(0))
     question = asked()
     seeds = stages.seed_words(question, [])
     made = sweep._FinalStage(
-        question, [], [], [], CHOICES, [], "eval.test=always", seeds, looks.until_decided(question, [])
+        question, [], [], [], CHOICES, [], "eval.test=always", seeds, stages.until_decided(question, [])
     )
     return sweep._Sweep(question, (), None, None, False), made, happened, answers
 

@@ -20,7 +20,7 @@ from harness.sweep import sweep
 from harness.sweep.cluster import control, job, queue, slurm, submissions
 from harness.sweep.cluster.submissions import Submission, Tasks
 from harness.sweep.local import DetachedSweepError
-from harness.sweep.run_status import find
+from harness.sweep.status import find
 from tests.sweep.test_sweep_command import add, add_sweep, cell
 
 ROOT = Path(__file__).parents[2]

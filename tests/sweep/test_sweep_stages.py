@@ -315,6 +315,6 @@ def test_selected_is_never_outside_of_stages(compose):
 
 
 def _composer(compose):
-    from harness.config.composer import Composer
+    from harness.config.compose import Composer
 
     return Composer(lambda cell: compose(*cell))

@@ -8,10 +8,9 @@ from hydra.errors import ConfigCompositionException
 from launched import BELONGS, shared, weights
 
 from harness.train import distributed
-from harness.train.batches import NO_ROW
+from harness.train.batches import NO_ROW, LengthGroupedSampler, Shared
 from harness.train.loop import DivergedError, train
 from harness.train.resume import Checkpoints
-from harness.train.samplers import LengthGroupedSampler, Shared
 from harness.train.signals import PreemptedError
 
 

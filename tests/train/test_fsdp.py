@@ -11,7 +11,7 @@ from torch.distributed.checkpoint import FileSystemWriter
 
 from harness.evaluate import heldout
 from harness.records.events import Measured, Message
-from harness.train import distributed, shards
+from harness.train import distributed, fsdp
 from harness.train.resume import Checkpoints
 from harness.train.signals import PreemptedError
 from tests.train.test_distributed import AttemptLog
@@ -178,7 +178,7 @@ def test_a_table_of_shards_executes_nothing(tmp_path, monkeypatch, held):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".metadata").write_bytes(pickle.dumps(held))
     with pytest.raises(ValueError, match="a table of shards has no room for"):
-        shards._Reader(tmp_path).read_metadata()
+        fsdp._Reader(tmp_path).read_metadata()
     assert not (tmp_path / "executed").exists()
 
 

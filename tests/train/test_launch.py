@@ -16,7 +16,7 @@ from harness.records import record
 from harness.records.events import Measured, PhaseStarted, StepLogged
 from harness.records.record import EvaluationRecord
 from harness.run import device_map, inputs, run, worker
-from harness.run.fallbacks import ladder
+from harness.run.outcome import ladder
 from harness.train import distributed, launcher
 from tests.train.hungry import HungryOnRank1
 

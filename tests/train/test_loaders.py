@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from harness.train import failure, loaders
+from harness.train import batches, failure
 
 
 def spec(**changes):
@@ -25,22 +25,22 @@ def free(monkeypatch):
 
 def test_without_processes_nothing_is_looked_at(free):
     free(0)
-    assert loaders.limit(spec(dataloader_num_workers=0)) == 0
+    assert batches.limit(spec(dataloader_num_workers=0)) == 0
 
 
 def test_too_little_shared_memory_is_one_clear_error(free):
     free(8 * 2**20)
     with pytest.raises(ValueError, match=r"dataloader_num_workers=2.*8 MiB are free and 16 MiB .*--shm-size.*=0"):
-        loaders.limit(spec())
+        batches.limit(spec())
     free(64 * 2**20)  # as Docker gives
-    assert loaders.limit(spec()) == loaders.LIMIT_SECONDS
+    assert batches.limit(spec()) == batches.LIMIT_SECONDS
     with pytest.raises(ValueError, match="64 MiB are free"):
-        loaders.limit(spec(dataloader_num_workers=16, micro_batch_size=32, max_length=4096))
+        batches.limit(spec(dataloader_num_workers=16, micro_batch_size=32, max_length=4096))
 
 
 def test_a_machine_without_the_folder_is_not_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(loaders, "_SHARED_MEMORY", tmp_path / "nothing")
-    assert loaders.limit(spec()) == loaders.LIMIT_SECONDS
+    monkeypatch.setattr(batches, "_SHARED_MEMORY", tmp_path / "nothing")
+    assert batches.limit(spec()) == batches.LIMIT_SECONDS
 
 
 class Hangs(Dataset):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from harness.train.stopping import DivergedError, Divergence, Patience, overfitted
+from harness.train.callback import DivergedError, Divergence, Patience, overfitted
 
 
 def diverges_at(losses, factor=3.0, steps=3, norms=None):

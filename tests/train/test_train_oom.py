@@ -11,7 +11,7 @@ from harness.records.events import Message
 from harness.records.record import RunRecord
 from harness.records.settings import Fallback
 from harness.run import inputs, run, state
-from harness.run.fallbacks import instead, ladder
+from harness.run.outcome import instead, ladder
 from harness.sweep import sweep
 from tests.train.hungry import Hungry
 

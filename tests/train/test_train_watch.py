@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from harness.measure.live_memory import KINDS
+from harness.measure.operations import KINDS
 from harness.records.events import StepLogged, Validated
 from harness.train.loop import DivergedError, train
 

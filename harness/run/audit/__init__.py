@@ -24,8 +24,8 @@ from harness.records.data_check import Balance, DataCheck, Lengths, Near, Proble
 from harness.records.events import Emit, Message, Progress, TaskStarted
 from harness.records.settings import DataSpec, RowsSpec
 from harness.run.audit import learned, overlap, tokenizer_checks
-from harness.run.audit.items import evaluation_items
 from harness.run.audit.ngrams import distinct
+from harness.run.audit.overlap import evaluation_items
 from harness.sources import cache, models, packages
 
 _NAMED = 10

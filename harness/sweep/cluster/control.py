@@ -11,8 +11,7 @@ from harness.config.sweep_file import setting_of
 from harness.records.untrusted import echo
 from harness.sweep.cluster import queue, slurm, submissions
 from harness.sweep.cluster.submissions import Tasks
-from harness.sweep.run_status import Stored, refuse_removed, words_again
-from harness.sweep.status import lines, standing
+from harness.sweep.status import Stored, lines, refuse_removed, standing, words_again
 from harness.sweep.sweep import make_report
 
 _PATIENCE_SECONDS = 120.0  # for canceled jobs to save their state and leave the queue

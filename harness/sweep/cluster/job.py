@@ -19,7 +19,7 @@ from typing import Any
 from harness.config.experiment import Experiment, recipe
 from harness.measure import hardware
 from harness.run import inputs, isolate, run
-from harness.run.fallbacks import instead
+from harness.run.outcome import instead
 from harness.sweep import sweep
 from harness.sweep.cluster import queue
 from harness.sweep.cluster.resources import SlurmSpec

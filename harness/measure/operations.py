@@ -1,4 +1,4 @@
-"""Bytes of the tensors that are alive and what is computed, operation by operation: on real tensors, or on fake ones.
+"""FLOPs, and bytes of the tensors that are alive, operation by operation: on real tensors, or on fake ones.
 
 Storages are followed: a view costs nothing, tied weights count once, and a storage is gone when its last tensor is.
 Workspaces that a kernel takes and gives back, and the allocator's rounding, are not seen.
@@ -20,15 +20,102 @@ The same follower serves a step of training and the plan of one, so that the two
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-from harness.measure.flops import Flops
+
+def _gemm_4bit(inputs: Any, packed: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of a product whose packed weight does not show its (outputs, inputs)."""
+    return int(2 * (inputs.numel() // inputs.shape[-1]) * math.prod(weight_shape))
+
+
+def _int8_mm(inputs: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of inputs (..., k) times weight (n, k) transposed."""
+    return int(2 * inputs.numel() * weight.shape[0])
+
+
+def _int8_mixed_mm(inputs: Any, quantized: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of the 8-bit product; the few outlier columns beside it are an ordinary product."""
+    return _int8_mm(quantized, weight)
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of attention; query is (rows, heads, queries, size), key and value may have fewer heads.
+
+    Kernels for grouped-query attention take the key heads as they are, which torch's own formula refuses up to 2.11.
+    """
+    rows, heads, queries, size = query.shape
+    return int(2 * rows * heads * queries * key.shape[2] * (size + value.shape[3]))
+
+
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of its backward pass: scores again, and gradients of scores, value, query and key."""
+    rows, heads, queries, size = query.shape
+    return int(2 * rows * heads * queries * key.shape[2] * (3 * size + 2 * value.shape[3]))
+
+
+Formula = Callable[..., int]  # of an operation's arguments and `out_val`, its result
+
+_KERNELS = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
+_ATEN: dict[str, Formula] = {f"_scaled_dot_product_{kernel}": _attention for kernel in _KERNELS}
+_ATEN |= {f"_scaled_dot_product_{kernel}_backward": _attention_backward for kernel in _KERNELS}
+_BITSANDBYTES: dict[str, Formula] = {
+    "gemm_4bit": _gemm_4bit,
+    "int8_linear_matmul": _int8_mm,
+    "int8_scaled_mm": _int8_mm,
+    "int8_mixed_scaled_mm": _int8_mixed_mm,
+}
+# names in a namespace of torch.ops: they go before torch's registry
+_OWN: dict[str, dict[str, Formula]] = {"aten": _ATEN, "bitsandbytes": _BITSANDBYTES}
+
+
+class Flops(TorchDispatchMode):  # type: ignore[misc]
+    """Sums the operations that are computed while it is entered, in `flops`.
+
+    An operation whose formula fails is computed all the same: `failure` keeps the first error, and the sum is void.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.failure: Exception | None = None
+        self._times = 1  # how many operations each one stands for
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False to skip torch's guard against its compiler, which takes longer than counting an operation."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        count = formula(func)
+        if count is not None and self.failure is None:
+            try:
+                self.flops += self._times * count(*args, **kwargs, out_val=result)
+            except Exception as error:  # formulas are torch's as well: no count may end a run
+                self.failure = error
+        return result
+
+
+@functools.cache
+def formula(func: Any) -> Any:
+    """Return the function that counts an operation from its arguments; None where there is nothing to count."""
+    packet = func._overloadpacket if isinstance(func, torch._ops.OpOverload) else func
+    namespace, _, name = str(getattr(packet, "_qualified_op_name", "")).partition("::")
+    own = _OWN.get(namespace, {}).get(name)
+    return flop_registry.get(packet) if own is None else own
+
 
 Kind = Literal["weights", "gradients", "optimizer", "activations", "rest"]
 KINDS: tuple[Kind, ...] = ("weights", "gradients", "optimizer", "activations", "rest")
