@@ -108,12 +108,12 @@ def _merge(given: argparse.Namespace) -> None:
     run = load.find(given.run)
     load.check_merges(run)
     load.on_base(run, given.base)
-    found = _elsewhere("harness.adapter.merge:merge", given.run, given.base, given.out, given.format)
-    echo(f"merged {run.name} into {given.out} ({given.format}, {found['dtype']})")
-    echo(_difference(found, "the attached model's"))
-    if "prompts" in found:
-        echo(f"read back, the tokenizer agrees on {found['prompts_tokenized_alike']} of {found['prompts']} prompts")
-    if found["quantized_base"]:
+    facts = _elsewhere("harness.adapter.merge:merge", given.run, given.base, given.out, given.format)
+    echo(f"merged {run.name} into {given.out} ({given.format}, {facts['dtype']})")
+    echo(_difference(facts, "the attached model's"))
+    if "prompts" in facts:
+        echo(f"read back, the tokenizer agrees on {facts['prompts_tokenized_alike']} of {facts['prompts']} prompts")
+    if facts["quantized_base"]:
         echo(
             "note: trained beside a quantized base; merged into its dequantized weights this is another model, whose "
             "scores are those of the run with eval.weights=merged"
@@ -131,12 +131,12 @@ def _combine(given: argparse.Namespace) -> None:
         load.on_base(load.find(folder), given.base)
     pruning = given.combination_type.startswith(_PRUNING)
     how = {"combination_type": given.combination_type, **({"density": given.density} if pruning else {})}
-    found = _elsewhere("harness.adapter.combine:combine", folders, weights, how, given.base, out)
-    rank = f", rank {found['rank']}" if found["rank"] else ""
-    echo(f"combined {len(folders)} adapters into {out} ({found['combination_type']}{rank})")
-    if found["relative_distance"] is not None:
-        echo(f"relative distance from the weighted sum of their updates: {found['relative_distance']:.2g}")
-    echo(_difference(found, "those before it was written"))
+    facts = _elsewhere("harness.adapter.combine:combine", folders, weights, how, given.base, out)
+    rank = f", rank {facts['rank']}" if facts["rank"] else ""
+    echo(f"combined {len(folders)} adapters into {out} ({facts['combination_type']}{rank})")
+    if facts["relative_distance"] is not None:
+        echo(f"relative distance from the weighted sum of their updates: {facts['relative_distance']:.2g}")
+    echo(_difference(facts, "those before it was written"))
 
 
 def _weights(text: str, folders: Sequence[Path]) -> list[float]:

@@ -81,14 +81,14 @@ def _check_alike(runs: Sequence[Trained]) -> None:
                 f"{run.folder}: a weight-decomposed adapter (use_dora) cannot be combined: PEFT would drop its "
                 "magnitudes. Merge it instead"
             )
-        for what, found, expected in (
+        for what, actual, expected in (
             ("base model", _named(run), _named(first)),
             ("quantization of the base", quantization(run) or "unquantized", quantization(first) or "unquantized"),
             ("type", config["peft_type"], _config(first)["peft_type"]),
         ):
-            if found != expected:
+            if actual != expected:
                 raise ValueError(
-                    f"adapters with another {what} cannot be combined: {run.folder} has {found}, "
+                    f"adapters with another {what} cannot be combined: {run.folder} has {actual}, "
                     f"{first.folder} has {expected}"
                 )
 
@@ -97,8 +97,8 @@ def _config(run: Trained) -> dict[str, Any]:
     path = run.weights / "adapter_config.json"
     if not path.is_file():
         raise ValueError(f"{run.folder}: method={run.record.method} saves no PEFT adapter, and only those are combined")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config
 
 
 def _loaded(runs: Sequence[Trained]) -> Any:
@@ -171,8 +171,8 @@ def _save(model: Any, folder: Path) -> None:
 
 
 def _model(run: Trained) -> dict[str, Any]:
-    found: dict[str, Any] = run.record.config["model"]
-    return found
+    model: dict[str, Any] = run.record.config["model"]
+    return model
 
 
 def _named(run: Trained) -> str:

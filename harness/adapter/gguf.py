@@ -191,8 +191,8 @@ def _interleaved(name: str, tensor: torch.Tensor, config: Any) -> torch.Tensor:
 
 
 def _rope(config: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, **(config.rope_parameters or {})}
-    return found
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, **(config.rope_parameters or {})}
+    return rope
 
 
 def _rope_factors(config: Any) -> Any:

@@ -28,27 +28,27 @@ HEADER = (
 def known_update(run: Trained) -> UpdateRecord | None:
     """Return the update that was measured of these very weights; None if there is no such file."""
     try:
-        found = read(UpdateRecord, run.folder / "update.json")
+        record = read(UpdateRecord, run.folder / "update.json")
     except (FileNotFoundError, ValueError):
         return None
-    return found if found.weights_from == run.record.current.weights_from else None
+    return record if record.weights_from == run.record.current.weights_from else None
 
 
 def facts(run: Trained) -> dict[str, Any]:
     """Return the method, counts, bytes, base model and data of a run."""
-    found, model = run.record.measured.fingerprint, run.record.config["model"]
+    counts, model = run.record.measured.fingerprint, run.record.config["model"]
     return {
         "method": run.record.method,
         "recipe_id": run.record.recipe_id,
         "seed": run.record.seed,
         "lr": run.record.recipe["train"]["lr"],
         "settings": run.record.recipe["method"],
-        "trainable_parameters": found.trainable_parameters if found else None,
-        "expected_trainable_parameters": found.expected_trainable_parameters if found else None,
-        "total_parameters": found.total_parameters if found else None,
-        "trained_tensors": len(found.trained) if found else None,
-        "trained": {name: [list(shape), dtype] for name, (shape, dtype) in found.trained.items()} if found else None,
-        "saved_bytes": found.saved_bytes if found else None,
+        "trainable_parameters": counts.trainable_parameters if counts else None,
+        "expected_trainable_parameters": counts.expected_trainable_parameters if counts else None,
+        "total_parameters": counts.total_parameters if counts else None,
+        "trained_tensors": len(counts.trained) if counts else None,
+        "trained": {name: [list(shape), dtype] for name, (shape, dtype) in counts.trained.items()} if counts else None,
+        "saved_bytes": counts.saved_bytes if counts else None,
         "base": {
             "name": model["name"],
             "hub_id": model_card.hub_id(model),
@@ -65,21 +65,21 @@ def lines(run: Trained, update: UpdateRecord, every_weight: bool) -> list[str]:
 
     Weights that differ only in their layer share one line of medians, unless `every_weight` is set.
     """
-    known = facts(run)
-    base, data = known["base"], known["data"]
-    settings = ", ".join(f"{key}={value}" for key, value in known["settings"].items() if key not in ("name", "lr"))
-    shown = [
-        f"{known['method']} {known['recipe_id']}/seed-{known['seed']}, rate {known['lr']}: {settings}",
+    values = facts(run)
+    base, data = values["base"], values["data"]
+    settings = ", ".join(f"{key}={value}" for key, value in values["settings"].items() if key not in ("name", "lr"))
+    texts = [
+        f"{values['method']} {values['recipe_id']}/seed-{values['seed']}, rate {values['lr']}: {settings}",
         f"base    {base['name']}, {base['content']}, license {base['license'] or 'not stated'}",
         f"data    {data['name']}, content {data['content']}, license {data['license'] or 'not stated'}",
     ]
-    if known["trainable_parameters"] is not None:
-        shown += [
-            f"trained {known['trainable_parameters']:,} parameters in {known['trained_tensors']} tensors, of "
-            f"{known['total_parameters']:,} (by formula {known['expected_trainable_parameters']:,})"
+    if values["trainable_parameters"] is not None:
+        texts += [
+            f"trained {values['trainable_parameters']:,} parameters in {values['trained_tensors']} tensors, of "
+            f"{values['total_parameters']:,} (by formula {values['expected_trainable_parameters']:,})"
         ]
-        shown += [f"saved   {known['saved_bytes']:,} bytes"] if known["saved_bytes"] is not None else []
-    return [*shown, *_update_lines(update, every_weight)]
+        texts += [f"saved   {values['saved_bytes']:,} bytes"] if values["saved_bytes"] is not None else []
+    return [*texts, *_update_lines(update, every_weight)]
 
 
 def _update_lines(update: UpdateRecord, every_weight: bool) -> list[str]:
@@ -103,13 +103,13 @@ def _update_lines(update: UpdateRecord, every_weight: bool) -> list[str]:
 
 
 def _row(name: str, updates: Sequence[WeightUpdate]) -> tuple[str, ...]:
-    shapes = list(dict.fromkeys("x".join(map(str, one.shape)) for one in updates))
+    shapes = list(dict.fromkeys("x".join(map(str, update.shape)) for update in updates))
     columns = ("norm", "relative_norm", "effective_rank", "stable_rank", "alignment_left", "alignment_right")
-    numbers = (_middle([getattr(one, column) for one in updates]) for column in columns)
-    intruders = _middle([one.intruder_dimensions for one in updates])
+    numbers = (_middle([getattr(update, column) for update in updates]) for column in columns)
+    intruders = _middle([update.intruder_dimensions for update in updates])
     return (name, str(len(updates)), " ".join(shapes), *numbers, intruders)
 
 
 def _middle(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{median(known):.3g}" if known else "-"
+    numbers = [value for value in values if value is not None]
+    return f"{median(numbers):.3g}" if numbers else "-"

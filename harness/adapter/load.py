@@ -49,21 +49,25 @@ def find(folder: Path) -> Trained:
         ValueError: there is no run, no weights, weights in a pickle, or a method that no longer exists.
     """
     try:
-        found = record.read(RunRecord, folder / "record.json")
+        record_of_run = record.read(RunRecord, folder / "record.json")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{folder}: no record.json in it; give a run's folder, runs/<recipe_id>/seed-<n>") from error
-    experiment = config.from_record(found)
+    experiment = config.from_record(record_of_run)
     if not experiment.method.trains:
-        raise ValueError(f"{folder}: method={found.method} trains nothing, so that there is nothing to work on")
-    if found.current.weights_from is None or not (folder / "weights").is_dir():
-        reason = f"its status is {found.status} ({found.current.reason})" if found.status != "ok" else "they are gone"
-        if found.config.get("keep") == "none":
+        raise ValueError(f"{folder}: method={record_of_run.method} trains nothing, so that there is nothing to work on")
+    if record_of_run.current.weights_from is None or not (folder / "weights").is_dir():
+        reason = (
+            f"its status is {record_of_run.status} ({record_of_run.current.reason})"
+            if record_of_run.status != "ok"
+            else "they are gone"
+        )
+        if record_of_run.config.get("keep") == "none":
             reason = "they were not kept (keep=none)"
         raise ValueError(f"{folder}: it has no weights: {reason}. Run it again with force=true")
     pickles.refuse(folder / "weights", str(folder / "weights"))
-    if fault := run_folder.damage(folder, found.current.weights_from, by_content=True):
+    if fault := run_folder.damage(folder, record_of_run.current.weights_from, by_content=True):
         raise ValueError(f"{fault}. Make the run again, with the command that made it")
-    return Trained(folder, found, experiment)
+    return Trained(folder, record_of_run, experiment)
 
 
 def on_base(run: Trained, overrides: Sequence[str]) -> Trained:
@@ -77,9 +81,9 @@ def on_base(run: Trained, overrides: Sequence[str]) -> Trained:
     trained_on = run.experiment.model
     spec = dataclasses.replace(trained_on, content=None)
     if overrides:
-        asked = _asked(overrides)
+        settings = _asked(overrides)
         only_permissions = all(setting_of(word) in permissions.WITHHELD for word in overrides)
-        spec = permissions.granted(spec, "model", overrides, asked) if only_permissions else asked
+        spec = permissions.granted(spec, "model", overrides, settings) if only_permissions else settings
     there = inputs.resolve_model(spec)
     if there.content != trained_on.content:
         raise ValueError(
@@ -117,8 +121,8 @@ def download(run: Trained) -> None:
 
 def dtype(run: Trained) -> torch.dtype:
     """Return the dtype of the run's unquantized base weights."""
-    found: torch.dtype = _load_options(run)["dtype"]
-    return found
+    loaded_as: torch.dtype = _load_options(run)["dtype"]
+    return loaded_as
 
 
 def quantization(run: Trained) -> str:
@@ -208,12 +212,12 @@ def logits(model: Any, tokenizer: Any) -> list[torch.Tensor]:
     """Return float32 logits of shape (tokens, vocabulary) for each fixed prompt."""
     import torch
 
-    found = []
+    outputs = []
     with torch.inference_mode():
         for prompt in PROMPTS:
             ids_1T = torch.tensor([tokenizer(prompt)["input_ids"]], device=model.device)
-            found.append(model(input_ids=ids_1T).logits[0].float().cpu())
-    return found
+            outputs.append(model(input_ids=ids_1T).logits[0].float().cpu())
+    return outputs
 
 
 def compare(before: list[torch.Tensor], after: list[torch.Tensor]) -> dict[str, Any]:

@@ -63,15 +63,15 @@ def _updates(run: Trained, emit: Emit) -> dict[str, WeightUpdate]:
     emit(PhaseStarted("update"))
     pairs = [pair for name, tensor in after.items() for pair in _matrices(name, before.get(name), tensor.detach())]
     changed = [(name, old, new) for name, old, new in pairs if not torch.equal(old, new)]
-    found = {}
+    updates = {}
     # a decomposition gains little from threads and loses much if it shares them, so each gets one thread
     workers = 1 if torch.cuda.is_available() else torch.get_num_threads()
     with ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1)) as pool:
         shapes = pool.map(lambda pair: shape_of_update(*pair[1:]), changed)
         for done, ((name, _, _), shape) in enumerate(zip(changed, shapes, strict=True)):
-            found[name] = shape
+            updates[name] = shape
             emit(Progress(done, len(changed)))
-    return found
+    return updates
 
 
 def _matrices(name: str, old: Any, new: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
@@ -126,9 +126,9 @@ def _decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
         return u, s, v
     squares, v = torch.linalg.eigh(a.T @ a)
     s, v = squares.flip(0).clamp(min=0).sqrt(), v.flip(1)
-    kept = s > 1e-7 * s[0]
-    u = a @ v * torch.where(kept, 1 / s.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
-    return u, s * kept, v * kept
+    significant = s > 1e-7 * s[0]
+    u = a @ v * torch.where(significant, 1 / s.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    return u, s * significant, v * significant
 
 
 def intruders(old_u: torch.Tensor, top_u: torch.Tensor) -> int:

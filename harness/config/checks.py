@@ -98,8 +98,8 @@ def _check_launch(experiment: Experiment) -> None:
 
 def _smaller(global_batch: int, micro_batch: int, number: int) -> str:
     """Return a choice that fits: the largest micro batch that divides each process's share."""
-    share, rest = divmod(global_batch, number)
-    if rest:
+    share, remainder = divmod(global_batch, number)
+    if remainder:
         return "another number of processes"
     return f"train.micro_batch_size={next(rows for rows in range(micro_batch, 0, -1) if share % rows == 0)}"
 

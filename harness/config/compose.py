@@ -58,8 +58,8 @@ def composing(shared: Sequence[str] = ()) -> Iterator[Callable[[tuple[str, ...]]
 
 
 def _grids(words: Sequence[str]) -> list[dict[str, Any]]:
-    asked = [word for word in words if word.startswith("sweep=")]
-    question = config.sweep_of(_compose(asked)) if asked else None
+    sweeps = [word for word in words if word.startswith("sweep=")]
+    question = config.sweep_of(_compose(sweeps)) if sweeps else None
     return list(question.cells) if question else []
 
 
@@ -67,8 +67,8 @@ def _build(cell: Cell, one_of_several: bool) -> Experiment:
     try:
         return config.build(_compose(cell))
     except (ValueError, *config.WRONG_INPUT) as error:
-        shown = f"{' '.join(cell)}: " if one_of_several else ""
-        raise ValueError(shown + config.explain(error, cell, _compose)) from error
+        label = f"{' '.join(cell)}: " if one_of_several else ""
+        raise ValueError(label + config.explain(error, cell, _compose)) from error
 
 
 def _compose(overrides: Sequence[str]) -> Any:
@@ -102,10 +102,10 @@ class Composer:
             HydraException: Hydra refuses the cell.
         """
         plain = [word for word in cell if _is_plain(word)]
-        rest = tuple(word for word in cell if not _is_plain(word))
-        if rest not in self._known:
-            self._known[rest] = pickle.dumps(self._of_a_run(rest))
-        config: DictConfig = pickle.loads(self._known[rest])  # five times as fast as a deep copy
+        others = tuple(word for word in cell if not _is_plain(word))
+        if others not in self._known:
+            self._known[others] = pickle.dumps(self._of_a_run(others))
+        config: DictConfig = pickle.loads(self._known[others])  # five times as fast as a deep copy
         try:
             for word in plain:  # after the groups and in their order, as Hydra does
                 override = _parsed(word)

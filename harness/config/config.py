@@ -129,17 +129,17 @@ def from_settings(method_name: str, values: Mapping[str, Any]) -> Experiment:
         module = importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f"method={method_name}: there is no {name} any more, which made this run ({error})") from error
-    found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == name and _is_concrete(c)]
-    if len(found) != 1:
-        raise ValueError(f"{name}: {len(found)} methods are defined there; one is expected")
+    classes = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == name and _is_concrete(c)]
+    if len(classes) != 1:
+        raise ValueError(f"{name}: {len(classes)} methods are defined there; one is expected")
     try:
-        method = checked(found[0], values["method"], "method")
+        method = checked(classes[0], values["method"], "method")
         there = [key for key in (*_SECTIONS, *_PLAIN) if key in values or key not in _NOT_IN_EVERY_RECORD]
         sections: dict[str, Any] = {
             key: checked(schema, values[key], key) for key, schema in _SECTIONS.items() if key in there
         }
-        kept = [key for key in _PLAIN if key in there and key not in _NOT_OF_A_RECORD]
-        return Experiment(method=method, **sections, **{key: values[key] for key in kept})
+        keys = [key for key in _PLAIN if key in there and key not in _NOT_OF_A_RECORD]
+        return Experiment(method=method, **sections, **{key: values[key] for key in keys})
     except (KeyError, ValueError) as error:
         raise ValueError(f"the run's settings are those of another version of this program: {error}") from error
 
@@ -154,10 +154,10 @@ def sweep_of(config: DictConfig) -> SweepFile | None:
     Raises:
         ValueError: the file has an error; says which.
     """
-    asked = config.get("sweep")
-    if asked is None:
+    sweep = config.get("sweep")
+    if sweep is None:
         return None
-    return sweep_file.read(OmegaConf.to_container(asked, resolve=False) if OmegaConf.is_config(asked) else asked)
+    return sweep_file.read(OmegaConf.to_container(sweep, resolve=False) if OmegaConf.is_config(sweep) else sweep)
 
 
 def readable(error: Exception) -> str:
@@ -193,10 +193,10 @@ def explain(error: Exception, overrides: tuple[str, ...], compose: Callable[[tup
         options = _options(group)
         if options and name not in options and (name == "null" or not re.fullmatch(r"[A-Za-z][\w.-]*", name)):
             return f"{word}: {group} is a group, one of {', '.join(options)}"
-    found = re.search(r"Could not override '([^']+)'", str(error))
-    if found is None:
+    match = re.search(r"Could not override '([^']+)'", str(error))
+    if match is None:
         return readable(error)
-    key = found.group(1)
+    key = match.group(1)
     others = tuple(word for word in overrides if word.partition("=")[0].lstrip("+~") != key)
     section, _, name = key.rpartition(".")
     try:
@@ -229,12 +229,12 @@ def _plain_value_of(config: DictConfig, name: str) -> Any:
 
 def _check_names(config: DictConfig) -> None:
     """Refuse unknown settings, and a configuration that lacks a known one."""
-    known = [*_SECTIONS, "method", "target", *_PLAIN]
+    names = [*_SECTIONS, "method", "target", *_PLAIN]
     for name in config:
-        if name not in (*known, "sweep", "hydra"):
-            hint = suggestion(str(name), known)
-            raise ValueError(f"{name}: no such setting.{hint} The configuration has {', '.join(sorted(known))}")
-    for name in known:
+        if name not in (*names, "sweep", "hydra"):
+            hint = suggestion(str(name), names)
+            raise ValueError(f"{name}: no such setting.{hint} The configuration has {', '.join(sorted(names))}")
+    for name in names:
         if name not in config:
             raise ValueError(f"{name}: missing; give it a value")
 

@@ -37,7 +37,9 @@ def check(hydra: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
         if target is not None and not str(target).startswith(_PLUGINS):
             raise ValueError(f"hydra.{part}._target_={target}: must be a plugin of Hydra, in {' or '.join(_PLUGINS)}")
     for setting, named in _asked_for(hydra, chosen):
-        if not any(one == setting or one.startswith(f"{setting}.") or setting.startswith(f"{one}.") for one in given):
+        if not any(
+            entry == setting or entry.startswith(f"{setting}.") or setting.startswith(f"{entry}.") for entry in given
+        ):
             raise ValueError(
                 f"{setting}={named}: a file asks for it, and it may run code; to trust it, give it on the command line"
             )

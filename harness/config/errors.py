@@ -81,8 +81,8 @@ def explained(error: ValidationError, values: Any, section: str, allowed: list[s
         presets = ", ".join(PRESETS)
         return f"target={json.dumps(value)}: must be one of {presets}, a list of module names, or 're:<expression>'"
     if first["type"] in ("tuple_type", "list_type"):
-        one = "" if value is None else value
-        return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{one}]"
+        text = "" if value is None else value
+        return f"{name}={json.dumps(value)}: must be a list, as in {name}=[{text}]"
     return f"{name}={json.dumps(value)}: {lower(first['msg'])}"
 
 

@@ -247,8 +247,10 @@ def _generation(experiment: Experiment, part: Role) -> Evaluation:
 
 def _general_text(experiment: Experiment) -> Evaluation:
     spec, definition = experiment.eval, "/".join(GENERAL_TEXT)
-    one = dataclasses.replace(_task(experiment, "general_text"), kind="text", role="retention", definition=definition)
-    return dataclasses.replace(one, limit=spec.general_text_passages, batch_tokens=spec.batch_tokens)
+    passages = dataclasses.replace(
+        _task(experiment, "general_text"), kind="text", role="retention", definition=definition
+    )
+    return dataclasses.replace(passages, limit=spec.general_text_passages, batch_tokens=spec.batch_tokens)
 
 
 def check_id(experiment: Experiment) -> str:
@@ -256,8 +258,8 @@ def check_id(experiment: Experiment) -> str:
     data, spec = experiment.data, experiment.eval
     policies = {key: value for key, value in dataclasses.asdict(data).items() if key.startswith("on_")}
     topics = [[rows.topic, rows.license] for rows in (*data.train, *data.mix)]
-    asked: list[Any] = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
-    asked += [one for one in (spec.include_content, *sorted(spec.rows_content.items())) if one is not None]
+    content: list[Any] = [spec.source, spec.path, spec.include_path, spec.unsafe_code, *spec.tasks]
+    content += [part for part in (spec.include_content, *sorted(spec.rows_content.items())) if part is not None]
     train = [experiment.train.max_length, experiment.train.loss_on]
     model = [experiment.model.name, experiment.model.content, experiment.model.license]
-    return digest([6, data.name, data.license, data_identity(data), policies, topics, model, train, asked])
+    return digest([6, data.name, data.license, data_identity(data), policies, topics, model, train, content])

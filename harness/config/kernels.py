@@ -47,12 +47,12 @@ def check(spec: TrainSpec, launch: LaunchSpec) -> None:
         ValueError: names both settings, and what is allowed.
     """
     kernels = spec.kernels
-    asked = f"train.kernels.attention={kernels.attention}"
+    setting = f"train.kernels.attention={kernels.attention}"
     if kernels.attention in _FLASH and spec.precision == "fp32":
-        raise ValueError(f"{asked} with train.precision=fp32: it computes in 16 bits; use bf16, or attention=sdpa")
+        raise ValueError(f"{setting} with train.precision=fp32: it computes in 16 bits; use bf16, or attention=sdpa")
     if kernels.attention in _FLASH and spec.deterministic:
         raise ValueError(
-            f"{asked} with train.deterministic=true: its backward pass adds in any order; use attention=sdpa or eager"
+            f"{setting} with train.deterministic=true: its backward pass adds in any order; use attention=sdpa or eager"
         )
     if kernels.tf32 and spec.precision == "bf16":
         raise ValueError(

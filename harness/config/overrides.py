@@ -44,8 +44,8 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
 
 def base_of(cell: Cell) -> Cell:
     """Return the cell of the untouched model with which `cell` is compared."""
-    kept = (word for word in cell if re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0] not in _NOT_OF_BASE)
-    return (*kept, "method=base")
+    words = (word for word in cell if re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0] not in _NOT_OF_BASE)
+    return (*words, "method=base")
 
 
 def _choices(override: Override) -> list[str]:

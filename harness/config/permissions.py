@@ -55,11 +55,11 @@ def insist(config: Mapping[str, Any], words: Iterable[str], sections: Sequence[s
         section, _, name = setting.partition(".")
         value = (config.get(section) or {}).get(name, nothing)
         if section in sections and value != nothing and setting not in given:
-            said = str(value).lower() if isinstance(value, bool) else value
+            text = str(value).lower() if isinstance(value, bool) else value
             refused = "null" if nothing is None else str(nothing).lower()
             raise ValueError(
-                f"{whose}: this run was made with {setting}={said}, which lets code run that came with it, and a "
-                f"record does not give that permission: add {option}{setting}={said} if you trust it, else "
+                f"{whose}: this run was made with {setting}={text}, which lets code run that came with it, and a "
+                f"record does not give that permission: add {option}{setting}={text} if you trust it, else "
                 f"{option}{setting}={refused}"
             )
 
@@ -79,7 +79,7 @@ def of_words(words: Sequence[str]) -> Iterator[str]:
             continue
         section = setting.partition(".")[0]
         is_of_hydra = section == "hydra" or setting.startswith("hydra/")
-        repeated = setting in ("hydra/launcher", *(f"hydra.launcher.{one}" for one in _REPEATED))
+        repeated = setting in ("hydra/launcher", *(f"hydra.launcher.{option}" for option in _REPEATED))
         if setting in WITHHELD or "_target_" in setting or (is_of_hydra and not repeated):
             yield word
 

@@ -182,18 +182,18 @@ def recipe_keys(settings: Iterable[str]) -> tuple[str, ...]:
     A method has its own learning rate, so that varying the method also varies the rate. A setting that says where a
     model or data come from stands for all that is known of them: a recipe knows their content, and no place.
     """
-    found: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for setting in settings:
         if setting != "lr_scale":
-            found[_KEYS.get(setting, setting)] = None
+            keys[_KEYS.get(setting, setting)] = None
         if setting in ("method", "method.lr", "lr_scale"):
-            found["train.lr"] = None
-    return tuple(key for key in found if key != "seed")
+            keys["train.lr"] = None
+    return tuple(key for key in keys if key != "seed")
 
 
 def covered(key: str, declared: Sequence[str]) -> bool:
     """Return whether a recipe's key is declared, or lies below a declared one."""
-    return any(key == one or key.startswith(f"{one}.") for one in declared)
+    return any(key == entry or key.startswith(f"{entry}.") for entry in declared)
 
 
 def varied(cells: Sequence[Sequence[str]]) -> list[str]:
@@ -211,7 +211,7 @@ def _complaints(question: SweepFile) -> Iterator[str]:
             yield f"varies: {key} is no setting of a recipe; those begin with {', '.join(_SECTIONS)}"
     declared = recipe_keys([*question.varies, *question.tuned])
     for key in _varied_by_grids(question.cells):
-        if not all(covered(one, declared) for one in recipe_keys([key])):
+        if not all(covered(recipe_key, declared) for recipe_key in recipe_keys([key])):
             yield f"cells vary {key}, which `varies` does not declare: {', '.join(question.varies) or 'nothing'}"
     yield from errors(question.claims, contestants_words(question), question.tuned if question.stages else None)
     if question.stages is None:
@@ -256,8 +256,10 @@ def _varied_by_grids(grids: Sequence[dict[str, Any]]) -> list[str]:
     for grid in grids:
         for key, value in grid.items():
             alternatives = value if isinstance(value, list) else [value]
-            values.setdefault(key, set()).update(json.dumps(one, sort_keys=True) for one in alternatives)
-    return [key for key, found in values.items() if len(found) > 1 or not all(key in grid for grid in grids)]
+            values.setdefault(key, set()).update(
+                json.dumps(alternative, sort_keys=True) for alternative in alternatives
+            )
+    return [key for key, texts in values.items() if len(texts) > 1 or not all(key in grid for grid in grids)]
 
 
 def _with_entries(values: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +267,7 @@ def _with_entries(values: dict[str, Any]) -> dict[str, Any]:
     entries = values.get("claims")
     if not isinstance(entries, list):
         return values
-    return {**values, "claims": [{"claim": one} if isinstance(one, str) else one for one in entries]}
+    return {**values, "claims": [{"claim": entry} if isinstance(entry, str) else entry for entry in entries]}
 
 
 def _explain(error: ValidationError) -> str:

@@ -38,14 +38,14 @@ def expanded(spec: EvalSpec) -> EvalSpec:
     Raises:
         ValueError: a set's tasks run code that the model writes, which was not allowed.
     """
-    known = suites()
+    sets = suites()
     for name in spec.tasks:
-        if name in known and known[name].unsafe and not spec.unsafe_code:
+        if name in sets and sets[name].unsafe and not spec.unsafe_code:
             raise ValueError(
-                f"eval.tasks={name}: {', '.join(known[name].tasks)} run the code that the model writes, on this "
+                f"eval.tasks={name}: {', '.join(sets[name].tasks)} run the code that the model writes, on this "
                 "machine and under your account. If that is what you want, in a container, say eval.unsafe_code=true"
             )
-    retained = [task for name in spec.tasks if name in known for task in known[name].retention]
+    retained = [task for name in spec.tasks if name in sets for task in sets[name].retention]
     return dataclasses.replace(
         spec,
         tasks=_tasks(spec.tasks),
@@ -54,6 +54,6 @@ def expanded(spec: EvalSpec) -> EvalSpec:
 
 
 def _tasks(names: Iterable[str]) -> tuple[str, ...]:
-    known = suites()
-    each = ((known[name].tasks if name in known else (name,)) for name in names)
-    return tuple(dict.fromkeys(task for tasks in each for task in tasks))
+    sets = suites()
+    expansions = ((sets[name].tasks if name in sets else (name,)) for name in names)
+    return tuple(dict.fromkeys(task for tasks in expansions for task in tasks))

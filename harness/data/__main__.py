@@ -46,25 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        asked = [experiment for _, experiment in experiments(given.override)]
+        wanted = [experiment for _, experiment in experiments(given.override)]
     except ValueError as error:
         return _wrong(error, 2)
     board.start_bar("checking data")
     try:
-        log = Path(asked[0].runs_dir) / "check.log"
-        ended = isolate.call("harness.run.audit:command", asked, log=log, on_event=board, terms=isolate.REPEATABLE)
-        found = redact.anything(ended.returned())
+        log = Path(wanted[0].runs_dir) / "check.log"
+        ended = isolate.call("harness.run.audit:command", wanted, log=log, on_event=board, terms=isolate.REPEATABLE)
+        documents = redact.anything(ended.returned())
     except (ValueError, RuntimeError) as error:
         return _wrong(error, 2 if isinstance(error, ValueError) else 1)
     finally:
         board.end()
-    checks = [base.parsed(DataCheck, one) for one in found]
+    checks = [base.parsed(DataCheck, document) for document in documents]
     for check in checks:
-        card = data_card.write(check, Path(asked[0].reports_dir) / "data")
+        card = data_card.write(check, Path(wanted[0].reports_dir) / "data")
         if not given.json:
             data_card.show(check, card)
     if given.json:
-        echo(json.dumps(found, indent=1))
+        echo(json.dumps(documents, indent=1))
     return 2 if any(check.refusals for check in checks) else 0
 
 

@@ -62,7 +62,7 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
             "malformed",
             f"{where}: the last message is the {result[-1]['role']}'s, and there is no answer to learn; cut it off",
         )
-    if any(one["role"] == "assistant" and not one["content"].strip() for one in result):
+    if any(message["role"] == "assistant" and not message["content"].strip() for message in result):
         raise RowError("empty", f"{where}: an answer is empty; fill it or leave the row out")
     if result[-1].get("weight") == "0":
         raise RowError("malformed", f"{where}: the last answer has weight 0, and it is the one to learn; cut it off")
@@ -324,12 +324,12 @@ class Dialogue:
         self, chat: list[Message], spans: list[tuple[int, int]], answers: list[int], whole: str, where: str
     ) -> tuple[tuple[int, int], ...]:
         """Return the spans of earlier answers, each with the text that closes it."""
-        found = []
+        turns = []
         for index, (begin, end) in zip(answers, spans, strict=False):
             alone = self._write(_marked(chat[: index + 1], index), where).partition(_MARK)[2].rstrip()
             closed = end + len(alone) if whole.startswith(alone, end) else end
-            found.append((begin, closed))
-        return tuple(found)
+            turns.append((begin, closed))
+        return tuple(turns)
 
     def _write(self, chat: list[Message], where: str, **options: bool) -> str:
         from jinja2 import TemplateError

@@ -37,8 +37,8 @@ def recognize(spec: DataSpec) -> DataSpec:
         if rows.file is None or not Path(rows.file).exists():
             return rows
         with suppress(ValueError):  # errors of a file are reported when all of it is read
-            found = read(rows, spec.source, spec.path)
-            first = next((row for _, row in found if not isinstance(row, RowError)), None)
+            columns = read(rows, spec.source, spec.path)
+            first = next((row for _, row in columns if not isinstance(row, RowError)), None)
             return rows if first is None else recognized(rows, first)
         return rows
 

@@ -41,9 +41,9 @@ def stream(path: Path, split: str | None = None) -> Iterator[Found]:
         raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; give the path of a JSON Lines file")
     empty = True
     for file in parts(path, split):
-        for found in _reader(file)(file):
+        for entry in _reader(file)(file):
             empty = False
-            yield found
+            yield entry
     if empty:
         raise ValueError(
             f'{path}: the file is empty of rows; .jsonl has one JSON object per line, as in {{"prompt": "..."}}'
@@ -219,8 +219,8 @@ def _check_header(header: list[str], path: Path) -> None:
 
 def _record(header: list[str], values: list[str], where: str, bad: list[int]) -> Row | RowError:
     if bad:
-        found, bad[:] = bad[0], []
-        return RowError("not_utf8", f"{where.rpartition(':')[0]}:{found}: not UTF-8; save the file as UTF-8")
+        faults, bad[:] = bad[0], []
+        return RowError("not_utf8", f"{where.rpartition(':')[0]}:{faults}: not UTF-8; save the file as UTF-8")
     if len(values) != len(header):
         return RowError(
             "malformed", f"{where}: {len(values)} values for {len(header)} columns ({', '.join(header)}); quote commas"

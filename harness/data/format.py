@@ -115,9 +115,9 @@ def _shown(spec: RowsSpec, row: dict[str, Any]) -> str:
     for name, columns in RECOGNIZED:
         if all(column in row for column in columns):
             return name
-    known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in RECOGNIZED)
+    formats = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in RECOGNIZED)
     raise ValueError(
-        f"{place(spec)}: the columns {', '.join(sorted(map(str, row)))} show no format that is known ({known}). Give "
+        f"{place(spec)}: the columns {', '.join(sorted(map(str, row)))} show no format that is known ({formats}). Give "
         "templates, as in 'data.train.0.prompt=\"{{question}}\"' 'data.train.0.completion=\" {{answer}}\"'"
     )
 
@@ -180,8 +180,8 @@ class Renderer:
             _fill(template, text, row, where) for template, text in zip(self._templates, self._texts, strict=True)
         )
         if not completion.strip():
-            shown = self._texts[1]
-            raise RowError("empty", f"{where}: the completion {shown!r} is empty; fill it or leave the row out")
+            example = self._texts[1]
+            raise RowError("empty", f"{where}: the completion {example!r} is empty; fill it or leave the row out")
         if not self._as_chat:
             return Example(prompt, completion, **extra)  # type: ignore[arg-type]
         turns = [*system, ("user", prompt), ("assistant", completion)]

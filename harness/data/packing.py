@@ -25,11 +25,11 @@ def plan(lengths: Sequence[int], max_length: int) -> list[list[int]]:
             if not room[left]:
                 del room[left], open_rooms[place]
         rows[row].append(example)
-        rest = left - length
-        if rest:
-            if rest not in room:
-                bisect.insort(open_rooms, rest)
-            room.setdefault(rest, []).append(row)
+        remainder = left - length
+        if remainder:
+            if remainder not in room:
+                bisect.insort(open_rooms, remainder)
+            room.setdefault(remainder, []).append(row)
     return rows
 
 

@@ -176,10 +176,10 @@ class _Preparing:
         """
         if policy == "error":
             setting = {"not_utf8": "malformed", "in_test": "test_overlap"}.get(kind, kind)
-            said = message if kind in ("malformed", "not_utf8", "empty") else f"{message} (data.on_{setting}=error)"
+            text = message if kind in ("malformed", "not_utf8", "empty") else f"{message} (data.on_{setting}=error)"
             if self.strict:
-                raise ValueError(said)
-            self.refusals.setdefault(kind, said)
+                raise ValueError(text)
+            self.refusals.setdefault(kind, text)
         self.found[kind] += 1
         named = self.problems.setdefault(kind, [])
         if len(named) < MOST_NAMED:
@@ -229,9 +229,9 @@ class _Preparing:
 
     def _mixed(self, num_train: int) -> Iterator[Example]:
         """Yield the rows that are mixed in: from each part the first of its order, as many as its share asks for."""
-        rest = 1 - sum(rows.share or 0 for rows in self.spec.mix)
+        remainder = 1 - sum(rows.share or 0 for rows in self.spec.mix)
         for rows in self.spec.mix:
-            wanted = max(1, round(num_train * (rows.share or 0) / rest))
+            wanted = max(1, round(num_train * (rows.share or 0) / remainder))
             _, ordered, _ = self._ordered([rows])
             # a prompt on the validation side of the split is never trained on
             usable = (

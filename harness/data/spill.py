@@ -57,7 +57,7 @@ class Stored(Collection[Example]):
         return (example for example, _ in _read(self._path))
 
     def __contains__(self, example: object) -> bool:
-        return any(one == example for one in self)
+        return any(stored == example for stored in self)
 
 
 class Collector:

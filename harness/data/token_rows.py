@@ -63,8 +63,8 @@ class TokenRows(Rows):
 
     def highest(self) -> int:
         """Return the highest token id; -1 if there is none."""
-        found = [batch.column("input_ids").flatten().to_numpy() for batch in self._batches]
-        return max((int(ids.max()) for ids in found if len(ids)), default=-1)
+        arrays = [batch.column("input_ids").flatten().to_numpy() for batch in self._batches]
+        return max((int(ids.max()) for ids in arrays if len(ids)), default=-1)
 
 
 class Short(Rows):
@@ -75,11 +75,11 @@ class Short(Rows):
     """
 
     def __init__(self, rows: TokenRows, max_length: int) -> None:
-        kept = [(place, length) for place, length in enumerate(rows.row_lengths) if length <= max_length]
-        if not kept:
+        short = [(place, length) for place, length in enumerate(rows.row_lengths) if length <= max_length]
+        if not short:
             raise ValueError(f"train.oom.max_lengths: every training row is longer than {max_length} tokens")
         self._rows = rows
-        self._places, self.row_lengths = zip(*kept, strict=True)
+        self._places, self.row_lengths = zip(*short, strict=True)
 
     def __len__(self) -> int:
         return len(self._places)

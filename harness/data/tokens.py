@@ -157,7 +157,7 @@ def summary(lengths: array[int], max_length: int, part: str) -> Lengths:
         part=part,
         rows=len(values),
         tokens=int(values.sum()),
-        quantiles=tuple(float(one) for one in quantiles),
+        quantiles=tuple(float(quantile) for quantile in quantiles),
         max_length=max_length,
         rows_over=len(over),
         tokens_over=int((over - max_length).sum()),
@@ -166,18 +166,18 @@ def summary(lengths: array[int], max_length: int, part: str) -> Lengths:
 
 
 def _write_counts(prepared: Prepared, lengths: dict[str, Lengths], path: Path) -> None:
-    kept = {part: lengths[part].rows - lengths[part].rows_over for part in PARTS}
-    if not kept["train"]:
+    remaining = {part: lengths[part].rows - lengths[part].rows_over for part in PARTS}
+    if not remaining["train"]:
         raise ValueError(
             f"train.max_length={lengths['train'].max_length}: every training row is longer; nothing is left"
         )
     counts = DataCounts(
-        train_rows=kept["train"],
-        validation_rows=kept["validation"],
-        test_rows=kept["test"],
+        train_rows=remaining["train"],
+        validation_rows=remaining["validation"],
+        test_rows=remaining["test"],
         removed_in_test=prepared.removed_in_test,
         removed_duplicates=prepared.removed_duplicates,
-        removed_too_long=sum(one.rows_over for one in lengths.values()),
+        removed_too_long=sum(part_lengths.rows_over for part_lengths in lengths.values()),
         content_sha256=prepared.content_sha256,
         removed=prepared.removed,
     )
@@ -187,8 +187,8 @@ def _write_counts(prepared: Prepared, lengths: dict[str, Lengths], path: Path) -
 
 def _read(folder: Path) -> Tokenized:
     text = (folder / "counts.json").read_text(encoding="utf-8")
-    found = json.loads(text)
-    counts = base.parsed(DataCounts, found["counts"])
-    lengths = base.parsed(dict[str, Lengths], found["lengths"])
+    stored = json.loads(text)
+    counts = base.parsed(DataCounts, stored["counts"])
+    lengths = base.parsed(dict[str, Lengths], stored["lengths"])
     train, validation, test = (TokenRows(folder / f"{part}.arrow") for part in PARTS)
     return Tokenized(train, validation, test, counts, lengths)

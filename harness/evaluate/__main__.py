@@ -84,23 +84,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = [word for word in given.what if word not in words]
         adapters = {name: adapter for name in names if (adapter := _adapter(name))}
         others = [name for name in names if name not in adapters]
-        asked = [one for name in others for one in found(name, given.tasks, words, given.runs_dir)]
-        asked = [dataclasses.replace(inputs.resolve(one, board.say), force=given.force) for one in asked]
+        runs = [experiment for name in others for experiment in found(name, given.tasks, words, given.runs_dir)]
+        runs = [dataclasses.replace(inputs.resolve(experiment, board.say), force=given.force) for experiment in runs]
         adopted = _adopted(list(adapters.values()), words, given)
         bases = [dataclasses.replace(base, force=given.force) for base in dict.fromkeys(base for _, base in adopted)]
-        asked = [*asked, *(base for base in bases if base not in asked)]
-        _check([*asked, *(adapter.experiment for adapter, _ in adopted)])
-        results = [_evaluated(one) for one in asked]
+        runs = [*runs, *(base for base in bases if base not in runs)]
+        _check([*runs, *(adapter.experiment for adapter, _ in adopted)])
+        results = [_evaluated(experiment) for experiment in runs]
         results += _scored([adapter for adapter, _ in adopted], given.runs_dir)
     except ValueError as error:
         echo(f"harness.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     compared = [*bases, *(adapter.experiment for adapter, _ in adopted)]
-    asked = [*asked, *(adapter.experiment for adapter, _ in adopted)]
+    runs = [*runs, *(adapter.experiment for adapter, _ in adopted)]
     if given.json:
-        echo(json.dumps([_document(one, result) for one, result in zip(asked, results, strict=True)], indent=1))
+        echo(
+            json.dumps(
+                [_document(experiment, result) for experiment, result in zip(runs, results, strict=True)], indent=1
+            )
+        )
     else:
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_table(asked))
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(_table(runs))
     if adopted:
         _report(compared, given)
     return 0 if all(result.status == "ok" for result in results) else 1
@@ -205,8 +209,8 @@ def _models() -> list[str]:
 
 
 def _model_words(name: str) -> list[str]:
-    known = _models()
-    if name in known:
+    models = _models()
+    if name in models:
         return [f"model={name}"]
     if (Path(name) / "config.json").is_file():
         path = Path(name).resolve()
@@ -216,7 +220,7 @@ def _model_words(name: str) -> list[str]:
         return ["model.source=hub", f"model.hub_id={name}", "model.revision=main", f"model.name={short}"]
     raise ValueError(
         f"{name}: no run (record.json), no model folder (config.json), no id on the Hub (owner/name) and not one of "
-        f"{', '.join(known)}"
+        f"{', '.join(models)}"
     )
 
 
@@ -225,16 +229,16 @@ def _plain(name: str) -> str:
 
 
 def _has_weights(folder: Path) -> bool:
-    known = record.read(RunRecord, folder / "record.json")
-    return (folder / "weights").is_dir() or (known.status == "ok" and known.recipe.get("train") is None)
+    record_of_run = record.read(RunRecord, folder / "record.json")
+    return (folder / "weights").is_dir() or (record_of_run.status == "ok" and record_of_run.recipe.get("train") is None)
 
 
 def _of_run(folder: Path, words: Sequence[str]) -> Experiment:
-    known = record.read(RunRecord, folder / "record.json")
+    record_of_run = record.read(RunRecord, folder / "record.json")
     pickles.refuse(folder / "weights", str(folder / "weights"))
-    experiment = config.from_record(known)
+    experiment = config.from_record(record_of_run)
     runs_dir = str(folder.resolve().parent.parent)
-    permissions.insist(known.config, words, ("model", "eval"), str(folder), "")
+    permissions.insist(record_of_run.config, words, ("model", "eval"), str(folder), "")
     composed = experiments(["method=base", *words])[0][1]
     own = permissions.granted(experiment.model, "model", words, composed.model)
     model = dataclasses.replace(own, device_map=composed.model.device_map)
@@ -294,17 +298,17 @@ def _label(experiment: Experiment) -> str:
 
 def _table(asked: Sequence[Experiment]) -> Table:
     """Return the table of scores, one line per metric."""
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("Model or run", "Task", "Metric", "Score", "Items"):
-        shown.add_column(column, justify="right" if column in ("Score", "Items") else "left", overflow="fold")
-    shown.add_column("Note", overflow="fold")
+        table.add_column(column, justify="right" if column in ("Score", "Items") else "left", overflow="fold")
+    table.add_column("Note", overflow="fold")
     for experiment in asked:
         label = _label(experiment)
         for wanted in evaluations(experiment):
             for line in _lines(experiment, wanted) if wanted.kind == "lm_eval" else ():
-                shown.add_row(*(Text(printable(cell)) for cell in (label, wanted.task, *line)))
+                table.add_row(*(Text(printable(cell)) for cell in (label, wanted.task, *line)))
                 label = ""
-    return shown
+    return table
 
 
 def _document(experiment: Experiment, result: RunRecord) -> dict[str, Any]:
@@ -342,7 +346,8 @@ def _lines(experiment: Experiment, wanted: Evaluation) -> Iterable[tuple[str, st
     except FileNotFoundError:
         return [("-", "not there", "-", "")]
     return [
-        (name, _number(one), f"{score.num_items:,}", _note(score, one)) for name, one in sorted(score.metrics.items())
+        (name, _number(metric), f"{score.num_items:,}", _note(score, metric))
+        for name, metric in sorted(score.metrics.items())
     ]
 
 

@@ -77,15 +77,15 @@ def clusters_of(rows: Sequence[Row]) -> list[Cluster]:
     Rows are sorted by their contexts, so that rows that begin alike are neighbors. A neighbor joins a cluster as
     long as the cluster saves no fewer tokens with it than without.
     """
-    found: list[Cluster] = []
+    clusters: list[Cluster] = []
     alone: list[Row] = []
     for members, length in _runs(sorted(rows, key=lambda row: row.context)):
         if length >= _LONG_ENOUGH and (len(members) - 1) * length >= _WORTH_SHARING:
             cut = [Row(row.context[length:], row.continuations, row.positions) for row in members]
-            found.append(Cluster(members[0].context[:length], tuple(cut)))
+            clusters.append(Cluster(members[0].context[:length], tuple(cut)))
         else:
             alone += members
-    return [*found, Cluster((), tuple(alone))] if alone else found
+    return [*clusters, Cluster((), tuple(alone))] if alone else clusters
 
 
 def _runs(ordered: list[Row]) -> Iterator[tuple[list[Row], int]]:
@@ -106,7 +106,7 @@ def _runs(ordered: list[Row]) -> Iterator[tuple[list[Row], int]]:
 
 def _num_common(a: Tokens, b: Tokens) -> int:
     pairs = enumerate(zip(a, b, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(a), len(b)))
+    return next((place for place, (token, other) in pairs if token != other), min(len(a), len(b)))
 
 
 def batches(cluster: Cluster, batch_tokens: int) -> Iterator[list[Row]]:

@@ -101,8 +101,8 @@ class CodeEval(evaluate.Metric):  # type: ignore[misc]
             raise ValueError("the code that a model writes is run only where eval.unsafe_code=true says so")
         results: Results = {}
         for problem, (programs, test) in enumerate(zip(predictions, references, strict=True)):
-            found = [passes(f"{program}\n{test}") for program in programs]
-            results[problem] = [(i, {"task_id": problem, "passed": one}) for i, one in enumerate(found)]
-        counts = [(sum(one["passed"] for _, one in found), len(found)) for found in results.values()]
+            outcomes = [passes(f"{program}\n{test}") for program in programs]
+            results[problem] = [(i, {"task_id": problem, "passed": passed}) for i, passed in enumerate(outcomes)]
+        counts = [(sum(passed["passed"] for _, passed in outcomes), len(outcomes)) for outcomes in results.values()]
         fit = [size for size in k if all(tried >= size for _, tried in counts)]
         return {f"pass@{n}": sum(pass_at_k(*count, n) for count in counts) / len(counts) for n in fit}, results

@@ -40,10 +40,10 @@ def score(
     scores, _ = likelihood.score(
         model, requests, evaluation.precision, evaluation.batch_tokens, lambda done: progress(done, len(requests))
     )
-    nats = [-one.log_likelihood for one in scores]
-    kept = tokenizer.batch_decode([request.continuation for request in requests], clean_up_tokenization_spaces=False)
-    loss = [one / len(request.continuation) for one, request in zip(nats, requests, strict=True)]
-    bits = [one / math.log(2) / len(text.encode()) for one, text in zip(nats, kept, strict=True)]
+    nats = [-value.log_likelihood for value in scores]
+    decoded = tokenizer.batch_decode([request.continuation for request in requests], clean_up_tokenization_spaces=False)
+    loss = [value / len(request.continuation) for value, request in zip(nats, requests, strict=True)]
+    bits = [value / math.log(2) / len(text.encode()) for value, text in zip(nats, decoded, strict=True)]
     hashes = [text_hash(text) for text in texts]
     columns: dict[str, list[Any]] = {
         "item_id": hashes,

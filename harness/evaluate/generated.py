@@ -74,15 +74,15 @@ def _written(
 ) -> list[generation.Generated]:
     assert evaluation.sampling is not None and evaluation.batch_size is not None, "a generation says how"
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
-    found: dict[int, generation.Generated] = {}
+    written: dict[int, generation.Generated] = {}
     for start in range(0, len(order), evaluation.batch_size):
         batch = order[start : start + evaluation.batch_size]
         texts = generation.generate(
             writer.model, writer.tokenizer, [prompts[i] for i in batch], evaluation.sampling, evaluation.precision
         )
-        found.update(zip(batch, texts, strict=True))
-        progress(len(found))
-    return [found[i] for i in range(len(prompts))]
+        written.update(zip(batch, texts, strict=True))
+        progress(len(written))
+    return [written[i] for i in range(len(prompts))]
 
 
 def _metric(values: Sequence[float]) -> Metric:
@@ -118,8 +118,8 @@ class Rouge(_Local):
 
         names = ("rouge1", "rouge2", "rougeL")
         scorer = RougeScorer(names, use_stemmer=True)
-        found = [scorer.score(target=r, prediction=p) for p, r in zip(predictions, references, strict=True)]
-        return {name: [float(one[name].fmeasure) for one in found] for name in names}
+        scores = [scorer.score(target=r, prediction=p) for p, r in zip(predictions, references, strict=True)]
+        return {name: [float(score[name].fmeasure) for score in scores] for name in names}
 
 
 class Sacre(_Local):
@@ -166,7 +166,7 @@ def token_f1(prediction: str, reference: str) -> float:
 
 def compute(predictions: Sequence[str], references: Sequence[str]) -> Scores:
     """Return every metric of every module by its name: one number per item, or one for the whole set."""
-    found: Scores = {}
+    scores: Scores = {}
     for module in (Rouge(), Sacre(), Overlap()):
-        found.update(module.compute(predictions=list(predictions), references=list(references)))
-    return found
+        scores.update(module.compute(predictions=list(predictions), references=list(references)))
+    return scores

@@ -62,12 +62,12 @@ def generate(
         precision: of the forward passes, as `computing` takes it.
     """
     device = model.get_input_embeddings().weight.device
-    found: dict[int, list[int]] = {}
+    tokens: dict[int, list[int]] = {}
     for batch in _batches(model, prompts):
         ids_BT, mask_BT = _padded([prompts[i] for i in batch], tokenizer.pad_token_id, device)
         result_BT = continued(model, ids_BT, mask_BT, options(tokenizer, sampling), precision)
-        found.update(zip(batch, result_BT[:, ids_BT.shape[1] :].tolist(), strict=True))
-    return [_read(found[i], tokenizer) for i in range(len(prompts))]
+        tokens.update(zip(batch, result_BT[:, ids_BT.shape[1] :].tolist(), strict=True))
+    return [_read(tokens[i], tokenizer) for i in range(len(prompts))]
 
 
 def options(tokenizer: Any, sampling: SamplingSpec, exactly: int | None = None) -> dict[str, Any]:
@@ -126,5 +126,5 @@ def _padded(prompts: Sequence[Sequence[int]], padding: int, device: Any) -> tupl
 
 def _read(written: list[int], tokenizer: Any) -> Generated:
     ended = tokenizer.eos_token_id in written
-    kept = written[: written.index(tokenizer.eos_token_id)] if ended else written
-    return Generated(tuple(kept), ended, tokenizer.decode(kept, skip_special_tokens=True))
+    answer = written[: written.index(tokenizer.eos_token_id)] if ended else written
+    return Generated(tuple(answer), ended, tokenizer.decode(answer, skip_special_tokens=True))

@@ -70,7 +70,7 @@ def metrics(scores: Sequence[tuple[float, int]], sizes: Sequence[int] | None = N
         raise ValueError("no answer token to score: the held-out set is empty or its answers are")
     loss = ratio([nats for nats, _ in scores], [count for _, count in scores])
     perplexity, stderr = math.exp(loss.value), loss.standard_error
-    found = {
+    values = {
         "loss": Metric(value=loss.value, stderr=stderr, higher_is_better=False),
         "perplexity": Metric(
             value=perplexity, stderr=None if stderr is None else perplexity * stderr, higher_is_better=False
@@ -78,5 +78,5 @@ def metrics(scores: Sequence[tuple[float, int]], sizes: Sequence[int] | None = N
     }
     if sizes is not None and any(sizes):
         bits = ratio([nats / math.log(2) for nats, _ in scores], sizes)
-        found["bits_per_byte"] = Metric(value=bits.value, stderr=bits.standard_error, higher_is_better=False)
-    return found
+        values["bits_per_byte"] = Metric(value=bits.value, stderr=bits.standard_error, higher_is_better=False)
+    return values

@@ -65,8 +65,10 @@ class Prefix:
         cache = next(output[name] for name in _CACHE_NAMES if name in output)
         if {type(layer) for layer in cache.layers} != {DynamicLayer}:
             raise TypeError(f"the model keeps {cache}, and not the keys and values of all tokens")
-        kept = cache.get_seq_length() - (0 if tokens else 1)
-        return Prefix(inner, tuple((layer.keys[..., :kept, :], layer.values[..., :kept, :]) for layer in cache.layers))
+        cached = cache.get_seq_length() - (0 if tokens else 1)
+        return Prefix(
+            inner, tuple((layer.keys[..., :cached, :], layer.values[..., :cached, :]) for layer in cache.layers)
+        )
 
 
 def _cache_argument(model: Any) -> str:
@@ -163,9 +165,9 @@ def score(
             for cluster in plan:
                 prefix = None if tried is None else _prefix(model, cluster, tried)
                 for batch in batches(cluster, batch_tokens):
-                    found = _score_rows(model, batch, prefix)
-                    for row, one in zip(batch, found, strict=True):
-                        scores.update(zip(row.positions, one, strict=True))
+                    row_scores = _score_rows(model, batch, prefix)
+                    for row, entry in zip(batch, row_scores, strict=True):
+                        scores.update(zip(row.positions, entry, strict=True))
                     progress(len(scores))
     finally:
         model.train(was_training)
@@ -195,8 +197,8 @@ def _plan(model: Any, requests: Sequence[Request], precision: str) -> tuple[list
 
 
 def _prefix(model: Any, cluster: Cluster, tried: _Tried) -> Prefix:
-    known = tried.pop(cluster.prefix, None)
-    return Prefix.of(model, cluster.prefix) if known is None else known
+    earlier = tried.pop(cluster.prefix, None)
+    return Prefix.of(model, cluster.prefix) if earlier is None else earlier
 
 
 def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tried) -> bool:
@@ -207,9 +209,9 @@ def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tri
     """
     cluster = max(plan, key=lambda cluster: len(cluster.prefix))
     row = max(cluster.rows, key=lambda row: (len(row.positions) > 1, len(row)))
-    known = _found_same.setdefault(model, {})
+    checked = _found_same.setdefault(model, {})
     kind, size = (precision, bool(cluster.prefix), len(row.positions) > 1), len(cluster.prefix) + len(row)
-    if size <= known.get(kind, 0):
+    if size <= checked.get(kind, 0):
         return True
     try:
         with warnings.catch_warnings():
@@ -222,7 +224,7 @@ def _gives_the_same(model: Any, plan: list[Cluster], precision: str, tried: _Tri
     apart = _score_rows(model, [alone], None)[0]
     same = abs(together[-1].log_likelihood - apart[0].log_likelihood) < _CLOSE[precision]
     if same:
-        known[kind] = math.inf if _turns_by_place(model) else size
+        checked[kind] = math.inf if _turns_by_place(model) else size
     return same
 
 
@@ -335,5 +337,5 @@ def _read(logits_NV: torch.Tensor, rows: list[Row]) -> list[list[Score]]:
         greedy_K[here] = chunk.argmax(-1)[local] == target
     totals = torch.zeros(number, dtype=torch.float64, device=device).index_add_(0, owner_K, nats_K).tolist()
     misses = torch.zeros(number, dtype=torch.long, device=device).index_add_(0, owner_K, (~greedy_K).long()).tolist()
-    found = iter([Score(total, miss == 0) for total, miss in zip(totals, misses, strict=True)])
-    return [[next(found) for _ in row.continuations] for row in rows]
+    scores = iter([Score(total, miss == 0) for total, miss in zip(totals, misses, strict=True)])
+    return [[next(scores) for _ in row.continuations] for row in rows]

@@ -54,14 +54,14 @@ class Apart(HFLM):  # type: ignore[misc]
         width, lengths = context.shape[1], options.pop("attention_mask").sum(1).tolist()
         result = torch.full((len(lengths), max_length), self.tokenizer.pad_token_id, device=context.device)
         for length in dict.fromkeys(lengths):
-            rows = [row for row, one in enumerate(lengths) if one == length]
+            rows = [row for row, row_length in enumerate(lengths) if row_length == length]
             alone = context[rows, width - length :]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Position ids are not supported")
-                found = super()._model_generate(
+                generated = super()._model_generate(
                     alone, max_length - width + length, stop, attention_mask=torch.ones_like(alone), **options
                 )
-            result[rows, width : width + found.shape[1] - length] = found[:, length:]
+            result[rows, width : width + generated.shape[1] - length] = generated[:, length:]
         return result
 
 
@@ -79,7 +79,7 @@ class SharedPrefix(Apart):
 
     def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
         """Score (texts, context tokens, continuation tokens). Long contexts are cut on the left, as in HFLM."""
-        asked = []
+        pairs = []
         for _, context, continuation in requests:
             room = self.max_length + 1 - len(continuation)
             if room < 1:
@@ -87,14 +87,14 @@ class SharedPrefix(Apart):
                     f"eval.tasks={self._evaluation.task}: a continuation has {len(continuation)} tokens and the "
                     f"model takes {self.max_length}: leave the task out, or take a model with a longer context"
                 )
-            asked.append(Request(tuple(context)[-room:], tuple(continuation)))
+            pairs.append(Request(tuple(context)[-room:], tuple(continuation)))
         assert self._evaluation.batch_tokens is not None, "this backend has a budget"
         scores, work = likelihood.score(
             self.model,
-            asked,
+            pairs,
             self._evaluation.precision,
             self._evaluation.batch_tokens,
-            lambda done: self._report(done, len(asked)),
+            lambda done: self._report(done, len(pairs)),
         )
         self.work = work if self.work is None else self.work + work
-        return [(found.log_likelihood, found.is_greedy) for found in scores]
+        return [(score.log_likelihood, score.is_greedy) for score in scores]

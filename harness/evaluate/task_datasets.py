@@ -32,8 +32,8 @@ def data_sets(name: str, include: str | None) -> set[DataSet]:
 
     `include` is a folder of the user's own task files, which go before lm-eval's.
     """
-    known = {} if include is None else _index(Path(include))
-    found: set[DataSet] = set()
+    configs = {} if include is None else _index(Path(include))
+    sets: set[DataSet] = set()
     todo: list[tuple[str, _Config]] = [(name, {})]
     seen = []
     while todo:
@@ -41,15 +41,15 @@ def data_sets(name: str, include: str | None) -> set[DataSet]:
         if (one, changes) in seen:
             continue
         seen.append((one, changes))
-        if one not in known and one in _folders():
-            known = {**_index(_folders()[one]), **known}
-        config = {**known.get(one, {}), **changes}
+        if one not in configs and one in _folders():
+            configs = {**_index(_folders()[one]), **configs}
+        config = {**configs.get(one, {}), **changes}
         if isinstance(config.get("dataset_path"), str):
             subset = config.get("dataset_name")
-            found.add((config["dataset_path"], None if subset is None else str(subset)))
+            sets.add((config["dataset_path"], None if subset is None else str(subset)))
         if "group" in config:
             todo += _members(config.get("task"))
-    return found
+    return sets
 
 
 def defined(file: Path) -> list[str]:
@@ -85,8 +85,8 @@ def _files(config: Any) -> Iterator[Path]:
         return
     options, members = config.get("dataset_kwargs"), config.get("task")
     given = options.get("data_files") if isinstance(options, dict) else None
-    for one in _texts(given):
-        yield from (file for file in _matching(one) if file.is_file())
+    for text in _texts(given):
+        yield from (file for file in _matching(text) if file.is_file())
     for part in members if isinstance(members, list) else ():
         yield from _files(part)
 
@@ -123,16 +123,16 @@ def _folders() -> dict[str, Path]:
 
 def _index(folder: Path) -> dict[str, _Config]:
     """Return the configurations in a folder by their task or group; a tag becomes a group of the tasks that have it."""
-    found: dict[str, _Config] = {}
+    configs: dict[str, _Config] = {}
     tagged: dict[str, list[str]] = {}
     for file in sorted(folder.rglob("*.yaml")):
         config = _config(file)
         name = config.get("group") or config.get("task")
         if isinstance(name, str):
-            found.setdefault(name, config)
+            configs.setdefault(name, config)
             for tag in _texts(config.get("tag")):
                 tagged.setdefault(tag, []).append(name)
-    return {**{tag: {"group": tag, "task": list(names)} for tag, names in tagged.items()}, **found}
+    return {**{tag: {"group": tag, "task": list(names)} for tag, names in tagged.items()}, **configs}
 
 
 def _config(file: Path, depth: int = 0) -> _Config:
@@ -147,6 +147,6 @@ def _config(file: Path, depth: int = 0) -> _Config:
     if not isinstance(config, dict) or depth > 9:
         return {}
     merged: _Config = {}
-    for one in _texts(config.pop("include", None)):
-        merged.update(_config(file.parent / one, depth + 1))
+    for text in _texts(config.pop("include", None)):
+        merged.update(_config(file.parent / text, depth + 1))
     return {**merged, **config}

@@ -29,13 +29,13 @@ def manager(name: str, include: str | None, setting: str = "eval.tasks") -> tupl
     """
     own = None if include is None else TaskManager(include_defaults=False, include_path=include)
     if own is not None and include is not None and name in own.task_index:
-        found, places = own, [Path(include)]
+        index, places = own, [Path(include)]
         _refuse_tag(own.task_index[name], setting)
     else:
         places = [folder_of(name, setting)]
-        found = _of(places[0])
-    _complete(name, found.task_index, places)
-    return found, places
+        index = _of(places[0])
+    _complete(name, index.task_index, places)
+    return index, places
 
 
 def _refuse_tag(entry: Entry, setting: str) -> None:
@@ -82,11 +82,11 @@ def folder_of(name: str, setting: str) -> Path:
     Raises:
         ValueError: there is none. The message names similar tasks, or the tasks of a tag.
     """
-    found = _official()
-    if name not in found:
+    folders = _official()
+    if name not in folders:
         version = importlib.metadata.version("lm_eval")
-        raise ValueError(f"{setting}: lm-eval {version} has no task {name!r}.{_instead(name, found)}")
-    return _root() / found[name]
+        raise ValueError(f"{setting}: lm-eval {version} has no task {name!r}.{_instead(name, folders)}")
+    return _root() / folders[name]
 
 
 def _root() -> Path:
@@ -100,8 +100,8 @@ def _official() -> dict[str, str]:
         entries = TaskManager().task_index
         tags = {name: sorted(entry.tags) for name, entry in entries.items() if entry.kind is Kind.TAG}
         cache.write_text(json.dumps(tags, sort_keys=True), index_file("tags"))
-        found = {n: str(e.yaml_path.parent.relative_to(_root())) for n, e in entries.items() if e.yaml_path}
-        text = json.dumps(found, sort_keys=True)
+        folders = {n: str(e.yaml_path.parent.relative_to(_root())) for n, e in entries.items() if e.yaml_path}
+        text = json.dumps(folders, sort_keys=True)
         cache.write_text(text, index_file("tasks"))
     return _parsed(text)
 

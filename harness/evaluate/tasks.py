@@ -110,8 +110,8 @@ class _AllowedTasks(TaskFactory):  # type: ignore[misc]
     def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
         if entry.yaml_path is not None and load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"):
             allow(self._asked, [entry.name], self._unsafe_code)
-        found: dict[str, Any] = super()._load_full_config(entry, overrides)
-        return found
+        config: dict[str, Any] = super()._load_full_config(entry, overrides)
+        return config
 
 
 class OfficialTask(ConfigurableTask):  # type: ignore[misc]
@@ -127,10 +127,10 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
             available = rows.available_splits(
                 config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder
             )
-            asked = [config[key] for key in ("test_split", "validation_split") if config.get(key)]
-            if asked and not set(asked) & set(available):  # raises an error that names the place and the remedies
+            splits = [config[key] for key in ("test_split", "validation_split") if config.get(key)]
+            if splits and not set(splits) & set(available):  # raises an error that names the place and the remedies
                 rows.official(
-                    config["dataset_path"], config.get("dataset_name"), asked[0], self.rows_source, self.rows_folder
+                    config["dataset_path"], config.get("dataset_name"), splits[0], self.rows_source, self.rows_folder
                 )
             for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
                 if config.get(key) not in available:  # lm-eval reads every split that is named

@@ -46,7 +46,7 @@ def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[s
     Raises:
         ValueError: vLLM does not support the adapter.
     """
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "pretrained": served.name,
         "revision": served.revision,
         "tokenizer_revision": served.revision,
@@ -57,11 +57,11 @@ def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[s
         "enable_prefix_caching": True,
     }
     if served.adapter is None:
-        return found
+        return settings
     path = served.adapter / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     changed = ("use_dora", "modules_to_save", "alora_invocation_tokens", "target_parameters")
-    if config.get("peft_type") != "LORA" or any(config.get(one) for one in changed):
+    if config.get("peft_type") != "LORA" or any(config.get(key) for key in changed):
         raise ValueError(
             "eval.backend=vllm takes plain models and LoRA adapters (without DoRA, experts and modules saved whole), "
             f"and {served.adapter} is none: use eval.weights=merged, or eval.backend=shared_prefix"
@@ -70,7 +70,7 @@ def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[s
     room = next((size for size in _RANKS if size >= rank), None)
     if room is None:
         raise ValueError(f"eval.backend=vllm takes LoRA adapters up to rank {_RANKS[-1]}, this one has {rank}")
-    return {**found, "lora_local_path": str(served.adapter), "max_lora_rank": room}
+    return {**settings, "lora_local_path": str(served.adapter), "max_lora_rank": room}
 
 
 def backend(served: Served, evaluation: Evaluation) -> Any:

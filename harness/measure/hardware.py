@@ -278,11 +278,11 @@ def _by_driver(visible: str | None, order: str) -> tuple[Card, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     names = [] if visible is None else visible_names(visible)
-    found = json.loads(done.stdout)
-    names = names if len(names) >= len(found) else [one["uuid"] for one in found]
+    cards = json.loads(done.stdout)
+    names = names if len(names) >= len(cards) else [card["uuid"] for card in cards]
     return tuple(
-        Card(name, one["name"], (one["major"], one["minor"]), one["memory_bytes"])
-        for name, one in zip(names, found, strict=False)
+        Card(name, card["name"], (card["major"], card["minor"]), card["memory_bytes"])
+        for name, card in zip(names, cards, strict=False)
     )
 
 

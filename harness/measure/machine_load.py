@@ -102,7 +102,7 @@ class Surroundings:
             cpu_cores=os.cpu_count(),
             other_cpu_cores=other_cores(before, now),
             throttled_seconds=_less(now.throttled, before.throttled),
-            other_device_processes=max((one for one in others if one is not None), default=None),
+            other_device_processes=max((processes for processes in others if processes is not None), default=None),
             clock_share=min((c.share for c in samples or clocks if c.share is not None), default=None),
             temperature_celsius=max((c.celsius for c in clocks if c.celsius is not None), default=None),
             throttle_reasons=tuple(dict.fromkeys(r for some in reasons for r in some)) if reasons else None,
@@ -128,17 +128,17 @@ def _used_energy(index: int, before: Look, now: Look) -> float | None:
 def _limited(before: Look, now: Look, used: list[int]) -> dict[str, float] | None:
     """Return the seconds between two looks in which each limit held a GPU back, of the one held back most."""
     seconds: dict[str, float] = {}
-    known = False
+    is_known = False
     for index in used:
         if index >= min(len(before.limited), len(now.limited)):
             continue
         earlier, later = before.limited[index], now.limited[index]
         if earlier is None or later is None:
             continue
-        known = True
+        is_known = True
         for name in later:
             seconds[name] = max(seconds.get(name, 0.0), later[name] - earlier.get(name, later[name]))
-    return seconds if known else None
+    return seconds if is_known else None
 
 
 def other_cores(before: Look, now: Look) -> float | None:
@@ -167,12 +167,12 @@ def _worse(earlier: Phase, later: Phase) -> Conditions | None:
     if a is None or b is None:
         return None
     seconds = earlier.seconds + later.seconds
-    cores = [(one.other_cpu_cores, phase.seconds) for one, phase in ((a, earlier), (b, later))]
-    known = [(value, length) for value, length in cores if value is not None]
-    reasons = [one.throttle_reasons for one in (a, b) if one.throttle_reasons is not None]
+    cores = [(part.other_cpu_cores, phase.seconds) for part, phase in ((a, earlier), (b, later))]
+    weighted = [(value, length) for value, length in cores if value is not None]
+    reasons = [part.throttle_reasons for part in (a, b) if part.throttle_reasons is not None]
     return Conditions(
         cpu_cores=b.cpu_cores,
-        other_cpu_cores=sum(v * s for v, s in known) / seconds if len(known) == 2 and seconds else None,
+        other_cpu_cores=sum(v * s for v, s in weighted) / seconds if len(weighted) == 2 and seconds else None,
         throttled_seconds=_both(sum, a.throttled_seconds, b.throttled_seconds),
         other_device_processes=_both(max, a.other_device_processes, b.other_device_processes),
         clock_share=_both(min, a.clock_share, b.clock_share),
@@ -189,8 +189,8 @@ def _added(a: dict[str, float] | None, b: dict[str, float] | None) -> dict[str, 
 
 def _sum(values: Sequence[N | None]) -> Any:
     """Return the sum; None where there is nothing, or something unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) if values and len(known) == len(values) else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if values and len(numbers) == len(values) else None
 
 
 def _both(of: Any, a: N | None, b: N | None) -> Any:

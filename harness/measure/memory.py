@@ -92,8 +92,8 @@ class Phases:
 
     def add_energy(self, name: str, joules: Sequence[float | None]) -> None:
         """Set the energy of a phase to the sum over the devices of all processes of the run; None if any is unknown."""
-        known = [one for one in joules if one is not None]
-        total = sum(known) if known and len(known) == len(joules) else None
+        numbers = [number for number in joules if number is not None]
+        total = sum(numbers) if numbers and len(numbers) == len(joules) else None
         self.done[name] = replace(self.done[name], energy_joules=total)
 
     def headline_bytes(self) -> int | None:
@@ -102,10 +102,10 @@ class Phases:
         On the CPU it is the excess over the resident set before loading. None where no peak could be taken.
         """
         peaks = [self._highest[name] for name in ("load", "train") if name in self._highest]
-        known = [peak for peak in peaks if peak is not None]
-        if len(known) < len(peaks) or not known:
+        numbers = [peak for peak in peaks if peak is not None]
+        if len(numbers) < len(peaks) or not numbers:
             return None
-        return max(known) if self._cuda else max(known) - (self._at_start or 0)
+        return max(numbers) if self._cuda else max(numbers) - (self._at_start or 0)
 
     def required_bytes(self) -> int | None:
         """Return the GPU memory that loading and training need: the most that torch's allocator held, plus the context.

@@ -90,8 +90,8 @@ class Gpus:
     def throttle_reasons(self, index: int) -> tuple[str, ...] | None:
         """Return why the clock is below its highest at this moment; () if nothing holds it down."""
         names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")  # new, old
-        known = [bits for name in names if (bits := self._of(name, index)) is not None]
-        return tuple(reason for bit, reason in THROTTLE_REASONS.items() if known[0] & bit) if known else None
+        masks = [bits for name in names if (bits := self._of(name, index)) is not None]
+        return tuple(reason for bit, reason in THROTTLE_REASONS.items() if masks[0] & bit) if masks else None
 
     def _handle(self, index: int) -> Any:
         return self._handles[index] if self._handles is not None and index < len(self._handles) else None
@@ -134,7 +134,7 @@ def _uuids_of_torchs() -> list[str | None]:
     import torch
 
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    uuids = [getattr(one, "uuid", None) for one in properties]
+    uuids = [getattr(device, "uuid", None) for device in properties]
     return [None if uuid is None else f"GPU-{uuid}" for uuid in uuids]
 
 

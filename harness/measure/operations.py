@@ -219,9 +219,9 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     Looks into modules (parameters, buffers, and other attributes such as the constants of a quantized weight),
     dictionaries, lists and plain objects.
     """
-    found: list[torch.Tensor] = []
-    _collect(value, found, set(), _DEPTH)
-    return found
+    tensors: list[torch.Tensor] = []
+    _collect(value, tensors, set(), _DEPTH)
+    return tensors
 
 
 def gradients_of(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -129,5 +129,5 @@ def over_processes(counts: list[list[int]]) -> list[list[int]]:
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
     summed = torch.tensor(counts, dtype=torch.long, device=device)
     distributed.all_reduce(summed)
-    found: list[list[int]] = summed.tolist()
-    return found
+    sums: list[list[int]] = summed.tolist()
+    return sums

@@ -114,8 +114,8 @@ class Adalora(Adapted):
     def load_state(self, model: Any, state: dict[str, Any]) -> None:
         """Restore the importance and the ranks that `state` returned."""
         device = next(model.parameters()).device
-        for name, found in state["importance"].items():
-            setattr(model.base_model.rankallocator, name, {of: tensor.to(device) for of, tensor in found.items()})
+        for name, importance in state["importance"].items():
+            setattr(model.base_model.rankallocator, name, {of: tensor.to(device) for of, tensor in importance.items()})
         _config(model).rank_pattern = state["rank_pattern"]
 
     def expected_trainable(self, model: PreTrainedModel) -> int:

@@ -58,10 +58,10 @@ class Adapter(Partial):
 
     def _places(self, model: PreTrainedModel) -> dict[str, tuple[Any, int]]:
         """Module name -> module whose output is adapted, and its width."""
-        found = targets.mlp_outputs(model)
+        modules = targets.mlp_outputs(model)
         if self.placement == "houlsby":
-            found = {**targets.attention_outputs(model), **found}
-        places = {name: (module, targets.shape(module)[1]) for name, module in found.items()}
+            modules = {**targets.attention_outputs(model), **modules}
+        places = {name: (module, targets.shape(module)[1]) for name, module in modules.items()}
         if targets.expert_parameters(model):  # the experts' sum is adapted, not each expert
             width = int(model.get_input_embeddings().embedding_dim)
             blocks = {n: m for n, m in model.named_modules() if n.endswith((".mlp", ".block_sparse_moe"))}

@@ -78,9 +78,9 @@ def _assistant_header(tokenizer: Any) -> str:
             "template: give method.invocation a string that every prompt contains"
         )
     question = [{"role": "user", "content": "?"}]
-    asked = tokenizer.apply_chat_template(question, tokenize=False)
+    question_text = tokenizer.apply_chat_template(question, tokenize=False)
     answered = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": _MARK}], tokenize=False)
-    header = str(answered).partition(_MARK)[0].removeprefix(asked)
+    header = str(answered).partition(_MARK)[0].removeprefix(question_text)
     if not header.strip():
         raise ValueError("method.invocation=null: the chat template puts nothing before an answer; give one")
     return header.strip()

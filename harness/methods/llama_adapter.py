@@ -38,8 +38,8 @@ class LlamaAdapter(Adapted):
 
         match context:
             case OnModel(model) if (kind := model.config.model_type) not in TRANSFORMERS_MODEL_CONFIG:
-                known = ", ".join(sorted(TRANSFORMERS_MODEL_CONFIG))
-                return f"method=llama_adapter extends the attention of {known} models, and this is a {kind}"
+                supported = ", ".join(sorted(TRANSFORMERS_MODEL_CONFIG))
+                return f"method=llama_adapter extends the attention of {supported} models, and this is a {kind}"
         return super().unsupported(context)
 
     def peft_config(self, model: PreTrainedModel, setting: Setting) -> AdaptionPromptConfig:

@@ -77,8 +77,8 @@ class MasterAdamW(torch.optim.Optimizer):  # type: ignore[misc]
         for bucket, state in zip(self._buckets, state_dict["own"], strict=True):
             bucket.optimizer.load_state_dict(state["optimizer"])
             with torch.no_grad():
-                for master, kept in zip(bucket.masters, state["masters"], strict=True):
-                    master.copy_(kept)
+                for master, stored in zip(bucket.masters, state["masters"], strict=True):
+                    master.copy_(stored)
         self._show_state()  # loading has made other tables
 
 

@@ -123,8 +123,8 @@ class Peft(Adapted):
 def _schema(peft_type: str) -> type[PeftConfig]:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    known = {str(getattr(key, "value", key)): schema for key, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    if peft_type not in known:
-        raise ValueError(f"method.peft_type={peft_type}: the installed PEFT has {', '.join(sorted(known))}")
-    schema: type[PeftConfig] = known[peft_type]
+    schemas = {str(getattr(key, "value", key)): schema for key, schema in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if peft_type not in schemas:
+        raise ValueError(f"method.peft_type={peft_type}: the installed PEFT has {', '.join(sorted(schemas))}")
+    schema: type[PeftConfig] = schemas[peft_type]
     return schema

@@ -79,8 +79,8 @@ class Adapted(Method):
         """Return the tensors that PEFT saves for the adapter, frozen ones included."""
         from peft import get_peft_model_state_dict
 
-        found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
-        return found
+        tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+        return tensors
 
     def restore(self, model: PreTrainedModel, folder: Path) -> Any:
         """Attach to a fresh base model what `save` wrote, in the precision in which it was trained."""

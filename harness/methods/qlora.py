@@ -171,8 +171,8 @@ def _restore_what_was_lost(adapted: Any, setting: Setting) -> None:
         if not hasattr(layer, "lora_A"):
             continue
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        kept = layer.get_base_layer().weight
-        dequantized = dequantize_4bit(kept.data, kept.quant_state).to(torch.float32)
+        packed = layer.get_base_layer().weight
+        dequantized = dequantize_4bit(packed.data, packed.quant_state).to(torch.float32)
         lost = stored[name.removeprefix(prefix)].weight.detach().to(dequantized) - dequantized
         u, s, vh = torch.linalg.svd(lost, full_matrices=False)
         root = (s[: len(a)] / layer.scaling["default"]).sqrt()

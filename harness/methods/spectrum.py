@@ -70,16 +70,16 @@ def _kinds(modules: dict[str, Any]) -> dict[tuple[Any, ...], list[str]]:
 
 def _scan(modules: dict[str, Any], setting: Setting) -> dict[str, float]:
     """Return the ratio of each module's weight, from the cache if it is there."""
-    known: dict[str, float] = {}
+    ratios: dict[str, float] = {}
     path = _cache_file(setting)
     if path is not None and (text := cache.read_text(path)) is not None:
-        known = json.loads(text)
-    missing = [name for name in modules if name not in known]
+        ratios = json.loads(text)
+    missing = [name for name in modules if name not in ratios]
     for name in missing:
-        known[name] = _signal_to_noise(modules[name].weight)
+        ratios[name] = _signal_to_noise(modules[name].weight)
     if missing and path is not None:
-        cache.write_text(json.dumps(known), path)
-    return known
+        cache.write_text(json.dumps(ratios), path)
+    return ratios
 
 
 def _cache_file(setting: Setting) -> Path | None:

@@ -72,19 +72,19 @@ def resolve_all(model: Any, target: Target) -> tuple[dict[str, Any], dict[str, t
     names = [*linear, *experts]
     missing: list[str] = []
     if isinstance(target, tuple):
-        found = {n for n in names if any(_is_named(n, name) for name in target)}
+        matched = {n for n in names if any(_is_named(n, name) for name in target)}
         missing = [name for name in target if not any(_is_named(n, name) for n in names)]
     elif target.startswith("re:"):
-        found = {n for n in names if re.fullmatch(target[3:], n)}
+        matched = {n for n in names if re.fullmatch(target[3:], n)}
     else:
-        found = {n for n in names if _in_preset(n, target)}
-    if missing or not found:
-        what = f"{', '.join(missing)} of it matches" if missing and found else "it matches"
+        matched = {n for n in names if _in_preset(n, target)}
+    if missing or not matched:
+        what = f"{', '.join(missing)} of it matches" if missing and matched else "it matches"
         raise ValueError(
             f"target={_shown(target)}: {what} no linear module of this model. Its linear modules: "
             f"{_summary(names)}. Presets: {', '.join(PRESETS)}"
         )
-    return {n: m for n, m in linear.items() if n in found}, {n: s for n, s in experts.items() if n in found}
+    return {n: m for n, m in linear.items() if n in matched}, {n: s for n, s in experts.items() if n in matched}
 
 
 def linear_modules(model: Any) -> list[tuple[str, Any]]:

@@ -66,8 +66,8 @@ class Unsloth(Lora):
         """Load the base through unsloth's loader, which also loads a tokenizer that is not used."""
         from unsloth import FastLanguageModel
 
-        known = {"dtype", "load_in_4bit", "revision", "trust_remote_code", "device_map"}
-        taken = {option: value for option, value in options.items() if option in known}
+        accepted = {"dtype", "load_in_4bit", "revision", "trust_remote_code", "device_map"}
+        taken = {option: value for option, value in options.items() if option in accepted}
         model: PreTrainedModel = FastLanguageModel.from_pretrained(model_name=name, **taken)[0]
         return model
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words == ["literature"]:
             echo(_literature().removesuffix("\n"))
             return 0
-        found = _layers(words[1:]) if listing else _cells(words, given.counts)
+        rows = _layers(words[1:]) if listing else _cells(words, given.counts)
     except ValueError as error:
         echo(f"harness.plan: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         echo(f"harness.plan: {error}", file=sys.stderr)
         return 1
     if given.json:
-        echo(json.dumps(found, indent=1))
+        echo(json.dumps(rows, indent=1))
     else:
-        table.print_layers(found) if listing else table.print_cells(found)
+        table.print_layers(rows) if listing else table.print_cells(rows)
     return 0
 
 
@@ -80,10 +80,10 @@ def _cells(words: list[str], only_counts: bool) -> list[dict[str, Any]]:
 
     device, mfu, basis, settings = _asked(words)
     composed = experiments(settings)
-    each = [experiment for _, experiment in composed]
-    counts = _elsewhere("harness.plan.count:cells", each)
+    experiment_list = [experiment for _, experiment in composed]
+    counts = _elsewhere("harness.plan.count:cells", experiment_list)
     trains = [i for i, count in enumerate(counts) if not (only_counts or count["unsupported"])]
-    plans = dict(zip(trains, _plans([each[i] for i in trains], device, mfu), strict=True))
+    plans = dict(zip(trains, _plans([experiment_list[i] for i in trains], device, mfu), strict=True))
     return [
         {"cell": " ".join(cell), **count, "plan": plans.get(i), **cost.of_plan(plans.get(i), experiment, basis)}
         for i, ((cell, experiment), count) in enumerate(zip(composed, counts, strict=True))
@@ -92,8 +92,8 @@ def _cells(words: list[str], only_counts: bool) -> list[dict[str, Any]]:
 
 def _plans(experiments: list[Any], device: Device | None, mfu: float) -> list[Any]:
     planned = [experiment for experiment in experiments if experiment.method.trains]
-    found = iter(_elsewhere("harness.plan.predict:cells", planned, device, mfu) if planned else ())
-    return [next(found) if experiment.method.trains else None for experiment in experiments]
+    predictions = iter(_elsewhere("harness.plan.predict:cells", planned, device, mfu) if planned else ())
+    return [next(predictions) if experiment.method.trains else None for experiment in experiments]
 
 
 def _asked(words: list[str]) -> tuple[Device | None, float, cost.Basis, list[str]]:
@@ -132,9 +132,9 @@ def _number(own: dict[str, str], key: str) -> float | None:
 def _literature() -> str:
     from harness.config.compose import experiments
 
-    asked = literature.cells()
-    each = [experiment for cell in asked for _, experiment in experiments(cell)]
-    return literature.page(dict(zip(asked, _plans(each, None, _MFU), strict=True)))
+    cells = literature.cells()
+    experiment_list = [experiment for cell in cells for _, experiment in experiments(cell)]
+    return literature.page(dict(zip(cells, _plans(experiment_list, None, _MFU), strict=True)))
 
 
 def _layers(words: list[str]) -> Any:

@@ -47,10 +47,10 @@ def _count(experiment: Experiment) -> dict[str, Any]:
     method = experiment.method
     method.require(TrainedWith(experiment.train))
     model = skeleton(experiment.model)
-    known = {"method": method.name, "model": experiment.model.name, "base_parameters": _elements(model.parameters())}
+    facts = {"method": method.name, "model": experiment.model.name, "base_parameters": _elements(model.parameters())}
     reason = method.unsupported(OnModel(model))
     if reason:
-        return {**known, "unsupported": reason, **dict.fromkeys(_COUNTS)}
+        return {**facts, "unsupported": reason, **dict.fromkeys(_COUNTS)}
     modules = {name for name, _ in model.named_modules() if name}
     expected = method.expected_trainable(model)
     attached = method.attach(model, worker.setting(_settled(experiment), tokenizer(experiment.model), []))
@@ -59,7 +59,7 @@ def _count(experiment: Experiment) -> dict[str, Any]:
     trainable = _elements(trained.values())
     adapted = _owners(trained, modules)
     counts = (trainable, expected, total, 100 * trainable / total, len(adapted), _patterns(adapted))
-    return {**known, "unsupported": None, **dict(zip(_COUNTS, counts, strict=True))}
+    return {**facts, "unsupported": None, **dict(zip(_COUNTS, counts, strict=True))}
 
 
 _COUNTS = (
@@ -86,8 +86,8 @@ def _owners(trained: Iterable[str], modules: set[str]) -> list[str]:
     owners: dict[str, None] = {}
     for name in trained:
         parts = name.split(".")
-        found = [".".join(parts[a:b]) for b in range(len(parts), 0, -1) for a in range(b)]
-        owner = next((candidate for candidate in found if candidate in modules), None)
+        names = [".".join(parts[a:b]) for b in range(len(parts), 0, -1) for a in range(b)]
+        owner = next((candidate for candidate in names if candidate in modules), None)
         if owner is not None:
             owners[owner] = None
     return list(owners)
@@ -124,12 +124,12 @@ def _layers(model: Any) -> list[dict[str, Any]]:
 
 def _row(pattern: str, names: list[str], shape_of: dict[str, Any], covered: dict[str, set[str]]) -> dict[str, Any]:
     """Return the row of one group of layers. If their shapes differ, every shape is listed."""
-    found = list(dict.fromkeys(shape_of[name] for name in names))
-    experts = found[0][0] if len(found[0]) == 3 else None
+    shapes = list(dict.fromkeys(shape_of[name] for name in names))
+    experts = shapes[0][0] if len(shapes[0]) == 3 else None
     return {
         "pattern": pattern,
         "count": len(names),
-        "shapes": [{"d_in": shape[-2], "d_out": shape[-1]} for shape in found],
+        "shapes": [{"d_in": shape[-2], "d_out": shape[-1]} for shape in shapes],
         "experts": experts,  # matrices per parameter, if the experts of a layer share one parameter
         "presets": [preset for preset, members in covered.items() if set(names) <= members],
         "output_head": False,
@@ -163,8 +163,8 @@ def tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 def _configuration(spec: ModelSpec) -> Any:
     table = spec.architecture
-    known = table is not None and spec.source != "path" and table.get("of") == spec.hub_id
-    return configuration(spec) if known or spec.weights == "random" else _from_files(spec)
+    is_published = table is not None and spec.source != "path" and table.get("of") == spec.hub_id
+    return configuration(spec) if is_published or spec.weights == "random" else _from_files(spec)
 
 
 def _from_files(spec: ModelSpec) -> Any:

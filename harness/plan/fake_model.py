@@ -74,12 +74,12 @@ def fake(model: Any, shorten: bool) -> FakeModel:
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     layers, dropped = _shortened(model) if shorten else (decoder_layers(model), [])
-    known: dict[int, Any] = {}
+    parameters: dict[int, Any] = {}
     with mode:
         for module in model.modules():
-            _replace(module, known)
+            _replace(module, parameters)
         trained = [p for p in layers[1].parameters() if p.requires_grad] if dropped else []
-        unseen = {one: [torch.nn.Parameter(_buffer(one)) for _ in dropped] for one in trained}
+        unseen = {name: [torch.nn.Parameter(_buffer(name)) for _ in dropped] for name in trained}
     frozen = _own_frozen_bytes(layers) if dropped else 0
     return FakeModel(model, mode, layers, len(dropped), frozen * len(dropped), unseen)
 
@@ -171,13 +171,13 @@ def _shortened(model: Any) -> tuple[Any, list[Any]]:
     if layers is None or len(layers) <= _KEPT or len({_signature(layer) for layer in layers}) > 1:
         return layers, []
     dropped = list(layers)[2:-1]
-    kept = torch.nn.ModuleList([layers[0], layers[1], layers[-1]])
+    three = torch.nn.ModuleList([layers[0], layers[1], layers[-1]])
     for module in model.modules():
         for name, child in module.named_children():
             if child is layers:
-                setattr(module, name, kept)
+                setattr(module, name, three)
     model.config.get_text_config().num_hidden_layers = _KEPT
-    return kept, dropped
+    return three, dropped
 
 
 def _signature(layer: Any) -> tuple[Any, ...]:

@@ -105,12 +105,12 @@ class Follower(LiveBytes):
 
     def _positions(self, indices: Any) -> list[Any]:
         """Replace each boolean mask by one list of positions per dimension of the mask."""
-        found: list[Any] = []
+        positions: list[Any] = []
         for index in indices:
             masks = index is not None and index.dtype is torch.bool
             chosen = [torch.empty(self._num_chosen, dtype=torch.long)] * index.dim() if masks else [index]
-            found += chosen
-        return found
+            positions += chosen
+        return positions
 
 
 def give_gradients(parameters: list[torch.nn.Parameter]) -> None:

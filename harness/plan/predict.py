@@ -62,11 +62,11 @@ def cells(experiments: list[Experiment], device: Device | None, mfu: float | Non
     """
     warnings.simplefilter("ignore")
     worker.quiet()
-    found = []
+    predictions = []
     for position, experiment in enumerate(experiments):
         emit(Progress(position, len(experiments)))
-        found.append(_cell(experiment, device, mfu))
-    return found
+        predictions.append(_cell(experiment, device, mfu))
+    return predictions
 
 
 def settled(experiment: Experiment, on_gpu: bool) -> Experiment:
@@ -91,7 +91,7 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
     on_gpu = device is None or device.on_gpu
     experiment = settled(experiment, on_gpu)
     spec = experiment.train
-    told = {
+    facts = {
         "precision": spec.precision, "max_length": spec.max_length, "not_modeled": _missing(experiment),
         "device": device.name if device else None, "mfu": mfu,
     }  # fmt: skip
@@ -102,8 +102,8 @@ def _cell(experiment: Experiment, device: Device | None, mfu: float | None) -> d
     except Exception as error:  # the method needs values: report it and predict the others
         reason = f"{type(error).__name__}: {base.first_line(error)}"
         empty = {field.name: None for field in dataclasses.fields(Step)}
-        return {**told, **empty, "micro_batch_size": spec.micro_batch_size, "unpredicted": reason}
-    return {**told, **dataclasses.asdict(step), "unpredicted": None, **fit}
+        return {**facts, **empty, "micro_batch_size": spec.micro_batch_size, "unpredicted": reason}
+    return {**facts, **dataclasses.asdict(step), "unpredicted": None, **fit}
 
 
 def _missing(experiment: Experiment) -> str:
@@ -125,12 +125,12 @@ def _missing(experiment: Experiment) -> str:
 
 def _fit(predictor: Predictor, step: Step, device: Device, mfu: float | None) -> dict[str, Any]:
     usable, rate = device.usable_bytes, device.flops_per_second
-    told = {"usable_bytes": usable, "fits": step.peak_bytes <= usable}
+    facts = {"usable_bytes": usable, "fits": step.peak_bytes <= usable}
     if mfu is None:
-        return told
+        return facts
     most = largest(lambda rows: predictor.step(rows).peak_bytes, step, usable)
     seconds = step.flops / (rate * mfu * predictor.num_processes) if rate else None
-    return {**told, "largest_micro_batch": most, "step_seconds": seconds}
+    return {**facts, "largest_micro_batch": most, "step_seconds": seconds}
 
 
 def largest(peak_of: Callable[[int], int], known: Step, limit: int) -> int:

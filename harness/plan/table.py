@@ -13,7 +13,7 @@ _SIZES = ("weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_by
 
 def print_cells(found: list[dict[str, Any]]) -> None:
     """Print the parameters of every cell, and the cost of its steps if it was planned."""
-    plans = [one["plan"] for one in found if one["plan"]]
+    plans = [row["plan"] for row in found if row["plan"]]
     header = ["Cell", "Trained", "Total", "Share, %"]
     header += ["Weights", "Gradients", "Optimizer", "Activations", "Peak, GiB", "TFLOP/step"] if plans else ["Modules"]
     with_device = any(plan["device"] for plan in plans)
@@ -23,7 +23,7 @@ def print_cells(found: list[dict[str, Any]]) -> None:
     names = _names(found)
     lines = [(*_line(cell, bool(plans), with_device), *(_amount(cell[name]) for name in costs)) for cell in found]
     _print_table(header, [(name, *line) for name, line in zip(names, lines, strict=True)])
-    left_out = [f"{n}: {text}" for n, one in zip(names, found, strict=True) if (text := _left_out(one))]
+    left_out = [f"{n}: {text}" for n, row in zip(names, found, strict=True) if (text := _left_out(row))]
     for text in dict.fromkeys([*_shared(found), *(_said(p) for p in plans if not p["unpredicted"]), *left_out]):
         echo(text)
 
@@ -35,14 +35,14 @@ def _amount(value: float | None) -> str:
 def _words_of_all(found: list[dict[str, Any]]) -> list[str]:
     """Return the settings that several cells share; [] for a single cell."""
     first = found[0]["cell"].split()
-    return [word for word in first if all(word in one["cell"].split() for one in found)] if len(found) > 1 else []
+    return [word for word in first if all(word in row["cell"].split() for row in found)] if len(found) > 1 else []
 
 
 def _names(found: list[dict[str, Any]]) -> list[str]:
     """Return a name for each cell, made of the settings that the cells do not share."""
     common = _words_of_all(found)
-    own = [" ".join(word for word in one["cell"].split() if word not in common) for one in found]
-    return [name or f"method={one['method']} model={one['model']}" for name, one in zip(own, found, strict=True)]
+    own = [" ".join(word for word in row["cell"].split() if word not in common) for row in found]
+    return [name or f"method={row['method']} model={row['model']}" for name, row in zip(own, found, strict=True)]
 
 
 def _shared(found: list[dict[str, Any]]) -> list[str]:
@@ -99,8 +99,8 @@ def print_layers(models: list[dict[str, Any]]) -> None:
 
 
 def _layer_line(row: dict[str, Any]) -> tuple[str, ...]:
-    each = f"{row['experts']} x " if row["experts"] else ""
-    shape = " or ".join(f"{each}{one['d_in']} x {one['d_out']}" for one in row["shapes"])
+    factor = f"{row['experts']} x " if row["experts"] else ""
+    shape = " or ".join(f"{factor}{shape_entry['d_in']} x {shape_entry['d_out']}" for shape_entry in row["shapes"])
     head = "(output head, tied to the embeddings)" if row["tied"] else "(output head)" if row["output_head"] else "-"
     return (row["pattern"], shape, str(row["count"]), " ".join(row["presets"]) or head)
 

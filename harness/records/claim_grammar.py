@@ -139,15 +139,15 @@ def select(selector: Selector, cells: Sequence[tuple[str | None, Sequence[str]]]
 
 
 def _parsed(text: str) -> Claim:
-    body, found, metric = text.rpartition(" on ")
-    if not found:
+    body, separator, metric = text.rpartition(" on ")
+    if not separator:
         body, metric = text, ""
     if " in " in body or "best_lr" in body:
-        return _ratio(text, body, _metric(metric) if found else None)
+        return _ratio(text, body, _metric(metric) if separator else None)
     sign = _SPLIT.search(_blanked(body))
     if sign is None:
         raise ValueError(f"no comparison in it; allowed are {_FORMS}")
-    if not found:
+    if not separator:
         raise ValueError(f"it says not on which metric: end it with on METRIC, such as on arc_easy/acc ({_FORMS})")
     left, right = body[: sign.start()], body[sign.end() :]
     return _difference(text, left, sign.group(), right, _metric(metric))
@@ -155,18 +155,18 @@ def _parsed(text: str) -> Claim:
 
 def _blanked(body: str) -> str:
     """Return the text with the contents of brackets blanked, at the same length."""
-    shown, depth = [], 0
+    letters, depth = [], 0
     for letter in body:
         depth += (letter == "[") - (letter == "]")
-        shown.append(letter if depth == 0 and letter != "]" else " ")
-    return "".join(shown)
+        letters.append(letter if depth == 0 and letter != "]" else " ")
+    return "".join(letters)
 
 
 def _difference(text: str, left: str, sign: str, right: str, metric: str) -> Difference:
     margin = 0.0
     if sign == "==":
-        right, found, given = right.rpartition("+-")
-        if not found or not re.fullmatch(rf"\s*{_NUMBER}\s*", given) or float(given) <= 0:
+        right, separator, given = right.rpartition("+-")
+        if not separator or not re.fullmatch(rf"\s*{_NUMBER}\s*", given) or float(given) <= 0:
             raise ValueError("== needs a margin above zero behind +-, as in A == B +- 0.01: equality cannot be shown")
         margin = float(given)
     terms, constant = _sum(left, 1.0)
@@ -208,8 +208,8 @@ def _sum(side: str, sign: float) -> tuple[tuple[Term, ...], float]:
 def _cell(text: str, place: int) -> tuple[Selector, int]:
     match = _CELL.match(text, place)
     if match is None:
-        rest = text[place:].strip()
-        raise ValueError(f'"{rest}": a cell is needed here: a method, as in lora, lora[r=64] or lora@best')
+        remainder = text[place:].strip()
+        raise ValueError(f'"{remainder}": a cell is needed here: a method, as in lora, lora[r=64] or lora@best')
     method, inside, best = match.groups()
     if best is not None and best != "best":
         raise ValueError(f'"{match.group().strip()}": @{best} is not known; @best is the recipe that the rule chose')

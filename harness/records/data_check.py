@@ -160,10 +160,10 @@ def line(check: DataCheck) -> str:
         *([f"{check.near.found:,} near duplicates"] if check.near.found else []),
         *([_counted(check.contradictions[0], "prompt") + " with several answers"] if check.contradictions[0] else []),
         *(
-            f"{one.items_found:,} of {one.items:,} items of {one.name} in the training rows"
-            for one in check.contaminated
+            f"{part.items_found:,} of {part.items:,} items of {part.name} in the training rows"
+            for part in check.contaminated
         ),
-        *(f"{one.rows_over:,} {one.part} rows too long" for one in check.lengths if one.rows_over),
+        *(f"{part.rows_over:,} {part.part} rows too long" for part in check.lengths if part.rows_over),
         *unused_columns(check),
         *check.changes,
         *check.notices,
@@ -197,7 +197,9 @@ def _used(check: DataCheck) -> str:
 def _sizes(check: DataCheck) -> str:
     """Return the numbers of rows that are used, and of those that are not."""
     removed = [f"{number:,} {kind.replace('_', ' ')}" for kind, number in check.removed.items() if number]
-    too_long = [f"{_counted(one.rows_over, 'row')} of {one.part} too long" for one in check.lengths if one.rows_over]
+    too_long = [
+        f"{_counted(part.rows_over, 'row')} of {part.part} too long" for part in check.lengths if part.rows_over
+    ]
     left_out = f"; left out: {', '.join(removed)}" if removed else ""
     over = f"; {', '.join(too_long)}" if too_long else ""
     return f"{check.data}: {_used(check)}{left_out}{over}"
@@ -206,13 +208,16 @@ def _sizes(check: DataCheck) -> str:
 def _contamination(check: DataCheck) -> str:
     """Return how many evaluation items occur in the training rows, and what is done about it."""
     if check.contaminated:
-        items = [f"{one.items_found:,} of {_counted(one.items, 'item')} of {one.name}" for one in check.contaminated]
+        items = [
+            f"{overlap.items_found:,} of {_counted(overlap.items, 'item')} of {overlap.name}"
+            for overlap in check.contaminated
+        ]
         policy = "kept in both, so these scores may be too high; data.on_contamination=error refuses such data"
         return f"{', '.join(items)} in the training rows: {policy}"
-    checked = [one for one in check.overlaps if not one.reason]
+    checked = [overlap for overlap in check.overlaps if not overlap.reason]
     if not checked:
         return "no evaluation items to compare with the training rows"
-    number = _counted(sum(one.items for one in checked), "evaluation item")
+    number = _counted(sum(overlap.items for overlap in checked), "evaluation item")
     return f"none of {number} in the training rows (runs of {check.ngram} words)"
 
 

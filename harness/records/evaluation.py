@@ -45,8 +45,8 @@ class Evaluation(Strict):
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("role", "weights")}
         if self.train_precision is None:  # evaluations from before the field have no such key
             del fields["train_precision"]
-        asked = digest(fields)
-        return asked if self.weights == "attached" else f"{asked}-{self.weights}"
+        questions = digest(fields)
+        return questions if self.weights == "attached" else f"{questions}-{self.weights}"
 
     @property
     def is_served(self) -> bool:

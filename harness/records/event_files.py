@@ -39,8 +39,8 @@ class EventFile:
         """Add a point to the curve of each name."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        found = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._add(step, summary=Summary(value=found))
+        values_of = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._add(step, summary=Summary(value=values_of))
 
     def text(self, name: str, markdown: str) -> None:
         """Add a page of Markdown."""
@@ -72,8 +72,8 @@ class EventFile:
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 
         now = time.time()
-        shown = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
-        self._add(0, summary=summary_v2.hparams_pb(shown, start_time_secs=now))
+        plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
+        self._add(0, summary=summary_v2.hparams_pb(plain, start_time_secs=now))
         ended = SessionEndInfo(
             status=Status.STATUS_SUCCESS if status == "ok" else Status.STATUS_FAILURE, end_time_secs=now
         )

@@ -53,12 +53,12 @@ def choices(data: DataSpec) -> dict[str, Any]:
     """
     names = ("split_by", "on_duplicate", "on_near_duplicate", "on_contradiction", "on_malformed", "on_empty")
     defaults = {field.name: field.default for field in dataclasses.fields(DataSpec)}
-    found = {name: getattr(data, name) for name in names if getattr(data, name) not in (defaults[name], "error")}
+    chosen = {name: getattr(data, name) for name in names if getattr(data, name) not in (defaults[name], "error")}
     if data.template is not None:
-        found["template"] = "model" if data.template == "model" else "file"  # its text is part of the content
+        chosen["template"] = "model" if data.template == "model" else "file"  # its text is part of the content
     if data.mix:
-        found["mix"] = formats(data.mix)
-    return found
+        chosen["mix"] = formats(data.mix)
+    return chosen
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False, separators=(",", ":"))

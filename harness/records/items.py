@@ -37,11 +37,11 @@ def write(columns: dict[str, list[Any]], path: Path) -> None:
 def row_ids(hashes: list[str]) -> list[str]:
     """Return an id for each row from the hash of its content, with a number that tells rows of equal content apart."""
     seen: dict[str, int] = {}
-    found = []
-    for one in hashes:
-        found.append(f"{one}:{seen.get(one, 0)}")
-        seen[one] = seen.get(one, 0) + 1
-    return found
+    ids = []
+    for digest in hashes:
+        ids.append(f"{digest}:{seen.get(digest, 0)}")
+        seen[digest] = seen.get(digest, 0) + 1
+    return ids
 
 
 def clusters(shared: Sequence[str | None]) -> dict[str, list[str]]:

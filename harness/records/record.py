@@ -265,12 +265,12 @@ def parse(kind: type[T], path: Path, content: bytes) -> T:
     """Return the record that a file holds. Raises as `read` does."""
     text = content.decode("utf-8", errors="replace")
     try:
-        found: Any = base.adapter(cast(Any, kind)).validate_json(text, strict=True)
+        value: Any = base.adapter(cast(Any, kind)).validate_json(text, strict=True)
     except ValidationError as error:
         raise _refused(path, text, error) from error
-    if found.schema != SCHEMA:
-        raise ValueError(_other_schema(path, found.schema))
-    return cast(T, found)
+    if value.schema != SCHEMA:
+        raise ValueError(_other_schema(path, value.schema))
+    return cast(T, value)
 
 
 def _refused(path: Path, text: str, error: ValidationError) -> ValueError:
@@ -285,7 +285,9 @@ def _refused(path: Path, text: str, error: ValidationError) -> ValueError:
     if version != SCHEMA:
         return ValueError(_other_schema(path, version))
     errors = error.errors()
-    newer = next((one for one in errors if one["type"] in ("extra_forbidden", "unexpected_keyword_argument")), None)
+    newer = next(
+        (entry for entry in errors if entry["type"] in ("extra_forbidden", "unexpected_keyword_argument")), None
+    )
     first = newer or errors[0]
     name = ".".join(str(part) if str(part).isprintable() else repr(part) for part in first["loc"])
     message = f"{path}: {name}: {first['msg']}"
@@ -303,8 +305,8 @@ def find_runs(runs: Path) -> Iterator[Path]:
 
 def run_folders(runs: Path) -> list[Path]:
     """Return the folders of runs below a runs folder, in a fixed order, without those that were set aside."""
-    found = (path for path in runs.glob("*/seed-*") if path.is_dir())
-    return sorted(path for path in found if not any(".damaged" in part for part in path.parts[-2:]))
+    folders = (path for path in runs.glob("*/seed-*") if path.is_dir())
+    return sorted(path for path in folders if not any(".damaged" in part for part in path.parts[-2:]))
 
 
 def evaluation_path(run_folder: Path, eval_id: str) -> Path:

@@ -67,11 +67,11 @@ def file(path: Path) -> None:
 
 def _values(environment: Mapping[str, str]) -> list[str]:
     """Return the secrets of the environment as they stand in a text, in JSON and in a URL, the longest first."""
-    found = set()
+    secrets = set()
     for name, value in environment.items():
         if forms.of_environment(name) and (len(value) >= _SHORTEST or forms.is_random(value)):
-            found |= {value, json.dumps(value)[1:-1], quote(value, safe=""), *_lines(value)}
-    return sorted(found, key=len, reverse=True)
+            secrets |= {value, json.dumps(value)[1:-1], quote(value, safe=""), *_lines(value)}
+    return sorted(secrets, key=len, reverse=True)
 
 
 def _lines(value: str) -> set[str]:

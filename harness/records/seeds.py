@@ -57,9 +57,9 @@ def parsed(value: Any) -> Any:
     if unknown := [key for key in value if key not in NAMES]:
         raise ValueError(f"{unknown[0]}: no such stream of random numbers; there are {', '.join(NAMES)}")
     given = {key: value.get(key, 0) for key in NAMES}
-    for key, one in given.items():
-        if type(one) is not int or not 0 <= one <= MOST_STREAM:
-            raise ValueError(f"{key}={one}: a stream's seed is a whole number from 0 to {MOST_STREAM}")
+    for key, seed in given.items():
+        if type(seed) is not int or not 0 <= seed <= MOST_STREAM:
+            raise ValueError(f"{key}={seed}: a stream's seed is a whole number from 0 to {MOST_STREAM}")
     return number(Streams(**given))
 
 
@@ -72,8 +72,8 @@ def listed(value: Any) -> Any:
         ValueError: as `parsed`.
     """
     if isinstance(value, Mapping):
-        lists = [one if isinstance(one, list) else [one] for one in value.values()]
-        return tuple(parsed(dict(zip(value, one, strict=True))) for one in product(*lists))
+        lists = [seeds if isinstance(seeds, list) else [seeds] for seeds in value.values()]
+        return tuple(parsed(dict(zip(value, seeds, strict=True))) for seeds in product(*lists))
     return tuple(map(parsed, value)) if isinstance(value, list) else value
 
 

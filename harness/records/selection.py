@@ -72,8 +72,8 @@ class Trial:
     def loss(self) -> float | None:
         """Return the mean loss over the tuning seeds; None unless every seed ended well."""
         losses = [look.loss for look in self.looks]
-        known = [loss for loss in losses if loss is not None]
-        return mean(known) if known and len(known) == len(losses) else None
+        numbers = [loss for loss in losses if loss is not None]
+        return mean(numbers) if numbers and len(numbers) == len(losses) else None
 
     @property
     def standard_error(self) -> float | None:
@@ -96,7 +96,7 @@ class Trial:
     def trainable_parameters(self) -> int | None:
         """Return the number of trained parameters; None where no run came far enough to count them."""
         prints = [look.run.measured.fingerprint for look in self.looks if look.run]
-        return next((one.trainable_parameters for one in prints if one), None)
+        return next((counts.trainable_parameters for counts in prints if counts), None)
 
     @property
     def device_seconds(self) -> float:
@@ -150,11 +150,11 @@ def choose(contestant: str, tried: Sequence[Trial], rule: str) -> Choice:
     """
     counted = Counter(trial.status for trial in tried)
     others = "".join(f", {count} {status}" for status, count in sorted(counted.items()) if status != "ok")
-    known = [trial for trial in tried if trial.loss is not None]
-    if not known:
+    scored = [trial for trial in tried if trial.loss is not None]
+    if not scored:
         return Choice(contestant=contestant, recipe_id=None, reason=f"none of {len(tried)} trials ended well{others}")
-    chosen, why = RULES[rule](known)
-    tied = sum(trial.loss == chosen.loss for trial in known) - 1
+    chosen, why = RULES[rule](scored)
+    tied = sum(trial.loss == chosen.loss for trial in scored) - 1
     tie = f", tied with {tied} more: the lowest rate" if tied and rule == "lowest_validation_loss" else ""
     reason = f"{why}, {chosen.loss:.4f}, of {len(tried)} trials{others}{tie}"
     return Choice(contestant=contestant, recipe_id=chosen.recipe_id, reason=reason)
@@ -192,10 +192,10 @@ def row_losses(path: Path) -> RowLosses | None:
     from pyarrow import parquet
 
     try:
-        found = parquet.read_table(path, columns=["item_id", "metric/nll", "num_tokens"]).to_pydict()
+        columns = parquet.read_table(path, columns=["item_id", "metric/nll", "num_tokens"]).to_pydict()
     except (OSError, ValueError, KeyError):  # pyarrow's own errors are among them
         return None
-    rows = zip(found["item_id"], found["metric/nll"], found["num_tokens"], strict=True)
+    rows = zip(columns["item_id"], columns["metric/nll"], columns["num_tokens"], strict=True)
     return {str(row): (float(nats), float(tokens)) for row, nats, tokens in rows}
 
 
@@ -247,18 +247,20 @@ def edges(tried: Sequence[Trial], recipe_id: str) -> list[Edge]:
     says nothing of the value.
     """
     chosen = next(trial for trial in tried if trial.recipe_id == recipe_id)
-    proven = [trial for trial in tried if trial.status == "ok" or any(one.status == "diverged" for one in trial.looks)]
-    found = []
+    proven = [
+        trial for trial in tried if trial.status == "ok" or any(other.status == "diverged" for other in trial.looks)
+    ]
+    reached = []
     for setting, text in chosen.settings.items():
         values, value = tried_values(tried, setting), _number(text)
         if value is None or len(values) < 2 or value == 0:
             continue
-        ends = [one - value for one in tried_values(proven, setting)]
+        ends = [other - value for other in tried_values(proven, setting)]
         for side, sign in (("lowest", -1), ("highest", 1)):
             if not any(sign * end > 0 for end in ends):
-                unproven = tuple(one for one in values if sign * (one - value) > 0)
-                found.append(Edge(setting=setting, value=text, side=side, tried=tuple(values), unproven=unproven))
-    return found
+                unproven = tuple(other for other in values if sign * (other - value) > 0)
+                reached.append(Edge(setting=setting, value=text, side=side, tried=tuple(values), unproven=unproven))
+    return reached
 
 
 def tried_values(tried: Iterable[Trial], setting: str) -> list[float]:

@@ -46,8 +46,8 @@ class Scores:
         return metrics, columns, facts
 
     def _by_kind(self, evaluation: Evaluation) -> Found:
-        found: Found = getattr(self, f"_score_{evaluation.kind}")(evaluation)
-        return found
+        result: Found = getattr(self, f"_score_{evaluation.kind}")(evaluation)
+        return result
 
     def validation_loss(self) -> float:
         """Return the loss on the held-out rows for validation during training.

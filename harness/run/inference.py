@@ -55,27 +55,27 @@ class Use:
 
 def measure(use: Use) -> dict[str, Any]:
     """Return the measured fields of an `InferenceRecord`."""
-    found = _Measured(further=None, alone="nothing was trained")
+    result = _Measured(further=None, alone="nothing was trained")
     for name, make in {"plain": use.base, "attached": use.attached, "merged": use.merged}.items():
         if make is None:
             continue
         try:
-            found.add(name, make, use)
+            result.add(name, make, use)
         except (RuntimeError, MemoryError) as error:
             if failure.cause(error) not in failure.MEMORY:
                 raise
-            found.unmeasured[name] = f"out of memory: {' '.join(str(error).split())[:200]}"
+            result.unmeasured[name] = f"out of memory: {' '.join(str(error).split())[:200]}"
         gc.collect()  # after the handler: the error keeps the tensors of its frames alive
         device_map.clear()
-    written = found.written
+    written = result.written
     both = "attached" in written and "merged" in written
     equal = sum(a == b for a, b in zip(written["attached"], written["merged"], strict=True)) if both else None
     return {
-        "served": found.served,
-        "unmeasured": found.unmeasured,
+        "served": result.served,
+        "unmeasured": result.unmeasured,
         "equal_outputs": equal,
-        "further": found.further,
-        "alone_reason": found.unmeasured.get("attached", found.alone),
+        "further": result.further,
+        "alone_reason": result.unmeasured.get("attached", result.alone),
     }
 
 
@@ -107,18 +107,18 @@ def _served(model: Any, use: Use) -> tuple[Served, Written]:
         speeds = tuple(_speed(model, use, rows) for rows in spec.batch_sizes)
         sampling = SamplingSpec(max_new_tokens=spec.new_tokens)
         prompts = use.prompts[: spec.num_outputs]
-        found = generation.generate(model, use.tokenizer, prompts, sampling, use.precision) if prompts else []
+        answers = generation.generate(model, use.tokenizer, prompts, sampling, use.precision) if prompts else []
     latest = use.phases.latest
     assert latest is not None, "a phase has just ended"
     result = Served(
         weight_bytes=_held_bytes(model),
         peak_memory_bytes=latest.peak_memory_bytes,
         speeds=speeds,
-        num_outputs=len(found),
-        empty_outputs=sum(one.empty for one in found),
-        looping_outputs=sum(one.loops for one in found),
+        num_outputs=len(answers),
+        empty_outputs=sum(answer.empty for answer in answers),
+        looping_outputs=sum(answer.loops for answer in answers),
     )
-    return result, [one.token_ids for one in found]
+    return result, [answer.token_ids for answer in answers]
 
 
 def _speed(model: Any, use: Use, rows: int) -> Speed:
@@ -129,8 +129,8 @@ def _speed(model: Any, use: Use, rows: int) -> Speed:
 
     def seconds(tokens: int) -> float:
         start = _now(device)
-        told = generation.options(use.tokenizer, SamplingSpec(), exactly=tokens)
-        generation.continued(model, ids_BT, torch.ones_like(ids_BT), told, use.precision)
+        settings = generation.options(use.tokenizer, SamplingSpec(), exactly=tokens)
+        generation.continued(model, ids_BT, torch.ones_like(ids_BT), settings, use.precision)
         return _now(device) - start
 
     seconds(spec.new_tokens)
@@ -227,7 +227,7 @@ def keep(experiment: Experiment, weights_from: str | None, made: Making) -> None
         merged=made.merged if merges else None,
         folder=weights,
     )
-    found = InferenceRecord(
+    measured = InferenceRecord(
         schema=record.SCHEMA,
         recipe_id=experiment.recipe_id,
         seed=experiment.run_seed,
@@ -238,7 +238,7 @@ def keep(experiment: Experiment, weights_from: str | None, made: Making) -> None
         provenance={**provenance.facts(), **provenance.device()},
         **measure(use),
     )
-    record.write(found, experiment.folder / "inference.json")
+    record.write(measured, experiment.folder / "inference.json")
 
 
 def _attached(experiment: Experiment, base: Any) -> Any:

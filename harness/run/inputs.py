@@ -54,7 +54,7 @@ def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | N
 def decided(before: Experiment, after: Experiment) -> list[str]:
     """Return messages on settings of a method that the hardware decided, and training settings that it cannot use."""
     name = after.method.name
-    told = [
+    lines = [
         f"method={name}: {field.name} is {getattr(after.method, field.name)} on {hardware.device()}"
         for field in dataclasses.fields(after.method)
         if getattr(after.method, field.name) != getattr(before.method, field.name)
@@ -64,7 +64,7 @@ def decided(before: Experiment, after: Experiment) -> list[str]:
         for field in dataclasses.fields(after.train)
         if getattr(after.train, field.name) is None and getattr(before.train, field.name) is not None
     ]
-    return told + [f"method={name}: cannot use train.{field}, which is null in its recipe" for field in left]
+    return lines + [f"method={name}: cannot use train.{field}, which is null in its recipe" for field in left]
 
 
 def fetch(experiment: Experiment, say: Say = silent, datasets: Iterable[str] = ()) -> None:
@@ -152,8 +152,8 @@ def folder_content(folder: Path, say: Say = silent) -> str:
     patterns = (*hub.WEIGHTS_AND_TOKENIZER, "additional_chat_templates/*.jinja")
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     has_weights = any(file.suffix == ".safetensors" for file in files)
-    for needed, found in (("config.json", (folder / "config.json").is_file()), ("*.safetensors", has_weights)):
-        if not found:
+    for needed, is_there in (("config.json", (folder / "config.json").is_file()), ("*.safetensors", has_weights)):
+        if not is_there:
             raise ValueError(
                 f"model.path={folder}: no {needed} in it; give the folder that `save_pretrained` or `hf download` wrote"
             )
@@ -187,8 +187,8 @@ def _rows_content(rows: RowsSpec, spec: DataSpec) -> str:
             raise ValueError(f"{error}{copy}") from error
         return f"package:{packages.identity(split.package)}:{split.file}"
     if spec.source == "path":
-        found = mirror.split_files(rows.dataset, rows.subset, rows.split, spec.path)
-        return f"file:{hashes.of_files(found, len(found) == 1)}"
+        split_paths = mirror.split_files(rows.dataset, rows.subset, rows.split, spec.path)
+        return f"file:{hashes.of_files(split_paths, len(split_paths) == 1)}"
     return f"hub:{rows.dataset}@{hub.commit(rows.dataset, rows.revision, 'dataset')}"
 
 
@@ -240,14 +240,14 @@ def with_mirrored(spec: EvalSpec) -> EvalSpec:
     if spec.source != "path" or spec.path is None:
         return dataclasses.replace(spec, rows_content={})
     path = spec.path
-    found: dict[str, str] = {}
-    known: dict[task_datasets.DataSet, list[str]] = {}
+    contents_of: dict[str, str] = {}
+    hashes_of: dict[task_datasets.DataSet, list[str]] = {}
     for task in spec.tasks:
         contents = []
-        for one in sorted(task_datasets.data_sets(task, spec.include_path), key=str):
-            if one not in known:
-                files = mirror.files(*one, path)
-                known[one] = [f"{Path(file).name}:{hashes.file_sha256(file)}" for file in files]
-            contents += known[one]
-        found[task] = digest(sorted(set(contents)))
-    return dataclasses.replace(spec, rows_content=found)
+        for data_set in sorted(task_datasets.data_sets(task, spec.include_path), key=str):
+            if data_set not in hashes_of:
+                files = mirror.files(*data_set, path)
+                hashes_of[data_set] = [f"{Path(file).name}:{hashes.file_sha256(file)}" for file in files]
+            contents += hashes_of[data_set]
+        contents_of[task] = digest(sorted(set(contents)))
+    return dataclasses.replace(spec, rows_content=contents_of)

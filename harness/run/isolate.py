@@ -251,8 +251,8 @@ def _signals_raise() -> Iterator[None]:
 
     def leave(number: int, frame: Any) -> None:
         leave_terminal(number)
-        for each in untaken:  # the group's other signal, or the same again, must not interrupt the clean-up
-            signal.signal(each, signal.SIG_IGN)
+        for other in untaken:  # the group's other signal, or the same again, must not interrupt the clean-up
+            signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     untaken = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]

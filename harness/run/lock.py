@@ -96,8 +96,8 @@ def hold(
 def holder(folder: Path) -> Owner | None:
     """Return the present holder of a folder's claim, alive or not; None if there is none."""
     newest = _newest(folder)
-    found = _read(newest) if newest else None
-    return found if found and found.pid is not None else None
+    owner = _read(newest) if newest else None
+    return owner if owner and owner.pid is not None else None
 
 
 def is_gone(found: Owner) -> bool:
@@ -215,9 +215,9 @@ def _newest(folder: Path) -> Path | None:
 
 
 def _number(path: Path) -> int:
-    found = _NAME.fullmatch(path.name)
-    assert found is not None, f"{path} is no claim"
-    return int(found[1])
+    match = _NAME.fullmatch(path.name)
+    assert match is not None, f"{path} is no claim"
+    return int(match[1])
 
 
 def _read(path: Path) -> Owner | None:

@@ -85,9 +85,11 @@ def scores(run_folder: Path, record: RunRecord) -> list[EvaluationRecord]:
     current = []
     for path in sorted(run_folder.glob("evaluations/*.json")):
         with contextlib.suppress(ValueError):
-            one = read(EvaluationRecord, path)
-            current += [one] if one.weights_from == record.current.weights_from else []
-    return sorted(current, key=lambda one: (one.evaluation["kind"] != "heldout", one.evaluation["task"]))
+            evaluation = read(EvaluationRecord, path)
+            current += [evaluation] if evaluation.weights_from == record.current.weights_from else []
+    return sorted(
+        current, key=lambda evaluation: (evaluation.evaluation["kind"] != "heldout", evaluation.evaluation["task"])
+    )
 
 
 def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, use: str) -> str:
@@ -131,12 +133,14 @@ def score_table(evaluations: Sequence[EvaluationRecord]) -> str:
     if not evaluations:
         return "Not evaluated."
     lines = ["| task | metric | value | standard error | items |", "|:--|:--|--:|--:|--:|"]
-    for one in evaluations:
-        for name, metric in sorted(one.metrics.items()):
+    for evaluation in evaluations:
+        for name, metric in sorted(evaluation.metrics.items()):
             error = "-" if metric.stderr is None else f"{metric.stderr:.4f}"
             lower = "" if metric.higher_is_better else " (lower is better)"
-            task = one.evaluation["task"] + (" (merged)" if one.evaluation.get("weights") == "merged" else "")
-            cells = (escaped(task), escaped(name) + lower, f"{metric.value:.4f}", error, str(one.num_items))
+            task = evaluation.evaluation["task"] + (
+                " (merged)" if evaluation.evaluation.get("weights") == "merged" else ""
+            )
+            cells = (escaped(task), escaped(name) + lower, f"{metric.value:.4f}", error, str(evaluation.num_items))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -158,18 +162,18 @@ def data_line(data: dict[str, Any]) -> str:
 
 
 def _training(record: RunRecord) -> list[str]:
-    data, counts, found = record.config["data"], record.measured.data, record.measured.fingerprint
+    data, counts, counted = record.config["data"], record.measured.data, record.measured.fingerprint
     lines = [data_line(data)]
     if counts:
         digest = inline_code(counts.content_sha256)
         lines.append(f"rows: {counts.train_rows:,} trained on, SHA-256 of their content {digest}")
     lines.append(f"recipe: {inline_code(record.recipe_id)}, seed {record.seed}")
-    if found:
-        lines.append(f"trained parameters: {found.trainable_parameters:,} of {found.total_parameters:,}")
+    if counted:
+        lines.append(f"trained parameters: {counted.trainable_parameters:,} of {counted.total_parameters:,}")
     facts = record.current.provenance
     versions = facts.get("versions") or {}
-    shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if versions.get(name))
-    lines.append(escaped(f"made with: harness {facts.get('harness')} at commit {facts.get('commit')}, {shown}"))
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if versions.get(name))
+    lines.append(escaped(f"made with: harness {facts.get('harness')} at commit {facts.get('commit')}, {packages}"))
     return lines
 
 

@@ -180,9 +180,11 @@ def ladder(experiment: Experiment) -> tuple[Fallback, ...]:
     The end of the last one is the end of the run.
     """
     spec = experiment.train
-    whole, asked = spec.global_batch_size // experiment.launch.num_processes, spec.micro_batch_size
-    smaller = [rows for rows in range(asked - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
-    sizes = (asked, *smaller)
+    whole, micro_batch = spec.global_batch_size // experiment.launch.num_processes, spec.micro_batch_size
+    smaller = (
+        [rows for rows in range(micro_batch - 1, 0, -1) if whole % rows == 0] if spec.oom.smaller_micro_batches else []
+    )
+    sizes = (micro_batch, *smaller)
     again = spec.oom.gradient_checkpointing and not spec.gradient_checkpointing and _may_checkpoint(experiment)
     shorter = sorted({length for length in spec.oom.max_lengths if length < spec.max_length}, reverse=True)
     return (

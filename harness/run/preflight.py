@@ -61,17 +61,17 @@ def _problems(
 ) -> list[tuple[int, Verdict, str]]:
     quiet()
     problems: list[tuple[int, Verdict, str]] = []
-    known: dict[Any, tuple[Verdict, str] | None] = {}
-    found: dict[Any, Any] = {}
+    complaints: dict[Any, tuple[Verdict, str] | None] = {}
+    results: dict[Any, Any] = {}
     for position, experiment in enumerate(experiments):
         emit(Progress(position, len(experiments)))
         for key, look in checks(experiment, emit):
-            if key not in known:
-                known[key], found[key] = _outcome(look)
-            sizes = found[key]
+            if key not in complaints:
+                complaints[key], results[key] = _outcome(look)
+            sizes = results[key]
             if isinstance(sizes, Sizes):
                 emit(RunSized(position, sizes.weights, sizes.checkpoint))
-            complaint = known[key]
+            complaint = complaints[key]
             if complaint is not None:
                 problems.append((position, *complaint))
     return problems
@@ -99,11 +99,11 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         return _sizes(method, attached)
 
     def look_at_data() -> None:
-        found = audit(experiment, emit)
-        for line in data_check.lines(found):
+        check_of_data = audit(experiment, emit)
+        for line in data_check.lines(check_of_data):
             emit(Message(line))
-        if found.refusals:
-            raise ValueError(found.refusals[0])
+        if check_of_data.refusals:
+            raise ValueError(check_of_data.refusals[0])
 
     def look_at_rows() -> None:
         refused: tuple[str, ...] | None = None

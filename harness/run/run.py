@@ -51,16 +51,16 @@ def evaluate(experiment: Experiment, watch: Emit) -> RunRecord:
     """
     with _locked(experiment, watch) as session:
         state = session.with_intact_weights(session.state())
-        known = state.record
+        run_record = state.record
         if experiment.method.trains and not state.has_weights:
-            reason = " (keep=none removed them)" if known is not None and keeps_no_weights(known) else ""
+            reason = " (keep=none removed them)" if run_record is not None and keeps_no_weights(run_record) else ""
             raise ValueError(f"{experiment.folder}: there are no weights to evaluate{reason}; train them first")
         tasks = [evaluation for evaluation in evaluations(experiment) if evaluation.kind == "lm_eval"]
         wanted = tuple(task for task in tasks if experiment.force or task.eval_id not in state.evaluations)
-        if known is not None and not wanted:
-            return known
+        if run_record is not None and not wanted:
+            return run_record
         todo = Todo(train=False, evaluations=wanted, weights_from=state.weights_from)
-        result = _with_retries(session, known, todo)
+        result = _with_retries(session, run_record, todo)
     return result or evaluate(experiment, watch)
 
 

@@ -42,13 +42,13 @@ def inspect(experiment: Experiment) -> RunState:
     Raises:
         ValueError: another version of this program wrote a file, or it cannot be read; names the file.
     """
-    known, inference = read(experiment), _inference(experiment)
-    if known is None:
+    run_record, inference = read(experiment), _inference(experiment)
+    if run_record is None:
         return RunState(None, inference=inference)
-    folder, attempt = experiment.folder, known.current.weights_from
+    folder, attempt = experiment.folder, run_record.current.weights_from
     ids = (evaluation.eval_id for evaluation in evaluations(experiment))
     made = frozenset(eval_id for eval_id in ids if run_folder.has_evaluation(folder, eval_id, attempt))
-    return RunState(known, run_folder.has_weights(folder, attempt), made, inference)
+    return RunState(run_record, run_folder.has_weights(folder, attempt), made, inference)
 
 
 def work_left(experiment: Experiment, state: RunState) -> Todo | None:
@@ -56,18 +56,22 @@ def work_left(experiment: Experiment, state: RunState) -> Todo | None:
 
     An attempt may have no more to do than to end well, where the last one failed after its evaluations.
     """
-    known, trains, wanted = state.record, experiment.method.trains, evaluations(experiment)
+    run_record, trains, wanted = state.record, experiment.method.trains, evaluations(experiment)
     measures = _measures_inference(experiment)
-    if experiment.force or known is None:
+    if experiment.force or run_record is None:
         inference = measures and (trains or experiment.force or lacks_inference(experiment, state))
         return Todo(train=trains, evaluations=wanted, weights_from=None, inference=inference)
-    if known.status in _FINAL and known.status not in experiment.rerun:
+    if run_record.status in _FINAL and run_record.status not in experiment.rerun:
         return None
-    left = wanted if _read_no_data(known) else tuple(one for one in wanted if one.eval_id not in state.evaluations)
+    left = (
+        wanted
+        if _read_no_data(run_record)
+        else tuple(evaluation for evaluation in wanted if evaluation.eval_id not in state.evaluations)
+    )
     inference = measures and lacks_inference(experiment, state)
-    is_complete = known.status == "ok" and not left and not inference
+    is_complete = run_record.status == "ok" and not left and not inference
     has_weights = state.has_weights or not trains
-    if is_complete and (has_weights or keeps_no_weights(known)):
+    if is_complete and (has_weights or keeps_no_weights(run_record)):
         return None
     if not has_weights:
         return Todo(train=True, evaluations=wanted, weights_from=None, inference=measures)
@@ -119,9 +123,12 @@ def _measures_inference(experiment: Experiment) -> bool:
 
 def lacks_inference(experiment: Experiment, state: RunState) -> bool:
     """Return True if the cost of inference has not been measured with these weights and settings."""
-    known = state.inference
+    measured = state.inference
     settings = json.loads(canonical(dataclasses.asdict(experiment.inference)))
-    return known is None or (known.weights_from, canonical(known.settings)) != (state.weights_from, canonical(settings))
+    return measured is None or (measured.weights_from, canonical(measured.settings)) != (
+        state.weights_from,
+        canonical(settings),
+    )
 
 
 def _inference(experiment: Experiment) -> InferenceRecord | None:

@@ -235,14 +235,14 @@ class _Work(Scores):
 
     def _load_data(self) -> None:
         experiment = self.experiment
-        found = tokenized(experiment.data, self.tokenizer, wanted_tokens(experiment))
-        rows: TokenRows | Short = found.train
-        self.heldout = {"validation": found.validation, "test": found.test}
-        counts = dataclasses.replace(found.counts, check=check_id(experiment))
+        data = tokenized(experiment.data, self.tokenizer, wanted_tokens(experiment))
+        rows: TokenRows | Short = data.train
+        self.heldout = {"validation": data.validation, "test": data.test}
+        counts = dataclasses.replace(data.counts, check=check_id(experiment))
         max_length = (self.todo.rung and self.todo.rung.max_length) or experiment.train.max_length
         if max_length < experiment.train.max_length:
-            rows = Short(found.train, max_length)
-            left_out = len(found.train) - len(rows)
+            rows = Short(data.train, max_length)
+            left_out = len(data.train) - len(rows)
             counts = dataclasses.replace(
                 counts, train_rows=len(rows), removed_too_long=counts.removed_too_long + left_out
             )
@@ -296,15 +296,15 @@ class _Work(Scores):
 
     def emit_phases(self) -> None:
         """Emit the phases, the highest peak memory of all ranks, and the sum of the peaks if there are several."""
-        known = [one for one in self.peaks if one is not None]
-        headline = max(known) if len(known) == len(self.peaks) > 1 else self.phases.headline_bytes()
-        required = max((one for one in self.required if one is not None), default=self.phases.required_bytes())
+        peaks = [value for value in self.peaks if value is not None]
+        headline = max(peaks) if len(peaks) == len(self.peaks) > 1 else self.phases.headline_bytes()
+        required = max((value for value in self.required if value is not None), default=self.phases.required_bytes())
         self.emit(
             Measured(
                 phases=dict(self.phases.done),
                 peak_memory_bytes=headline,
                 required_memory_bytes=required,
-                summed_peak_memory_bytes=sum(known) if len(known) == len(self.peaks) > 1 else None,
+                summed_peak_memory_bytes=sum(peaks) if len(peaks) == len(self.peaks) > 1 else None,
             )
         )
 

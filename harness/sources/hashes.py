@@ -31,5 +31,5 @@ def file_sha256(file: Path, say: Say = silent) -> str:
 
 def of_files(paths: Iterable[Path], alone: bool) -> str:
     """Return the SHA-256 of a single file, or one over those of several files in their order."""
-    found = [file_sha256(file) for file in paths]
-    return found[0] if alone else hashlib.sha256(canonical(found).encode()).hexdigest()
+    sums = [file_sha256(file) for file in paths]
+    return sums[0] if alone else hashlib.sha256(canonical(sums).encode()).hexdigest()

@@ -88,14 +88,14 @@ def commit(repository: str, revision: str | None, kind: Kind) -> str:
         return revision
     limit_waiting()
     try:
-        found = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10).sha
+        revision_sha = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10).sha
     except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise ValueError(_refused(repository, revision, kind, error)) from error
     # the bases of the Hub's own errors are those of its HTTP library, which depends on its version
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:
         return _cached_commit(repository, revision, kind) or _unreachable(repository, revision, kind, error)
-    assert isinstance(found, str), f"the Hub gave no commit for {repository}"
-    return found
+    assert isinstance(revision_sha, str), f"the Hub gave no commit for {repository}"
+    return revision_sha
 
 
 def _refused(repository: str, revision: str | None, kind: Kind, error: Exception) -> str:

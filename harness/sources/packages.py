@@ -125,13 +125,13 @@ def package(name: str) -> Package:
     Raises:
         ValueError: the table has no such package; lists those it has.
     """
-    known = table().packages
-    if name not in known:
+    packages = table().packages
+    if name not in packages:
         raise ValueError(
-            f"package {name!r} is not in {conf_dir() / 'assets.yaml'}, which has {', '.join(sorted(known))}: "
+            f"package {name!r} is not in {conf_dir() / 'assets.yaml'}, which has {', '.join(sorted(packages))}: "
             "add its version and sha256 there"
         )
-    return known[name]
+    return packages[name]
 
 
 def identity(name: str) -> str:
@@ -157,13 +157,15 @@ def dataset_split(dataset: str, subset: str | None, split: str) -> Split:
 
 def dataset_splits(dataset: str, subset: str | None) -> dict[str, Split]:
     """Return the splits of an official data set by name. Raises ValueError as `dataset_split` does."""
-    known = table().datasets
+    datasets = table().datasets
     key = _key(dataset, subset)
-    if key in known:
-        return known[key].splits
-    pattern = known.get(f"{dataset}/{SUBSET}") if subset else None
+    if key in datasets:
+        return datasets[key].splits
+    pattern = datasets.get(f"{dataset}/{SUBSET}") if subset else None
     if pattern is None or subset is None:
-        raise ValueError(f"data set {key!r} is in no package; these are: {', '.join(sorted(known))}. {OTHER_SOURCES}")
+        raise ValueError(
+            f"data set {key!r} is in no package; these are: {', '.join(sorted(datasets))}. {OTHER_SOURCES}"
+        )
     return {name: _of_subset(split, subset) for name, split in pattern.splits.items()}
 
 
@@ -189,8 +191,8 @@ def member(name: str, file: str, say: Say = silent) -> Path:
     if file not in held:
         near = [other for other in held if PurePosixPath(other).suffix == PurePosixPath(file).suffix]
         more = f" and {len(near) - 8} more" if len(near) > 8 else ""
-        found = ", ".join(near[:8]) or "none of that kind"
-        raise ValueError(f"package {name} has no file {file!r}; it has {found}{more}")
+        candidates = ", ".join(near[:8]) or "none of that kind"
+        raise ValueError(f"package {name} has no file {file!r}; it has {candidates}{more}")
     return folder(name, say, by_content=True) / file
 
 
@@ -267,10 +269,10 @@ def _ways_out(target: Path) -> str:
 
 
 def _verify(wheel: Path, name: str, entry: Package) -> None:
-    found = file_sha256(wheel)
-    if found != entry.sha256:
+    got = file_sha256(wheel)
+    if got != entry.sha256:
         raise ValueError(
-            f"{name} {entry.version}: expected sha256 {entry.sha256}, found {found}. Nothing was kept: the download is "
+            f"{name} {entry.version}: expected sha256 {entry.sha256}, found {got}. Nothing was kept: the download is "
             "damaged or the index serves another file; try again, or check the index"
         )
 

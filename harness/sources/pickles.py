@@ -33,10 +33,10 @@ def refuse_among(names: Iterable[str], named: str) -> None:
     files = sorted(map(Path, names))
     safe = {path.stem for path in files if path.suffix == ".safetensors"}
     pickled = [path for path in files if path.suffix in _SUFFIXES and path.stem not in _OF_A_TRAINER]
-    found = [path.name for path in pickled if not safe or (path.stem == _ADAPTER and _ADAPTER not in safe)]
-    if found:
+    bad = [path.name for path in pickled if not safe or (path.stem == _ADAPTER and _ADAPTER not in safe)]
+    if bad:
         raise ValueError(
-            f"{named}: its weights are a pickle, {found[0]}, and reading a pickle runs whatever its maker put into it: "
+            f"{named}: its weights are a pickle, {bad[0]}, and reading a pickle runs whatever its maker put into it: "
             "only *.safetensors is read. Take a copy in that format, or, if you trust where it comes from, load it in "
             "a program of your own and `save_pretrained` it into a new folder"
         )

@@ -128,17 +128,17 @@ def _retry(statuses: Sequence[str]) -> list[str]:
 
 def _extend(stored: Stored) -> list[str]:
     values = further_values(stored)
-    changed = [f"{setting}={','.join(f'{value:g}' for value in found)}" for setting, found in values.items()]
+    changed = [f"{setting}={','.join(f'{value:g}' for value in numbers)}" for setting, numbers in values.items()]
     for word in changed:
         echo(f"every contestant is tried with {word}; what is done is not run again")
     return changed
 
 
 def _statuses(text: str) -> list[str]:
-    found = text.split(",")
-    if unknown := [one for one in found if one not in FAILURES]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in FAILURES]:
         raise argparse.ArgumentTypeError(f"{','.join(unknown)}: must be of {', '.join(FAILURES)}")
-    return found
+    return names
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -160,8 +160,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("name", metavar="NAME", help="the sweep, as in runs/sweeps/NAME")
         command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
         if name == "rerun":
-            known = ",".join(FAILURES)
-            command.add_argument("--status", type=_statuses, default=["failed"], metavar="A,B", help=f"of {known}")
+            statuses = ",".join(FAILURES)
+            command.add_argument("--status", type=_statuses, default=["failed"], metavar="A,B", help=f"of {statuses}")
         if name == "next":
             command.add_argument("--all", action="store_true", help="go on until no run is left, and make the report")
             command.add_argument("--json", action="store_true", help="where none is left, print what `status` does")

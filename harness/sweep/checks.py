@@ -120,10 +120,10 @@ def check(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     wrong = [f"{' '.join(runnable[i].cell)}: {message}" for i, verdict, message in ended.value if verdict == "wrong"]
     if wrong:
         raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *wrong]))
-    found = {i: message for i, _, message in ended.value}
-    started = [replace(planned, sizes=sizes.get(i)) for i, planned in enumerate(runnable) if i not in found]
+    refused = {i: message for i, _, message in ended.value}
+    started = [replace(planned, sizes=sizes.get(i)) for i, planned in enumerate(runnable) if i not in refused]
     unsupported = [(planned, reason) for planned, reason in zip(pending, reasons, strict=True) if reason]
-    for planned, reason in [*unsupported, *((runnable[i], message) for i, message in found.items())]:
+    for planned, reason in [*unsupported, *((runnable[i], message) for i, message in refused.items())]:
         run.skip(planned.experiment, reason)
     fitting = set_aside(started, runs_dir)
     check_room(fitting, runs_dir)
@@ -146,9 +146,9 @@ def check_room(started: Sequence[PlannedRun], runs_dir: Path) -> None:
 
 def written_bytes(started: Sequence[PlannedRun]) -> int:
     """Return an upper bound of the bytes on disk: the final files of all runs, and those of one run in training."""
-    known = [(planned.sizes, planned.experiment.keep) for planned in started if planned.sizes is not None]
-    passing = max((sizes.weights + 2 * sizes.checkpoint for sizes, _ in known), default=0)  # old and new
-    return sum(sizes.kept(keep) for sizes, keep in known) + passing
+    sized = [(planned.sizes, planned.experiment.keep) for planned in started if planned.sizes is not None]
+    passing = max((sizes.weights + 2 * sizes.checkpoint for sizes, _ in sized), default=0)  # old and new
+    return sum(sizes.kept(keep) for sizes, keep in sized) + passing
 
 
 def display(num_bytes: int) -> str:
@@ -182,11 +182,11 @@ def set_aside(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     trained = [planned.experiment for planned in pending if _is_predicted(planned.experiment)]
     if device is None or not trained:
         return pending
-    asked = {_key(one): one for one in trained}
-    least = {key: _with_least(one) for key, one in asked.items()}
-    every = {_key(one): one for one in (*asked.values(), *least.values())}
+    by_key = {_key(one): one for one in trained}
+    least = {key: _with_least(one) for key, one in by_key.items()}
+    every = {_key(one): one for one in (*by_key.values(), *least.values())}
     plans = _predicted(every, device, runs_dir)
-    _show(asked, plans, device)
+    _show(by_key, plans, device)
     left = []
     for planned in pending:
         experiment = planned.experiment
@@ -203,7 +203,7 @@ def peak_bytes(plan: Sequence[PlannedRun], device: Device, runs_dir: Path) -> in
     if not all(_is_predicted(planned.experiment) for planned in plan):
         return None
     plans = _predicted({_key(planned.experiment): planned.experiment for planned in plan}, device, runs_dir)
-    peaks = [one["peak_bytes"] for one in plans.values()]
+    peaks = [prediction["peak_bytes"] for prediction in plans.values()]
     return max(peaks) if peaks and all(peaks) else None
 
 
@@ -227,10 +227,10 @@ def _with_least(experiment: Experiment) -> Experiment:
 
 def _key(experiment: Experiment) -> str:
     """Return a key that cells of equal memory share. Seed, learning rate and data are not part of it."""
-    found = recipe(experiment)
-    method = {name: value for name, value in found["method"].items() if name != "lr"}
-    train = {name: value for name, value in found["train"].items() if name not in _NO_MATTER}
-    return canonical([found["model"], method, train, experiment.launch.num_processes])
+    settings = recipe(experiment)
+    method = {name: value for name, value in settings["method"].items() if name != "lr"}
+    train = {name: value for name, value in settings["train"].items() if name not in _NO_MATTER}
+    return canonical([settings["model"], method, train, experiment.launch.num_processes])
 
 
 _known: dict[tuple[str, Device], dict[str, Any]] = {}
@@ -238,7 +238,7 @@ _known: dict[tuple[str, Device], dict[str, Any]] = {}
 
 def _predicted(every: dict[str, Experiment], device: Device, runs_dir: Path) -> dict[str, dict[str, Any]]:
     """Return the plan of each experiment, computed in a process that has the libraries. Plans are cached."""
-    new = {key: one for key, one in every.items() if (key, device) not in _known}
+    new = {key: experiment for key, experiment in every.items() if (key, device) not in _known}
     if new:
         board.start_bar("planning")
         try:

@@ -101,8 +101,8 @@ def _fitting(device: Device, pending: Sequence[PlannedRun], beside: int) -> int:
 
 def _threads(parts: int) -> int:
     """Return the threads of each part: its share of the cores, or OMP_NUM_THREADS if that is smaller."""
-    cores, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores // parts, int(asked) if asked.isdigit() and int(asked) else cores))
+    cores, wanted = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores // parts, int(wanted) if wanted.isdigit() and int(wanted) else cores))
 
 
 def _threads_before(trials: Sequence[PlannedRun]) -> int | None:

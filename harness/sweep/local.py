@@ -68,8 +68,8 @@ def shares(spec: LocalSpec) -> list[isolate.Share]:
             f"hydra.launcher.n_jobs={parts}: this machine has {has} {thing} for it, and each run gets one of its own; "
             f"use at most {has}"
         )
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    threads = max(1, min(cores // parts, int(told) if told.isdigit() and int(told) else cores))
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    threads = max(1, min(cores // parts, int(wanted) if wanted.isdigit() and int(wanted) else cores))
     environments = [{"CUDA_VISIBLE_DEVICES": name} for name in devices[:parts]] or [{} for _ in range(parts)]
     at_once = 1 if devices else parts
     return [isolate.Share(environment, threads, runs=at_once) for environment in environments]
@@ -84,24 +84,24 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
     """
     work = _Work(jobs)
     slots = [threading.Thread(target=work.fill, args=(part,), daemon=True) for part in parts[: len(jobs)]]
-    told: int | None = None
+    received: int | None = None
     with _counted_interrupts() as interrupts:
         for slot in slots:
             slot.start()
         while not work.idle(len(slots), _LOOK_SECONDS):
-            told = next((number for number in interrupts if number in SIGNALS), None)
-            if told is not None or len(interrupts) > 1:
+            received = next((number for number in interrupts if number in SIGNALS), None)
+            if received is not None or len(interrupts) > 1:
                 work.closing.set()
                 for part in parts:
-                    part.stop.why = "preempted" if told else "interrupted"
+                    part.stop.why = "preempted" if received else "interrupted"
                 work.idle(len(slots), _PATIENCE_SECONDS)
                 break
             if interrupts and not work.closing.is_set():
                 work.closing.set()
                 say("interrupted: the runs under way are finished, no other is started; Ctrl-C again stops them")
     work.over.set()
-    if told is not None:
-        raise SystemExit(128 + told)
+    if received is not None:
+        raise SystemExit(128 + received)
     if interrupts:
         raise KeyboardInterrupt
     return work.results
@@ -145,15 +145,15 @@ class _Work:
 @contextmanager
 def _counted_interrupts() -> Iterator[list[int]]:
     """Collect Ctrl-C and the signals of schedulers in the yielded list instead of being ended by them."""
-    found: list[int] = []
+    interrupts: list[int] = []
 
     def count(number: int, frame: Any) -> None:
         leave_terminal(number)
-        found.append(number)
+        interrupts.append(number)
 
     before = {number: signal.signal(number, count) for number in (signal.SIGINT, *heeded())}
     try:
-        yield found
+        yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -30,10 +30,12 @@ def plan(asked: SweepFile, trials: Sequence[PlannedRun], pending: Sequence[Plann
     """Print the question and the plan of both stages before the first one starts."""
     methods = len({planned.wanted.contestant for planned in trials})
     seeds = len(tuning.final_seeds)
-    each = f"{_counted(tuning.trials, 'trial')} ({_tried(trials, tuning)}) x {_counted(len(tuning.seeds), 'seed')}"
+    tuning_text = (
+        f"{_counted(tuning.trials, 'trial')} ({_tried(trials, tuning)}) x {_counted(len(tuning.seeds), 'seed')}"
+    )
     total = f"{_counted(len(trials), 'run')}{_done(trials, pending)}{_disk(pending)}"
     board.say(f"question    {asked.question}")
-    board.say(f"tune        {_counted(methods, 'contestant')} x {each}: {total}")
+    board.say(f"tune        {_counted(methods, 'contestant')} x {tuning_text}: {total}")
     board.say(
         f"final       {_counted(methods, 'recipe')} x {_counted(seeds, 'seed')}, chosen by "
         f"{RULE_TEXTS[tuning.rule]}: at most {_counted(methods * seeds, 'run')} beside the base model; only these read "
@@ -46,10 +48,10 @@ def plan(asked: SweepFile, trials: Sequence[PlannedRun], pending: Sequence[Plann
 def choices(asked: SweepFile, trials: Sequence[PlannedRun], chosen: Sequence[Choice]) -> None:
     """Print the chosen values of each contestant and the reason for the choice."""
     board.say(f"chosen by {asked.name}'s rule:")
-    for one in chosen:
-        cell = next((p.cell for p in trials if p.identity[0] == one.recipe_id), ())
+    for choice in chosen:
+        cell = next((p.cell for p in trials if p.identity[0] == choice.recipe_id), ())
         values = [word for word in cell if setting_of(word) in asked.tuned]
-        board.say(f"  {one.contestant}: {' '.join(values) or 'nothing'} ({one.reason})")
+        board.say(f"  {choice.contestant}: {' '.join(values) or 'nothing'} ({choice.reason})")
 
 
 def title(plan: Sequence[PlannedRun]) -> str:
@@ -65,11 +67,11 @@ def title(plan: Sequence[PlannedRun]) -> str:
 def labels(plan: Sequence[PlannedRun]) -> dict[tuple[str, int], str]:
     """Return a label such as `lora method.r=8 seed 0` for each (recipe_id, seed), with the settings that differ."""
     shared = set.intersection(*(set(planned.cell) for planned in plan))
-    found = {}
+    texts = {}
     for planned in plan:
         words = (word for word in planned.cell if word not in shared and setting_of(word) not in ("method", "seed"))
-        found[planned.identity[:2]] = label(planned.experiment, *words)
-    return found
+        texts[planned.identity[:2]] = label(planned.experiment, *words)
+    return texts
 
 
 def label(experiment: Experiment, *words: str) -> str:
@@ -86,7 +88,7 @@ def _tried(trials: Sequence[PlannedRun], tuning: Tuning) -> str:
             name, _, value = word.partition("=")
             if name in values:
                 values[name][value] = None
-    return "; ".join(f"{name} {', '.join(found)}" for name, found in values.items())
+    return "; ".join(f"{name} {', '.join(tried_values)}" for name, tried_values in values.items())
 
 
 def _counted(number: int, thing: str) -> str:
@@ -131,12 +133,12 @@ def _sizes(plan: Sequence[PlannedRun]) -> None:
 
 def _disk(pending: Sequence[PlannedRun]) -> str:
     """Return how much the pending runs will write to disk."""
-    known = [(planned.sizes, planned.experiment.keep) for planned in pending if planned.sizes is not None]
-    if not known:
+    sized = [(planned.sizes, planned.experiment.keep) for planned in pending if planned.sizes is not None]
+    if not sized:
         return ""
-    stays, most = sum(sizes.kept(keep) for sizes, keep in known), written_bytes(pending)
+    stays, most = sum(sizes.kept(keep) for sizes, keep in sized), written_bytes(pending)
     free = shutil.disk_usage(pending[0].experiment.runs_dir).free
-    what = "/".join(dict.fromkeys(keep for _, keep in known))
+    what = "/".join(dict.fromkeys(keep for _, keep in sized))
     return f"; disk: {display(stays)} kept (keep={what}), at most {display(most)} during training, {display(free)} free"
 
 

@@ -66,7 +66,7 @@ class PlannedRun:
 
 def bases_of(wanted: Sequence[Wanted]) -> list[Wanted]:
     """Return the untrained base models that the cells are compared with."""
-    return list(dict.fromkeys(Wanted(base_of(one.cell), one.stage) for one in wanted))
+    return list(dict.fromkeys(Wanted(base_of(cell.cell), cell.stage) for cell in wanted))
 
 
 def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wanted] = ()) -> list[PlannedRun]:
@@ -75,14 +75,14 @@ def compose_all(wanted: Sequence[Wanted], compose: Composer, bases: Sequence[Wan
     Raises:
         ValueError: names each cell that does not compose, and why.
     """
-    asked = {one.cell for one in wanted}
+    cells = {request.cell for request in wanted}
     planned, wrong = [], []
-    for one in (*bases, *wanted):
+    for request in (*bases, *wanted):
         try:
-            planned.append(PlannedRun(one, _built(one.cell, compose)))
+            planned.append(PlannedRun(request, _built(request.cell, compose)))
         except Exception as error:  # from Hydra, OmegaConf or this package: the input is wrong in every case
-            if one.cell in asked:
-                wrong.append(f"{' '.join(one.cell)}: {config.explain(error, one.cell, compose.whole)}")
+            if request.cell in cells:
+                wrong.append(f"{' '.join(request.cell)}: {config.explain(error, request.cell, compose.whole)}")
     if wrong:
         raise ValueError("\n  ".join(["nothing was started, since not every cell is valid:", *dict.fromkeys(wrong)]))
     return planned
@@ -101,7 +101,7 @@ def resolve(plan: Iterable[PlannedRun]) -> list[PlannedRun]:
     Raises:
         ValueError: a model or data cannot be obtained or read; names it.
     """
-    known: dict[Any, Any] = {}
+    identified: dict[Any, Any] = {}
     fetched: dict[Any, None] = {}
     resolved: dict[Any, PlannedRun] = {}
     decided: dict[str, None] = {}
@@ -109,7 +109,7 @@ def resolve(plan: Iterable[PlannedRun]) -> list[PlannedRun]:
     try:
         for planned in plan:
             try:
-                experiment = inputs.resolve(planned.experiment, board.say, known)
+                experiment = inputs.resolve(planned.experiment, board.say, identified)
                 needs = (experiment.model, experiment.data, experiment.eval)
                 if needs not in fetched:
                     inputs.fetch(experiment, board.say)
@@ -119,8 +119,8 @@ def resolve(plan: Iterable[PlannedRun]) -> list[PlannedRun]:
             except (ValueError, OSError) as error:  # such as a path that is too long or an unreadable file
                 raise ValueError(f"nothing was started: {error}") from error
             decided |= dict.fromkeys(inputs.decided(planned.experiment, experiment))
-            kept = replace(planned, experiment=experiment)
-            resolved.setdefault((kept.identity, kept.wanted.contestant), kept)
+            settled = replace(planned, experiment=experiment)
+            resolved.setdefault((settled.identity, settled.wanted.contestant), settled)
     finally:
         board.end()
     for line in decided:

@@ -122,15 +122,15 @@ def final_cells(plan: Sequence[PlannedRun], choices: Sequence[Choice], test: str
     for planned in untrained(plan):
         cell = repeated(planned.cell, test)
         wanted.append(Wanted(cell, "final", planned.wanted.contestant))
-    for one in choices:
+    for choice in choices:
         trial = next(
-            (p for p in plan if p.wanted.contestant == one.contestant and p.identity[0] == one.recipe_id), None
+            (p for p in plan if p.wanted.contestant == choice.contestant and p.identity[0] == choice.recipe_id), None
         )
         for seed in seeds if trial else ():
             assert trial is not None, "no seeds without a trial"
-            has_run = (one.recipe_id, seed_number(seed)) in trained
+            has_run = (choice.recipe_id, seed_number(seed)) in trained
             once = ("force=false",) if has_run and trial.experiment.force else ()
-            wanted.append(Wanted(repeated(trial.cell, test, seed, *once), "final", one.contestant))
+            wanted.append(Wanted(repeated(trial.cell, test, seed, *once), "final", choice.contestant))
     return wanted
 
 
@@ -193,14 +193,14 @@ def seed_number(word: str) -> int:
 def _look(planned: PlannedRun) -> selection.Look:
     experiment = planned.experiment
     found = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
-    known = state.readable(experiment)
+    run_record = state.readable(experiment)
     if found is None:
-        return selection.Look(cell=planned.written(), run=known, validation=None)
+        return selection.Look(cell=planned.written(), run=run_record, validation=None)
     path, validation = record.evaluation_path(experiment.folder, found.eval_id), None
     with contextlib.suppress(OSError, ValueError):  # an unreadable validation counts as missing
         validation = record.read(EvaluationRecord, path)
     rows = partial(selection.row_losses, path.with_suffix(".parquet"))
-    return selection.Look(cell=planned.written(), run=known, validation=validation, rows=rows)
+    return selection.Look(cell=planned.written(), run=run_record, validation=validation, rows=rows)
 
 
 _UNDECIDED = 1  # exit code of `harness.report look`

@@ -57,16 +57,16 @@ def lines(stored: Stored, found: Sequence[Stands], tasks: Tasks | None = None) -
     """Yield the number of runs per state and stage, and the reasons of those that did not end well."""
     question = stored.record
     yield f"{question.name}: {question.question or question.command}"
-    for stage in dict.fromkeys(one.cell.stage for one in found):
-        of_stage = [one for one in found if one.cell.stage == stage]
-        counts = Counter(one.state for one in of_stage)
-        shown = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
-        yield f"  {stage or 'runs':<6} {len(of_stage)}: {shown}"
-        for one in of_stage:
-            if one.state in _TOLD_EACH:
-                own = _own(one.cell.overrides, stored)
-                yield f"    {one.state} {one.cell.recipe_id}/seed-{one.cell.seed} ({own}): {one.reason}"
-        reasons = Counter(one.reason for one in of_stage if one.state == "waiting" and one.reason)
+    for stage in dict.fromkeys(run.cell.stage for run in found):
+        of_stage = [run for run in found if run.cell.stage == stage]
+        counts = Counter(run.state for run in of_stage)
+        numbers = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+        yield f"  {stage or 'runs':<6} {len(of_stage)}: {numbers}"
+        for run in of_stage:
+            if run.state in _TOLD_EACH:
+                own = _own(run.cell.overrides, stored)
+                yield f"    {run.state} {run.cell.recipe_id}/seed-{run.cell.seed} ({own}): {run.reason}"
+        reasons = Counter(run.reason for run in of_stage if run.state == "waiting" and run.reason)
         for reason, number in reasons.most_common():
             yield f"    {number} waiting: {reason}"
     if question.tuning and question.tuning.choices is None:
@@ -103,9 +103,9 @@ def document(stored: Stored, runs: Sequence[Stands]) -> dict[str, Any]:
 
 def _expected_end(stored: Stored, found: Sequence[Stands], tasks: Tasks | None) -> Iterator[str]:
     """Yield the expected end from the mean time of finished runs; nothing if no run is in progress."""
-    running = sum(one.state == "running" for one in found)
-    waiting = sum(one.state == "waiting" for one in found)
-    finished = [one.cell for one in found if one.state == "ok"] if running else []
+    running = sum(run.state == "running" for run in found)
+    waiting = sum(run.state == "waiting" for run in found)
+    finished = [run.cell for run in found if run.state == "ok"] if running else []
     seconds = [took for cell in finished[-_ENOUGH:] if (took := stored.seconds(cell)) is not None]
     if not seconds:
         return
@@ -162,8 +162,8 @@ class Stored:
         if run is None:
             return None
         phases = [sum(phase.seconds for phase in attempt.phases.values()) for attempt in run.attempts]
-        told = [attempt.seconds for attempt in run.attempts]
-        return sum(of_phases if took is None else took for took, of_phases in zip(told, phases, strict=True))
+        measured = [attempt.seconds for attempt in run.attempts]
+        return sum(of_phases if took is None else took for took, of_phases in zip(measured, phases, strict=True))
 
     def _on_record(self, cell: Cell) -> tuple[str, str]:
         holder = lock.holder(self.folder(cell))
@@ -194,9 +194,9 @@ class Stored:
     def _validation(self, cell: Cell) -> EvaluationRecord | None:
         for eval_id in cell.eval_ids:
             with contextlib.suppress(OSError, ValueError):
-                found = record.read(EvaluationRecord, self._evaluation(cell, eval_id))
-                if found.evaluation["kind"] == "heldout" and found.evaluation["role"] == "validation":
-                    return found
+                evaluation = record.read(EvaluationRecord, self._evaluation(cell, eval_id))
+                if evaluation.evaluation["kind"] == "heldout" and evaluation.evaluation["role"] == "validation":
+                    return evaluation
         return None
 
     def _evaluation(self, cell: Cell, eval_id: str) -> Path:
@@ -214,9 +214,9 @@ def find(runs_dir: Path, name: str) -> Stored:
         ValueError: there is none, or its record cannot be read.
     """
     path = runs_dir / "sweeps" / name / "sweep.json"
-    known = sorted(found.parent.name for found in runs_dir.glob("sweeps/*/sweep.json"))
-    if name not in known:
-        raise ValueError(f"no sweep {name!r} below {runs_dir}: there is {', '.join(known) or 'none'}")
+    names = sorted(found.parent.name for found in runs_dir.glob("sweeps/*/sweep.json"))
+    if name not in names:
+        raise ValueError(f"no sweep {name!r} below {runs_dir}: there is {', '.join(names) or 'none'}")
     return Stored(runs_dir, record.read(SweepRecord, path))
 
 
@@ -268,14 +268,14 @@ def further_values(stored: Stored) -> dict[str, list[float]]:
         raise ValueError(f"sweep {name}: it has no stages, so nothing was tuned; give other values on the command line")
     if tuning.choices is None:
         raise ValueError(f"sweep {name}: its trials have not all been made; run it first")
-    found = stored.contestants()
-    chosen = {one.contestant: one.recipe_id for one in tuning.choices}
+    trials = stored.contestants()
+    chosen = {choice.contestant: choice.recipe_id for choice in tuning.choices}
     wanted: dict[str, set[float]] = {}
-    for contestant, tried in found.items():
+    for contestant, tried in trials.items():
         recipe_id = chosen.get(contestant)
         for edge in selection.edges(tried, recipe_id) if recipe_id else []:
             wanted.setdefault(edge.setting, set()).add(selection.beyond(edge))
-    every = [trial for tried in found.values() for trial in tried]
+    every = [trial for tried in trials.values() for trial in tried]
     for setting in wanted:
         lacking = sorted({trial.contestant for trial in every if setting not in trial.settings})
         if lacking:

@@ -111,7 +111,7 @@ class _Sweep:
         compose_all([Wanted(stages.repeated(wanted[0].cell, test, seed)) for seed in seeds], self.compose)
         plan = _grouped(_identified(composed), asked)
         trials = stages.trained(plan)
-        bases = bases_of([Wanted(stages.repeated(one.cell, test), "final") for one in wanted])
+        bases = bases_of([Wanted(stages.repeated(request.cell, test), "final") for request in wanted])
         started = _checked(trials)
         launch_trials = self.launch_of(trials, started)
         tuning = stages.tuning(asked, plan, seeds, None)
@@ -341,8 +341,8 @@ def make_report(experiment: Experiment, name: str) -> None:
 
 
 def _status(planned: PlannedRun) -> str | None:
-    known = state.readable(planned.experiment)
-    return known.status if known else None
+    run_record = state.readable(planned.experiment)
+    return run_record.status if run_record else None
 
 
 def _label(experiment: Experiment) -> str:

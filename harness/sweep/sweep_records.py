@@ -57,7 +57,7 @@ def write_question(written: Written) -> str:
         claims=claim_records(asked) if asked else (),
     )
     runs_dir = Path(plan[0].experiment.runs_dir)
-    for file in (path, registration.path(runs_dir, name)):
+    for file in (path, registration.path(runs_dir, question.name)):
         for line in disk.make_way(file, runs_dir):
             board.say(line)
     disk.begin(path.parent)
@@ -68,7 +68,7 @@ def write_question(written: Written) -> str:
 
 def claim_records(asked: SweepFile) -> tuple[ClaimRecord, ...]:
     """Return the claims of a question in the form of its record."""
-    return tuple(ClaimRecord(claim=one.claim, source=one.source, note=one.note) for one in asked.claims)
+    return tuple(ClaimRecord(claim=entry.claim, source=entry.source, note=entry.note) for entry in asked.claims)
 
 
 def _with_earlier(path: Path, written: Written) -> Tuning | None:
@@ -86,7 +86,7 @@ def _with_earlier(path: Path, written: Written) -> Tuning | None:
         return tuning
     tried = {planned.identity[0] for planned in written.plan}
     chosen = [*(before.earlier if before else ()), *([before.choices] if before and before.choices else ())]
-    revised = [one for one in chosen if tried & {choice.recipe_id for choice in one}]
+    revised = [choices for choices in chosen if tried & {choice.recipe_id for choice in choices}]
     now = {choice.recipe_id for choice in tuning.choices} if tuning.choices is not None else None
     if revised and {choice.recipe_id for choice in revised[-1]} == now:
         revised.pop()
@@ -106,21 +106,21 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
     """
     arguments = (f"sweep={name}", *(word for word in words if not word.startswith("hydra.")))
     with compose.composing([word for word in words if word.startswith("hydra.")]) as composed:
-        asked = config.sweep_of(composed((f"sweep={name}",)))
-        assert asked is not None, "a sweep was named"
-        plan = resolve(_planned(asked, arguments, Composer(composed)))
-    made = _registration(asked, arguments, plan)
-    file = registration.path(runs_dir, asked.name)
-    known = registration.read(file)
-    if known is not None and known.digest == made.digest:
-        return [f"{file}: registered at {known.registered_at} already, sha256 {known.digest}"]
-    _refuse_late(known, plan, runs_dir, file)
+        question = config.sweep_of(composed((f"sweep={name}",)))
+        assert question is not None, "a sweep was named"
+        plan = resolve(_planned(question, arguments, Composer(composed)))
+    made = _registration(question, arguments, plan)
+    file = registration.path(runs_dir, question.name)
+    earlier = registration.read(file)
+    if earlier is not None and earlier.digest == made.digest:
+        return [f"{file}: registered at {earlier.registered_at} already, sha256 {earlier.digest}"]
+    _refuse_late(earlier, plan, runs_dir, file)
     written = [record.write(made, file)]
     if (Path("sweeps") / f"{name}.yaml").is_file():
-        written.append(record.write(made, registration.beside(asked.name)))
+        written.append(record.write(made, registration.beside(question.name)))
     claims = f"{len(made.claims)} claim{'' if len(made.claims) == 1 else 's'}"
-    said = [f"registered: {place}" for place in written]
-    return [*said, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]
+    lines = [f"registered: {place}" for place in written]
+    return [*lines, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]
 
 
 def _planned(asked: SweepFile, arguments: Sequence[str], composer: Composer) -> list[PlannedRun]:
@@ -128,7 +128,7 @@ def _planned(asked: SweepFile, arguments: Sequence[str], composer: Composer) -> 
     if asked.stages is None:
         return compose_all(wanted, composer, bases_of(wanted))
     test = stages.test_word(arguments)
-    bases = bases_of([Wanted(stages.repeated(one.cell, test), "final") for one in wanted])
+    bases = bases_of([Wanted(stages.repeated(request.cell, test), "final") for request in wanted])
     plan = compose_all(wanted, composer, bases)
     stages.check_budget(asked, plan)
     return plan

@@ -50,14 +50,14 @@ def labeled(row: Row) -> Row:
     for length in row.get("lengths", [len(labels)]):
         labels[begin] = NO_LABEL
         begin += length
-    found = {"input_ids": row["input_ids"], "labels": labels}
-    return {**found, "seq_lengths": row["lengths"]} if "lengths" in row else found  # a name that TRL lets through
+    batch = {"input_ids": row["input_ids"], "labels": labels}
+    return {**batch, "seq_lengths": row["lengths"]} if "lengths" in row else batch  # a name that TRL lets through
 
 
 def row_lengths(rows: Sequence[Row]) -> Sequence[int]:
     """Return the number of tokens of each row, without reading the rows where the numbers are stored."""
-    known = getattr(rows, "row_lengths", None)
-    return [len(row["input_ids"]) for row in rows] if known is None else known
+    lengths = getattr(rows, "row_lengths", None)
+    return [len(row["input_ids"]) for row in rows] if lengths is None else lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +139,8 @@ def _padded(values: list[int], length: int, padding: int) -> list[int]:
 
 
 def _positions(lengths: Sequence[int], whole: int) -> list[int]:
-    rest = whole - sum(lengths)
-    return [place for length in (*lengths, rest) for place in range(length)]
+    padding = whole - sum(lengths)
+    return [place for length in (*lengths, padding) for place in range(length)]
 
 
 def check_apart(model: Any) -> None:
@@ -204,10 +204,10 @@ def limit(spec: TrainSpec) -> float:
 
 def _free() -> int | None:
     try:
-        found = os.statvfs(_SHARED_MEMORY)
+        stats = os.statvfs(_SHARED_MEMORY)
     except OSError:  # no Linux, or none mounted: torch uses files elsewhere
         return None
-    return found.f_bavail * found.f_frsize
+    return stats.f_bavail * stats.f_frsize
 
 
 _GROUPED_BATCHES = 16  # batches that are sorted by length together
@@ -256,9 +256,9 @@ class Shared(Sampler[list[int]]):  # type: ignore[misc]
         self._global_size, self._micro_size = global_size, micro_size
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self._order), self._global_size)
-        each = self._global_size // (self._micro_size * self._number)
-        return whole * each + -(-rest // (self._micro_size * self._number))
+        whole, remainder = divmod(len(self._order), self._global_size)
+        micro_batches = self._global_size // (self._micro_size * self._number)
+        return whole * micro_batches + -(-remainder // (self._micro_size * self._number))
 
     def __iter__(self) -> Iterator[list[int]]:
         order = list(self._order)

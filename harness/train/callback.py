@@ -45,8 +45,8 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
 
     def result(self) -> Training:
         """Return what was measured in the training, with its curves."""
-        kept = self._keep_best()
-        counted = self.validation if kept is None else [pair for pair in self.validation if pair[0] <= kept]
+        kept_step = self._keep_best()
+        counted = self.validation if kept_step is None else [pair for pair in self.validation if pair[0] <= kept_step]
         training = self._meter.result(self.history, self.validation)
         profile = self._profiler.result or self._profile
         rate = None if profile is None else self._meter.scaled_rate(profile.flops, profile.step)
@@ -57,7 +57,7 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
             flops_per_second=rate,
             overfitted=overfitted([entry["loss"] for entry in self.history], counted),
             stopped_early_at=self._stopped_early_at,
-            kept_step=kept,
+            kept_step=kept_step,
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -204,16 +204,16 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
 
 def _of_all(profile: StepProfile | None) -> StepProfile | None:
     """Return the operations and micro batches of all ranks, None if a rank has none; live bytes are this rank's."""
-    found = distributed.all_gather(profile)
-    if profile is None or None in found:
+    profiles = distributed.all_gather(profile)
+    if profile is None or None in profiles:
         return None
-    micro_batches = tuple(batch for one in found for batch in one.micro_batches)
-    return dataclasses.replace(profile, micro_batches=micro_batches, flops=sum(one.flops for one in found))
+    micro_batches = tuple(batch for part in profiles for batch in part.micro_batches)
+    return dataclasses.replace(profile, micro_batches=micro_batches, flops=sum(part.flops for part in profiles))
 
 
 def _total(numbers: list[float | None]) -> float | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if len(known) == len(numbers) else None
+    numbers_of = [number for number in numbers if number is not None]
+    return sum(numbers_of) if len(numbers_of) == len(numbers) else None
 
 
 _RISE = 0.01  # share of the lowest validation loss above which the last one has risen

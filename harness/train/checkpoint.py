@@ -85,9 +85,9 @@ def newest(checkpoints: Path) -> Path | None:
 
 def step_of(file: Path) -> int:
     """Return the number of optimizer steps that a checkpoint comes after."""
-    found = _NAME.fullmatch(file.name)
-    assert found is not None, f"{file} is no checkpoint"
-    return int(found[1])
+    match = _NAME.fullmatch(file.name)
+    assert match is not None, f"{file} is no checkpoint"
+    return int(match[1])
 
 
 def only(kept: Path) -> None:
@@ -139,8 +139,8 @@ def facts(file: Path) -> dict[str, Any]:
         ValueError: the file is damaged.
     """
     with disk.opened(file) as stream:
-        found: dict[str, Any] = json.loads(header(stream, file)[1]["__metadata__"]["facts"])
-    return found
+        facts_of: dict[str, Any] = json.loads(header(stream, file)[1]["__metadata__"]["facts"])
+    return facts_of
 
 
 def header(stream: Any, file: Path) -> tuple[bytes, dict[str, Any]]:

@@ -82,7 +82,7 @@ class _Short:
                 module, query, key, value, attention_mask, **options
             )
             return result
-        query, key, value = (each.to(torch.bfloat16) for each in (query, key, value))
+        query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
         bias = self._bias_of(attention_mask, query, key)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return _Attention.apply(query, key, value, bias, scale).transpose(1, 2).contiguous(), None
@@ -101,9 +101,9 @@ class _Short:
 def _fits(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> bool:
     """Return whether attention is short, in bfloat16, and masked in one of the two supported ways."""
     tokens, seen = query.shape[2], key.shape[2]
-    known = (causal and tokens == seen) if mask is None else (mask.dtype == torch.bool and mask.shape[1] == 1)
+    is_causal = (causal and tokens == seen) if mask is None else (mask.dtype == torch.bool and mask.shape[1] == 1)
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    return max(tokens, seen) <= _LONGEST and known and half
+    return max(tokens, seen) <= _LONGEST and is_causal and half
 
 
 class _Attention(torch.autograd.Function):  # type: ignore[misc]
@@ -130,7 +130,7 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of query, key and value."""
         query, key, value, bias = ctx.saved_tensors
-        found = [torch.empty(each.shape, dtype=each.dtype) for each in (query, key, value)]
+        gradients = [torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in (query, key, value)]
         with torch.autocast("cpu", enabled=False):
             for rows in _parts(query, key):
                 probabilities = _probabilities(query[rows], key[rows], bias[rows] if len(bias) > 1 else bias, ctx.scale)
@@ -142,9 +142,9 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
                     torch.bmm(scores.transpose(1, 2), _folded(query[rows], key)).mul_(ctx.scale),
                     torch.bmm(probabilities.transpose(1, 2), own),
                 )
-                for whole, part in zip(found, parts, strict=True):
+                for whole, part in zip(gradients, parts, strict=True):
                     whole[rows] = part.view_as(whole[rows])
-        return (*found, None, None)
+        return (*gradients, None, None)
 
 
 def _parts(query: torch.Tensor, key: torch.Tensor) -> Iterator[slice]:

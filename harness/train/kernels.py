@@ -91,9 +91,11 @@ def unknown(model: Any, spec: KernelSpec) -> str:
     if spec.liger is True:
         from liger_kernel.transformers import monkey_patch
 
-        known = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN
-        if model.config.model_type not in known:
-            return f"train.kernels.liger=true: liger-kernel has none for {name}; it has for {', '.join(sorted(known))}"
+        supported = monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN
+        if model.config.model_type not in supported:
+            return (
+                f"train.kernels.liger=true: liger-kernel has none for {name}; it has for {', '.join(sorted(supported))}"
+            )
     return ""
 
 
@@ -127,10 +129,10 @@ def _liger(model: Any) -> list[_Change]:
     before = [dict(place) for place in places]
     _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
     return [
-        _Change(place, key, known.get(key, _ABSENT), value)
-        for place, known in zip(places, before, strict=True)
+        _Change(place, key, original.get(key, _ABSENT), value)
+        for place, original in zip(places, before, strict=True)
         for key, value in place.items()
-        if known.get(key, _ABSENT) is not value
+        if original.get(key, _ABSENT) is not value
     ]
 
 

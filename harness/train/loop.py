@@ -89,8 +89,11 @@ def train(job: Job) -> Training:
 def described(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the name of an optimizer and its constants, such as the betas of AdamW, as the record keeps them."""
     constants = ("betas", "eps", "momentum", "alpha")
-    found = {key: optimizer.defaults[key] for key in constants if key in optimizer.defaults}
-    return {"name": type(optimizer).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}}
+    constants_of = {key: optimizer.defaults[key] for key in constants if key in optimizer.defaults}
+    return {
+        "name": type(optimizer).__name__,
+        **{k: list(v) if isinstance(v, tuple) else v for k, v in constants_of.items()},
+    }
 
 
 def _divide(model: Any) -> None:
@@ -287,8 +290,8 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         if self.job.cuda:
             nats = -model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum()
         else:
-            rest = {name: value for name, value in inputs.items() if name != "labels"}
-            nats = label_nats(model, {**rest, "use_cache": False}, labels)
+            others = {name: value for name, value in inputs.items() if name != "labels"}
+            nats = label_nats(model, {**others, "use_cache": False}, labels)
         if not nats.requires_grad:
             raise RuntimeError(NO_GRADIENT)
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
@@ -327,7 +330,7 @@ def _collator(job: Job) -> Collator:
 def _with_own_forward(model: Any, function: Callable[[], float]) -> float:
     """Call the function while the model has its own forward: no autocast of training and no fused head around it."""
     models = dict.fromkeys((model, unwrapped(model)))
-    patched = [vars(each) for each in models if "forward" in vars(each)]
+    patched = [vars(module) for module in models if "forward" in vars(module)]
     patches = [attributes.pop("forward") for attributes in patched]
     try:
         return function()

@@ -65,16 +65,16 @@ def find(checkpoints: Checkpoints, job: Any) -> State | None:
     values: dict[str, Any] = {}
     try:
         values, facts = tensors.read(file)
-        found = _differs(checkpoints.of, values, facts, job.model)
-        if not found and job.sharding != "none":
+        fault = _differs(checkpoints.of, values, facts, job.model)
+        if not fault and job.sharding != "none":
             fsdp.check(file, facts)
-        if not found:
+        if not fault:
             _check_lowest(checkpoints.folder, values["watched"]["kept_step"], job.sharding)
     except FileNotFoundError as error:
-        found = f"{error.filename} is missing"
+        fault = f"{error.filename} is missing"
     except (ValueError, KeyError) as error:
-        found = str(error)
-    reason = next(filter(None, distributed.all_gather(found)), "")
+        fault = str(error)
+    reason = next(filter(None, distributed.all_gather(fault)), "")
     if not reason:
         return State(file, values["start"], values)
     if distributed.rank() == 0:
@@ -135,16 +135,16 @@ class Resuming:
         self._written, self._writing_seconds = time.monotonic(), 0.0
         if checkpoints is None:
             return None
-        found = find(checkpoints, self.job)
-        if found is None:
+        checkpoint_found = find(checkpoints, self.job)
+        if checkpoint_found is None:
             self._start = start_digest(self.job.model)
             return None
-        self._start, self.resumed, self._file = found.start, found.values, found.file
-        step = checkpoint.step_of(found.file)
-        self.watcher.restore(step, found.values["watched"])
+        self._start, self.resumed, self._file = checkpoint_found.start, checkpoint_found.values, checkpoint_found.file
+        step = checkpoint.step_of(checkpoint_found.file)
+        self.watcher.restore(step, checkpoint_found.values["watched"])
         self.job.emit(Measured(resumed_at_step=step, checkpoint_step=step))
         folder = tempfile.mkdtemp(prefix="state-", dir=self._scratch())
-        (Path(folder) / "trainer_state.json").write_text(json.dumps(found.values["trainer"]))
+        (Path(folder) / "trainer_state.json").write_text(json.dumps(checkpoint_found.values["trainer"]))
         return folder
 
     def between_steps(self, ends: bool) -> None:
@@ -161,8 +161,8 @@ class Resuming:
             return
         every, begun = self.checkpoints.every_seconds, time.monotonic()
         is_time = every is not None and begun - self._written >= self._interval(every) and not ends
-        asked, is_time = distributed.broadcast((self.checkpoints.asked() and not ends, is_time))
-        if not (asked or is_time or (ends and self.checkpoints.last)):
+        is_asked, is_time = distributed.broadcast((self.checkpoints.asked() and not ends, is_time))
+        if not (is_asked or is_time or (ends and self.checkpoints.last)):
             return
         try:
             self._write(self.checkpoints)
@@ -173,7 +173,7 @@ class Resuming:
         distributed.barrier()  # within the next step the other ranks would wait under a limit of minutes
         self._written = time.monotonic()
         self._writing_seconds = self._written - begun
-        if asked:
+        if is_asked:
             raise PreemptedError(f"step {self.state.global_step}")
 
     def _interval(self, every: float) -> float:
@@ -250,9 +250,9 @@ def fill(model: Any, weights: dict[str, torch.Tensor]) -> None:
 
 def random_state() -> dict[str, Any]:
     """Return the state of every generator that a step may draw from."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *others = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    numpy_state = (name, [int(key) for key in keys], *rest)
+    numpy_state = (name, [int(key) for key in keys], *others)
     return {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state(), "cuda": cuda}
 
 

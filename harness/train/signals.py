@@ -96,8 +96,8 @@ class Preemption:
         if os.getppid() != self._parent:
             os._exit(128 + number)
         leave_terminal(number)
-        for each in SIGNALS:  # once is enough, and what happens from here on is short
-            signal.signal(each, signal.SIG_IGN)
+        for signal_number in SIGNALS:  # once is enough, and what happens from here on is short
+            signal.signal(signal_number, signal.SIG_IGN)
         self.asked = True
         if not self._deferred:
             raise PreemptedError("told to end")

@@ -90,8 +90,8 @@ def _head(metadata: dict[str, str], tensors: Sequence[torch.Tensor]) -> bytes:
 
 def _with_sum(head: bytes, checksum: str) -> bytes:
     """Return the header with another checksum of the same length; the checksum is its first entry."""
-    before, mark, rest = head.partition(b'"crc32": "')
-    return before + mark + checksum.encode() + rest[len(checksum) :]
+    before, mark, tail = head.partition(b'"crc32": "')
+    return before + mark + checksum.encode() + tail[len(checksum) :]
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -122,10 +122,10 @@ def _filled(plain: Any, tensors: Sequence[torch.Tensor]) -> Any:
     if not isinstance(plain, dict):
         return plain
     if "tensor" in plain:
-        found = tensors[plain["tensor"]]
+        tensor = tensors[plain["tensor"]]
         if "stride" in plain:
-            return torch.empty_strided(found.shape, plain["stride"], dtype=found.dtype).copy_(found)
-        return found
+            return torch.empty_strided(tensor.shape, plain["stride"], dtype=tensor.dtype).copy_(tensor)
+        return tensor
     if "tuple" in plain:
         return tuple(_filled(item, tensors) for item in plain["tuple"])
     return {_filled(key, tensors): _filled(item, tensors) for key, item in plain["pairs"]}

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _score(given: argparse.Namespace) -> None:
-    found = answers.read(given.run, given.task)
+    written = answers.read(given.run, given.task)
     if not given.rubric.is_file():
         raise ValueError(f"--rubric {given.rubric}: no such file")
     by = model.Judge(
@@ -69,18 +69,18 @@ def _score(given: argparse.Namespace) -> None:
     )  # fmt: skip
     model.check(by)
     identity = "\0".join((by.endpoint, by.model, by.rubric, str((by.lowest, by.highest))))
-    name = f"{found.evaluation.eval_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    asked = "\0".join(model.text(by, one) for one in found.answers)
+    name = f"{written.evaluation.eval_id}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    prompts = "\0".join(model.text(by, entry) for entry in written.answers)
     unfinished = Unfinished(
-        given.run / "judgements" / f".{name}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.jsonl"
+        given.run / "judgements" / f".{name}-{hashlib.sha256(prompts.encode()).hexdigest()[:8]}.jsonl"
     )
-    verdicts = _verdicts(by, found, unfinished)
-    total = len(found.answers)
+    verdicts = _verdicts(by, written, unfinished)
+    total = len(written.answers)
     value, stderr = model.mean(verdicts)
-    unread = sum(one.score is None for one in verdicts)
+    unread = sum(entry.score is None for entry in verdicts)
     judgement = JudgementRecord(
         schema=record.SCHEMA,
-        eval_id=found.evaluation.eval_id,
+        eval_id=written.evaluation.eval_id,
         judged_at=datetime.now(UTC).isoformat(timespec="seconds"),
         endpoint=by.endpoint,
         model=by.model,
@@ -90,32 +90,34 @@ def _score(given: argparse.Namespace) -> None:
         mean=value,
         stderr=stderr,
         num_unparsable=unread,
-        verdicts=tuple((one.item_id, one.score, one.reply) for one in verdicts),
-        weights_from=found.evaluation.weights_from,
+        verdicts=tuple((entry.item_id, entry.score, entry.reply) for entry in verdicts),
+        weights_from=written.evaluation.weights_from,
     )
     path = record.write(judgement, given.run / "judgements" / f"{name}.json")
     unfinished.remove()
-    shown = "no score could be read" if value is None else f"mean {value:.3f}"
-    echo(f"{found.method}: {shown}" + (f" \u00b1 {stderr:.3f}" if stderr is not None else "") + f" of {by.highest}")
+    mean_text = "no score could be read" if value is None else f"mean {value:.3f}"
+    echo(
+        f"{written.method}: {mean_text}" + (f" \u00b1 {stderr:.3f}" if stderr is not None else "") + f" of {by.highest}"
+    )
     echo(f"{total:,} answers, {unread:,} verdicts could not be read; {path}")
 
 
 def _verdicts(by: model.Judge, found: answers.Answers, unfinished: Unfinished) -> list[model.Verdict]:
     """Return a verdict on each answer, including those that an interrupted earlier call received."""
-    known = unfinished.read()
-    left = [one for one in found.answers if one.item_id not in known]
+    received = unfinished.read()
+    left = [answer for answer in found.answers if answer.item_id not in received]
 
     def told(verdict: model.Verdict) -> None:
         unfinished.add(verdict)
-        known[verdict.item_id] = verdict
-        board(Progress(len(known), len(found.answers)))
+        received[verdict.item_id] = verdict
+        board(Progress(len(received), len(found.answers)))
 
     board.start_bar(f"judging by {by.model}")
     try:
         model.judge(by, left, told)
     finally:
         board.end()
-    return [known[one.item_id] for one in found.answers]
+    return [received[answer.item_id] for answer in found.answers]
 
 
 def _export(given: argparse.Namespace) -> None:
@@ -126,10 +128,10 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _import(given: argparse.Namespace) -> None:
-    counted, kept = pairs.take(given.filled, given.key or pairs.key_path(given.filled))
+    counted, path = pairs.take(given.filled, given.key or pairs.key_path(given.filled))
     echo(f"better: {counted.wins_first:,} {counted.first}, {counted.wins_second:,} {counted.second}")
     p_value = "" if counted.p_value is None else f"; exact sign test p = {counted.p_value:.3g}"
-    echo(f"ties: {counted.ties:,}, without a verdict: {counted.missing:,}{p_value}; {kept}")
+    echo(f"ties: {counted.ties:,}, without a verdict: {counted.missing:,}{p_value}; {path}")
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ def read(run_folder: Path, task: str | None) -> Answers:
     if not path.is_file():
         raise ValueError(f"{run_folder}: no record.json in it; give a run's folder, runs/<recipe_id>/seed-<n>")
     run = record.read(RunRecord, path)
-    every = [record.read(EvaluationRecord, one) for one in sorted(run_folder.glob("evaluations/*.json"))]
-    current = [one for one in every if one.weights_from == run.current.weights_from]
-    written = [one for one in current if one.evaluation["kind"] == "generation"]
-    chosen = [one for one in written if task in (None, one.evaluation["task"], one.eval_id)]
+    every = [record.read(EvaluationRecord, evaluation) for evaluation in sorted(run_folder.glob("evaluations/*.json"))]
+    current = [evaluation for evaluation in every if evaluation.weights_from == run.current.weights_from]
+    written = [evaluation for evaluation in current if evaluation.evaluation["kind"] == "generation"]
+    chosen = [evaluation for evaluation in written if task in (None, evaluation.evaluation["task"], evaluation.eval_id)]
     if len(chosen) != 1:
-        names = ", ".join(f"{one.evaluation['task']} ({one.eval_id})" for one in written) or "none"
+        names = ", ".join(f"{evaluation.evaluation['task']} ({evaluation.eval_id})" for evaluation in written) or "none"
         raise ValueError(
             f"{run_folder}: {len(chosen)} evaluations with generated answers fit {task or 'what was asked'}; there are "
             f"{names}. Make one with eval.generation_rows=<rows>, name one with --task"

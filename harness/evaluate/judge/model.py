@@ -116,18 +116,18 @@ def text(by: Judge, answer: Answer) -> str:
 
 def read_score(reply: str, by: Judge) -> float | None:
     """Return the number after the last "Score:", if it is in the range; otherwise None."""
-    found = re.findall(r"score\s*[:=]\s*\**\s*(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
-    score = float(found[-1]) if found else math.nan
+    numbers = re.findall(r"score\s*[:=]\s*\**\s*(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
+    score = float(numbers[-1]) if numbers else math.nan
     return score if by.lowest <= score <= by.highest else None
 
 
 def mean(verdicts: Sequence[Verdict]) -> tuple[float | None, float | None]:
     """Return the mean score and its standard error over the answers with a score; None where there are too few."""
-    scores = [one.score for one in verdicts if one.score is not None]
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
     if not scores:
         return None, None
-    found = mean_and_standard_error(scores)
-    return found.value, found.standard_error
+    estimate = mean_and_standard_error(scores)
+    return estimate.value, estimate.standard_error
 
 
 def _key(by: Judge) -> str | None:
@@ -151,8 +151,8 @@ def _ask(by: Judge, prompt: str, key: str | None) -> str:
         except urllib.error.HTTPError as error:
             with error:
                 if error.code not in _BUSY or pause is None:
-                    said = _said(error, key)
-                    raise ValueError(f"{url}: {said}; check the endpoint, the model and the key") from error
+                    reason = _said(error, key)
+                    raise ValueError(f"{url}: {reason}; check the endpoint, the model and the key") from error
             time.sleep(_asked_for(error) or pause)
         except (OSError, HTTPException) as error:
             nobody = isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror)
@@ -212,8 +212,8 @@ def _no_verdict(url: str, error: Exception) -> str:
 
 def _asked_for(error: urllib.error.HTTPError) -> float | None:
     """Return the pause in seconds that the endpoint asks for, if it is at most two minutes."""
-    found = str(error.headers.get("Retry-After") or "")
-    return float(found) if found.isdecimal() and 0 < int(found) <= _LONGEST_PAUSE_SECONDS else None
+    seconds = str(error.headers.get("Retry-After") or "")
+    return float(seconds) if seconds.isdecimal() and 0 < int(seconds) <= _LONGEST_PAUSE_SECONDS else None
 
 
 def _said(error: urllib.error.HTTPError, key: str | None) -> str:
@@ -223,8 +223,8 @@ def _said(error: urllib.error.HTTPError, key: str | None) -> str:
     except OSError:
         content = b""
     body = " ".join(content.decode("utf-8", "replace").split())[:300]
-    said = f"{error.code} {error.reason}" + (f" ({body})" if body and not body.startswith("<") else "")
-    return said.replace(key, "<key>") if key else said
+    text = f"{error.code} {error.reason}" + (f" ({body})" if body and not body.startswith("<") else "")
+    return text.replace(key, "<key>") if key else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,15 +254,15 @@ class Unfinished:
 
     def read(self) -> dict[str, Verdict]:
         """Return the verdicts by item id. Incomplete lines are skipped."""
-        found = {}
+        verdicts = {}
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
         for line in lines:
             try:
                 verdict = Verdict(*json.loads(line))
             except (ValueError, TypeError):
                 continue
-            found[verdict.item_id] = verdict
-        return found
+            verdicts[verdict.item_id] = verdict
+        return verdicts
 
     def add(self, verdict: Verdict) -> None:
         """Append a verdict."""

@@ -40,18 +40,18 @@ def export(first: Answers, second: Answers, out: Path, seed: int) -> int:
     Raises:
         ValueError: the two runs have answers to different prompts.
     """
-    theirs = {one.item_id: one for one in second.answers}
-    if {one.item_id for one in first.answers} != theirs.keys():
+    theirs = {answer.item_id: answer for answer in second.answers}
+    if {answer.item_id for answer in first.answers} != theirs.keys():
         raise ValueError(f"{first.run_folder} and {second.run_folder}: their answers are not to the same prompts")
     by_hash = sorted(theirs, key=lambda item_id: _hash(seed, "side", item_id))
     on_the_other_side = set(by_hash[: len(by_hash) // 2])  # each run is on either side equally often
     rows, sides = [], {}
-    for one in sorted(first.answers, key=lambda one: _hash(seed, "order", one.item_id)):
-        swapped = one.item_id in on_the_other_side
-        pair = "p" + _hash(seed, "pair", one.item_id)[:12]  # the letter: spreadsheets round what reads as a number
-        texts = (one.answer, theirs[one.item_id].answer)
-        rows.append((pair, one.prompt, *(reversed(texts) if swapped else texts), ""))
-        sides[pair] = {"item_id": one.item_id, "answer_1": "second" if swapped else "first"}
+    for answer in sorted(first.answers, key=lambda answer: _hash(seed, "order", answer.item_id)):
+        swapped = answer.item_id in on_the_other_side
+        pair = "p" + _hash(seed, "pair", answer.item_id)[:12]  # the letter: spreadsheets round what reads as a number
+        texts = (answer.answer, theirs[answer.item_id].answer)
+        rows.append((pair, answer.prompt, *(reversed(texts) if swapped else texts), ""))
+        sides[pair] = {"item_id": answer.item_id, "answer_1": "second" if swapped else "first"}
     write_text(untrusted.to_csv(COLUMNS, rows), out)
     key = {"first": str(first.run_folder), "second": str(second.run_folder), "seed": seed, "pairs": sides}
     write_text(json.dumps(key, indent=1) + "\n", key_path(out))
@@ -65,10 +65,10 @@ def key_path(out: Path) -> Path:
 
 def take(filled: Path, key: Path) -> tuple[Counted, Path]:
     """Count verdicts as `count` does, and write them beside the CSV with the verdict on each item; return both."""
-    found = _winners(filled, key)
-    counted = _counted(found, key)
-    known = _known(key)["pairs"]
-    items = {known[pair]["item_id"]: winner or None for pair, winner in found.items()}
+    winners = _winners(filled, key)
+    counted = _counted(winners, key)
+    pairs = _known(key)["pairs"]
+    items = {pairs[pair]["item_id"]: winner or None for pair, winner in winners.items()}
     return counted, write_text(
         json.dumps({**asdict(counted), "better": items}, indent=1) + "\n", filled.with_suffix(".verdicts.json")
     )
@@ -84,37 +84,37 @@ def count(filled: Path, key: Path) -> Counted:
 
 
 def _counted(winners: dict[str, str], key: Path) -> Counted:
-    known, found = _known(key), Counter(winners.values())
-    first, second, left_out = found["first"], found["second"], len(known["pairs"]) - len(winners)
-    missing, p_value = found[""] + left_out, sign_test(first, second)
-    return Counted(known["first"], known["second"], first, second, found["tie"], missing, p_value)
+    key_facts, counts = _known(key), Counter(winners.values())
+    first, second, left_out = counts["first"], counts["second"], len(key_facts["pairs"]) - len(winners)
+    missing, p_value = counts[""] + left_out, sign_test(first, second)
+    return Counted(key_facts["first"], key_facts["second"], first, second, counts["tie"], missing, p_value)
 
 
 def _known(key: Path) -> dict[str, Any]:
     if not key.is_file():
         raise ValueError(f"{key}: no such file; give the key that `export` wrote beside the CSV with --key")
-    found: dict[str, Any] = json.loads(key.read_text(encoding="utf-8"))
-    return found
+    facts: dict[str, Any] = json.loads(key.read_text(encoding="utf-8"))
+    return facts
 
 
 def _winners(filled: Path, key: Path) -> dict[str, str]:
     """Return the verdicts by pair: first, second, tie, or "" if there is none."""
     if not filled.is_file():
         raise ValueError(f"{filled}: no such file; give the CSV that `export` wrote")
-    known = _known(key)["pairs"]
+    pairs = _known(key)["pairs"]
     with filled.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         sign = max(",;\t", key=file.readline().count)  # the delimiter, which depends on the spreadsheet
         file.seek(0)
         rows = list(csv.DictReader(file, delimiter=sign))
     if not rows or not {"pair", "verdict"} <= rows[0].keys():
         raise ValueError(f"{filled}: a CSV with the columns {', '.join(COLUMNS)} is needed")
-    found: dict[str, str] = {}
+    winners: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         where = f"{filled}: row {number}"
-        if row["pair"] in found:
+        if row["pair"] in winners:
             raise ValueError(f"{where}: pair {row['pair']!r} is there twice; import one file for each who judges")
-        found[row["pair"]] = _winner(row, known, where)
-    return found
+        winners[row["pair"]] = _winner(row, pairs, where)
+    return winners
 
 
 def _winner(row: dict[str, str], pairs: dict[str, dict[str, str]], where: str) -> str:
@@ -125,9 +125,9 @@ def _winner(row: dict[str, str], pairs: dict[str, dict[str, str]], where: str) -
         raise ValueError(f"{where}: verdict {verdict!r} is none of {', '.join(VERDICTS)}, or empty")
     if verdict not in ("1", "2"):
         return verdict
-    one = pairs[row["pair"]]["answer_1"]
-    other = "second" if one == "first" else "first"
-    return one if verdict == "1" else other
+    first = pairs[row["pair"]]["answer_1"]
+    other = "second" if first == "first" else "first"
+    return first if verdict == "1" else other
 
 
 def _hash(seed: int, what: str, item_id: str) -> str:

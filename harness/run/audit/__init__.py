@@ -41,18 +41,18 @@ def audit(experiment: Experiment, emit: Emit) -> DataCheck:
     Raises:
         ValueError: the data are not available or cannot be prepared.
     """
-    known = packages.cache_dir() / "checks" / f"{check_id(experiment)}.txt"
-    found = _kept(known) if experiment.data.content is not None else None
-    if found is None:
-        found = _made(experiment, emit)
+    cached_file = packages.cache_dir() / "checks" / f"{check_id(experiment)}.txt"
+    check = _kept(cached_file) if experiment.data.content is not None else None
+    if check is None:
+        check = _made(experiment, emit)
         if experiment.data.content is not None:
-            cache.write_text(record.text_of(found), known)
-    path = data_check.path(experiment.runs_dir, found.check_id)
+            cache.write_text(record.text_of(check), cached_file)
+    path = data_check.path(experiment.runs_dir, check.check_id)
     for line in disk.make_way(path, Path(experiment.runs_dir)):
         emit(Message(line))
     disk.begin(path.parent)
-    record.write(found, path)
-    return found
+    record.write(check, path)
+    return check
 
 
 def _kept(path: Path) -> DataCheck | None:
@@ -67,15 +67,15 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
     spec, train = with_test_file(experiment.data), experiment.train
     tokenizer = models.tokenizer(experiment.model)
     wanted = Wanted(model_content=experiment.model.content, max_length=train.max_length, loss_on=train.loss_on)
-    told = _Told(emit)
-    prepared = prepare(spec, tokenizer, strict=False, progress=lambda rows: told("reading rows", rows))
-    lengths, highest = _lengths(prepared, spec, tokenizer, wanted, told)
+    progress = _Told(emit)
+    prepared = prepare(spec, tokenizer, strict=False, progress=lambda rows: progress("reading rows", rows))
+    lengths, highest = _lengths(prepared, spec, tokenizer, wanted, progress)
     contradictions, balance = _labels(prepared)
     emit(TaskStarted("comparing rows"))
     heldout = {part: getattr(prepared, part) for part in ("validation", "test") if len(getattr(prepared, part))}
     sets = {f"{spec.name}/{part}": [_shown(example) for example in rows] for part, rows in heldout.items()}
     tasks, reasons = evaluation_items(experiment.eval)
-    overlaps = overlap.overlaps({**tasks, **sets}, prepared.train, lambda rows: told("comparing n-grams", rows))
+    overlaps = overlap.overlaps({**tasks, **sets}, prepared.train, lambda rows: progress("comparing n-grams", rows))
     overlaps += tuple(overlap.unseen(name, reason) for name, reason in reasons.items())
     facts, notices, wrong = tokenizer_checks.look(experiment, tokenizer, highest)
     refusals = [*prepared.refusals, *wrong]
@@ -144,12 +144,14 @@ def _lengths(
     folder = scratch / "tokens" if prepared.refusals else cached(spec, wanted)
     try:
         write(lambda: prepared, tokenizer, wanted, folder, told)
-        found = json.loads((folder / "counts.json").read_text(encoding="utf-8"))["lengths"]
+        summaries = json.loads((folder / "counts.json").read_text(encoding="utf-8"))["lengths"]
         highest = max(TokenRows(folder / f"{part}.arrow").highest() for part in PARTS)
         return tuple(
-            Lengths(**{**found[part], "quantiles": tuple(found[part]["quantiles"]), "bins": _bins(found[part])})
+            Lengths(
+                **{**summaries[part], "quantiles": tuple(summaries[part]["quantiles"]), "bins": _bins(summaries[part])}
+            )
             for part in PARTS
-            if found[part]["rows"]
+            if summaries[part]["rows"]
         ), highest
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -176,8 +178,8 @@ def _labels(prepared: Prepared) -> tuple[tuple[int, int], Balance]:
         if example.topic:
             topics[example.topic] += 1
     pairs, _ = distinct(np.asarray(prompts), np.asarray(answers))
-    asked, different = np.unique(pairs, return_counts=True)
-    several = asked[different > 1]
+    prompts_asked, different = np.unique(pairs, return_counts=True)
+    several = prompts_asked[different > 1]
     rows = int(np.isin(np.asarray(prompts), several).sum())
     values, counts = np.unique(np.asarray(answers), return_counts=True)
     often = [i for i in np.argsort(-counts, kind="stable")[:8] if counts[i] > 1 and int(values[i]) in texts]
@@ -236,8 +238,8 @@ def _problems(prepared: Prepared, spec: DataSpec) -> tuple[Problem, ...]:
 def _sources(prepared: Prepared, spec: DataSpec) -> tuple[SourceRows, ...]:
     licenses = {place(rows): _license(rows, spec) for rows in (*spec.train, *spec.mix)}
     return tuple(
-        SourceRows(place=name, rows=rows, trained_on=kept, license=licenses[name])
-        for name, rows, kept in prepared.sources
+        SourceRows(place=name, rows=rows, trained_on=used, license=licenses[name])
+        for name, rows, used in prepared.sources
     )
 
 
@@ -259,10 +261,10 @@ def command(experiments: list[Experiment], emit: Emit) -> list[dict[str, Any]]:
     """Resolve and audit experiments for the command line; return one result per distinct check."""
     from harness.run import inputs
 
-    found: dict[str, DataCheck] = {}
+    checks: dict[str, DataCheck] = {}
     for experiment in experiments:
         resolved = inputs.resolve(experiment)
         inputs.fetch(resolved)
-        if check_id(resolved) not in found:
-            found[check_id(resolved)] = audit(resolved, emit)
-    return [dataclasses.asdict(check) for check in found.values()]
+        if check_id(resolved) not in checks:
+            checks[check_id(resolved)] = audit(resolved, emit)
+    return [dataclasses.asdict(check) for check in checks.values()]

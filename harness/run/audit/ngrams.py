@@ -39,9 +39,9 @@ class Texts:
         """Hash the words of texts, ignoring case and punctuation. The hashes hold in this process only."""
         words, lengths = array("q"), array("q")
         for text in texts:
-            found = _WORD.findall(duplicates.words(text))
-            words.extend(map(hash, found))
-            lengths.append(len(found))
+            tokens = _WORD.findall(duplicates.words(text))
+            words.extend(map(hash, tokens))
+            lengths.append(len(tokens))
         return Texts(np.asarray(words, dtype=np.int64).view(np.uint64), np.asarray(lengths, dtype=np.int64))
 
     def without_frame(self) -> Texts:
@@ -53,8 +53,8 @@ class Texts:
         end = _shared([text[begin:][::-1] for text in texts])
         starts = np.cumsum(self.lengths) - self.lengths
         place = np.arange(len(self.words)) - np.repeat(starts, self.lengths)
-        kept = (place >= begin) & (place < np.repeat(self.lengths, self.lengths) - end)
-        return Texts(self.words[kept], np.maximum(self.lengths - begin - end, 0))
+        inner = (place >= begin) & (place < np.repeat(self.lengths, self.lengths) - end)
+        return Texts(self.words[inner], np.maximum(self.lengths - begin - end, 0))
 
     def runs(self, size: int) -> tuple[Words, Numbers]:
         """Return the hash, and the index of the text, of each run of `size` words within one text."""
@@ -100,8 +100,8 @@ class Known:
     def of(pairs: Sequence[tuple[Words, Numbers]]) -> Known:
         """Build the table from pairs of runs and owners, in any order and with repetitions."""
         runs, owners = distinct(*(np.concatenate(column) for column in zip(*pairs, strict=True)))
-        known, starts = np.unique(runs, return_index=True)
-        return Known(known, np.append(starts, len(runs)), owners)
+        distinct_runs, starts = np.unique(runs, return_index=True)
+        return Known(distinct_runs, np.append(starts, len(runs)), owners)
 
     def found(self, texts: Texts, size: int) -> Iterator[tuple[int, Numbers]]:
         """Yield (text, owners) for each run of a text that is in this table."""

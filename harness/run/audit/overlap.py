@@ -74,29 +74,29 @@ class _Index:
         """Search a batch of training rows for the runs."""
         texts = Texts.of(f"{example.prompt} {example.completion}" for example in batch)
         hits: dict[int, set[int]] = {}
-        for size, known in self._known.items():
-            for row, owners in known.found(texts, size):
+        for size, index in self._known.items():
+            for row, owners in index.found(texts, size):
                 hits.setdefault(row, set()).update(owners.tolist())
-        for row, found in sorted(hits.items()):
-            self._note(batch[row].place, found)
+        for row, items in sorted(hits.items()):
+            self._note(batch[row].place, items)
 
     def _note(self, place: str, owners: set[int]) -> None:
         for name, first in self._first.items():
-            numbers = [one - first for one in owners if first <= one < first + len(self._sets[name])]
+            numbers = [owner - first for owner in owners if first <= owner < first + len(self._sets[name])]
             self._rows[name] += bool(numbers)
             for number in numbers:
                 self._found[name].setdefault(number, place)
 
     def overlap(self, name: str) -> Overlap:
         """Return the overlap of one set."""
-        found = sorted(self._found[name].items())
+        hits = sorted(self._found[name].items())
         return Overlap(
             name=name,
             items=len(self._sets[name]),
             items_without_words=self._short[name],
-            items_found=len(found),
+            items_found=len(hits),
             train_rows_found=self._rows[name],
-            examples=tuple(f"item {number} in {place}" for number, place in found[:_NAMED]),
+            examples=tuple(f"item {number} in {place}" for number, place in hits[:_NAMED]),
         )
 
 
@@ -113,15 +113,15 @@ def _runs(texts: Texts, size: int) -> tuple[Words, Numbers]:
 
 def evaluation_items(spec: EvalSpec) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Return (the items of each task, ignoring limits; the reasons why other tasks have none, by task)."""
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}
     for name in spec.tasks:
         try:
             loaded = tasks.load(name, spec.source, spec.path, spec.include_path, spec.unsafe_code)
-            found[name] = [_text(leaf, doc) for leaf in loaded["tasks"].values() for doc in leaf.eval_docs]
+            texts[name] = [_text(leaf, doc) for leaf in loaded["tasks"].values() for doc in leaf.eval_docs]
         except ValueError as error:  # the check of the tasks reports it; here the set is listed as missing
             reasons[name] = " ".join(str(error).split())
-    return found, reasons
+    return texts, reasons
 
 
 def _text(task: Any, doc: dict[str, Any]) -> str:

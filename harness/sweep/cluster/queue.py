@@ -60,24 +60,24 @@ def queued(arrays: Iterable[str]) -> dict[str, Queued]:
     done = _ask("squeue", "-h", "-r", "-o", _SAYS, "-j", ",".join(wanted))
     if done.returncode and "Invalid job id" not in done.stderr:
         raise OSError(f"squeue does not answer: {_last(done.stderr)}")
-    found = {}
+    jobs = {}
     for line in filter(None, done.stdout.splitlines()):
         array, task, state, reason, ends, nodes = line.split("|")
-        known = "" if ends in ("N/A", "NONE") else ends
-        found[_name(array, task)] = Queued(state, "" if reason == "None" else reason, known, nodes)
-    return found
+        expected_end = "" if ends in ("N/A", "NONE") else ends
+        jobs[_name(array, task)] = Queued(state, "" if reason == "None" else reason, expected_end, nodes)
+    return jobs
 
 
 def endings(array: str) -> dict[str, str]:
     """Return job -> a short text of how it ended, for the jobs of an array that SLURM still remembers."""
     done = _ask("scontrol", "-o", "show", "job", array)
-    found = {}
+    ends = {}
     for line in done.stdout.splitlines() if done.returncode == 0 else ():
         facts = dict(word.split("=", 1) for word in line.split() if "=" in word)
         for task in _tasks(facts.get("ArrayTaskId", "N/A")):
             name = _name(facts.get("ArrayJobId", array), task)
-            found[name] = ending(facts.get("JobState", ""), facts.get("ExitCode", ""))
-    return found or _accounted(array)
+            ends[name] = ending(facts.get("JobState", ""), facts.get("ExitCode", ""))
+    return ends or _accounted(array)
 
 
 def _accounted(array: str) -> dict[str, str]:
@@ -122,8 +122,8 @@ def requeue(job: str) -> bool:
 def largest_array() -> int:
     """Return the largest number of jobs that an array may have here."""
     done = _ask("scontrol", "show", "config")
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    return max(1, int(found[1]) - 1) if found else 1000
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    return max(1, int(match[1]) - 1) if match else 1000
 
 
 def _name(array: str, task: str) -> str:
@@ -134,11 +134,11 @@ def _tasks(text: str) -> list[str]:
     """Return every number of a range such as `3`, `0-2` or `1,4-5%2`; other text unchanged."""
     if not re.fullmatch(r"[\d,%-]+", text):
         return [text]
-    found: list[str] = []
+    numbers: list[str] = []
     for part in text.partition("%")[0].split(","):
         first, _, last = part.partition("-")
-        found += [str(number) for number in range(int(first), int(last or first) + 1)]
-    return found
+        numbers += [str(number) for number in range(int(first), int(last or first) + 1)]
+    return numbers
 
 
 def _ask(*words: str) -> subprocess.CompletedProcess[str]:

@@ -22,8 +22,8 @@ class Run:
     def begin(self, name: str, config: dict[str, Any], tags: Sequence[str]) -> None:
         """Start the run's event file with its settings and tags."""
         self._file, self._stepped = EventFile(self._folder / name), False
-        shown = json.dumps(config, indent=1, sort_keys=True, default=str)
-        self._file.text("recipe", "\n".join(f"    {line}" for line in shown.splitlines()))
+        text = json.dumps(config, indent=1, sort_keys=True, default=str)
+        self._file.text("recipe", "\n".join(f"    {line}" for line in text.splitlines()))
         self._file.text("tags", ", ".join(tags))
 
     def step(self, step: int, values: dict[str, float]) -> None:
@@ -37,7 +37,7 @@ class Run:
     def end(self, values: dict[str, Any]) -> None:
         """Write the headline numbers and close the file."""
         if self._file is not None:
-            numbers = {f"summary/{key}": float(one) for key, one in values.items() if not isinstance(one, str)}
+            numbers = {f"summary/{key}": float(value) for key, value in values.items() if not isinstance(value, str)}
             self._file.numbers(numbers)
             self._file.text("status", f"{values['status']} {values.get('reason', '')}".strip())
             self._file.close()
