@@ -74,7 +74,7 @@ def _listed(value):
 def test_a_study_can_be_registered(name, tiny_model, tmp_path, monkeypatch, capsys):
     """On the tiny model, in another folder, so that nothing is registered here."""
     from harness.records import registration
-    from harness.sweep.register import register
+    from harness.sweep.sweep_records import register
 
     monkeypatch.chdir(tmp_path)
     words = ["model.source=path", f"model.path={tiny_model}", "model.name=tiny"]
