@@ -25,7 +25,7 @@ SCHEMAS = {
     "inference": InferenceSpec,
     "tracking": TrackingSpec,
 }
-NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "inference": 2, "tracking": 3, "sweep": 12}
+NUMBER = {"model": 36, "data": 5, "train": 3, "eval": 3, "inference": 2, "tracking": 3, "sweep": 14}
 FILLED_LATER = {"content", "include_content", "include_names", "rows_content"}  # by harness.sources
 EXTRA = {"model": ["model.source=package"], "data": ["data.file=rows.jsonl"]}
 
@@ -137,14 +137,14 @@ def test_sweeps_are_a_group_of_their_own():
 # file -> cells, contestants, trials of each: the budget that it says it has
 SWEEPS = {
     "data_mix": (36, 12, 3), "data_size": (45, 15, 3), "dropout": (24, 8, 3), "epochs": (45, 15, 3),
-    "learning_rate": (42, 6, 7), "lora_rank": (63, 21, 3), "memory_frontier": (14, 0, 0), "methods": (85, 17, 5),
-    "prompt_length": (45, 15, 3), "quantization": (27, 9, 3), "smoke": (3, 0, 0), "target_modules": (45, 15, 3),
+    "folklore": (85, 17, 5), "learning_rate": (42, 6, 7), "learning_rate_matters": (42, 6, 7), "lora_rank": (63, 21, 3),
+    "memory_frontier": (14, 0, 0), "methods": (85, 17, 5), "prompt_length": (45, 15, 3), "quantization": (27, 9, 3), "smoke": (3, 0, 0), "target_modules": (45, 15, 3),
 }  # fmt: skip
 
 
 def test_every_sweep_is_counted():
     assert list(SWEEPS) == options("sweep")
-    assert sum(count for count, _, _ in SWEEPS.values()) == 474
+    assert sum(count for count, _, _ in SWEEPS.values()) == 601
 
 
 @pytest.mark.parametrize("name", options("sweep"))
@@ -153,6 +153,7 @@ def test_a_sweep_expands_and_each_cell_composes(compose, name):
     assert asked.name == name
     assert asked.question.endswith("?")
     assert asked.primary in (
+        "arc_easy/acc",
         "validation_loss",
         "test_loss",
         "hellaswag/acc",
