@@ -138,7 +138,8 @@ def test_sweeps_are_a_group_of_their_own():
 SWEEPS = {
     "data_mix": (36, 12, 3), "data_size": (45, 15, 3), "dropout": (24, 8, 3), "epochs": (45, 15, 3),
     "folklore": (85, 17, 5), "learning_rate": (42, 6, 7), "learning_rate_matters": (42, 6, 7), "lora_rank": (63, 21, 3),
-    "memory_frontier": (14, 0, 0), "methods": (85, 17, 5), "prompt_length": (45, 15, 3), "quantization": (27, 9, 3), "smoke": (3, 0, 0), "target_modules": (45, 15, 3),
+    "memory_frontier": (14, 0, 0), "methods": (85, 17, 5), "prompt_length": (45, 15, 3),
+    "quantization": (27, 9, 3), "smoke": (3, 0, 0), "target_modules": (45, 15, 3),
 }  # fmt: skip
 
 
