@@ -22,9 +22,14 @@ _MOST_WAITING = 10  # floats: LaTeX holds 18 that have no page yet
 
 
 def write(tables: Mapping[str, Table], folder: Path) -> list[Path]:
-    """Write <name>.tex (floats) and <name>.tabular.tex of each table, delete those of others, and return the paths."""
+    """Write <name>.tex (floats) and <name>.tabular.tex of each table, delete those of others, and return the paths.
+
+    A table that takes several floats has as many bare tabulars: <name>.tabular-2.tex is its second part.
+    """
     texts = {f"{name}.tex": "\n\n".join(floats(table)) for name, table in tables.items()}
-    texts |= {f"{name}.tabular.tex": tabular(table) for name, table in tables.items()}
+    for name, table in tables.items():
+        for number, part in enumerate(_parts(table), 1):
+            texts[f"{name}.tabular{f'-{number}' if number > 1 else ''}.tex"] = tabular(part)
     for path in folder.glob("*.tex"):
         if path.name not in texts:
             path.unlink()
