@@ -161,7 +161,9 @@ PLANTS = {
     "a trial that read the test": (read_the_test, NAMED, "have read the test without being results"),
     "chosen before": (chosen_before, NAMED, "chosen 2 times"),
     "a choice that the records do not make": (another_choice, NAMED, "the records as they are now would choose"),
-    "results with another library than the trials": (final_on_another_machine, NAMED, "versions.torch"),
+    "results with another library than the trials": (
+        final_on_another_machine, NAMED, "not made alike: torch: 2.8.0 (trials), 2.9 (results)",
+    ),
 }  # fmt: skip
 FEWEST = 15
 
