@@ -30,8 +30,9 @@ class Contestant:
     @property
     def title(self) -> str:
         """Return the contestant for people: the method, and the settings that tell it from others of that method."""
-        words = [word.partition(".")[2] or word for word in self.name.split() if not word.startswith("method=")]
-        return " ".join([names.method(self.trials[0].looks[0].cell.method).display, *words])
+        method = self.trials[0].looks[0].cell.method
+        others = [word for word in self.name.split() if word not in (method, f"method={method}")]
+        return " ".join([names.method(method).display, *(word.partition(".")[2] or word for word in others)])
 
     @property
     def chosen(self) -> Trial | None:
