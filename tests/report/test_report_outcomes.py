@@ -150,7 +150,7 @@ def test_a_score_that_its_own_items_do_not_give_is_named_and_not_tested(runs):
     rewrite(path, metrics={**metrics, "acc": dataclasses.replace(metrics["acc"], value=0.75)})
     found = groups_of(runs)
     [line] = contradicted(load([runs]).rows)
-    assert line.startswith(f"lora seed 0, arc_easy acc: the record says 0.75 and its items give {value:.6g}")
+    assert line.startswith(f"LoRA seed 0, arc_easy acc: the record says 0.75 and its items give {value:.6g}")
     assert paired_outcomes(found["lora"], found["dora"], ACC) is None
     assert difference(found["lora"], found["dora"], ACC) is None
 
