@@ -139,11 +139,11 @@ def test_the_report_compares_methods_by_it(measured, tmp_path):
     page = write_report(runs, out=tmp_path / "one", allow=ALLOW)
     assert "(update.md)" in page.read_text()
     text = (tmp_path / "one" / "update.md").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("| full |"))
+    line = next(line for line in text.splitlines() if line.startswith("| Full fine-tuning |"))
     assert line.split("|")[2].strip() == "15"
-    assert "- prompt: what method=prompt trains is not a change of weights" in text
-    assert "Not measured: dora" in text
-    assert "| self_attn.q_proj | qlora | 2 |" in text
+    assert "- Prompt tuning: what method=prompt trains is not a change of weights" in text
+    assert "Not measured: DoRA" in text
+    assert "| self_attn.q_proj | QLoRA | 2 |" in text
     write_report(runs, out=tmp_path / "two", allow=ALLOW)
     for name in ("update.md", "figures/update.svg", "figures/update.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
