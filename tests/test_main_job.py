@@ -97,7 +97,8 @@ def test_tracking_left_its_offline_runs(first):
     runs = [path.name for path in (first.folder / "runs" / "wandb").rglob("offline-run-*") if path.is_dir()]
     assert len(runs) == 5, "one per run and one for the comparison"
     tables = [path.name.split("_")[0] for path in (first.folder / "runs" / "wandb").rglob("media/table/*.json")]
-    assert len(tables) == 3, "the comparison as it is read, and its methods and pairs as numbers"
+    # so few items decide nothing, and no pair is tested
+    assert sorted(tables) == ["comparison", "methods"], "the comparison as it is read, and its methods as numbers"
 
 
 def test_the_csv_has_one_row_per_run_and_the_columns_that_were_promised(table):

@@ -34,10 +34,10 @@ class LlamaAdapter(Adapted):
 
     def unsupported(self, context: Context) -> str:
         """Refuse a model whose architecture PEFT does not extend for this method."""
-        from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
+        if isinstance(context, OnModel):
+            from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
 
-        match context:
-            case OnModel(model) if (kind := model.config.model_type) not in TRANSFORMERS_MODEL_CONFIG:
+            if (kind := context.model.config.model_type) not in TRANSFORMERS_MODEL_CONFIG:
                 supported = ", ".join(sorted(TRANSFORMERS_MODEL_CONFIG))
                 return f"method=llama_adapter extends the attention of {supported} models, and this is a {kind}"
         return super().unsupported(context)

@@ -172,6 +172,9 @@ def test_a_sweep_expands_and_each_cell_composes(compose, name):
         assert len(wanted) == len(contestants) * SWEEPS[name][2] * seeds
 
 
+HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval", "pandas", "numpy", "wandb", "matplotlib")
+
+
 def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "Traceback" not in done.stderr
@@ -189,7 +192,6 @@ def python(code: str) -> str:
     ],
 )
 def test_help_and_errors_come_before_the_libraries(words, code):
-    heavy = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval", "pandas", "numpy", "wandb", "matplotlib")
     out = python(
         f"""
 import sys
@@ -200,10 +202,22 @@ try:
     print("code", 0)
 except SystemExit as end:
     print("code", end.code or 0)
-print("loaded", [name for name in {heavy!r} if name in sys.modules])
+print("loaded", [name for name in {HEAVY!r} if name in sys.modules])
 """
     )
     assert out.splitlines()[-2:] == [f"code {code}", "loaded []"]
+
+
+def test_no_method_loads_a_library_when_it_is_composed():
+    out = python(
+        f"""
+import sys
+import harness
+names = {{run.method.name for name in {METHOD_NAMES!r} for run in harness.compose(f"method={{name}}")}}
+print(len(names), [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    )
+    assert out == f"{len(METHOD_NAMES)} []\n"
 
 
 @pytest.fixture
