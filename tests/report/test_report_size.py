@@ -40,7 +40,7 @@ def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch
     assert len(drawn) == len({*drawn})
     lines = [line for line in page.splitlines() if line.startswith("| LoRA")]
     assert len(lines) >= RECIPES // 10
-    assert f"With {RECIPES} methods only the families of the base and of the best are compared" in page
+    assert f"{RECIPES} methods: compared with the base model and the best, not in all pairs." in page
     assert f"The best {MOST_LINES} of {RECIPES} methods." in page
 
 
