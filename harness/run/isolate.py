@@ -357,7 +357,7 @@ def _imported(job: _Job) -> Any:
     with contextlib.ExitStack() as around:
         for first in job.imports_first:
             importlib.import_module(first)
-        if "torch" not in sys.modules:
+        if not {"torch", module} & sys.modules.keys():
             around.enter_context(cuda_untouched())
         return getattr(importlib.import_module(module), name)
 

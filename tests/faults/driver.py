@@ -12,6 +12,7 @@ sweeps are workers, which share out the runs. It answers with
 """
 
 import ctypes
+import importlib
 import json
 import mmap
 import multiprocessing
@@ -144,6 +145,7 @@ def main():
     if sys.argv[1:] == ["real"]:
         import harness.run.preload  # noqa: F401
     else:
+        importlib.import_module("stand_in")  # once, so that no run imports anything
         run.WORK = "stand_in:execute"
     forking = multiprocessing.get_context("fork")
     server.context = lambda fresh: forking  # this process has nothing in it that a run could inherit
