@@ -170,10 +170,10 @@ def test_workers_in_an_array_finish_a_sweep_by_the_pages_lines(sweep, letters_fi
     page = (ROOT / "sweeps" / "QUEUES.md").read_text()
     section = page.partition("## SLURM")[2].partition("## ")[0]
     folder, batch, status = re.findall(r"^(?:mkdir|sbatch|harness) .*$", section, re.MULTILINE)
-    asked = sweep("lora_rank", f"  - method: [lora]\n    seed: [0, 1, 2, 3]\n    data.file: {letters_file}\n")
+    asked = sweep("queued", f"  - method: [lora]\n    seed: [0, 1, 2, 3]\n    data.file: {letters_file}\n")
     command = f"{sys.executable} -m harness"
     words = shlex.join([*asked.small, "train.precision=fp32", f"runs_dir={asked.runs}"])
-    batch = batch.replace("harness sweep next lora_rank --all", f"{command} sweep next lora_rank --all {words}")
+    batch = batch.replace("harness sweep next lora_rank --all", f"{command} sweep next queued --all {words}")
     batch = batch.replace("--array=1-4", "--array=1-4 --partition=main --cpus-per-task=1 --mem=1G --wait")
     for line in (folder, batch):
         done = subprocess.run(line, shell=True, cwd=asked.folder, capture_output=True, text=True, timeout=280)
@@ -182,8 +182,8 @@ def test_workers_in_an_array_finish_a_sweep_by_the_pages_lines(sweep, letters_fi
     found = asked.records()
     assert [one.status for one in found] == ["ok"] * 5
     assert [len(one.attempts) for one in found] == [1] * 5
-    assert (asked.folder / "reports" / "lora_rank" / "report.md").is_file()
-    ours = [*status.replace("harness", command, 1).split(), "--runs", str(asked.runs)]
+    assert (asked.folder / "reports" / "queued" / "report.md").is_file()
+    ours = [*status.replace("harness", command, 1).replace("lora_rank", "queued").split(), "--runs", str(asked.runs)]
     shown = subprocess.run(ours, cwd=asked.folder, capture_output=True, text=True, timeout=60)
     assert "runs   5: 5 ok" in shown.stdout
     ours[4:5] = ["next"]
