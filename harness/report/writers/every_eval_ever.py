@@ -58,7 +58,7 @@ def faults(paths: Sequence[Path]) -> list[str]:
     try:
         from jsonschema import Draft202012Validator
     except ImportError as error:
-        raise ValueError("--check needs the package jsonschema: python -m pip install jsonschema") from error
+        raise ValueError("--check needs the package jsonschema: python -m pip install 'harness[export]'") from error
     schema = json.loads(packages.member(PACKAGE, MEMBER).read_text(encoding="utf-8"))
     validator = Draft202012Validator(schema)
     return [
