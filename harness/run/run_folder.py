@@ -8,7 +8,6 @@ the folder.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -44,28 +43,22 @@ def reserved(run_folder: Path) -> Iterator[None]:
         release(run_folder)
 
 
-def release(run_folder: Path) -> bool:
-    """Free the disk space that `reserved` holds; return False if there is none."""
-    try:
+def release(run_folder: Path) -> None:
+    """Free the disk space that `reserved` holds, if there is any."""
+    with suppress(OSError):
         (run_folder / _RESERVE).unlink()
-    except OSError:
-        return False
-    return True
 
 
 def write_record(result: RunRecord, run_folder: Path) -> None:
-    """Write the record of a run; on a full disk into the space that `reserved` holds.
+    """Write the record of a run into the disk space that `reserved` holds.
+
+    The space is released first: a run with a complete record is not visited again, so nothing may remain to remove.
 
     Raises:
         OSError: it cannot be written; names the file.
     """
-    path = run_folder / "record.json"
-    try:
-        record.write(result, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not release(run_folder):
-            raise
-        record.write(result, path)
+    release(run_folder)
+    record.write(result, run_folder / "record.json")
 
 
 def keep_weights(run_folder: Path, attempt: str, save: Callable[[Path], object]) -> int:

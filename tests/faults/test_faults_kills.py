@@ -103,6 +103,22 @@ def test_a_hundred_and_twenty_kills_of_new_sweeps(driver, plan, undisturbed):
     assert sweeps >= 9
 
 
+def test_a_kill_before_any_file_operation_leaves_nothing_behind(driver, plan):
+    """Of a sweep and its run at once: such a run may be complete, and is then not visited again."""
+    path = plan(2)
+    [(code, operations, _)] = driver.play(path)
+    assert code == 0
+    expected, hit = content(runs_of(path)), 0
+    for operation in range(1, operations + 1):
+        path = plan(2)
+        kept = Kept(runs_of(path))
+        hit += disturb(driver, path, kept, [{"operation": operation, "everyone": True}])
+        finish(driver, path, kept, expected)
+        assert not leftovers(runs_of(path)), f"after a kill before operation {operation}"
+        shutil.rmtree(runs_of(path))
+    assert hit == operations > 60
+
+
 def test_forty_kills_of_runs_that_are_made_again(driver, plan, undisturbed):
     """What is there is a result already: until the new one is whole, nobody may take one for the other."""
     expected, operations, seconds = undisturbed
