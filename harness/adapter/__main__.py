@@ -161,16 +161,16 @@ def _convert(given: argparse.Namespace) -> None:
     run = load.find(given.run)
     load.check_merges(run)
     load.on_base(run, given.base)
-    found = _elsewhere("harness.adapter.convert:convert", given.run, given.r, given.base, given.out)
+    result = _elsewhere("harness.adapter.convert:convert", given.run, given.r, given.base, given.out)
     if given.json:
-        echo(json.dumps(found, indent=1))
+        echo(json.dumps(result, indent=1))
         return
-    echo(f"{run.name} as LoRA of rank {found['rank']} in {given.out} ({found['layers']} layers)")
+    echo(f"{run.name} as LoRA of rank {result['rank']} in {given.out} ({result['layers']} layers)")
     echo(
-        f"lost: {100 * found['lost']:.3g} % of the update's norm, {100 * found['lost_elsewhere']:.3g} % of it in "
+        f"lost: {100 * result['lost']:.3g} % of the update's norm, {100 * result['lost_elsewhere']:.3g} % of it in "
         "weights that LoRA does not hold"
     )
-    echo(_difference(found, "the attached model's"))
+    echo(_difference(result, "the attached model's"))
 
 
 def _info(given: argparse.Namespace) -> None:
@@ -198,11 +198,11 @@ def _card(given: argparse.Namespace) -> None:
     echo(f"card: {card.write(given.run)}")
 
 
-def _difference(found: dict[str, Any], whose: str) -> str:
+def _difference(result: dict[str, Any], whose: str) -> str:
     return (
-        f"largest difference of logits from {whose}: {found['largest_difference']:.3g} (logits up to "
-        f"{found['largest_logit']:.3g}; another token first at {found['positions_with_another_first_token']} of "
-        f"{found['positions']} positions)"
+        f"largest difference of logits from {whose}: {result['largest_difference']:.3g} (logits up to "
+        f"{result['largest_logit']:.3g}; another token first at {result['positions_with_another_first_token']} of "
+        f"{result['positions']} positions)"
     )
 
 

@@ -124,9 +124,9 @@ def _combine(model: Any, names: Sequence[str], weights: Sequence[float], how: di
     add = getattr(tuner, "add_weighted_adapter", None)
     if add is None:
         raise ValueError(f"PEFT offers no combination of {kind} adapters")
-    known = inspect.signature(add).parameters
-    options = {key: value for key, value in how.items() if key in known}
-    if "combination_type" not in known and "adapters" in known:
+    parameters = inspect.signature(add).parameters
+    options = {key: value for key, value in how.items() if key in parameters}
+    if "combination_type" not in parameters and "adapters" in parameters:
         how["combination_type"] = "linear"  # the only type that this tuner has
     torch.manual_seed(0)  # some types drop entries at random
     try:

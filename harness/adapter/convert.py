@@ -73,7 +73,7 @@ def _factors(
     linear = {
         f"{name}.weight": name for name, module in original.named_modules() if isinstance(module, torch.nn.Linear)
     }
-    found: Factors = {}
+    factors: Factors = {}
     whole = lacking = elsewhere = 0.0
     for done, (name, tensor) in enumerate(after.items()):
         change = tensor.detach().double() - (before[name].double() if name in before else 0)
@@ -82,14 +82,14 @@ def _factors(
         if square and name in linear:
             u, s, vh = torch.linalg.svd(change, full_matrices=False)
             root = s[:rank].sqrt()
-            found[linear[name]] = ((root[:, None] * vh[:rank]).float(), (u[:, :rank] * root).float())
+            factors[linear[name]] = ((root[:, None] * vh[:rank]).float(), (u[:, :rank] * root).float())
             lacking += float(s[rank:].square().sum())
         elif square:
             elsewhere += square
         emit(Progress(done + 1, len(after)))
     if not whole:
         return {}, {"lost": 0.0, "lost_elsewhere": 0.0}
-    return found, {"lost": math.sqrt((lacking + elsewhere) / whole), "lost_elsewhere": math.sqrt(elsewhere / whole)}
+    return factors, {"lost": math.sqrt((lacking + elsewhere) / whole), "lost_elsewhere": math.sqrt(elsewhere / whole)}
 
 
 def _adapted(original: Any, factors: Factors, rank: int) -> Any:

@@ -56,8 +56,8 @@ def merge(folder: Path, base: Sequence[str], out: Path, form: str, emit: Emit) -
         del plain
         gc.collect()
         emit(PhaseStarted("reading"))
-        found = _read_back(temporary, form, run, kept_config, tokenizer)
-        difference = {**compare(before, found["logits"]), **found["facts"]}
+        result = _read_back(temporary, form, run, kept_config, tokenizer)
+        difference = {**compare(before, result["logits"]), **result["facts"]}
         write_text(_card(run, form), temporary / model_card.CARD)
     return {"quantized_base": bool(quantization(run)), "dtype": str(dtype(run)).removeprefix("torch."), **difference}
 

@@ -70,7 +70,7 @@ def facts(spec: KernelSpec) -> dict[str, Any]:
     """Return the facts that a record keeps beside the settings: versions of optional packages. {} for the defaults."""
     if spec == KernelSpec():
         return {}
-    return {"kernel_versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None}}
+    return {"kernel_versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None}}
 
 
 def _uncompiled(device: str) -> str:

@@ -79,8 +79,8 @@ def _literal(value: Any) -> str:
 
 def _quoted(value: str) -> str:
     """Return a quoted string. Hydra reads a backslash as it is unless a quote follows, so only there it is doubled."""
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
-    return "'" + re.sub(r"\\+$", lambda found: found[0] * 2, escaped) + "'"
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
+    return "'" + re.sub(r"\\+$", lambda match: match[0] * 2, escaped) + "'"
 
 
 def names(cells: Iterable[Cell]) -> list[str]:

@@ -115,19 +115,19 @@ def is_divided(row: dict[str, Any]) -> bool:
     return all(isinstance(row.get(name), list) for name in ("prompt", "completion"))
 
 
-def _message(found: Any, where: str) -> Message:
-    if not isinstance(found, dict):
-        raise RowError("malformed", f"{where} is a {type(found).__name__}, not a role and a text")
-    _refuse_tools(found, where)
-    role_key, text_key = ("from", "value") if "from" in found else ("role", "content")
-    role, text = found.get(role_key), _joined(found.get(text_key))
+def _message(message: Any, where: str) -> Message:
+    if not isinstance(message, dict):
+        raise RowError("malformed", f"{where} is a {type(message).__name__}, not a role and a text")
+    _refuse_tools(message, where)
+    role_key, text_key = ("from", "value") if "from" in message else ("role", "content")
+    role, text = message.get(role_key), _joined(message.get(text_key))
     allowed = ROLES if role_key == "role" else tuple(SHAREGPT)
     if role not in allowed:
         raise RowError("malformed", f"{where}: {role_key}={role!r}, it must be {', '.join(allowed)}")
     if not isinstance(text, str):
         raise RowError("malformed", f"{where}: {text_key} must be text, it is {type(text).__name__}")
     role = role if role_key == "role" else SHAREGPT[role]
-    return {"role": role, "content": text, **({"weight": "0"} if _is_muted(found, role, where) else {})}
+    return {"role": role, "content": text, **({"weight": "0"} if _is_muted(message, role, where) else {})}
 
 
 def _is_muted(message: dict[str, Any], role: str, where: str) -> bool:
@@ -158,8 +158,8 @@ def _joined(content: Any) -> Any:
     return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else content
 
 
-def _refuse_tools(found: dict[str, Any], where: str) -> None:
-    named = [name for name in _NOT_WRITTEN if found.get(name) not in (None, "", "[]", [], {})]
+def _refuse_tools(message: dict[str, Any], where: str) -> None:
+    named = [name for name in _NOT_WRITTEN if message.get(name) not in (None, "", "[]", [], {})]
     if named:
         raise RowError(
             "malformed", f"{where} has {', '.join(named)}, which are not written; put them into the messages as text"
@@ -185,7 +185,7 @@ def template_text(template: str | None, tokenizer: Any) -> str | None:
 
 
 def _of_one_day(template: str) -> str:
-    return _TODAY.sub(lambda asked: json.dumps(_DAY.strftime(asked[2])), template)
+    return _TODAY.sub(lambda call: json.dumps(_DAY.strftime(call[2])), template)
 
 
 def template_file(template: str) -> Path:

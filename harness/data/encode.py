@@ -124,7 +124,7 @@ class _Text:
 
     def ends_with(self, token: int) -> bool:
         """Return whether the last token that is more than white space is this one."""
-        visible = next((one for one in reversed(self.ids) if self._decode([one]).strip()), None)
+        visible = next((token_id for token_id in reversed(self.ids) if self._decode([token_id]).strip()), None)
         return visible == token
 
     def _reach(self, number: int) -> int:

@@ -53,9 +53,9 @@ class NearDuplicates:
         return None
 
 
-def _near(one: frozenset[int], other: frozenset[int]) -> bool:
-    together = len(one | other)
-    return together > 0 and len(one & other) / together >= NEAR
+def _near(first: frozenset[int], second: frozenset[int]) -> bool:
+    together = len(first | second)
+    return together > 0 and len(first & second) / together >= NEAR
 
 
 def _minhash() -> "MinHash":

@@ -33,10 +33,11 @@ def _boolq(row: Row) -> Row:
 
 def _mbpp(row: Row) -> Row:
     """google-research-datasets/mbpp, full, without the published solution; what stands before three tests is set-up."""
-    *setup, one, two, three = row["test"].split("\n")
+    lines = row["test"].split("\n")
+    setup, tests = lines[:-3], lines[-3:]
     number = int(row["task_id"].rpartition("/")[2])
     return {
-        "task_id": number, "text": row["prompt"], "test_list": [one, two, three], "test_setup_code": "\n".join(setup),
+        "task_id": number, "text": row["prompt"], "test_list": tests, "test_setup_code": "\n".join(setup),
     }  # fmt: skip
 
 

@@ -74,14 +74,14 @@ def available_splits(dataset: str, subset: str | None, source: Source, folder: s
     return sorted(get_dataset_split_names(dataset, subset, revision=commit))
 
 
-def _strict(found: Iterable[Found]) -> list[Row]:
+def _strict(rows_or_errors: Iterable[Found]) -> list[Row]:
     """Return all rows.
 
     Raises:
         RowError: the first fault of a row.
     """
     rows = []
-    for _, row in found:
+    for _, row in rows_or_errors:
         if isinstance(row, RowError):
             raise row
         rows.append(row)

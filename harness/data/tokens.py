@@ -127,7 +127,7 @@ def _write_rows(rows: Iterable[Encoded], max_length: int, path: Path, part: str)
     with pyarrow.ipc.new_file(str(path), schema) as writer:
 
         def flush() -> None:
-            rows = [one.row() for one in batch]
+            rows = [encoded.row() for encoded in batch]
             arrays = [pyarrow.array([row[field.name] for row in rows], field.type) for field in schema]
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
             batch.clear()

@@ -138,11 +138,11 @@ def _adopted(
     for adapter in adapters:
         model = tuple(adapters_asked.base_words(adapter, given.base, _model_words))
         if model not in bases:
-            asked = ["method=base", *model, *_checked_words(words, given.tasks), f"runs_dir={given.runs_dir}"]
-            [(_, composed)] = experiments(asked)
+            cell = ["method=base", *model, *_checked_words(words, given.tasks), f"runs_dir={given.runs_dir}"]
+            [(_, composed)] = experiments(cell)
             bases[model] = inputs.resolve(composed, board.say)
-        one = dataclasses.replace(adapters_asked.experiment_of(adapter, bases[model]), force=given.force)
-        made.append((adopted_runs.Adopted(adapter, one), bases[model]))
+        experiment = dataclasses.replace(adapters_asked.experiment_of(adapter, bases[model]), force=given.force)
+        made.append((adopted_runs.Adopted(adapter, experiment), bases[model]))
     return made
 
 
@@ -178,9 +178,9 @@ def found(name: str, tasks: str, words: Sequence[str], runs_dir: str) -> list[Ex
         return [_of_run(folder, words)]
     below = [path.parent for path in record.find_runs(folder)]
     if below:
-        return [_of_run(one, words) for one in below if _has_weights(one)]
+        return [_of_run(path, words) for path in below if _has_weights(path)]
     model = _model_words(name)
-    return [one for _, one in experiments(["method=base", *model, *words, f"runs_dir={runs_dir}"])]
+    return [experiment for _, experiment in experiments(["method=base", *model, *words, f"runs_dir={runs_dir}"])]
 
 
 def _checked_words(words: Sequence[str], tasks: str) -> list[str]:
@@ -259,19 +259,19 @@ def _changed(own: EvalSpec, composed: EvalSpec, words: Sequence[str]) -> EvalSpe
     return dataclasses.replace(own, **{**changes, "retention": tuple(dict.fromkeys(retention)), "test": "always"})
 
 
-def _check(asked: Sequence[Experiment]) -> None:
+def _check(wanted_runs: Sequence[Experiment]) -> None:
     """Check before anything starts that every task can be loaded.
 
     Raises:
         ValueError: a task cannot be loaded, or the check itself failed.
     """
-    for experiment in asked:
+    for experiment in wanted_runs:
         inputs.fetch(experiment, board.say)
     board.start_bar("checking")
-    log = Path(asked[0].runs_dir) / "check.log"
+    log = Path(wanted_runs[0].runs_dir) / "check.log"
     try:
         tasks = "harness.run.preflight:check_tasks"
-        ended = isolate.call(tasks, list(asked), log=log, on_event=board, terms=isolate.REPEATABLE)
+        ended = isolate.call(tasks, list(wanted_runs), log=log, on_event=board, terms=isolate.REPEATABLE)
     finally:
         board.end()
     if ended.kind != "returned":
@@ -296,13 +296,13 @@ def _label(experiment: Experiment) -> str:
     return f"{name} {experiment.recipe_id}/seed-{experiment.run_seed}"
 
 
-def _table(asked: Sequence[Experiment]) -> Table:
+def _table(wanted_runs: Sequence[Experiment]) -> Table:
     """Return the table of scores, one line per metric."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in ("Model or run", "Task", "Metric", "Score", "Items"):
         table.add_column(column, justify="right" if column in ("Score", "Items") else "left", overflow="fold")
     table.add_column("Note", overflow="fold")
-    for experiment in asked:
+    for experiment in wanted_runs:
         label = _label(experiment)
         for wanted in evaluations(experiment):
             for line in _lines(experiment, wanted) if wanted.kind == "lm_eval" else ():
@@ -351,15 +351,15 @@ def _lines(experiment: Experiment, wanted: Evaluation) -> Iterable[tuple[str, st
     ]
 
 
-def _number(one: Metric) -> str:
-    return f"{one.value:.4f}" + (f" \u00b1 {one.stderr:.4f}" if one.stderr is not None else "")
+def _number(metric: Metric) -> str:
+    return f"{metric.value:.4f}" + (f" \u00b1 {metric.stderr:.4f}" if metric.stderr is not None else "")
 
 
-def _note(score: EvaluationRecord, one: Metric) -> str:
+def _note(score: EvaluationRecord, metric: Metric) -> str:
     """Return the remarks on a score: at chance, answers that could not be read, the source of the few-shot examples."""
     notes = []
-    if one.chance is not None and one.value - 2 * (one.stderr or 0) <= one.chance:
-        notes.append(f"at chance ({one.chance:.3g})")
+    if metric.chance is not None and metric.value - 2 * (metric.stderr or 0) <= metric.chance:
+        notes.append(f"at chance ({metric.chance:.3g})")
     if score.num_unparsable:
         notes.append(f"{score.num_unparsable:,} could not be read")
     splits = sorted({split for split in (score.provenance.get("fewshot_splits") or {}).values() if split})

@@ -51,9 +51,9 @@ def score(
     prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
     written, tokenizer = _written(writer, prompts, evaluation, progress), writer.tokenizer
     pairs = [heldout.texts(row, tokenizer, skip_special_tokens=True) for row in rows]
-    texts = [writer.answer(one, repeated) for one, (repeated, _) in zip(written, pairs, strict=True)]
+    texts = [writer.answer(output, repeated) for output, (repeated, _) in zip(written, pairs, strict=True)]
     references = [answer.strip() for _, answer in pairs]
-    found = compute(texts, references)
+    scores = compute(texts, references)
     hashes = [text_hash(str(prompt)) for prompt in prompts]
     columns: dict[str, list[Any]] = {
         "item_id": row_ids(hashes),
@@ -62,11 +62,11 @@ def score(
         "answer": texts,
         "target": references,
         "parsed": [bool(text) for text in texts],
-        "ended": [writer.ended(one) for one in written],
-        "loops": [one.loops for one in written],
-        **{f"metric/{name}": values for name, values in found.items() if name not in _PER_SET},
+        "ended": [writer.ended(output) for output in written],
+        "loops": [output.loops for output in written],
+        **{f"metric/{name}": values for name, values in scores.items() if name not in _PER_SET},
     }
-    return {name: _metric(values) for name, values in found.items()}, columns
+    return {name: _metric(values) for name, values in scores.items()}, columns
 
 
 def _written(

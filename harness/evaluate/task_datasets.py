@@ -37,13 +37,13 @@ def data_sets(name: str, include: str | None) -> set[DataSet]:
     todo: list[tuple[str, _Config]] = [(name, {})]
     seen = []
     while todo:
-        one, changes = todo.pop()
-        if (one, changes) in seen:
+        task, changes = todo.pop()
+        if (task, changes) in seen:
             continue
-        seen.append((one, changes))
-        if one not in configs and one in _folders():
-            configs = {**_index(_folders()[one]), **configs}
-        config = {**configs.get(one, {}), **changes}
+        seen.append((task, changes))
+        if task not in configs and task in _folders():
+            configs = {**_index(_folders()[task]), **configs}
+        config = {**configs.get(task, {}), **changes}
         if isinstance(config.get("dataset_path"), str):
             subset = config.get("dataset_name")
             sets.add((config["dataset_path"], None if subset is None else str(subset)))

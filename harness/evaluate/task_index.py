@@ -52,14 +52,14 @@ def _complete(name: str, index: _Index, places: list[Path]) -> None:
     """Add the members of a group that other folders of lm-eval define."""
     todo, seen = [name], set[str]()
     while todo:
-        one = todo.pop()
-        if one in seen:
+        task = todo.pop()
+        if task in seen:
             continue
-        seen.add(one)
-        if one not in index and one in _official():
-            places.append(_root() / _official()[one])
+        seen.add(task)
+        if task not in index and task in _official():
+            places.append(_root() / _official()[task])
             index.update({key: entry for key, entry in _of(places[-1]).task_index.items() if key not in index})
-        entry = index.get(one)
+        entry = index.get(task)
         if entry is not None and entry.kind is Kind.GROUP and entry.yaml_path is not None:
             todo += _members(load_yaml(entry.yaml_path, resolve_func=False).get("task"))
         elif entry is not None and entry.kind is Kind.TAG:
@@ -112,9 +112,9 @@ def _parsed(text: str) -> dict[str, str]:
     return folders
 
 
-def _instead(name: str, known: dict[str, str]) -> str:
+def _instead(name: str, folders: dict[str, str]) -> str:
     tags = json.loads(cache.read_text(index_file("tags")) or "{}")
     if name in tags:
         return f" It is a tag, without a score of its own: name some of its tasks, {', '.join(tags[name][:20])}"
-    close = difflib.get_close_matches(name, known, n=5)
+    close = difflib.get_close_matches(name, folders, n=5)
     return f" Did you mean {', '.join(close)}?" if close else " `lm_eval ls tasks` lists them."

@@ -103,13 +103,13 @@ class _AllowedTasks(TaskFactory):  # type: ignore[misc]
     The functions of HumanEval and MBPP download a program from the Hub and let it run code on import.
     """
 
-    def __init__(self, asked: str, unsafe_code: bool) -> None:
+    def __init__(self, task: str, unsafe_code: bool) -> None:
         super().__init__()
-        self._asked, self._unsafe_code = asked, unsafe_code
+        self._task, self._unsafe_code = task, unsafe_code
 
     def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
         if entry.yaml_path is not None and load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"):
-            allow(self._asked, [entry.name], self._unsafe_code)
+            allow(self._task, [entry.name], self._unsafe_code)
         config: dict[str, Any] = super()._load_full_config(entry, overrides)
         return config
 
@@ -243,8 +243,8 @@ def _license(leaf: Any) -> str:
     """Return the license of the official rows, wherever they were read from."""
     path, subset = leaf.DATASET_PATH, leaf.DATASET_NAME
     table = packages.table().datasets
-    found = next((table[key] for key in (f"{path}/{subset}", path, f"{path}/{packages.SUBSET}") if key in table), None)
-    return found.license if found else "not recorded"
+    source = next((table[key] for key in (f"{path}/{subset}", path, f"{path}/{packages.SUBSET}") if key in table), None)
+    return source.license if source else "not recorded"
 
 
 def _fewshot_split(leaf: Any) -> str | None:

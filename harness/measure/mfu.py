@@ -62,7 +62,7 @@ def with_share(training: Training, before: DevicePeak | None, after: DevicePeak 
     """
     if before is None or after is None:
         return training
-    higher, lower = sorted((before, after), key=lambda one: -one.flops_per_second)
+    higher, lower = sorted((before, after), key=lambda peak: -peak.flops_per_second)
     doubt = before.doubt or after.doubt
     if not doubt and lower.flops_per_second < (1 - _ALIKE) * higher.flops_per_second:
         doubt = "the peak measured before training and the one after it differ: the device was not itself"

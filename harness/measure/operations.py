@@ -229,12 +229,12 @@ def gradients_of(model: torch.nn.Module) -> list[torch.Tensor]:
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-def _collect(value: Any, found: list[torch.Tensor], seen: set[int], depth: int) -> None:
+def _collect(value: Any, tensors: list[torch.Tensor], seen: set[int], depth: int) -> None:
     if id(value) in seen or depth < 0 or isinstance(value, str | bytes | int | float | type):
         return
     if isinstance(value, torch.Tensor):
         seen.add(id(value))
-        found.append(value)
+        tensors.append(value)
         parts: Iterable[Any] = vars(value.quant_state).values() if hasattr(value, "quant_state") else ()
     elif isinstance(value, torch.nn.Module):
         parts = [part for module in value.modules() for part in _tensors_of(module)]
@@ -248,7 +248,7 @@ def _collect(value: Any, found: list[torch.Tensor], seen: set[int], depth: int) 
     else:
         return
     for part in parts:
-        _collect(part, found, seen, depth - 1)
+        _collect(part, tensors, seen, depth - 1)
 
 
 def _tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:

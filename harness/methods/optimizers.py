@@ -192,9 +192,9 @@ def galore(groups: Groups) -> torch.optim.Optimizer:
 
     class Storable(GaLoreAdamW):  # type: ignore[misc]
         def state_dict(self) -> dict[str, Any]:
-            found = super().state_dict()
-            states = {key: {n: _opened(v) for n, v in state.items()} for key, state in found["state"].items()}
-            return {**found, "state": states}
+            result = super().state_dict()
+            states = {key: {n: _opened(v) for n, v in state.items()} for key, state in result["state"].items()}
+            return {**result, "state": states}
 
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             super().load_state_dict(state_dict)

@@ -84,16 +84,16 @@ def fake(model: Any, shorten: bool) -> FakeModel:
     return FakeModel(model, mode, layers, len(dropped), frozen * len(dropped), unseen)
 
 
-def _replace(module: Any, known: dict[int, Any]) -> None:
+def _replace(module: Any, fakes: dict[int, Any]) -> None:
     for table in (module._parameters, module._buffers):
         for name, tensor in table.items():
             if tensor is None:
                 continue
-            if id(tensor) not in known:
-                known[id(tensor)] = (
+            if id(tensor) not in fakes:
+                fakes[id(tensor)] = (
                     _parameter(tensor, module) if isinstance(tensor, torch.nn.Parameter) else _buffer(tensor)
                 )
-            table[name] = known[id(tensor)]
+            table[name] = fakes[id(tensor)]
 
 
 def _buffer(tensor: torch.Tensor) -> torch.Tensor:
@@ -115,12 +115,12 @@ def _parameter(parameter: torch.nn.Parameter, owner: Any) -> torch.nn.Parameter:
     return result
 
 
-def _in_four_bits(data: torch.Tensor, kept: dict[str, Any]) -> torch.nn.Parameter:
+def _in_four_bits(data: torch.Tensor, settings: dict[str, Any]) -> torch.nn.Parameter:
     """Quantize shapes with bitsandbytes: return the packed weights with their constants."""
     from bitsandbytes.functional import quantize_4bit
 
     options = ("blocksize", "compress_statistics", "quant_type", "quant_storage")
-    packed, state = quantize_4bit(data, **{option: kept[option] for option in options})
+    packed, state = quantize_4bit(data, **{option: settings[option] for option in options})
     result = torch.nn.Parameter(packed, requires_grad=False)
     result.quant_state = state
     return result

@@ -133,13 +133,13 @@ def _fit(predictor: Predictor, step: Step, device: Device, mfu: float | None) ->
     return {**facts, "largest_micro_batch": most, "step_seconds": seconds}
 
 
-def largest(peak_of: Callable[[int], int], known: Step, limit: int) -> int:
+def largest(peak_of: Callable[[int], int], first: Step, limit: int) -> int:
     """Return the largest micro batch whose peak is at most `limit`; 0 if there is none.
 
     The peak grows slowly at first, where parts that do not depend on the rows are largest, then linearly. Each guess
-    lies on the line through the two nearest known points.
+    lies on the line through the two nearest points.
     """
-    peaks = {known.micro_batch_size: known.peak_bytes}
+    peaks = {first.micro_batch_size: first.peak_bytes}
     for rows in (1, 2):
         peaks.setdefault(rows, peak_of(rows))
     for _ in range(_LOOKS):

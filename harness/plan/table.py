@@ -11,20 +11,20 @@ _GIB = 2**30
 _SIZES = ("weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes", "peak_bytes")
 
 
-def print_cells(found: list[dict[str, Any]]) -> None:
+def print_cells(cells: list[dict[str, Any]]) -> None:
     """Print the parameters of every cell, and the cost of its steps if it was planned."""
-    plans = [row["plan"] for row in found if row["plan"]]
+    plans = [row["plan"] for row in cells if row["plan"]]
     header = ["Cell", "Trained", "Total", "Share, %"]
     header += ["Weights", "Gradients", "Optimizer", "Activations", "Peak, GiB", "TFLOP/step"] if plans else ["Modules"]
     with_device = any(plan["device"] for plan in plans)
     header += ["Fits", "Largest batch", "s/step"] if with_device else []
-    costs = [name for name in ("steps", "hours", "price") if with_device and any(cell[name] for cell in found)]
+    costs = [name for name in ("steps", "hours", "price") if with_device and any(cell[name] for cell in cells)]
     header += [name.capitalize() for name in costs]
-    names = _names(found)
-    lines = [(*_line(cell, bool(plans), with_device), *(_amount(cell[name]) for name in costs)) for cell in found]
+    names = _names(cells)
+    lines = [(*_line(cell, bool(plans), with_device), *(_amount(cell[name]) for name in costs)) for cell in cells]
     _print_table(header, [(name, *line) for name, line in zip(names, lines, strict=True)])
-    left_out = [f"{n}: {text}" for n, row in zip(names, found, strict=True) if (text := _left_out(row))]
-    for text in dict.fromkeys([*_shared(found), *(_said(p) for p in plans if not p["unpredicted"]), *left_out]):
+    left_out = [f"{n}: {text}" for n, row in zip(names, cells, strict=True) if (text := _left_out(row))]
+    for text in dict.fromkeys([*_shared(cells), *(_said(p) for p in plans if not p["unpredicted"]), *left_out]):
         echo(text)
 
 
@@ -32,32 +32,32 @@ def _amount(value: float | None) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
 
 
-def _words_of_all(found: list[dict[str, Any]]) -> list[str]:
+def _words_of_all(cells: list[dict[str, Any]]) -> list[str]:
     """Return the settings that several cells share; [] for a single cell."""
-    first = found[0]["cell"].split()
-    return [word for word in first if all(word in row["cell"].split() for row in found)] if len(found) > 1 else []
+    first = cells[0]["cell"].split()
+    return [word for word in first if all(word in row["cell"].split() for row in cells)] if len(cells) > 1 else []
 
 
-def _names(found: list[dict[str, Any]]) -> list[str]:
+def _names(cells: list[dict[str, Any]]) -> list[str]:
     """Return a name for each cell, made of the settings that the cells do not share."""
-    common = _words_of_all(found)
-    own = [" ".join(word for word in row["cell"].split() if word not in common) for row in found]
-    return [name or f"method={row['method']} model={row['model']}" for name, row in zip(own, found, strict=True)]
+    common = _words_of_all(cells)
+    own = [" ".join(word for word in row["cell"].split() if word not in common) for row in cells]
+    return [name or f"method={row['method']} model={row['model']}" for name, row in zip(own, cells, strict=True)]
 
 
-def _shared(found: list[dict[str, Any]]) -> list[str]:
-    common = _words_of_all(found)
+def _shared(cells: list[dict[str, Any]]) -> list[str]:
+    common = _words_of_all(cells)
     return [f"All with {' '.join(common)}."] if common else []
 
 
-def _line(one: dict[str, Any], planned: bool, with_device: bool) -> tuple[str, ...]:
+def _line(cell: dict[str, Any], planned: bool, with_device: bool) -> tuple[str, ...]:
     width = 3 + (6 if planned else 1) + (3 if with_device else 0)
-    if one["unsupported"]:
-        return ("-", f"{one['base_parameters']:,}", *["-"] * (width - 2))
-    counts = (f"{one['trainable_parameters']:,}", f"{one['total_parameters']:,}", f"{one['trainable_percent']:.3g}")
+    if cell["unsupported"]:
+        return ("-", f"{cell['base_parameters']:,}", *["-"] * (width - 2))
+    counts = (f"{cell['trainable_parameters']:,}", f"{cell['total_parameters']:,}", f"{cell['trainable_percent']:.3g}")
     if not planned:
-        return (*counts, str(one["adapted_modules"]))
-    plan = one["plan"]
+        return (*counts, str(cell["adapted_modules"]))
+    plan = cell["plan"]
     if plan is None or plan["unpredicted"]:
         return (*counts, *["-"] * (width - 3))
     sizes = [f"{plan[key] / _GIB:.2f}" for key in _SIZES]
@@ -82,10 +82,10 @@ def _said(plan: dict[str, Any]) -> str:
     return text
 
 
-def _left_out(one: dict[str, Any]) -> str:
-    plan = one["plan"]
-    if one["unsupported"]:
-        return f"nothing to train: {one['unsupported']}"
+def _left_out(cell: dict[str, Any]) -> str:
+    plan = cell["plan"]
+    if cell["unsupported"]:
+        return f"nothing to train: {cell['unsupported']}"
     if plan and plan["unpredicted"]:
         return f"not predicted: its code needs values, which fake tensors have not ({plan['unpredicted']})"
     return f"not in the prediction: {plan['not_modeled']}" if plan and plan["not_modeled"] else ""

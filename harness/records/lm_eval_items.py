@@ -34,19 +34,19 @@ def metrics(result: dict[str, Any], task: str, guessed: float | None = None) -> 
     """
     scores = result["results"].get(task) or result["groups"][task]
     better = result["higher_is_better"].get(task, {})
-    found = {}
+    named = {}
     for key, value in scores.items():
         name, _, selection = key.partition(",")
         if not selection or name.endswith("_stderr") or not isinstance(value, int | float):
             continue
         stderr = scores.get(f"{name}_stderr,{selection}")
-        found[name if selection == "none" else key] = Metric(
+        named[name if selection == "none" else key] = Metric(
             value=float(value),
             stderr=float(stderr) if isinstance(stderr, int | float) else None,
             higher_is_better=bool(better.get(name, True)),
             chance=guessed if name in ("acc", "acc_norm") else None,
         )
-    return found
+    return named
 
 
 def columns(samples: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
@@ -116,7 +116,7 @@ def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, 
     mean = sum(lengths) / len(lengths)
     for metric, suffix, scores in (
         ("acc", "", nats),
-        ("acc_norm", "_norm", [one / length * mean for one, length in zip(nats, lengths, strict=True) if length]),
+        ("acc_norm", "_norm", [score / length * mean for score, length in zip(nats, lengths, strict=True) if length]),
     ):
         chosen = metric in entry and len(scores) == len(nats) and scores.index(max(scores)) == right
         if metric in entry and len(scores) == len(nats) and chosen == bool(entry[metric]):
@@ -127,26 +127,26 @@ def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, 
 
 def _softmax(scores: Sequence[float]) -> list[float]:
     highest = max(scores)
-    powers = [math.exp(one - highest) for one in scores]
-    return [one / sum(powers) for one in powers]
+    powers = [math.exp(score - highest) for score in scores]
+    return [power / sum(powers) for power in powers]
 
 
 def graded_metrics(columns: dict[str, list[Any]]) -> dict[str, Metric]:
     """Return the means of the graded outcomes that every item has. Chance level is that of equal probabilities."""
     sizes = [len(nats) if nats else 0 for nats in columns.get("loglikelihoods", [])]
-    found = {}
+    means = {}
     for name, higher in GRADED.items():
         values = columns.get(f"metric/{name}", [None])
         if None in values or 0 in sizes:
             continue
         guessed = [1 / size if higher else 1 - 1 / size for size in sizes]
-        found[name] = Metric(
+        means[name] = Metric(
             value=statistics.fmean(values),
             stderr=statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
             higher_is_better=higher,
             chance=statistics.fmean(guessed),
         )
-    return found
+    return means
 
 
 def _question(prompt: str) -> str:

@@ -20,9 +20,9 @@ REMOVED = forms.REMOVED
 _SHORTEST = 8  # of a value that is removed wherever it stands: shorter ones are words of a text as well, as in KEY=1
 
 
-def text(found: str) -> str:
+def text(content: str) -> str:
     """Return the text without its secrets."""
-    return _text(found, _values(os.environ))
+    return _text(content, _values(os.environ))
 
 
 def anything(value: Any) -> Any:
@@ -30,10 +30,10 @@ def anything(value: Any) -> Any:
     return _anything(value, _values(os.environ))
 
 
-def _text(found: str, secrets: list[str]) -> str:
+def _text(content: str, secrets: list[str]) -> str:
     for value in secrets:
-        found = found.replace(value, REMOVED)
-    return forms.without(found)
+        content = content.replace(value, REMOVED)
+    return forms.without(content)
 
 
 def _anything(value: Any, secrets: list[str]) -> Any:

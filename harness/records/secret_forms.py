@@ -156,14 +156,14 @@ def is_random(value: str) -> bool:
     return len(value) >= 4 and bool(re.search("[A-Za-z]", value) and re.search(r"[^A-Za-z\s/.-]", value))
 
 
-def _in_query(found: re.Match[str]) -> str:
-    return found[0] if found[1].lower() in _HARMLESS else f"{found[1]}{found[2]}{REMOVED}"
+def _in_query(match: re.Match[str]) -> str:
+    return match[0] if match[1].lower() in _HARMLESS else f"{match[1]}{match[2]}{REMOVED}"
 
 
-def _kept_quote(found: re.Match[str]) -> str:
+def _kept_quote(match: re.Match[str]) -> str:
     """Return the name with its value removed between the quotes it had. A small number stays, except as a password."""
-    value = found[0][len(found[1]) :]
-    if re.fullmatch(r"\d{1,5}(\.\d+)?", value) and not re.search("(?i)pass|pwd|secret", found[1]):
-        return found[0]
-    quote = found["q"] or ""
-    return f"{found[1]}{quote}{REMOVED}{quote}"
+    value = match[0][len(match[1]) :]
+    if re.fullmatch(r"\d{1,5}(\.\d+)?", value) and not re.search("(?i)pass|pwd|secret", match[1]):
+        return match[0]
+    quote = match["q"] or ""
+    return f"{match[1]}{quote}{REMOVED}{quote}"

@@ -123,10 +123,10 @@ class Edge:
 
 def trials(looks: Iterable[Look], settings: Sequence[str]) -> dict[str, list[Trial]]:
     """Return the trials of every contestant, in the order in which they were requested."""
-    found: dict[str, dict[str, list[Look]]] = {}
+    by_contestant: dict[str, dict[str, list[Look]]] = {}
     for look in looks:
         if look.cell.stage == "tune":
-            of = found.setdefault(look.cell.contestant or "", {})
+            of = by_contestant.setdefault(look.cell.contestant or "", {})
             of.setdefault(look.cell.recipe_id, []).append(look)
     return {
         contestant: [
@@ -138,7 +138,7 @@ def trials(looks: Iterable[Look], settings: Sequence[str]) -> dict[str, list[Tri
             )
             for recipe_id, members in recipes.items()
         ]
-        for contestant, recipes in found.items()
+        for contestant, recipes in by_contestant.items()
     }
 
 
@@ -160,12 +160,12 @@ def choose(contestant: str, tried: Sequence[Trial], rule: str) -> Choice:
     return Choice(contestant=contestant, recipe_id=chosen.recipe_id, reason=reason)
 
 
-def lowest_validation_loss(known: Sequence[Trial]) -> tuple[Trial, str]:
+def lowest_validation_loss(scored: Sequence[Trial]) -> tuple[Trial, str]:
     """Return the trial with the lowest loss, and the reason in words."""
-    return min(known, key=_by_loss), "the lowest validation loss"
+    return min(scored, key=_by_loss), "the lowest validation loss"
 
 
-def one_standard_error(known: Sequence[Trial]) -> tuple[Trial, str]:
+def one_standard_error(scored: Sequence[Trial]) -> tuple[Trial, str]:
     """Return the trial with the fewest trained parameters, then the lowest rate, among those within a standard error.
 
     The standard error is that of the difference to the best trial, paired by validation row and tuning seed: the rows
@@ -173,8 +173,8 @@ def one_standard_error(known: Sequence[Trial]) -> tuple[Trial, str]:
 
     Source: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
     """
-    best = min(known, key=_by_loss)
-    within = [trial for trial in known if _gap(trial, best) <= (paired_standard_error(trial, best) or 0.0)]
+    best = min(scored, key=_by_loss)
+    within = [trial for trial in scored if _gap(trial, best) <= (paired_standard_error(trial, best) or 0.0)]
 
     def simplest(trial: Trial) -> tuple[float, float, float, str]:
         size = math.inf if trial.trainable_parameters is None else trial.trainable_parameters

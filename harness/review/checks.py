@@ -13,18 +13,18 @@ SCALE_FACTOR = 2.0  # of two low-rank updates at one rate
 _FREE = ("method", "rate")
 
 
-def settings_differ(asked: Submission) -> Iterator[Finding]:
+def settings_differ(submission: Submission) -> Iterator[Finding]:
     """Yield the settings in which trained rows differ beside their method."""
-    facts = {row.name: dict(row.settings) for row in _trained(asked)}
+    facts = {row.name: dict(row.settings) for row in _trained(submission)}
     for entry in differences(facts):
         if not covered(entry.key, _FREE):
             rows = tuple(name for _, names in entry.values for name in names)
             yield Finding(check="settings", text=f"differs beside the method: {entry}", rows=rows)
 
 
-def scales(asked: Submission) -> Iterator[Finding]:
+def scales(submission: Submission) -> Iterator[Finding]:
     """Yield low-rank updates that take steps of other sizes at one rate: effective scale times rate."""
-    rows = [row for row in _trained(asked) if row.scale and row.rate and row.method in LOW_RANK]
+    rows = [row for row in _trained(submission) if row.scale and row.rate and row.method in LOW_RANK]
     by_rate: dict[float, list[Row]] = {}
     for row in rows:
         if not row.rate_was_tuned:
@@ -42,9 +42,9 @@ def scales(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def rates(asked: Submission) -> Iterator[Finding]:
+def rates(submission: Submission) -> Iterator[Finding]:
     """Yield learning rates outside of the usual range of their method."""
-    for row in _trained(asked):
+    for row in _trained(submission):
         usual = usual_rates().get(row.method)
         if usual is None or row.rate is None or row.rate_was_tuned:
             continue
@@ -58,10 +58,10 @@ def rates(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def one_rate(asked: Submission) -> Iterator[Finding]:
+def one_rate(submission: Submission) -> Iterator[Finding]:
     """Yield a rate that several methods share: it was not tuned."""
     by_rate: dict[float, list[Row]] = {}
-    for row in _trained(asked):
+    for row in _trained(submission):
         if row.rate is not None and not row.rate_was_tuned:
             by_rate.setdefault(row.rate, []).append(row)
     for rate, members in by_rate.items():
@@ -75,9 +75,9 @@ def one_rate(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def seeds(asked: Submission) -> Iterator[Finding]:
+def seeds(submission: Submission) -> Iterator[Finding]:
     """Yield single seeds, and rows with different numbers of them."""
-    trained = [row for row in _trained(asked) if row.scores]
+    trained = [row for row in _trained(submission) if row.scores]
     single = [row for row in trained if row.seeds == 1]
     unsaid = [row for row in trained if row.seeds is None]
     if single:
@@ -99,12 +99,12 @@ def seeds(asked: Submission) -> Iterator[Finding]:
         yield Finding(check="seeds", text=f"different numbers of seeds: {label}", rows=tuple(r.name for r in trained))
 
 
-def chosen_on_test(asked: Submission) -> Iterator[Finding]:
+def chosen_on_test(submission: Submission) -> Iterator[Finding]:
     """Yield methods of which several rates have a test score, without a word on what they were chosen by."""
-    if asked.kind != "table" or any(row.rate_was_tuned is not None for row in asked.rows):
+    if submission.kind != "table" or any(row.rate_was_tuned is not None for row in submission.rows):
         return
     tried: dict[tuple[str, tuple[tuple[str, str], ...]], list[Row]] = {}
-    for row in _trained(asked):
+    for row in _trained(submission):
         tried.setdefault((row.method, tuple(sorted(row.settings.items()))), []).append(row)
     for (method, _), rows in tried.items():
         if len({row.rate for row in rows if row.rate is not None}) > 1:
@@ -116,9 +116,9 @@ def chosen_on_test(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def statuses(asked: Submission) -> Iterator[Finding]:
+def statuses(submission: Submission) -> Iterator[Finding]:
     """Yield rows whose run did not end well, and scores of zero."""
-    for row in asked.rows:
+    for row in submission.rows:
         if row.status:
             yield Finding(check="status", text=f"{row.name} did not end well: {row.status}", rows=(row.name,))
         zero = [task for task, score in row.scores.items() if score.share and score.value == 0]
@@ -131,8 +131,8 @@ def statuses(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def _trained(asked: Submission) -> Sequence[Row]:
-    return [row for row in asked.rows if not row.is_base and not row.status]
+def _trained(submission: Submission) -> Sequence[Row]:
+    return [row for row in submission.rows if not row.is_base and not row.status]
 
 
 def _scale(row: Row) -> float:

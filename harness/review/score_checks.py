@@ -17,12 +17,12 @@ _ERROR_SLACK = 0.25  # by which a reported error may differ from the binomial on
 _MOST_PAIRS = 12
 
 
-def impossible(asked: Submission) -> Iterator[Finding]:
+def impossible(submission: Submission) -> Iterator[Finding]:
     """Yield scores outside of their range, and those that no number of right answers gives.
 
     Source: Brown and Heathers, The GRIM test, Social Psychological and Personality Science 8, 2017.
     """
-    for row, task, score in _scores(asked):
+    for row, task, score in _scores(submission):
         label = _shown(score, score.value)
         if score.share and not 0 <= score.value <= 1:
             yield Finding(
@@ -47,10 +47,10 @@ def _is_possible(score: Score, seeds: int | None) -> bool:
     return abs(nearest - score.value) <= half * (1 + 1e-6)
 
 
-def units(asked: Submission) -> Iterator[Finding]:
+def units(submission: Submission) -> Iterator[Finding]:
     """Yield columns in which some scores are shares of 1 and others are percent."""
-    for task in _tasks(asked):
-        members = [(row, row.scores[task]) for row in asked.rows if task in row.scores and row.scores[task].share]
+    for task in _tasks(submission):
+        members = [(row, row.scores[task]) for row in submission.rows if task in row.scores and row.scores[task].share]
         percent = [row.name for row, score in members if score.printed_in_percent]
         if percent and len(percent) < len(members):
             others = [row.name for row, score in members if not score.printed_in_percent]
@@ -61,11 +61,11 @@ def units(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def item_counts(asked: Submission) -> Iterator[Finding]:
-    """Yield tasks on which rows were asked different numbers of items."""
-    for task in _tasks(asked):
+def item_counts(submission: Submission) -> Iterator[Finding]:
+    """Yield tasks on which rows were submission different numbers of items."""
+    for task in _tasks(submission):
         counts: dict[int, list[str]] = {}
-        for row in asked.rows:
+        for row in submission.rows:
             items = row.scores[task].items if task in row.scores else None
             if items is not None:
                 counts.setdefault(items, []).append(row.name)
@@ -76,14 +76,16 @@ def item_counts(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def intervals(asked: Submission) -> Iterator[Finding]:
+def intervals(submission: Submission) -> Iterator[Finding]:
     """Yield scores without an error, intervals that do not hold their score, and errors that are not of the items."""
-    bare = [row.name for row in asked.rows if row.scores and not row.status and all(map(_is_bare, row.scores.values()))]
-    if bare and not asked.has_items:
+    bare = [
+        row.name for row in submission.rows if row.scores and not row.status and all(map(_is_bare, row.scores.values()))
+    ]
+    if bare and not submission.has_items:
         yield Finding(
             check="no-interval", text=f"no interval and no standard error: {several(bare, 6)}", rows=tuple(bare)
         )
-    for row, task, score in _scores(asked):
+    for row, task, score in _scores(submission):
         if score.interval is not None and not score.interval[0] <= score.value <= score.interval[1]:
             ends = " to ".join(_shown(score, end) for end in score.interval)
             yield Finding(
@@ -103,9 +105,9 @@ def intervals(asked: Submission) -> Iterator[Finding]:
                 )
 
 
-def averages(asked: Submission) -> Iterator[Finding]:
+def averages(submission: Submission) -> Iterator[Finding]:
     """Yield averages that are not the mean of their columns."""
-    for row in asked.rows:
+    for row in submission.rows:
         parts = [
             score for task, score in row.scores.items() if task.lower().strip(". ") not in AVERAGES and score.share
         ]
@@ -124,10 +126,10 @@ def averages(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def bold(asked: Submission) -> Iterator[Finding]:
+def bold(submission: Submission) -> Iterator[Finding]:
     """Yield columns in which a row that is not the best is printed as the best."""
-    for task in _tasks(asked):
-        members = [(row, row.scores[task]) for row in asked.rows if task in row.scores and row.scores[task].share]
+    for task in _tasks(submission):
+        members = [(row, row.scores[task]) for row in submission.rows if task in row.scores and row.scores[task].share]
         marked = [(row, score) for row, score in members if score.bold]
         best = max((score.value for _, score in members), default=0.0)
         for row, score in marked:
@@ -140,9 +142,9 @@ def bold(asked: Submission) -> Iterator[Finding]:
                 )
 
 
-def identical(asked: Submission) -> Iterator[Finding]:
+def identical(submission: Submission) -> Iterator[Finding]:
     """Yield rows of different methods whose scores are all the same to the last digit."""
-    for a, b in combinations(asked.rows, 2):
+    for a, b in combinations(submission.rows, 2):
         shared = [task for task in a.scores if task in b.scores]
         same = all(a.scores[task].value == b.scores[task].value for task in shared)
         if a.method != b.method and len(shared) >= 2 and same and any(a.scores[task].value for task in shared):
@@ -153,12 +155,12 @@ def identical(asked: Submission) -> Iterator[Finding]:
             )
 
 
-def pairings(asked: Submission) -> Iterator[Finding]:
+def pairings(submission: Submission) -> Iterator[Finding]:
     """Yield what the difference of the best row to each other can mean, over all pairings of the items."""
-    if asked.has_items:
+    if submission.has_items:
         return
-    for task in _tasks(asked):
-        rows = [row for row in asked.rows if task in row.scores and not row.status and _count(row.scores[task])]
+    for task in _tasks(submission):
+        rows = [row for row in submission.rows if task in row.scores and not row.status and _count(row.scores[task])]
         rows.sort(key=lambda row: -row.scores[task].value)
         for other in rows[1:_MOST_PAIRS]:
             if rows[0].scores[task].items == other.scores[task].items:
@@ -208,12 +210,12 @@ def _shown(score: Score, value: float) -> str:
     return f"{100 * value:.4g} %" if score.printed_in_percent else f"{value:.4g}"
 
 
-def _tasks(asked: Submission) -> list[str]:
-    return list(dict.fromkeys(task for row in asked.rows for task in row.scores))
+def _tasks(submission: Submission) -> list[str]:
+    return list(dict.fromkeys(task for row in submission.rows for task in row.scores))
 
 
-def _scores(asked: Submission) -> Sequence[tuple[Row, str, Score]]:
-    return [(row, task, score) for row in asked.rows if not row.status for task, score in row.scores.items()]
+def _scores(submission: Submission) -> Sequence[tuple[Row, str, Score]]:
+    return [(row, task, score) for row in submission.rows if not row.status for task, score in row.scores.items()]
 
 
 SCORES: tuple[Callable[[Submission], Iterator[Finding]], ...] = (

@@ -148,11 +148,11 @@ def _speed(model: Any, use: Use, rows: int) -> Speed:
 def _equally_long(prompts: Sequence[Sequence[int]], rows: int, tokens: int) -> list[list[int]]:
     """Return `rows` real prompts in turn, each repeated if it is short and cut to its last `tokens` tokens."""
     assert prompts, "a run has validation rows"
-    found = []
+    cut = []
     for i in range(rows):
         prompt = list(prompts[i % len(prompts)])
-        found.append((prompt * -(-tokens // len(prompt)))[-tokens:])
-    return found
+        cut.append((prompt * -(-tokens // len(prompt)))[-tokens:])
+    return cut
 
 
 def _further(model: Any, folder: Path) -> tuple[FurtherAdapters | None, str]:

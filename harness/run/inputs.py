@@ -21,33 +21,33 @@ from harness.sources import hashes, hub, packages, pickles
 from harness.sources.packages import Say, silent
 
 
-def resolve(experiment: Experiment, say: Say = silent, known: dict[Any, Any] | None = None) -> Experiment:
+def resolve(experiment: Experiment, say: Say = silent, cache: dict[Any, Any] | None = None) -> Experiment:
     """Return the experiment with everything that identifies it: contents, Hub commit, test file and precision.
 
-    Reads local files and asks the Hub for commits; downloads nothing. `known` is a cache, which the cells of a sweep
+    Reads local files and asks the Hub for commits; downloads nothing. `cache` keeps what the cells of a sweep
     share.
 
     Raises:
         ValueError: the model or a set of rows is not available; says what to do.
     """
-    known = {} if known is None else known
+    cache = {} if cache is None else cache
     model, data, train = experiment.model, experiment.data, experiment.train
-    if model not in known:
-        known[model] = resolve_model(model, say)
-    if data not in known:
+    if model not in cache:
+        cache[model] = resolve_model(model, say)
+    if data not in cache:
         filled = recognize(with_test_file(data))
-        known[data] = dataclasses.replace(filled, content=data_content(filled))
-    if experiment.eval not in known:
-        known[experiment.eval] = identified(experiment.eval)
+        cache[data] = dataclasses.replace(filled, content=data_content(filled))
+    if experiment.eval not in cache:
+        cache[experiment.eval] = identified(experiment.eval)
     precision = hardware.precision() if train.precision == "auto" else train.precision
     method = experiment.method.settled(hardware.device(), precision)
     return dataclasses.replace(
         experiment,
-        model=known[model],
-        data=known[data],
+        model=cache[model],
+        data=cache[data],
         method=method,
         train=method.training(dataclasses.replace(train, precision=precision)),
-        eval=known[experiment.eval],
+        eval=cache[experiment.eval],
     )
 
 

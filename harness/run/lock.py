@@ -100,15 +100,15 @@ def holder(folder: Path) -> Owner | None:
     return owner if owner and owner.pid is not None else None
 
 
-def is_gone(found: Owner) -> bool:
+def is_gone(owner: Owner) -> bool:
     """Return True if the holder was a process in this boot and pid namespace and has ended.
 
     The host name alone does not identify a machine: containers share their host's, and so do copies of a
     virtual machine.
     """
-    if found.pid is None or (found.host, found.boot) != (socket.gethostname(), _boot()):
+    if owner.pid is None or (owner.host, owner.boot) != (socket.gethostname(), _boot()):
         return False
-    return _started(found.pid) != found.started
+    return _started(owner.pid) != owner.started
 
 
 def silent_seconds(folder: Path) -> float:

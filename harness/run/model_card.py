@@ -33,10 +33,10 @@ def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
     if not weights.is_dir() or record.current.weights_from is None:
         return None
     kind = "peft" if (weights / _ADAPTER).is_file() else "transformers"
-    known = scores(run_folder, record)
-    if entries := eval_results(known):
+    evaluations = scores(run_folder, record)
+    if entries := eval_results(evaluations):
         write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", weights / EVAL_RESULTS)
-    return write_text(text(record, known, kind, _USE[kind]), weights / CARD)
+    return write_text(text(record, evaluations, kind, _USE[kind]), weights / CARD)
 
 
 def eval_results(evaluations: Sequence[EvaluationRecord]) -> list[dict[str, Any]]:
@@ -45,24 +45,28 @@ def eval_results(evaluations: Sequence[EvaluationRecord]) -> list[dict[str, Any]
     Source: https://huggingface.co/docs/hub/eval-results. Scores of merged weights and of groups of tasks are left out.
     """
     entries = []
-    for one in evaluations:
-        sets = list((one.provenance.get("datasets") or {}).values())
-        metric = next((name for name in _HEADLINE if name in one.metrics), None)
+    for evaluation in evaluations:
+        sets = list((evaluation.provenance.get("datasets") or {}).values())
+        metric = next((name for name in _HEADLINE if name in evaluation.metrics), None)
         if (
             len(sets) != 1
             or "/" not in sets[0]
             or metric is None
-            or one.evaluation.get("weights", "attached") != "attached"
+            or evaluation.evaluation.get("weights", "attached") != "attached"
         ):
             continue
         dataset, _, subset = sets[0].partition(":")
-        limit = one.evaluation.get("limit")
-        notes = [metric, f"{one.num_fewshot}-shot", f"{one.num_items} items" + (" (the first)" if limit else "")]
-        notes += [f"lm-eval {one.provenance['lm_eval']}"] if "lm_eval" in one.provenance else []
+        limit = evaluation.evaluation.get("limit")
+        notes = [
+            metric,
+            f"{evaluation.num_fewshot}-shot",
+            f"{evaluation.num_items} items" + (" (the first)" if limit else ""),
+        ]
+        notes += [f"lm-eval {evaluation.provenance['lm_eval']}"] if "lm_eval" in evaluation.provenance else []
         entries.append(
             {
-                "dataset": {"id": dataset, "task_id": subset or one.evaluation["task"]},
-                "value": one.metrics[metric].value,
+                "dataset": {"id": dataset, "task_id": subset or evaluation.evaluation["task"]},
+                "value": evaluation.metrics[metric].value,
                 "notes": ", ".join(notes),
             }
         )

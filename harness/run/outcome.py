@@ -125,21 +125,21 @@ class AttemptLog:
         return f"; can be resumed from step {step}" if step else ""
 
 
-def outcome(ended: isolate.Ended, told: AttemptLog) -> tuple[Status, str]:
-    """Return the status of an attempt whose process has ended, and the reason; note in `told` how it ended."""
-    told.killed_by = ended.killed_by
+def outcome(ended: isolate.Ended, log: AttemptLog) -> tuple[Status, str]:
+    """Return the status of an attempt whose process has ended, and the reason; note in `log` how it ended."""
+    log.killed_by = ended.killed_by
     if ended.kind == "returned":
         return "ok", ""
     if ended.kind == "oom":
-        return "oom", f"{ended.reason} {told.where()}"
+        return "oom", f"{ended.reason} {log.where()}"
     if ended.error_type == "DivergedError":
         return "diverged", ended.reason.removeprefix("DivergedError: ")
     if ended.error_type == "PreemptedError":
-        told.stop()
-        return "failed", f"preempted {told.where()}{told.resume_hint()}"
-    if ended.kind == "killed" and ended.cause == "machine" and told.resume_hint():
-        told.stop()
-    return "failed", f"{ended.reason} ({told.where()}){told.resume_hint() if ended.kind == 'killed' else ''}"
+        log.stop()
+        return "failed", f"preempted {log.where()}{log.resume_hint()}"
+    if ended.kind == "killed" and ended.cause == "machine" and log.resume_hint():
+        log.stop()
+    return "failed", f"{ended.reason} ({log.where()}){log.resume_hint() if ended.kind == 'killed' else ''}"
 
 
 def without_others(ended: isolate.Ended, visible: str | None) -> isolate.Ended:

@@ -181,7 +181,9 @@ def _sizes(method: Method, attached: Any) -> Sizes:
     if not method.trains:
         return Sizes(0, 0)
     trained = [parameter for parameter in attached.parameters() if parameter.requires_grad]
-    held = sum(one.numel() * one.element_size() + method.optimizer_bytes(one) for one in trained)
+    held = sum(
+        parameter.numel() * parameter.element_size() + method.optimizer_bytes(parameter) for parameter in trained
+    )
     saved = sum(tensor.numel() * tensor.element_size() for tensor in method.saved(attached).values())
     return Sizes(saved, held)
 

@@ -115,10 +115,10 @@ class _Session:
         if work_left(self.experiment, state) is not None:
             self.record(state.record, AttemptLog(self.watch), status, reason)
 
-    def record(self, known: RunRecord | None, log: AttemptLog, status: Status, reason: str) -> RunRecord:
+    def record(self, before: RunRecord | None, log: AttemptLog, status: Status, reason: str) -> RunRecord:
         """Add an attempt to the run's record and write it."""
         experiment = self.experiment
-        attempt = log.attempt(status, reason, known.current.weights_from if known else None)
+        attempt = log.attempt(status, reason, before.current.weights_from if before else None)
         result = RunRecord(
             schema=record.SCHEMA,
             recipe_id=experiment.recipe_id,
@@ -126,7 +126,7 @@ class _Session:
             method=experiment.method.name,
             recipe=redact.anything(recipe(experiment)),
             config=redact.anything(json.loads(canonical(dataclasses.asdict(experiment)))),
-            attempts=(*(known.attempts if known else ()), attempt),
+            attempts=(*(before.attempts if before else ()), attempt),
         )
         try:
             model_card.write(experiment.folder, result)  # first: a run with a complete record is not visited again
@@ -146,23 +146,23 @@ def _locked(experiment: Experiment, watch: Emit, patience: float | None = None) 
         yield _Session(experiment, watch, lease)
 
 
-def _with_fallbacks(session: _Session, known: RunRecord | None, todo: Todo) -> RunRecord | None:
+def _with_fallbacks(session: _Session, before: RunRecord | None, todo: Todo) -> RunRecord | None:
     """Make a run, with fallbacks if memory runs out in training; return None if another process took it over.
 
     Another process takes a run over when this one has missed its heartbeats.
     """
     experiment, name = session.experiment, session.experiment.method.name
     if not todo.train:
-        return _with_retries(session, known, todo)
-    if known is not None and known.status == "ok" and keeps_no_weights(known) and not experiment.force:
+        return _with_retries(session, before, todo)
+    if before is not None and before.status == "ok" and keeps_no_weights(before) and not experiment.force:
         session.say(f"{name}: keep=none removed its weights; they are trained again")
     left = _remaining(ladder(experiment), checkpoint.rung(experiment.folder))
     for fallback, following in zip(left, (*left[1:], None), strict=True):
-        result = _with_retries(session, known, dataclasses.replace(todo, rung=fallback))
+        result = _with_retries(session, before, dataclasses.replace(todo, rung=fallback))
         if result is None or following is None or not _training_needs_less(result):
             return result
         session.say(f"{name}: out of memory with {fallback}; trying {following}")
-        known = result
+        before = result
     raise AssertionError("the last fallback returns")
 
 
@@ -176,18 +176,18 @@ def _training_needs_less(result: RunRecord) -> bool:
     return result.status == "oom" and result.current.ended_in == "train"
 
 
-def _with_retries(session: _Session, known: RunRecord | None, todo: Todo) -> RunRecord | None:
+def _with_retries(session: _Session, before: RunRecord | None, todo: Todo) -> RunRecord | None:
     """Make an attempt, and retry it after faults of the machine; return None if another process took the run over."""
     experiment = session.experiment
     for number in range(1, experiment.max_retries + 2):
         with run_folder.reserved(experiment.folder):
-            result, is_machines_fault = _attempt(session, known, todo)
+            result, is_machines_fault = _attempt(session, before, todo)
         if result is None or not is_machines_fault or number > experiment.max_retries:
             return result
         session.say(
             f"{experiment.method.name}: {result.current.reason}; try {number + 1} of {experiment.max_retries + 1}"
         )
-        known, todo = result, _after(experiment, result, todo)
+        before, todo = result, _after(experiment, result, todo)
     raise AssertionError("the last try returns")
 
 
@@ -203,7 +203,7 @@ def _after(experiment: Experiment, result: RunRecord, todo: Todo) -> Todo:
     return dataclasses.replace(todo, train=False, evaluations=left, weights_from=weights_from, inference=inference)
 
 
-def _attempt(session: _Session, known: RunRecord | None, todo: Todo) -> tuple[RunRecord | None, bool]:
+def _attempt(session: _Session, before: RunRecord | None, todo: Todo) -> tuple[RunRecord | None, bool]:
     """Make one attempt in its own process.
 
     Returns:
@@ -221,13 +221,13 @@ def _attempt(session: _Session, known: RunRecord | None, todo: Todo) -> tuple[Ru
         log.stop()
         if not lease.lost:
             how = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
-            session.record(known, log, "failed", f"{how} {log.where()}{log.resume_hint()}")
+            session.record(before, log, "failed", f"{how} {log.where()}{log.resume_hint()}")
         raise
     ended = without_others(ended, isolate.environment(terms).get(hardware.VISIBLE))
     status, reason = outcome(ended, log)
     if lease.lost:
         return None, False
-    return session.record(known, log, status, reason), status == "failed" and is_machines_fault(ended)
+    return session.record(before, log, status, reason), status == "failed" and is_machines_fault(ended)
 
 
 def terms_of(experiment: Experiment) -> isolate.Terms:
@@ -238,6 +238,6 @@ def terms_of(experiment: Experiment) -> isolate.Terms:
     own, method = isolate.share.get(), experiment.method
     number = experiment.launch.processes_per_node if method.trains else 1
     is_placed = own is not None and hardware.VISIBLE in own.environment
-    shown = {} if is_placed or experiment.model.device_map == "auto" else hardware.showing(number)
+    visible = {} if is_placed or experiment.model.device_map == "auto" else hardware.showing(number)
     links = hardware.link_settings() if number > 1 else {}
-    return isolate.Terms(environment={**shown, **links}, imports_first=method.imports_first)
+    return isolate.Terms(environment={**visible, **links}, imports_first=method.imports_first)

@@ -105,15 +105,15 @@ def readable(experiment: Experiment) -> RunRecord | None:
         return None
 
 
-def keeps_no_weights(known: RunRecord) -> bool:
+def keeps_no_weights(run: RunRecord) -> bool:
     """Return True if the run is configured to keep no weights."""
-    return known.config.get("keep") == "none"
+    return run.config.get("keep") == "none"
 
 
-def _read_no_data(known: RunRecord) -> bool:
+def _read_no_data(run: RunRecord) -> bool:
     """Return True if every attempt at evaluating the untrained model ended before it reported its data."""
-    untrained = known.recipe.get("train") is None
-    return untrained and known.status == "failed" and all(attempt.data is None for attempt in known.attempts)
+    untrained = run.recipe.get("train") is None
+    return untrained and run.status == "failed" and all(attempt.data is None for attempt in run.attempts)
 
 
 def _measures_inference(experiment: Experiment) -> bool:

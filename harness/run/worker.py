@@ -65,7 +65,7 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
                 work.make(LaunchSpec())
             else:
                 work.go_on(trained)
-            checkpoint.end(experiment.folder, kept=todo.train and experiment.keep == "checkpoint")
+            checkpoint.end(experiment.folder, keep=todo.train and experiment.keep == "checkpoint")
             work.evaluate()
             if todo.inference:
                 work.infer()
@@ -96,7 +96,7 @@ def _train_as_rank(experiment: Experiment, todo: Todo, launched: Preemption, emi
     """Load and train as one rank of a run; rank 0 writes the weights."""
     preemption = Preemption()
     with preemption.watched() if distributed.rank() == 0 else contextlib.nullcontext():
-        if launched.asked:
+        if launched.requested:
             raise PreemptedError("told to end")
         work = _Work(experiment, todo, preemption, emit)
         try:
@@ -197,7 +197,9 @@ class _Work(Scores):
                     self._read()
                 self.model = self._made(self._base())
         self.model.eval()
-        for evaluation in sorted(self.todo.evaluations, key=lambda one: one.is_served):  # a server frees the model
+        for evaluation in sorted(
+            self.todo.evaluations, key=lambda evaluation: evaluation.is_served
+        ):  # a server frees the model
             with self.phases(evaluation.phase):
                 self._evaluate_one(evaluation)
             self.emit_phases()
@@ -265,7 +267,7 @@ class _Work(Scores):
             sample=self.phases.sample,
             emit=self.emit,
             scratch=str(experiment.folder / "trainer"),
-            checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.asked),
+            checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.requested),
             sharding=experiment.launch.sharding,
         )
 
@@ -372,7 +374,7 @@ def quiet() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
 
 
-def checkpoints(experiment: Experiment, rung: Fallback | None, asked: Callable[[], bool]) -> Checkpoints:
+def checkpoints(experiment: Experiment, rung: Fallback | None, preemption_requested: Callable[[], bool]) -> Checkpoints:
     """Return the checkpoints of a run with the fallback `rung`; None stands for the settings as configured."""
     spec = experiment.train
     computed = rung or Fallback(spec.micro_batch_size, spec.gradient_checkpointing)
@@ -383,6 +385,6 @@ def checkpoints(experiment: Experiment, rung: Fallback | None, asked: Callable[[
         folder=checkpoint.folder(experiment.folder),
         of=of,
         every_seconds=spec.checkpoint_seconds,
-        asked=asked,
+        requested=preemption_requested,
         last=experiment.keep == "checkpoint",
     )

@@ -52,8 +52,8 @@ def across_tasks(values: ArrayLike, draws: ArrayLike) -> list[Across]:
         (interquartile_mean(scores), interquartile_mean(resampled)),
         (rankdata(-scores, axis=0).mean(axis=-1), rankdata(-resampled, axis=1).mean(axis=-1)),
     )
-    found = [
+    intervals = [
         [Interval(float(value[i]), *percentile_interval(spread[:, i])) for value, spread in kinds]
         for i in range(len(scores))
     ]
-    return [Across(*three) for three in found]
+    return [Across(*three) for three in intervals]

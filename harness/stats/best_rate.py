@@ -57,9 +57,9 @@ def rate_ratio(above: Profile, below: Profile, weights: ArrayLike | None, level:
     """
     for profile in (above, below):
         _check(profile)
-    known = [loss for profile in (above, below) for loss in profile.losses if loss is not None]
-    means = [_means(loss, weights) for loss in known]
-    draws = bootstrap(known, weights, draws=DRAWS)
+    losses = [loss for profile in (above, below) for loss in profile.losses if loss is not None]
+    means = [_means(loss, weights) for loss in losses]
+    draws = bootstrap(losses, weights, draws=DRAWS)
     columns = np.concatenate([np.array(means)[:, None], draws], axis=1)
     split = sum(loss is not None for loss in above.losses)
     first, second = _best(above, columns[:split]), _best(below, columns[split:])

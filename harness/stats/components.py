@@ -76,14 +76,14 @@ def _components(table: Floats, names: Sequence[str], level: float) -> tuple[Comp
         squares.append(repeats[-1] * float(((table.mean(axis=others) - mean) ** 2).sum()) / degrees[-1])
     rest_degrees = table.size - 1 - sum(degrees)
     total = float(((table - mean) ** 2).sum())
-    rest = max(total - sum(square * df for square, df in zip(squares, degrees, strict=True)), 0.0) / rest_degrees
+    residual = max(total - sum(square * df for square, df in zip(squares, degrees, strict=True)), 0.0) / rest_degrees
     random = np.random.default_rng([_SEED, *table.shape])
-    rest_draws = rest * rest_degrees / random.chisquare(rest_degrees, _DRAWS)
+    rest_draws = residual * rest_degrees / random.chisquare(rest_degrees, _DRAWS)
     parts = []
     for name, square, df, repeat, count in zip(names, squares, degrees, repeats, table.shape, strict=True):
         draws = np.maximum(square * df / random.chisquare(df, _DRAWS) - rest_draws, 0.0) / repeat
-        parts.append(_component(name, max(square - rest, 0.0) / repeat, draws, count, level))
-    return (*parts, _component(REST, rest, rest_draws, 0, level))
+        parts.append(_component(name, max(square - residual, 0.0) / repeat, draws, count, level))
+    return (*parts, _component(REST, residual, rest_draws, 0, level))
 
 
 def _component(name: str, variance: float, draws: Floats, levels: int, level: float) -> Component:

@@ -74,8 +74,8 @@ def contrast(
     )
     result = compared.pair(*pair, family="baseline")
     whole = np.atleast_2d(sides[pair[0]]) - np.atleast_2d(sides[pair[1]])
-    known = whole[~np.isnan(whole[:, 0])]
-    parts = over_seeds(known, weights).parts if len(known) else ()
+    complete = whole[~np.isnan(whole[:, 0])]
+    parts = over_seeds(complete, weights).parts if len(complete) else ()
     return Contrast(
         value=result.difference,
         interval=None if result.why else result.interval,

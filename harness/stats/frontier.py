@@ -19,12 +19,12 @@ def on_frontier(quality: ArrayLike, cost: ArrayLike) -> np.ndarray:
         Booleans of shape (..., methods).
     """
     good, dear = np.broadcast_arrays(np.asarray(quality, dtype=np.float64), np.asarray(cost, dtype=np.float64))
-    kept = np.ones(good.shape, dtype=bool)
+    optimal = np.ones(good.shape, dtype=bool)
     for method in range(good.shape[-1]):  # one method at a time: pairs of a thousand methods would not fit
         other_good, other_dear = good[..., method, None], dear[..., method, None]
         strictly = (other_good > good) | (other_dear < dear)
-        kept &= ~((other_good >= good) & (other_dear <= dear) & strictly)
-    return kept
+        optimal &= ~((other_good >= good) & (other_dear <= dear) & strictly)
+    return optimal
 
 
 def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
@@ -35,17 +35,17 @@ def frontier_probabilities(draws: Floats, cost: ArrayLike) -> list[float]:
         cost: lower is better; one number per method, taken as known, or drawn as the qualities are.
     """
     prices = np.asarray(cost, dtype=np.float64)
-    kept = _by_rising_cost(draws, prices) if prices.ndim == 1 else on_frontier(draws.T, prices.T).T
-    return [float(share) for share in kept.mean(axis=1)]
+    optimal = _by_rising_cost(draws, prices) if prices.ndim == 1 else on_frontier(draws.T, prices.T).T
+    return [float(share) for share in optimal.mean(axis=1)]
 
 
 def _by_rising_cost(draws: Floats, prices: Floats) -> np.ndarray:
     """Return `on_frontier` of shape (methods, draws) for known costs, in one pass without comparing pairs."""
-    kept = np.zeros(draws.shape, dtype=bool)
+    optimal = np.zeros(draws.shape, dtype=bool)
     best = np.full(draws.shape[1], -np.inf)
     for price in np.unique(prices):
         same = prices == price
         top = draws[same].max(axis=0)
-        kept[same] = (draws[same] > best) & (draws[same] >= top)
+        optimal[same] = (draws[same] > best) & (draws[same] >= top)
         best = np.maximum(best, top)
-    return kept
+    return optimal

@@ -118,7 +118,15 @@ class Outcomes:
                 row[:] = value[list(used)].mean(axis=0)
         whole = float(self.weights @ self.weights) / self.units
         apart = [np.abs(rows - row) for row in rows]
-        return np.array([((one * one).sum(axis=1) + whole) / (one.sum(axis=1) + 1.0) for one in apart]) / self.units
+        return (
+            np.array(
+                [
+                    ((difference * difference).sum(axis=1) + whole) / (difference.sum(axis=1) + 1.0)
+                    for difference in apart
+                ]
+            )
+            / self.units
+        )
 
     @cached_property
     def _cached_rises(self) -> dict[Seeds, Floats]:

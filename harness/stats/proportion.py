@@ -23,8 +23,8 @@ def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float,
 
     if not 0 <= count <= total or total < 1:
         raise ValueError(f"{count} of {total}: a count between 0 and a positive total is needed")
-    found = binomtest(count, total).proportion_ci(confidence_level=level, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(count, total).proportion_ci(confidence_level=level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def wilson_of_rate(rate: float, observations: int, level: float = 0.95) -> tuple[float, float]:

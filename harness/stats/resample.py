@@ -36,7 +36,7 @@ def bootstrap(
     Raises:
         ValueError: no methods, or different items.
     """
-    matrices = [np.atleast_2d(np.asarray(one, dtype=np.float64)) for one in outcomes]
+    matrices = [np.atleast_2d(np.asarray(matrix, dtype=np.float64)) for matrix in outcomes]
     if len({matrix.shape[1] for matrix in matrices}) != 1:
         raise ValueError(f"items: {[matrix.shape[1] for matrix in matrices]}; all methods need the same ones")
     means = np.stack([matrix.mean(axis=0) for matrix in matrices])

@@ -69,7 +69,7 @@ def _paths(first: int, most: int, methods: int) -> Iterator[Floats]:
     for _ in range(DRAWS // _BLOCK):
         sums = np.zeros((_BLOCK, methods))
         squares, blocks = np.zeros(_BLOCK), np.zeros(_BLOCK)
-        found = np.empty((_BLOCK, most - first + 1))
+        statistics = np.empty((_BLOCK, most - first + 1))
         for seeds in range(1, most + 1):
             scores = random.standard_normal((_BLOCK, methods))
             sums += scores
@@ -78,5 +78,5 @@ def _paths(first: int, most: int, methods: int) -> Iterator[Floats]:
             if seeds >= first:
                 between = (sums**2).sum(axis=1) / seeds - sums.sum(axis=1) ** 2 / (seeds * methods)
                 variance = (squares - blocks - between) / ((methods - 1) * (seeds - 1))
-                found[:, seeds - first] = np.ptp(sums, axis=1) / np.sqrt(seeds * variance)
-        yield found
+                statistics[:, seeds - first] = np.ptp(sums, axis=1) / np.sqrt(seeds * variance)
+        yield statistics

@@ -21,7 +21,9 @@ def welch(first: Sequence[float], second: Sequence[float], level: float) -> tupl
     if not first or not second:
         raise ValueError("both sides need at least one run")
     difference = float(np.mean(first) - np.mean(second))
-    parts = [(float(np.var(one, ddof=1)) / len(one), len(one) - 1) for one in (first, second) if len(one) > 1]
+    parts = [
+        (float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1) for scores in (first, second) if len(scores) > 1
+    ]
     total = sum(variance for variance, _ in parts)
     if total == 0:
         return difference, 0.0

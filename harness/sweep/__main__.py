@@ -82,13 +82,13 @@ def _next(given: argparse.Namespace) -> int:
     words = [f"sweep={given.name}", *here, *given.words]
     if (given.runs / "sweeps" / given.name / "sweep.json").exists():
         stored = find(given.runs, given.name)
-        found = standing(stored)
-        if not given.all and not given.words and is_over(stored, found):
-            ended = sum(run.ended_well for run in found)
+        runs = standing(stored)
+        if not given.all and not given.words and is_over(stored, runs):
+            ended = sum(run.ended_well for run in runs)
             if given.json:
-                echo(json.dumps(document(stored, found), indent=1))
+                echo(json.dumps(document(stored, runs), indent=1))
             else:
-                echo(f"{given.name}: no run is left; {ended} of {len(found)} ended well")
+                echo(f"{given.name}: no run is left; {ended} of {len(runs)} ended well")
             return NONE_LEFT
         words = words_again(stored, *given.words, given_again=given.words)
     _harness([*words, "hydra/launcher=worker", f"hydra.launcher.once={'false' if given.all else 'true'}"])

@@ -182,9 +182,9 @@ def set_aside(pending: list[PlannedRun], runs_dir: Path) -> list[PlannedRun]:
     trained = [planned.experiment for planned in pending if _is_predicted(planned.experiment)]
     if device is None or not trained:
         return pending
-    by_key = {_key(one): one for one in trained}
-    least = {key: _with_least(one) for key, one in by_key.items()}
-    every = {_key(one): one for one in (*by_key.values(), *least.values())}
+    by_key = {_key(experiment): experiment for experiment in trained}
+    least = {key: _with_least(experiment) for key, experiment in by_key.items()}
+    every = {_key(experiment): experiment for experiment in (*by_key.values(), *least.values())}
     plans = _predicted(every, device, runs_dir)
     _show(by_key, plans, device)
     left = []
@@ -256,9 +256,9 @@ def _predicted(every: dict[str, Experiment], device: Device, runs_dir: Path) -> 
     return {key: _known[key, device] for key in every}
 
 
-def _show(asked: dict[str, Experiment], plans: dict[str, dict[str, Any]], device: Device) -> None:
+def _show(experiments: dict[str, Experiment], plans: dict[str, dict[str, Any]], device: Device) -> None:
     board.say(f"plan for {device.name}: {device.usable_bytes / _GIB:.2f} GiB are counted as usable")
-    for key, experiment in asked.items():
+    for key, experiment in experiments.items():
         plan, least = plans.get(key), plans.get(_key(_with_least(experiment)))
         if plan is None or least is None:
             continue

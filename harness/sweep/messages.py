@@ -26,7 +26,7 @@ def runs(plan: Sequence[PlannedRun], pending: Sequence[PlannedRun]) -> None:
     _devices(plan, pending)
 
 
-def plan(asked: SweepFile, trials: Sequence[PlannedRun], pending: Sequence[PlannedRun], tuning: Tuning) -> None:
+def plan(sweep_file: SweepFile, trials: Sequence[PlannedRun], pending: Sequence[PlannedRun], tuning: Tuning) -> None:
     """Print the question and the plan of both stages before the first one starts."""
     methods = len({planned.wanted.contestant for planned in trials})
     seeds = len(tuning.final_seeds)
@@ -34,7 +34,7 @@ def plan(asked: SweepFile, trials: Sequence[PlannedRun], pending: Sequence[Plann
         f"{_counted(tuning.trials, 'trial')} ({_tried(trials, tuning)}) x {_counted(len(tuning.seeds), 'seed')}"
     )
     total = f"{_counted(len(trials), 'run')}{_done(trials, pending)}{_disk(pending)}"
-    board.say(f"question    {asked.question}")
+    board.say(f"question    {sweep_file.question}")
     board.say(f"tune        {_counted(methods, 'contestant')} x {tuning_text}: {total}")
     board.say(
         f"final       {_counted(methods, 'recipe')} x {_counted(seeds, 'seed')}, chosen by "
@@ -45,12 +45,12 @@ def plan(asked: SweepFile, trials: Sequence[PlannedRun], pending: Sequence[Plann
     _devices(trials, pending)
 
 
-def choices(asked: SweepFile, trials: Sequence[PlannedRun], chosen: Sequence[Choice]) -> None:
+def choices(sweep_file: SweepFile, trials: Sequence[PlannedRun], chosen: Sequence[Choice]) -> None:
     """Print the chosen values of each contestant and the reason for the choice."""
-    board.say(f"chosen by {asked.name}'s rule:")
+    board.say(f"chosen by {sweep_file.name}'s rule:")
     for choice in chosen:
         cell = next((p.cell for p in trials if p.identity[0] == choice.recipe_id), ())
-        values = [word for word in cell if setting_of(word) in asked.tuned]
+        values = [word for word in cell if setting_of(word) in sweep_file.tuned]
         board.say(f"  {choice.contestant}: {' '.join(values) or 'nothing'} ({choice.reason})")
 
 

@@ -25,15 +25,15 @@ from harness.sweep.planned_runs import PlannedRun, Wanted
 _STAGES_OWN = ("seed", "eval.test")
 
 
-def first_cells(asked: SweepFile | None, arguments: Sequence[str]) -> list[Wanted]:
+def first_cells(sweep_file: SweepFile | None, arguments: Sequence[str]) -> list[Wanted]:
     """Return the cells that are fixed before any run: all of them, or the trials of a sweep with stages."""
-    grids = asked.cells if asked else ()
-    if asked is None or asked.stages is None:
+    grids = sweep_file.cells if sweep_file else ()
+    if sweep_file is None or sweep_file.stages is None:
         return [Wanted(cell) for cell in expand(grids, arguments)]
     shared = [word for word in arguments if setting_of(word) not in _STAGES_OWN]
     cells = expand(grids, shared)
-    names = contestants(cells, asked.tuned)
-    seeds = asked.stages.tune.seeds
+    names = contestants(cells, sweep_file.tuned)
+    seeds = sweep_file.stages.tune.seeds
     return [
         Wanted((*cell, "eval.test=never", f"seed={seed}"), "tune", name)
         for cell, name in zip(cells, names, strict=True)
@@ -43,9 +43,9 @@ def first_cells(asked: SweepFile | None, arguments: Sequence[str]) -> list[Wante
 
 def contestants(cells: Sequence[Cell], tuned: Sequence[str]) -> list[str]:
     """Return the contestant of each cell, such as `lora r=8`: its words without tuned settings and shared words."""
-    kept = [[word for word in cell if setting_of(word) not in (*tuned, *_STAGES_OWN)] for cell in cells]
-    shared = set.intersection(*map(set, kept)) if kept else set()
-    own = [[word for word in words if word not in shared] for words in kept]
+    own_words = [[word for word in cell if setting_of(word) not in (*tuned, *_STAGES_OWN)] for cell in cells]
+    shared = set.intersection(*map(set, own_words)) if own_words else set()
+    own = [[word for word in words if word not in shared] for words in own_words]
     if any(own):
         return [" ".join(map(_short, words)) or "the rest" for words in own]
     method = next((word for word in shared if setting_of(word) == "method"), "the defaults")
@@ -56,7 +56,7 @@ def _short(word: str) -> str:
     return word.removeprefix("method=").removeprefix("method.")
 
 
-def check_budget(asked: SweepFile, plan: Sequence[PlannedRun]) -> None:
+def check_budget(sweep_file: SweepFile, plan: Sequence[PlannedRun]) -> None:
     """Refuse contestants that would be tuned with different numbers of trials.
 
     Raises:
@@ -72,11 +72,13 @@ def check_budget(asked: SweepFile, plan: Sequence[PlannedRun]) -> None:
     if len(by_number) > 1:
         counts = "; ".join(f"{number}: {', '.join(names)}" for number, names in sorted(by_number.items()))
         raise ValueError(
-            f"sweep={asked.name}: tuning is part of a method, so each gets the same number of trials, and here they "
-            f"differ ({counts}): give {', '.join(asked.tuned)} as many values in every grid of cells"
+            f"sweep={sweep_file.name}: tuning is part of a method, so each gets the same number of trials, and here "
+            f"they differ ({counts}): give {', '.join(sweep_file.tuned)} as many values in every grid of cells"
         )
     if not tried:
-        raise ValueError(f"sweep={asked.name}: no cell trains anything, so there is nothing to tune: leave out stages")
+        raise ValueError(
+            f"sweep={sweep_file.name}: no cell trains anything, so there is nothing to tune: leave out stages"
+        )
 
 
 def test_word(arguments: Sequence[str]) -> str:
@@ -94,19 +96,19 @@ def test_word(arguments: Sequence[str]) -> str:
     return "eval.test=never" if given and given[-1].endswith("=never") else "eval.test=always"
 
 
-def seed_words(asked: SweepFile, arguments: Sequence[str]) -> list[str]:
+def seed_words(sweep_file: SweepFile, arguments: Sequence[str]) -> list[str]:
     """Return the final seeds as words: those of the command line, else those of the file.
 
     Raises:
         ValueError: a seed of the command line is also a tuning seed.
     """
-    assert asked.stages is not None, "only a sweep with stages has final seeds"
+    assert sweep_file.stages is not None, "only a sweep with stages has final seeds"
     given = [word for word in arguments if setting_of(word) == "seed"]
     if not given:
-        return [f"seed={seed}" for seed in asked.stages.final_seeds]
+        return [f"seed={seed}" for seed in sweep_file.stages.final_seeds]
     numbers = [_number(cell[0]) for cell in expand((), given)]
-    if reused := reused_seeds(asked.stages, [seed for seed in numbers if isinstance(seed, int)]):
-        raise ValueError(f"sweep={asked.name}: {' '.join(given)}: {reused}")
+    if reused := reused_seeds(sweep_file.stages, [seed for seed in numbers if isinstance(seed, int)]):
+        raise ValueError(f"sweep={sweep_file.name}: {' '.join(given)}: {reused}")
     return [f"seed={seed}" for seed in numbers]
 
 
@@ -144,18 +146,18 @@ def untrained(plan: Sequence[PlannedRun]) -> list[PlannedRun]:
     return list({p.wanted.contestant: p for p in plan if not p.experiment.method.trains}.values())
 
 
-def choose(asked: SweepFile, plan: Sequence[PlannedRun]) -> tuple[Choice, ...]:
+def choose(sweep_file: SweepFile, plan: Sequence[PlannedRun]) -> tuple[Choice, ...]:
     """Choose one recipe for each contestant from the records of its trials."""
-    tune = _tune(asked)
+    tune = _tune(sweep_file)
     tried = selection.trials([_look(planned) for planned in trained(plan)], tune.settings)
     return tuple(selection.choose(contestant, trials, tune.rule) for contestant, trials in tried.items())
 
 
 def tuning(
-    asked: SweepFile, plan: Sequence[PlannedRun], seeds: Sequence[str], choices: tuple[Choice, ...] | None
+    sweep_file: SweepFile, plan: Sequence[PlannedRun], seeds: Sequence[str], choices: tuple[Choice, ...] | None
 ) -> Tuning:
     """Return the tuning in the form of the sweep's record."""
-    tune = _tune(asked)
+    tune = _tune(sweep_file)
     recipes = {(planned.wanted.contestant, planned.identity[0]) for planned in trained(plan)}
     return Tuning(
         rule=tune.rule,
@@ -167,9 +169,9 @@ def tuning(
     )
 
 
-def _tune(asked: SweepFile) -> Tune:
-    assert asked.stages is not None, "only a sweep with stages is tuned"
-    return asked.stages.tune
+def _tune(sweep_file: SweepFile) -> Tune:
+    assert sweep_file.stages is not None, "only a sweep with stages is tuned"
+    return sweep_file.stages.tune
 
 
 def _number(word: str) -> Any:
@@ -192,11 +194,11 @@ def seed_number(word: str) -> int:
 
 def _look(planned: PlannedRun) -> selection.Look:
     experiment = planned.experiment
-    found = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
+    heldout = next((e for e in evaluations(experiment) if e.kind == "heldout" and e.role == "validation"), None)
     run_record = state.readable(experiment)
-    if found is None:
+    if heldout is None:
         return selection.Look(cell=planned.written(), run=run_record, validation=None)
-    path, validation = record.evaluation_path(experiment.folder, found.eval_id), None
+    path, validation = record.evaluation_path(experiment.folder, heldout.eval_id), None
     with contextlib.suppress(OSError, ValueError):  # an unreadable validation counts as missing
         validation = record.read(EvaluationRecord, path)
     rows = partial(selection.row_losses, path.with_suffix(".parquet"))
@@ -206,10 +208,10 @@ def _look(planned: PlannedRun) -> selection.Look:
 _UNDECIDED = 1  # exit code of `harness.report look`
 
 
-def until_decided(asked: SweepFile, arguments: Sequence[str]) -> UntilDecided | None:
+def until_decided(sweep_file: SweepFile, arguments: Sequence[str]) -> UntilDecided | None:
     """Return the rule by which seeds are added; None if the file or the command line fixes their number."""
-    assert asked.stages is not None, "only a sweep with stages has final seeds"
-    seeds = asked.stages.final.seeds
+    assert sweep_file.stages is not None, "only a sweep with stages has final seeds"
+    seeds = sweep_file.stages.final.seeds
     fixed = any(setting_of(word) == "seed" for word in arguments)
     return seeds if isinstance(seeds, UntilDecided) and not fixed else None
 

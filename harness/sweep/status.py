@@ -53,12 +53,12 @@ def is_over(stored: Stored, runs: Sequence[Stands]) -> bool:
     return not any(run.state in ("running", "waiting", "lacks evaluations", "interrupted") for run in runs)
 
 
-def lines(stored: Stored, found: Sequence[Stands], tasks: Tasks | None = None) -> Iterator[str]:
+def lines(stored: Stored, runs: Sequence[Stands], tasks: Tasks | None = None) -> Iterator[str]:
     """Yield the number of runs per state and stage, and the reasons of those that did not end well."""
     question = stored.record
     yield f"{question.name}: {question.question or question.command}"
-    for stage in dict.fromkeys(run.cell.stage for run in found):
-        of_stage = [run for run in found if run.cell.stage == stage]
+    for stage in dict.fromkeys(run.cell.stage for run in runs):
+        of_stage = [run for run in runs if run.cell.stage == stage]
         counts = Counter(run.state for run in of_stage)
         numbers = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
         yield f"  {stage or 'runs':<6} {len(of_stage)}: {numbers}"
@@ -71,7 +71,7 @@ def lines(stored: Stored, found: Sequence[Stands], tasks: Tasks | None = None) -
             yield f"    {number} waiting: {reason}"
     if question.tuning and question.tuning.choices is None:
         yield "  final  to be chosen when the trials have been made"
-    yield from _expected_end(stored, found, tasks)
+    yield from _expected_end(stored, runs, tasks)
 
 
 def document(stored: Stored, runs: Sequence[Stands]) -> dict[str, Any]:
@@ -101,11 +101,11 @@ def document(stored: Stored, runs: Sequence[Stands]) -> dict[str, Any]:
     }
 
 
-def _expected_end(stored: Stored, found: Sequence[Stands], tasks: Tasks | None) -> Iterator[str]:
+def _expected_end(stored: Stored, runs: Sequence[Stands], tasks: Tasks | None) -> Iterator[str]:
     """Yield the expected end from the mean time of finished runs; nothing if no run is in progress."""
-    running = sum(run.state == "running" for run in found)
-    waiting = sum(run.state == "waiting" for run in found)
-    finished = [run.cell for run in found if run.state == "ok"] if running else []
+    running = sum(run.state == "running" for run in runs)
+    waiting = sum(run.state == "waiting" for run in runs)
+    finished = [run.cell for run in runs if run.state == "ok"] if running else []
     seconds = [took for cell in finished[-_ENOUGH:] if (took := stored.seconds(cell)) is not None]
     if not seconds:
         return
@@ -214,7 +214,7 @@ def find(runs_dir: Path, name: str) -> Stored:
         ValueError: there is none, or its record cannot be read.
     """
     path = runs_dir / "sweeps" / name / "sweep.json"
-    names = sorted(found.parent.name for found in runs_dir.glob("sweeps/*/sweep.json"))
+    names = sorted(path.parent.name for path in runs_dir.glob("sweeps/*/sweep.json"))
     if name not in names:
         raise ValueError(f"no sweep {name!r} below {runs_dir}: there is {', '.join(names) or 'none'}")
     return Stored(runs_dir, record.read(SweepRecord, path))

@@ -42,7 +42,7 @@ _labels: dict[tuple[str, int], str] = {}  # names of the runs in progress, by re
 class _FinalStage:
     """Input of the final stage of a tuned sweep."""
 
-    asked: SweepFile
+    sweep_file: SweepFile
     plan: Sequence[PlannedRun]
     trials: Sequence[PlannedRun]
     started: Sequence[PlannedRun]
@@ -72,7 +72,7 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch,
     """
     sweep = _Sweep(config.sweep_of(master), tuple(arguments), Composer(compose), launch, runs_come_alone)
     try:
-        return sweep.in_stages(sweep.asked) if sweep.asked and sweep.asked.stages else sweep.at_once()
+        return sweep.in_stages(sweep.sweep_file) if sweep.sweep_file and sweep.sweep_file.stages else sweep.at_once()
     except DetachedSweepError as left:
         board.say(str(left))
         return 0
@@ -82,7 +82,7 @@ def execute(master: Any, arguments: list[str], compose: Compose, launch: Launch,
 class _Sweep:
     """Requested sweep, and the functions that compose and launch its cells."""
 
-    asked: SweepFile | None
+    sweep_file: SweepFile | None
     arguments: tuple[str, ...]
     compose: Composer
     launch: Launch
@@ -90,42 +90,42 @@ class _Sweep:
 
     def at_once(self) -> int:
         """Run every cell."""
-        wanted = stages.first_cells(self.asked, self.arguments)
+        wanted = stages.first_cells(self.sweep_file, self.arguments)
         composed = compose_all(wanted, self.compose, bases_of(wanted))
         concurrent.check_no_trials(composed)
-        plan = _grouped(_identified(composed), self.asked)
+        plan = _grouped(_identified(composed), self.sweep_file)
         pending = _checked(plan)
-        name = write_question(Written(self.asked, self.arguments, plan, _runs(pending)))
+        name = write_question(Written(self.sweep_file, self.arguments, plan, _runs(pending)))
         messages.runs(plan, pending)
         all_came = work(pending, name, self.launch)
         make_report(plan[0].experiment, name)
         return 0 if all_came and _ended_well(plan) else 1
 
-    def in_stages(self, asked: SweepFile) -> int:
+    def in_stages(self, sweep_file: SweepFile) -> int:
         """Run the trials, choose on validation data, run the chosen recipes."""
         test = stages.test_word(self.arguments)
-        seeds = stages.seed_words(asked, self.arguments)
-        wanted = stages.first_cells(asked, self.arguments)
+        seeds = stages.seed_words(sweep_file, self.arguments)
+        wanted = stages.first_cells(sweep_file, self.arguments)
         composed = compose_all(wanted, self.compose)
-        stages.check_budget(asked, composed)
+        stages.check_budget(sweep_file, composed)
         compose_all([Wanted(stages.repeated(wanted[0].cell, test, seed)) for seed in seeds], self.compose)
-        plan = _grouped(_identified(composed), asked)
+        plan = _grouped(_identified(composed), sweep_file)
         trials = stages.trained(plan)
         bases = bases_of([Wanted(stages.repeated(request.cell, test), "final") for request in wanted])
         started = _checked(trials)
         launch_trials = self.launch_of(trials, started)
-        tuning = stages.tuning(asked, plan, seeds, None)
-        rule = stages.until_decided(asked, self.arguments)
+        tuning = stages.tuning(sweep_file, plan, seeds, None)
+        rule = stages.until_decided(sweep_file, self.arguments)
         if started:
-            write_question(Written(asked, self.arguments, trials, _runs(started), tuning))
-        messages.plan(asked, trials, started, tuning)
+            write_question(Written(sweep_file, self.arguments, trials, _runs(started), tuning))
+        messages.plan(sweep_file, trials, started, tuning)
         stages.announce(rule)
-        all_came = work(started, asked.name, launch_trials)
-        choices = stages.choose(asked, plan)
-        messages.choices(asked, trials, choices)
-        stage = _FinalStage(asked, plan, trials, started, choices, bases, test, seeds, rule)
+        all_came = work(started, sweep_file.name, launch_trials)
+        choices = stages.choose(sweep_file, plan)
+        messages.choices(sweep_file, trials, choices)
+        stage = _FinalStage(sweep_file, plan, trials, started, choices, bases, test, seeds, rule)
         final, looked = self._final(stage)
-        make_report(final[0].experiment, asked.name)
+        make_report(final[0].experiment, sweep_file.name)
         chosen = looked and all(choice.recipe_id for choice in choices)
         return 0 if all_came and chosen and _ended_well(final) and _ended_well(trials, also=("diverged",)) else 1
 
@@ -155,23 +155,25 @@ class _Sweep:
         Returns:
             The runs, and False if a look failed.
         """
-        asked, started = stage.asked, [*stage.started]
+        sweep_file, started = stage.sweep_file, [*stage.started]
         final: list[PlannedRun] = []
         decided: bool | None = False
         for taken in stages.rounds(stage.rule, stage.seeds):
             seeds = stage.seeds[:taken]
             wanted = stages.final_cells(stage.plan, stage.choices, stage.test, seeds)
-            final = _grouped(_identified(compose_all(wanted, self.compose, stage.bases)), asked)
+            final = _grouped(_identified(compose_all(wanted, self.compose, stage.bases)), sweep_file)
             pending = _checked(final)
             started += pending
-            tuning = stages.recorded(stages.tuning(asked, stage.plan, seeds, stage.choices), stage.rule, stage.choices)
-            write_question(Written(asked, self.arguments, [*stage.trials, *final], _runs(started), tuning))
+            tuning = stages.recorded(
+                stages.tuning(sweep_file, stage.plan, seeds, stage.choices), stage.rule, stage.choices
+            )
+            write_question(Written(sweep_file, self.arguments, [*stage.trials, *final], _runs(started), tuning))
             messages.runs(final, pending)
-            if not work(pending, asked.name, self.launch):
+            if not work(pending, sweep_file.name, self.launch):
                 decided = None
                 break
             if stage.rule is not None:
-                decided = stages.decided(final[0].experiment, asked.name)
+                decided = stages.decided(final[0].experiment, sweep_file.name)
             if decided is not False:
                 break
         return final, decided is not None
@@ -190,9 +192,9 @@ def _identified(plan: list[PlannedRun]) -> list[PlannedRun]:
     return resolve(plan)
 
 
-def _grouped(plan: list[PlannedRun], asked: SweepFile | None) -> list[PlannedRun]:
+def _grouped(plan: list[PlannedRun], sweep_file: SweepFile | None) -> list[PlannedRun]:
     """Return the runs with the group under which a tracker shows them, unless the user named one."""
-    group = asked.name if asked else messages.title(plan)
+    group = sweep_file.name if sweep_file else messages.title(plan)
     return [
         replace(cell, experiment=replace(cell.experiment, tracking=replace(tracking, group=tracking.group or group)))
         for cell in plan

@@ -27,7 +27,7 @@ _ASKED_WITH = ("harness", "commit", "uncommitted_changes", "versions")
 class Written:
     """Content of a sweep's record. `started` are the unfinished runs, as (recipe_id, seed)."""
 
-    asked: SweepFile | None
+    sweep_file: SweepFile | None
     arguments: tuple[str, ...]
     plan: Sequence[PlannedRun]
     started: set[tuple[str, int]]
@@ -36,25 +36,27 @@ class Written:
 
 def write_question(written: Written) -> str:
     """Write the record and return the sweep's name; a sweep without a name gets a hash of its cells."""
-    asked, plan = written.asked, written.plan
-    name = asked.name if asked else digest(canonical([planned.identity for planned in plan]))
+    sweep_file, plan = written.sweep_file, written.plan
+    name = sweep_file.name if sweep_file else digest(canonical([planned.identity for planned in plan]))
     path = Path(plan[0].experiment.runs_dir) / "sweeps" / name / "sweep.json"
     swept = varied(expand((), written.arguments))  # settings with several values on the command line vary on purpose
     runs = dict.fromkeys(planned.identity[:2] for planned in plan)
     question = SweepRecord(
         schema=record.SCHEMA,
         name=name,
-        question=asked.question if asked else None,
+        question=sweep_file.question if sweep_file else None,
         command=provenance.command(),
         cells=tuple(planned.written() for planned in plan),
         already_done=tuple(f"{recipe}/seed-{seed}" for recipe, seed in runs if (recipe, seed) not in written.started),
         arguments=written.arguments,
-        primary=asked.primary if asked else None,
-        margin=asked.margin if asked else None,
-        varies=recipe_keys([*(asked.varies if asked else ()), *(asked.tuned if asked else ()), *swept]),
+        primary=sweep_file.primary if sweep_file else None,
+        margin=sweep_file.margin if sweep_file else None,
+        varies=recipe_keys(
+            [*(sweep_file.varies if sweep_file else ()), *(sweep_file.tuned if sweep_file else ()), *swept]
+        ),
         tuning=_with_earlier(path, written),
         asked_with={key: provenance.facts()[key] for key in _ASKED_WITH},
-        claims=claim_records(asked) if asked else (),
+        claims=claim_records(sweep_file) if sweep_file else (),
     )
     runs_dir = Path(plan[0].experiment.runs_dir)
     for file in (path, registration.path(runs_dir, question.name)):
@@ -66,9 +68,9 @@ def write_question(written: Written) -> str:
     return name
 
 
-def claim_records(asked: SweepFile) -> tuple[ClaimRecord, ...]:
+def claim_records(sweep_file: SweepFile) -> tuple[ClaimRecord, ...]:
     """Return the claims of a question in the form of its record."""
-    return tuple(ClaimRecord(claim=entry.claim, source=entry.source, note=entry.note) for entry in asked.claims)
+    return tuple(ClaimRecord(claim=entry.claim, source=entry.source, note=entry.note) for entry in sweep_file.claims)
 
 
 def _with_earlier(path: Path, written: Written) -> Tuning | None:
@@ -123,34 +125,34 @@ def register(name: str, words: Sequence[str], runs_dir: Path) -> list[str]:
     return [*lines, f"{claims}, {len(made.cells)} runs known beforehand, sha256 {made.digest}: commit or publish it"]
 
 
-def _planned(asked: SweepFile, arguments: Sequence[str], composer: Composer) -> list[PlannedRun]:
-    wanted = stages.first_cells(asked, arguments)
-    if asked.stages is None:
+def _planned(sweep_file: SweepFile, arguments: Sequence[str], composer: Composer) -> list[PlannedRun]:
+    wanted = stages.first_cells(sweep_file, arguments)
+    if sweep_file.stages is None:
         return compose_all(wanted, composer, bases_of(wanted))
     test = stages.test_word(arguments)
     bases = bases_of([Wanted(stages.repeated(request.cell, test), "final") for request in wanted])
     plan = compose_all(wanted, composer, bases)
-    stages.check_budget(asked, plan)
+    stages.check_budget(sweep_file, plan)
     return plan
 
 
-def _registration(asked: SweepFile, arguments: tuple[str, ...], plan: Sequence[PlannedRun]) -> Registration:
-    staged = asked.stages
-    rule = stages.until_decided(asked, arguments) if staged else None
-    final = [stages.seed_number(word) for word in stages.seed_words(asked, arguments)] if staged else []
+def _registration(sweep_file: SweepFile, arguments: tuple[str, ...], plan: Sequence[PlannedRun]) -> Registration:
+    staged = sweep_file.stages
+    rule = stages.until_decided(sweep_file, arguments) if staged else None
+    final = [stages.seed_number(word) for word in stages.seed_words(sweep_file, arguments)] if staged else []
     made = Registration(
         schema=SCHEMA,
-        name=asked.name,
+        name=sweep_file.name,
         registered_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         digest="",
-        question=asked.question,
-        primary=asked.primary,
-        claims=claim_records(asked),
-        margin=asked.margin,
+        question=sweep_file.question,
+        primary=sweep_file.primary,
+        claims=claim_records(sweep_file),
+        margin=sweep_file.margin,
         level=LEVEL,
-        families=("claims", "baseline", "best", "all") if asked.claims else ("baseline", "best", "all"),
+        families=("claims", "baseline", "best", "all") if sweep_file.claims else ("baseline", "best", "all"),
         rule=staged.tune.rule if staged else None,
-        tuned=asked.tuned,
+        tuned=sweep_file.tuned,
         tuning_seeds=staged.tune.seeds if staged else (),
         final_seeds=tuple(final),
         looks=(rule.first, rule.most) if isinstance(rule, UntilDecided) else None,
@@ -173,15 +175,15 @@ def _contents(plan: Sequence[PlannedRun]) -> dict[str, str | None]:
     return dict(sorted(contents.items()))
 
 
-def _refuse_late(known: Registration | None, plan: Sequence[PlannedRun], runs_dir: Path, file: Path) -> None:
+def _refuse_late(earlier: Registration | None, plan: Sequence[PlannedRun], runs_dir: Path, file: Path) -> None:
     """Refuse a registration after the first run, which would present known results as predicted.
 
     Raises:
         ValueError: the sweep is registered with different content, or has runs already.
     """
-    if known is not None:
+    if earlier is not None:
         raise ValueError(
-            f"{file}: registered at {known.registered_at} with another content (sha256 {known.digest}); a changed "
+            f"{file}: registered at {earlier.registered_at} with another content (sha256 {earlier.digest}); a changed "
             "question is a new one: give it another name"
         )
     made = [cell for planned in plan if (cell := planned.written()).method != "base" and _has_run(runs_dir, cell)]

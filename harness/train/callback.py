@@ -88,13 +88,13 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
         self._profiler.end(optimizer)
         self._meter.end_step()
 
-    def after_step(self, state: Any, control: Any, found: tuple[Any, Any, float]) -> None:
-        """Record a step, and validate if it is time; `found` is its loss, gradient norm (both unread) and rate.
+    def after_step(self, state: Any, control: Any, measured: tuple[Any, Any, float]) -> None:
+        """Record a step, and validate if it is time; `measured` is its loss, gradient norm (both unread) and rate.
 
         It runs outside the clock, which goes on with `start`.
         """
         self.last_step = state.global_step
-        self._unread.append((state.global_step, *found))
+        self._unread.append((state.global_step, *measured))
         every = self._job.spec.eval_every
         validates = bool(every) and state.global_step % every == 0
         if validates or state.global_step in (1, state.max_steps) or len(self._unread) >= self._window:

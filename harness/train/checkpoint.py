@@ -90,11 +90,11 @@ def step_of(file: Path) -> int:
     return int(match[1])
 
 
-def only(kept: Path) -> None:
+def only(newest: Path) -> None:
     """Remove every checkpoint but this one, and what writing was cut off in."""
-    for path in kept.parent.iterdir():
+    for path in newest.parent.iterdir():
         step = _ANY.fullmatch(path.name)
-        if path.name.startswith(".") or (step and int(step[1]) != step_of(kept)):
+        if path.name.startswith(".") or (step and int(step[1]) != step_of(newest)):
             remove(path)
 
 
@@ -106,10 +106,10 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def end(run_folder: Path, kept: bool) -> None:
-    """Remove the checkpoint of a run whose weights are saved, or rename it if `kept`: no run resumes from it."""
+def end(run_folder: Path, keep: bool) -> None:
+    """Remove the checkpoint of a run whose weights are saved, or rename it if `keep`: no run resumes from it."""
     checkpoints = folder(run_folder)
-    if kept and checkpoints.is_dir():
+    if keep and checkpoints.is_dir():
         final = checkpoints.with_name(f"{checkpoints.name}.final")
         shutil.rmtree(final, ignore_errors=True)
         checkpoints.replace(final)

@@ -165,6 +165,6 @@ def _folded(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return query.reshape(len(query) * key.shape[1], -1, query.shape[-1])
 
 
-def _flat(each: torch.Tensor) -> torch.Tensor:
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
     """Return keys or values by key head: (rows times key heads, keys, head size)."""
-    return each.reshape(-1, *each.shape[2:])
+    return tensor.reshape(-1, *tensor.shape[2:])

@@ -214,7 +214,7 @@ class _Agent(LocalElasticAgent):  # type: ignore[misc]
         assert self._pcontext is not None, "the ranks are there"
         pids = self._pcontext.pids()
         self.relay()
-        if self.preemption.asked and self._place.node.index == 0:
+        if self.preemption.requested and self._place.node.index == 0:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pids[0], signal.SIGTERM)  # it ignores all but the first
         try:

@@ -39,7 +39,7 @@ class Checkpoints:
     folder: Path
     of: Belongs
     every_seconds: float | None  # None: only when the run is told to end
-    asked: Callable[[], bool] = lambda: False
+    requested: Callable[[], bool] = lambda: False
     last: bool = False  # whether one is written after the last step as well
 
 
@@ -161,8 +161,8 @@ class Resuming:
             return
         every, begun = self.checkpoints.every_seconds, time.monotonic()
         is_time = every is not None and begun - self._written >= self._interval(every) and not ends
-        is_asked, is_time = distributed.broadcast((self.checkpoints.asked() and not ends, is_time))
-        if not (is_asked or is_time or (ends and self.checkpoints.last)):
+        is_requested, is_time = distributed.broadcast((self.checkpoints.requested() and not ends, is_time))
+        if not (is_requested or is_time or (ends and self.checkpoints.last)):
             return
         try:
             self._write(self.checkpoints)
@@ -173,7 +173,7 @@ class Resuming:
         distributed.barrier()  # within the next step the other ranks would wait under a limit of minutes
         self._written = time.monotonic()
         self._writing_seconds = self._written - begun
-        if is_asked:
+        if is_requested:
             raise PreemptedError(f"step {self.state.global_step}")
 
     def _interval(self, every: float) -> float:

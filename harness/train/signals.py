@@ -53,7 +53,7 @@ class Preemption:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._deferred = False
         self._parent = os.getppid()
 
@@ -67,12 +67,12 @@ class Preemption:
         try:
             yield
         finally:
-            for number, handler in before.items() if not self.asked else ():  # once asked, signals stay ignored
+            for number, handler in before.items() if not self.requested else ():  # once requested, signals stay ignored
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer an interruption to the end of this context; code within it may read `asked`.
+        """Defer an interruption to the end of this context; code within it may read `requested`.
 
         Raises:
             PreemptedError: a request came; raised at the end of the outermost context.
@@ -80,7 +80,7 @@ class Preemption:
         outer, self._deferred = self._deferred, True
         yield
         self._deferred = outer
-        if self.asked and not outer:
+        if self.requested and not outer:
             raise PreemptedError("told to end")
 
     def whole(self, emit: Emit) -> Emit:
@@ -98,7 +98,7 @@ class Preemption:
         leave_terminal(number)
         for signal_number in SIGNALS:  # once is enough, and what happens from here on is short
             signal.signal(signal_number, signal.SIG_IGN)
-        self.asked = True
+        self.requested = True
         if not self._deferred:
             raise PreemptedError("told to end")
 

@@ -66,7 +66,7 @@ def plan(compose, tiny_model, letters_file, tmp_path_factory):
     def planned(count=5, **changed):
         folder = tmp_path_factory.mktemp("store")
         for cell in cells[len(resolved) : count]:
-            resolved.append(inputs.resolve(config.build(compose(*words, *cell)), known=known))
+            resolved.append(inputs.resolve(config.build(compose(*words, *cell)), cache=known))
         below = {"runs_dir": str(folder / "runs"), "reports_dir": str(folder / "reports"), **changed}
         made = [
             PlannedRun(Wanted(cell), dataclasses.replace(one, **below))

@@ -47,7 +47,7 @@ def test_several_processes_go_on_to_the_bit(job, rows, tmp_path):
     make = lambda: job("method.lora_dropout=0.3", **settings)  # noqa: E731
     expected, after = shared(make)
     checkpoints = Checkpoints(folder=tmp_path / "checkpoint", of=BELONGS, every_seconds=None)
-    stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=told))  # noqa: E731
+    stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, requested=told))  # noqa: E731
     told = lambda: distributed.rank() == 0 and once()  # noqa: E731
     once = AttemptLog(2)
     with pytest.raises(PreemptedError):

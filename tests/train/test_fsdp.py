@@ -66,7 +66,7 @@ def interrupted(make, checkpoints, steps):
     """Train until the first process, which alone is told, has done so many steps."""
     once = AttemptLog(steps)
     asked = lambda: distributed.rank() == 0 and once()  # noqa: E731
-    stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, asked=asked))  # noqa: E731
+    stopped = lambda: dataclasses.replace(make(), checkpoints=dataclasses.replace(checkpoints, requested=asked))  # noqa: E731
     with pytest.raises(PreemptedError, match=f"step {steps}"):
         shared(stopped)
 

@@ -185,7 +185,7 @@ def test_a_signal_reaches_rank_0_alone_which_says_what_comes_of_it():
             raise PreemptedError("as all ranks are")
         with inner.watched(), inner.deferred():
             emit("ready")
-            while not inner.asked:
+            while not inner.requested:
                 time.sleep(0.02)
             emit("asked")
             distributed.barrier()

@@ -25,7 +25,7 @@ try:
 except PreemptedError as error:
     print("this goes nowhere", flush=True)  # to a terminal that is gone
     print("and so does this", file=sys.stderr, flush=True)
-    found = f"told {preemption.asked}"
+    found = f"told {preemption.requested}"
 open(sys.argv[1], "w").write(found)
 """
 

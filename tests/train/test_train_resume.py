@@ -69,7 +69,7 @@ def interrupted(make, checkpoints, stops, *words, **settings):
     """Train with a process told to end after each of these numbers of steps, and begun anew each time."""
     for stop in stops:
         job = dataclasses.replace(
-            make(*words, **settings), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(stop))
+            make(*words, **settings), checkpoints=dataclasses.replace(checkpoints, requested=AttemptLog(stop))
         )
         with pytest.raises(PreemptedError):
             train(job)
@@ -123,7 +123,7 @@ def test_what_ran_out_of_memory_goes_on_in_smaller_micro_batches(job, rows, chec
     settings = {"max_steps": 5, "rows": rows(20)}
     plain, after_plain = uninterrupted(job, **settings, micro_batch_size=4)
     first = dataclasses.replace(
-        job(**settings, micro_batch_size=4), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(3))
+        job(**settings, micro_batch_size=4), checkpoints=dataclasses.replace(checkpoints, requested=AttemptLog(3))
     )
     with pytest.raises(PreemptedError):
         train(first)
@@ -213,7 +213,7 @@ def test_windows_that_are_not_read_yet_are_kept(job, checkpoints, monkeypatch):
 def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, reason):
     job_of = lambda of, asked=lambda: False, events=None: dataclasses.replace(  # noqa: E731
         job(emit=(events if events is not None else []).append),
-        checkpoints=dataclasses.replace(checkpoints, of=of, asked=asked),
+        checkpoints=dataclasses.replace(checkpoints, of=of, requested=asked),
     )
     with pytest.raises(PreemptedError):
         train(job_of(BELONGS, AttemptLog(2)))
@@ -228,7 +228,7 @@ def test_a_checkpoint_of_something_else_is_set_aside(job, checkpoints, changed, 
 
 def test_weights_that_begin_otherwise_are_noticed(job, checkpoints):
     with pytest.raises(PreemptedError):
-        train(dataclasses.replace(job(), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(1))))
+        train(dataclasses.replace(job(), checkpoints=dataclasses.replace(checkpoints, requested=AttemptLog(1))))
     events = []
     other = job(seed=1, emit=events.append)
     train(dataclasses.replace(other, checkpoints=checkpoints))
@@ -267,7 +267,9 @@ def test_whatever_stands_in_the_place_of_a_checkpoint_training_begins_anew(job, 
     losses = iter([3.0, 2.0, 2.5])
     settings = {"max_steps": 20, "eval_every": 2, "patience": 2, "validate": lambda: next(losses)}
     with pytest.raises(PreemptedError):
-        train(dataclasses.replace(job(**settings), checkpoints=dataclasses.replace(checkpoints, asked=AttemptLog(5))))
+        train(
+            dataclasses.replace(job(**settings), checkpoints=dataclasses.replace(checkpoints, requested=AttemptLog(5)))
+        )
     whole = checkpoints.folder.with_name("whole")
     shutil.copytree(checkpoints.folder, whole)
     names = sorted(path.name for path in whole.iterdir())

@@ -102,22 +102,22 @@ def _score(given: argparse.Namespace) -> None:
     echo(f"{total:,} answers, {unread:,} verdicts could not be read; {path}")
 
 
-def _verdicts(by: model.Judge, found: answers.Answers, unfinished: Unfinished) -> list[model.Verdict]:
+def _verdicts(by: model.Judge, given: answers.Answers, unfinished: Unfinished) -> list[model.Verdict]:
     """Return a verdict on each answer, including those that an interrupted earlier call received."""
     received = unfinished.read()
-    left = [answer for answer in found.answers if answer.item_id not in received]
+    left = [answer for answer in given.answers if answer.item_id not in received]
 
     def told(verdict: model.Verdict) -> None:
         unfinished.add(verdict)
         received[verdict.item_id] = verdict
-        board(Progress(len(received), len(found.answers)))
+        board(Progress(len(received), len(given.answers)))
 
     board.start_bar(f"judging by {by.model}")
     try:
         model.judge(by, left, told)
     finally:
         board.end()
-    return [received[answer.item_id] for answer in found.answers]
+    return [received[answer.item_id] for answer in given.answers]
 
 
 def _export(given: argparse.Namespace) -> None:

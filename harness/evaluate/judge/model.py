@@ -93,8 +93,8 @@ def _parsed(endpoint: str) -> SplitResult:
     return place
 
 
-def judge(by: Judge, answers: Sequence[Answer], told: Callable[[Verdict], None]) -> None:
-    """Request a verdict on each answer, at temperature 0, and pass it to `told` at once.
+def judge(by: Judge, answers: Sequence[Answer], receive: Callable[[Verdict], None]) -> None:
+    """Request a verdict on each answer, at temperature 0, and pass it to `receive` at once.
 
     Raises:
         ValueError: the endpoint is unreachable, refuses, or sends another form of reply; also as in `check`.
@@ -103,7 +103,7 @@ def judge(by: Judge, answers: Sequence[Answer], told: Callable[[Verdict], None])
     key = _key(by)
     for answer in answers:
         reply = _ask(by, text(by, answer), key)
-        told(Verdict(answer.item_id, read_score(reply, by), reply))
+        receive(Verdict(answer.item_id, read_score(reply, by), reply))
 
 
 def text(by: Judge, answer: Answer) -> str:

@@ -81,10 +81,10 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
     refusals = [*prepared.refusals, *wrong]
     if spec.on_contamination == "error":
         refusals += [
-            f"{one.items_found} of {one.items} items of {one.name} share {overlap.NGRAM} words with training rows "
-            f"(data.on_contamination=error), for example {next(iter(one.examples), '')}"
-            for one in overlaps
-            if one.items_found and one.name in tasks
+            f"{shared.items_found} of {shared.items} items of {shared.name} share {overlap.NGRAM} words with training "
+            f"rows (data.on_contamination=error), for example {next(iter(shared.examples), '')}"
+            for shared in overlaps
+            if shared.items_found and shared.name in tasks
         ]
     return DataCheck(
         schema=record.SCHEMA,
@@ -137,13 +137,13 @@ def _shown(example: Example) -> str:
 
 
 def _lengths(
-    prepared: Prepared, spec: DataSpec, tokenizer: Any, wanted: Wanted, told: Callable[[str, int], None]
+    prepared: Prepared, spec: DataSpec, tokenizer: Any, wanted: Wanted, progress: Callable[[str, int], None]
 ) -> tuple[tuple[Lengths, ...], int]:
     """Return (lengths of all parts, the highest token id). Tokens stay in the cache unless the data are refused."""
     scratch = Path(tempfile.mkdtemp(prefix="harness-check-"))
     folder = scratch / "tokens" if prepared.refusals else cached(spec, wanted)
     try:
-        write(lambda: prepared, tokenizer, wanted, folder, told)
+        write(lambda: prepared, tokenizer, wanted, folder, progress)
         summaries = json.loads((folder / "counts.json").read_text(encoding="utf-8"))["lengths"]
         highest = max(TokenRows(folder / f"{part}.arrow").highest() for part in PARTS)
         return tuple(
@@ -197,7 +197,7 @@ def _near(prepared: Prepared) -> Near:
     """Return near duplicates among the first rows in content order, which are a random sample."""
     near = NearDuplicates()
     held: set[str] = set()
-    found = across = 0
+    near_rows = across = 0
     examples: list[str] = []
     for part, most in (("validation", _VALIDATION_LOOKED_AT), ("train", MOST_LOOKED_AT)):
         for number, example in enumerate(getattr(prepared, part)):
@@ -206,14 +206,14 @@ def _near(prepared: Prepared) -> Near:
             held |= {example.place} if part == "validation" else set()
             twin = near.look(example)
             if twin is not None:
-                found += 1
+                near_rows += 1
                 across += (twin in held) != (part == "validation")
                 examples += [f"{example.place} and {twin}"] if len(examples) < _NAMED else []
     return Near(
         threshold=NEAR,
         rows_looked_at=near.looked_at,
         rows=len(prepared.train) + len(prepared.validation),
-        found=found,
+        found=near_rows,
         across_validation=across,
         examples=tuple(examples),
     )

@@ -68,7 +68,7 @@ class _Index:
                 runs, owners = _runs(texts, size)
                 if len(runs):
                     pairs.setdefault(size, []).append((runs, owners + self._first[name]))
-        self._known = {size: Known.of(found) for size, found in pairs.items()}
+        self._known = {size: Known.of(runs_of_size) for size, runs_of_size in pairs.items()}
 
     def scan(self, batch: Sequence[Example]) -> None:
         """Search a batch of training rows for the runs."""

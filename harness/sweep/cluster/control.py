@@ -25,13 +25,13 @@ def tasks_of(stored: Stored) -> Tasks:
         ValueError: the sweep was never submitted.
         OSError: SLURM cannot be asked.
     """
-    found = Tasks(stored.runs_dir, stored.record.name)
-    if not found.submissions:
+    tasks = Tasks(stored.runs_dir, stored.record.name)
+    if not tasks.submissions:
         raise ValueError(
             f"sweep {stored.record.name}: nothing of it was submitted to a cluster; for its report: python -m "
             f"harness.report {stored.runs_dir} --sweep {stored.record.name}"
         )
-    return found
+    return tasks
 
 
 def collect(stored: Stored, wait: bool) -> int:
@@ -45,16 +45,16 @@ def collect(stored: Stored, wait: bool) -> int:
         slurm.watch(stored.runs_dir, name, {run for run, _ in tasks.live()})
         tasks = tasks_of(stored)
     _settle(stored, tasks)
-    found = standing(stored, tasks)
-    echo("\n".join(lines(stored, found, tasks)))
+    runs = standing(stored, tasks)
+    echo("\n".join(lines(stored, runs, tasks)))
     tuning = stored.record.tuning
     if tuning is not None and tuning.choices is None:
-        if not any(one.state in ("running", "waiting") for one in found):
+        if not any(run.state in ("running", "waiting") for run in runs):
             on = f" --runs {stored.runs_dir}" if stored.runs_dir != Path("runs") else ""
             echo(f"the trials are over: python -m harness.sweep submit {name}{on} chooses, and submits what it chose")
         return 1
     make_report(slurm.experiment_of(stored.runs_dir, name, next(iter(tasks.of.values()))), name)
-    return 0 if all(one.ended_well for one in found) else 1
+    return 0 if all(run.ended_well for run in runs) else 1
 
 
 def cancel(stored: Stored) -> int:
@@ -92,8 +92,8 @@ def submission_words(name: str, stored: Stored | None, given: Sequence[str]) -> 
         words = [f"sweep={name}", *ours]
     else:
         words = words_again(stored, *ours, given_again=given)
-        kept = submissions.read(stored.runs_dir, name)
-        before = kept[-1].words if kept else ()
+        earlier = submissions.read(stored.runs_dir, name)
+        before = earlier[-1].words if earlier else ()
     of_hydra = {setting_of(word): word for word in (*before, *given) if word.startswith("hydra.")}
     of_hydra["hydra.launcher.wait"] = "hydra.launcher.wait=false"
     refuse_removed(name, of_hydra.values())

@@ -112,8 +112,8 @@ class _Notice:
         return int(os.environ.get("SLURM_RESTART_COUNT", "0")) < self.spec.max_requeues
 
     def _out_of_time(self) -> bool:
-        told = 60 * self.spec.time_minutes - self.spec.signal_seconds
-        return time.monotonic() - self._began > told - _SIGNAL_EARLY_SECONDS
+        granted = 60 * self.spec.time_minutes - self.spec.signal_seconds
+        return time.monotonic() - self._began > granted - _SIGNAL_EARLY_SECONDS
 
 
 def _made(experiment: Experiment) -> str:
@@ -152,5 +152,5 @@ def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> I
 
 
 def _threads(spec: SlurmSpec) -> int:
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(spec.cpus, int(told)) if told.isdigit() and int(told) else spec.cpus
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(spec.cpus, int(given)) if given.isdigit() and int(given) else spec.cpus

@@ -38,7 +38,10 @@ class SlurmSpec(Strict):
 
     def __post_init__(self) -> None:
         plain = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
-        for name, value in {**plain, **{f"options.{key}": f"{key}={one}" for key, one in self.options.items()}}.items():
+        for name, value in {
+            **plain,
+            **{f"options.{key}": f"{key}={option}" for key, option in self.options.items()},
+        }.items():
             if value is not None and not value.isprintable():  # a line end would begin a line of the job's shell
                 raise ValueError(f"hydra.launcher.{name}={value!r}: no line end or control character may be in it")
         if self.signal_seconds >= 60 * self.time_minutes:
@@ -61,7 +64,7 @@ class SlurmSpec(Strict):
 
     def sbatch(self, nodes: int = 1) -> dict[str, Any]:
         """Return the options of sbatch for a job on `nodes` nodes."""
-        asked = {
+        options = {
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
@@ -74,4 +77,4 @@ class SlurmSpec(Strict):
             **({"nodes": nodes, "ntasks-per-node": 1} if nodes > 1 else {}),
             **self.options,
         }
-        return {name: value for name, value in asked.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}

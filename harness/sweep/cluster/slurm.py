@@ -65,8 +65,8 @@ def launch(pending: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Seq
     for nodes in {_nodes(planned) for planned in new} - {1}:
         check(spec, nodes)
     jobs = list(_submit(new, name, spec, words)) if new else []
-    told = f"{len(new)} runs submitted to SLURM" + (f" as {', '.join(jobs)}" if jobs else "")
-    board.say(told + (f", {len(there)} are in its queue already" if there else ""))
+    submitted = f"{len(new)} runs submitted to SLURM" + (f" as {', '.join(jobs)}" if jobs else "")
+    board.say(submitted + (f", {len(there)} are in its queue already" if there else ""))
     on = f"--runs {runs_dir} " if runs_dir != Path("runs") else ""
     ways = f"python -m harness.sweep status|collect|cancel {name} {on}".strip()
     if not spec.wait:
@@ -76,7 +76,10 @@ def launch(pending: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Seq
     except KeyboardInterrupt:
         board.say(f"the jobs go on: {ways}")
         raise
-    return [Made(value=known.status if (known := state.readable(one.experiment)) else "failed") for one in pending]
+    return [
+        Made(value=run_record.status if (run_record := state.readable(planned.experiment)) else "failed")
+        for planned in pending
+    ]
 
 
 def _check_gpus(pending: Sequence[PlannedRun], spec: SlurmSpec) -> None:
@@ -126,8 +129,8 @@ def _submit(new: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Sequen
             srun_args=[f"--cpus-per-task={spec.cpus}", f"--wait={_LAST_SECONDS}"],  # srun does not inherit the first
             additional_parameters={**spec.sbatch(nodes), **before},
         )
-        experiments, each = [planned.experiment for planned in part], spec.cells_per_job
-        shares = [experiments[first : first + each] for first in range(0, len(experiments), each)]
+        experiments, per_job = [planned.experiment for planned in part], spec.cells_per_job
+        shares = [experiments[first : first + per_job] for first in range(0, len(experiments), per_job)]
         made = executor.map_array(job.make, shares, [spec] * len(shares), [sys.argv] * len(shares))
         array = made[0].job_id.partition("_")[0]
         with contextlib.suppress(OSError):  # setup's lines may hold a secret; SLURM has its own copy by now
@@ -139,7 +142,7 @@ def _submit(new: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Sequen
             runs=tuple(planned.identity[:2] for planned in part),
             at_once=spec.array_parallelism,
             words=tuple(words),
-            cells_per_job=each,
+            cells_per_job=per_job,
         )
         submissions.keep_runs([_settings(experiment) for experiment in experiments], array, runs_dir, name)
         submissions.keep(submission, runs_dir, name)
@@ -165,9 +168,9 @@ def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
                 continue
             live = dict(tasks.live(left))
             over = left - live.keys()
-            for one in over & gone:  # over in two looks: the file server had time to show the record
-                board.say(f"{len(runs) - len(left) + 1}/{len(runs)} {_settled(runs_dir, name, tasks, one)}")
-                left.remove(one)
+            for run_id in over & gone:  # over in two looks: the file server had time to show the record
+                board.say(f"{len(runs) - len(left) + 1}/{len(runs)} {_settled(runs_dir, name, tasks, run_id)}")
+                left.remove(run_id)
             gone = over
             waiting = sum(task.queued is not None and task.queued.waits for task in live.values())
             line(PhaseStarted(f"{len(live) - waiting} run, {waiting} wait"))
@@ -178,16 +181,18 @@ def watch(runs_dir: Path, name: str, runs: set[Run]) -> None:
         line.end()
 
 
-def _settled(runs_dir: Path, name: str, tasks: Tasks, one: Run) -> str:
+def _settled(runs_dir: Path, name: str, tasks: Tasks, run_id: Run) -> str:
     """Record how a run ended, if the run did not, and return it as text."""
-    task = tasks.of[one]
+    task = tasks.of[run_id]
     settle(runs_dir, name, tasks, task)
     try:
         experiment = experiment_of(runs_dir, name, task)
     except ValueError:
-        return f"{one[0]}/seed-{one[1]} (SLURM job {task.job}): over"
-    known = state.readable(experiment)
-    return f"{messages.label(experiment)} (SLURM job {task.job}): {ending(known) if known else 'left no record'}"
+        return f"{run_id[0]}/seed-{run_id[1]} (SLURM job {task.job}): over"
+    run_record = state.readable(experiment)
+    return (
+        f"{messages.label(experiment)} (SLURM job {task.job}): {ending(run_record) if run_record else 'left no record'}"
+    )
 
 
 def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:

@@ -54,8 +54,8 @@ def keep(submission: Submission, runs_dir: Path, name: str) -> None:
 
 def read(runs_dir: Path, name: str) -> list[Submission]:
     """Return the submissions of a sweep, the oldest first; [] if it was never submitted."""
-    found = [record.read(Submission, path) for path in folder(runs_dir, name).glob("*.json")]
-    return sorted(found, key=lambda one: (one.submitted_at, one.job))
+    submissions = [record.read(Submission, path) for path in folder(runs_dir, name).glob("*.json")]
+    return sorted(submissions, key=lambda submission: (submission.submitted_at, submission.job))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +127,11 @@ class Tasks:
         self.submissions = read(runs_dir, name)
         self.folder = jobs_folder(runs_dir, name)
         self._ended: dict[str, dict[str, str]] = {}
-        waiting = queue.queued(one.job for one in self.submissions)
+        waiting = queue.queued(submission.job for submission in self.submissions)
         self.of: dict[Run, Task] = {
-            run: Task(job, run, one, waiting.get(job)) for one in self.submissions for job, run in one.tasks()
+            run: Task(job, run, submission, waiting.get(job))
+            for submission in self.submissions
+            for job, run in submission.tasks()
         }
 
     def live(self, runs: Iterable[Run] | None = None) -> Iterator[tuple[Run, Task]]:
@@ -148,5 +150,5 @@ class Tasks:
         array = task.submission.job
         if array not in self._ended:
             self._ended[array] = queue.endings(array)
-        told = self._ended[array].get(task.job, "it left the queue, and SLURM has forgotten how")
-        return f"SLURM job {task.job}: {told}"
+        ending = self._ended[array].get(task.job, "it left the queue, and SLURM has forgotten how")
+        return f"SLURM job {task.job}: {ending}"
