@@ -33,9 +33,9 @@ def p_value(value: float) -> str:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """The mean over the seeds; None if any of them is unknown."""
-    known = list(values)
-    found = [value for value in known if value is not None]
-    return sum(found) / len(found) if found and len(found) == len(known) else None
+    listed = list(values)
+    given = [value for value in listed if value is not None]
+    return sum(given) / len(given) if given and len(given) == len(listed) else None
 
 
 def short(value: Any) -> str:
@@ -48,7 +48,7 @@ def short(value: Any) -> str:
             return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
         return f"{value:.10g}"
     if isinstance(value, (list, tuple)):
-        return ",".join(short(one) for one in value)
+        return ",".join(short(part) for part in value)
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

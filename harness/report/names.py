@@ -121,7 +121,7 @@ def title(records: Sequence[RunRecord]) -> str:
 
 def known(displays: Iterable[str]) -> list[str]:
     """Return the names in their order, each once, without those that are not recorded."""
-    return [one for one in dict.fromkeys(displays) if one != UNKNOWN]
+    return [display for display in dict.fromkeys(displays) if display != UNKNOWN]
 
 
 def _filled(display: str, settings: Mapping[str, Any]) -> str:

@@ -38,8 +38,8 @@ class Tally:
 
 def run(comparison: Comparison) -> list[Tally]:
     """Return a tally for each method with five or more seeds on each task that it was asked."""
-    found = [*comparison.targets, *contests(comparison.groups, "test")]
-    return [tally for contest in found for tally in _of_contest(contest)]
+    compared = [*comparison.targets, *contests(comparison.groups, "test")]
+    return [tally for contest in compared for tally in _of_contest(contest)]
 
 
 def line(tallies: Sequence[Tally]) -> str:
@@ -68,8 +68,8 @@ def _of_contest(contest: MetricComparison) -> Iterator[Tally]:
         return
     for group in contest.groups:
         values = sides.values.get(group.label)
-        if values is not None and len(known := _known(values)) >= FEWEST:
-            yield _tally(group.label, known, sides, contest)
+        if values is not None and len(present := _known(values)) >= FEWEST:
+            yield _tally(group.label, present, sides, contest)
 
 
 def _known(values: Floats) -> list[int]:

@@ -200,7 +200,9 @@ def _cost(result: Claims, cheapest: Advice | None, ladder: Sequence[tuple[float,
         elif not cheapest.withheld:
             parts.append(f"No cheaper method is shown to be within {tolerance} of it.")
     if len(ladder) > 1:
-        steps = [f"from {_gibibytes(used)} {one.group.name} ({contest.shown(one.value)})" for used, one in ladder]
+        steps = [
+            f"from {_gibibytes(used)} {option.group.name} ({contest.shown(option.value)})" for used, option in ladder
+        ]
         parts.append(f"Best score for a memory limit: {several(steps, MOST_LIMITS)}.")
     return " ".join(parts)
 
@@ -208,9 +210,9 @@ def _cost(result: Claims, cheapest: Advice | None, ladder: Sequence[tuple[float,
 def _ladder(result: Claims, methods: Sequence[Option]) -> Iterator[tuple[float, Option]]:
     """Yield the best method from each memory on: the Pareto front of the point estimates."""
     sign = 1 if result.contest.higher_is_better else -1
-    known = [(used, option) for option in methods if (used := option.costs["memory"]) is not None]
+    measured = [(used, option) for option in methods if (used := option.costs["memory"]) is not None]
     best = float("-inf")
-    for used, option in sorted(known, key=lambda entry: (entry[0], -sign * entry[1].value)):
+    for used, option in sorted(measured, key=lambda entry: (entry[0], -sign * entry[1].value)):
         if sign * option.value > best:
             best = sign * option.value
             yield used, option

@@ -152,17 +152,19 @@ def qualities(
 
     `first` goes before them, where it is of such a role: what answers the question.
     """
-    found: dict[str, ScoredEvaluation] = {}
+    by_task: dict[str, ScoredEvaluation] = {}
     for group in groups:
         if group.ok:
             for eval_id, scored in group.evaluations.items():
-                found.setdefault(eval_id, scored[0])
-    every = [one for role in roles for scored in found.values() if scored.role == role for one in _quality(scored)]
-    asked = [
-        scored for scored in found.values() if first and scored.comparison_key == first.eval_id and scored.role in roles
+                by_task.setdefault(eval_id, scored[0])
+    every = [one for role in roles for scored in by_task.values() if scored.role == role for one in _quality(scored)]
+    requested = [
+        scored
+        for scored in by_task.values()
+        if first and scored.comparison_key == first.eval_id and scored.role in roles
     ]
-    ahead = [one for scored in asked[:1] for one in _quality(scored, first.metric if first else None)]
-    return [*ahead, *(one for one in every if one not in ahead)]
+    ahead = [quality for scored in requested[:1] for quality in _quality(scored, first.metric if first else None)]
+    return [*ahead, *(quality for quality in every if quality not in ahead)]
 
 
 def _quality(scored: ScoredEvaluation, metric: str | None = None) -> list[Quality]:

@@ -182,11 +182,11 @@ def main_contests(groups: Sequence[Group], primary: str | None) -> list[MetricCo
         if primary in losses:
             return contests(groups, losses[primary])
         task = task.partition("[")[0]
-        named = [one for role in ROLES for one in contests(groups, role, metric) if one.task == task]
+        named = [contest for role in ROLES for contest in contests(groups, role, metric) if contest.task == task]
         return [contest for contest in named if contest.title == named[0].title]
     for role in ROLES:
         if of_role := contests(groups, role):
-            return [one for one in of_role if one.title == of_role[0].title]
+            return [contest for contest in of_role if contest.title == of_role[0].title]
     return []
 
 

@@ -348,7 +348,7 @@ def _shown(groups: Sequence[Group]) -> list[Difference]:
     unknown = [Difference("trained elsewhere, on data and with settings that are unknown", (("yes", elsewhere),))]
     listed = [*(unknown if elsewhere else []), *seeds, *missing, *differences(_by_run(rows, shown_facts))]
     listed += differences(_by_run(trained, shown_training_facts))
-    keys = {one.key for one in listed}
+    keys = {difference.key for difference in listed}
     for task in _tasks(trained):
         facts = {group.label: shown_task_facts(group, task) for group in rows}
         listed += [

@@ -99,7 +99,7 @@ class Comparison:
     @cached_property
     def undertuned(self) -> frozenset[str]:
         """Return the labels of methods whose chosen settings lie at the edge of what was tried."""
-        edges = {(one.name, one.choice.recipe_id) for one in self.tuning if one.edges}
+        edges = {(contestant.name, contestant.choice.recipe_id) for contestant in self.tuning if contestant.edges}
         cells = ((group, group.first.cell) for group in self.groups)
         return frozenset(g.label for g, cell in cells if cell and (cell.contestant, g.first.recipe_id) in edges)
 

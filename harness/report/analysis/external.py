@@ -88,12 +88,12 @@ def table(records: Sequence[ExternalRecord]) -> Table:
 
 def remarks(records: Sequence[ExternalRecord]) -> list[str]:
     """Return what a reader must know: runs that did not end well, scores of zero, rates that methods share."""
-    found = [
+    rows = [
         f"{record.name} is a run with the status {record.status}" for record in records if record.status != _ENDED_WELL
     ]
     for record in records:
         if record.status == _ENDED_WELL:
-            found += [
+            rows += [
                 f"{record.name}: {name} is 0 of {record.num_items or 'all'} items, which says that the run is "
                 "broken and not how good the method is"
                 for name, score in record.scores.items()
@@ -106,11 +106,11 @@ def remarks(records: Sequence[ExternalRecord]) -> list[str]:
     for rate, members in by_rate.items():
         methods = dict.fromkeys(record.method for record in members)
         if len(methods) > 2:
-            found.append(
+            rows.append(
                 f"Learning rates were not tuned: {len(members)} of {len(records)} rows share {rate}, whatever their "
                 f"method ({several(list(methods), 8)})"
             )
-    return found
+    return rows
 
 
 def _cell(value: float | None) -> Cell:

@@ -32,13 +32,13 @@ def undecided(comparison: Comparison) -> list[str]:
 
 
 def _open(contest: MetricComparison, comparison: Comparison) -> list[str]:
-    found = comparison.claims_of(contest)
-    if found.comparison is None:
+    result = comparison.claims_of(contest)
+    if result.comparison is None:
         raise ValueError(f"{contest.title}: no items can be paired, so that nothing is decided")
     return [
         f"{pair.a.label} against {pair.b.label} on {contest.title}: {pair.result.verdict}"
         + (f" ({pair.result.why})" if pair.result.why else "")
-        for pair in (*found.against_base, *found.against_best)
+        for pair in (*result.against_base, *result.against_best)
         if pair.result.verdict in ("not significant", "no verdict")
     ]
 

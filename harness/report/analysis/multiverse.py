@@ -220,15 +220,15 @@ def _metrics(contest: MetricComparison) -> list[str]:
 def _means(contest: MetricComparison, groups: Sequence[Group], whole: int) -> Iterator[Outcome]:
     """Yield the mean over the target tasks, and the mean with each of them left out."""
     tasks = []
-    for one in contests(groups, "target"):
-        made = _outcome(replace(one, groups=contest.groups, base=contest.base), one.name)
+    for candidate in contests(groups, "target"):
+        made = _outcome(replace(candidate, groups=contest.groups, base=contest.base), candidate.name)
         if made is not None and len(made.sides.values) == whole and made.higher_is_better:
             tasks.append(made)
     if len(tasks) < 2 or contest.role != "target":
         return
     yield _mean("the mean over the target tasks", tasks)
     for left_out in tasks if len(tasks) > 2 else ():
-        left = [one for one in tasks if one is not left_out]
+        left = [task for task in tasks if task is not left_out]
         yield _mean(f"the mean over the target tasks without {left_out.name}", left)
 
 
@@ -240,14 +240,14 @@ def _mean(name: str, tasks: Sequence[Outcome]) -> Outcome:
     scales = [sum(sizes) / (len(sizes) * size) for size in sizes]
     values = {
         label: np.concatenate(
-            [one.sides.values[label] * scale for one, scale in zip(tasks, scales, strict=True)], axis=1
+            [task.sides.values[label] * scale for task, scale in zip(tasks, scales, strict=True)], axis=1
         )
         for label in tasks[0].sides.values
     }
     clusters = tuple(
         f"{place}/{cluster}"
-        for place, (one, size) in enumerate(zip(tasks, sizes, strict=True))
-        for cluster in (one.sides.clusters or tuple(map(str, range(size))))
+        for place, (task, size) in enumerate(zip(tasks, sizes, strict=True))
+        for cluster in (task.sides.clusters or tuple(map(str, range(size))))
     )
     clustered = any(outcome.sides.clusters for outcome in tasks)
     sides = replace(tasks[0].sides, values=values, weights=None, clusters=clusters if clustered else None)
@@ -289,9 +289,10 @@ def _other_rules(comparison: Comparison) -> dict[str, frozenset[str]]:
     labels = {row.cell.contestant: row.label for row in loaded.rows if row.cell and row.cell.contestant}
     return {
         rule: frozenset(
-            labels[one.name]
-            for one in comparison.tuning
-            if one.name in labels and choose(one.name, one.trials, rule).recipe_id != one.choice.recipe_id
+            labels[contestant.name]
+            for contestant in comparison.tuning
+            if contestant.name in labels
+            and choose(contestant.name, contestant.trials, rule).recipe_id != contestant.choice.recipe_id
         )
         for rule in RULES
         if rule != record.rule

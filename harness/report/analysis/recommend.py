@@ -228,7 +228,7 @@ def recommendations(contest: MetricComparison, groups: Sequence[Group], toleranc
         return []
     needs = [("No limit", Need(tolerance=tolerance))]
     needs += [("No inference overhead", Need(tolerance=tolerance, overhead=False))] if _any_overhead(every) else []
-    peaks = sorted({used for one in every if (used := one.costs["memory"]) is not None}, reverse=True)[1:]
+    peaks = sorted({used for option in every if (used := option.costs["memory"]) is not None}, reverse=True)[1:]
     limits = peaks[:: -(-len(peaks) // MOST_LIMITS)] if peaks else []
     needs += [
         (f"Within {limit / GIBIBYTE:.2f}{NO_BREAK}GiB", Need(tolerance=tolerance, memory_bytes=limit))

@@ -26,8 +26,8 @@ def divergences(groups: Sequence[Group]) -> list[str]:
     for label, kept, lost in _lost(groups):
         diverged = [row for row in lost if row.status == "diverged"]
         if diverged:
-            shown = f"; its scores are of the {kept} that did not" if kept else ""
-            found.append(f"{label}: {_rate(len(diverged), kept + len(diverged))} diverged{shown}")
+            remainder = f"; its scores are of the {kept} that did not" if kept else ""
+            found.append(f"{label}: {_rate(len(diverged), kept + len(diverged))} diverged{remainder}")
         if kept and (others := [row for row in lost if row.status != "diverged"]):
             fates = ", ".join(f"seed {row.seed} {row.status or 'missing'}" for row in others)
             found.append(f"{label}: no result, and no outcome of the method either: {fates}")
@@ -63,7 +63,9 @@ def _history(row: Row) -> Iterator[str]:
     record = row.record
     if record is None:
         return
-    made = [one for one in record.attempts if one.status == "ok" and one.weights_from == one.started_at]
+    made = [
+        attempt for attempt in record.attempts if attempt.status == "ok" and attempt.weights_from == attempt.started_at
+    ]
     if len(made) > 1:
         yield f"trained {len(made)} times, and the last result is shown"
     if row.test_reads > 1:
@@ -87,11 +89,11 @@ def _is_its_own(record: RunRecord) -> bool:
 
 def _unasked(loaded: Loaded) -> list[str]:
     """Return the seeds that lie beside those of the results and that the sweep leaves out."""
-    shown = {row.recipe_id: row.name for row in reversed(loaded.rows) if row.status == "ok"}
+    names = {row.recipe_id: row.name for row in reversed(loaded.rows) if row.status == "ok"}
     found: dict[str, list[str]] = {}
     for row in loaded.unasked:
-        if row.recipe_id in shown:
-            found.setdefault(shown[row.recipe_id], []).append(f"{row.seed} ({row.status or 'unreadable'})")
+        if row.recipe_id in names:
+            found.setdefault(names[row.recipe_id], []).append(f"{row.seed} ({row.status or 'unreadable'})")
     return [
         f"{label}: further seeds lie in the runs folder and are not part of this sweep: {', '.join(seeds)}"
         for label, seeds in found.items()

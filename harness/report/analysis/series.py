@@ -90,10 +90,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _alike(known: Iterable[Settings], key: str, ignored: Sequence[str] = ()) -> list[list[Settings]]:
+def _alike(recipes: Iterable[Settings], key: str, ignored: Sequence[str] = ()) -> list[list[Settings]]:
     """Return the groups that share every setting but the key, the ignored ones and the center of the method's rate."""
     parts: dict[str, list[Settings]] = {}
-    for facts, group in known:
+    for facts, group in recipes:
         others = {name: value for name, value in facts.items() if name not in (key, "method.lr", *ignored)}
         parts.setdefault(json.dumps(others, sort_keys=True), []).append((facts, group))
     return list(parts.values())

@@ -40,8 +40,8 @@ def _of_group(group: Group, contest: MetricComparison) -> Iterator[tuple[Cell, .
 
     scored = group.evaluations[contest.measure.eval_id]
     scores = {
-        tuple(seeds.streams(row.seed)): one.record.metrics[contest.measure.metric].value
-        for row, one in zip(group.rows, scored, strict=True)
+        tuple(seeds.streams(row.seed)): score.record.metrics[contest.measure.metric].value
+        for row, score in zip(group.rows, scored, strict=True)
     }
     try:
         parts = components(scores, seeds.NAMES)

@@ -272,7 +272,11 @@ def _rate(rows: Sequence[Row]) -> float | None:
 
 def _losses(rows: Sequence[Row]) -> Floats | None:
     scored = [
-        one for row in rows if row.status == "ok" for one in row.scored if one.heldout and one.role == "validation"
+        score
+        for row in rows
+        if row.status == "ok"
+        for score in row.scored
+        if score.heldout and score.role == "validation"
     ]
     return matrix(scored, "loss") if len(scored) == len(rows) else None
 

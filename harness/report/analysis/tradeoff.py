@@ -71,7 +71,7 @@ def matched(result: Claims) -> Table | None:
     runs = {
         label: trainings_of
         for label, trainings_of in runs.items()
-        if trainings_of and all(one.validation for one in trainings_of)
+        if trainings_of and all(training.validation for training in trainings_of)
     }
     if len(runs) < 2:
         return None
@@ -80,9 +80,11 @@ def matched(result: Claims) -> Table | None:
         [Text(group.name, group.label) for group in result.contest.ranked if group.label in runs]
     ]
     for title, spent in _BUDGETS:
-        curves = {label: [spent(one) for one in trainings_of] for label, trainings_of in runs.items()}
-        spending = [[one for one in trainings_of if one is not None] for trainings_of in curves.values()]
-        if any(len(one) != len(trainings_of) for one, trainings_of in zip(spending, curves.values(), strict=True)):
+        curves = {label: [spent(training) for training in trainings_of] for label, trainings_of in runs.items()}
+        spending = [[training for training in trainings_of if training is not None] for trainings_of in curves.values()]
+        if any(
+            len(amounts) != len(trainings_of) for amounts, trainings_of in zip(spending, curves.values(), strict=True)
+        ):
             continue
         budget = min(curve[-1] for trainings_of in spending for curve in trainings_of)
         columns.append(Column(f"at_{title}", f"at {quantity(budget)} {title}", digits=4))
@@ -139,7 +141,7 @@ def across(groups: Sequence[Group]) -> Table | None:
 
     every = [contest for contest in contests(groups, "target") if contest.higher_is_better]
     tasks, members = ranked_on_all(every)
-    answered = [[outcomes(group, one.measure) for group in members] for one in tasks]
+    answered = [[outcomes(group, task.measure) for group in members] for task in tasks]
     if len(tasks) < 2 or len(members) < 2 or any(table is None for task in answered for table in task):
         return None
     tables = [[table[0] for table in task if table] for task in answered]
@@ -162,10 +164,10 @@ def across(groups: Sequence[Group]) -> Table | None:
         normalized = across_tasks(next(scaled)[..., 0], next(scaled))
     columns.append(Column("rank", "Average rank", digits=2, better="lower"))
     rows: list[tuple[Cell, ...]] = []
-    for index, (group, one) in enumerate(zip(members, summaries, strict=True)):
-        numbers = [one.mean, *([one.interquartile_mean] if many else [])]
+    for index, (group, summary) in enumerate(zip(members, summaries, strict=True)):
+        numbers = [summary.mean, *([summary.interquartile_mean] if many else [])]
         numbers += [normalized[index].mean] if normalized else []
-        cells = [Number(part.value, interval=(part.low, part.high)) for part in (*numbers, one.rank)]
+        cells = [Number(part.value, interval=(part.low, part.high)) for part in (*numbers, summary.rank)]
         rows.append((Text(group.name, group.label), *cells))
     left_out = _left_out(every, tasks, members)
     notes = (Note(left_out),) if left_out else ()
@@ -187,7 +189,7 @@ def ranked_on_all(targets: Sequence[MetricComparison]) -> tuple[list[MetricCompa
 
 def _left_out(every: Sequence[MetricComparison], tasks: Sequence[MetricComparison], members: Sequence[Group]) -> str:
     """Return which tasks and methods are not in the means, and why; "" where all are."""
-    hidden = [one.name for one in every if one not in tasks]
+    hidden = [task.name for task in every if task not in tasks]
     evaluated = {
         group.name for contest in tasks for group in (*contest.groups, *(group for group, _ in contest.left_out))
     }

@@ -56,23 +56,23 @@ def columns(rows: Sequence[Row]) -> list[str]:
 
 def flat(row: Row) -> dict[str, float | int | None]:
     """A run's numbers by their columns: `inference/<model>/<rows>_rows/...`."""
-    found = row.inference
-    if found is None:
+    inference = row.inference
+    if inference is None:
         return {}
     values: dict[str, float | int | None] = {}
-    for name, served in found.served.items():
+    for name, served in inference.served.items():
         values[f"inference/{name}/weight_bytes"] = served.weight_bytes
         values[f"inference/{name}/peak_memory_bytes"] = served.peak_memory_bytes
         for speed in served.speeds:
             prefix = f"inference/{name}/{speed.batch_size}_rows"
             values[f"{prefix}/time_to_first_token_seconds"] = speed.time_to_first_token_seconds
             values[f"{prefix}/tokens_per_second"] = speed.tokens_per_second
-    if found.further is not None:
-        values["inference/bytes_per_further_adapter"] = found.further.bytes_per_adapter
-        values["inference/switch_seconds"] = found.further.switch_seconds
-    if found.equal_outputs is not None:
-        values["inference/equal_outputs"] = found.equal_outputs
-        values["inference/num_outputs"] = found.served["attached"].num_outputs
+    if inference.further is not None:
+        values["inference/bytes_per_further_adapter"] = inference.further.bytes_per_adapter
+        values["inference/switch_seconds"] = inference.further.switch_seconds
+    if inference.equal_outputs is not None:
+        values["inference/equal_outputs"] = inference.equal_outputs
+        values["inference/num_outputs"] = inference.served["attached"].num_outputs
     return values
 
 
@@ -121,4 +121,4 @@ def _same(measured: Sequence[InferenceRecord]) -> Cell:
 
 
 def _outputs(attached: Sequence[Served], name: str) -> Cell:
-    return Text(f"{sum(getattr(one, name) for one in attached)} of {sum(one.num_outputs for one in attached)}")
+    return Text(f"{sum(getattr(cost, name) for cost in attached)} of {sum(cost.num_outputs for cost in attached)}")

@@ -20,11 +20,11 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     for problem in problems:
         echo(f"harness.report: could not be read: {problem}", file=sys.stderr)
-    found = guard(records)
+    differences = guard(records)
     echo(f"{len(records)} rows read from {given.folder}, one seed each, no outcomes per item: nothing can be paired")
-    echo("undeclared differences:" if found else "no undeclared difference")
-    for one in found:
-        echo(f"  {one}")
+    echo("undeclared differences:" if differences else "no undeclared difference")
+    for difference in differences:
+        echo(f"  {difference}")
     echo(f"written: {keep(records, given.out)}; a report of the runs in {given.out} shows them as external rows")
     return 0
 

@@ -169,7 +169,7 @@ def _next(plan: Plan, wanted: float, measured: Measured | None) -> list[str]:
         gain = now - smallest_effect(design, wanted, adjusted=adjusted)
         options.append((name, now - gain, gain, seconds))
     priced = all(seconds for *_, seconds in options)
-    options.sort(key=lambda one: -(one[2] / one[3] if priced and one[3] else one[2]))
+    options.sort(key=lambda option: -(option[2] / option[3] if priced and option[3] else option[2]))
     shown = [
         f"{name}: {_points(after)} points" + (f" for {seconds / HOUR:.2g} h of runs" if seconds else "")
         for name, after, _, seconds in options

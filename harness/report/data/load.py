@@ -52,7 +52,7 @@ def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
 
 def _loaded(rows: Sequence[Row], sweep: SweepRecord | None, runs: Sequence[Path], problems: list[str]) -> Loaded:
     paths = [(path, root) for root in runs for path in sorted(root.glob("external/*.json"))]
-    external = [one for path, root in paths if (one := _read(ExternalRecord, path, root, problems))]
+    external = [row for path, root in paths if (row := _read(ExternalRecord, path, root, problems))]
     checks = tuple(_checks(runs, rows, problems))
     return Loaded(
         rows=tuple(rows),
@@ -69,7 +69,7 @@ def _checks(runs: Sequence[Path], rows: Sequence[Row], problems: list[str]) -> I
     used = [row.current.data.check for row in rows if row.current and row.current.data and row.current.data.check]
     for check_id in dict.fromkeys(used):
         paths = [(path, root) for root in runs if (path := data_check.path(root, check_id)).is_file()]
-        check = next((one for path, root in paths if (one := _read(DataCheck, path, root, problems))), None)
+        check = next((check for path, root in paths if (check := _read(DataCheck, path, root, problems))), None)
         if check is not None:
             yield check
 

@@ -107,20 +107,22 @@ def expected_best(tried: Sequence[Trial]) -> list[Best]:
     return [_best(losses, budget) for budget in range(1, len(losses) + 1)]
 
 
-def to_csv(found: Sequence[Contestant]) -> str:
+def to_csv(contestants: Sequence[Contestant]) -> str:
     """Every trial as a line of comma-separated values, with the tuned settings as columns."""
-    settings = list(dict.fromkeys(name for one in found for trial in one.trials for name in trial.settings))
+    settings = list(
+        dict.fromkeys(name for contestant in contestants for trial in contestant.trials for name in trial.settings)
+    )
     header = [
         "contestant", *settings, "recipe_id", "status", "reason", "learning_rate", "validation_loss", "standard_error",
         "device_seconds", "chosen",
     ]  # fmt: skip
     lines = []
-    for one in found:
-        for trial in one.trials:
-            asked = [trial.settings.get(name) for name in settings]
-            known = [trial.rate, trial.loss, trial.standard_error, trial.device_seconds]
+    for contestant in contestants:
+        for trial in contestant.trials:
+            settings_tried = [trial.settings.get(name) for name in settings]
+            numbers = [trial.rate, trial.loss, trial.standard_error, trial.device_seconds]
             fate = [trial.recipe_id, trial.status, trial.reason or None]
-            lines.append([one.name, *asked, *fate, *known, int(trial is one.chosen)])
+            lines.append([contestant.name, *settings_tried, *fate, *numbers, int(trial is contestant.chosen)])
     return untrusted.to_csv(header, lines)
 
 

@@ -129,9 +129,9 @@ def _ordered(series: Sequence[Series], values: Values, scale: Scale) -> list[Ser
     """Return the series of two points and more, by their best one; points without a number are left out."""
     cut = [Series(line.name, tuple(p for p in line.points if values(p[1])), line.failed) for line in series]
     sign = -1 if scale.higher_is_better else 1
-    scores = {id(one): min(sign * value.value for _, g in one.points if (value := values(g)))
-              for one in cut if len(one.points) > 1}  # fmt: skip
-    return sorted((one for one in cut if id(one) in scores), key=lambda one: scores[id(one)])
+    scores = {id(line): min(sign * value.value for _, g in line.points if (value := values(g)))
+              for line in cut if len(line.points) > 1}  # fmt: skip
+    return sorted((line for line in cut if id(line) in scores), key=lambda line: scores[id(line)])
 
 
 def _pale(series: Sequence[Series]) -> str:
@@ -161,7 +161,7 @@ def _draw(
     if base is not None:
         line = axes.axhline(base, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
         handles.append((line, "base"))
-    rates = sorted({value for one in series for value in (*(x for x, _ in one.points), *one.failed)})
+    rates = sorted({value for line in series for value in (*(x for x, _ in line.points), *line.failed)})
     if spans_decades(rates):
         logarithmic(axes.xaxis, values=rates if len(rates) <= MOST_TICKS else ())
     elif len(rates) <= MOST_TICKS:

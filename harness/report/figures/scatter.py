@@ -54,7 +54,7 @@ def tradeoffs(
     groups: Sequence[Group], measure: Measure | None, external: Sequence[ExternalRecord] = ()
 ) -> list[Figure]:
     """Return a figure of the quality against each cost that differs between methods; the first is the main one."""
-    quality = next((one for one in qualities(groups, first=measure) if _count(one, groups) > 1), None)
+    quality = next((quality for quality in qualities(groups, first=measure) if _count(quality, groups) > 1), None)
     trained = [group for group in groups if group.trained and quality and quality.of(group)]
     costs = _distinct(trained) if quality else []
     return [_tradeoff(quality, cost, groups, external, place == 0) for place, cost in enumerate(costs) if quality]
@@ -65,7 +65,7 @@ def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) ->
     target, retention = (_first(groups, role, measure) for role in ("target", "retention"))
     if target is None or retention is None:
         return None
-    x_scale, y_scale = (_scale(one) for one in (target, retention))
+    x_scale, y_scale = (_scale(axis) for axis in (target, retention))
     marks = [
         Mark(group, *(s.factor * e.value for s, e in both), *(_error(s, e.standard_error) for s, e in both))
         for group in groups
@@ -273,4 +273,4 @@ def _error(scale: Scale, error: float | None) -> float | None:
 def _first(groups: Sequence[Group], role: str, measure: Measure | None) -> Quality | None:
     """Return the first quality of a role of which gains are known, the measure that answers the question before all."""
     of_role = (quality for quality in qualities(groups, (role,), measure) if quality.higher_is_better)
-    return next((one for one in of_role if any(one.gain(group) for group in groups)), None)
+    return next((quality for quality in of_role if any(quality.gain(group) for group in groups)), None)

@@ -47,11 +47,11 @@ def diagram(targets: Sequence[MetricComparison]) -> Figure | None:
 def heat_map(targets: Sequence[MetricComparison], retention: Sequence[MetricComparison]) -> Figure | None:
     """Return the gain of every method on every task, shaded by its rank there; None with fewer than two of either."""
     tasks, members = ranked_on_all(targets)
-    others = [one for one in retention if all(group in one.groups for group in members)]
+    others = [task for task in retention if all(group in task.groups for group in members)]
     if not 2 <= len(members) <= MOST_ROWS or not tasks or len(tasks) + len(others) < 2:
         return None
     titled = (("Target tasks", tasks[:MOST_COLUMNS]), ("Retention", others[:MOST_COLUMNS]))
-    blocks = [_block(title, one, members) for title, one in titled if one]
+    blocks = [_block(title, part, members) for title, part in titled if part]
     order = sorted(range(len(members)), key=lambda i: (blocks[0].average[i], blocks[0].ranks[0][i]))
     gains = all(block.gains for block in blocks)
     return Figure(
@@ -88,11 +88,11 @@ def _block(title: str, tasks: Sequence[MetricComparison], members: Sequence[Grou
     for contest in tasks:
         scale = scale_of(contest)
         over = [group.gain(contest.measure) for group in members]
-        known = [scale.gain(gain.value) for gain in over if gain]
+        changes = [scale.gain(gain.value) for gain in over if gain]
         scores = [contest.value(group) for group in members]
-        gains &= len(known) == len(members)
+        gains &= len(changes) == len(members)
         digits = 1 if scale.factor != 1 else 2
-        numbers = [f"{value:+.{digits}f}" for value in known] if len(known) == len(members) else [
+        numbers = [f"{value:+.{digits}f}" for value in changes] if len(changes) == len(members) else [
             f"{scale.factor * score:.{digits}f}" for score in scores]  # fmt: skip
         cells.append(tuple(text.replace("-", "\N{MINUS SIGN}") for text in numbers))
         ranks.append(tuple(map(float, rankdata([-scale.gain(score) for score in scores]))))
@@ -157,7 +157,7 @@ def _cliques(ranks: Ranks) -> list[tuple[float, float]]:
     reach = float("inf") if ranks.friedman_p >= 0.05 else ranks.critical_difference
     ends = [(low, max(high for high in ordered if high - low <= reach)) for low in ordered]
     longest = [end for end in dict.fromkeys(ends) if end[0] < end[1]]
-    return [one for one in longest if not any(o != one and o[0] <= one[0] and one[1] <= o[1] for o in longest)]
+    return [span for span in longest if not any(o != span and o[0] <= span[0] and span[1] <= o[1] for o in longest)]
 
 
 def _draw_diagram(sheet: Sheet, members: Sequence[Group], ranks: Ranks) -> None:

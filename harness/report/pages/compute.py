@@ -92,15 +92,15 @@ def _compute_row(group: Group) -> tuple[Cell, ...]:
     attempts = [attempt for row in rows if row.record for attempt in row.record.attempts]
     times = [_total(attempts, phases) for phases in PHASES.values()]
     peaks = [attempt.peak_memory_bytes for attempt in attempts if attempt.peak_memory_bytes is not None]
-    known = [spent for row in rows if (spent := hours.of_run(row)) is not None]
+    hours_spent = [spent for row in rows if (spent := hours.of_run(row)) is not None]
     tuning, price = hours.of_tuning(group.first), group.first.price
-    cost = None if price is None or not known else (sum(known) + (tuning or 0.0)) * price
+    cost = None if price is None or not hours_spent else (sum(hours_spent) + (tuning or 0.0)) * price
     return (
         Text(group.name, group.label),
         Number(len(attempts)),
         Number(sum(attempt.status != "ok" for attempt in attempts)),
         *map(_number, times),
-        _number(sum(known) if known else None),
+        _number(sum(hours_spent) if hours_spent else None),
         _number(tuning),
         _number(max(peaks, default=None)),
         _number(cost),

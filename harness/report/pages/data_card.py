@@ -180,12 +180,13 @@ def lengths(check: DataCheck) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def histogram(one: Lengths) -> str:
+def histogram(lengths: Lengths) -> str:
     """Rows by length, one bar per bin."""
-    most = max((rows for _, _, rows in one.bins), default=0) or 1
-    wide = len(f"{one.bins[-1][1]:,}") if one.bins else 1
+    most = max((rows for _, _, rows in lengths.bins), default=0) or 1
+    wide = len(f"{lengths.bins[-1][1]:,}") if lengths.bins else 1
     return "\n".join(
-        f"{low:>{wide},} - {high:>{wide},} {_BAR * -(-rows * _WIDEST // most)} {rows:,}" for low, high, rows in one.bins
+        f"{low:>{wide},} - {high:>{wide},} {_BAR * -(-rows * _WIDEST // most)} {rows:,}"
+        for low, high, rows in lengths.bins
     )
 
 
@@ -211,7 +212,10 @@ def _rule(check: DataCheck) -> str:
 
 
 def _sources(check: DataCheck) -> list[tuple[str, ...]]:
-    return [(one.place, f"{one.rows:,}", f"{one.trained_on:,}", one.license or "not stated") for one in check.sources]
+    return [
+        (source.place, f"{source.rows:,}", f"{source.trained_on:,}", source.license or "not stated")
+        for source in check.sources
+    ]
 
 
 def _balance(check: DataCheck) -> list[str]:

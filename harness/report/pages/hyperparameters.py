@@ -74,8 +74,8 @@ def searched(comparison: Comparison) -> Table | None:
         Column("validation_loss", "Validation loss", better="lower", digits=4),
         Column("device_hours", "Device hours", scale=1 / HOUR),
     ]
-    rows = tuple(_searched(one, sweep.tuning.settings) for one in tuned)
-    edges = any(one.edges for one in tuned)
+    rows = tuple(_searched(contestant, sweep.tuning.settings) for contestant in tuned)
+    edges = any(contestant.edges for contestant in tuned)
     return Table(
         tuple(columns),
         rows,
@@ -139,18 +139,20 @@ def _value(comparison: Comparison, key: str, recipe: Settings) -> Cell:
     return Text("none" if given is None else names.value(given), str(given))
 
 
-def _searched(one: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
-    cells: list[Cell] = [Text(one.title, one.name, marks=UNDERTUNED.mark if one.edges else "")]
+def _searched(contestant: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
+    cells: list[Cell] = [Text(contestant.title, contestant.name, marks=UNDERTUNED.mark if contestant.edges else "")]
     for key in settings:
-        tried = [_tried(trial.rate if key == "lr_scale" else None, trial.settings.get(key)) for trial in one.trials]
-        chosen = one.chosen
+        tried = [
+            _tried(trial.rate if key == "lr_scale" else None, trial.settings.get(key)) for trial in contestant.trials
+        ]
+        chosen = contestant.chosen
         cells.append(Text(", ".join(dict.fromkeys(tried))))
         selected = _tried(chosen.rate if key == "lr_scale" else None, chosen.settings.get(key)) if chosen else ""
-        cells.append(Text(selected) if selected else Missing(one.choice.reason))
-    failed = sum(trial.status != "ok" for trial in one.trials)
-    loss = one.chosen.loss if one.chosen else None
-    cells += [Number(len(one.trials)), Number(failed)]
-    cells += [Missing(one.choice.reason) if loss is None else Number(loss), Number(one.device_seconds)]
+        cells.append(Text(selected) if selected else Missing(contestant.choice.reason))
+    failed = sum(trial.status != "ok" for trial in contestant.trials)
+    loss = contestant.chosen.loss if contestant.chosen else None
+    cells += [Number(len(contestant.trials)), Number(failed)]
+    cells += [Missing(contestant.choice.reason) if loss is None else Number(loss), Number(contestant.device_seconds)]
     return tuple(cells)
 
 

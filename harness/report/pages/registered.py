@@ -37,29 +37,31 @@ def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
     made = loaded.registration
     lines.append(f"Registered at {made.registered_at}, sha256 {made.digest}. {made.exclusions}")
     since = deviations(loaded)
-    lines += [f"Deviation: {one}." for one in since] or ["No deviation from the registration."]
+    lines += [f"Deviation: {deviation}." for deviation in since] or ["No deviation from the registration."]
     return [*lines, *_notes(results)]
 
 
-def sentence(one: Tested) -> str:
+def sentence(tested: Tested) -> str:
     """Return a claim in one line: confirmed, with its number and interval."""
-    interval = "no interval" if one.evidence.interval is None else _interval(one)
-    value = "unknown" if one.evidence.value is None else _number(one.evidence.value)
-    return f"{one.outcome}: {one.record.claim}: {value} ({interval})"
+    interval = "no interval" if tested.evidence.interval is None else _interval(tested)
+    value = "unknown" if tested.evidence.value is None else _number(tested.evidence.value)
+    return f"{tested.outcome}: {tested.record.claim}: {value} ({interval})"
 
 
-def _row(one: Tested) -> tuple[Cell, ...]:
-    evidence = one.evidence
-    decide = "; ".join(part for part in (evidence.why, evidence.narrower) if part) if one.outcome == "undecided" else ""
+def _row(tested: Tested) -> tuple[Cell, ...]:
+    evidence = tested.evidence
+    decide = (
+        "; ".join(part for part in (evidence.why, evidence.narrower) if part) if tested.outcome == "undecided" else ""
+    )
     value = "" if evidence.value is None else _number(evidence.value)
-    interval = "" if evidence.interval is None else _interval(one)
-    texts = (one.record.claim, one.record.source, one.outcome, value, interval, evidence.basis, decide)
+    interval = "" if evidence.interval is None else _interval(tested)
+    texts = (tested.record.claim, tested.record.source, tested.outcome, value, interval, evidence.basis, decide)
     return tuple(Text(text) if text else Missing() for text in texts)
 
 
-def _interval(one: Tested) -> str:
-    assert one.evidence.interval is not None
-    return " to ".join(map(_number, one.evidence.interval))
+def _interval(tested: Tested) -> str:
+    assert tested.evidence.interval is not None
+    return " to ".join(map(_number, tested.evidence.interval))
 
 
 def _number(value: float) -> str:

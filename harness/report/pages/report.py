@@ -111,7 +111,7 @@ def _advice(comparison: Comparison) -> Iterator[Block]:
 def _compared(comparison: Comparison) -> Iterator[Block]:
     """Yield what all methods share, and the differences that the guard let pass."""
     guard, groups = comparison.guard, comparison.groups
-    paragraphs = [one for one in setup.paragraphs(comparison) if one.title in COMPARED]
+    paragraphs = [paragraph for paragraph in setup.paragraphs(comparison) if paragraph.title in COMPARED]
     yield Bullets(tuple(f"{paragraph.title}: {prose.plain(paragraph)}" for paragraph in paragraphs))
     differing = [*guard.notes(comparison.names), *without_base(groups)]
     if sum(group.trained for group in groups) > 1:

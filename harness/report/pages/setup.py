@@ -221,13 +221,13 @@ def _prompts(comparison: Comparison) -> Section:
         return "Prompt format", []
     template = common((recipe.get("data") or {}).get("template") for recipe in recipes)
     loss_on = common((recipe.get("train") or {}).get("loss_on") for recipe in recipes)
-    known = any(rows.get("prompt") for recipe in recipes for rows in (recipe.get("data") or {}).get("train") or ())
+    prompts = any(rows.get("prompt") for recipe in recipes for rows in (recipe.get("data") or {}).get("train") or ())
     parts: list[Part] = []
     if template == "model":
         parts.append(" Every example is formatted with the chat template of the model.")
     elif template:
         parts.append(" Every example is formatted with a chat template from a file.")
-    if known:
+    if prompts:
         parts.append(" The prompt templates of training are listed in the appendix.")
     if loss_on:
         parts.append(f" The loss is computed on {LOSS_ON.get(str(loss_on), str(loss_on))}, for all methods.")

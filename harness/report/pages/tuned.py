@@ -84,7 +84,7 @@ def _between_stages(loaded: Loaded) -> list[Difference]:
     }
     facts = {name: [stack_facts(row) for row in rows] for name, rows in stages.items() if rows}
     same = {
-        name: {key: value for key, value in every[0].items() if all(one.get(key) == value for one in every)}
+        name: {key: value for key, value in every[0].items() if all(settings.get(key) == value for settings in every)}
         for name, every in facts.items()
     }
     return differences(same) if len(same) == len(stages) else []
@@ -97,31 +97,34 @@ def _is_trial(row: Row) -> bool:
 
 def remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
     """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
-    lines = [line for one in found for line in _remarks(one)]
-    if any(one.edges for one in found):
+    lines = [line for contestant in found for line in _remarks(contestant)]
+    if any(contestant.edges for contestant in found):
         lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
     return lines
 
 
-def _remarks(one: Contestant) -> list[str]:
+def _remarks(contestant: Contestant) -> list[str]:
     """Return the warnings about a contestant's trials."""
-    lines = [f"{one.title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond" for edge in one.edges]
-    missing = Counter(trial.status for trial in one.trials)["missing"]
+    lines = [
+        f"{contestant.title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond"
+        for edge in contestant.edges
+    ]
+    missing = Counter(trial.status for trial in contestant.trials)["missing"]
     if missing:
-        lines.append(f"{one.title}: {missing} of {len(one.trials)} trials have not been made")
+        lines.append(f"{contestant.title}: {missing} of {len(contestant.trials)} trials have not been made")
     broken: dict[str, list[str]] = {}
-    for trial in one.trials:
+    for trial in contestant.trials:
         if trial.status not in ("ok", "missing"):
             values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
             broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
     for fate, who in broken.items():
-        lines.append(f"{one.title} {', '.join(who)}: {fate} (counted)")
-    if one.choice.recipe_id is None and not missing:
-        lines.append(f"{one.title}: nothing could be chosen, {one.choice.reason}")
-    if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:
+        lines.append(f"{contestant.title} {', '.join(who)}: {fate} (counted)")
+    if contestant.choice.recipe_id is None and not missing:
+        lines.append(f"{contestant.title}: nothing could be chosen, {contestant.choice.reason}")
+    if contestant.recorded and contestant.recorded.recipe_id != contestant.choice.recipe_id:
         lines.append(
-            f"{one.title}: the results are of {one.recorded.recipe_id}, and the records as they are now would choose "
-            f"{one.choice.recipe_id}: run the sweep again"
+            f"{contestant.title}: the results are of {contestant.recorded.recipe_id}, and the records as they are now "
+            f"would choose {contestant.choice.recipe_id}: run the sweep again"
         )
     return lines
 

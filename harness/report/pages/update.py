@@ -70,10 +70,10 @@ def _updates(group: Group) -> list[UpdateRecord]:
 
 
 def _settings(groups: Sequence[Group]) -> str:
-    found = {(u.num_top, u.epsilon) for group in groups for u in _updates(group)}
+    kinds = {(u.num_top, u.epsilon) for group in groups for u in _updates(group)}
     return " ".join(
         f"Looked at: the top {top} singular vectors; an intruder's cosine similarity is below {epsilon}."
-        for top, epsilon in sorted(found)
+        for top, epsilon in sorted(kinds)
     )
 
 
@@ -115,7 +115,7 @@ def _by_kind(groups: Sequence[Group]) -> Table:
     rows = []
     for kind in _kinds(groups):
         for group in groups:
-            seeds = [[one for name, one in matrices(u).items() if _kind(name) == kind] for u in _updates(group)]
+            seeds = [[matrix for name, matrix in matrices(u).items() if _kind(name) == kind] for u in _updates(group)]
             if all(seeds):
                 average = mean(mean(weight.intruder_dimensions or 0 for weight in seed) for seed in seeds)
                 rows.append((Text(kind), Text(group.name, group.label), *_cells(seeds), Number(average)))
@@ -132,13 +132,13 @@ def _cells(seeds: Sequence[Sequence[WeightUpdate]]) -> tuple[Cell, ...]:
     """Return the number of matrices and the medians, with the most that the effective rank could be."""
 
     def middle(name: str) -> Cell:
-        values = [[value for one in seed if (value := getattr(one, name)) is not None] for seed in seeds]
+        values = [[value for matrix in seed if (value := getattr(matrix, name)) is not None] for seed in seeds]
         return Number(mean(median(part) for part in values if part)) if any(values) else Missing("not measured")
 
     return (
         Number(len(seeds[0])),
         middle("relative_norm"),
         middle("effective_rank"),
-        Number(median(min(one.shape) for one in seeds[0])),
+        Number(median(min(matrix.shape) for matrix in seeds[0])),
         *map(middle, ("stable_rank", "alignment_left", "alignment_right")),
     )

@@ -25,10 +25,10 @@ def citation(comparison: Comparison, title: str) -> str:
         f"title: {_text(title)}",
         f"abstract: {_text(' '.join(comparison.answer.lines))}",
         "authors: []  # of the study: records do not name them",
-        *([f"version: {_text(', '.join(one for one in commits if one))}"] if any(commits) else []),
+        *([f"version: {_text(', '.join(commit for commit in commits if commit))}"] if any(commits) else []),
         *([f"date-released: {dates[-1]}"] if dates else []),
         "keywords:",
-        *(f"  - {_text(one)}" for one in ("fine-tuning", *_methods(comparison))),
+        *(f"  - {_text(keyword)}" for keyword in ("fine-tuning", *_methods(comparison))),
     ]
     return "\n".join(lines) + "\n"
 

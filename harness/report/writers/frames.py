@@ -42,11 +42,11 @@ def _items(loaded: Loaded) -> pandas.DataFrame:
             outcomes = {f"{PREFIX}{name}": values for name, values in scored.items.outcomes.items()}
             beside = {"item_id": scored.items.ids, "prompt_hash": scored.items.prompt_hashes}
             part = pandas.DataFrame({**beside, "num_tokens": scored.items.num_tokens, **outcomes})
-            told = {
+            config = {
                 "label": row.label, "method": row.method, "recipe_id": row.recipe_id, "seed": row.seed,
                 "task": scored.task, "role": scored.role, "eval_id": scored.record.eval_id,
             }  # fmt: skip
-            for place, (name, value) in enumerate(told.items()):
+            for place, (name, value) in enumerate(config.items()):
                 part.insert(place, name, value)
             parts.append(part.astype({"num_tokens": float}))
     return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()

@@ -34,8 +34,8 @@ def inputs(loaded: Loaded) -> str:
 def is_current(out: Path, made_from: str) -> bool:
     """Return whether the folder holds this report, with every file as it was written."""
     try:
-        known = json.loads((out / NAME).read_text(encoding="utf-8"))
-        return bool(known["inputs"] == made_from and known["files"] == _files(out))
+        earlier = json.loads((out / NAME).read_text(encoding="utf-8"))
+        return bool(earlier["inputs"] == made_from and earlier["files"] == _files(out))
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -43,10 +43,10 @@ def is_current(out: Path, made_from: str) -> bool:
 def made_from(out: Path) -> str | None:
     """Return the digest of the inputs of the folder's report; None without a readable manifest."""
     try:
-        found = json.loads((out / NAME).read_text(encoding="utf-8"))["inputs"]
+        inputs = json.loads((out / NAME).read_text(encoding="utf-8"))["inputs"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return found if isinstance(found, str) else None
+    return inputs if isinstance(inputs, str) else None
 
 
 def stated(out: Path) -> dict[str, str]:

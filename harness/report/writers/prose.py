@@ -76,10 +76,10 @@ def cited(paragraphs: Iterable[Paragraph]) -> list[str]:
 
 def bibliography(keys: Iterable[str]) -> str:
     """Return the entries of these works in alphabetical order; a key without an entry is named in a comment."""
-    known = _works()
+    works = _works()
     wanted = sorted(dict.fromkeys(keys))
-    missing = [f"% There is no entry for {key}: add it." for key in wanted if key not in known]
-    return "\n\n".join([*missing, *(known[key] for key in wanted if key in known)]) + "\n"
+    missing = [f"% There is no entry for {key}: add it." for key in wanted if key not in works]
+    return "\n\n".join([*missing, *(works[key] for key in wanted if key in works)]) + "\n"
 
 
 @cache

@@ -45,7 +45,7 @@ def tabular(table: Table) -> str:
     lines = [rf"\begin{{tabular}}{{{specification}}}", r"\toprule", *_spanners(table), *_head(columns), r"\midrule"]
     for index, row in enumerate(table.rows):
         lines += [r"\midrule"] if index in table.rules else []
-        lines.append(" & ".join(one.latex(cell) for one, cell in zip(columns, row, strict=True)) + r" \\")
+        lines.append(" & ".join(column.latex(cell) for column, cell in zip(columns, row, strict=True)) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
@@ -187,12 +187,12 @@ def _at_point(text: str) -> tuple[str, str]:
     return whole, point + decimals
 
 
-def _error(one: _Parts, widest: _Parts) -> str:
+def _error(parts: _Parts, widest: _Parts) -> str:
     """Return the error of a number; where it has none, as much room as the widest of its column takes."""
     if not widest.error_whole:
         return ""
-    written = "{}" if one.error_whole else r"\phantom{{{}}}"
-    part = one if one.error_whole else widest
+    written = "{}" if parts.error_whole else r"\phantom{{{}}}"
+    part = parts if parts.error_whole else widest
     before = _before(part.error_whole, widest.error_whole)
     after = _after(part.error_decimals, widest.error_decimals)
     inside = f"{before}{part.error_whole}{part.error_decimals}{after}"
@@ -251,12 +251,12 @@ def _unit(column: Column) -> list[str]:
     return [word] if (word := "\N{NO-BREAK SPACE}".join(part for part in parts if part)) else []
 
 
-def _specification(one: _Column, columns: Sequence[_Column]) -> str:
-    if not one.is_long:
-        return "l" if one.is_words else "r" if one.numbers and one.is_even else "c"
+def _specification(column: _Column, columns: Sequence[_Column]) -> str:
+    if not column.is_long:
+        return "l" if column.is_words else "r" if column.numbers and column.is_even else "c"
     layout = layout_of(columns)
     others = layout.width([column for column in columns if not column.is_long]) + layout.gap * len(columns)
-    weight = one.content / sum(column.content for column in columns if column.is_long)
+    weight = column.content / sum(column.content for column in columns if column.is_long)
     share = max(0.1, weight * (PAGE - others) / PAGE)
     return rf">{{\raggedright\arraybackslash}}p{{{share:.2f}\linewidth}}"
 
@@ -288,7 +288,9 @@ def _spanners(table: Table) -> list[str]:
 def layout_of(columns: Sequence[_Column]) -> Layout:
     """Return the first layout in which the columns fit, else the last; long words want the whole page."""
     wraps = any(column.is_long for column in columns)
-    fitting = (one for one in _LAYOUTS if one.width(columns) <= one.line and not (wraps and one.line == COLUMN))
+    fitting = (
+        layout for layout in _LAYOUTS if layout.width(columns) <= layout.line and not (wraps and layout.line == COLUMN)
+    )
     return next(fitting, _LAYOUTS[-1])
 
 
@@ -300,4 +302,4 @@ def fits(table: Table) -> bool:
 
 def _em(text: str) -> float:
     """Return the width of a text in ems."""
-    return sum(_WIDTHS.get(one, _CAPITAL if one.isupper() else _OTHER) for one in text) / 1000
+    return sum(_WIDTHS.get(character, _CAPITAL if character.isupper() else _OTHER) for character in text) / 1000

@@ -37,7 +37,7 @@ _ACCENTS = {
 
 def escape(text: str) -> str:
     """Return foreign text as one line of LaTeX; letters that need a package are shown by their code points."""
-    return "".join(_character(one) for one in _line(text).replace("--", "-\0-")).replace("\0", "{}")
+    return "".join(_character(character) for character in _line(text).replace("--", "-\0-")).replace("\0", "{}")
 
 
 def breakable(text: str) -> str:
@@ -64,14 +64,14 @@ def _breakable(word: str) -> str:
     return r"\allowbreak{}".join(map(escape, pieces))
 
 
-def _character(one: str) -> str:
-    if one in _SPECIAL:
-        return _SPECIAL[one]
-    if one in _MATHEMATICS:
-        return f"${_MATHEMATICS[one]}$"
-    if one.isascii():
-        return one
-    parts = unicodedata.normalize("NFD", one)
+def _character(character: str) -> str:
+    if character in _SPECIAL:
+        return _SPECIAL[character]
+    if character in _MATHEMATICS:
+        return f"${_MATHEMATICS[character]}$"
+    if character.isascii():
+        return character
+    parts = unicodedata.normalize("NFD", character)
     if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and parts[1] in _ACCENTS:
         return rf"\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
-    return rf"\texttt{{U+{ord(one):04X}}}"
+    return rf"\texttt{{U+{ord(character):04X}}}"

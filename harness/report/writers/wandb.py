@@ -65,7 +65,9 @@ def log_comparison(comparison: Comparison, name: str, report: Path, mirror: Mirr
             tags=[name[:_LONGEST_TAG]],
             settings=wandb.Settings(silent=True, console="off", reinit="create_new", x_disable_stats=True),
         )
-        figures = {f"figures/{one.stem}": wandb.Image(str(one)) for one in sorted(report.glob("figures/*.png"))}
+        figures = {
+            f"figures/{figure.stem}": wandb.Image(str(figure)) for figure in sorted(report.glob("figures/*.png"))
+        }
         tables = {
             name: wandb.Table(columns=[*lines[0]], data=[[*line.values()] for line in lines], log_mode="MUTABLE")
             for name, lines in _tables(comparison).items()
@@ -108,10 +110,10 @@ def _note(report: Path, mirror: Mirror) -> dict[str, Any] | None:
 def _logged(mirror: Mirror) -> dict[str, Any]:
     """Read the notes of earlier logs; {} where they cannot be read."""
     try:
-        found = json.loads(_notes(mirror).read_text(encoding="utf-8"))
+        notes = json.loads(_notes(mirror).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def _tables(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
