@@ -153,7 +153,7 @@ def test_a_report_needs_no_heavy_library(package):
         (path.name, module)
         for path in files
         for module, at_top in imports(path, at_run_time=True)
-        if top(module) in NOT_ON_A_LAPTOP and (at_top or (path.name, module) != ("frames.py", "pandas"))
+        if top(module) in NOT_ON_A_LAPTOP and (at_top or (path.name, module) != ("flat.py", "pandas"))
     }
     assert not found
 

@@ -87,6 +87,6 @@ def name_of(loaded: "Loaded") -> str:
     """The sweep's name, or one made from the content of the rows."""
     from hashlib import sha256
 
-    from harness.report.writers.table import to_csv
+    from harness.report.writers.flat import to_csv
 
     return loaded.sweep.name if loaded.sweep else f"runs-{sha256(to_csv(loaded.rows).encode()).hexdigest()[:8]}"

@@ -176,7 +176,7 @@ def _write(comparison: "Comparison", given: argparse.Namespace) -> Path | None:
     if not given.csv:
         return write_comparison(comparison, given.out or given.reports_dir / name_of(loaded))
     from harness.records.record import write_text
-    from harness.report.writers.table import to_csv
+    from harness.report.writers.flat import to_csv
 
     if given.csv == "-":
         echo(to_csv(loaded.rows).removesuffix("\n"))
@@ -201,7 +201,7 @@ def _mirror(comparison: "Comparison", report: Path, given: argparse.Namespace) -
 
 def _to_wandb(comparison: "Comparison", report: Path, given: argparse.Namespace) -> None:
     from harness.report import name_of
-    from harness.report.writers.wandb import Mirror, log_comparison
+    from harness.report.writers.mirrors import Mirror, log_comparison
 
     name = name_of(comparison.loaded)
     mirror = Mirror(
@@ -216,9 +216,9 @@ def _to_wandb(comparison: "Comparison", report: Path, given: argparse.Namespace)
 
 def _to_tensorboard(comparison: "Comparison", report: Path, given: argparse.Namespace) -> None:
     from harness.report import name_of
-    from harness.report.writers.tensorboard import write_comparison
+    from harness.report.writers.mirrors import write_event_files
 
-    write_comparison(comparison, name_of(comparison.loaded), report, given.tensorboard)
+    write_event_files(comparison, name_of(comparison.loaded), report, given.tensorboard)
 
 
 if __name__ == "__main__":

@@ -312,12 +312,12 @@ def test_every_number_of_the_tables_is_a_macro_bound_to_its_records(packed):
     from harness.report import figures, load
     from harness.report.document import Number
     from harness.report.pages import details, report
-    from harness.report.writers import paper
+    from harness.report.writers import folder
 
     comparison = load(packed.parent / "runs", "methods")
     drawn = figures.of(comparison)
     behind = details.sections(comparison, drawn[1:], update=False)
-    tables = paper.tables((*report.body(comparison, drawn), *behind))
+    tables = folder.named_tables((*report.body(comparison, drawn), *behind))
     cells = [cell for table in tables.values() for row in table.rows for cell in row if isinstance(cell, Number)]
     count = sum(1 + (cell.error is not None) + 2 * (cell.interval is not None) for cell in cells)
     text = (packed / "numbers.tex").read_text()

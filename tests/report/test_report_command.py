@@ -17,9 +17,9 @@ from rich.console import Console
 from harness.report.__main__ import main
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
-from harness.report.writers.table import columns
+from harness.report.writers.flat import columns
+from harness.report.writers.mirrors import Mirror, log_comparison
 from harness.report.writers.terminal import show
-from harness.report.writers.wandb import Mirror, log_comparison
 from tests.report.conftest import HOSTILE, LORA, add_run
 
 ROOT = Path(__file__).parents[2]

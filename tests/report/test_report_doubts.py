@@ -12,8 +12,8 @@ from harness.report.data.load import load
 from harness.report.pages.details import sections
 from harness.report.pages.report import page
 from harness.report.writers import terminal
+from harness.report.writers.flat import flat
 from harness.report.writers.markdown import to_markdown
-from harness.report.writers.table import flat
 from tests.report.conftest import BASE, DORA, LORA, add_run
 
 

@@ -12,8 +12,8 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.rows import Row
 from harness.report.pages.details import sections
+from harness.report.writers.flat import flat
 from harness.report.writers.markdown import to_markdown
-from harness.report.writers.table import flat
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
 
 

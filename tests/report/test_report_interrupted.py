@@ -15,7 +15,7 @@ from harness.report.html import overview
 from harness.report.pages import report
 from harness.report.pages.summary import cost
 from harness.report.writers import terminal
-from harness.report.writers.table import flat
+from harness.report.writers.flat import flat
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, STARTED, add_evaluation, add_run, attempt, shown
 
 REASON = "interrupted in phase evaluate at 12 of 300; can be resumed, its weights are kept"

@@ -10,8 +10,7 @@ from pyarrow import parquet
 
 from harness.report import frame
 from harness.report.data.load import load
-from harness.report.writers.parquet import write as write_parquet
-from harness.report.writers.table import columns, flat, to_csv
+from harness.report.writers.flat import columns, flat, to_csv, write_parquet
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
 
 IDENTITY = ["label", "method", "model", "data", "learning_rate"]

@@ -14,7 +14,7 @@ from harness.records import record
 from harness.records.record import EvaluationRecord
 from harness.report.data.groups import Measure, grouped
 from harness.report.data.load import load
-from harness.report.writers.table import columns
+from harness.report.writers.flat import columns
 from harness.run import inputs, run, state
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

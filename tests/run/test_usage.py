@@ -8,7 +8,7 @@ from harness.records.record import InferenceRecord
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.pages.report import page
-from harness.report.writers.table import columns, flat
+from harness.report.writers.flat import columns, flat
 from harness.run import inputs, run, state
 
 USE = (

@@ -18,7 +18,7 @@ from harness.records import event_files
 from harness.records.settings import TrackingSpec
 from harness.report.__main__ import main
 from harness.report.data.load import load
-from harness.report.writers.table import flat
+from harness.report.writers.flat import flat
 from harness.run import inputs, run
 from harness.sweep.tracking import Tracker, summary
 

@@ -121,6 +121,6 @@ class Comparison:
 
     def frame(self, items: bool = False) -> pandas.DataFrame:
         """Return the runs as a pandas frame: one row per run, or with `items` one row per run and evaluated item."""
-        from harness.report.writers.frames import frame
+        from harness.report.writers.flat import frame
 
         return frame(self.loaded, items)

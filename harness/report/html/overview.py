@@ -14,7 +14,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.data.settings import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
-from harness.report.writers.table import flat
+from harness.report.writers.flat import flat
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate

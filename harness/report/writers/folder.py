@@ -1,18 +1,23 @@
-"""The files of a report's folder, one line each."""
+"""The files of a report's folder: its pages, tables, figures and data, and `CITATION.cff`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from harness.records import untrusted
 from harness.records.record import write_text
-from harness.report import figures, html
+from harness.records.untrusted import printable
+from harness.report import figures, html, names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data import tuning
+from harness.report.document import Section, Table
 from harness.report.pages import checklist, data_card, details, report, setup, update
-from harness.report.writers import citation, latex, numbers, paper, parquet, prose, values
+from harness.report.writers import flat, latex, numbers, prose
+from harness.report.writers.flat import to_csv
 from harness.report.writers.markdown import to_markdown
-from harness.report.writers.table import to_csv
 
 
 def write(comparison: Comparison, out: Path) -> Path:
@@ -25,9 +30,9 @@ def write(comparison: Comparison, out: Path) -> Path:
     assert comparison.guard, "rows that may be compared"
     title = report.title(comparison)
     write_text(to_csv(loaded.rows), out / "records.csv")
-    parquet.write(loaded.rows, out / "records.parquet")
+    flat.write_parquet(loaded.rows, out / "records.parquet")
     _write_setup(comparison, out)
-    write_text(citation.citation(comparison, (loaded.sweep and loaded.sweep.question) or title), out / "CITATION.cff")
+    write_text(citation(comparison, (loaded.sweep and loaded.sweep.question) or title), out / "CITATION.cff")
     _write_trials(comparison.tuning, out / "tuning.csv")
     for check in loaded.checks:
         data_card.write(check, out / "data")
@@ -36,9 +41,9 @@ def write(comparison: Comparison, out: Path) -> Path:
     shapes = update.write(groups, out, any(figure.stem == "update" for figure in drawn))
     body = report.body(comparison, drawn)
     behind = details.sections(comparison, drawn[1:], update=shapes is not None)
-    tables = paper.tables((*body, *behind))
+    tables = named_tables((*body, *behind))
     latex.write(tables, out / "tables")
-    values.write(tables, out / "tables")
+    write_values(tables, out / "tables")
     write_text(numbers.to_latex(comparison, tables), out / numbers.NAME)
     write_text(to_markdown(f"Appendix of {title}", behind), out / "appendix.md")
     write_text(latex.document((body[-1], *behind)), out / "appendix.tex")
@@ -62,3 +67,56 @@ def _write_trials(tuned: Sequence[tuning.Contestant], path: Path) -> None:
         write_text(tuning.to_csv(tuned), path)
     else:
         path.unlink(missing_ok=True)
+
+
+def write_values(tables: Mapping[str, Table], folder: Path) -> None:
+    """Write <name>.csv of each table, and delete those of others."""
+    for path in folder.glob("*.csv"):
+        if path.stem not in tables:
+            path.unlink()
+    for name, table in tables.items():
+        write_text(table_csv(table), folder / f"{name}.csv")
+
+
+def table_csv(table: Table) -> str:
+    """Return the rows as comma-separated values; an unknown value is empty."""
+    rows = table.records()
+    return untrusted.to_csv(list(rows[0]) if rows else table.keys, rows)
+
+
+def named_tables(sections: Iterable[Section]) -> dict[str, Table]:
+    """Return the tables by their labels, which are the names of their files; of equal labels the later are numbered."""
+    named: dict[str, Table] = {}
+    for table in (table for section in sections for table in section.tables):
+        same = sum(other.split("-")[0] == table.label for other in named)
+        label = f"{table.label}-{same + 1}" if same else table.label
+        named[label] = replace(table, label=label)
+    return named
+
+
+def citation(comparison: Comparison, title: str) -> str:
+    """The file's text; JSON strings are YAML strings, so nothing in a name can break it."""
+    attempts = [row.current for row in comparison.loaded.rows if row.current]
+    commits = dict.fromkeys(str(attempt.provenance.get("commit") or "") for attempt in attempts)
+    dates = sorted(attempt.started_at[:10] for attempt in attempts)
+    lines = [
+        "cff-version: 1.2.0",
+        f"message: {_quoted('If you use these results, please cite them.')}",
+        "type: dataset",
+        f"title: {_quoted(title)}",
+        f"abstract: {_quoted(' '.join(comparison.answer.lines))}",
+        "authors: []  # of the study: records do not name them",
+        *([f"version: {_quoted(', '.join(one for one in commits if one))}"] if any(commits) else []),
+        *([f"date-released: {dates[-1]}"] if dates else []),
+        "keywords:",
+        *(f"  - {_quoted(one)}" for one in ("fine-tuning", *_keywords(comparison))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _keywords(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(names.method(group.first.method).display for group in comparison.groups))
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(printable(value), ensure_ascii=False)

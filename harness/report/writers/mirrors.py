@@ -1,21 +1,25 @@
-"""A comparison mirrored to Weights & Biases as a run of its own. The records on disk stay the truth."""
+"""A comparison mirrored to Weights & Biases and to TensorBoard. The records on disk stay the truth."""
 
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.records.event_files import EventFile
 from harness.records.record import write_text
+from harness.records.untrusted import escaped
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import families
-from harness.report.data.rows import Loaded
+from harness.report.data.rows import Loaded, Row
 from harness.report.html import overview
+from harness.report.pages.summary import cost
 from harness.report.writers import manifest
-from harness.report.writers.table import flat
+from harness.report.writers.flat import IDENTITY, Value, flat
+from harness.report.writers.markdown import table_text
 
 _LONGEST_TAG, _LONGEST_GROUP = 64, 128  # characters that W&B accepts
 
@@ -149,3 +153,42 @@ def _kept_below(folder: Path) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+_NOT_METRICS = (*IDENTITY, "seed", "status", "reason", "recipe_id")
+
+
+def write_event_files(comparison: Comparison, name: str, report: Path, folder: Path) -> Path:
+    """Write the event files below `folder`/sweep-<name>, in place of older ones, and return that folder.
+
+    Args:
+        comparison: the rows.
+        name: of the sweep, or of the report where there is none.
+        report: the report's folder, whose figures are shown.
+        folder: where the runs of TensorBoard lie.
+    """
+    place = folder / f"sweep-{''.join(one if one.isalnum() or one in '-_.' else '-' for one in name)[:100]}"
+    for old in place.rglob("events.out.tfevents.*"):
+        old.unlink()
+    loaded, groups = comparison.loaded, comparison.groups
+    page = EventFile(place)
+    page.text("answer", escaped(" ".join(comparison.answer.lines)))
+    for table in (comparison.main_table, cost(groups)):
+        page.text(table.title.lower(), table_text(table))
+    for path in sorted(report.glob("figures/*.png")):
+        page.picture(f"figures/{path.stem}", path.read_bytes())
+    page.close()
+    for index, (row, line) in enumerate(zip(loaded.rows, flat(loaded.rows), strict=True)):
+        _write_row(row, line, place / "rows" / f"{index:03}-{row.method}-{row.recipe_id}-s{row.seed}")
+    return place
+
+
+def _write_row(row: Row, line: Mapping[str, Value], folder: Path) -> None:
+    """A line of the table of hyperparameters, which sorts and filters by its numbers."""
+    file = EventFile(folder)
+    told = {"row": row.label, "method": row.method, "seed": row.seed, "status": row.status or "missing"}
+    file.hyperparameters(told, row.status)
+    file.numbers(
+        {key: value for key, value in line.items() if key not in _NOT_METRICS and isinstance(value, (int, float))}
+    )
+    file.close()

@@ -1,15 +1,27 @@
-"""Rows as flat columns of raw numbers: units are in the names, an unknown value is None and an empty cell."""
+"""Rows as flat columns of raw numbers: CSV, Parquet and pandas frames.
+
+Units are in the names of the columns; an unknown value is None, and an empty cell of a file.
+"""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.records import untrusted
+from harness.records.record import write_bytes
 from harness.report.analysis import hours, use
 from harness.report.analysis.doubts import of_attempt
-from harness.report.data.items import ScoredEvaluation
-from harness.report.data.rows import Row
+from harness.report.data.items import PREFIX, ScoredEvaluation
+from harness.report.data.rows import Loaded, Row
 from harness.report.data.settings import differing, learning_rate, settings_of
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
 
 Value = str | int | float | None
 IDENTITY = ("label", "method", "model", "data", "learning_rate")
@@ -155,3 +167,98 @@ def _scores(row: Row, named: Mapping[tuple[str, Any], str], known: Mapping[str, 
         if f"{task}/num_fewshot" in known:
             values[f"{task}/num_fewshot"] = scored.record.num_fewshot
     return values
+
+
+_TEXT = (
+    "label", "method", "model", "data", "status", "reason", "recipe_id", "timing_warnings", "recipe", "provenance",
+    "started_at", "weights",
+)  # fmt: skip
+_COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes", "required_memory_bytes")
+
+
+def write_parquet(rows: Sequence[Row], path: Path) -> Path:
+    """Write the table."""
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(arrow_table(rows), sink, compression="zstd", write_page_index=False)
+    return write_bytes(sink.getvalue().to_pybytes(), path)
+
+
+def arrow_table(rows: Sequence[Row]) -> pyarrow.Table:
+    """Return the flat table, and the start, the recipe and the provenance of each row, the last two as JSON text."""
+    import pyarrow
+
+    values = [{**line, **_beside(row)} for row, line in zip(rows, flat(rows), strict=True)]
+    settings = differing(rows)
+    names = (*columns(rows), "started_at", "recipe", "provenance")
+    arrays = {}
+    for name in names:
+        cells = [line[name] for line in values]
+        if name in settings and len({type(cell) for cell in cells} - {type(None)}) > 1:
+            cells = [None if cell is None else cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]
+        arrays[name] = pyarrow.array(cells, type=None if name in settings else _type(name))
+    return pyarrow.table(arrays)
+
+
+def _beside(row: Row) -> dict[str, Any]:
+    current = row.current
+    return {
+        "started_at": current.started_at if current else None,
+        "recipe": json.dumps(row.record.recipe, sort_keys=True) if row.record else None,
+        "provenance": json.dumps(current.provenance, sort_keys=True) if current else None,
+    }
+
+
+def _type(name: str) -> pyarrow.DataType:
+    """Return the type by the column's name, so that a column without a value has the same type."""
+    import pyarrow
+
+    if name in _TEXT:
+        return pyarrow.string()
+    counts = name in _COUNTS or name.endswith(("/num_fewshot", "/n"))
+    return pyarrow.int64() if counts else pyarrow.float64()
+
+
+def frame(loaded: Loaded, items: bool = False) -> pandas.DataFrame:
+    """Return records as a tidy frame.
+
+    Args:
+        loaded: the records.
+        items: one row per run and item instead of one per run.
+
+    Returns:
+        One row per run with the columns of `records.parquet`; or one row per run, evaluation and item with `label`,
+        `method`, `recipe_id`, `seed`, `task`, `role`, `eval_id`, `item_id`, `prompt_hash`, `num_tokens` (NaN where the
+        items have none) and one `metric/<name>` column per metric, NaN where a task does not have it. Files that could
+        not be read are listed in `.attrs["unreadable"]`.
+    """
+    made = _items(loaded) if items else arrow_table(loaded.rows).to_pandas()
+    made.attrs["unreadable"] = [*loaded.unreadable, *_problems(loaded)] if items else [*loaded.unreadable]
+    return made
+
+
+def _items(loaded: Loaded) -> pandas.DataFrame:
+    import pandas
+
+    parts = []
+    for row in loaded.rows:
+        for scored in row.scored:
+            if scored.items is None:
+                continue
+            outcomes = {f"{PREFIX}{name}": values for name, values in scored.items.outcomes.items()}
+            beside = {"item_id": scored.items.ids, "prompt_hash": scored.items.prompt_hashes}
+            part = pandas.DataFrame({**beside, "num_tokens": scored.items.num_tokens, **outcomes})
+            told = {
+                "label": row.label, "method": row.method, "recipe_id": row.recipe_id, "seed": row.seed,
+                "task": scored.task, "role": scored.role, "eval_id": scored.record.eval_id,
+            }  # fmt: skip
+            for place, (name, value) in enumerate(told.items()):
+                part.insert(place, name, value)
+            parts.append(part.astype({"num_tokens": float}))
+    return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
+
+
+def _problems(loaded: Loaded) -> list[str]:
+    return [scored.problem for row in loaded.rows for scored in row.scored if scored.problem]
