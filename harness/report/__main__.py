@@ -104,7 +104,7 @@ def _names(given: argparse.Namespace) -> list[str | None]:
 
 def _make(name: str | None, given: argparse.Namespace) -> int:
     """Write, print and mirror the requested reports, and return the exit code. Unreadable files go to stderr."""
-    from harness.report.analysis.hours import priced
+    from harness.report.analysis.axes import priced
     from harness.report.data.load import load
 
     try:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from harness.report.analysis.comparable import Guard, check, check_trials
 from harness.report.analysis.facts import effective_scale
+from harness.report.analysis.remarks import contradicted
 from harness.report.data import tuning
 from harness.report.data.groups import Group, grouped, headline
 from harness.report.data.load import load, sweep_names
-from harness.report.data.outcomes import contradicted
-from harness.report.data.rows import Loaded, Row
-from harness.report.data.settings import learning_rate
+from harness.report.data.rows import Loaded, Row, learning_rate
 from harness.report.display import several
 from harness.review.row import Finding, Score, Submission
 from harness.review.row import Row as Reviewed

@@ -14,7 +14,7 @@ from harness.measure import machine_load, nvml
 from harness.measure.machine_load import Surroundings
 from harness.measure.memory import Phases
 from harness.records.record import Conditions, Phase
-from harness.report.analysis import doubts
+from harness.report.analysis import axes
 
 GIB = 2**30
 
@@ -231,7 +231,7 @@ def test_another_process_is_seen_on_the_processor_and_ones_own_work_is_not(tmp_p
     assert company.cpu_cores == alone.cpu_cores >= 1
     assert company.other_cpu_cores > 0.3, "the other process has had a core, or its share of one"
     assert alone.other_cpu_cores is not None
-    assert doubts.CPU in doubts.of_phase(phases.done["train"]) or company.cpu_cores > 3
+    assert axes.CPU in axes.doubts_of_phase(phases.done["train"]) or company.cpu_cores > 3
 
 
 def test_a_kernel_that_says_nothing_is_not_taken_for_an_idle_machine(monkeypatch, tmp_path):
@@ -271,20 +271,20 @@ def test_a_phase_entered_again_adds_what_adds_up_and_keeps_the_worst():
     ("conditions", "reasons"),
     [
         ({"other_cpu_cores": 0.3}, []),
-        ({"other_cpu_cores": 0.5}, [doubts.CPU]),
+        ({"other_cpu_cores": 0.5}, [axes.CPU]),
         ({"other_cpu_cores": None}, []),
         ({"throttled_seconds": 0.2}, []),
-        ({"throttled_seconds": 1.0}, [doubts.LIMIT]),
+        ({"throttled_seconds": 1.0}, [axes.LIMIT]),
         ({"other_device_processes": 0}, []),
-        ({"other_device_processes": 2}, [doubts.COMPANY]),
+        ({"other_device_processes": 2}, [axes.COMPANY]),
         ({"throttle_reasons": ("sw_power_cap",)}, []),
-        ({"throttle_reasons": ("hw_thermal_slowdown",)}, [doubts.CLOCK]),
+        ({"throttle_reasons": ("hw_thermal_slowdown",)}, [axes.CLOCK]),
         ({"limited_seconds": {"power": 9.0, "thermal": 0.05}}, []),
-        ({"limited_seconds": {"thermal": 0.2}}, [doubts.CLOCK]),
+        ({"limited_seconds": {"thermal": 0.2}}, [axes.CLOCK]),
     ],
 )
 def test_a_timing_is_doubted_for_what_was_seen_and_nothing_else(conditions, reasons):
-    assert list(doubts.of_phase(phase(10.0, conditions=conditions))) == reasons
+    assert list(axes.doubts_of_phase(phase(10.0, conditions=conditions))) == reasons
 
 
 @pytest.mark.gpu

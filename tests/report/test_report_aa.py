@@ -9,9 +9,9 @@ import tuned_tree
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.report.__main__ import main
-from harness.report.analysis import aa
-from harness.report.analysis.aa import Tally
+from harness.report.analysis import noise
 from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.noise import Tally
 from harness.report.data.load import load
 from harness.stats.proportion import wilson_of_rate
 from tests.report.conftest import LORA, add_evaluation, add_run, evaluation
@@ -23,16 +23,16 @@ def runs(tmp_path_factory):
 
 
 def test_every_way_to_divide_is_taken_once():
-    ways = list(aa._divided(range(6), 3))
+    ways = list(noise._divided(range(6), 3))
     assert len(ways) == 10
     assert {frozenset((frozenset(a), frozenset(b))) for a, b in ways} == {
         frozenset((frozenset(a), frozenset(range(6)) - frozenset(a))) for a in combinations(range(6), 3)
     }
-    assert len(list(aa._divided(range(5), 2))) == 15
+    assert len(list(noise._divided(range(5), 2))) == 15
 
 
 def test_equal_seeds_are_not_called_different(runs):
-    tallies = aa.run(Comparison(load([runs], "tuned")))
+    tallies = noise.aa_test(Comparison(load([runs], "tuned")))
     assert {one.method.partition(" ")[0] for one in tallies} == {"lora", "dora", "ia3", "full", "prompt"}
     assert {one.seeds for one in tallies} == {5, 6}
     judged = [one.false / (one.ways - one.silent) for one in tallies if one.ways > one.silent]
@@ -62,7 +62,7 @@ def test_seeds_of_two_kinds_are_noticed(runs):
         return other
 
     noisy = Comparison(replace(loaded, rows=tuple(map(changed, loaded.rows))))
-    tallies = {(one.method, one.title): one for one in aa.run(noisy)}
+    tallies = {(one.method, one.title): one for one in noise.aa_test(noisy)}
     assert tallies["lora", "arc_easy (acc)"].false >= 1
     assert tallies["full", "arc_easy (acc)"].false == 0
 
@@ -83,10 +83,10 @@ def test_a_folder_with_few_seeds_is_refused(tmp_path, capsys):
 
 def test_a_rate_counts_each_method_on_a_task_once():
     tallies = [Tally("a", "t", 6, 10, 1, 0), Tally("b", "t", 6, 10, 0, 5), Tally("c", "t", 6, 10, 0, 10)]
-    text = aa.line(tallies)
+    text = noise.aa_line(tallies)
     low, high = proportion_confint(0.1, 2, method="wilson")
     assert "in 30 ways on 3 methods and 1 task: 1 false verdicts, 15 without one: 5.0%" in text
     assert f"interval {low:.1%} to {high:.1%}" in text
     assert wilson_of_rate(0.05, 2) == pytest.approx((low, high))
-    assert aa.line([]) == ""
-    assert "no way made a verdict" in aa.line(tallies[2:])
+    assert noise.aa_line([]) == ""
+    assert "no way made a verdict" in noise.aa_line(tallies[2:])

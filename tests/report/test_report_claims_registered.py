@@ -13,9 +13,9 @@ from harness.records.record import ClaimRecord, Looks
 from harness.records.registration import EXCLUSIONS, Registration
 from harness.report.analysis import tested_claims
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.deviations import deviations
 from harness.report.analysis.tested_claims import judge
 from harness.report.data.load import load
+from harness.report.pages.registered import deviations
 from harness.report.pages.report import page
 
 CLAIMS = (

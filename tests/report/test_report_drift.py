@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from harness.report import names
-from harness.report.analysis import drift
+from harness.report.analysis import remarks
 from harness.report.data.load import load
 from harness.report.pages.notes import origin
 from harness.run.run_folder import keep_weights
@@ -41,7 +41,7 @@ def test_the_drift_is_a_line_with_what_changed(runs, again):
     loaded = load([runs])
     [row] = [row for row in loaded.rows if row.method == "lora"]
     assert {one.eval_id for one in row.replaced} == {look.eval_id for look in LOOKS}
-    [line] = drift.lines(loaded.rows)
+    [line] = remarks.retrained(loaded.rows)
     assert line in origin(loaded)
     for old in row.replaced:
         [new] = [scored.record for scored in row.scored if scored.record.eval_id == old.eval_id]
@@ -56,7 +56,7 @@ def test_the_drift_is_a_line_with_what_changed(runs, again):
 
 def test_the_same_again_says_so(runs, again):
     score_again(again)
-    [line] = drift.lines(load([runs]).rows)
+    [line] = remarks.retrained(load([runs]).rows)
     assert line.count("(+0)") == 4
     assert line.endswith("; made with the same commit and versions")
 
@@ -66,15 +66,15 @@ def test_the_last_weights_before_count_and_damaged_scores_are_left_out(runs, aga
     keep_weights(again, "third", lambda weights: (weights / "adapter.txt").write_text("third"))
     score_again(again, dataclasses.replace(LORA, skill=0.1))
     assert sorted(path.name for path in (again / "earlier").iterdir()) == ["1", "2"]
-    [line] = drift.lines(load([runs]).rows)
+    [line] = remarks.retrained(load([runs]).rows)
     assert line.count("(+0)") == 4
     for path in (again / "earlier" / "2").glob("*.json"):
         path.write_text("{")
-    assert drift.lines(load([runs]).rows) == []
+    assert remarks.retrained(load([runs]).rows) == []
 
 
 def test_a_run_that_was_made_once_has_no_line(tree):
-    assert drift.lines(load([tree]).rows) == []
+    assert remarks.retrained(load([tree]).rows) == []
 
 
 def asked_with(tree, runs, **changes):
@@ -88,7 +88,7 @@ def asked_with(tree, runs, **changes):
 
 def test_a_sweep_that_is_asked_again_by_another_program_says_what_its_runs_were_made_with(tree, runs):
     loaded = asked_with(tree, runs, commit="c" * 40, versions={"torch": "99"})
-    [line] = drift.older(loaded.rows, loaded.sweep.asked_with)
+    [line] = remarks.older(loaded.rows, loaded.sweep.asked_with)
     assert line in origin(loaded)
     assert line.startswith("made with another program than the sweep was last asked with: ")
     assert f"-> {'c' * 40}" in line
@@ -99,5 +99,5 @@ def test_a_sweep_that_is_asked_again_by_another_program_says_what_its_runs_were_
 
 def test_a_sweep_that_is_asked_again_by_the_same_program_says_nothing(tree, runs):
     loaded = asked_with(tree, runs)
-    assert drift.older(loaded.rows, loaded.sweep.asked_with) == []
-    assert drift.older(loaded.rows, None) == []
+    assert remarks.older(loaded.rows, loaded.sweep.asked_with) == []
+    assert remarks.older(loaded.rows, None) == []

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.records import record
-from harness.report.analysis import hours
+from harness.report.analysis import axes
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.rows import Row
@@ -54,7 +54,7 @@ def test_failed_attempts_are_paid_for(runs):
     folder = add_run(runs, LORA, attempts=failed)
     rewritten(folder, seconds=1800.0)
     [row] = load([runs]).rows
-    assert hours.of_run(row) == 1.5
+    assert axes.device_hours(row) == 1.5
 
 
 def cell(contestant, stage):
@@ -72,9 +72,11 @@ def test_a_result_is_charged_with_the_trials_of_its_contestant_and_with_none_twi
         return Row(method="lora", recipe_id=recipe, seed=0, record=run, cell=cell(contestant, stage), price=10.0)
 
     trials = [row("a", "lora", "tune"), row("b", "lora", "tune"), row("c", "dora", "tune")]
-    [result, other] = hours.with_trials([row("b", "lora", "final"), row("d", "vera", "final")], trials)
-    assert (hours.of_run(result), hours.of_tuning(result), hours.cost(result)) == (1.0, 1.0, 20.0), "b is the result"
-    assert hours.of_tuning(other) is None
+    [result, other] = axes.with_trials([row("b", "lora", "final"), row("d", "vera", "final")], trials)
+    assert (axes.device_hours(result), axes.tuning_hours(result), axes.cost_of_run(result)) == (1.0, 1.0, 20.0), (
+        "b is the result"
+    )
+    assert axes.tuning_hours(other) is None
 
 
 def test_hours_and_cost_are_in_the_appendix_and_among_the_trade_offs(made):
@@ -85,7 +87,7 @@ def test_hours_and_cost_are_in_the_appendix_and_among_the_trade_offs(made):
     plain = to_markdown("Appendix", sections(Comparison(loaded)))
     assert "| Device hours with tuning |" in plain
     assert "Cost with tuning" not in plain, "nobody has set a price"
-    priced = hours.priced(loaded, 1.5)
+    priced = axes.priced(loaded, 1.5)
     text = to_markdown("Appendix", sections(Comparison(priced)))
     assert "| Device hours with tuning | Cost with tuning |" in text
     assert "In all 3.00 device hours in 3 attempts" in text

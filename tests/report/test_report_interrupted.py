@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.records import record
 from harness.records.record import Cell, RunRecord, SweepRecord
-from harness.report.analysis import interrupted
+from harness.report.analysis import remarks
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.html import overview
@@ -78,7 +78,7 @@ def test_training_cost_and_finished_evaluations_are_shown(loaded):
 
 
 def test_the_report_names_what_is_missing_and_the_command_that_goes_on(loaded):
-    [line] = interrupted.lines(loaded)
+    [line] = remarks.interruptions(loaded)
     assert line.startswith(f"DoRA seed 0: {REASON}")
     assert "evaluated: ARC and OpenBookQA (validation), ARC and OpenBookQA (test) and ARC-Easy" in line
     assert "missing: HellaSwag" in line

@@ -8,7 +8,7 @@ import tuned_tree
 from harness.records import record
 from harness.records.record import Looks, SweepRecord
 from harness.report.__main__ import main
-from harness.report.analysis import looks
+from harness.report.analysis import tested_claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.levels import claim_level, family_level
 from harness.report.data.load import load
@@ -42,11 +42,11 @@ def test_every_interval_of_the_report_is_drawn_at_it(runs):
 
 
 def test_the_line_counts_what_was_saved(runs):
-    text = looks.line(Comparison(with_looks(runs)))
+    text = tested_claims.looks_line(Comparison(with_looks(runs)))
     assert "at most 8: 6 for each of 5 methods" in text
     assert "saving 10 runs" in text
     assert f"The level of this look is {look_levels(3, 8, 5)[3]:.4f}" in text
-    assert looks.line(Comparison(load([runs], "tuned"))) == ""
+    assert tested_claims.looks_line(Comparison(load([runs], "tuned"))) == ""
 
 
 def test_the_command_says_what_is_open(runs, capsys, tmp_path):

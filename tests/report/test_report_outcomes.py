@@ -9,9 +9,9 @@ import pytest
 from pyarrow import parquet
 
 from harness.records import record
+from harness.report.analysis.remarks import contradicted
 from harness.report.data.groups import Measure, aligned, difference, grouped, paired_outcomes, unranked
 from harness.report.data.load import load
-from harness.report.data.outcomes import contradicted
 from tests.report.conftest import BASE, DORA, IA3, LORA, add_evaluation, add_run, evaluation
 
 LOOK = evaluation("arc_easy")

@@ -3,7 +3,7 @@
 import dataclasses
 
 from harness.records import record
-from harness.report.analysis import rounding
+from harness.report.analysis import remarks
 from harness.report.analysis.comparable import check
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
@@ -21,24 +21,24 @@ def groups(runs, looks, loss_in_bf16=None):
             if look.role == "validation" and loss_in_bf16:
                 found = record.read(record.EvaluationRecord, path)
                 value = found.metrics["loss"].value + loss_in_bf16[kind.name]
-                added = {**found.provenance, rounding.LOSS_IN_BF16: value}
+                added = {**found.provenance, remarks.LOSS_IN_BF16: value}
                 record.write(dataclasses.replace(found, provenance=added), path)
     return grouped(load([runs]).rows)
 
 
 def test_nothing_is_said_where_training_and_evaluation_are_in_float32(tmp_path):
-    assert rounding.remarks(groups(tmp_path, [(BASE, LOOKS), (LORA, LOOKS)])) == []
+    assert remarks.precision_remarks(groups(tmp_path, [(BASE, LOOKS), (LORA, LOOKS)])) == []
 
 
 def test_evaluations_from_before_the_setting_are_named_as_rounded(tmp_path):
-    [line] = rounding.remarks(groups(tmp_path, [(BASE, ROUNDED), (LORA, ROUNDED), (DORA, EXACT)]))
+    [line] = remarks.precision_remarks(groups(tmp_path, [(BASE, ROUNDED), (LORA, ROUNDED), (DORA, EXACT)]))
     assert line.startswith("Evaluated in bf16: LoRA. Rounding cancels")
 
 
 def test_the_change_by_bfloat16_is_given_for_each_method(tmp_path):
     changes = {"base": 0.02, "lora": 0.1693, "dora": -0.0121}
     found = groups(tmp_path, [(BASE, EXACT), (LORA, EXACT), (DORA, EXACT)], changes)
-    [line] = rounding.remarks(found)
+    [line] = remarks.precision_remarks(found)
     assert line.endswith("the validation loss differs by, in nats: -0.0121 (DoRA), +0.1693 (LoRA).")
 
 

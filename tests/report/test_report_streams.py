@@ -7,7 +7,7 @@ import pytest
 
 from harness.records.seeds import NAMES, Streams, number
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.streams import tables
+from harness.report.analysis.noise import variance_tables
 from harness.report.data.load import load
 from harness.stats.components import components
 from tests.report.conftest import BASE, LORA, add_evaluation, add_run, evaluation, shown
@@ -23,7 +23,7 @@ def tree(runs, seeds):
 def test_crossed_streams_are_attributed(tmp_path):
     crossed = [Streams(init, order, 0) for init, order in product(range(3), range(4))]
     loaded = tree(tmp_path / "runs", [number(one) for one in crossed])
-    [table] = tables(Comparison(loaded))
+    [table] = variance_tables(Comparison(loaded))
     assert table.title == "Sources of variance on ARC-Easy"
     assert [line["Source"] for line in shown(table)] == ["init", "order", "the rest"]
     assert [line["Seeds"] for line in shown(table)] == ["3", "4", "12"]
@@ -42,4 +42,4 @@ def test_crossed_streams_are_attributed(tmp_path):
 
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (0, 10_000_001_000, 10_001_000_000)])
 def test_plain_or_incomplete_seeds_have_no_components(tmp_path, seeds):
-    assert tables(Comparison(tree(tmp_path / "runs", seeds))) == []
+    assert variance_tables(Comparison(tree(tmp_path / "runs", seeds))) == []

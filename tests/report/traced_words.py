@@ -28,7 +28,7 @@ from traced_shown import (
 from traced_tradeoff import cheapest, ladder
 
 from harness import stats
-from harness.report.analysis import aa, multiverse
+from harness.report.analysis import multiverse, noise
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 
@@ -291,5 +291,5 @@ def robust(traced: Traced) -> Iterator[Claim]:
     comparison = Comparison(load([traced.runs], traced.files.sweep["name"]))
     for line in multiverse.lines(multiverse.multiverse(comparison), named):
         yield claim_words("Robustness of the answer", line)
-    if line := aa.line(aa.run(comparison)):
+    if line := noise.aa_line(noise.aa_test(comparison)):
         yield claim_words("Metrics and statistics", line)

@@ -1,24 +1,26 @@
 """Axes of a comparison: qualities, evaluated in the same way for every group, and costs.
 
-An axis gives one number per group in the unit of the records, the mean over its seeds; None is unknown.
+An axis gives one number per group in the unit of the records, the mean over its seeds; None is unknown. Costs count the
+device hours of every attempt, tuning included, and name the reasons to doubt a timing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.records.record import Attempt, Training
+from harness.records.record import Attempt, Phase, RunRecord, Training
 from harness.report import names
-from harness.report.analysis import hours
 from harness.report.data.groups import Group, Measure, headline
 from harness.report.data.items import ScoredEvaluation
-from harness.report.display import GIBIBYTE, MEBIBYTE, TERA, mean
+from harness.report.data.rows import Loaded, Row
+from harness.report.display import GIBIBYTE, MEBIBYTE, TERA, mean, quantity
 from harness.report.document import Column
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
+
 
 Number = Callable[[Group], float | None]
 
@@ -131,16 +133,6 @@ PARAMETERS = Cost(
     Column("trainable_parameters", "Trained parameters", digits=0, better="lower"), _fingerprint("trainable_parameters")
 )
 SAVED = Cost(Column("saved_bytes", "Saved size", "MiB", 1 / MEBIBYTE, better="lower"), _fingerprint("saved_bytes"))
-COSTS = (
-    PEAK_MEMORY,
-    TRAIN_SECONDS,
-    PARAMETERS,
-    SAVED,
-    Cost(Column("train_energy_joules", "Training energy", "J", better="lower"), _training(_energy)),
-    Cost(Column("train_flops", "Training compute", "TFLOP", 1 / TERA, better="lower"), _training(_flops)),
-    Cost(Column("device_hours", "Device hours with tuning", better="lower"), of_trained(hours.of_group)),
-    Cost(Column("cost", "Cost with tuning", digits=2, better="lower"), of_trained(hours.cost_of_group)),
-)
 
 
 def qualities(
@@ -176,3 +168,139 @@ def _quality(scored: ScoredEvaluation, metric: str | None = None) -> list[Qualit
     title = f"{scored.task} {metric}" + ("" if limit is None else f" ({scored.record.num_items} items)")
     higher = scored.record.metrics[metric].higher_is_better
     return [Quality(title, scored.role, Measure(scored.comparison_key, metric), higher, scored.task)]
+
+
+HOUR = 3600
+HOURS_TEXT = (
+    "Device hours are those of every attempt from its beginning to its end, failed ones and repeated evaluations "
+    "included, times the processes that took part; tuning is shared by the seeds of a line. Cost is both at "
+    "price_per_device_hour, where one is set."
+)
+
+
+def device_seconds(attempt: Attempt) -> float:
+    """Return the seconds of an attempt times its devices. An old record has only the seconds of its phases."""
+    seconds = attempt.seconds
+    if seconds is None:
+        seconds = sum(phase.seconds for phase in attempt.phases.values())
+    return seconds * attempt.devices
+
+
+def device_hours(row: Row) -> float | None:
+    """Return the device hours of all attempts, failed and evaluation-only ones included; None where unknown."""
+    return _hours([row.record]) if row.record and row.record.origin is None else None
+
+
+def tuning_hours(row: Row) -> float | None:
+    """Return the device hours of the tuning trials behind this run (shared by its seeds); None if it was not tuned."""
+    return _hours(row.trials) if row.trials else None
+
+
+def cost_of_run(row: Row) -> float | None:
+    """Return the cost of the run and of its tuning; None without a record or a price."""
+    hours = device_hours(row)
+    return None if hours is None or row.price is None else (hours + (tuning_hours(row) or 0.0)) * row.price
+
+
+def hours_of_group(group: Group) -> float | None:
+    """Return the device hours of one result: its tuning plus one run, the mean over the seeds."""
+    return mean(
+        None if (hours := device_hours(row)) is None else hours + (tuning_hours(row) or 0.0) for row in group.rows
+    )
+
+
+def cost_of_group(group: Group) -> float | None:
+    """Return the cost of one result at the price of a device hour, the mean over the seeds."""
+    return mean(cost_of_run(row) for row in group.rows)
+
+
+def priced(loaded: Loaded, price: float | None) -> Loaded:
+    """Return the rows with this price of a device hour; None keeps the price of the records."""
+    return loaded if price is None else replace(loaded, rows=tuple(replace(row, price=price) for row in loaded.rows))
+
+
+def with_trials(rows: Sequence[Row], trials: Sequence[Row]) -> list[Row]:
+    """Return the rows with the trials behind each; a trial that is also a result counts as a result only."""
+    results = {(row.recipe_id, row.seed) for row in rows}
+    tried: dict[str | None, dict[tuple[str, int], RunRecord]] = {}
+    for trial in trials:
+        if trial.record and trial.cell and (trial.recipe_id, trial.seed) not in results:
+            tried.setdefault(trial.cell.contestant, {})[trial.recipe_id, trial.seed] = trial.record
+    return [
+        replace(row, trials=tuple(tried.get(row.cell.contestant, {}).values())) if row.cell and row.cell.contestant
+        else row
+        for row in rows
+    ]  # fmt: skip
+
+
+def _hours(runs: Iterable[RunRecord]) -> float:
+    return sum(device_seconds(attempt) for run in runs for attempt in run.attempts) / HOUR
+
+
+OTHERS = 0.1  # share of the cores that other processes keep busy; timings vary by as much anyway
+THROTTLED = 0.05  # share of a phase's seconds
+TIMED = ("train", "validate", "evaluate", "generate", "inference")  # the phases whose seconds and rates are shown
+HELD_BACK = 0.01  # share of a phase's seconds in which a limit held the GPU's clock down
+# The power limit is not among them: it belongs to the card and holds for every run on it. These come and go.
+LIMITS = ("thermal", "reliability")
+SLOWED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
+
+CPU, LIMIT, COMPANY, CLOCK = (
+    "other processes kept part of the processor busy",
+    "the control group's limit on processor time held the run back",
+    "other processes computed on the GPU",
+    "heat or power held the GPU's clock down",
+)
+
+
+def doubts_of_phase(phase: Phase) -> dict[str, str]:
+    """Return each reason to doubt a phase's seconds with its amount; {} without any, or without measurements."""
+    seen, found = phase.conditions, {}
+    if seen is None:
+        return {}
+    if seen.cpu_cores and (seen.other_cpu_cores or 0) > OTHERS * seen.cpu_cores:
+        found[CPU] = f"{quantity(seen.other_cpu_cores)} of {seen.cpu_cores} cores"
+    if (seen.throttled_seconds or 0) > THROTTLED * phase.seconds:
+        found[LIMIT] = f"{quantity(seen.throttled_seconds)} s"
+    if seen.other_device_processes:
+        found[COMPANY] = str(seen.other_device_processes)
+    slowed = [reason for reason in seen.throttle_reasons or () if reason in SLOWED]
+    limited = seen.limited_seconds or {}
+    least = HELD_BACK * phase.seconds
+    slowed += [f"{name} {quantity(limited[name])} s" for name in LIMITS if limited.get(name, 0) > least]
+    if slowed:
+        found[CLOCK] = ", ".join(slowed)
+    return found
+
+
+def timing_doubts(attempt: Attempt | None, phases: Iterable[str] = TIMED) -> dict[str, str]:
+    """Return the reasons of an attempt's phases, each with the first phase that has it and the amount there."""
+    found: dict[str, str] = {}
+    for name in phases:
+        phase = attempt.phases.get(name) if attempt else None
+        for reason, amount in (doubts_of_phase(phase) if phase else {}).items():
+            found.setdefault(reason, f"{amount} in {name}")
+    return found
+
+
+def timing_caveats(groups: Sequence[Group]) -> list[str]:
+    """Return one line for each reason, with the groups that were timed under it."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        for row in group.rows if group.ok else ():
+            who = group.name if len(group.rows) == 1 else f"{group.name} seed {row.seed}"
+            for reason, amount in timing_doubts(row.current).items():
+                found.setdefault(reason, []).append(f"{who} ({amount})")
+    return [f"Timing caveat: {reason}: {'; '.join(who)}." for reason, who in found.items()]
+
+
+COSTS = (
+    PEAK_MEMORY,
+    TRAIN_SECONDS,
+    PARAMETERS,
+    SAVED,
+    Cost(Column("train_energy_joules", "Training energy", "J", better="lower"), _training(_energy)),
+    Cost(Column("train_flops", "Training compute", "TFLOP", 1 / TERA, better="lower"), _training(_flops)),
+    Cost(Column("device_hours", "Device hours with tuning", better="lower"), of_trained(hours_of_group)),
+    Cost(Column("cost", "Cost with tuning", digits=2, better="lower"), of_trained(cost_of_group)),
+)

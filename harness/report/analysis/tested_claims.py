@@ -2,7 +2,7 @@
 
 Each interval misses with probability level / number of claims (Bonferroni), so that all of them hold together at 95 %.
 A claim is confirmed where its interval lies inside the claimed range, refuted where it lies outside, and undecided
-otherwise.
+otherwise. Seeds may be added until nothing is undecided.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Literal
 from harness.records import claim_grammar
 from harness.records.claim_grammar import Difference, Range, Ratio, Selector
 from harness.records.record import ClaimRecord
-from harness.report.analysis import doubts, hours
+from harness.report.analysis import axes
+from harness.report.analysis.claims import LEVEL, MetricComparison
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, Measure, aligned
-from harness.report.data.levels import claim_level
-from harness.report.data.outcomes import matrix, same_items, weights
+from harness.report.data.items import matrix, same_items, weights
+from harness.report.data.levels import claim_level, family_level
 from harness.report.data.rows import Loaded, Row
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from harness.stats import Floats
     from harness.stats.best_rate import Profile
     from harness.stats.contrast import Contrast
+
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
 TIMED = ("tokens_per_second", "train_seconds", "train_energy_joules", "device_hours")
@@ -204,7 +206,7 @@ def _values(group: Group, name: str) -> tuple[list[float], int]:
         value = _quantity(row, name)
         if value is None:
             continue
-        if name in TIMED and row.current is not None and doubts.of_attempt(row.current):
+        if name in TIMED and row.current is not None and axes.timing_doubts(row.current):
             doubtful += 1
             continue
         values.append(float(value))
@@ -222,7 +224,7 @@ def _quantity(row: Row, name: str) -> float | None:
         "tokens_per_second": training.tokens_per_second if training else None,
         "train_seconds": training.train_seconds if training else None,
         "train_energy_joules": phase.energy_joules if phase else None,
-        "device_hours": hours.of_run(row),
+        "device_hours": axes.device_hours(row),
     }
     return quantities[name]
 
@@ -283,3 +285,57 @@ def _losses(rows: Sequence[Row]) -> Floats | None:
 
 def _seeds(count: int) -> str:
     return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def undecided(comparison: Comparison) -> list[str]:
+    """Return a line for each claim without a verdict; without claims, for each main comparison without one.
+
+    Raises:
+        ValueError: no method has a score that may be compared.
+    """
+    results = tested(comparison)
+    if results:
+        why = "its interval lies on both sides of a bound"
+        return [
+            f"{result.record.claim}: {result.evidence.why or why}"
+            for result in results
+            if result.outcome == "undecided"
+        ]
+    contests = [contest for contest in comparison.contests if contest.groups]
+    if not contests:
+        raise ValueError(
+            f"no trained method has a score in {comparison.loaded.primary or 'a target task'}: nothing is decided"
+        )
+    return [looks_line for contest in contests for looks_line in _open(contest, comparison)]
+
+
+def _open(contest: MetricComparison, comparison: Comparison) -> list[str]:
+    found = comparison.claims_of(contest)
+    if found.comparison is None:
+        raise ValueError(f"{contest.title}: no items can be paired, so that nothing is decided")
+    return [
+        f"{pair.a.label} against {pair.b.label} on {contest.title}: {pair.result.verdict}"
+        + (f" ({pair.result.why})" if pair.result.why else "")
+        for pair in (*found.against_base, *found.against_best)
+        if pair.result.verdict in ("not significant", "no verdict")
+    ]
+
+
+def looks_line(comparison: Comparison) -> str:
+    """Return how many seeds were taken and saved, at which level; "" where their number was fixed beforehand."""
+    loaded = comparison.loaded
+    tuning = loaded.sweep.tuning if loaded.sweep else None
+    if tuning is None or tuning.looks is None or tuning.choices is None:
+        return ""
+    looks, taken = tuning.looks, len(tuning.final_seeds)
+    saved = (looks.most - taken) * looks.methods
+    ended = (
+        "the last look" if taken >= looks.most else "every comparison was decided" if not undecided(comparison) else ""
+    )
+    level = family_level(loaded.sweep, LEVEL)
+    return (
+        f"Seeds were added until it was decided, at most {looks.most}: {taken} for each of {looks.methods} methods"
+        f"{f' ({ended})' if ended else ''}, saving {saved} runs. Looks after {looks.first} and each further seed; the "
+        f"error of all looks together is {LEVEL:g}, spent by a function of Pocock's type. The level of this look is "
+        f"{level:.4f}, and every interval of a comparison is drawn at it, so that it holds after stopping."
+    )

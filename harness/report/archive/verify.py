@@ -113,7 +113,7 @@ def loaded_from(content: Members, options: Options, place: Path) -> Loaded:
 
 def with_options(runs: list[Path], options: Options) -> Loaded:
     """Return the records of runs folders, with the options of the report."""
-    from harness.report.analysis.hours import priced
+    from harness.report.analysis.axes import priced
     from harness.report.data.load import load
 
     loaded = replace(priced(load(runs, options.sweep), options.price), allowed=options.allow)

@@ -20,9 +20,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _lines(given: argparse.Namespace) -> list[str]:
     from harness.report import load
-    from harness.report.analysis.aa import FEWEST, line, run
+    from harness.report.analysis.noise import FEWEST, aa_line, aa_test
 
-    tallies = run(load(given.runs, given.sweep))
+    tallies = aa_test(load(given.runs, given.sweep))
     if not tallies:
         raise ValueError(f"no method has {FEWEST} seeds on a target task or the test rows: nothing can be divided")
     rows = [
@@ -30,4 +30,4 @@ def _lines(given: argparse.Namespace) -> list[str]:
         + (f", {tally.silent} without a verdict" if tally.silent else "")
         for tally in tallies
     ]
-    return [*rows, line(tallies)]
+    return [*rows, aa_line(tallies)]

@@ -14,7 +14,7 @@ _MOST_NAMED = 4
 
 def main(arguments: Sequence[str]) -> int:
     """Print what is open, and return the exit code."""
-    from harness.report.analysis.looks import undecided
+    from harness.report.analysis.tested_claims import undecided
 
     given = parser_of("look", "Look whether a sweep is decided.").parse_args(arguments)
     try:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.report.data.items import ScoredEvaluation
-from harness.report.data.outcomes import clusters, matrix, same_items, weights
+from harness.report.data.items import ScoredEvaluation, clusters, matrix, same_items, weights
 from harness.report.data.rows import Row
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.report import names
-from harness.report.data.rows import Row
-from harness.report.data.settings import settings_of, value_key
+from harness.report.data.rows import Row, settings_of, value_key
 from harness.report.display import short
 
 FIRST = ("method.r", "train.lr")  # the settings that people name a run by

@@ -22,7 +22,7 @@ from harness.records.record import (
     run_folders,
 )
 from harness.records.registration import Registration
-from harness.report.analysis import drift, hours
+from harness.report.analysis import axes
 from harness.report.data import tuning
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.labels import labeled
@@ -83,7 +83,7 @@ def _sweep(runs: Sequence[Path], record: SweepRecord, problems: list[str]) -> Lo
     trials = [rows[key] for key, cell in cells.items() if cell.stage == "tune"]
     results = [rows[key] for key, cell in cells.items() if cell.stage != "tune"]
     fates = [*results, *tuning.fates(record, trials)]  # of contestants without a chosen recipe
-    marked = hours.with_trials(tuning.marked(labeled(fates), record, trials), trials)
+    marked = axes.with_trials(tuning.marked(labeled(fates), record, trials), trials)
     unasked = labeled(list(_unasked(runs, record)))
     registered = _registration(runs, record.name, problems)
     return replace(
@@ -225,8 +225,8 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         price=record.config.get("price_per_device_hour"),
         update=_beside(UpdateRecord, "update.json", folders, record),
         inference=_beside(InferenceRecord, "inference.json", folders, record),
-        replaced=drift.replaced(folders),
-        test_reads=drift.test_reads(folders, [evaluation.record for evaluation in scored]),
+        replaced=replaced(folders),
+        test_reads=test_reads(folders, [evaluation.record for evaluation in scored]),
     )
 
 
@@ -316,3 +316,38 @@ def _below(path: Path, root: Path) -> str:
 
 def _names(runs: Sequence[Path]) -> str:
     return ", ".join(str(root) for root in runs)
+
+
+def replaced(folders: Sequence[Path]) -> tuple[EvaluationRecord, ...]:
+    """The evaluations of the weights before the current ones, as they lie in `earlier/<n>/` of a run's folders.
+
+    What cannot be read is left out: no number of a report rests on it.
+    """
+    evaluations: list[EvaluationRecord] = []
+    for folder in folders:
+        numbers = [int(path.name) for path in folder.glob("earlier/*") if path.name.isdecimal()]
+        if numbers:
+            evaluations += _readable(folder / "earlier" / str(max(numbers)))
+    return tuple(evaluations)
+
+
+def test_reads(folders: Sequence[Path], current: Sequence[EvaluationRecord]) -> int:
+    """Return how many weights of a run have been tested: the present ones, and those in `earlier/<n>/`.
+
+    A target task is a test as well as the held-out test rows are.
+    """
+    reads = int(any(_reads_test(one) for one in current))
+    for folder in folders:
+        for path in folder.glob("earlier/*"):
+            reads += any(_reads_test(one) for one in _readable(path))
+    return reads
+
+
+def _reads_test(evaluation: EvaluationRecord) -> bool:
+    return evaluation.evaluation.get("role") in ("test", "target")
+
+
+def _readable(folder: Path) -> Iterator[EvaluationRecord]:
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            yield read(EvaluationRecord, path)

@@ -18,8 +18,7 @@ from harness.records.untrusted import printable, shortened
 from harness.report import names
 from harness.report.analysis.axes import Quality, qualities
 from harness.report.data.groups import Group
-from harness.report.data.items import ScoredEvaluation, read_columns
-from harness.report.data.outcomes import NLL
+from harness.report.data.items import NLL, ScoredEvaluation, read_columns
 
 MOST_CELLS = 400_000  # outcomes of all tasks; beyond, a task has its best methods alone, so that the page still opens
 MOST_BYTES = 6_000_000  # of all tasks in the page; beyond, items on which methods agree most are shown without texts

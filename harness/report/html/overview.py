@@ -12,7 +12,7 @@ from harness.report import names
 from harness.report.analysis.axes import COSTS, Quality, gain_column, qualities, score_column
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.data.settings import settings_of
+from harness.report.data.rows import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
 from harness.report.writers.flat import flat
 

@@ -10,7 +10,7 @@ import yaml
 
 from harness.records.untrusted import escaped
 from harness.report import names
-from harness.report.analysis import hours
+from harness.report.analysis import axes
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.display import GIBIBYTE, quantity, several
@@ -127,9 +127,9 @@ def _resources(comparison: Comparison) -> Answered:
 
 def _compute(comparison: Comparison) -> str:
     every = attempts(comparison)
-    failed = [attempt for attempt in every if attempt.status != "ok"]
-    total, lost = (sum(map(hours.device_seconds, part)) / hours.HOUR for part in (every, failed))
-    peaks = [attempt.peak_memory_bytes for attempt in every if attempt.peak_memory_bytes is not None]
+    failed = [one for one in every if one.status != "ok"]
+    total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
+    peaks = [one.peak_memory_bytes for one in every if one.peak_memory_bytes is not None]
     memory = f"; the highest peak memory of a run is {max(peaks) / GIBIBYTE:.2f} GiB" if peaks else ""
     return (
         f"{several(devices(every), 6)}{memory}. Time of each run: appendix (compute). All {len(every):,} attempts, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.records.record import Attempt
-from harness.report.analysis import hours
+from harness.report.analysis import axes
 from harness.report.analysis.claims import MetricComparison
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
@@ -20,7 +20,7 @@ def compute(comparison: Comparison) -> Table:
     """Return the time of every attempt, the failed ones included, by what it was spent on, and the highest peaks."""
     rows = tuple(_compute_row(group) for group in comparison.groups)
     longest = max((cell.value for row in rows for cell in row[3:6] if isinstance(cell, Number)), default=0.0)
-    unit, scale = ("s", 1.0) if longest < _MOST_SECONDS else ("h", 1 / hours.HOUR)
+    unit, scale = ("s", 1.0) if longest < _MOST_SECONDS else ("h", 1 / axes.HOUR)
     columns = (
         Column("method", "Method", text=True),
         Column("attempts", "Attempts", digits=0),
@@ -92,9 +92,9 @@ def _compute_row(group: Group) -> tuple[Cell, ...]:
     attempts = [attempt for row in rows if row.record for attempt in row.record.attempts]
     times = [_total(attempts, phases) for phases in PHASES.values()]
     peaks = [attempt.peak_memory_bytes for attempt in attempts if attempt.peak_memory_bytes is not None]
-    hours_spent = [spent for row in rows if (spent := hours.of_run(row)) is not None]
-    tuning, price = hours.of_tuning(group.first), group.first.price
-    cost = None if price is None or not hours_spent else (sum(hours_spent) + (tuning or 0.0)) * price
+    known = [spent for row in rows if (spent := axes.device_hours(row)) is not None]
+    tuning, price = axes.tuning_hours(group.first), group.first.price
+    cost = None if price is None or not known else (sum(known) + (tuning or 0.0)) * price
     return (
         Text(group.name, group.label),
         Number(len(attempts)),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.report.analysis import aa, doubts, external, hours, looks, multiverse, speed, streams, use
+from harness.report.analysis import axes, external, multiverse, noise, speed, tested_claims, use, verdicts
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.analysis.verdicts import explained, families
 from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
-from harness.report.pages import compute, data_card, hyperparameters, matrix, notes, protocol, tuned
+from harness.report.pages import compute, data_card, hyperparameters, notes, protocol, tuned
 from harness.report.pages.summary import cost, losses, tasks
 
 UPDATE = "[Shape of the updates](update.md): how much each method changed the weights, and in which directions."
@@ -33,9 +33,9 @@ def sections(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool
     groups = comparison.groups
     together, served = across(groups), use.tables(groups)
     robust = multiverse.lines(multiverse.multiverse(comparison), comparison.names)
-    noise, checked = streams.tables(comparison), comparison.loaded.checks
+    variance, checked = noise.variance_tables(comparison), comparison.loaded.checks
     settings = (hyperparameters.shared(comparison), hyperparameters.by_method(comparison))
-    checks = tuple(filter(None, (looks.line(comparison), aa.line(aa.run(comparison)))))
+    checks = tuple(filter(None, (tested_claims.looks_line(comparison), noise.aa_line(noise.aa_test(comparison)))))
     return [
         Section("Statistical comparison", tuple(_statistics(comparison))),
         Section("Losses", (losses(groups),)),
@@ -45,7 +45,7 @@ def sections(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool
         Section("All target tasks", (together, ACROSS) if together else ()),
         Section("Every task", tuple(tasks(groups))),
         Section("Robustness of the answer", (multiverse.TEXT, Bullets(tuple(robust))) if robust else ()),
-        Section("Sources of variance", (*noise, streams.TEXT) if noise else ()),
+        Section("Sources of variance", (*variance, noise.VARIANCE_TEXT) if variance else ()),
         Section("Figures", (*map(picture, figures), *([Markup(UPDATE)] if update else []))),
         Section("Hyper-parameters", tuple(table for table in settings if table)),
         Section("Prompt templates", tuple(hyperparameters.templates(comparison))),
@@ -67,7 +67,7 @@ def _statistics(comparison: Comparison) -> Iterator[Block]:
     """Yield the families of the answer, every pair, and how they were tested."""
     for place, result in enumerate(comparison.claims):
         yield from families(result)
-        if pairs := matrix.pairs(result, f"pairs-{place + 1}" if place else "pairs"):
+        if pairs := verdicts.pairs(result, f"pairs-{place + 1}" if place else "pairs"):
             yield pairs
         yield Bullets(tuple(explained(result)))
 
@@ -76,7 +76,7 @@ def _costs(comparison: Comparison) -> Iterator[Block]:
     groups, attempts = comparison.groups, protocol.attempts(comparison)
     yield cost(groups)
     if attempts:
-        total = sum(map(hours.device_seconds, attempts)) / hours.HOUR
+        total = sum(map(axes.device_seconds, attempts)) / axes.HOUR
         yield (
             f"In all {total:.2f} device hours in {len(attempts):,} attempts, those of tuning included, on "
             f"{', '.join(protocol.devices(attempts))}."
@@ -84,7 +84,7 @@ def _costs(comparison: Comparison) -> Iterator[Block]:
         yield compute.compute(comparison)
     if rates := speed.table(groups):
         yield rates
-    yield Bullets((*doubts.lines(groups), *speed.unknown(groups)))
+    yield Bullets((*axes.timing_caveats(groups), *speed.unknown(groups)))
 
 
 def _trade_offs(comparison: Comparison) -> Iterator[Block]:

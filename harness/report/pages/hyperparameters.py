@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.report import names
+from harness.report.analysis.axes import HOUR
 from harness.report.analysis.comparison import Comparison
-from harness.report.analysis.hours import HOUR
 from harness.report.data.groups import Group
 from harness.report.data.rows import flatten
 from harness.report.data.tuning import Contestant

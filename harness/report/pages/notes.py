@@ -6,7 +6,7 @@ from typing import Any
 from harness.records.record import Attempt
 from harness.records.untrusted import printable
 from harness.report import names
-from harness.report.analysis import drift, rounding
+from harness.report.analysis import remarks
 from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded, flatten
@@ -26,7 +26,7 @@ def definitions(groups: Sequence[Group]) -> list[str]:
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
         "are those of the optimizer steps alone, without loading, validation and saving.",
         f"Optimizer steps taken: {steps or 'none'}.",
-        *rounding.remarks(groups),
+        *remarks.precision_remarks(groups),
     ]
 
 
@@ -86,8 +86,8 @@ def origin(loaded: Loaded) -> list[str]:
         *_provenance(attempts),
         *sources(loaded, "model"),
         *sources(loaded, "data"),
-        *drift.older(loaded.rows, loaded.sweep.asked_with if loaded.sweep else None),
-        *drift.lines(loaded.rows),
+        *remarks.older(loaded.rows, loaded.sweep.asked_with if loaded.sweep else None),
+        *remarks.retrained(loaded.rows),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from harness.records.record import Attempt, RunRecord
 from harness.records.selection import RULE_TEXTS
 from harness.report import names
-from harness.report.analysis import hours
+from harness.report.analysis import axes
 from harness.report.analysis.claims import Claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, headline
@@ -62,7 +62,7 @@ def _tuning(comparison: Comparison) -> Section:
     failed = sum(
         trial.status not in ("ok", "missing") for contestant in comparison.tuning for trial in contestant.trials
     )
-    spent = sum(contestant.device_seconds for contestant in comparison.tuning) / hours.HOUR
+    spent = sum(contestant.device_seconds for contestant in comparison.tuning) / axes.HOUR
     count = str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
     seeds = ", ".join(map(str, tuning.final_seeds))
     reads = f"The test sets were used only for the final runs (seeds {seeds}) of what was selected."
@@ -144,7 +144,7 @@ def _compute(comparison: Comparison) -> Section:
         [[f"{name} {versions[key]}", Cite(keys)] for key, (name, keys) in _TOOLS.items() if versions.get(key)]
     )
     failed = [attempt for attempt in every if attempt.status != "ok"]
-    total, lost = (sum(map(hours.device_seconds, part)) / hours.HOUR for part in (every, failed))
+    total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
     lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
     parts: list[Part] = [
         f" Runs were made on {several(devices(every), 6)}{_processes(every)}.",

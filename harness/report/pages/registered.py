@@ -1,14 +1,17 @@
-"""The claims that a sweep was made for, on top of its report: a line for each, and what was done otherwise."""
+"""The claims that a sweep was made for, a line for each, and the deviations from their registration."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from harness.report.analysis.deviations import deviations
+from harness.records import record
+from harness.records.registration import Registration
 from harness.report.analysis.tested_claims import Tested
 from harness.report.data.levels import claim_level
-from harness.report.data.rows import Loaded
+from harness.report.data.rows import Loaded, Row
+from harness.report.display import several, short
 from harness.report.document import Cell, Column, Missing, Table, Text, key_of
 
 EXPLORATORY = (
@@ -73,3 +76,105 @@ def _number(value: float) -> str:
 
 def _notes(results: Sequence[Tested]) -> list[str]:
     return [f"{result.record.claim}: {result.record.note}" for result in results if result.record.note]
+
+
+_NAMED = 3  # runs or cells that a line names
+
+
+def deviations(loaded: Loaded) -> list[str]:
+    """Return the deviations from the registration; none where the sweep was not registered."""
+    made, sweep = loaded.registration, loaded.sweep
+    if made is None or sweep is None:
+        return []
+    rows = [row for row in (*loaded.rows, *loaded.trials) if row.record]
+    return [*_question(made, sweep), *_seeds(made, sweep), *_cells(made, sweep), *_runs(made, rows), *_tests(rows)]
+
+
+def _question(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
+    """Yield the parts of the question that have changed since."""
+    tuning = sweep.tuning
+    now = {
+        "question": sweep.question,
+        "primary": sweep.primary,
+        "margin": sweep.margin,
+        "claims": tuple(claim.claim for claim in sweep.claims),
+        "rule": tuning.rule if tuning else None,
+        "tuned": tuning.settings if tuning else (),
+        "tuning_seeds": tuning.seeds if tuning else (),
+    }
+    then = {**{key: getattr(made, key) for key in now}, "claims": tuple(claim.claim for claim in made.claims)}
+    for key, value in now.items():
+        if then[key] != value:
+            yield f"{key.replace('_', ' ')}: registered {_shown(then[key])}, now {_shown(value)}"
+
+
+def _seeds(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
+    """Yield final seeds that were not planned, or were planned and left out."""
+    taken = sweep.tuning.final_seeds if sweep.tuning else ()
+    added = [seed for seed in taken if seed not in made.final_seeds]
+    fewest = made.looks[0] if made.looks else len(made.final_seeds)
+    left_out = [seed for seed in made.final_seeds[:fewest] if seed not in taken] if taken else []
+    for what, seeds in (("added", added), ("left out", left_out)):
+        if seeds:
+            yield f"final seeds {what}: {', '.join(map(str, seeds))}"
+    then, now = made.looks, sweep.tuning.looks if sweep.tuning else None
+    if sweep.tuning and then != ((now.first, now.most) if now else None) and not added + left_out:
+        yield f"looks: registered {_shown(then)}, now {_shown((now.first, now.most) if now else None)}"
+
+
+def _cells(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
+    """Yield the registered runs that have changed since: another recipe, or another evaluation of it."""
+    known, now = _known(made.cells), _known([cell for cell in sweep.cells if cell.stage != "final"])
+    comparable = {key: cell for key, cell in known.items() if cell.stage != "final"}
+    for what, keys in (("added", now.keys() - comparable.keys()), ("left out", comparable.keys() - now.keys())):
+        cells = sorted((now if what == "added" else comparable)[key].overrides for key in keys)
+        if cells:
+            yield f"cells {what}: {several([' '.join(words) for words in cells], _NAMED)}"
+
+
+def _known(cells: Sequence[record.Cell]) -> dict[tuple[Any, ...], record.Cell]:
+    return {(cell.recipe_id, cell.seed, cell.stage): cell for cell in cells}
+
+
+def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the runs that are older than the registration, or were made with another program or other versions."""
+    early, moved = [], dict[str, list[str]]()
+    for row in rows:
+        assert row.record is not None
+        name = row.title
+        if row.record.attempts[0].started_at < made.registered_at:
+            early.append(name)
+        provenance = (row.record.trained_by or row.record.current).provenance
+        for text in _changed(made.made_with, provenance):
+            moved.setdefault(text, []).append(name)
+    if early:
+        yield f"begun before the registration of {made.registered_at}: {several(early, _NAMED)}"
+    for text, names in moved.items():
+        yield f"{text}: {several(names, _NAMED)}"
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("harness", "commit", "uncommitted_changes"):
+        if key in now and now[key] != then.get(key):
+            yield f"{key.replace('_', ' ')} {short(then.get(key))} -> {short(now[key])}"
+    before, after = then.get("versions") or {}, now.get("versions") or {}
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            yield f"{name} {short(before[name])} -> {short(after[name])}"
+
+
+def _tests(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the runs whose test was read more than once, since earlier weights were replaced."""
+    twice = [
+        row.title
+        for row in rows
+        if any(evaluation.evaluation["role"] in ("target", "test") for evaluation in row.replaced)
+    ]
+    if twice:
+        yield f"test read twice, since it was trained again: {several(twice, _NAMED)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"[{'; '.join(map(str, value))}]"
+    return "nothing" if value is None else str(value)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.records.untrusted import escaped
 from harness.report import names
-from harness.report.analysis import interrupted, remarks
+from harness.report.analysis import remarks
 from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.recommend import recommendations
@@ -123,7 +123,7 @@ def _compared(comparison: Comparison) -> Iterator[Block]:
 def _failed(comparison: Comparison) -> Iterator[Block]:
     """Yield every run without a result and every file that could not be read."""
     loaded = comparison.loaded
-    failed, paused = compute.failures(comparison), interrupted.lines(loaded)
+    failed, paused = compute.failures(comparison), remarks.interruptions(loaded)
     problems = (scored.problem for group in comparison.groups for row in group.rows for scored in row.scored)
     damaged = list(dict.fromkeys([*loaded.unreadable, *filter(None, problems)]))
     yield failed if failed.rows or paused else "No failed runs."

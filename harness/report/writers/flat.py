@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records import untrusted
 from harness.records.record import write_bytes
-from harness.report.analysis import hours, use
-from harness.report.analysis.doubts import of_attempt
+from harness.report.analysis import axes, use
+from harness.report.analysis.axes import timing_doubts
 from harness.report.data.items import PREFIX, ScoredEvaluation
-from harness.report.data.rows import Loaded, Row
-from harness.report.data.settings import differing, learning_rate, settings_of
+from harness.report.data.rows import Loaded, Row, differing, learning_rate, settings_of
 
 if TYPE_CHECKING:
     import pandas
@@ -141,10 +140,10 @@ def _run(row: Row) -> dict[str, Value]:
         "flops_per_second": training.flops_per_second if training else None,
         "mfu": training.mfu if training else None,
         "train_energy_joules": trained.energy_joules if trained else None,
-        "device_hours": hours.of_run(row),
-        "tuning_device_hours": hours.of_tuning(row),
-        "cost": hours.cost(row),
-        "timing_warnings": "; ".join(of_attempt(attempt)) or None,
+        "device_hours": axes.device_hours(row),
+        "tuning_device_hours": axes.tuning_hours(row),
+        "cost": axes.cost_of_run(row),
+        "timing_warnings": "; ".join(timing_doubts(attempt)) or None,
     }
 
 

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text as Styled
 
 from harness.records.untrusted import echo, printable, shortened
-from harness.report.analysis import doubts, interrupted
+from harness.report.analysis import axes, remarks
 from harness.report.analysis.comparison import Comparison
 from harness.report.display import DASH, several
 from harness.report.document import Cell, Column, Number, Table, Text, plain, raised, spread_text, value_text
@@ -33,7 +33,7 @@ def show(comparison: Comparison, page: Path | None = None, console: Console | No
     for note in table.notes:
         console.print(Styled(printable(str(note)), style="dim"))
     _done(comparison, console)
-    doubted = [group.name for group in comparison.groups if doubts.lines([group])]
+    doubted = [group.name for group in comparison.groups if axes.timing_caveats([group])]
     if doubted:
         console.print(Styled(printable(f"Timing caveats, see the report: {several(doubted, 4)}"), style="yellow"))
     _failures(comparison, console)
@@ -87,7 +87,7 @@ def _failures(comparison: Comparison, console: Console) -> None:
             status = row.status or "missing"
             name = f" {printable(row.name or row.label)}, seed {row.seed}: "
             console.print(Styled.assemble((status, COLORS[status]), name, shortened(row.reason or DASH, 200)))
-    for line in interrupted.lines(comparison.loaded):
+    for line in remarks.interruptions(comparison.loaded):
         console.print(Styled.assemble(("interrupted", COLORS["interrupted"]), f" {printable(line)}"))
     for line in comparison.loaded.unreadable:
         console.print(Styled.assemble(("could not be read", "red"), f" {printable(line)}"))

@@ -1,23 +1,28 @@
-"""An A/A test: seeds of one method are named as two methods, in every way, and compared as methods are.
+"""The noise of a comparison: an A/A test of its verdicts, and the sources of the variance between seeds.
 
-Nothing differs, so that every verdict is false. The other methods of the folder take part, since comparisons borrow
-their seed variance. Ways to divide the same seeds depend on each other: the interval of the rate counts a method on a
-task as one observation.
+In an A/A test seeds of one method are named as two methods, in every way, and compared as methods are. Nothing differs,
+so that every verdict is false. The other methods of the folder take part, since comparisons borrow their seed variance.
+Ways to divide the same seeds depend on each other: the interval of the rate counts a method on a task as one
+observation. Variance components are those of methods whose seed streams were crossed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from harness.records import seeds
 from harness.report.analysis.claims import LEVEL, MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import Aligned, aligned
+from harness.report.data.groups import Aligned, Group, aligned
+from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
 if TYPE_CHECKING:
     from harness.stats import Floats
+
 
 FEWEST = 5  # seeds of a method
 MOST_WAYS = 200  # of dividing the seeds of one method on one task; above, every n-th
@@ -36,13 +41,13 @@ class Tally:
     silent: int  # no verdict, such as two seeds a side with no other method to borrow the variance from
 
 
-def run(comparison: Comparison) -> list[Tally]:
+def aa_test(comparison: Comparison) -> list[Tally]:
     """Return a tally for each method with five or more seeds on each task that it was asked."""
-    compared = [*comparison.targets, *contests(comparison.groups, "test")]
-    return [tally for contest in compared for tally in _of_contest(contest)]
+    found = [*comparison.targets, *contests(comparison.groups, "test")]
+    return [tally for contest in found for tally in _aa_of_contest(contest)]
 
 
-def line(tallies: Sequence[Tally]) -> str:
+def aa_line(tallies: Sequence[Tally]) -> str:
     """Return the result in a sentence; "" without a method that has enough seeds."""
     if not tallies:
         return ""
@@ -62,7 +67,7 @@ def line(tallies: Sequence[Tally]) -> str:
     )
 
 
-def _of_contest(contest: MetricComparison) -> Iterator[Tally]:
+def _aa_of_contest(contest: MetricComparison) -> Iterator[Tally]:
     sides = aligned(contest.members, contest.measure)
     if sides is None:
         return
@@ -119,3 +124,50 @@ def _divided(seeds: Sequence[int], half: int) -> Iterator[tuple[tuple[int, ...],
 def _counted(tallies: Sequence[Tally]) -> str:
     methods, tasks = len({tally.method for tally in tallies}), len({tally.title for tally in tallies})
     return f"{methods} method{'' if methods == 1 else 's'} and {tasks} task{'' if tasks == 1 else 's'}"
+
+
+VARIANCE_TEXT = (
+    "Random-effects analysis of variance of the score over the crossed streams: init is the new weights, order the "
+    "order of the rows with dropout, data the training rows that were drawn; the rest is what they do together. 95 % "
+    "generalized confidence intervals."
+)
+
+
+def variance_tables(comparison: Comparison) -> list[Table]:
+    """Return a table of components for each contest of the question in which a method's streams were crossed."""
+    return [table for contest in comparison.contests if (table := _variance_table(contest)).rows]
+
+
+def _variance_table(contest: MetricComparison) -> Table:
+    columns = (
+        Column("method", "Method", text=True),
+        Column("source", "Source", text=True),
+        Column("seeds", "Seeds", digits=0),
+        Column("deviation", "Standard deviation", digits=contest.digits + 1),
+        Column("share", "Share of the variance", "%", 100.0, 0),
+    )
+    rows = tuple(row for group in contest.groups for row in _components(group, contest))
+    return Table(columns, rows, label="variance", title=f"Sources of variance on {contest.name}")
+
+
+def _components(group: Group, contest: MetricComparison) -> Iterator[tuple[Cell, ...]]:
+    from harness.stats.components import REST, components
+
+    scored = group.evaluations[contest.measure.eval_id]
+    scores = {
+        tuple(seeds.streams(row.seed)): one.record.metrics[contest.measure.metric].value
+        for row, one in zip(group.rows, scored, strict=True)
+    }
+    try:
+        parts = components(scores, seeds.NAMES)
+    except ValueError:  # plain seeds, or not every combination was run
+        return
+    total = sum(part.variance for part in parts)
+    for part in parts:
+        yield (
+            Text(group.name, group.label),
+            Text("the rest" if part.name == REST else part.name),
+            Number(part.levels or len(scores)),
+            Number(math.sqrt(part.variance), interval=(math.sqrt(part.low), math.sqrt(part.high))),
+            Number(part.variance / total) if total else Missing("no variance"),
+        )
