@@ -127,7 +127,7 @@ def _parts(loaded: "Loaded", given: argparse.Namespace) -> list["Loaded"]:
     """
     if loaded.sweep or given.csv:
         return [loaded]
-    from harness.report.data.sets import comparable_sets
+    from harness.report.analysis.facts import comparable_sets
 
     parts = comparable_sets(loaded)
     if given.out and len(parts) > 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.report.analysis.comparable import covered, differences
+from harness.report.analysis.comparable import differences
+from harness.report.analysis.facts import covered
 from harness.report.display import several
 from harness.review.row import LOW_RANK, Finding, Row, Submission, usual_rates
 

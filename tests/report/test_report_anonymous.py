@@ -9,7 +9,7 @@ from tuned_tree import build as build_tuned
 
 from harness.records import record, registration
 from harness.records.registration import Registration
-from harness.report.archive import anonymous, identity, members
+from harness.report.archive import anonymous, members
 
 ACCOUNT, HOST, LAB = "jqdoe", "gpu-node17", "Frobnitz Laboratory"
 PLANTED = (
@@ -107,7 +107,7 @@ def test_a_source_of_a_claim_keeps_its_address():
 def test_a_word_of_the_records_is_no_account(monkeypatch):
     monkeypatch.setenv("USER", "training")
     monkeypatch.setenv("LOGNAME", "seed")
-    assert not {"training", "seed"} & set(identity.words([{"method": "lora"}]))
+    assert not {"training", "seed"} & set(anonymous.identifying_words([{"method": "lora"}]))
 
 
 def test_a_name_that_cannot_be_changed_is_said(contents):

@@ -11,7 +11,8 @@ import pytest
 from conftest import build
 from pyarrow import parquet
 
-from harness.report.archive import METADATA, NAME, OPTIONS, VERSIONS, container, crate, differences, members
+from harness.report.archive import METADATA, NAME, OPTIONS, VERSIONS, container, members
+from harness.report.archive import verify as verification
 from harness.report.commands import pack, verify
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def test_what_was_packed_is_verified_wherever_it_lies(copy, capsys):
     assert verify.main([str(copy)]) == 0
     out = capsys.readouterr().out
     assert "all equal" in out
-    assert int(out.split(" files and ")[0].rpartition(" ")[2]) == len(differences.files(copy))
+    assert int(out.split(" files and ")[0].rpartition(" ")[2]) == len(verification.report_files(copy))
     assert int(out.split(" numbers made")[0].rpartition(" ")[2].replace(",", "")) > 1000
 
 
@@ -43,7 +44,7 @@ def test_equal_records_give_equal_bytes(packed, tmp_path):
     build(tmp_path / "elsewhere")
     content = members.collect([tmp_path / "elsewhere"], "methods")
     first = container.read(packed / NAME)
-    described = crate.described({**content, OPTIONS: first[OPTIONS]}, members.options_of(first, packed))
+    described = members.described({**content, OPTIONS: first[OPTIONS]}, members.options_of(first, packed))
     assert container.write(described, tmp_path / "again.zip").read_bytes() == (packed / NAME).read_bytes()
 
 
@@ -119,7 +120,7 @@ def repack(folder: Path, change, described: bool = False) -> None:
     if described:
         options = members.options_of(content, folder)
         own = {name: data for name, data in content.items() if name not in (METADATA, VERSIONS)}
-        content = crate.described(own, options)
+        content = members.described(own, options)
     container.write(content, folder / NAME)
 
 
@@ -191,7 +192,6 @@ CHANGES = (wrong_item, wrong_record, wrong_score, wrong_sweep, lost, added)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_every_change_of_a_member_is_named(copy, monkeypatch, change):
     """Without the report, which the next test makes again."""
-    from harness.report.archive import verify as verification
 
     names = []
     repack(copy, lambda content: names.append(change(content)))
@@ -311,12 +311,12 @@ def test_an_unknown_sweep_is_named_with_those_there_are(tmp_path, capsys):
 def test_every_number_of_the_tables_is_a_macro_bound_to_its_records(packed):
     from harness.report import figures, load
     from harness.report.document import Number
-    from harness.report.pages import details, report
+    from harness.report.pages import report
     from harness.report.writers import folder
 
     comparison = load(packed.parent / "runs", "methods")
     drawn = figures.of(comparison)
-    behind = details.sections(comparison, drawn[1:], update=False)
+    behind = report.details(comparison, drawn[1:], update=False)
     tables = folder.named_tables((*report.body(comparison, drawn), *behind))
     cells = [cell for table in tables.values() for row in table.rows for cell in row if isinstance(cell, Number)]
     count = sum(1 + (cell.error is not None) + 2 * (cell.interval is not None) for cell in cells)

@@ -11,7 +11,7 @@ from harness.records import record
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.figures import scatter
-from harness.report.pages import details
+from harness.report.pages import report
 from harness.report.pages.summary import losses
 from harness.report.writers.folder import named_tables
 from tests.report.conftest import (
@@ -78,7 +78,7 @@ def test_rows_of_others_are_drawn_apart_and_never_ranked(runs, tmp_path, task, d
         assert ("Gray crosses: Somebody's benchmark, one seed" in made.caption) == (drawn and name == "beside")
         assert ("theirs" in made.element(tmp_path / name)) == (drawn and name == "beside")
     assert fronts[0] == fronts[1] > 0
-    made = named_tables(details.sections(Comparison(loaded))).values()
+    made = named_tables(report.details(Comparison(loaded))).values()
     ranked = [table for table in made if table.title.startswith("Against")]
     assert ranked
     assert not any("theirs" in cell for table in ranked for line in shown(table) for cell in line.values())

@@ -25,9 +25,9 @@ from harness.report.document import (
     plain,
     ranked,
 )
+from harness.report.html import section_html, table_html
 from harness.report.writers.folder import table_csv
 from harness.report.writers.markdown import section_text, table_text, to_markdown
-from harness.report.writers.markup import section_html, table_html
 from harness.report.writers.tabular import tabular
 from harness.report.writers.terminal import grid
 from tests.report.conftest import HOSTILE

@@ -9,8 +9,7 @@ from harness.records import record
 from harness.records.record import Conditions
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
-from harness.report.pages.details import sections
-from harness.report.pages.report import page
+from harness.report.pages.report import details, page
 from harness.report.writers import terminal
 from harness.report.writers.flat import flat
 from harness.report.writers.markdown import to_markdown
@@ -39,7 +38,7 @@ def test_a_doubtful_timing_is_marked_on_the_page_in_the_appendix_the_terminal_an
     said = "Timing caveat: other processes kept part of the processor busy: "
     assert said in page(Comparison(loaded))
     assert "1.25 of 2 cores in train" in page(Comparison(loaded))
-    assert said in to_markdown("Appendix", sections(Comparison(loaded)))
+    assert said in to_markdown("Appendix", details(Comparison(loaded)))
     shown = io.StringIO()
     terminal.show(Comparison(loaded), console=Console(file=shown, width=100))
     assert "Timing caveats" in shown.getvalue()

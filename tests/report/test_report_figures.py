@@ -15,7 +15,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.series import rate_series, swept
 from harness.report.data.groups import Measure
 from harness.report.data.load import load
-from harness.report.figures import gain, lines, style
+from harness.report.figures import bars, lines, style
 from harness.report.figures.canvas import COLUMN, PAGE, SIZES
 from harness.stats import average_ranks
 from tests.report.conftest import HOSTILE, LORA, Kind
@@ -195,16 +195,16 @@ def test_foreign_text_in_a_figure_stays_text(tmp_path):
 def test_a_bar_is_the_interval_of_its_verdict_and_the_shade_is_the_group_of_the_best(comparisons):
     claims = comparisons[8].claims[0]
     pairs = {pair.a.label: pair for pair in claims.against_base}
-    bars = gain.bars_of(claims, gain.scale_of(claims.contest))
-    assert len(bars) == len(pairs) == 8
-    for bar in bars:
+    drawn = bars.bars_of(claims, bars.scale_of(claims.contest))
+    assert len(drawn) == len(pairs) == 8
+    for bar in drawn:
         test = pairs[bar.group.label].result
         assert bar.gain == pytest.approx(100 * test.difference)
         assert bar.interval == pytest.approx([100 * end for end in test.adjusted_interval])
         assert (bar.interval[0] > 0) == (test.verdict == "better")
-    assert [bar.gain for bar in bars] == sorted((bar.gain for bar in bars), reverse=True)
+    assert [bar.gain for bar in drawn] == sorted((bar.gain for bar in drawn), reverse=True)
     worse = {pair.a.label for pair in claims.against_best if pair.significant}
-    assert {bar.group.label for bar in bars if not bar.tied} == worse
+    assert {bar.group.label for bar in drawn if not bar.tied} == worse
     assert worse and len(worse) < 7
 
 
@@ -215,7 +215,7 @@ def test_a_method_without_a_verdict_is_hollow_and_in_no_shade(tmp_path):
     comparison = Comparison(load([runs]))
     claims = comparison.claims[0]
     assert {pair.result.verdict for pair in claims.against_base} == {"no verdict"}
-    figure = gain.figure(claims)
+    figure = bars.gain_figure(claims)
     assert "Hollow: too few seeds for a verdict about the method." in figure.caption
     assert "Shaded" not in figure.caption
     with figure.drawn(PAGE) as sheet:

@@ -11,10 +11,9 @@ from harness.config.experiment import digest
 from harness.records import record
 from harness.report.__main__ import main
 from harness.report.analysis.comparable import check, differences
-from harness.report.analysis.facts import effective_scale
+from harness.report.analysis.facts import comparable_sets, effective_scale
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
-from harness.report.data.sets import comparable_sets
 from tests.report.conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, evaluation
 
 METHOD_AND_RATE = ("method", "train.lr")

@@ -11,7 +11,7 @@ from harness.report.analysis import axes
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.data.rows import Row
-from harness.report.pages.details import sections
+from harness.report.pages.report import details
 from harness.report.writers.flat import flat
 from harness.report.writers.markdown import to_markdown
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
@@ -84,11 +84,11 @@ def test_hours_and_cost_are_in_the_appendix_and_among_the_trade_offs(made):
     for name, seconds in (("lora", 3600.0), ("dora", 7200.0)):
         rewritten(folders[name], seconds=seconds)
     loaded = load([runs])
-    plain = to_markdown("Appendix", sections(Comparison(loaded)))
+    plain = to_markdown("Appendix", details(Comparison(loaded)))
     assert "| Device hours with tuning |" in plain
     assert "Cost with tuning" not in plain, "nobody has set a price"
     priced = axes.priced(loaded, 1.5)
-    text = to_markdown("Appendix", sections(Comparison(priced)))
+    text = to_markdown("Appendix", details(Comparison(priced)))
     assert "| Device hours with tuning | Cost with tuning |" in text
     assert "In all 3.00 device hours in 3 attempts" in text
     assert any("DoRA" in line and "2.00" in line and "3.00" in line for line in text.splitlines())

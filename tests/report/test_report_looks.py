@@ -10,8 +10,8 @@ from harness.records.record import Looks, SweepRecord
 from harness.report.__main__ import main
 from harness.report.analysis import tested_claims
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.levels import claim_level, family_level
 from harness.report.data.load import load
+from harness.report.data.rows import claim_level, family_level
 from harness.stats.sequential import look_levels
 
 

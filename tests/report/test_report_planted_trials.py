@@ -9,7 +9,7 @@ from harness.records import record
 from harness.report.analysis.comparable import IncomparableError
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
-from harness.report.pages import tuned
+from harness.report.pages import hyperparameters
 from tests.report.conftest import add_evaluation, add_run
 from tests.report.test_report_planted import put, rewrite, versions
 from tests.report.test_report_tuning import SCALES, SKILLS, TEST, build, kind
@@ -180,7 +180,7 @@ def found_in(runs: Path) -> dict[str, list[str]]:
         refused = []
     except IncomparableError as error:
         refused = [one.key for one in error.guard.refused]
-    return {REFUSED: refused, NAMED: tuned.lines(loaded)}
+    return {REFUSED: refused, NAMED: hyperparameters.tuning_lines(loaded)}
 
 
 def test_a_clean_sweep_is_let_through_and_says_what_is_true(clean):

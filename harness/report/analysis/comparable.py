@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from harness.records.untrusted import shortened
 from harness.report import names
 from harness.report.analysis.facts import (
+    METHOD_AND_RATE,
     Facts,
     config_facts,
+    covered,
     length_facts,
     outcome_facts,
     recipe_facts,
@@ -30,7 +32,6 @@ from harness.report.data.groups import Group, grouped
 from harness.report.data.rows import Loaded, Row
 from harness.report.display import several
 
-METHOD_AND_RATE = ("method", "train.lr")
 ABSENT = "absent"
 UNKNOWN = "unknown"
 _ITEMS = "eval.items_and_prompts"
@@ -206,11 +207,6 @@ def differences(facts: Mapping[str, Facts], task: str = "") -> list[Difference]:
         if len(by_value) > 1:
             unequal.append(Difference(key, tuple((value, tuple(rows)) for value, rows in by_value.items()), task))
     return unequal
-
-
-def covered(key: str, declared: Iterable[str]) -> bool:
-    """Return whether the key is a declared key or lies below one."""
-    return any(key == name or key.startswith(f"{name}.") for name in declared)
 
 
 def without_base(groups: Sequence[Group]) -> list[str]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.records.record import Attempt, RunRecord
 from harness.report.analysis.answer import Answer, answers
 from harness.report.analysis.claims import LEVEL, Claims, MetricComparison, claims, contests, main_contests
 from harness.report.analysis.comparable import Guard, IncomparableError, check, check_trials
 from harness.report.analysis.main_table import Inputs, main_table
 from harness.report.data import tuning
 from harness.report.data.groups import Group, Measure, grouped
-from harness.report.data.levels import family_level
-from harness.report.data.rows import Loaded
+from harness.report.data.items import ScoredEvaluation
+from harness.report.data.rows import Loaded, family_level
 from harness.report.document import Table
 
 if TYPE_CHECKING:
@@ -46,6 +47,30 @@ class Comparison:
         every = [*self.groups, *self.trial_groups]
         named = {f"{row.label} seed {row.seed}": row.title for group in every for row in group.every}
         return named | {group.label: group.name for group in every}
+
+    @cached_property
+    def trained(self) -> list[Group]:
+        """Return the groups of trained methods that have a record, failed ones included."""
+        return [group for group in self.groups if group.first.record and not group.first.is_base]
+
+    @cached_property
+    def records(self) -> list[RunRecord]:
+        """Return a record of each group."""
+        return [group.first.record for group in self.groups if group.first.record]
+
+    @cached_property
+    def attempts(self) -> list[Attempt]:
+        """Return every attempt of the runs and trials made here, failed ones included."""
+        rows = (*self.loaded.rows, *self.loaded.trials)
+        runs = {(row.recipe_id, row.seed): row.record for row in rows if row.record}
+        return [attempt for run in runs.values() if run.origin is None for attempt in run.attempts]
+
+    @cached_property
+    def tasks(self) -> list[ScoredEvaluation]:
+        """Return one evaluation of each task of lm-eval, in their order."""
+        every = (scored[0] for group in self.groups if group.ok for scored in group.evaluations.values())
+        official = (scored for scored in every if scored.record.evaluation["kind"] == "lm_eval")
+        return list({scored.task: scored for scored in official}.values())
 
     @cached_property
     def guard(self) -> Guard:

@@ -15,8 +15,8 @@ from typing import Any
 
 from harness.records.record import SCHEMA, ExternalRecord, Metric, write
 from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, SAVED, TRAIN_SECONDS
-from harness.report.analysis.comparable import Difference, covered, differences
-from harness.report.analysis.facts import Facts, effective_scale, text
+from harness.report.analysis.comparable import Difference, differences
+from harness.report.analysis.facts import Facts, covered, effective_scale, text
 from harness.report.data.rows import flatten
 from harness.report.display import several
 from harness.report.document import Cell, Column, Missing, Number, Table, Text

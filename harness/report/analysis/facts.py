@@ -1,4 +1,4 @@
-"""Everything that ought to be equal across the rows of a table, as flat facts: key -> text.
+"""Everything that ought to be equal across the rows of a table, as flat facts, and the sets of runs that share it.
 
 Facts are taken from the whole record, less what is measured, what names a place or a moment, and what is compared
 elsewhere. A setting or a library that nobody thought of here is compared all the same.
@@ -7,15 +7,16 @@ elsewhere. A setting or a library that nobody thought of here is compared all th
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from harness.records.evaluation import GRADED
 from harness.records.record import Attempt
 from harness.report.data.groups import Group
 from harness.report.data.items import ScoredEvaluation
-from harness.report.data.rows import Row, flatten
+from harness.report.data.labels import labeled
+from harness.report.data.rows import Loaded, Row, flatten
 from harness.report.display import short
 
 # The provenance that can move a run's numbers. All other provenance (commit, host, command, dates) is shown and never
@@ -39,6 +40,7 @@ _NEUTRAL = (
 )  # fmt: skip
 _CHECK = "check"  # which data check looked at the rows: an older run has none, and their content is compared
 _DIGITS = 4  # of a learning rate over the highest one
+METHOD_AND_RATE = ("method", "train.lr")  # what varies where nothing was declared
 Facts = dict[str, str]
 
 
@@ -232,3 +234,65 @@ def _shown_look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
     compared = (*MADE_WITH, *_EVALUATED_WITH, *_NOT_FACTS, *_MEASURED)
     others = {key: value for key, value in scored.record.provenance.items() if key not in compared}
     yield from flatten(others).items()
+
+
+def covered(key: str, declared: Iterable[str]) -> bool:
+    """Return whether the key is a declared key or lies below one."""
+    return any(key == name or key.startswith(f"{name}.") for name in declared)
+
+
+def comparable_sets(loaded: Loaded) -> list[Loaded]:
+    """Return the sets, in the order of their first rows.
+
+    Trained rows of one set share all but the method, its settings and the rate. The untouched model joins every set
+    that shares an evaluation with it. A run without a result joins every set with its recipe's other settings.
+    """
+    sets: dict[str, list[Row]] = {}
+    for row in loaded.rows:
+        if row.status == "ok" and not row.is_base:
+            sets.setdefault(_key(row, loaded, full=True), []).append(row)
+    trained = {key: tuple(rows) for key, rows in sets.items()}
+    for row in loaded.rows:
+        if row.status == "ok" and not row.is_base:
+            continue
+        fits = [key for key, rows in trained.items() if _fits(row, rows[0], loaded)]
+        for key in fits or [_key(row, loaded, full=False)]:
+            sets.setdefault(key, []).append(row)
+    found = []
+    for rows in sets.values():
+        members = [row for row in loaded.rows if row in rows]
+        found.append(replace(loaded, rows=tuple(labeled(members, by_value=True))))
+    return found
+
+
+def _fits(row: Row, other: Row, loaded: Loaded) -> bool:
+    """Return whether a base model or a run without a result belongs beside a trained run."""
+    if not row.is_base:
+        return _key(row, loaded, full=False) == _key(other, loaded, full=False)
+    if row.status != "ok":
+        return row.record is not None and _model_of(row) == _model_of(other)
+    looks = {scored.comparison_key for scored in row.scored} & {scored.comparison_key for scored in other.scored}
+    return bool(looks) and _kept(stack_facts(row), loaded) == _kept(stack_facts(other), loaded)
+
+
+def _key(row: Row, loaded: Loaded, full: bool) -> str:
+    """Return the facts that the rows of a set share, as JSON; "" without a record.
+
+    Without `full` the machine and the evaluations are left out: a run without a result is placed by its recipe.
+    """
+    if row.record is None:
+        return ""
+    facts: dict[str, Any] = {**_kept(recipe_facts(row), loaded), "model": _model_of(row)}
+    if full:
+        facts.update(_kept(stack_facts(row), loaded))
+        facts.update({key: value for key, value in row.setting.items() if not covered(key, loaded.allowed)})
+    return json.dumps(facts, sort_keys=True)
+
+
+def _kept(facts: Facts, loaded: Loaded) -> Facts:
+    free = (*METHOD_AND_RATE, *loaded.allowed)
+    return {key: value for key, value in facts.items() if not covered(key, free)}
+
+
+def _model_of(row: Row) -> Any:
+    return (row.record.recipe.get("model") or {}).get("content") if row.record else None

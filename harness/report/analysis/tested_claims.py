@@ -20,8 +20,7 @@ from harness.report.analysis.claims import LEVEL, MetricComparison
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, Measure, aligned
 from harness.report.data.items import matrix, same_items, weights
-from harness.report.data.levels import claim_level, family_level
-from harness.report.data.rows import Loaded, Row
+from harness.report.data.rows import Loaded, Row, claim_level, family_level
 
 if TYPE_CHECKING:
     from harness.report.data.items import ScoredEvaluation

@@ -37,17 +37,7 @@ def _pack(given: argparse.Namespace) -> list[str]:
     """
     from harness.report import write_comparison
     from harness.report.analysis.comparison import Comparison
-    from harness.report.archive import (
-        MEBIBYTE,
-        NAME,
-        OPTIONS,
-        anonymous,
-        container,
-        crate,
-        members,
-        oversized,
-        verify,
-    )
+    from harness.report.archive import MEBIBYTE, NAME, OPTIONS, anonymous, container, members, oversized, verify
 
     options = members.Options(
         sweep=given.name,
@@ -62,7 +52,7 @@ def _pack(given: argparse.Namespace) -> list[str]:
     if given.anonymous:
         content = anonymous.redacted(content, given.hide)
     content[OPTIONS] = members.options_bytes(options)
-    content = crate.described(content, options)
+    content = members.described(content, options)
     out = given.out or given.reports_dir / given.name
     with tempfile.TemporaryDirectory(prefix="harness-pack-") as place:
         page = write_comparison(Comparison(verify.loaded_from(content, options, Path(place))), out)

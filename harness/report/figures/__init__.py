@@ -31,13 +31,13 @@ def of(comparison: Comparison) -> list[Figure]:
     """Return the figures of a comparison: those of its body first, then those of its appendix."""
     from harness.report.analysis.claims import contests
     from harness.report.analysis.series import swept
-    from harness.report.figures import curves, gain, lines, memory, scatter, tasks, update
+    from harness.report.figures import bars, curves, lines, scatter, tasks
 
     groups, loaded = comparison.groups, comparison.loaded
     claims = comparison.claims[0] if comparison.claims else None
     settings = swept(groups, loaded.is_tuned) if claims else []
     drawn = [
-        gain.figure(claims) if claims else None,
+        bars.gain_figure(claims) if claims else None,
         *(lines.over_setting(setting, claims) for setting in settings if claims),
         *scatter.tradeoffs(groups, comparison.primary, loaded.external),
         scatter.learning_and_forgetting(groups, comparison.primary),
@@ -46,8 +46,8 @@ def of(comparison: Comparison) -> list[Figure]:
         curves.learning_curves(groups),
         lines.sensitivity(comparison.trial_groups or groups),
         curves.tuning_budget(comparison.tuning),
-        memory.figure(groups),
-        update.figure(groups),
+        bars.memory_figure(groups),
+        curves.update_figure(groups),
     ]
     figures = [figure for figure in drawn if figure]
     return sorted(figures, key=lambda figure: not figure.main)

@@ -1,10 +1,13 @@
-"""Figures of training: losses by optimizer step, and the best loss to expect of a tuning budget."""
+"""Curves: losses by optimizer step, the best loss to expect of a tuning budget, and the updates by layer."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from harness.records.record import UpdateRecord, WeightUpdate
 from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group, Measure
 from harness.report.data.tuning import Best, Contestant, expected_best
@@ -13,6 +16,7 @@ from harness.report.figures.style import BASE_COLOR, BASE_DASH, PALE, amounts, d
 
 if TYPE_CHECKING:
     from harness.stats import Floats
+
 
 MOST_COLORED = 6
 MOST_BANDS = 4  # lines with bands; more of them hide each other
@@ -172,4 +176,64 @@ def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -
     amounts(axes.yaxis)
     axes.set_xlabel("Trials")
     axes.set_ylabel(sheet.wrapped("Expected best validation loss (nats per token)", vertical=True))
+    sheet.legend(*zip(*handles, strict=True))
+
+
+LAYER = re.compile(r"\.(\d+)\.")
+MOST_UPDATES = 8
+_PANELS = (
+    ("relative_norm", "Relative norm"),
+    ("effective_rank", "Effective rank"),
+    ("alignment_left", "Alignment with top left vectors"),
+    ("intruder_dimensions", "Intruder dimensions per matrix"),
+)
+
+
+def update_figure(groups: Sequence[Group]) -> Figure | None:
+    """Return the figure; None where no update was measured."""
+    measured = [group for group in groups if group.trained and any(layers(group, key) for key, _ in _PANELS)]
+    if not measured:
+        return None
+    return Figure(
+        "update",
+        "Shape of the updates by layer",
+        "Means over the matrices of a layer and over the seeds; the terms are defined in update.md.",
+        lambda sheet: _draw_layers(sheet, measured),
+        lambda size: 4.2 if size.inches < 5 else 4.6,
+    )
+
+
+def matrices(update: UpdateRecord) -> dict[str, WeightUpdate]:
+    """Return the changed matrices of which the shape was measured, by name."""
+    return {name: one for name, one in update.weights.items() if one.effective_rank is not None}
+
+
+def layers(group: Group, key: str) -> dict[int, float]:
+    """Return the mean of a measurement over the matrices and the seeds, by layer."""
+    values: dict[int, list[float]] = {}
+    for update in (row.update for row in group.rows if row.update is not None):
+        for weight, one in matrices(update).items():
+            place, value = LAYER.search(weight), getattr(one, key)
+            if place and value is not None:
+                values.setdefault(int(place.group(1)), []).append(value)
+    return {layer: mean(values[layer]) for layer in sorted(values)}
+
+
+def _draw_layers(sheet: Sheet, groups: Sequence[Group]) -> None:
+    handles: list[tuple[Any, str]] = []
+    for axes, (key, title) in zip(sheet.axes(2, 2, sharex=True), _PANELS, strict=True):
+        for place, group in enumerate(groups):
+            values = layers(group, key)
+            colored = place < MOST_UPDATES
+            style = {**line_of(method_of(group)), "markersize": 3} if colored else {"color": PALE, "linewidth": 0.7}
+            [line] = axes.plot([*values], [*values.values()], **style)
+            sheet.name(line, f"{group.name}: {title.lower()}")
+            if colored and len(handles) < min(len(groups), MOST_UPDATES):
+                handles.append((line, name_of(group)))
+        axes.set_ylim(bottom=0)
+        amounts(axes.yaxis)
+        axes.set_ylabel(sheet.wrapped(title, vertical=True))
+    for axes in sheet.figure.axes[2:]:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("Layer")
     sheet.legend(*zip(*handles, strict=True))

@@ -11,18 +11,20 @@ from harness.report.analysis.axes import Quality, qualities
 from harness.report.analysis.claims import Claims
 from harness.report.analysis.series import Series, Swept, rate_series
 from harness.report.data.groups import Group
+from harness.report.figures.bars import bars_of
 from harness.report.figures.canvas import Figure, Sheet, Size
-from harness.report.figures.gain import bars_of
-from harness.report.figures.measures import Scale, capital, scale_of
 from harness.report.figures.style import (
     BASE_COLOR,
     BASE_DASH,
     PALE,
+    Scale,
     amounts,
+    capital,
     drawable,
     line_of,
     logarithmic,
     method_of,
+    scale_of,
     spans_decades,
 )
 

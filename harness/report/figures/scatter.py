@@ -13,12 +13,13 @@ from harness.report.analysis.external import score_on
 from harness.report.data.groups import Group, Measure
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.labels import RINGS, Placer, Point
-from harness.report.figures.measures import Scale, capital
 from harness.report.figures.style import (
     BASE_COLOR,
     BASE_DASH,
     PALE,
+    Scale,
     amounts,
+    capital,
     compact,
     drawable,
     logarithmic,

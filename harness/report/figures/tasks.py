@@ -11,8 +11,7 @@ from harness.report.analysis.claims import MetricComparison
 from harness.report.analysis.tradeoff import ranked_on_all
 from harness.report.data.groups import Group
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.measures import scale_of
-from harness.report.figures.style import BASE_COLOR, drawable, method_of, name_of, point_of
+from harness.report.figures.style import BASE_COLOR, drawable, method_of, name_of, point_of, scale_of
 
 if TYPE_CHECKING:
     from harness.stats import Ranks

@@ -1,7 +1,8 @@
 """`index.html`: one file that opens offline, to sort, filter, hover and look into single items.
 
 The page allows no request, and no script but its own, which the policy names by its hash. Text of a record can only be
-shown: a template or a script writes it as text, never as markup.
+shown: a template or a script writes it as text, never as markup. A cell of a table has its text, and as data the raw
+value that the script sorts by.
 """
 
 from __future__ import annotations
@@ -10,15 +11,32 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.records.record import write_text
 from harness.records.untrusted import printable
 from harness.report.analysis.comparison import Comparison
-from harness.report.document import Section, key_of
+from harness.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Command,
+    Figure,
+    Markup,
+    Missing,
+    Number,
+    Section,
+    Table,
+    key_of,
+    plain,
+    spread_text,
+    value_text,
+)
+from harness.report.figures.canvas import Figure as Drawn
 from harness.report.html import items, overview
-from harness.report.writers.markup import section_html
 
 _FOLDER = Path(__file__).parent
 _FILES = {
@@ -32,24 +50,8 @@ _OPEN = ("Claims", "Recommendation", "What was compared", "Failed runs", "Statis
 _ANCHORS = {"results": "Results", "figures": "Figures", "items-title": "Single items"}
 
 
-class Figure(Protocol):
-    """A figure whose SVG lies in the report's folder `figures`."""
-
-    @property
-    def stem(self) -> str:
-        """Return the name of its files without the suffix."""
-
-    @property
-    def title(self) -> str:
-        """Return what it shows."""
-
-    @property
-    def caption(self) -> str:
-        """Return how to read it."""
-
-
 def write(
-    comparison: Comparison, title: str, path: Path, figures: Sequence[Figure], sections: Sequence[Section]
+    comparison: Comparison, title: str, path: Path, figures: Sequence[Drawn], sections: Sequence[Section]
 ) -> Path:
     """Write the page beside the other files of the report, which it links to and whose figures it shows."""
     import jinja2
@@ -108,15 +110,12 @@ def _links(folder: Path) -> list[tuple[str, str]]:
     return [(name, shown) for name, shown in _FILES.items() if name in always or (folder / name).exists()]
 
 
-def _drawn(figure: Figure, folder: Path) -> str:
+def _drawn(figure: Drawn, folder: Path) -> str:
     """Return a figure as an element with its caption and a link to its file for papers."""
-    from html import escape
-
-    svg = (folder / f"{figure.stem}.svg").read_text(encoding="utf-8")
     title, caption = escape(printable(figure.title)), escape(printable(figure.caption))
     file = f"figures/{escape(figure.stem)}.pdf"
     return (
-        f'<figure id="figure-{escape(figure.stem)}">{svg[svg.index("<svg") :]}\n'
+        f'<figure id="figure-{escape(figure.stem)}">{figure.element(folder)}\n'
         f'<figcaption><b>{title}.</b> {caption} <a href="{file}">PDF</a></figcaption></figure>'
     )
 
@@ -125,3 +124,75 @@ def _json(data: Any) -> str:
     """Return JSON for a script element. Every `<` is escaped, so that no text in it can close the element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+
+
+_TAGS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
+
+
+def table_html(table: Table) -> str:
+    """Return a `table` element with its caption, its head, its rows and its notes as the foot."""
+    head = "".join(
+        f'<th scope="col"{"" if column.text or not place else " class=number"} data-key="{escape(column.key)}"'
+        f"{_better(column)}>{_escaped(column.heading)}</th>"
+        for place, column in enumerate(table.columns)
+    )
+    body = "\n".join(_html_row(table, index) for index in range(len(table.rows)))
+    notes = "<br>".join(_escaped(str(note)) for note in table.notes)
+    foot = f'<tfoot><tr><td colspan="{len(table.columns)}">{notes}</td></tr></tfoot>' if notes else ""
+    identity = f' id="table-{escape(table.label)}"' if table.label else ""
+    caption = f"<caption>{_escaped(table.caption)}</caption>" if table.caption else ""
+    return f"<table{identity}>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>{foot}</table>"
+
+
+def section_html(section: Section) -> str:
+    """Return the paragraphs, lists, commands and tables of a section; "" without any."""
+    return "\n".join(text for block in section.blocks if (text := _html_block(block, section.title)))
+
+
+def _html_block(block: Block, title: str) -> str:
+    if isinstance(block, str):
+        return f"<p>{_escaped(block)}</p>" if block else ""
+    if isinstance(block, Bullets):
+        return f"<ul>{''.join(f'<li>{_escaped(line)}</li>' for line in block.lines)}</ul>" if block.lines else ""
+    if isinstance(block, Command):
+        return f"<pre>{escape(printable(block.text, keep=chr(10)))}</pre>" if block.text else ""
+    if isinstance(block, (Figure, Markup)):
+        return ""  # links and pictures of report.md; the page has its own
+    if not block.rows:
+        return ""
+    heading = f"<h3>{_escaped(block.title)}</h3>\n" if block.title not in ("", title) and not block.caption else ""
+    name = _escaped(block.title or block.label)
+    return f'{heading}<div class="scroll" role="region" aria-label="{name}" tabindex="0">{table_html(block)}</div>'
+
+
+def cell_html(cell: Cell, column: Column) -> str:
+    """Return the content of a cell, escaped, with its emphasis and its marks."""
+    if not isinstance(cell, Number):
+        return _escaped(plain(cell, column))
+    value = _TAGS[cell.emphasis].format(_escaped(value_text(cell, column)))
+    marks = f"<sup>{_escaped(cell.marks)}</sup>" if cell.marks else ""
+    return f"{value}{_escaped(spread_text(cell, column))}{marks}"
+
+
+def _html_row(table: Table, index: int) -> str:
+    cells = "".join(
+        _html_cell(cell, column, place == 0)
+        for place, (cell, column) in enumerate(zip(table.rows[index], table.columns, strict=True))
+    )
+    return f"<tr{' class=rule' if index in table.rules else ''}>{cells}</tr>"
+
+
+def _html_cell(cell: Cell, column: Column, names_the_row: bool) -> str:
+    tag = 'th scope="row"' if names_the_row else "td"
+    value = f' data-value="{cell.value!r}"' if isinstance(cell, Number) else ""
+    why = f' title="{_escaped(cell.why)}"' if isinstance(cell, Missing) and cell.why else ""
+    words = "" if column.text or names_the_row else ' class="number"'
+    return f"<{tag}{words}{value}{why}>{cell_html(cell, column)}</{tag.split()[0]}>"
+
+
+def _better(column: Column) -> str:
+    return f' data-better="{column.better}"' if column.better else ""
+
+
+def _escaped(text: str) -> str:
+    return escape(printable(text))

@@ -15,7 +15,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.display import GIBIBYTE, quantity, several
 from harness.report.pages import notes
-from harness.report.pages.protocol import UNKNOWN, attempts, devices, records, tasks, trained
+from harness.report.pages.protocol import UNKNOWN, devices
 from harness.report.writers.tex import breakable
 from harness.sources.packages import conf_dir
 
@@ -85,7 +85,7 @@ def _reproducibility(comparison: Comparison) -> Answered:
     how = f"They were made by the command: {command}" if command else "The command is not recorded."
     where = "in the setup section and the appendix"
     text = f"Models, data, every hyper-parameter, seeds, prompts, versions and machines are {where}. {how}"
-    return "Yes" if command and trained(comparison) else "Author", text
+    return "Yes" if command and comparison.trained else "Author", text
 
 
 def _details(comparison: Comparison) -> Answered:
@@ -95,7 +95,7 @@ def _details(comparison: Comparison) -> Answered:
         settings = several([names.setting(key).display.lower() for key in tuning.settings])
         chosen = f"each method was tuned over {settings} on validation rows; the test was read for what was selected"
     where = "Splits, hyper-parameters and training are in the setup section and the appendix"
-    return "Yes" if trained(comparison) else "NA", f"{where}; {chosen}."
+    return "Yes" if comparison.trained else "NA", f"{where}; {chosen}."
 
 
 def _significance(comparison: Comparison) -> Answered:
@@ -120,13 +120,13 @@ def _significance(comparison: Comparison) -> Answered:
 
 
 def _resources(comparison: Comparison) -> Answered:
-    if not attempts(comparison):
+    if not comparison.attempts:
         return "Author", f"{AUTHOR} There are no records of attempts."
     return "Yes", _compute(comparison)
 
 
 def _compute(comparison: Comparison) -> str:
-    every = attempts(comparison)
+    every = comparison.attempts
     failed = [one for one in every if one.status != "ok"]
     total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
     peaks = [one.peak_memory_bytes for one in every if one.peak_memory_bytes is not None]
@@ -149,24 +149,24 @@ def _licenses(comparison: Comparison) -> Answered:
 
 def _assets(comparison: Comparison) -> Iterable[tuple[str, str]]:
     """Return the names of models, data and tasks with their licenses; "" for one that is not recorded."""
-    for record in records(comparison):
+    for record in comparison.records:
         yield names.model(record).display, str((record.config.get("model") or {}).get("license") or "")
         if record.recipe.get("data"):
             yield names.data(record).display, str((record.config.get("data") or {}).get("license") or "")
-    for contest in tasks(comparison):
+    for contest in comparison.tasks:
         license = str(contest.record.provenance.get("license") or "")
         yield names.task(contest.task).display, "" if license == UNKNOWN else license
 
 
 def _sizes(comparison: Comparison) -> Answered:
     counts = [
-        row.current.data for group in trained(comparison) for row in group.rows if row.current and row.current.data
+        row.current.data for group in comparison.trained for row in group.rows if row.current and row.current.data
     ]
     listed = dict.fromkeys(
         f"{one.train_rows:,} training, {one.validation_rows:,} validation, {one.test_rows:,} test rows"
         for one in counts
     )
-    items = [f"{names.task(contest.task).display}: {contest.record.num_items:,} items" for contest in tasks(comparison)]
+    items = [f"{names.task(contest.task).display}: {contest.record.num_items:,} items" for contest in comparison.tasks]
     return ("Yes", f"{'; '.join([*listed, *items])}.") if listed else _UNANSWERED
 
 
@@ -174,20 +174,20 @@ def _budget(comparison: Comparison) -> Answered:
     bases: Sequence[Group] = [group for group in comparison.groups if group.first.is_base]
     prints = [group.first.current.fingerprint for group in bases if group.first.current]
     sizes = [f"{fingerprint.total_parameters:,} parameters" for fingerprint in prints if fingerprint]
-    every = attempts(comparison)
+    every = comparison.attempts
     compute = _compute(comparison) if every else AUTHOR
     return "Yes" if sizes and every else "Author", f"{several(sizes) or 'Number of parameters not recorded'}. {compute}"
 
 
 def _models(comparison: Comparison) -> Answered:
-    models = list(dict.fromkeys(names.model(record).display for record in records(comparison)))
+    models = list(dict.fromkeys(names.model(record).display for record in comparison.records))
     return "Author", f"{AUTHOR} The experiments fine-tune and evaluate {several(models, 6)}."
 
 
 def _packages(comparison: Comparison) -> Answered:
     versions = {
         f"{name} {version}": None
-        for attempt in attempts(comparison)
+        for attempt in comparison.attempts
         for name, version in (attempt.provenance.get("versions") or {}).items()
         if version
     }
@@ -197,7 +197,7 @@ def _packages(comparison: Comparison) -> Answered:
 
 def _code(comparison: Comparison) -> Answered:
     lines: dict[str, None] = {}
-    for attempt in attempts(comparison):
+    for attempt in comparison.attempts:
         facts = attempt.provenance
         dirty = " with uncommitted changes" if facts.get("uncommitted_changes") else ""
         lines[f"harness {facts.get('harness') or UNKNOWN} at commit {facts.get('commit') or UNKNOWN}{dirty}"] = None

@@ -1,24 +1,28 @@
-"""Hyper-parameters as papers print them: those of all methods first, then a row for each and a column for each method.
+"""Hyper-parameters as papers print them, with what was searched beside what was selected, and remarks on the tuning.
 
-The third table has what was searched beside what was selected.
+The settings of all methods come first, then a row for each that differs and a column for each method.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.records.selection import Edge
 from harness.report import names
 from harness.report.analysis.axes import HOUR
+from harness.report.analysis.comparable import Difference, differences
 from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.facts import stack_facts
 from harness.report.data.groups import Group
-from harness.report.data.rows import flatten
-from harness.report.data.tuning import Contestant
+from harness.report.data.rows import Loaded, Row, flatten
+from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
+from harness.report.display import several
 from harness.report.document import Cell, Column, Command, Missing, Note, Number, Table, Text
-from harness.report.pages.protocol import trained
 
-UNDERTUNED = Note("the selected value is at the edge of the grid; a better one may lie beyond.", "\N{DOUBLE DAGGER}")
+EDGE_NOTE = Note("the selected value is at the edge of the grid; a better one may lie beyond.", "\N{DOUBLE DAGGER}")
 _NOT_SHOWN = ("method.name", "method.lr", "model.content", "data.content", "data.train", "data.test", "data.mix")
 _FIRST = ("model.name", "data.name", "train.lr")
 Settings = dict[str, Any]
@@ -79,7 +83,7 @@ def searched(comparison: Comparison) -> Table | None:
     return Table(
         tuple(columns),
         rows,
-        notes=(UNDERTUNED,) if edges else (),
+        notes=(EDGE_NOTE,) if edges else (),
         caption="Values that were searched and selected for each method, by the loss on the validation rows. Failed "
         "and diverged trials count as trials; hours are those of all trials.",
         label="tuning",
@@ -90,7 +94,7 @@ def searched(comparison: Comparison) -> Table | None:
 def templates(comparison: Comparison) -> list[str | Command]:
     """Return the prompt and completion templates of the training rows as listings, each once."""
     found: dict[str, None] = {}
-    for group in trained(comparison):
+    for group in comparison.trained:
         data = (group.first.record.recipe.get("data") or {}) if group.first.record else {}
         for rows in (*(data.get("train") or ()), *(data.get("mix") or ())):
             found.update(dict.fromkeys(_template(rows)))
@@ -106,7 +110,7 @@ def _template(rows: Mapping[str, Any]) -> Iterator[str]:
 
 def _columns(comparison: Comparison) -> list[Group]:
     """Return the groups with a recipe of their own: another seed or evaluation of a recipe is no other column."""
-    return list({group.first.recipe_id: group for group in reversed(trained(comparison))}.values())[::-1]
+    return list({group.first.recipe_id: group for group in reversed(comparison.trained)}.values())[::-1]
 
 
 def _settings(comparison: Comparison) -> dict[str, Settings]:
@@ -132,15 +136,15 @@ def _value(comparison: Comparison, key: str, recipe: Settings) -> Cell:
     if key in ("model.name", "data.name"):
         record = next(
             group.first.record
-            for group in trained(comparison)
+            for group in comparison.trained
             if group.first.record and (group.first.record.recipe.get(key[: key.index(".")]) or {}).get("name") == given
         )
         return Text((names.model if key == "model.name" else names.data)(record).display, str(given))
     return Text("none" if given is None else names.value(given), str(given))
 
 
-def _searched(contestant: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
-    cells: list[Cell] = [Text(contestant.title, contestant.name, marks=UNDERTUNED.mark if contestant.edges else "")]
+def _searched(one: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
+    cells: list[Cell] = [Text(one.title, one.name, marks=EDGE_NOTE.mark if one.edges else "")]
     for key in settings:
         tried = [
             _tried(trial.rate if key == "lr_scale" else None, trial.settings.get(key)) for trial in contestant.trials
@@ -159,3 +163,130 @@ def _searched(contestant: Contestant, settings: Sequence[str]) -> tuple[Cell, ..
 def _tried(rate: float | None, given: str | None) -> str:
     """Return the learning rate of a trial whose scale was tuned, or the value that was asked for."""
     return names.value(rate) if rate is not None else names.value(given) if given is not None else "none"
+
+
+SELECTED = (
+    "The validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
+    "nothing is tested on it."
+)
+CENTERS = (
+    " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
+    "published for it."
+)
+
+
+def tuning_lines(loaded: Loaded) -> list[str]:
+    """Return every remark on the trials and their choice; nothing for a sweep without stages."""
+    if loaded.sweep is None or loaded.sweep.tuning is None:
+        return []
+    caveat = SELECTED + (CENTERS if "lr_scale" in loaded.sweep.tuning.settings else "")
+    tried = contestants(loaded.sweep, loaded.trials)
+    return [caveat, *concurrency(loaded.trials), *trial_remarks(tried, loaded.sweep.name), *doubts(loaded)]
+
+
+def concurrency(trials: Sequence[Row]) -> list[str]:
+    """Return a line about trials that shared their device with others; none where each had it alone."""
+    attempts = [attempt for trial in trials if trial.record for attempt in trial.record.attempts]
+    shared = [attempt for attempt in attempts if attempt.concurrent_runs > 1]
+    if not shared:
+        return []
+    runs = several(sorted({str(attempt.concurrent_runs) for attempt in shared}, key=int))
+    threads = sorted({int(attempt.provenance["threads"]) for attempt in shared if "threads" in attempt.provenance})
+    noun = "thread" if threads == [1] else "threads"
+    each = f", each with {several(list(map(str, threads)))} {noun}" if threads else ""
+    return [
+        f"Trials shared a device, {runs} at once{each}: their seconds and rates are not comparable with those of the "
+        "results, and an hour of one counts as its part of a device hour"
+    ]
+
+
+def doubts(loaded: Loaded) -> list[str]:
+    """Return the doubts about the choice: reads of the test, earlier choices, seeds, other versions."""
+    assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep was chosen"
+    tuning, found = loaded.sweep.tuning, []
+    if readers := test_readers(loaded):
+        runs = [row.title for row in readers]
+        found.append(f"{len(runs)} runs of trials have read the test without being results: {several(runs, 6)}")
+    if tuning.earlier:
+        recipes = {row.recipe_id for row in (*loaded.rows, *readers) if row.test_reads and not row.is_base}
+        found.append(
+            f"Recipes were chosen {len(tuning.earlier) + 1} times, since the sweep was extended, and the test was read "
+            f"for {len(recipes)} recipes: who chose last could know how the earlier choices did on it"
+        )
+    if both := sorted(set(tuning.seeds) & {row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}):
+        seeds = ", ".join(map(str, both))
+        found.append(f"Results with seed {seeds} are too good: the recipes were chosen for how they did with it")
+    found += [f"Trials and results were not made alike: {one.shown({})}" for one in _between_stages(loaded)]
+    return found
+
+
+def test_readers(loaded: Loaded) -> list[Row]:
+    """Return the runs of trials, and of recipes that are results no more, that have read the test."""
+    results = {(row.recipe_id, row.seed) for row in loaded.rows if not _is_trial(row)}
+    chosen = {recipe for recipe, _ in results}
+    trials = [row for row in loaded.trials if (row.recipe_id, row.seed) not in results]
+    others = [row for row in loaded.unasked if row.recipe_id not in chosen]
+    return [row for row in (*trials, *others) if row.test_reads]
+
+
+def _between_stages(loaded: Loaded) -> list[Difference]:
+    """Return the differences in machine or program between all trials and all results."""
+    stages = {
+        "trials": [row for row in loaded.trials if row.status == "ok"],
+        "results": [row for row in loaded.rows if row.status == "ok" and not row.is_base],
+    }
+    facts = {name: [stack_facts(row) for row in rows] for name, rows in stages.items() if rows}
+    same = {
+        name: {key: value for key, value in every[0].items() if all(one.get(key) == value for one in every)}
+        for name, every in facts.items()
+    }
+    return differences(same) if len(same) == len(stages) else []
+
+
+def _is_trial(row: Row) -> bool:
+    """Return whether a row of the results stands for a contestant without a chosen recipe."""
+    return row.cell is not None and row.cell.stage == "tune"
+
+
+def trial_remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
+    """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
+    tuning_lines = [line for one in found for line in _trial_remarks(one)]
+    if any(one.edges for one in found):
+        tuning_lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
+    return tuning_lines
+
+
+def _trial_remarks(one: Contestant) -> list[str]:
+    """Return the warnings about a contestant's trials."""
+    tuning_lines = [
+        f"{one.title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond" for edge in one.edges
+    ]
+    missing = Counter(trial.status for trial in one.trials)["missing"]
+    if missing:
+        tuning_lines.append(f"{one.title}: {missing} of {len(one.trials)} trials have not been made")
+    broken: dict[str, list[str]] = {}
+    for trial in one.trials:
+        if trial.status not in ("ok", "missing"):
+            values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
+            broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
+    for fate, who in broken.items():
+        tuning_lines.append(f"{one.title} {', '.join(who)}: {fate} (counted)")
+    if one.choice.recipe_id is None and not missing:
+        tuning_lines.append(f"{one.title}: nothing could be chosen, {one.choice.reason}")
+    if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:
+        tuning_lines.append(
+            f"{one.title}: the results are of {one.recorded.recipe_id}, and the records as they are now would choose "
+            f"{one.choice.recipe_id}: run the sweep again"
+        )
+    return tuning_lines
+
+
+def _edge(edge: Edge) -> str:
+    """For example `lr_scale=3 is the highest value tried`."""
+    if not edge.unproven:
+        return f"{edge.setting}={edge.value} is the {edge.side} value tried"
+    failed = several([f"{value:g}" for value in edge.unproven])
+    return (
+        f"{edge.setting}={edge.value} is the {edge.side} value that completed or diverged, and {failed} failed for "
+        "another reason"
+    )

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.records.record import Attempt, RunRecord
+from harness.records.record import Attempt
 from harness.records.selection import RULE_TEXTS
 from harness.report import names
 from harness.report.analysis import axes
 from harness.report.analysis.claims import Claims
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import Group, headline
-from harness.report.data.items import ScoredEvaluation
+from harness.report.data.groups import headline
 from harness.report.display import GIBIBYTE, quantity, several
-from harness.report.pages import tuned
+from harness.report.pages import hyperparameters
 from harness.report.writers.prose import Cite, Part, Reference
 
 UNKNOWN = "not recorded"
@@ -28,16 +27,6 @@ _TOOLS = {
 Section = tuple[str, list[Part]]
 
 
-def trained(comparison: Comparison) -> list[Group]:
-    """Return the groups of trained methods that have a record, failed ones included."""
-    return [group for group in comparison.groups if group.first.record and not group.first.is_base]
-
-
-def records(comparison: Comparison) -> list[RunRecord]:
-    """Return a record of each group."""
-    return [group.first.record for group in comparison.groups if group.first.record]
-
-
 def common(values: Iterable[Any]) -> Any:
     """Return the value that all share; None where they differ, or where there is none."""
     present = list(values)
@@ -49,13 +38,13 @@ def _tuning(comparison: Comparison) -> Section:
     if sweep is None or sweep.tuning is None:
         rates = " No hyper-parameter was tuned within this comparison: each recipe has one learning rate."
         tried: dict[str, set[Any]] = {}
-        for record in records(comparison):
+        for record in comparison.records:
             tried.setdefault(record.method, set()).add((record.recipe.get("train") or {}).get("lr"))
-        if all(group.first.trained_elsewhere for group in trained(comparison)):
+        if all(group.first.trained_elsewhere for group in comparison.trained):
             return "Tuning", []
         several_rates = any(len(values) > 1 for values in tried.values())
         varied = " Learning rates were varied as part of the comparison; none was selected on test scores here."
-        return "Tuning", [varied if several_rates else rates] if trained(comparison) else []
+        return "Tuning", [varied if several_rates else rates] if comparison.trained else []
     tuning = sweep.tuning
     trials = sorted({len(contestant.trials) for contestant in comparison.tuning}) or [tuning.trials]
     searched = [names.setting(key).display.lower() for key in tuning.settings]
@@ -66,7 +55,7 @@ def _tuning(comparison: Comparison) -> Section:
     count = str(trials[0]) if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
     seeds = ", ".join(map(str, tuning.final_seeds))
     reads = f"The test sets were used only for the final runs (seeds {seeds}) of what was selected."
-    if tuned.test_readers(comparison.loaded):
+    if hyperparameters.test_readers(comparison.loaded):
         reads = f"Final runs have the seeds {seeds}; other runs were evaluated on the test sets too."
     number = sum(len(contestant.trials) for contestant in comparison.tuning)
     text = (
@@ -84,19 +73,9 @@ def _tuning(comparison: Comparison) -> Section:
     return "Tuning", parts
 
 
-def tasks(comparison: Comparison) -> list[ScoredEvaluation]:
-    """Return one evaluation of each task of lm-eval, in their order."""
-    every = [scored[0] for group in comparison.groups if group.ok for scored in group.evaluations.values()]
-    return list(
-        {
-            evaluation.task: evaluation for evaluation in every if evaluation.record.evaluation["kind"] == "lm_eval"
-        }.values()
-    )
-
-
 def _evaluation(comparison: Comparison) -> Section:
     parts: list[Part] = []
-    scored = tasks(comparison)
+    scored = comparison.tasks
     versions = dict.fromkeys(str(evaluation.record.provenance.get("lm_eval") or "") for evaluation in scored)
     if scored:
         stated = ", ".join(version or f"(version {UNKNOWN})" for version in versions)
@@ -124,20 +103,13 @@ def _evaluation(comparison: Comparison) -> Section:
     return "Evaluation", parts
 
 
-def attempts(comparison: Comparison) -> list[Attempt]:
-    """Return every attempt of the comparison's runs and trials made here, failed ones included."""
-    loaded = comparison.loaded
-    runs = {(row.recipe_id, row.seed): row.record for row in (*loaded.rows, *loaded.trials) if row.record}
-    return [attempt for run in runs.values() if run.origin is None for attempt in run.attempts]
-
-
 _NOT_OURS = " What the weights were trained on, and for how long, is not recorded."
 
 
 def _compute(comparison: Comparison) -> Section:
-    every = attempts(comparison)
+    every = comparison.attempts
     if not every:
-        return "Hardware and compute", [_NOT_OURS] if trained(comparison) else []
+        return "Hardware and compute", [_NOT_OURS] if comparison.trained else []
     facts = every[-1].provenance
     versions = facts.get("versions") or {}
     tools = joined(

@@ -9,8 +9,7 @@ from typing import Any
 from harness.records import record
 from harness.records.registration import Registration
 from harness.report.analysis.tested_claims import Tested
-from harness.report.data.levels import claim_level
-from harness.report.data.rows import Loaded, Row
+from harness.report.data.rows import Loaded, Row, claim_level
 from harness.report.display import several, short
 from harness.report.document import Cell, Column, Missing, Table, Text, key_of
 

@@ -1,21 +1,27 @@
 """`report.md`: the answer, the recommendation, one figure, the main table, what was compared, and the limits.
 
-Its details are folded behind one line each, so that the body fits on two to three screens at any number of methods.
-A pure function of the records.
+Its details are folded behind one line each, so that the body fits on two to three screens at any number of methods; the
+appendix, the page and the LaTeX tables have them too. Everything is computed from the records. A section without
+content is left out by whoever writes it.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from harness.records.untrusted import escaped
 from harness.report import names
-from harness.report.analysis import remarks
+from harness.report.analysis import axes, external, multiverse, noise, remarks, tested_claims, verdicts
 from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.recommend import recommendations
 from harness.report.analysis.tested_claims import tested
-from harness.report.document import Block, Bullets, Markup, Section
+from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
+from harness.report.analysis.verdicts import explained, families
+from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
-from harness.report.pages import compute, details, notes, registered, setup
+from harness.report.pages import costs, data_card, hyperparameters, notes, protocol, registered, setup
+from harness.report.pages.summary import cost, losses, tasks
 from harness.report.writers import prose
 from harness.report.writers.markdown import section_text
 
@@ -42,7 +48,7 @@ def page(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = F
     Raises:
         IncomparableError: the rows differ in what was not declared to vary.
     """
-    parts = (body(comparison, figures), details.sections(comparison, figures[1:], update))
+    parts = (body(comparison, figures), details(comparison, figures[1:], update))
     return to_markdown(comparison, *parts)
 
 
@@ -77,7 +83,7 @@ def body(comparison: Comparison, figures: Sequence[Drawn] = ()) -> list[Section]
         Section("Answer", tuple(_answer(comparison))),
         *_claimed(comparison),
         Section("Recommendation", tuple(_advice(comparison))),
-        Section("Results", (*map(details.picture, figures[:1]), comparison.main_table)),
+        Section("Results", (*map(picture, figures[:1]), comparison.main_table)),
         Section("What was compared", tuple(_compared(comparison))),
         Section("Limitations", (Bullets(tuple(notes.limits(comparison.groups))),)),
         Section("Failed runs", tuple(_failed(comparison))),
@@ -123,7 +129,7 @@ def _compared(comparison: Comparison) -> Iterator[Block]:
 def _failed(comparison: Comparison) -> Iterator[Block]:
     """Yield every run without a result and every file that could not be read."""
     loaded = comparison.loaded
-    failed, paused = compute.failures(comparison), remarks.interruptions(loaded)
+    failed, paused = costs.failures(comparison), remarks.interruptions(loaded)
     problems = (scored.problem for group in comparison.groups for row in group.rows for scored in row.scored)
     damaged = list(dict.fromkeys([*loaded.unreadable, *filter(None, problems)]))
     yield failed if failed.rows or paused else "No failed runs."
@@ -133,3 +139,109 @@ def _failed(comparison: Comparison) -> Iterator[Block]:
     if damaged:
         yield "Could not be read:"
         yield Bullets(tuple(damaged))
+
+
+UPDATE = "[Shape of the updates](update.md): how much each method changed the weights, and in which directions."
+MATCHED = "Equal budget: the last checkpoint within the budget of the cheapest method."
+ACROSS = (
+    "Mean, interquartile mean of the task means (four tasks or more) and average rank (1 is best) over target tasks "
+    "(tasks treated as fixed; 95 % CI over items and seeds)."
+)
+EXTERNAL = (
+    "Published results (single seed, different hardware and set-up); shown for reference, not ranked. The interval of "
+    "an accuracy is Wilson's."
+)
+
+
+def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = False) -> list[Section]:
+    """Return the sections; with the figures beside that of the body, and a link to the page of the updates' shapes."""
+    groups = comparison.groups
+    together, served = across(groups), costs.inference_tables(groups)
+    robust = multiverse.lines(multiverse.multiverse(comparison), comparison.names)
+    variance, checked = noise.variance_tables(comparison), comparison.loaded.checks
+    settings = (hyperparameters.shared(comparison), hyperparameters.by_method(comparison))
+    checks = tuple(filter(None, (tested_claims.looks_line(comparison), noise.aa_line(noise.aa_test(comparison)))))
+    return [
+        Section("Statistical comparison", tuple(_statistics(comparison))),
+        Section("Losses", (losses(groups),)),
+        Section("Cost", tuple(_costs(comparison))),
+        Section("Quality-cost trade-off", tuple(_trade_offs(comparison))),
+        Section("Inference cost", (*served, costs.INFERENCE_TEXT) if served else ()),
+        Section("All target tasks", (together, ACROSS) if together else ()),
+        Section("Every task", tuple(tasks(groups))),
+        Section("Robustness of the answer", (multiverse.TEXT, Bullets(tuple(robust))) if robust else ()),
+        Section("Sources of variance", (*variance, noise.VARIANCE_TEXT) if variance else ()),
+        Section("Figures", (*map(picture, figures), *([Markup(UPDATE)] if update else []))),
+        Section("Hyper-parameters", tuple(table for table in settings if table)),
+        Section("Prompt templates", tuple(hyperparameters.templates(comparison))),
+        Section("Tuning", tuple(_tuning(comparison))),
+        Section("Seeds", (costs.seeds(comparison),)),
+        Section("Published results", tuple(_external(comparison))),
+        Section("Data", (Bullets(tuple(data_card.lines(checked))), Markup(data_card.links(checked)))),
+        Section("Metrics and statistics", (Bullets((*notes.definitions(groups), *notes.looks(groups), *checks)),)),
+        Section("Reproduction", (Command(notes.command_of(comparison.loaded)), Bullets(tuple(_origin(comparison))))),
+    ]
+
+
+def picture(drawn: Drawn) -> Figure:
+    """Return a drawn figure as a block; the same as PDF and SVG lie beside it."""
+    return Figure(f"figures/{drawn.stem}.png", drawn.title, drawn.caption)
+
+
+def _statistics(comparison: Comparison) -> Iterator[Block]:
+    """Yield the families of the answer, every pair, and how they were tested."""
+    for place, result in enumerate(comparison.claims):
+        yield from families(result)
+        if pairs := verdicts.pairs(result, f"pairs-{place + 1}" if place else "pairs"):
+            yield pairs
+        yield Bullets(tuple(explained(result)))
+
+
+def _costs(comparison: Comparison) -> Iterator[Block]:
+    groups, attempts = comparison.groups, comparison.attempts
+    yield cost(groups)
+    if attempts:
+        total = sum(map(axes.device_seconds, attempts)) / axes.HOUR
+        yield (
+            f"In all {total:.2f} device hours in {len(attempts):,} attempts, those of tuning included, on "
+            f"{', '.join(protocol.devices(attempts))}."
+        )
+        yield costs.compute(comparison)
+    if rates := costs.speed_table(groups):
+        yield rates
+    yield Bullets((*axes.timing_caveats(groups), *costs.without_mfu(groups)))
+
+
+def _trade_offs(comparison: Comparison) -> Iterator[Block]:
+    """Yield quality against every cost, and methods at matched budgets."""
+    for result in comparison.claims:
+        tables = (frontiers(result, comparison.groups), matched(result), matched_pairs(result))
+        yield from (table for table in tables if table)
+        yield MATCHED if tables[1] else ""
+
+
+def _tuning(comparison: Comparison) -> Iterator[Block]:
+    """Yield the trials with the choices, and the remarks on them; nothing for a sweep without stages."""
+    if table := hyperparameters.searched(comparison):
+        yield table
+        yield Bullets(tuple(hyperparameters.tuning_lines(comparison.loaded)))
+        yield Markup("Every trial is in [tuning.csv](tuning.csv).")
+
+
+def _external(comparison: Comparison) -> Iterator[Block]:
+    records = comparison.loaded.external
+    if not records:
+        return
+    yield external.table(records)
+    yield f"{', '.join(dict.fromkeys(record.origin for record in records))}. {EXTERNAL}"
+    yield Bullets(tuple(external.remarks(records)))
+    if differing := external.guard(records):
+        yield "They differ in what was not meant to vary:"
+        yield Bullets(tuple(map(str, differing)))
+
+
+def _origin(comparison: Comparison) -> Iterator[str]:
+    """Yield where the runs come from, and the license of each task's own data."""
+    yield from notes.origin(comparison.loaded)
+    for scored in comparison.tasks:
+        yield f"task {scored.task}: license {scored.record.provenance.get('license') or 'not recorded'}"

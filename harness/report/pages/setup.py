@@ -14,7 +14,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.display import several, short
 from harness.report.pages import protocol
-from harness.report.pages.protocol import UNKNOWN, Section, common, joined, records, tasks, trained
+from harness.report.pages.protocol import UNKNOWN, Section, common, joined
 from harness.report.writers.prose import Cite, Paragraph, Part, Reference
 
 LOSS_ON = {
@@ -39,7 +39,7 @@ def paragraphs(comparison: Comparison) -> list[Paragraph]:
 def _methods(comparison: Comparison) -> Section:
     named = {
         name.display: name
-        for group in trained(comparison)
+        for group in comparison.trained
         if (name := names.method(group.first.method, group.first.record))
     }
     if not named:
@@ -48,7 +48,7 @@ def _methods(comparison: Comparison) -> Section:
     has_base = any(group.first.is_base for group in comparison.groups)
     end = " with the base model as it is." if has_base else "."
     table: list[Part] = [" Their hyper-parameters are in", _HYPERPARAMETERS, "."]
-    is_known = any(not group.first.trained_elsewhere for group in trained(comparison))
+    is_known = any(not group.first.trained_elsewhere for group in comparison.trained)
     return "Methods", ["We compare ", *listed, end, *(table if is_known else [])]
 
 
@@ -56,7 +56,7 @@ _HYPERPARAMETERS = Reference("tab:hyperparameters", "the table of hyper-paramete
 
 
 def _elsewhere(comparison: Comparison) -> Section:
-    listed = several([group.name for group in trained(comparison) if group.first.trained_elsewhere], 9)
+    listed = several([group.name for group in comparison.trained if group.first.trained_elsewhere], 9)
     if not listed:
         return "Weights from elsewhere", []
     return "Weights from elsewhere", [
@@ -68,7 +68,7 @@ def _elsewhere(comparison: Comparison) -> Section:
 def _model(comparison: Comparison) -> Section:
     parts: list[Part] = []
     seen = set()
-    for record in records(comparison):
+    for record in comparison.records:
         if names.model(record).display == names.UNKNOWN:
             continue
         name, config = names.model(record), record.config.get("model") or {}
@@ -119,7 +119,7 @@ def _quantized(form: str) -> str:
 def _data(comparison: Comparison) -> Section:
     parts: list[Part] = []
     seen = set()
-    for group in trained(comparison):
+    for group in comparison.trained:
         assert group.first.record
         record, name = group.first.record, names.data(group.first.record)
         if name.display in seen or group.first.trained_elsewhere:
@@ -174,7 +174,7 @@ _REMOVED = {
 def _decontamination(comparison: Comparison) -> Section:
     if not comparison.loaded.checks:
         missing = " No search for overlaps between training rows and evaluation items is recorded."
-        return "Decontamination", [missing] if trained(comparison) else []
+        return "Decontamination", [missing] if comparison.trained else []
     return "Decontamination", [text for check in comparison.loaded.checks for text in _overlaps(comparison, check)]
 
 
@@ -188,9 +188,7 @@ def _overlaps(comparison: Comparison, check: DataCheck) -> list[Part]:
     unsearched = [
         f"{names.task(overlap.name).display} ({overlap.reason})" for overlap in check.overlaps if overlap.reason
     ]
-    config = next(
-        (record.config.get("data") or {} for record in records(comparison) if record.method != names.BASE), {}
-    )
+    config = next((record.config.get("data") or {} for record in comparison.records if record.method != names.BASE), {})
     policy = {"keep": "These rows were kept and counted.", "error": "A run with such rows would have been refused."}
     parts: list[Part] = [" Training rows whose prompt occurs in a held-out set are removed."]
     if searched:
@@ -216,7 +214,7 @@ def _overlaps(comparison: Comparison, check: DataCheck) -> list[Part]:
 
 
 def _prompts(comparison: Comparison) -> Section:
-    recipes = [record.recipe for record in records(comparison) if record.recipe.get("train")]
+    recipes = [record.recipe for record in comparison.records if record.recipe.get("train")]
     if not recipes:
         return "Prompt format", []
     template = common((recipe.get("data") or {}).get("template") for recipe in recipes)
@@ -231,7 +229,7 @@ def _prompts(comparison: Comparison) -> Section:
         parts.append(" The prompt templates of training are listed in the appendix.")
     if loss_on:
         parts.append(f" The loss is computed on {LOSS_ON.get(str(loss_on), str(loss_on))}, for all methods.")
-    chats = {bool(scored.record.evaluation.get("chat_template")) for scored in tasks(comparison)}
+    chats = {bool(scored.record.evaluation.get("chat_template")) for scored in comparison.tasks}
     if chats:
         how = "partly with" if len(chats) > 1 else "with" if True in chats else "without"
         parts.append(f" Evaluation prompts are those of the tasks, {how} the chat template.")
@@ -239,7 +237,7 @@ def _prompts(comparison: Comparison) -> Section:
 
 
 def _training(comparison: Comparison) -> Section:
-    settings = [record.recipe["train"] for record in records(comparison) if record.recipe.get("train")]
+    settings = [record.recipe["train"] for record in comparison.records if record.recipe.get("train")]
     if not settings:
         return "Training", []
 
@@ -275,7 +273,7 @@ def _warmup(steps: Any) -> str:
 def _optimizer(comparison: Comparison) -> list[Part]:
     """Return the optimizers of the attempts that trained, with the methods where they differ."""
     found: dict[str, list[str]] = {}
-    for group in trained(comparison):
+    for group in comparison.trained:
         made = [facts for row in group.rows if row.record and (facts := row.record.trained_by)]
         if made:
             found.setdefault(_optimizer_text(made[0].provenance.get("optimizer")), []).append(group.name)

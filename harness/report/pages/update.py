@@ -13,7 +13,7 @@ from harness.records.record import UpdateRecord, WeightUpdate, write_text
 from harness.report.data.groups import Group
 from harness.report.display import DASH
 from harness.report.document import Bullets, Cell, Column, Figure, Missing, Number, Section, Table, Text
-from harness.report.figures.update import LAYER, matrices
+from harness.report.figures.curves import LAYER, matrices
 from harness.report.writers.markdown import to_markdown
 
 PAGE = "update.md"

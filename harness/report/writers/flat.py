@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records import untrusted
 from harness.records.record import write_bytes
-from harness.report.analysis import axes, use
+from harness.report.analysis import axes
 from harness.report.analysis.axes import timing_doubts
 from harness.report.data.items import PREFIX, ScoredEvaluation
 from harness.report.data.rows import Loaded, Row, differing, learning_rate, settings_of
@@ -53,7 +53,7 @@ REQUIRED = "required_memory_bytes"
 
 def columns(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the identity of a row, the settings in which rows differ, the fixed columns, and those of the tasks."""
-    return (*IDENTITY, *differing(rows), *COLUMNS, *_score_columns(rows), *use.columns(rows))
+    return (*IDENTITY, *differing(rows), *COLUMNS, *_score_columns(rows), *use_columns(rows))
 
 
 def flat(rows: Sequence[Row]) -> list[dict[str, Value]]:
@@ -61,7 +61,7 @@ def flat(rows: Sequence[Row]) -> list[dict[str, Value]]:
     empty = dict.fromkeys(columns(rows))
     named, varied = task_names(rows), differing(rows)
     return [
-        {**empty, **_identity(row, varied), **_run(row), **_scores(row, named, empty), **use.flat(row)} for row in rows
+        {**empty, **_identity(row, varied), **_run(row), **_scores(row, named, empty), **use_flat(row)} for row in rows
     ]
 
 
@@ -261,3 +261,30 @@ def _items(loaded: Loaded) -> pandas.DataFrame:
 
 def _problems(loaded: Loaded) -> list[str]:
     return [scored.problem for row in loaded.rows for scored in row.scored if scored.problem]
+
+
+def use_columns(rows: Sequence[Row]) -> list[str]:
+    """The use_flat use_columns that some row fills."""
+    return list(dict.fromkeys(name for row in rows for name in use_flat(row)))
+
+
+def use_flat(row: Row) -> dict[str, float | int | None]:
+    """A run's numbers by their use_columns: `inference/<model>/<rows>_rows/...`."""
+    found = row.inference
+    if found is None:
+        return {}
+    values: dict[str, float | int | None] = {}
+    for name, served in found.served.items():
+        values[f"inference/{name}/weight_bytes"] = served.weight_bytes
+        values[f"inference/{name}/peak_memory_bytes"] = served.peak_memory_bytes
+        for speed in served.speeds:
+            prefix = f"inference/{name}/{speed.batch_size}_rows"
+            values[f"{prefix}/time_to_first_token_seconds"] = speed.time_to_first_token_seconds
+            values[f"{prefix}/tokens_per_second"] = speed.tokens_per_second
+    if found.further is not None:
+        values["inference/bytes_per_further_adapter"] = found.further.bytes_per_adapter
+        values["inference/switch_seconds"] = found.further.switch_seconds
+    if found.equal_outputs is not None:
+        values["inference/equal_outputs"] = found.equal_outputs
+        values["inference/num_outputs"] = found.served["attached"].num_outputs
+    return values

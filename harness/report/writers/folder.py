@@ -14,7 +14,7 @@ from harness.report import figures, html, names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data import tuning
 from harness.report.document import Section, Table
-from harness.report.pages import checklist, data_card, details, report, setup, update
+from harness.report.pages import checklist, data_card, report, setup, update
 from harness.report.writers import flat, latex, numbers, prose
 from harness.report.writers.flat import to_csv
 from harness.report.writers.markdown import to_markdown
@@ -40,7 +40,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     figures.write(drawn, out / "figures")
     shapes = update.write(groups, out, any(figure.stem == "update" for figure in drawn))
     body = report.body(comparison, drawn)
-    behind = details.sections(comparison, drawn[1:], update=shapes is not None)
+    behind = report.details(comparison, drawn[1:], update=shapes is not None)
     tables = named_tables((*body, *behind))
     latex.write(tables, out / "tables")
     write_values(tables, out / "tables")

@@ -1,4 +1,4 @@
-"""Headline figure: the gain of each method over the base model with the interval of its verdict, best first."""
+"""Figures with a row for each method: its gain over the base model, and its peak memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from harness.report.analysis.axes import peak_memory
 from harness.report.analysis.claims import Claims, Pair
 from harness.report.data.groups import Group
-from harness.report.display import GIBIBYTE
+from harness.report.data.rows import Row
+from harness.report.display import GIBIBYTE, mean
 from harness.report.figures.canvas import Figure, Sheet, Size
-from harness.report.figures.measures import Scale, scale_of
-from harness.report.figures.style import BASE_COLOR, BASE_DASH, FILL, method_of, name_of, point_of
+from harness.report.figures.style import BASE_COLOR, BASE_DASH, FILL, Scale, method_of, name_of, point_of, scale_of
 
 STEM = "gain"
 MOST_ROWS = 40
@@ -36,7 +36,7 @@ class Bar:
         return "" if peak is None else f"{peak / GIBIBYTE:.1f} GiB"
 
 
-def figure(claims: Claims) -> Figure | None:
+def gain_figure(claims: Claims) -> Figure | None:
     """Return the figure; None where no method is compared with the base model, or with the best one."""
     if not claims.pairs:
         return None
@@ -51,11 +51,11 @@ def figure(claims: Claims) -> Figure | None:
     memory = " Right: peak memory of training." if any(bar.memory for bar in shown) else ""
     return Figure(
         STEM,
-        f"{_title(scale, reference)}, by method",
+        f"{_gain_title(scale, reference)}, by method",
         f"Points: difference from {reference}; bars: simultaneous 95 % confidence intervals, so that a bar clear of "
         f"the dashed line is a significant difference.{undecided}{tie}{memory}{rest}",
-        lambda sheet: _draw(sheet, shown, scale, claims),
-        lambda size: _height(size, len(shown)),
+        lambda sheet: _draw_gains(sheet, shown, scale, claims),
+        lambda size: _gain_height(size, len(shown)),
         main=True,
     )
 
@@ -83,17 +83,17 @@ def _interval(pair: Pair, scale: Scale) -> tuple[float, float] | None:
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
-def _title(scale: Scale, reference: str) -> str:
+def _gain_title(scale: Scale, reference: str) -> str:
     if reference != "base":
         return f"Difference in {scale.quantity} from {reference}"
     return f"{'Gain in' if scale.higher_is_better else 'Reduction of'} {scale.quantity} over base"
 
 
-def _height(size: Size, rows: int) -> float:
+def _gain_height(size: Size, rows: int) -> float:
     return 0.62 + ROW * size.text / 7 * max(rows, 2)
 
 
-def _draw(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims) -> None:
+def _draw_gains(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims) -> None:
     [axes] = sheet.axes()
     for place, bar in enumerate(bars):
         if bar.tied and len(bars) > 1:
@@ -115,7 +115,7 @@ def _draw(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims) -> No
     base = claims.contest.base if claims.against_base else None
     reference = "base" if base else name_of(claims.best) if claims.best else ""
     unit = f"{scale.unit_of_gain}, 95 % CI" if scale.unit_of_gain else "95 % CI"
-    axes.set_xlabel(sheet.wrapped(f"{_title(scale, reference)} ({unit})"))
+    axes.set_xlabel(sheet.wrapped(f"{_gain_title(scale, reference)} ({unit})"))
     if any(bar.memory for bar in bars):
         axes.annotate("peak memory", (1, 1), xycoords="axes fraction", xytext=(36, 2), textcoords="offset points",
                       ha="right", va="bottom", color="#444444")  # fmt: skip
@@ -129,3 +129,84 @@ def _words(bar: Bar, scale: Scale) -> str:
     interval = " to ".join(f"{end:+.1f}" if scale.factor != 1 else f"{end:+.3f}" for end in bar.interval or ())
     parts = [f"{bar.group.name}: {scale.text(bar.gain, signed=True)}", f"95 % CI {interval}" if interval else ""]
     return ", ".join(part for part in (*parts, bar.memory) if part)
+
+
+MOST_BARS = 40
+_STATIC, _INCREASE = "#5B6673", "#BCC5CE"  # gray: colors stand for methods
+Parts = tuple[Group, float, float]  # GiB held, GiB added
+
+
+def memory_figure(groups: Sequence[Group]) -> Figure | None:
+    """Return the figure; None where no training run has the peaks of its phases."""
+    parts = [(group, *split) for group in groups if group.trained and (split := _memory_parts(group))]
+    if not parts:
+        return None
+    lost = [
+        (f"{name_of(group, 20)}, seed {row.seed}", row.current.peak_memory_bytes / GIBIBYTE)
+        for group in groups
+        for row in group.failed
+        if row.status == "oom" and row.current and row.current.peak_memory_bytes
+    ][: MOST_BARS // 2]
+    shown = sorted(parts, key=lambda part: part[1] + part[2])[: MOST_BARS - len(lost)]
+    rest = f" The smallest {len(shown)} of {len(parts)} methods." if len(parts) > len(shown) else ""
+    crosses = " Crosses: memory in use when it ran out." if lost else ""
+    return Figure(
+        "memory",
+        "Peak memory of training",
+        "Static memory: weights, adapter and data when training began; peak increase: gradients, optimizer states and "
+        f"activations. Means over the seeds.{crosses}{rest}",
+        lambda sheet: _draw_memory(sheet, shown, lost),
+        lambda size: 0.8 + 0.165 * size.text / 7 * max(3, len(shown) + len(lost)),
+    )
+
+
+def _draw_memory(sheet: Sheet, parts: Sequence[Parts], lost: Sequence[tuple[str, float]]) -> None:
+    [axes] = sheet.axes()
+    places = range(len(parts))
+    edge = {"edgecolor": "white", "linewidth": 0.5, "height": 0.72}
+    held, added = [part[1] for part in parts], [part[2] for part in parts]
+    bars = axes.barh(places, held, color=_STATIC, label="static", **edge)
+    axes.barh(places, added, left=held, color=_INCREASE, hatch="////", label="peak increase", **edge)
+    for bar, (group, static, increase) in zip(bars, parts, strict=True):
+        sheet.name(bar, f"{group.name}: {static:.2f} GiB static, {increase:.2f} GiB added by training")
+    ends = [(static + increase, f"{static + increase:.2f}") for _, static, increase in parts]
+    if lost:
+        rows = range(len(parts), len(parts) + len(lost))
+        axes.plot([peak for _, peak in lost], rows, linestyle="none", marker="x", markersize=6, color="black",
+                  label="out of memory")  # fmt: skip
+        ends += [(peak, f"OOM at {peak:.2f}") for _, peak in lost]
+    axes.margins(x=0.16 if sheet.narrow else 0.08)
+    for place, (end, text) in enumerate(ends):
+        axes.annotate(text, (end, place), xytext=(5, 0), textcoords="offset points", va="center", color=BASE_COLOR)
+    names = [*(name_of(group, 20 if sheet.narrow else 34) for group, *_ in parts), *(name for name, _ in lost)]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("Peak memory of training (GiB)")
+    sheet.legend(*axes.get_legend_handles_labels())
+
+
+def _memory_parts(group: Group) -> tuple[float, float] | None:
+    """Return the GiB held when training began and those added at its peak; None where a seed has no such peaks."""
+    each = [_of_run(row) for row in group.rows]
+    held = mean(None if part is None else part[0] for part in each)
+    added = mean(None if part is None else part[1] for part in each)
+    return None if held is None or added is None else (held / GIBIBYTE, added / GIBIBYTE)
+
+
+def _of_run(row: Row) -> tuple[float, float] | None:
+    """Return the bytes held when training began, and the bytes added at its peak; None where they are unknown.
+
+    CPU peaks are relative to the memory before the phase, CUDA peaks are absolute (`record.Phase`).
+    """
+    phases = row.current.phases if row.current else {}
+    load, train = phases.get("load"), phases.get("train")
+    if load is None or train is None or train.peak_memory_bytes is None:
+        return None
+    if train.peak_reserved_bytes is not None:
+        held = load.peak_memory_bytes
+        return None if held is None else (held, max(0.0, train.peak_memory_bytes - held))
+    if load.resident_bytes is None or train.resident_bytes is None:
+        return None
+    return max(0.0, train.resident_bytes - load.resident_bytes), train.peak_memory_bytes
