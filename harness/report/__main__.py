@@ -8,13 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.records import event_files
 from harness.records.untrusted import echo
-from harness.report.commands import COMMANDS
+from harness.report.commands import COMMANDS, keys, run, warn
 
 if TYPE_CHECKING:
     from harness.report.analysis.comparison import Comparison
@@ -25,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words and words[0] in COMMANDS:
-        command = import_module(f"harness.report.commands.{words[0].replace('-', '_')}")
-        return int(command.main(words[1:]))
+        return run(words[0], words[1:])
     given = _parser().parse_args(words)
     if given.tensorboard and not event_files.installed():
         return _wrong(ValueError(f"--tensorboard {event_files.MISSING}"))
@@ -38,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    others = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
+    others = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="harness report",
         description=f"Make reports from run records.\n\nOther commands, each with --help:\n{others}",
@@ -51,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", metavar="PATH", help="write the flat table there ('-': to standard output), no report")
     parser.add_argument(
         "--allow",
+        type=keys,
         metavar="KEYS",
-        default="",
+        default=(),
         help="print undeclared differences in these keys (a,b: each for all below it) instead of refusing the table",
     )
     parser.add_argument(
@@ -108,14 +107,13 @@ def _make(name: str | None, given: argparse.Namespace) -> int:
     from harness.report.data.load import load
 
     try:
-        allowed = tuple(key for key in given.allow.split(",") if key)
-        loaded = replace(priced(load(given.runs, name), given.price), allowed=allowed)
+        loaded = replace(priced(load(given.runs, name), given.price), allowed=given.allow)
         loaded = replace(loaded, margin=given.margin or loaded.margin)
         parts = _parts(loaded, given)
     except (ValueError, OSError) as error:
         return _wrong(error)
     for problem in loaded.unreadable:
-        echo(f"harness.report: could not be read: {problem}", file=sys.stderr)
+        warn(f"could not be read: {problem}")
     return max(_make_one(part, given) for part in parts)
 
 
@@ -150,7 +148,7 @@ def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
             from harness.report.writers.terminal import show_statuses
 
             show_statuses(comparison)
-        echo(f"harness.report: {error}", file=sys.stderr)
+        warn(error)
         return 3
     except (ValueError, OSError) as error:
         return _wrong(error)
@@ -164,7 +162,7 @@ def _make_one(loaded: "Loaded", given: argparse.Namespace) -> int:
 
 
 def _wrong(error: Exception) -> int:
-    echo(f"harness.report: {error}", file=sys.stderr)
+    warn(error)
     return 2
 
 
@@ -194,7 +192,7 @@ def _mirror(comparison: "Comparison", report: Path, given: argparse.Namespace) -
             if log:
                 log(comparison, report, given)
         except Exception as error:  # whatever a client of that size raises, the report is written
-            echo(f"harness.report: not logged to {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            warn(f"not logged to {name}: {type(error).__name__}: {error}")
             code = 1
     return code
 

@@ -8,7 +8,7 @@ import yaml
 
 from harness.config.overrides import expand
 from harness.config.sweep_file import read
-from harness.report.commands import power
+from harness.report.commands import run
 from harness.sweep.stages import contestants
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
@@ -38,7 +38,7 @@ def test_the_power_in_a_sweeps_file_is_what_the_command_prints(path, capsys):
     compared = set(contestants(expand(question.cells, []), question.tuned))
     assert int(given["--methods"]) == len(compared)
     assert int(given["--seeds"]) == len(question.stages.final.seeds)
-    assert power.main(words.split()) == 0
+    assert run("power", words.split()) == 0
     first, adjusted = capsys.readouterr().out.splitlines()[:2]
     assert f"{words}): {first} {adjusted}" in written
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from harness.report.archive import METADATA, NAME, OPTIONS, VERSIONS, container, members
 from harness.report.archive import verify as verification
-from harness.report.commands import pack, verify
+from harness.report.commands import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def packed(tmp_path_factory) -> Path:
     """The folder of a report with its archive; to be read only."""
     folder = tmp_path_factory.mktemp("packed")
     build(folder / "runs")
-    assert pack.main(["methods", "--runs", str(folder / "runs"), "--out", str(folder / "report")]) == 0
+    assert run("pack", ["methods", "--runs", str(folder / "runs"), "--out", str(folder / "report")]) == 0
     return folder / "report"
 
 
@@ -33,7 +33,7 @@ def copy(packed, tmp_path) -> Path:
 
 
 def test_what_was_packed_is_verified_wherever_it_lies(copy, capsys):
-    assert verify.main([str(copy)]) == 0
+    assert run("verify", [str(copy)]) == 0
     out = capsys.readouterr().out
     assert "all equal" in out
     assert int(out.split(" files and ")[0].rpartition(" ")[2]) == len(verification.report_files(copy))
@@ -95,7 +95,7 @@ def test_every_change_of_a_file_is_named(copy, capsys):
     (copy / "appendix.md").unlink()
     (copy / "appendix.md").symlink_to("report.md")
 
-    assert verify.main([str(copy)]) == 1
+    assert run("verify", [str(copy)]) == 1
     lines = capsys.readouterr().out.splitlines()
     named = {line.partition(":")[0]: line for line in reversed(lines)}
     assert "stands there, the records give" in named["tables/main.tex"]
@@ -205,7 +205,7 @@ def test_every_change_of_a_member_is_named(copy, monkeypatch, change):
 def test_a_changed_item_and_a_changed_record_are_named_although_the_metadata_were_made_anew(copy, capsys):
     names = []
     repack(copy, lambda content: names.extend((wrong_item(content), wrong_record(content))), described=True)
-    assert verify.main([str(copy)]) == 1
+    assert run("verify", [str(copy)]) == 1
     out = capsys.readouterr().out
     place = names[0].removeprefix("runs/")
     assert f"{NAME}: {place}: " in out
@@ -258,7 +258,7 @@ def test_an_archive_of_a_stranger_does_no_harm(kind, tmp_path, capsys):
     report.mkdir(parents=True)
     zipped(report / NAME, REFUSED[kind])
     before = sorted(tmp_path.rglob("*"))
-    assert verify.main([str(report)]) == 2
+    assert run("verify", [str(report)]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "member" in message
@@ -270,26 +270,26 @@ def test_an_archive_that_states_a_wrong_size_is_refused(tmp_path, capsys):
     text = zipped(tmp_path / NAME, [(f"{RUN}/record.json", b" " * 10_000_000)]).read_bytes()
     assert text.count((10_000_000).to_bytes(4, "little")) == 2
     (tmp_path / NAME).write_bytes(text.replace((10_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little")))
-    assert verify.main([str(tmp_path)]) == 2
+    assert run("verify", [str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no zip", b"PK\x05\x06" + bytes(18)])
 def test_what_is_no_archive_of_records_is_one_line(content, tmp_path, capsys):
     (tmp_path / NAME).write_bytes(content)
-    assert verify.main([str(tmp_path)]) == 2
+    assert run("verify", [str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_many_members_of_fair_size_are_a_bomb_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(container, "MOST_BYTES", 1000)
     zipped(tmp_path / NAME, [(f"{RUN[:-1]}{seed}/record.json", " " * 400) for seed in range(3)])
-    assert verify.main([str(tmp_path)]) == 2
+    assert run("verify", [str(tmp_path)]) == 2
     assert "1,200 bytes unpacked; at most 1,000" in capsys.readouterr().err
 
 
 def test_a_folder_without_an_archive_says_how_one_is_made(tmp_path, capsys):
-    assert verify.main([str(tmp_path)]) == 2
+    assert run("verify", [str(tmp_path)]) == 2
     assert "harness report pack" in capsys.readouterr().err
 
 
@@ -297,14 +297,14 @@ def test_a_damaged_record_is_not_packed(tmp_path, capsys):
     runs = build(tmp_path / "runs")
     broken = next(iter(sorted(runs.glob("*/seed-0/record.json"))))
     broken.write_bytes(b"\x80\x04\x95.")
-    assert pack.main(["methods", "--runs", str(runs), "--out", str(tmp_path / "report")]) == 2
+    assert run("pack", ["methods", "--runs", str(runs), "--out", str(tmp_path / "report")]) == 2
     assert str(broken) in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
 
 
 def test_an_unknown_sweep_is_named_with_those_there_are(tmp_path, capsys):
     build(tmp_path / "runs")
-    assert pack.main(["nosuch", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 2
+    assert run("pack", ["nosuch", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 2
     assert "there is methods" in capsys.readouterr().err
 
 

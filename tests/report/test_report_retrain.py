@@ -7,7 +7,7 @@ from conftest import BASE, DORA, IA3, LORA, attempt, build
 
 from harness.records import record
 from harness.report.archive import retrain
-from harness.report.commands import pack, verify
+from harness.report.commands import run
 from harness.report.data.load import load
 
 
@@ -102,8 +102,8 @@ def test_the_cheapest_run_of_a_real_sweep_is_trained_again(harness, tiny_overrid
     done = harness("-m", "method=lora,ia3", "seed=0", *tiny_overrides)
     assert done.code == 0, done.err
     [name] = [path.name for path in (tmp_path / "runs" / "sweeps").iterdir()]
-    assert pack.main([name, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
-    assert verify.main([str(tmp_path / "report"), "--retrain"]) == 0
+    assert run("pack", [name, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+    assert run("verify", [str(tmp_path / "report"), "--retrain"]) == 0
     out = capsys.readouterr().out
     assert "all equal" in out
     assert "losses to the bit: processor and libraries are those of the record: equal" in out

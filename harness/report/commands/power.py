@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report.commands.shared import answered, as_json
+from harness.report.commands.answers import as_json
 from harness.report.document import fixed
 
 if TYPE_CHECKING:
@@ -45,18 +45,9 @@ class Measured:
     evaluation_seconds: float | None
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print what a design detects and which design buys most; 0, or 2 if the input is impossible."""
+def power(arguments: Sequence[str]) -> str | list[str]:
+    """Return what a design detects and which design buys most, as lines or as JSON."""
     given = _parser().parse_args(arguments)
-    return answered(lambda: _text(given))
-
-
-def _text(given: argparse.Namespace) -> str | list[str]:
-    lines, record = _lines(given)
-    return as_json(record) if given.json else lines
-
-
-def _lines(given: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     measured = _measured(given.runs, given.sweep) if given.runs else None
     plan, sources = _plan(given, measured)
     lines = [*_detects(plan, given.power), *_effect(plan, given)]
@@ -64,7 +55,7 @@ def _lines(given: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     if plan.seeds == 1:
         lines.append("One seed compares trained models, not methods: variance across seeds is not in these numbers.")
     lines.append(f"Assumed: {sources}.")
-    return lines, {"lines": lines, **_record(plan, given)}
+    return as_json({"lines": lines, **_record(plan, given)}) if given.json else lines
 
 
 def _record(plan: Plan, given: argparse.Namespace) -> dict[str, Any]:

@@ -1,16 +1,12 @@
-"""`harness report import-lm-eval [NAME=]FOLDER...`: logs of `lm_eval --log_samples` -> records and their report.
-
-Exit codes: 0 reported, 2 wrong input, 3 the models cannot be compared; the records are written even so.
-"""
+"""Commands that import results of others: logs of lm-eval as records of our own, published rows as external ones."""
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.records.untrusted import echo
+from harness.report.commands import keys, warn
+from harness.report.commands.answers import as_json
 from harness.report.data.lm_eval_import import SEED_PATTERN, Question, as_question, named, write_records
 from harness.report.data.lm_eval_logs import Log, find_logs
 
@@ -23,20 +19,48 @@ of one method: mine-seed0 and mine-seed1 are two seeds of `mine`. Items are pair
 """
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Import the logs and report them; return the exit code."""
-    given = _parser().parse_args(arguments)
-    try:
-        question, notes = _imported(given, arguments)
-    except (ValueError, OSError) as error:
-        echo(f"harness.report: {error}", file=sys.stderr)
-        return 2
+def import_lm_eval(arguments: Sequence[str]) -> str | int:
+    """Import the logs and report them. The records are written even where the models cannot be compared."""
+    given = _lm_eval_parser().parse_args(arguments)
+    question, notes = _imported(given, arguments)
     for note in notes:
-        echo(f"harness.report: {note}", file=sys.stderr)
-    return _report(given, question)
+        warn(note)
+    from harness.report import load, write_comparison
+    from harness.report.writers.terminal import show
+
+    comparison = load(given.out, question.name, given.allow)
+    page = write_comparison(comparison, given.reports_dir / question.name)
+    if not given.json:
+        show(comparison, page)
+        return 0
+    result: dict[str, Any] = {"runs": str(given.out), "report": str(page), "base": question.base}
+    return as_json({**result, "answers": [answer.record() for answer in comparison.answers]})
 
 
-def _parser() -> argparse.ArgumentParser:
+def import_peft(arguments: Sequence[str]) -> list[str]:
+    """Read the published rows and write them as external records; return what the guard finds in them."""
+    parser = argparse.ArgumentParser(
+        prog="harness report import-peft",
+        description="Turn the result files of PEFT's method comparison into external records below a runs folder.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="holds one JSON file per experiment")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="RUNS", help="default: runs")
+    given = parser.parse_args(arguments)
+    from harness.report.analysis.external import guard, keep, read_peft
+
+    records, problems = read_peft(given.folder)
+    for problem in problems:
+        warn(f"could not be read: {problem}")
+    differing = guard(records)
+    return [
+        f"{len(records)} rows read from {given.folder}, one seed each, no outcomes per item: nothing can be paired",
+        "undeclared differences:" if differing else "no undeclared difference",
+        *(f"  {difference}" for difference in differing),
+        f"written: {keep(records, given.out)}; a report of the runs in {given.out} shows them as external rows",
+    ]
+
+
+def _lm_eval_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness report import-lm-eval",
         description="Compare models by the logs that lm_eval --log_samples wrote, of any version from 0.4.0.",
@@ -48,10 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed-pattern", default=SEED_PATTERN, metavar="REGEX", help="whose group is the seed (default: %(default)s)"
     )
-    parser.add_argument("--retention", metavar="TASKS", default="", help="tasks that measure what should stay: a,b")
+    parser.add_argument(
+        "--retention", type=keys, metavar="TASKS", default=(), help="tasks that measure what should stay: a,b"
+    )
     parser.add_argument("--primary", metavar="TASK/METRIC", help="what decides (default: the first task)")
     parser.add_argument("--margin", type=float, metavar="DIFFERENCE", help="differences below it count as none")
-    parser.add_argument("--allow", metavar="KEYS", default="", help="as in a report")
+    parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as in a report")
     parser.add_argument("--name", default="lm-eval", help="of the comparison (default: lm-eval)")
     parser.add_argument("--out", type=Path, default=Path("runs-lm-eval"), metavar="RUNS", help="default: runs-lm-eval")
     parser.add_argument("--reports-dir", type=Path, default=Path("reports"), metavar="REPORTS")
@@ -66,9 +92,8 @@ def _imported(given: argparse.Namespace, arguments: Sequence[str]) -> tuple[Ques
         folder = Path(place if equals else word)
         logs += [(name if equals else None, log) for log in find_logs(folder)]
     models = named(logs, given.seed_pattern)
-    retention = tuple(task for task in given.retention.split(",") if task)
     recorded = {task for model in models for log in model.logs for task in log.tasks}
-    if unknown := sorted(set(retention) - recorded):
+    if unknown := sorted(set(given.retention) - recorded):
         raise ValueError(
             f"--retention {','.join(unknown)}: no such task in the logs; there is {', '.join(sorted(recorded))}"
         )
@@ -77,32 +102,8 @@ def _imported(given: argparse.Namespace, arguments: Sequence[str]) -> tuple[Ques
         base=given.base,
         primary=given.primary,
         margin=given.margin,
-        retention=retention,
+        retention=given.retention,
         command=" ".join(["harness report import-lm-eval", *arguments]),
     )
     question = as_question(models, request)
     return question, write_records(models, question, given.out)
-
-
-def _report(given: argparse.Namespace, question: Question) -> int:
-    from harness.report import load, write_comparison
-    from harness.report.analysis.comparable import IncomparableError
-    from harness.report.writers.terminal import show
-
-    allowed = [key for key in given.allow.split(",") if key]
-    try:
-        comparison = load(given.out, question.name, allowed)
-        page = write_comparison(comparison, given.reports_dir / question.name)
-    except IncomparableError as error:
-        echo(f"harness.report: {error}", file=sys.stderr)
-        return 3
-    except (ValueError, OSError) as error:
-        echo(f"harness.report: {error}", file=sys.stderr)
-        return 2
-    if given.json:
-        result: dict[str, Any] = {"runs": str(given.out), "report": str(page), "base": question.base}
-        result["answers"] = [answer.record() for answer in comparison.answers]
-        echo(json.dumps(result, allow_nan=False, ensure_ascii=False, indent=2))
-    else:
-        show(comparison, page)
-    return 0

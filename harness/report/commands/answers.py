@@ -1,0 +1,196 @@
+"""Commands on the comparison of a sweep: its answer, a recommendation, an A/A test, and whether it is decided."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.records.untrusted import echo
+from harness.report.commands import keys
+
+if TYPE_CHECKING:
+    from harness.report.analysis.comparison import Comparison
+    from harness.report.data.groups import Group
+
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_MOST_NAMED = 4  # undecided comparisons
+
+
+def answer(arguments: Sequence[str]) -> str:
+    """Return the answer for every base model, as sentences or as JSON, without writing a report."""
+    description = (
+        "Print the answer: the best method, the methods that tie with it, and the cheapest that is good enough. --json "
+        "prints a list with one object per base model: lines, task, metric, base, best, others, detectable, tolerance, "
+        "cheapest, memory; scores are fractions, memory is in bytes, unknown values are null."
+    )
+    parser = _parser("answer", description)
+    _add_answer_options(parser, "print plain values")
+    given = parser.parse_args(arguments)
+    answers = _compared(given).answers
+    if given.json:
+        return as_json([each.record() for each in answers])
+    return "\n".join(line for each in answers for line in each.lines)
+
+
+def recommend(arguments: Sequence[str]) -> str:
+    """Return the method to use within the given limits, for every base model, and what says so."""
+    from harness.report.analysis.claims import main_contests
+    from harness.report.analysis.recommend import Need, advise, options, record, sentences
+
+    given = _needs_parser().parse_args(arguments)
+    comparison = _compared(given)
+    groups = comparison.groups
+    contests = [one for one in main_contests(groups, given.primary or comparison.loaded.primary) if one.groups]
+    if not contests and given.primary and given.primary not in (known := _columns(groups)):
+        raise ValueError(f"--primary {given.primary}: no such column; there is {', '.join(known) or 'none'}")
+    if not contests:
+        raise ValueError("no trained method has a score that may be ranked: nothing can be recommended")
+    need = Need(
+        memory_bytes=given.memory,
+        seconds=given.time,
+        tolerance=given.tolerance / 100,
+        overhead=not given.no_overhead,
+        minimize=given.minimize,
+    )
+    every = [advise(contest, options(contest, groups), need) for contest in contests]
+    if given.json:
+        return as_json([record(advice) for advice in every])
+    return "\n".join(line for advice in every for line in sentences(advice))
+
+
+def aa(arguments: Sequence[str]) -> list[str]:
+    """Return a line for each method and task of an A/A test, then the rate of false verdicts."""
+    description = (
+        "A/A test of a folder: the seeds of each method are divided into two halves in every way, and compared as two "
+        "methods. Every verdict is false; their rate belongs beside the level."
+    )
+    given = _parser("aa", description).parse_args(arguments)
+    from harness.report import load
+    from harness.report.analysis.noise import FEWEST, aa_line, aa_test
+
+    tallies = aa_test(load(given.runs, given.sweep))
+    if not tallies:
+        raise ValueError(f"no method has {FEWEST} seeds on a target task or the test rows: nothing can be divided")
+    rows = [
+        f"{tally.method} on {tally.title}: {tally.seeds} seeds, {tally.ways} ways, {tally.false} false verdicts"
+        + (f", {tally.silent} without a verdict" if tally.silent else "")
+        for tally in tallies
+    ]
+    return [*rows, aa_line(tallies)]
+
+
+def look(arguments: Sequence[str]) -> int:
+    """Print what is undecided, and return 1 if anything is; rows that cannot be compared are wrong input."""
+    from harness.report.analysis.comparable import IncomparableError
+    from harness.report.analysis.tested_claims import undecided
+
+    given = _parser("look", "Look whether a sweep is decided.").parse_args(arguments)
+    try:
+        lines = undecided(_compared(given))
+    except IncomparableError as error:
+        raise ValueError(error) from error
+    more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
+    echo(f"undecided: {'; '.join(lines[:_MOST_NAMED])}{more}" if lines else "decided: every comparison has a verdict")
+    return int(bool(lines))
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser that takes runs folders and a sweep."""
+    parser = argparse.ArgumentParser(prog=f"harness report {name}", description=description)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders that hold <recipe_id>/seed-<n>/")
+    parser.add_argument("--sweep", metavar="NAME", help="only this sweep")
+    return parser
+
+
+def _add_answer_options(parser: argparse.ArgumentParser, json_help: str) -> None:
+    """Let the command compare as a report does, and print plain values."""
+    parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as in a report")
+    parser.add_argument("--json", action="store_true", help=json_help)
+
+
+def _compared(given: argparse.Namespace) -> Comparison:
+    """Return the comparison of the given runs.
+
+    Raises:
+        ValueError: there is no such folder, no record, or several sweeps and none was named.
+        IncomparableError: the rows differ in what was not declared to vary.
+    """
+    from harness.report import load
+    from harness.report.data.load import only_sweep
+
+    comparison = load(given.runs, only_sweep(given.runs, given.sweep), getattr(given, "allow", ()))
+    assert comparison.guard, "rows that may be compared"
+    return comparison
+
+
+def as_json(values: Any) -> str:
+    """Return plain values as JSON for people; an unknown value is null."""
+    return json.dumps(values, allow_nan=False, ensure_ascii=False, indent=2)
+
+
+def _columns(groups: Sequence[Group]) -> list[str]:
+    """Return the names that can be requested: the metrics of the tasks and the losses of the trained methods."""
+    from harness.report.analysis.claims import ROLES
+
+    scored = [one for group in groups if group.trained for role in ROLES for one in group.role(role)]
+    names = [f"{one.task}/{metric}" for one in scored if not one.loss_only for metric in sorted(one.record.metrics)]
+    losses = [f"{one.role}_loss" for one in scored if one.heldout]
+    return list(dict.fromkeys([*names, *losses]))
+
+
+def _needs_parser() -> argparse.ArgumentParser:
+    description = (
+        "Among the options that keep the limits, take the best and those shown not to be worse by more than the "
+        "tolerance (one-sided test at 5 %, paired by item); of these recommend the cheapest. Prompting the base model "
+        "is an option where it was evaluated."
+    )
+    parser = _parser("recommend", description)
+    memory = "of the device, such as 24GiB: on a GPU what its allocator held and CUDA's context, else the peak"
+    parser.add_argument("--memory", type=_bytes, metavar="SIZE", help=memory)
+    parser.add_argument("--time", type=_seconds, metavar="TIME", help="training time, such as 90min or 2h")
+    parser.add_argument(
+        "--tolerance",
+        type=_not_negative,
+        default=0.0,
+        metavar="POINTS",
+        help="quality that may be given up, in points: 1.0 is 0.01 of a score or of a loss in nats (default: 0)",
+    )
+    parser.add_argument(
+        "--no-overhead", action="store_true", help="leave out what makes inference dearer: unmerged methods, few-shot"
+    )
+    parser.add_argument("--minimize", choices=("memory", "time", "parameters", "bytes"), default="memory")
+    parser.add_argument("--primary", metavar="COLUMN", help="such as arc_easy/acc (default: the sweep's)")
+    json_help = "print a list with one object per base model; scores are fractions, costs in bytes and seconds"
+    _add_answer_options(parser, json_help)
+    return parser
+
+
+def _bytes(text: str) -> float:
+    return _quantity(text, _BYTES, "24GiB, 24GB, 800MiB")
+
+
+def _seconds(text: str) -> float:
+    return _quantity(text, _SECONDS, "90s, 30min, 2h")
+
+
+def _not_negative(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points, zero or more")
+    return value
+
+
+def _quantity(text: str, units: dict[str, int], examples: str) -> float:
+    found = _QUANTITY.fullmatch(text)
+    if found is None or found[2].lower() not in units:
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as in {examples}")
+    return float(found[1]) * units[found[2].lower()]
