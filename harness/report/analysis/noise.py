@@ -43,8 +43,8 @@ class Tally:
 
 def aa_test(comparison: Comparison) -> list[Tally]:
     """Return a tally for each method with five or more seeds on each task that it was asked."""
-    found = [*comparison.targets, *contests(comparison.groups, "test")]
-    return [tally for contest in found for tally in _aa_of_contest(contest)]
+    compared = [*comparison.targets, *contests(comparison.groups, "test")]
+    return [tally for contest in compared for tally in _aa_of_contest(contest)]
 
 
 def aa_line(tallies: Sequence[Tally]) -> str:
@@ -155,8 +155,8 @@ def _components(group: Group, contest: MetricComparison) -> Iterator[tuple[Cell,
 
     scored = group.evaluations[contest.measure.eval_id]
     scores = {
-        tuple(seeds.streams(row.seed)): one.record.metrics[contest.measure.metric].value
-        for row, one in zip(group.rows, scored, strict=True)
+        tuple(seeds.streams(row.seed)): score.record.metrics[contest.measure.metric].value
+        for row, score in zip(group.rows, scored, strict=True)
     }
     try:
         parts = components(scores, seeds.NAMES)

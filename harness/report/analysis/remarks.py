@@ -235,8 +235,10 @@ def _moved_scores(old: EvaluationRecord, new: EvaluationRecord) -> Iterator[str]
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yield the changes that can move a score: in the program, uncommitted changes and library versions."""
-    facts = [{key: one.get(key) for key in _PROGRAM} | dict(one.get("versions") or {}) for one in (old, new)]
+    facts = [
+        {key: facts_of.get(key) for key in _PROGRAM} | dict(facts_of.get("versions") or {}) for facts_of in (old, new)
+    ]
     for key in sorted(facts[0].keys() | facts[1].keys()):
-        first, second = (one.get(key) for one in facts)
+        first, second = (program.get(key) for program in facts)
         if first != second:
             yield f"{key.replace('_', ' ')} {short(first)} -> {short(second)}"

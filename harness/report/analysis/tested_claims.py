@@ -305,17 +305,17 @@ def undecided(comparison: Comparison) -> list[str]:
         raise ValueError(
             f"no trained method has a score in {comparison.loaded.primary or 'a target task'}: nothing is decided"
         )
-    return [looks_line for contest in contests for looks_line in _open(contest, comparison)]
+    return [line for contest in contests for line in _open(contest, comparison)]
 
 
 def _open(contest: MetricComparison, comparison: Comparison) -> list[str]:
-    found = comparison.claims_of(contest)
-    if found.comparison is None:
+    result = comparison.claims_of(contest)
+    if result.comparison is None:
         raise ValueError(f"{contest.title}: no items can be paired, so that nothing is decided")
     return [
         f"{pair.a.label} against {pair.b.label} on {contest.title}: {pair.result.verdict}"
         + (f" ({pair.result.why})" if pair.result.why else "")
-        for pair in (*found.against_base, *found.against_best)
+        for pair in (*result.against_base, *result.against_best)
         if pair.result.verdict in ("not significant", "no verdict")
     ]
 

@@ -178,7 +178,7 @@ def pairs(result: Claims, label: str) -> Table | None:
     members = [group for group in (*result.contest.ranked, *_base_of(result)) if group not in result.unpaired]
     if len(members) < 2:
         return None
-    found = {frozenset((pair.a.label, pair.b.label)): pair for pair in result.pairs}
+    by_pair = {frozenset((pair.a.label, pair.b.label)): pair for pair in result.pairs}
     gains = result.contest.gains
     columns = [Column("method", "Method", text=True)]
     columns += [Column(group.label, f"({place})", scale=gains.scale) for place, group in enumerate(members, 1)]
@@ -186,7 +186,7 @@ def pairs(result: Claims, label: str) -> Table | None:
         (
             Text(f"({i}) {a.name}", a.label),
             *(
-                _pair_cell(found.get(frozenset((a.label, b.label))), a, i - j, bool(gains.unit))
+                _pair_cell(by_pair.get(frozenset((a.label, b.label))), a, i - j, bool(gains.unit))
                 for j, b in enumerate(members, 1)
             ),
         )

@@ -46,9 +46,10 @@ def recommend(arguments: Sequence[str]) -> str:
     given = _needs_parser().parse_args(arguments)
     comparison = _compared(given)
     groups = comparison.groups
-    contests = [one for one in main_contests(groups, given.primary or comparison.loaded.primary) if one.groups]
-    if not contests and given.primary and given.primary not in (known := _columns(groups)):
-        raise ValueError(f"--primary {given.primary}: no such column; there is {', '.join(known) or 'none'}")
+    primary = given.primary or comparison.loaded.primary
+    contests = [contest for contest in main_contests(groups, primary) if contest.groups]
+    if not contests and given.primary and given.primary not in (columns := _columns(groups)):
+        raise ValueError(f"--primary {given.primary}: no such column; there is {', '.join(columns) or 'none'}")
     if not contests:
         raise ValueError("no trained method has a score that may be ranked: nothing can be recommended")
     need = Need(
@@ -138,9 +139,11 @@ def _columns(groups: Sequence[Group]) -> list[str]:
     """Return the names that can be requested: the metrics of the tasks and the losses of the trained methods."""
     from harness.report.analysis.claims import ROLES
 
-    scored = [one for group in groups if group.trained for role in ROLES for one in group.role(role)]
-    names = [f"{one.task}/{metric}" for one in scored if not one.loss_only for metric in sorted(one.record.metrics)]
-    losses = [f"{one.role}_loss" for one in scored if one.heldout]
+    scored = [score for group in groups if group.trained for role in ROLES for score in group.role(role)]
+    names = [
+        f"{score.task}/{metric}" for score in scored if not score.loss_only for metric in sorted(score.record.metrics)
+    ]
+    losses = [f"{score.role}_loss" for score in scored if score.heldout]
     return list(dict.fromkeys([*names, *losses]))
 
 
@@ -190,7 +193,7 @@ def _not_negative(text: str) -> float:
 
 
 def _quantity(text: str, units: dict[str, int], examples: str) -> float:
-    found = _QUANTITY.fullmatch(text)
-    if found is None or found[2].lower() not in units:
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match[2].lower() not in units:
         raise argparse.ArgumentTypeError(f"{text!r}: write it as in {examples}")
-    return float(found[1]) * units[found[2].lower()]
+    return float(match[1]) * units[match[2].lower()]

@@ -170,8 +170,8 @@ _ROUNDING = 1e-6  # of a score: the sum of its items in another order
 
 def same_items(scored: Sequence[ScoredEvaluation]) -> bool:
     """Return whether all have the same items with the same prompts and, for a loss, the same answer tokens."""
-    keys = {one.items.asked_digest for one in scored if one.items}
-    return len(keys) == 1 and all(one.items for one in scored)
+    keys = {score.items.asked_digest for score in scored if score.items}
+    return len(keys) == 1 and all(score.items for score in scored)
 
 
 def matrix(scored: Sequence[ScoredEvaluation], metric: str) -> Floats | None:
@@ -180,7 +180,7 @@ def matrix(scored: Sequence[ScoredEvaluation], metric: str) -> Floats | None:
 
     if not scored or not same_items(scored):
         return None
-    columns = [outcomes_of(one, metric) for one in scored]
+    columns = [outcomes_of(score, metric) for score in scored]
     return (
         None
         if any(column is None for column in columns)

@@ -336,10 +336,10 @@ def test_reads(folders: Sequence[Path], current: Sequence[EvaluationRecord]) -> 
 
     A target task is a test as well as the held-out test rows are.
     """
-    reads = int(any(_reads_test(one) for one in current))
+    reads = int(any(_reads_test(sweep) for sweep in current))
     for folder in folders:
         for path in folder.glob("earlier/*"):
-            reads += any(_reads_test(one) for one in _readable(path))
+            reads += any(_reads_test(earlier) for earlier in _readable(path))
     return reads
 
 

@@ -189,9 +189,9 @@ def _draw_memory(sheet: Sheet, parts: Sequence[Parts], lost: Sequence[tuple[str,
 
 def _memory_parts(group: Group) -> tuple[float, float] | None:
     """Return the GiB held when training began and those added at its peak; None where a seed has no such peaks."""
-    each = [_of_run(row) for row in group.rows]
-    held = mean(None if part is None else part[0] for part in each)
-    added = mean(None if part is None else part[1] for part in each)
+    memory = [_of_run(row) for row in group.rows]
+    held = mean(None if part is None else part[0] for part in memory)
+    added = mean(None if part is None else part[1] for part in memory)
     return None if held is None or added is None else (held / GIBIBYTE, added / GIBIBYTE)
 
 

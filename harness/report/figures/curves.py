@@ -205,15 +205,15 @@ def update_figure(groups: Sequence[Group]) -> Figure | None:
 
 def matrices(update: UpdateRecord) -> dict[str, WeightUpdate]:
     """Return the changed matrices of which the shape was measured, by name."""
-    return {name: one for name, one in update.weights.items() if one.effective_rank is not None}
+    return {name: measured for name, measured in update.weights.items() if measured.effective_rank is not None}
 
 
 def layers(group: Group, key: str) -> dict[int, float]:
     """Return the mean of a measurement over the matrices and the seeds, by layer."""
     values: dict[int, list[float]] = {}
     for update in (row.update for row in group.rows if row.update is not None):
-        for weight, one in matrices(update).items():
-            place, value = LAYER.search(weight), getattr(one, key)
+        for weight, shape in matrices(update).items():
+            place, value = LAYER.search(weight), getattr(shape, key)
             if place and value is not None:
                 values.setdefault(int(place.group(1)), []).append(value)
     return {layer: mean(values[layer]) for layer in sorted(values)}

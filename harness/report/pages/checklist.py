@@ -127,9 +127,9 @@ def _resources(comparison: Comparison) -> Answered:
 
 def _compute(comparison: Comparison) -> str:
     every = comparison.attempts
-    failed = [one for one in every if one.status != "ok"]
+    failed = [attempt for attempt in every if attempt.status != "ok"]
     total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
-    peaks = [one.peak_memory_bytes for one in every if one.peak_memory_bytes is not None]
+    peaks = [attempt.peak_memory_bytes for attempt in every if attempt.peak_memory_bytes is not None]
     memory = f"; the highest peak memory of a run is {max(peaks) / GIBIBYTE:.2f} GiB" if peaks else ""
     return (
         f"{several(devices(every), 6)}{memory}. Time of each run: appendix (compute). All {len(every):,} attempts, "

@@ -93,15 +93,15 @@ def _compute_row(group: Group) -> tuple[Cell, ...]:
     attempts = [attempt for row in rows if row.record for attempt in row.record.attempts]
     times = [_total(attempts, phases) for phases in PHASES.values()]
     peaks = [attempt.peak_memory_bytes for attempt in attempts if attempt.peak_memory_bytes is not None]
-    known = [spent for row in rows if (spent := axes.device_hours(row)) is not None]
+    hours_spent = [spent for row in rows if (spent := axes.device_hours(row)) is not None]
     tuning, price = axes.tuning_hours(group.first), group.first.price
-    cost = None if price is None or not known else (sum(known) + (tuning or 0.0)) * price
+    cost = None if price is None or not hours_spent else (sum(hours_spent) + (tuning or 0.0)) * price
     return (
         Text(group.name, group.label),
         Number(len(attempts)),
         Number(sum(attempt.status != "ok" for attempt in attempts)),
         *map(_recorded, times),
-        _recorded(sum(known) if known else None),
+        _recorded(sum(hours_spent) if hours_spent else None),
         _recorded(tuning),
         _recorded(max(peaks, default=None)),
         _recorded(cost),
@@ -255,4 +255,4 @@ def _same(measured: Sequence[InferenceRecord]) -> Cell:
 
 
 def _outputs(attached: Sequence[Served], name: str) -> Cell:
-    return Text(f"{sum(getattr(one, name) for one in attached)} of {sum(one.num_outputs for one in attached)}")
+    return Text(f"{sum(getattr(cost, name) for cost in attached)} of {sum(cost.num_outputs for cost in attached)}")

@@ -143,8 +143,8 @@ def _value(comparison: Comparison, key: str, recipe: Settings) -> Cell:
     return Text("none" if given is None else names.value(given), str(given))
 
 
-def _searched(one: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
-    cells: list[Cell] = [Text(one.title, one.name, marks=EDGE_NOTE.mark if one.edges else "")]
+def _searched(contestant: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
+    cells: list[Cell] = [Text(contestant.title, contestant.name, marks=EDGE_NOTE.mark if contestant.edges else "")]
     for key in settings:
         tried = [
             _tried(trial.rate if key == "lr_scale" else None, trial.settings.get(key)) for trial in contestant.trials
@@ -237,7 +237,7 @@ def _between_stages(loaded: Loaded) -> list[Difference]:
     }
     facts = {name: [stack_facts(row) for row in rows] for name, rows in stages.items() if rows}
     same = {
-        name: {key: value for key, value in every[0].items() if all(one.get(key) == value for one in every)}
+        name: {key: value for key, value in every[0].items() if all(settings.get(key) == value for settings in every)}
         for name, every in facts.items()
     }
     return differences(same) if len(same) == len(stages) else []
@@ -250,35 +250,36 @@ def _is_trial(row: Row) -> bool:
 
 def trial_remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
     """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
-    tuning_lines = [line for one in found for line in _trial_remarks(one)]
-    if any(one.edges for one in found):
-        tuning_lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
-    return tuning_lines
+    lines = [line for contestant in found for line in _trial_remarks(contestant)]
+    if any(contestant.edges for contestant in found):
+        lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
+    return lines
 
 
-def _trial_remarks(one: Contestant) -> list[str]:
+def _trial_remarks(contestant: Contestant) -> list[str]:
     """Return the warnings about a contestant's trials."""
-    tuning_lines = [
-        f"{one.title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond" for edge in one.edges
+    lines = [
+        f"{contestant.title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond"
+        for edge in contestant.edges
     ]
-    missing = Counter(trial.status for trial in one.trials)["missing"]
+    missing = Counter(trial.status for trial in contestant.trials)["missing"]
     if missing:
-        tuning_lines.append(f"{one.title}: {missing} of {len(one.trials)} trials have not been made")
+        lines.append(f"{contestant.title}: {missing} of {len(contestant.trials)} trials have not been made")
     broken: dict[str, list[str]] = {}
-    for trial in one.trials:
+    for trial in contestant.trials:
         if trial.status not in ("ok", "missing"):
             values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
             broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
     for fate, who in broken.items():
-        tuning_lines.append(f"{one.title} {', '.join(who)}: {fate} (counted)")
-    if one.choice.recipe_id is None and not missing:
-        tuning_lines.append(f"{one.title}: nothing could be chosen, {one.choice.reason}")
-    if one.recorded and one.recorded.recipe_id != one.choice.recipe_id:
-        tuning_lines.append(
-            f"{one.title}: the results are of {one.recorded.recipe_id}, and the records as they are now would choose "
-            f"{one.choice.recipe_id}: run the sweep again"
+        lines.append(f"{contestant.title} {', '.join(who)}: {fate} (counted)")
+    if contestant.choice.recipe_id is None and not missing:
+        lines.append(f"{contestant.title}: nothing could be chosen, {contestant.choice.reason}")
+    if contestant.recorded and contestant.recorded.recipe_id != contestant.choice.recipe_id:
+        lines.append(
+            f"{contestant.title}: the results are of {contestant.recorded.recipe_id}, and the records as they are now "
+            f"would choose {contestant.choice.recipe_id}: run the sweep again"
         )
-    return tuning_lines
+    return lines
 
 
 def _edge(edge: Edge) -> str:

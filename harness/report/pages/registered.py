@@ -123,8 +123,8 @@ def _seeds(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
 
 def _cells(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
     """Yield the registered runs that have changed since: another recipe, or another evaluation of it."""
-    known, now = _known(made.cells), _known([cell for cell in sweep.cells if cell.stage != "final"])
-    comparable = {key: cell for key, cell in known.items() if cell.stage != "final"}
+    registered, now = _known(made.cells), _known([cell for cell in sweep.cells if cell.stage != "final"])
+    comparable = {key: cell for key, cell in registered.items() if cell.stage != "final"}
     for what, keys in (("added", now.keys() - comparable.keys()), ("left out", comparable.keys() - now.keys())):
         cells = sorted((now if what == "added" else comparable)[key].overrides for key in keys)
         if cells:

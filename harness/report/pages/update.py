@@ -97,13 +97,13 @@ def _reasons(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _vectors(group: Group) -> str:
-    found = [
+    norms = [
         weight.relative_norm
         for u in _updates(group)
         for weight in u.weights.values()
         if weight.relative_norm is not None
     ]
-    return f"{median(found):.3g}" if found else DASH
+    return f"{median(norms):.3g}" if norms else DASH
 
 
 def _kinds(groups: Sequence[Group]) -> list[str]:

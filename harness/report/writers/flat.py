@@ -249,11 +249,11 @@ def _items(loaded: Loaded) -> pandas.DataFrame:
             outcomes = {f"{PREFIX}{name}": values for name, values in scored.items.outcomes.items()}
             beside = {"item_id": scored.items.ids, "prompt_hash": scored.items.prompt_hashes}
             part = pandas.DataFrame({**beside, "num_tokens": scored.items.num_tokens, **outcomes})
-            told = {
+            config = {
                 "label": row.label, "method": row.method, "recipe_id": row.recipe_id, "seed": row.seed,
                 "task": scored.task, "role": scored.role, "eval_id": scored.record.eval_id,
             }  # fmt: skip
-            for place, (name, value) in enumerate(told.items()):
+            for place, (name, value) in enumerate(config.items()):
                 part.insert(place, name, value)
             parts.append(part.astype({"num_tokens": float}))
     return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
@@ -269,22 +269,22 @@ def use_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def use_flat(row: Row) -> dict[str, float | int | None]:
-    """A run's numbers by their use_columns: `inference/<model>/<rows>_rows/...`."""
-    found = row.inference
-    if found is None:
+    """A run's numbers by their columns: `inference/<model>/<rows>_rows/...`."""
+    inference = row.inference
+    if inference is None:
         return {}
     values: dict[str, float | int | None] = {}
-    for name, served in found.served.items():
+    for name, served in inference.served.items():
         values[f"inference/{name}/weight_bytes"] = served.weight_bytes
         values[f"inference/{name}/peak_memory_bytes"] = served.peak_memory_bytes
         for speed in served.speeds:
             prefix = f"inference/{name}/{speed.batch_size}_rows"
             values[f"{prefix}/time_to_first_token_seconds"] = speed.time_to_first_token_seconds
             values[f"{prefix}/tokens_per_second"] = speed.tokens_per_second
-    if found.further is not None:
-        values["inference/bytes_per_further_adapter"] = found.further.bytes_per_adapter
-        values["inference/switch_seconds"] = found.further.switch_seconds
-    if found.equal_outputs is not None:
-        values["inference/equal_outputs"] = found.equal_outputs
-        values["inference/num_outputs"] = found.served["attached"].num_outputs
+    if inference.further is not None:
+        values["inference/bytes_per_further_adapter"] = inference.further.bytes_per_adapter
+        values["inference/switch_seconds"] = inference.further.switch_seconds
+    if inference.equal_outputs is not None:
+        values["inference/equal_outputs"] = inference.equal_outputs
+        values["inference/num_outputs"] = inference.served["attached"].num_outputs
     return values

@@ -106,10 +106,10 @@ def citation(comparison: Comparison, title: str) -> str:
         f"title: {_quoted(title)}",
         f"abstract: {_quoted(' '.join(comparison.answer.lines))}",
         "authors: []  # of the study: records do not name them",
-        *([f"version: {_quoted(', '.join(one for one in commits if one))}"] if any(commits) else []),
+        *([f"version: {_quoted(', '.join(commit for commit in commits if commit))}"] if any(commits) else []),
         *([f"date-released: {dates[-1]}"] if dates else []),
         "keywords:",
-        *(f"  - {_quoted(one)}" for one in ("fine-tuning", *_keywords(comparison))),
+        *(f"  - {_quoted(keyword)}" for keyword in ("fine-tuning", *_keywords(comparison))),
     ]
     return "\n".join(lines) + "\n"
 

@@ -167,7 +167,8 @@ def write_event_files(comparison: Comparison, name: str, report: Path, folder: P
         report: the report's folder, whose figures are shown.
         folder: where the runs of TensorBoard lie.
     """
-    place = folder / f"sweep-{''.join(one if one.isalnum() or one in '-_.' else '-' for one in name)[:100]}"
+    plain = "".join(character if character.isalnum() or character in "-_." else "-" for character in name)
+    place = folder / f"sweep-{plain[:100]}"
     for old in place.rglob("events.out.tfevents.*"):
         old.unlink()
     loaded, groups = comparison.loaded, comparison.groups
