@@ -264,12 +264,12 @@ def _problems(loaded: Loaded) -> list[str]:
 
 
 def use_columns(rows: Sequence[Row]) -> list[str]:
-    """The use_flat use_columns that some row fills."""
+    """Return the flat columns that some row fills."""
     return list(dict.fromkeys(name for row in rows for name in use_flat(row)))
 
 
 def use_flat(row: Row) -> dict[str, float | int | None]:
-    """A run's numbers by their columns: `inference/<model>/<rows>_rows/...`."""
+    """Return the numbers of a run by their columns: `inference/<model>/<rows>_rows/...`."""
     inference = row.inference
     if inference is None:
         return {}
