@@ -7,7 +7,10 @@ harness report runs/             any subcommand; python -m harness.report is the
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
+
+from harness.records.untrusted import echo
 
 COMMANDS = ("adapter", "data", "evaluate", "judge", "plan", "report", "review", "sweep")
 _BELOW = {"judge": "evaluate.judge"}  # packages of commands that are not at the top
@@ -19,13 +22,23 @@ def module_of(name: str) -> str:
 
 
 def main() -> None:
-    """Run the subcommand named first, else compose and run what the settings ask for."""
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        name = sys.argv[1]
+    """Run the subcommand named first, or else the comparison that the settings describe."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
         run_command(lambda: import_module(module_of(name)).main(sys.argv[2:]))
+    if name.isalpha():
+        run_command(lambda: _refuse(name))
     from harness.sweep import application
 
     run_command(application.main)
+
+
+def _refuse(word: str) -> int:
+    """Print that a word is neither a command nor a setting, and return the exit code."""
+    close = get_close_matches(word, COMMANDS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    echo(f"error: {word}: not of the form setting=value, and no command ({', '.join(COMMANDS)}){hint}", sys.stderr)
+    return 2
 
 
 def run_command(command: Callable[[], int | None]) -> None:

@@ -37,37 +37,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="harness adapter", description="Work on a run's weights.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    merge = commands.add_parser("merge", help="fold the update into the base: a plain model")
-    merge.add_argument("run", type=Path, metavar="RUN", help="runs/<recipe_id>/seed-<n>")
-    merge.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
-    merge.add_argument("--format", choices=("safetensors", "gguf"), default="safetensors")
-    combine = commands.add_parser("combine", help="several adapters of one base into one")
-    combine.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="two or more runs, then OUT")
-    combine.add_argument("--weights", required=True, metavar="W,W", help="one number per run")
-    combine.add_argument("--combination-type", choices=TYPES, default="svd", help="as PEFT names them (default: svd)")
-    combine.add_argument("--density", type=float, default=0.5, help="share kept where the type prunes (default: 0.5)")
-    convert = commands.add_parser("convert", help="the update as LoRA of another rank, whatever method made it")
-    convert.add_argument("run", type=Path, metavar="RUN")
-    convert.add_argument(
-        "out", type=Path, metavar="OUT", help="a folder that is not there yet; harness evaluate scores it"
+    parser = argparse.ArgumentParser(
+        prog="harness adapter", description="Merge, combine, convert or inspect the trained weights of a run."
     )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    merge = commands.add_parser("merge", help="merge the update into the base and write a plain model")
+    merge.add_argument("run", type=Path, metavar="RUN", help="runs/<recipe_id>/seed-<n>")
+    merge.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    merge.add_argument("--format", choices=("safetensors", "gguf"), default="safetensors")
+    combine = commands.add_parser("combine", help="combine several adapters of one base into one")
+    combine.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="two or more runs, followed by the output folder"
+    )
+    combine.add_argument("--weights", required=True, metavar="W,W", help="one weight per run")
+    combine.add_argument(
+        "--combination-type", choices=TYPES, default="svd", help="PEFT's combination type (default: svd)"
+    )
+    combine.add_argument("--density", type=float, default=0.5, help="density of the pruning types (default: 0.5)")
+    convert = commands.add_parser("convert", help="approximate the update of any method by LoRA of a given rank")
+    convert.add_argument("run", type=Path, metavar="RUN")
+    convert.add_argument("out", type=Path, metavar="OUT", help="a new folder; score it with `harness evaluate`")
     convert.add_argument("--to", choices=("lora",), required=True)
-    convert.add_argument("--r", type=_rank, required=True, metavar="N", help="the rank")
+    convert.add_argument("--r", type=_rank, required=True, metavar="N", help="rank of the new adapter")
     convert.add_argument("--json", action="store_true", help="print JSON")
-    info = commands.add_parser("info", help="what trained, and the shape of the update; writes update.json")
+    info = commands.add_parser("info", help="show what was trained and the spectrum of the update; writes update.json")
     info.add_argument("run", type=Path, metavar="RUN")
-    info.add_argument("--json", action="store_true", help="print JSON, with every weight")
-    info.add_argument("--weights", action="store_true", dest="every_weight", help="a line for every weight")
-    info.add_argument("--force", action="store_true", help="measure again")
-    card = commands.add_parser("card", help="write the model card with the scores that there are")
+    info.add_argument("--json", action="store_true", help="print JSON, with one entry per weight")
+    info.add_argument("--weights", action="store_true", dest="every_weight", help="print one line per weight")
+    info.add_argument("--force", action="store_true", help="measure again, even if update.json exists")
+    card = commands.add_parser("card", help="write the model card with the scores measured so far")
     card.add_argument("run", type=Path, metavar="RUN")
     works = ((merge, _merge), (combine, _combine), (convert, _convert), (info, _info), (card, _card))
     for command, work in works:
         command.set_defaults(work=work)
         if command is not card:
-            command.add_argument("--base", nargs="+", default=[], metavar="model=...", help="where the base is had now")
+            command.add_argument(
+                "--base",
+                nargs="+",
+                default=[],
+                metavar="model=...",
+                help="load the base model from elsewhere, for example model.source=path model.path=DIR",
+            )
     return parser
 
 

@@ -25,9 +25,9 @@ _EXAMPLES = """\
   python -m harness.data check data=file data.file=mine.jsonl model=smollm2-135m train.max_length=1024
   python -m harness.data check data=file data.file=chats.jsonl eval.tasks=[mmlu,gsm8k] data.on_contamination=error
 
-Counts, exact and near duplicates, overlap with held-out rows and with every item of eval.tasks, lengths and what
-train.max_length leaves out, prompts with several answers, rows that cannot be read with their line, balance, and the
-tokenizer's traps. The result is kept in runs/data/ and written as a card to reports/data/. Runs make the same check.
+Checks row counts, exact and near duplicates, overlap with held-out rows and with every item of eval.tasks, lengths and
+truncation at train.max_length, prompts with several answers, unreadable rows by line, label balance and tokenizer
+pitfalls. The result goes to runs/data/ and, as a card, to reports/data/. Every run makes the same check.
 """
 
 
@@ -35,14 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="harness data",
-        description="Check data. The settings are those of `python -m harness`; commas check several.",
+        description="Check data before training. Takes the settings of `python -m harness`; commas check several.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=["check"])
-    parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="as for `python -m harness`")
+    parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="a setting of `python -m harness`")
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON list with one object per check, as runs/data/ has"
+        "--json", action="store_true", help="print a JSON list, one object per check, as stored in runs/data/"
     )
     given = parser.parse_args(arguments)
     try:

@@ -35,21 +35,21 @@ from harness.sources.packages import conf_dir
 
 _EXAMPLES = """\
 MODEL_OR_RUN is one of
-  runs/<recipe_id>/seed-<n>   a run: its adapter on its base; scores are kept beside it
-  runs                        every run below that has weights, the untouched models among them
-  /models/mine                a plain Hugging Face folder
+  runs/<recipe_id>/seed-<n>   a run: its adapter on its base; scores are stored with the run
+  runs                        every run in the folder that has weights, base models included
+  /models/mine                a Hugging Face model folder
   smollm2-135m                a model of conf/model
   Qwen/Qwen3-0.6B             a model on the Hub
-  adapters/mine               an adapter that PEFT saved, trained anywhere: on the base that it names, or on --base
+  adapters/mine               any PEFT adapter folder, on the base that its config names or on --base
   owner/mine@revision         an adapter on the Hub; NAME=adapters/mine gives it a name, and seed1 in it is its seed
-A plain model's scores are kept as those of the untouched model, in runs/. Adapters of one base are scored one after
-another on a base that is loaded once, beside the untouched base, and compared in a report.
+Scores of a plain model are stored in runs/ as those of an untrained base. Adapters of one base share one loaded base
+and are compared with it in a report.
 
---tasks takes lm-eval's tasks and groups, your own (eval.include_path=FOLDER) and the sets of conf/task_sets.yaml:
+--tasks takes tasks and groups of lm-eval, your own (eval.include_path=FOLDER) and the sets of conf/task_sets.yaml:
   smoke commonsense knowledge math code instruction truthful forgetting safety
 Everything else is a setting of the eval group: eval.limit=100 eval.num_fewshot=5 eval.chat_template=true
-eval.backend=hf eval.retention=[piqa] eval.source=path eval.path=MIRROR. A run's own settings hold where none is given.
-A model that one GPU does not hold: model.device_map=auto.
+eval.backend=hf eval.retention=[piqa] eval.source=path eval.path=MIRROR. Settings not given are those of the run.
+For a model larger than one GPU, set model.device_map=auto.
 
   python -m harness.evaluate runs/1a2b3c4d/seed-0 --tasks mmlu,gsm8k eval.limit=200
 """
@@ -63,19 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="harness evaluate",
-        description="Score runs and models on tasks. Nothing is trained, and what is scored already is shown.",
+        description="Evaluate runs, models and adapters on tasks, without training. Existing scores are reused.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", nargs="+", metavar="MODEL_OR_RUN", help="see below; then settings, as in eval.limit=100"
+        "what", nargs="+", metavar="MODEL_OR_RUN", help="see below; may be followed by settings such as eval.limit=100"
     )
-    parser.add_argument("--tasks", required=True, metavar="TASK,...", help="what is asked")
-    parser.add_argument("--runs-dir", default="runs", help="where a plain model's scores are kept (default: runs)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per run and its scores")
-    parser.add_argument("--force", action="store_true", help="score again what is scored")
-    parser.add_argument("--base", metavar="MODEL", help="of adapters, where it is not the one that they name")
-    parser.add_argument("--reports-dir", default="reports", help="for the report of adapters (default: reports)")
+    parser.add_argument("--tasks", required=True, metavar="TASK,...", help="tasks to evaluate, separated by commas")
+    parser.add_argument(
+        "--runs-dir", default="runs", help="folder for the scores of plain models and adapters (default: runs)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per run with its scores")
+    parser.add_argument("--force", action="store_true", help="evaluate again instead of reusing scores")
+    parser.add_argument(
+        "--base", metavar="MODEL", help="base model of the adapters (default: the one in adapter_config.json)"
+    )
+    parser.add_argument("--reports-dir", default="reports", help="folder for the report on adapters (default: reports)")
     given = parser.parse_intermixed_args(arguments)
     try:
         if not given.tasks.strip(" ,[]"):

@@ -24,21 +24,21 @@ _OWN = {  # words of this command, and what they may be
     "rows": "a number of rows above 0",
     "price": "what a device hour costs, above 0",
 }
-_ABOUT = """Plan runs without weights and without a GPU. The settings are those of `python -m harness`:
+_ABOUT = """Predict parameters, memory and time without weights or a GPU. Takes the settings of `python -m harness`:
 
   python -m harness.plan method=lora,qlora,dora model=llama-3.1-8b train.micro_batch_size=1 train.max_length=2048
   python -m harness.plan method=full,lora model=llama-3.2-1b device=rtx-4090
   python -m harness.plan targets model=gpt2        the linear layers of a model, and the presets that cover them
   python -m harness.plan literature                published figures beside the predictions, as Markdown
 
-Memory and operations are those of one step that the training loop takes with fake tensors, which have shapes but no
-data: the run's own model, adapter, loss and optimizer, with every row train.max_length tokens long and labeled.
+Memory and FLOPs are those of one optimizer step of the training loop on fake tensors, which have shapes but no data.
+Every row is train.max_length tokens long, with a label at each token.
 
-  device=h200 | rtx-4090 | 24GiB | cpu   whether it fits, the largest micro batch, the time of a step. Counted as usable
-                                         are 95 % of the device, on a GPU less 0.5 GiB for its context
-  mfu=0.4                                the share of the device's peak that the time of a step assumes
-  rows=395000                            rows of the data, from which the steps and the hours of training follow
-  price=2.5                              of a device hour, for the price of training; evaluation is not in it
+  device=h200 | rtx-4090 | 24GiB | cpu   adds fit, largest micro batch and seconds per step; usable memory is 95 % of
+                                         the device, minus 0.5 GiB for the CUDA context on a GPU
+  mfu=0.4                                model FLOPs utilization assumed for the seconds per step
+  rows=395000                            number of training rows; adds steps and hours
+  price=2.5                              price of a device hour; adds the price of training (without evaluation)
 """
 
 
@@ -69,8 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness plan", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("override", nargs="*", metavar="SETTING=VALUE", help="as for `python -m harness`; commas sweep")
-    parser.add_argument("--counts", action="store_true", help="only count parameters, which is quicker")
+    parser.add_argument(
+        "override", nargs="*", metavar="SETTING=VALUE", help="a setting of `python -m harness`; commas sweep"
+    )
+    parser.add_argument("--counts", action="store_true", help="count parameters only (faster)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 

@@ -36,42 +36,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    others = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
+    others = "\n".join(f"  {name:<14} {what}" for name, (_, what) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="harness report",
         description=f"Make reports from run records.\n\nOther commands, each with --help:\n{others}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders that hold <recipe_id>/seed-<n>/")
-    parser.add_argument("--sweep", metavar="NAME", help="only this sweep (default: every sweep, else all runs)")
+    parser.add_argument(
+        "--sweep", metavar="NAME", help="report on this sweep only (default: one report per sweep, or one on all runs)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the report's folder (default: REPORTS/NAME)")
     parser.add_argument("--reports-dir", type=Path, default=Path("reports"), metavar="REPORTS")
-    parser.add_argument("--csv", metavar="PATH", help="write the flat table there ('-': to standard output), no report")
+    parser.add_argument(
+        "--csv", metavar="PATH", help="write the flat table to PATH ('-': standard output) instead of a report"
+    )
     parser.add_argument(
         "--allow",
         type=keys,
         metavar="KEYS",
         default=(),
-        help="print undeclared differences in these keys (a,b: each for all below it) instead of refusing the table",
+        help="list undeclared differences in these keys instead of refusing; a key covers all keys below it",
     )
     parser.add_argument(
         "--margin",
         type=_positive,
         metavar="DIFFERENCE",
-        help="differences below it count as none, in the metric's unit (default: the sweep's, else 0.01, one point)",
+        help="equivalence margin in the metric's unit (default: that of the sweep, else 0.01)",
     )
     parser.add_argument(
-        "--price", type=_positive, metavar="P", help="what a device hour costs (default: the runs' own)"
+        "--price", type=_positive, metavar="P", help="price of one device hour (default: the price in the records)"
     )
-    parser.add_argument("--terminal", action="store_true", help="print the table too")
+    parser.add_argument("--terminal", action="store_true", help="also print the table")
     mirror = parser.add_argument_group("Weights & Biases")
-    mirror.add_argument("--wandb", choices=("offline", "online"), help="log the comparison as a run of its own")
+    mirror.add_argument("--wandb", choices=("offline", "online"), help="log the comparison as a separate run")
     mirror.add_argument("--wandb-project", default="harness", metavar="PROJECT")
     mirror.add_argument("--wandb-entity", metavar="ENTITY")
     mirror.add_argument("--wandb-group", metavar="GROUP", help="default: the sweep's name")
-    mirror.add_argument("--wandb-dir", type=Path, metavar="DIR", help="for its files, in DIR/wandb (default: RUNS)")
+    mirror.add_argument("--wandb-dir", type=Path, metavar="DIR", help="folder for its files, DIR/wandb (default: RUNS)")
     board = parser.add_argument_group("TensorBoard")
-    board.add_argument("--tensorboard", type=Path, metavar="DIR", help="write the comparison as event files into DIR")
+    board.add_argument("--tensorboard", type=Path, metavar="DIR", help="write the comparison to DIR as event files")
     return parser
 
 

@@ -24,14 +24,13 @@ _EXAMPLES = """\
 WHAT is one of
   runs                 records of this project
   results/             result files of PEFT's method comparison (*.json)
-  outputs/             runs of transformers' Trainer: trainer_state.json, with adapter_config.json and the results
-                       of lm_eval --log_samples beside it where there are
-  table.csv table.tex  a table with a heading: method, scores (47.2, 47.2 +- 1.4, 47.2 (44.5 to 49.9)), and what is
-                       known of n, seeds, lr, r, alpha, tuned, epochs, batch_size, ...
+  outputs/             runs of transformers' Trainer: trainer_state.json, and beside it, if present,
+                       adapter_config.json and the output of lm_eval --log_samples
+  table.csv table.tex  a table with a header: method, scores (47.2, 47.2 +- 1.4, 47.2 (44.5 to 49.9)) and any of
+                       n, seeds, lr, r, alpha, tuned, epochs, batch_size, ...
 
-Faults come first, in the order in which a referee raises them: settings that differ beside the method, scales and
-rates, seeds, what was chosen by, then numbers that cannot be. Notes say what each difference can mean without the
-items: over all pairings of n items.
+Faults come first: settings that differ beside the method, scales and learning rates, seeds, selection on test data,
+impossible numbers. Notes bound what each difference can mean over all pairings of n items.
 
   harness review table.tex --items gsm8k=1319
 """
@@ -76,16 +75,20 @@ _ORDER = (
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness review",
-        description="Review results as a referee does, whoever made them.",
+        description="Review published or own results the way a referee would.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", type=Path, metavar="WHAT", help="see below")
     parser.add_argument(
-        "--items", type=_items, action="append", metavar="[COLUMN=]N", help="number of items of a table's scores"
+        "--items",
+        type=_items,
+        action="append",
+        metavar="[COLUMN=]N",
+        help="number of items behind the scores of a table, or of one column",
     )
-    parser.add_argument("--sweep", metavar="NAME", help="of records: only this sweep")
-    parser.add_argument("--json", action="store_true", help="print a list with one object per comparison")
+    parser.add_argument("--sweep", metavar="NAME", help="only this sweep (for records)")
+    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per comparison")
     return parser
 
 

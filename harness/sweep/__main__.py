@@ -23,14 +23,14 @@ from harness.sweep.local import NONE_LEFT
 from harness.sweep.status import FAILURES, Stored, document, find, further_values, is_over, lines, standing, words_again
 
 _COMMANDS = {
-    "register": "keep question, claims, cells, seeds, code and data of a sweep before its first run, with a digest",
-    "submit": "hand a sweep of sweeps/NAME.yaml, or what is missing of one, to a SLURM cluster, and leave",
-    "next": "take one free run and make it, beside any number of other workers; exit code 3 when none is left",
-    "status": "how many runs are done, running, waiting, failed, and why",
-    "collect": "record what SLURM ended, and make the report of what a cluster has finished",
-    "cancel": "end the runs that a cluster has not finished",
-    "rerun": "make again what did not end well, keeping the attempts",
-    "extend": "try one value more beyond every edge at which a chosen value lies, for every contestant",
+    "register": "store question, claims, cells, seeds, code and data of a sweep with a digest, before its first run",
+    "submit": "submit the missing runs of sweeps/NAME.yaml to SLURM and return",
+    "next": "execute one open run; any number of workers may do so at once; exit code 3 if none is left",
+    "status": "count the runs that are done, running, waiting or failed, with reasons",
+    "collect": "record runs that SLURM ended and write the report of the finished ones",
+    "cancel": "cancel the unfinished runs on a cluster",
+    "rerun": "run the failed runs again; earlier attempts stay in the records",
+    "extend": "extend the tuning grid of every contestant beyond the edges at which chosen values lie",
 }
 
 _TAKE_SETTINGS = ("register", "submit", "next", "rerun", "extend")
@@ -153,24 +153,38 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="harness sweep", description="Look at a sweep, or go on with one.")
+    parser = argparse.ArgumentParser(prog="harness sweep", description="Register, submit, inspect or continue a sweep.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, says in _COMMANDS.items():
         command = commands.add_parser(name, help=says, description=says)
-        command.add_argument("name", metavar="NAME", help="the sweep, as in runs/sweeps/NAME")
-        command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+        command.add_argument(
+            "name", metavar="NAME", help="name of the sweep, as in sweeps/NAME.yaml or runs/sweeps/NAME"
+        )
+        command.add_argument(
+            "--runs", type=Path, default=Path("runs"), metavar="DIR", help="runs folder (default: runs)"
+        )
         if name == "rerun":
             statuses = ",".join(FAILURES)
-            command.add_argument("--status", type=_statuses, default=["failed"], metavar="A,B", help=f"of {statuses}")
+            command.add_argument(
+                "--status",
+                type=_statuses,
+                default=["failed"],
+                metavar="A,B",
+                help=f"statuses to run again, of {statuses} (default: failed)",
+            )
         if name == "next":
-            command.add_argument("--all", action="store_true", help="go on until no run is left, and make the report")
+            command.add_argument(
+                "--all", action="store_true", help="continue until no run is left, then write the report"
+            )
             command.add_argument("--json", action="store_true", help="where none is left, print what `status` does")
         if name == "status":
-            command.add_argument("--json", action="store_true", help="print one JSON object, with every run")
+            command.add_argument("--json", action="store_true", help="print one JSON object with every run")
         if name == "collect":
-            command.add_argument("--wait", action="store_true", help="until nothing of it runs or waits any more")
+            command.add_argument(
+                "--wait", action="store_true", help="wait until no run of the sweep is running or waiting"
+            )
         if name in _TAKE_SETTINGS:
-            command.epilog = "SETTING=VALUE words, anywhere behind NAME, are the main command's."
+            command.epilog = "SETTING=VALUE words after NAME are settings of the main command."
     return parser
 
 

@@ -35,27 +35,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness judge",
-        description="Judge what runs wrote after held-out prompts (made with eval.generation_rows=<rows>).",
+        description="Judge generated answers to held-out prompts (runs made with eval.generation_rows=<rows>).",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    score = commands.add_parser("score", help="by a model behind an OpenAI-compatible endpoint; keeps every verdict")
+    score = commands.add_parser(
+        "score", help="score answers with a model behind an OpenAI-compatible endpoint; every verdict is stored"
+    )
     score.add_argument("run", type=Path, metavar="RUN", help="runs/<recipe_id>/seed-<n>")
-    score.add_argument("--endpoint", required=True, metavar="URL", help="as in http://localhost:8000/v1")
-    score.add_argument("--model", required=True, help="the judge's name there")
-    score.add_argument("--rubric", required=True, type=Path, metavar="FILE", help="what is a good answer, in words")
-    score.add_argument("--range", nargs=2, type=int, default=(1, 10), metavar=("LOW", "HIGH"), help="default: 1 10")
-    score.add_argument("--key-variable", metavar="NAME", help="environment variable with the key; never recorded")
-    export = commands.add_parser("export", help="blinded pairs of two runs' answers as CSV, for people")
+    score.add_argument("--endpoint", required=True, metavar="URL", help="such as http://localhost:8000/v1")
+    score.add_argument("--model", required=True, help="name of the judge at the endpoint")
+    score.add_argument(
+        "--rubric", required=True, type=Path, metavar="FILE", help="text file that describes a good answer"
+    )
+    score.add_argument(
+        "--range",
+        nargs=2,
+        type=int,
+        default=(1, 10),
+        metavar=("LOW", "HIGH"),
+        help="lowest and highest score (default: 1 10)",
+    )
+    score.add_argument(
+        "--key-variable", metavar="NAME", help="environment variable that holds the API key; never recorded"
+    )
+    export = commands.add_parser("export", help="write blinded answer pairs of two runs as CSV for human raters")
     export.add_argument("runs", nargs=2, type=Path, metavar="RUN")
-    export.add_argument("--out", required=True, type=Path, metavar="PAIRS.csv", help="its key is written beside it")
-    export.add_argument("--seed", type=int, default=0, help="of the order and the sides (default: 0)")
-    back = commands.add_parser("import", help="count the verdicts of a filled CSV, and keep whose they are")
+    export.add_argument(
+        "--out", required=True, type=Path, metavar="PAIRS.csv", help="output file; its key is written beside it"
+    )
+    export.add_argument("--seed", type=int, default=0, help="seed of the order and of the sides (default: 0)")
+    back = commands.add_parser("import", help="read the verdicts of a filled CSV and store them for both runs")
     back.add_argument("filled", type=Path, metavar="PAIRS.csv")
-    back.add_argument("--key", type=Path, help="default: PAIRS.key.json")
+    back.add_argument("--key", type=Path, help="key file of the pairs (default: PAIRS.key.json)")
     for command, work in ((score, _score), (export, _export), (back, _import)):
         command.set_defaults(work=work)
         if command is not back:
-            command.add_argument("--task", help="which evaluation, where a run has several")
+            command.add_argument("--task", help="evaluation to judge, if a run has several")
     return parser
 
 

@@ -11,16 +11,16 @@ from importlib import import_module
 from harness.records.untrusted import echo
 
 COMMANDS = {  # name -> (its module, what it is for)
-    "answer": ("answers", "the answer of a report in three lines, or as JSON"),
-    "recommend": ("answers", "which method to use, for limits in memory and time and a tolerance in quality"),
-    "power": ("power", "what a number of items and seeds could show, before the runs"),
-    "aa": ("answers", "an A/A test: how often seeds of one method, named as two, are called different"),
-    "look": ("answers", "whether every comparison, or every claim, of a sweep has a verdict"),
-    "export": ("publish", "runs with their scores in the schema of Every Eval Ever"),
-    "import-lm-eval": ("imports", "a comparison of models by the logs that lm_eval --log_samples wrote"),
-    "pack": ("publish", "a report with records.zip, from which everybody can make it again"),
-    "verify": ("publish", "a report, made again from its records.zip and compared"),
-    "import-peft": ("imports", "PEFT's published result files as external records"),
+    "answer": ("answers", "print the answer of a report in three lines, or as JSON"),
+    "recommend": ("answers", "recommend a method within limits of memory, time and quality"),
+    "power": ("power", "power analysis: what a number of items, seeds and methods can detect"),
+    "aa": ("answers", "A/A test: how often seeds of one method are called different"),
+    "look": ("answers", "check whether every comparison or claim of a sweep has a verdict"),
+    "export": ("publish", "export runs with their scores as Every Eval Ever documents"),
+    "import-lm-eval": ("imports", "compare models from the logs of lm_eval --log_samples"),
+    "pack": ("publish", "write a report with records.zip, from which it can be reproduced"),
+    "verify": ("publish", "reproduce a report from its records.zip and list every difference"),
+    "import-peft": ("imports", "import the published results of PEFT's method comparison"),
 }
 
 

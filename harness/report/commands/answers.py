@@ -68,8 +68,8 @@ def recommend(arguments: Sequence[str]) -> str:
 def aa(arguments: Sequence[str]) -> list[str]:
     """Return a line for each method and task of an A/A test, then the rate of false verdicts."""
     description = (
-        "A/A test of a folder: the seeds of each method are divided into two halves in every way, and compared as two "
-        "methods. Every verdict is false; their rate belongs beside the level."
+        "A/A test of a runs folder. The seeds of each method are split into two halves in every way and compared as "
+        "two methods. Every difference that is found is false; their rate should be near the level."
     )
     given = _parser("aa", description).parse_args(arguments)
     from harness.report import load
@@ -91,7 +91,7 @@ def look(arguments: Sequence[str]) -> int:
     from harness.report.analysis.comparable import IncomparableError
     from harness.report.analysis.tested_claims import undecided
 
-    given = _parser("look", "Look whether a sweep is decided.").parse_args(arguments)
+    given = _parser("look", "Check whether every comparison or claim of a sweep has a verdict.").parse_args(arguments)
     try:
         lines = undecided(_compared(given))
     except IncomparableError as error:
@@ -111,7 +111,7 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 
 def _add_answer_options(parser: argparse.ArgumentParser, json_help: str) -> None:
     """Let the command compare as a report does, and print plain values."""
-    parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as in a report")
+    parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as for `harness report`")
     parser.add_argument("--json", action="store_true", help=json_help)
 
 
@@ -162,13 +162,17 @@ def _needs_parser() -> argparse.ArgumentParser:
         type=_not_negative,
         default=0.0,
         metavar="POINTS",
-        help="quality that may be given up, in points: 1.0 is 0.01 of a score or of a loss in nats (default: 0)",
+        help="non-inferiority margin in points: 1.0 is 0.01 of a score or of a loss in nats (default: 0)",
     )
     parser.add_argument(
-        "--no-overhead", action="store_true", help="leave out what makes inference dearer: unmerged methods, few-shot"
+        "--no-overhead",
+        action="store_true",
+        help="exclude what slows inference down: unmerged methods and few-shot prompts",
     )
     parser.add_argument("--minimize", choices=("memory", "time", "parameters", "bytes"), default="memory")
-    parser.add_argument("--primary", metavar="COLUMN", help="such as arc_easy/acc (default: the sweep's)")
+    parser.add_argument(
+        "--primary", metavar="COLUMN", help="primary metric, such as arc_easy/acc (default: that of the sweep)"
+    )
     json_help = "print a list with one object per base model; scores are fractions, costs in bytes and seconds"
     _add_answer_options(parser, json_help)
     return parser

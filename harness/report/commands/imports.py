@@ -11,8 +11,8 @@ from harness.report.data.lm_eval_import import SEED_PATTERN, Question, as_questi
 from harness.report.data.lm_eval_logs import Log, find_logs
 
 _EXAMPLES = """\
-Every model below the folders becomes a row. Its name is that of its adapter or model, or NAME; a seed in it makes rows
-of one method: mine-seed0 and mine-seed1 are two seeds of `mine`. Items are paired by the hash of their document.
+Every model in the folders becomes a row, named NAME or after its adapter or model. Names that differ in their seed are
+seeds of one method: mine-seed0 and mine-seed1 are two seeds of `mine`. Items are paired by document hash.
 
   harness report import-lm-eval logs/base logs/mine
   harness report import-lm-eval base=logs/a lora=logs/b lora=logs/c --seed-pattern 'run-(\\d+)'
@@ -43,8 +43,10 @@ def import_peft(arguments: Sequence[str]) -> list[str]:
         prog="harness report import-peft",
         description="Turn the result files of PEFT's method comparison into external records below a runs folder.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="holds one JSON file per experiment")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="RUNS", help="default: runs")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder with one JSON file per experiment")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="RUNS", help="runs folder to write to (default: runs)"
+    )
     given = parser.parse_args(arguments)
     from harness.report.analysis.external import guard, keep, read_peft
 
@@ -63,23 +65,34 @@ def import_peft(arguments: Sequence[str]) -> list[str]:
 def _lm_eval_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness report import-lm-eval",
-        description="Compare models by the logs that lm_eval --log_samples wrote, of any version from 0.4.0.",
+        description="Compare models from the logs of `lm_eval --log_samples`, version 0.4.0 or later.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="what lm_eval --output_path named")
-    parser.add_argument("--base", metavar="NAME", help="the untouched model (default: `base`, or that of all adapters)")
+    parser.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="a folder given to lm_eval --output_path")
+    parser.add_argument("--base", metavar="NAME", help="the base model (default: `base`, or the base of the adapters)")
     parser.add_argument(
-        "--seed-pattern", default=SEED_PATTERN, metavar="REGEX", help="whose group is the seed (default: %(default)s)"
+        "--seed-pattern",
+        default=SEED_PATTERN,
+        metavar="REGEX",
+        help="regular expression whose group is the seed (default: %(default)s)",
     )
     parser.add_argument(
-        "--retention", type=keys, metavar="TASKS", default=(), help="tasks that measure what should stay: a,b"
+        "--retention", type=keys, metavar="TASKS", default=(), help="retention tasks, separated by commas"
     )
-    parser.add_argument("--primary", metavar="TASK/METRIC", help="what decides (default: the first task)")
-    parser.add_argument("--margin", type=float, metavar="DIFFERENCE", help="differences below it count as none")
-    parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as in a report")
-    parser.add_argument("--name", default="lm-eval", help="of the comparison (default: lm-eval)")
-    parser.add_argument("--out", type=Path, default=Path("runs-lm-eval"), metavar="RUNS", help="default: runs-lm-eval")
+    parser.add_argument("--primary", metavar="TASK/METRIC", help="primary metric (default: that of the first task)")
+    parser.add_argument(
+        "--margin", type=float, metavar="DIFFERENCE", help="equivalence margin in the metric's unit (default: 0.01)"
+    )
+    parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as for `harness report`")
+    parser.add_argument("--name", default="lm-eval", help="name of the comparison (default: lm-eval)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs-lm-eval"),
+        metavar="RUNS",
+        help="runs folder to write to (default: runs-lm-eval)",
+    )
     parser.add_argument("--reports-dir", type=Path, default=Path("reports"), metavar="REPORTS")
     parser.add_argument("--json", action="store_true", help="print the answers as JSON, see `harness report answer`")
     return parser

@@ -212,19 +212,27 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness report power",
-        description="The differences that a design detects, by the test of the reports, one comparison and adjusted "
+        description="Differences that a design detects with the test of the reports, for one comparison and adjusted "
         "for all pairs; and which larger design buys most.",
     )
-    parser.add_argument("--items", type=int, metavar="N", help="items of the task")
-    parser.add_argument("--seeds", type=int, metavar="S", help="seeds of each method")
-    parser.add_argument("--methods", type=int, metavar="K", help="methods that are compared (default: 2)")
-    parser.add_argument("--from", dest="runs", type=Path, nargs="+", metavar="RUNS", help="take noise and hours there")
-    parser.add_argument("--sweep", metavar="NAME", help="only this sweep of RUNS")
-    parser.add_argument("--json", action="store_true", help="print plain values: effects as fractions, unknown is null")
-    parser.add_argument("--effect", type=float, metavar="POINTS", help="a wished-for difference: how many seeds?")
-    parser.add_argument("--power", type=_share, default=0.8, help="how often it is to be detected (default: 0.8)")
-    parser.add_argument("--disagreement", type=float, help="between methods, share of items (default: 0.1)")
-    parser.add_argument("--rerun-disagreement", type=float, help="between seeds, share of items (default: 0.05)")
+    parser.add_argument("--items", type=int, metavar="N", help="number of items of the task")
+    parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds per method")
+    parser.add_argument("--methods", type=int, metavar="K", help="number of methods compared (default: 2)")
+    parser.add_argument(
+        "--from", dest="runs", type=Path, nargs="+", metavar="RUNS", help="estimate variances and hours from these runs"
+    )
+    parser.add_argument("--sweep", metavar="NAME", help="only this sweep")
+    parser.add_argument("--json", action="store_true", help="print JSON: effects as fractions, unknown values are null")
+    parser.add_argument(
+        "--effect", type=float, metavar="POINTS", help="difference to detect; prints the number of seeds that it takes"
+    )
+    parser.add_argument("--power", type=_share, default=0.8, help="probability of detection (default: 0.8)")
+    parser.add_argument(
+        "--disagreement", type=float, help="share of items on which two methods disagree (default: 0.1)"
+    )
+    parser.add_argument(
+        "--rerun-disagreement", type=float, help="share of items on which two seeds disagree (default: 0.05)"
+    )
     parser.add_argument(
         "--seed-deviation",
         type=float,

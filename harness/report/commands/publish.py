@@ -127,7 +127,7 @@ def _pack_parser() -> argparse.ArgumentParser:
         "versions, with RO-Crate metadata. `harness report verify` makes the report again from it. Equal records give "
         "equal bytes.",
     )
-    parser.add_argument("name", metavar="NAME", help="the sweep")
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
     parser.add_argument(
         "--runs", type=Path, nargs="+", default=[Path("runs")], metavar="RUNS", help="runs folders (default: runs)"
     )
@@ -136,7 +136,7 @@ def _pack_parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow", type=keys, metavar="KEYS", default=(), help="as for `harness report`")
     parser.add_argument("--margin", type=float, metavar="DIFFERENCE", help="as for `harness report`")
     parser.add_argument("--price", type=float, metavar="P", help="as for `harness report`")
-    parser.add_argument("--license", metavar="TEXT", help="of the archive: an SPDX identifier or a URL")
+    parser.add_argument("--license", metavar="TEXT", help="license of the archive: an SPDX identifier or a URL")
     parser.add_argument(
         "--anonymous",
         action="store_true",
@@ -144,7 +144,7 @@ def _pack_parser() -> argparse.ArgumentParser:
         "from every record, and make the report of that",
     )
     parser.add_argument(
-        "--hide", action="append", default=[], metavar="WORD", help="with --anonymous: a further word to remove"
+        "--hide", action="append", default=[], metavar="WORD", help="a further word to remove with --anonymous"
     )
     return parser
 
@@ -169,13 +169,22 @@ def _export_parser() -> argparse.ArgumentParser:
     from harness.report.writers.every_eval_ever import RELATIONSHIPS, UNKNOWN
 
     parser = argparse.ArgumentParser(
-        prog="harness report export", description="Write each run with its scores as a document of Every Eval Ever."
+        prog="harness report export", description="Export every run with its scores as an Every Eval Ever document."
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for one JSON file per run")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder, one JSON file per run")
     parser.add_argument("--sweep", metavar="NAME", help="only this sweep")
-    parser.add_argument("--organization", default=UNKNOWN, metavar="WHO", help="who publishes them (default: unknown)")
-    parser.add_argument("--relationship", choices=RELATIONSHIPS, default="other", help="to the model (default: other)")
-    parser.add_argument("--check", action="store_true", help="hold them against the schema of the package")
+    parser.add_argument(
+        "--organization",
+        default=UNKNOWN,
+        metavar="WHO",
+        help="organization that publishes the scores (default: unknown)",
+    )
+    parser.add_argument(
+        "--relationship", choices=RELATIONSHIPS, default="other", help="its relationship to the model (default: other)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="validate against the schema of the every-eval-ever package"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
