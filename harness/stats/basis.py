@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.stats.estimate import Floats
@@ -24,7 +24,8 @@ class Basis:
         items: variance that the items bring.
         rise: how that variance grows with the true difference; see `Outcomes.rise`.
         pooled: the seeds' variance from all methods, and its degrees of freedom; None without seed noise.
-        own: the seeds' variance of the two alone; None where `pooled` is that, or where one of them has no two seeds.
+        own: the seeds' variance of the two alone; None where `pooled` is that, where one of them has no two seeds, or
+            where neither items nor seeds of the two show a spread.
         seeds: seeds in use; pairs of them where they are shared.
         scope: whether the numbers are about methods or about two runs.
         why: why the numbers make no verdict about methods; "" where they do.
@@ -58,9 +59,11 @@ def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
         single = 1 in (len(data.seeds[a]), len(data.seeds[b]))
         paired = len(common) > 1 or (common and single)
         made = _paired(data, variance, a, b, common) if paired else _unpaired(data, variance, a, b)
-    seeds = made.pooled[0] if made.pooled else 0.0
-    if made.measured and made.items + seeds <= 1e-24 * max(abs(data.means[a]), abs(data.means[b])) ** 2:
+    least = 1e-24 * max(abs(data.means[a]), abs(data.means[b])) ** 2  # rounding
+    if made.measured and made.items + (made.pooled[0] if made.pooled else 0.0) <= least:
         return _nothing(data, a, b, "the difference is the same on every item and seed: there is no spread to judge by")
+    if made.own and made.items + made.own[0] <= least:
+        return replace(made, own=None)  # seeds of these two that happen to agree do not show that seeds change nothing
     return made
 
 

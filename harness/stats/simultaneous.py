@@ -8,6 +8,7 @@ Source: Hothorn, Bretz and Westfall, Biometrical Journal 50, 2008.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,12 +20,13 @@ _DRAWS = 4096
 _BLOCKS = 16  # of the draws: one of them stays in the processor's cache
 _MOST_COMPARISONS = 400  # beyond it Bonferroni: the maximum of more gains little and takes long
 _LEVELS = np.exp(np.linspace(np.log(1e-5), 0.0, 33))  # per comparison, at which the family's level is tabulated
+_FEWEST_BEYOND = 40  # draws that are significant at a level, for an error of it below a sixth
 _SEED = 20061
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """The family's level as a function of the level of each comparison."""
+    """The family's level as a function of the level of each comparison: tabulated, and below the table Bonferroni's."""
 
     comparisons: int
     log_single: Floats
@@ -35,12 +37,14 @@ class Adjustment:
         safe = np.clip(np.asarray(single, dtype=np.float64), 1e-300, 1.0)
         table = np.exp(np.interp(np.log(safe), self.log_single, self.log_family))
         below = np.log(safe) < self.log_single[0]
-        adjusted = np.where(single <= 0, 0.0, np.where(below, self.comparisons * safe, table))
+        adjusted = np.where(single <= 0, 0.0, np.where(below, np.minimum(self.comparisons * safe, table), table))
         return np.asarray(np.maximum(adjusted, single))
 
     def single_level(self, family: float) -> float:
-        """Return the level of each comparison at which the family keeps to `family`."""
-        return min(family, float(np.exp(np.interp(np.log(family), self.log_family, self.log_single))))
+        """Return the level of each comparison at which the family keeps to `family`, the inverse of `p_values`."""
+        if math.log(family) < self.log_family[0]:
+            return family / self.comparisons
+        return min(family, float(np.exp(np.interp(math.log(family), self.log_family, self.log_single))))
 
 
 def adjustment(covariance: Floats, pairs: np.ndarray, seed_share: float, seed_degrees: float) -> Adjustment:
@@ -56,7 +60,10 @@ def adjustment(covariance: Floats, pairs: np.ndarray, seed_share: float, seed_de
     bound = count * _LEVELS
     family = bound
     if 1 < count <= _MOST_COMPARISONS:
-        family = np.minimum(bound, np.maximum(_simulated(covariance, pairs, seed_share, seed_degrees), _LEVELS))
+        simulated = _simulated(covariance, pairs, seed_share, seed_degrees)
+        few = simulated * _DRAWS < _FEWEST_BEYOND
+        last = simulated[~few].min(initial=1.0)  # where fewer draws say anything: Bonferroni, and no more than this
+        family = np.minimum(bound, np.where(few, last, np.maximum(simulated, _LEVELS)))
     family = np.maximum.accumulate(np.minimum(family, 1.0)) * np.linspace(1 - 1e-9, 1.0, len(_LEVELS))
     return Adjustment(count, np.log(_LEVELS), np.log(family))
 

@@ -172,6 +172,34 @@ def test_no_interval_is_empty_where_nothing_differs(seeds):
     assert "no spread" in pair.why
 
 
+def test_seeds_that_agree_by_chance_borrow_the_spread_of_the_others():
+    """Two methods that are alike on every item and seed, beside methods that vary: no interval of length zero."""
+    outcomes = _graded(18, dict.fromkeys("abc", 3), items=40)
+    outcomes |= {"d": np.full((3, 40), 0.5), "base": np.full((1, 40), 0.5)}
+    for shift in (0.0, 0.7):
+        outcomes["base"] = np.full((1, 40), 0.5 + shift)
+        compared = stats.compare_methods(outcomes, baseline="base", deterministic=["base"])
+        pair = compared.pair("d", "base", "baseline")
+        assert pair.interval[0] < -shift < pair.interval[1]
+        assert 0 < pair.p <= pair.adjusted_p
+
+
+@pytest.mark.parametrize("level", [1e-5, 1e-4, 0.001, 0.01, 0.05])
+@pytest.mark.parametrize("degrees", [2, 22, 400])
+def test_the_adjusted_p_value_grows_with_the_single_one_and_is_inverted_at_any_level(level, degrees):
+    from harness.stats.simultaneous import adjustment
+
+    pairs = np.array([(i, j) for i in range(21) for j in range(i)])
+    adjusted = adjustment(np.eye(21), pairs, 0.6, degrees)
+    single = np.geomspace(1e-12, 1.0, 4000)
+    p = adjusted.p_values(single)
+    assert (np.diff(p) >= 0).all()
+    assert (p <= np.minimum(len(pairs) * single, 1.0) * (1 + 1e-9)).all()
+    exact = adjusted.single_level(level)
+    below, above = adjusted.p_values(np.array([exact * 0.999, exact * 1.001]))
+    assert below < level < above or below == pytest.approx(level, rel=0.01)
+
+
 @pytest.mark.parametrize(("items", "expected"), [(8, False), (200, False), (350, False), (450, True)])
 def test_agreement_on_a_few_items_is_no_equivalence(items, expected):
     answers = np.tile([[1.0, 0.0]] * 3, items // 2)
