@@ -210,21 +210,42 @@ def _family_level(plan: Plan, level: float, degrees: float) -> float:
 
 @dataclass(frozen=True)
 class MeasuredNoise:
-    """The noise that finished runs show, as a `Plan` takes it; None where one seed shows nothing of it."""
+    """The noise that finished runs show, as a `Plan` takes it; None where one seed shows nothing of it.
+
+    Attributes:
+        disagreement: as in `Plan`.
+        rerun_disagreement: as in `Plan`.
+        seed_deviation: the estimate; zero where it was cut, since the scores varied less than single answers do.
+        seed_deviation_limit: upper 80 % limit of the same, the number to plan with: few seeds show little of their
+            variance, and an estimate of zero is not an absence of noise.
+        degrees: degrees of freedom of the estimate; 0 with one seed.
+    """
 
     disagreement: float
     rerun_disagreement: float | None
     seed_deviation: float | None
+    seed_deviation_limit: float | None
+    degrees: float
 
 
-def measured_noise(outcomes: Mapping[str, ArrayLike], weights: ArrayLike | None = None) -> MeasuredNoise:
+def measured_noise(
+    outcomes: Mapping[str, ArrayLike], weights: ArrayLike | None = None, clusters: ArrayLike | None = None
+) -> MeasuredNoise:
     """Return the noise of methods on the same items, from the comparison of every pair.
+
+    Source of planning with an upper limit: Browne, On the use of a pilot sample for sample size determination,
+    Statistics in Medicine 14, 1995.
 
     Args:
         outcomes: by method, shape (seeds, items), as in `compare_methods`.
         weights: as in `compare_methods`.
+        clusters: as in `compare_methods`; disagreements then are those of independent items with the same noise.
+
+    Raises:
+        ValueError: no two methods share a seed, or as `compare_methods`.
     """
-    data = checked(outcomes, weights, None, ())
+    data = checked(outcomes, weights, clusters, ())
+    count = np.asarray(next(iter(outcomes.values()))).shape[1]
     variance = seed_variances(data.scores, np.zeros(len(data.names), dtype=bool), paired=True)
     items, single = [], []
     for a in range(len(data.names)):
@@ -232,12 +253,33 @@ def measured_noise(outcomes: Mapping[str, ArrayLike], weights: ArrayLike | None 
             common = tuple(seed for seed in data.seeds[a] if seed in data.seeds[b])
             if common:
                 brought, noise = data.item_variances(a, b, common)
-                items.append((brought - data.unseen) * data.units)
-                single.append(noise * data.units * len(common))
+                items.append((brought - data.unseen) * count)
+                single.append(noise * count * len(common))
     if not items:
         raise ValueError("no two methods share a seed: their noise cannot be measured")
     rerun = float(np.mean(single))
     if variance.degrees <= 0:
-        return MeasuredNoise(float(np.mean(items)), None, None)
-    beyond = max(variance.pooled - rerun / (2 * data.units), 0.0)
-    return MeasuredNoise(float(np.mean(items)) + rerun, rerun, beyond**0.5)
+        return MeasuredNoise(float(np.mean(items)), None, None, None, 0.0)
+    answers = rerun / (2 * count)
+    return MeasuredNoise(
+        disagreement=float(np.mean(items)) + rerun,
+        rerun_disagreement=rerun,
+        seed_deviation=max(variance.pooled - answers, 0.0) ** 0.5,
+        seed_deviation_limit=_upper_limit(variance.pooled, variance.degrees, answers) ** 0.5,
+        degrees=variance.degrees,
+    )
+
+
+def _upper_limit(total: float, degrees: float, answers: float, level: float = 0.8) -> float:
+    """Return the upper limit of a variance beyond that of answers, from an estimate of their sum.
+
+    It is the quantile of the fiducial distribution of the sum, given that it is no less than the answers' part: never
+    zero where anything varies, and the usual limit where the estimate is clear of zero.
+    """
+    from scipy.special import chdtr, chdtri
+
+    if answers <= 0:
+        return total * degrees / float(chdtri(degrees, level))
+    total = max(total, 1e-9 * answers)
+    possible = float(chdtr(degrees, total * degrees / answers))
+    return max(total * degrees / float(chdtri(degrees, 1 - (1 - level) * possible)) - answers, 0.0)

@@ -258,6 +258,35 @@ def test_the_power_command_takes_noise_and_hours_from_finished_runs(known, capsy
     assert "h of runs" in said
 
 
+@pytest.mark.parametrize("task", ["test", "arc_easy"])
+def test_noise_that_was_measured_is_in_the_metrics_unit_and_never_planned_as_zero(runs, capsys, task):
+    kinds = [BASE, *(dataclasses.replace(LORA, name=name) for name in ("first", "second", "third"))]
+    for kind in kinds:
+        for seed in (0,) if kind is BASE else (0, 1, 2):
+            add_evaluation(add_run(runs, kind, seed), kind, evaluation(task), seed)
+    assert main(["power", "--from", str(runs)]) == 0
+    said = capsys.readouterr().out
+    deviation = re.search(r"deviate by ([\d.e-]+)( points)? between seeds", said)
+    assert deviation
+    assert float(deviation[1]) > 0
+    assert "upper 80 % limit on" in said
+    assert "with 4 degrees of freedom; the estimate is " in said
+    assert (deviation[2] is None) is ("points" not in said) is (task == "test")
+    assert main(["power", "--from", str(runs), "--json"]) == 0
+    record_of = json.loads(capsys.readouterr().out)
+    assert 0 <= record_of["seed_deviation_estimate"] < record_of["seed_deviation"]
+
+
+def test_a_loss_of_single_seeds_takes_no_default_of_accuracies(runs, capsys):
+    for kind in (BASE, LORA, dataclasses.replace(LORA, name="other")):
+        add_evaluation(add_run(runs, kind), kind, evaluation("test"))
+    assert main(["power", "--from", str(runs)]) == 2
+    assert "give --rerun-disagreement and --seed-deviation" in capsys.readouterr().err
+    words = ["--rerun-disagreement", "0.001", "--seed-deviation", "0.02", "--seeds", "3"]
+    assert main(["power", "--from", str(runs), *words]) == 0
+    assert "deviate by 0.02 between seeds beyond that (given)" in capsys.readouterr().out
+
+
 def _published(name, method, rate, **optimizer):
     """An excerpt in the form of PEFT's result files."""
     return {

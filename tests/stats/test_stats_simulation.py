@@ -5,8 +5,11 @@ enough repeats to fail on a seed variance that is cut at zero (38 % false report
 (power .44), and on an adjustment for the comparisons of an observed best that forgets that it was chosen.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import scipy.stats
 
 from harness import stats
 from tests.bench import validity
@@ -153,6 +156,24 @@ def test_the_noise_of_a_plan_is_measured_back():
     assert np.mean([one.disagreement for one in measured]) == pytest.approx(0.097, rel=0.05)
     assert np.mean([one.rerun_disagreement for one in measured]) == pytest.approx(0.048, rel=0.08)
     assert np.mean([one.seed_deviation for one in measured]) == pytest.approx(0.01, rel=0.15)
+
+
+@pytest.mark.parametrize(("methods", "seeds"), [(2, 3), (4, 3), (4, 5)])
+def test_a_seed_deviation_that_was_cut_at_zero_is_not_planned_as_no_noise(methods, seeds):
+    """The upper limit covers the true deviation in 80 % of the experiments, those with an estimate of zero included."""
+    from tests.bench._generators import draw
+
+    rng = np.random.default_rng(29)
+    cell = Cell(methods=methods, seeds=seeds, seed_points=0.3, base=False)
+    measured = [stats.measured_noise(draw(cell, rng).outcomes) for _ in range(400)]
+    cut = [noise for noise in measured if noise.seed_deviation == 0]
+    assert len(cut) > 40
+    assert all(noise.seed_deviation_limit > 0.0005 for noise in cut)
+    assert np.mean([noise.seed_deviation_limit >= 0.003 for noise in measured]) >= 0.8 - 2 * (0.8 * 0.2 / 400) ** 0.5
+    clear = stats.measured_noise(draw(replace(cell, seed_points=3.0), rng).outcomes)
+    degrees = (methods - 1) * (seeds - 1)
+    usual = clear.seed_deviation * (degrees / scipy.stats.chi2.ppf(0.2, degrees)) ** 0.5
+    assert clear.seed_deviation_limit == pytest.approx(usual, rel=0.02)
 
 
 def test_draws_are_the_same_twice_and_paired_by_item():

@@ -212,7 +212,7 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     if table is None or len(table.values) < 2 or len(next(iter(table.values.values()))[0]) < 2:
         return Claims(contest, margin, None, (), (), (), members[1:])
     unpaired = tuple(group for group in members if group.label in table.unpaired)
-    clusters = _clusters(contest, table)
+    clusters = clusters_of(contest, table)
     table, sides = _named(table, members)
     base = next(iter(table.untouched), None)
     many = len(table.values) > MOST_PAIRED + 1
@@ -254,7 +254,7 @@ def _named(table: Aligned, members: Sequence[Group]) -> tuple[Aligned, dict[str,
     return replace(table, values=values, untouched=untouched), {names_of[group.label]: group for group in members}
 
 
-def _clusters(contest: MetricComparison, table: Aligned) -> tuple[str, ...] | None:
+def clusters_of(contest: MetricComparison, table: Aligned) -> tuple[str, ...] | None:
     """Return the cluster of each item: that of its record, else its prompt where several items share one."""
     if table.clusters is not None:
         return table.clusters

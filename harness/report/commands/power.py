@@ -19,6 +19,22 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True)
+class Unit:
+    """The unit of differences in a sentence: points of a share, or the metric's own, such as nats of a loss."""
+
+    points: bool
+
+    @property
+    def scale(self) -> float:
+        """Return by how much a difference in the metric's own unit is multiplied."""
+        return 100.0 if self.points else 1.0
+
+    def text(self, value: float) -> str:
+        """Return a difference in a sentence: 3.6 points, 0.012."""
+        return f"{fixed(100 * value, 1)} points" if self.points else f"{value:.2g}"
+
+
+@dataclass(frozen=True)
 class Measured:
     """The noise of finished runs, in the unit of their metric, and the seconds that a run takes.
 
@@ -29,7 +45,11 @@ class Measured:
         methods: trained methods.
         disagreement: variance per item of the difference of two runs; of answers the share that differs.
         rerun_disagreement: the same of two seeds of one method; None with one seed.
-        seed_deviation: standard deviation of a score between seeds beyond single answers; None with one seed.
+        seed_deviation: upper 80 % limit of the standard deviation of a score between seeds beyond single answers; None
+            with one seed.
+        estimate: the estimate of the same, 0 where it was cut; None with one seed.
+        degrees: degrees of freedom of the estimate.
+        unit: of differences.
         train_seconds: of one run, the mean.
         evaluation_seconds: of one run on this task, the mean.
     """
@@ -41,29 +61,46 @@ class Measured:
     disagreement: float
     rerun_disagreement: float | None
     seed_deviation: float | None
+    estimate: float | None
+    degrees: float
+    unit: Unit
     train_seconds: float | None
     evaluation_seconds: float | None
+
+    @property
+    def seeds_text(self) -> str:
+        """Return where the deviation between seeds comes from."""
+        assert self.estimate is not None, "several seeds"
+        estimate = (
+            self.unit.text(self.estimate) if self.estimate > 0 else "zero: they vary no more than single answers do"
+        )
+        return (
+            f"upper 80 % limit on {self.title} with {self.degrees:.3g} degrees of freedom; the estimate is {estimate}"
+        )
 
 
 def power(arguments: Sequence[str]) -> str | list[str]:
     """Return what a design detects and which design buys most, as lines or as JSON."""
     given = _parser().parse_args(arguments)
     measured = _measured(given.runs, given.sweep) if given.runs else None
-    plan, sources = _plan(given, measured)
-    lines = [*_detects(plan, given.power), *_effect(plan, given)]
-    lines += _next(plan, given.power, measured)
+    unit = measured.unit if measured else Unit(points=True)
+    plan, sources = _plan(given, measured, unit)
+    lines = [*_detects(plan, given.power, unit), *_effect(plan, given, unit)]
+    lines += _next(plan, given.power, measured, unit)
     if plan.seeds == 1:
         lines.append("One seed compares trained models, not methods: variance across seeds is not in these numbers.")
     lines.append(f"Assumed: {sources}.")
-    return as_json({"lines": lines, **_record(plan, given)}) if given.json else lines
+    estimate = measured.estimate if measured and given.seed_deviation is None else None
+    record = {"lines": lines, **_record(plan, given, unit), "seed_deviation_estimate": estimate}
+    return as_json(record) if given.json else lines
 
 
-def _record(plan: Plan, given: argparse.Namespace) -> dict[str, Any]:
+def _record(plan: Plan, given: argparse.Namespace, unit: Unit) -> dict[str, Any]:
     """Return the design, the noise and what it detects as plain values; effects are in the unit of the metric."""
     from harness.stats import power, seeds_needed, smallest_effect
 
     adjusted = plan.methods > 2
-    effect = None if given.effect is None else given.effect / 100
+    effect = None if given.effect is None else given.effect / unit.scale
     return {
         **asdict(plan),
         "power": given.power,
@@ -76,11 +113,11 @@ def _record(plan: Plan, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _plan(given: argparse.Namespace, measured: Measured | None) -> tuple[Plan, str]:
+def _plan(given: argparse.Namespace, measured: Measured | None, unit: Unit) -> tuple[Plan, str]:
     """Return the design with its noise, and where each number of the noise comes from.
 
     Raises:
-        ValueError: items or seeds are neither given nor measured.
+        ValueError: items or seeds are neither given nor measured, or the noise between seeds of a loss is not.
     """
     from harness.stats import Plan
 
@@ -89,61 +126,78 @@ def _plan(given: argparse.Namespace, measured: Measured | None) -> tuple[Plan, s
     if items is None or seeds is None:
         raise ValueError("give --items and --seeds, or --from RUNS to take them from finished runs")
     methods = given.methods or (max(measured.methods, 2) if measured else 2)
+    if (
+        measured
+        and measured.estimate is None
+        and not unit.points
+        and None in (given.rerun_disagreement, given.seed_deviation)
+    ):
+        raise ValueError(
+            f"single seeds show nothing of the noise between seeds on {measured.title}, and the defaults are those of "
+            "accuracies: give --rerun-disagreement and --seed-deviation, or runs with several seeds"
+        )
 
-    def known(name: str, default: float, scale: float = 1.0) -> tuple[float, str]:
+    def assumed(name: str, default: float, scale: float = 1.0) -> tuple[float, str]:
         if (value := getattr(given, name)) is not None:
             return value / scale, "given"
         value = getattr(measured, name, None)
-        return (default / scale, "default") if value is None else (value, f"measured on {measured.title}")  # type: ignore[union-attr]
+        return (default, "default") if value is None else (value, f"measured on {measured.title}")  # type: ignore[union-attr]
 
-    between, whence = known("disagreement", DISAGREEMENT)
-    again, again_whence = known("rerun_disagreement", min(RERUN_DISAGREEMENT, between))
-    deviation, deviation_whence = known("seed_deviation", SEED_POINTS, 100.0)
-    sources = (
-        f"two methods answer {between:.3g} of the items differently ({whence}), two seeds of one method "
-        f"{min(again, between):.3g} ({again_whence}), and scores deviate by {100 * deviation:.2g} points between seeds "
-        f"beyond that ({deviation_whence})"
+    between, whence = assumed("disagreement", DISAGREEMENT)
+    again, again_whence = assumed("rerun_disagreement", min(RERUN_DISAGREEMENT, between))
+    deviation, deviation_whence = assumed("seed_deviation", SEED_POINTS / 100, unit.scale)
+    if measured and measured.estimate is not None and given.seed_deviation is None:
+        deviation_whence = measured.seeds_text
+    again = min(again, between)
+    items_text = (
+        f"two methods answer {between:.3g} of the items differently ({whence}), two seeds of one method {again:.3g} "
+        f"({again_whence})"
+        if unit.points
+        else f"the difference of two methods has a variance of {between:.3g} per item ({whence}), that of two seeds of "
+        f"one method {again:.3g} ({again_whence})"
     )
-    return Plan(items, seeds, between, min(again, between), deviation, methods), sources
+    beyond = f"{100 * deviation:.2g} points" if unit.points else f"{deviation:.2g}"
+    sources = f"{items_text}, and scores deviate by {beyond} between seeds beyond that ({deviation_whence})"
+    return Plan(items, seeds, between, again, deviation, methods), sources
 
 
-def _detects(plan: Plan, wanted: float) -> list[str]:
+def _detects(plan: Plan, wanted: float, unit: Unit) -> list[str]:
     from harness.stats import smallest_effect
 
     design = f"{_count(plan.methods, 'method')}, {_count(plan.seeds, 'seed')} each, {plan.items:,} items"
-    alone = _points(smallest_effect(plan, wanted))
-    lines = [f"{design}: one comparison detects a true difference of {alone} points with {wanted:.0%} power."]
+    alone = unit.text(smallest_effect(plan, wanted))
+    lines = [f"{design}: one comparison detects a true difference of {alone} with {wanted:.0%} power."]
     if plan.methods > 2:
-        family = _points(smallest_effect(plan, wanted, adjusted=True))
+        family = unit.text(smallest_effect(plan, wanted, adjusted=True))
         pairs = plan.methods * (plan.methods - 1) // 2
-        lines.append(f"Adjusted for all {pairs} pairs (family-wise error 5 %): {family} points.")
+        lines.append(f"Adjusted for all {pairs} pairs (family-wise error 5 %): {family}.")
     return lines
 
 
-def _effect(plan: Plan, given: argparse.Namespace) -> list[str]:
+def _effect(plan: Plan, given: argparse.Namespace, unit: Unit) -> list[str]:
     """Return the power for a wished-for difference, and the seeds that it needs."""
     from harness.stats import power, seeds_needed
 
     if given.effect is None:
         return []
-    effect, adjusted = given.effect / 100, plan.methods > 2
+    effect, adjusted = given.effect / unit.scale, plan.methods > 2
     seen = power(plan, effect, adjusted=adjusted)
     needed = seeds_needed(plan, effect, given.power, adjusted=adjusted)
     how = ", adjusted" if adjusted else ""
-    lines = [f"A true difference of {_points(effect)} points is detected with {seen:.0%} power{how}."]
+    lines = [f"A true difference of {unit.text(effect)} is detected with {seen:.0%} power{how}."]
     if needed:
         return [*lines, f"{given.power:.0%} power needs {_count(needed, 'seed')} per method."]
     return [*lines, f"No number of seeds reaches {given.power:.0%} power on {plan.items:,} items: take more items."]
 
 
-def _next(plan: Plan, wanted: float, measured: Measured | None) -> list[str]:
+def _next(plan: Plan, wanted: float, measured: Measured | None, unit: Unit) -> list[str]:
     """Return the designs that are one step larger, with their cost where it is known, the best buy first."""
     from harness.stats import smallest_effect
 
     adjusted = plan.methods > 2
     if plan.seeds == 1:
-        three = _points(smallest_effect(replace(plan, seeds=3), wanted, adjusted=adjusted))
-        return [f"Next: three seeds per method, for a statement about methods: {three} points."]
+        three = unit.text(smallest_effect(replace(plan, seeds=3), wanted, adjusted=adjusted))
+        return [f"Next: three seeds per method, for a statement about methods: {three}."]
     now = smallest_effect(plan, wanted, adjusted=adjusted)
     train, evaluate = (None, None) if measured is None else (measured.train_seconds, measured.evaluation_seconds)
     scale = 1.0 if measured is None else plan.items / measured.items
@@ -162,7 +216,7 @@ def _next(plan: Plan, wanted: float, measured: Measured | None) -> list[str]:
     priced = all(seconds for *_, seconds in options)
     options.sort(key=lambda option: -(option[2] / option[3] if priced and option[3] else option[2]))
     shown = [
-        f"{name}: {_points(after)} points" + (f" for {seconds / HOUR:.2g} h of runs" if seconds else "")
+        f"{name}: {unit.text(after)}" + (f" for {seconds / HOUR:.2g} h of runs" if seconds else "")
         for name, after, _, seconds in options
     ]
     how = "most per hour first" if priced else "largest gain first; --from RUNS adds the hours"
@@ -180,6 +234,7 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
         ValueError: no two methods answered the same items.
     """
     from harness.report import load
+    from harness.report.analysis.claims import clusters_of
     from harness.report.data.groups import aligned
     from harness.report.data.load import only_sweep
     from harness.report.display import mean
@@ -192,7 +247,7 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
     table = aligned(contest.ranked, contest.measure)
     if table is None or len(table.values) < 2:
         raise ValueError(f"no two methods answered the same items of {contest.title}: there is no noise to measure")
-    noise = measured_noise(table.values, table.weights)
+    noise = measured_noise(table.values, table.weights, clusters_of(contest, table))
     rows = [row for group in contest.ranked for row in group.rows]
     trained = [row.current.training.train_seconds if row.current and row.current.training else None for row in rows]
     looks = [s.record.seconds for group in contest.ranked for s in group.evaluations[contest.measure.eval_id]]
@@ -203,7 +258,10 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
         methods=len(contest.ranked),
         disagreement=noise.disagreement,
         rerun_disagreement=noise.rerun_disagreement,
-        seed_deviation=noise.seed_deviation,
+        seed_deviation=noise.seed_deviation_limit,
+        estimate=noise.seed_deviation,
+        degrees=noise.degrees,
+        unit=Unit(points=bool(contest.gains.unit)),
         train_seconds=mean(trained),
         evaluation_seconds=mean(looks),
     )
@@ -224,7 +282,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweep", metavar="NAME", help="only this sweep")
     parser.add_argument("--json", action="store_true", help="print JSON: effects as fractions, unknown values are null")
     parser.add_argument(
-        "--effect", type=float, metavar="POINTS", help="difference to detect; prints the number of seeds that it takes"
+        "--effect",
+        type=float,
+        metavar="POINTS",
+        help="difference to detect (of a loss in --from: in its own unit); prints the number of seeds that it takes",
     )
     parser.add_argument("--power", type=_share, default=0.8, help="probability of detection (default: 0.8)")
     parser.add_argument(
@@ -248,10 +309,6 @@ def _share(text: str) -> float:
     if not 0.05 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.05 and 1")
     return value
-
-
-def _points(value: float) -> str:
-    return fixed(100 * value, 1)
 
 
 def _count(count: int, noun: str) -> str:
