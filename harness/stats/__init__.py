@@ -2,7 +2,7 @@
 
 from harness.stats.across import Across, Interval, across_tasks, interquartile_mean
 from harness.stats.basis import Scope
-from harness.stats.claims import MOST_FLIPPED, SEEDS_FOR_SIGN_FLIP, sign_flip_p, tie_letters
+from harness.stats.claims import MOST_FLIPPED, SEEDS_FOR_SIGN_FLIP, sign_flip_p
 from harness.stats.compare import compare_methods
 from harness.stats.estimate import (
     Estimate,
@@ -77,6 +77,5 @@ __all__ = [
     "sign_flip_p",
     "sign_test",
     "smallest_effect",
-    "tie_letters",
     "wilson_interval",
 ]

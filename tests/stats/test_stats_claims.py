@@ -1,6 +1,4 @@
-"""Permutation, letters, frontiers and means over tasks against scipy, and against values known by construction."""
-
-import itertools
+"""Permutation, frontiers and means over tasks against scipy, and against values known by construction."""
 
 import numpy as np
 import pytest
@@ -26,30 +24,6 @@ def test_the_noises_of_a_score_have_their_own_quantiles():
     half = np.sqrt(t.isf(0.025, 499) ** 2 * 1e-4 + t.isf(0.025, 2) ** 2 * 4e-5)
     assert stats.confidence_interval(score) == pytest.approx((0.02 - half, 0.02 + half))
     assert stats.confidence_interval(SeedEstimate(0.02, None)) is None
-
-
-def _cliques(count, separable):
-    """Every largest set of methods that cannot be told apart, by trying all subsets."""
-    sets = [
-        set(members)
-        for size in range(1, count + 1)
-        for members in itertools.combinations(range(count), size)
-        if not any(pair in separable for pair in itertools.combinations(members, 2))
-    ]
-    return {frozenset(one) for one in sets if not any(one < other for other in sets)}
-
-
-def test_tie_letters_are_shared_exactly_by_those_that_are_not_separable():
-    rng = np.random.default_rng(6)
-    for count in (1, 2, 5, 6):
-        for _ in range(20):
-            pairs = {pair for pair in itertools.combinations(range(count), 2) if rng.uniform() < 0.5}
-            letters = stats.tie_letters(count, pairs)
-            for pair in itertools.combinations(range(count), 2):
-                assert bool(set(letters[pair[0]]) & set(letters[pair[1]])) == (pair not in pairs)
-            columns = {frozenset(i for i in range(count) if letter in letters[i]) for letter in set("".join(letters))}
-            assert columns <= _cliques(count, pairs)
-    assert stats.tie_letters(3, {(0, 2)}) == ["a", "ab", "b"]
 
 
 def test_the_interquartile_mean_is_scipys_and_ranks_share_ties():
