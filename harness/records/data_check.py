@@ -96,6 +96,7 @@ class Overlap(Strict):
     train_rows_found: int
     examples: tuple[str, ...]
     reason: str = ""  # why the items could not be looked at; "" where they were
+    found_ids: tuple[str, ...] | None = None  # ids of the found items: `leaf task:number`; None in older checks
 
 
 @dataclass(frozen=True, kw_only=True)

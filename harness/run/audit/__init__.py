@@ -58,9 +58,10 @@ def audit(experiment: Experiment, emit: Emit) -> DataCheck:
 def _kept(path: Path) -> DataCheck | None:
     text = cache.read_text(path)
     try:
-        return None if text is None else record.parse(DataCheck, path, text.encode())
+        check = None if text is None else record.parse(DataCheck, path, text.encode())
     except ValueError:  # of another version: it is made again
         return None
+    return None if check and any(overlap.found_ids is None for overlap in check.contaminated) else check
 
 
 def _made(experiment: Experiment, emit: Emit) -> DataCheck:
@@ -73,7 +74,10 @@ def _made(experiment: Experiment, emit: Emit) -> DataCheck:
     contradictions, balance = _labels(prepared)
     emit(TaskStarted("comparing rows"))
     heldout = {part: getattr(prepared, part) for part in ("validation", "test") if len(getattr(prepared, part))}
-    sets = {f"{spec.name}/{part}": [_shown(example) for example in rows] for part, rows in heldout.items()}
+    sets = {
+        f"{spec.name}/{part}": {str(number): _shown(example) for number, example in enumerate(rows)}
+        for part, rows in heldout.items()
+    }
     tasks, reasons = evaluation_items(experiment.eval)
     overlaps = overlap.overlaps({**tasks, **sets}, prepared.train, lambda rows: progress("comparing n-grams", rows))
     overlaps += tuple(overlap.unseen(name, reason) for name, reason in reasons.items())

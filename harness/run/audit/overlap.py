@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from harness.run.audit.ngrams import Numbers, Words
 
 
+Sets = Mapping[str, Mapping[str, str]]  # name of a set -> id of an item -> its text
 NGRAM = 13
 SHORTEST = 5
 _NAMED = 5
 _BATCH = 2_000
 
 
-def overlaps(
-    sets: Mapping[str, Sequence[str]], rows: Iterable[Example], progress: Callable[[int], None]
-) -> tuple[Overlap, ...]:
-    """Return for each set of items how many of them are found in the training rows, and in how many rows."""
+def overlaps(sets: Sets, rows: Iterable[Example], progress: Callable[[int], None]) -> tuple[Overlap, ...]:
+    """Return for each set of items how many and which of them are found in the training rows, and in how many rows.
+
+    A set holds the text of each item by the item's id.
+    """
     index = _Index(sets)
     seen = 0
     source = iter(rows)
@@ -54,7 +56,7 @@ def unseen(name: str, reason: str) -> Overlap:
 class _Index:
     """Index of every item's runs of words by their hashes, and of the items found so far."""
 
-    def __init__(self, sets: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, sets: Sets) -> None:
         self._sets = sets
         self._short = dict.fromkeys(sets, 0)
         self._rows = dict.fromkeys(sets, 0)
@@ -62,7 +64,7 @@ class _Index:
         self._first = dict(zip(sets, np.cumsum([0, *map(len, sets.values())]).tolist(), strict=False))
         pairs: dict[int, list[tuple[Words, Numbers]]] = {}
         for name, items in sets.items():
-            texts = Texts.of(items).without_frame()
+            texts = Texts.of(items.values()).without_frame()
             self._short[name] = int((texts.lengths < SHORTEST).sum())
             for size in range(SHORTEST, NGRAM + 1):
                 runs, owners = _runs(texts, size)
@@ -90,6 +92,7 @@ class _Index:
     def overlap(self, name: str) -> Overlap:
         """Return the overlap of one set."""
         hits = sorted(self._found[name].items())
+        ids = [*self._sets[name]]
         return Overlap(
             name=name,
             items=len(self._sets[name]),
@@ -97,6 +100,7 @@ class _Index:
             items_found=len(hits),
             train_rows_found=self._rows[name],
             examples=tuple(f"item {number} in {place}" for number, place in hits[:_NAMED]),
+            found_ids=tuple(ids[number] for number, _ in hits),
         )
 
 
@@ -111,14 +115,21 @@ def _runs(texts: Texts, size: int) -> tuple[Words, Numbers]:
     return runs[few], owners[few]
 
 
-def evaluation_items(spec: EvalSpec) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return (the items of each task, ignoring limits; the reasons why other tasks have none, by task)."""
-    texts: dict[str, list[str]] = {}
+def evaluation_items(spec: EvalSpec) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Return (the items of each task, ignoring limits; the reasons why other tasks have none, by task).
+
+    An item's id is `leaf task:number`, which are the first and the last part of its id in the records of evaluations.
+    """
+    texts: dict[str, dict[str, str]] = {}
     reasons: dict[str, str] = {}
     for name in spec.tasks:
         try:
             loaded = tasks.load(name, spec.source, spec.path, spec.include_path, spec.unsafe_code)
-            texts[name] = [_text(leaf, doc) for leaf in loaded["tasks"].values() for doc in leaf.eval_docs]
+            texts[name] = {
+                f"{leaf_name}:{number}": _text(leaf, doc)
+                for leaf_name, leaf in loaded["tasks"].items()
+                for number, doc in enumerate(leaf.eval_docs)
+            }
         except ValueError as error:  # the check of the tasks reports it; here the set is listed as missing
             reasons[name] = " ".join(str(error).split())
     return texts, reasons

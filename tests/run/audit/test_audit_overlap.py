@@ -18,8 +18,12 @@ def rows(*texts):
 
 
 def found(items, *texts):
-    [one] = overlap.overlaps({"task": items}, rows(*texts), lambda seen: None)
+    [one] = overlap.overlaps({"task": numbered(items)}, rows(*texts), lambda seen: None)
     return one
+
+
+def numbered(items):
+    return {f"leaf:{number}": item for number, item in enumerate(items)}
 
 
 def test_a_run_of_thirteen_words_is_found_and_one_of_twelve_is_not():
@@ -55,7 +59,7 @@ def test_a_run_across_two_rows_or_two_batches_is_none(monkeypatch):
     assert found([item], *halves).items_found == 0
     monkeypatch.setattr(overlap, "_BATCH", 1)
     seen = []
-    [one] = overlap.overlaps({"task": [item]}, rows(*halves, item), seen.append)
+    [one] = overlap.overlaps({"task": numbered([item])}, rows(*halves, item), seen.append)
     assert one.examples == ("item 0 in train.jsonl:3",)
     assert seen == [1, 2, 3]
 
@@ -63,7 +67,7 @@ def test_a_run_across_two_rows_or_two_batches_is_none(monkeypatch):
 def test_a_run_across_prompt_and_answer_is_found():
     item = words(*range(13))
     row = Example(words(*range(9)), " " + words(*range(9, 13)), place="train.jsonl:1")
-    [one] = overlap.overlaps({"task": [item]}, [row], lambda seen: None)
+    [one] = overlap.overlaps({"task": numbered([item])}, [row], lambda seen: None)
     assert one.items_found == 1
 
 
@@ -80,6 +84,7 @@ def test_the_frame_of_all_items_is_no_overlap():
     items = [f"{frame} {words(n, n + 1, n + 2, n + 3, n + 4)} answer" for n in range(0, 500, 10)]
     one = found(items, f"{frame} and more", f"what is {words(100, 101, 102, 103, 104)} then")
     assert (one.items_found, one.examples) == (1, ("item 10 in train.jsonl:2",))
+    assert one.found_ids == ("leaf:10",)
 
 
 def test_a_passage_that_many_items_share_is_no_overlap_and_one_of_few_is():
@@ -98,9 +103,13 @@ def test_equal_items_are_not_taken_for_a_frame():
 def test_each_set_has_its_own_count():
     first, second, third = (words(*range(n, n + 15)) for n in (0, 100, 200))
     sets = {"one": [first, second], "two": [second], "none": [third], "empty": []}
+    sets = {name: numbered(items) for name, items in sets.items()}
     by_name = {one.name: one for one in overlap.overlaps(sets, rows(first, second, second, "x"), lambda seen: None)}
     assert {name: (one.items_found, one.train_rows_found) for name, one in by_name.items()} == {
         "one": (2, 3), "two": (1, 2), "none": (0, 0), "empty": (0, 0),
+    }  # fmt: skip
+    assert {name: one.found_ids for name, one in by_name.items()} == {
+        "one": ("leaf:0", "leaf:1"), "two": ("leaf:0",), "none": (), "empty": (),
     }  # fmt: skip
     assert by_name["one"].reason == ""
     assert overlap.unseen("five", "no rows").reason == "no rows"
