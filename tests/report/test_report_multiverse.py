@@ -102,7 +102,7 @@ def test_lost_seeds_are_a_fork_where_some_are_lost(tree):
 
 def test_a_mean_over_tasks_weighs_every_task_the_same(tree):
     comparison = Comparison(tree)
-    outcomes = analysis._outcomes(comparison.contests[0], comparison.groups)
+    outcomes = analysis._outcomes(comparison.contests[0], comparison)
     [mean] = [one for one in outcomes if one.name.startswith("the mean over")]
     scores = {}
     for row in tree.rows:

@@ -1,8 +1,8 @@
 """The multiverse of an answer: the share of all defensible analyses of the same records in which a verdict holds.
 
-Each analysis takes one way at every fork: the outcome (the metrics of the primary task, the test loss, the mean over
-the target tasks, that mean with each task left out), the treatment of a lost seed, the margin, and the rule that chose
-the recipes. A verdict that one small change turns is fragile, whatever its p-value.
+Each analysis takes one way at every fork: the outcome (the metrics of the primary task, that task without contaminated
+items, the test loss, the mean over the target tasks, that mean with each task left out), the treatment of a lost seed,
+the margin, and the rule that chose the recipes. A verdict that one small change turns is fragile, whatever its p-value.
 
 Source: Steegen, Tuerlinckx, Gelman and Vanpaemel, Increasing transparency through a multiverse analysis, Perspectives
 on Psychological Science, volume 11, 2016.
@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.report import names
+from harness.report.analysis import contamination
 from harness.report.analysis.claims import MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Aligned, Group, Measure, aligned
@@ -29,8 +30,9 @@ MARGINS = (1.0, 0.5, 2.0)  # times the margin of the report
 RULES = ("lowest_validation_loss", "one_standard_error")
 TEXT = (
     "Every verdict against the untouched model and against the best, over all defensible analyses of the same records: "
-    "other metrics of the task, the test loss, the mean over the tasks and that mean with each task left out, other "
-    "margins, other ways to count lost seeds, the other rule of choice where it chooses the same recipes."
+    "other metrics of the task, that task without contaminated items, the test loss, the mean over the tasks and that "
+    "mean with each task left out, other margins, other ways to count lost seeds, the other rule of choice where it "
+    "chooses the same recipes."
 )
 _VERDICTS = ("better", "worse", "equivalent")
 
@@ -99,7 +101,7 @@ def lines(results: Sequence[Robustness], named: Mapping[str, str] = MappingProxy
 def _of_contest(contest: MetricComparison, comparison: Comparison) -> list[Robustness]:
     if not contest.groups:  # every method is shown and none is ranked, as at chance
         return []
-    outcomes = list(_outcomes(contest, comparison.groups))
+    outcomes = list(_outcomes(contest, comparison))
     if len(contest.members) < 2 or not outcomes:
         return []
     forks = (outcomes, _lost_ways(outcomes[0].sides), MARGINS)
@@ -181,13 +183,17 @@ def _compared(
     )
 
 
-def _outcomes(contest: MetricComparison, groups: Sequence[Group]) -> Iterator[Outcome]:
+def _outcomes(contest: MetricComparison, comparison: Comparison) -> Iterator[Outcome]:
     """Yield the report's own outcome first, then every other that measures the same methods."""
-    whole = len(contest.members)
+    whole, groups = len(contest.members), comparison.groups
     first = _outcome(contest, contest.name)
     if first is None or len(first.sides.values) < whole:
         return
     yield first
+    clean = contamination.clean_items(contest, comparison.loaded)
+    sides = None if clean is None else aligned(contest.members, contest.measure, clean)
+    if sides is not None and len(sides.values) == whole:
+        yield Outcome(f"{contest.name} without contaminated items", sides, contest.higher_is_better)
     for metric in _metrics(contest):
         other = replace(contest, measure=Measure(contest.measure.eval_id, metric))
         shown = [names.metric(name).display for name in (metric, contest.measure.metric)]

@@ -13,6 +13,7 @@ from harness.report.data.items import ScoredEvaluation, clusters, matrix, same_i
 from harness.report.data.rows import Row
 
 if TYPE_CHECKING:
+    from harness.report.data.items import Mask
     from harness.stats import Floats, SeedEstimate
 
 MOST_UNPARSABLE = 0.5  # share of unreadable answers above which a score measures the parsing and not the answers
@@ -283,15 +284,20 @@ class Aligned:
     unpaired: tuple[str, ...]  # labels of groups with other or unknown items
 
 
-def aligned(groups: Sequence[Group], measure: Measure) -> Aligned | None:
-    """Return the outcomes of the groups that share the first one's items, by seed; None where nothing is known."""
+def aligned(groups: Sequence[Group], measure: Measure, among: Mask | None = None) -> Aligned | None:
+    """Return the outcomes of the groups that share the first one's items, by seed; None where nothing is known.
+
+    `among` says for each item whether it is taken; None takes all.
+    """
     import numpy as np
 
     sides = {group.label: group.evaluations.get(measure.eval_id, ()) for group in groups}
-    arrays = {label: table for label, scored in sides.items() if (table := matrix(scored, measure.metric)) is not None}
+    tables = {label: matrix(scored, measure.metric, among) for label, scored in sides.items()}
+    arrays = {label: table for label, table in tables.items() if table is not None}
     if not arrays:
         return None
     first = sides[next(iter(arrays))]
+    sizes, shared = weights(first), clusters(first)
     values = {label: table for label, table in arrays.items() if same_items([first[0], sides[label][0]])}
     trained = [group for group in groups if group.label in values and not group.first.is_base]
     seeds = sorted({row.seed for group in trained for row in (*group.rows, *group.lost)})
@@ -302,8 +308,8 @@ def aligned(groups: Sequence[Group], measure: Measure) -> Aligned | None:
     return Aligned(
         seeds=tuple(seeds),
         values=values,
-        weights=weights(first),
-        clusters=clusters(first),
+        weights=sizes if sizes is None or among is None else sizes[among],
+        clusters=shared if shared is None or among is None else tuple(np.array(shared)[among].tolist()),
         untouched=tuple(group.label for group in groups if group.label in values and group.first.is_base),
         unpaired=tuple(group.label for group in groups if group.label not in values),
     )

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from harness.records.record import EvaluationRecord
 
 if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
     from harness.stats import Floats
+
+    Mask = NDArray[numpy.bool_]
 
 
 PREFIX = "metric/"
@@ -174,13 +179,19 @@ def same_items(scored: Sequence[ScoredEvaluation]) -> bool:
     return len(keys) == 1 and all(score.items for score in scored)
 
 
-def matrix(scored: Sequence[ScoredEvaluation], metric: str) -> Floats | None:
-    """Return outcomes of shape (seeds, items); None where a seed has other items, or none that give its score."""
+def matrix(scored: Sequence[ScoredEvaluation], metric: str, among: Mask | None = None) -> Floats | None:
+    """Return outcomes of shape (seeds, items); None where a seed has other items, or none that give its score.
+
+    Args:
+        scored: the evaluation of each seed.
+        metric: its metric.
+        among: for each item whether it is taken; None takes all.
+    """
     import numpy as np
 
     if not scored or not same_items(scored):
         return None
-    columns = [outcomes_of(score, metric) for score in scored]
+    columns = [outcomes_of(score, metric, among) for score in scored]
     return (
         None
         if any(column is None for column in columns)
@@ -188,19 +199,24 @@ def matrix(scored: Sequence[ScoredEvaluation], metric: str) -> Floats | None:
     )
 
 
-def outcomes_of(scored: ScoredEvaluation, metric: str) -> Floats | None:
+def outcomes_of(scored: ScoredEvaluation, metric: str, among: Mask | None = None) -> Floats | None:
     """Return outcomes whose mean (over tokens for a held-out loss) is the score; None where the items do not give it.
 
     A group of tasks may be scored by the mean over its tasks instead of over its items (lm-eval's
-    `weight_by_size: false`): the outcomes are then scaled, so that every task weighs the same.
+    `weight_by_size: false`): the outcomes are then scaled, so that every task weighs the same. With `among` the
+    outcomes are those of these items alone, and their mean is the score on them.
     """
     items, metric_of = scored.items, scored.record.metrics.get(metric)
     column = items.outcomes.get(NLL if metric == "loss" and scored.heldout else metric) if items else None
     if items is None or column is None or metric_of is None:
         return None
-    for candidate in (column, _equal_tasks(column, items)):
+    for candidate in (column, _equal_tasks(column, items.tasks)):
         if candidate is not None and _is_close(_mean(candidate, weights([scored])), metric_of.value):
-            return candidate
+            if among is None:
+                return candidate
+            tasks = items.tasks and tuple(task for task, taken in zip(items.tasks, among, strict=True) if taken)
+            scaled = None if candidate is column else _equal_tasks(column[among], tasks)
+            return column[among] if scaled is None else scaled
     return None
 
 
@@ -226,13 +242,13 @@ def contradictions(scored: ScoredEvaluation) -> Iterator[tuple[str, float, float
             yield metric, stated.value, _mean(column, weights([scored]))
 
 
-def _equal_tasks(column: Floats, items: Items) -> Floats | None:
+def _equal_tasks(column: Floats, tasks: tuple[str, ...] | None) -> Floats | None:
     """Return the outcomes scaled so that their mean is the mean over the tasks; None with a single task."""
     import numpy as np
 
-    if items.tasks is None or len(set(items.tasks)) < 2:
+    if tasks is None or len(set(tasks)) < 2:
         return None
-    names, place = np.unique(np.array(items.tasks), return_inverse=True)
+    names, place = np.unique(np.array(tasks), return_inverse=True)
     sizes = np.bincount(place)
     return np.asarray(column * (len(column) / (len(names) * sizes[place])), dtype=np.float64)
 

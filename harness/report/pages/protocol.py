@@ -61,8 +61,8 @@ def _tuning(comparison: Comparison) -> Section:
     text = (
         f" Each method was tuned with {count} trials over the {several(searched)} (seed "
         f"{', '.join(map(str, tuning.seeds))}), selected by {RULE_TEXTS.get(tuning.rule, tuning.rule)}. {reads} "
-        f"{failed:,} of {number:,} trials failed or diverged and count as trials. Tuning took {quantity(spent)} device "
-        "hours. Search spaces and selected values are in"
+        f"{failed:,} of {number:,} trials failed or diverged, and counted as trials. Tuning took {quantity(spent)} "
+        "device hours. Search spaces and selected values are in"
     )
     edges = [contestant.name for contestant in comparison.tuning if contestant.edges]
     parts: list[Part] = [text, Reference("tab:tuning", "the table of the tuning (appendix)"), "."]
@@ -127,7 +127,12 @@ def _compute(comparison: Comparison) -> Section:
     measured = [value for value in joules if value is not None]
     if measured:
         part = "" if len(measured) == len(joules) else f" of {len(measured):,} of {len(joules):,} trainings"
-        parts.append(f" Training used {quantity(sum(measured) / 3.6e6)} kWh{part}; emissions are not recorded.")
+        parts.append(
+            f" Training used {quantity(sum(measured) / 3.6e6)} kWh{part}, as the devices measured it; CO2 emissions "
+            "are not estimated."
+        )
+    else:
+        parts.append(" Energy and CO2 emissions were not measured.")
     if tools:
         parts += [" Software: ", *tools, "."]
     commit = facts.get("commit")

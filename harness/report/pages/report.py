@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.records.untrusted import escaped
 from harness.report import names
-from harness.report.analysis import axes, external, multiverse, noise, remarks, tested_claims, verdicts
+from harness.report.analysis import axes, contamination, external, multiverse, noise, remarks, tested_claims, verdicts
 from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.recommend import recommendations
@@ -20,7 +20,7 @@ from harness.report.analysis.tradeoff import across, frontiers, matched, matched
 from harness.report.analysis.verdicts import explained, families
 from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
-from harness.report.pages import costs, data_card, hyperparameters, notes, protocol, registered, setup
+from harness.report.pages import costs, data_card, examples, hyperparameters, notes, protocol, registered, setup
 from harness.report.pages.summary import cost, losses, tasks
 from harness.report.writers import prose
 from harness.report.writers.markdown import section_text
@@ -85,7 +85,7 @@ def body(comparison: Comparison, figures: Sequence[Drawn] = ()) -> list[Section]
         Section("Recommendation", tuple(_advice(comparison))),
         Section("Results", (*map(picture, figures[:1]), comparison.main_table)),
         Section("What was compared", tuple(_compared(comparison))),
-        Section("Limitations", (Bullets(tuple(notes.limits(comparison.groups))),)),
+        Section("Limitations", (Bullets((*contamination.lines(comparison), *notes.limits(comparison.groups))),)),
         Section("Failed runs", tuple(_failed(comparison))),
     ]
 
@@ -159,6 +159,7 @@ def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool 
     together, served = across(groups), costs.inference_tables(groups)
     robust = multiverse.lines(multiverse.multiverse(comparison), comparison.names)
     variance, checked = noise.variance_tables(comparison), comparison.loaded.checks
+    clean = contamination.table(comparison)
     settings = (hyperparameters.shared(comparison), hyperparameters.by_method(comparison))
     checks = tuple(filter(None, (tested_claims.looks_line(comparison), noise.aa_line(noise.aa_test(comparison)))))
     return [
@@ -169,6 +170,8 @@ def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool 
         Section("Inference cost", (*served, costs.INFERENCE_TEXT) if served else ()),
         Section("All target tasks", (together, ACROSS) if together else ()),
         Section("Every task", tuple(tasks(groups))),
+        Section("Example answers", tuple(examples.blocks(comparison))),
+        Section("Contamination", (clean, Bullets(tuple(contamination.lines(comparison)))) if clean else ()),
         Section("Robustness of the answer", (multiverse.TEXT, Bullets(tuple(robust))) if robust else ()),
         Section("Sources of variance", (*variance, noise.VARIANCE_TEXT) if variance else ()),
         Section("Figures", (*map(picture, figures), *([Markup(UPDATE)] if update else []))),
