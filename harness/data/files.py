@@ -31,12 +31,34 @@ class RowError(ValueError):
 Found = tuple[int, Row | RowError]  # the number of a row, from 1: a line where the file has lines
 
 
+class Number(float):
+    """A number with its text, since the text is what is trained: 2.50 is not 2.5."""
+
+    def __new__(cls, text: str) -> "Number":
+        """Return the number that the text writes."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def stream(path: Path, split: str | None = None) -> Iterator[Found]:
     """Yield the rows of a file or folder in their order, with a `RowError` in place of each row that cannot be read.
 
     Raises:
         ValueError: no such file, none that can be read, no row in it, or a folder of several splits and none named.
     """
+    try:
+        yield from _rows(path, split)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _rows(path: Path, split: str | None) -> Iterator[Found]:
     if not path.exists():
         raise ValueError(f"{path}: no such file, looked for from {Path.cwd()}; give the path of a JSON Lines file")
     empty = True
@@ -126,7 +148,13 @@ def _object_of(pairs: list[tuple[str, Any]]) -> Row:
     return row
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object_of)
+def _integer(text: str) -> int | Number:
+    return Number(text) if text == "-0" else int(text)
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_no_constant, parse_float=Number, parse_int=_integer, object_pairs_hook=_object_of
+)
 
 
 def json_array(path: Path) -> Iterator[Found]:
@@ -157,6 +185,10 @@ def json_array(path: Path) -> Iterator[Found]:
         yield line, _checked_object(row, where)
         if text.startswith(",", place):
             place = _skip(text, place + 1)
+    end = _skip(text, place + 1)
+    if end < len(text):
+        line += text.count("\n", seen, end)
+        raise ValueError(f"{path}:{line}: text stands behind the array; a .json file must be one array of objects")
 
 
 def _skip(text: str, place: int) -> int:
@@ -235,7 +267,7 @@ def parquet(path: Path) -> Iterator[Found]:
 
     try:
         batches = reader.ParquetFile(path).iter_batches(batch_size=1024)
-        yield from _numbered(batches)
+        yield from _numbered(batches, path)
     except (pyarrow.ArrowException, OSError) as error:  # OSError: its compressed data are damaged
         raise ValueError(
             f"{path}: not a Parquet file that can be read ({base.first_line(error)}); make it again"
@@ -250,7 +282,7 @@ def arrow(path: Path) -> Iterator[Found]:
         with pyarrow.OSFile(str(path)) as file:
             is_file_format = file.read(6) == b"ARROW1"
             file.seek(0)
-            yield from _numbered(_batches(file, is_file_format))
+            yield from _numbered(_batches(file, is_file_format), path)
     except (pyarrow.ArrowException, OSError) as error:  # OSError: its compressed data are damaged
         raise ValueError(f"{path}: not an Arrow file ({base.first_line(error)}); make it again") from error
 
@@ -266,14 +298,34 @@ def _batches(file: Any, is_file_format: bool) -> Iterator[Any]:
         yield reader.get_batch(index)
 
 
-def _numbered(batches: Iterable[Any]) -> Iterator[Found]:
-    """Yield the rows of Arrow's batches. Damaged values are an error of Arrow's: reading them may end the process."""
+def _numbered(batches: Iterable[Any], path: Path) -> Iterator[Found]:
+    """Yield the rows of Arrow's batches. Damaged values are an error of Arrow's: reading them may end the process.
+
+    Raises:
+        ValueError: two columns have one name.
+    """
     number = 0
     for batch in batches:
         batch.validate(full=True)
-        for row in batch.to_pylist():
+        names = batch.schema.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{path}: the column {twice} is there twice; rename one")
+        columns = [_with_short_numbers(column) for column in batch.columns]
+        for row in type(batch).from_arrays(columns, names=names).to_pylist():
             number += 1
             yield number, row
+
+
+def _with_short_numbers(column: Any) -> Any:
+    """Return narrow floats as the doubles of their shortest text: 0.1, not 0.10000000149011612."""
+    import numpy
+    import pyarrow
+
+    if column.type not in (pyarrow.float16(), pyarrow.float32()):
+        return column
+    kind = numpy.dtype(column.type.to_pandas_dtype()).type
+    values = [None if value is None else float(str(kind(value))) for value in column.to_pylist()]
+    return pyarrow.array(values, pyarrow.float64())
 
 
 READERS: dict[str, Callable[[Path], Iterator[Found]]] = {

@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.data import chat
 from harness.data.files import RowError
-from harness.records.settings import RowsSpec
+from harness.records.settings import RowsSpec, unread_escape
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -45,7 +46,6 @@ BESIDE_TEXT = (
     "prompt", "completion", "question", "query", "answer", "answers", "response", "output", "outputs", "summary",
     "translation", "reply",
 )  # fmt: skip
-_ESCAPE = re.compile(r"\\(?:[ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 # formats and the columns that show them, the most specific first
 RECOGNIZED = (
@@ -219,7 +219,7 @@ class Renderer:
     def _names(self, columns: tuple[str, ...]) -> bool:
         """Return whether a template names one of the columns."""
         code = " ".join(part for text in self._texts for part in _CODE.findall(text))
-        return any(re.search(rf"\b{re.escape(name)}\b", code) for name in columns)
+        return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", code) for name in columns)
 
     def _refuse_unused(self, row: dict[str, Any], where: str) -> None:
         """Refuse columns that say something about the row and are written nowhere.
@@ -331,7 +331,7 @@ def _text(value: Any) -> Any:
 
     if isinstance(value, bool):
         raise ValueError(f"a value is no text but {value}: write what it means, as in {{{{ 'yes' if x else 'no' }}}}")
-    if not isinstance(value, int | float | Undefined):  # jinja itself reports an undefined name
+    if not isinstance(value, int | float | Decimal | Undefined):  # jinja itself reports an undefined name
         raise ValueError(f"a value is no text but a {type(value).__name__}: name a part of it, join or convert it")
     return value
 
@@ -340,16 +340,17 @@ def _compile(template: str) -> "Template":
     from jinja2 import TemplateSyntaxError
 
     outside = _CODE.sub("", template)
-    if escape := _ESCAPE.search(outside):
+    if escape := unread_escape(outside):
         raise ValueError(
-            f"template {template!r}: {escape[0]} is a backslash and a letter there, and would be trained so. Write "
-            f"{{{{ '{escape[0]}' }}}} for the sign that it stands for, and {{{{ '\\\\' }}}} for a backslash"
+            f"template {template!r}: {escape} is a backslash and a letter there, and would be trained so. Write "
+            f"{{{{ '{escape}' }}}} for the sign that it stands for, and {{{{ '\\\\' }}}} for a backslash"
         )
     try:
         return _environment().from_string(template)
     except TemplateSyntaxError as error:
         raise ValueError(
-            f"template {template!r} is not valid jinja: {error.message}; write a column as {{{{name}}}}"
+            f"template {template!r} is not valid jinja: {error.message}; write a column as {{{{name}}}}, or as "
+            "{{row['its name']}} where the name is no word"
         ) from error
 
 
@@ -357,10 +358,10 @@ def _fill(template: "Template", text: str, row: dict[str, Any], where: str) -> s
     from jinja2 import TemplateError
 
     try:
-        return str(template.render(row))
+        return str(template.render({"row": row, **row}))
     except (TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise RowError(
             "malformed",
             f"{where}: template {text!r}: {error}; the row's columns are {', '.join(sorted(row))}. "
-            "Correct the template in the data config, or the row",
+            "Correct the template in the data config, or the row; {{row['a name']}} is any column",
         ) from error

@@ -1,5 +1,6 @@
 """Schemas of the groups in `conf/`, section by section. Needs neither torch nor Hydra."""
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,14 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_ESCAPE = re.compile(r"\\(?:[ntr]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
+
+
+def unread_escape(text: str) -> str:
+    r"""Return the first escape sequence of a text that nothing resolves, as \n from a shell; "" if there is none."""
+    escape = _ESCAPE.search(text)
+    return escape[0] if escape else ""
 
 
 @dataclass(frozen=True, kw_only=True)
