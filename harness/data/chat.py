@@ -25,6 +25,7 @@ _MARKS = ("weight", "train", "training")  # of OpenAI's and axolotl's formats
 # rows would change from day to day.
 _DAY = date(2024, 7, 26)
 _TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+_MOST_HEADERS = 5  # texts before answers that are noted
 _MARK = "\u2063answer\u2063"  # no template writes this
 
 
@@ -230,7 +231,8 @@ class Dialogue:
     def __init__(self, tokenizer: Any, template: str) -> None:
         self._tokenizer, self._template = tokenizer, template
         self.changes: dict[str, list[str]] = {}  # how the template changes messages -> their places
-        self.header: str | None = None  # what the first chat shows before its answer beside the generation prompt
+        # texts before last answers -> what is to be said of them, since evaluations ask with the generation prompt
+        self.headers: dict[str, str] = {}
         self._written: list[str] | None = None  # special tokens that the template writes
 
     def __call__(self, chat: list[Message], where: str) -> Written:
@@ -245,8 +247,7 @@ class Dialogue:
         answers = [index for index, message in enumerate(chat) if message["role"] == "assistant"]
         spans = [self._span(chat, index, whole, where) for index in answers]
         begin, end = spans[-1]
-        if self.header is None:
-            self.header = self._header(chat, whole[:begin], where)
+        self._note_header(chat, whole[:begin], where)
         ending = whole[end:].rstrip()  # a line end after the closing token is never generated
         turns = self._turns(chat, spans[:-1], answers, whole, where)
         muted = tuple(turn for turn, i in zip(turns, answers, strict=False) if chat[i].get("weight") == "0")
@@ -280,24 +281,20 @@ class Dialogue:
         special = {*self._tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
         return sorted(token for token in special if token in text)
 
-    def _header(self, chat: list[Message], before: str, where: str) -> str:
-        """Return a sentence if an answer stands behind another text than evaluations with this template ask with."""
+    def _note_header(self, chat: list[Message], before: str, where: str) -> None:
+        """Note the template's text before an answer, once for each such text.
+
+        A template may write it in some chats only, as an empty thought where an answer has none.
+        """
+        content = chat[-2]["content"].strip() if len(chat) > 1 else ""
+        header = before.rpartition(content)[2] if content else before
+        if header in self.headers or len(self.headers) >= _MOST_HEADERS:
+            return
         try:
             prompt = self._write(chat[:-1], where, add_generation_prompt=True)
         except RowError:  # a template for chats of another shape
-            return ""
-        if before == prompt:
-            return ""
-        own = before.removeprefix(prompt)
-        if own != before:
-            return (
-                f"the chat template writes {own!r} before the answers, behind its generation prompt: it is seen and "
-                "not learned, and evaluations with eval.chat_template=true ask without it"
-            )
-        return (
-            f"the chat template writes {before[-40:]!r} before the answers, and its generation prompt, with which "
-            f"evaluations with eval.chat_template=true ask, ends in {prompt[-40:]!r}"
-        )
+            return
+        self.headers[header] = "" if before == prompt else _of_header(before, prompt, where)
 
     def _note_changes(self, chat: list[Message], whole: str, where: str) -> None:
         """Note the messages that do not stand in the text as they were given."""
@@ -342,6 +339,20 @@ class Dialogue:
         except (TemplateError, ValueError, TypeError, LookupError) as error:
             text = " ".join(str(error).split())
             raise RowError("malformed", f"{where}: the chat template refuses this chat: {text}") from error
+
+
+def _of_header(before: str, prompt: str, where: str) -> str:
+    """Return a sentence on an answer that stands behind another text than evaluations with this template ask with."""
+    own = before.removeprefix(prompt)
+    if own != before:
+        return (
+            f"the chat template writes {own!r} before the answers, behind its generation prompt, as in {where}: it is "
+            "seen and not learned, and evaluations with eval.chat_template=true ask without it"
+        )
+    return (
+        f"the chat template writes {before[-40:]!r} before the answers, as in {where}, and its generation prompt, with "
+        f"which evaluations with eval.chat_template=true ask, ends in {prompt[-40:]!r}"
+    )
 
 
 def _marked(chat: list[Message], index: int) -> list[Message]:

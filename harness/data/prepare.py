@@ -249,7 +249,7 @@ class _Preparing:
 
     def _changes(self) -> Iterator[str]:
         """Yield a line for each way in which chat templates change messages, and for what they put before answers."""
-        yield from dict.fromkeys(dialogue.header for dialogue in self.dialogues if dialogue.header)
+        yield from dict.fromkeys(text for dialogue in self.dialogues for text in dialogue.headers.values() if text)
         changes: dict[str, list[str]] = {}
         for dialogue in self.dialogues:
             for change, places in dialogue.changes.items():

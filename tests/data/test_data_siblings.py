@@ -147,14 +147,37 @@ def test_what_a_template_puts_before_answers_is_said(tokens):
     def header(template):
         dialogue = Dialogue(tokens, template)
         Renderer(RowsSpec(file="rows.jsonl", format="messages"), dialogue)(CHAT, 1)
-        return dialogue.header
+        [header] = dialogue.headers.values()
+        return header
 
     assert header(TEMPLATE) == ""
     thinks = TEMPLATE.replace("{{ m.content }}", "{% if m.role == 'assistant' %}<t></t>{% endif %}{{ m.content }}")
-    assert "writes '<t></t>' before the answers, behind its generation prompt: it is seen and not" in header(thinks)
+    assert (
+        "writes '<t></t>' before the answers, behind its generation prompt, as in rows.jsonl:1: it is seen"
+        in header(thinks)
+    )
     assert "writes '<assistant>' before the answers" in header(TEMPLATE.partition("{% if add")[0])
     opens = TEMPLATE.replace("<assistant>{% endif", "<assistant><t>{% endif")
     assert "and its generation prompt, with which" in header(opens)
+
+
+def test_what_a_template_puts_before_some_answers_is_said_with_a_row(tokens):
+    """The first chat shows nothing; a later one does, once, however many follow."""
+    thinks = TEMPLATE.replace(
+        "{{ m.content }}",
+        "{% if m.role == 'assistant' and 'sure' not in m.content %}<t></t>{% endif %}{{ m.content }}",
+    )
+    dialogue = Dialogue(tokens, thinks)
+    make = Renderer(RowsSpec(file="rows.jsonl", format="messages"), dialogue)
+    for number, answer in enumerate(["I am sure", "yes", "no", "surely"], start=1):
+        question = {"role": "user", "content": f"Say it {number} times."}
+        example = make({"messages": [question, {"role": "assistant", "content": answer}]}, number)
+        assert example.prompt.endswith("<t></t>") == (number in (2, 3)), (
+            "what is trained is what generation begins with"
+        )
+    said = [text for text in dialogue.headers.values() if text]
+    assert len(said) == 1
+    assert "'<t></t>' before the answers, behind its generation prompt, as in rows.jsonl:2" in said[0]
 
 
 # folders
