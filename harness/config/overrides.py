@@ -28,9 +28,11 @@ def expand(grids: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[Ce
 
     Raises:
         HydraException: an argument is no override.
-        ValueError: several sweeps are requested at once.
+        ValueError: several sweeps are requested at once, or a text has white space around it that Hydra leaves out.
     """
     overrides = OverridesParser.create().parse_overrides(list(arguments))
+    for override in overrides:
+        _check_space(override)
     given = {override.get_key_element() for override in overrides}
     from_line = [_choices(override) for override in overrides]
     if sum(override.get_key_element() == "sweep" and override.is_sweep_override() for override in overrides):
@@ -46,6 +48,16 @@ def base_of(cell: Cell) -> Cell:
     """Return the cell of the untouched model with which `cell` is compared."""
     words = (word for word in cell if re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0] not in _NOT_OF_BASE)
     return (*words, "method=base")
+
+
+def _check_space(override: Override) -> None:
+    key, _, given = (override.input_line or "").partition("=")
+    text = given.strip()
+    if given != text and not text.startswith(("'", '"')) and isinstance(override.value(), str):
+        raise ValueError(
+            f"{key}={given!r}: the white space around it is left out unless the text is quoted once more, as in "
+            f'"{key}={given!r}"; leave it out, or quote the text'
+        )
 
 
 def _choices(override: Override) -> list[str]:

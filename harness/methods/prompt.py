@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from harness.methods.base import Setting
 from harness.methods.peft_adapter import on_meta
 from harness.methods.prompt_learning import Virtual
+from harness.records.settings import unread_escape
 
 if TYPE_CHECKING:
     from peft import PromptTuningConfig
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 class Prompt(Virtual):
     """`num_virtual_tokens` trained embeddings stand before the input's own; each costs a position of the context.
 
-    Trains tokens x hidden parameters. `init`: random (normal), or text, the embeddings of `init_text`, repeated or cut
-    to the number of tokens. Lester et al. 2021, arXiv 2104.08691, section 2.
+    Trains tokens x hidden parameters. `init`: random (normal), or text, the embeddings of `init_text`, repeated to
+    the number of tokens. Lester et al. 2021, arXiv 2104.08691, section 2.
     """
 
     differs_at_start: ClassVar[str] = "virtual tokens stand in front of the input"
@@ -40,18 +41,40 @@ class Prompt(Virtual):
         )
 
     def attach(self, model: PreTrainedModel, setting: Setting) -> Any:
-        """Put the prompt in front, with the text's embeddings in it if that was asked for."""
+        """Put the prompt in front, with the text's embeddings in it if that was asked for.
+
+        Raises:
+            ValueError: the text holds an escape sequence, has no token, or more than there are virtual tokens.
+        """
+        ids = self._tokens(setting.tokenizer) if self.init == "text" else []
         adapted = super().attach(model, setting)
-        if self.init_text is not None and self.init == "text" and not on_meta(model):
+        if ids and not on_meta(model):
             import torch
 
-            ids = setting.tokenizer(self.init_text, add_special_tokens=False)["input_ids"]
             repeated = (ids * -(-self.num_virtual_tokens // len(ids)))[: self.num_virtual_tokens]
             embeddings = model.get_input_embeddings()
             rows = embeddings.weight.detach()[torch.tensor(repeated, device=embeddings.weight.device)]
             prompt = adapted.prompt_encoder["default"].embedding.weight
             prompt.data = rows.to(prompt).clone()
         return adapted
+
+    def _tokens(self, tokenizer: Any) -> list[int]:
+        text = self.init_text or ""
+        if escape := unread_escape(text):
+            raise ValueError(
+                f"method.init_text={text!r}: {escape} is a backslash and a letter there, and the prompt would begin as "
+                "their embeddings. Give the sign itself: in double quotes in a YAML file, or in a shell as in "
+                "$'method.init_text=\"one line\\nanother\"'"
+            )
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise ValueError(f"method.init_text={text!r} has no token for this model; give words")
+        if len(ids) > self.num_virtual_tokens:
+            raise ValueError(
+                f"method.init_text has {len(ids)} tokens and method.num_virtual_tokens={self.num_virtual_tokens}: the "
+                f"end of the text would be left out; give a shorter text, or {len(ids)} virtual tokens or more"
+            )
+        return ids
 
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """Tokens x hidden."""

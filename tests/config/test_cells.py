@@ -70,6 +70,19 @@ def test_what_is_no_override_is_refused():
         expand([], ["method"])
 
 
+@pytest.mark.parametrize(
+    "word", ["method.init_text= a", "method.init_text=a ", "+data.invocation=\ta b", "data.file= a.jsonl"]
+)
+def test_white_space_around_a_text_is_not_left_out_in_silence(word):
+    with pytest.raises(ValueError, match="is left out unless the text is quoted once more"):
+        expand([], [word])
+
+
+@pytest.mark.parametrize("word", ["seed= 1", "method.init_text=' a '", "eval.tasks=[ a, b ]", "~data.x"])
+def test_white_space_that_is_kept_or_means_nothing_passes(word):
+    assert expand([], [word]) == [(word,)]
+
+
 def test_several_sweeps_at_once_are_refused():
     with pytest.raises(ValueError, match="one sweep at a time"):
         expand([], ["sweep=smoke,other"])

@@ -60,6 +60,32 @@ def test_a_prompt_can_begin_as_words(make: Make, workshop: Workshop) -> None:
     assert torch.equal(prompt, model.get_input_embeddings().weight[ids])
 
 
+@pytest.mark.parametrize("text", [r"ab\nc", r"\tab", r"ab\r\n", r"a\u00e9", r"\x41"])
+def test_a_prompt_begins_as_no_escape_sequence(make: Make, workshop: Workshop, text: str) -> None:
+    method = make("prompt", "method.init=text", f"method.init_text='{text}'", "method.num_virtual_tokens=30")
+    with pytest.raises(ValueError, match="a backslash and a letter there"):
+        workshop.attach(method)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", " ab ", "\ta", "a\r\nb", "a\\b", "a\u0301", "\u05d0\u05d1", "a\u200fb", "\N{GRINNING FACE}"]
+)
+def test_a_prompt_begins_as_the_whole_text_that_is_given(make: Make, workshop: Workshop, text: str) -> None:
+    ids = workshop.tokenizer(text, add_special_tokens=False)["input_ids"]
+    method = make("prompt", "method.init=text", f"method.init_text='{text}'", f"method.num_virtual_tokens={len(ids)}")
+    model = workshop.attach(method)
+    prompt = model.prompt_encoder["default"].embedding.weight
+    assert torch.equal(prompt, model.get_input_embeddings().weight[ids])
+
+
+def test_a_text_that_is_longer_than_the_prompt_is_refused(make: Make, workshop: Workshop) -> None:
+    method = make("prompt", "method.init=text", "method.init_text=abcdef", "method.num_virtual_tokens=5")
+    with pytest.raises(
+        ValueError, match=r"init_text has 6 tokens and method.num_virtual_tokens=5: the end of the text"
+    ):
+        workshop.attach(method)
+
+
 def test_prefix_refuses_gradient_checkpointing(make: Make) -> None:
     spec = TrainSpec(
         lr=1e-3, max_steps=1, epochs=None, global_batch_size=1, micro_batch_size=1, max_length=8,
