@@ -42,8 +42,9 @@ _WHOLE_STRONG = (
 _WHOLE_WEAK = r"(?:(?:[A-Za-z0-9_.-]*[_.-])?(?:pass|pwd|pw|pat|sas|auth|sig|signature)|[A-Za-z0-9_.-]*[_.-]key)"
 _QUOTED = r"(?P<q>\\*[\"'])(?:(?!(?P=q)).)*(?P=q)?"
 _BARE = r"(?:\\+.|[^\s\"'\\]|[\"'](?=[^\s,;:)\]}>\"']))+"
+_IS = r"(?:\s?:=\s?|[\"']?\s?=>\s?|\s?=\s|=|%3D)"
 _ASSIGNED = re.compile(
-    rf"{_BEFORE}([+~]*{_OF_A_TOKENIZER}(?:{_WHOLE_STRONG}|{_WHOLE_WEAK})(?:\s?=\s|=|%3D))(?:{_QUOTED}|{_BARE})",
+    rf"{_BEFORE}([+~]*{_OF_A_TOKENIZER}(?:{_WHOLE_STRONG}|{_WHOLE_WEAK}){_IS})(?:{_QUOTED}|{_BARE})",
     re.IGNORECASE | re.DOTALL,
 )
 # a colon also occurs in prose, where a token is a word of a language: `unexpected token: nothing`
@@ -51,7 +52,7 @@ _BEFORE_COLON = (
     r"(?:[A-Za-z0-9_.-]+[_.-](?:token|key)|[A-Za-z0-9_.-]*(?:secret|password|passwd|passphrase|api_?key|accesskey|"
     r"privatekey|accountkey|connection_?string))"
 )
-_AFTER_COLON = rf"{_BEFORE}({_OF_A_TOKENIZER}{_BEFORE_COLON}\\*[\"']?\s*:\s*)"
+_AFTER_COLON = rf"{_BEFORE}({_OF_A_TOKENIZER}{_BEFORE_COLON}\\*[\"']?\s*:\s*(?:!!\w+\s+)?)"
 _SAID = re.compile(
     rf"{_AFTER_COLON}(?:(?P<q>\\*[\"'])(?=(?:(?!(?P=q)).){{4,}})(?:(?!(?P=q)).)*(?P=q)?|"
     rf"[^\s\"'\\,()\[\]{{}}]{{{_SHORTEST},}})",
@@ -59,6 +60,13 @@ _SAID = re.compile(
 )
 _OPTION = re.compile(
     rf"{_BEFORE}(--?(?:{_WHOLE_STRONG}|{_WHOLE_WEAK}|pass)\s+)(?!--?[A-Za-z])(?:{_QUOTED}|{_BARE})", re.IGNORECASE
+)
+_ELEMENT = re.compile(rf"(<(?:\w+:)?{_BEFORE_COLON}>)[^<]+(?=</)", re.IGNORECASE)
+# clients whose options for a password have no telling name
+_CLIENT = re.compile(
+    r"\b((?:curl|wget)\s[^\n]{0,200}?(?:-u|--user)[\s=]?[\"']?[^\s:\"']{1,100}:|"
+    r"sshpass\s+-p\s?|mysql\w*\s[^\n]{0,200}?\s?-p(?=\S)|(?:docker|podman|registry)\s+login\s[^\n]{0,200}?-p\s?)"
+    rf"(?:{_QUOTED}|{_BARE})"
 )
 # `password X` in a message, where X is not a word of prose
 _RANDOM = r"(?=[^\s\"']*[0-9A-Z!#$%^&*+/=@_])[^\s\"',;]{5,}"
@@ -80,6 +88,10 @@ _USER_INFO = re.compile(  # no longer than any real one, so that a text of many 
 )
 _QUERY = re.compile(r"(?<=[?&;])([A-Za-z0-9_.\[\]%-]+)(=|%3D)([^&#\s\"'\\<>]+)", re.IGNORECASE)
 _URL = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,40}://[^\s\"'<>]+")
+_WEBHOOK = re.compile(
+    r"((?:hooks\.slack\.com/\w+|discord(?:app)?\.com/api/webhooks|webhook\.office\.com/webhookb2)/|api\.telegram\.org/bot)"
+    r"[^\s\"'<>\\]+"
+)
 _HARMLESS = {
     "branch", "config", "dl", "download", "end", "format", "lang", "length", "limit", "name", "offset", "page", "raw",
     "ref", "rev", "revision", "se", "size", "sort", "sp", "split", "sr", "st", "start", "subset", "sv", "type", "v",
@@ -91,7 +103,7 @@ _LONG = 20_000  # characters
 _TRIGGER = re.compile(
     r"://|token|secret|pass|pwd|pw|pat|sas|auth|sig|cred|key|connection|cookie|jwt|bearer|basic|hf_|[sprk]k[_-]|gh[pousr]_|"
     r"gl[a-z]+-|aiza|ya29|a[a-z]{2}a[a-z0-9]{8}|xox|xapp|eyj|wandb_v|npm_|pypi-|sg\.|shp|nvapi|gsk_|xai-|r8_|dapi|hvs|"
-    r"age-|sq0|eaa",
+    r"age-|sq0|eaa|curl|wget|mysql|login|hook|telegram|[dt][og]p_v",
     re.IGNORECASE,
 )
 
@@ -110,7 +122,7 @@ _TOKEN = re.compile(
     r"pypi-[A-Za-z0-9_-]{10,}|dckr_pat_[A-Za-z0-9_-]{6,}|SG\.[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}|"
     r"shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{8,}|nvapi-[A-Za-z0-9_-]{8,}|gsk_[A-Za-z0-9]{8,}|xai-[A-Za-z0-9]{8,}|"
     r"r8_[A-Za-z0-9]{8,}|dapi[a-f0-9]{16,}|hvs\.[A-Za-z0-9_-]{8,}|AGE-SECRET-KEY-[A-Z0-9]+|"
-    r"(?:sq0|EAA)[A-Za-z0-9_-]{16,})"
+    r"(?:sq0|EAA)[A-Za-z0-9_-]{16,}|(?:dop|tgp)_v\d+_\w{6,})"
 )
 
 
@@ -127,11 +139,13 @@ def without(text: str) -> str:
 def _without(text: str) -> str:
     text = _USER_INFO.sub(f"{REMOVED}@", text)
     text = _URL.sub(lambda url: _QUERY.sub(_in_query, url[0]), text)
+    text = _WEBHOOK.sub(rf"\1{REMOVED}", text)
     text = _HEADER.sub(rf"\1\2{REMOVED}", text)
     text = _BASIC.sub(rf"\1 {REMOVED}", _SCHEME.sub(rf"\1 {REMOVED}", text))
     text = _ASSIGNED.sub(_kept_quote, text)
     text = _SAID.sub(_kept_quote, text)
     text = _OPTION.sub(_kept_quote, text)
+    text = _ELEMENT.sub(rf"\1{REMOVED}", _CLIENT.sub(_kept_quote, text))
     text = _SPOKEN.sub(rf"\1{REMOVED}", text)
     return _TOKEN.sub(REMOVED, text)
 

@@ -17,7 +17,9 @@ from harness.records import redact
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _JOINER = "&#8288;"  # U+2060, invisible: it keeps what stands around it from being read as an address
-_FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # the wide forms count as well (OWASP, CSV injection)
+# with the wide, small, raised and lowered forms of these signs, all that Unicode's NFKC turns into them (OWASP, CSV
+# injection)
+_FORMULA = "=+-@\u207a\u207c\u208a\u208c\ufb29\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20"
 _NEW_CELL = re.compile(rf"((?:^|[\n;\t])\s*)([{re.escape(_FORMULA)}])")
 _NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 

@@ -80,7 +80,17 @@ FORMS = [
     f"AIza{S}", f"eyJhbGciOi{S}.eyJzdWIi{S}.{S}", f"wandb_v1_{S}", f"hf_{S}", "hf_Planted7", "sk-Planted7",
     f"sk-proj-{S}",
     f"sk-ant-{S}", f"sk_live_{S}", f"npm_{S}", f"pypi-{S}", f"dckr_pat_{S}", f"nvapi-{S}", f"gsk_{S}", f"ya29.{S}",
-    f"hvs.{S}", "dapi0123456789abcdef0123456789abcdef",
+    f"hvs.{S}", "dapi0123456789abcdef0123456789abcdef", f"dop_v1_{S}", f"tgp_v1_{S}",
+    # assignments of other languages
+    f"password := {S}", f'password := "{S}"', f"password => {S}", f':password => "{S}"', f"'password' => '{S}'",
+    f"<password>{S}</password>", f"<x:api_key>a {S}</x:api_key>",
+    f"password: !!str {S}",
+    # clients
+    f"curl -u me:{S} https://h", f"curl -s --user 'me:{S}' https://h", f"sshpass -p {S} ssh h", f"sshpass -p{S} ssh h",
+    f"mysql -h h -p{S} db", f"docker login -u me -p {S} h", f"podman login h -p '{S}'",
+    # URLs that are the secret themselves
+    f"https://hooks.slack.com/services/T0/B0/{S}", f"https://discord.com/api/webhooks/12/{S}",
+    f"https://api.telegram.org/bot12:{S}/send", f"https://x.webhook.office.com/webhookb2/{S}@{S}/IncomingWebhook/1",
 ]  # fmt: skip
 PARTS = ("Planted7", "PLANTED7", "dapi01234567")
 NAMES = (
@@ -157,6 +167,8 @@ def test_a_password_that_is_a_number_is_removed_and_a_token_that_is_one_stays():
      "keyboard=us",
      "lora_alpha=16", "data.train.0.prompt='{{prompt}}'", "sha256:0123456789abcdef", "bitfit", "pad_token: <|im_end|>",
      "basic_tokenizer: WordPieceTokenizer", "unexpected key(s) in state_dict: model.layers.0.bias",
+     "docker run -p 8080:80 x", "curl -u me https://h", "a => b", "the hook of the model", "login -p",
+     "<token>a</token>",
      "Missing key: model.layers.0.self_attn.q_proj", "KeyError: 'train_loss'"],
 )  # fmt: skip
 def test_prose_and_settings_stay(harmless):

@@ -111,6 +111,15 @@ def test_no_cell_is_a_formula_however_a_program_splits_it(text, delimiter):
     assert harmless(written.replace("\t", ""))
 
 
+def test_no_form_of_a_sign_begins_a_formula():
+    signs = [sign for sign in map(chr, range(0x110000)) if unicodedata.normalize("NFKC", sign) in ("=", "+", "-", "@")]
+    assert len(signs) == 17
+    for sign in signs:
+        for before in ("", " ", "\u200b", "\u00a0", "\ufeff", "a;", "a\n", "\t"):
+            [[cell]] = csv.reader(io.StringIO(untrusted.to_csv([f"{before}{sign}1+1"], []).replace("\n", " ").strip()))
+            assert f"'{sign}1+1" in cell
+
+
 def test_numbers_and_plain_text_stay_as_they_are():
     row = (-0.5, 3, None, "-0.5", "+1e-5", "-inf", "lora r=8", "a, b", "a-b", 'say "x"', "two\nlines", "caf\u00e9")
     written = untrusted.to_csv([f"c{i}" for i in range(len(row))], [row])
