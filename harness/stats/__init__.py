@@ -4,12 +4,12 @@ from harness.stats.across import Across, Interval, across_tasks, interquartile_m
 from harness.stats.basis import Scope
 from harness.stats.claims import MOST_FLIPPED, SEEDS_FOR_SIGN_FLIP, sign_flip_p
 from harness.stats.compare import compare_methods
+from harness.stats.contrast import score_interval
 from harness.stats.estimate import (
     Estimate,
     Floats,
     Part,
     SeedEstimate,
-    confidence_interval,
     difference_over_seeds,
     mean_and_standard_error,
     over_seeds,
@@ -56,7 +56,6 @@ __all__ = [
     "average_ranks",
     "bootstrap",
     "compare_methods",
-    "confidence_interval",
     "difference_over_seeds",
     "frontier_probabilities",
     "interquartile_mean",
@@ -71,6 +70,7 @@ __all__ = [
     "power",
     "ratio",
     "ratio_standard_error",
+    "score_interval",
     "seed_draws",
     "seed_variance",
     "seeds_needed",

@@ -87,6 +87,37 @@ def contrast(
     )
 
 
+def score_interval(
+    outcomes: Floats, level: float = 0.05, *, weights: ArrayLike | None = None, clusters: ArrayLike | None = None
+) -> tuple[float, float] | None:
+    """Return the interval of one score: the values from which the test of a comparison does not tell it.
+
+    The seeds' variance is that of the method alone. With one seed it is an interval of this run.
+
+    Args:
+        outcomes: shape (seeds, items), a lost seed as a row of NaN.
+        level: the interval misses with this probability.
+        weights: of the items.
+        clusters: of the items.
+
+    Returns:
+        The ends, no lower than zero where no outcome is; None where nothing varies.
+    """
+    compared = compare_methods(
+        {_PLUS: outcomes, _MINUS: np.zeros((1, outcomes.shape[1]))},
+        baseline=_MINUS,
+        families=("baseline",),
+        level=level,
+        weights=weights,
+        clusters=clusters,
+        deterministic=[_MINUS],
+    )
+    low, high = compared.pair(_PLUS, _MINUS, family="baseline").interval
+    if not np.isfinite(low):
+        return None
+    return (max(low, 0.0) if np.nanmin(outcomes) >= 0 else low), high
+
+
 def _sides(
     outcomes: Mapping[str, Floats], factors: Mapping[str, float], deterministic: Collection[str]
 ) -> tuple[dict[str, Floats], list[str], tuple[str, str]]:

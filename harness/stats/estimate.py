@@ -157,20 +157,6 @@ def _combine(outcomes: Floats, weights: Floats, sides: list[Floats]) -> SeedEsti
     return SeedEstimate(items.value, math.sqrt(sum(part.variance for part in parts)), parts)
 
 
-def confidence_interval(estimate: SeedEstimate, level: float = 0.95) -> tuple[float, float] | None:
-    """Return the two-sided interval of a single score; None without a standard error.
-
-    Each noise keeps its own degrees of freedom. Source: Howe, JASA 69, 1974, page 789.
-    """
-    from scipy.special import stdtrit
-
-    if not estimate.parts:
-        return None
-    tail = (1 - level) / 2
-    half = math.sqrt(sum(stdtrit(part.degrees_of_freedom, tail) ** 2 * part.variance for part in estimate.parts))
-    return estimate.value - half, estimate.value + half
-
-
 def as_vector(values: ArrayLike, name: str) -> Floats:
     """Return the values as a one-dimensional array of at least one number.
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import sized_tree
 from matplotlib.text import Annotation, Text
 
+from harness.config.experiment import digest
 from harness.report import figures
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.series import rate_series, swept
@@ -18,7 +20,7 @@ from harness.report.data.load import load
 from harness.report.figures import bars, lines, style
 from harness.report.figures.canvas import COLUMN, PAGE, SIZES
 from harness.stats import average_ranks
-from tests.report.conftest import HOSTILE, LORA, Kind
+from tests.report.conftest import BASE, HOSTILE, LORA, Kind, recipe_of
 
 COUNTS = (3, 8, 24)
 FEWEST_FIGURES = {3: 9, 8: 9, 24: 9, "rank": 10}
@@ -354,3 +356,19 @@ def test_bars_of_the_diagram_join_what_does_not_differ_and_nothing_else(drawn):
     assert _cliques(ranks) == [(1.0, 1.4), (1.4, 3.0), (3.0, 3.9)]
     assert _cliques(ranks._replace(friedman_p=0.3)) == [(1.0, 6.0)]
     assert "critical_difference" in drawn[3]
+
+
+def test_without_a_base_the_bars_are_intervals_of_the_scores(tmp_path):
+    kinds = [Kind(name="lora", settings={"r": r}, skill=0.2 + 0.01 * r) for r in (2, 4, 8)]
+    runs = sized_tree.build(tmp_path, kinds)
+    shutil.rmtree(runs / digest(recipe_of(BASE)))
+    for with_items, kept in ((True, "*.parquet"), (False, "*.none")):
+        for file in set(runs.rglob("*.parquet")) - set(runs.rglob(kept)):
+            file.unlink()
+        comparison = Comparison(load([runs], "sized"))
+        [setting] = swept(comparison.groups, tuned=False)
+        figure = lines.over_setting(setting, comparison.claims[0])
+        assert ("Bars: 95 % confidence intervals." in figure.caption) == with_items
+        with figure.drawn(PAGE) as sheet:
+            upright = [line for line in sheet.figure.axes[0].lines if len({*line.get_xdata()}) < len(line.get_xdata())]
+            assert len(upright) == 3 * with_items

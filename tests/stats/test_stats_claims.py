@@ -5,7 +5,6 @@ import pytest
 import scipy.stats
 
 from harness import stats
-from harness.stats import Part, SeedEstimate
 
 
 def test_sign_flips_are_scipys_permutation_test_and_six_seeds_are_needed():
@@ -16,14 +15,6 @@ def test_sign_flips_are_scipys_permutation_test_and_six_seeds_are_needed():
     assert stats.sign_flip_p(differences) == pytest.approx(expected.pvalue)
     assert stats.sign_flip_p(np.ones(5)) == 2 / 2**5 > 0.05
     assert stats.sign_flip_p(np.ones(6)) == 2 / 2**6 < 0.05
-
-
-def test_the_noises_of_a_score_have_their_own_quantiles():
-    t = scipy.stats.t
-    score = SeedEstimate(0.02, None, (Part(1e-4, 499), Part(4e-5, 2)))
-    half = np.sqrt(t.isf(0.025, 499) ** 2 * 1e-4 + t.isf(0.025, 2) ** 2 * 4e-5)
-    assert stats.confidence_interval(score) == pytest.approx((0.02 - half, 0.02 + half))
-    assert stats.confidence_interval(SeedEstimate(0.02, None)) is None
 
 
 def test_the_interquartile_mean_is_scipys_and_ranks_share_ties():

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from harness.stats import compare_methods
-from harness.stats.contrast import contrast
+from harness.stats.contrast import contrast, score_interval
 
 SHARES = {"lora": 0.6, "full": 0.55, "dora": 0.58}
 
@@ -59,3 +60,24 @@ def test_a_lost_seed_is_left_out():
     kept = [0, 2, 3]
     assert found.seeds == 3
     assert found.value == pytest.approx(made["lora"][kept].mean() - 0.5 * made["full"][kept].mean())
+
+
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(1, 0.0), (3, 0.0), (3, 0.02), (5, 0.02)])
+def test_the_interval_of_one_score_covers(seeds, seed_sd):
+    random = np.random.default_rng(8)
+    repeats, covered = 400, 0
+    for _ in range(repeats):
+        easy = random.normal(0, 0.1, 300)
+        share = np.clip(0.6 + easy - easy.mean() + random.normal(0, seed_sd, (seeds, 1)), 0, 1)
+        low, high = score_interval((random.random((seeds, 300)) < share).astype(float))
+        covered += low <= 0.6 <= high
+    assert covered / repeats >= 0.95 - 2 * (0.05 * 0.95 / repeats) ** 0.5
+
+
+def test_the_interval_of_one_score_is_wilsons_where_nothing_is_right():
+    n = 200
+    low, high = score_interval(np.zeros((1, n)))
+    expected = scipy.stats.binomtest(0, n).proportion_ci(method="wilson")
+    assert low == 0.0
+    assert high == pytest.approx(expected.high, rel=0.02)
+    assert score_interval(np.full((3, 50), 0.7)) is None

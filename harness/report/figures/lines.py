@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.report import names
 from harness.report.analysis.axes import Quality, qualities
-from harness.report.analysis.claims import Claims
+from harness.report.analysis.claims import Claims, MetricComparison, clusters_of
 from harness.report.analysis.series import Series, Swept, rate_series
-from harness.report.data.groups import Group
+from harness.report.data.groups import Group, aligned
 from harness.report.figures.bars import bars_of
 from harness.report.figures.canvas import Figure, Sheet, Size
 from harness.report.figures.style import (
@@ -60,11 +60,13 @@ def over_setting(swept: Swept, claims: Claims) -> Figure | None:
         "significant difference from it."
         if base is not None
         else "Bars: 95 % confidence intervals."
+        if any(place.interval for line in series for _, group in line.points if (place := values(group)))
+        else ""
     )
     return Figure(
         f"by_{swept.key.rpartition('.')[2]}",
         f"{capital(scale.quantity)} against {setting.lower() if setting[1:2].islower() else setting}",
-        f"Lines: means over the seeds. {bars}{_pale(series)}",
+        f"Lines: means over the seeds.{bars and f' {bars}'}{_pale(series)}",
         lambda sheet: _draw(sheet, series, values, scale.title, base=base, x_title=drawable(setting, 50)),
         lambda size: _height(size, series),
         main=True,
@@ -94,8 +96,6 @@ def sensitivity(groups: Sequence[Group]) -> Figure | None:
 
 def _scores(claims: Claims, scale: Scale) -> tuple[Values, float | None]:
     """Return the scores with their bars, and the score of the base: bars of gains over it where they are known."""
-    from harness.stats import confidence_interval
-
     base = claims.contest.base if claims.against_base else None
     level = scale.factor * claims.contest.value(base) if base else None
     gains = {bar.group.label: bar for bar in bars_of(claims, scale)} if base else {}
@@ -109,11 +109,21 @@ def _scores(claims: Claims, scale: Scale) -> tuple[Values, float | None]:
         if bar and bar.interval and level is not None:
             low, high = sorted(level + sign * end for end in bar.interval)
             return Value(scale.factor * estimate.value, (low, high))
-        ends = confidence_interval(estimate) if level is None else None
+        ends = _own_interval(group, claims.contest) if level is None else None
         drawn = (scale.factor * ends[0], scale.factor * ends[1]) if ends else None
         return Value(scale.factor * estimate.value, drawn)
 
     return value, level
+
+
+def _own_interval(group: Group, contest: MetricComparison) -> Interval | None:
+    """Return the interval of a group's score; None where its items are not known or nothing varies."""
+    from harness.stats import score_interval
+
+    table = aligned([group], contest.measure)
+    if table is None:
+        return None
+    return score_interval(table.values[group.label], weights=table.weights, clusters=clusters_of(contest, table))
 
 
 def _errors(quality: Quality, scale: Scale) -> Values:
