@@ -159,7 +159,7 @@ def line(check: DataCheck) -> str:
         _used(check),
         *(f"{number:,} {kind.replace('_', ' ')} left out" for kind, number in check.removed.items()),
         *([f"{check.near.found:,} near duplicates"] if check.near.found else []),
-        *([_counted(check.contradictions[0], "prompt") + " with several answers"] if check.contradictions[0] else []),
+        *([f"conflicting answers to {_counted(check.contradictions[0], 'prompt')}"] if check.contradictions[0] else []),
         *(
             f"{part.items_found:,} of {part.items:,} items of {part.name} in the training rows"
             for part in check.contaminated

@@ -53,3 +53,12 @@ def test_a_terminal_obeys_nothing_of_a_data_check(check, tmp_path):
     data_card.show(check, tmp_path / "card\x1b[31m.md", Console(file=text, width=120, color_system=None))
     assert "[/] [bold]" in " ".join(text.getvalue().split())
     assert all(sign.isprintable() or sign == "\n" for sign in text.getvalue())
+
+
+def test_bins_of_lengths_do_not_overlap():
+    """Bins are whole numbers: each ends below the next one, and the last one holds its own end."""
+    bins = ((16, 25, 4), (25, 33, 2), (33, 40, 1))
+    lengths = data_check.Lengths(part="train", rows=7, tokens=180, quantiles=(16, 24, 33, 40, 40), max_length=64,
+                                 rows_over=0, tokens_over=0, bins=bins)  # fmt: skip
+    ends = [line.split(" \u2588")[0] for line in data_card.histogram(lengths).splitlines()]
+    assert ends == ["16 - 24", "25 - 32", "33 - 40"]

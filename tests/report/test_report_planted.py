@@ -314,7 +314,7 @@ PLANTS = {
     "a seed less": (without_seed("ia3", 1), SHOWN, "seeds"),
     "a seed that diverged": (diverged, NAMED, "1 of 2 seeds (50 %, 95 % interval 9 to 91 %) diverged"),
     "trained five times": (attempts(5), NAMED, "trained 5 times, and the last result is shown: (IA)\u00b3 seed 0"),
-    "tested four times": (earlier(3), NAMED, "the test was read 4 times"),
+    "tested four times": (earlier(3), NAMED, "evaluated on the test sets 4 times"),
     "a score copied from another run": (copied_evaluation, NAMED, "left out"),
     "a recipe that was edited": (edited_recipe, NAMED, "the recipe in the record is not the one"),
     "an evaluation under another name": (renamed_evaluation, NAMED, "is the evaluation ffffffff"),

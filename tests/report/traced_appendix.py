@@ -20,7 +20,7 @@ from traced_words import captions, doubts, explained, names, robust, tuning_word
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = yaml.safe_load((CONF / "names.yaml").read_text())
-TIMES = {"loading": ("load",), "training": ("train",), "evaluation": ("validate", "evaluate", "generate")}
+TIMES = {"Loading": ("load",), "Training": ("train",), "Evaluation": ("validate", "evaluate", "generate")}
 NOT_SETTINGS = (
     "method.name", "method.lr", "model.content", "data.content", "data.train", "data.test", "data.mix",
 )  # fmt: skip
@@ -180,7 +180,7 @@ def compute(traced: Traced) -> Iterator[Claim]:
         yield cell(section, name_of(line), f"Peak memory{NB}(GiB)", memory)
         yield cell(section, name_of(line), "Device hours", _hours(spent) if runs else DASH)
         if tuned is not None:
-            yield cell(section, name_of(line), "of tuning", _hours(tuned))
+            yield cell(section, name_of(line), "Tuning hours", _hours(tuned))
         if price is not None:
             yield cell(section, name_of(line), "Cost", f"{price * (spent + (tuned or 0)):.2f}")
     every = [attempt for run in _runs(traced).values() for attempt in run.record["attempts"]]
@@ -199,8 +199,8 @@ def speed(traced: Traced) -> Iterator[Claim]:
             continue
         energy = [run.attempt["phases"]["train"]["energy_joules"] for run in line.runs]
         told = {
-            f"Operations{NB}(GFLOP/s)": amount(np.mean([one["flops_per_second"] for one in trainings]) / 1e9),
-            f"Peak of the device{NB}(GFLOP/s)": amount(
+            f"FLOP rate{NB}(GFLOP/s)": amount(np.mean([one["flops_per_second"] for one in trainings]) / 1e9),
+            f"Device peak{NB}(GFLOP/s)": amount(
                 np.mean([one["device_peak"]["flops_per_second"] for one in trainings]) / 1e9
             ),
             f"MFU{NB}(%)": f"{100 * np.mean([one['mfu'] for one in trainings]):.1f}",

@@ -136,7 +136,7 @@ def data_cards(traced: Traced) -> Iterator[Claim]:
             "{train_rows:,} training, {validation_rows:,} validation, {test_rows:,} test rows".format(**found),
             *(f"{count:,} {kind.replace('_', ' ')} left out" for kind, count in found["removed"].items()),
             f"{found['near']['found']:,} near duplicates",
-            f"{found['contradictions'][0]:,} prompts with several answers",
+            f"conflicting answers to {found['contradictions'][0]:,} prompts",
         ]
         yield claim_words("Data", f"(data/{found['data']}-{check}.md)")
         yield claim_words("Data", f"{found['data']}: {'; '.join(parts)}")

@@ -156,14 +156,14 @@ def quality_name(contest: MetricComparison) -> str:
 
 def task_heading(contest: MetricComparison) -> str:
     record = contest.look.record
-    parts = [contest.look.role, f"{contest.num_items:,} items"]
-    if record["evaluation"]["kind"] == "heldout":
+    kind, limit = record["evaluation"]["kind"], record["evaluation"]["limit"]
+    part = "" if kind != "lm_eval" else "all " if limit is None else "first "
+    parts = [*([] if kind == "heldout" else [contest.look.role]), f"{part}{contest.num_items:,} items"]
+    if kind == "heldout":
         parts.append(f"{int(contest.look.weights.sum()):,} answer tokens")
-    limit = record["evaluation"]["limit"]
-    parts.append("no limit" if limit is None else f"limit {limit}")
-    if record["evaluation"]["kind"] != "heldout":
+    if kind == "lm_eval":
         shots = record["num_fewshot"]
         parts.append("few-shot unknown" if shots is None else f"{shots}-shot")
     chance = record["metrics"].get("acc", {}).get("chance")
     parts += [] if chance is None else [f"chance {100 * chance:.3g} %"]
-    return f"{task_name(contest.look.task)} ({', '.join(parts)})"
+    return f"{task_name(contest.look.task)}: {', '.join(parts)}"

@@ -166,15 +166,16 @@ def advice(traced: Traced) -> Iterator[Claim]:
         if chosen is best:
             drawn = main.drawn(left)
             share = np.mean(drawn[left.index(best)] >= drawn.max(axis=0))
+            within = " within this limit" if limit else ""
             yield claim_words(
-                section, f"{score}the best score (bootstrap probability of being best ", Near(share, 0.065)
+                section, f"{score}the best score{within} (bootstrap probability of being best ", Near(share, 0.065)
             )
             continue
         pair = pairs[chosen.label]
         gap = f"{fixed(100 * pair.result.difference, 1, signed=True)} points"
         inner = f"{percent(main.value(best))}; difference {gap}, simultaneous 95 % CI {ends(pair, main)}"
         yield claim_words(section, f"{score}non-inferior to {best.name} ({inner})")
-    yield claim_words(section, "(margin = tolerance, one-sided 5 %, adjusted for all of them)")
+    yield claim_words(section, f"(margin {100 * MARGIN:.1f} points, one-sided 5 %, adjusted for all of them)")
 
 
 def ladder(traced: Traced) -> list[tuple[float, Line]]:

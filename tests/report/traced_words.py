@@ -135,7 +135,7 @@ def tuning_words(traced: Traced) -> Iterator[Claim]:
             yield claim_words("Tuning", f"none of {len(tried)} trials ended well, {len(tried)} diverged")
     both = sorted({*known["seeds"]} & {run.seed for line in traced.files.trained for run in line.runs})
     if both:
-        yield claim_words("Tuning", f"Results with seed {_numbers(both)} are too good")
+        yield claim_words("Tuning", f"Results with seed {_numbers(both)} are optimistic")
 
 
 def equality(traced: Traced) -> Iterator[Claim]:
@@ -161,7 +161,7 @@ def remarks(traced: Traced) -> Iterator[Claim]:
         if lost:
             fates = ", ".join(f"seed {run.seed} {run.status}" for run in lost)
             yield claim_words(
-                "What was compared", f"{line.name}: no result, and no outcome of the method either: {fates}"
+                "What was compared", f"{line.name}: seeds without a result that did not diverge, left out: {fates}"
             )
         for run in line.runs:
             folders = [traced.runs / run.recipe_id / f"seed-{run.seed}" / "evaluations"]
@@ -171,7 +171,7 @@ def remarks(traced: Traced) -> Iterator[Claim]:
             ]
             tested = sum(bool(roles & {"test", "target"}) for roles in reads)
             if tested > 1:
-                words = f"the test was read {tested} times, once for each of the weights that the run has had"
+                words = f"evaluated on the test sets {tested} times, once for each set of weights that the run has had"
                 yield claim_words("What was compared", f"{words}: {line.name} seed {run.seed}")
 
 
@@ -214,11 +214,13 @@ def use(traced: Traced) -> Iterator[Claim]:
         told = {
             "Same answers": f"{sum(one['equal_outputs'] for one in found)} of {every}",
             "Empty": f"{sum(one['empty_outputs'] for one in attached)} of {every}",
-            "Looping": f"{sum(one['looping_outputs'] for one in attached)} of {every}",
-            "Further adapter (MiB)": amount(np.mean([one["further"]["bytes_per_adapter"] for one in found]) / 2**20),
-            "Changing (ms)": amount(1000 * np.mean([one["further"]["switch_seconds"] for one in found])),
+            "Repetitive": f"{sum(one['looping_outputs'] for one in attached)} of {every}",
+            "Per additional adapter (MiB)": amount(
+                np.mean([one["further"]["bytes_per_adapter"] for one in found]) / 2**20
+            ),
+            "Adapter switch (ms)": amount(1000 * np.mean([one["further"]["switch_seconds"] for one in found])),
         }
-        beside = "Merging and further adapters"
+        beside = "Merging and additional adapters"
         yield from (cell(beside, line.name, column, text) for column, text in told.items())
 
 

@@ -171,11 +171,6 @@ def _quality(scored: ScoredEvaluation, metric: str | None = None) -> list[Qualit
 
 
 HOUR = 3600
-HOURS_TEXT = (
-    "Device hours are those of every attempt from its beginning to its end, failed ones and repeated evaluations "
-    "included, times the processes that took part; tuning is shared by the seeds of a line. Cost is both at "
-    "price_per_device_hour, where one is set."
-)
 
 
 def device_seconds(attempt: Attempt) -> float:

@@ -298,7 +298,8 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     span = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
     seeds = "one seed" if span == "1" else f"mean over {span} seeds"
     items = [f"{contest.num_items:,} ({contest.column.title})" for contest in tasks]
-    lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, \N{PLUS-MINUS SIGN} one standard error."]
+    error = f"\N{PLUS-MINUS SIGN} one standard error over {'items' if span == '1' else 'items and seeds'}"
+    lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, {error}."]
     lines += [f"Items: {several(items, 12)}."] if items else []
     lines += ["Best in bold, second underlined."] if len(trained) > 1 and tasks else []
     return " ".join(lines)

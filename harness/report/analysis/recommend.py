@@ -254,7 +254,8 @@ def _reason(advice: Advice) -> str:
     score = contest.shown(chosen.value)
     if chosen is best:
         share = advice.best_share or 0.0
-        return f"{chosen.name} ({score}), the best score (bootstrap probability of being best {share:.2f})."
+        within = " within this limit" if advice.need.memory_bytes is not None else ""
+        return f"{chosen.name} ({score}), the best score{within} (bootstrap probability of being best {share:.2f})."
     assert advice.pair is not None, "an option was compared with the best"
     gap = contest.gain_shown(advice.pair.difference)
     ends = contest.ends_shown(advice.pair.adjusted_interval)

@@ -32,7 +32,7 @@ def divergences(groups: Sequence[Group]) -> list[str]:
             found.append(f"{label}: {_rate(len(diverged), kept + len(diverged))} diverged{remainder}")
         if kept and (others := [row for row in lost if row.status != "diverged"]):
             fates = ", ".join(f"seed {row.seed} {row.status or 'missing'}" for row in others)
-            found.append(f"{label}: no result, and no outcome of the method either: {fates}")
+            found.append(f"{label}: seeds without a result that did not diverge, left out: {fates}")
     return found
 
 
@@ -71,7 +71,7 @@ def _history(row: Row) -> Iterator[str]:
     if len(made) > 1:
         yield f"trained {len(made)} times, and the last result is shown"
     if row.test_reads > 1:
-        yield f"the test was read {row.test_reads} times, once for each of the weights that the run has had"
+        yield f"evaluated on the test sets {row.test_reads} times, once for each set of weights that the run has had"
     for attempt in record.attempts:
         if attempt.resumed_at_step is not None and attempt.weights_from == record.current.weights_from:
             yield f"resumed from a checkpoint at step {attempt.resumed_at_step}"

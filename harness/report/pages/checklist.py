@@ -93,7 +93,7 @@ def _details(comparison: Comparison) -> Answered:
     chosen = "no hyper-parameter was selected within this comparison"
     if tuning:
         settings = several([names.setting(key).display.lower() for key in tuning.settings])
-        chosen = f"each method was tuned over {settings} on validation rows; the test was read for what was selected"
+        chosen = f"each method was tuned over {settings} on validation rows; only selected settings were tested"
     where = "Splits, hyper-parameters and training are in the setup section and the appendix"
     return "Yes" if comparison.trained else "NA", f"{where}; {chosen}."
 

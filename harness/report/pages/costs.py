@@ -13,7 +13,7 @@ from harness.report.data.groups import Group
 from harness.report.display import GIBIBYTE, MEBIBYTE, mean
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, value_text
 
-PHASES = {"loading": ("load",), "training": ("train",), "evaluation": ("validate", "evaluate", "generate")}
+PHASES = {"Loading": ("load",), "Training": ("train",), "Evaluation": ("validate", "evaluate", "generate")}
 _MOST_SECONDS = 10_000  # of a column; longer times are in hours
 
 
@@ -26,15 +26,15 @@ def compute(comparison: Comparison) -> Table:
         Column("method", "Method", text=True),
         Column("attempts", "Attempts", digits=0),
         Column("failed", "Failed", digits=0),
-        *(Column(f"{name}_seconds", name, unit, scale, spanner="Time in") for name in PHASES),
+        *(Column(f"{name.lower()}_seconds", name, unit, scale, spanner="Time") for name in PHASES),
         Column("device_hours", "Device hours"),
-        Column("tuning_device_hours", "of tuning"),
+        Column("tuning_device_hours", "Tuning hours"),
         Column("peak_memory_bytes", "Peak memory", "GiB", 1 / GIBIBYTE, 2),
         Column("cost", "Cost", digits=2),
     )
     caption = (
-        "Compute of each method: sums over all seeds and attempts, failed and repeated ones included. Device hours are "
-        "those of each attempt from its beginning to its end times its devices; those of tuning are apart."
+        "Compute of each method: sums over all seeds and attempts, failed and repeated ones included. Device hours: "
+        "wall time of the attempts times their devices, without tuning, which has a column of its own."
     )
     return Table(columns, rows, caption=caption, label="compute", title="Compute").without_empty()
 
@@ -120,9 +120,9 @@ def _recorded(value: float | None) -> Cell:
 
 GIGA = 1e9
 SPEED_TEXT = (
-    "Operations are those of one optimizer step, counted as they were computed and scaled by the positions of all "
-    "counted steps; MFU is their rate over the device's peak, the best of several matrix products in the run's own "
-    "precision, measured before and after training. Energy is the whole GPU's while training."
+    "FLOPs are counted on one optimizer step and scaled by the tokens of all timed steps, padding included. MFU: their "
+    "rate relative to the highest throughput of several matrix products in the run's precision, measured before and "
+    "after training. Energy: that of the whole device during training."
 )
 
 
@@ -137,8 +137,8 @@ def speed_table(groups: Sequence[Group]) -> Table | None:
             rows.append((Text(group.name, group.label), *cells))
     columns = (
         Column("method", "Method", text=True),
-        Column("flops_per_second", "Operations", "GFLOP/s", 1 / GIGA),
-        Column("device_peak_flops_per_second", "Peak of the device", "GFLOP/s", 1 / GIGA),
+        Column("flops_per_second", "FLOP rate", "GFLOP/s", 1 / GIGA),
+        Column("device_peak_flops_per_second", "Device peak", "GFLOP/s", 1 / GIGA),
         Column("mfu", "MFU", "%", 100.0, 1),
         Column("train_energy_joules", "Energy", "J"),
     )
@@ -174,10 +174,11 @@ def _train_energy(group: Group) -> float | None:
 MILLI = 1000
 MODELS = ("plain", "attached", "merged")
 INFERENCE_TEXT = (
-    "plain is the base as it is. Every row of a batch has the same number of prompt tokens and gets the same number of "
-    "new ones, greedily; medians, after one round that does not count. The rate is that of all rows together, over the "
-    "whole time, first token included. Same answers: held-out prompts to which the merged model writes token for token "
-    "what the attached one does. A further adapter is a second one of the same kind on one base; changing is PEFT's "
+    "Models: plain is the base model, attached has the update beside the weights, merged has it inside them. Greedy "
+    "decoding; all rows of a batch have equally long prompts and outputs; medians over repeats after one warm-up. "
+    "Tokens/s is the throughput of the whole batch, time to the first token included. Same answers: held-out prompts "
+    "on which the merged model generates the same tokens as the attached one. Repetitive: outputs that repeat a unit "
+    "four times or more. An additional adapter is a second one of the same kind on the same base; the switch is PEFT's "
     "set_adapter."
 )
 
@@ -197,15 +198,17 @@ def inference_tables(groups: Sequence[Group]) -> list[Table]:
     speeds = tuple(row for group in measured for row in _speeds(group))
     beside = (
         Column("method", "Method", text=True),
-        *(Column(title.lower().replace(" ", "_"), title) for title in ("Same answers", "Empty", "Looping")),
-        Column("adapter_bytes", "Further adapter", "MiB", 1 / MEBIBYTE),
-        Column("switch_seconds", "Changing", "ms", MILLI),
+        Column("same_answers", "Same answers"),
+        Column("empty", "Empty"),
+        Column("looping", "Repetitive"),
+        Column("adapter_bytes", "Per additional adapter", "MiB", 1 / MEBIBYTE),
+        Column("switch_seconds", "Adapter switch", "ms", MILLI),
         Column("remarks", "Remarks", text=True),
     )
     further = tuple(_beside(group) for group in measured if group.trained)
     made = (
         Table(columns, speeds, label="inference_cost", title="Inference cost"),
-        Table(beside, further, label="merging", title="Merging and further adapters"),
+        Table(beside, further, label="merging", title="Merging and additional adapters"),
     )
     return [table for table in made if table.rows]
 

@@ -25,7 +25,7 @@ KINDS = {
     "empty": "empty",
     "duplicate": "exact duplicate",
     "near_duplicate": "near duplicate",
-    "contradiction": "prompt with several answers",
+    "contradiction": "conflicting answers to one prompt",
     "in_test": "prompt is in a test set",
 }
 _OVERLAPS = ("Items of", "Items", "Found", "Training rows", "For example")
@@ -184,9 +184,10 @@ def histogram(lengths: Lengths) -> str:
     """Rows by length, one bar per bin."""
     most = max((rows for _, _, rows in lengths.bins), default=0) or 1
     wide = len(f"{lengths.bins[-1][1]:,}") if lengths.bins else 1
+    last = len(lengths.bins) - 1
     return "\n".join(
-        f"{low:>{wide},} - {high:>{wide},} {_BAR * -(-rows * _WIDEST // most)} {rows:,}"
-        for low, high, rows in lengths.bins
+        f"{low:>{wide},} - {high - (place < last):>{wide},} {_BAR * -(-rows * _WIDEST // most)} {rows:,}"
+        for place, (low, high, rows) in enumerate(lengths.bins)
     )
 
 

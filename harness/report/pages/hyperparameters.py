@@ -206,16 +206,16 @@ def doubts(loaded: Loaded) -> list[str]:
     tuning, found = loaded.sweep.tuning, []
     if readers := test_readers(loaded):
         runs = [row.title for row in readers]
-        found.append(f"{len(runs)} runs of trials have read the test without being results: {several(runs, 6)}")
+        found.append(f"{len(runs)} tuning runs were evaluated on the test sets: {several(runs, 6)}")
     if tuning.earlier:
         recipes = {row.recipe_id for row in (*loaded.rows, *readers) if row.test_reads and not row.is_base}
         found.append(
-            f"Recipes were chosen {len(tuning.earlier) + 1} times, since the sweep was extended, and the test was read "
-            f"for {len(recipes)} recipes: who chose last could know how the earlier choices did on it"
+            f"Recipes were chosen {len(tuning.earlier) + 1} times, since the sweep was extended, and {len(recipes)} "
+            "recipes have test scores: the last choice could use the test scores of the earlier ones"
         )
     if both := sorted(set(tuning.seeds) & {row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}):
         seeds = ", ".join(map(str, both))
-        found.append(f"Results with seed {seeds} are too good: the recipes were chosen for how they did with it")
+        found.append(f"Results with seed {seeds} are optimistic: the recipes were selected with this seed")
     found += [f"Trials and results were not made alike: {one.shown({})}" for one in _between_stages(loaded)]
     return found
 
@@ -252,7 +252,7 @@ def trial_remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
     """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
     lines = [line for contestant in found for line in _trial_remarks(contestant)]
     if any(contestant.edges for contestant in found):
-        lines.append(f"python -m harness.sweep extend {sweep} tries further values for every contestant")
+        lines.append(f"harness sweep extend {sweep} tries further values for every method")
     return lines
 
 

@@ -26,9 +26,10 @@ from harness.report.writers import prose
 from harness.report.writers.markdown import section_text
 
 ADVICE = (
-    "Among the methods within the limit and non-inferior to the best (margin = tolerance, one-sided 5 %, adjusted for "
-    "all of them), the one with the lowest peak memory. Methods not known to be mergeable count as adding inference "
-    "overhead. The command harness report recommend takes other limits."
+    "Rule: of the methods within a limit, those that are non-inferior to the best of them (margin {margin}, one-sided "
+    "5 %, adjusted for all of them) are good enough, and the one with the lowest peak memory is recommended. Methods "
+    "not known to be mergeable count as adding inference overhead. The command harness report recommend takes other "
+    "limits."
 )
 EQUAL = "All settings other than the method's own hyper-parameters are identical."
 COMPARED = ("Model", "Data", "Prompt format", "Training", "Tuning")  # paragraphs of the experimental setup
@@ -111,7 +112,7 @@ def _advice(comparison: Comparison) -> Iterator[Block]:
     lines = [line for contest in contests for line in recommendations(contest, groups, margin)]
     if lines:
         yield Bullets(tuple(lines))
-        yield ADVICE
+        yield ADVICE.format(margin=contests[0].gain_shown(margin, signed=False))
 
 
 def _compared(comparison: Comparison) -> Iterator[Block]:

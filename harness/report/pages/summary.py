@@ -100,18 +100,19 @@ def _task(eval_id: str, members: Sequence[Group]) -> Table:
 
 
 def task_title(scored: ScoredEvaluation) -> str:
-    """Return the task and its evaluation settings."""
+    """Return the task and its evaluation settings: ARC-Easy: target, all 2,376 items, 0-shot, chance 25 %."""
     record = scored.record
-    parts = [scored.role, f"{record.num_items:,} items"]
+    is_task = record.evaluation["kind"] == "lm_eval"
+    part = "" if not is_task else "all " if record.evaluation["limit"] is None else "first "
+    parts = [] if scored.heldout else [scored.role]  # the name of held-out rows says which they are
+    parts.append(f"{part}{record.num_items:,} items")
     if record.num_tokens is not None:
         parts.append(f"{record.num_tokens:,} answer tokens")
-    limit = record.evaluation["limit"]
-    parts.append("no limit" if limit is None else f"limit {limit}")
-    if not scored.heldout:
+    if is_task:
         parts.append("few-shot unknown" if record.num_fewshot is None else f"{record.num_fewshot}-shot")
     chance = metric.chance if (metric := record.metrics.get(headline(scored) or "")) else None
     parts += [] if chance is None else [f"chance {100 * chance:.3g} %"]
-    return f"{names.task(scored.task).display} ({', '.join(parts)})"
+    return f"{names.task(scored.task).display}: {', '.join(parts)}"
 
 
 def _method() -> Column:

@@ -56,8 +56,8 @@ def _padding(tokenizer: Any) -> list[str]:
     if tokenizer.pad_token_id != tokenizer.eos_token_id:
         return []
     own = tokenizer.init_kwargs.get("pad_token") is not None
-    first = "the padding token is" if own else "the tokenizer has no padding token and pads with"
-    return [f"{first} the end-of-sequence token {tokenizer.eos_token}, whose label is kept"]
+    source = "" if own else ", since the tokenizer has no padding token"
+    return [f"the padding token is the end-of-sequence token {tokenizer.eos_token}{source}; EOS is still trained"]
 
 
 def _templates(experiment: Experiment, tokenizer: Any) -> list[str]:

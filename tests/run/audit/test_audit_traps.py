@@ -55,16 +55,17 @@ def test_a_sound_tokenizer_has_no_trap(given):
 def test_no_padding_token_is_said_with_what_pads_instead(given):
     found = looked(given(PLAIN, lambda tokenizer: setattr(tokenizer, "pad_token", None)))
     assert found.notices == (
-        "the tokenizer has no padding token and pads with the end-of-sequence token </s>, whose label is kept",
+        "the padding token is the end-of-sequence token </s>, since the tokenizer has no padding token; EOS is still "
+        "trained",
     )
     assert found.tokenizer["padding"] == "</s>"
     assert found.refusals == ()
-    assert "the tokenizer has no padding token and pads with" in data_card.card(found)
+    assert "since the tokenizer has no padding token" in data_card.card(found)
 
 
 def test_padding_with_the_end_of_sequence_is_said(given):
     found = looked(given(PLAIN, lambda tokenizer: setattr(tokenizer, "pad_token", "</s>")))
-    assert found.notices == ("the padding token is the end-of-sequence token </s>, whose label is kept",)
+    assert found.notices == ("the padding token is the end-of-sequence token </s>; EOS is still trained",)
     assert found.refusals == ()
 
 
