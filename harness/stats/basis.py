@@ -12,6 +12,7 @@ from harness.stats.seeds import SeedVariance
 Scope = Literal["methods", "runs"]
 Variance = tuple[float, float]  # with its degrees of freedom
 
+_ROUNDING = 1e-12  # of a number that is the difference of two larger ones
 FEWEST_ALONE = 3  # seeds that make a verdict without another method to borrow the variance from
 
 
@@ -59,7 +60,8 @@ def basis_of(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
         single = 1 in (len(data.seeds[a]), len(data.seeds[b]))
         paired = len(common) > 1 or (common and single)
         made = _paired(data, variance, a, b, common) if paired else _unpaired(data, variance, a, b)
-    least = 1e-24 * max(abs(data.means[a]), abs(data.means[b])) ** 2  # rounding
+    spread = data.item_covariance[a, a] + data.item_covariance[b, b]
+    least = max(_ROUNDING * spread, _ROUNDING**2 * max(data.means[a] ** 2, data.means[b] ** 2))
     if made.measured and made.items + (made.pooled[0] if made.pooled else 0.0) <= least:
         return _nothing(data, a, b, "the difference is the same on every item and seed: there is no spread to judge by")
     if made.own and made.items + made.own[0] <= least:

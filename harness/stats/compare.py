@@ -69,6 +69,9 @@ def compare_methods(
     Raises:
         ValueError: arguments that do not fit, see the message.
     """
+    for name, given in (("families", families), ("deterministic", deterministic)):
+        if isinstance(given, str):
+            raise ValueError(f"{name}={given!r}: a list of names is needed, such as [{given!r}]")
     _check(outcomes, baseline, families, level, margin)
     data = checked(outcomes, weights, clusters, deterministic)
     fixed = np.array([name in data.deterministic for name in data.names])

@@ -237,8 +237,13 @@ def _codes(clusters: ArrayLike, items: int) -> np.ndarray:
     array = np.asarray(clusters)
     if array.shape != (items,):
         raise ValueError(f"clusters of shape {array.shape}: one for each of the {items} items is needed")
+    labels = array.tolist()
+    if lost := sum(label is None or label != label for label in labels):
+        raise ValueError(
+            f"clusters: {lost} of {items} items have no label; an item that stands alone has one of its own"
+        )
     places: dict[Hashable, int] = {}
-    return np.array([places.setdefault(cluster, len(places)) for cluster in array.tolist()])
+    return np.array([places.setdefault(label, len(places)) for label in labels])
 
 
 def _summed(rows: Floats, codes: np.ndarray) -> Floats:

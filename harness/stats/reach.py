@@ -29,7 +29,7 @@ from harness.stats.estimate import Floats
 _STEPS = 10  # rounds of the search for a p-value at most: the bracket is narrow, and it closes to twelve digits
 _STEPS_OF_ENDS = 40
 _CLOSE = 1e-13  # of the logarithm of a half-width: close enough to end the search
-_SMALLEST = 1e-140  # p-value: a quantile of one degree of freedom, squared, still is a float
+_SMALLEST = 1e-100  # p-value: below 1e-108 scipy's quantile is not a number next to two degrees of freedom
 
 
 @dataclass(frozen=True)

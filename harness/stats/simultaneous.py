@@ -97,7 +97,8 @@ def _largest(covariance: Floats, pairs: np.ndarray) -> Floats:
     first, second = places.reshape(-1, 2).T
     contrasts = root[first] - root[second]
     scales = np.sqrt((contrasts**2).sum(axis=1, keepdims=True))
-    contrasts = np.divide(contrasts, scales, out=np.zeros_like(contrasts), where=scales > 0).astype(np.float32)
+    least = 1e-6 * scales.max()  # rounding has a direction of its own
+    contrasts = np.divide(contrasts, scales, out=np.zeros_like(contrasts), where=scales > least).astype(np.float32)
     blocks = (contrasts @ normal.T for normal in np.split(_normals(len(used)), _BLOCKS))
     return np.concatenate([np.abs(drawn, out=drawn).max(axis=0) for drawn in blocks]).astype(np.float64)
 

@@ -184,6 +184,34 @@ def test_seeds_that_agree_by_chance_borrow_the_spread_of_the_others():
         assert 0 < pair.p <= pair.adjusted_p
 
 
+def test_a_spread_of_rounding_alone_is_none():
+    """Equal losses per token: sums over tokens differ in the last digit from one order of the items to another."""
+    rng = np.random.default_rng(19)
+    weights = rng.integers(1, 30, size=260).astype(float)
+    loss = weights * rng.gamma(2.0, 0.5, size=260)
+    for shift in (0.0, 0.25):
+        outcomes = {name: np.tile(loss + shift * place * weights, (3, 1)) for place, name in enumerate("abcd")}
+        for _ in range(10):
+            order = rng.permutation(260)
+            compared = stats.compare_methods(
+                {name: values[:, order] for name, values in outcomes.items()}, weights=weights[order], margin=0.5
+            )
+            for pair in compared.families["all"].pairs:
+                assert pair.interval == (-math.inf, math.inf)
+                assert "no spread" in pair.why
+
+
+def test_a_far_margin_beside_two_degrees_of_freedom_has_a_p_value():
+    """An extreme tail at 2.0000000000000004 degrees of freedom, for which scipy has no quantile."""
+    from harness.stats.reach import Noise
+
+    degrees = np.array([[99.0] * 40, 2 + np.arange(40) * 2.0**-51])
+    noise = Noise(np.array([[7.9e-6] * 40, [3e-6] * 40]), degrees, np.zeros(40), 100)
+    p = noise.p_values(np.full(40, 0.98))
+    assert p == pytest.approx(np.full(40, p[0]))
+    assert p[0] == pytest.approx(3.1e-6, rel=0.05)
+
+
 @pytest.mark.parametrize("level", [1e-5, 1e-4, 0.001, 0.01, 0.05])
 @pytest.mark.parametrize("degrees", [2, 22, 400])
 def test_the_adjusted_p_value_grows_with_the_single_one_and_is_inverted_at_any_level(level, degrees):
@@ -314,6 +342,13 @@ def test_the_same_call_gives_the_same_numbers():
         ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"margin": 0}, "must be positive"),
         ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"weights": [1.0]}, "2 non-negative"),
         ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"clusters": [1]}, "one for each of the 2 items"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"clusters": [1, np.nan]}, "1 of 2 items have no label"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"clusters": [None, "p"]}, "1 of 2 items have no label"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"weights": [1.0, np.nan]}, "non-negative"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"families": "best"}, "such as ['best']"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"deterministic": "a"}, "such as ['a']"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"margin": np.nan}, "must be positive"),
+        ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"level": np.nan}, "between 0 and 0.5"),
         ({"a": [[1.0, 0.0]], "b": [[1.0, 0.0]]}, {"deterministic": ["c"]}, "no such method"),
         ({"a": [[1.0, 0.0]] * 2, "b": [[1.0, 0.0]]}, {"deterministic": ["a"]}, "shape (1, items)"),
     ],
