@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,7 +21,9 @@ SHAREGPT = {
 # columns that would change the model's input and that nothing here writes
 _NOT_WRITTEN = ("tools", "functions", "tool_calls", "function_call")
 _THOUGHTS = ("reasoning", "reasoning_content", "thinking", "thought")
-_MARKS = ("weight", "train", "training")  # of OpenAI's and axolotl's formats
+_MARKS = ("weight", "train", "training", "loss", "trainable", "train_on_turn")  # of several programs' formats
+_READ = ("role", "content", "from", "value", *_MARKS)  # of a message
+_UNREAD_MARKS = ("mask", "masked", "loss_mask", "loss_scale", "loss_weight", "train_detail")
 # The date that Llama 3.1's template writes if none is given. Templates that ask for today's date get it as well, or
 # rows would change from day to day.
 _DAY = date(2024, 7, 26)
@@ -68,6 +71,15 @@ def messages(row: dict[str, Any], kind: str, where: str) -> list[Message]:
     if result[-1].get("weight") == "0":
         raise RowError("malformed", f"{where}: the last answer has weight 0, and it is the one to learn; cut it off")
     return result
+
+
+def unwritten(row: dict[str, Any], kind: str) -> Iterator[tuple[int, str]]:
+    """Yield (number of a message, name) of what a row's messages say beside their role and text."""
+    every = [message for column in columns(row, kind) for message in row[column]]
+    for number, message in enumerate(every, start=1):
+        for name, value in message.items():
+            if name not in _READ and value not in (None, "", [], {}):
+                yield number, str(name)
 
 
 def columns(row: dict[str, Any], kind: str) -> tuple[str, ...]:
@@ -132,14 +144,20 @@ def _message(message: Any, where: str) -> Message:
 
 
 def _is_muted(message: dict[str, Any], role: str, where: str) -> bool:
-    """Return whether an answer is marked as not to be learned: `weight: 0`, `train: false`, `training: false`.
+    """Return whether an answer is marked as not to be learned: `weight: 0`, `train: false`, `loss: false` and so on.
 
     Raises:
-        RowError: a mark that is neither 0 nor 1, or a 1 at a message that is no answer; thoughts beside the text.
+        RowError: a mark that is neither 0 nor 1 or means something else, a 1 at a message that is no answer, or
+            thoughts beside the text.
     """
     if lost := [name for name in _THOUGHTS if message.get(name) not in (None, "")]:
         raise RowError(
             "malformed", f"{where} has {', '.join(lost)} beside its text, which is not written; put it into the text"
+        )
+    if unread := [name for name in _UNREAD_MARKS if message.get(name) is not None]:
+        raise RowError(
+            "malformed",
+            f"{where} has {', '.join(unread)}; what is learnt is said by weight: 0 (not learnt) or 1 (learnt)",
         )
     marks = {name: message[name] for name in _MARKS if message.get(name) is not None}
     for name, value in marks.items():
@@ -230,7 +248,7 @@ class Dialogue:
 
     def __init__(self, tokenizer: Any, template: str) -> None:
         self._tokenizer, self._template = tokenizer, template
-        self.changes: dict[str, list[str]] = {}  # how the template changes messages -> their places
+        self.changes: dict[str, tuple[int, str]] = {}  # how messages are changed -> how many, and the first one's place
         # texts before last answers -> what is to be said of them, since evaluations ask with the generation prompt
         self.headers: dict[str, str] = {}
         self._written: list[str] | None = None  # special tokens that the template writes
@@ -304,7 +322,12 @@ class Dialogue:
                 continue
             is_cut = bool(content.strip()) and content.strip() in whole
             change = "cuts white space around" if is_cut else "leaves out or changes parts of"
-            self.changes.setdefault(change, []).append(f"{where}, message {number} ({message['role']})")
+            self.note(change, f"{where}, message {number} ({message['role']})")
+
+    def note(self, change: str, where: str) -> None:
+        """Count a message that is not written as it was given."""
+        count, first = self.changes.get(change, (0, where))
+        self.changes[change] = (count + 1, first)
 
     def _span(self, chat: list[Message], index: int, whole: str, where: str) -> tuple[int, int]:
         before, mark, after = self._write(_marked(chat, index), where).partition(_MARK)

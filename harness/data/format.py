@@ -171,7 +171,7 @@ class Renderer:
         extra = {"place": where, "topic": "" if topic is None else str(topic)}
         if self._spec.format in ("messages", "sharegpt"):
             self._refuse_unused(row, where)
-            return self._chat(chat.messages(row, self._spec.format, where), where, extra)
+            return self._given_chat(row, where, extra)
         system = self._system(row, where)
         self._refuse_unused(row, where)
         if self._spec.format == "alpaca":
@@ -245,6 +245,13 @@ class Renderer:
                 f"{where}: {kind} leaves {', '.join(unused)} out; name it in a template (data.train.0.prompt=...), or "
                 f"say that it is meant with data.train.0.ignore=[{','.join(unused)}]",
             )
+
+    def _given_chat(self, row: dict[str, Any], where: str, extra: dict[str, str]) -> Example:
+        example = self._chat(chat.messages(row, self._spec.format, where), where, extra)
+        assert self._dialogue is not None, "__init__ has seen to it"
+        for message, name in chat.unwritten(row, self._spec.format):
+            self._dialogue.note(f"leaves out {name} of", f"{where}, message {message}")
+        return example
 
     def _chat(self, messages: list[chat.Message], where: str, extra: dict[str, str]) -> Example:
         assert self._dialogue is not None, "__init__ has seen to it"

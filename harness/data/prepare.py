@@ -250,12 +250,13 @@ class _Preparing:
     def _changes(self) -> Iterator[str]:
         """Yield a line for each way in which chat templates change messages, and for what they put before answers."""
         yield from dict.fromkeys(text for dialogue in self.dialogues for text in dialogue.headers.values() if text)
-        changes: dict[str, list[str]] = {}
+        changes: dict[str, tuple[int, str]] = {}
         for dialogue in self.dialogues:
-            for change, places in dialogue.changes.items():
-                changes.setdefault(change, []).extend(places)
-        for change, places in changes.items():
-            yield f"the chat template {change} {len(places):,} messages, as {places[0]}"
+            for change, (number, first) in dialogue.changes.items():
+                before, earliest = changes.get(change, (0, first))
+                changes[change] = (before + number, earliest)
+        for change, (number, first) in changes.items():
+            yield f"the chat template {change} {number:,} messages, as {first}"
 
     def _check_not_empty(self, given: int, rows: dict[str, int], prompts: int) -> None:
         for part, number in rows.items():

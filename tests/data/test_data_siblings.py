@@ -162,22 +162,49 @@ def test_what_a_template_puts_before_answers_is_said(tokens):
 
 
 def test_what_a_template_puts_before_some_answers_is_said_with_a_row(tokens):
-    """The first chat shows nothing; a later one does, once, however many follow."""
-    thinks = TEMPLATE.replace(
-        "{{ m.content }}",
-        "{% if m.role == 'assistant' and 'sure' not in m.content %}<t></t>{% endif %}{{ m.content }}",
-    )
-    dialogue = Dialogue(tokens, thinks)
+    """The first chat shows nothing; a later one does, and it is said once, however many follow."""
+    header = "{% if m.role == 'assistant' and 'think' in messages[0].content %}<t></t>{% endif %}"
+    dialogue = Dialogue(tokens, TEMPLATE.replace("{{ m.content }}", header + "{{ m.content }}"))
     make = Renderer(RowsSpec(file="rows.jsonl", format="messages"), dialogue)
-    for number, answer in enumerate(["I am sure", "yes", "no", "surely"], start=1):
-        question = {"role": "user", "content": f"Say it {number} times."}
-        example = make({"messages": [question, {"role": "assistant", "content": answer}]}, number)
-        assert example.prompt.endswith("<t></t>") == (number in (2, 3)), (
-            "what is trained is what generation begins with"
-        )
-    said = [text for text in dialogue.headers.values() if text]
-    assert len(said) == 1
-    assert "'<t></t>' before the answers, behind its generation prompt, as in rows.jsonl:2" in said[0]
+    for number, question in enumerate(["Say it.", "Do think.", "Say it 2 times.", "Please think."], start=1):
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": "yes"}]
+        example = make({"messages": turns}, number)
+        assert example.prompt.endswith("<t></t>") == ("think" in question), "generation begins where training does"
+    [said] = filter(None, dialogue.headers.values())
+    assert "'<t></t>' before the answers, behind its generation prompt, as in rows.jsonl:2" in said
+
+
+def marked(**marks):
+    turns = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "first", **marks}]
+    return {"messages": [*turns, *CHAT["messages"]]}
+
+
+@pytest.mark.parametrize("name", ["weight", "train", "training", "loss", "trainable", "train_on_turn"])
+@pytest.mark.parametrize("value", [0, False])
+def test_an_answer_that_is_marked_is_not_learned_whatever_the_mark_is_called(tokens, name, value):
+    example = as_chat(tokens, marked(**{name: value}))
+    assert (len(example.turns), len(example.muted)) == (0, 1)
+    assert len(as_chat(tokens, marked(**{name: 1})).turns) == 1
+    for other in (0.5, "0", "false"):
+        with pytest.raises(RowError, match=f"message 2: {name}="):
+            as_chat(tokens, marked(**{name: other}))
+
+
+@pytest.mark.parametrize("name", ["mask", "masked", "loss_mask", "loss_scale", "loss_weight", "train_detail"])
+def test_a_mark_that_may_mean_either_is_refused(tokens, name):
+    with pytest.raises(RowError, match=f"message 2 has {name}; what is learnt is said by weight: 0"):
+        as_chat(tokens, marked(**{name: 0}))
+
+
+def test_what_messages_say_beside_their_text_is_named(tokens):
+    dialogue = Dialogue(tokens, TEMPLATE)
+    make = Renderer(RowsSpec(file="rows.jsonl", format="messages"), dialogue)
+    for number in (1, 2):
+        make(marked(name="Bob", refusal=None, audio={"id": 1}, note=""), number)
+    assert dialogue.changes == {
+        "leaves out name of": (2, "rows.jsonl:1, message 2"),
+        "leaves out audio of": (2, "rows.jsonl:1, message 2"),
+    }
 
 
 # folders
