@@ -131,6 +131,14 @@ class Reading:
     used: tuple[str, ...]
     unused: tuple[str, ...]
 
+    def beside(self, earlier: "Reading | None") -> "Reading":
+        """Return the reading of these rows and of earlier ones together."""
+        if earlier is None:
+            return self
+        used = tuple(dict.fromkeys((*earlier.used, *self.used)))
+        unused = tuple(name for name in dict.fromkeys((*earlier.unused, *self.unused)) if name not in used)
+        return dataclasses.replace(earlier, used=used, unused=unused)
+
 
 class Renderer:
     """Makes an example of a row.

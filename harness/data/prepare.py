@@ -40,7 +40,7 @@ class Prepared:
     found: dict[str, int] = field(default_factory=dict, compare=False)
     problems: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     refusals: tuple[str, ...] = ()
-    readings: tuple[Reading, ...] = field(default=(), compare=False)  # of each source, by its first row
+    readings: tuple[Reading, ...] = field(default=(), compare=False)  # of each source
     changes: tuple[str, ...] = field(default=(), compare=False)  # how the chat template changes messages
     sources: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)  # place, rows read, rows trained on
 
@@ -133,14 +133,16 @@ class _Preparing:
         """Yield rows as examples. An unusable row is noted, and is an error if the configuration says so."""
         for rows in parts:
             make: Renderer | None = None
+            columns: set[str] = set()  # of all rows, since one may come late
             for number, row in read(rows, self.spec.source, self.spec.path):
                 self._tell()
                 try:
                     if isinstance(row, RowError):
                         raise row
-                    if make is None:
-                        make = self._renderer(recognized(rows, row))
-                        self.readings.setdefault(place(rows), make.reading(row))
+                    make = make or self._renderer(recognized(rows, row))
+                    if not columns.issuperset(row):
+                        columns.update(row)
+                        self.readings[place(rows)] = make.reading(row).beside(self.readings.get(place(rows)))
                     example = make(row, number)
                 except RowError as error:
                     self._unusable(error)

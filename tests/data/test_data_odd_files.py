@@ -1,6 +1,7 @@
 """Files as people have them, where an easy reader gives other text or other rows than were written."""
 
 import decimal
+import json
 import os
 import socket
 
@@ -11,7 +12,8 @@ from pyarrow import parquet
 from harness.data import files
 from harness.data.files import RowError
 from harness.data.format import render
-from harness.records.settings import RowsSpec
+from harness.data.prepare import prepare
+from harness.records.settings import DataSpec, RowsSpec
 
 
 def written(value) -> str:
@@ -103,6 +105,15 @@ def test_a_column_of_any_name_can_be_written(name):
 
 def test_a_column_that_is_called_row_stays_the_column():
     assert render([{"row": "V", "answer": "A"}], RowsSpec(prompt="{{row}}", completion="{{answer}}"))[0].prompt == "V"
+
+
+def test_a_column_that_comes_late_is_named_as_unused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"p{i}", "completion": "c", **({"reply": "r"} if i == 30 else {})} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = DataSpec(name="file", source="package", train=(RowsSpec(file=str(path)),), validation_fraction=0.2)
+    [reading] = prepare(spec).readings
+    assert (reading.used, reading.unused) == (("prompt", "completion"), ("reply",))
 
 
 # what is no file
