@@ -138,6 +138,8 @@ def _declared(folder: Path) -> dict[Path, str | None]:
 
 def _configurations(readme: Path) -> list[dict[str, Any]]:
     """Return the configurations with files in a README's header, which is YAML between two lines of `---`."""
+    if not readme.is_file():  # a pipe would be waited for
+        return []
     try:
         header = _HEADER.match(readme.read_text(encoding="utf-8"))
         content = yaml.safe_load(header[1]) if header else None

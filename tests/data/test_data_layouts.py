@@ -1,6 +1,7 @@
 """Folders whose README declares the files of each split, as on the Hub, and folders that can be read in two ways."""
 
 import json
+import os
 
 import pytest
 
@@ -82,6 +83,14 @@ def test_a_readme_leads_to_no_file_that_is_not_in_the_folder(tmp_path, missing):
 def test_a_readme_that_declares_nothing_changes_nothing(tmp_path, text):
     into(tmp_path, a_jsonl="a")
     (tmp_path / "README.md").write_text(text, encoding="latin-1")
+    assert [path.name for path in files.parts(tmp_path)] == ["a.jsonl"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["README.md", "state.json"])
+def test_a_description_that_is_no_file_is_not_waited_for(tmp_path, name):
+    into(tmp_path, a_jsonl="a")
+    os.mkfifo(tmp_path / name)
     assert [path.name for path in files.parts(tmp_path)] == ["a.jsonl"]
 
 
