@@ -30,6 +30,7 @@ _NOT_SCORES = (
 )  # fmt: skip
 _ON_VALIDATION = ("yes", "true", "1", "validation", "valid", "val", "dev")
 _ERRORS = re.compile(r"^(.+?)[ _](?:std|sd|se|sem|stderr|err|\+-|\u00b1)$")
+_LONGEST_FIELD = 2**31 - 1  # characters of a cell; csv's own limit is shorter than an answer
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 _CELL = re.compile(
     rf"^(?P<value>{_NUMBER})\s*(?P<percent>%)?"
@@ -48,7 +49,10 @@ def read_table(path: Path, items: Mapping[str, int]) -> Submission:
     Raises:
         ValueError: there is no table in it, or none of its columns holds scores.
     """
-    content = path.read_text(encoding="utf-8")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from error
     lines = _latex(content) if path.suffix == ".tex" else _csv(content, "\t" if path.suffix == ".tsv" else ",")
     if len(lines) < 2:
         raise ValueError(f"{path}: no table with a heading and rows")
@@ -62,6 +66,7 @@ def read_table(path: Path, items: Mapping[str, int]) -> Submission:
 
 
 def _csv(content: str, separator: str) -> list[list[str]]:
+    csv.field_size_limit(_LONGEST_FIELD)
     return [
         [cell.strip() for cell in line] for line in csv.reader(content.splitlines(), delimiter=separator) if any(line)
     ]

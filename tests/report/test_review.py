@@ -521,6 +521,14 @@ def test_what_a_difference_can_mean_without_its_items():
     assert pairing_bounds(900, 600, ITEMS).highest < 0.05
 
 
+def test_a_cell_may_be_long_and_a_table_of_another_encoding_is_named(tmp_path, capsys):
+    (tmp_path / "long.csv").write_text(f"method,notes,accuracy,n\nlora,{'a' * 200_000},50.0,100\n")
+    assert main([str(tmp_path / "long.csv")]) in (0, 1)
+    (tmp_path / "wide.csv").write_text("method,accuracy\nlora,50.0\n", encoding="utf-16")
+    assert main([str(tmp_path / "wide.csv")]) == 2
+    assert f"{tmp_path / 'wide.csv'}: not UTF-8" in capsys.readouterr().err
+
+
 def test_what_is_nothing_to_review_is_named(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "nothing to review" in capsys.readouterr().err

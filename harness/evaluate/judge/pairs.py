@@ -8,15 +8,35 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from harness.evaluate.judge.answers import Answers
-from harness.records import untrusted
+from harness.records import base, untrusted
+from harness.records.base import Strict
 from harness.records.record import write_text
 from harness.stats import sign_test
 
+_LONGEST_FIELD = 2**31 - 1  # characters; answers are longer than csv's own limit
 COLUMNS = ("pair", "prompt", "answer_1", "answer_2", "verdict")
 VERDICTS = ("1", "2", "tie")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side(Strict):
+    """One pair: its item, and the run whose answer stands first."""
+
+    item_id: str
+    answer_1: Literal["first", "second"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key(Strict):
+    """Content of the key file: the folders of both runs, and which of them wrote which answer of a pair."""
+
+    first: str
+    second: str
+    seed: int
+    pairs: dict[str, Side]
 
 
 @dataclass(frozen=True)
@@ -67,8 +87,8 @@ def take(filled: Path, key: Path) -> tuple[Counted, Path]:
     """Count verdicts as `count` does, and write them beside the CSV with the verdict on each item; return both."""
     winners = _winners(filled, key)
     counted = _counted(winners, key)
-    pairs = _known(key)["pairs"]
-    items = {pairs[pair]["item_id"]: winner or None for pair, winner in winners.items()}
+    pairs = _known(key).pairs
+    items = {pairs[pair].item_id: winner or None for pair, winner in winners.items()}
     return counted, write_text(
         json.dumps({**asdict(counted), "better": items}, indent=1) + "\n", filled.with_suffix(".verdicts.json")
     )
@@ -85,23 +105,28 @@ def count(filled: Path, key: Path) -> Counted:
 
 def _counted(winners: dict[str, str], key: Path) -> Counted:
     key_facts, counts = _known(key), Counter(winners.values())
-    first, second, left_out = counts["first"], counts["second"], len(key_facts["pairs"]) - len(winners)
+    first, second, left_out = counts["first"], counts["second"], len(key_facts.pairs) - len(winners)
     missing, p_value = counts[""] + left_out, sign_test(first, second)
-    return Counted(key_facts["first"], key_facts["second"], first, second, counts["tie"], missing, p_value)
+    return Counted(key_facts.first, key_facts.second, first, second, counts["tie"], missing, p_value)
 
 
-def _known(key: Path) -> dict[str, Any]:
+def _known(key: Path) -> Key:
     if not key.is_file():
         raise ValueError(f"{key}: no such file; give the key that `export` wrote beside the CSV with --key")
-    facts: dict[str, Any] = json.loads(key.read_text(encoding="utf-8"))
-    return facts
+    try:
+        return base.parsed(Key, json.loads(key.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{key}: not a key that `export` wrote ({base.first_line(error)}); give the one beside the CSV with --key"
+        ) from error
 
 
 def _winners(filled: Path, key: Path) -> dict[str, str]:
     """Return the verdicts by pair: first, second, tie, or "" if there is none."""
     if not filled.is_file():
         raise ValueError(f"{filled}: no such file; give the CSV that `export` wrote")
-    pairs = _known(key)["pairs"]
+    pairs = _known(key).pairs
+    csv.field_size_limit(_LONGEST_FIELD)
     with filled.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         sign = max(",;\t", key=file.readline().count)  # the delimiter, which depends on the spreadsheet
         file.seek(0)
@@ -117,7 +142,7 @@ def _winners(filled: Path, key: Path) -> dict[str, str]:
     return winners
 
 
-def _winner(row: dict[str, str], pairs: dict[str, dict[str, str]], where: str) -> str:
+def _winner(row: dict[str, str], pairs: dict[str, Side], where: str) -> str:
     verdict = (row["verdict"] or "").strip().lower().removesuffix(".0")
     if row["pair"] not in pairs:
         raise ValueError(f"{where}: pair {row['pair']!r} is not one of the key's")
@@ -125,7 +150,7 @@ def _winner(row: dict[str, str], pairs: dict[str, dict[str, str]], where: str) -
         raise ValueError(f"{where}: verdict {verdict!r} is none of {', '.join(VERDICTS)}, or empty")
     if verdict not in ("1", "2"):
         return verdict
-    first = pairs[row["pair"]]["answer_1"]
+    first = pairs[row["pair"]].answer_1
     other = "second" if first == "first" else "first"
     return first if verdict == "1" else other
 

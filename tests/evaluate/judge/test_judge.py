@@ -283,6 +283,33 @@ def test_a_pair_counts_once(filled, capsys):
     assert "is there twice; import one file for each who judges" in capsys.readouterr().err
 
 
+KEYS = [
+    "",
+    "null",
+    "[]",
+    "7",
+    "{}",
+    '{"pairs": {}}',
+    "[" * 100_000,
+    '{"first": "a", "second": "b", "seed": 0, "pairs": []}',
+]
+
+
+@pytest.mark.parametrize("content", KEYS, ids=range(len(KEYS)))
+def test_what_is_no_key_is_named(filled, content, capsys):
+    rows, save = filled
+    out = save(rows)
+    pairs.key_path(out).write_text(content)
+    assert command.main(["import", str(out)]) == 2
+    assert f"{pairs.key_path(out)}: not a key that `export` wrote" in capsys.readouterr().err
+
+
+def test_an_answer_may_be_long(filled):
+    rows, save = filled
+    out = save([{**row, "prompt": "a" * 200_000, "verdict": "1"} for row in rows])
+    assert pairs.count(out, pairs.key_path(out)).missing == 0
+
+
 def test_verdicts_are_kept_by_item(filled, run, capsys):
     rows, save = filled
     out = save([{**row, "verdict": "1" if row["answer_1"].startswith("from a") else "2"} for row in rows[:3]])
