@@ -42,11 +42,14 @@ def _refuse(word: str) -> int:
 
 
 def run_command(command: Callable[[], int | None]) -> None:
-    """Exit with the code that `command` returns.
+    """Exit with the code that `command` returns. It goes on without its terminal where SIGHUP does not end it.
 
     If the reader closes the pipe early (`harness --help | head`), the command ends without a message and with the
     code that a shell gives for SIGPIPE.
     """
+    from harness.train.signals import outlive_terminal
+
+    outlive_terminal()
     try:
         try:
             code = command()

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import io
 import os
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -31,13 +34,56 @@ def heeded() -> list[signal.Signals]:
 
 def leave_terminal(number: int) -> None:
     """After SIGHUP, send output nowhere that would go to the terminal: writing to one that is gone is an error."""
-    if number != signal.SIGHUP:
-        return
+    if number == signal.SIGHUP:
+        _print_nowhere()
+
+
+def outlive_terminal() -> None:
+    """Send output nowhere as soon as the terminal that it goes to is gone, for processes that SIGHUP does not end.
+
+    The kernel announces nothing to a process that ignores SIGHUP (as after `disown`) or has no controlling terminal (as
+    under `setsid`): it learns of the end from EIO.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            descriptor = stream.fileno()
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # there is no such stream, or a test's
+            continue
+        if _is_terminal(descriptor):
+            raw: Any = _Terminal(descriptor, "w", closefd=False)
+            buffer = raw if stream.write_through else io.BufferedWriter(raw)
+            options = {
+                name: getattr(stream, name) for name in ("encoding", "errors", "line_buffering", "write_through")
+            }
+            setattr(sys, name, io.TextIOWrapper(buffer, **options))
+
+
+class _Terminal(io.FileIO):
+    """Raw stream to a terminal that may go away."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            _print_nowhere()
+            return len(memoryview(data).cast("B"))
+
+
+def _print_nowhere() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
-        if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # a terminal that is gone no longer says that it is one
+        if _is_terminal(descriptor):
             os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def _is_terminal(descriptor: int) -> bool:
+    """Return whether a descriptor is a terminal's; one that is gone no longer says so, but stays a device."""
+    return stat.S_ISCHR(os.fstat(descriptor).st_mode)
 
 
 class PreemptedError(Exception):
