@@ -158,9 +158,9 @@ def moderated(own: Floats, free: Floats, pooled: Floats | float, degrees: float)
 
     With three seeds and four methods, where one deviates three times as much, 7.3 to 8.8 % of its comparisons are
     wrong (seeds of 1 to 4 points, 1,319 items), for a power of .64 where all are alike (3 points, seeds of 1 point).
-    Both cannot be had: any test that is monotone in the difference and wrong in at most 7 % there has at most .63 power,
-    and one that does not know the scale of the seeds' noise has less, as `tests/bench/_bound.py` computes. From five
-    seeds on both can be had.
+    Both cannot be had: any test that is monotone in the difference and wrong in at most 7 % there has at most .63
+    power, and less where it does not know the scale of the seeds' noise, as `tests/bench/_bound.py` computes. From
+    five seeds on both can be had.
 
     Args:
         own: shape (..., methods).

@@ -93,7 +93,7 @@ def _largest(covariance: Floats, pairs: np.ndarray) -> Floats:
     """Return draws of the largest standardized difference of the pairs, shape (draws,)."""
     used, places = np.unique(pairs, return_inverse=True)
     values, vectors = np.linalg.eigh(covariance[np.ix_(used, used)])
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T  # the symmetric one: no library's choice of vectors
     first, second = places.reshape(-1, 2).T
     contrasts = root[first] - root[second]
     scales = np.sqrt((contrasts**2).sum(axis=1, keepdims=True))
