@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 DASH = "-"
 MEBIBYTE = 2**20
 GIBIBYTE = 2**30
 TERA = 10**12
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def quantity(value: float | None) -> str:
@@ -66,3 +69,11 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]], text: Sequence[
     """
     rule = [":--" if not i or name in text else "--:" for i, name in enumerate(header)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
+
+
+def collected(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Return the values of each key; keys and values stay in their order."""
+    values: dict[K, list[V]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return values

@@ -70,6 +70,14 @@ class Missing:
 
 
 Cell = Number | Text | Missing
+Value = Cell | str | float | None  # a cell, or what one is made of
+
+
+def as_cell(value: Value, why: str = "") -> Cell:
+    """Return words and numbers as cells; None is a missing value with the reason."""
+    if value is None:
+        return Missing(why)
+    return Text(value) if isinstance(value, str) else Number(value) if isinstance(value, int | float) else value
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,11 @@ class Table:
             raise ValueError(f"table {self.label or self.title!r}: two columns share a key: {', '.join(keys)}")
         if any(len(row) != len(keys) for row in self.rows):
             raise ValueError(f"table {self.label or self.title!r}: a row does not have {len(keys)} cells")
+
+    @staticmethod
+    def of(columns: Sequence[Column], rows: Iterable[Iterable[Value]], why: str = "", **settings: Any) -> Table:
+        """Return a table of values, of which None is a missing one for the reason `why`."""
+        return Table(tuple(columns), tuple(tuple(as_cell(value, why) for value in row) for row in rows), **settings)
 
     @property
     def keys(self) -> tuple[str, ...]:

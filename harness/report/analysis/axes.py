@@ -15,14 +15,14 @@ from harness.report import names
 from harness.report.data.groups import Group, Measure, headline
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.rows import Loaded, Row
-from harness.report.display import GIBIBYTE, MEBIBYTE, TERA, mean, quantity
+from harness.report.display import GIBIBYTE, MEBIBYTE, TERA, collected, mean, quantity
 from harness.report.document import Column
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
 
-Number = Callable[[Group], float | None]
+Quantity = Callable[[Row], float | None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Cost:
     """Something that should be low, with the column that shows it."""
 
     column: Column
-    of: Number
+    of: Callable[[Group], float | None]
 
     @property
     def key(self) -> str:
@@ -73,7 +73,17 @@ def gain_column(scores: Column) -> Column:
 
 def trainings(group: Group) -> list[Training]:
     """Return the training of every seed that has one."""
-    return [row.current.training for row in group.rows if row.current and row.current.training]
+    return [row.training for row in group.rows if row.training]
+
+
+def peak_memory(group: Group) -> float | None:
+    """Return the peak memory in bytes; None where the group has no numbers to show."""
+    return _average(group, QUANTITIES["peak_memory_bytes"])
+
+
+def required_memory(group: Group) -> float | None:
+    """Return the bytes that a GPU must have; None on a CPU."""
+    return _average(group, QUANTITIES["required_memory_bytes"])
 
 
 def memory(group: Group) -> float | None:
@@ -82,57 +92,14 @@ def memory(group: Group) -> float | None:
     return peak_memory(group) if needed is None else needed
 
 
-def peak_memory(group: Group) -> float | None:
-    """Return the peak memory in bytes; None where the group has no numbers to show."""
-    return _mean(group, lambda attempt: attempt.peak_memory_bytes)
+def _average(group: Group, read: Quantity) -> float | None:
+    return mean(map(read, group.rows)) if group.measured else None
 
 
-def required_memory(group: Group) -> float | None:
-    """Return the bytes that a GPU must have; None on a CPU."""
-    return _mean(group, lambda attempt: attempt.required_memory_bytes)
-
-
-def _mean(group: Group, read: Callable[[Attempt], float | None]) -> float | None:
-    return mean(read(row.current) if row.current else None for row in group.rows) if group.measured else None
-
-
-def _training(read: Callable[[Attempt], float | None]) -> Number:
-    """Return a number of groups that train, an interrupted one among them; it is None for any other group."""
-    return lambda group: None if group.first.is_base else _mean(group, read)
-
-
-def _fingerprint(name: str) -> Number:
-    return _training(lambda attempt: getattr(attempt.fingerprint, name) if attempt.fingerprint else None)
-
-
-def _energy(attempt: Attempt) -> float | None:
-    phase = attempt.phases.get("train")
-    return phase.energy_joules if phase else None
-
-
-def _flops(attempt: Attempt) -> float | None:
-    """Return the FLOPs of the whole training: those of the profiled step, scaled by the positions of all steps."""
-    training = attempt.training
-    if training is None or training.profile is None:
-        return None
-    positions = sum(rows * tokens for rows, tokens in training.profile.micro_batches)
-    return training.profile.flops / positions * sum(training.padded_tokens)
-
-
-def of_trained(number: Number) -> Number:
-    """Restrict a number to groups that train, an interrupted one among them."""
-    return lambda group: None if group.first.is_base or not group.measured else number(group)
-
-
-PEAK_MEMORY = Cost(Column("peak_memory_bytes", "Peak memory", "GiB", 1 / GIBIBYTE, 2, "lower"), of_trained(peak_memory))
-TRAIN_SECONDS = Cost(
-    Column("train_seconds", "Training time", "s", better="lower"),
-    _training(lambda attempt: attempt.training.train_seconds if attempt.training else None),
-)
-PARAMETERS = Cost(
-    Column("trainable_parameters", "Trained parameters", digits=0, better="lower"), _fingerprint("trainable_parameters")
-)
-SAVED = Cost(Column("saved_bytes", "Saved size", "MiB", 1 / MEBIBYTE, better="lower"), _fingerprint("saved_bytes"))
+def cost(column: Column, read: Quantity | None = None) -> Cost:
+    """Return a cost of groups that train: the mean over the seeds of a quantity, that of the column's key if None."""
+    quantity = read or QUANTITIES[column.key]
+    return Cost(column, lambda group: None if group.first.is_base else _average(group, quantity))
 
 
 def qualities(
@@ -191,22 +158,16 @@ def tuning_hours(row: Row) -> float | None:
     return _hours(row.trials) if row.trials else None
 
 
+def hours_with_tuning(row: Row) -> float | None:
+    """Return the device hours of a run and of its tuning; None where those of the run are unknown."""
+    hours = device_hours(row)
+    return None if hours is None else hours + (tuning_hours(row) or 0.0)
+
+
 def cost_of_run(row: Row) -> float | None:
     """Return the cost of the run and of its tuning; None without a record or a price."""
-    hours = device_hours(row)
-    return None if hours is None or row.price is None else (hours + (tuning_hours(row) or 0.0)) * row.price
-
-
-def hours_of_group(group: Group) -> float | None:
-    """Return the device hours of one result: its tuning plus one run, the mean over the seeds."""
-    return mean(
-        None if (hours := device_hours(row)) is None else hours + (tuning_hours(row) or 0.0) for row in group.rows
-    )
-
-
-def cost_of_group(group: Group) -> float | None:
-    """Return the cost of one result at the price of a device hour, the mean over the seeds."""
-    return mean(cost_of_run(row) for row in group.rows)
+    hours = hours_with_tuning(row)
+    return None if hours is None or row.price is None else hours * row.price
 
 
 def priced(loaded: Loaded, price: float | None) -> Loaded:
@@ -268,34 +229,67 @@ def doubts_of_phase(phase: Phase) -> dict[str, str]:
     return found
 
 
-def timing_doubts(attempt: Attempt | None, phases: Iterable[str] = TIMED) -> dict[str, str]:
+def timing_doubts(attempt: Attempt | None) -> dict[str, str]:
     """Return the reasons of an attempt's phases, each with the first phase that has it and the amount there."""
-    found: dict[str, str] = {}
-    for name in phases:
-        phase = attempt.phases.get(name) if attempt else None
-        for reason, amount in (doubts_of_phase(phase) if phase else {}).items():
-            found.setdefault(reason, f"{amount} in {name}")
-    return found
+    phases = {name: phase for name in TIMED if (phase := attempt.phases.get(name))} if attempt else {}
+    doubts: dict[str, str] = {}
+    for name, phase in phases.items():
+        for reason, amount in doubts_of_phase(phase).items():
+            doubts.setdefault(reason, f"{amount} in {name}")
+    return doubts
 
 
 def timing_caveats(groups: Sequence[Group]) -> list[str]:
     """Return one line for each reason, with the groups that were timed under it."""
-    found: dict[str, list[str]] = {}
-    for group in groups:
-        for row in group.rows if group.ok else ():
-            who = group.name if len(group.rows) == 1 else f"{group.name} seed {row.seed}"
-            for reason, amount in timing_doubts(row.current).items():
-                found.setdefault(reason, []).append(f"{who} ({amount})")
-    return [f"Timing caveat: {reason}: {'; '.join(who)}." for reason, who in found.items()]
+    doubted = collected(
+        (reason, f"{group.name if len(group.rows) == 1 else f'{group.name} seed {row.seed}'} ({amount})")
+        for group in groups
+        if group.ok
+        for row in group.rows
+        for reason, amount in timing_doubts(row.current).items()
+    )
+    return [f"Timing caveat: {reason}: {'; '.join(who)}." for reason, who in doubted.items()]
 
 
+def train_flops(row: Row) -> float | None:
+    """Return the FLOPs of the whole training: those of the profiled step, scaled by the positions of all steps."""
+    training = row.training
+    if training is None or training.profile is None:
+        return None
+    positions = sum(rows * tokens for rows, tokens in training.profile.micro_batches)
+    return training.profile.flops / positions * sum(training.padded_tokens)
+
+
+def _held(part: str, name: str) -> Quantity:
+    return lambda row: getattr(getattr(row, part), name, None)
+
+
+HOLDERS = {  # the part of a run's record -> the quantities in it
+    "fingerprint": ("trainable_parameters", "total_parameters", "saved_bytes"),
+    "training": ("tokens_per_second", "train_seconds", "flops_per_second", "mfu"),
+    "current": ("peak_memory_bytes", "required_memory_bytes"),
+}
+QUANTITIES: dict[str, Quantity] = {
+    **{name: _held(part, name) for part, held in HOLDERS.items() for name in held},
+    "train_energy_joules": lambda row: row.train_energy,
+    "train_flops": train_flops,
+    "device_hours": device_hours,
+    "tuning_device_hours": tuning_hours,
+    "cost": cost_of_run,
+}
+"""What a run is measured by, in the units of the records; None is unknown."""
+
+PEAK_MEMORY = cost(Column("peak_memory_bytes", "Peak memory", "GiB", 1 / GIBIBYTE, 2, "lower"))
+TRAIN_SECONDS = cost(Column("train_seconds", "Training time", "s", better="lower"))
+PARAMETERS = cost(Column("trainable_parameters", "Trained parameters", digits=0, better="lower"))
+SAVED = cost(Column("saved_bytes", "Saved size", "MiB", 1 / MEBIBYTE, better="lower"))
 COSTS = (
     PEAK_MEMORY,
     TRAIN_SECONDS,
     PARAMETERS,
     SAVED,
-    Cost(Column("train_energy_joules", "Training energy", "J", better="lower"), _training(_energy)),
-    Cost(Column("train_flops", "Training compute", "TFLOP", 1 / TERA, better="lower"), _training(_flops)),
-    Cost(Column("device_hours", "Device hours with tuning", better="lower"), of_trained(hours_of_group)),
-    Cost(Column("cost", "Cost with tuning", digits=2, better="lower"), of_trained(cost_of_group)),
+    cost(Column("train_energy_joules", "Training energy", "J", better="lower")),
+    cost(Column("train_flops", "Training compute", "TFLOP", 1 / TERA, better="lower")),
+    cost(Column("device_hours", "Device hours with tuning", better="lower"), hours_with_tuning),
+    cost(Column("cost", "Cost with tuning", digits=2, better="lower")),
 )

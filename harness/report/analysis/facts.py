@@ -17,7 +17,7 @@ from harness.report.data.groups import Group
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.labels import labeled
 from harness.report.data.rows import Loaded, Row, flatten
-from harness.report.display import short
+from harness.report.display import collected, short
 
 # The provenance that can move a run's numbers. All other provenance (commit, host, command, dates) is shown and never
 # refuses a table.
@@ -44,16 +44,6 @@ METHOD_AND_RATE = ("method", "train.lr")  # what varies where nothing was declar
 Facts = dict[str, str]
 
 
-def method_settings(group: Group) -> dict[str, Any]:
-    """Return the method's own settings and the learning rate; {} without a record."""
-    if group.first.record is None:
-        return {}
-    recipe = group.first.record.recipe
-    settings = {key: value for key, value in flatten(recipe.get("method") or {}).items() if key not in ("name", "lr")}
-    rate = (recipe.get("train") or {}).get("lr")
-    return {**settings, **({"lr": rate} if rate is not None else {})}
-
-
 def effective_scale(method: Mapping[str, Any]) -> float | None:
     """Return the scale of a low-rank update: alpha / r, or alpha / sqrt(r) with rank stabilization; None without both.
 
@@ -68,7 +58,7 @@ def effective_scale(method: Mapping[str, Any]) -> float | None:
 def stack_facts(row: Row) -> Facts:
     """Return the model and its machine, for untrained weights too: the processes of a training are not among them."""
     assert row.record is not None and row.current is not None, "a row with results has a record"
-    model = {f"model.{key}": value for key, value in flatten(row.record.recipe.get("model") or {}).items()}
+    model = {f"model.{key}": value for key, value in flatten(row.part("model")).items()}
     made_with = _made_with(row.current.provenance)
     return {key: text(value) for key, value in {**model, **made_with}.items() if key not in _TRAINED_BY}
 
@@ -90,20 +80,19 @@ def config_facts(row: Row) -> Facts:
 def outcome_facts(row: Row) -> Facts:
     """Return what the recipe came to: rows, steps, processes, the scale of a low-rank update, weights' precision."""
     assert row.record is not None and row.current is not None, "a row with results has a record"
-    method = row.record.recipe.get("method") or {}
+    method = row.part("method")
     scale = effective_scale(method)
     facts = ({} if scale is None else {"effective_scale": scale}) | dict(_training(row.current))
     if str(method.get("precision")).endswith("_master") and "master_weights" in facts:
         facts["master_weights"] = ["float32"]  # updates add up in copies; the trained tensors are rounded
-    trained_by = row.record.trained_by or row.current
-    facts |= {key: trained_by.provenance[key] for key in _TRAINED_BY if key in trained_by.provenance}
+    facts |= {key: row.made_with[key] for key in _TRAINED_BY if key in row.made_with}
     return {key: text(value) for key, value in facts.items()}
 
 
 def length_facts(row: Row) -> Facts:
     """Return how long a run was trained: {} where it was stopped early, as its recipe allows every row to be."""
-    training = row.current.training if row.current else None
-    if training is None or (training.stopped_early_at is not None and _may_stop_early(row)):
+    training = row.training
+    if training is None or (training.stopped_early_at is not None and row.part("train").get("early_stopping")):
         return {}
     facts: dict[str, Any] = {"steps": len(training.losses)}
     highest = max(training.learning_rates, default=0.0)
@@ -115,18 +104,13 @@ def length_facts(row: Row) -> Facts:
 
 def seed_facts(row: Row) -> Facts:
     """Return what depends on the seed, and is compared between runs of one seed only."""
-    training = row.current.training if row.current else None
+    training = row.training
     if training is None or not length_facts(row):
         return {}
     facts = {"tokens.real": sum(training.real_tokens), "tokens.trained": sum(training.trained_tokens)}
     if training.sequences is not None:
         facts["tokens.rows_seen"] = sum(training.sequences)
     return {key: text(value) for key, value in facts.items()}
-
-
-def _may_stop_early(row: Row) -> bool:
-    train = row.record.recipe.get("train") if row.record else None
-    return bool((train or {}).get("early_stopping"))
 
 
 def _beside_recipe(row: Row) -> Facts:
@@ -144,28 +128,23 @@ def _beside_recipe(row: Row) -> Facts:
 
 def shown_facts(row: Row) -> Facts:
     """Return the provenance that says where a number comes from, and does not move it."""
-    provenance = row.current.provenance if row.current else {}
-    flat = flatten({key: value for key, value in provenance.items() if key not in (*MADE_WITH, *_NOT_FACTS)})
+    flat = flatten({key: value for key, value in row.provenance.items() if key not in (*MADE_WITH, *_NOT_FACTS)})
     return {key: text(value) for key, value in flat.items()}
 
 
 def shown_training_facts(row: Row) -> Facts:
     """Return what is said of a training and refuses nothing: its end, the rate it used, settings beside its recipe."""
-    training = row.current.training if row.current else None
-    facts: dict[str, Any] = {"rate_used_over_asked": _rate_used(row)}
+    training = row.training
+    facts: dict[str, Any] = {}
     if training is not None:
-        facts |= {"stopped_early_at": training.stopped_early_at, "kept_step": training.kept_step}
+        facts = {"stopped_early_at": training.stopped_early_at, "kept_step": training.kept_step}
+        wanted = row.part("train").get("lr")
+        if training.learning_rates and wanted:
+            facts["rate_used_over_asked"] = round(max(training.learning_rates) / wanted, 3)
     if row.current is not None and row.current.data is not None:
         facts["rows.check"] = row.current.data.check
     settings = {key: value for key, value in _beside_recipe(row).items() if key not in _DECIDE}
     return {**{key: text(value) for key, value in facts.items() if value is not None}, **settings}
-
-
-def _rate_used(row: Row) -> float | None:
-    """Return the highest learning rate of the steps over the recipe's."""
-    training, recipe = row.current.training if row.current else None, row.record.recipe if row.record else {}
-    wanted = (recipe.get("train") or {}).get("lr")
-    return round(max(training.learning_rates) / wanted, 3) if training and training.learning_rates and wanted else None
 
 
 def task_facts(group: Group, task: str) -> Facts:
@@ -174,17 +153,20 @@ def task_facts(group: Group, task: str) -> Facts:
 
 
 def shown_task_facts(group: Group, task: str) -> Facts:
-    """Return where the scores of a task come from, as far as it does not move them."""
-    return _joined(group, task, _shown_look)
+    """Return where the scores of a task come from, as far as it does not move them: the rest of the provenance."""
+    compared = (*MADE_WITH, *_EVALUATED_WITH, *_NOT_FACTS, *_MEASURED)
+
+    def others(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
+        provenance = scored.record.provenance
+        yield from flatten({key: value for key, value in provenance.items() if key not in compared}).items()
+
+    return _joined(group, task, others)
 
 
 def _joined(group: Group, task: str, look: Callable[[ScoredEvaluation], Iterator[tuple[str, Any]]]) -> Facts:
-    every = [scored for scores in group.evaluations.values() for scored in scores if scored.task == task]
-    values_of: dict[str, dict[str, None]] = {}
-    for scored in every:
-        for key, value in look(scored):
-            values_of.setdefault(key, {})[text(value)] = None
-    return {key: " and ".join(sorted(values)) for key, values in values_of.items()}
+    every = (scored for scores in group.evaluations.values() for scored in scores if scored.task == task)
+    values = collected((key, text(value)) for scored in every for key, value in look(scored))
+    return {key: " and ".join(sorted({*of_key})) for key, of_key in values.items()}
 
 
 def text(value: Any) -> str:
@@ -229,13 +211,6 @@ def _look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
     yield from _made_with(record.provenance).items()
 
 
-def _shown_look(scored: ScoredEvaluation) -> Iterator[tuple[str, Any]]:
-    """The rest of an evaluation's provenance."""
-    compared = (*MADE_WITH, *_EVALUATED_WITH, *_NOT_FACTS, *_MEASURED)
-    others = {key: value for key, value in scored.record.provenance.items() if key not in compared}
-    yield from flatten(others).items()
-
-
 def covered(key: str, declared: Iterable[str]) -> bool:
     """Return whether the key is a declared key or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in declared)
@@ -270,7 +245,7 @@ def _fits(row: Row, other: Row, loaded: Loaded) -> bool:
     if not row.is_base:
         return _key(row, loaded, full=False) == _key(other, loaded, full=False)
     if row.status != "ok":
-        return row.record is not None and _model_of(row) == _model_of(other)
+        return row.record is not None and row.part("model").get("content") == other.part("model").get("content")
     looks = {scored.comparison_key for scored in row.scored} & {scored.comparison_key for scored in other.scored}
     return bool(looks) and _kept(stack_facts(row), loaded) == _kept(stack_facts(other), loaded)
 
@@ -282,7 +257,7 @@ def _key(row: Row, loaded: Loaded, full: bool) -> str:
     """
     if row.record is None:
         return ""
-    facts: dict[str, Any] = {**_kept(recipe_facts(row), loaded), "model": _model_of(row)}
+    facts: dict[str, Any] = {**_kept(recipe_facts(row), loaded), "model": row.part("model").get("content")}
     if full:
         facts.update(_kept(stack_facts(row), loaded))
         facts.update({key: value for key, value in row.setting.items() if not covered(key, loaded.allowed)})
@@ -292,7 +267,3 @@ def _key(row: Row, loaded: Loaded, full: bool) -> str:
 def _kept(facts: Facts, loaded: Loaded) -> Facts:
     free = (*METHOD_AND_RATE, *loaded.allowed)
     return {key: value for key, value in facts.items() if not covered(key, free)}
-
-
-def _model_of(row: Row) -> Any:
-    return (row.record.recipe.get("model") or {}).get("content") if row.record else None

@@ -6,42 +6,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.records.identity import digest
-from harness.records.record import EvaluationRecord, RunRecord
 from harness.report import names
 from harness.report.data.groups import Group
-from harness.report.data.items import ScoredEvaluation, contradictions
+from harness.report.data.items import contradictions
 from harness.report.data.rows import Loaded, Row
-from harness.report.display import percent, several, short
+from harness.report.display import collected, percent, several, short
 
+LOSS_IN_BF16 = "loss_in_bf16"  # in the provenance of a validation: the same loss, computed in bfloat16
 _NAMED = 6  # runs that a line names
+_NAMED_ALIKE = 3  # runs that a line names, of those that have the same to say
+_PROGRAM = ("harness", "commit", "uncommitted_changes")
 
 
 def lines(groups: Sequence[Group], loaded: Loaded) -> list[str]:
     """Return the remarks: on each method's lost seeds, on its runs, and on runs that lie there and are not shown."""
     rows = [row for group in groups if group.ok for row in group.rows]
-    return [*divergences(groups), *_histories(rows), *contradicted(rows), *_unasked(loaded)]
+    histories = collected((remark, row.title) for row in rows for remark in _history(row))
+    happened = [f"{remark}: {several(runs, _NAMED)}" for remark, runs in histories.items()]
+    return [*divergences(groups), *happened, *contradicted(rows), *_unasked(loaded)]
 
 
 def divergences(groups: Sequence[Group]) -> list[str]:
     """Return the rate of divergence of each method that lost a seed, and the seeds that say nothing of it."""
     found = []
-    for label, kept, lost in _lost(groups):
-        diverged = [row for row in lost if row.status == "diverged"]
-        if diverged:
-            remainder = f"; its scores are of the {kept} that did not" if kept else ""
-            found.append(f"{label}: {_rate(len(diverged), kept + len(diverged))} diverged{remainder}")
-        if kept and (others := [row for row in lost if row.status != "diverged"]):
-            fates = ", ".join(f"seed {row.seed} {row.status or 'missing'}" for row in others)
-            found.append(f"{label}: seeds without a result that did not diverge, left out: {fates}")
-    return found
-
-
-def _lost(groups: Sequence[Group]) -> Iterator[tuple[str, int, list[Row]]]:
-    """Yield the name, the number of seeds with a result and the runs without one, for each recipe that has such."""
     for group in groups:
         is_trial = group.first.cell is not None and group.first.cell.stage == "tune"
-        if group.failed and not (is_trial and not group.ok):
-            yield group.name, len(group.rows) if group.ok else 0, list(group.failed)
+        if not group.failed or (is_trial and not group.ok):
+            continue
+        kept = len(group.rows) if group.ok else 0
+        diverged = [row for row in group.failed if row.status == "diverged"]
+        if diverged:
+            remainder = f"; its scores are of the {kept} that did not" if kept else ""
+            found.append(f"{group.name}: {_rate(len(diverged), kept + len(diverged))} diverged{remainder}")
+        if kept and (others := [row for row in group.failed if row.status != "diverged"]):
+            fates = ", ".join(f"seed {row.seed} {row.status or 'missing'}" for row in others)
+            found.append(f"{group.name}: no result, and no outcome of the method either: {fates}")
+    return found
 
 
 def _rate(count: int, total: int) -> str:
@@ -50,15 +50,6 @@ def _rate(count: int, total: int) -> str:
     low, high = wilson_interval(count, total)
     noun = "seed" if total == 1 else "seeds"
     return f"{count} of {total} {noun} ({percent(count, total)} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
-
-
-def _histories(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each thing that happened to runs, with the runs."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for remark in _history(row):
-            found.setdefault(remark, []).append(row.title)
-    return [f"{remark}: {several(runs, _NAMED)}" for remark, runs in found.items()]
 
 
 def _history(row: Row) -> Iterator[str]:
@@ -81,12 +72,8 @@ def _history(row: Row) -> Iterator[str]:
             f"trains {counts.trainable_parameters:,} parameters where the method's formula gives "
             f"{counts.expected_trainable_parameters:,}"
         )
-    if not _is_its_own(record):
+    if digest(record.recipe) != record.recipe_id:
         yield "the recipe in the record is not the one that its id was made of"
-
-
-def _is_its_own(record: RunRecord) -> bool:
-    return digest(record.recipe) == record.recipe_id
 
 
 def contradicted(rows: Sequence[Row]) -> list[str]:
@@ -102,24 +89,22 @@ def contradicted(rows: Sequence[Row]) -> list[str]:
 
 def _unasked(loaded: Loaded) -> list[str]:
     """Return the seeds that lie beside those of the results and that the sweep leaves out."""
-    names = {row.recipe_id: row.name for row in reversed(loaded.rows) if row.status == "ok"}
-    found: dict[str, list[str]] = {}
-    for row in loaded.unasked:
-        if row.recipe_id in names:
-            found.setdefault(names[row.recipe_id], []).append(f"{row.seed} ({row.status or 'unreadable'})")
+    results = {row.recipe_id: row.name for row in reversed(loaded.rows) if row.status == "ok"}
+    seeds_of = collected(
+        (results[row.recipe_id], f"{row.seed} ({row.status or 'unreadable'})")
+        for row in loaded.unasked
+        if row.recipe_id in results
+    )
     return [
-        f"{label}: further seeds lie in the runs folder and are not part of this sweep: {', '.join(seeds)}"
-        for label, seeds in found.items()
+        f"{name}: further seeds lie in the runs folder and are not part of this sweep: {', '.join(seeds)}"
+        for name, seeds in seeds_of.items()
     ]
-
-
-LOSS_IN_BF16 = "loss_in_bf16"  # in the provenance of a validation: the same loss, computed in bfloat16
 
 
 def precision_remarks(groups: Sequence[Group]) -> list[str]:
     """Return a line for evaluations in bfloat16, and one for what it would change of the others."""
-    trained = [group for group in groups if group.ok and group.trained]
-    rounded = [group.name for group in trained if any(_precision_of(scored) == "bf16" for scored in _every(group))]
+    trained = [group for group in groups if group.trained]
+    rounded = [g.name for g in trained if any(s.record.evaluation["precision"] == "bf16" for s in g.scored)]
     lines = []
     if rounded:
         lines.append(
@@ -127,44 +112,32 @@ def precision_remarks(groups: Sequence[Group]) -> list[str]:
             "methods than for others, so that differences between methods are biased; eval.precision=fp32 evaluates "
             "the same weights again."
         )
-    changes = [f"{change:+.4f} ({group.name})" for group in trained if (change := _change(group)) is not None]
+    changes = collected(
+        ((group.label, group.name), scored.record.provenance[LOSS_IN_BF16] - scored.record.metrics["loss"].value)
+        for group in trained
+        for scored in group.scored
+        if LOSS_IN_BF16 in scored.record.provenance and "loss" in scored.record.metrics
+    )
     if changes:
+        means = (f"{sum(seeds) / len(seeds):+.4f} ({name})" for (_, name), seeds in changes.items())
         lines.append(
-            f"Evaluated in fp32. Computed in bf16 the validation loss differs by, in nats: {', '.join(changes)}."
+            f"Evaluated in fp32. Computed in bf16 the validation loss differs by, in nats: {', '.join(means)}."
         )
     return lines
 
 
-def _change(group: Group) -> float | None:
-    """Return the mean over seeds of the validation loss in bfloat16 less that in float32; None where none was taken."""
-    changes = [
-        scored.record.provenance[LOSS_IN_BF16] - scored.record.metrics["loss"].value
-        for scored in _every(group)
-        if LOSS_IN_BF16 in scored.record.provenance and "loss" in scored.record.metrics
-    ]
-    return sum(changes) / len(changes) if changes else None
-
-
-def _every(group: Group) -> list[ScoredEvaluation]:
-    return [scored for several in group.evaluations.values() for scored in several]
-
-
-def _precision_of(scored: ScoredEvaluation) -> str:
-    precision: str = scored.record.evaluation["precision"]
-    return precision
-
-
 def interruptions(loaded: Loaded) -> list[str]:
     """Return a line for each interrupted run of a report, its trials included."""
-    titles = _titles(loaded)
-    return [_interruption(row, loaded, titles) for row in (*loaded.rows, *loaded.trials) if row.status == "interrupted"]
+    rows = (*loaded.rows, *loaded.trials)
+    titles = {scored.record.eval_id: names.task(scored.task).display for row in rows for scored in row.scored}
+    return [_interruption(row, loaded, titles) for row in rows if row.status == "interrupted"]
 
 
 def command(row: Row, loaded: Loaded) -> str:
     """Return the command that finishes the run: the sweep's, else the run's own; "" where no record has it."""
     if loaded.sweep is not None:
         return loaded.sweep.command
-    return str(row.current.provenance.get("command") or "") if row.current else ""
+    return str(row.provenance.get("command") or "")
 
 
 def _interruption(row: Row, loaded: Loaded, titles: dict[str, str]) -> str:
@@ -179,58 +152,37 @@ def _interruption(row: Row, loaded: Loaded, titles: dict[str, str]) -> str:
     return "; ".join(parts)
 
 
-def _titles(loaded: Loaded) -> dict[str, str]:
-    """Return the task of every evaluation that some run of the report has."""
-    every = (scored for row in (*loaded.rows, *loaded.trials) for scored in row.scored)
-    return {scored.record.eval_id: names.task(scored.task).display for scored in every}
-
-
-_NAMED_ALIKE = 3  # runs that a line names, of those that have the same to say
-_PROGRAM = ("harness", "commit", "uncommitted_changes")
-
-
-def retrained(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each run that was trained again: its scores before and now, and changes of versions."""
-    return [line for row in rows for line in _of_run(row)]
+def retrained(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a line for each run that was trained again: its scores before and now, and changes of versions."""
+    for row in rows:
+        before = {evaluation.eval_id: evaluation for evaluation in row.replaced}
+        pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
+        scores = [
+            f"{names.task(new.evaluation['task']).display} ({new.evaluation['role']}) {names.metric(metric).display} "
+            f"{(first := old.metrics[metric].value):.4g} -> {(second := new.metrics[metric].value):.4g} "
+            f"({second - first:+.2g})"
+            for old, new in pairs
+            for metric in sorted(old.metrics.keys() & new.metrics.keys())
+        ]
+        moved = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
+        made_with = f"made with {', '.join(moved)}" if moved else "made with the same commit and versions"
+        if pairs:
+            yield f"trained again: {row.title}: {', '.join(scores)}; {made_with}"
 
 
 def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str]:
     """Return a line for each change of program or versions between runs and the last request of their sweep."""
-    by_change: dict[tuple[str, ...], dict[str, None]] = {}
-    for row in rows if asked_with else ():
-        moved = tuple(_changed(_made_by(row), asked_with or {})) if row.current else ()
-        if moved:
-            by_change.setdefault(moved, {})[row.title] = None
+    runs_of = collected(
+        (moved, row.title)
+        for row in (rows if asked_with else ())
+        if row.record and (moved := tuple(_changed(row.made_with, asked_with or {})))
+    )
     return [
-        f"made with another program than the sweep was last asked with: {several(list(runs), _NAMED_ALIKE)}: "
-        f"{', '.join(changed)}; force=true on one of them shows how far that moves it"
-        for changed, runs in by_change.items()
+        f"made with another program than the sweep was last asked with: "
+        f"{several([*dict.fromkeys(runs)], _NAMED_ALIKE)}: "
+        f"{', '.join(moved)}; force=true on one of them shows how far that moves it"
+        for moved, runs in runs_of.items()
     ]
-
-
-def _made_by(row: Row) -> Mapping[str, Any]:
-    """The provenance of the attempt that made the weights; a later one may have evaluated alone."""
-    assert row.record is not None and row.current is not None, "asked for by those that call"
-    return (row.record.trained_by or row.record.current).provenance
-
-
-def _of_run(row: Row) -> Iterator[str]:
-    before = {evaluation.eval_id: evaluation for evaluation in row.replaced}
-    pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
-    if not pairs:
-        return
-    scores = [text for old, new in pairs for text in _moved_scores(old, new)]
-    moved = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
-    made_with = f"made with {', '.join(moved)}" if moved else "made with the same commit and versions"
-    yield f"trained again: {row.title}: {', '.join(scores)}; {made_with}"
-
-
-def _moved_scores(old: EvaluationRecord, new: EvaluationRecord) -> Iterator[str]:
-    """For example `validation loss 2.301 -> 2.305 (+0.004)`."""
-    name = f"{names.task(new.evaluation['task']).display} ({new.evaluation['role']})"
-    for metric in sorted(old.metrics.keys() & new.metrics.keys()):
-        first, second = old.metrics[metric].value, new.metrics[metric].value
-        yield f"{name} {names.metric(metric).display} {first:.4g} -> {second:.4g} ({second - first:+.2g})"
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -10,12 +10,13 @@ from typing import Any
 from harness.report import names
 from harness.report.analysis.facts import effective_scale
 from harness.report.data.groups import Group
-from harness.report.data.rows import flatten
-from harness.report.display import short
+from harness.report.data.rows import settings_of
+from harness.report.display import collected, short
 
 FEWEST_VALUES = 3  # of a setting; two points are no curve
 RATE, RANK, ALPHA = "train.lr", "method.r", "method.lora_alpha"
 _NEVER = ("method.lr", ALPHA)  # no axis: a rate's center, and what mostly follows from the rank
+_PARTS = ("method", "train", "data", "model")  # in the order in which their settings are looked at
 Facts = dict[str, Any]
 Settings = tuple[Facts, Group]
 
@@ -60,7 +61,7 @@ def swept(groups: Sequence[Group], tuned: bool) -> list[Swept]:
         groups: rows of the results.
         tuned: whether the learning rates were chosen, so that they may differ along a series.
     """
-    described = [(_facts(group), group) for group in groups if group.trained]
+    described = [(settings_of(group.first, _PARTS), group) for group in groups if group.trained]
     keys = dict.fromkeys(key for facts, _ in described for key in facts)
     ignored = (*_NEVER, *([RATE] if tuned else []))
     results = []
@@ -77,26 +78,22 @@ def swept(groups: Sequence[Group], tuned: bool) -> list[Swept]:
 def rate_series(groups: Sequence[Group]) -> list[Series]:
     """Return the groups that differ in the learning rate alone, together; a single rate makes a series too."""
     tried = ("ok", "oom", "diverged", "failed")
-    described = [(_facts(group), group) for group in groups if group.first.status in tried]
+    described = [(settings_of(group.first, _PARTS), group) for group in groups if group.first.status in tried]
     return _named(_alike([entry for entry in described if _is_number(entry[0].get(RATE))], RATE), RATE, ["method.lr"])
-
-
-def _facts(group: Group) -> Facts:
-    recipe = group.first.record.recipe if group.first.record else {}
-    return flatten({key: recipe.get(key) or {} for key in ("method", "train", "data", "model")})
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _alike(recipes: Iterable[Settings], key: str, ignored: Sequence[str] = ()) -> list[list[Settings]]:
+def _alike(members: Iterable[Settings], key: str, ignored: Sequence[str] = ()) -> list[list[Settings]]:
     """Return the groups that share every setting but the key, the ignored ones and the center of the method's rate."""
-    parts: dict[str, list[Settings]] = {}
-    for facts, group in recipes:
-        others = {name: value for name, value in facts.items() if name not in (key, "method.lr", *ignored)}
-        parts.setdefault(json.dumps(others, sort_keys=True), []).append((facts, group))
-    return list(parts.values())
+    free = (key, "method.lr", *ignored)
+    keyed = (
+        (json.dumps({name: value for name, value in facts.items() if name not in free}, sort_keys=True), (facts, group))
+        for facts, group in members
+    )
+    return list(collected(keyed).values())
 
 
 def _lines(members: list[Settings], key: str) -> list[list[Settings]]:
@@ -107,10 +104,7 @@ def _lines(members: list[Settings], key: str) -> list[list[Settings]]:
     laws: tuple[Callable[[Facts], Any], ...] = (lambda facts: facts.get(ALPHA), _scale)
     lines: list[list[Settings]] = []
     for law in laws:
-        parts: dict[Any, list[Settings]] = {}
-        for facts, group in members:
-            parts.setdefault(law(facts), []).append((facts, group))
-        for line in parts.values():
+        for line in collected((law(entry[0]), entry) for entry in members).values():
             inside = any(all(entry in other for entry in line) for other in lines)
             if len({facts[key] for facts, _ in line}) >= FEWEST_VALUES and not inside:
                 lines.append(line)

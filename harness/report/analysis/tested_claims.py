@@ -202,7 +202,7 @@ def _values(group: Group, name: str) -> tuple[list[float], int]:
     """(the quantity of each run, how many runs are left out because of the company in which they were timed)."""
     values, doubtful = [], 0
     for row in group.rows:
-        value = _quantity(row, name)
+        value = axes.QUANTITIES[name](row)
         if value is None:
             continue
         if name in TIMED and row.current is not None and axes.timing_doubts(row.current):
@@ -210,22 +210,6 @@ def _values(group: Group, name: str) -> tuple[list[float], int]:
             continue
         values.append(float(value))
     return values, doubtful
-
-
-def _quantity(row: Row, name: str) -> float | None:
-    attempt = row.current
-    if attempt is None:
-        return None
-    training, phase = attempt.training, attempt.phases.get("train")
-    quantities = {
-        "trainable_parameters": attempt.fingerprint.trainable_parameters if attempt.fingerprint else None,
-        "peak_memory_bytes": attempt.peak_memory_bytes,
-        "tokens_per_second": training.tokens_per_second if training else None,
-        "train_seconds": training.train_seconds if training else None,
-        "train_energy_joules": phase.energy_joules if phase else None,
-        "device_hours": axes.device_hours(row),
-    }
-    return quantities[name]
 
 
 def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report.data.items import ScoredEvaluation, clusters, matrix, same_items, weights
 from harness.report.data.rows import Row
+from harness.report.document import Column, Text
 
 if TYPE_CHECKING:
     from harness.report.data.items import Mask
@@ -20,6 +21,7 @@ MOST_UNPARSABLE = 0.5  # share of unreadable answers above which a score measure
 FEWEST_PAIRED = 2  # common seeds, where the sides have further ones
 ONE_SIDED = 1.645  # standard errors, the normal quantile of 95 %
 LEVEL = 0.05  # of a family of comparisons
+METHOD = Column("method", "Method", text=True)  # of the cells of groups
 HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
 
 
@@ -75,15 +77,19 @@ class Group:
         return f"{self.first.name or self.first.label}{self.label.removeprefix(self.first.label)}"
 
     @property
+    def cell(self) -> Text:
+        """Return the cell that names the group in a table."""
+        return Text(self.name, self.label)
+
+    @property
     def random_weights(self) -> bool:
         """Return whether the base's weights are random. If so, memory and time are real and scores mean nothing."""
-        model = self.first.record.recipe.get("model") if self.first.record else None
-        return (model or {}).get("weights") == "random"
+        return self.first.part("model").get("weights") == "random"
 
     @property
     def model(self) -> Any:
         """Return the identity of the base model's content; None without a record."""
-        return (self.first.record.recipe.get("model") or {}).get("content") if self.first.record else None
+        return self.first.part("model").get("content")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -116,6 +122,11 @@ class Group:
         """The evaluations that every seed has, by their identity."""
         every = [{s.comparison_key: s for s in row.scored} for row in self.rows]
         return {key: tuple(own[key] for own in every) for key in every[0] if all(key in own for own in every)}
+
+    @property
+    def scored(self) -> list[ScoredEvaluation]:
+        """Return these evaluations of every seed."""
+        return [scored for of_seeds in self.evaluations.values() for scored in of_seeds]
 
     @cached_property
     def _scores(self) -> dict[Measure, SeedEstimate | None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records.data_check import DataCheck
+from harness.records.measurements import Fingerprint, Training
 from harness.records.record import (
     Attempt,
     Cell,
@@ -52,6 +53,36 @@ class Row:
     def current(self) -> Attempt | None:
         """Return the current attempt with the measurements of the run; None without a record."""
         return self.record.measured if self.record else None
+
+    @property
+    def training(self) -> Training | None:
+        """Return the measurements of the training; None without one."""
+        return self.current.training if self.current else None
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Return the counts of the weights; None without a record."""
+        return self.current.fingerprint if self.current else None
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return the provenance of the current attempt; {} without a record."""
+        return self.current.provenance if self.current else {}
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        """Return the provenance of the attempt that made the weights; a later one may have evaluated alone."""
+        return (self.record.trained_by or self.record.current).provenance if self.record else {}
+
+    @property
+    def train_energy(self) -> float | None:
+        """Return the joules of the training phase; None where they were not measured."""
+        phase = self.current.phases.get("train") if self.current else None
+        return phase.energy_joules if phase else None
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """Return a part of the recipe, such as `train`; {} without it."""
+        return (self.record.recipe.get(name) or {}) if self.record else {}
 
     @property
     def status(self) -> str | None:
@@ -152,10 +183,9 @@ Settings = dict[str, Any]
 OWN_COLUMNS = ("method.name", "method.lr", "model.name", "data.name", "train.lr")  # shown under shorter names
 
 
-def settings_of(row: Row) -> Settings:
-    """Return the settings of the row's recipe with dotted keys; {} without a record."""
-    recipe = row.record.recipe if row.record else {}
-    return flatten({part: recipe.get(part) or {} for part in ("method", "model", "data", "train")})
+def settings_of(row: Row, parts: Sequence[str] = ("method", "model", "data", "train")) -> Settings:
+    """Return the settings of parts of the row's recipe with dotted keys; {} without a record."""
+    return flatten({part: row.part(part) for part in parts})
 
 
 def differing(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -143,8 +143,7 @@ def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
         name = row.title
         if row.record.attempts[0].started_at < made.registered_at:
             early.append(name)
-        provenance = (row.record.trained_by or row.record.current).provenance
-        for text in _changed(made.made_with, provenance):
+        for text in _changed(made.made_with, row.made_with):
             moved.setdefault(text, []).append(name)
     if early:
         yield f"begun before the registration of {made.registered_at}: {several(early, _NAMED)}"

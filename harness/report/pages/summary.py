@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.report import names
+from harness.report.analysis import axes
 from harness.report.analysis.axes import (
     PARAMETERS,
     PEAK_MEMORY,
@@ -15,8 +16,6 @@ from harness.report.analysis.axes import (
     TRAIN_SECONDS,
     Cost,
     gain_column,
-    of_trained,
-    required_memory,
     score_column,
     trainings,
 )
@@ -62,7 +61,7 @@ def cost(groups: Sequence[Group]) -> Table:
         PARAMETERS,
         Cost(Column("trainable_share", "Share", "%", 100.0), _trained_share),
         PEAK_MEMORY,
-        Cost(Column("required_memory_bytes", "GPU memory needed", "GiB", 1 / GIBIBYTE, 2), of_trained(required_memory)),
+        axes.cost(Column("required_memory_bytes", "GPU memory needed", "GiB", 1 / GIBIBYTE, 2)),
         Cost(Column("tokens_per_second", "Tokens/s"), _rate),
         TRAIN_SECONDS,
         Cost(Column("evaluation_seconds", "Evaluation", "s"), _evaluation_seconds),

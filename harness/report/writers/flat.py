@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from harness.records import untrusted
 from harness.records.record import write_bytes
 from harness.report.analysis import axes
-from harness.report.analysis.axes import timing_doubts
 from harness.report.data.items import PREFIX, ScoredEvaluation
 from harness.report.data.rows import Loaded, Row, differing, learning_rate, settings_of
 
@@ -123,27 +122,13 @@ def _plain(value: Any) -> Value:
 
 def _run(row: Row) -> dict[str, Value]:
     """Return the columns of the run itself."""
-    attempt = row.current
-    fingerprint = attempt.fingerprint if attempt else None
-    training = attempt.training if attempt else None
-    trained = attempt.phases.get("train") if attempt else None
     return {
         "seed": row.seed,
         "status": row.status,
         "reason": row.reason or None,
         "recipe_id": row.recipe_id,
-        "trainable_parameters": fingerprint.trainable_parameters if fingerprint else None,
-        "total_parameters": fingerprint.total_parameters if fingerprint else None,
-        "peak_memory_bytes": attempt.peak_memory_bytes if attempt else None,
-        "tokens_per_second": training.tokens_per_second if training else None,
-        "train_seconds": training.train_seconds if training else None,
-        "flops_per_second": training.flops_per_second if training else None,
-        "mfu": training.mfu if training else None,
-        "train_energy_joules": trained.energy_joules if trained else None,
-        "device_hours": axes.device_hours(row),
-        "tuning_device_hours": axes.tuning_hours(row),
-        "cost": axes.cost_of_run(row),
-        "timing_warnings": "; ".join(timing_doubts(attempt)) or None,
+        **{name: read(row) for name, read in axes.QUANTITIES.items() if name in COLUMNS},
+        "timing_warnings": "; ".join(axes.timing_doubts(row.current)) or None,
     }
 
 

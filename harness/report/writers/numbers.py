@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from harness.records.untrusted import one_line
+from harness.report.analysis.axes import HOLDERS
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.document import Cell, Column, Number, Table, Text, digits_of, fixed, value_text
@@ -19,13 +20,7 @@ from harness.report.writers.tabular import signs
 
 NAME = "numbers.tex"
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
-_COSTS = {  # column -> field of an attempt
-    "trainable_parameters": "fingerprint.trainable_parameters",
-    "saved_bytes": "fingerprint.saved_bytes",
-    "peak_memory_bytes": "peak_memory_bytes",
-    "tokens_per_second": "training.tokens_per_second",
-    "train_seconds": "training.train_seconds",
-}
+_COSTS = ("trainable_parameters", "saved_bytes", "peak_memory_bytes", "tokens_per_second", "train_seconds")
 _HEAD = "% Made from records by harness report: a macro for every number of the tables, behind the records of it."
 
 
@@ -96,7 +91,8 @@ def _runs(group: Group) -> str:
 def _field(group: Group, label: str, key: str) -> str:
     """Return the field of a score in its evaluation, or of a cost in the record; "" for what is computed of several."""
     if key in _COSTS:
-        return f"/record.json attempts[-1].{_COSTS[key]}"
+        part = next(part for part, quantities in HOLDERS.items() if key in quantities)
+        return f"/record.json attempts[-1].{key if part == 'current' else f'{part}.{key}'}"
     for scored in (evaluations[0] for evaluations in group.evaluations.values()) if group.measured else ():
         table = f"task_{re.sub(r'[^0-9A-Za-z]+', '_', scored.task)}"
         for metric in scored.record.metrics:
