@@ -62,6 +62,11 @@ def several(names: Sequence[str], limit: int = 4) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: 1 seed, 3 seeds."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def table(header: Sequence[str], lines: Iterable[Sequence[str]], text: Sequence[str] = ()) -> str:
     """A Markdown table: the first column and those named in `text` to the left, numbers to the right.
 

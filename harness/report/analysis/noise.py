@@ -17,13 +17,19 @@ from typing import TYPE_CHECKING
 from harness.records import seeds
 from harness.report.analysis.claims import LEVEL, MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import Aligned, Group, aligned
-from harness.report.document import Cell, Column, Missing, Number, Table, Text
+from harness.report.data.groups import METHOD, Aligned, Group, aligned
+from harness.report.display import counted
+from harness.report.document import Column, Number, Table, Value
 
 if TYPE_CHECKING:
     from harness.stats import Floats
 
 
+VARIANCE_TEXT = (
+    "Random-effects analysis of variance of the score over the crossed streams: init is the new weights, order the "
+    "order of the rows with dropout, data the training rows that were drawn; the rest is what they do together. 95 % "
+    "generalized confidence intervals."
+)
 FEWEST = 5  # seeds of a method
 MOST_WAYS = 200  # of dividing the seeds of one method on one task; above, every n-th
 _FIRST, _SECOND = "first half", "second half"
@@ -55,7 +61,14 @@ def aa_line(tallies: Sequence[Tally]) -> str:
 
     judged = [tally for tally in tallies if tally.ways > tally.silent]
     ways, silent = sum(tally.ways for tally in tallies), sum(tally.silent for tally in tallies)
-    start = f"A/A test: seeds of one method named as two, in {ways:,} ways on {_counted(tallies)}"
+    on = " and ".join(
+        counted(len({*names}), noun)
+        for names, noun in (
+            ((tally.method for tally in tallies), "method"),
+            ((tally.title for tally in tallies), "task"),
+        )
+    )
+    start = f"A/A test: seeds of one method named as two, in {ways:,} ways on {on}"
     if not judged:
         return f"{start}: no way made a verdict, since the seeds are too few for one."
     rate = sum(tally.false / (tally.ways - tally.silent) for tally in judged) / len(judged)
@@ -121,36 +134,24 @@ def _divided(seeds: Sequence[int], half: int) -> Iterator[tuple[tuple[int, ...],
                 yield first, second
 
 
-def _counted(tallies: Sequence[Tally]) -> str:
-    methods, tasks = len({tally.method for tally in tallies}), len({tally.title for tally in tallies})
-    return f"{methods} method{'' if methods == 1 else 's'} and {tasks} task{'' if tasks == 1 else 's'}"
-
-
-VARIANCE_TEXT = (
-    "Random-effects analysis of variance of the score over the crossed streams: init is the new weights, order the "
-    "order of the rows with dropout, data the training rows that were drawn; the rest is what they do together. 95 % "
-    "generalized confidence intervals."
-)
-
-
 def variance_tables(comparison: Comparison) -> list[Table]:
     """Return a table of components for each contest of the question in which a method's streams were crossed."""
-    return [table for contest in comparison.contests if (table := _variance_table(contest)).rows]
+    tables = []
+    for contest in comparison.contests:
+        columns = (
+            METHOD,
+            Column("source", "Source", text=True),
+            Column("seeds", "Seeds", digits=0),
+            Column("deviation", "Standard deviation", digits=contest.digits + 1),
+            Column("share", "Share of the variance", "%", 100.0, 0),
+        )
+        rows = (row for group in contest.groups for row in _components(group, contest))
+        title = f"Sources of variance on {contest.name}"
+        tables.append(Table.of(columns, rows, "no variance", label="variance", title=title))
+    return [table for table in tables if table.rows]
 
 
-def _variance_table(contest: MetricComparison) -> Table:
-    columns = (
-        Column("method", "Method", text=True),
-        Column("source", "Source", text=True),
-        Column("seeds", "Seeds", digits=0),
-        Column("deviation", "Standard deviation", digits=contest.digits + 1),
-        Column("share", "Share of the variance", "%", 100.0, 0),
-    )
-    rows = tuple(row for group in contest.groups for row in _components(group, contest))
-    return Table(columns, rows, label="variance", title=f"Sources of variance on {contest.name}")
-
-
-def _components(group: Group, contest: MetricComparison) -> Iterator[tuple[Cell, ...]]:
+def _components(group: Group, contest: MetricComparison) -> Iterator[tuple[Value, ...]]:
     from harness.stats.components import REST, components
 
     scored = group.evaluations[contest.measure.eval_id]
@@ -165,9 +166,9 @@ def _components(group: Group, contest: MetricComparison) -> Iterator[tuple[Cell,
     total = sum(part.variance for part in parts)
     for part in parts:
         yield (
-            Text(group.name, group.label),
-            Text("the rest" if part.name == REST else part.name),
-            Number(part.levels or len(scores)),
+            group.cell,
+            "the rest" if part.name == REST else part.name,
+            part.levels or len(scores),
             Number(math.sqrt(part.variance), interval=(math.sqrt(part.low), math.sqrt(part.high))),
-            Number(part.variance / total) if total else Missing("no variance"),
+            part.variance / total if total else None,
         )

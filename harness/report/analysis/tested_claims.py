@@ -21,6 +21,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, Measure, aligned
 from harness.report.data.items import matrix, same_items, weights
 from harness.report.data.rows import Loaded, Row, claim_level, family_level
+from harness.report.display import counted
 
 if TYPE_CHECKING:
     from harness.report.data.items import ScoredEvaluation
@@ -149,7 +150,9 @@ def _scores(claim: Difference, comparison: Comparison, level: float) -> Evidence
     result = contrast(
         sides.values, factors, level, weights=sides.weights, clusters=sides.clusters, deterministic=sides.untouched
     )
-    evidence = Evidence(result.value, result.interval, result.why, f"{_seeds(result.seeds)}, {result.items:,} items")
+    evidence = Evidence(
+        result.value, result.interval, result.why, f"{counted(result.seeds, 'seed')}, {result.items:,} items"
+    )
     if result.interval is None:
         return replace(evidence, narrower="two or more seeds of each method")
     return replace(evidence, narrower=_needed(claim.range, result))
@@ -220,7 +223,7 @@ def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
         raise ValueError("the trials of the two were not validated on the same rows")
     result = rate_ratio(first[0], second[0], weights([first[2]]), level)
     seeds = min(first[1], second[1])
-    basis = f"{_seeds(seeds)} and {len(first[0].rates)} and {len(second[0].rates)} rates"
+    basis = f"{counted(seeds, 'seed')} and {len(first[0].rates)} and {len(second[0].rates)} rates"
     if seeds < 2:
         why = "one tuning seed shows nothing of the noise between seeds"
         return Evidence(result.value, None, why, basis, "two or more tuning seeds")
@@ -264,10 +267,6 @@ def _losses(rows: Sequence[Row]) -> Floats | None:
         if score.heldout and score.role == "validation"
     ]
     return matrix(scored, "loss") if len(scored) == len(rows) else None
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def undecided(comparison: Comparison) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from harness.report.analysis.claims import Claims, Pair
-from harness.report.data.groups import Group
+from harness.report.data.groups import METHOD, Group
 from harness.report.display import several
-from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text
+from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text, as_cell
 
 if TYPE_CHECKING:
     from harness.stats import FamilyName
@@ -52,13 +52,12 @@ def conditions(result: Claims, family: FamilyName) -> str:
 
 def _table(label: Literal["against_base", "against_best"], title: str, pairs: Sequence[Pair], result: Claims) -> Table:
     """Return one line per pair: the difference with its simultaneous interval, the p-values and the verdict."""
-    gains = result.contest.gains
     family: FamilyName = "baseline" if label == "against_base" else "best"
     caption = f"{title} on {result.contest.name}: {conditions(result, family)}" if pairs else ""
     columns = (
-        Column("method", "Method", text=True),
+        METHOD,
         Column("against", "vs.", text=True),
-        replace(gains, key="difference", title="Difference (simultaneous 95 % CI)"),
+        replace(result.contest.gains, key="difference", title="Difference (simultaneous 95 % CI)"),
         Column("p", "p", p_values=True),
         Column("p_adjusted", "p, adjusted", p_values=True),
         Column("p_equivalence", "p, equivalence", p_values=True),
@@ -72,17 +71,14 @@ def _table(label: Literal["against_base", "against_best"], title: str, pairs: Se
 def _row(pair: Pair, result: Claims) -> tuple[Cell, ...]:
     test = pair.result
     digits = result.contest.digits if not result.contest.gains.unit else None
-    none = Missing(test.why)
     measured = math.isfinite(test.interval[0])
-    alike = None if test.verdict == "no verdict" else test.equivalence_p
+    alike = None if test.verdict == "no verdict" or (test.equivalence_p or 0) >= MOST_EQUIVALENT else test.equivalence_p
+    p_values = (*((test.p, test.adjusted_p) if measured else (None, None)), alike, pair.p_sign_flip)
     return (
-        Text(pair.a.name, pair.a.label),
-        Text(pair.b.name, pair.b.label),
+        pair.a.cell,
+        pair.b.cell,
         Number(test.difference, None, digits, signed=True, interval=pair.interval),
-        Number(test.p) if measured else none,
-        Number(test.adjusted_p) if measured else none,
-        none if alike is None or alike >= MOST_EQUIVALENT else Number(alike),
-        none if pair.p_sign_flip is None else Number(pair.p_sign_flip),
+        *(as_cell(p, test.why) for p in p_values),
         Text(words(pair), test.verdict),
     )
 
@@ -172,38 +168,35 @@ def pairs(result: Claims, label: str) -> Table | None:
 
     A number in row a and column b is the score of a minus that of b.
     """
-    compared = result.comparison
-    if compared is None or "all" not in compared.families:
-        return None
-    members = [group for group in (*result.contest.ranked, *_base_of(result)) if group not in result.unpaired]
-    if len(members) < 2:
+    contest, compared = result.contest, result.comparison
+    everyone = (*contest.ranked, *([contest.base] if contest.base else []))
+    members = [group for group in everyone if group not in result.unpaired]
+    if compared is None or "all" not in compared.families or len(members) < 2:
         return None
     by_pair = {frozenset((pair.a.label, pair.b.label)): pair for pair in result.pairs}
-    gains = result.contest.gains
-    columns = [Column("method", "Method", text=True)]
-    columns += [Column(group.label, f"({place})", scale=gains.scale) for place, group in enumerate(members, 1)]
+    percent = bool(contest.gains.unit)
+    columns = [Column(group.label, f"({place})", scale=contest.gains.scale) for place, group in enumerate(members, 1)]
     rows = tuple(
         (
             Text(f"({i}) {a.name}", a.label),
             *(
-                _pair_cell(by_pair.get(frozenset((a.label, b.label))), a, i - j, bool(gains.unit))
+                _pair_cell(by_pair.get(frozenset((a.label, b.label))), a, i - j, percent)
                 for j, b in enumerate(members, 1)
             ),
         )
         for i, a in enumerate(members, 1)
     )
-    return Table(
-        tuple(columns),
-        rows,
-        notes=tuple(_matrix_notes(result)),
-        caption=_matrix_caption(result),
-        label=label,
-        title=f"Pairs on {result.contest.name}",
+    notes = [Note("p-values are adjusted for all pairs; bold differences are significant at that level.")]
+    if any(pair.result.verdict == "no verdict" for pair in result.pairs):
+        notes.append(Note("p-values in parentheses: too few seeds for a verdict about the methods."))
+    unit = "percentage points" if percent else "the unit of the metric"
+    better = "higher" if contest.higher_is_better else "lower"
+    caption = (
+        f"Pairs of methods on {contest.name}. Above the diagonal: score of the row minus that of the column, in "
+        f"{unit} ({better} scores are better); below it: p-value of the same pair. {conditions(result, 'all')}"
     )
-
-
-def _base_of(result: Claims) -> list[Group]:
-    return [result.contest.base] if result.contest.base else []
+    title = f"Pairs on {contest.name}"
+    return Table((METHOD, *columns), rows, notes=tuple(notes), caption=caption, label=label, title=title)
 
 
 def _pair_cell(pair: Pair | None, row: Group, below: int, percent: bool) -> Cell:
@@ -219,18 +212,3 @@ def _pair_cell(pair: Pair | None, row: Group, below: int, percent: bool) -> Cell
     sign = 1.0 if pair.a is row else -1.0
     difference = Number(sign * pair.result.difference, digits=1 if percent else 3, signed=True)
     return replace(difference, emphasis="best") if pair.significant else difference
-
-
-def _matrix_notes(result: Claims) -> Iterator[Note]:
-    yield Note("p-values are adjusted for all pairs; bold differences are significant at that level.")
-    if any(pair.result.verdict == "no verdict" for pair in result.pairs):
-        yield Note("p-values in parentheses: too few seeds for a verdict about the methods.")
-
-
-def _matrix_caption(result: Claims) -> str:
-    unit = "percentage points" if result.contest.gains.unit else "the unit of the metric"
-    better = "higher" if result.contest.higher_is_better else "lower"
-    return (
-        f"Pairs of methods on {result.contest.name}. Above the diagonal: score of the row minus that of the column, in "
-        f"{unit} ({better} scores are better); below it: p-value of the same pair. {conditions(result, 'all')}"
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.report.commands.answers import as_json
+from harness.report.display import counted
 from harness.report.document import fixed
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _plan(given: argparse.Namespace, measured: Measured | None, unit: Unit) -> t
 def _detects(plan: Plan, wanted: float, unit: Unit) -> list[str]:
     from harness.stats import smallest_effect
 
-    design = f"{_count(plan.methods, 'method')}, {_count(plan.seeds, 'seed')} each, {plan.items:,} items"
+    design = f"{counted(plan.methods, 'method')}, {counted(plan.seeds, 'seed')} each, {plan.items:,} items"
     alone = unit.text(smallest_effect(plan, wanted))
     lines = [f"{design}: one comparison detects a true difference of {alone} with {wanted:.0%} power."]
     if plan.methods > 2:
@@ -186,7 +187,7 @@ def _effect(plan: Plan, given: argparse.Namespace, unit: Unit) -> list[str]:
     how = ", adjusted" if adjusted else ""
     lines = [f"A true difference of {unit.text(effect)} is detected with {seen:.0%} power{how}."]
     if needed:
-        return [*lines, f"{given.power:.0%} power needs {_count(needed, 'seed')} per method."]
+        return [*lines, f"{given.power:.0%} power needs {counted(needed, 'seed')} per method."]
     return [*lines, f"No number of seeds reaches {given.power:.0%} power on {plan.items:,} items: take more items."]
 
 
@@ -309,7 +310,3 @@ def _share(text: str) -> float:
     if not 0.05 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.05 and 1")
     return value
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

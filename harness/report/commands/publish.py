@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.records.untrusted import echo
 from harness.report.commands import keys, warn
+from harness.report.display import counted
 
 
 def pack(arguments: Sequence[str]) -> list[str]:
@@ -92,7 +93,7 @@ def _verify(folder: Path) -> list[str]:
         echo(f"verified: {folder}: {what}, all equal")
         return []
     count = len(verdict.wrong)
-    echo(f"not verified: {folder}: {what}; {count} difference{'' if count == 1 else 's'}")
+    echo(f"not verified: {folder}: {what}; {counted(count, 'difference')}")
     if verdict.libraries:
         echo(f"The report was written with other versions, which may draw otherwise: {'; '.join(verdict.libraries)}")
     return [*verdict.wrong]
