@@ -18,8 +18,8 @@ from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, SAVED, TRAIN_S
 from harness.report.analysis.comparable import Difference, differences
 from harness.report.analysis.facts import Facts, covered, effective_scale, text
 from harness.report.data.rows import flatten
-from harness.report.display import several
-from harness.report.document import Cell, Column, Missing, Number, Table, Text
+from harness.report.display import collected, several
+from harness.report.document import Column, Number, Table
 
 PEFT = "PEFT method comparison"
 FOLDER = "external"
@@ -75,15 +75,15 @@ def table(records: Sequence[ExternalRecord]) -> Table:
         *(Column(name, name, digits=3) for name in scores),
         *(replace(cost.column, better="") for cost in SHOWN),
     )
-    rows = tuple(
+    rows = (
         (
-            *(Text(text) for text in (record.name, record.method, record.status)),
+            *(record.name, record.method, record.status),
             *(_score(record, name) for name in scores),
-            *(_cell(getattr(record, cost.key)) for cost in SHOWN),
+            *(getattr(record, cost.key) for cost in SHOWN),
         )
         for record in sorted(records, key=lambda record: record.name)
     )
-    return Table(columns, rows, label="published_results", title="Published results")
+    return Table.of(columns, rows, "not published", label="published_results", title="Published results")
 
 
 def remarks(records: Sequence[ExternalRecord]) -> list[str]:
@@ -99,11 +99,8 @@ def remarks(records: Sequence[ExternalRecord]) -> list[str]:
                 for name, score in record.scores.items()
                 if score.higher_is_better and score.value == 0
             ]
-    by_rate: dict[str, list[ExternalRecord]] = {}
-    for record in records:
-        if (rate := record.facts.get(_RATE)) is not None:
-            by_rate.setdefault(text(rate), []).append(record)
-    for rate, members in by_rate.items():
+    rates = ((record.facts.get(_RATE), record) for record in records)
+    for rate, members in collected((text(rate), record) for rate, record in rates if rate is not None).items():
         methods = dict.fromkeys(record.method for record in members)
         if len(methods) > 2:
             rows.append(
@@ -113,17 +110,13 @@ def remarks(records: Sequence[ExternalRecord]) -> list[str]:
     return rows
 
 
-def _cell(value: float | None) -> Cell:
-    return Missing("not published") if value is None else Number(value)
-
-
-def _score(record: ExternalRecord, name: str) -> Cell:
+def _score(record: ExternalRecord, name: str) -> Number | None:
     """Return a score with Wilson's interval where it is a share of a known number of items, else with its error."""
     from harness.stats import wilson_interval
 
     metric, items = record.scores.get(name), record.num_items
     if metric is None:
-        return Missing("not published")
+        return None
     if items is None or not name.endswith("/accuracy"):
         return Number(metric.value, metric.stderr)
     return Number(metric.value, interval=wilson_interval(round(metric.value * items), items))
@@ -135,6 +128,9 @@ def _peft_record(data: Mapping[str, Any], name: str) -> ExternalRecord:
     settings = run["peft_config"] or {}
     items = next((_TEST_ITEMS[name] for name in meta["dataset_info"] if name in _TEST_ITEMS), None)
     scale = effective_scale(settings)
+    variants = {"use_dora": "DoRA", "use_rslora": "rsLoRA", "use_qalora": "QALoRA"}  # of LoRA, as settings of it
+    named = [variant for setting, variant in variants.items() if settings.get(setting)]
+    seconds = [metric["train time"] for metric in train["metrics"] if "train time" in metric]  # without evaluations
     facts = {
         **flatten({key: run[key] for key in ("peft_branch", "train_config")}),
         **flatten({"peft_config": settings}),
@@ -147,7 +143,7 @@ def _peft_record(data: Mapping[str, Any], name: str) -> ExternalRecord:
         schema=SCHEMA,
         origin=PEFT,
         name=name,
-        method=_method(settings),
+        method=str(settings.get("peft_type") or "full") + (f" ({', '.join(named)})" if named else ""),
         status=str(train["status"]),
         seeds=1,
         facts={key: value for key, value in facts.items() if key not in _SHOWN_ONLY},
@@ -155,18 +151,11 @@ def _peft_record(data: Mapping[str, Any], name: str) -> ExternalRecord:
         trainable_parameters=train.get("num_trainable_params"),
         total_parameters=train.get("num_total_params"),
         peak_memory_bytes=train.get("accelerator_memory_max"),
-        train_seconds=_seconds(train["metrics"]),
+        train_seconds=sum(seconds) if seconds else None,
         saved_bytes=train.get("file_size"),
         published_at=str(run["created_at"]),
         num_items=items,
     )
-
-
-def _method(settings: Mapping[str, Any]) -> str:
-    """Return PEFT's type, with the variants of LoRA that are settings of it."""
-    variants = {"use_dora": "DoRA", "use_rslora": "rsLoRA", "use_qalora": "QALoRA"}
-    named = [name for setting, name in variants.items() if settings.get(setting)]
-    return str(settings.get("peft_type") or "full") + (f" ({', '.join(named)})" if named else "")
 
 
 def _scores(last: Mapping[str, Any], items: int | None) -> dict[str, Metric]:
@@ -179,12 +168,6 @@ def _scores(last: Mapping[str, Any], items: int | None) -> dict[str, Metric]:
     if forgetting is not None:
         found["forgetting"] = Metric(value=forgetting, stderr=None, higher_is_better=False)
     return found
-
-
-def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the seconds of the optimizer steps; the published `train_time` includes the evaluations."""
-    parts = [metric["train time"] for metric in metrics if "train time" in metric]
-    return sum(parts) if parts else None
 
 
 def score_on(row: ExternalRecord, task: str) -> Metric | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.report import names
 from harness.report.analysis.axes import COSTS, PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
-from harness.report.data.groups import Group, Measure, headline
+from harness.report.data.groups import METHOD, Group, Measure, headline
 from harness.report.display import several
 from harness.report.document import (
     DAGGER,
@@ -65,24 +65,25 @@ def main_table(inputs: Inputs) -> Table:
     spanner = "Target tasks" if len(tasks) > 1 and all(contest.role == "target" for contest in tasks) else ""
     ahead = tasks[0].column.key if tasks else ""
     columns = [
-        Column("method", "Method", text=True),
+        METHOD,
         *(
             replace(column_of, spanner=spanner, priority=0 if column_of.key == ahead else 10 + place)
             for place, column_of in enumerate(scored)
         ),
-        *_average_column(tasks),
-        *(
-            [Column(RETENTION, _retention_title(retention), "points", 100.0, 1, "higher", priority=100)]
-            if retention
-            else []
-        ),
-        *_cost_columns(ordered),
     ]
+    if spanner and len({column.unit for column in scored}) == 1 and scored[0].unit:
+        columns.append(replace(scored[0], key=AVERAGE, title="Avg.", priority=2))
+    if retention:
+        single = f"{names.task(retention[0]).short} change"
+        title = single if len(retention) == 1 else f"Retention change ({len(retention)} tasks)"
+        columns.append(Column(RETENTION, title, "points", 100.0, 1, "higher", priority=100))
+    columns += _cost_columns(ordered)
     rows = tuple(_row(group, columns, _Row(tasks, retention, footnotes, inputs)) for group in ordered)
     table = Table(tuple(columns), rows, label="main", title="Main results", rules=tuple(rules))
     competing = [place for place, group in enumerate(ordered) if group.trained and not group.random_weights]
     for key in (*(column.key for column in scored), AVERAGE):
-        table = ranked(table, key, competing) if key in table.keys and _decides(tasks, key) else table
+        decides = all(task.num_items >= FEWEST_ITEMS for task in tasks if key in (task.column.key, AVERAGE))
+        table = ranked(table, key, competing) if key in table.keys and decides else table
     return replace(table, notes=tuple(_notes(inputs, footnotes)), caption=_caption(tasks, inputs)).without_empty()
 
 
@@ -173,12 +174,6 @@ def _alike(result: Result) -> bool:
     return result.verdict in ("not significant", "equivalent")
 
 
-def _average_column(tasks: Sequence[MetricComparison]) -> list[Column]:
-    several_tasks = len(tasks) > 1 and len({contest.column.unit for contest in tasks}) == 1
-    alike = several_tasks and all(contest.role == "target" and contest.column.unit for contest in tasks)
-    return [replace(tasks[0].column, key=AVERAGE, title="Avg.", spanner="", priority=2)] if alike else []
-
-
 def _average(group: Group, tasks: Sequence[MetricComparison]) -> Cell:
     """Return the mean over the tasks; unknown where the group lacks one of them."""
     measures = [group.own(contest.role, contest.task, contest.measure) for contest in tasks]
@@ -196,10 +191,6 @@ def _retention(groups: Sequence[Group]) -> list[str]:
             evaluation.task for evaluation in every if (m := headline(evaluation)) and names.metric(m).percent
         )
     )
-
-
-def _retention_title(tasks: Sequence[str]) -> str:
-    return f"{names.task(tasks[0]).short} change" if len(tasks) == 1 else f"Retention change ({len(tasks)} tasks)"
 
 
 def _retained(group: Group, tasks: Sequence[str]) -> Cell:
@@ -276,11 +267,6 @@ def _notes(inputs: Inputs, footnotes: dict[str, tuple[str, str]]) -> Iterator[No
     if inputs.undertuned:
         yield Note("Chosen learning rate at the edge of the grid: the method may be undertuned.", DOUBLE_DAGGER)
     yield from (Note(text, mark) for mark, text in dict.fromkeys(footnotes.values()))
-
-
-def _decides(tasks: Sequence[MetricComparison], key: str) -> bool:
-    """Return whether a column has enough items to name its best."""
-    return all(contest.num_items >= FEWEST_ITEMS for contest in tasks if key in (contest.column.key, AVERAGE))
 
 
 def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:

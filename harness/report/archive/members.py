@@ -10,8 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from harness.records.untrusted import shortened
 from harness.report.archive import METADATA, OPTIONS, VERSIONS
 from harness.report.archive.container import Members, allowed, check_kind
 from harness.report.data.load import load
+from harness.report.writers import manifest
 
-LIBRARIES = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
 _RUN_FILES = ("record.json", "update.json", "inference.json", disk.NAME)
 
 
@@ -49,21 +48,9 @@ class Options:
     made_with: dict[str, str | None]
 
 
-def options_bytes(options: Options) -> bytes:
-    """Return the options as the member of an archive."""
-    return to_json(asdict(options))
-
-
 def installed() -> dict[str, str | None]:
     """Return the versions of the libraries that write a report, and of this program."""
-    return {name: _version(name) for name in ("harness", *LIBRARIES)}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    return manifest.libraries("harness")
 
 
 def options_of(members: dict[str, bytes], shown: Path) -> Options:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from harness.records.record import Attempt, RunRecord, read
+from harness.records.record import RunRecord, Training, read
 from harness.records.untrusted import shortened
 from harness.report.data.rows import Loaded, Row
 
@@ -28,15 +26,14 @@ def cheapest(loaded: Loaded) -> Row:
     Raises:
         ValueError: no run was trained.
     """
-    trained = [row for row in (*loaded.rows, *loaded.trials) if row.cell and row.status == "ok" and _seconds(row)]
+    trained = [
+        (row.training.train_seconds, row.recipe_id, row.seed, row)
+        for row in (*loaded.rows, *loaded.trials)
+        if row.cell and row.status == "ok" and row.training and row.training.train_seconds
+    ]
     if not trained:
         raise ValueError("--retrain: the archive holds no run that was trained")
-    return min(trained, key=lambda row: (_seconds(row), row.recipe_id, row.seed))
-
-
-def _seconds(row: Row) -> float:
-    training = row.current.training if row.current else None
-    return training.train_seconds if training else 0.0
+    return min(trained, key=lambda entry: entry[:3])[-1]
 
 
 def words(row: Row, folder: Path) -> list[str]:
@@ -91,7 +88,7 @@ def differences(recorded: RunRecord, made: RunRecord) -> tuple[list[str], str]:
     old, new = recorded.current, made.current
     if new.training is None or old.training is None:
         return [f"it ended as {new.status} here ({new.reason}), and as {old.status} in the record"], "not compared"
-    others = [*_other_machine(old, new)]
+    others = [key.replace("_", " ") for key in _MACHINE if old.provenance.get(key) != new.provenance.get(key)]
     losses = [*zip(old.training.losses, new.training.losses, strict=False)]
     if len(old.training.losses) != len(new.training.losses):
         return [f"{len(new.training.losses)} steps here, {len(old.training.losses)} in the record"], "by number"
@@ -102,27 +99,18 @@ def differences(recorded: RunRecord, made: RunRecord) -> tuple[list[str], str]:
             return [], how
         return [f"loss of step {first}: {losses[first - 1][1]} here, {losses[first - 1][0]} in the record"], how
     how = f"losses within {TOLERANCE:.0%}, since {', '.join(others)} differ from the record's"
-    return [*_beyond(old, new)], how
-
-
-def _other_machine(old: Attempt, new: Attempt) -> Iterator[str]:
-    for key in _MACHINE:
-        if old.provenance.get(key) != new.provenance.get(key):
-            yield key.replace("_", " ")
-
-
-def _beyond(old: Attempt, new: Attempt) -> Iterator[str]:
-    """Yield the losses that differ by more than the tolerance: the first, the mean and the last on validation rows."""
-    for name, before, after in zip(("first loss", "mean loss", "validation loss"), _of(old), _of(new), strict=True):
-        if before is not None and after is not None and abs(after - before) > TOLERANCE * abs(before):
-            yield f"{name}: {after:.6g} here, {before:.6g} in the record"
-
-
-def _of(attempt: Attempt) -> tuple[Any, Any, Any]:
-    training = attempt.training
-    assert training is not None, "runs that trained"
-    return (
-        training.losses[0],
-        fmean(loss for loss in training.losses if loss is not None),
-        training.validation[-1][1] if training.validation else None,
+    sides = zip(
+        ("first loss", "mean loss", "validation loss"), _losses(old.training), _losses(new.training), strict=True
     )
+    beyond = [
+        f"{name}: {after:.6g} here, {before:.6g} in the record"
+        for name, before, after in sides
+        if before is not None and after is not None and abs(after - before) > TOLERANCE * abs(before)
+    ]
+    return beyond, how
+
+
+def _losses(training: Training) -> tuple[float | None, float, float | None]:
+    """Return the first loss, the mean and the last one on validation rows."""
+    present = [loss for loss in training.losses if loss is not None]
+    return training.losses[0], fmean(present), training.validation[-1][1] if training.validation else None

@@ -17,13 +17,12 @@ from harness.records.untrusted import shortened
 from harness.report.archive import METADATA, NAME, VERSIONS, container, members
 from harness.report.archive.container import Members
 from harness.report.archive.members import Options
-from harness.report.data.items import ScoredEvaluation
-from harness.report.data.rows import Loaded, Row
+from harness.report.data.items import contradictions
+from harness.report.data.rows import Loaded
 from harness.report.writers import manifest
 
 _DESCRIBING = (METADATA, VERSIONS)
 _MEANS = ("acc", "acc_norm", "exact_match")  # metrics that are the mean of their items
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,14 @@ def _remade(content: Members, options: Options, place: Path, made: Path) -> Iter
     except ValueError as error:
         yield f"{NAME}: no report can be made of it: {error}"
         return
-    yield from (f"{NAME}: {line}" for row in (*loaded.rows, *loaded.trials) for line in _contradictions(row))
+    for row in (*loaded.rows, *loaded.trials):
+        for scored in row.scored:
+            yield from (
+                f"{NAME}: {scored.shown}: {scored.task} {metric} of {row.label or row.method} seed {row.seed}: the "
+                f"record states {stated:.6g}, its items give {given:.6g}"
+                for metric, stated, given in contradictions(scored)
+                if metric in _MEANS or scored.heldout
+            )
     try:
         write_comparison(Comparison(loaded), made)
     except (IncomparableError, ValueError) as error:
@@ -114,40 +120,11 @@ def loaded_from(content: Members, options: Options, place: Path) -> Loaded:
     Raises:
         ValueError: the sweep is not in it.
     """
-    roots = container.unpack(content, place)
-    return with_options(roots, options)
-
-
-def with_options(runs: list[Path], options: Options) -> Loaded:
-    """Return the records of runs folders, with the options of the report."""
     from harness.report.analysis.axes import priced
     from harness.report.data.load import load
 
-    loaded = replace(priced(load(runs, options.sweep), options.price), allowed=options.allow)
-    return replace(loaded, margin=options.margin or loaded.margin)
-
-
-def _contradictions(row: Row) -> Iterator[str]:
-    """Yield a line for each score that is not the mean of its items."""
-    for scored in row.scored:
-        for name, given, stated in _means(scored):
-            if abs(given - stated) > _ROUNDING * max(1.0, abs(stated)):
-                yield (
-                    f"{scored.shown}: {scored.task} {name} of {row.label or row.method} seed {row.seed}: the record "
-                    f"states {stated:.6g}, its items give {given:.6g}"
-                )
-
-
-def _means(scored: ScoredEvaluation) -> Iterator[tuple[str, float, float]]:
-    """Yield (metric, mean of the items, value in the record); a group of tasks may weigh its tasks otherwise."""
-    items, stated = scored.items, scored.record.metrics
-    if items is None or items.tasks is not None:
-        return
-    for name in _MEANS:
-        if name in items.outcomes and name in stated:
-            yield name, float(items.outcomes[name].mean()), stated[name].value
-    if scored.heldout and "nll" in items.outcomes and items.num_tokens is not None and "loss" in stated:
-        yield "loss", float(items.outcomes["nll"].sum() / items.num_tokens.sum()), stated["loss"].value
+    loaded = load(container.unpack(content, place), options.sweep)
+    return replace(priced(loaded, options.price), allowed=options.allow, margin=options.margin or loaded.margin)
 
 
 NUMBER = re.compile(r"(?<![\w.])[-+\N{MINUS SIGN}]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -177,7 +154,7 @@ def differences(given: Path, made: Path) -> Iterator[str]:
     for name in ours:
         if name in theirs:
             yield from _of_file(name, theirs[name], ours[name])
-    if manifest.stated(given) != manifest.stated(made):
+    if manifest.stated(given).get("files") != manifest.stated(made).get("files"):
         yield f"{manifest.NAME}: its digests are not those of the files that the records give"
 
 
@@ -189,14 +166,14 @@ def _of_file(name: str, given: Path, made: Path) -> Iterator[str]:
     if first == second:
         return
     lines = [*_of_lines(name, first, second)] if name.endswith(_TEXT) else []
-    yield from (f"{name}: {line}" for line in lines[:_MOST] or [_of_bytes(first, second)])
+    yield from (f"{name}: {line}" for line in lines[:_MOST] or [_byte(first, second)])
     if len(lines) > _MOST:
         yield f"{name}: and {len(lines) - _MOST} more lines"
 
 
-def _of_bytes(given: bytes, made: bytes) -> str:
-    same = next((place for place, pair in enumerate(zip(given, made, strict=False)) if pair[0] != pair[1]), None)
-    place = min(len(given), len(made)) if same is None else same
+def _byte(given: bytes, made: bytes) -> str:
+    """Return the place of the first byte that differs, and both lengths."""
+    place = next((i for i, (a, b) in enumerate(zip(given, made, strict=False)) if a != b), min(len(given), len(made)))
     return f"byte {place + 1:,} differs; {len(given):,} bytes, and the records give {len(made):,}"
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from harness.records.untrusted import echo
@@ -37,7 +38,7 @@ def pack(arguments: Sequence[str]) -> list[str]:
     content = members.collect(given.runs, given.name)
     if given.anonymous:
         content = anonymous.redacted(content, given.hide)
-    content[OPTIONS] = members.options_bytes(options)
+    content[OPTIONS] = members.to_json(asdict(options))
     content = members.described(content, options)
     out = given.out or given.reports_dir / given.name
     with tempfile.TemporaryDirectory(prefix="harness-pack-") as place:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.analysis.axes import peak_memory
-from harness.report.analysis.claims import Claims, Pair
+from harness.report.analysis.claims import Claims
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
 from harness.report.display import GIBIBYTE, mean
-from harness.report.figures.canvas import Figure, Sheet, Size
-from harness.report.figures.style import BASE_COLOR, BASE_DASH, FILL, Scale, method_of, name_of, point_of, scale_of
+from harness.report.figures.canvas import Figure, Sheet
+from harness.report.figures.style import BASE_COLOR, FILL, Scale, base_line, method_of, name_of, point_of, scale_of
 
 STEM = "gain"
 MOST_ROWS = 40
@@ -55,7 +55,7 @@ def gain_figure(claims: Claims) -> Figure | None:
         f"Points: difference from {reference}; bars: simultaneous 95 % confidence intervals, so that a bar clear of "
         f"the dashed line is a significant difference.{undecided}{tie}{memory}{rest}",
         lambda sheet: _draw_gains(sheet, shown, scale, claims),
-        lambda size: _gain_height(size, len(shown)),
+        lambda size: 0.62 + ROW * size.text / 7 * max(len(shown), 2),
         main=True,
     )
 
@@ -65,32 +65,21 @@ def bars_of(claims: Claims, scale: Scale) -> list[Bar]:
     decided = {pair.a.label for pair in claims.against_best if pair.result.verdict != "no verdict"}
     tied = {pair.a.label for pair in claims.against_best if not pair.significant and pair.a.label in decided}
     tied |= {claims.best.label} if claims.best else set()
-    pairs = claims.against_base or claims.against_best
-    bars = [
-        Bar(
-            pair.a, scale.gain(pair.result.difference), _interval(pair, scale), pair.a.label in tied,
-            pair.result.verdict != "no verdict",
-        )
-        for pair in pairs
-    ]  # fmt: skip
+    bars = []
+    for pair in claims.against_base or claims.against_best:
+        low, high = sorted(scale.gain(end) for end in pair.result.adjusted_interval)
+        interval = (low, high) if math.isfinite(low) and math.isfinite(high) else None
+        gain, is_decided = scale.gain(pair.result.difference), pair.result.verdict != "no verdict"
+        bars.append(Bar(pair.a, gain, interval, pair.a.label in tied, is_decided))
     if not claims.against_base and claims.best:
         bars.append(Bar(claims.best, 0.0, None, tied=True))
     return sorted(bars, key=lambda bar: -bar.gain)
-
-
-def _interval(pair: Pair, scale: Scale) -> tuple[float, float] | None:
-    low, high = sorted(scale.gain(end) for end in pair.result.adjusted_interval)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def _gain_title(scale: Scale, reference: str) -> str:
     if reference != "base":
         return f"Difference in {scale.quantity} from {reference}"
     return f"{'Gain in' if scale.higher_is_better else 'Reduction of'} {scale.quantity} over base"
-
-
-def _gain_height(size: Size, rows: int) -> float:
-    return 0.62 + ROW * size.text / 7 * max(rows, 2)
 
 
 def _draw_gains(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims) -> None:
@@ -106,7 +95,7 @@ def _draw_gains(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims)
         sheet.name(mark, _words(bar, scale))
         right = axes.get_yaxis_transform()
         axes.text(1.02, place, bar.memory, transform=right, va="center", ha="left", color="#444444")
-    axes.axvline(0, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+    base_line(axes.axvline, 0)
     axes.set_yticks(range(len(bars)), [name_of(bar.group, 20 if sheet.narrow else 34) for bar in bars])
     axes.set_ylim(len(bars) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
@@ -138,7 +127,11 @@ Parts = tuple[Group, float, float]  # GiB held, GiB added
 
 def memory_figure(groups: Sequence[Group]) -> Figure | None:
     """Return the figure; None where no training run has the peaks of its phases."""
-    parts = [(group, *split) for group in groups if group.trained and (split := _memory_parts(group))]
+    parts: list[Parts] = []
+    for group in groups:
+        split = [_of_run(row) for row in group.rows] if group.trained else [None]
+        held, added = (mean(None if run is None else run[i] / GIBIBYTE for run in split) for i in (0, 1))
+        parts += [(group, held, added)] if held is not None and added is not None else []
     if not parts:
         return None
     lost = [
@@ -185,14 +178,6 @@ def _draw_memory(sheet: Sheet, parts: Sequence[Parts], lost: Sequence[tuple[str,
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("Peak memory of training (GiB)")
     sheet.legend(*axes.get_legend_handles_labels())
-
-
-def _memory_parts(group: Group) -> tuple[float, float] | None:
-    """Return the GiB held when training began and those added at its peak; None where a seed has no such peaks."""
-    memory = [_of_run(row) for row in group.rows]
-    held = mean(None if part is None else part[0] for part in memory)
-    added = mean(None if part is None else part[1] for part in memory)
-    return None if held is None or added is None else (held / GIBIBYTE, added / GIBIBYTE)
 
 
 def _of_run(row: Row) -> tuple[float, float] | None:

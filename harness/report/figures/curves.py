@@ -11,8 +11,9 @@ from harness.records.record import UpdateRecord, WeightUpdate
 from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group, Measure
 from harness.report.data.tuning import Best, Contestant, expected_best
+from harness.report.display import collected
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.style import BASE_COLOR, BASE_DASH, PALE, amounts, drawable, line_of, method_of, name_of
+from harness.report.figures.style import PALE, amounts, base_line, drawable, line_of, method_of, name_of
 
 if TYPE_CHECKING:
     from harness.stats import Floats
@@ -30,7 +31,9 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
     if not any(len(by_step(group)) > 1 for group in trained):
         return None
     ordered = sorted(trained, key=last_loss)[:MOST_LINES]
-    base = _base_loss(groups)
+    looks = ((g, s) for g in groups if g.ok and g.first.is_base for s in g.role("validation"))
+    losses = (group.score(Measure(scored.comparison_key, "loss")) for group, scored in looks)
+    base = next((loss.value for loss in losses if loss), None)  # None where the untouched model was not evaluated
     rest = f" Colored: the {MOST_COLORED} lowest of {len(ordered)} at the end." if _many(ordered) else ""
     rest += f" The best {len(ordered)} of {len(trained)} methods." if len(trained) > len(ordered) else ""
     return Figure(
@@ -92,10 +95,7 @@ def smoothed(losses: Sequence[float | None]) -> Floats:
 def by_step(group: Group) -> dict[int, list[float]]:
     """Return the validation losses of the seeds by optimizer step, for steps at which every seed was validated."""
     runs = trainings(group)
-    losses: dict[int, list[float]] = {}
-    for run in runs:
-        for step, loss in run.validation:
-            losses.setdefault(step, []).append(loss)
+    losses = collected(look for run in runs for look in run.validation)
     return {step: losses[step] for step in sorted(losses) if len(losses[step]) == len(runs)}
 
 
@@ -107,19 +107,6 @@ def last_loss(group: Group) -> float:
 
 def _many(lines: Sequence[object]) -> bool:
     return len(lines) > MOST_COLORED + 2
-
-
-def _base_loss(groups: Sequence[Group]) -> float | None:
-    """Return the validation loss of the untouched model; None where it was not evaluated."""
-    looks = [(g, s) for g in groups if g.ok and g.first.is_base for s in g.role("validation")]
-    losses = (group.score(Measure(scored.comparison_key, "loss")) for group, scored in looks)
-    return next((loss.value for loss in losses if loss), None)
-
-
-def _on_answers(trained: Sequence[Group]) -> bool:
-    """Return whether every training loss is over answer tokens alone."""
-    recipes = [group.first.record.recipe.get("train") or {} for group in trained if group.first.record]
-    return all(train.get("loss_on") == "completion" for train in recipes)
 
 
 def _draw_curves(sheet: Sheet, ordered: Sequence[Group], base: float | None) -> None:
@@ -135,9 +122,9 @@ def _draw_curves(sheet: Sheet, ordered: Sequence[Group], base: float | None) -> 
         if colored:
             handles.append((line, name_of(group)))
     if base is not None:
-        line = right.axhline(base, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
-        handles.append((line, "base"))
-    unit = "nats per answer token" if _on_answers(ordered) else "nats per token"
+        handles.append((base_line(right.axhline, base), "base"))
+    on_answers = all(group.first.part("train").get("loss_on") == "completion" for group in ordered)
+    unit = "nats per answer token" if on_answers else "nats per token"
     for axes, title in ((left, f"Training loss\n({unit})"), (right, "Validation loss\n(nats per answer token)")):
         axes.set_ylabel(title)
         amounts(axes.yaxis)
@@ -210,12 +197,12 @@ def matrices(update: UpdateRecord) -> dict[str, WeightUpdate]:
 
 def layers(group: Group, key: str) -> dict[int, float]:
     """Return the mean of a measurement over the matrices and the seeds, by layer."""
-    values: dict[int, list[float]] = {}
-    for update in (row.update for row in group.rows if row.update is not None):
-        for weight, shape in matrices(update).items():
-            place, value = LAYER.search(weight), getattr(shape, key)
-            if place and value is not None:
-                values.setdefault(int(place.group(1)), []).append(value)
+    values = collected(
+        (int(place.group(1)), value)
+        for update in (row.update for row in group.rows if row.update is not None)
+        for name, weight in matrices(update).items()
+        if (place := LAYER.search(name)) and (value := getattr(weight, key)) is not None
+    )
     return {layer: mean(values[layer]) for layer in sorted(values)}
 
 

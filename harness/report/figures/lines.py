@@ -14,11 +14,10 @@ from harness.report.data.groups import Group, aligned
 from harness.report.figures.bars import bars_of
 from harness.report.figures.canvas import Figure, Sheet, Size
 from harness.report.figures.style import (
-    BASE_COLOR,
-    BASE_DASH,
     PALE,
     Scale,
     amounts,
+    base_line,
     capital,
     drawable,
     line_of,
@@ -30,6 +29,8 @@ from harness.report.figures.style import (
 
 MOST_TICKS = 9
 MOST_COLORED = 6  # series; the others are pale
+_PALE: dict[str, Any] = {"color": PALE, "marker": "", "linestyle": "-", "zorder": 1, "linewidth": 0.7}
+_DASHES_BY_ORDER = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 DODGE = 2.2  # points between the same values of two series
 Interval = tuple[float, float]
 
@@ -78,7 +79,7 @@ def sensitivity(groups: Sequence[Group]) -> Figure | None:
     quality = next(iter(qualities(groups, ("validation",))), None)
     if quality is None:
         return None
-    scale = Scale(quality.task, quality.measure.metric, quality.higher_is_better)
+    scale = scale_of(quality)
     values = _errors(quality, scale)
     series = _ordered(rate_series(groups), values, scale)
     if not series:
@@ -165,14 +166,14 @@ def _draw(
     for place, one in enumerate(series):
         style = line_of(method_of(one.first)) if place in colored else _PALE
         if len({method_of(other.first) for other in series}) < len(series) and place in colored:
-            style |= {"linestyle": _DASHES_BY_ORDER[_order(series, place) % len(_DASHES_BY_ORDER)]}
+            order = sum(method_of(other.first) == method_of(one.first) for other in series[:place])  # of one color
+            style |= {"linestyle": _DASHES_BY_ORDER[order % len(_DASHES_BY_ORDER)]}
         dodge = (place - (len(series) - 1) / 2) * DODGE if len(series) <= MOST_COLORED else 0.0
         line = _line(sheet, axes, one, values, style, dodge, best)
         if place in colored:
             handles.append((line, drawable(one.name)))
     if base is not None:
-        line = axes.axhline(base, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
-        handles.append((line, "base"))
+        handles.append((base_line(axes.axhline, base), "base"))
     rates = sorted({value for line in series for value in (*(x for x, _ in line.points), *line.failed)})
     if spans_decades(rates):
         logarithmic(axes.xaxis, values=rates if len(rates) <= MOST_TICKS else ())
@@ -183,15 +184,6 @@ def _draw(
     axes.set_xlabel(x_title)
     axes.set_ylabel(sheet.wrapped(y_title, vertical=True))
     sheet.legend(*zip(*handles, strict=True))
-
-
-_PALE: dict[str, Any] = {"color": PALE, "marker": "", "linestyle": "-", "zorder": 1, "linewidth": 0.7}
-_DASHES_BY_ORDER = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-
-
-def _order(series: Sequence[Series], place: int) -> int:
-    """Return the place of a series among those of its method: they share its color."""
-    return sum(method_of(line.first) == method_of(series[place].first) for line in series[:place])
 
 
 def _line(
@@ -212,13 +204,10 @@ def _line(
         face = {"markerfacecolor": "white"} if hollow and (x, value) != chosen else {}
         [mark] = axes.plot(x, value.value, **marks, **face, zorder=3)
         drawn.append(mark)
-        sheet.name(mark, f"{series.name}: {x:g}, {value.value:.4g}" + _ends(value.interval))
+        ends = f" ({value.interval[0]:.4g} to {value.interval[1]:.4g})" if value.interval else ""
+        sheet.name(mark, f"{series.name}: {x:g}, {value.value:.4g}{ends}")
     for artist in drawn:
         artist.set_transform(moved)  # after the limits of the axes, which follow from the data
     for x in series.failed:
         axes.plot(x, 0.97, marker="x", color=style["color"], transform=axes.get_xaxis_transform(), linestyle="none")
     return drawn[0]
-
-
-def _ends(interval: Interval | None) -> str:
-    return f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,9 @@ from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.labels import RINGS, Placer, Point
 from harness.report.figures.style import (
     BASE_COLOR,
-    BASE_DASH,
-    PALE,
     Scale,
     amounts,
+    base_line,
     capital,
     compact,
     drawable,
@@ -26,6 +24,7 @@ from harness.report.figures.style import (
     method_of,
     name_of,
     point_of,
+    scale_of,
     spans_decades,
 )
 
@@ -50,15 +49,23 @@ class Mark:
         """Return the place of the point."""
         return self.x, self.y
 
+    @property
+    def bars(self) -> list[tuple[Point, Point]]:
+        """Return the ends of the error bars that it has."""
+        x, y, a, b = self.x, self.y, self.x_error, self.y_error
+        return [*([((x - a, y), (x + a, y))] if a else []), *([((x, y - b), (x, y + b))] if b else [])]
+
 
 def tradeoffs(
     groups: Sequence[Group], measure: Measure | None, external: Sequence[ExternalRecord] = ()
 ) -> list[Figure]:
     """Return a figure of the quality against each cost that differs between methods; the first is the main one."""
-    quality = next((quality for quality in qualities(groups, first=measure) if _count(quality, groups) > 1), None)
-    trained = [group for group in groups if group.trained and quality and quality.of(group)]
-    costs = _distinct(trained) if quality else []
-    return [_tradeoff(quality, cost, groups, external, place == 0) for place, cost in enumerate(costs) if quality]
+    for quality in qualities(groups, first=measure):
+        scored = [group for group in groups if group.trained and quality.of(group)]
+        if len(scored) > 1:
+            costs = enumerate(_distinct(scored))
+            return [_tradeoff(quality, cost, groups, external, place == 0) for place, cost in costs]
+    return []
 
 
 def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) -> Figure | None:
@@ -66,21 +73,22 @@ def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) ->
     target, retention = (_first(groups, role, measure) for role in ("target", "retention"))
     if target is None or retention is None:
         return None
-    x_scale, y_scale = (_scale(axis) for axis in (target, retention))
+    x_scale, y_scale = (scale_of(axis) for axis in (target, retention))
     marks = [
-        Mark(group, *(s.factor * e.value for s, e in both), *(_error(s, e.standard_error) for s, e in both))
+        Mark(group, *(s.factor * e.value for s, e in both), *(s.error(e.standard_error) for s, e in both))
         for group in groups
         if (x := target.gain(group)) and (y := retention.gain(group))
         for both in [((x_scale, x), (y_scale, y))]
     ]
     if not marks:
         return None
+    named = " Colored and named: methods that no other beats in both." if len(marks) > MOST_NAMED else ""
     words = [f"Change in {scale.quantity}" for scale in (x_scale, y_scale)]
     return Figure(
         "forgetting",
         f"{words[1]} against {words[0][0].lower()}{words[0][1:]}",
         f"x: gain on the target task; y: change on the retention task (below 0: forgetting), both against base, with "
-        f"one standard error.{_named_only(marks)}",
+        f"one standard error.{named}",
         lambda sheet: _draw_changes(sheet, marks, x_scale, y_scale),
         lambda size: 2.6 if size.inches < 5 else 3.6,
     )
@@ -89,10 +97,10 @@ def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) ->
 def _tradeoff(
     quality: Quality, cost: Cost, groups: Sequence[Group], external: Sequence[ExternalRecord], main: bool
 ) -> Figure:
-    scale, unit = _scale(quality), cost.column.scale
+    scale, unit = scale_of(quality), cost.column.scale
     title = f"{cost.column.title} ({cost.column.unit})" if cost.column.unit else cost.column.title
     marks = [
-        Mark(group, unit * price, scale.factor * estimate.value, y_error=_error(scale, estimate.standard_error))
+        Mark(group, unit * price, scale.factor * estimate.value, y_error=scale.error(estimate.standard_error))
         for group in groups
         if group.trained and (price := cost.of(group)) is not None and (estimate := quality.of(group))
     ]
@@ -132,7 +140,7 @@ def _draw_tradeoff(
     for mark, on in zip(marks, front, strict=True):
         _draw_mark(sheet, axes, mark, f"{scale.text(mark.y)}, {title}: {compact(mark.x)}", pale=not on)
     if base is not None:
-        axes.axhline(base, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+        base_line(axes.axhline, base)
     if spans_decades([mark.x for mark in marks]):
         logarithmic(axes.xaxis)
     axes.margins(0.12)
@@ -164,14 +172,18 @@ def _draw_tradeoff(
 
 
 def _draw_changes(sheet: Sheet, marks: Sequence[Mark], x_scale: Scale, y_scale: Scale) -> None:
+    from harness.stats import on_frontier
+
     [axes] = sheet.axes()
-    front = _front(marks, x_scale, y_scale)
+    best = on_frontier([x_scale.gain(mark.x) for mark in marks], [-y_scale.gain(mark.y) for mark in marks])
+    front = [place for place, on in enumerate(best) if on]  # no other beats them in both: the best learner first
+    front.sort(key=lambda place: -x_scale.gain(marks[place].x))
     named = {*range(len(marks))} if len(marks) <= MOST_NAMED else {*front}
     for place, mark in enumerate(marks):
         words = f"{x_scale.text(mark.x, signed=True)} learned, {y_scale.text(mark.y, signed=True)} retained"
         _draw_mark(sheet, axes, mark, words, pale=place not in named)
     for draw in (axes.axhline, axes.axvline):
-        draw(0, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
+        base_line(draw, 0)
     axes.margins(0.12)
     amounts(axes.xaxis)
     amounts(axes.yaxis)
@@ -194,41 +206,25 @@ def _draw_changes(sheet: Sheet, marks: Sequence[Mark], x_scale: Scale, y_scale: 
 
 def _distinct(trained: Sequence[Group]) -> list[Cost]:
     """Return the costs that differ between methods; of several that are proportional, the first."""
-    kept: dict[str, tuple[Cost, list[float]]] = {}
+    kept: list[tuple[Cost, list[float | None]]] = []
     for cost in COSTS:
         prices = [cost.of(group) for group in trained]
-        values = [math.nan if price is None else price for price in prices]
-        known = [value for value in values if value == value]
-        if len({*known}) > 1 and not any(_proportional(values, other) for _, other in kept.values()):
-            kept[cost.key] = (cost, values)
-    return [cost for cost, _ in kept.values()]
+        if len({*prices} - {None}) > 1 and not any(_proportional(prices, other) for _, other in kept):
+            kept.append((cost, prices))
+    return [cost for cost, _ in kept]
 
 
-def _proportional(a: Sequence[float], b: Sequence[float]) -> bool:
+def _proportional(a: Sequence[float | None], b: Sequence[float | None]) -> bool:
     """Return whether both are unknown for the same methods, and of one ratio elsewhere."""
-    if [x == x for x in a] != [x == x for x in b]:
-        return False
-    ratios = [x / y for x, y in zip(a, b, strict=True) if x == x and y]
-    return bool(ratios) and min(ratios) > 0 and max(ratios) <= (1 + ALIKE) * min(ratios)
-
-
-def _front(marks: Sequence[Mark], x_scale: Scale, y_scale: Scale) -> list[int]:
-    """Return the places of the methods that no other beats in learning and in retention, the best learner first."""
-    from harness.stats import on_frontier
-
-    on = on_frontier([x_scale.gain(mark.x) for mark in marks], [-y_scale.gain(mark.y) for mark in marks])
-    return sorted((place for place, best in enumerate(on) if best), key=lambda place: -x_scale.gain(marks[place].x))
+    ratios = [x / y for x, y in zip(a, b, strict=True) if x is not None and y]
+    same = [x is None for x in a] == [x is None for x in b]
+    return same and bool(ratios) and min(ratios) > 0 and max(ratios) <= (1 + ALIKE) * min(ratios)
 
 
 def _draw_mark(sheet: Sheet, axes: Any, mark: Mark, words: str, pale: bool) -> None:
     style = point_of(method_of(mark.group), pale)
-    color = PALE if pale else style["color"]
-    for axis, error in (("x", mark.x_error), ("y", mark.y_error)):
-        if error:
-            ends = [(mark.x, mark.y), (mark.x, mark.y)]
-            ends = [(mark.x - error, mark.y), (mark.x + error, mark.y)] if axis == "x" else [
-                (mark.x, mark.y - error), (mark.x, mark.y + error)]  # fmt: skip
-            axes.plot(*zip(*ends, strict=True), color=color, linewidth=0.8, zorder=1.5 if pale else 2)
+    for ends in mark.bars:
+        axes.plot(*zip(*ends, strict=True), color=style["color"], linewidth=0.8, zorder=1.5 if pale else 2)
     [point] = axes.plot(*mark.point, markersize=4 if pale else 5.5, linestyle="none", zorder=2 if pale else 3, **style)
     sheet.name(point, f"{mark.group.name}: {words}")
 
@@ -237,10 +233,8 @@ def _keep(placer: Placer, marks: Sequence[Mark]) -> None:
     """Keep labels off all points and their bars."""
     placer.keep_points([mark.point for mark in marks])
     for mark in marks:
-        if mark.x_error:
-            placer.keep_line([(mark.x - mark.x_error, mark.y), (mark.x + mark.x_error, mark.y)])
-        if mark.y_error:
-            placer.keep_line([(mark.x, mark.y - mark.y_error), (mark.x, mark.y + mark.y_error)])
+        for ends in mark.bars:
+            placer.keep_line(ends)
 
 
 def _name_base(placer: Placer, level: float) -> None:
@@ -252,23 +246,6 @@ def _name_base(placer: Placer, level: float) -> None:
         inside = placer.axes.transData.inverted().transform((x + (-14 if end == right else 14) * placer.scale, y))
         if placer.place((inside[0], level), "base", color=BASE_COLOR, rings=1):
             return
-
-
-def _named_only(marks: Sequence[Mark]) -> str:
-    """Return the caption's sentence on the points without names; "" where all have one."""
-    return " Colored and named: methods that no other beats in both." if len(marks) > MOST_NAMED else ""
-
-
-def _count(quality: Quality, groups: Sequence[Group]) -> int:
-    return sum(group.trained and quality.of(group) is not None for group in groups)
-
-
-def _scale(quality: Quality) -> Scale:
-    return Scale(quality.task, quality.measure.metric, quality.higher_is_better)
-
-
-def _error(scale: Scale, error: float | None) -> float | None:
-    return None if error is None else scale.factor * error
 
 
 def _first(groups: Sequence[Group], role: str, measure: Measure | None) -> Quality | None:

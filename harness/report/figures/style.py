@@ -7,7 +7,7 @@ readable.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from zlib import crc32
 
 from harness.records.untrusted import shortened
 from harness.report import names
+from harness.report.analysis.axes import Quality
 from harness.report.analysis.claims import MetricComparison
 from harness.report.data.groups import Group
 from harness.report.display import short
@@ -26,6 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES = ((0, ()), (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 BASE_COLOR, PALE, FILL = "#444444", "#BBBBBB", "#DDEBF5"
 BASE_DASH = (0, (4, 3))
+MOST_LINEAR = 8  # ratio of the largest to the smallest value of a linear axis
 # Methods in the order in which they take the pairs of color and marker: the first eight differ in both. Every other
 # method takes the pair that its name hashes to among those that are left.
 KNOWN = (
@@ -65,8 +67,7 @@ STYLE: dict[str, Any] = {
 
 def method_of(group: Group) -> str:
     """Return the name that decides color and marker: that of the method, or of the PEFT type of a generic one."""
-    recipe = group.first.record.recipe if group.first.record else {}
-    return str((recipe.get("method") or {}).get("peft_type") or group.first.method).lower()
+    return str(group.first.part("method").get("peft_type") or group.first.method).lower()
 
 
 @cache
@@ -75,20 +76,6 @@ def look_of(method: str) -> tuple[str, str]:
     place = KNOWN.index(method) if method in KNOWN else len(KNOWN) + crc32(method.encode()) % len(KNOWN)
     turn, hue = divmod(place, len(COLORS))
     return COLORS[hue], MARKERS[(hue + turn) % len(MARKERS)]
-
-
-def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return the color and the marker of several methods; where two names hash to one pair, the later takes a next one.
-
-    Every pair is taken once, as long as there are any.
-    """
-    taken: dict[str, tuple[str, str]] = {}
-    every = [(COLORS[i % len(COLORS)], MARKERS[j]) for j in range(len(MARKERS)) for i in range(len(COLORS))]
-    for method in sorted({*methods}, key=lambda name: (name not in KNOWN, name)):
-        own = look_of(method)
-        free = [pair for pair in every if pair not in taken.values()]
-        taken[method] = own if own in free or not free else free[crc32(method.encode()) % len(free)]
-    return taken
 
 
 def dash_of(method: str) -> Any:
@@ -126,24 +113,23 @@ def name_of(group: Group, length: int = 28) -> str:
     return drawable(group.name, length)
 
 
-def logarithmic(axis: Any, base: float = 10, values: Sequence[float] = ()) -> None:
+def logarithmic(axis: Any, values: Sequence[float] = ()) -> None:
     """Make an axis logarithmic, with ticks as settings are written: 1e-3, 10M; `values` are the only ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    def between(value: float, _: object) -> str:
+        """Label the ticks between the powers of ten where few powers are visible."""
+        low, high = axis.get_view_interval()
+        leading = round(value / 10 ** math.floor(math.log10(value) + 1e-9))
+        return compact(value) if high / low < 30 and leading in (2, 5) else ""
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.axes.tick_params(axis=axis.axis_name, which="minor", length=0)
     axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: _between(axis, value)))
+    axis.set_minor_formatter(FuncFormatter(between))
     if values:
         axis.set_major_locator(FixedLocator([*values]))
         axis.set_minor_formatter(NullFormatter())
-
-
-def _between(axis: Any, value: float) -> str:
-    """Label the ticks between the powers of ten where few powers are visible."""
-    low, high = axis.get_view_interval()
-    leading = round(value / 10 ** math.floor(math.log10(value) + 1e-9))
-    return compact(value) if high / low < 30 and leading in (2, 5) else ""
 
 
 def amounts(axis: Any, ticks: int = 5) -> None:
@@ -164,9 +150,14 @@ def compact(value: float) -> str:
     return short(float(f"{value:.4g}"))
 
 
-def spans_decades(values: Sequence[float], ratio: float = 8) -> bool:
+def spans_decades(values: Sequence[float]) -> bool:
     """Return whether positive values are so far apart that a linear axis would crowd the small ones."""
-    return bool(values) and min(values) > 0 and max(values) >= ratio * min(values)
+    return bool(values) and min(values) > 0 and max(values) >= MOST_LINEAR * min(values)
+
+
+def base_line(draw: Callable[..., Any], value: float) -> Any:
+    """Draw the dashed line of the untouched model, with `axhline` or `axvline` of the axes."""
+    return draw(value, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
 
 
 MOST_TITLE = 60  # characters of an axis title
@@ -209,6 +200,10 @@ class Scale:
         """Return the title of an axis of scores."""
         return capital(f"{self.quantity} ({self.unit})" if self.unit else self.quantity)
 
+    def error(self, error: float | None) -> float | None:
+        """Return a standard error as drawn."""
+        return None if error is None else self.factor * error
+
     def gain(self, difference: float) -> float:
         """Return a difference as drawn: positive is better."""
         return self.factor * difference * (1 if self.higher_is_better else -1)
@@ -220,10 +215,9 @@ class Scale:
         return f"{drawn:{'+' if signed else ''}.{digits}f} {unit}".rstrip()
 
 
-def scale_of(contest: MetricComparison) -> Scale:
-    """Return the axis of a contest's measure."""
-    first = contest.groups[0].evaluations[contest.measure.eval_id][0]
-    return Scale(first.task, contest.measure.metric, contest.higher_is_better)
+def scale_of(measured: MetricComparison | Quality) -> Scale:
+    """Return the axis of a measure."""
+    return Scale(measured.task, measured.measure.metric, measured.higher_is_better)
 
 
 def capital(words: str) -> str:

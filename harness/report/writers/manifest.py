@@ -33,28 +33,21 @@ def inputs(loaded: Loaded) -> str:
 
 def is_current(out: Path, made_from: str) -> bool:
     """Return whether the folder holds this report, with every file as it was written."""
+    earlier = stated(out)
+    return earlier.get("inputs") == made_from and earlier.get("files") == _files(out)
+
+
+def stated(out: Path) -> dict[str, Any]:
+    """Return the folder's manifest: a digest of the `inputs`, and file -> digest of the `files`; {} if unreadable."""
     try:
-        earlier = json.loads((out / NAME).read_text(encoding="utf-8"))
-        return bool(earlier["inputs"] == made_from and earlier["files"] == _files(out))
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
-
-
-def made_from(out: Path) -> str | None:
-    """Return the digest of the inputs of the folder's report; None without a readable manifest."""
-    try:
-        inputs = json.loads((out / NAME).read_text(encoding="utf-8"))["inputs"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return inputs if isinstance(inputs, str) else None
-
-
-def stated(out: Path) -> dict[str, str]:
-    """Return file -> digest as the folder's manifest states them; {} without a readable one."""
-    try:
-        return dict(json.loads((out / NAME).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, TypeError, KeyError):
+        return dict(json.loads((out / NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
+
+
+def libraries(*others: str) -> dict[str, str | None]:
+    """Return the versions of the libraries that write a report, after those of others; None if not installed."""
+    return {name: _version(name) for name in (*others, *_LIBRARIES)}
 
 
 def write(out: Path, made_from: str) -> Path:
@@ -87,12 +80,11 @@ def _code() -> Iterator[bytes]:
         place = package / name
         files = sorted(path for path in place.rglob("*") if path.suffix in (".py", ".html", ".css", ".js"))
         yield from (path.read_bytes() for path in files or [place])
-    for library in _LIBRARIES:
-        yield f"{library} {_version(library)}".encode()
+    yield from (f"{library} {version or ''}".encode() for library, version in libraries().items())
 
 
-def _version(library: str) -> str:
+def _version(library: str) -> str | None:
     try:
         return version(library)
     except PackageNotFoundError:
-        return ""
+        return None

@@ -106,7 +106,7 @@ def _notes(mirror: Mirror) -> Path:
 
 def _note(report: Path, mirror: Mirror) -> dict[str, Any] | None:
     """Return the note of the logged inputs and their destination; None where the folder does not name its inputs."""
-    made_from = manifest.made_from(report)
+    made_from = manifest.stated(report).get("inputs")
     where = {"mode": mirror.mode, "project": mirror.project, "entity": mirror.entity, "group": mirror.group}
     return None if made_from is None else {"inputs": made_from, **where}
 
