@@ -12,8 +12,9 @@ from typing import Any
 from harness.records.untrusted import NO_BREAK
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, Pair
 from harness.report.analysis.recommend import Advice, Need, Option, advise, options
+from harness.report.analysis.verdicts import seeds_of
 from harness.report.data.groups import Group
-from harness.report.display import GIBIBYTE, p_value, several
+from harness.report.display import GIBIBYTE, collected, p_value, several
 
 MOST_NAMED = 8  # methods of one verdict; further ones are counted
 MOST_TIED = 12  # methods that are named as not significantly different from the best
@@ -97,7 +98,7 @@ def _answer(result: Claims, groups: Sequence[Group]) -> Answer:
     if contest.num_items < FEWEST_ITEMS:
         return Answer(tuple(_decides_nothing(result)), result)
     every = options(contest, groups)
-    methods = [option for option in every if not option.group.first.is_base]
+    methods = [option for option in every if not option.is_base]
     cheapest = advise(contest, methods, Need(tolerance=result.margin)) if len(methods) > 1 else None
     ladder = tuple(_ladder(result, methods))
     lines = (_best(result), _against_best(result), _cost(result, cheapest, ladder))
@@ -140,9 +141,7 @@ def _against_base(pair: Pair) -> str:
 
 def _against_best(result: Claims) -> str:
     """Return the other methods by their verdict against the best, and what the design detects."""
-    sides: dict[str, list[Group]] = {}
-    for pair in result.against_best:
-        sides.setdefault(_side(pair), []).append(pair.a)
+    sides = collected((_side(pair), pair.a) for pair in result.against_best)
     parts = []
     alike = sides.get("alike", [])
     if alike:
@@ -178,11 +177,8 @@ def _design(result: Claims) -> str:
     if result.detectable is None:
         return ""
     contest = result.contest
-    counts = sorted({len(group.rows) for group in contest.groups})
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    noun = "seed" if counts == [1] else "seeds"
     return (
-        f"{contest.num_items:,} items and {seeds} {noun} per method detect a difference of "
+        f"{contest.num_items:,} items and {seeds_of(result)} detect a difference of "
         f"{contest.gain_shown(result.detectable, signed=False)} (80{NO_BREAK}% power)."
     )
 

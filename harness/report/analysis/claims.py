@@ -19,6 +19,7 @@ from harness.report.data.groups import HEADLINE, Aligned, Group, Measure, aligne
 from harness.report.data.groups import LEVEL as LEVEL
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.rows import MARGIN
+from harness.report.display import collected
 from harness.report.document import Column, Number, decimals_of_error, value_text
 
 if TYPE_CHECKING:
@@ -192,21 +193,20 @@ def main_contests(groups: Sequence[Group], primary: str | None) -> list[MetricCo
 
 def contests(groups: Sequence[Group], role: str, metric: str | None = None) -> list[MetricComparison]:
     """The contests of a role in the order of the tasks: of the headline metric of each, or of the named one."""
-    members_of: dict[tuple[str, str, object], list[tuple[ScoredEvaluation, Group]]] = {}
-    for group in groups:
-        for scored in group.role(role) if group.trained and not group.random_weights else ():
-            wanted = "loss" if scored.loss_only else metric or headline(scored)
-            if wanted is not None and wanted in scored.record.metrics:
-                members_of.setdefault((scored.comparison_key, wanted, group.model), []).append((scored, group))
-    return [_contest(Measure(eval_id, wanted), members) for (eval_id, wanted, _), members in members_of.items()]
+    members_of = collected(
+        ((scored.comparison_key, wanted, group.model), (scored, group))
+        for group in groups
+        if group.trained and not group.random_weights
+        for scored in group.role(role)
+        if (wanted := "loss" if scored.loss_only else metric or headline(scored)) in scored.record.metrics
+    )
+    return [_contest(Measure(eval_id, str(wanted)), members) for (eval_id, wanted, _), members in members_of.items()]
 
 
 def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     """Compare the contest's members in families."""
     if not contest.groups or contest.num_items < FEWEST_ITEMS:
         return Claims(contest, margin, None, (), (), (), ())
-    from harness.stats import compare_methods
-
     members = (*contest.ranked, *([contest.base] if contest.base else []))
     table = aligned(members, contest.measure)
     if table is None or len(table.values) < 2 or len(next(iter(table.values.values()))[0]) < 2:
@@ -217,15 +217,12 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     base = next(iter(table.untouched), None)
     many = len(table.values) > MOST_PAIRED + 1
     families: tuple[FamilyName, ...] = ("baseline", "best") if many else ("baseline", "best", "all")
-    compared = compare_methods(
-        table.values,
+    compared = table.compared(
         baseline=base,
         families=families,
         level=contest.groups[0].level,
         margin=margin,
         clusters=clusters,
-        weights=table.weights,
-        deterministic=table.untouched,
         higher_is_better=contest.higher_is_better,
     )
 

@@ -9,7 +9,7 @@ under the table.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from harness.records.untrusted import shortened
 from harness.report import names
@@ -30,7 +30,7 @@ from harness.report.analysis.facts import (
 )
 from harness.report.data.groups import Group, grouped
 from harness.report.data.rows import Loaded, Row
-from harness.report.display import several
+from harness.report.display import collected, several
 
 ABSENT = "absent"
 UNKNOWN = "unknown"
@@ -124,10 +124,9 @@ def check(groups: Sequence[Group], declared: Collection[str] | None, allowed: It
     """
     meant = tuple(METHOD_AND_RATE if declared is None else declared)
     members = [group for group in groups if group.ok]
-    sorter = _Sorter(meant, tuple(allowed), _settings_by_label(members))
-    for difference in [*_all_differences(members), *_single_seeds(members)]:
-        sorter.add(difference)
-    return sorter.guard(_shown(groups))
+    found = (*_all_differences(members), *_single_seeds(members))
+    guard = _guarded(found, _settings_by_label(members), meant, tuple(allowed))
+    return replace(guard, shown=tuple(_shown(groups)))
 
 
 def check_trials(loaded: Loaded) -> Guard | None:
@@ -140,73 +139,65 @@ def check_trials(loaded: Loaded) -> Guard | None:
     meant = tuple(loaded.sweep.varies or METHOD_AND_RATE)
     members = [group for group in grouped(loaded.trials) if group.ok]
     diverged = [row for row in loaded.trials if row.status == "diverged" and row.current]
-    sorter = _Sorter(meant, loaded.allowed, _settings_by_label(members))
     everyone = {**_by_run(members, _asked_facts), **{f"{r.label} seed {r.seed}": _asked_facts(r) for r in diverged}}
-    for difference in [*_budgets(loaded.trials), *differences(everyone), *_all_differences(members)]:
-        sorter.add(difference)
-    return sorter.guard(_shown(members))
+    found = (*_budgets(loaded.trials), *differences(everyone), *_all_differences(members))
+    guard = _guarded(found, _settings_by_label(members), meant, loaded.allowed)
+    return replace(guard, shown=tuple(_shown(members)))
 
 
-@dataclass
-class _Sorter:
-    """Sorter of differences into refused, allowed and explained ones."""
+def _guarded(
+    found: Iterable[Difference], settings: Mapping[str, Facts], meant: tuple[str, ...], wanted: tuple[str, ...]
+) -> Guard:
+    """Sort differences into refused, allowed and explained ones; of a key in a task the first one counts.
 
-    declared: tuple[str, ...]
-    wanted: tuple[str, ...]  # undeclared keys that are allowed by name
-    settings: Mapping[str, Facts]  # of each label
-    refused: dict[str, Difference] = field(default_factory=dict)
-    allowed: dict[str, Difference] = field(default_factory=dict)
-    follows: dict[str, Difference] = field(default_factory=dict)
+    Args:
+        found: the differences.
+        settings: of each label.
+        meant: keys that were declared to vary.
+        wanted: undeclared keys that are allowed by name.
+    """
+    refused: dict[str, Difference] = {}
+    allowed: dict[str, Difference] = {}
+    follows: dict[str, Difference] = {}
+    for difference in found:
+        key = difference.key
+        if covered(key, meant):
+            continue
+        causes = [cause for fact, moved in _FOLLOWS.items() if covered(key, [fact]) for cause in moved]
+        implied = any(covered(cause, meant) or covered(name, [cause]) for cause in causes for name in meant)
+        unexplained = _unexplained(difference, causes, settings, meant) if implied else difference
+        part = follows if unexplained is None else allowed if covered(key, wanted) else refused
+        name = f"{difference.task} {key}" if key.startswith("eval.") else key
+        part.setdefault(name, unexplained or difference)
+    return Guard(meant, tuple(refused.values()), tuple(allowed.values()), tuple(follows.values()), ())
 
-    def add(self, difference: Difference) -> None:
-        if covered(difference.key, self.declared):
-            return
-        name = f"{difference.task} {difference.key}" if difference.key.startswith("eval.") else difference.key
-        unexplained = self._unexplained(difference) if _is_consequence(difference.key, self.declared) else difference
-        if unexplained is None:
-            self.follows.setdefault(name, difference)
-        elif covered(difference.key, self.wanted):
-            self.allowed.setdefault(name, unexplained)
-        else:
-            self.refused.setdefault(name, unexplained)
 
-    def guard(self, shown: Sequence[Difference]) -> Guard:
-        return Guard(
-            declared=self.declared,
-            refused=tuple(self.refused.values()),
-            allowed=tuple(self.allowed.values()),
-            follows=tuple(self.follows.values()),
-            shown=tuple(shown),
-        )
+def _unexplained(
+    difference: Difference, causes: Sequence[str], settings: Mapping[str, Facts], meant: Sequence[str]
+) -> Difference | None:
+    """Return the part of a difference that the declared settings do not explain: rows of equal ones differ."""
 
-    def _unexplained(self, difference: Difference) -> Difference | None:
-        """Return the part of a difference that the declared settings do not explain: rows of equal ones differ."""
-        causes = [cause for fact, moved_by in _FOLLOWS.items() if covered(difference.key, [fact]) for cause in moved_by]
-        by_settings: dict[tuple[tuple[str, str], ...], dict[str, list[str]]] = {}
-        for value, labels in difference.values:
-            for label in labels:
-                own = self.settings.get(label, {})
-                key = tuple(sorted((k, v) for k, v in own.items() if covered(k, causes) and covered(k, self.declared)))
-                by_settings.setdefault(key, {}).setdefault(value, []).append(label)
-        for values in by_settings.values():
-            if len(values) > 1:
-                return Difference(
-                    difference.key, tuple((value, tuple(rows)) for value, rows in values.items()), difference.task
-                )
-        return None
+    def declared(label: str) -> tuple[tuple[str, str], ...]:
+        own = settings.get(label, {}).items()
+        return tuple(sorted((key, value) for key, value in own if covered(key, causes) and covered(key, meant)))
+
+    pairs = ((declared(label), (value, label)) for value, labels in difference.values for label in labels)
+    parts = (_difference(difference.key, alike, difference.task) for alike in collected(pairs).values())
+    return next((part for part in parts if len(part.values) > 1), None)
+
+
+def _difference(key: str, labeled: Iterable[tuple[str, str]], task: str) -> Difference:
+    """Return a difference of (value, label) pairs."""
+    return Difference(key, tuple((value, tuple(rows)) for value, rows in collected(labeled).items()), task)
 
 
 def differences(facts: Mapping[str, Facts], task: str = "") -> list[Difference]:
     """Every key whose values are not all equal, for rows by their labels; absent is a value, unknown is none."""
-    unequal = []
+    every = []
     for key in sorted({key for own in facts.values() for key in own}):
-        by_value: dict[str, list[str]] = {}
-        for label, own in facts.items():
-            by_value.setdefault(own.get(key, ABSENT), []).append(label)
-        by_value.pop(UNKNOWN, None)
-        if len(by_value) > 1:
-            unequal.append(Difference(key, tuple((value, tuple(rows)) for value, rows in by_value.items()), task))
-    return unequal
+        labeled = ((own.get(key, ABSENT), label) for label, own in facts.items())
+        every.append(_difference(key, ((value, label) for value, label in labeled if value != UNKNOWN), task))
+    return [difference for difference in every if len(difference.values) > 1]
 
 
 def without_base(groups: Sequence[Group]) -> list[str]:
@@ -260,12 +251,9 @@ def _settings_by_label(groups: Sequence[Group]) -> dict[str, Facts]:
 
 def task_settings(group: Group) -> Facts:
     """Return how a group was asked its tasks, as settings of an evaluation; several values are joined."""
-    settings: dict[str, dict[str, None]] = {}
-    for task in _tasks([group]):
-        for key, value in task_facts(group, task).items():
-            if key.startswith("eval.") and key not in _FOLLOWS:
-                settings.setdefault(key, {})[value] = None
-    return {key: " and ".join(values) for key, values in settings.items()}
+    facts = (fact for task in _tasks([group]) for fact in task_facts(group, task).items())
+    values = collected((key, value) for key, value in facts if key.startswith("eval.") and key not in _FOLLOWS)
+    return {key: " and ".join(dict.fromkeys(of_key)) for key, of_key in values.items()}
 
 
 def _single_seeds(groups: Sequence[Group]) -> list[Difference]:
@@ -284,21 +272,13 @@ def _single_seeds(groups: Sequence[Group]) -> list[Difference]:
 
 def _budgets(trials: Sequence[Row]) -> list[Difference]:
     """Return how the contestants differ in the number of their trials, or trials in their seeds."""
-    tried: dict[str, dict[str, set[int]]] = {}
-    for row in trials:
-        if row.cell is not None:
-            tried.setdefault(row.cell.contestant or "", {}).setdefault(row.recipe_id, set()).add(row.seed)
-    facts = {
-        name: {
-            "tuning.trials": str(len(recipes)),
-            "tuning.seeds": " and ".join(sorted({", ".join(map(str, sorted(seeds))) for seeds in recipes.values()})),
-        }
-        for name, recipes in tried.items()
-    }
-    uneven = {
-        name: {"tuning.seeds": own["tuning.seeds"]} for name, own in facts.items() if " and " in own["tuning.seeds"]
-    }
-    return [*differences(facts), *(Difference("tuning.seeds", ((v["tuning.seeds"], (k,)),)) for k, v in uneven.items())]
+    facts = {}
+    for name, rows in collected((row.cell.contestant or "", row) for row in trials if row.cell).items():
+        recipes = collected((row.recipe_id, row.seed) for row in rows)
+        seeds = {", ".join(map(str, sorted({*of_recipe}))) for of_recipe in recipes.values()}
+        facts[name] = {"tuning.trials": str(len(recipes)), "tuning.seeds": " and ".join(sorted(seeds))}
+    uneven = ((own["tuning.seeds"], name) for name, own in facts.items() if " and " in own["tuning.seeds"])
+    return [*differences(facts), *(Difference("tuning.seeds", ((seeds, (name,)),)) for seeds, name in uneven)]
 
 
 def _by_run(groups: Sequence[Group], facts: Callable[[Row], Facts]) -> dict[str, Facts]:
@@ -322,12 +302,6 @@ def _by_run(groups: Sequence[Group], facts: Callable[[Row], Facts]) -> dict[str,
 
 def _tasks(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(scored[0].task for group in groups for scored in group.evaluations.values()))
-
-
-def _is_consequence(key: str, declared: Sequence[str]) -> bool:
-    """Return whether a setting that moves the fact was declared, in whole or in part."""
-    causes = [cause for fact, moved_by in _FOLLOWS.items() if covered(key, [fact]) for cause in moved_by]
-    return any(covered(cause, declared) or covered(name, [cause]) for cause in causes for name in declared)
 
 
 def _shown(groups: Sequence[Group]) -> list[Difference]:

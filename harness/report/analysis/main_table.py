@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.report import names
 from harness.report.analysis.axes import COSTS, PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
-from harness.report.data.groups import METHOD, Group, Measure, headline
+from harness.report.data.groups import METHOD, Group, Measure, count_of_seeds, headline
 from harness.report.display import several
 from harness.report.document import (
     DAGGER,
@@ -280,9 +280,8 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     metrics = list(dict.fromkeys(names.metric(contest.measure.metric).display for contest in tasks))
     unit = " (%)" if tasks and tasks[0].column.unit else ""
     what = f"{several(metrics, 3).capitalize()}{unit} of {models}" if metrics else f"Cost of {models}"
-    counts = sorted({len(group.rows) for group in inputs.groups if group.trained})
-    span = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
-    seeds = "one seed" if span == "1" else f"mean over {span} seeds"
+    counts = count_of_seeds(group for group in inputs.groups if group.trained)
+    seeds = "one seed" if counts in ("", "1") else f"mean over {counts} seeds"
     items = [f"{contest.num_items:,} ({contest.column.title})" for contest in tasks]
     error = f"\N{PLUS-MINUS SIGN} one standard error over {'items' if span == '1' else 'items and seeds'}"
     lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, {error}."]

@@ -21,9 +21,10 @@ from harness.report.analysis import contamination
 from harness.report.analysis.claims import MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Aligned, Group, Measure, aligned
+from harness.report.display import collected
 
 if TYPE_CHECKING:
-    from harness.stats import Floats, MethodComparison
+    from harness.stats import Floats
 
 LOST = ("lost seeds left out", "only the seeds that every method has", "lost seeds scored as the untouched model")
 MARGINS = (1.0, 0.5, 2.0)  # times the margin of the report
@@ -85,17 +86,19 @@ def lines(results: Sequence[Robustness], named: Mapping[str, str] = MappingProxy
     `named` holds the names of labels for people.
     """
     words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
-    steady: dict[int, list[str]] = {}
-    turned = []
+    steady, turned = [], []
     for result in results:
         claim = f"{named.get(result.a, result.a)} {words[result.verdict]} {named.get(result.b, result.b)}"
         if result.held == result.analyses:
-            steady.setdefault(result.analyses, []).append(claim)
+            steady.append((result.analyses, claim))
             continue
         change = f"; the smallest change that turns it is {result.turned_by} ({result.instead})"
         share = f"holds in {result.held} of {result.analyses} analyses ({result.share:.0%})"
         turned.append(f"{claim}: {share}{change if result.turned_by else ''}.")
-    return [*(f"Hold in all {count} analyses: {'; '.join(claims)}." for count, claims in steady.items()), *turned]
+    return [
+        *(f"Hold in all {count} analyses: {'; '.join(claims)}." for count, claims in collected(steady).items()),
+        *turned,
+    ]
 
 
 def _of_contest(contest: MetricComparison, comparison: Comparison) -> list[Robustness]:
@@ -150,7 +153,14 @@ def _verdicts(way: tuple[Outcome, str, float], contest: MetricComparison, margin
     values = _with_lost(outcome.sides, lost)
     base = contest.base.label if contest.base else None
     level = contest.groups[0].level
-    compared = _compared(outcome, values, base if base in values else None, (margin * factor, level))
+    compared = outcome.sides.compared(
+        values,
+        baseline=base if base in values else None,
+        families=("baseline", "all"),
+        level=level,
+        margin=margin * factor,
+        higher_is_better=outcome.higher_is_better,
+    )
     order = [group.label for group in contest.ranked]
     verdicts: dict[tuple[str, str], str] = {}
     for name, family in compared.families.items():
@@ -161,26 +171,6 @@ def _verdicts(way: tuple[Outcome, str, float], contest: MetricComparison, margin
             mirrored = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
             verdicts[(pair.b, pair.a) if turned else (pair.a, pair.b)] = mirrored if turned else pair.verdict
     return verdicts
-
-
-def _compared(
-    outcome: Outcome, values: Mapping[str, Floats], base: str | None, bounds: tuple[float, float]
-) -> MethodComparison:
-    """Compare with the margin and at the level of `bounds`."""
-    from harness.stats import compare_methods
-
-    sides = outcome.sides
-    return compare_methods(
-        values,
-        baseline=base,
-        families=("baseline", "all"),
-        level=bounds[1],
-        margin=bounds[0],
-        weights=sides.weights,
-        clusters=sides.clusters,
-        deterministic=sides.untouched,
-        higher_is_better=outcome.higher_is_better,
-    )
 
 
 def _outcomes(contest: MetricComparison, comparison: Comparison) -> Iterator[Outcome]:

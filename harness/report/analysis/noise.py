@@ -98,8 +98,6 @@ def _known(values: Floats) -> list[int]:
 
 
 def _tally(method: str, seeds: Sequence[int], sides: Aligned, contest: MetricComparison) -> Tally:
-    from harness.stats import compare_methods
-
     half = len(seeds) // 2
     lenders = {label: values for label, values in sides.values.items() if label not in (method, *sides.untouched)}
     every = list(_divided(seeds, half))
@@ -110,15 +108,8 @@ def _tally(method: str, seeds: Sequence[int], sides: Aligned, contest: MetricCom
         for label, values in lenders.items():
             if {*first} <= {*_known(values)}:  # paired with the first half, as methods are with each other
                 outcomes[label] = values[list(first)]
-        compared = compare_methods(
-            outcomes,
-            baseline=_SECOND,
-            families=("baseline",),
-            level=LEVEL,
-            weights=sides.weights,
-            clusters=sides.clusters,
-            higher_is_better=contest.higher_is_better,
-        )
+        settings = {"baseline": _SECOND, "families": ("baseline",), "level": LEVEL, "deterministic": ()}
+        compared = sides.compared(outcomes, higher_is_better=contest.higher_is_better, **settings)
         pair = compared.pair(_FIRST, _SECOND, "baseline")
         silent += bool(pair.why)
         false += not pair.why and pair.p < LEVEL  # one comparison, at its own level

@@ -50,12 +50,15 @@ class Option:
     costs: dict[str, float | None]  # by criterion, in bytes and seconds; the memory is that which a device must have
     overhead: str  # why inference costs more than the base model's; "" where it does not
 
+    @property
+    def is_base(self) -> bool:
+        """Return whether it prompts the untouched model."""
+        return self.group.first.is_base
+
     def refused(self, need: Need) -> str:
         """Return the reason why the option does not meet the requirements; "" if it does."""
-        for name, limit, unit, scale in (
-            ("memory", need.memory_bytes, "GiB", GIBIBYTE),
-            ("time", need.seconds, "s", 1),
-        ):
+        limits = (("memory", need.memory_bytes, "GiB", GIBIBYTE), ("time", need.seconds, "s", 1))
+        for name, limit, unit, scale in limits:
             used = self.costs[name]
             if limit is not None and (used is None or used > limit):
                 return f"{name} {'unknown' if used is None else f'{quantity(used / scale)} {unit}'}"
@@ -108,57 +111,57 @@ def advise(contest: MetricComparison, every: Sequence[Option], need: Need) -> Ad
     if not left:
         return Advice(contest, need, None, None, None, None, (), "", refused)
     best = max(left, key=lambda option: sign * option.value)
-    weights = _weights(contest)
+    table = outcomes(contest.ranked[0], contest.measure)
+    weights = table[1] if table else None
     draws = sign * bootstrap([option.outcomes for option in left], weights)
     share = float((draws[left.index(best)] >= draws.max(axis=0)).mean())
     pairs = _against(best, left, weights, need.tolerance, contest.higher_is_better)
     good = [option for option in left if option is best or _not_worse(pairs.get(option.label)) < LEVEL]
-    chosen = min(good, key=lambda option: (_price(option, need), -sign * option.value))
+    chosen = min(good, key=lambda option: (_known(option.costs[need.minimize]), -sign * option.value))
     by_label = {option.label: option for option in left}
     alike = tuple(by_label[label] for label, pair in pairs.items() if pair.verdict in ("not significant", "equivalent"))
     withheld = "; ".join(dict.fromkeys(pair.why for pair in pairs.values() if pair.why))
     return Advice(contest, need, chosen, best, share, pairs.get(chosen.label), alike, withheld, refused)
 
 
+def _not_worse(pair: Result | None) -> float:
+    """Return the p-value of non-inferiority; 1 without a tolerance, with which nothing but the best is good enough."""
+    return 1.0 if pair is None or pair.noninferiority_p is None else pair.noninferiority_p
+
+
+def _known(price: float | None) -> float:
+    return float("inf") if price is None else price
+
+
 def _against(
     best: Option, left: Sequence[Option], weights: Floats | None, tolerance: float, higher_is_better: bool
 ) -> dict[str, Result]:
-    """Return every other option's comparison with the best, by label, in one family."""
+    """Return every other option's comparison with the best, by label, in one family.
+
+    Row s of the outcomes is the same seed for all options, NaN where an option lacks it.
+    """
+    import numpy as np
+
     from harness.stats import compare_methods
 
     if len(left) < 2 or best.outcomes.shape[1] < 2:
         return {}
-    untouched = [option.label for option in left if option.group.first.is_base]
+    seeds = sorted({seed for option in left if not option.is_base for seed in option.group.seeds})
+    tables = {option.label: option.outcomes[:1] for option in left}
+    for option in left:
+        if not option.is_base:
+            tables[option.label] = np.full((len(seeds), option.outcomes.shape[1]), np.nan)
+            tables[option.label][[seeds.index(seed) for seed in option.group.seeds]] = option.outcomes
     compared = compare_methods(
-        _by_seed(left),
+        tables,
         families=("best",),
         margin=tolerance or None,
         weights=weights,
-        deterministic=untouched,
+        deterministic=[option.label for option in left if option.is_base],
         higher_is_better=higher_is_better,
     )
     family = compared.families.get("best")
     return {pair.a: pair for pair in family.pairs} if family else {}
-
-
-def _by_seed(left: Sequence[Option]) -> dict[str, Floats]:
-    """Return the options' outcomes with row s the same seed for all, NaN where an option lacks it."""
-    import numpy as np
-
-    seeds = sorted({seed for option in left if not option.group.first.is_base for seed in option.group.seeds})
-    tables = {}
-    for option in left:
-        if option.group.first.is_base:
-            tables[option.label] = option.outcomes[:1]
-            continue
-        tables[option.label] = np.full((len(seeds), option.outcomes.shape[1]), np.nan)
-        tables[option.label][[seeds.index(seed) for seed in option.group.seeds]] = option.outcomes
-    return tables
-
-
-def _not_worse(pair: Result | None) -> float:
-    """Return the p-value of non-inferiority; 1 without a tolerance, with which nothing but the best is good enough."""
-    return 1.0 if pair is None or pair.noninferiority_p is None else pair.noninferiority_p
 
 
 def sentences(advice: Advice) -> list[str]:
@@ -169,12 +172,10 @@ def sentences(advice: Advice) -> list[str]:
     if chosen is None or best is None:
         return [line for line in (f"No method on {contest.name} keeps the limits.", excluded) if line]
     required = required_memory(chosen.group)
-    costs = [
-        _amount(chosen, "memory", GIBIBYTE, "GiB at the peak" if required is None else "GiB of a GPU"),
-        _amount(chosen, "time", 1, "s of training"),
-        _amount(chosen, "parameters", 1, "trained parameters"),
-    ]
-    costs_of = ", ".join(text for text in costs if text)
+    amounts = [("memory", GIBIBYTE, "GiB at the peak" if required is None else "GiB of a GPU")]
+    amounts += [] if chosen.is_base else [("time", 1, "s of training"), ("parameters", 1, "trained parameters")]
+    known = ((chosen.costs[name], scale, unit) for name, scale, unit in amounts)
+    costs_of = ", ".join(f"{quantity(cost / scale)} {unit}" for cost, scale, unit in known if cost is not None)
     score = f"{contest.shown(chosen.value)} on {contest.name}, {contest.num_items:,} items"
     lines = [f"Use {chosen.name}: {score}{f'; {costs_of}' if costs_of else ''}."]
     share = f"bootstrap probability {advice.best_share or 0:.2f}"
@@ -227,7 +228,11 @@ def recommendations(contest: MetricComparison, groups: Sequence[Group], toleranc
     if len(every) < 2:
         return []
     needs = [("No limit", Need(tolerance=tolerance))]
-    needs += [("No inference overhead", Need(tolerance=tolerance, overhead=False))] if _any_overhead(every) else []
+    needs += (
+        [("No inference overhead", Need(tolerance=tolerance, overhead=False))]
+        if any(option.overhead and not option.is_base for option in every)
+        else []
+    )
     peaks = sorted({used for option in every if (used := option.costs["memory"]) is not None}, reverse=True)[1:]
     limits = peaks[:: -(-len(peaks) // MOST_LIMITS)] if peaks else []
     needs += [
@@ -238,13 +243,9 @@ def recommendations(contest: MetricComparison, groups: Sequence[Group], toleranc
     for name, need in needs:
         advice = advise(contest, every, need)
         chosen = advice.chosen
-        if chosen is not None and chosen.label not in lines and (chosen.overhead or not chosen.group.first.is_base):
+        if chosen is not None and chosen.label not in lines and (chosen.overhead or not chosen.is_base):
             lines[chosen.label] = f"{name}: {_reason(advice)}"
     return list(lines.values())
-
-
-def _any_overhead(every: Sequence[Option]) -> bool:
-    return any(option.overhead and not option.group.first.is_base for option in every)
 
 
 def _reason(advice: Advice) -> str:
@@ -271,13 +272,9 @@ def _add(listed: list[Option], group: Group, measure: Measure, label: tuple[str,
         return
     values, weights = table
     value = values.mean() if weights is None else float((values.sum(axis=1) / weights.sum()).mean())
-    listed.append(Option(*label, group, values, float(value), _costs(group), overhead))
-
-
-def _costs(group: Group) -> dict[str, float | None]:
     trained = {"time": TRAIN_SECONDS, "parameters": PARAMETERS, "bytes": SAVED}
-    is_base = group.first.is_base
-    return {"memory": memory(group), **{key: 0.0 if is_base else cost.of(group) for key, cost in trained.items()}}
+    costs = {key: 0.0 if group.first.is_base else cost.of(group) for key, cost in trained.items()}
+    listed.append(Option(*label, group, values, float(value), {"memory": memory(group), **costs}, overhead))
 
 
 def _overhead(group: Group) -> str:
@@ -286,22 +283,3 @@ def _overhead(group: Group) -> str:
     if all(merged):
         return ""
     return "inference overhead unknown" if None in merged else "cannot be merged into the base"
-
-
-def _price(option: Option, need: Need) -> float:
-    value = option.costs[need.minimize]
-    return float("inf") if value is None else value
-
-
-def _weights(contest: MetricComparison) -> Floats | None:
-    table = outcomes(contest.ranked[0], contest.measure)
-    return table[1] if table else None
-
-
-def _amount(option: Option, name: str, scale: float, unit: str) -> str:
-    value = option.costs[name]
-    return (
-        ""
-        if value is None or (option.group.first.is_base and name != "memory")
-        else f"{quantity(value / scale)} {unit}"
-    )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from harness.report.analysis.claims import Claims, Pair
-from harness.report.data.groups import METHOD, Group
+from harness.report.data.groups import METHOD, Group, count_of_seeds
 from harness.report.display import several
 from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text, as_cell
 
@@ -158,9 +158,8 @@ def equivalence_line(result: Claims) -> str:
 
 def seeds_of(result: Claims) -> str:
     """Return how many seeds a method has: 3 seeds, 2 to 3 seeds."""
-    counts = sorted({len(group.rows) for group in result.contest.groups})
-    listed = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{listed} seed{'' if counts == [1] else 's'} per method"
+    counts = count_of_seeds(result.contest.groups)
+    return f"{counts} seed{'' if counts == '1' else 's'} per method"
 
 
 def pairs(result: Claims, label: str) -> Table | None:

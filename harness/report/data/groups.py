@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from harness.report.document import Column, Text
 
 if TYPE_CHECKING:
     from harness.report.data.items import Mask
-    from harness.stats import Floats, SeedEstimate
+    from harness.stats import Floats, MethodComparison, SeedEstimate
 
 MOST_UNPARSABLE = 0.5  # share of unreadable answers above which a score measures the parsing and not the answers
 FEWEST_PAIRED = 2  # common seeds, where the sides have further ones
@@ -294,6 +294,13 @@ class Aligned:
     untouched: tuple[str, ...]  # labels
     unpaired: tuple[str, ...]  # labels of groups with other or unknown items
 
+    def compared(self, values: Mapping[str, Floats] | None = None, **settings: Any) -> MethodComparison:
+        """Test the outcomes, or others on the same items, with further settings of `compare_methods`."""
+        from harness.stats import compare_methods
+
+        own = {"weights": self.weights, "clusters": self.clusters, "deterministic": self.untouched}
+        return compare_methods(self.values if values is None else values, **{**own, **settings})
+
 
 def aligned(groups: Sequence[Group], measure: Measure, among: Mask | None = None) -> Aligned | None:
     """Return the outcomes of the groups that share the first one's items, by seed; None where nothing is known.
@@ -355,3 +362,9 @@ def _at_chance(group: Group, measure: Measure) -> str:
     if gain < -reach:
         return f"below chance: {estimate.value:.3f}, where guessing scores {chance:.3f}"
     return f"at chance: {estimate.value:.3f}, from which guessing's {chance:.3f} cannot be told"
+
+
+def count_of_seeds(groups: Iterable[Group]) -> str:
+    """Return how many seeds with a result the groups have: 3, or 2 to 3; "" without groups."""
+    counts = sorted({len(group.rows) for group in groups})
+    return " to ".join(str(count) for count in dict.fromkeys((*counts[:1], *counts[-1:])))

@@ -12,7 +12,7 @@ from harness.records.untrusted import escaped
 from harness.report import names
 from harness.report.analysis import axes
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import Group
+from harness.report.data.groups import Group, count_of_seeds
 from harness.report.display import GIBIBYTE, quantity, several
 from harness.report.pages import notes
 from harness.report.pages.protocol import UNKNOWN, devices
@@ -99,16 +99,15 @@ def _details(comparison: Comparison) -> Answered:
 
 
 def _significance(comparison: Comparison) -> Answered:
-    counts = sorted({len(group.rows) for group in comparison.groups if group.trained})
+    seeds = count_of_seeds(group for group in comparison.groups if group.trained)
     result = next((claims for claims in comparison.claims if claims.comparison is not None), None)
-    if not counts or result is None or result.comparison is None:
+    if not seeds or result is None or result.comparison is None:
         return "Author", f"{AUTHOR} No two methods were compared on the same items."
     if result.about_runs:
         return "No", (
             "Each method was trained with one seed. Error bars are one standard error (1-sigma) over evaluation items; "
             "they do not capture the variance over seeds, so that the tests are about these runs, not about methods."
         )
-    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     return "Yes", (
         f"Error bars are one standard error (1-sigma). They capture the sampling of evaluation items and the variance "
         f"over training seeds (initialization, order of the data), with {seeds} seeds per method; not the choice of "

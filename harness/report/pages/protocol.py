@@ -11,7 +11,7 @@ from harness.report import names
 from harness.report.analysis import axes
 from harness.report.analysis.claims import Claims
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import headline
+from harness.report.data.groups import count_of_seeds, headline
 from harness.report.display import GIBIBYTE, quantity, several
 from harness.report.pages import hyperparameters
 from harness.report.writers.prose import Cite, Part, Reference
@@ -162,19 +162,18 @@ def _processes(every: Sequence[Attempt]) -> str:
 
 def _statistics(comparison: Comparison) -> Section:
     tested = next((result for result in comparison.claims if result.comparison is not None), None)
-    counts = sorted({len(group.rows) for group in comparison.groups if group.trained})
-    if not counts:
+    seeds = count_of_seeds(group for group in comparison.groups if group.trained)
+    if not seeds:
         return "Statistics", []
-    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     parts: list[Part] = [
-        f" Scores are means over {seeds} {'seed' if counts == [1] else 'seeds'}; the error is one standard error"
-        + (" over items." if counts == [1] else " that combines the sampling of items and the variance over seeds."),
+        f" Scores are means over {seeds} {'seed' if seeds == '1' else 'seeds'}; the error is one standard error"
+        + (" over items." if seeds == "1" else " that combines the sampling of items and the variance over seeds."),
     ]
     if tested is None or tested.comparison is None:
         return "Statistics", [*parts, " No two methods could be compared on the same items."]
     compared = tested.comparison
     parts += [
-        " Differences are paired by item" + ("" if counts == [1] else " and by seed") + " and tested with a t test in "
+        " Differences are paired by item" + ("" if seeds == "1" else " and by seed") + " and tested with a t test in "
         "which items and seeds keep their own degrees of freedom",
         Cite(("howe1974", "miller2024errorbars")),
     ]
