@@ -251,13 +251,17 @@ def timing_caveats(groups: Sequence[Group]) -> list[str]:
     return [f"Timing caveat: {reason}: {'; '.join(who)}." for reason, who in doubted.items()]
 
 
-def train_flops(row: Row) -> float | None:
-    """Return the FLOPs of the whole training: those of the profiled step, scaled by the positions of all steps."""
-    training = row.training
+def flops_per_position(training: Training | None) -> float | None:
+    """Return the FLOPs of the profiled step over its positions, padding included; None without a profile."""
     if training is None or training.profile is None:
         return None
-    positions = sum(rows * tokens for rows, tokens in training.profile.micro_batches)
-    return training.profile.flops / positions * sum(training.padded_tokens)
+    return training.profile.flops / sum(rows * tokens for rows, tokens in training.profile.micro_batches)
+
+
+def train_flops(row: Row) -> float | None:
+    """Return the FLOPs of the whole training: those of a position times the positions of all steps."""
+    rate = flops_per_position(row.training)
+    return None if row.training is None or rate is None else rate * sum(row.training.padded_tokens)
 
 
 def _held(part: str, name: str) -> Quantity:

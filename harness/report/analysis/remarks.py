@@ -30,8 +30,7 @@ def divergences(groups: Sequence[Group]) -> list[str]:
     """Return the rate of divergence of each method that lost a seed, and the seeds that say nothing of it."""
     found = []
     for group in groups:
-        is_trial = group.first.cell is not None and group.first.cell.stage == "tune"
-        if not group.failed or (is_trial and not group.ok):
+        if not group.failed or (group.first.is_trial and not group.ok):
             continue
         kept = len(group.rows) if group.ok else 0
         diverged = [row for row in group.failed if row.status == "diverged"]

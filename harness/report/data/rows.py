@@ -119,6 +119,11 @@ class Row:
         return self.method == "base"
 
     @property
+    def is_trial(self) -> bool:
+        """Return whether this is a trial; among the results it stands for a contestant without a chosen recipe."""
+        return self.cell is not None and self.cell.stage == "tune"
+
+    @property
     def setting(self) -> dict[str, Any]:
         """Return the settings of the evaluations. Seeds of one recipe may be averaged where these are equal."""
         return {f"{'heldout' if s.heldout else 'eval'}.{k}": v for s in self.scored for k, v in setting(s).items()}

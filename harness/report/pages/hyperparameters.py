@@ -6,22 +6,29 @@ The settings of all methods come first, then a row for each that differs and a c
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.records.selection import Edge
+from harness.records.selection import Edge, Trial
 from harness.report import names
 from harness.report.analysis.axes import HOUR
 from harness.report.analysis.comparable import Difference, differences
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.facts import stack_facts
-from harness.report.data.groups import Group
-from harness.report.data.rows import Loaded, Row, flatten
+from harness.report.data.groups import METHOD, Group
+from harness.report.data.rows import Loaded, Row, settings_of
 from harness.report.data.tuning import UNDERTUNED, Contestant, contestants
-from harness.report.display import several
-from harness.report.document import Cell, Column, Command, Missing, Note, Number, Table, Text
+from harness.report.display import collected, several
+from harness.report.document import Cell, Column, Command, Missing, Note, Table, Text, Value
 
+SELECTED = (
+    "The validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
+    "nothing is tested on it."
+)
+CENTERS = (
+    " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
+    "published for it."
+)
 EDGE_NOTE = Note("the selected value is at the edge of the grid; a better one may lie beyond.", "\N{DOUBLE DAGGER}")
 _NOT_SHOWN = ("method.name", "method.lr", "model.content", "data.content", "data.train", "data.test", "data.mix")
 _FIRST = ("model.name", "data.name", "train.lr")
@@ -49,17 +56,16 @@ def by_method(comparison: Comparison) -> Table | None:
         return None
     columns = [Column("setting", "Hyper-parameter", text=True)]
     columns += [Column(group.label, group.name) for group in _columns(comparison)]
-    rows = []
-    for key in keys:
-        cells = [_value(comparison, key, recipe) if key in recipe else Missing("no such setting") for recipe in recipes]
-        rows.append((Text(names.setting(key).display, key), *cells))
-    return Table(
-        tuple(columns),
-        tuple(rows),
-        caption="Hyper-parameters of each method, as used for the results. A dash: the method has no such setting.",
-        label="hyperparameters",
-        title="Hyper-parameters",
+    rows = (
+        (
+            Text(names.setting(key).display, key),
+            *(_value(comparison, key, recipe) if key in recipe else None for recipe in recipes),
+        )
+        for key in keys
     )
+    caption = "Hyper-parameters of each method, as used for the results. A dash: the method has no such setting."
+    label, title = "hyperparameters", "Hyper-parameters"
+    return Table.of(columns, rows, "no such setting", caption=caption, label=label, title=title)
 
 
 def searched(comparison: Comparison) -> Table | None:
@@ -67,7 +73,7 @@ def searched(comparison: Comparison) -> Table | None:
     sweep, tuned = comparison.loaded.sweep, comparison.tuning
     if sweep is None or sweep.tuning is None or not tuned:
         return None
-    columns = [Column("method", "Method", text=True)]
+    columns, rows = [METHOD], []
     for key in sweep.tuning.settings:
         title = names.setting(key).display
         columns.append(Column(f"{key}/searched", "Searched", text=True, spanner=title))
@@ -78,34 +84,43 @@ def searched(comparison: Comparison) -> Table | None:
         Column("validation_loss", "Validation loss", better="lower", digits=4),
         Column("device_hours", "Device hours", scale=1 / HOUR),
     ]
-    rows = tuple(_searched(contestant, sweep.tuning.settings) for contestant in tuned)
-    edges = any(contestant.edges for contestant in tuned)
-    return Table(
-        tuple(columns),
-        rows,
-        notes=(EDGE_NOTE,) if edges else (),
-        caption="Values that were searched and selected for each method, by the loss on the validation rows. Failed "
-        "and diverged trials count as trials; hours are those of all trials.",
-        label="tuning",
-        title="Tuning",
+    for contestant in tuned:
+        chosen, none = contestant.chosen, Missing(contestant.choice.reason)
+        named = Text(contestant.title, contestant.name, marks=EDGE_NOTE.mark if contestant.edges else "")
+        values: list[Value] = []
+        for key in sweep.tuning.settings:
+            values.append(", ".join(dict.fromkeys(_tried(trial, key) for trial in contestant.trials)))
+            values.append((_tried(chosen, key) if chosen else "") or none)
+        failed = sum(trial.status != "ok" for trial in contestant.trials)
+        loss = none if chosen is None or chosen.loss is None else chosen.loss
+        rows.append((named, *values, len(contestant.trials), failed, loss, contestant.device_seconds))
+    caption = (
+        "Values that were searched and selected for each method, by the loss on the validation rows. Failed "
+        "and diverged trials count as trials; hours are those of all trials."
     )
+    notes = (EDGE_NOTE,) if any(contestant.edges for contestant in tuned) else ()
+    return Table.of(columns, rows, notes=notes, caption=caption, label="tuning", title="Tuning")
+
+
+def _tried(trial: Trial, key: str) -> str:
+    """Return the learning rate of a trial whose scale was tuned, or the value that was asked for."""
+    given = trial.settings.get(key)
+    if key == "lr_scale" and trial.rate is not None:
+        return names.value(trial.rate)
+    return "none" if given is None else names.value(given)
 
 
 def templates(comparison: Comparison) -> list[str | Command]:
     """Return the prompt and completion templates of the training rows as listings, each once."""
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for group in comparison.trained:
-        data = (group.first.record.recipe.get("data") or {}) if group.first.record else {}
+        data = group.first.part("data")
         for rows in (*(data.get("train") or ()), *(data.get("mix") or ())):
-            found.update(dict.fromkeys(_template(rows)))
-    return [Command(text) for text in found]
-
-
-def _template(rows: Mapping[str, Any]) -> Iterator[str]:
-    place = "/".join(str(rows[key]) for key in ("dataset", "subset", "split") if rows.get(key)) or "rows of a file"
-    if rows.get("prompt") is not None or rows.get("completion") is not None:
-        parts = (f"{key}: {json.dumps(rows.get(key), ensure_ascii=False)}" for key in ("prompt", "completion"))
-        yield "\n".join([place, *parts])
+            named = [str(rows[key]) for key in ("dataset", "subset", "split") if rows.get(key)]
+            parts = (f"{key}: {json.dumps(rows.get(key), ensure_ascii=False)}" for key in ("prompt", "completion"))
+            if rows.get("prompt") is not None or rows.get("completion") is not None:
+                texts["\n".join(["/".join(named) or "rows of a file", *parts])] = None
+    return [Command(text) for text in texts]
 
 
 def _columns(comparison: Comparison) -> list[Group]:
@@ -114,11 +129,8 @@ def _columns(comparison: Comparison) -> list[Group]:
 
 
 def _settings(comparison: Comparison) -> dict[str, Settings]:
-    recipes = {}
-    for group in _columns(comparison):
-        recipe = group.first.record.recipe if group.first.record else {}
-        recipes[group.label] = flatten({part: recipe.get(part) or {} for part in ("model", "data", "train", "method")})
-    return recipes
+    parts = ("model", "data", "train", "method")
+    return {group.label: settings_of(group.first, parts) for group in _columns(comparison)}
 
 
 def _keys(recipes: Sequence[Settings]) -> list[str]:
@@ -132,47 +144,12 @@ def _is_shared(key: str, recipes: Sequence[Settings]) -> bool:
 
 
 def _value(comparison: Comparison, key: str, recipe: Settings) -> Cell:
-    given = recipe[key]
+    given, part = recipe[key], key.partition(".")[0]
     if key in ("model.name", "data.name"):
-        record = next(
-            group.first.record
-            for group in comparison.trained
-            if group.first.record and (group.first.record.recipe.get(key[: key.index(".")]) or {}).get("name") == given
-        )
-        return Text((names.model if key == "model.name" else names.data)(record).display, str(given))
+        rows = (group.first for group in comparison.trained)
+        record = next(row.record for row in rows if row.record and row.part(part).get("name") == given)
+        return Text((names.model if part == "model" else names.data)(record).display, str(given))
     return Text("none" if given is None else names.value(given), str(given))
-
-
-def _searched(contestant: Contestant, settings: Sequence[str]) -> tuple[Cell, ...]:
-    cells: list[Cell] = [Text(contestant.title, contestant.name, marks=EDGE_NOTE.mark if contestant.edges else "")]
-    for key in settings:
-        tried = [
-            _tried(trial.rate if key == "lr_scale" else None, trial.settings.get(key)) for trial in contestant.trials
-        ]
-        chosen = contestant.chosen
-        cells.append(Text(", ".join(dict.fromkeys(tried))))
-        selected = _tried(chosen.rate if key == "lr_scale" else None, chosen.settings.get(key)) if chosen else ""
-        cells.append(Text(selected) if selected else Missing(contestant.choice.reason))
-    failed = sum(trial.status != "ok" for trial in contestant.trials)
-    loss = contestant.chosen.loss if contestant.chosen else None
-    cells += [Number(len(contestant.trials)), Number(failed)]
-    cells += [Missing(contestant.choice.reason) if loss is None else Number(loss), Number(contestant.device_seconds)]
-    return tuple(cells)
-
-
-def _tried(rate: float | None, given: str | None) -> str:
-    """Return the learning rate of a trial whose scale was tuned, or the value that was asked for."""
-    return names.value(rate) if rate is not None else names.value(given) if given is not None else "none"
-
-
-SELECTED = (
-    "The validation losses are selected: each is the lowest of several on the same rows, so that it is too low, and "
-    "nothing is tested on it."
-)
-CENTERS = (
-    " Equal numbers of trials are not equal knowledge: every method's grid lies around the learning rate that was "
-    "published for it."
-)
 
 
 def tuning_lines(loaded: Loaded) -> list[str]:
@@ -213,7 +190,7 @@ def doubts(loaded: Loaded) -> list[str]:
             f"Recipes were chosen {len(tuning.earlier) + 1} times, since the sweep was extended, and {len(recipes)} "
             "recipes have test scores: the last choice could use the test scores of the earlier ones"
         )
-    if both := sorted(set(tuning.seeds) & {row.seed for row in loaded.rows if not row.is_base and not _is_trial(row)}):
+    if both := sorted(set(tuning.seeds) & {row.seed for row in loaded.rows if not row.is_base and not row.is_trial}):
         seeds = ", ".join(map(str, both))
         found.append(f"Results with seed {seeds} are optimistic: the recipes were selected with this seed")
     found += [f"Trials and results were not made alike: {one.shown({})}" for one in _between_stages(loaded)]
@@ -222,7 +199,7 @@ def doubts(loaded: Loaded) -> list[str]:
 
 def test_readers(loaded: Loaded) -> list[Row]:
     """Return the runs of trials, and of recipes that are results no more, that have read the test."""
-    results = {(row.recipe_id, row.seed) for row in loaded.rows if not _is_trial(row)}
+    results = {(row.recipe_id, row.seed) for row in loaded.rows if not row.is_trial}
     chosen = {recipe for recipe, _ in results}
     trials = [row for row in loaded.trials if (row.recipe_id, row.seed) not in results]
     others = [row for row in loaded.unasked if row.recipe_id not in chosen]
@@ -243,43 +220,37 @@ def _between_stages(loaded: Loaded) -> list[Difference]:
     return differences(same) if len(same) == len(stages) else []
 
 
-def _is_trial(row: Row) -> bool:
-    """Return whether a row of the results stands for a contestant without a chosen recipe."""
-    return row.cell is not None and row.cell.stage == "tune"
-
-
 def trial_remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
     """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
-    lines = [line for contestant in found for line in _trial_remarks(contestant)]
+    lines = [line for contestant in found for line in _warnings(contestant)]
     if any(contestant.edges for contestant in found):
         lines.append(f"harness sweep extend {sweep} tries further values for every method")
     return lines
 
 
-def _trial_remarks(contestant: Contestant) -> list[str]:
-    """Return the warnings about a contestant's trials."""
-    lines = [
-        f"{contestant.title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond"
-        for edge in contestant.edges
-    ]
-    missing = Counter(trial.status for trial in contestant.trials)["missing"]
+def _warnings(contestant: Contestant) -> Iterator[str]:
+    title, trials, choice = contestant.title, contestant.trials, contestant.choice
+    for edge in contestant.edges:
+        yield f"{title} may be {UNDERTUNED}: {_edge(edge)}; a better value may lie beyond"
+    missing = sum(trial.status == "missing" for trial in trials)
     if missing:
-        lines.append(f"{contestant.title}: {missing} of {len(contestant.trials)} trials have not been made")
-    broken: dict[str, list[str]] = {}
-    for trial in contestant.trials:
-        if trial.status not in ("ok", "missing"):
-            values = " ".join(f"{name}={value}" for name, value in trial.settings.items())
-            broken.setdefault(f"{trial.status}: {trial.reason or 'no reason recorded'}", []).append(values)
-    for fate, who in broken.items():
-        lines.append(f"{contestant.title} {', '.join(who)}: {fate} (counted)")
-    if contestant.choice.recipe_id is None and not missing:
-        lines.append(f"{contestant.title}: nothing could be chosen, {contestant.choice.reason}")
-    if contestant.recorded and contestant.recorded.recipe_id != contestant.choice.recipe_id:
-        lines.append(
-            f"{contestant.title}: the results are of {contestant.recorded.recipe_id}, and the records as they are now "
-            f"would choose {contestant.choice.recipe_id}: run the sweep again"
+        yield f"{title}: {missing} of {len(trials)} trials have not been made"
+    broken = collected(
+        (
+            f"{trial.status}: {trial.reason or 'no reason recorded'}",
+            " ".join(f"{name}={value}" for name, value in trial.settings.items()),
         )
-    return lines
+        for trial in trials
+        if trial.status not in ("ok", "missing")
+    )
+    yield from (f"{title} {', '.join(who)}: {fate} (counted)" for fate, who in broken.items())
+    if choice.recipe_id is None and not missing:
+        yield f"{title}: nothing could be chosen, {choice.reason}"
+    if contestant.recorded and contestant.recorded.recipe_id != choice.recipe_id:
+        yield (
+            f"{title}: the results are of {contestant.recorded.recipe_id}, and the records as they are now would "
+            f"choose {choice.recipe_id}: run the sweep again"
+        )
 
 
 def _edge(edge: Edge) -> str:

@@ -10,14 +10,15 @@ from harness.report.analysis import remarks
 from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded, flatten
-from harness.report.display import several, short
+from harness.report.display import collected, several, short
 
 
 def definitions(groups: Sequence[Group]) -> list[str]:
     """Return the definition of each number and how it was made."""
     trained = [group for group in groups if group.trained]
-    dropped = _listed(training.warmup_steps_dropped for group in trained for training in trainings(group))
-    steps = _listed(len(training.losses) for group in trained for training in trainings(group))
+    runs = [run for group in trained for run in trainings(group)]
+    dropped = ", ".join(map(str, sorted({run.warmup_steps_dropped for run in runs})))
+    steps = ", ".join(map(str, sorted({len(run.losses) for run in runs})))
     return [
         "Losses are in nats per answer token, summed over all answer tokens of the set; perplexity = exp(loss).",
         "Items with the same prompt are one cluster of the tests. The base model has no seed variance.",
@@ -39,11 +40,8 @@ def limits(groups: Sequence[Group]) -> list[str]:
         lines.append("With one seed, variance across seeds is unknown; do not interpret small gaps.")
     elif fewest:
         lines.append(f"Variance across seeds is estimated from as few as {fewest} seeds.")
-    every = [scored[0] for group in groups if group.ok for scored in group.evaluations.values()]
-    limited = [s for s in every if s.record.evaluation["limit"] and s.record.evaluation["kind"] in ("lm_eval", "text")]
-    if limited:
-        tasks = several(list(dict.fromkeys(names.task(scored.task).display for scored in limited)), 12)
-        lines.append(f"The items of {tasks} are the first ones of the task, which are not a random sample.")
+    if any(scored.record.evaluation["limit"] for group in groups if group.ok for scored in group.scored):
+        lines.append("Limited tasks use their first items only, which are not a random sample.")
     lines += _rungs(trained)
     lines.append("Each method's settings are the ones shown; another learning rate may change the order.")
     lines.append(
@@ -76,16 +74,17 @@ def _rungs(groups: Sequence[Group]) -> list[str]:
 
 def command_of(loaded: Loaded) -> str:
     """Return the command that made these runs, as far as the records have it."""
-    attempts = [row.current for row in loaded.rows if row.current]
-    commands = dict.fromkeys(str(attempt.provenance.get("command") or "") for attempt in attempts)
-    return loaded.sweep.command if loaded.sweep else "\n".join(command for command in commands if command)
+    commands = dict.fromkeys(str(row.provenance.get("command") or "") for row in loaded.rows)
+    return loaded.sweep.command if loaded.sweep else "\n".join(filter(None, commands))
 
 
 def origin(loaded: Loaded) -> list[str]:
     """Return dates, commit, device, versions, model and data of the runs, a line each; then later changes."""
     attempts = [row.current for row in loaded.rows if row.current]
+    started = sorted({attempt.started_at for attempt in attempts})
+    dates = " to ".join(dict.fromkeys((*started[:1], *started[-1:])))
     return [
-        *_dates(attempts),
+        *([f"started: {dates} (UTC)"] if dates else []),
         *_provenance(attempts),
         *sources(loaded, "model"),
         *sources(loaded, "data"),
@@ -110,40 +109,31 @@ def _memory(groups: Sequence[Group]) -> str:
 def looks(groups: Sequence[Group]) -> list[str]:
     """Return the precision and the batches of the evaluations, with the tasks where they differ."""
     every = {s[0].record.eval_id: s[0] for group in groups if group.ok for s in group.evaluations.values()}
-    ways: dict[str, dict[str, None]] = {}
-    for scored in every.values():
-        settings = scored.record.evaluation
-        chat = ", chat template" if settings["chat_template"] else ""
-        ways.setdefault(f"precision {settings['precision']}{_batch(settings)}{chat}", {})[
-            names.task(scored.task).display
-        ] = None
-    return [f"Evaluations{f' of {several([*of], 9)}' if len(ways) > 1 else ''}: {way}." for way, of in ways.items()]
+    ways = collected((_way(scored.record.evaluation), names.task(scored.task).display) for scored in every.values())
+    tasks = {way: f" of {several([*dict.fromkeys(of)], 9)}" if len(ways) > 1 else "" for way, of in ways.items()}
+    return [f"Evaluations{of}: {way}." for way, of in tasks.items()]
 
 
-def _batch(evaluation: Mapping[str, Any]) -> str:
-    """Batches of tokens, of rows, or of either, as the task asks."""
+def _way(evaluation: Mapping[str, Any]) -> str:
+    """Return the precision, the batches of tokens, of rows, or of either, as the task asks, and the template."""
     sizes = ((evaluation.get("batch_tokens"), "tokens"), (evaluation.get("batch_size"), "rows"))
-    batches = [f"{size} {unit}" for size, unit in sizes if size is not None]
-    return f", batch {' or '.join(batches)}" if batches else ""
-
-
-def _dates(attempts: Sequence[Attempt]) -> list[str]:
-    started = sorted(attempt.started_at for attempt in attempts)
-    if not started:
-        return []
-    return [f"started: {started[0]}" + (f" to {started[-1]}" if started[-1] != started[0] else "") + " (UTC)"]
+    batches = " or ".join(f"{size} {unit}" for size, unit in sizes if size is not None)
+    chat = ", chat template" if evaluation["chat_template"] else ""
+    return f"precision {evaluation['precision']}{f', batch {batches}' if batches else ''}{chat}"
 
 
 def _provenance(attempts: Sequence[Attempt]) -> list[str]:
     """Every fact of the runs' provenance, with all values where they differ."""
-    values: dict[str, dict[str, None]] = {}
-    for attempt in attempts:
-        for key, value in attempt.provenance.items():
-            if key != "command":
-                values.setdefault(key, {})[_shown(value)] = None
+    facts = ((key, value) for attempt in attempts for key, value in attempt.provenance.items() if key != "command")
+    values = collected(
+        (key, ", ".join(f"{name} {short(own)}" for name, own in sorted(flatten(value).items())))
+        if isinstance(value, Mapping)
+        else (key, short(value))
+        for key, value in facts
+    )
     first = [key for key in ("commit", "uncommitted_changes", "device", "device_name", "versions") if key in values]
     ordered = dict.fromkeys((*first, *sorted(values)))
-    return [f"{key.replace('_', ' ')}: {'; '.join(values[key])}" for key in ordered]
+    return [f"{key.replace('_', ' ')}: {'; '.join(dict.fromkeys(values[key]))}" for key in ordered]
 
 
 def sources(loaded: Loaded, part: str) -> list[str]:
@@ -155,24 +145,10 @@ def sources(loaded: Loaded, part: str) -> list[str]:
             continue
         keys = ("source", "package", "hub_id", "revision", "content")
         facts = [f"{key} {printable(str(config[key]))}" for key in keys if config.get(key) is not None]
-        facts += [f"rows {text}" for text in _row_sets(config)]
+        for rows in config.get("train") or ():  # the named sets that the training rows come from
+            if isinstance(rows, Mapping):
+                of_rows = (str(rows[key]) for key in ("dataset", "subset", "split", "file") if rows.get(key))
+                facts.append(f"rows {'/'.join(of_rows)}")
         facts.append(f"license {config.get('license') or 'not recorded'}")
         lines[f"{part} {config.get('name')}: {', '.join(facts)}"] = None
     return list(lines)
-
-
-def _row_sets(config: Mapping[str, Any]) -> list[str]:
-    """The named sets that the training rows come from."""
-    sets = [rows for rows in config.get("train") or () if isinstance(rows, Mapping)]
-    parts = ("dataset", "subset", "split", "file")
-    return ["/".join(str(rows[key]) for key in parts if rows.get(key)) for rows in sets]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {short(entry)}" for key, entry in sorted(flatten(value).items()))
-    return short(value)
-
-
-def _listed(values: Any) -> str:
-    return ", ".join(str(value) for value in sorted(set(values)))

@@ -10,9 +10,10 @@ from harness.records import record
 from harness.records.registration import Registration
 from harness.report.analysis.tested_claims import Tested
 from harness.report.data.rows import Loaded, Row, claim_level
-from harness.report.display import several, short
-from harness.report.document import Cell, Column, Missing, Table, Text, key_of
+from harness.report.display import collected, several, short
+from harness.report.document import Column, Table, key_of
 
+_NAMED = 3  # runs or cells that a line names
 EXPLORATORY = (
     "Everything below is exploratory: it was not claimed beforehand, and its error rates are those of its own families."
 )
@@ -21,8 +22,14 @@ EXPLORATORY = (
 def table(results: Sequence[Tested]) -> Table:
     """Return a line for each claim."""
     titles = ("Claim", "Source", "Outcome", "Value", "Interval", "Rests on", "What would decide it")
-    columns = tuple(Column(key_of(title), title, text=title not in ("Value", "Interval")) for title in titles)
-    return Table(columns, tuple(map(_row, results)), label="claims", title="Claims")
+    columns = [Column(key_of(title), title, text=title not in ("Value", "Interval")) for title in titles]
+    rows = []
+    for tested in results:
+        evidence, number = tested.evidence, None if tested.evidence.value is None else _number(tested.evidence.value)
+        open_ends = (evidence.why, evidence.narrower) if tested.outcome == "undecided" else ()
+        named = (tested.record.claim, tested.record.source, tested.outcome, number, _interval(tested))
+        rows.append((*named, evidence.basis, "; ".join(filter(None, open_ends))))
+    return Table.of(columns, ([text or None for text in row] for row in rows), label="claims", title="Claims")
 
 
 def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
@@ -33,37 +40,24 @@ def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
         f"Intervals hold together at {100 * (1 - level):g} %: each of the {count} at {share:.4g} % (Bonferroni). A "
         "claim is confirmed where its interval lies inside the claimed range, and refuted where it lies outside.",
     ]
-    if loaded.registration is None:
-        lines.append("Not registered: nothing shows that these claims are older than the results.")
-        return [*lines, *_notes(results)]
     made = loaded.registration
-    lines.append(f"Registered at {made.registered_at}, sha256 {made.digest}. {made.exclusions}")
-    since = deviations(loaded)
-    lines += [f"Deviation: {deviation}." for deviation in since] or ["No deviation from the registration."]
-    return [*lines, *_notes(results)]
+    if made is None:
+        lines.append("Not registered: nothing shows that these claims are older than the results.")
+    else:
+        lines.append(f"Registered at {made.registered_at}, sha256 {made.digest}. {made.exclusions}")
+        since = [f"Deviation: {deviation}." for deviation in deviations(loaded)]
+        lines += since or ["No deviation from the registration."]
+    return [*lines, *(f"{result.record.claim}: {result.record.note}" for result in results if result.record.note)]
 
 
 def sentence(tested: Tested) -> str:
     """Return a claim in one line: confirmed, with its number and interval."""
-    interval = "no interval" if tested.evidence.interval is None else _interval(tested)
     value = "unknown" if tested.evidence.value is None else _number(tested.evidence.value)
-    return f"{tested.outcome}: {tested.record.claim}: {value} ({interval})"
-
-
-def _row(tested: Tested) -> tuple[Cell, ...]:
-    evidence = tested.evidence
-    decide = (
-        "; ".join(part for part in (evidence.why, evidence.narrower) if part) if tested.outcome == "undecided" else ""
-    )
-    value = "" if evidence.value is None else _number(evidence.value)
-    interval = "" if evidence.interval is None else _interval(tested)
-    texts = (tested.record.claim, tested.record.source, tested.outcome, value, interval, evidence.basis, decide)
-    return tuple(Text(text) if text else Missing() for text in texts)
+    return f"{tested.outcome}: {tested.record.claim}: {value} ({_interval(tested) or 'no interval'})"
 
 
 def _interval(tested: Tested) -> str:
-    assert tested.evidence.interval is not None
-    return " to ".join(map(_number, tested.evidence.interval))
+    return " to ".join(map(_number, tested.evidence.interval or ()))
 
 
 def _number(value: float) -> str:
@@ -73,20 +67,15 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.4g}"
 
 
-def _notes(results: Sequence[Tested]) -> list[str]:
-    return [f"{result.record.claim}: {result.record.note}" for result in results if result.record.note]
-
-
-_NAMED = 3  # runs or cells that a line names
-
-
 def deviations(loaded: Loaded) -> list[str]:
     """Return the deviations from the registration; none where the sweep was not registered."""
     made, sweep = loaded.registration, loaded.sweep
     if made is None or sweep is None:
         return []
     rows = [row for row in (*loaded.rows, *loaded.trials) if row.record]
-    return [*_question(made, sweep), *_seeds(made, sweep), *_cells(made, sweep), *_runs(made, rows), *_tests(rows)]
+    twice = [row.title for row in rows if any(old.evaluation["role"] in ("target", "test") for old in row.replaced)]
+    read = [f"test read twice, since it was trained again: {several(twice, _NAMED)}"] if twice else []
+    return [*_question(made, sweep), *_seeds(made, sweep), *_cells(made, sweep), *_runs(made, rows), *read]
 
 
 def _question(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
@@ -123,53 +112,31 @@ def _seeds(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
 
 def _cells(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
     """Yield the registered runs that have changed since: another recipe, or another evaluation of it."""
-    registered, now = _known(made.cells), _known([cell for cell in sweep.cells if cell.stage != "final"])
-    comparable = {key: cell for key, cell in registered.items() if cell.stage != "final"}
-    for what, keys in (("added", now.keys() - comparable.keys()), ("left out", comparable.keys() - now.keys())):
-        cells = sorted((now if what == "added" else comparable)[key].overrides for key in keys)
-        if cells:
+    then, now = (
+        {(cell.recipe_id, cell.seed, cell.stage): cell.overrides for cell in cells if cell.stage != "final"}
+        for cells in (made.cells, sweep.cells)
+    )
+    for what, ours, others in (("added", now, then), ("left out", then, now)):
+        if cells := sorted(words for key, words in ours.items() if key not in others):
             yield f"cells {what}: {several([' '.join(words) for words in cells], _NAMED)}"
-
-
-def _known(cells: Sequence[record.Cell]) -> dict[tuple[Any, ...], record.Cell]:
-    return {(cell.recipe_id, cell.seed, cell.stage): cell for cell in cells}
 
 
 def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:
     """Yield the runs that are older than the registration, or were made with another program or other versions."""
-    early, moved = [], dict[str, list[str]]()
-    for row in rows:
-        assert row.record is not None
-        name = row.title
-        if row.record.attempts[0].started_at < made.registered_at:
-            early.append(name)
-        for text in _changed(made.made_with, row.made_with):
-            moved.setdefault(text, []).append(name)
+    early = [row.title for row in rows if row.record and row.record.attempts[0].started_at < made.registered_at]
     if early:
         yield f"begun before the registration of {made.registered_at}: {several(early, _NAMED)}"
-    for text, names in moved.items():
-        yield f"{text}: {several(names, _NAMED)}"
+    moved = collected((text, row.title) for row in rows for text in _changed(made.made_with, row.made_with))
+    yield from (f"{text}: {several(titles, _NAMED)}" for text, titles in moved.items())
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("harness", "commit", "uncommitted_changes"):
-        if key in now and now[key] != then.get(key):
-            yield f"{key.replace('_', ' ')} {short(then.get(key))} -> {short(now[key])}"
     before, after = then.get("versions") or {}, now.get("versions") or {}
-    for name in sorted(before.keys() & after.keys()):
-        if before[name] != after[name]:
-            yield f"{name} {short(before[name])} -> {short(after[name])}"
-
-
-def _tests(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the runs whose test was read more than once, since earlier weights were replaced."""
-    twice = [
-        row.title
-        for row in rows
-        if any(evaluation.evaluation["role"] in ("target", "test") for evaluation in row.replaced)
-    ]
-    if twice:
-        yield f"test read twice, since it was trained again: {several(twice, _NAMED)}"
+    program = [key for key in ("harness", "commit", "uncommitted_changes") if key in now]
+    versions = ((name, before[name], after[name]) for name in sorted(before.keys() & after.keys()))
+    for name, old, new in (*((key, then.get(key), now[key]) for key in program), *versions):
+        if old != new:
+            yield f"{name if name in before else name.replace('_', ' ')} {short(old)} -> {short(new)}"
 
 
 def _shown(value: Any) -> str:
