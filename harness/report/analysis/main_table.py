@@ -283,7 +283,7 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     counts = count_of_seeds(group for group in inputs.groups if group.trained)
     seeds = "one seed" if counts in ("", "1") else f"mean over {counts} seeds"
     items = [f"{contest.num_items:,} ({contest.column.title})" for contest in tasks]
-    error = f"\N{PLUS-MINUS SIGN} one standard error over {'items' if span == '1' else 'items and seeds'}"
+    error = f"\N{PLUS-MINUS SIGN} one standard error over {'items' if counts in ('', '1') else 'items and seeds'}"
     lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, {error}."]
     lines += [f"Items: {several(items, 12)}."] if items else []
     lines += ["Best in bold, second underlined."] if len(trained) > 1 and tasks else []

@@ -39,7 +39,7 @@ def divergences(groups: Sequence[Group]) -> list[str]:
             found.append(f"{group.name}: {_rate(len(diverged), kept + len(diverged))} diverged{remainder}")
         if kept and (others := [row for row in group.failed if row.status != "diverged"]):
             fates = ", ".join(f"seed {row.seed} {row.status or 'missing'}" for row in others)
-            found.append(f"{group.name}: no result, and no outcome of the method either: {fates}")
+            found.append(f"{group.name}: seeds without a result that did not diverge, left out: {fates}")
     return found
 
 

@@ -11,18 +11,19 @@ from harness.report.data.groups import METHOD, Group
 from harness.report.display import GIBIBYTE, MEBIBYTE, collected, mean
 from harness.report.document import Column, Missing, Number, Table, Value, value_text
 
-PHASES = {"loading": ("load",), "training": ("train",), "evaluation": ("validate", "evaluate", "generate")}
+PHASES = {"Loading": ("load",), "Training": ("train",), "Evaluation": ("validate", "evaluate", "generate")}
 MODELS = ("plain", "attached", "merged")
 SPEED_TEXT = (
-    "Operations are those of one optimizer step, counted as they were computed and scaled by the positions of all "
-    "counted steps; MFU is their rate over the device's peak, the best of several matrix products in the run's own "
-    "precision, measured before and after training. Energy is the whole GPU's while training."
+    "FLOPs are counted on one optimizer step and scaled by the tokens of all timed steps, padding included. MFU: their "
+    "rate relative to the highest throughput of several matrix products in the run's precision, measured before and "
+    "after training. Energy: that of the whole device during training."
 )
 INFERENCE_TEXT = (
-    "plain is the base as it is. Every row of a batch has the same number of prompt tokens and gets the same number of "
-    "new ones, greedily; medians, after one round that does not count. The rate is that of all rows together, over the "
-    "whole time, first token included. Same answers: held-out prompts to which the merged model writes token for token "
-    "what the attached one does. A further adapter is a second one of the same kind on one base; changing is PEFT's "
+    "Models: plain is the base model, attached has the update beside the weights, merged has it inside them. Greedy "
+    "decoding; all rows of a batch have equally long prompts and outputs; medians over repeats after one warm-up. "
+    "Tokens/s is the throughput of the whole batch, time to the first token included. Same answers: held-out prompts "
+    "on which the merged model generates the same tokens as the attached one. Repetitive: outputs that repeat a unit "
+    "four times or more. An additional adapter is a second one of the same kind on the same base; the switch is PEFT's "
     "set_adapter."
 )
 _GIGA, _MILLI = 1e9, 1000
@@ -111,8 +112,8 @@ def speed_table(groups: Sequence[Group]) -> Table | None:
             rows.append((group.cell, *rates, mean(row.train_energy for row in group.rows)))
     columns = (
         METHOD,
-        Column("flops_per_second", "Operations", "GFLOP/s", 1 / _GIGA),
-        Column("device_peak_flops_per_second", "Peak of the device", "GFLOP/s", 1 / _GIGA),
+        Column("flops_per_second", "FLOP rate", "GFLOP/s", 1 / _GIGA),
+        Column("device_peak_flops_per_second", "Device peak", "GFLOP/s", 1 / _GIGA),
         Column("mfu", "MFU", "%", 100.0, 1),
         Column("train_energy_joules", "Energy", "J"),
     )
@@ -146,16 +147,18 @@ def inference_tables(groups: Sequence[Group]) -> list[Table]:
     )
     beside = (
         METHOD,
-        *(Column(title.lower().replace(" ", "_"), title) for title in ("Same answers", "Empty", "Looping")),
-        Column("adapter_bytes", "Further adapter", "MiB", 1 / MEBIBYTE),
-        Column("switch_seconds", "Changing", "ms", _MILLI),
+        Column("same_answers", "Same answers"),
+        Column("empty", "Empty"),
+        Column("looping", "Repetitive"),
+        Column("adapter_bytes", "Per additional adapter", "MiB", 1 / MEBIBYTE),
+        Column("switch_seconds", "Adapter switch", "ms", _MILLI),
         Column("remarks", "Remarks", text=True),
     )
     speeds = (row for group in measured for row in _speeds(group))
     further = (_beside(group) for group in measured if group.trained)
     made = (
         Table.of(columns, speeds, "not measured", label="inference_cost", title="Inference cost"),
-        Table.of(beside, further, "not measured", label="merging", title="Merging and further adapters"),
+        Table.of(beside, further, "not measured", label="merging", title="Merging and additional adapters"),
     )
     return [table for table in made if table.rows]
 

@@ -40,8 +40,11 @@ def limits(groups: Sequence[Group]) -> list[str]:
         lines.append("With one seed, variance across seeds is unknown; do not interpret small gaps.")
     elif fewest:
         lines.append(f"Variance across seeds is estimated from as few as {fewest} seeds.")
-    if any(scored.record.evaluation["limit"] for group in groups if group.ok for scored in group.scored):
-        lines.append("Limited tasks use their first items only, which are not a random sample.")
+    every = [scored[0] for group in groups if group.ok for scored in group.evaluations.values()]
+    limited = [s for s in every if s.record.evaluation["limit"] and s.record.evaluation["kind"] in ("lm_eval", "text")]
+    if limited:
+        tasks = several(list(dict.fromkeys(names.task(scored.task).display for scored in limited)), 12)
+        lines.append(f"The items of {tasks} are the first ones of the task, which are not a random sample.")
     lines += _rungs(trained)
     lines.append("Each method's settings are the ones shown; another learning rate may change the order.")
     lines.append(
