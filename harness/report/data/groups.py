@@ -196,7 +196,7 @@ def grouped(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
 
 def _with_seeds(group: Group) -> str:
     """Return the label with the seeds, for groups of one label that were evaluated in different ways."""
-    return f"{group.label} (seed {', '.join(str(row.seed) for row in group.rows)})"
+    return f"{group.label} (seed {', '.join(map(str, group.seeds))})"
 
 
 def headline(scored: ScoredEvaluation) -> str | None:

@@ -191,12 +191,8 @@ def matrix(scored: Sequence[ScoredEvaluation], metric: str, among: Mask | None =
 
     if not scored or not same_items(scored):
         return None
-    columns = [outcomes_of(score, metric, among) for score in scored]
-    return (
-        None
-        if any(column is None for column in columns)
-        else np.stack([column for column in columns if column is not None])
-    )
+    columns = [column for score in scored if (column := outcomes_of(score, metric, among)) is not None]
+    return np.stack(columns) if len(columns) == len(scored) else None
 
 
 def outcomes_of(scored: ScoredEvaluation, metric: str, among: Mask | None = None) -> Floats | None:
@@ -211,7 +207,8 @@ def outcomes_of(scored: ScoredEvaluation, metric: str, among: Mask | None = None
     if items is None or column is None or metric_of is None:
         return None
     for candidate in (column, _equal_tasks(column, items.tasks)):
-        if candidate is not None and _is_close(_mean(candidate, weights([scored])), metric_of.value):
+        gap = None if candidate is None else abs(_mean(candidate, weights([scored])) - metric_of.value)
+        if candidate is not None and gap is not None and gap <= _ROUNDING * max(1.0, abs(metric_of.value)):
             if among is None:
                 return candidate
             tasks = items.tasks and tuple(task for task, taken in zip(items.tasks, among, strict=True) if taken)
@@ -255,7 +252,3 @@ def _equal_tasks(column: Floats, tasks: tuple[str, ...] | None) -> Floats | None
 
 def _mean(column: Floats, below: Floats | None) -> float:
     return float(column.mean() if below is None else column.sum() / below.sum())
-
-
-def _is_close(a: float, b: float) -> bool:
-    return abs(a - b) <= _ROUNDING * max(1.0, abs(b))

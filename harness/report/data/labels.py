@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.report import names
 from harness.report.data.rows import Row, settings_of, value_key
-from harness.report.display import short
+from harness.report.display import collected, short
 
 FIRST = ("method.r", "train.lr")  # the settings that people name a run by
 Facts = dict[str, Any]
@@ -18,10 +18,13 @@ def labeled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
     settings = _telling([row for row in rows if row.scored], _setting_facts)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
     named = [_named(row, recipes, settings) if row.record else _asked(row, shared) for row in rows]
-    recipes_of: dict[str, set[str]] = {}
-    for row in named:
-        recipes_of.setdefault(row.label, set()).add(row.recipe_id)
-    named = [_distinguished(row) if len(recipes_of[row.label]) > 1 else row for row in named]
+    recipes_of = collected((row.label, row.recipe_id) for row in named)
+    named = [
+        replace(row, label=f"{row.label} [{row.recipe_id}]", name=f"{row.name} [{row.recipe_id}]")
+        if len({*recipes_of[row.label]}) > 1
+        else row
+        for row in named
+    ]
 
     def place(row: Row) -> tuple[Any, ...]:
         if not by_value:
@@ -36,10 +39,7 @@ def labeled(rows: Sequence[Row], by_value: bool = False) -> list[Row]:
 def _telling(rows: Sequence[Row], facts: Callable[[Row], Facts]) -> dict[str, list[str]]:
     """Return for each method the fewest keys, by preference, that tell its rows apart as well as all keys do."""
     chosen: dict[str, list[str]] = {}
-    by_method: dict[str, list[Facts]] = {}
-    for row in rows:
-        by_method.setdefault(row.method, []).extend([facts(row)] if row.record else [])
-    for method, own_facts in by_method.items():
+    for method, own_facts in collected((row.method, facts(row)) for row in rows if row.record).items():
         chosen[method] = []
         telling: list[tuple[Any, ...]] = [()] * len(own_facts)  # values of the chosen keys for each row
         for key in dict.fromkeys(key for values in own_facts for key in values):
@@ -82,10 +82,6 @@ def _asked(row: Row, shared: set[str]) -> Row:
     parts = [word.removeprefix("method.") for word in own]
     name = names.method(row.method).display
     return replace(row, label=" ".join([row.method, *parts]), name=name + (f" ({', '.join(parts)})" if parts else ""))
-
-
-def _distinguished(row: Row) -> Row:
-    return replace(row, label=f"{row.label} [{row.recipe_id}]", name=f"{row.name} [{row.recipe_id}]")
 
 
 def _part_for_people(row: Row, key: str, value: Any) -> str:

@@ -27,6 +27,7 @@ from harness.report.data import tuning
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.labels import labeled
 from harness.report.data.rows import MARGIN, Loaded, Row, setting
+from harness.report.display import collected
 
 T = TypeVar("T")
 Beside = TypeVar("Beside", UpdateRecord, InferenceRecord)
@@ -267,9 +268,7 @@ def _position(scored: ScoredEvaluation, record: RunRecord) -> tuple[Any, ...]:
 
 def _by_setting(scored: list[ScoredEvaluation]) -> list[list[ScoredEvaluation]]:
     """Evaluations of one setting each; one empty list where there are none."""
-    groups: dict[str, list[ScoredEvaluation]] = {}
-    for evaluation in scored:
-        groups.setdefault(json.dumps(setting(evaluation), sort_keys=True), []).append(evaluation)
+    groups = collected((json.dumps(setting(evaluation), sort_keys=True), evaluation) for evaluation in scored)
     return [groups[key] for key in sorted(groups)] or [[]]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ _FILES = {
     "tables": "Tables (LaTeX)", "figures": "Figures (PDF, SVG, PNG)",
     "update.md": "Shape of the updates",
 }  # fmt: skip
+_LATER = ("report.md", "appendix.md")  # which are written after the page
 _OWN = ("Answer", "Results", "Figures")  # sections of the report that the page shows in its own way
 _OPEN = ("Claims", "Recommendation", "What was compared", "Failed runs", "Statistical comparison")
 _ANCHORS = {"results": "Results", "figures": "Figures", "items-title": "Single items"}
@@ -70,12 +71,14 @@ def write(
         for section in sections
         if section.title not in _OWN and (shown := section_html(section))
     ]  # fmt: skip
+    present = {"results": True, "figures": bool(figures), "items-title": bool(data["tasks"])}
+    anchors = [(anchor, name) for anchor, name in _ANCHORS.items() if present[anchor]]
     text: str = environment.get_template("page.html").render(
         title=printable(title),
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
         answer=[printable(sentence) for answer in comparison.answers for sentence in answer.lines],
-        contents=[*_anchors(bool(figures), bool(data["tasks"])), *((part["id"], part["title"]) for part in parts)],
-        links=_links(path.parent),
+        contents=[*anchors, *((part["id"], part["title"]) for part in parts)],
+        links=[(name, shown) for name, shown in _FILES.items() if name in _LATER or (path.parent / name).exists()],
         caption=printable(comparison.main_table.caption),
         notes=data["table"].pop("notes"),
         figures=figures,
@@ -99,17 +102,6 @@ def script_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _anchors(has_figures: bool, has_items: bool) -> Iterable[tuple[str, str]]:
-    present = {"results": True, "figures": has_figures, "items-title": has_items}
-    return ((anchor, name) for anchor, name in _ANCHORS.items() if present[anchor])
-
-
-def _links(folder: Path) -> list[tuple[str, str]]:
-    """Return the files beside the page. The Markdown pages are written after it."""
-    always = ("report.md", "appendix.md")
-    return [(name, shown) for name, shown in _FILES.items() if name in always or (folder / name).exists()]
-
-
 def _drawn(figure: Drawn, folder: Path) -> str:
     """Return a figure as an element with its caption and a link to its file for papers."""
     title, caption = escape(printable(figure.title)), escape(printable(figure.caption))
@@ -131,17 +123,22 @@ _TAGS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
 
 def table_html(table: Table) -> str:
     """Return a `table` element with its caption, its head, its rows and its notes as the foot."""
-    head = "".join(
-        f'<th scope="col"{"" if column.text or not place else " class=number"} data-key="{escape(column.key)}"'
-        f"{_better(column)}>{_escaped(column.heading)}</th>"
-        for place, column in enumerate(table.columns)
-    )
-    body = "\n".join(_html_row(table, index) for index in range(len(table.rows)))
+    head = ""
+    for place, column in enumerate(table.columns):
+        kind = "" if column.text or not place else " class=number"
+        better = f' data-better="{column.better}"' if column.better else ""
+        head += f'<th scope="col"{kind} data-key="{escape(column.key)}"{better}>{_escaped(column.heading)}</th>'
+    body = []
+    for index, row in enumerate(table.rows):
+        pairs = enumerate(zip(row, table.columns, strict=True))
+        cells = "".join(_html_cell(cell, column, place == 0) for place, (cell, column) in pairs)
+        body.append(f"<tr{' class=rule' if index in table.rules else ''}>{cells}</tr>")
     notes = "<br>".join(_escaped(str(note)) for note in table.notes)
     foot = f'<tfoot><tr><td colspan="{len(table.columns)}">{notes}</td></tr></tfoot>' if notes else ""
     identity = f' id="table-{escape(table.label)}"' if table.label else ""
     caption = f"<caption>{_escaped(table.caption)}</caption>" if table.caption else ""
-    return f"<table{identity}>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>{foot}</table>"
+    rows = "\n".join(body)
+    return f"<table{identity}>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>{foot}</table>"
 
 
 def section_html(section: Section) -> str:
@@ -174,24 +171,12 @@ def cell_html(cell: Cell, column: Column) -> str:
     return f"{value}{_escaped(spread_text(cell, column))}{marks}"
 
 
-def _html_row(table: Table, index: int) -> str:
-    cells = "".join(
-        _html_cell(cell, column, place == 0)
-        for place, (cell, column) in enumerate(zip(table.rows[index], table.columns, strict=True))
-    )
-    return f"<tr{' class=rule' if index in table.rules else ''}>{cells}</tr>"
-
-
 def _html_cell(cell: Cell, column: Column, names_the_row: bool) -> str:
     tag = 'th scope="row"' if names_the_row else "td"
     value = f' data-value="{cell.value!r}"' if isinstance(cell, Number) else ""
     why = f' title="{_escaped(cell.why)}"' if isinstance(cell, Missing) and cell.why else ""
     words = "" if column.text or names_the_row else ' class="number"'
     return f"<{tag}{words}{value}{why}>{cell_html(cell, column)}</{tag.split()[0]}>"
-
-
-def _better(column: Column) -> str:
-    return f' data-better="{column.better}"' if column.better else ""
 
 
 def _escaped(text: str) -> str:
