@@ -1,5 +1,6 @@
 """An A/A test of a folder: honest seeds give few false verdicts, and a planted difference between seeds many."""
 
+import json
 from dataclasses import replace
 from itertools import combinations
 
@@ -73,6 +74,12 @@ def test_the_command_prints_every_method_and_the_rate(runs, capsys):
     assert lines[-1].startswith("A/A test: seeds of one method named as two, in ")
     assert "at a level of 5% (95 % interval" in lines[-1]
     assert any(line.startswith("lora on arc_easy (acc): 6 seeds, 10 ways, ") for line in lines)
+    assert main(["aa", str(runs), "--sweep", "tuned", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    rates = [one["false"] / (one["ways"] - one["silent"]) for one in document["tallies"] if one["ways"] > one["silent"]]
+    assert document["rate"] == pytest.approx(np.mean(rates))
+    assert document["interval"][0] <= document["rate"] <= document["interval"][1]
+    assert len(document["tallies"]) == len(lines) - 1
 
 
 def test_a_folder_with_few_seeds_is_refused(tmp_path, capsys):

@@ -97,6 +97,12 @@ def test_every_change_of_a_file_is_named(copy, capsys):
 
     assert run("verify", [str(copy)]) == 1
     lines = capsys.readouterr().out.splitlines()
+    assert run("verify", [str(copy), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["verified"] is False
+    assert [line for line in lines if not line.startswith(("not verified", "The report was"))] == document[
+        "differences"
+    ]
     named = {line.partition(":")[0]: line for line in reversed(lines)}
     assert "stands there, the records give" in named["tables/main.tex"]
     assert f"line {place + 1}:" in named["report.md"]

@@ -1,5 +1,6 @@
 """A look at a sweep whose seeds are added until it is decided: levels, what is open, and the line in the report."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,10 @@ def test_the_line_counts_what_was_saved(runs):
 def test_the_command_says_what_is_open(runs, capsys, tmp_path):
     assert main(["look", str(runs), "--sweep", "tuned"]) == 1
     assert capsys.readouterr().out.startswith("undecided: ")
+    assert main(["look", str(runs), "--sweep", "tuned", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["decided"] is False
+    assert len(document["undecided"]) >= 1
     assert main(["look", str(runs), "--sweep", "other"]) == 2
     assert "no sweep 'other'" in capsys.readouterr().err
 

@@ -23,6 +23,7 @@ from harness.report.document import Column, Number, Table, Value
 
 if TYPE_CHECKING:
     from harness.stats import Floats
+    from harness.stats.across import Interval
 
 
 VARIANCE_TEXT = (
@@ -53,13 +54,25 @@ def aa_test(comparison: Comparison) -> list[Tally]:
     return [tally for contest in compared for tally in _aa_of_contest(contest)]
 
 
+def aa_rate(tallies: Sequence[Tally]) -> Interval | None:
+    """Return the mean rate of false verdicts with a 95 % interval, a method on a task counted once; None without one.
+
+    The ways to divide the same seeds depend on each other, so that the interval counts tallies and not ways.
+    """
+    from harness.stats.across import Interval
+    from harness.stats.proportion import wilson_of_rate
+
+    judged = [tally for tally in tallies if tally.ways > tally.silent]
+    if not judged:
+        return None
+    rate = sum(tally.false / (tally.ways - tally.silent) for tally in judged) / len(judged)
+    return Interval(rate, *wilson_of_rate(rate, len(judged)))
+
+
 def aa_line(tallies: Sequence[Tally]) -> str:
     """Return the result in a sentence; "" without a method that has enough seeds."""
     if not tallies:
         return ""
-    from harness.stats.proportion import wilson_of_rate
-
-    judged = [tally for tally in tallies if tally.ways > tally.silent]
     ways, silent = sum(tally.ways for tally in tallies), sum(tally.silent for tally in tallies)
     on = " and ".join(
         counted(len({*names}), noun)
@@ -69,14 +82,14 @@ def aa_line(tallies: Sequence[Tally]) -> str:
         )
     )
     start = f"A/A test: seeds of one method named as two, in {ways:,} ways on {on}"
-    if not judged:
+    rate = aa_rate(tallies)
+    if rate is None:
         return f"{start}: no way made a verdict, since the seeds are too few for one."
-    rate = sum(tally.false / (tally.ways - tally.silent) for tally in judged) / len(judged)
-    low, high = wilson_of_rate(rate, len(judged))
-    false = sum(tally.false for tally in judged)
+    false = sum(tally.false for tally in tallies)
+    verdicts = f"{false:,} false verdicts{f', {silent:,} without one' if silent else ''}"
     return (
-        f"{start}: {false:,} false verdicts{f', {silent:,} without one' if silent else ''}: {rate:.1%} at a level of "
-        f"{LEVEL:.0%} (95 % interval {low:.1%} to {high:.1%}, a method on a task counted once)."
+        f"{start}: {verdicts}: {rate.value:.1%} at a level of {LEVEL:.0%} "
+        f"(95 % interval {rate.low:.1%} to {rate.high:.1%}, a method on a task counted once)."
     )
 
 

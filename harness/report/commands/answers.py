@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,25 +66,32 @@ def recommend(arguments: Sequence[str]) -> str:
     return "\n".join(line for advice in every for line in sentences(advice))
 
 
-def aa(arguments: Sequence[str]) -> list[str]:
-    """Return a line for each method and task of an A/A test, then the rate of false verdicts."""
+def aa(arguments: Sequence[str]) -> str:
+    """Return a line for each method and task of an A/A test, then the rate of false verdicts; or all as JSON."""
     description = (
         "A/A test of a runs folder. The seeds of each method are split into two halves in every way and compared as "
         "two methods. Every difference that is found is false; their rate should be near the level."
     )
-    given = _parser("aa", description).parse_args(arguments)
+    parser = _parser("aa", description)
+    parser.add_argument("--json", action="store_true", help="print one JSON object: level, rate, interval, tallies")
+    given = parser.parse_args(arguments)
     from harness.report import load
-    from harness.report.analysis.noise import FEWEST, aa_line, aa_test
+    from harness.report.analysis.claims import LEVEL
+    from harness.report.analysis.noise import FEWEST, aa_line, aa_rate, aa_test
 
     tallies = aa_test(load(given.runs, given.sweep))
     if not tallies:
         raise ValueError(f"no method has {FEWEST} seeds on a target task or the test rows: nothing can be divided")
+    if given.json:
+        rate = aa_rate(tallies)
+        value, interval = (rate.value, (rate.low, rate.high)) if rate else (None, None)
+        return as_json({"level": LEVEL, "rate": value, "interval": interval, "tallies": list(map(asdict, tallies))})
     rows = [
         f"{tally.method} on {tally.title}: {tally.seeds} seeds, {tally.ways} ways, {tally.false} false verdicts"
         + (f", {tally.silent} without a verdict" if tally.silent else "")
         for tally in tallies
     ]
-    return [*rows, aa_line(tallies)]
+    return "\n".join([*rows, aa_line(tallies)])
 
 
 def look(arguments: Sequence[str]) -> int:
@@ -91,11 +99,16 @@ def look(arguments: Sequence[str]) -> int:
     from harness.report.analysis.comparable import IncomparableError
     from harness.report.analysis.tested_claims import undecided
 
-    given = _parser("look", "Check whether every comparison or claim of a sweep has a verdict.").parse_args(arguments)
+    parser = _parser("look", "Check whether every comparison or claim of a sweep has a verdict.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: decided, undecided (a list)")
+    given = parser.parse_args(arguments)
     try:
         lines = undecided(_compared(given))
     except IncomparableError as error:
         raise ValueError(error) from error
+    if given.json:
+        echo(as_json({"decided": not lines, "undecided": list(lines)}))
+        return int(bool(lines))
     more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
     echo(f"undecided: {'; '.join(lines[:_MOST_NAMED])}{more}" if lines else "decided: every comparison has a verdict")
     return int(bool(lines))

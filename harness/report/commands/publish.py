@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from harness.records.untrusted import echo
 from harness.report.commands import keys, warn
 from harness.report.display import counted
+from harness.sources.packages import Say, silent
 
 
 def pack(arguments: Sequence[str]) -> list[str]:
@@ -54,9 +56,12 @@ def pack(arguments: Sequence[str]) -> list[str]:
 def verify(arguments: Sequence[str]) -> int:
     """Print the differences between a report and the one that its archive gives; return 1 if there are any."""
     given = _verify_parser().parse_args(arguments)
-    wrong = _verify(given.folder)
-    wrong += _retrain(given.folder) if given.retrain else []
-    return int(bool(wrong))
+    say = silent if given.json else echo
+    document, wrong = _verified(given.folder, say)
+    document["retrained"], more = _retrained(given.folder, say) if given.retrain else (None, [])
+    if given.json:
+        echo(json.dumps(document, indent=2))
+    return int(bool(wrong or more))
 
 
 def export(arguments: Sequence[str]) -> int:
@@ -78,8 +83,8 @@ def export(arguments: Sequence[str]) -> int:
     return int(bool(wrong))
 
 
-def _verify(folder: Path) -> list[str]:
-    """Print the result of the comparison, and return the differences.
+def _verified(folder: Path, say: Say) -> tuple[dict[str, Any], list[str]]:
+    """Say the result of the comparison, and return it as a document and as a list of differences.
 
     Raises:
         ValueError: there is no archive, or it is refused.
@@ -88,20 +93,21 @@ def _verify(folder: Path) -> list[str]:
 
     verdict = verify(folder)
     for line in verdict.wrong:
-        echo(line)
+        say(line)
     what = f"{verdict.files:,} files and {verdict.numbers:,} numbers made again from {verdict.records:,} records"
     if not verdict.wrong:
-        echo(f"verified: {folder}: {what}, all equal")
-        return []
-    count = len(verdict.wrong)
-    echo(f"not verified: {folder}: {what}; {counted(count, 'difference')}")
-    if verdict.libraries:
-        echo(f"The report was written with other versions, which may draw otherwise: {'; '.join(verdict.libraries)}")
-    return [*verdict.wrong]
+        say(f"verified: {folder}: {what}, all equal")
+    else:
+        say(f"not verified: {folder}: {what}; {counted(len(verdict.wrong), 'difference')}")
+        if verdict.libraries:
+            say(f"The report was written with other versions, which may draw otherwise: {'; '.join(verdict.libraries)}")
+    document = {"folder": str(folder), "verified": not verdict.wrong, "differences": list(verdict.wrong)}
+    counts = {"files": verdict.files, "numbers": verdict.numbers, "records": verdict.records}
+    return {**document, **counts, "libraries": list(verdict.libraries)}, [*verdict.wrong]
 
 
-def _retrain(folder: Path) -> list[str]:
-    """Train the cheapest run again, print how it compares, and return the differences.
+def _retrained(folder: Path, say: Say) -> tuple[dict[str, Any], list[str]]:
+    """Train the cheapest run again, say how it compares, and return that as a document and as a list of differences.
 
     Raises:
         ValueError: nothing can be trained again.
@@ -114,12 +120,12 @@ def _retrain(folder: Path) -> list[str]:
         loaded = loaded_from(content, members.options_of(content, folder / NAME), Path(place) / "archive")
         row = retrain.cheapest(loaded)
         name = f"{row.label or row.method} seed {row.seed} ({row.recipe_id})"
-        echo(f"retraining {name}, the cheapest run")
+        say(f"retraining {name}, the cheapest run")
         made = retrain.retrained(row, Path(place))
         assert row.record is not None, "the cheapest run has a record"
         wrong, how = retrain.differences(row.record, made)
-    echo(f"retrained: {name}: {how}: {'; '.join(wrong) if wrong else 'equal'}")
-    return wrong
+    say(f"retrained: {name}: {how}: {'; '.join(wrong) if wrong else 'equal'}")
+    return {"run": name, "compared": how, "differences": list(wrong)}, wrong
 
 
 def _pack_parser() -> argparse.ArgumentParser:
@@ -164,6 +170,7 @@ def _verify_parser() -> argparse.ArgumentParser:
         help="also train the cheapest run again: equal to the bit with the same processor and libraries, else losses "
         "within 2 %%",
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object with the counts and the differences")
     return parser
 
 
