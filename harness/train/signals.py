@@ -83,7 +83,9 @@ def _print_nowhere() -> None:
 
 def _is_terminal(descriptor: int) -> bool:
     """Return whether a descriptor is a terminal's; one that is gone no longer says so, but stays a device."""
-    return stat.S_ISCHR(os.fstat(descriptor).st_mode)
+    with contextlib.suppress(OSError):  # closed, as by 2>&-
+        return stat.S_ISCHR(os.fstat(descriptor).st_mode)
+    return False
 
 
 class PreemptedError(Exception):
