@@ -251,6 +251,7 @@ class Dialogue:
         self.changes: dict[str, tuple[int, str]] = {}  # how messages are changed -> how many, and the first one's place
         # texts before last answers -> what is to be said of them, since evaluations ask with the generation prompt
         self.headers: dict[str, str] = {}
+        self.preface: str | None = None  # what the template writes before a chat that has no system prompt
         self._written: list[str] | None = None  # special tokens that the template writes
 
     def __call__(self, chat: list[Message], where: str) -> Written:
@@ -260,6 +261,8 @@ class Dialogue:
             RowError: the template refuses this chat, or rewrites an answer so that it is not found.
         """
         self._refuse_written(chat, where)
+        if self.preface is None and chat[0]["role"] == "user":
+            self.preface = self._preface(chat, where)
         whole = self._write(chat, where)
         self._note_changes(chat, whole, where)
         answers = [index for index, message in enumerate(chat) if message["role"] == "assistant"]
@@ -298,6 +301,19 @@ class Dialogue:
         added = self._tokenizer.added_tokens_decoder.values()
         special = {*self._tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
         return sorted(token for token in special if token in text)
+
+    def _preface(self, chat: list[Message], where: str) -> str:
+        """Return the text that the template puts before the first question, as its own system prompt; "" if none."""
+        question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}
+        try:
+            before = self._write(_marked(chat, 0), where).partition(_MARK)[0]
+            between = self._write([question, answer, question], where).partition(_MARK)[2].rpartition("a")[0]
+        except RowError:  # a template for chats of another shape
+            return ""
+        header = next(between[i:] for i in range(len(between) + 1) if before.endswith(between[i:]))  # of a question
+        preface = before.removesuffix(header)
+        plain = re.sub("|".join(map(re.escape, self._tokenizer.all_special_tokens)) or "$^", "", preface)
+        return preface if re.search(r"\w", plain) else ""
 
     def _note_header(self, chat: list[Message], before: str, where: str) -> None:
         """Note the template's text before an answer, once for each such text.

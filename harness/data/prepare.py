@@ -250,8 +250,10 @@ class _Preparing:
             yield from taken
 
     def _changes(self) -> Iterator[str]:
-        """Yield a line for each way in which chat templates change messages, and for what they put before answers."""
+        """Yield a line for each way in which chat templates change messages, and for what they add to them."""
         yield from dict.fromkeys(text for dialogue in self.dialogues for text in dialogue.headers.values() if text)
+        for preface in dict.fromkeys(dialogue.preface for dialogue in self.dialogues if dialogue.preface):
+            yield f"the chat template begins chats without a system prompt with {preface!r}"
         changes: dict[str, tuple[int, str]] = {}
         for dialogue in self.dialogues:
             for change, (number, first) in dialogue.changes.items():

@@ -140,7 +140,7 @@ class DataCheck(Strict):
     refusals: tuple[str, ...]
     formats: tuple[SourceFormat, ...] = ()
     first_rows: tuple[ShownRow, ...] = ()
-    changes: tuple[str, ...] = ()  # how the chat template changes messages, and what it puts before answers
+    changes: tuple[str, ...] = ()  # how the chat template changes messages, and what it adds to them
 
     @property
     def contaminated(self) -> list[Overlap]:
@@ -173,12 +173,13 @@ def line(check: DataCheck) -> str:
 
 
 def lines(check: DataCheck) -> tuple[str, ...]:
-    """Return lines for the start of a sweep: the rows that are used, contamination, and what rows and template lose."""
-    lost = [*unused_columns(check), *check.changes]
+    """Return lines for the start of a sweep: rows used, contamination, columns unused, and how chats are written."""
+    unused = unused_columns(check)
     return (
         f"data        {_sizes(check)}",
         f"overlap     {_contamination(check)}",
-        *([f"not used    {'; '.join(lost)}"] if lost else []),
+        *([f"not used    {'; '.join(unused)}"] if unused else []),
+        *([f"chats       {'; '.join(check.changes)}"] if check.changes else []),
     )
 
 

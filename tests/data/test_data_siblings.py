@@ -174,6 +174,25 @@ def test_what_a_template_puts_before_some_answers_is_said_with_a_row(tokens):
     assert "'<t></t>' before the answers, behind its generation prompt, as in rows.jsonl:2" in said
 
 
+PREFACES = [
+    ("{% if messages[0].role != 'system' %}<system>Be kind.</s>{% endif %}", "<system>Be kind."),
+    ("<s>", ""),
+    ("<s>Today is Monday.\n", "<s>Today is Monday.\n"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("written", "said"), PREFACES)
+def test_a_system_prompt_of_the_templates_own_is_named(tokens, written, said):
+    dialogue = Dialogue(tokens, written + TEMPLATE)
+    make = Renderer(RowsSpec(file="rows.jsonl", format="messages"), dialogue)
+    own = {"messages": [{"role": "system", "content": "Be brief."}, *CHAT["messages"]]}
+    make(own, 1)
+    assert dialogue.preface is None
+    make(CHAT, 2)
+    assert dialogue.preface == said
+
+
 def marked(**marks):
     turns = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "first", **marks}]
     return {"messages": [*turns, *CHAT["messages"]]}
