@@ -17,6 +17,8 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from harness.train import gpu_attention
+
 _NARROW = (torch.bfloat16, torch.float16)
 # operations that refuse operands of two dtypes; elementwise ones promote by themselves
 _PRODUCTS = frozenset({
@@ -46,8 +48,9 @@ def computing(model: Any, precision: str, room: int = 0) -> Iterator[None]:
             yield
         return
     copies = _Copies(model, room)
+    attention = gpu_attention.keys_for_every_head() if device == "cuda" else contextlib.nullcontext()
     try:
-        with torch.autocast(device, enabled=False), copies.conversion():
+        with torch.autocast(device, enabled=False), copies.conversion(), attention:
             yield
     finally:
         copies.release()

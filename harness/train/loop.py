@@ -21,7 +21,7 @@ from harness.measure.steps import WARMUP_STEPS, StepMeter
 from harness.records.events import Measured
 from harness.records.record import Training
 from harness.records.settings import KernelSpec, TrainSpec
-from harness.train import batches, cpu_attention, deterministic, distributed, fsdp
+from harness.train import batches, cpu_attention, deterministic, distributed, fsdp, gpu_attention
 from harness.train.batches import (
     Collator,
     Labeled,
@@ -250,11 +250,11 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
 
         On a GPU adapters take their inputs as they are, as PEFT's layers over a 4-bit base do there: without it LoRA
         would pay for casts, and keep copies, that QLoRA does not. Equal to the bit without dropout (tested on a CPU;
-        its speed was not measured on a GPU).
+        its speed was not measured on a GPU). In float32 a fused kernel needs as many key heads as query heads.
         """
         job = self.job
         if job.spec.precision != "bf16":
-            return contextlib.nullcontext()
+            return gpu_attention.keys_for_every_head() if job.cuda else contextlib.nullcontext()
         if job.cuda:
             return cpu_attention.inputs_as_they_are(job.model) if job.method.leaves_inputs else contextlib.nullcontext()
         usual = job.spec.kernels in (KernelSpec(), KernelSpec(liger=False))  # the same on a CPU

@@ -1,6 +1,7 @@
 """The way a GPU computes a step, taken by a processor: the same numbers, less work."""
 
 import os
+import types
 from dataclasses import replace
 
 import pytest
@@ -256,3 +257,62 @@ def test_tf32_is_on_in_steps_and_off_in_what_is_evaluated(job):
     kernels.turn(on=False)
     assert seen == ["high", "highest"]
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.fixture
+def attention(monkeypatch):
+    """Calls of torch's attention: query heads, key heads, whether grouped heads were passed on, whether masked."""
+    calls, real = [], torch.nn.functional.scaled_dot_product_attention
+
+    def followed(query, key, value, attn_mask=None, enable_gqa=False, **options):
+        calls.append((query.shape[1], key.shape[1], enable_gqa, attn_mask is not None))
+        return real(query, key, value, attn_mask=attn_mask, enable_gqa=enable_gqa, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", followed)
+    return calls
+
+
+@pytest.mark.parametrize(("precision", "keys"), [("fp32", 4), ("bf16", 2)])
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_float32_on_a_gpu_gives_attention_a_key_head_for_every_query_head(
+    job, attention, precision, keys, checkpointing
+):
+    """Its one fused kernel for float32 takes no grouped heads; those for bfloat16 do."""
+    settings = {"precision": precision, "gradient_checkpointing": checkpointing}
+    train(replace(job(max_steps=2, **settings), cuda=True))
+    assert set(attention) == {(4, keys, keys == 2, False)}
+    assert len(attention) == 3 * 2 * (2 if checkpointing == "true" else 1), "the probe and two steps of two layers"
+    attention.clear()
+    train(job(max_steps=1, **settings))
+    assert all(grouped for _, _, grouped, masked in attention if not masked), "a processor's path is left alone"
+
+
+class OnCard(torch.nn.Module):
+    """A model that says it lies on a card."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def get_input_embeddings(self):
+        embeddings = torch.nn.Module()
+        embeddings.weight = types.SimpleNamespace(device=torch.device("cuda"))
+        return embeddings
+
+    def forward(self, **inputs):
+        return self.model(**inputs)
+
+
+def test_scores_in_float32_on_a_gpu_need_no_square_of_the_tokens(attention):
+    from harness.evaluate.precision import computing
+
+    model = tiny("llama", SMALL)
+    ids = torch.randint(3, 250, (2, 16))
+    with torch.no_grad(), computing(OnCard(model), "fp32"):
+        on_card = model(input_ids=ids).logits
+    assert set(attention) == {(4, 4, False, False)}
+    attention.clear()
+    with torch.no_grad(), computing(model, "fp32"):
+        usual = model(input_ids=ids).logits
+    assert set(attention) == {(4, 2, True, False)}
+    assert torch.allclose(on_card, usual, atol=1e-5)
