@@ -6,6 +6,7 @@ A value that the driver, the card or the package does not report is None.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 # bits of nvmlClocksEventReasons (nvml.h), named as there; an idle clock is no reason to doubt anything
@@ -21,26 +22,34 @@ THROTTLE_REASONS = {
 }
 _CLOCK_SM, _TEMPERATURE_GPU = 1, 0  # nvmlClockType_t, nvmlTemperatureSensors_t
 
-
 # nvmlPerfPolicyType_t: what holds the clock down, each with a counter that runs while it does
 LIMITS = {0: "power", 1: "thermal", 2: "sync_boost", 3: "board_limit", 5: "reliability"}
+
+_baseline: tuple[int, dict[str, int]] | None = None  # process id, and the bytes that it noted before its context
+
+
+def note_baseline() -> None:
+    """Note the memory in use on every GPU; call it in a process that gets a CUDA context before its `Gpus` exist.
+
+    Selecting a device makes a context there from CUDA 12 on (`cudaSetDevice`).
+    """
+    global _baseline
+    _baseline = os.getpid(), Gpus().bytes_before
 
 
 class Gpus:
     """The GPUs that torch sees, queried through NVML. `index` is torch's; unknown values are None.
 
-    Create it before the process has a CUDA context: memory in use by then is others', and `own_bytes` subtracts it.
+    Create it before the process has a CUDA context, or call `note_baseline` before that: memory in use by then is
+    others', and `own_bytes` subtracts it.
     """
 
     def __init__(self) -> None:
         self._nvml = initialized()
         self._handles: list[Any] | None = None  # by torch's index
-        self._before: dict[str, int] = {}  # bytes in use by UUID: which of them are torch's is not known yet
+        # by UUID: which of the GPUs are torch's is not known yet
+        self.bytes_before = _baseline[1] if _baseline and _baseline[0] == os.getpid() else self._bytes_in_use()
         self._baselines: list[int | None] = []
-        for handle in self._all():
-            uuid, used = self._ask("nvmlDeviceGetUUID", handle), self._used(handle)
-            if uuid is not None and used is not None:
-                self._before[as_text(uuid)] = used
 
     def find(self) -> None:
         """Find the GPUs that torch uses, once CUDA is initialized."""
@@ -48,7 +57,7 @@ class Gpus:
             return
         uuids = _uuids_of_torchs()
         self._handles = [None if uuid is None else self._ask("nvmlDeviceGetHandleByUUID", uuid) for uuid in uuids]
-        self._baselines = [None if uuid is None else self._before.get(uuid) for uuid in uuids]
+        self._baselines = [None if uuid is None else self.bytes_before.get(uuid) for uuid in uuids]
 
     def __len__(self) -> int:
         return len(self._handles or ())
@@ -95,6 +104,10 @@ class Gpus:
 
     def _handle(self, index: int) -> Any:
         return self._handles[index] if self._handles is not None and index < len(self._handles) else None
+
+    def _bytes_in_use(self) -> dict[str, int]:
+        queried = [(self._ask("nvmlDeviceGetUUID", handle), self._used(handle)) for handle in self._all()]
+        return {as_text(uuid): used for uuid, used in queried if uuid is not None and used is not None}
 
     def _used(self, handle: Any) -> int | None:
         memory = self._ask("nvmlDeviceGetMemoryInfo", handle)

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from harness.measure import nvml
+
 FORMING = timedelta(minutes=10)  # until all ranks are there: each imports from a file server that all of them ask
 _STEP = {"nccl": timedelta(minutes=10), "gloo": timedelta(minutes=30)}  # limit of a collective within a step
 _ALONE = timedelta(days=1)  # limit of a wait for what one rank does alone, such as validation or a checkpoint
@@ -84,6 +86,7 @@ def group() -> Iterator[None]:
     own, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
+        nvml.note_baseline()
         torch.cuda.set_device(int(environment["LOCAL_RANK"]))
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(environment["LOCAL_WORLD_SIZE"])))

@@ -111,6 +111,20 @@ def test_a_phase_on_a_gpu_is_told_of_by_its_driver(driver):
     assert seen.throttle_reasons == ("sw_power_cap", "hw_thermal_slowdown"), "an idle clock is no reason"
 
 
+def test_a_context_that_is_there_before_counts_where_the_memory_was_noted_before_it(driver, monkeypatch):
+    """Of this process alone: what a parent noted is not what was in use when its fork began."""
+    monkeypatch.setattr(nvml, "_baseline", None)
+    nvml.note_baseline()
+    driver.used["GPU-b"] += GIB  # the context that selecting a device makes
+    around = Surroundings(cuda=True)
+    before = around.look()
+    driver.used["GPU-b"] += 4 * GIB
+    assert around.since(before)["context_bytes"] == 2 * GIB
+    monkeypatch.setattr(nvml, "_baseline", (os.getppid(), {"GPU-b": 0}))
+    around = Surroundings(cuda=True)
+    assert around.since(around.look())["device_bytes"] == 0
+
+
 def test_energy_and_memory_are_of_every_card_that_holds_tensors(driver):
     around = Surroundings(cuda=True)
     before = around.look()

@@ -98,3 +98,20 @@ def test_what_cannot_be_shared_is_refused_when_it_is_composed(experiment, words,
 def test_the_number_of_processes_is_no_part_of_a_recipe(experiment):
     one, two = (experiment(f"launch.num_processes={number}", micro_batch_size=4) for number in (1, 2))
     assert one.recipe_id == two.recipe_id
+
+
+def test_the_memory_on_a_card_is_noted_before_the_rank_selects_it(monkeypatch):
+    """Selecting a device makes CUDA's context there, which is part of what the run needs."""
+    calls = []
+    place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: calls.append(("selected", index)))
+    monkeypatch.setattr(distributed.nvml, "note_baseline", lambda: calls.append("noted"))
+    monkeypatch.setattr(distributed, "connect", lambda: (_ for _ in ()).throw(ConnectionError("nobody there")))
+    with pytest.raises(ConnectionError), distributed.group():
+        pass
+    assert calls == ["noted", ("selected", 1)]
