@@ -76,13 +76,13 @@ class Surroundings:
     def sample(self) -> None:
         """Sample the clocks of the GPUs while they compute."""
         if self._gpus:
-            self._samples.append(_clock(self._gpus, _used_gpus()))
+            self._samples.append(_clock(self._gpus, used_gpus()))
 
     def since(self, before: Look) -> dict[str, Any]:
         """Return the fields of a `Phase` that come from comparing now with the phase's beginning."""
         samples = self._samples
         now = self.look()
-        gpus, used = self._gpus, _used_gpus() if self._gpus is not None else []
+        gpus, used = self._gpus, used_gpus() if self._gpus is not None else []
         device = _sum([gpus.own_bytes(index) for index in used]) if gpus is not None else None
         return {
             "device_bytes": device,
@@ -228,7 +228,7 @@ def _allocation_retries() -> int:
     return int(torch.cuda.memory_stats().get("num_alloc_retries", 0))
 
 
-def _used_gpus() -> list[int]:
+def used_gpus() -> list[int]:
     """Return torch's indices of the GPUs that hold tensors of this process, or have since peaks were last reset."""
     import torch
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from harness.config.experiment import Experiment
+from harness.measure.machine_load import used_gpus
 from harness.measure.memory import available_bytes, release_freed_memory
 from harness.records.settings import LaunchSpec
 from harness.train import distributed
@@ -32,11 +33,18 @@ def shared_by(launch: LaunchSpec) -> dict[str, Any]:
 
 
 def free_bytes() -> int:
-    """Return the free bytes on this process's device, with torch's cache; 0 if the system does not report them."""
+    """Return the free bytes on this process's device, with torch's cache; 0 if the system does not report them.
+
+    For a model on several GPUs they are those of the fullest one.
+    """
     if not torch.cuda.is_available():
         return available_bytes() or 0
-    free, _ = torch.cuda.mem_get_info()
-    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    return min(map(_free_bytes_on, used_gpus()))
+
+
+def _free_bytes_on(gpu: int) -> int:
+    free, _ = torch.cuda.mem_get_info(gpu)
+    return int(free + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu))
 
 
 def clear() -> None:

@@ -86,7 +86,7 @@ def driver(monkeypatch):
     monkeypatch.setattr(nvml, "initialized", lambda: played)
     monkeypatch.setattr(nvml, "_uuids_of_torchs", lambda: ["GPU-b", "GPU-a"])
     monkeypatch.setattr(machine_load, "_allocation_retries", lambda: 3)
-    monkeypatch.setattr(machine_load, "_used_gpus", lambda: played.holding)
+    monkeypatch.setattr(machine_load, "used_gpus", lambda: played.holding)
     monkeypatch.setattr(machine_load, "_reserved_bytes", lambda gpus: 3 * GIB * len(gpus))
     return played
 
@@ -194,7 +194,7 @@ def test_a_slice_of_a_card_has_no_baseline(driver, monkeypatch):
 def test_without_package_or_driver_there_is_nothing_to_ask(monkeypatch, package):
     monkeypatch.setattr(machine_load, "_allocation_retries", lambda: 0)
     monkeypatch.setattr(nvml, "_uuids_of_torchs", lambda: pytest.fail("asked for in vain"))
-    monkeypatch.setattr(machine_load, "_used_gpus", lambda: [0])
+    monkeypatch.setattr(machine_load, "used_gpus", lambda: [0])
     silent = types.SimpleNamespace(
         NVMLError=RefusedError, nvmlInit=lambda: (_ for _ in ()).throw(RefusedError("no driver"))
     )

@@ -215,3 +215,17 @@ def test_where_a_models_weights_go_on_gpus(make, tiny_overrides, monkeypatch, wo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(distributed, "world_size", lambda: number)
     assert device_map.options(experiment) == expected
+
+
+def test_free_memory_is_that_of_the_fullest_gpu_that_holds_the_model(monkeypatch):
+    """A third GPU, which is empty, is not the model's; the cache of torch's allocator is free."""
+    gib = 2**30
+    free, reserved, allocated = {0: 40, 1: 3, 2: 80}, {0: 30, 1: 70, 2: 0}, {0: 30, 1: 68, 2: 0}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu=0: (free[gpu] * gib, 80 * gib))
+    for name, held in (("memory_reserved", reserved), ("memory_allocated", allocated)):
+        monkeypatch.setattr(torch.cuda, name, lambda gpu=0, held=held: held[gpu] * gib)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda gpu=0: allocated[gpu] * gib)
+    assert device_map.free_bytes() == 5 * gib
