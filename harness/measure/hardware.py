@@ -95,17 +95,28 @@ def showing(number: int) -> dict[str, str]:
 
 
 def link_settings() -> dict[str, str]:
-    """Return the environment without which several of these cards cannot train together; {} for most.
+    """Return the environment without which accelerate refuses this machine's cards; {} for most.
 
-    RTX 40 cards have no links to each other, and drivers before 550.40.07 offer them all the same: accelerate refuses
-    to start (accelerate/utils/environment.py, check_cuda_p2p_ib_support), and its launcher sets these two.
+    RTX 40 cards have no links to each other, and drivers before 550.40.07 offer them all the same. accelerate then
+    refuses any process that uses one of several cards, a single process among them, and counts hidden cards as well
+    (accelerate/state.py, PartialState; utils/environment.py, check_cuda_p2p_ib_support). Its launcher sets these two.
     """
-    if not any("RTX 40" in card.name for card in usable_cards()):
-        return {}
-    version = tuple(int(part) for part in (driver_version() or "").split(".") if part.isdigit())
-    if version >= _LINKS_ARE_KNOWN:
+    if not torch_has_cuda() or not _links_are_missing():
         return {}
     return {name: "1" for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE") if name not in os.environ}
+
+
+@cache
+def _links_are_missing() -> bool:
+    try:
+        with _Nvml() as nvml:
+            names = [as_text(_answer(nvml, "nvmlDeviceGetName", handle)) for handle in _all_handles(nvml)]
+    except _UnansweredError:
+        return False
+    if len(names) < 2 or not any("RTX 40" in name for name in names):
+        return False
+    version = tuple(int(part) for part in (driver_version() or "").split(".") if part.isdigit())
+    return version < _LINKS_ARE_KNOWN
 
 
 def driver_version() -> str | None:
@@ -228,7 +239,7 @@ def _are_uuids(names: Sequence[str] | None) -> bool:
 
 def _handles(nvml: Any, names: Sequence[str] | None) -> list[tuple[str, Any]]:
     """Return (name, NVML's handle) of each visible device, up to the first that does not exist."""
-    whole = [_answer(nvml, "nvmlDeviceGetHandleByIndex", i) for i in range(_answer(nvml, "nvmlDeviceGetCount"))]
+    whole = _all_handles(nvml)
     if names is not None and names[0].startswith("MIG-"):
         return [(name, _answer(nvml, "nvmlDeviceGetHandleByUUID", name)) for name in names]
     by_name = {str(i): handle for i, handle in enumerate(whole)}
@@ -239,6 +250,11 @@ def _handles(nvml: Any, names: Sequence[str] | None) -> list[tuple[str, Any]]:
     if any(_is_divided(nvml, by_name[name]) for name in chosen):
         raise _UnansweredError
     return [(name, by_name[name]) for name in chosen]
+
+
+def _all_handles(nvml: Any) -> list[Any]:
+    """Return NVML's handles of the machine's GPUs, hidden ones among them."""
+    return [_answer(nvml, "nvmlDeviceGetHandleByIndex", i) for i in range(_answer(nvml, "nvmlDeviceGetCount"))]
 
 
 def _by_prefix(uuids: dict[str, Any], name: str) -> Any:

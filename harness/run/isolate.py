@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.measure import proc
+from harness.measure import hardware, proc
 from harness.measure.control_group import out_of_memory_kills
 from harness.measure.hardware import VISIBLE
 from harness.records import redact
@@ -154,7 +154,7 @@ def environment(terms: Terms = USUAL) -> dict[str, str]:
 
 def _own_environment(terms: Terms) -> dict[str, str]:
     own = share.get()
-    return {**(own.environment if own else {}), **terms.environment}
+    return {**hardware.link_settings(), **(own.environment if own else {}), **terms.environment}
 
 
 def _called(job: _Job, on_event: Emit | None) -> Ended:

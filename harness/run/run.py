@@ -239,5 +239,4 @@ def terms_of(experiment: Experiment) -> isolate.Terms:
     number = experiment.launch.processes_per_node if method.trains else 1
     is_placed = own is not None and hardware.VISIBLE in own.environment
     visible = {} if is_placed or experiment.model.device_map == "auto" else hardware.showing(number)
-    links = hardware.link_settings() if number > 1 else {}
-    return isolate.Terms(environment={**visible, **links}, imports_first=method.imports_first)
+    return isolate.Terms(environment=visible, imports_first=method.imports_first)

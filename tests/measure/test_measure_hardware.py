@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils.environment import check_cuda_p2p_ib_support
 from fake_machines import card
 
 from harness.measure import hardware
@@ -134,21 +135,49 @@ def test_a_process_is_shown_as_many_cards_as_it_uses(cards):
     assert done.stdout == "['0', '0,1', None]\n"
 
 
+ROOMY, LINKLESS = "NVIDIA RTX A6000", "NVIDIA GeForce RTX 4090"
+WITHOUT_LINKS = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
+
+
 @pytest.mark.parametrize(
-    ("name", "driver", "expected"),
+    ("names", "driver", "variables", "expected"),
     [
-        ("NVIDIA GeForce RTX 4090", "535.183.01", "{'NCCL_P2P_DISABLE': '1', 'NCCL_IB_DISABLE': '1'}"),
-        ("NVIDIA GeForce RTX 4090", "550.54.14", "{}"),
-        ("NVIDIA H100 80GB HBM3", "535.183.01", "{}"),
+        ([LINKLESS, LINKLESS], "535.183.01", {}, WITHOUT_LINKS),
+        ([LINKLESS, LINKLESS], "535.183.01", {"CUDA_VISIBLE_DEVICES": "0"}, WITHOUT_LINKS),
+        ([ROOMY, LINKLESS], "535.183.01", {"CUDA_VISIBLE_DEVICES": "0"}, WITHOUT_LINKS),
+        ([LINKLESS, LINKLESS], "535.183.01", {"NCCL_P2P_DISABLE": "0"}, {"NCCL_IB_DISABLE": "1"}),
+        ([LINKLESS, LINKLESS], "550.40.06", {}, WITHOUT_LINKS),
+        ([LINKLESS, LINKLESS], "550.40.07", {}, {}),
+        ([LINKLESS, LINKLESS], "550.54.14", {}, {}),
+        ([LINKLESS], "535.183.01", {}, {}),
+        ([ROOMY, ROOMY], "535.183.01", {}, {}),
     ],
 )
-def test_cards_without_links_train_together_as_accelerate_asks(cards, name, driver, expected):
-    machine = cards(card(0, name=name), card(1, name=name), driver=driver)
-    code = "from harness.measure import hardware; print(hardware.link_settings())"
+def test_processes_on_cards_without_links_get_what_accelerate_asks_for(
+    cards, names, driver, variables, expected, monkeypatch
+):
+    """As accelerate decides it, by all cards of nvidia-smi, hidden ones too, for a single process as for several."""
+    machine = cards(*(card(number, name=name) for number, name in enumerate(names)), driver=driver)
+    code = """
+import json
+from harness.run import isolate
+before = dict(isolate.os.environ)
+found = isolate.environment()
+print(json.dumps({name: value for name, value in found.items() if before.get(name) != value}))
+"""
     done = subprocess.run(
-        [sys.executable, "-c", code], env=machine.environment, capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert done.stdout.strip() == expected
+        [sys.executable, "-c", code], env={**machine.environment, **variables}, capture_output=True, text=True,
+        cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == expected
+    listed = "import subprocess, sys; sys.stdout.write({!r} if 'driver_version' in sys.argv[1] else {!r})"
+    smi = machine.log.with_name("nvidia-smi")
+    script = listed.format(driver, "\n".join(f"{len(names)}, {name}" for name in names))
+    smi.write_text(f"#!{sys.executable}\n{script}\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}{os.pathsep}{os.environ['PATH']}")
+    needed = bool(expected) or "NCCL_P2P_DISABLE" in variables
+    assert check_cuda_p2p_ib_support() is not needed, "accelerate's own answer for the same cards"
 
 
 @pytest.mark.parametrize(
