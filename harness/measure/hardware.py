@@ -76,6 +76,15 @@ def bfloat16_units() -> list[str]:
     return [_BFLOAT16_UNITS[flag] for flag in sorted(_BFLOAT16_UNITS.keys() & _cpu_flags())]
 
 
+def without_bfloat16_units() -> str:
+    """Return the name of a device here that computes bfloat16 without units for it; "" where none does."""
+    if os.environ.get(RUNS_ON):
+        return ""
+    if cards := usable_cards():
+        return next((card.name for card in cards if card.capability[0] < BFLOAT16_CAPABILITY), "")
+    return "" if bfloat16_units() else "this processor"
+
+
 def device_names() -> list[str]:
     """Return the name in CUDA_VISIBLE_DEVICES of each GPU that runs of this machine may use; [] on a CPU."""
     return [] if os.environ.get(RUNS_ON) else [card.visible_as for card in usable_cards()]

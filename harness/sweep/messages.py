@@ -145,9 +145,11 @@ def _disk(pending: Sequence[PlannedRun]) -> str:
 def _training_size(experiment: Experiment) -> str:
     spec = experiment.train
     length = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs:g} epochs"
+    emulates = hardware.without_bfloat16_units() if spec.precision == "bf16" else ""
     return (
         f"{experiment.model.name} on {experiment.data.name}: {length} of {spec.global_batch_size} rows, "
-        f"{spec.precision} on {hardware.device()}, loss on {spec.loss_on}"
+        f"{spec.precision} on {hardware.device()}{f' ({emulates} has no units for it)' if emulates else ''}, "
+        f"loss on {spec.loss_on}"
     )
 
 

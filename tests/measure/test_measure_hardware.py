@@ -135,6 +135,38 @@ def test_a_process_is_shown_as_many_cards_as_it_uses(cards):
     assert done.stdout == "['0', '0,1', None]\n"
 
 
+def test_a_sweep_says_which_device_has_no_units_for_bfloat16(cards):
+    """torch multiplies it all the same, so that nothing but slowness would show."""
+    machine = cards(card(0), card(1, 16, **OLD))
+    code = """
+import json
+from types import SimpleNamespace as Some
+from harness.measure import hardware
+from harness.sweep.messages import _training_size
+shown = []
+for units in ([], ["AMX"]):
+    hardware.bfloat16_units = lambda: units
+    for precision in ("bf16", "fp32"):
+        spec = Some(max_steps=3, global_batch_size=8, precision=precision, loss_on="completion")
+        shown.append(_training_size(Some(train=spec, model=Some(name="m"), data=Some(name="d"))))
+print(json.dumps(shown))
+"""
+    found = {}
+    for visible in ("0", "1", "0,1", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**machine.environment, "CUDA_VISIBLE_DEVICES": visible},
+            capture_output=True, text=True, cwd=ROOT, check=True,
+        )  # fmt: skip
+        found[visible] = [line.split(", ")[1] for line in json.loads(done.stdout)]
+    old = "bf16 on cuda (Tesla V100 has no units for it)"
+    assert found == {
+        "0": ["bf16 on cuda", "fp32 on cuda"] * 2,
+        "1": [old, "fp32 on cuda"] * 2,
+        "0,1": [old, "fp32 on cuda"] * 2,
+        "": ["bf16 on cpu (this processor has no units for it)", "fp32 on cpu", "bf16 on cpu", "fp32 on cpu"],
+    }
+
+
 ROOMY, LINKLESS = "NVIDIA RTX A6000", "NVIDIA GeForce RTX 4090"
 WITHOUT_LINKS = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
 
