@@ -11,6 +11,7 @@ import ctypes
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -144,9 +145,15 @@ def usable_cards() -> tuple[Card, ...]:
 
 @cache
 def torch_has_cuda() -> bool:
-    """Return whether the installed torch was built for CUDA; it is not imported."""
+    """Return whether the installed torch was built for CUDA, as `torch.version.cuda` says; torch is not imported.
+
+    Its shared libraries are elsewhere in each distribution (wheel, conda, a build of one's own).
+    """
     spec = find_spec("torch")
-    return bool(spec and spec.origin and any(Path(spec.origin).parent.glob("lib/*torch_cuda*")))
+    if spec is None or spec.origin is None:
+        return False
+    stated = re.search(r"^cuda\b[^=]*= *(\S+)", Path(spec.origin).with_name("version.py").read_text(), re.MULTILINE)
+    return stated is not None and stated[1] != "None"
 
 
 def cards() -> tuple[Card, ...]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,19 @@ def test_memory_of_other_programs_is_told_from_that_of_a_screen(cards, used, scr
         [sys.executable, "-c", code], env=machine.environment, capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert json.loads(done.stdout) == [{"0": 0}, {"1": held * GIB}, {}, {"0": 0, "1": held * GIB}]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("cuda: Optional[str] = '13.0'", True), ("cuda = '12.6'", True), ("cuda: Optional[str] = None", False),
+     ("cudart = '13.0'", False)],
+)  # fmt: skip
+def test_a_torch_for_cuda_is_known_by_its_version_wherever_its_libraries_lie(tmp_path, monkeypatch, line, expected):
+    (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\n{line}\nhip = None\n")
+    monkeypatch.setattr(hardware, "find_spec", lambda name: types.SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    assert hardware.torch_has_cuda.__wrapped__() is expected
+    monkeypatch.setattr(hardware, "find_spec", lambda name: None)
+    assert hardware.torch_has_cuda.__wrapped__() is False
 
 
 def test_this_machine_is_as_torch_sees_it():
