@@ -156,7 +156,8 @@ class Fallback:
 class KernelSpec(Strict):
     """Kernels of the training step. They change speed and memory; results change by rounding only.
 
-    Values other than these defaults are part of the recipe. Evaluations are computed with the defaults.
+    Values other than these defaults are part of the recipe. Evaluations are computed with the defaults. None was
+    measured on a GPU yet: `python -m tests.bench gpu` measures them.
     """
 
     attention: Attention = "auto"  # auto: what transformers takes for the model, SDPA where it has it
@@ -194,7 +195,8 @@ class TrainSpec(Strict):
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 600.0
     packing: bool = False  # several examples in a row of max_length, none of which sees another
     kernels: KernelSpec = field(default_factory=KernelSpec)
-    deterministic: bool = False  # on a GPU results repeat to the bit, and steps take longer; on a CPU they do anyway
+    # on a GPU results repeat to the bit, and steps take longer (not run on one yet); on a CPU they repeat anyway
+    deterministic: bool = False
     # processes that prepare batches ahead; 0: the training process itself
     dataloader_num_workers: Annotated[int, Field(ge=0)] = 0
 
@@ -233,7 +235,10 @@ class TrainSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSpec(Strict):
-    """Processes and nodes that train a run. Results do not depend on them beyond rounding."""
+    """Processes and nodes that train a run. Results do not depend on them beyond rounding.
+
+    Tried with several processes on CPUs, not yet on GPUs.
+    """
 
     num_processes: Positive = 1  # over all nodes; each has a GPU or its share of the cores
     sharding: Sharding = "none"  # none: each process holds the whole model; fsdp: a shard of it
@@ -278,7 +283,8 @@ class EvalSpec(Strict):
     chat_template: bool
     batch_size: Positive  # rows per batch: of generation, and of the backend hf
     test: Literal["always", "selected", "never"]  # selected: only what the last stage of a sweep has chosen
-    backend: Backend = "shared_prefix"  # falls back to rows of their own where a model cannot share
+    # shared_prefix falls back to rows of their own where a model cannot share; vllm was not run on a GPU yet
+    backend: Backend = "shared_prefix"
     batch_tokens: Positive = 2048  # tokens per batch of likelihoods: of shared_prefix and the held-out losses
     include_path: str | None = None  # a folder of the user's own task YAML files
     unsafe_code: bool = False  # whether tasks may run the code that a model writes
