@@ -85,7 +85,7 @@ def method(lab: Lab, *, name: str) -> Iterator[Row]:
     if predicted and predicted > lab.device.usable_bytes:
         usable = f"{lab.device.usable_bytes / GIB:.1f} GiB"
         raise Skipped(f"{name} is predicted to take {predicted / GIB:.1f} GiB of {usable} that this card offers")
-    record = lab.run(*lab.method(name))
+    record = lab.run(*METHODS[name])
     yield from _ended_well(record)
     training = record.training
     if training is None or training.profile is None:

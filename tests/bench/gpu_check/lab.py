@@ -20,7 +20,12 @@ from harness.records.events import StepLogged
 from harness.records.record import RunRecord
 from harness.run import inputs, isolate, run
 
-METHODS = ("lora", "qlora", "dora", "vera", "prefix", "full")  # those whose memory is predicted
+# runs whose memory is predicted: a row at a time of full fine-tuning, to fit into 24 GB
+METHODS = {
+    "lora": ("method=lora",), "qlora": ("method=qlora",), "dora": ("method=dora",), "vera": ("method=vera",),
+    "prefix": ("method=prefix",), "full": ("method=full", "train.micro_batch_size=1"),
+    "lora-fp32": ("method=lora", "train.precision=fp32"),
+}  # fmt: skip
 _TINY = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16,
@@ -127,15 +132,11 @@ class Lab:
 
     @cached_property
     def plans(self) -> dict[str, dict[str, Any]]:
-        """Each method's predicted step, as `harness.plan` makes it for this device."""
+        """The predicted step of each of `METHODS`, as `harness.plan` makes it for this device."""
         plans = self.elsewhere(
-            "harness.plan.predict:cells", [self.experiment(*self.method(name)) for name in METHODS], self.device, None
+            "harness.plan.predict:cells", [self.experiment(*words) for words in METHODS.values()], self.device, None
         )
         return dict(zip(METHODS, plans, strict=True))
-
-    def method(self, name: str) -> tuple[str, ...]:
-        """Return the words that choose a method; full fine-tuning takes a row at a time, to fit into 24 GB."""
-        return (f"method={name}", "train.micro_batch_size=1") if name == "full" else (f"method={name}",)
 
     @cached_property
     def device(self) -> Device:
