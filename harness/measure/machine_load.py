@@ -86,7 +86,7 @@ class Surroundings:
         device = _sum([gpus.own_bytes(index) for index in used]) if gpus is not None else None
         return {
             "device_bytes": device,
-            "context_bytes": None if device is None else max(0, device - _reserved_bytes(used)),
+            "context_bytes": None if gpus is None else _context_bytes(gpus, used, device),
             "paged_bytes": _paged_bytes() if gpus is not None else None,
             "allocation_retries": _less(now.retries, before.retries),
             "energy_joules": _sum([_used_energy(index, before, now) for index in used]),
@@ -108,6 +108,17 @@ class Surroundings:
             throttle_reasons=tuple(dict.fromkeys(r for some in reasons for r in some)) if reasons else None,
             limited_seconds=_limited(before, now, used),
         )
+
+
+def _context_bytes(gpus: Gpus, used: list[int], above: int | None) -> int | None:
+    """Return the memory of this process outside torch's allocator; `above` is what all processes took since its start.
+
+    None where other processes are on a GPU and the driver does not tell their memory from this one's.
+    """
+    held = _sum([gpus.held_bytes(index) for index in used])
+    if held is None and not any(gpus.other_processes(index) for index in used):
+        held = above
+    return None if held is None else max(0, held - _reserved_bytes(used))
 
 
 def _clock(gpus: Gpus, used: list[int]) -> _Clock:

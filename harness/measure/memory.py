@@ -110,7 +110,7 @@ class Phases:
     def required_bytes(self) -> int | None:
         """Return the GPU memory that loading and training need: the most that torch's allocator held, plus the context.
 
-        The context is left out where the driver does not report it. None on a CPU.
+        The context is left out where it is unknown. None on a CPU.
         """
         phases = [self.done[name] for name in ("load", "train") if name in self.done]
         reserved = [phase.peak_reserved_bytes for phase in phases if phase.peak_reserved_bytes is not None]

@@ -78,6 +78,14 @@ class Gpus:
         used, baseline = self._used(self._handle(index)), self._baselines[index] if index < len(self) else None
         return None if used is None or baseline is None else used - baseline
 
+    def held_bytes(self, index: int) -> int | None:
+        """Return the memory that this process holds on the GPU, its context included.
+
+        None where the driver does not list this process, as in most containers, or not what it holds.
+        """
+        processes = self._of("nvmlDeviceGetComputeRunningProcesses", index) or ()
+        return next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None)
+
     def other_processes(self, index: int) -> int | None:
         """Return the number of processes that compute on the GPU beside this one, which has a context there.
 

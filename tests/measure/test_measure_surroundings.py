@@ -34,6 +34,7 @@ class Driver:
         self.holding = [0]  # torch's index of GPU-b, whose tensors are ours
         self.violations = {"GPU-a": 0, "GPU-b": 7_000_000_000}
         self.pids = [11, 12, 12]
+        self.held = {}  # bytes by process, where the driver tells them apart
         self.clock = 1500
         self.reasons = 0x1 | 0x4 | 0x40
 
@@ -63,7 +64,7 @@ class Driver:
         return types.SimpleNamespace(referenceTime=1, violationTime=self.violations[handle] * policy)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):  # noqa: N802
-        return [types.SimpleNamespace(pid=pid) for pid in self.pids]
+        return [types.SimpleNamespace(pid=pid, usedGpuMemory=self.held.get(pid)) for pid in self.pids]
 
     def nvmlDeviceGetClockInfo(self, handle, kind):  # noqa: N802
         assert kind == 1
@@ -102,7 +103,7 @@ def test_a_phase_on_a_gpu_is_told_of_by_its_driver(driver):
     found = around.since(before)
     assert found["energy_joules"] == 250
     assert found["device_bytes"] == 5 * GIB, "above what was in use before the run, its own context included"
-    assert found["context_bytes"] == 2 * GIB, "of these what torch's allocator does not hold"
+    assert found["context_bytes"] is None, "another process is on the card, and may have taken a part of these"
     assert found["allocation_retries"] == 0
     assert found["paged_bytes"] == 0
     assert found["conditions"].limited_seconds == {"power": 0.0, "thermal": 2.5}
@@ -111,9 +112,32 @@ def test_a_phase_on_a_gpu_is_told_of_by_its_driver(driver):
     assert seen.throttle_reasons == ("sw_power_cap", "hw_thermal_slowdown"), "an idle clock is no reason"
 
 
+@pytest.mark.parametrize(
+    ("pids", "held", "expected"),
+    [
+        ([11], {}, 2),
+        ([11, 12], {}, None),
+        ([os.getpid()], {os.getpid(): 5}, 2),
+        ([os.getpid(), 12], {os.getpid(): 4, 12: 1}, 1),
+        ([os.getpid(), 12], {12: 1}, None),
+        ([], {}, 2),
+    ],
+)
+def test_a_context_is_told_from_what_other_processes_take_meanwhile(driver, pids, held, expected):
+    """In a container the driver's numbers of processes are of another namespace; there a process alone is enough."""
+    driver.pids, driver.held = pids, {pid: gib * GIB for pid, gib in held.items()}
+    around = Surroundings(cuda=True)
+    before = around.look()
+    driver.used["GPU-b"] += 5 * GIB
+    found = around.since(before)
+    assert found["device_bytes"] == 5 * GIB
+    assert found["context_bytes"] == (None if expected is None else expected * GIB), "3 GiB are torch's allocator's"
+
+
 def test_a_context_that_is_there_before_counts_where_the_memory_was_noted_before_it(driver, monkeypatch):
     """Of this process alone: what a parent noted is not what was in use when its fork began."""
     monkeypatch.setattr(nvml, "_baseline", None)
+    driver.pids = [11]
     nvml.note_baseline()
     driver.used["GPU-b"] += GIB  # the context that selecting a device makes
     around = Surroundings(cuda=True)
@@ -128,7 +152,7 @@ def test_a_context_that_is_there_before_counts_where_the_memory_was_noted_before
 def test_energy_and_memory_are_of_every_card_that_holds_tensors(driver):
     around = Surroundings(cuda=True)
     before = around.look()
-    driver.holding = [0, 1]
+    driver.holding, driver.pids = [0, 1], [11]
     for name, gib in (("GPU-a", 4), ("GPU-b", 5)):
         driver.used[name] += gib * GIB
         driver.millijoules[name] += 100_000
