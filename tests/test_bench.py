@@ -1,6 +1,7 @@
 """The frame of the benchmarks, with parts of its own; the parts themselves are no tests."""
 
 import dataclasses
+import functools
 import json
 import sys
 import types
@@ -215,3 +216,22 @@ def test_the_plain_script_is_given_the_settings_that_the_harness_uses(monkeypatc
                 0,
                 "all_linear",
             )
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_steps_of_a_gpu_are_timed_without_a_mask_and_without_the_probe(tmp_path, monkeypatch, grouped):
+    """Batches of unlike rows, a multiple of 64 wide on a GPU's path: the same real tokens in more positions."""
+    from harness.train.loop import Job
+    from tests.bench import _trainers
+    from tests.bench.gpu_check.lab import TINY, Lab
+
+    lab = Lab(tmp_path, TINY)
+    workload = _trainers.Workload(lab.experiment("method=lora", f"data.file={lab.mixed_data}"), 2)
+    rates, real = [], []
+    for cuda in (False, True):
+        monkeypatch.setattr(_trainers, "Job", functools.partial(Job, cuda=cuda))
+        found = _trainers.harness(workload, 0, grouped, profile=True)
+        rates.append(found["tokens_per_second"])
+        real.append(found["real_share"])
+    assert all(rate > 0 for rate in rates)
+    assert 0.1 < real[1] < real[0] <= 1

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from harness.data import tokenized
+from harness.records.record import Training
 from harness.run import device_map, worker
 from harness.sources import models
 from harness.train import cpu_attention
@@ -72,15 +73,19 @@ class Clock:
         model.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def _see(self, _: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        mask = inputs["attention_mask"]
-        self._seen.append((_now(), mask.sum(), mask.numel()))
+        mask = inputs.get("attention_mask")
+        self._seen.append((_now(), None if mask is None else mask.sum(), inputs["input_ids"].numel()))
 
-    def result(self, workload: Workload) -> dict[str, float]:
-        """Real tokens a second, and the part of all positions that was real."""
-        if len(self._seen) != workload.max_steps:
-            raise RuntimeError(f"{len(self._seen)} forward passes instead of {workload.max_steps}")
-        counted = self._seen[WARM_STEPS:]
-        real, padded = (sum(int(one[column]) for one in counted[:-1]) for column in (1, 2))
+    def result(self, workload: Workload, training: Training | None = None, probes: int = 0) -> dict[str, float]:
+        """Real tokens a second, and the part of all positions that was real.
+
+        `training` has the real tokens of each step where batches have no mask; `probes` forward passes come before it.
+        """
+        if len(self._seen) != probes + workload.max_steps:
+            raise RuntimeError(f"{len(self._seen)} forward passes instead of {probes + workload.max_steps}")
+        counted = self._seen[probes + WARM_STEPS :]
+        tokens = training.real_tokens[WARM_STEPS:] if training else [int(one[1]) for one in counted]
+        real, padded = sum(tokens[:-1]), sum(one[2] for one in counted[:-1])
         return {"tokens_per_second": real / _between(counted[0][0], counted[-1][0]), "real_share": real / padded}
 
 
@@ -109,14 +114,12 @@ def harness(workload: Workload, seed: int, grouped: bool, profile: bool = False)
     model = workload.model()
     clock = Clock(model)
     with tempfile.TemporaryDirectory() as scratch:
-        done = train(
-            Job(
-                model=model, method=workload.experiment.method, rows=workload.rows, spec=spec, seed=seed,
-                tokenizer=workload.tokenizer, validate=lambda: 0.0, emit=lambda _: None, scratch=scratch,
-                profile=profile,
-            )
+        job = Job(
+            model=model, method=workload.experiment.method, rows=workload.rows, spec=spec, seed=seed,
+            tokenizer=workload.tokenizer, validate=lambda: 0.0, emit=lambda _: None, scratch=scratch, profile=profile,
         )  # fmt: skip
-    found = clock.result(workload)
+        done = train(job)
+    found = clock.result(workload, done, probes=1 if job.cuda else 0)  # on a GPU the largest batch is tried first
     if profile:
         positions = sum(rows * tokens for rows, tokens in done.profile.micro_batches)
         found["flops_per_position"] = done.profile.flops / positions
