@@ -66,7 +66,7 @@ def review(submission: Submission) -> list[Finding]:
 
 
 _ORDER = (
-    "unreadable", "settings", "scale", "rate", "one-rate", "undertuned", "seeds", "chosen-on-test", "status",
+    "unreadable", "settings", "scale", "rate", "one-rate", "undertuned", "seeds", "chosen-on-test", "twice", "status",
     "unfinished", "diverged", "broken-run", "contradicted", "impossible", "units", "items", "no-interval", "interval",
     "error", "average", "bold", "identical", "pairing",
 )  # fmt: skip
@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         help="number of items behind the scores of a table, or of one column",
     )
     parser.add_argument("--sweep", metavar="NAME", help="only this sweep (for records)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per comparison")
+    parser.add_argument(
+        "--json", action="store_true", help="print a list: what, kind, rows, findings of each comparison"
+    )
     return parser
 
 
@@ -106,9 +108,9 @@ def _read(what: Path, items: Mapping[str, int], sweep: str | None) -> list[tuple
         ValueError: it is nothing that can be reviewed.
     """
     if what.is_file() and what.suffix in (".csv", ".tsv", ".tex"):
-        from harness.review.tables import read_table
+        from harness.review.tables import read_tables
 
-        return [(str(what), read_table(what, items))]
+        return read_tables(what, items)
     if what.is_dir():
         if any(what.glob("*/seed-*/record.json")) or any(what.glob("sweeps/*/sweep.json")):
             from harness.review.our_records import records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.report.analysis.comparable import differences
@@ -94,6 +95,14 @@ def seeds(submission: Submission) -> Iterator[Finding]:
             text=f"the number of seeds is not said: {several([row.name for row in unsaid], 6)}",
             rows=tuple(row.name for row in unsaid),
         )
+    for row in trained:
+        if row.repeats:
+            yield Finding(
+                check="seeds",
+                text=f"{row.name}: {row.repeats + 1} of {row.seeds} seeds have the same losses to the last digit: the "
+                "seed changed nothing, or one run stands there several times",
+                rows=(row.name,),
+            )
     counts = {row.seeds for row in trained if row.seeds}
     if len(counts) > 1:
         label = several([f"{row.name} has {row.seeds}" for row in trained if row.seeds], 6)
@@ -102,6 +111,9 @@ def seeds(submission: Submission) -> Iterator[Finding]:
 
 def chosen_on_test(submission: Submission) -> Iterator[Finding]:
     """Yield methods of which several rates have a test score, without a word on what they were chosen by."""
+    for row in _trained(submission):
+        if re.search(r"\btest\b", row.chosen_on.lower()):
+            yield Finding(check="chosen-on-test", text=f"{row.name} was chosen on: {row.chosen_on}", rows=(row.name,))
     if submission.kind != "table" or any(row.rate_was_tuned is not None for row in submission.rows):
         return
     tried: dict[tuple[str, tuple[tuple[str, str], ...]], list[Row]] = {}
@@ -114,6 +126,22 @@ def chosen_on_test(submission: Submission) -> Iterator[Finding]:
                 text=f"{len(rows)} learning rates of {method} have a test score, and none has one on validation data: "
                 "the best of them is chosen by the test",
                 rows=tuple(row.name for row in rows),
+            )
+
+
+def twice(submission: Submission) -> Iterator[Finding]:
+    """Yield rows of one name and one setting that have different scores."""
+    seen: dict[object, Row] = {}
+    for row in _trained(submission):
+        key = (row.name, row.rate, row.scale, row.seeds, tuple(sorted(row.settings.items())))
+        other = seen.setdefault(key, row)
+        if other is not row and {k: s.value for k, s in other.scores.items()} != {
+            k: s.value for k, s in row.scores.items()
+        }:
+            yield Finding(
+                check="twice",
+                text=f"{row.name} stands there twice, with the same settings and other scores: which of them counts?",
+                rows=(row.name,),
             )
 
 
@@ -141,5 +169,5 @@ def _scale(row: Row) -> float:
 
 
 SETTINGS: tuple[Callable[[Submission], Iterator[Finding]], ...] = (
-    settings_differ, scales, rates, one_rate, seeds, chosen_on_test, statuses,
+    settings_differ, scales, rates, one_rate, seeds, chosen_on_test, twice, statuses,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from harness.report.data.groups import Group, grouped, headline
 from harness.report.data.load import load, sweep_names
 from harness.report.data.rows import Loaded, Row, learning_rate
 from harness.report.display import several
-from harness.review.row import Finding, Score, Submission
+from harness.review.row import Finding, Score, Submission, repeats
 from harness.review.row import Row as Reviewed
 
 
@@ -30,7 +30,7 @@ def records(runs: Path, sweep: str | None) -> list[tuple[str, Submission]]:
 def _submission(loaded: Loaded) -> Submission:
     groups = grouped(loaded.rows)
     declared = loaded.sweep.varies if loaded.sweep else None
-    findings = [*_differences(check(groups, declared)), *_of_trials(loaded), *_of_files(loaded)]
+    findings = [*_differences(check(groups, declared)), *_of_trials(loaded), *_of_files(loaded), *_lost(groups)]
     items = any(scored.items for row in loaded.rows for scored in row.scored)
     rows = tuple(_reviewed(group, loaded.is_tuned) for group in groups)
     return Submission(kind="records", rows=rows, findings=tuple(findings), has_items=items)
@@ -50,6 +50,13 @@ def _reviewed(group: Group, is_tuned: bool) -> Reviewed:
         status=ended,
         is_base=first.is_base,
         rate_was_tuned=True if is_tuned else None,
+        repeats=repeats(
+            [
+                tuple(filter(None, row.record.training.losses))
+                for row in group.rows
+                if row.record and row.record.training
+            ]
+        ),
     )
 
 
@@ -70,6 +77,18 @@ def _scores(group: Group) -> Iterator[tuple[str, Score]]:
                 error=None if len(scores) > 1 else entry.stderr,
             ),
         )
+
+
+def _lost(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Yield the seeds without a result of methods that have others: their scores are of those that ended well."""
+    for group in groups:
+        for row in group.lost if group.ok else ():
+            yield Finding(
+                check="status",
+                text=f"{row.label} seed {row.seed} has no result ({row.status or 'missing'}: {row.reason}), and the "
+                "scores are of the other seeds",
+                rows=(group.label,),
+            )
 
 
 def _differences(guard: Guard) -> Iterator[Finding]:

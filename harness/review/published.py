@@ -12,7 +12,7 @@ from typing import Any
 from harness.report.analysis.external import PEFT_VARIES, read_peft
 from harness.report.analysis.facts import effective_scale, text
 from harness.report.data.lm_eval_import import SEED_PATTERN
-from harness.report.data.lm_eval_logs import find_logs
+from harness.report.data.lm_eval_logs import Log, find_logs
 from harness.review.row import Finding, Row, Score, Submission, method_of_peft, over_seeds
 
 STATE = "trainer_state.json"
@@ -55,11 +55,17 @@ def peft_results(folder: Path) -> Submission:
                 seeds=record.seeds,
                 scores=scores,
                 status=status,
+                losses=_losses_of_peft(folder / f"{record.name}.json"),
             )
         )
     rows = [over_seeds(own[0].name, own) for own in runs.values()]
     unread = tuple(Finding(check="unreadable", text=problem) for problem in problems)
     return Submission(kind="peft", rows=tuple(rows), findings=unread)
+
+
+def _losses_of_peft(path: Path) -> tuple[float, ...]:
+    metrics = _json(path).get("train_info", {}).get("metrics") or () if path.is_file() else ()
+    return tuple(float(entry["train loss"]) for entry in metrics if isinstance(entry.get("train loss"), int | float))
 
 
 def _beside(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -109,6 +115,7 @@ def _run(run: Path, state: Mapping[str, Any], folder: Path, findings: list[Findi
     }
     if rates and max(rates) > 0:
         settings["learning rate at the end / at its highest"] = f"{rates[-1] / max(rates):.1f}"
+    settings |= _lm_eval_settings(run)
     if config:
         settings["base_model_name_or_path"] = text(config.get("base_model_name_or_path"))
     return Row(
@@ -119,6 +126,7 @@ def _run(run: Path, state: Mapping[str, Any], folder: Path, findings: list[Findi
         scale=effective_scale(config or {}),
         seeds=1,
         scores=dict(_lm_eval_scores(run)),
+        losses=tuple(float(entry["loss"]) for entry in history if isinstance(entry.get("loss"), int | float)),
     )
 
 
@@ -145,13 +153,28 @@ def _of_curve(name: str, state: Mapping[str, Any], history: list[Mapping[str, An
         )
 
 
+def _logs(run: Path) -> list[Log]:
+    try:
+        return find_logs(run)
+    except ValueError:
+        return []
+
+
+def _lm_eval_settings(run: Path) -> dict[str, str]:
+    """Return the version, the examples and the limit of each task that lm-eval's results below a run name."""
+    settings: dict[str, str] = {}
+    for log in _logs(run):
+        for task in log.tasks:
+            shots = (log.results.get("n-shot") or {}).get(task, log.config(task).get("num_fewshot"))
+            version = (log.results.get("versions") or {}).get(task)
+            for name, value in (("version", version), ("num_fewshot", shots)):
+                settings[f"{task}.{name}"] = "not recorded" if value is None else text(value)
+    return settings
+
+
 def _lm_eval_scores(run: Path) -> Iterator[tuple[str, Score]]:
     """Yield the newest scores of lm-eval's results below a run."""
-    try:
-        logs = find_logs(run)
-    except ValueError:
-        return
-    for log in logs:
+    for log in _logs(run):
         for task in log.tasks:
             counts = (log.results.get("n-samples") or {}).get(task) or {}
             for key, value in log.results["results"][task].items():

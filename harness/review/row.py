@@ -59,7 +59,9 @@ class Row:
         status: in their words; "" for a run that ended well.
         is_base: the untouched model.
         rate_was_tuned: None: not said.
-        rates_tested: number of rates of this method that have a test score.
+        chosen_on: the rows that it was chosen by, in their words; "" where it is not said.
+        losses: of its training, in full precision; () where they are not known.
+        repeats: how many of the seeds have the losses of another one.
     """
 
     name: str
@@ -72,6 +74,9 @@ class Row:
     status: str = ""
     is_base: bool = False
     rate_was_tuned: bool | None = None
+    chosen_on: str = ""
+    losses: tuple[float, ...] = ()
+    repeats: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +121,13 @@ def over_seeds(name: str, runs: Sequence[Row]) -> Row:
             items = first.items if len({score.items for score in result}) == 1 else None
             error = stdev(values) / len(values) ** 0.5
             scores[task] = replace(first, value=fmean(values), items=items, decimals=None, error=error)
-    return replace(runs[0], name=name, seeds=len(runs), scores=scores)
+    return replace(runs[0], name=name, seeds=len(runs), scores=scores, repeats=repeats([run.losses for run in runs]))
+
+
+def repeats(curves: Sequence[Sequence[float]]) -> int:
+    """Return how many curves of losses are those of an earlier one, to the last digit."""
+    whole = [tuple(curve) for curve in curves if len({*curve}) > 1]
+    return len(whole) - len({*whole})
 
 
 @cache

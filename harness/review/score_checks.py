@@ -13,7 +13,9 @@ from harness.stats.pairings import pairing_bounds
 
 AVERAGES = ("avg", "average", "mean")
 LEVEL = 0.05
+NORMAL = 1.96  # standard errors from the middle of a 95 % interval to its ends
 _ERROR_SLACK = 0.25  # by which a reported error may differ from the binomial one
+_INTERVAL_SLACK = 0.4  # the same of an interval, whose level may be 90 or 99 %
 _MOST_PAIRS = 12
 
 
@@ -77,7 +79,7 @@ def item_counts(submission: Submission) -> Iterator[Finding]:
 
 
 def intervals(submission: Submission) -> Iterator[Finding]:
-    """Yield scores without an error, intervals that do not hold their score, and errors that are not of the items."""
+    """Yield scores without an error, and intervals that do not hold their score."""
     bare = [
         row.name for row in submission.rows if row.scores and not row.status and all(map(_is_bare, row.scores.values()))
     ]
@@ -93,16 +95,25 @@ def intervals(submission: Submission) -> Iterator[Finding]:
                 text=f"{row.name}: {task} is {_shown(score, score.value)}, outside of its own interval {ends}",
                 rows=(row.name,),
             )
+
+
+def errors(submission: Submission) -> Iterator[Finding]:
+    """Yield errors and intervals of one run that are not those of its number of items."""
+    for row, task, score in _scores(submission):
         expected = _binomial(score)
-        if score.error is not None and expected and row.seeds == 1:
-            ratio = score.error / expected
-            if abs(ratio - 1) > _ERROR_SLACK:
-                yield Finding(
-                    check="error",
-                    text=f"{row.name}: the error of {task} is {_shown(score, score.error)}; one run on {score.items:,} "
-                    f"items has a standard error of {_shown(score, expected)}, {ratio:.2g} times less or more",
-                    rows=(row.name,),
-                )
+        if row.seeds != 1 or expected is None:
+            continue
+        error, words, slack = score.error, "error", _ERROR_SLACK
+        if error is None and score.interval is not None:
+            error = abs(score.interval[1] - score.interval[0]) / (2 * NORMAL)
+            words, slack = "half of the interval over 1.96", _INTERVAL_SLACK
+        if error is not None and abs(error / expected - 1) > slack:
+            yield Finding(
+                check="error",
+                text=f"{row.name}: the {words} of {task} is {_shown(score, error)}; one run on {score.items:,} items "
+                f"has a standard error of {_shown(score, expected)}, {error / expected:.2g} times less or more",
+                rows=(row.name,),
+            )
 
 
 def averages(submission: Submission) -> Iterator[Finding]:
@@ -219,5 +230,5 @@ def _scores(submission: Submission) -> Sequence[tuple[Row, str, Score]]:
 
 
 SCORES: tuple[Callable[[Submission], Iterator[Finding]], ...] = (
-    impossible, units, item_counts, intervals, averages, bold, identical, pairings,
+    impossible, units, item_counts, intervals, errors, averages, bold, identical, pairings,
 )  # fmt: skip

@@ -24,6 +24,8 @@ def reviewed(capsys):
     def run(what, *words):
         code = main([str(what), "--json", *words])
         [found] = json.loads(capsys.readouterr().out)
+        assert set(found) == {"what", "kind", "rows", "findings"}
+        assert all(set(one) == {"check", "text", "rows", "severity"} for one in found["findings"])
         return code, [one["check"] for one in found["findings"] if one["severity"] == "fault"], found
 
     return run
@@ -288,7 +290,11 @@ def write_trainer(folder, names=("lora", "dora"), seeds=(0, 1, 2), change=lambda
     for name, seed in product(names, seeds):
         config, rate = TRAINER_ROWS[name]
         history = [
-            {"step": step, "loss": 2.0 - step / 100, "learning_rate": rate * (1 - step / 100)}
+            {
+                "step": step,
+                "loss": 2.0 - step / 100 + seed / 1000 + len(name) / 500,
+                "learning_rate": rate * (1 - step / 100),
+            }
             for step in range(0, 100, 10)
         ]
         state = {

@@ -117,7 +117,7 @@ def _score(record: ExternalRecord, name: str) -> Number | None:
     metric, items = record.scores.get(name), record.num_items
     if metric is None:
         return None
-    if items is None or not name.endswith("/accuracy"):
+    if items is None or not name.endswith("/accuracy") or not 0 <= metric.value <= 1:
         return Number(metric.value, metric.stderr)
     return Number(metric.value, interval=wilson_interval(round(metric.value * items), items))
 
@@ -163,7 +163,7 @@ def _scores(last: Mapping[str, Any], items: int | None) -> dict[str, Metric]:
     found = {}
     accuracy, forgetting = last.get("test accuracy"), last.get("forgetting")
     if accuracy is not None:
-        error = math.sqrt(accuracy * (1 - accuracy) / items) if items else None
+        error = math.sqrt(accuracy * (1 - accuracy) / items) if items and 0 <= accuracy <= 1 else None
         found["gsm8k/accuracy"] = Metric(value=accuracy, stderr=error, higher_is_better=True)
     if forgetting is not None:
         found["forgetting"] = Metric(value=forgetting, stderr=None, higher_is_better=False)
