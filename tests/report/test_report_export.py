@@ -1,10 +1,12 @@
 """Exports in the schema of Every Eval Ever, held against the schema that its package carries."""
 
+import dataclasses
 import json
 
 import pytest
 
 from harness.report.__main__ import main
+from harness.report.data.items import ScoredEvaluation
 from harness.report.data.load import load
 from harness.report.writers import every_eval_ever
 
@@ -24,7 +26,9 @@ def exported(tree, tmp_path, capsys):
 def test_every_document_is_valid_by_the_packages_own_schema(exported, tree):
     code, documents, told = exported("--check", "--json", "--organization", "A lab", "--relationship", "third_party")
     assert code == 0, told.err
-    assert json.loads(told.out)["faults"] == []
+    result = json.loads(told.out)
+    assert set(result) == {"written", "faults"}
+    assert (result["faults"], len(result["written"])) == ([], len(documents))
     rows = [row for row in load([tree], "methods").rows if row.scored]
     assert len(documents) == len(rows) > 3
     for row in rows:
@@ -34,6 +38,20 @@ def test_every_document_is_valid_by_the_packages_own_schema(exported, tree):
         assert sorted(scores.values()) == sorted(own)
         assert document["source_metadata"]["source_organization_name"] == "A lab"
         assert document["source_metadata"]["evaluator_relationship"] == "third_party"
+
+
+def test_a_run_that_was_scored_in_two_settings_is_one_document_with_both(exported, tree, tmp_path):
+    rows = [row for row in load([tree], "methods").rows if row.scored and not row.is_base]
+    first = rows[0].scored[0]
+    merged = first.record.evaluation | {"weights": "merged"}
+    record = dataclasses.replace(first.record, eval_id=f"{first.record.eval_id}-merged", evaluation=merged)
+    again = dataclasses.replace(rows[0], scored=(ScoredEvaluation(record, first.path, first.shown),))
+    every = dict(every_eval_ever.documents([*rows, again], every_eval_ever.Evaluator()))
+    assert len(every) == len(rows)
+    document = every[f"{rows[0].recipe_id}-seed-{rows[0].seed}.json"]
+    weights = [one["score_details"]["details"]["weights"] for one in document["evaluation_results"]]
+    assert len(weights) == sum(len(one.record.metrics) for one in (*rows[0].scored, again.scored[0]))
+    assert weights.count("merged") == len(first.record.metrics)
 
 
 def test_a_document_that_breaks_the_schema_is_named(exported, tree, tmp_path):

@@ -131,6 +131,8 @@ def test_items_are_paired_by_their_document_whatever_their_order(logs, imported,
 def test_the_base_of_all_adapters_is_found_and_may_be_named(logs, imported):
     _, out, _, runs = imported(logs / "base", logs / "mine", "--json")
     found = json.loads(out)
+    assert set(found) == {"runs", "report", "base", "answers"}
+    assert (found["runs"], Path(found["report"]).is_file()) == (str(runs), True)
     assert found["base"] == "org/model"
     assert found["answers"][0]["base"] is not None
     assert records_of(runs)["base", 0].recipe["model"] == {"name": "org/model"}
@@ -178,6 +180,18 @@ def test_hashes_are_computed_as_lm_eval_does(logs):
     assert {one["filter"] for one in entries} == {"strict", "loose"}
 
 
+def _replaced(folder, pattern, old, new):
+    for file in folder.rglob(pattern):
+        content = file.read_text()
+        assert old in content
+        file.write_text(content.replace(old, new))
+
+
+def _as_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
 BROKEN = {
     "no folder": (lambda folder: shutil.rmtree(folder), "no such folder"),
     "nothing in it": (lambda folder: [p.unlink() for p in folder.rglob("*.*") if p.is_file()], "no results of lm-eval"),
@@ -186,6 +200,16 @@ BROKEN = {
     "half a results file": (lambda folder: _cut(folder, "results_*"), "the JSON breaks off or is damaged"),
     "half a samples file": (lambda folder: _cut(folder, "samples_numbers*"), "damaged, a sample is no JSON"),
     "fewer samples": (lambda folder: _lines(folder, 10), "10 items, and the results are of 60"),
+    "a file": (_as_file, "is a file; give the folder"),
+    "empty samples": (lambda folder: _lines(folder, 0), "no samples"),
+    "results without scores": (
+        lambda folder: _replaced(folder, "results_*", '"results": {', '"results": [], "other": {'),
+        "no results",
+    ),
+    "deeply nested results": (
+        lambda folder: next(folder.rglob("results_*")).write_text("[" * 200_000),
+        "the JSON breaks off or is damaged",
+    ),
     "no outcome": (lambda folder: _without(folder, "doc"), "sample 1 has no doc"),
 }
 
@@ -225,6 +249,41 @@ def test_other_prompts_or_limits_are_refused_by_name(logs, imported, tmp_path):
     code, _, err, _ = imported(logs / "mine", other)
     assert code == 3
     assert "numbers eval.items_and_prompts" in err
+
+
+def test_another_version_of_a_task_or_other_tasks_are_refused_by_name(logs, imported, tmp_path):
+    other = shutil.copytree(logs / "yours", tmp_path / "other")
+    for file in other.rglob("results_*"):
+        content = json.loads(file.read_text())
+        content["versions"] = dict.fromkeys(content["versions"], 9.0)
+        file.write_text(json.dumps(content))
+    code, _, err, _ = imported(logs / "mine", other)
+    assert code == 3
+    assert "task_versions" in err
+    assert "9.0" in err
+
+
+def test_models_without_a_common_task_are_refused(logs, imported, tmp_path):
+    places = []
+    for name, dropped in (("base", "said"), ("yours", "numbers")):
+        places.append(shutil.copytree(logs / name, tmp_path / name))
+        for file in places[-1].rglob("results_*"):
+            content = json.loads(file.read_text())
+            for part in content.values():
+                if isinstance(part, dict):
+                    part.pop(dropped, None)
+            file.write_text(json.dumps(content))
+    code, _, err, runs = imported(*places)
+    assert code == 2
+    assert "no task is in the logs of two models" in err
+    assert "numbers" in err and "said" in err
+    assert not runs.exists()
+
+
+def test_one_folder_given_twice_is_refused(logs, imported):
+    code, _, err, _ = imported(f"base={logs / 'base'}", f"mine={logs / 'base'}")
+    assert code == 2
+    assert "the same log" in err
 
 
 def test_one_model_alone_is_nothing_to_compare(logs, imported):

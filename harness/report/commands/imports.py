@@ -1,13 +1,14 @@
 """Commands that import results of others: logs of lm-eval as records of our own, published rows as external ones."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.report.commands import keys, warn
 from harness.report.commands.answers import as_json
-from harness.report.data.lm_eval_import import SEED_PATTERN, Question, as_question, named, write_records
+from harness.report.data.lm_eval_import import SEED_PATTERN, Model, Question, as_question, named, write_records
 from harness.report.data.lm_eval_logs import Log, find_logs
 
 _EXAMPLES = """\
@@ -94,8 +95,28 @@ def _lm_eval_parser() -> argparse.ArgumentParser:
         help="runs folder to write to (default: runs-lm-eval)",
     )
     parser.add_argument("--reports-dir", type=Path, default=Path("reports"), metavar="REPORTS")
-    parser.add_argument("--json", action="store_true", help="print the answers as JSON, see `harness report answer`")
+    parser.add_argument(
+        "--json", action="store_true", help="print one object: runs, report, base, answers (as `answer`)"
+    )
     return parser
+
+
+def _check_distinct(logs: Sequence[tuple[str | None, Log]]) -> None:
+    """Refuse a log that was given under two names: it would be compared with itself."""
+    names: dict[Path, str | None] = {}
+    for name, log in logs:
+        other = names.setdefault(log.path.resolve(), name)
+        if other != name:
+            raise ValueError(f"{other} and {name} are the same log, {log.path}: give each model its own folder")
+
+
+def _check_shared(models: Sequence[Model]) -> None:
+    """Refuse models of which no two were asked the same task."""
+    tasks = {model.name: {task for log in model.logs for task in log.tasks} for model in models}
+    counts = Counter(task for own in tasks.values() for task in own)
+    if len(tasks) > 1 and max(counts.values(), default=0) < 2:
+        listed = "; ".join(f"{name} has {', '.join(sorted(own)) or 'none'}" for name, own in tasks.items())
+        raise ValueError(f"no task is in the logs of two models, so that there is nothing to compare: {listed}")
 
 
 def _imported(given: argparse.Namespace, arguments: Sequence[str]) -> tuple[Question, list[str]]:
@@ -104,7 +125,9 @@ def _imported(given: argparse.Namespace, arguments: Sequence[str]) -> tuple[Ques
         name, equals, place = word.partition("=")
         folder = Path(place if equals else word)
         logs += [(name if equals else None, log) for log in find_logs(folder)]
+    _check_distinct(logs)
     models = named(logs, given.seed_pattern)
+    _check_shared(models)
     recorded = {task for model in models for log in model.logs for task in log.tasks}
     if unknown := sorted(set(given.retention) - recorded):
         raise ValueError(

@@ -195,5 +195,5 @@ def _export_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="validate against the schema of the every-eval-ever package"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print one object: written, faults")
     return parser

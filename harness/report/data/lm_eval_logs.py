@@ -145,6 +145,8 @@ def find_logs(folder: Path) -> list[Log]:
     Raises:
         ValueError: the folder is missing or holds none.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder}: is a file; give the folder that lm_eval wrote to (--output_path)")
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give one that lm_eval wrote to (--output_path)")
     logs = [Log(path, results) for path in sorted(folder.rglob("*.json")) if (results := _results(path)) is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,16 @@ class Evaluator:
 
 
 def documents(rows: Sequence[Row], evaluator: Evaluator) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name of a file and its document for each run that has scores."""
+    """Yield the name of a file and its document for each run that has scores, in all settings that it was scored in."""
+    runs: dict[tuple[str, int], Row] = {}
     for row in rows:
         if row.record is not None and row.current is not None and row.scored:
-            yield f"{row.recipe_id}-seed-{row.seed}.json", _document(row, evaluator)
+            other = runs.get((row.recipe_id, row.seed))
+            scored = (*other.scored, *row.scored) if other else row.scored
+            every = {evaluation.record.eval_id: evaluation for evaluation in scored}
+            runs[row.recipe_id, row.seed] = replace(row, scored=tuple(every.values()))
+    for (recipe_id, seed), row in runs.items():
+        yield f"{recipe_id}-seed-{seed}.json", _document(row, evaluator)
 
 
 def write(rows: Sequence[Row], evaluator: Evaluator, folder: Path) -> list[Path]:
