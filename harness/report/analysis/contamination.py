@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from harness.report import names
 from harness.report.analysis.claims import MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import Group
+from harness.report.data.groups import METHOD, Group
 from harness.report.data.items import matrix, weights
 from harness.report.data.rows import Loaded
-from harness.report.document import Cell, Column, Missing, Number, Table, Text
+from harness.report.document import Cell, Missing, Number, Table
 
 if TYPE_CHECKING:
     from harness.report.data.items import Mask
@@ -51,13 +51,13 @@ def table(comparison: Comparison) -> Table | None:
     tasks = [*_contaminated(comparison)]
     if not tasks:
         return None
-    columns = [Column("method", "Method", text=True)]
+    columns = [METHOD]
     for contest, clean in tasks:
         title = f"{contest.column.title}, {int(clean.sum()):,} of {len(clean):,} items"
         columns.append(replace(contest.column, title=title))
         columns.append(replace(contest.gains, key=f"{contest.column.key}/change", title="Change"))
     rows = [
-        (Text(group.name, group.label), *(cell for contest, clean in tasks for cell in _cells(group, contest, clean)))
+        (group.cell, *(cell for contest, clean in tasks for cell in _cells(group, contest, clean)))
         for group in comparison.groups
         if group.ok
     ]

@@ -70,12 +70,13 @@ def identifying_words(values: Sequence[Any], more: Iterable[str] = ()) -> tuple[
         values: the records, as JSON values; accounts and hosts in them are among the words.
         more: further words of the user's, such as the name of a laboratory.
     """
-    chosen: set[str] = set()
-    for value in values:
-        _add(_named(value), chosen)
-    _add(_of_machine(), chosen)
     used = _vocabulary() | {str(value["method"]).lower() for value in values if isinstance(value.get("method"), str)}
-    removed = {word for word in chosen if word.lower() not in used}
+    candidates = {word.strip() for value in values for word in _named(value)} | {word.strip() for word in _of_machine()}
+    removed = {
+        word
+        for word in candidates
+        if len(word) >= _SHORTEST and not word.isdecimal() and word.lower() not in _COMMON | used
+    }
     removed |= {word.strip() for word in more if word.strip()}
     return tuple(sorted(removed, key=lambda word: (-len(word), word)))
 
@@ -86,13 +87,6 @@ def _vocabulary() -> set[str]:
     schemas = [value for module in modules for value in vars(module).values() if is_dataclass(value)]
     names = {field.name for schema in schemas for field in fields(schema)}
     return names | {part for name in names for part in name.split("_")}
-
-
-def _add(candidates: Iterable[str], chosen: set[str]) -> None:
-    for candidate in candidates:
-        word = candidate.strip()
-        if len(word) >= _SHORTEST and word.lower() not in _COMMON and not word.isdecimal():
-            chosen.add(word)
 
 
 def _of_machine() -> Iterator[str]:

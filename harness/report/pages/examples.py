@@ -12,7 +12,7 @@ from typing import Any
 from harness.records.untrusted import shortened
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
-from harness.report.data.groups import Group, headline
+from harness.report.data.groups import METHOD, Group, headline
 from harness.report.data.items import Items, ScoredEvaluation, read_columns
 from harness.report.document import Block, Cell, Column, Missing, Number, Table, Text
 
@@ -83,9 +83,9 @@ class _Answers:
             outcomes = scored.items.outcomes.get(metric) if scored.items else None
             value = Missing("not recorded") if outcomes is None else Number(float(outcomes[place]))
             answer = Text(shortened(_at(texts, "answer", place), ANSWER_LENGTH))
-            rows.append((Text(group.name, group.label), answer, value))
+            rows.append((group.cell, answer, value))
         title = f"Example {number} from {names.task(first.task).display}"
-        heads = (Column("method", "Method", text=True), Column("answer", "Text", text=True), score)
+        heads = (METHOD, Column("answer", "Text", text=True), score)
         return Table(heads, tuple(rows), caption=f"{title}.", label=f"example-{number}", title=title, rules=(2,))
 
 

@@ -19,27 +19,27 @@ from harness.report.analysis.axes import (
     score_column,
     trainings,
 )
-from harness.report.data.groups import Group, Measure, headline
+from harness.report.data.groups import METHOD, Group, Measure, headline
 from harness.report.data.items import ScoredEvaluation
+from harness.report.data.rows import Row
 from harness.report.display import GIBIBYTE, mean
 from harness.report.document import Cell, Column, Missing, Number, Table, Text
 
 if TYPE_CHECKING:
     from harness.stats import SeedEstimate
 
-OOM = Missing("out of memory", "OOM")
-
 
 def losses(groups: Sequence[Group]) -> Table:
     """Return the validation loss, the test loss and the loss on general text, with paired differences to the base."""
-    text = _general_text(groups)
+    every = (s for group in groups if group.measured for s in group.role("retention"))
+    text = next((s for s in every if s.loss_only and "loss" in s.record.metrics), None)  # the loss on general text
     columns = [
-        _method(),
+        METHOD,
         Column("seeds", "Seeds", priority=3),
-        _loss_column("validation_loss", "Validation loss"),
-        _loss_column("test_loss", "Test loss"),
+        Column("validation_loss", "Validation loss", better="lower"),
+        Column("test_loss", "Test loss", better="lower"),
         Column("test_loss/difference", "Delta to base", priority=2),
-        *([_loss_column("general_text_loss", "General text loss")] if text else []),
+        *([Column("general_text_loss", "General text loss", better="lower")] if text else []),
         *([Column("general_text_loss/difference", "Delta to base", priority=4)] if text else []),
     ]
     rows = []
@@ -47,7 +47,9 @@ def losses(groups: Sequence[Group]) -> Table:
         validation, test = _loss(group, "validation"), _loss(group, "test")
         cells: list[Cell] = [_named(group), Text(group.num_seeds), _score(group, validation)]
         cells += [_score(group, test), _gain(group, test)]
-        cells += [_score(group, same := _own_loss(group, text)), _gain(group, same)] if text else []
+        if text:
+            own = group.own(text.role, text.task, Measure(text.comparison_key, "loss"))
+            cells += [_score(group, own), _gain(group, own)]
         rows.append(tuple(cells))
     return Table(tuple(columns), tuple(rows), label="losses", title="Losses")
 
@@ -62,12 +64,15 @@ def cost(groups: Sequence[Group]) -> Table:
         Cost(Column("trainable_share", "Share", "%", 100.0), _trained_share),
         PEAK_MEMORY,
         axes.cost(Column("required_memory_bytes", "GPU memory needed", "GiB", 1 / GIBIBYTE, 2)),
-        Cost(Column("tokens_per_second", "Tokens/s"), _rate),
+        Cost(
+            Column("tokens_per_second", "Tokens/s"),
+            lambda group: mean(run.tokens_per_second for run in trainings(group)),
+        ),
         TRAIN_SECONDS,
-        Cost(Column("evaluation_seconds", "Evaluation", "s"), _evaluation_seconds),
+        Cost(Column("evaluation_seconds", "Evaluation", "s"), lambda group: mean(map(_seconds, group.rows))),
         SAVED,
     )
-    columns = (_method(), *(replace(measure.column, better="") for measure in measures))
+    columns = (METHOD, *(replace(measure.column, better="") for measure in measures))
     rows = tuple((_named(group), *(_cost(group, measure) for measure in measures)) for group in groups)
     return Table(columns, rows, label="cost", title="Cost").without_empty()
 
@@ -82,7 +87,7 @@ def tasks(groups: Sequence[Group]) -> list[Table]:
 def _task(eval_id: str, members: Sequence[Group]) -> Table:
     first = members[0].evaluations[eval_id][0]
     metrics = [name for name in sorted(first.record.metrics) if name != "perplexity"]
-    columns = [_method()]
+    columns = [METHOD]
     for name in metrics:
         column = score_column(first.task, name, first.record.metrics[name].higher_is_better)
         columns.append(replace(column, key=name, title=names.metric(name).short))
@@ -92,7 +97,10 @@ def _task(eval_id: str, members: Sequence[Group]) -> Table:
     for group in members:
         measures = [Measure(eval_id, name) for name in metrics]
         cells = [cell for measure in measures for cell in (_score(group, measure), _gain(group, measure))]
-        rows.append((_named(group), *cells, *([_perplexity(group, eval_id)] if first.heldout else [])))
+        if first.heldout:  # with the loss averaged over the seeds first
+            loss = group.score(Measure(eval_id, "loss"))
+            cells.append(_missing(group) if loss is None else Number(math.exp(loss.value)))
+        rows.append((_named(group), *cells))
     title = task_title(first)
     label = f"task_{first.task}".replace("/", "_")
     return Table(tuple(columns), tuple(rows), label=label, title=title).without_empty()
@@ -114,14 +122,6 @@ def task_title(scored: ScoredEvaluation) -> str:
     return f"{names.task(scored.task).display}: {', '.join(parts)}"
 
 
-def _method() -> Column:
-    return Column("method", "Method", text=True)
-
-
-def _loss_column(key: str, title: str) -> Column:
-    return Column(key, title, better="lower")
-
-
 def _named(group: Group) -> Text:
     return Text(group.name, group.label, tone="" if group.ok else "bad")
 
@@ -132,38 +132,14 @@ def _missing(group: Group) -> Missing:
 
 def _cost(group: Group, measure: Cost) -> Cell:
     if group.status == "oom" and measure is PEAK_MEMORY:
-        return OOM
+        return Missing("out of memory", "OOM")
     value = measure.of(group) if group.measured else None
     return _missing(group) if value is None else Number(value)
-
-
-def _rate(group: Group) -> float | None:
-    return mean(training.tokens_per_second for training in trainings(group))
 
 
 def _trained_share(group: Group) -> float | None:
     prints = [row.current.fingerprint for row in group.rows if row.current and row.current.fingerprint]
     return None if group.first.is_base else mean(p.trainable_parameters / p.total_parameters for p in prints)
-
-
-def _evaluation_seconds(group: Group) -> float | None:
-    return mean(_total_seconds(row.scored) for row in group.rows)
-
-
-def _total_seconds(scored: Sequence[ScoredEvaluation]) -> float | None:
-    """Return the seconds of all evaluations; None without one, and where one of them does not say."""
-    parts = [seconds for entry in scored if (seconds := entry.record.seconds) is not None]
-    return sum(parts) if parts and len(parts) == len(scored) else None
-
-
-def _general_text(groups: Sequence[Group]) -> ScoredEvaluation | None:
-    """Return the loss on general text, where any group has it."""
-    every = (s for group in groups if group.measured for s in group.role("retention"))
-    return next((s for s in every if s.loss_only and "loss" in s.record.metrics), None)
-
-
-def _own_loss(group: Group, text: ScoredEvaluation) -> Measure | None:
-    return group.own(text.role, text.task, Measure(text.comparison_key, "loss"))
 
 
 def _loss(group: Group, role: str) -> Measure | None:
@@ -183,7 +159,8 @@ def _estimate(group: Group, value: SeedEstimate | None, signed: bool = False) ->
     return _missing(group) if value is None else Number(value.value, value.standard_error, signed=signed)
 
 
-def _perplexity(group: Group, eval_id: str) -> Cell:
-    """Return exp(loss), with the loss averaged over the seeds first."""
-    loss = group.score(Measure(eval_id, "loss"))
-    return _missing(group) if loss is None else Number(math.exp(loss.value))
+def _seconds(row: Row) -> float | None:
+    """Return the seconds of all evaluations; None without one, and where one of them does not say."""
+    parts = [scored.record.seconds for scored in row.scored]
+    known = [seconds for seconds in parts if seconds is not None]
+    return sum(known) if known and len(known) == len(parts) else None

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import mean, median
 
 from harness.records.record import UpdateRecord, WeightUpdate, write_text
-from harness.report.data.groups import Group
+from harness.report.data.groups import METHOD, Group
 from harness.report.display import DASH
-from harness.report.document import Bullets, Cell, Column, Figure, Missing, Number, Section, Table, Text
+from harness.report.document import Bullets, Column, Figure, Section, Table
 from harness.report.figures.curves import LAYER, matrices
 from harness.report.writers.markdown import to_markdown
 
@@ -31,15 +31,21 @@ def write(groups: Sequence[Group], folder: Path, figure: bool = False) -> Path |
 
 def page(measured: Sequence[Group], missing: Sequence[Group], figure: bool) -> str:
     """Return `update.md` for the groups that were measured."""
+    limits = sorted({(update.num_top, update.epsilon) for group in measured for update in _updates(group)})
+    looked_at = (
+        f"Looked at: the top {top} singular vectors; an intruder's cosine similarity is below {epsilon}."
+        for top, epsilon in limits
+    )
     how = (
         "What each method added to the base's weights: D = tuned weight - weight, per matrix; medians over the "
-        f"matrices, averaged over the seeds. {_settings(measured)}"
+        f"matrices, averaged over the seeds. {' '.join(looked_at)}"
     )
     unmeasured = f"Not measured: {', '.join(group.name for group in missing)}." if missing else ""
     drawn = [Figure("figures/update.png", "Norm, effective rank, alignment and intruder dimensions by layer", "")]
+    changed = any(matrices(update) for group in measured for update in _updates(group))
     sections = (
         Section("Updates", (how, _overall(measured), Bullets(tuple(_reasons(measured))), unmeasured, *drawn[:figure])),
-        Section("By kind of layer", (_by_kind(measured), "" if _kinds(measured) else "No matrix changed.")),
+        Section("By kind of layer", (_by_kind(measured), "" if changed else "No matrix changed.")),
         Section("Definitions", _MEANING),
     )
     return to_markdown("The shape of the updates", sections)
@@ -69,58 +75,39 @@ def _updates(group: Group) -> list[UpdateRecord]:
     return [row.update for row in group.rows if row.update is not None]
 
 
-def _settings(groups: Sequence[Group]) -> str:
-    kinds = {(u.num_top, u.epsilon) for group in groups for u in _updates(group)}
-    return " ".join(
-        f"Looked at: the top {top} singular vectors; an intruder's cosine similarity is below {epsilon}."
-        for top, epsilon in sorted(kinds)
-    )
-
-
 def _overall(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         seeds = [[*matrices(update).values()] for update in _updates(group)]
         if any(seeds):
             total = mean(sum(weight.intruder_dimensions or 0 for weight in seed) for seed in seeds)
-            rows.append((Text(group.name, group.label), *_cells([seed for seed in seeds if seed]), Number(total)))
-    columns = (Column("method", "Method", text=True), *_MEASURED, Column("intruders", "Intruders"))
-    return Table(columns, tuple(rows), title="Updates")
+            rows.append((group.cell, *_cells([seed for seed in seeds if seed]), total))
+    columns = (METHOD, *_MEASURED, Column("intruders", "Intruders"))
+    return Table.of(columns, rows, "not measured", title="Updates")
 
 
 def _reasons(groups: Sequence[Group]) -> Iterator[str]:
     """Yield why a method has no matrices to measure."""
     for group in groups:
-        yield from (f"{group.name}: {update.reason}" for update in _updates(group)[:1] if update.reason)
-        if not any(matrices(update) for update in _updates(group)) and any(u.weights for u in _updates(group)):
-            yield f"{group.name}: only vectors changed, relative norm {_vectors(group)}"
-
-
-def _vectors(group: Group) -> str:
-    norms = [
-        weight.relative_norm
-        for u in _updates(group)
-        for weight in u.weights.values()
-        if weight.relative_norm is not None
-    ]
-    return f"{median(norms):.3g}" if norms else DASH
-
-
-def _kinds(groups: Sequence[Group]) -> list[str]:
-    every = (name for group in groups for update in _updates(group) for name in matrices(update))
-    return list(dict.fromkeys(map(_kind, every)))
+        updates = _updates(group)
+        yield from (f"{group.name}: {update.reason}" for update in updates[:1] if update.reason)
+        if not any(map(matrices, updates)) and any(update.weights for update in updates):
+            changed = (weight.relative_norm for update in updates for weight in update.weights.values())
+            norms = [norm for norm in changed if norm is not None]
+            yield f"{group.name}: only vectors changed, relative norm {f'{median(norms):.3g}' if norms else DASH}"
 
 
 def _by_kind(groups: Sequence[Group]) -> Table:
+    every = (name for group in groups for update in _updates(group) for name in matrices(update))
     rows = []
-    for kind in _kinds(groups):
+    for kind in dict.fromkeys(map(_kind, every)):
         for group in groups:
             seeds = [[matrix for name, matrix in matrices(u).items() if _kind(name) == kind] for u in _updates(group)]
             if all(seeds):
                 average = mean(mean(weight.intruder_dimensions or 0 for weight in seed) for seed in seeds)
-                rows.append((Text(kind), Text(group.name, group.label), *_cells(seeds), Number(average)))
-    columns = (Column("layer", "Layer", text=True), Column("method", "Method", text=True), *_MEASURED)
-    return Table((*columns, Column("intruders", "Intruders", digits=2)), tuple(rows), title="By kind of layer")
+                rows.append((kind, group.cell, *_cells(seeds), average))
+    columns = (Column("layer", "Layer", text=True), METHOD, *_MEASURED, Column("intruders", "Intruders", digits=2))
+    return Table.of(columns, rows, "not measured", title="By kind of layer")
 
 
 def _kind(name: str) -> str:
@@ -128,17 +115,14 @@ def _kind(name: str) -> str:
     return LAYER.split(name)[-1].removesuffix(".weight")
 
 
-def _cells(seeds: Sequence[Sequence[WeightUpdate]]) -> tuple[Cell, ...]:
-    """Return the number of matrices and the medians, with the most that the effective rank could be."""
+def _cells(seeds: Sequence[Sequence[WeightUpdate]]) -> Iterator[float | None]:
+    """Yield the number of matrices and the medians, with the most that the effective rank could be."""
 
-    def middle(name: str) -> Cell:
+    def middle(name: str) -> float | None:
         values = [[value for matrix in seed if (value := getattr(matrix, name)) is not None] for seed in seeds]
-        return Number(mean(median(part) for part in values if part)) if any(values) else Missing("not measured")
+        return mean(median(part) for part in values if part) if any(values) else None
 
-    return (
-        Number(len(seeds[0])),
-        middle("relative_norm"),
-        middle("effective_rank"),
-        Number(median(min(matrix.shape) for matrix in seeds[0])),
-        *map(middle, ("stable_rank", "alignment_left", "alignment_right")),
-    )
+    yield len(seeds[0])
+    yield from map(middle, ("relative_norm", "effective_rank"))
+    yield median(min(matrix.shape) for matrix in seeds[0])
+    yield from map(middle, ("stable_rank", "alignment_left", "alignment_right"))

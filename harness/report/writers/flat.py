@@ -47,6 +47,11 @@ COLUMNS = (
     "test_loss_stderr",
     "test/n",
 )
+_TEXT = (
+    "label", "method", "model", "data", "status", "reason", "recipe_id", "timing_warnings", "recipe", "provenance",
+    "started_at", "weights",
+)  # fmt: skip
+_COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes", "required_memory_bytes")
 REQUIRED = "required_memory_bytes"
 
 
@@ -105,19 +110,17 @@ def task_names(rows: Sequence[Row]) -> dict[tuple[str, Any], str]:
 def _identity(row: Row, varied: Sequence[str]) -> dict[str, Value]:
     """Return the columns that tell rows apart."""
     settings = settings_of(row)
+    values = {key: settings.get(key) for key in varied}
+    texts = {k: json.dumps(value, sort_keys=True) for k, value in values.items() if isinstance(value, (list, dict))}
     return {
         "label": row.label,
         "method": row.method,
         "model": settings.get("model.name"),
         "data": settings.get("data.name"),
         "learning_rate": learning_rate(row),
-        **{key: _plain(settings.get(key)) for key in varied},
+        **values,
+        **texts,
     }
-
-
-def _plain(value: Any) -> Value:
-    """Return a setting as a cell holds it: a list or a mapping as JSON."""
-    return value if value is None or isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
 
 
 def _run(row: Row) -> dict[str, Value]:
@@ -153,13 +156,6 @@ def _scores(row: Row, named: Mapping[tuple[str, Any], str], known: Mapping[str, 
     return values
 
 
-_TEXT = (
-    "label", "method", "model", "data", "status", "reason", "recipe_id", "timing_warnings", "recipe", "provenance",
-    "started_at", "weights",
-)  # fmt: skip
-_COUNTS = ("seed", "trainable_parameters", "total_parameters", "peak_memory_bytes", "required_memory_bytes")
-
-
 def write_parquet(rows: Sequence[Row], path: Path) -> Path:
     """Write the table."""
     import pyarrow
@@ -174,35 +170,21 @@ def arrow_table(rows: Sequence[Row]) -> pyarrow.Table:
     """Return the flat table, and the start, the recipe and the provenance of each row, the last two as JSON text."""
     import pyarrow
 
-    values = [{**line, **_beside(row)} for row, line in zip(rows, flat(rows), strict=True)]
+    values = flat(rows)
+    for row, line in zip(rows, values, strict=True):
+        line["started_at"] = row.current.started_at if row.current else None
+        line["recipe"] = json.dumps(row.record.recipe, sort_keys=True) if row.record else None
+        line["provenance"] = json.dumps(row.provenance, sort_keys=True) if row.current else None
     settings = differing(rows)
-    names = (*columns(rows), "started_at", "recipe", "provenance")
     arrays = {}
-    for name in names:
+    for name in (*columns(rows), "started_at", "recipe", "provenance"):  # a column without values has the same type
+        counts = name in _COUNTS or name.endswith(("/num_fewshot", "/n"))
+        kind = pyarrow.string() if name in _TEXT else pyarrow.int64() if counts else pyarrow.float64()
         cells = [line[name] for line in values]
         if name in settings and len({type(cell) for cell in cells} - {type(None)}) > 1:
             cells = [None if cell is None else cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]
-        arrays[name] = pyarrow.array(cells, type=None if name in settings else _type(name))
+        arrays[name] = pyarrow.array(cells, type=None if name in settings else kind)
     return pyarrow.table(arrays)
-
-
-def _beside(row: Row) -> dict[str, Any]:
-    current = row.current
-    return {
-        "started_at": current.started_at if current else None,
-        "recipe": json.dumps(row.record.recipe, sort_keys=True) if row.record else None,
-        "provenance": json.dumps(current.provenance, sort_keys=True) if current else None,
-    }
-
-
-def _type(name: str) -> pyarrow.DataType:
-    """Return the type by the column's name, so that a column without a value has the same type."""
-    import pyarrow
-
-    if name in _TEXT:
-        return pyarrow.string()
-    counts = name in _COUNTS or name.endswith(("/num_fewshot", "/n"))
-    return pyarrow.int64() if counts else pyarrow.float64()
 
 
 def frame(loaded: Loaded, items: bool = False) -> pandas.DataFrame:
@@ -219,7 +201,8 @@ def frame(loaded: Loaded, items: bool = False) -> pandas.DataFrame:
         not be read are listed in `.attrs["unreadable"]`.
     """
     made = _items(loaded) if items else arrow_table(loaded.rows).to_pandas()
-    made.attrs["unreadable"] = [*loaded.unreadable, *_problems(loaded)] if items else [*loaded.unreadable]
+    problems = [scored.problem for row in loaded.rows for scored in row.scored if scored.problem] if items else []
+    made.attrs["unreadable"] = [*loaded.unreadable, *problems]
     return made
 
 
@@ -242,10 +225,6 @@ def _items(loaded: Loaded) -> pandas.DataFrame:
                 part.insert(place, name, value)
             parts.append(part.astype({"num_tokens": float}))
     return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame()
-
-
-def _problems(loaded: Loaded) -> list[str]:
-    return [scored.problem for row in loaded.rows for scored in row.scored if scored.problem]
 
 
 def use_columns(rows: Sequence[Row]) -> list[str]:

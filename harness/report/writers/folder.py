@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,9 @@ def write(comparison: Comparison, out: Path) -> Path:
     flat.write_parquet(loaded.rows, out / "records.parquet")
     _write_setup(comparison, out)
     write_text(citation(comparison, (loaded.sweep and loaded.sweep.question) or title), out / "CITATION.cff")
-    _write_trials(comparison.tuning, out / "tuning.csv")
+    (out / "tuning.csv").unlink(missing_ok=True)  # of a sweep that has no stages any more
+    if comparison.tuning:
+        write_text(tuning.to_csv(comparison.tuning), out / "tuning.csv")
     for check in loaded.checks:
         data_card.write(check, out / "data")
     drawn = figures.of(comparison)
@@ -59,14 +61,6 @@ def _write_setup(comparison: Comparison, out: Path) -> None:
     write_text(prose.bibliography(prose.cited(paragraphs)), out / "references.bib")
     write_text(checklist.to_latex(comparison), out / "checklist.tex")
     write_text(checklist.to_markdown(comparison), out / "checklist.md")
-
-
-def _write_trials(tuned: Sequence[tuning.Contestant], path: Path) -> None:
-    """Write the trials of a sweep with stages; delete an old file where there are none."""
-    if tuned:
-        write_text(tuning.to_csv(tuned), path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_values(tables: Mapping[str, Table], folder: Path) -> None:
@@ -98,6 +92,7 @@ def citation(comparison: Comparison, title: str) -> str:
     """The file's text; JSON strings are YAML strings, so nothing in a name can break it."""
     attempts = [row.current for row in comparison.loaded.rows if row.current]
     commits = dict.fromkeys(str(attempt.provenance.get("commit") or "") for attempt in attempts)
+    methods = dict.fromkeys(names.method(group.first.method).display for group in comparison.groups)
     dates = sorted(attempt.started_at[:10] for attempt in attempts)
     lines = [
         "cff-version: 1.2.0",
@@ -109,13 +104,9 @@ def citation(comparison: Comparison, title: str) -> str:
         *([f"version: {_quoted(', '.join(commit for commit in commits if commit))}"] if any(commits) else []),
         *([f"date-released: {dates[-1]}"] if dates else []),
         "keywords:",
-        *(f"  - {_quoted(keyword)}" for keyword in ("fine-tuning", *_keywords(comparison))),
+        *(f"  - {_quoted(keyword)}" for keyword in ("fine-tuning", *methods)),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _keywords(comparison: Comparison) -> list[str]:
-    return list(dict.fromkeys(names.method(group.first.method).display for group in comparison.groups))
 
 
 def _quoted(value: str) -> str:

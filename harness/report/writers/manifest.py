@@ -24,9 +24,15 @@ _LIBRARIES = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
 
 
 def inputs(loaded: Loaded) -> str:
-    """Return a digest of the records, the outcomes per item, the options and the code."""
-    digest = hashlib.sha256(repr(_told(loaded)).encode())
-    for part in (*_items(loaded), *_code()):
+    """Return a digest of the records, the outcomes per item, the options and the code.
+
+    The marks of runs that the last call of the sweep reused are dropped: only the terminal shows them, no file.
+    """
+    rows, trials = (tuple(replace(row, already_done=False) for row in each) for each in (loaded.rows, loaded.trials))
+    sweep = loaded.sweep and replace(loaded.sweep, already_done=())
+    digest = hashlib.sha256(repr(replace(loaded, rows=rows, trials=trials, sweep=sweep)).encode())
+    paths = (scored.path for row in (*rows, *trials) for scored in row.scored)
+    for part in (*(path.read_bytes() if path.is_file() else b"" for path in paths), *_code()):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
 
@@ -56,22 +62,9 @@ def write(out: Path, made_from: str) -> Path:
     return write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", out / NAME)
 
 
-def _told(loaded: Loaded) -> Loaded:
-    """Drop the marks of runs that the last call of the sweep reused: only the terminal shows them, no file."""
-    rows, trials = (tuple(replace(row, already_done=False) for row in each) for each in (loaded.rows, loaded.trials))
-    sweep = loaded.sweep and replace(loaded.sweep, already_done=())
-    return replace(loaded, rows=rows, trials=trials, sweep=sweep)
-
-
 def _files(out: Path) -> dict[str, Any]:
     paths = sorted(path for path in out.rglob("*") if path.is_file() and path.name not in (NAME, ARCHIVE))
     return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def _items(loaded: Loaded) -> Iterator[bytes]:
-    for row in (*loaded.rows, *loaded.trials):
-        for scored in row.scored:
-            yield scored.path.read_bytes() if scored.path.is_file() else b""
 
 
 def _code() -> Iterator[bytes]:
