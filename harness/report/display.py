@@ -1,7 +1,5 @@
 """Formatting of numbers and of tables. Records keep raw numbers; units for display live here."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar

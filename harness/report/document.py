@@ -7,9 +7,9 @@ stable keys, and a number keeps the unit of its record: `Column.scale` and `Colu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.records.untrusted import NO_BREAK
 
@@ -26,6 +26,9 @@ _RAISED = str.maketrans(
     "\u1d43\u1d47\u1d9c\u1d48\u1d49\u1da0\u1d4d\u02b0\u2071\u02b2\u1d4f\u02e1\u1d50\u207f\u1d52\u1d56\u02b3"
     "\u02e2\u1d57\u1d58\u1d5b\u02b7\u02e3\u02b8\u1dbb",
 )
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,12 @@ class Table:
     def of(columns: Sequence[Column], rows: Iterable[Iterable[Value]], why: str = "", **settings: Any) -> Table:
         """Return a table of values, of which None is a missing one for the reason `why`."""
         return Table(tuple(columns), tuple(tuple(as_cell(value, why) for value in row) for row in rows), **settings)
+
+    @staticmethod
+    def by_field(things: Sequence[T], fields: Sequence[tuple[Column, Callable[[T], Value]]], **settings: Any) -> Table:
+        """Return a table with a row for each thing; a field is a column with the function of its cells."""
+        rows = ([cell(thing) for _, cell in fields] for thing in things)
+        return Table.of([column for column, _ in fields], rows, **settings)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -4,8 +4,6 @@ A record carries the `display` and `cite` of its method, model and data set. Wha
 metrics, settings) is read from `conf/`, as plain YAML. Anything else is shown by its identifier.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

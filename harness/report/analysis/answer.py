@@ -3,8 +3,6 @@
 Every sentence is computed from the tests of the report: nothing is claimed that they do not support.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

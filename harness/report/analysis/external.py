@@ -4,8 +4,6 @@ PEFT's method comparison publishes one JSON file per experiment: one seed, no ou
 items can be paired, so an interval is Wilson's of a single score. It has a width even where no answer was right.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.report import names
-from harness.report.analysis.axes import COSTS, PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
+from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
 from harness.report.data.groups import METHOD, Group, Measure, count_of_seeds, headline
 from harness.report.display import several
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 DOUBLE_DAGGER = "\N{DOUBLE DAGGER}"
 AVERAGE, RETENTION = "average", "retention_change"
 _TIMES = (("h", 3600), ("min", 60), ("s", 1))
+Field = tuple[Column, Callable[[Group], Cell]]
 _MISSING = Missing("not evaluated")
 
 
@@ -56,45 +58,38 @@ def main_table(inputs: Inputs) -> Table:
 
     The best score of a column is marked, and the second; a dagger marks what is not significantly worse than the best.
     """
-    primary = [result.contest for result in inputs.results]
-    tasks = _tasks(primary, inputs.targets)
-    retention = _retention(inputs.groups)
+    tasks = _tasks([result.contest for result in inputs.results], inputs.targets)
     ordered, rules = _ordered(inputs)
     footnotes = _footnotes(ordered)
-    scored = [contest.column for contest in tasks]
-    spanner = "Target tasks" if len(tasks) > 1 and all(contest.role == "target" for contest in tasks) else ""
-    ahead = tasks[0].column.key if tasks else ""
-    columns = [
-        METHOD,
-        *(
-            replace(column_of, spanner=spanner, priority=0 if column_of.key == ahead else 10 + place)
-            for place, column_of in enumerate(scored)
-        ),
-    ]
-    if spanner and len({column.unit for column in scored}) == 1 and scored[0].unit:
-        columns.append(replace(scored[0], key=AVERAGE, title="Avg.", priority=2))
-    if retention:
-        single = f"{names.task(retention[0]).short} change"
-        title = single if len(retention) == 1 else f"Retention change ({len(retention)} tasks)"
-        columns.append(Column(RETENTION, title, "points", 100.0, 1, "higher", priority=100))
-    columns += _cost_columns(ordered)
-    rows = tuple(_row(group, columns, _Row(tasks, retention, footnotes, inputs)) for group in ordered)
-    table = Table(tuple(columns), rows, label="main", title="Main results", rules=tuple(rules))
+    settings = {"label": "main", "title": "Main results", "rules": tuple(rules)}
+    fields = [*_score_fields(tasks, inputs), *_cost_fields(ordered)]
+    table = Table.by_field(ordered, [(METHOD, partial(_named, inputs.undertuned, footnotes)), *fields], **settings)
     competing = [place for place, group in enumerate(ordered) if group.trained and not group.random_weights]
-    for key in (*(column.key for column in scored), AVERAGE):
+    for key in (*(contest.column.key for contest in tasks), AVERAGE):
         decides = all(task.num_items >= FEWEST_ITEMS for task in tasks if key in (task.column.key, AVERAGE))
         table = ranked(table, key, competing) if key in table.keys and decides else table
     return replace(table, notes=tuple(_notes(inputs, footnotes)), caption=_caption(tasks, inputs)).without_empty()
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Context of the cells of a row."""
+def _score_fields(tasks: Sequence[MetricComparison], inputs: Inputs) -> Iterator[Field]:
+    """Yield the scores on each task, that of the question first, their average, and what was retained."""
+    spanner = "Target tasks" if len(tasks) > 1 and all(contest.role == "target" for contest in tasks) else ""
+    for place, contest in enumerate(tasks):
+        column = replace(contest.column, spanner=spanner, priority=10 + place if place else 0)
+        yield column, partial(_score, contest, () if place else inputs.results)
+    if spanner and len({contest.column.unit for contest in tasks}) == 1 and tasks[0].column.unit:
+        yield replace(tasks[0].column, key=AVERAGE, title="Avg.", priority=2), partial(_average, tasks)
+    if retention := _retention(inputs.groups):
+        single = f"{names.task(retention[0]).short} change"
+        title = single if len(retention) == 1 else f"Retention change ({len(retention)} tasks)"
+        column = Column(RETENTION, title, "points", 100.0, 1, "higher", priority=100)
+        yield column, partial(_retained, retention)
 
-    tasks: Sequence[MetricComparison]
-    kept: Sequence[str]
-    footnotes: dict[str, tuple[str, str]]
-    inputs: Inputs
+
+def _named(undertuned: Container[str], footnotes: Mapping[str, tuple[str, str]], group: Group) -> Text:
+    mark, _ = footnotes.get(group.label, ("", ""))
+    edge = DOUBLE_DAGGER if group.label in undertuned else ""
+    return Text(group.name, group.label, f"{edge}{mark}", "" if group.ok else "bad")
 
 
 def _tasks(primary: Sequence[MetricComparison], targets: Sequence[MetricComparison]) -> list[MetricComparison]:
@@ -128,31 +123,13 @@ def _ordered(inputs: Inputs) -> tuple[list[Group], list[int]]:
     return ordered, rules
 
 
-def _row(group: Group, columns: Sequence[Column], row: _Row) -> tuple[Cell, ...]:
-    contests = {contest.column.key: contest for contest in row.tasks}
-    mark, _ = row.footnotes.get(group.label, ("", ""))
-    edge = DOUBLE_DAGGER if group.label in row.inputs.undertuned else ""
-    made: list[Cell] = [Text(group.name, group.label, f"{edge}{mark}", "" if group.ok else "bad")]
-    for column in columns[1:]:
-        if column.key in contests:
-            made.append(_score(group, contests[column.key], row))
-        elif column.key == AVERAGE:
-            made.append(_average(group, row.tasks))
-        elif column.key == RETENTION:
-            made.append(_retained(group, row.kept))
-        else:
-            made.append(_cost(group, next(cost for cost in COSTS if cost.key == column.key)))
-    return tuple(made)
-
-
-def _score(group: Group, contest: MetricComparison, row: _Row) -> Cell:
+def _score(contest: MetricComparison, results: Sequence[Claims], group: Group) -> Cell:
+    """Return the score on a task; with the tests of the question it is marked where it ties with the best."""
     measure = group.own(contest.role, contest.task, contest.measure)
     estimate = group.score(measure) if measure and not group.random_weights else None
     if estimate is None:
         return _reason(group)
-    first = row.tasks[0].column.key == contest.column.key
-    marks = DAGGER if first and _ties(group, row.inputs.results) else ""
-    return Number(estimate.value, estimate.standard_error, marks=marks)
+    return Number(estimate.value, estimate.standard_error, marks=DAGGER if _ties(group, results) else "")
 
 
 def _reason(group: Group) -> Missing:
@@ -174,7 +151,7 @@ def _alike(result: Result) -> bool:
     return result.verdict in ("not significant", "equivalent")
 
 
-def _average(group: Group, tasks: Sequence[MetricComparison]) -> Cell:
+def _average(tasks: Sequence[MetricComparison], group: Group) -> Cell:
     """Return the mean over the tasks; unknown where the group lacks one of them."""
     measures = [group.own(contest.role, contest.task, contest.measure) for contest in tasks]
     estimates = [estimate for measure in measures if measure and (estimate := group.score(measure))]
@@ -193,7 +170,7 @@ def _retention(groups: Sequence[Group]) -> list[str]:
     )
 
 
-def _retained(group: Group, tasks: Sequence[str]) -> Cell:
+def _retained(tasks: Sequence[str], group: Group) -> Cell:
     """Return the change of the retention score against the base model, the mean over its tasks."""
     if group.first.is_base:
         return Missing("the base model itself")
@@ -208,18 +185,19 @@ def _retained(group: Group, tasks: Sequence[str]) -> Cell:
     return Number(fmean(gain.value for gain in measured), error, signed=True)
 
 
-def _cost_columns(groups: Sequence[Group]) -> list[Column]:
+def _cost_fields(groups: Sequence[Group]) -> list[Field]:
     on_gpu = any(required_memory(group) for group in groups)
     longest = max((seconds for group in groups if (seconds := TRAIN_SECONDS.of(group))), default=0.0)
     unit, size = next((unit, size) for unit, size in _TIMES if longest >= 2 * size or size == 1)
+    memory_title = "GPU mem." if on_gpu else "Memory"
     return [
-        Column(PARAMETERS.key, "Params", "M", 1e-6, priority=4),
-        replace(PEAK_MEMORY.column, title="GPU mem." if on_gpu else "Memory", better="", priority=1),
-        Column(TRAIN_SECONDS.key, "Time", unit, 1 / size, priority=3),
+        (Column(PARAMETERS.key, "Params", "M", 1e-6, priority=4), partial(_cost, PARAMETERS)),
+        (replace(PEAK_MEMORY.column, title=memory_title, better="", priority=1), partial(_cost, PEAK_MEMORY)),
+        (Column(TRAIN_SECONDS.key, "Time", unit, 1 / size, priority=3), partial(_cost, TRAIN_SECONDS)),
     ]
 
 
-def _cost(group: Group, cost: Cost) -> Cell:
+def _cost(cost: Cost, group: Group) -> Cell:
     if cost is PEAK_MEMORY and group.status == "oom":
         return Missing("out of memory", "OOM")
     value = cost.of(group)

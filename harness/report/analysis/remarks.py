@@ -1,7 +1,5 @@
 """Remarks on runs that a reader of their numbers must know: lost seeds, repeats, interruptions, changes, precision."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

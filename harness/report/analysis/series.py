@@ -1,7 +1,5 @@
 """Groups that differ in a single numeric setting, in its order: scores against a rank, a rate, a number of rows."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

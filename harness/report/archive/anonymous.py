@@ -6,8 +6,6 @@ digests and text of data and models stay. A registration gets the digest of its 
 published, would lead to its authors.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ Only members of known names are read, so that an archive holds neither a pickle 
 Links, encrypted members and more than a gibibyte of content are refused before anything is written to the disk.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -4,8 +4,6 @@ Those are RO-Crate metadata and a lock of the versions that the runs were made w
 members, so that they can be made again. RO-Crate 1.1: https://w3id.org/ro/crate/1.1.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

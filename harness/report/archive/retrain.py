@@ -1,7 +1,5 @@
 """Training of the cheapest run of an archive once more, by the public command, and the comparison with its record."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Verification of a report: every file and every number of it, made again from its archive and compared."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io

@@ -1,7 +1,5 @@
 """Commands that publish: a report with its records, the report made again from them, and scores for other tools."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

@@ -4,8 +4,6 @@ How such a model was trained is not known, and nothing of it is made up: its rec
 training settings. Everything else is a record like any other, so that a report of it is like any other.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

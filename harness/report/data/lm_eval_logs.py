@@ -5,8 +5,6 @@ Since 0.4.3 a folder holds `results_<date>.json` with `samples_<task>_<date>.jso
 sample. All of them are brought into the present form. Nothing in a log is run.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Trials of each contestant of a sweep with stages, and their bearing on the rows of the results."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Figures with a row for each method: its gain over the base model, and its peak memory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

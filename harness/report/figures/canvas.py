@@ -4,8 +4,6 @@ An SVG holds its text as text, a title, and a name on every mark, so that a page
 mouse, to the keyboard and to a screen reader.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Labels beside the points of a plot, where they cover neither a mark nor each other: measured, never guessed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Lines over a setting: the score against whatever was swept, and the validation loss against the learning rate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

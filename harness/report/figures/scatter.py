@@ -1,7 +1,5 @@
 """Figures of points: quality against each cost with its Pareto front, and learning against forgetting."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

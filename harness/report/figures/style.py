@@ -4,8 +4,6 @@ Color alone never separates two series: markers, dashes, hatches or names do so 
 readable.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

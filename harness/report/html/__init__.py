@@ -5,8 +5,6 @@ shown: a template or a script writes it as text, never as markup. A cell of a ta
 value that the script sorts by.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.records.untrusted import printable
 from harness.report import names
-from harness.report.analysis.axes import COSTS, Quality, gain_column, qualities, score_column
+from harness.report.analysis.axes import COSTS, Cost, Quality, gain_column, qualities, score_column
 from harness.report.analysis.comparison import Comparison
+from harness.report.analysis.main_table import Field
 from harness.report.data.groups import Group
 from harness.report.data.rows import settings_of
 from harness.report.document import Cell, Column, Missing, Number, Table, Text, plain, ranked
@@ -26,14 +28,6 @@ _NEVER = ("label", "method", "reason", "recipe_id", "timing_doubts")  # facts th
 _COST_KEYS = {cost.key for cost in COSTS}
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A column and the cell of each group in it."""
-
-    column: Column
-    cell: Callable[[Group], Cell]
-
-
 def table(comparison: Comparison) -> Table:
     """Return the main table, with the gain over the base model beside its first score, and then all else.
 
@@ -41,18 +35,24 @@ def table(comparison: Comparison) -> Table:
     """
     main, groups = comparison.main_table, comparison.groups
     rows = {row[0].key: row for row in main.rows if isinstance(row[0], Text)}
-    fields = [_main_field(column, place, rows) for place, column in enumerate(main.columns)]
+    fields: list[Field] = [  # a cost is better where it is lower
+        (
+            replace(column, better="lower") if column.key in _COST_KEYS else column,
+            partial(lambda place, group: rows[group.label][place], place),
+        )
+        for place, column in enumerate(main.columns)
+    ]
     scores: dict[tuple[str, str], Quality] = {}  # evaluations that were allowed to differ share a column
     for score in qualities(groups, ROLES, comparison.primary):
         scores.setdefault((score.task, score.measure.metric), score)
-    extra = [field for score in scores.values() for field in _score_fields(score) if field.column.key not in main.keys]
-    extra += [_Field(cost.column, _cost_cell(cost.of)) for cost in COSTS if cost.key not in main.keys]
-    extra.append(_Field(Column("seeds", "Seeds", text=True), lambda group: Text(group.num_seeds)))
+    extra = [field for score in scores.values() for field in _score_fields(score)]
+    extra += [(cost.column, partial(_cost, cost)) for cost in COSTS]
+    extra = [field for field in extra if field[0].key not in main.keys]
+    extra.append((Column("seeds", "Seeds", text=True), lambda group: Text(group.num_seeds)))
     first = f"{main.keys[1]}_vs_base" if len(main.keys) > 1 else ""
-    ahead = [field for field in extra if field.column.key == first]
+    ahead = [field for field in extra if field[0].key == first]
     fields = [*fields[:2], *ahead, *fields[2:], *(field for field in extra if field not in ahead)]
-    cells = tuple(tuple(field.cell(group) for field in fields) for group in groups)
-    whole = Table(tuple(field.column for field in fields), cells, label="everything").without_empty()
+    whole = Table.by_field(groups, fields, label="everything").without_empty()
     competing = [place for place, group in enumerate(groups) if group.trained and not group.random_weights]
     for column in whole.columns:
         if column.better and column.key not in main.keys:
@@ -60,17 +60,13 @@ def table(comparison: Comparison) -> Table:
     return whole
 
 
-def _main_field(column: Column, place: int, rows: Mapping[str, Sequence[Cell]]) -> _Field:
-    """Return a column of the main table; a cost is better where it is lower."""
-    shown = replace(column, better="lower") if column.key in _COST_KEYS else column
-    return _Field(shown, lambda group: rows[group.label][place])
-
-
 def content(comparison: Comparison) -> dict[str, Any]:
     """Return the table for the page's script: columns, and rows with the text and the value of each cell."""
     groups, shown, main = comparison.groups, table(comparison), comparison.main_table
     facts = [_facts(group) for group in groups]
     keys = [*dict.fromkeys(key for own in facts for key in own)]
+    settings = [place for place, key in enumerate(keys) if key.startswith(PARTS) and key not in _UNSAID]
+    settings.sort(key=lambda place: not keys[place].startswith(PARTS[0]))  # those of the method first
     return {
         "columns": [_column(column, shown.cells(column.key)) for column in shown.columns],
         "rows": [
@@ -86,13 +82,13 @@ def content(comparison: Comparison) -> dict[str, Any]:
             for group, row, own in zip(groups, shown.rows, facts, strict=True)
         ],
         "facts": [printable(key) for key in keys],
-        "settings": _settings(keys),
+        "settings": [[place, printable(names.setting(keys[place]).display)] for place in settings],
         "notes": [printable(str(note)) for note in main.notes],
         "sort": 1 if len(main.columns) > 1 and main.columns[1].better else -1,
     }
 
 
-def _score_fields(score: Quality) -> list[_Field]:
+def _score_fields(score: Quality) -> list[Field]:
     """Return the column of a score, and that of its gain over the base model."""
     task, metric = names.task(score.task), names.metric(score.measure.metric)
     scores = score_column(score.task, score.measure.metric, score.higher_is_better)
@@ -107,10 +103,7 @@ def _score_fields(score: Quality) -> list[_Field]:
         measure = group.own(score.role, score.task, score.measure)
         return _number(group, group.gain(measure) if measure else None, signed=True)
 
-    return [
-        _Field(replace(scores, title=f"{task.short} {metric.short}", digits=digits), value),
-        _Field(beside, gain),
-    ]
+    return [(replace(scores, title=f"{task.short} {metric.short}", digits=digits), value), (beside, gain)]
 
 
 def _number(group: Group, estimate: SeedEstimate | None, signed: bool = False) -> Cell:
@@ -121,14 +114,11 @@ def _number(group: Group, estimate: SeedEstimate | None, signed: bool = False) -
     return Number(estimate.value, estimate.standard_error, signed=signed)
 
 
-def _cost_cell(of: Callable[[Group], float | None]) -> Callable[[Group], Cell]:
-    def cell(group: Group) -> Cell:
-        value = of(group)
-        if value is None:
-            return Missing(group.first.reason, "OOM") if group.status == "oom" else Missing("unknown")
+def _cost(cost: Cost, group: Group) -> Cell:
+    value = cost.of(group)
+    if value is not None:
         return Number(value)
-
-    return cell
+    return Missing(group.first.reason, "OOM") if group.status == "oom" else Missing("unknown")
 
 
 def _column(column: Column, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -164,13 +154,6 @@ def _facts(group: Group) -> dict[str, Any]:
         elif all(value == values[0] for value in values):
             facts[key] = _plain(values[0])
     return facts
-
-
-def _settings(keys: Sequence[str]) -> list[list[Any]]:
-    """Return the places of the facts that are settings, with their names for people; those of the method first."""
-    places = [place for place, key in enumerate(keys) if key.startswith(PARTS) and key not in _UNSAID]
-    ordered = sorted(places, key=lambda place: not keys[place].startswith(PARTS[0]))
-    return [[place, printable(names.setting(keys[place]).display)] for place in ordered]
 
 
 def _plain(value: Any) -> Any:

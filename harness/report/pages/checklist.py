@@ -1,7 +1,5 @@
 """The NeurIPS paper checklist and parts B and C of that of ACL, answered where records can answer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Costs as tables: the averages of each method, its compute, training speed, seeds, and what using a result costs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from harness.report.analysis import axes

@@ -1,7 +1,5 @@
 """The data card: the findings of a data check, as Markdown for a report and as a table for the terminal."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 The items are drawn by the hash of their ids, so that nobody chooses them by the answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any

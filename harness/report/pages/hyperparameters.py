@@ -3,8 +3,6 @@
 The settings of all methods come first, then a row for each that differs and a column for each method.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The second half of the experimental setup: how settings were chosen, scores taken, and differences tested."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The claims that a sweep was made for, a line for each, and the deviations from their registration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

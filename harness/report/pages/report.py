@@ -5,8 +5,6 @@ appendix, the page and the LaTeX tables have them too. Everything is computed fr
 content is left out by whoever writes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from harness.records.untrusted import escaped

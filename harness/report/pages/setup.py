@@ -3,8 +3,6 @@
 Every statement is taken from the records; what they do not say is called not recorded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

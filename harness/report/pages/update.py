@@ -3,8 +3,6 @@
 Two methods with one score may differ in their updates; the measurements of `harness.adapter info` show it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, median

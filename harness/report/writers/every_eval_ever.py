@@ -4,8 +4,6 @@ Source: https://evalevalai.com, schema 0.3.0. Details that are not recorded are 
 demands a text.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

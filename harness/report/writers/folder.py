@@ -1,7 +1,5 @@
 """The files of a report's folder: its pages, tables, figures and data, and `CITATION.cff`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

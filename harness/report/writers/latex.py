@@ -5,8 +5,6 @@ and column (3 inches of 11 pt, ACL). A wider one gets smaller type, then gives i
 becomes several.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ A report is a function of its records and of the code. Where neither has changed
 nothing is drawn again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Documents as Markdown: tables with typed cells, lists, commands, and parts that open on a click."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from harness.records.untrusted import code, escaped

@@ -6,8 +6,6 @@ standard error ends in `Error`, the ends of an interval in `Low` and `High`. Num
 without their unit.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 

@@ -3,8 +3,6 @@ r"""Paragraphs to paste into a paper, with citations by the keys of references.b
 LaTeX cites with `\citep`, which becomes `\cite` in a class without natbib; Markdown as pandoc does, `[@key]`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

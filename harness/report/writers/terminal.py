@@ -1,7 +1,5 @@
 """The comparison for the terminal: the answer, the main table at the width of the line, failures, and the report."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap

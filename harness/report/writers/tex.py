@@ -1,7 +1,5 @@
 r"""Foreign text as LaTeX that shows it and does nothing else: pure ASCII, which sets in OT1 and T1 alike."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from textwrap import wrap
