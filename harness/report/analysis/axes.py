@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 
 
 Quantity = Callable[[Row], float | None]
+HOUR = 3600
+OTHERS = 0.1  # share of the cores that other processes keep busy; timings vary by as much anyway
+THROTTLED = 0.05  # share of a phase's seconds
+TIMED = ("train", "validate", "evaluate", "generate", "inference")  # the phases whose seconds and rates are shown
+HELD_BACK = 0.01  # share of a phase's seconds in which a limit held the GPU's clock down
+# The power limit is not among them: it belongs to the card and holds for every run on it. These come and go.
+LIMITS = ("thermal", "reliability")
+SLOWED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
+CPU, LIMIT, COMPANY, CLOCK = (
+    "other processes kept part of the processor busy",
+    "the control group's limit on processor time held the run back",
+    "other processes computed on the GPU",
+    "heat or power held the GPU's clock down",
+)
+HOLDERS = {  # the part of a run's record -> the quantities in it
+    "fingerprint": ("trainable_parameters", "total_parameters", "saved_bytes"),
+    "training": ("tokens_per_second", "train_seconds", "flops_per_second", "mfu"),
+    "current": ("peak_memory_bytes", "required_memory_bytes"),
+}
 
 
 @dataclass(frozen=True)
@@ -137,9 +156,6 @@ def _quality(scored: ScoredEvaluation, metric: str | None = None) -> list[Qualit
     return [Quality(title, scored.role, Measure(scored.comparison_key, metric), higher, scored.task)]
 
 
-HOUR = 3600
-
-
 def device_seconds(attempt: Attempt) -> float:
     """Return the seconds of an attempt times its devices. An old record has only the seconds of its phases."""
     seconds = attempt.seconds
@@ -191,22 +207,6 @@ def with_trials(rows: Sequence[Row], trials: Sequence[Row]) -> list[Row]:
 
 def _hours(runs: Iterable[RunRecord]) -> float:
     return sum(device_seconds(attempt) for run in runs for attempt in run.attempts) / HOUR
-
-
-OTHERS = 0.1  # share of the cores that other processes keep busy; timings vary by as much anyway
-THROTTLED = 0.05  # share of a phase's seconds
-TIMED = ("train", "validate", "evaluate", "generate", "inference")  # the phases whose seconds and rates are shown
-HELD_BACK = 0.01  # share of a phase's seconds in which a limit held the GPU's clock down
-# The power limit is not among them: it belongs to the card and holds for every run on it. These come and go.
-LIMITS = ("thermal", "reliability")
-SLOWED = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
-
-CPU, LIMIT, COMPANY, CLOCK = (
-    "other processes kept part of the processor busy",
-    "the control group's limit on processor time held the run back",
-    "other processes computed on the GPU",
-    "heat or power held the GPU's clock down",
-)
 
 
 def doubts_of_phase(phase: Phase) -> dict[str, str]:
@@ -268,11 +268,6 @@ def _held(part: str, name: str) -> Quantity:
     return lambda row: getattr(getattr(row, part), name, None)
 
 
-HOLDERS = {  # the part of a run's record -> the quantities in it
-    "fingerprint": ("trainable_parameters", "total_parameters", "saved_bytes"),
-    "training": ("tokens_per_second", "train_seconds", "flops_per_second", "mfu"),
-    "current": ("peak_memory_bytes", "required_memory_bytes"),
-}
 QUANTITIES: dict[str, Quantity] = {
     **{name: _held(part, name) for part, held in HOLDERS.items() for name in held},
     "train_energy_joules": lambda row: row.train_energy,

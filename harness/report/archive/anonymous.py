@@ -48,6 +48,22 @@ _COMMON = frozenset(
 _NAMING = PRIVATE - {"commit", "group", "job_id", "partition", "project", "qos", "serial", "device_uuid", "uuid"}
 _HOMES = re.compile(r"(?:/home/|/Users/|/users/|\\Users\\)([^/\\\s\"',;:]+)")
 _SHORTEST = 3
+REMOVED = "removed"
+_AUTHOR = "anonymous"
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
+_PUBLIC = re.compile(r"https?://(?:dx\.)?(?:arxiv|doi|w3id)\.org/\S*", re.IGNORECASE)
+_PUBLISHED = re.compile(r"https://[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/\S*)?", re.IGNORECASE)
+_EMAIL = re.compile(r"[\w.+-]+@(?!best\b)[\w-]+(?:\.[\w-]+)*")  # lora@best is a recipe of a claim
+_IPV4 = re.compile(r"(?<![\w.=])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
+_IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}(?![\w:])|\bfe80::[0-9a-f:]+", re.IGNORECASE)
+_PATH = re.compile(r"(?<![\w./~<>-])(?:~[\w-]*/|/(?=[\w.@+~-]*[A-Za-z]))[\w.@+%~,-]*(?:/[\w.@+%~,-]+)*/?")
+_WINDOWS = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|\\\\)[^\s\"'<>|]+")
+_SETTING = re.compile(r"(?<![\w.])([+~]{0,2}[A-Za-z_][\w.]*)=(\"[^\"]*\"|'[^']*'|[^\s,\])}]+)")
+_WORD = re.compile(r"([+~]{0,2}[A-Za-z_][\w./]*)=(.*)", re.DOTALL)
+# Fields that cite publications, whose addresses stay
+_CITING = frozenset({"claim", "license", "note", "origin", "question", "source"})
+_WORDS = frozenset({"arguments", "overrides"})  # fields that hold one override in each text
+_VERSIONS, _VERSION = "versions", re.compile(r"\d[\w.+!-]*")
 
 
 def is_private(key: str) -> bool:
@@ -133,24 +149,6 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for item in value for text in _strings(item)]
     return [value] if isinstance(value, str) else []
-
-
-REMOVED = "removed"
-_AUTHOR = "anonymous"
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
-_PUBLIC = re.compile(r"https?://(?:dx\.)?(?:arxiv|doi|w3id)\.org/\S*", re.IGNORECASE)
-_PUBLISHED = re.compile(r"https://[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/\S*)?", re.IGNORECASE)
-_EMAIL = re.compile(r"[\w.+-]+@(?!best\b)[\w-]+(?:\.[\w-]+)*")  # lora@best is a recipe of a claim
-_IPV4 = re.compile(r"(?<![\w.=])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
-_IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}(?![\w:])|\bfe80::[0-9a-f:]+", re.IGNORECASE)
-_PATH = re.compile(r"(?<![\w./~<>-])(?:~[\w-]*/|/(?=[\w.@+~-]*[A-Za-z]))[\w.@+%~,-]*(?:/[\w.@+%~,-]+)*/?")
-_WINDOWS = re.compile(r"(?<!\w)(?:[A-Za-z]:\\|\\\\)[^\s\"'<>|]+")
-_SETTING = re.compile(r"(?<![\w.])([+~]{0,2}[A-Za-z_][\w.]*)=(\"[^\"]*\"|'[^']*'|[^\s,\])}]+)")
-_WORD = re.compile(r"([+~]{0,2}[A-Za-z_][\w./]*)=(.*)", re.DOTALL)
-# Fields that cite publications, whose addresses stay
-_CITING = frozenset({"claim", "license", "note", "origin", "question", "source"})
-_WORDS = frozenset({"arguments", "overrides"})  # fields that hold one override in each text
-_VERSIONS, _VERSION = "versions", re.compile(r"\d[\w.+!-]*")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,18 @@ from harness.report.data.load import load
 from harness.report.writers import manifest
 
 _RUN_FILES = ("record.json", "update.json", "inference.json", disk.NAME)
+_CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://schema.org/sha256"}]
+_FORMATS = {"json": "application/json", "parquet": "application/vnd.apache.parquet", "txt": "text/plain"}
+_KINDS = {
+    "sweep.json": "Question, cells and chosen recipes of the sweep",
+    "registration.json": "Registration of the question before its runs",
+    "record.json": "Record of a run: its recipe and every attempt at it",
+    "update.json": "Shape of the trained update",
+    "inference.json": "Measured cost of using the result",
+    "harness-checksums.txt": "SHA-256 of every content that was written to the files of the run",
+    "versions.txt": "Versions of the libraries of the runs",
+    "report.json": "Options of the report",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +121,6 @@ def _of_run(folder: Path) -> Iterator[Path]:
 def to_json(value: Any) -> bytes:
     """Return JSON with sorted keys."""
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-_CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://schema.org/sha256"}]
-_FORMATS = {"json": "application/json", "parquet": "application/vnd.apache.parquet", "txt": "text/plain"}
-_KINDS = {
-    "sweep.json": "Question, cells and chosen recipes of the sweep",
-    "registration.json": "Registration of the question before its runs",
-    "record.json": "Record of a run: its recipe and every attempt at it",
-    "update.json": "Shape of the trained update",
-    "inference.json": "Measured cost of using the result",
-    "harness-checksums.txt": "SHA-256 of every content that was written to the files of the run",
-    "versions.txt": "Versions of the libraries of the runs",
-    "report.json": "Options of the report",
-}
 
 
 def described(members: Members, options: Options) -> dict[str, bytes]:

@@ -21,6 +21,10 @@ from harness.report.writers import manifest
 
 _DESCRIBING = (METADATA, VERSIONS)
 _MEANS = ("acc", "acc_norm", "exact_match")  # metrics that are the mean of their items
+NUMBER = re.compile(r"(?<![\w.])[-+\N{MINUS SIGN}]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_TEXT = (".md", ".tex", ".csv", ".bib", ".cff", ".html", ".svg")
+_NOT_COMPARED = (NAME, manifest.NAME)
+_MOST = 3  # differences that are listed of one file
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,6 @@ def loaded_from(content: Members, options: Options, place: Path) -> Loaded:
 
     loaded = load(container.unpack(content, place), options.sweep)
     return replace(priced(loaded, options.price), allowed=options.allow, margin=options.margin or loaded.margin)
-
-
-NUMBER = re.compile(r"(?<![\w.])[-+\N{MINUS SIGN}]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
-_TEXT = (".md", ".tex", ".csv", ".bib", ".cff", ".html", ".svg")
-_NOT_COMPARED = (NAME, manifest.NAME)
-_MOST = 3  # differences that are listed of one file
 
 
 def report_files(folder: Path) -> dict[str, Path]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PREFIX = "metric/"
 _READ = ("item_id", "prompt_hash", "num_tokens", "task", "cluster")
+NLL = "nll"  # the item column of a held-out loss
+_ROUNDING = 1e-6  # of a score: the sum of its items in another order
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,6 @@ def _floats(values: list[Any], order: list[int]) -> Floats | None:
         return None
     array = np.array([float(values[i]) for i in order], dtype=np.float64)
     return array if np.isfinite(array).all() else None
-
-
-NLL = "nll"  # the item column of a held-out loss
-_ROUNDING = 1e-6  # of a score: the sum of its items in another order
 
 
 def same_items(scored: Sequence[ScoredEvaluation]) -> bool:

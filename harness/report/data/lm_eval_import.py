@@ -31,6 +31,7 @@ BASE = "base"
 SEED_PATTERN = r"[-_./ ]*seed[-_=. ]?(\d+)"
 UNKNOWN = "unknown"
 _SCORED_BY = ("output_type", "metric_list", "filter_list", "generation_kwargs", "repeats")
+Scores = list[tuple[EvaluationRecord, dict[str, list[Any]]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +134,6 @@ def write_records(models: Sequence[Model], question: Question, runs: Path) -> li
         write(record, folder / "record.json")
     write(_sweep([(entry, scores) for entry, scores in made], question), runs / "sweeps" / question.name / "sweep.json")
     return notes
-
-
-Scores = list[tuple[EvaluationRecord, dict[str, list[Any]]]]
 
 
 def _made(model: Model, question: Question, notes: list[str]) -> tuple[RunRecord, Scores]:

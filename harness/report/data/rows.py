@@ -25,6 +25,9 @@ TASK_SETTING = (
     "num_fewshot", "chat_template", "precision", "train_precision", "backend", "batch_size", "batch_tokens", "rows",
 )  # fmt: skip
 HELDOUT_SETTING = ("rows", "limit", "precision", "train_precision", "batch_tokens")
+MARGIN = 0.01  # a point of accuracy, a hundredth of a nat
+Settings = dict[str, Any]
+OWN_COLUMNS = ("method.name", "method.lr", "model.name", "data.name", "train.lr")  # shown under shorter names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +132,6 @@ class Row:
         return {f"{'heldout' if s.heldout else 'eval'}.{k}": v for s in self.scored for k, v in setting(s).items()}
 
 
-MARGIN = 0.01  # a point of accuracy, a hundredth of a nat
-
-
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """Input of a report: its rows, their sweep, and the records and settings beside them."""
@@ -182,10 +182,6 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-Settings = dict[str, Any]
-OWN_COLUMNS = ("method.name", "method.lr", "model.name", "data.name", "train.lr")  # shown under shorter names
 
 
 def settings_of(row: Row, parts: Sequence[str] = ("method", "model", "data", "train")) -> Settings:

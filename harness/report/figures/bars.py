@@ -15,6 +15,9 @@ from harness.report.figures.style import BASE_COLOR, FILL, Scale, base_line, met
 STEM = "gain"
 MOST_ROWS = 40
 ROW = 0.165  # inches
+MOST_BARS = 40
+_STATIC, _INCREASE = "#5B6673", "#BCC5CE"  # gray: colors stand for methods
+Parts = tuple[Group, float, float]  # GiB held, GiB added
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,6 @@ def _words(bar: Bar, scale: Scale) -> str:
     interval = " to ".join(f"{end:+.1f}" if scale.factor != 1 else f"{end:+.3f}" for end in bar.interval or ())
     parts = [f"{bar.group.name}: {scale.text(bar.gain, signed=True)}", f"95 % CI {interval}" if interval else ""]
     return ", ".join(part for part in (*parts, bar.memory) if part)
-
-
-MOST_BARS = 40
-_STATIC, _INCREASE = "#5B6673", "#BCC5CE"  # gray: colors stand for methods
-Parts = tuple[Group, float, float]  # GiB held, GiB added
 
 
 def memory_figure(groups: Sequence[Group]) -> Figure | None:

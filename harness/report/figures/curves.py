@@ -23,6 +23,14 @@ MOST_COLORED = 6
 MOST_BANDS = 4  # lines with bands; more of them hide each other
 MOST_LINES = 60  # of more methods, those of the lowest validation loss
 _PALE: dict[str, Any] = {"color": PALE, "linewidth": 0.7, "zorder": 1}
+LAYER = re.compile(r"\.(\d+)\.")
+MOST_UPDATES = 8
+_PANELS = (
+    ("relative_norm", "Relative norm"),
+    ("effective_rank", "Effective rank"),
+    ("alignment_left", "Alignment with top left vectors"),
+    ("intruder_dimensions", "Intruder dimensions per matrix"),
+)
 
 
 def learning_curves(groups: Sequence[Group]) -> Figure | None:
@@ -164,16 +172,6 @@ def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -
     axes.set_xlabel("Trials")
     axes.set_ylabel(sheet.wrapped("Expected best validation loss (nats per token)", vertical=True))
     sheet.legend(*zip(*handles, strict=True))
-
-
-LAYER = re.compile(r"\.(\d+)\.")
-MOST_UPDATES = 8
-_PANELS = (
-    ("relative_norm", "Relative norm"),
-    ("effective_rank", "Effective rank"),
-    ("alignment_left", "Alignment with top left vectors"),
-    ("intruder_dimensions", "Intruder dimensions per matrix"),
-)
 
 
 def update_figure(groups: Sequence[Group]) -> Figure | None:

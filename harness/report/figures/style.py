@@ -61,6 +61,7 @@ STYLE: dict[str, Any] = {
     "figure.constrained_layout.h_pad": 0.04,
     "figure.constrained_layout.w_pad": 0.05,
 }
+MOST_TITLE = 60  # characters of an axis title
 
 
 def method_of(group: Group) -> str:
@@ -156,9 +157,6 @@ def spans_decades(values: Sequence[float]) -> bool:
 def base_line(draw: Callable[..., Any], value: float) -> Any:
     """Draw the dashed line of the untouched model, with `axhline` or `axvline` of the axes."""
     return draw(value, color=BASE_COLOR, linestyle=BASE_DASH, linewidth=0.9, zorder=1)
-
-
-MOST_TITLE = 60  # characters of an axis title
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ _LATER = ("report.md", "appendix.md")  # which are written after the page
 _OWN = ("Answer", "Results", "Figures")  # sections of the report that the page shows in its own way
 _OPEN = ("Claims", "Recommendation", "What was compared", "Failed runs", "Statistical comparison")
 _ANCHORS = {"results": "Results", "figures": "Figures", "items-title": "Single items"}
+_TAGS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
 
 
 def write(
@@ -114,9 +115,6 @@ def _json(data: Any) -> str:
     """Return JSON for a script element. Every `<` is escaped, so that no text in it can close the element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
-
-
-_TAGS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
 
 
 def table_html(table: Table) -> str:

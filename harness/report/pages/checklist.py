@@ -25,6 +25,7 @@ _MACROS = "\n".join(rf"\providecommand{{\answer{name}}}[1][]{{{text} #1}}" for n
 
 
 Answered = tuple[Answer, str]  # with its justification
+_UNANSWERED: Answered = ("Author", AUTHOR)
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,6 @@ def _cited(comparison: Comparison) -> Answered:
     return "Yes", "The section on the experimental setup cites models, data, tasks and software (references.bib)."
 
 
-_UNANSWERED: Answered = ("Author", AUTHOR)
 _RULES: dict[str, Callable[[Comparison], Answered]] = {
     "limitations": _limitations,
     "reproducibility": _reproducibility,

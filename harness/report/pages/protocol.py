@@ -23,6 +23,12 @@ _TOOLS = {
     "bitsandbytes": ("bitsandbytes", ("dettmers2022llmint8",)),
 }
 Section = tuple[str, list[Part]]
+_NOT_OURS = " What the weights were trained on, and for how long, is not recorded."
+_FAMILIES = {
+    "baseline": "each method against the base model",
+    "best": "all pairs from which the best method was chosen",
+    "all": "all pairs",
+}
 
 
 def common(values: Iterable[Any]) -> Any:
@@ -99,9 +105,6 @@ def _evaluation(comparison: Comparison) -> Section:
     if precisions - {"unknown"}:
         parts.append(f" Evaluations are computed in {several(sorted(precisions))}.")
     return "Evaluation", parts
-
-
-_NOT_OURS = " What the weights were trained on, and for how long, is not recorded."
 
 
 def _compute(comparison: Comparison) -> Section:
@@ -207,13 +210,6 @@ def _unit(result: Claims, difference: float) -> str:
     if names.metric(result.contest.measure.metric).percent:
         return f"{100 * difference:.2g} percentage points"
     return f"{difference:.2g}"
-
-
-_FAMILIES = {
-    "baseline": "each method against the base model",
-    "best": "all pairs from which the best method was chosen",
-    "all": "all pairs",
-}
 
 
 def joined(listed: Sequence[Sequence[Part]]) -> list[Part]:

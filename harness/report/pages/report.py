@@ -40,6 +40,17 @@ LINKS = (
     ("records.csv", "records"),
 )
 
+UPDATE = "[Shape of the updates](update.md): how much each method changed the weights, and in which directions."
+MATCHED = "Equal budget: the last checkpoint within the budget of the cheapest method."
+ACROSS = (
+    "Mean, interquartile mean of the task means (four tasks or more) and average rank (1 is best) over target tasks "
+    "(tasks treated as fixed; 95 % CI over items and seeds)."
+)
+EXTERNAL = (
+    "Published results (single seed, different hardware and set-up); shown for reference, not ranked. The interval of "
+    "an accuracy is Wilson's."
+)
+
 
 def page(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = False) -> str:
     """Return `report.md`; with the figures, and a link to the page of the updates' shapes, if there is one.
@@ -138,18 +149,6 @@ def _failed(comparison: Comparison) -> Iterator[Block]:
     if damaged:
         yield "Could not be read:"
         yield Bullets(tuple(damaged))
-
-
-UPDATE = "[Shape of the updates](update.md): how much each method changed the weights, and in which directions."
-MATCHED = "Equal budget: the last checkpoint within the budget of the cheapest method."
-ACROSS = (
-    "Mean, interquartile mean of the task means (four tasks or more) and average rank (1 is best) over target tasks "
-    "(tasks treated as fixed; 95 % CI over items and seeds)."
-)
-EXTERNAL = (
-    "Published results (single seed, different hardware and set-up); shown for reference, not ranked. The interval of "
-    "an accuracy is Wilson's."
-)
 
 
 def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = False) -> list[Section]:

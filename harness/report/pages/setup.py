@@ -26,6 +26,14 @@ _SCHEDULES = {
     "linear": "a learning rate that decays linearly to zero{}",
     "cosine": "a learning rate that decays to zero along a cosine{}",
 }
+_HYPERPARAMETERS = Reference("tab:hyperparameters", "the table of hyper-parameters (appendix)")
+_REMOVED = {
+    "in_test": "whose prompt occurs in a test set",
+    "duplicate": "exact duplicates",
+    "near_duplicate": "near duplicates",
+    "contradiction": "with conflicting answers",
+    "too_long": "longer than the maximum sequence length",
+}
 
 
 def paragraphs(comparison: Comparison) -> list[Paragraph]:
@@ -48,9 +56,6 @@ def _methods(comparison: Comparison) -> Section:
     table: list[Part] = [" Their hyper-parameters are in", _HYPERPARAMETERS, "."]
     is_known = any(not group.first.trained_elsewhere for group in comparison.trained)
     return "Methods", ["We compare ", *listed, end, *(table if is_known else [])]
-
-
-_HYPERPARAMETERS = Reference("tab:hyperparameters", "the table of hyper-parameters (appendix)")
 
 
 def _elsewhere(comparison: Comparison) -> Section:
@@ -158,15 +163,6 @@ def _counts(group: Group) -> str:
         f" We train on {counts.train_rows:,} rows and hold out {counts.validation_rows:,} for validation{held} and "
         f"{counts.test_rows:,} for testing.{left}"
     )
-
-
-_REMOVED = {
-    "in_test": "whose prompt occurs in a test set",
-    "duplicate": "exact duplicates",
-    "near_duplicate": "near duplicates",
-    "contradiction": "with conflicting answers",
-    "too_long": "longer than the maximum sequence length",
-}
 
 
 def _decontamination(comparison: Comparison) -> Section:

@@ -15,6 +15,24 @@ from harness.report.figures.curves import LAYER, matrices
 from harness.report.writers.markdown import to_markdown
 
 PAGE = "update.md"
+_MEASURED = (
+    Column("matrices", "Matrices", digits=0),
+    Column("relative_norm", "Relative norm"),
+    Column("effective_rank", "Effective rank"),
+    Column("most", "of"),
+    Column("stable_rank", "Stable rank"),
+    Column("alignment_left", "Alignment left", digits=3),
+    Column("alignment_right", "right", digits=3),
+)
+_MEANING = (
+    "Relative norm: the Frobenius norm of D over that of the weight. Effective rank: the exponential of the entropy of "
+    "D's normalized singular values (Roy and Vetterli 2007), at most the number after it. Stable rank: the squared "
+    "Frobenius norm over the squared spectral norm.",
+    "Alignment: how much of the span of D's top singular vectors lies in the span of as many of the weight's (Hu et "
+    "al. 2021, arXiv 2106.09685, section 7.3): 1 is all of it, chance gives their number over the side's length.",
+    "Intruders: top left singular vectors of the tuned weight that resemble none of the weight's (Shuttleworth et al. "
+    "2024, arXiv 2410.21228); summed over the matrices above, per kind their mean per matrix below.",
+)
 
 
 def write(groups: Sequence[Group], folder: Path, figure: bool = False) -> Path | None:
@@ -47,26 +65,6 @@ def page(measured: Sequence[Group], missing: Sequence[Group], figure: bool) -> s
         Section("Definitions", _MEANING),
     )
     return to_markdown("The shape of the updates", sections)
-
-
-_MEASURED = (
-    Column("matrices", "Matrices", digits=0),
-    Column("relative_norm", "Relative norm"),
-    Column("effective_rank", "Effective rank"),
-    Column("most", "of"),
-    Column("stable_rank", "Stable rank"),
-    Column("alignment_left", "Alignment left", digits=3),
-    Column("alignment_right", "right", digits=3),
-)
-_MEANING = (
-    "Relative norm: the Frobenius norm of D over that of the weight. Effective rank: the exponential of the entropy of "
-    "D's normalized singular values (Roy and Vetterli 2007), at most the number after it. Stable rank: the squared "
-    "Frobenius norm over the squared spectral norm.",
-    "Alignment: how much of the span of D's top singular vectors lies in the span of as many of the weight's (Hu et "
-    "al. 2021, arXiv 2106.09685, section 7.3): 1 is all of it, chance gives their number over the side's length.",
-    "Intruders: top left singular vectors of the tuned weight that resemble none of the weight's (Shuttleworth et al. "
-    "2024, arXiv 2410.21228); summed over the matrices above, per kind their mean per matrix below.",
-)
 
 
 def _updates(group: Group) -> list[UpdateRecord]:

@@ -22,6 +22,7 @@ from harness.report.writers.flat import IDENTITY, Value, flat
 from harness.report.writers.markdown import table_text
 
 _LONGEST_TAG, _LONGEST_GROUP = 64, 128  # characters that W&B accepts
+_NOT_METRICS = (*IDENTITY, "seed", "status", "reason", "recipe_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +154,6 @@ def _kept_below(folder: Path) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-_NOT_METRICS = (*IDENTITY, "seed", "status", "reason", "recipe_id")
 
 
 def write_event_files(comparison: Comparison, name: str, report: Path, folder: Path) -> Path:

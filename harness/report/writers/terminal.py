@@ -21,6 +21,10 @@ COLORS = {
     "ok": "green", "skipped": "yellow", "interrupted": "yellow", "oom": "red", "diverged": "red", "failed": "red",
     "missing": "magenta",
 }  # fmt: skip
+NARROWEST = 14  # characters of the first column, which breaks at words before a column of numbers is dropped
+GAP = 2  # characters between columns: the padding and the divider
+TONES = {"": "", "good": "green", "warn": "yellow", "bad": "red", "dim": "dim"}
+EMPHASIS = {"": "", "best": "bold", "second": "underline"}
 
 
 def show(comparison: Comparison, page: Path | None = None, console: Console | None = None) -> None:
@@ -89,12 +93,6 @@ def _failures(comparison: Comparison, console: Console) -> None:
         console.print(Styled.assemble(("interrupted", COLORS["interrupted"]), f" {printable(line)}"))
     for line in comparison.loaded.unreadable:
         console.print(Styled.assemble(("could not be read", "red"), f" {printable(line)}"))
-
-
-NARROWEST = 14  # characters of the first column, which breaks at words before a column of numbers is dropped
-GAP = 2  # characters between columns: the padding and the divider
-TONES = {"": "", "good": "green", "warn": "yellow", "bad": "red", "dim": "dim"}
-EMPHASIS = {"": "", "best": "bold", "second": "underline"}
 
 
 def grid(table: Table, width: int) -> Grid:
