@@ -35,8 +35,9 @@ class Name:
 def method(identifier: str, record: RunRecord | None = None) -> Name:
     """Return the name of a method: LoRA, (IA)3 with a superscript, Full fine-tuning."""
     name = _name("method", identifier, record and record.config.get("method"))
-    settings = dict(record.recipe.get("method") or {}) if record else {}
-    filled = _filled(name.display, settings)
+    settings = dict(record.recipe.get("method") or {}) if record else {}  # which a display name has in braces
+    of_setting = re.sub(r"\{(\w+)\}", lambda match: str(settings.get(match.group(1), "")), name.display)
+    filled = " ".join(of_setting.split())  # without the settings that are unknown
     return replace(name, display=filled, short=filled)
 
 
@@ -120,12 +121,6 @@ def title(records: Sequence[RunRecord]) -> str:
 def known(displays: Iterable[str]) -> list[str]:
     """Return the names in their order, each once, without those that are not recorded."""
     return [display for display in dict.fromkeys(displays) if display != UNKNOWN]
-
-
-def _filled(display: str, settings: Mapping[str, Any]) -> str:
-    """Return a display name with the values of the settings that it names in braces; without them where unknown."""
-    filled = re.sub(r"\{(\w+)\}", lambda match: str(settings.get(match.group(1), "")), display)
-    return " ".join(filled.split())
 
 
 def _name(group: str, identifier: str, config: Any) -> Name:

@@ -129,13 +129,10 @@ def described(members: Members, options: Options) -> dict[str, bytes]:
     return {**whole, METADATA: _metadata(whole, options)}
 
 
-def _records(members: Members) -> Iterator[dict[str, Any]]:
-    yield from (json.loads(content) for name, content in members.items() if name.endswith("/record.json"))
-
-
 def _attempts(members: Members) -> list[dict[str, Any]]:
     """Return the last attempt of every run."""
-    return [attempts[-1] for record in _records(members) if (attempts := record.get("attempts"))]
+    records = (json.loads(content) for name, content in members.items() if name.endswith("/record.json"))
+    return [attempts[-1] for record in records if (attempts := record.get("attempts"))]
 
 
 def _versions(members: Members, options: Options) -> bytes:

@@ -25,6 +25,7 @@ from harness.records.record import (
     write,
 )
 from harness.report.data.lm_eval_logs import Log, by_content
+from harness.report.display import collected
 
 ORIGIN = "lm-eval logs"
 BASE = "base"
@@ -74,23 +75,22 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
     """
     seeds = _compiled(pattern)
     free = dict(zip((log.model for given, log in logs if given is None), _short_names(logs), strict=True))
-    outcome: dict[tuple[str, int | None], list[Log]] = {}
-    whole: dict[tuple[str, int | None], set[str]] = {}
+    keyed = []
     for given, log in logs:
-        text = given or free[log.model]
+        name = text = given or free[log.model]
         match = seeds.search(text) or (seeds.search(log.model) if given else None)
-        name = text if match is None or match.string != text else _without(text, match)
-        key = (name, int(match[1]) if match else None)
-        outcome.setdefault(key, []).append(log)
-        whole.setdefault(key, set()).add(log.model)
-    for (name, seed), models in whole.items():
-        if len(models) > 1:
-            which = f"{name} with seed {seed}" if seed is not None else name
+        if match is not None and match.string == text:
+            name = (text[: match.start()] + text[match.end() :]).strip("-_./ ") or text
+        keyed.append(((name, int(match[1]) if match else None), log))
+    models = [Model(name=name, seed=seed, logs=tuple(own)) for (name, seed), own in collected(keyed).items()]
+    for model in models:
+        if len(several := {log.model for log in model.logs}) > 1:
+            which = f"{model.name} with seed {model.seed}" if model.seed is not None else model.name
             raise ValueError(
-                f"{which} stands for several models: {', '.join(sorted(models))}. Give each folder a name (NAME=FOLDER)"
-                f" and --seed-pattern an expression whose group is the seed (now {pattern!r})"
+                f"{which} stands for several models: {', '.join(sorted(several))}. Give each folder a name "
+                f"(NAME=FOLDER) and --seed-pattern an expression whose group is the seed (now {pattern!r})"
             )
-    return [Model(name=name, seed=seed, logs=tuple(own)) for (name, seed), own in outcome.items()]
+    return models
 
 
 def untouched(models: Sequence[Model], base: str | None) -> str | None:
@@ -156,13 +156,8 @@ def _run(model: Model, question: Question) -> RunRecord:
     identifier = BASE if is_base else model.identifier
     of = log.arguments.get("pretrained") if log.adapter or is_base else None
     base = {"name": of or question.base} if of or question.base else {}
-    recipe: dict[str, Any] = {
-        "model": base,
-        "method": {"name": identifier},
-        "data": None,
-        "train": None,
-        "origin": ORIGIN,
-    }
+    own = {"name": identifier}
+    recipe: dict[str, Any] = {"model": base, "method": own, "data": None, "train": None, "origin": ORIGIN}
     started = datetime.fromtimestamp(log.date, UTC).isoformat(timespec="milliseconds")
     return RunRecord(
         schema=SCHEMA,
@@ -170,7 +165,7 @@ def _run(model: Model, question: Question) -> RunRecord:
         seed=model.seed or 0,
         method=identifier,
         recipe=recipe,
-        config={"model": base, "method": {"name": identifier, **({} if is_base else {"display": model.name})}},
+        config={"model": base, "method": {**own, **({} if is_base else {"display": model.name})}},
         attempts=(
             Attempt(
                 started_at=started,
@@ -204,10 +199,11 @@ def _evaluation(
     columns = lm_eval_items.columns({leaf: log.samples(leaf) for leaf in leaves})
     columns["item_id"] = by_content(columns["item_id"])
     types = [str(log.config(leaf).get("output_type")) for leaf in leaves]
-    result = {
+    better = log.better([*leaves, task])
+    result = {  # the directions of a group's metrics are those of its parts
         "results": log.results["results"],
         "groups": log.results.get("groups") or {},
-        "higher_is_better": log.better([task, *leaves]) | {task: _better(log, task, leaves)},
+        "higher_is_better": better | {task: {name: up for entry in better.values() for name, up in entry.items()}},
     }
     metrics = {
         **lm_eval_items.metrics(result, task, lm_eval_items.chance(types, columns)),
@@ -232,12 +228,6 @@ def _evaluation(
         ),
         columns,
     )
-
-
-def _better(log: Log, task: str, leaves: Sequence[str]) -> dict[str, bool]:
-    """Return the directions of a task's metrics; those of a group are its parts'."""
-    every = log.better([*leaves, task])
-    return {name: better for entry in every.values() for name, better in entry.items()}
 
 
 def _look(log: Log, task: str, question: Question) -> dict[str, Any]:
@@ -322,11 +312,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     if compiled.groups != 1:
         raise ValueError(f"--seed-pattern {pattern!r} has {compiled.groups} groups: give one, which is the seed")
     return compiled
-
-
-def _without(text: str, match: re.Match[str]) -> str:
-    name = (text[: match.start()] + text[match.end() :]).strip("-_./ ")
-    return name or text
 
 
 def as_question(models: Sequence[Model], asked: Question) -> Question:

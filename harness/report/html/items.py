@@ -18,7 +18,7 @@ from harness.records.untrusted import printable, shortened
 from harness.report import names
 from harness.report.analysis.axes import Quality, qualities
 from harness.report.data.groups import Group
-from harness.report.data.items import NLL, ScoredEvaluation, read_columns
+from harness.report.data.items import NLL, ScoredEvaluation, read_columns, same_items
 
 MOST_CELLS = 400_000  # outcomes of all tasks; beyond, a task has its best methods alone, so that the page still opens
 MOST_BYTES = 6_000_000  # of all tasks in the page; beyond, items on which methods agree most are shown without texts
@@ -40,8 +40,9 @@ class _Task:
     def within(self, cells: int) -> _Task:
         """Return the task with its best methods alone, as many as there is room for."""
         sign = -1 if self.quality.higher_is_better else 1
+        means = {label: sum(map(sum, seeds)) / len(seeds) for label, seeds in self.outcomes.items()}
         room = max(0, cells // max(1, len(self.names)))
-        best = {*sorted(self.members, key=lambda label: sign * _mean(self.outcomes[label]))[:room]}
+        best = {*sorted(self.members, key=lambda label: sign * means[label])[:room]}
         members = {label: group for label, group in self.members.items() if label in best}
         return _Task(self.quality, self.names, members, {label: self.outcomes[label] for label in members})
 
@@ -59,15 +60,13 @@ def tasks(groups: Sequence[Group]) -> list[dict[str, Any]]:
         cells += len(task.members) * len(task.names)
         chosen.append((task, len(whole.members) - len(task.members)))
     room = MOST_BYTES // max(1, len(chosen))
-    return [
-        {"title": printable(_title(task.quality)), "data": _packed(task, left_out, room)} for task, left_out in chosen
-    ]
-
-
-def _title(quality: Quality) -> str:
-    """Return the task and the metric in words, with the number of items where the task has several settings."""
-    extra = quality.title.removeprefix(f"{quality.task} {quality.measure.metric}")
-    return f"{names.task(quality.task).display}, {names.metric(quality.measure.metric).display}{extra}"
+    packed = []
+    for task, left_out in chosen:  # where a task has several settings the title holds the number of items
+        metric = task.quality.measure.metric
+        extra = task.quality.title.removeprefix(f"{task.quality.task} {metric}")
+        title = f"{names.task(task.quality.task).display}, {names.metric(metric).display}{extra}"
+        packed.append({"title": printable(title), "data": _packed(task, left_out, room)})
+    return packed
 
 
 def _task(quality: Quality, groups: Sequence[Group]) -> _Task | None:
@@ -76,22 +75,15 @@ def _task(quality: Quality, groups: Sequence[Group]) -> _Task | None:
     first: str | None = None
     for group in groups if quality.role else ():
         scored = group.evaluations.get(quality.measure.eval_id, ()) if group.ok else ()
-        key = _key(scored)
-        items = scored[0].items if scored else None
+        items = scored[0].items if scored and same_items(scored) else None
         seeds = _outcomes(scored, quality.measure.metric)
-        if key is None or items is None or seeds is None or (first is not None and key != first):
+        if items is None or seeds is None or first not in (None, items.asked_digest):
             continue
-        first = key
+        first = items.asked_digest
         task = task or _Task(quality, [_name(item_id) for item_id in items.ids])
         task.members[printable(group.label)] = group
         task.outcomes[printable(group.label)] = seeds
     return task if task and len(task.members) > 1 else None
-
-
-def _key(scored: Sequence[ScoredEvaluation]) -> str | None:
-    """Return the digest of the items and prompts of every seed; None unless all seeds share it."""
-    keys = {evaluation.items.asked_digest for evaluation in scored if evaluation.items}
-    return keys.pop() if len(keys) == 1 and all(evaluation.items for evaluation in scored) else None
 
 
 def _outcomes(scored: Sequence[ScoredEvaluation], metric: str) -> list[list[float]] | None:
@@ -101,10 +93,6 @@ def _outcomes(scored: Sequence[ScoredEvaluation], metric: str) -> list[list[floa
     if not seeds or len(seeds) < len(scored):
         return None
     return [values.tolist() for values in seeds if values is not None] if all(s is not None for s in seeds) else None
-
-
-def _mean(seeds: Sequence[Sequence[float]]) -> float:
-    return sum(map(sum, seeds)) / len(seeds)
 
 
 def _name(item_id: str) -> str:

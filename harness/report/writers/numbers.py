@@ -42,7 +42,11 @@ def _of_row(
     for column, cell in zip(table.columns, row, strict=True):
         if isinstance(cell, Number):
             compared = dict.fromkeys([*members, *([column.key] if column.key in groups else [])])
-            origin = _origin([groups[name] for name in compared], label, column.key)
+            sources = []
+            for group in (groups[name] for name in compared):  # the field holds the number for each seed
+                seeds = ",".join(str(row.seed) for row in group.every)
+                sources.append(f"{group.first.recipe_id}/seed-{seeds}{_field(group, label, column.key)}")
+            origin = "; ".join(sources) or "every run of the table"
             yield f"% {one_line(f'{label}, {title}, {column.key}: {origin}')}"
             for part, text in _parts(cell, column):
                 yield rf"\newcommand{{\{_free(macro(label, title, column.key, part), taken)}}}{{{text}}}"
@@ -72,18 +76,6 @@ def _free(name: str, taken: set[str]) -> str:
         free = macro(name.removeprefix("result"), str(number))
     taken.add(free)
     return free
-
-
-def _origin(members: list[Group], label: str, key: str) -> str:
-    """Return the records that a number comes from, with the field that holds it for each seed where there is one."""
-    if not members:
-        return "every run of the table"
-    return "; ".join(f"{_runs(group)}{_field(group, label, key)}" for group in members)
-
-
-def _runs(group: Group) -> str:
-    seeds = ",".join(str(row.seed) for row in group.every)
-    return f"{group.first.recipe_id}/seed-{seeds}"
 
 
 def _field(group: Group, label: str, key: str) -> str:
