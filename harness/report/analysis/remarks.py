@@ -149,8 +149,9 @@ def _interruption(row: Row, loaded: Loaded, titles: dict[str, str]) -> str:
     return "; ".join(parts)
 
 
-def retrained(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a line for each run that was trained again: its scores before and now, and changes of versions."""
+def retrained(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each run that was trained again: its scores before and now, and changes of versions."""
+    lines = []
     for row in rows:
         before = {evaluation.eval_id: evaluation for evaluation in row.replaced}
         pairs = [(before[s.record.eval_id], s.record) for s in row.scored if s.record.eval_id in before]
@@ -164,7 +165,8 @@ def retrained(rows: Sequence[Row]) -> Iterator[str]:
         moved = dict.fromkeys(text for old, new in pairs for text in _changed(old.provenance, new.provenance))
         made_with = f"made with {', '.join(moved)}" if moved else "made with the same commit and versions"
         if pairs:
-            yield f"trained again: {row.title}: {', '.join(scores)}; {made_with}"
+            lines.append(f"trained again: {row.title}: {', '.join(scores)}; {made_with}")
+    return lines
 
 
 def older(rows: Sequence[Row], asked_with: Mapping[str, Any] | None) -> list[str]:
