@@ -20,11 +20,11 @@ TWO = "launch.num_processes=2"
 DIVIDED = (TWO, "launch.sharding=fsdp")
 
 
-def with_validation(job, rows):
-    """Validate with the model that is trained, which every process has a part of."""
+def with_validation(job, rows, cuda=False):
+    """Validate with the model that is trained, which every process has a part of; `cuda` takes a GPU's path."""
     held_out = rows(4, seed=1)
     validate = lambda: heldout.metrics(heldout.score(job.model, held_out, "fp32", 512, lambda _: None))["loss"].value  # noqa: E731
-    return dataclasses.replace(job, validate=validate)
+    return dataclasses.replace(job, validate=validate, cuda=cuda)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,22 @@ def test_a_divided_model_gives_what_whole_ones_give(job, rows, method, settings)
     assert divided.keys() == after.keys()
     assert all(torch.allclose(divided[name], after[name], atol=10 * close) for name in after)
     assert all(type(tensor) is torch.Tensor for tensor in divided.values())
+
+
+@pytest.mark.parametrize("words", [(TWO,), DIVIDED], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_gpus_path_gives_in_two_processes_what_a_cpus_gives(job, rows, words, method):
+    """The fused head over a head that is divided, the probe of the largest micro batch, and no masks."""
+    common = {"method": method, "max_steps": 4, "micro_batch_size": 2, "lr": 1e-3, "eval_every": 2}
+    make = lambda cuda: with_validation(job(*words, rows=rows(17), **common), rows, cuda)  # noqa: E731
+    expected, after = shared(lambda: make(False))
+    found, on_gpu = shared(lambda: make(True))
+    assert found.losses == pytest.approx(expected.losses, abs=2e-5)
+    assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=2e-3)
+    assert [loss for _, loss in found.validation] == pytest.approx([loss for _, loss in expected.validation], abs=1e-4)
+    assert (found.real_tokens, found.trained_tokens) == (expected.real_tokens, expected.trained_tokens)
+    assert on_gpu.keys() == after.keys()
+    assert all(torch.allclose(on_gpu[name], after[name], atol=1e-4) for name in after)
 
 
 @pytest.fixture
