@@ -174,6 +174,24 @@ def test_every_deviation_is_listed(runs, kind):
     assert "No deviation" not in page(Comparison(loaded))
 
 
+def test_another_evaluation_of_the_same_runs_is_listed(runs):
+    loaded = loaded_with(runs)
+    cells = tuple(replace(cell, eval_ids=("other",)) for cell in loaded.sweep.cells)
+    found = deviations(replace(loaded, registration=registered(loaded, cells=cells)))
+    assert [line for line in found if line.startswith("evaluations changed (tasks, limits or prompts): ")], found
+    assert not [line for line in found if line.startswith("cells ")]
+
+
+@pytest.mark.parametrize("now", [(), CLAIMS[:1]])
+def test_a_registration_without_claims_is_shown_with_its_deviations(runs, now):
+    loaded = loaded_with(runs, now)
+    loaded = replace(loaded, registration=registered(loaded, claims=(), question="Other?"))
+    text = " ".join(page(Comparison(loaded)).replace("\\", "").split())
+    assert "No claims were written down." in text
+    assert "Deviation: question: registered Other?, now Which method?." in text
+    assert ("Deviation: claims: registered [], now [" in text) == bool(now)
+
+
 def test_a_test_that_was_read_twice_is_listed(runs):
     loaded = loaded_with(runs)
     loaded = replace(loaded, registration=registered(loaded))

@@ -32,12 +32,7 @@ def table(results: Sequence[Tested]) -> Table:
 
 def explained(results: Sequence[Tested], loaded: Loaded) -> list[str]:
     """Return how to read the table, when the claims were written down, and what was done otherwise since."""
-    count, level = len(results), loaded.claim_level
-    share = 100 * (1 - claim_level(loaded.sweep, level, count))
-    lines = [
-        f"Intervals hold together at {100 * (1 - level):g} %: each of the {count} at {share:.4g} % (Bonferroni). A "
-        "claim is confirmed where its interval lies inside the claimed range, and refuted where it lies outside.",
-    ]
+    lines = [_level(len(results), loaded) if results else "No claims were written down."]
     made = loaded.registration
     if made is None:
         lines.append("Not registered: nothing shows that these claims are older than the results.")
@@ -52,6 +47,15 @@ def sentence(tested: Tested) -> str:
     """Return a claim in one line: confirmed, with its number and interval."""
     value = "unknown" if tested.evidence.value is None else _number(tested.evidence.value)
     return f"{tested.outcome}: {tested.record.claim}: {value} ({_interval(tested) or 'no interval'})"
+
+
+def _level(count: int, loaded: Loaded) -> str:
+    level = loaded.claim_level
+    share = 100 * (1 - claim_level(loaded.sweep, level, count))
+    return (
+        f"Intervals hold together at {100 * (1 - level):g} %: each of the {count} at {share:.4g} % (Bonferroni). A "
+        "claim is confirmed where its interval lies inside the claimed range, and refuted where it lies outside."
+    )
 
 
 def _interval(tested: Tested) -> str:
@@ -111,12 +115,21 @@ def _seeds(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
 def _cells(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
     """Yield the registered runs that have changed since: another recipe, or another evaluation of it."""
     then, now = (
-        {(cell.recipe_id, cell.seed, cell.stage): cell.overrides for cell in cells if cell.stage != "final"}
-        for cells in (made.cells, sweep.cells)
+        {(cell.recipe_id, cell.seed, cell.stage): cell for cell in cells} for cells in (made.cells, sweep.cells)
     )
     for what, ours, others in (("added", now, then), ("left out", then, now)):
-        if cells := sorted(words for key, words in ours.items() if key not in others):
-            yield f"cells {what}: {several([' '.join(words) for words in cells], _NAMED)}"
+        changed = [
+            cell for key, cell in ours.items() if key not in others and cell.stage != "final"
+        ]  # those come later
+        if changed:
+            yield f"cells {what}: {_listed(changed)}"
+    asked = [now[key] for key in now.keys() & then.keys() if {*now[key].eval_ids} != {*then[key].eval_ids}]
+    if asked:
+        yield f"evaluations changed (tasks, limits or prompts): {_listed(asked)}"
+
+
+def _listed(cells: Sequence[record.Cell]) -> str:
+    return several([" ".join(words) for words in sorted(cell.overrides for cell in cells)], _NAMED)
 
 
 def _runs(made: Registration, rows: Sequence[Row]) -> Iterator[str]:

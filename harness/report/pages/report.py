@@ -108,10 +108,15 @@ def _answer(comparison: Comparison) -> Iterator[Block]:
 
 
 def _claimed(comparison: Comparison) -> Iterator[Section]:
-    """Yield the claims made before the runs, and the note that everything else is exploratory."""
-    if results := tested(comparison):
-        lines = Bullets(tuple(registered.explained(results, comparison.loaded)))
-        yield Section("Claims", (registered.table(results), lines))
+    """Yield the claims made before the runs, and the note that everything else is exploratory.
+
+    A registration without claims is shown too, with what was done otherwise since.
+    """
+    results, loaded = tested(comparison), comparison.loaded
+    if results or loaded.registration:
+        lines = Bullets(tuple(registered.explained(results, loaded)))
+        table = [registered.table(results)] if results else []
+        yield Section("Claims", (*table, lines))
         yield Section("Exploratory", (registered.EXPLORATORY,))
 
 
