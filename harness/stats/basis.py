@@ -178,7 +178,7 @@ def _source(data: Outcomes, variance: SeedVariance, degrees: float) -> str:
     if variance.several < 3:
         names = [name for name, several in zip(data.names, variance.replicated, strict=True) if several]
         whose = f"from {' and '.join(names)}"
-    return f"seed variance {whose}, {degrees:.3g} degrees of freedom"
+    return f"seed variance {whose}, {degrees:.3g} degree{'' if degrees == 1 else 's'} of freedom"
 
 
 _TWO_SEEDS = "two seeds, and no other method of the comparison to borrow the seed variance from"

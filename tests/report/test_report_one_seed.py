@@ -9,6 +9,7 @@ from pyarrow import parquet
 
 from harness.report.__main__ import main
 from harness.report.analysis.claims import claims, main_contests
+from harness.report.analysis.verdicts import equivalence_line
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
 from tests.report.conftest import BASE, DORA, IA3, LOOKS, LORA, add_evaluation, add_run
@@ -50,6 +51,24 @@ def test_the_report_words_every_comparison_as_one_of_runs(runs, tmp_path):
     assert silent == []
     assert not re.search(r"share a letter|compact letter", text)
     assert "about these runs and not about the methods" in " ".join(text.split())
+
+
+def test_equivalence_is_out_of_reach_only_where_more_items_or_seeds_are_needed(runs):
+    for kind in (BASE, *APART):
+        for seed in (0,) if kind is BASE else (0, 1, 2):
+            folder = add_run(runs, kind, seed)
+            for look in LOOKS:
+                add_evaluation(folder, kind, look, seed)
+    loaded = load([runs])
+    seen = set()
+    for contest in main_contests(grouped(loaded.rows), "test_loss"):
+        for margin in (1e-4, 0.003, 0.03, 1.0):
+            line = equivalence_line(claims(contest, margin))
+            needed = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:items|seeds)", line)]
+            least = [contest.num_items, 3][-len(needed) :] if needed else []
+            assert all(number > now for number, now in zip(needed, least, strict=True)), line
+            seen.add(bool(line))
+    assert seen == {True, False}
 
 
 def test_two_different_single_seeds_are_not_compared(runs):

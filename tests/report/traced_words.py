@@ -86,7 +86,7 @@ def explained(traced: Traced) -> Iterator[Claim]:
         members = (*one.family("best"), *one.family("all"))
         source = next(pair.result.pooled for pair in members if pair.result.pooled)
         yield claim_words(section, _named(traced, source))
-        yield claim_words(section, f"deviate by {_points(one.compared.seed_deviation)}")
+        yield claim_words(section, f"deviate by {100 * one.compared.seed_deviation:.2g} points")
     for label, ratio in one.compared.unlike.items():
         yield claim_words(section, f"{_named(traced, label)}: its seeds scatter {ratio:.1f} times as much")
         yield claim_words(section, "(one-sided F test, 5 % over all methods)")
@@ -94,10 +94,12 @@ def explained(traced: Traced) -> Iterator[Claim]:
     if alike and not any(pair.verdict == "equivalent" for pair in alike):
         middle = sorted(alike, key=lambda pair: pair.standard_error)[len(alike) // 2]
         items, seeds = stats.needed_for_equivalence(middle, 0.01, one.num_items)
-        yield claim_words(section, "Equivalence within 1.0 points is out of reach here")
+        within = (items is not None and items <= one.num_items) or (seeds is not None and seeds <= middle.seeds)
         needs = [f"{count:,} {noun}" for count, noun in ((items, "items"), (seeds, "seeds")) if count]
-        yield claim_words(section, f"about {' or '.join(needs)} would" if needs else "more items and more seeds")
-        yield claim_words(section, "(80 % power, no true difference)")
+        if not within:
+            yield claim_words(section, "Equivalence within 1.0 points is out of reach here")
+            yield claim_words(section, f"about {' or '.join(needs)} would" if needs else "more items and more seeds")
+            yield claim_words(section, "(80 % power, no true difference)")
     for why in dict.fromkeys(pair.result.why for pair in one.family("all") if pair.result.why):
         yield claim_words(section, f"No verdict: {_named(traced, why)}")
     for line in one.left_out:

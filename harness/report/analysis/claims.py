@@ -78,6 +78,10 @@ class MetricComparison:
         text = value_text(Number(value, digits=self._digits, signed=signed), self.gains)
         return f"{text} points" if self.gains.unit else text
 
+    def deviation_shown(self, value: float) -> str:
+        """Return a standard deviation in a sentence, with two significant digits: 0.31 points, 0.00042."""
+        return f"{value * self.gains.scale:.2g}{' points' if self.gains.unit else ''}"
+
     def ends_shown(self, ends: tuple[float, float]) -> str:
         """Return the ends of an interval in a sentence: +12.0 to +14.8."""
         cells = (Number(end, digits=self._digits, signed=True) for end in ends)

@@ -101,7 +101,7 @@ def explained(result: Claims) -> list[str]:
         source = next(pair.result.pooled for pair in (*result.against_best, *result.pairs) if pair.result.pooled)
         lines.append(
             f"Test: t test with separate degrees of freedom for items and seeds, paired by both; {source}. Seeds of a "
-            f"method deviate by {contest.gain_shown(compared.seed_deviation, signed=False)} (standard deviation)."
+            f"method deviate by {contest.deviation_shown(compared.seed_deviation)} (standard deviation)."
         )
     elif result.about_runs:
         lines.append("Test: paired t test over items. One seed a side: p-values and intervals hold for these runs.")
@@ -140,7 +140,7 @@ def detectable_line(result: Claims) -> str:
 
 
 def equivalence_line(result: Claims) -> str:
-    """Return how many items or seeds a verdict of equivalence would take; "" where one was reached or none can be."""
+    """Return how many items or seeds a verdict of equivalence would take; "" where it is within reach or cannot be."""
     from harness.stats import needed_for_equivalence
 
     pairs = [pair.result for pair in result.against_best if pair.result.verdict != "no verdict"]
@@ -149,6 +149,8 @@ def equivalence_line(result: Claims) -> str:
     middle = sorted(pairs, key=lambda pair: pair.standard_error)[len(pairs) // 2]
     units = result.contest.num_items
     items, seeds = needed_for_equivalence(middle, result.margin, units)
+    if (items is not None and items <= units) or (seeds is not None and seeds <= middle.seeds):
+        return ""  # two equal methods would have been called equivalent
     needs = [f"{items:,} items"] if items else []
     needs += [f"{seeds:,} seeds"] if seeds else []
     how = f"about {' or '.join(needs)} would be needed" if needs else "more items and more seeds would be needed"
