@@ -209,11 +209,15 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def logits(model: Any, tokenizer: Any) -> list[torch.Tensor]:
-    """Return float32 logits of shape (tokens, vocabulary) for each fixed prompt."""
+    """Return float32 logits of shape (tokens, vocabulary) for each fixed prompt, computed in the base's dtype.
+
+    Modules that were trained whole are in float32 beside a base in 16 bits, which takes autocast, as in training.
+    """
     import torch
 
     outputs = []
-    with torch.inference_mode():
+    narrow = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    with torch.inference_mode(), torch.autocast(model.device.type, narrow, enabled=narrow is not None):
         for prompt in PROMPTS:
             ids_1T = torch.tensor([tokenizer(prompt)["input_ids"]], device=model.device)
             outputs.append(model(input_ids=ids_1T).logits[0].float().cpu())

@@ -73,7 +73,11 @@ class Adapted(Method):
                     layer.merge()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="All adapters are already merged")
-            return super().merge(model)
+            plain = super().merge(model)
+        head, embeddings = plain.get_output_embeddings(), plain.get_input_embeddings()
+        if head is not None and head.weight is not embeddings.weight:  # `modules_to_save` trains a copy of one of them
+            plain.config.tie_word_embeddings = False
+        return plain
 
     def saved(self, model: Any) -> dict[str, torch.Tensor]:
         """Return the tensors that PEFT saves for the adapter, frozen ones included."""

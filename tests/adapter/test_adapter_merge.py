@@ -41,6 +41,32 @@ def test_a_merged_folder_is_a_plain_model_with_the_same_logits(made, adapter, ti
     assert json.loads((tmp_path / "out" / "config.json").read_text())["use_cache"] is True
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")  # PEFT's
+@pytest.mark.parametrize(("module", "precision"), [("lm_head", "bf16"), ("lm_head", "fp32"), ("embed_tokens", "bf16")])
+def test_a_module_that_was_trained_whole_is_kept_where_the_base_ties_it(
+    tiny_model, letters_file, adapter, prompt_ids, tmp_path, module, precision
+):
+    from harness.config.compose import experiments
+    from harness.run import inputs, run
+
+    words = [
+        "model.source=path", f"model.path={tiny_model}", "model.name=tiny", "data=file", f"data.file={letters_file}",
+        "eval.tasks=[]", "eval=smoke", "tracking=none", f"runs_dir={tmp_path}/runs", "train=smoke", "train.max_steps=5",
+        "method=peft", "method.peft_type=LORA", f"method.options={{r: 4, modules_to_save: [{module}]}}",
+        "train.lr=1e-2", f"train.precision={precision}",
+    ]  # fmt: skip
+    experiment = inputs.resolve(experiments(words)[0][1])
+    assert run.run(experiment, lambda _: None).status == "ok"
+    code, out, err = adapter("merge", experiment.folder, tmp_path / "out")
+    assert (code, err) == (0, "")
+    within = 1e-4 if precision == "fp32" else 0.1
+    assert difference(out) < within
+    tuned = PeftModel.from_pretrained(plain(tiny_model), str(experiment.folder / "weights"))
+    expected = logits(tuned, prompt_ids)
+    assert (expected - logits(plain(tiny_model), prompt_ids)).abs().max() > 0.01
+    torch.testing.assert_close(logits(plain(tmp_path / "out"), prompt_ids), expected, atol=within, rtol=within)
+
+
 def test_full_weights_are_written_as_they_are(made, adapter, tmp_path):
     code, out, _ = adapter("merge", made["full"], tmp_path / "out")
     assert code == 0
