@@ -12,7 +12,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.figures import scatter
 from harness.report.pages import report
-from harness.report.pages.summary import losses
+from harness.report.pages.tables import losses
 from harness.report.writers.folder import named_tables
 from tests.report.conftest import (
     BASE,

@@ -13,7 +13,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
 from harness.report.html import overview
 from harness.report.pages import report
-from harness.report.pages.summary import cost
+from harness.report.pages.tables import cost
 from harness.report.writers import terminal
 from harness.report.writers.flat import flat
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, STARTED, add_evaluation, add_run, attempt, shown

@@ -86,7 +86,7 @@ def test_a_memory_limit_is_for_what_a_gpu_must_have_and_not_for_what_was_allocat
 
 
 def test_what_a_gpu_must_have_stands_beside_what_was_allocated(on_gpu):
-    from harness.report.pages.summary import cost
+    from harness.report.pages.tables import cost
     from harness.report.writers.flat import flat
 
     needed = {line["Method"]: line["GPU memory needed (GiB)"] for line in shown(cost(grouped(load([on_gpu]).rows)))}
@@ -95,7 +95,7 @@ def test_what_a_gpu_must_have_stands_beside_what_was_allocated(on_gpu):
 
 
 def test_runs_on_a_processor_have_no_column_of_a_gpu(known):
-    from harness.report.pages.summary import cost
+    from harness.report.pages.tables import cost
     from harness.report.writers.flat import columns
 
     assert "required_memory_bytes" not in cost(grouped(load([known]).rows)).keys

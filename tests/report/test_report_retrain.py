@@ -6,7 +6,7 @@ import pytest
 from conftest import BASE, DORA, IA3, LORA, attempt, build
 
 from harness.records import record
-from harness.report.archive import retrain
+from harness.report.archive import verify
 from harness.report.commands import run
 from harness.report.data.load import load
 
@@ -27,7 +27,7 @@ def with_losses(run, change):
 
 def test_the_cheapest_run_is_the_one_with_the_fewest_seconds_of_training(tmp_path):
     loaded = load([build(tmp_path / "runs")], "methods")
-    row = retrain.cheapest(loaded)
+    row = verify.cheapest(loaded)
     seconds = {
         (one.recipe_id, one.seed): one.current.training.train_seconds
         for one in loaded.rows
@@ -38,9 +38,9 @@ def test_the_cheapest_run_is_the_one_with_the_fewest_seconds_of_training(tmp_pat
 
 
 def test_the_command_is_the_cell_with_its_own_folders_and_without_test_data(tmp_path):
-    row = retrain.cheapest(load([build(tmp_path / "runs")], "methods"))
+    row = verify.cheapest(load([build(tmp_path / "runs")], "methods"))
     cell = dataclasses.replace(row.cell, overrides=("method=lora", "seed=1", "runs_dir=x", "eval.test=always"))
-    words = retrain.words(dataclasses.replace(row, cell=cell), tmp_path)
+    words = verify.retrain_words(dataclasses.replace(row, cell=cell), tmp_path)
     assert words[:2] == ["method=lora", "seed=1"]
     assert [word for word in words if word.startswith(("runs_dir", "eval.test"))] == [
         "eval.test=never",
@@ -48,7 +48,7 @@ def test_the_command_is_the_cell_with_its_own_folders_and_without_test_data(tmp_
     ]
     hidden = dataclasses.replace(cell, overrides=("method=lora", "data.file=path-1"))
     with pytest.raises(ValueError, match=r"data\.file=path-1"):
-        retrain.words(dataclasses.replace(row, cell=hidden), tmp_path)
+        verify.retrain_words(dataclasses.replace(row, cell=hidden), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_the_command_is_the_cell_with_its_own_folders_and_without_test_data(tmp_
     ],
 )  # fmt: skip
 def test_no_word_of_an_archive_runs_code(word, tmp_path):
-    row = retrain.cheapest(load([build(tmp_path / "runs")], "methods"))
+    row = verify.cheapest(load([build(tmp_path / "runs")], "methods"))
     cell = dataclasses.replace(row.cell, overrides=("method=lora", word))
     with pytest.raises(ValueError, match="may run code") as refused:
-        retrain.words(dataclasses.replace(row, cell=cell), tmp_path)
+        verify.retrain_words(dataclasses.replace(row, cell=cell), tmp_path)
     assert word in str(refused.value)
 
 
 def test_on_the_same_machine_losses_are_equal_to_the_bit():
     run = run_of(LORA)
-    assert retrain.differences(run, run_of(LORA))[0] == []
-    assert "to the bit" in retrain.differences(run, run)[1]
+    assert verify.retrained_differences(run, run_of(LORA))[0] == []
+    assert "to the bit" in verify.retrained_differences(run, run)[1]
     other = with_losses(run, lambda losses: [*losses[:6], losses[6] + 1e-6, *losses[7:]])
-    [line] = retrain.differences(run, other)[0]
+    [line] = verify.retrained_differences(run, other)[0]
     assert line.startswith("loss of step 7: ")
 
 
@@ -82,20 +82,20 @@ def test_on_the_same_machine_losses_are_equal_to_the_bit():
 def test_elsewhere_losses_are_equal_within_the_stated_tolerance(key):
     run, elsewhere = run_of(LORA), run_of(LORA, **{key: "other"})
     close = with_losses(elsewhere, lambda losses: [loss * 1.015 for loss in losses])
-    lines, how = retrain.differences(run, close)
+    lines, how = verify.retrained_differences(run, close)
     assert lines == []
     assert "within 2%" in how
     assert key.replace("_", " ") in how
     far = with_losses(elsewhere, lambda losses: [loss * 1.03 for loss in losses])
-    assert [line.partition(":")[0] for line in retrain.differences(run, far)[0]] == ["first loss", "mean loss"]
+    assert [line.partition(":")[0] for line in verify.retrained_differences(run, far)[0]] == ["first loss", "mean loss"]
 
 
 def test_a_run_of_another_length_or_without_training_is_said():
     run = run_of(DORA)
     short = with_losses(run, lambda losses: losses[:-1])
-    assert "59 steps here, 60 in the record" in retrain.differences(run, short)[0][0]
-    assert retrain.differences(run, run_of(BASE))[0]
-    assert retrain.differences(run_of(IA3), run_of(IA3))[0] == []
+    assert "59 steps here, 60 in the record" in verify.retrained_differences(run, short)[0][0]
+    assert verify.retrained_differences(run, run_of(BASE))[0]
+    assert verify.retrained_differences(run_of(IA3), run_of(IA3))[0] == []
 
 
 def test_the_cheapest_run_of_a_real_sweep_is_trained_again(harness, tiny_overrides, tmp_path, capsys):

@@ -110,18 +110,18 @@ def _retrained(folder: Path, say: Say) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ValueError: nothing can be trained again.
     """
-    from harness.report.archive import NAME, container, members, retrain
+    from harness.report.archive import NAME, container, members, verify
     from harness.report.archive.verify import loaded_from
 
     content = container.read(folder / NAME)
     with tempfile.TemporaryDirectory(prefix="harness-retrain-") as place:
         loaded = loaded_from(content, members.options_of(content, folder / NAME), Path(place) / "archive")
-        row = retrain.cheapest(loaded)
+        row = verify.cheapest(loaded)
         name = f"{row.label or row.method} seed {row.seed} ({row.recipe_id})"
         say(f"retraining {name}, the cheapest run")
-        made = retrain.retrained(row, Path(place))
+        made = verify.retrained(row, Path(place))
         assert row.record is not None, "the cheapest run has a record"
-        wrong, how = retrain.differences(row.record, made)
+        wrong, how = verify.retrained_differences(row.record, made)
     say(f"retrained: {name}: {how}: {'; '.join(wrong) if wrong else 'equal'}")
     return {"run": name, "compared": how, "differences": list(wrong)}, wrong
 

@@ -18,8 +18,8 @@ from harness.report.analysis.tradeoff import across, frontiers, matched, matched
 from harness.report.analysis.verdicts import explained, families
 from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
-from harness.report.pages import costs, data_card, examples, hyperparameters, notes, protocol, registered, setup
-from harness.report.pages.summary import cost, losses, tasks
+from harness.report.pages import data_card, examples, hyperparameters, notes, protocol, registered, setup, tables
+from harness.report.pages.tables import cost, losses, tasks
 from harness.report.writers import prose
 from harness.report.writers.markdown import section_text
 
@@ -144,7 +144,7 @@ def _compared(comparison: Comparison) -> Iterator[Block]:
 def _failed(comparison: Comparison) -> Iterator[Block]:
     """Yield every run without a result and every file that could not be read."""
     loaded = comparison.loaded
-    failed, paused = costs.failures(comparison), remarks.interruptions(loaded)
+    failed, paused = tables.failures(comparison), remarks.interruptions(loaded)
     problems = (scored.problem for group in comparison.groups for row in group.rows for scored in row.scored)
     damaged = list(dict.fromkeys([*loaded.unreadable, *filter(None, problems)]))
     yield failed if failed.rows or paused else "No failed runs."
@@ -159,7 +159,7 @@ def _failed(comparison: Comparison) -> Iterator[Block]:
 def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = False) -> list[Section]:
     """Return the sections; with the figures beside that of the body, and a link to the page of the updates' shapes."""
     groups = comparison.groups
-    together, served = across(groups), costs.inference_tables(groups)
+    together, served = across(groups), tables.inference_tables(groups)
     robust = multiverse.lines(multiverse.multiverse(comparison), comparison.names)
     variance, checked = noise.variance_tables(comparison), comparison.loaded.checks
     clean = contamination.table(comparison)
@@ -170,7 +170,7 @@ def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool 
         Section("Losses", (losses(groups),)),
         Section("Cost", tuple(_costs(comparison))),
         Section("Quality-cost trade-off", tuple(_trade_offs(comparison))),
-        Section("Inference cost", (*served, costs.INFERENCE_TEXT) if served else ()),
+        Section("Inference cost", (*served, tables.INFERENCE_TEXT) if served else ()),
         Section("All target tasks", (together, ACROSS) if together else ()),
         Section("Every task", tuple(tasks(groups))),
         Section("Example answers", tuple(examples.blocks(comparison))),
@@ -181,7 +181,7 @@ def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool 
         Section("Hyper-parameters", tuple(table for table in settings if table)),
         Section("Prompt templates", tuple(hyperparameters.templates(comparison))),
         Section("Tuning", tuple(_tuning(comparison))),
-        Section("Seeds", (costs.seeds(comparison),)),
+        Section("Seeds", (tables.seeds(comparison),)),
         Section("Published results", tuple(_external(comparison))),
         Section("Data", (Bullets(tuple(data_card.lines(checked))), Markup(data_card.links(checked)))),
         Section("Metrics and statistics", (Bullets((*notes.definitions(groups), *notes.looks(groups), *checks)),)),
@@ -212,18 +212,18 @@ def _costs(comparison: Comparison) -> Iterator[Block]:
             f"In all {total:.2f} device hours in {len(attempts):,} attempts, those of tuning included, on "
             f"{', '.join(protocol.devices(attempts))}."
         )
-        yield costs.compute(comparison)
-    if rates := costs.speed_table(groups):
+        yield tables.compute(comparison)
+    if rates := tables.speed_table(groups):
         yield rates
-    yield Bullets((*axes.timing_caveats(groups), *costs.without_mfu(groups)))
+    yield Bullets((*axes.timing_caveats(groups), *tables.without_mfu(groups)))
 
 
 def _trade_offs(comparison: Comparison) -> Iterator[Block]:
     """Yield quality against every cost, and methods at matched budgets."""
     for result in comparison.claims:
-        tables = (frontiers(result, comparison.groups), matched(result), matched_pairs(result))
-        yield from (table for table in tables if table)
-        yield MATCHED if tables[1] else ""
+        compared = (frontiers(result, comparison.groups), matched(result), matched_pairs(result))
+        yield from (table for table in compared if table)
+        yield MATCHED if compared[1] else ""
 
 
 def _tuning(comparison: Comparison) -> Iterator[Block]:

@@ -16,7 +16,7 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import families
 from harness.report.data.rows import Loaded, Row
 from harness.report.html import overview
-from harness.report.pages.summary import cost
+from harness.report.pages.tables import cost
 from harness.report.writers import manifest
 from harness.report.writers.flat import IDENTITY, Value, flat
 from harness.report.writers.markdown import table_text
