@@ -156,7 +156,7 @@ def moderated(own: Floats, free: Floats, pooled: Floats | float, degrees: float)
     its kind, and the method's own variance stands alone. More borrowing would judge a method whose seeds scatter three
     times as much by the others' seeds, less would waste what they show.
 
-    With three seeds and four methods, where one deviates three times as much, 7.3 to 8.8 % of its comparisons are
+    With three seeds and four methods, where one deviates three times as much, 7.3 to 9.0 % of its comparisons are
     wrong (seeds of 1 to 4 points, 1,319 items), for a power of .64 where all are alike (3 points, seeds of 1 point).
     Both cannot be had: any test that is monotone in the difference and wrong in at most 7 % there has at most .63
     power, and less where it does not know the scale of the seeds' noise, as `tests/bench/_bound.py` computes. From

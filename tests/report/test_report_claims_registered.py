@@ -128,7 +128,7 @@ def test_an_undecided_claim_says_what_would_decide_it(runs):
 
 def test_the_report_opens_with_them_and_heads_the_rest_exploratory(runs):
     text = page(Comparison(loaded_with(runs)))
-    assert text.index("## Claims") < text.index("## Exploratory") < text.index("## Recommendation")
+    assert text.index("## Claims") < text.index("## Exploratory") < text.index("## Answer")
     section = text[text.index("## Claims") : text.index("## Exploratory")].replace("&#8288;", "")
     assert all(text.replace("*", "\\*").partition("[")[0][:20] in section for text in CLAIMS)
     assert "Not registered: nothing shows that these claims are older than the results." in section

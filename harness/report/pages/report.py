@@ -90,8 +90,8 @@ def title(comparison: Comparison) -> str:
 def body(comparison: Comparison, figures: Sequence[Drawn] = ()) -> list[Section]:
     """Return the sections that a reader sees first."""
     return [
-        Section("Answer", tuple(_answer(comparison))),
         *_claimed(comparison),
+        Section("Answer", tuple(_answer(comparison))),
         Section("Recommendation", tuple(_advice(comparison))),
         Section("Results", (*map(picture, figures[:1]), comparison.main_table)),
         Section("What was compared", tuple(_compared(comparison))),
