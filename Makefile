@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CANARY := .canary
 STAMP := $(VENV)/.installed
+CHROMIUM ?= chromium
 
-.PHONY: setup demo test check bench gpu-check canary clean
+.PHONY: setup demo picture test check bench gpu-check canary clean
 
 setup: $(STAMP)
 
@@ -18,6 +19,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m harness -m method=lora,qlora,dora
+
+# the picture of the demo's page in README.md; --no-sandbox lets root take it
+picture:
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1400 \
+		--screenshot=reports/demo/page.png file://$(CURDIR)/reports/demo/index.html
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
