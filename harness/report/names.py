@@ -75,7 +75,8 @@ def task(identifier: str) -> Name:
     of, _, part = identifier.rpartition("/")
     if of:  # <data>/validation, <data>/test, <data>/generated/test
         parts = "generated answers" if of.endswith("/generated") else part
-        return _plain(f"{_name('data', of.removesuffix('/generated'), None).display} ({parts})")
+        display = f"{_name('data', of.removesuffix('/generated'), None).display} ({parts})"
+        return replace(_plain(display), short=parts.capitalize())
     longest = max((name for name in table if identifier.startswith(f"{name}_")), key=len, default="")
     if not longest:
         return _plain(identifier)

@@ -282,6 +282,21 @@ def test_a_swept_rank_has_a_line_for_each_method_and_way_to_scale(comparisons, d
         assert len(styles) == 4, "lines of one color differ in their dashes"
 
 
+@pytest.mark.parametrize("size", SIZES, ids=["page", "column"])
+def test_rows_of_one_method_are_told_apart_by_name_and_by_line(comparisons, drawn, size):
+    """Seventeen recipes of two methods: no two names are cut to the same text, no two lines look alike."""
+    rows = [group for group in comparisons["rank"].groups if group.trained]
+    assert len(rows) == 17
+    for stem in ("gain", "memory", "tasks"):
+        with drawn["rank"][stem].drawn(size) as sheet:
+            named = [text.get_text() for text in sheet.figure.axes[0].get_yticklabels()]
+            assert len({*named}) == len(named) == len(rows), (stem, named)
+    with drawn["rank"]["learning_curves"].drawn(size) as sheet:
+        [legend] = sheet.figure.legends
+        lines = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in legend.get_lines()}
+        assert len(lines) == len(legend.get_texts()) == 7, "six rows and the base"
+
+
 @pytest.mark.parametrize(
     ("key", "values", "log"),
     [("num_virtual_tokens", (5, 10, 20, 50, 100), True), ("lora_dropout", (0.0, 0.05, 0.1), False)],

@@ -425,6 +425,8 @@ def test_printed_tables_have_their_heads_on_every_sheet_and_are_not_cut(browser,
     assert len(heads) >= 2, "the opened rows fill more than a sheet"
     assert "Statistical comparison" in text
     assert "Every task" in text
+    note = browser.evaluate("document.querySelector('.note:not(#filter-help):not(.print)').innerText")
+    assert note in " ".join(text.split()), "marks in the table are explained"
     wide = "[...document.querySelectorAll('table')].filter((t) => t.offsetParent && t.scrollWidth > 1010).length"
     browser.send("Emulation.setEmulatedMedia", media="print")
     browser.send("Emulation.setDeviceMetricsOverride", width=1010, height=700, deviceScaleFactor=1, mobile=False)

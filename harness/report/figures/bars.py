@@ -10,7 +10,17 @@ from harness.report.data.groups import Group
 from harness.report.data.rows import Row
 from harness.report.display import GIBIBYTE, mean
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.style import BASE_COLOR, FILL, Scale, base_line, method_of, name_of, point_of, scale_of
+from harness.report.figures.style import (
+    BASE_COLOR,
+    FILL,
+    Scale,
+    base_line,
+    method_of,
+    name_of,
+    names_of,
+    point_of,
+    scale_of,
+)
 
 STEM = "gain"
 MOST_ROWS = 40
@@ -97,7 +107,7 @@ def _draw_gains(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims)
         right = axes.get_yaxis_transform()
         axes.text(1.02, place, bar.memory, transform=right, va="center", ha="left", color="#444444")
     base_line(axes.axvline, 0)
-    axes.set_yticks(range(len(bars)), [name_of(bar.group, 20 if sheet.narrow else 34) for bar in bars])
+    axes.set_yticks(range(len(bars)), names_of([bar.group for bar in bars], 20 if sheet.narrow else 34))
     axes.set_ylim(len(bars) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -167,7 +177,7 @@ def _draw_memory(sheet: Sheet, parts: Sequence[Parts], lost: Sequence[tuple[str,
     axes.margins(x=0.16 if sheet.narrow else 0.08)
     for place, (end, text) in enumerate(ends):
         axes.annotate(text, (end, place), xytext=(5, 0), textcoords="offset points", va="center", color=BASE_COLOR)
-    names = [*(name_of(group, 20 if sheet.narrow else 34) for group, *_ in parts), *(name for name, _ in lost)]
+    names = [*names_of([group for group, *_ in parts], 20 if sheet.narrow else 34), *(name for name, _ in lost)]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

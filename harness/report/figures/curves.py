@@ -13,7 +13,7 @@ from harness.report.data.groups import Group, Measure
 from harness.report.data.tuning import Best, Contestant, expected_best
 from harness.report.display import collected
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.style import PALE, amounts, base_line, drawable, line_of, method_of, name_of
+from harness.report.figures.style import PALE, amounts, base_line, drawable, lines_of, method_of, name_of
 
 if TYPE_CHECKING:
     from harness.stats import Floats
@@ -119,10 +119,10 @@ def _many(lines: Sequence[object]) -> bool:
 
 def _draw_curves(sheet: Sheet, ordered: Sequence[Group], base: float | None) -> None:
     left, right = sheet.axes(2, 1, sharex=True) if sheet.narrow else sheet.axes(1, 2)
-    handles = []
+    handles, styles = [], lines_of([method_of(group) for group in ordered])
     for place, group in enumerate(ordered):
         colored = place < MOST_COLORED or not _many(ordered)
-        style = line_of(method_of(group)) if colored else {**_PALE, "marker": ""}
+        style = styles[place] if colored else {**_PALE, "marker": ""}
         plain = {key: value for key, value in style.items() if not key.startswith("marker")}
         mean = training_curve(group)
         left.plot(range(1, len(mean) + 1), mean, **plain)
@@ -153,12 +153,11 @@ def _validation(sheet: Sheet, axes: Any, group: Group, style: dict[str, Any], co
 
 def _draw_budget(sheet: Sheet, pairs: Sequence[tuple[Contestant, list[Best]]]) -> None:
     [axes] = sheet.axes()
-    handles = []
+    handles, styles = [], lines_of([contestant.trials[0].looks[0].cell.method for contestant, _ in pairs])
     for place, (contestant, curve) in enumerate(pairs):
         colored = place < MOST_COLORED or not _many(pairs)
-        method = contestant.trials[0].looks[0].cell.method
         name = contestant.title
-        style = line_of(method) if colored else {**_PALE, "marker": ""}
+        style = styles[place] if colored else {**_PALE, "marker": ""}
         budgets = [best.budget for best in curve]
         [line] = axes.plot(budgets, [best.expected for best in curve], **style)
         sheet.name(line, f"{name}: {curve[-1].expected:.4g} with {budgets[-1]} trials")
@@ -206,11 +205,12 @@ def layers(group: Group, key: str) -> dict[int, float]:
 
 def _draw_layers(sheet: Sheet, groups: Sequence[Group]) -> None:
     handles: list[tuple[Any, str]] = []
+    styles = lines_of([method_of(group) for group in groups])
     for axes, (key, title) in zip(sheet.axes(2, 2, sharex=True), _PANELS, strict=True):
         for place, group in enumerate(groups):
             values = layers(group, key)
             colored = place < MOST_UPDATES
-            style = {**line_of(method_of(group)), "markersize": 3} if colored else {"color": PALE, "linewidth": 0.7}
+            style = {**styles[place], "markersize": 3} if colored else {"color": PALE, "linewidth": 0.7}
             [line] = axes.plot([*values], [*values.values()], **style)
             sheet.name(line, f"{group.name}: {title.lower()}")
             if colored and len(handles) < min(len(groups), MOST_UPDATES):

@@ -18,7 +18,7 @@ from harness.report.figures.style import (
     base_line,
     capital,
     drawable,
-    line_of,
+    lines_of,
     logarithmic,
     method_of,
     scale_of,
@@ -28,7 +28,6 @@ from harness.report.figures.style import (
 MOST_TICKS = 9
 MOST_COLORED = 6  # series; the others are pale
 _PALE: dict[str, Any] = {"color": PALE, "marker": "", "linestyle": "-", "zorder": 1, "linewidth": 0.7}
-_DASHES_BY_ORDER = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 DODGE = 2.2  # points between the same values of two series
 Interval = tuple[float, float]
 
@@ -160,12 +159,9 @@ def _draw(
 ) -> None:  # fmt: skip
     [axes] = sheet.axes()
     colored = range(len(series) if len(series) <= MOST_COLORED + 2 else MOST_COLORED)
-    handles = []
+    handles, styles = [], lines_of([method_of(one.first) for one in series])
     for place, one in enumerate(series):
-        style = line_of(method_of(one.first)) if place in colored else _PALE
-        if len({method_of(other.first) for other in series}) < len(series) and place in colored:
-            order = sum(method_of(other.first) == method_of(one.first) for other in series[:place])  # of one color
-            style |= {"linestyle": _DASHES_BY_ORDER[order % len(_DASHES_BY_ORDER)]}
+        style = styles[place] if place in colored else _PALE
         dodge = (place - (len(series) - 1) / 2) * DODGE if len(series) <= MOST_COLORED else 0.0
         line = _line(sheet, axes, one, values, style, dodge, best)
         if place in colored:

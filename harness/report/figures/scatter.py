@@ -20,7 +20,7 @@ from harness.report.figures.style import (
     drawable,
     logarithmic,
     method_of,
-    name_of,
+    names_of,
     point_of,
     scale_of,
     spans_decades,
@@ -161,10 +161,10 @@ def _draw_tradeoff(
         if base is not None:
             _name_base(placer, base)
         order = sorted(range(len(marks)), key=lambda i: (not front[i], -sign * marks[i].y))
+        names = names_of([mark.group for mark in marks], 20 if sheet.narrow else 28)
         for i in order if len(marks) <= MOST_NAMED else [i for i in order if front[i]]:
             color = "#222222" if front[i] else "#777777"
-            name, rings = name_of(marks[i].group, 20 if sheet.narrow else 28), RINGS if front[i] else DOMINATED_RINGS
-            placer.place(marks[i].point, name, rings, color=color)
+            placer.place(marks[i].point, names[i], RINGS if front[i] else DOMINATED_RINGS, color=color)
 
     sheet.before_saving.append(label)
 
@@ -195,9 +195,10 @@ def _draw_changes(sheet: Sheet, marks: Sequence[Mark], x_scale: Scale, y_scale: 
         placer.keep_line([(0, low), (0, high)])
         _keep(placer, marks)
         placer.place((0, 0), "base", color=BASE_COLOR)
+        names = names_of([mark.group for mark in marks], 20 if sheet.narrow else 28)
         for place in [*front, *(place for place in range(len(marks)) if place not in front)]:
             if place in named:
-                placer.place(marks[place].point, name_of(marks[place].group, 20 if sheet.narrow else 28))
+                placer.place(marks[place].point, names[place])
 
     sheet.before_saving.append(label)
 

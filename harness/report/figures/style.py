@@ -26,6 +26,7 @@ DASHES = ((0, ()), (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 1.5)),
 BASE_COLOR, PALE, FILL = "#444444", "#BBBBBB", "#DDEBF5"
 BASE_DASH = (0, (4, 3))
 MOST_LINEAR = 8  # ratio of the largest to the smallest value of a linear axis
+_LONGEST_NAME = 60  # characters
 # Methods in the order in which they take the pairs of color and marker: the first eight differ in both. Every other
 # method takes the pair that its name hashes to among those that are left.
 KNOWN = (
@@ -89,6 +90,16 @@ def line_of(method: str) -> dict[str, Any]:
             "markeredgewidth": 0.4}  # fmt: skip
 
 
+def lines_of(methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the style of each line; lines of one method have dashes of their own, in their order."""
+    repeated = len({*methods}) < len(methods)
+    styles = []
+    for place, method in enumerate(methods):
+        before = methods[:place].count(method)
+        styles.append(line_of(method) | ({"linestyle": DASHES[before % len(DASHES)]} if repeated else {}))
+    return styles
+
+
 def point_of(method: str, pale: bool = False) -> dict[str, Any]:
     """Return color and marker of a point, with a rim that separates overlapping points."""
     color, marker = look_of(method)
@@ -110,6 +121,18 @@ def drawable(text: str, length: int = 34) -> str:
 def name_of(group: Group, length: int = 28) -> str:
     """Return the name of a row in a figure."""
     return drawable(group.name, length)
+
+
+def names_of(groups: Sequence[Group], length: int = 28) -> list[str]:
+    """Return the names of rows in one figure, which differ where the rows do.
+
+    They are shortened to the length; where two would be alike, alpha is written as a letter, or else names are whole.
+    """
+    names = [group.name for group in groups]
+    ways = (names, [name.replace("alpha=", "\N{GREEK SMALL LETTER ALPHA}=") for name in names])
+    short = ([drawable(name, length) for name in way] for way in ways)
+    whole = [drawable(name, _LONGEST_NAME) for name in names]
+    return next((way for way in short if len({*way}) == len({*names})), whole)
 
 
 def logarithmic(axis: Any, values: Sequence[float] = ()) -> None:

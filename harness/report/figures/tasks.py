@@ -11,7 +11,7 @@ from harness.report.analysis.claims import MetricComparison
 from harness.report.analysis.tradeoff import ranked_on_all
 from harness.report.data.groups import Group
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.style import BASE_COLOR, drawable, method_of, name_of, point_of, scale_of
+from harness.report.figures.style import BASE_COLOR, drawable, method_of, names_of, point_of, scale_of
 
 if TYPE_CHECKING:
     from harness.stats import Ranks
@@ -136,7 +136,7 @@ def _draw_heat(sheet: Sheet, blocks: Sequence[_Block], trained: Sequence[Group],
         axes.tick_params(axis="x", labelrotation=40)
         for label in axes.get_xticklabels():
             label.set(ha="left", rotation_mode="anchor")
-    axes.set_yticks(range(len(order)), [name_of(trained[i], 18 if sheet.narrow else 30) for i in order])
+    axes.set_yticks(range(len(order)), names_of([trained[i] for i in order], 18 if sheet.narrow else 30))
     axes.tick_params(length=0)
     axes.grid(visible=False)
     for spine in axes.spines.values():
@@ -174,6 +174,7 @@ def _draw_diagram(sheet: Sheet, members: Sequence[Group], ranks: Ranks) -> None:
         axes.plot([left - 0.03, right + 0.03], [0.45 + 0.6 * place] * 2, color="black", linewidth=2.2,
                   solid_capstyle="butt")  # fmt: skip
     pad = (high - low) * (0.06 if sheet.narrow else 0.03)
+    called = names_of(members, 18 if sheet.narrow else 30)
     for place, i in enumerate(order):
         on_left = place < half
         line = depth + 0.5 + (place if on_left else len(order) - 1 - place)
@@ -182,7 +183,7 @@ def _draw_diagram(sheet: Sheet, members: Sequence[Group], ranks: Ranks) -> None:
         axes.plot([rank, rank, edge], [0, line, line], color=style["color"], linewidth=0.7, zorder=1)
         [mark] = axes.plot(rank, 0, markersize=4.5, zorder=3, **style)
         axes.annotate(
-            f"{name_of(members[i], 18 if sheet.narrow else 30)} ({rank:.1f})", (edge, line), va="center",
+            f"{called[i]} ({rank:.1f})", (edge, line), va="center",
             xytext=(-3 if on_left else 3, 0), textcoords="offset points", ha="right" if on_left else "left",
         )  # fmt: skip
         sheet.name(mark, f"{members[i].name}: average rank {rank:.2f}")

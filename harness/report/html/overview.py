@@ -8,7 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from harness.records.untrusted import printable
+from harness.records.untrusted import NO_BREAK, printable
 from harness.report import names
 from harness.report.analysis.axes import COSTS, Cost, Quality, gain_column, qualities, score_column
 from harness.report.analysis.comparison import Comparison
@@ -124,7 +124,7 @@ def _cost(cost: Cost, group: Group) -> Cell:
 def _column(column: Column, cells: Sequence[Cell]) -> dict[str, Any]:
     return {
         "key": printable(column.key),
-        "title": printable(column.heading),
+        "title": printable(column.heading.replace(f"{NO_BREAK}(", " (")),  # a unit may stand on a line of its own
         "better": column.better,
         "text": column.text,
         "numbers": any(isinstance(cell, Number) for cell in cells),

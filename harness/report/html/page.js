@@ -2,7 +2,7 @@
 const content = JSON.parse(document.getElementById("content").textContent);
 const find = (id) => document.getElementById(id);
 const MOST_ITEMS = 100; // items that are shown at once; a button shows as many again
-const PRINTED = 10; // columns that a sheet of paper holds
+const PRINTED = 11; // columns that a sheet of paper holds
 
 function element(name, text, kind) {
   const made = document.createElement(name);
