@@ -20,6 +20,7 @@ from harness.report.analysis.comparable import without_base
 from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.verdicts import families
 from harness.report.data.load import load
+from tests.report import sized_tree
 from tests.report.conftest import BASE, DORA, FULL, IA3, LOOKS, LORA, add_evaluation, add_run, build, plain_text, shown
 
 FIGURES = (
@@ -241,15 +242,35 @@ def test_a_handful_of_items_decides_nothing(runs):
 
 
 def test_equal_answers_have_an_interval_with_a_width(runs):
-    """No differing answer among 300 is no certainty."""
+    """No differing answer among 300 is no certainty: the score interval is t^2 / (n + t^2) on both sides (Tango 1998).
+
+    It is no narrower than the exact bound on the share of items on which the two differ (Clopper and Pearson).
+    """
     for kind in (BASE, LORA, dataclasses.replace(LORA, name="dora")):
         add_evaluation(add_run(runs, kind), LORA if kind is not BASE else BASE, LOOKS[2])
     comparison = Comparison(load([runs]))
     [pair] = comparison.claims[0].against_best
     assert pair.result.difference == 0
-    assert pair.interval[0] <= -1 / 300 and pair.interval[1] >= 1 / 300
+    squared = scipy.stats.t.ppf(0.975, 299) ** 2
+    end = squared / (300 + squared)
+    assert pair.interval == pytest.approx((-end, end))
+    assert end >= scipy.stats.beta.ppf(0.975, 1, 300)
     [gap] = [line["Difference (simultaneous 95 % CI) (points)"] for line in shown(families(comparison.claims[0])[1])]
-    assert gap.startswith("+0.0 (-") and gap != "+0.0 (+0.0 to +0.0)"
+    assert gap == f"+0.0 (-{100 * end:.1f} to +{100 * end:.1f})" == "+0.0 (-1.3 to +1.3)"
+
+
+def test_a_pair_has_one_p_value_wherever_it_stands(tmp_path):
+    """Against the base, against the best and in the matrix of all pairs: the same test, adjusted in the same family."""
+    runs = sized_tree.build(tmp_path / "runs", sized_tree.kinds(5))
+    [result] = Comparison(load([runs], "sized")).claims
+    every = {frozenset((pair.a.label, pair.b.label)): pair.result for pair in result.pairs}
+    assert len(every) == 5 + 10 == len(result.pairs)
+    for pair in (*result.against_base, *result.against_best):
+        same = every[frozenset((pair.a.label, pair.b.label))]
+        assert same.adjusted_p == pytest.approx(pair.result.adjusted_p)
+        sign = 1 if same.a == pair.result.a else -1
+        ends = sorted(sign * end for end in same.adjusted_interval)
+        assert ends == pytest.approx(sorted(pair.result.adjusted_interval))
 
 
 def test_the_comparison_is_public(tree):

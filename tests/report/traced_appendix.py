@@ -136,9 +136,10 @@ def pairs(traced: Traced) -> Iterator[Claim]:
     section, contest = STATISTICS, traced.main
     members = list(contest.ranked)
     members += [contest.base] if contest.base else []
-    found = {frozenset((pair.a.label, pair.b.label)): pair for pair in contest.family("all")}
-    if not found:
+    if not contest.family("all"):
         return
+    every = (*contest.family("baseline"), *contest.family("all"))
+    found = {frozenset((pair.a.label, pair.b.label)): pair for pair in every}
     compared = [line for line in members if any(line.label in key for key in found)]
     for i, row in enumerate(compared, 1):
         first = f"({i}) {name_of(row)}"
@@ -159,6 +160,8 @@ def pairs(traced: Traced) -> Iterator[Claim]:
             yield cell(section, first, f"({j})", text)
     assert len(found) == len(compared) * (len(compared) - 1) // 2
     yield claim_words(section, f"below it: p-value of the same pair. {tested(contest, 'all')}")
+    if contest.base:
+        yield claim_words(section, f"Against the base model: {tested(contest, 'baseline')}")
 
 
 def compute(traced: Traced) -> Iterator[Claim]:

@@ -168,7 +168,7 @@ class MetricComparison:
         return [*self.ranked, *([self.base] if self.base else [])]
 
     @cached_property
-    def compared(self) -> stats.MethodComparison:
+    def _tables(self) -> dict[str, np.ndarray]:
         seeds = sorted({seed for line in self.ranked for seed in line.seeds})
         tables = {}
         for line in self.lines:
@@ -176,23 +176,41 @@ class MetricComparison:
             tables[line.label] = values if line.is_base else np.full((len(seeds), values.shape[1]), np.nan)
             for seed, row in zip(line.seeds, values, strict=True) if not line.is_base else ():
                 tables[line.label][seeds.index(seed)] = row
+        return tables
+
+    def _is_base(self, label: str) -> bool:
+        return self.base is not None and label == self.base.label
+
+    @cached_property
+    def compared(self) -> stats.MethodComparison:
+        base = self.base.label if self.base else None
+        return self._compare(self._tables, baseline=base, deterministic=[base] if base else [])
+
+    def _compare(self, tables: dict[str, np.ndarray], **options) -> stats.MethodComparison:
         return stats.compare_methods(
             tables,
-            baseline=self.base.label if self.base else None,
-            deterministic=[self.base.label] if self.base else [],
+            **options,
             margin=MARGIN,
             weights=None if self.higher else self.look.weights,
             higher_is_better=self.higher,
         )
 
+    @cached_property
+    def every_two(self) -> stats.MethodComparison:
+        """The methods among themselves: the untouched model has a family of its own."""
+        methods = {label: values for label, values in self._tables.items() if not self._is_base(label)}
+        return self._compare(methods, families=("all",))
+
     def family(self, name: str) -> list[Pair]:
         by_label = {line.label: line for line in self.lines}
-        found = self.compared.families.get(name)
+        several = len(self.ranked) > 1
+        compared = self.every_two if name == "all" and several else self.compared
+        found = compared.families.get(name) if name != "all" or several else None
         return [Pair(by_label[one.a], by_label[one.b], one) for one in (found.pairs if found else ())]
 
     @property
     def between(self) -> list[Pair]:
-        return [pair for pair in self.family("all") if pair.b is not self.base]
+        return self.family("all")
 
     def flipped(self, pair: Pair) -> float | None:
         """The exact p of flipping every seed's difference, from six shared seeds on."""

@@ -184,8 +184,8 @@ def tested(contest: MetricComparison, family: str) -> str:
     """On what the comparisons of a family rest."""
     counts = sorted({len(line.runs) for line in contest.ranked})
     shown = " to ".join(str(one) for one in dict.fromkeys((counts[0], counts[-1])))
-    methods, members = len(contest.ranked), len(contest.lines)
-    size = {"baseline": methods, "best": methods * (methods - 1) // 2, "all": members * (members - 1) // 2}[family]
+    methods = len(contest.ranked)
+    size = methods if family == "baseline" else methods * (methods - 1) // 2
     return (
         f"{contest.num_items:,} items, {shown} seed{'' if counts == [1] else 's'} per method; paired t test, adjusted "
         f"for {size:,} comparison{'' if size == 1 else 's'} at a family-wise error of 5 %"

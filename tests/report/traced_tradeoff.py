@@ -136,8 +136,8 @@ def matched_pairs(traced: Traced) -> Iterator[Claim]:
         first, second = (PRICES[name](traced, one) for one in (pair.a, pair.b))
         if abs(first - second) > 0.1 * max(first, second):
             continue
-        row = (pair.a.name, pair.b.name, f"{name} (GiB)" if name == "Peak memory" else name)
-        yield cell(section, row, "values", f"{shown[name](first)} and {shown[name](second)}")
+        row = (f"{pair.a.name} vs. {pair.b.name}", f"{name} (GiB)" if name == "Peak memory" else name)
+        yield cell(section, row, "Values", f"{shown[name](first)} and {shown[name](second)}")
         yield cell(section, row, "Difference (points)", fixed(100 * pair.result.difference, 1, signed=True))
         yield cell(section, row, "Verdict", pair.words)
 

@@ -83,7 +83,7 @@ def explained(traced: Traced) -> Iterator[Claim]:
     reach = f"a method and the best: {_points(one.detectable)} (80 % power, adjusted for the family)"
     yield claim_words(section, f"{reach}, with {_seeds(one)} per method and {one.num_items:,} items")
     if one.compared.seed_deviation is not None:
-        members = (*one.family("best"), *one.family("all"))
+        members = (*one.family("best"), *one.family("baseline"), *one.family("all"))
         source = next(pair.result.pooled for pair in members if pair.result.pooled)
         yield claim_words(section, _named(traced, source))
         yield claim_words(section, f"deviate by {100 * one.compared.seed_deviation:.2g} points")
@@ -100,7 +100,8 @@ def explained(traced: Traced) -> Iterator[Claim]:
             yield claim_words(section, "Equivalence within 1.0 points is out of reach here")
             yield claim_words(section, f"about {' or '.join(needs)} would" if needs else "more items and more seeds")
             yield claim_words(section, "(80 % power, no true difference)")
-    for why in dict.fromkeys(pair.result.why for pair in one.family("all") if pair.result.why):
+    every = (*one.family("baseline"), *one.family("all"))
+    for why in dict.fromkeys(pair.result.why for pair in every if pair.result.why):
         yield claim_words(section, f"No verdict: {_named(traced, why)}")
     for line in one.left_out:
         yield claim_words(section, f"Not ranked: {line.name}: {_at_chance(one, line)}")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.records.untrusted import NO_BREAK
 from harness.report import names
@@ -142,7 +142,8 @@ class Claims:
         comparison: the families with their tests; None where nothing can be paired.
         against_base: each method against the untouched model, the best first.
         against_best: each other method against the best, in the same order.
-        pairs: every pair, those with the base first; the better one is `a`. With many methods the two families above.
+        pairs: every pair, those with the base first; the better one is `a`. With many methods those of the two
+            families above alone.
         unpaired: methods that were not asked the items of the others.
     """
 
@@ -216,19 +217,9 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     if table is None or len(table.values) < 2 or len(next(iter(table.values.values()))[0]) < 2:
         return Claims(contest, margin, None, (), (), (), members[1:])
     unpaired = tuple(group for group in members if group.label in table.unpaired)
-    clusters = clusters_of(contest, table)
+    table = replace(table, clusters=clusters_of(contest, table))
     table, sides = _named(table, members)
-    base = next(iter(table.untouched), None)
-    many = len(table.values) > MOST_PAIRED + 1
-    families: tuple[FamilyName, ...] = ("baseline", "best") if many else ("baseline", "best", "all")
-    compared = table.compared(
-        baseline=base,
-        families=families,
-        level=contest.groups[0].level,
-        margin=margin,
-        clusters=clusters,
-        higher_is_better=contest.higher_is_better,
-    )
+    compared = _compared(contest, table, margin)
 
     def pairs(name: FamilyName) -> tuple[Pair, ...]:
         family = compared.families.get(name)
@@ -240,9 +231,26 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
         )
 
     against_base, against_best = pairs("baseline"), pairs("best")
-    every = pairs("all") if not many else (*against_base, *against_best)
-    every = tuple(sorted(every, key=lambda pair: pair.b is not contest.base))
+    every = (*against_base, *(pairs("all") if "all" in compared.families else against_best))
     return Claims(contest, margin, compared, against_base, against_best, every, unpaired)
+
+
+def _compared(contest: MetricComparison, table: Aligned, margin: float) -> MethodComparison:
+    """Return the families: the methods against the base, against the best, and unless they are many every two of them.
+
+    The base model has a family of its own. Without it all pairs are those among which the best was chosen, so that a
+    pair has one adjusted p-value wherever it stands.
+    """
+    base = next(iter(table.untouched), None)
+    methods = {name: values for name, values in table.values.items() if name != base}
+    settings: dict[str, Any] = {
+        "level": contest.groups[0].level, "margin": margin, "higher_is_better": contest.higher_is_better,
+    }  # fmt: skip
+    compared = table.compared(baseline=base, families=("baseline", "best"), **settings)
+    if not 2 <= len(methods) <= MOST_PAIRED:
+        return compared
+    among = table.compared(methods, families=("all",), deterministic=(), **settings)
+    return replace(compared, families={**compared.families, **among.families})
 
 
 def _named(table: Aligned, members: Sequence[Group]) -> tuple[Aligned, dict[str, Group]]:

@@ -87,10 +87,10 @@ def matched_pairs(result: Claims) -> Table | None:
 
     Of many pairs, only the significant ones and those with the best method are kept.
     """
-    titles = {"other": "and", "cost": "matched on", "values": "values"}
+    titles = {"pair": "Pair", "cost": "Matched on", "values": "Values"}  # parts of a wide table repeat the first column
     words_of = (Column(key, title, text=True) for key, title in titles.items())
     gap = replace(result.contest.gains, key="difference")
-    columns = (METHOD, *words_of, gap, Column("verdict", "Verdict", text=True))
+    columns = (*words_of, gap, Column("verdict", "Verdict", text=True))
     rows: list[tuple[Value, ...]] = []
     many = len(result.between) > MOST_SHOWN
     for pair in result.between:
@@ -100,9 +100,10 @@ def matched_pairs(result: Claims) -> Table | None:
             a, b = cost.of(pair.a), cost.of(pair.b)
             if a and b and abs(a - b) <= ALIKE * max(a, b):
                 values = " and ".join(value_text(Number(price), cost.column) for price in (a, b))
-                named = (pair.a.name, pair.b.name, replace(cost.column, better="").heading, values)
+                both = Text(f"{pair.a.name} vs. {pair.b.name}", f"{pair.a.label} vs. {pair.b.label}")
                 difference = Number(pair.result.difference, signed=True)
-                rows.append((*named, difference, Text(words(pair), pair.result.verdict)))
+                heading = replace(cost.column, better="").heading
+                rows.append((both, heading, values, difference, Text(words(pair), pair.result.verdict)))
     return Table.of(columns, rows, label="matched_pairs", title="Pairs matched on cost") if rows else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from harness.report.analysis.claims import Claims, Pair
+from harness.report.analysis.claims import MOST_PAIRED, Claims, Pair
 from harness.report.data.groups import METHOD, Group, count_of_seeds
 from harness.report.display import several
 from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text, as_cell
@@ -112,7 +112,7 @@ def explained(result: Claims) -> list[str]:
     ]
     lines += [line for line in (equivalence_line(result), detectable_line(result)) if line]
     lines += withheld(result)
-    if "all" not in compared.families:
+    if len(contest.groups) > MOST_PAIRED:
         lines.append(f"{len(contest.groups):,} methods: compared with the base model and the best, not in all pairs.")
     if result.unpaired:
         lines.append(f"Not compared, since the items differ: {several([g.name for g in result.unpaired], 8)}.")
@@ -187,14 +187,15 @@ def pairs(result: Claims, label: str) -> Table | None:
         )
         for i, a in enumerate(members, 1)
     )
-    notes = [Note("p-values are adjusted for all pairs; bold differences are significant at that level.")]
+    notes = [Note("p-values are adjusted within their family; bold differences are significant at its level.")]
     if any(pair.result.verdict == "no verdict" for pair in result.pairs):
         notes.append(Note("p-values in parentheses: too few seeds for a verdict about the methods."))
     unit = "percentage points" if percent else "the unit of the metric"
     better = "higher" if contest.higher_is_better else "lower"
+    base = f" Against the base model: {conditions(result, 'baseline')}" if result.against_base else ""
     caption = (
         f"Pairs of methods on {contest.name}. Above the diagonal: score of the row minus that of the column, in "
-        f"{unit} ({better} scores are better); below it: p-value of the same pair. {conditions(result, 'all')}"
+        f"{unit} ({better} scores are better); below it: p-value of the same pair. {conditions(result, 'all')}{base}"
     )
     title = f"Pairs on {contest.name}"
     return Table((METHOD, *columns), rows, notes=tuple(notes), caption=caption, label=label, title=title)

@@ -27,7 +27,7 @@ _NOT_OURS = " What the weights were trained on, and for how long, is not recorde
 _FAMILIES = {
     "baseline": "each method against the base model",
     "best": "all pairs from which the best method was chosen",
-    "all": "all pairs",
+    "all": "all pairs of methods",
 }
 
 
