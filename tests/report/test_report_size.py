@@ -32,7 +32,7 @@ def many(tmp_path_factory):
 def test_items_are_read_once_and_draws_are_made_once(many, tmp_path, monkeypatch):
     read, drawn = [], []
     read_items, resampled = items_module.read_items, resample._resampled
-    monkeypatch.setattr(items, "read_items", lambda path, n: read.append(path) or read_items(path, n))
+    monkeypatch.setattr(items_module, "read_items", lambda path, n: read.append(path) or read_items(path, n))
     monkeypatch.setattr(resample, "_resampled", lambda *given: drawn.append(given) or resampled(*given))
     resample._kept.cache_clear()
     page = write(many, None, tmp_path / "out").read_text()
