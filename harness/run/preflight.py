@@ -29,7 +29,7 @@ from harness.records.events import Emit, Message, Progress, RunSized
 from harness.run.audit import audit
 from harness.run.worker import quiet, setting, wanted_tokens
 from harness.sources import models
-from harness.train import launcher
+from harness.train import batches, launcher
 from harness.train.kernels import unknown
 from harness.train.loop import compute_dtype
 
@@ -85,6 +85,8 @@ def _checks(experiment: Experiment, emit: Emit) -> list[tuple[Any, Callable[[], 
         method.require(TrainedWith(experiment.train))
         if method.trains:
             kernels.check(experiment.train, experiment.launch)  # by now the precision is known
+        if method.trains and not is_elsewhere:
+            batches.limit(experiment.train)  # the shared memory that its processes need
         if experiment.train.packing and (reason := method.unsupported(Packed())):
             raise ValueError(f"train.packing=true with method={method.name}: {reason}; set it to false")
         skeleton = models.skeleton(model, dtype)

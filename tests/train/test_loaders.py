@@ -56,3 +56,16 @@ def test_a_loader_that_hangs_is_a_fault_of_the_machine_after_its_limit():
     with pytest.raises(RuntimeError, match="timed out") as error:
         next(iter(DataLoader(Hangs(), num_workers=1, timeout=1)))
     assert failure.cause(error.value) == "machine"
+
+
+def test_too_little_shared_memory_is_said_before_anything_starts(monkeypatch, compose, tiny_overrides):
+    from harness.config import config
+    from harness.run import inputs, preflight
+
+    words = (*tiny_overrides, "train.dataloader_num_workers=2")
+    monkeypatch.setattr(batches, "_free", lambda: 8 * 2**20)
+    for method, expected in (("lora", [(0, "wrong")]), ("base", [])):
+        experiment = inputs.resolve(config.build(compose(*words, f"method={method}")))
+        problems = preflight.check([experiment], lambda event: None)
+        assert [problem[:2] for problem in problems] == expected
+        assert all("--shm-size" in message for _, _, message in problems)
