@@ -80,7 +80,7 @@ FROM_THE_CONFIGURATION = {
     "data=nosuch": ["Available: alpaca, file, gsm8k, science_mixed, science_qa"],
     "model=nosuch": ["model=nosuch", "smollm2-135m"],
     "eval=nosuch": ["Available: demo, smoke, standard"],
-    "tracking=nosuch": ["Available: none, tensorboard, wandb"],
+    "tracking=nosuch": ["Available: none, tensorboard, trackio, wandb"],
     "sweep=nosuch": ["sweep=nosuch: there is no such sweep. Available: ", "smoke"],
     "sweep=smoke,smoke": ["one sweep at a time"],
     # kernels

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+
 from harness.config import kernels
 from harness.config.experiment import Experiment
 from harness.methods.contexts import InProcesses, OnDevice, Sharded, TrainedWith
-from harness.records import event_files
+from harness.records.settings import TrackingSpec
 
+_TRACKER_EXTRAS = {"tensorboard": "tensorboard", "trackio": "trackio"}  # tracker -> package of the extra of its name
+_TRACKIO_REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")  # where it logs to, by its own environment variables
 _SOURCE_NEEDS = {"hub": ("hub_id",), "package": ("package", "file"), "path": ("path",)}
 
 
@@ -32,8 +37,24 @@ def check(experiment: Experiment) -> None:
     ):
         if spec.source == "path" and spec.path is None and reads:
             raise ValueError(f"{section}.source=path needs {section}.path, a folder laid out like the Hub")
-    if experiment.tracking.name == "tensorboard" and not event_files.installed():
-        raise ValueError(f"tracking=tensorboard {event_files.MISSING}; or use tracking=none")
+    _check_tracking(experiment.tracking)
+
+
+def _check_tracking(spec: TrackingSpec) -> None:
+    """Refuse a tracker whose package is missing, and settings that it would ignore."""
+    package = _TRACKER_EXTRAS.get(spec.name)
+    if package and find_spec(package) is None:
+        raise ValueError(
+            f"tracking={spec.name} needs the package {package}: pip install 'harness[{spec.name}]'; or use "
+            "tracking=none"
+        )
+    if spec.name == "trackio" and spec.entity is not None:
+        raise ValueError(f"tracking.entity={spec.entity}: only tracking=wandb has one; leave it out")
+    if spec.name == "trackio" and spec.mode == "online" and not any(os.environ.get(name) for name in _TRACKIO_REMOTE):
+        raise ValueError(
+            f"tracking=trackio tracking.mode=online: it logs to {' or '.join(_TRACKIO_REMOTE)}, and neither is set in "
+            "the environment; set one, or use tracking.mode=offline"
+        )
 
 
 def _check_streams(experiment: Experiment) -> None:

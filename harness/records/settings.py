@@ -323,9 +323,12 @@ class PlanSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSpec(Strict):
-    """Tracker that mirrors the numbers; the records on disk stay the truth. `mode` and below are for wandb alone."""
+    """Tracker that mirrors the numbers; the records on disk stay the truth.
 
-    name: Literal["wandb", "tensorboard", "none"]
+    `mode`, `project` and `group` are for wandb and trackio, `entity` is for wandb alone.
+    """
+
+    name: Literal["wandb", "tensorboard", "trackio", "none"]
     mode: Literal["offline", "online"] = "offline"
     project: str = "harness"
     entity: str | None = None

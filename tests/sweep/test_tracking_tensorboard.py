@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams.metadata import (
 )
 from tensorboard.util.tensor_util import make_ndarray
 
-from harness.config import config
+from harness.config import checks, config
 from harness.records import event_files
 from harness.records.settings import TrackingSpec
 from harness.report.__main__ import main
@@ -91,6 +91,7 @@ def test_a_comparison_has_its_answer_tables_figures_and_a_line_of_numbers_for_ev
 
 def test_without_the_package_it_is_refused_before_anything_starts(compose, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(event_files, "installed", lambda: False)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"tracking=tensorboard needs the package tensorboard: pip install"):
         config.build(compose("tracking=tensorboard"))
     assert main([str(tmp_path), "--tensorboard", str(tmp_path)]) == 2

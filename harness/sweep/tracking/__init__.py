@@ -1,4 +1,4 @@
-"""Live logging of runs to Weights & Biases or TensorBoard from a separate process, the mirror.
+"""Live logging of runs to Weights & Biases, TensorBoard or Trackio from a separate process, the mirror.
 
 The measured process does not load the client, the sweep's process stays small, and a failure of the mirror is never a
 failure of a run.
