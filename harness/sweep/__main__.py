@@ -86,12 +86,23 @@ def _next(given: argparse.Namespace) -> int:
         if not given.all and not given.words and is_over(stored, runs):
             ended = sum(run.ended_well for run in runs)
             if given.json:
-                echo(json.dumps(document(stored, runs), indent=1))
+                outcome = {"outcome": "none left", "made": [], "exit_code": NONE_LEFT}
+                echo(json.dumps({**outcome, **document(stored, runs)}, indent=1))
             else:
                 echo(f"{given.name}: no run is left; {ended} of {len(runs)} ended well")
             return NONE_LEFT
         words = words_again(stored, *given.words, given_again=given.words)
-    _harness([*words, "hydra/launcher=worker", f"hydra.launcher.once={'false' if given.all else 'true'}"])
+    words = [*words, "hydra/launcher=worker", f"hydra.launcher.once={'false' if given.all else 'true'}"]
+    _harness([*words, f"hydra.launcher.outcome={_own_stdout()}"] if given.json else words)
+
+
+def _own_stdout() -> str:
+    """Return a file that stands for standard output, which from now on goes to standard error."""
+    sys.stdout.flush()
+    copy = os.dup(1)
+    os.set_inheritable(copy, True)
+    os.dup2(2, 1)
+    return f"/dev/fd/{copy}"
 
 
 def _submission(runs: Path, name: str, words: Sequence[str]) -> list[str]:
@@ -176,7 +187,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--all", action="store_true", help="continue until no run is left, then write the report"
             )
-            command.add_argument("--json", action="store_true", help="where none is left, print what `status` does")
+            command.add_argument(
+                "--json", action="store_true", help="print one object: outcome, made, exit_code, and the status"
+            )
         if name == "status":
             command.add_argument("--json", action="store_true", help="print one JSON object with every run")
         if name == "collect":

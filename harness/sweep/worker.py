@@ -7,6 +7,7 @@ which its holder keeps alive (see `harness.run.lock`), so that the run of a work
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from harness.sweep.local import NONE_LEFT as NONE_LEFT
 from harness.sweep.local import DetachedSweepError as DetachedSweepError
 from harness.sweep.local import Made
 from harness.sweep.planned_runs import PlannedRun, is_done
+from harness.sweep.status import document, find, standing
 
+RunKey = tuple[str, int]  # recipe and seed
 LOOK_SECONDS = 1.0  # between two looks at runs that others hold
 
 
@@ -30,10 +33,17 @@ class WorkerSpec(Strict):
     """Settings `hydra.launcher` of `hydra/launcher=worker`."""
 
     once: bool = False  # make one run and leave the others
+    outcome: str | None = None  # file that a JSON object is appended to at the end; see `write_outcome`
 
 
-def launch(pending: Sequence[PlannedRun], name: str, spec: WorkerSpec) -> list[Made]:
+def launch(pending: Sequence[PlannedRun], name: str, spec: WorkerSpec, made: list[RunKey]) -> list[Made]:
     """Make free runs until every run has ended, here or in another worker, and return how they ended.
+
+    Args:
+        pending: the runs.
+        name: of the sweep.
+        spec: the launcher's settings.
+        made: takes the runs that this process makes.
 
     Raises:
         DetachedSweepError: with `once`, when one run was made and others are left.
@@ -47,6 +57,7 @@ def launch(pending: Sequence[PlannedRun], name: str, spec: WorkerSpec) -> list[M
             with locks[position].taken() as is_mine:
                 if not is_mine or not _is_open(pending[position]):
                     continue
+                made.append(pending[position].identity[:2])
                 try:
                     sweep.run_cell(pending[position].experiment)
                 except Exception as error:  # ends this run alone; `sweep.work` says why
@@ -122,3 +133,17 @@ def announce(pending: Sequence[PlannedRun]) -> None:
         board.say(
             f"{failed} of {len(pending)} runs failed before and are left alone: `harness sweep rerun` tries again"
         )
+
+
+def write_outcome(file: str, runs_dir: Path, name: str, made: Sequence[RunKey], code: int) -> None:
+    """Append what `harness sweep status --json` prints, with what this worker did.
+
+    `outcome` is "made", or "none left" where no run was left for this worker; `made` has the objects of the runs that
+    it made, however they ended; `exit_code` is the command's.
+    """
+    stored = find(runs_dir, name)
+    status = document(stored, standing(stored))
+    own = [run for run in status["runs"] if (run["recipe_id"], run["seed"]) in made]
+    outcome = {"outcome": "made" if made else "none left", "made": own, "exit_code": code}
+    with Path(file).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({**outcome, **status}, indent=1) + "\n")

@@ -1,0 +1,116 @@
+"""`harness sweep next` as plain processes on one folder, with real training: each run is made once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.records import record
+from harness.records.record import RunRecord
+
+NEXT = [sys.executable, "-m", "harness", "sweep", "next"]
+
+
+@pytest.fixture
+def sweep(tmp_path, shared_overrides):
+    """Write a sweep of some cells; the words behind `harness sweep next`."""
+
+    def made(cells: str, name: str = "shared") -> list[str]:
+        (tmp_path / "conf" / "sweep").mkdir(parents=True, exist_ok=True)
+        text = f"name: {name}\nquestion: Does it end?\nvaries: [method, train.lr]\ncells:\n{cells}"
+        (tmp_path / "conf" / "sweep" / f"{name}.yaml").write_text(text)
+        ours = ("runs_dir=", "reports_dir=", "train=")
+        small = [word for word in shared_overrides() if not word.startswith(ours)]
+        small += ["train=smoke", "reports_dir=reports", f"hydra.searchpath=[{tmp_path}/conf]"]
+        return [name, *small]
+
+    return made
+
+
+def started(words: list[str], folder: Path, **more: object) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*NEXT, *words], cwd=folder, text=True, env=environment, **more)
+
+
+def records_of(folder: Path) -> list[RunRecord]:
+    return [record.read(RunRecord, path) for path in record.find_runs(folder / "runs")]
+
+
+def is_making(worker: subprocess.Popen, runs: Path) -> bool:
+    """Whether a worker holds a run that has no record yet."""
+    for claim in runs.glob("sweeps/*/taken/*/claim-*.json"):
+        recipe, _, seed = claim.parent.name.rpartition("-seed-")
+        if not (runs / recipe / f"seed-{seed}" / "log.txt").is_file():
+            continue
+        if (runs / recipe / f"seed-{seed}" / "record.json").exists():
+            continue
+        if json.loads(claim.read_text())["pid"] == worker.pid:
+            return True
+    return False
+
+
+def test_four_workers_of_which_two_are_killed_make_twelve_runs_once_each(sweep, tmp_path):
+    cells = "  - method: [lora, full]\n    seed: [0, 1, 2, 3, 4]\n  - method: [dora]\n"
+    words = [*sweep(cells), "--all"]
+    logs = [(tmp_path / f"worker-{number}.log").open("w") for number in range(4)]
+    workers = [started(words, tmp_path, stdout=log, stderr=log) for log in logs]
+    try:
+        deadline = time.monotonic() + 200
+        killed: list[subprocess.Popen] = []
+        while len(killed) < 2:
+            assert time.monotonic() < deadline, "".join(path.read_text() for path in tmp_path.glob("worker-*.log"))
+            for worker in [one for one in workers if one not in killed and is_making(one, tmp_path / "runs")][:1]:
+                worker.send_signal(signal.SIGKILL)
+                killed.append(worker)
+            time.sleep(0.02)
+        codes = [worker.wait(timeout=200) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+        for log in logs:
+            log.close()
+    said = "".join(path.read_text() for path in tmp_path.glob("worker-*.log"))
+    assert sorted(codes) == [-9, -9, 0, 0], said
+    found = records_of(tmp_path)
+    assert len(found) == 12
+    assert {one.status for one in found} == {"ok"}
+    assert [len(one.attempts) for one in found] == [1] * 12  # a killed attempt leaves no record
+    assert sum(one.training is not None for one in found) == 11
+    assert (tmp_path / "reports" / "shared" / "report.md").is_file()
+
+
+def test_each_outcome_is_one_json_object_and_nothing_else_on_stdout(sweep, tmp_path):
+    """Made one, made one that failed, all taken, none left, and wrong input, which is one line on stderr."""
+    words = [*sweep("  - method: [lora]\n    train.lr: [1e-3, 1e30]\n"), "--json"]
+
+    def called(*more: str) -> tuple[int, dict | None, str]:
+        worker = started([*words, *more], tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = worker.communicate(timeout=200)
+        return worker.returncode, json.loads(out) if out else None, err
+
+    code, first, err = called()
+    assert code == 0, err
+    assert set(first) == {"outcome", "made", "exit_code", "sweep", "question", "command", "counts", "runs"}
+    assert (first["outcome"], first["exit_code"], first["sweep"]) == ("made", 0, "shared")
+    assert [(run["state"], run["overrides"][0]) for run in first["made"]] == [("ok", "method=base")]
+    assert first["counts"] == {"ok": 1, "waiting": 2}
+
+    together = [started(words, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    ended = [worker.communicate(timeout=200)[0] for worker in together]
+    documents = [json.loads(out) for out in ended]
+    by_code = sorted((worker.returncode, len(found["made"])) for worker, found in zip(together, documents, strict=True))
+    assert by_code == [(0, 1), (0, 1), (3, 0)], "two make the runs that are left, the third waits and finds none"
+    assert [found["outcome"] for found in documents].count("none left") == 1
+    assert sorted(run["state"] for found in documents for run in found["made"]) == ["diverged", "ok"]
+    assert all(run["reason"] for found in documents for run in found["made"] if run["state"] == "diverged")
+
+    code, last, err = called()
+    assert (code, last["outcome"], last["made"], last["exit_code"]) == (3, "none left", [], 3), err
+    code, none, err = called("train.max_steps=-1")
+    assert (code, none) == (2, None)
+    assert "train.max_steps" in err and "Traceback" not in err
