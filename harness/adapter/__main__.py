@@ -59,7 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("out", type=Path, metavar="OUT", help="a new folder; score it with `harness evaluate`")
     convert.add_argument("--to", choices=("lora",), required=True)
     convert.add_argument("--r", type=_rank, required=True, metavar="N", help="rank of the new adapter")
-    convert.add_argument("--json", action="store_true", help="print JSON")
+    convert.add_argument(
+        "--json",
+        action="store_true",
+        help="print one object: run, out, layers, rank, lost, lost_elsewhere, weights, and how the logits differ",
+    )
     info = commands.add_parser("info", help="show what was trained and the spectrum of the update; writes update.json")
     info.add_argument("run", type=Path, metavar="RUN")
     info.add_argument("--json", action="store_true", help="print JSON, with one entry per weight")

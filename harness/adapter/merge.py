@@ -75,9 +75,11 @@ def _card(run: Trained, form: str) -> str:
     if form == "gguf":
         how = f"llama.cpp, or `AutoModelForCausalLM.from_pretrained(folder, gguf_file={gguf.FILE!r})`"
     use = f"The update is merged into the base's weights: a plain model, for {how}."
-    scores = model_card.scores(run.folder, run.record)
+    of_this_model = ("merged",) if quantization(run) else ("merged", "attached")
+    scores = [
+        score for score in model_card.scores(run.folder, run.record) if model_card.weights_of(score) in of_this_model
+    ]
     if quantization(run):
-        scores = [score for score in scores if score.evaluation.get("weights") == "merged"]
         use += (
             " It was trained beside a quantized base, which was dequantized before merging: this is another model than "
             "the attached one. The scores below are of merged weights (eval.weights=merged), or there are none."

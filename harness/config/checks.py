@@ -81,9 +81,16 @@ def unsupported(experiment: Experiment, device: str, is_here: bool = True) -> st
 def _check_method(experiment: Experiment) -> None:
     """Refuse what the method cannot do."""
     method = experiment.method
-    if experiment.eval.weights == "merged" and not method.merges:
+    weights = experiment.eval.weights
+    if weights != "attached" and not method.merges:
         raise ValueError(
-            f"eval.weights=merged: method={method.name} cannot be merged into the base model; use eval.weights=attached"
+            f"eval.weights={weights}: method={method.name} cannot be merged into the base model; use "
+            "eval.weights=attached"
+        )
+    if weights == "converted" and method.trains and experiment.eval.backend == "vllm":
+        raise ValueError(
+            "eval.weights=converted with eval.backend=vllm: the converted adapter is scored where it was made; use "
+            "eval.backend=shared_prefix, or write it with `harness adapter convert` and serve that folder"
         )
     bounds = method.lr_range
     if bounds is not None and bounds[0] > bounds[1]:

@@ -34,7 +34,6 @@ from harness.records.settings import (
     Role,
     TrackingSpec,
     TrainSpec,
-    Weights,
 )
 
 # the trained weights; those and the state of training at its end; neither, once they have been evaluated
@@ -229,9 +228,12 @@ def _train_precision(experiment: Experiment) -> str | None:
     return own if own != experiment.eval.precision else None
 
 
-def _weights(experiment: Experiment) -> Weights:
+def _weights(experiment: Experiment) -> str:
     """Return the weights to evaluate. An untrained model has nothing to merge, and is evaluated once."""
-    return experiment.eval.weights if experiment.method.trains else "attached"
+    spec = experiment.eval
+    if not experiment.method.trains:
+        return "attached"
+    return f"converted-r{spec.converted_r}" if spec.weights == "converted" else spec.weights
 
 
 def _generation(experiment: Experiment, part: Role) -> Evaluation:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from harness.records.base import Strict
 from harness.records.identity import digest
-from harness.records.settings import Backend, Role, SamplingSpec, Weights
+from harness.records.settings import Backend, Role, SamplingSpec
 
 # Graded outcomes beside an accuracy -> whether a higher value is better
 GRADED = {"p_right": True, "p_right_norm": True, "brier": False, "brier_norm": False}
@@ -32,7 +32,7 @@ class Evaluation(Strict):
     backend: Backend = "shared_prefix"
     definition: str | None = None  # identity of the task or its rows where lm-eval and `rows` give none
     sampling: SamplingSpec | None = None  # how text is generated, where the harness does it
-    weights: Weights = "attached"
+    weights: str = "attached"  # or "merged", or "converted-r16": the update as LoRA of that rank
     # of training, where it differs: frozen weights are held in it, those of the untouched model as well
     train_precision: str | None = None
 

@@ -183,6 +183,42 @@ class WeightUpdate(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightLoss(Strict):
+    """The change of one weight, and how much of it a conversion lacks.
+
+    `norm`: Frobenius norm of the change. `lost`: the norm of what the converted adapter lacks over `norm`, 0 to 1; 1
+    for a weight of no linear layer, which LoRA does not hold.
+    """
+
+    norm: float
+    lost: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion(Strict):
+    """An update as LoRA of one rank. `lost` and `lost_elsewhere` are shares of the norm of the whole update.
+
+    `lost_elsewhere` is the part of it that no linear layer holds. `weights` has every weight that changed, by its name
+    in the base model.
+    """
+
+    lost: float
+    lost_elsewhere: float
+    weights: dict[str, WeightLoss]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertedRecord(Strict):
+    """The conversions of a run's update into LoRA that were evaluated, by their rank."""
+
+    schema: int
+    recipe_id: FileName
+    seed: int
+    weights_from: str | None  # start of the attempt whose weights were converted
+    by_rank: dict[str, Conversion]
+
+
+@dataclass(frozen=True, kw_only=True)
 class UpdateRecord(Strict):
     """The shape of a run's update: every weight that changed, by its name in the base model."""
 

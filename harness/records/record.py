@@ -25,6 +25,8 @@ from harness.records.base import Strict
 from harness.records.disk import DamagedError as DamagedError
 from harness.records.files import FileName
 from harness.records.measurements import Conditions as Conditions
+from harness.records.measurements import Conversion as Conversion
+from harness.records.measurements import ConvertedRecord as ConvertedRecord
 from harness.records.measurements import DevicePeak as DevicePeak
 from harness.records.measurements import Fingerprint as Fingerprint
 from harness.records.measurements import FurtherAdapters as FurtherAdapters
@@ -35,6 +37,7 @@ from harness.records.measurements import Speed as Speed
 from harness.records.measurements import StepProfile as StepProfile
 from harness.records.measurements import Training as Training
 from harness.records.measurements import UpdateRecord as UpdateRecord
+from harness.records.measurements import WeightLoss as WeightLoss
 from harness.records.measurements import WeightUpdate as WeightUpdate
 
 SCHEMA = 2

@@ -15,7 +15,7 @@ Backend = Literal["shared_prefix", "hf", "vllm"]
 Role = Literal["target", "retention", "validation", "test"]
 Format = Literal["auto", "template", "prompt_completion", "alpaca", "messages", "sharegpt", "text"]
 LossOn = Literal["completion", "assistant", "all"]
-Weights = Literal["attached", "merged"]
+Weights = Literal["attached", "merged", "converted"]
 EvalPrecision = Literal["fp32", "bf16"]
 Sharding = Literal["none", "fsdp"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"]
@@ -296,7 +296,9 @@ class EvalSpec(Strict):
     include_names: tuple[str, ...] = ()  # the tasks and groups that those files define; as above
     rows_content: dict[str, str] = field(default_factory=dict, hash=False)  # a mirror's, by task; as above
     # merged: the update is folded into the base, dequantized first where it is quantized: a model and a row of its own
+    # converted: the update is cut to the LoRA of a given rank that is nearest to it, on the same base: another row
     weights: Weights = "attached"
+    converted_r: Positive = 16  # rank of eval.weights=converted
     # of every loss, likelihood and generated text. bf16 is faster, and rounding loses part of a small update
     precision: EvalPrecision = "fp32"
 

@@ -42,18 +42,14 @@ def write(run_folder: Path, record: RunRecord | None = None) -> Path | None:
 def eval_results(evaluations: Sequence[EvaluationRecord]) -> list[dict[str, Any]]:
     """Return the scores on data sets of the Hub in the form of its `.eval_results`, the first metric of each task.
 
-    Source: https://huggingface.co/docs/hub/eval-results. Scores of merged weights and of groups of tasks are left out.
+    Source: https://huggingface.co/docs/hub/eval-results. Scores of merged or converted weights
+    and of groups of tasks are left out.
     """
     entries = []
     for evaluation in evaluations:
         sets = list((evaluation.provenance.get("datasets") or {}).values())
         metric = next((name for name in _HEADLINE if name in evaluation.metrics), None)
-        if (
-            len(sets) != 1
-            or "/" not in sets[0]
-            or metric is None
-            or evaluation.evaluation.get("weights", "attached") != "attached"
-        ):
+        if len(sets) != 1 or "/" not in sets[0] or metric is None or weights_of(evaluation) != "attached":
             continue
         dataset, _, subset = sets[0].partition(":")
         limit = evaluation.evaluation.get("limit")
@@ -94,6 +90,11 @@ def scores(run_folder: Path, record: RunRecord) -> list[EvaluationRecord]:
     return sorted(
         current, key=lambda evaluation: (evaluation.evaluation["kind"] != "heldout", evaluation.evaluation["task"])
     )
+
+
+def weights_of(evaluation: EvaluationRecord) -> str:
+    """Return the weights that were scored: attached, merged or converted-r16; older records are of attached ones."""
+    return str(evaluation.evaluation.get("weights", "attached"))
 
 
 def text(record: RunRecord, evaluations: Sequence[EvaluationRecord], kind: str, use: str) -> str:
@@ -141,9 +142,8 @@ def score_table(evaluations: Sequence[EvaluationRecord]) -> str:
         for name, metric in sorted(evaluation.metrics.items()):
             error = "-" if metric.stderr is None else f"{metric.stderr:.4f}"
             lower = "" if metric.higher_is_better else " (lower is better)"
-            task = evaluation.evaluation["task"] + (
-                " (merged)" if evaluation.evaluation.get("weights") == "merged" else ""
-            )
+            weights = weights_of(evaluation)
+            task = evaluation.evaluation["task"] + (f" ({weights})" if weights != "attached" else "")
             cells = (escaped(task), escaped(name) + lower, f"{metric.value:.4f}", error, str(evaluation.num_items))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -18,12 +18,15 @@ from typing import Any, TypeVar
 
 from harness.records import disk, files, record
 from harness.records.disk import DamagedError, Sums
-from harness.records.record import EvaluationRecord, InferenceRecord, RunRecord, UpdateRecord
+from harness.records.record import ConvertedRecord, EvaluationRecord, InferenceRecord, RunRecord, UpdateRecord
 
 T = TypeVar("T")
 
 _MAKER = "weights_from.txt"
-_RECORDS = {"record.json": RunRecord, "inference.json": InferenceRecord, "update.json": UpdateRecord}
+_RECORDS = {
+    "record.json": RunRecord, "inference.json": InferenceRecord, "update.json": UpdateRecord,
+    "converted.json": ConvertedRecord,
+}  # fmt: skip
 _FILES = (*_RECORDS, _MAKER, "log.txt", disk.NAME)
 _CHECKPOINTS = ("checkpoint", "checkpoint.final", "checkpoint.set-aside")
 _FOLDERS = (disk.EVALUATIONS, "weights", "earlier", "trainer", *_CHECKPOINTS)

@@ -32,7 +32,7 @@ from harness.records import items, lm_eval_items, record
 from harness.records.events import Emit, Measured, PhaseStarted, TaskStarted
 from harness.records.record import DevicePeak, EvaluationRecord, Phase, Training
 from harness.records.settings import Fallback, LaunchSpec, TrainSpec
-from harness.run import device_map, inference, model_card, provenance, run_folder
+from harness.run import converted, device_map, inference, model_card, provenance, run_folder
 from harness.run.evaluations import Found, Scores
 from harness.sources import models
 from harness.train import checkpoint, deterministic, distributed, launcher
@@ -119,7 +119,7 @@ class _Work(Scores):
         self.peaks: list[int | None] = []  # of all ranks, once they have trained
         self.required: list[int | None] = []  # bytes that the GPU of each must have
         self.dtype = compute_dtype(experiment.train.precision)
-        self.merges = experiment.method.trains and experiment.eval.weights == "merged"
+        self.weights = experiment.eval.weights if experiment.method.trains else "attached"
         self.model: Any = None
 
     def make(self, launch: LaunchSpec) -> None:
@@ -189,7 +189,7 @@ class _Work(Scores):
 
     def evaluate(self) -> None:
         is_elsewhere = self.model is None  # it was trained by ranks that have ended
-        if self.todo.train and (self.merges or is_elsewhere):
+        if self.todo.train and (self.weights != "attached" or is_elsewhere):
             with self.phases("evaluate"):
                 self.model = None
                 device_map.clear()
@@ -225,9 +225,16 @@ class _Work(Scores):
         return models.load(experiment.model, options, method.read)
 
     def _made(self, base: Any) -> Any:
-        """Return the trained model, restored from its saved weights or merged."""
-        experiment = self.experiment
-        return self._merged(base) if self.merges else experiment.method.restore(base, experiment.weights_folder)
+        """Return the trained model: restored from its saved weights, merged, or converted."""
+        make = {"attached": self._attached, "merged": self._merged, "converted": self._converted}[self.weights]
+        return make(base)
+
+    def _attached(self, base: Any) -> Any:
+        return self.experiment.method.restore(base, self.experiment.weights_folder)
+
+    def _converted(self, base: Any) -> Any:
+        """Return the base with the LoRA adapter that `harness.adapter convert` writes, and write what is lost."""
+        return converted.attach(self.experiment, base, self._base, self.todo.weights_from, self.emit)
 
     def _merged(self, base: Any) -> Any:
         """Return the plain model that `harness.adapter merge` writes."""

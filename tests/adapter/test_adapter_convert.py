@@ -25,6 +25,11 @@ def test_enough_rank_loses_nothing_that_a_linear_layer_holds(kind, made, adapter
     code, said, err = adapter("convert", made[kind], tmp_path / "out", "--to", "lora", "--r", 128, "--json")
     assert (code, err) == (0, "")
     found = json.loads(said)
+    assert set(found) == {
+        "run", "out", "layers", "rank", "lost", "lost_elsewhere", "weights", "largest_difference", "largest_logit",
+        "positions", "positions_with_another_first_token",
+    }  # fmt: skip
+    assert (found["run"], found["out"], found["rank"]) == (str(made[kind]), str(tmp_path / "out"), 128)
     assert found["lost"] < 1e-3
     assert found["largest_difference"] < 1e-3
     plain = AutoModelForCausalLM.from_pretrained(tiny_model)
@@ -45,6 +50,10 @@ def test_what_is_lost_is_what_the_smaller_singular_values_hold(made, adapter, ti
     lacking = sum(float(s[2:].square().sum()) for s in values)
     assert found["lost"] == pytest.approx((lacking / whole) ** 0.5, rel=1e-3)
     assert found["lost_elsewhere"] == 0
+    assert found["weights"].keys() <= changes.keys()
+    for name, weight in found["weights"].items():
+        own = torch.linalg.svdvals(changes[name].double())
+        assert weight["lost"] == pytest.approx(float(own[2:].norm() / own.norm()), rel=1e-3)
     assert all(
         t.shape[0] == 2 for name, t in load_file(tmp_path / "out/adapter_model.safetensors").items() if "A" in name
     )

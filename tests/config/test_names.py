@@ -24,7 +24,8 @@ FIELDS = {  # every field that is used in a path
     ModelSpec: ["name"], DataSpec: ["name"], SweepFile: ["name"],
     record.RunRecord: ["recipe_id", "method"], record.EvaluationRecord: ["recipe_id", "eval_id"],
     record.SweepRecord: ["name"], record.Cell: ["recipe_id", "eval_ids"], record.ExternalRecord: ["name"],
-    measurements.InferenceRecord: ["recipe_id"], measurements.UpdateRecord: ["recipe_id"],
+    measurements.ConvertedRecord: ["recipe_id"], measurements.InferenceRecord: ["recipe_id"],
+    measurements.UpdateRecord: ["recipe_id"],
     data_check.DataCheck: ["check_id"],
     registration.Registration: ["name"], submissions.Submission: ["runs"],
 }  # fmt: skip

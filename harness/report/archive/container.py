@@ -28,7 +28,7 @@ _ALLOWED = re.compile(
         (
             "|".join(map(re.escape, (METADATA, OPTIONS, VERSIONS))),
             rf"{_RUNS}/sweeps/{_NAME}/(?:sweep|registration)\.json",
-            rf"{_RUN}/(?:record|update|inference)\.json",
+            rf"{_RUN}/(?:record|update|converted|inference)\.json",
             rf"{_RUN}/{re.escape(disk.NAME)}",
             rf"{_RUN}/{disk.EVALUATIONS}/{_NAME}\.(?:json|parquet)",
             rf"{_RUN}/earlier/\d{{1,9}}/{_NAME}\.json",

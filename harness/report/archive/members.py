@@ -20,7 +20,7 @@ from harness.report.archive.container import Members, allowed, check_kind
 from harness.report.data.load import load
 from harness.report.writers import manifest
 
-_RUN_FILES = ("record.json", "update.json", "inference.json", disk.NAME)
+_RUN_FILES = ("record.json", "update.json", "converted.json", "inference.json", disk.NAME)
 _CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://schema.org/sha256"}]
 _FORMATS = {"json": "application/json", "parquet": "application/vnd.apache.parquet", "txt": "text/plain"}
 _KINDS = {
@@ -28,6 +28,7 @@ _KINDS = {
     "registration.json": "Registration of the question before its runs",
     "record.json": "Record of a run: its recipe and every attempt at it",
     "update.json": "Shape of the trained update",
+    "converted.json": "Loss of the update's conversions into LoRA",
     "inference.json": "Measured cost of using the result",
     "harness-checksums.txt": "SHA-256 of every content that was written to the files of the run",
     "versions.txt": "Versions of the libraries of the runs",

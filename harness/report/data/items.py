@@ -82,12 +82,12 @@ class ScoredEvaluation:
 
     @property
     def comparison_key(self) -> str:
-        """Return the identity of the questions for attached and merged weights alike. Equal ids are comparable."""
+        """Return the identity of the questions for every kind of weights alike. Equal ids are comparable."""
         return self.record.eval_id.removesuffix(f"-{self.weights}")
 
     @property
     def weights(self) -> str:
-        """Return the kind of weights that answered, "attached" or "merged"; older records are all of attached ones."""
+        """Return the weights that answered: attached, merged or converted-r16; older records are of attached ones."""
         return str(self.record.evaluation.get("weights", "attached"))
 
     @property

@@ -68,8 +68,8 @@ def _named(row: Row, recipes: dict[str, list[str]], settings: dict[str, list[str
     facts = _recipe_facts(row)
     keys = [key for key in recipes.get(row.method, []) if key in facts]
     differing = [_look(key, row.setting[key]) for key in settings.get(row.method, []) if key in row.setting]
-    merged = ["merged"] if any(scored.weights == "merged" for scored in row.scored) else []
-    looks = list(dict.fromkeys([*differing, *merged]))  # merged weights are marked in every label
+    made = [_look("eval.weights", scored.weights) for scored in row.scored if scored.weights != "attached"]
+    looks = list(dict.fromkeys([*differing, *made]))  # merged and converted weights are marked in every label
     label = [row.method, *(_part(key, facts[key]) for key in keys), *([f"({', '.join(looks)})"] if looks else [])]
     of_people = [*(_part_for_people(row, key, facts[key]) for key in keys), *looks]
     name = names.method(row.method, row.record).display
@@ -103,7 +103,8 @@ def _look(key: str, value: Any) -> str:
     if key == "eval.num_fewshot":
         return "each task's own shots" if value is None else f"{value}-shot"
     if key.endswith(".weights"):
-        return str(value)  # attached or merged
+        rank = str(value).removeprefix("converted-r")
+        return str(value) if rank == value else f"as LoRA r={rank}"
     if key == "heldout.data":
         return f"loss on {value}"
     return f"{key.partition('.')[2]}={short(value)[:40]}"

@@ -12,6 +12,7 @@ from harness.records import data_check, disk, registration
 from harness.records.data_check import DataCheck
 from harness.records.record import (
     Cell,
+    ConvertedRecord,
     EvaluationRecord,
     ExternalRecord,
     InferenceRecord,
@@ -30,7 +31,7 @@ from harness.report.data.rows import MARGIN, Loaded, Row, setting
 from harness.report.display import collected
 
 T = TypeVar("T")
-Beside = TypeVar("Beside", UpdateRecord, InferenceRecord)
+Beside = TypeVar("Beside", UpdateRecord, InferenceRecord, ConvertedRecord)
 
 
 def load(runs: Sequence[Path], sweep: str | None = None) -> Loaded:
@@ -224,6 +225,7 @@ def _read_run(runs: Sequence[Path], recipe_id: str, seed: str, problems: list[st
         record=record,
         scored=scored,
         price=record.config.get("price_per_device_hour"),
+        converted=_beside(ConvertedRecord, "converted.json", folders, record),
         update=_beside(UpdateRecord, "update.json", folders, record),
         inference=_beside(InferenceRecord, "inference.json", folders, record),
         replaced=replaced(folders),

@@ -10,6 +10,7 @@ from harness.records.measurements import Fingerprint, Training
 from harness.records.record import (
     Attempt,
     Cell,
+    ConvertedRecord,
     EvaluationRecord,
     ExternalRecord,
     InferenceRecord,
@@ -48,6 +49,7 @@ class Row:
     price: float | None = None  # of a device hour
     trials: tuple[RunRecord, ...] = ()  # of its contestant, beside the runs of the results
     inference: InferenceRecord | None = None  # what using its result costs, where that was measured
+    converted: ConvertedRecord | None = None  # what its conversions into LoRA lost, where they were evaluated
     update: UpdateRecord | None = None  # the shape of its update, where `harness.adapter info` has measured it
     replaced: tuple[EvaluationRecord, ...] = ()  # the evaluations of the weights that a `force=true` replaced
     test_reads: int = 0  # how many of the run's weights, the present and the replaced ones, have been tested

@@ -18,7 +18,17 @@ from harness.report.analysis.tradeoff import across, frontiers, matched, matched
 from harness.report.analysis.verdicts import explained, families
 from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
-from harness.report.pages import data_card, examples, hyperparameters, notes, protocol, registered, setup, tables
+from harness.report.pages import (
+    conversion,
+    data_card,
+    examples,
+    hyperparameters,
+    notes,
+    protocol,
+    registered,
+    setup,
+    tables,
+)
 from harness.report.pages.tables import cost, losses, tasks
 from harness.report.writers import prose
 from harness.report.writers.markdown import section_text
@@ -171,6 +181,7 @@ def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool 
         Section("Cost", tuple(_costs(comparison))),
         Section("Quality-cost trade-off", tuple(_trade_offs(comparison))),
         Section("Inference cost", (*served, tables.INFERENCE_TEXT) if served else ()),
+        Section("Converted adapters", tuple(conversion.blocks(groups))),
         Section("All target tasks", (together, ACROSS) if together else ()),
         Section("Every task", tuple(tasks(groups))),
         Section("Example answers", tuple(examples.blocks(comparison))),

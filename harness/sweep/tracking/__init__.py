@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from harness.config.experiment import Experiment, digest, recipe
+from harness.config.experiment import Experiment, digest, evaluations, recipe
 from harness.measure import hardware
 from harness.records import record, redact
 from harness.records.events import Event, StepLogged, Validated
@@ -128,8 +128,9 @@ def summary(experiment: Experiment, result: record.RunRecord) -> dict[str, Any]:
         values |= {name: counted[name] for name in ("trainable_parameters", "total_parameters", "saved_bytes")}
     if attempt.training is not None:
         values["train_seconds"] = attempt.training.train_seconds
-    before = {} if not experiment.method.trains else _evaluations(_base_folder(experiment))
-    for key, scores in _evaluations(experiment.folder).items():
+    before = {} if not experiment.method.trains else _evaluations(_base_folder(experiment), "attached")
+    weights = next((look.weights for look in evaluations(experiment)), "attached")
+    for key, scores in _evaluations(experiment.folder, weights).items():
         values |= _scores(scores, before.get(key))
     return {name: value for name, value in values.items() if value is not None}
 
@@ -144,13 +145,14 @@ def _scores(scores: record.EvaluationRecord, base: record.EvaluationRecord | Non
     return values
 
 
-def _evaluations(folder: Path) -> dict[str, record.EvaluationRecord]:
-    """Return the evaluations in a run's folder by the identity of their questions."""
+def _evaluations(folder: Path, weights: str) -> dict[str, record.EvaluationRecord]:
+    """Return the evaluations of these weights in a run's folder, by the identity of their questions."""
     by_questions = {}
     for path in sorted((folder / "evaluations").glob("*.json")):
         with contextlib.suppress(ValueError):  # the report names damaged files
             scores = record.read(record.EvaluationRecord, path)
-            by_questions[scores.eval_id.partition("-")[0]] = scores
+            if scores.evaluation.get("weights", "attached") == weights:
+                by_questions[scores.eval_id.partition("-")[0]] = scores
     return by_questions
 
 
