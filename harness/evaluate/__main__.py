@@ -74,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--runs-dir", default="runs", help="folder for the scores of plain models and adapters (default: runs)"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per run with its scores")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a list: run, method, model, seed, status, reason, evaluations of each run",
+    )
     parser.add_argument("--force", action="store_true", help="evaluate again instead of reusing scores")
     parser.add_argument(
         "--base", metavar="MODEL", help="base model of the adapters (default: the one in adapter_config.json)"
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adopted = _adopted(list(adapters.values()), words, given)
         bases = [dataclasses.replace(base, force=given.force) for base in dict.fromkeys(base for _, base in adopted)]
         runs = [*runs, *(base for base in bases if base not in runs)]
-        _check([*runs, *(adapter.experiment for adapter, _ in adopted)])
+        _check([*runs, *(adapter.experiment for adapter, _ in adopted)], [adapter for adapter, _ in adopted])
         results = [_evaluated(experiment) for experiment in runs]
         results += _scored([adapter for adapter, _ in adopted], given.runs_dir)
     except ValueError as error:
@@ -137,6 +141,11 @@ def _adopted(
     """
     adapters = foreign.named(adapters)
     foreign.check_names(adapters)
+    changed = [word for word in words if word.startswith("eval.weights=") and word != "eval.weights=attached"]
+    if adapters and changed:
+        raise ValueError(
+            f"{changed[-1]}: an adapter from elsewhere is scored as it is, attached to its base; leave the setting out"
+        )
     bases: dict[tuple[str, ...], Experiment] = {}
     made = []
     for adapter in adapters:
@@ -263,25 +272,32 @@ def _changed(own: EvalSpec, composed: EvalSpec, words: Sequence[str]) -> EvalSpe
     return dataclasses.replace(own, **{**changes, "retention": tuple(dict.fromkeys(retention)), "test": "always"})
 
 
-def _check(wanted_runs: Sequence[Experiment]) -> None:
-    """Check before anything starts that every task can be loaded.
+def _check(wanted_runs: Sequence[Experiment], adopted: Sequence[adopted_runs.Adopted]) -> None:
+    """Check before anything starts that every task can be loaded, and that adapters have the shapes of their bases.
 
     Raises:
-        ValueError: a task cannot be loaded, or the check itself failed.
+        ValueError: a task cannot be loaded, an adapter is of another base, or the check itself failed.
     """
     for experiment in wanted_runs:
         inputs.fetch(experiment, board.say)
-    board.start_bar("checking")
     log = Path(wanted_runs[0].runs_dir) / "check.log"
+    messages = [message for _, _, message in _checked("harness.run.preflight:check_tasks", list(wanted_runs), log)]
+    if not messages and adopted:
+        pairs = [(entry.adapter, entry.experiment.model) for entry in adopted]
+        messages = _checked("harness.run.swapped:misfits", pairs, log)
+    if messages:
+        raise ValueError("; ".join(dict.fromkeys(messages)))
+
+
+def _checked(function: str, subject: Any, log: Path) -> Any:
+    board.start_bar("checking")
     try:
-        tasks = "harness.run.preflight:check_tasks"
-        ended = isolate.call(tasks, list(wanted_runs), log=log, on_event=board, terms=isolate.REPEATABLE)
+        ended = isolate.call(function, subject, log=log, on_event=board, terms=isolate.REPEATABLE)
     finally:
         board.end()
     if ended.kind != "returned":
         raise ValueError(f"the check before the evaluation broke: {ended.reason}; see {log}")
-    if ended.value:
-        raise ValueError("; ".join(dict.fromkeys(message for _, _, message in ended.value)))
+    return ended.value or ()
 
 
 def _evaluated(experiment: Experiment) -> RunRecord:

@@ -31,6 +31,9 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SEED = re.compile(r"[-_./ ]*seed[-_=. ]?(\d+)", re.IGNORECASE)
 ORIGIN = "PEFT adapter"
 _LONGEST_HEADER = 100 * 2**20
+_LONGEST_CONFIG = 10 * 2**20
+# a tensor's name -> the module that it changes, and the part of the adapter that it is
+_PLACED = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?P<part>(?:lora_[AB]|ia3_l|vera_lambda_|hada_w|lokr_w).*)")
 # A part of a tensor's name -> the PEFT types that have such tensors
 _TELLTALES = {
     ".lora_A.": ("LORA", "ADALORA"),
@@ -153,6 +156,8 @@ def read(folder: Path, place: str, name: str | None = None) -> Adapter:
 
 
 def _config(path: Path, place: str) -> dict[str, Any]:
+    if (size := path.stat().st_size) > _LONGEST_CONFIG:
+        raise ValueError(f"{place}: its {CONFIG} has {size:,} bytes, which is no configuration of an adapter")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -213,6 +218,30 @@ def _fault_of_lora(adapter: Adapter) -> str:
     for name, (shape, _) in adapter.tensors.items():
         if ".lora_A." in name and not pattern and len(shape) == 2 and shape[0] != rank:
             return f"r is {rank}, and {name} has rank {shape[0]}"
+    return ""
+
+
+def misfit(adapter: Adapter, layers: Mapping[str, tuple[int, int]], hidden_size: int) -> str:
+    """Return why an adapter cannot be put on a base; "" where nothing speaks against it.
+
+    Args:
+        adapter: the adapter.
+        layers: the base's modules, each with the numbers of its inputs and outputs, or (0, 0) for one without a matrix.
+        hidden_size: of the base.
+    """
+    for name, (shape, _) in adapter.tensors.items():
+        place = _PLACED.match(name)
+        if place and place["module"] not in layers:
+            return f"it has {name}, and the base has no {place['module']}"
+        inputs, outputs = layers[place["module"]] if place else (0, 0)
+        size, end = (inputs, -1) if place and place["part"].startswith("lora_A") else (outputs, 0)
+        if place and place["part"].startswith("lora_") and len(shape) == 2 and size and shape[end] != size:
+            return (
+                f"{name} has shape {'x'.join(map(str, shape))}, and {place['module']} of the base has {inputs} inputs "
+                f"and {outputs} outputs"
+            )
+        if adapter.kind == "PROMPT_TUNING" and name == "prompt_embeddings" and shape[-1] != hidden_size:
+            return f"its prompt has {shape[-1]} numbers for each token, and the base has {hidden_size}"
     return ""
 
 

@@ -10,10 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+from transformers.pytorch_utils import Conv1D
+
 from harness.config.experiment import Evaluation, Experiment
 from harness.records.events import Emit, PhaseStarted
-from harness.run import device_map, provenance
+from harness.records.settings import ModelSpec
+from harness.run import device_map, foreign, provenance
 from harness.run.evaluations import Scores
+from harness.run.foreign import Adapter
 from harness.run.worker import quiet, write_evaluation
 from harness.sources import models
 from harness.train.loop import compute_dtype
@@ -53,6 +58,34 @@ def execute(
         facts = {"base_parameters": total, "load_seconds": seconds, "base_loads": resident.loads}
         made.append({**facts, "device": provenance.device()})
     return made
+
+
+def misfits(adapters: Sequence[tuple[Adapter, ModelSpec]], emit: Emit) -> list[str]:
+    """Return why adapters do not fit their bases, from the shapes of both. No weights are loaded."""
+    del emit
+    quiet()
+    layers: dict[ModelSpec, dict[str, tuple[int, int]]] = {}
+    hidden: dict[ModelSpec, int] = {}
+    reasons = []
+    for adapter, spec in adapters:
+        if spec not in layers:
+            base = models.skeleton(spec, torch.float32)
+            layers[spec] = {name: _sizes(module) for name, module in base.named_modules()}
+            hidden[spec] = base.get_input_embeddings().weight.shape[1]
+        if reason := foreign.misfit(adapter, layers[spec], hidden[spec]):
+            reasons.append(
+                f"{adapter.place}: it is of another base than {spec.name}: {reason}; give its own: --base MODEL"
+            )
+    return reasons
+
+
+def _sizes(module: torch.nn.Module) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs of a linear layer; (0, 0) for another module."""
+    if isinstance(module, torch.nn.Linear):
+        return module.in_features, module.out_features
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
+    return 0, 0
 
 
 class _Swapped(Scores):

@@ -188,6 +188,24 @@ def _pickle(folder):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
 
 
+def _changed(folder, change):
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    save_file(dict(change(name, tensor) for name, tensor in load_file(path).items()), path)
+
+
+def _renamed(folder, old, new):
+    _changed(folder, lambda name, tensor: (name.replace(old, new), tensor))
+
+
+def _wider(folder):
+    """Weights for a base whose hidden states have a number more."""
+    import torch
+
+    _changed(folder, lambda name, tensor: (name, tensor if "lora_B" in name else torch.cat([tensor, tensor[:, :1]], 1)))
+
+
 WRONG = {
     "another type": (
         "lora",
@@ -205,6 +223,24 @@ WRONG = {
     "no type": ("lora", _config(peft_type=None), "names no peft_type"),
     "a module": ("lora", _config(megatron_config={"a": 1}, megatron_core="os"), "names Python modules to import"),
     "no base": ("lora", _config(base_model_name_or_path=None), "names no base model; give it: --base MODEL"),
+    "an unknown type": ("lora", _config(peft_type="NOSUCH"), "peft_type is NOSUCH"),
+    "a huge configuration": (
+        "lora",
+        _file("adapter_config.json", b'{"a": "' + b"x" * (11 * 2**20) + b'"}'),
+        "bytes, which is no configuration of an adapter",
+    ),
+    "a deep configuration": ("lora", _file("adapter_config.json", b"[" * 200_000), "cannot be read"),
+    "layers that the base lacks": (
+        "lora",
+        lambda folder: _renamed(folder, "layers.1.", "layers.7."),
+        "q_proj.lora_A.weight, and the base has no model.layers.7.self_attn.q_proj; give its own: --base MODEL",
+    ),
+    "another width": (
+        "lora",
+        lambda folder: _wider(folder),
+        "and model.layers.0.self_attn.q_proj of the base has 64 in",
+    ),
+    "a prompt of another width": ("prompt", lambda folder: _wider(folder), "its prompt has 65 numbers for each token"),
     "a base elsewhere": ("lora", _config(base_model_name_or_path="/nowhere"), "/nowhere is not here; give it: --base"),
 }
 
@@ -234,3 +270,75 @@ def test_two_adapters_of_one_name_are_refused(adapters, scored, tmp_path, capfd)
     places = [shutil.copytree(adapters["lora"][0], tmp_path / name / "final") for name in ("a", "b")]
     assert scored(*(f"same={place}" for place in places))[0] == 2
     assert "are both same: give one a name" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("weights", ["merged", "converted"])
+def test_other_weights_than_the_attached_ones_are_refused(weights, adapters, scored, capfd):
+    code, runs = scored(adapters["lora"][0], f"eval.weights={weights}")
+    assert code == 2
+    assert f"eval.weights={weights}: an adapter from elsewhere is scored as it is" in capfd.readouterr().err
+    assert not runs.exists() or not records_of(runs)
+
+
+def test_many_adapters_load_their_base_once(tiny_model, adapters, scored, monkeypatch, tmp_path, capfd):
+    """The real command with the worker in this process, so that loads of the base can be counted."""
+    from types import SimpleNamespace
+
+    from harness.run import adopted, isolate, swapped
+
+    loads = []
+    load, call = swapped.models.load, isolate.call
+
+    def here(function, *arguments, emit=lambda event: None, **options):
+        if function != adopted.WORK:
+            return call(function, *arguments, **options)
+        return SimpleNamespace(kind="returned", value=swapped.execute(*arguments, emit), reason="")
+
+    monkeypatch.setattr(adopted.isolate, "call", here)
+    monkeypatch.setattr(swapped.models, "load", lambda *words: loads.append(words) or load(*words))
+    folders = []
+    for seed in range(10):
+        folders.append(tmp_path / f"many-seed{seed}")
+        save_adapter("lora", tiny_model, folders[-1], seed)
+    folders += [adapters[kind][0] for kind in ("dora", "ia3", "prompt", "vera")]
+    code, runs = scored(*folders)
+    assert code == 0, capfd.readouterr().err
+    assert len(loads) == 1
+    assert len(records_of(runs)) == 1 + len(folders)
+
+
+def test_json_is_one_list_on_stdout_and_the_table_goes_to_stderr(adapters, scored, tmp_path, capfd):
+    code, _ = scored(adapters["lora"][0], adapters["ia3"][0], "--json")
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    documents = json.loads(out)
+    assert [one["method"] for one in documents] == ["base", "lora", "ia3"]
+    for one in documents:
+        assert set(one) == {"run", "method", "model", "seed", "status", "reason", "evaluations"}
+        [look] = one["evaluations"]
+        assert (one["status"], look["task"], look["record"]["num_items"]) == ("ok", "letters", ITEMS)
+    assert f"report: {tmp_path}/reports/adapters-" in err
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("{empty}", "no run (record.json), no model folder (config.json)"),
+        ("{file}", "no run (record.json), no model folder (config.json)"),
+        ("nobody/nothing-of-the-kind", "HF_HUB_OFFLINE forbids the network"),
+        ("nobody/nothing-of-the-kind@v2", "at revision 'v2': HF_HUB_OFFLINE forbids the network"),
+    ],
+)
+def test_a_word_that_is_no_adapter_is_refused_in_one_line(
+    word, expected, adapters, scored, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    file = adapters["lora"][0] / "adapter_model.safetensors"
+    code, runs = scored(word.format(empty=tmp_path / "empty", file=file))
+    err = capfd.readouterr().err
+    assert code == 2
+    assert expected in err
+    assert len(err.splitlines()) == 1
+    assert not runs.exists() or not records_of(runs)
