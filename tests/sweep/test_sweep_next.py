@@ -60,7 +60,7 @@ def test_four_workers_of_which_two_are_killed_make_twelve_runs_once_each(sweep, 
     logs = [(tmp_path / f"worker-{number}.log").open("w") for number in range(4)]
     workers = [started(words, tmp_path, stdout=log, stderr=log) for log in logs]
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 300
         killed: list[subprocess.Popen] = []
         while len(killed) < 2:
             assert time.monotonic() < deadline, "".join(path.read_text() for path in tmp_path.glob("worker-*.log"))
@@ -68,7 +68,7 @@ def test_four_workers_of_which_two_are_killed_make_twelve_runs_once_each(sweep, 
                 worker.send_signal(signal.SIGKILL)
                 killed.append(worker)
             time.sleep(0.02)
-        codes = [worker.wait(timeout=200) for worker in workers]
+        codes = [worker.wait(timeout=250) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
@@ -97,7 +97,7 @@ def test_each_outcome_is_one_json_object_and_nothing_else_on_stdout(sweep, tmp_p
     assert code == 0, err
     assert set(first) == {"outcome", "made", "exit_code", "sweep", "question", "command", "counts", "runs"}
     assert (first["outcome"], first["exit_code"], first["sweep"]) == ("made", 0, "shared")
-    assert [(run["state"], run["overrides"][0]) for run in first["made"]] == [("ok", "method=base")]
+    assert [(run["state"], "method=base" in run["overrides"]) for run in first["made"]] == [("ok", True)]
     assert first["counts"] == {"ok": 1, "waiting": 2}
 
     together = [started(words, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
