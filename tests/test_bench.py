@@ -106,7 +106,7 @@ def test_a_part_that_is_not_there_is_refused(with_parts, capsys):
 def test_every_part_on_disk_has_rows_and_says_what_it_shows():
     import ast
 
-    assert len(bench.parts()) == 15
+    assert len(bench.parts()) == 16
     for name in bench.parts():
         tree = ast.parse((bench.FOLDER / f"{name}.py").read_text())
         assert "rows" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
