@@ -37,7 +37,7 @@ def go_on(plan, share=False):
     pending = planned_runs.undone(plan)
     name = sweep_records.write_question(sweep_records.Written(None, (), plan, {one.identity[:2] for one in pending}))
     if share:
-        all_came = sweep.work(pending, name, lambda those, name: worker.launch(those, name, worker.WorkerSpec()))
+        all_came = sweep.work(pending, name, lambda those, name: worker.launch(those, name, worker.WorkerSpec(), []))
     else:
         all_came = sweep.work(pending, name, lambda those, _: [run_one(one.experiment) for one in those])
     found = [state.readable(one.experiment) for one in plan]
