@@ -104,8 +104,8 @@ def value(given: Any) -> str:
     """Return the value of a setting as a table writes it: 5e-4, yes, all linear; a list with commas."""
     if isinstance(given, bool):
         return "yes" if given else "no"
-    known = _table()["values"]
-    return known[given].display if isinstance(given, str) and given in known else short(given)
+    values = _table()["values"]
+    return values[given].display if isinstance(given, str) and given in values else short(given)
 
 
 def title(records: Sequence[RunRecord]) -> str:
@@ -129,11 +129,11 @@ def _name(group: str, identifier: str, config: Any) -> Name:
 
     A stated name that belongs to another identifier is not used: whoever changes `model.name` alone means that one.
     """
-    known = _of_group(group)
+    names = _of_group(group)
     stated = config.get("display") if isinstance(config, Mapping) else None
-    if stated and not any(name.display == stated for key, name in known.items() if key != identifier):
+    if stated and not any(name.display == stated for key, name in names.items() if key != identifier):
         return replace(_plain(str(stated)), cite=tuple(config.get("cite") or ()))
-    return known.get(identifier, _plain(identifier))
+    return names.get(identifier, _plain(identifier))
 
 
 def _plain(display: str) -> Name:

@@ -10,19 +10,8 @@ from harness.evaluate import __main__ as command
 from harness.records import record
 from harness.records.record import RunRecord
 from harness.run import foreign
+from tests.bench.adapters import TASK
 
-TASK = """
-task: letters
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {rows}}}}}
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{{{question}}}}"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: answer
-metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
-metadata: {{version: 1.0}}
-"""
 ITEMS = 40
 KINDS = ("lora", "dora", "pissa", "ia3", "prompt", "prefix", "vera")
 

@@ -135,7 +135,9 @@ def qualities(
         if group.ok:
             for eval_id, scored in group.evaluations.items():
                 by_task.setdefault(eval_id, scored[0])
-    every = [one for role in roles for scored in by_task.values() if scored.role == role for one in _quality(scored)]
+    every = [
+        quality for role in roles for scored in by_task.values() if scored.role == role for quality in _quality(scored)
+    ]
     requested = [
         scored
         for scored in by_task.values()
@@ -211,22 +213,22 @@ def _hours(runs: Iterable[RunRecord]) -> float:
 
 def doubts_of_phase(phase: Phase) -> dict[str, str]:
     """Return each reason to doubt a phase's seconds with its amount; {} without any, or without measurements."""
-    seen, found = phase.conditions, {}
+    seen, doubts = phase.conditions, {}
     if seen is None:
         return {}
     if seen.cpu_cores and (seen.other_cpu_cores or 0) > OTHERS * seen.cpu_cores:
-        found[CPU] = f"{quantity(seen.other_cpu_cores)} of {seen.cpu_cores} cores"
+        doubts[CPU] = f"{quantity(seen.other_cpu_cores)} of {seen.cpu_cores} cores"
     if (seen.throttled_seconds or 0) > THROTTLED * phase.seconds:
-        found[LIMIT] = f"{quantity(seen.throttled_seconds)} s"
+        doubts[LIMIT] = f"{quantity(seen.throttled_seconds)} s"
     if seen.other_device_processes:
-        found[COMPANY] = str(seen.other_device_processes)
+        doubts[COMPANY] = str(seen.other_device_processes)
     slowed = [reason for reason in seen.throttle_reasons or () if reason in SLOWED]
     limited = seen.limited_seconds or {}
     least = HELD_BACK * phase.seconds
     slowed += [f"{name} {quantity(limited[name])} s" for name in LIMITS if limited.get(name, 0) > least]
     if slowed:
-        found[CLOCK] = ", ".join(slowed)
-    return found
+        doubts[CLOCK] = ", ".join(slowed)
+    return doubts
 
 
 def timing_doubts(attempt: Attempt | None) -> dict[str, str]:

@@ -124,8 +124,8 @@ def check(groups: Sequence[Group], declared: Collection[str] | None, allowed: It
     """
     meant = tuple(METHOD_AND_RATE if declared is None else declared)
     members = [group for group in groups if group.ok]
-    found = (*_all_differences(members), *_single_seeds(members))
-    guard = _guarded(found, _settings_by_label(members), meant, tuple(allowed))
+    differing = (*_all_differences(members), *_single_seeds(members))
+    guard = _guarded(differing, _settings_by_label(members), meant, tuple(allowed))
     return replace(guard, shown=tuple(_shown(groups)))
 
 
@@ -140,18 +140,18 @@ def check_trials(loaded: Loaded) -> Guard | None:
     members = [group for group in grouped(loaded.trials) if group.ok]
     diverged = [row for row in loaded.trials if row.status == "diverged" and row.current]
     everyone = {**_by_run(members, _asked_facts), **{f"{r.label} seed {r.seed}": _asked_facts(r) for r in diverged}}
-    found = (*_budgets(loaded.trials), *differences(everyone), *_all_differences(members))
-    guard = _guarded(found, _settings_by_label(members), meant, loaded.allowed)
+    differing = (*_budgets(loaded.trials), *differences(everyone), *_all_differences(members))
+    guard = _guarded(differing, _settings_by_label(members), meant, loaded.allowed)
     return replace(guard, shown=tuple(_shown(members)))
 
 
 def _guarded(
-    found: Iterable[Difference], settings: Mapping[str, Facts], meant: tuple[str, ...], wanted: tuple[str, ...]
+    differing: Iterable[Difference], settings: Mapping[str, Facts], meant: tuple[str, ...], wanted: tuple[str, ...]
 ) -> Guard:
     """Sort differences into refused, allowed and explained ones; of a key in a task the first one counts.
 
     Args:
-        found: the differences.
+        differing: the differences.
         settings: of each label.
         meant: keys that were declared to vary.
         wanted: undeclared keys that are allowed by name.
@@ -159,7 +159,7 @@ def _guarded(
     refused: dict[str, Difference] = {}
     allowed: dict[str, Difference] = {}
     follows: dict[str, Difference] = {}
-    for difference in found:
+    for difference in differing:
         key = difference.key
         if covered(key, meant):
             continue

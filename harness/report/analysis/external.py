@@ -39,13 +39,13 @@ def read_peft(folder: Path) -> tuple[list[ExternalRecord], list[str]]:
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not paths:
         raise ValueError(f"{folder}: no result files (*.json); give the folder that holds PEFT's published results")
-    found, problems = [], []
+    rows, problems = [], []
     for path in paths:
         try:
-            found.append(_peft_record(json.loads(path.read_text(encoding="utf-8")), path.stem))
+            rows.append(_peft_record(json.loads(path.read_text(encoding="utf-8")), path.stem))
         except (KeyError, TypeError, AttributeError, IndexError, json.JSONDecodeError) as error:
             problems.append(f"{path.name}: not a result file ({type(error).__name__}: {error})")
-    return found, problems
+    return rows, problems
 
 
 def guard(records: Sequence[ExternalRecord], varies: Sequence[str] = PEFT_VARIES) -> list[Difference]:
@@ -158,14 +158,14 @@ def _peft_record(data: Mapping[str, Any], name: str) -> ExternalRecord:
 
 def _scores(last: Mapping[str, Any], items: int | None) -> dict[str, Metric]:
     """Return the test accuracy with the binomial error of its items; the forgetting, in nats, has none."""
-    found = {}
+    columns = {}
     accuracy, forgetting = last.get("test accuracy"), last.get("forgetting")
     if accuracy is not None:
         error = math.sqrt(accuracy * (1 - accuracy) / items) if items and 0 <= accuracy <= 1 else None
-        found["gsm8k/accuracy"] = Metric(value=accuracy, stderr=error, higher_is_better=True)
+        columns["gsm8k/accuracy"] = Metric(value=accuracy, stderr=error, higher_is_better=True)
     if forgetting is not None:
-        found["forgetting"] = Metric(value=forgetting, stderr=None, higher_is_better=False)
-    return found
+        columns["forgetting"] = Metric(value=forgetting, stderr=None, higher_is_better=False)
+    return columns
 
 
 def score_on(row: ExternalRecord, task: str) -> Metric | None:

@@ -233,11 +233,11 @@ def comparable_sets(loaded: Loaded) -> list[Loaded]:
         fits = [key for key, rows in trained.items() if _fits(row, rows[0], loaded)]
         for key in fits or [_key(row, loaded, full=False)]:
             sets.setdefault(key, []).append(row)
-    found = []
+    comparable = []
     for rows in sets.values():
         members = [row for row in loaded.rows if row in rows]
-        found.append(replace(loaded, rows=tuple(labeled(members, by_value=True))))
-    return found
+        comparable.append(replace(loaded, rows=tuple(labeled(members, by_value=True))))
+    return comparable
 
 
 def _fits(row: Row, other: Row, loaded: Loaded) -> bool:

@@ -113,8 +113,8 @@ def _of_contest(contest: MetricComparison, comparison: Comparison) -> list[Robus
         for way in product(*forks)
         if (changes := _changes(way, outcomes[0].name)) is not None
     ]
-    shown = {contest.ranked[0].label, contest.base.label if contest.base else ""}
-    headline = {p: verdict for p, verdict in verdicts[0][1].items() if verdict in _VERDICTS and shown & {*p}}
+    labels = {contest.ranked[0].label, contest.base.label if contest.base else ""}
+    headline = {p: verdict for p, verdict in verdicts[0][1].items() if verdict in _VERDICTS and labels & {*p}}
     rules = _other_rules(comparison)
     return [_robustness(pair, verdict, verdicts, rules) for pair, verdict in headline.items()]
 
@@ -186,8 +186,8 @@ def _outcomes(contest: MetricComparison, comparison: Comparison) -> Iterator[Out
         yield Outcome(f"{contest.name} without contaminated items", sides, contest.higher_is_better)
     for metric in _metrics(contest):
         other = replace(contest, measure=Measure(contest.measure.eval_id, metric))
-        shown = [names.metric(name).display for name in (metric, contest.measure.metric)]
-        made = _outcome(other, " in place of ".join(shown))
+        displays = [names.metric(name).display for name in (metric, contest.measure.metric)]
+        made = _outcome(other, " in place of ".join(displays))
         if made is not None and len(made.sides.values) == whole:
             yield made
     for loss in contests(groups, "test"):

@@ -174,8 +174,8 @@ def sentences(advice: Advice) -> list[str]:
     required = required_memory(chosen.group)
     amounts = [("memory", GIBIBYTE, "GiB at the peak" if required is None else "GiB of a GPU")]
     amounts += [] if chosen.is_base else [("time", 1, "s of training"), ("parameters", 1, "trained parameters")]
-    known = ((chosen.costs[name], scale, unit) for name, scale, unit in amounts)
-    costs_of = ", ".join(f"{quantity(cost / scale)} {unit}" for cost, scale, unit in known if cost is not None)
+    costs = ((chosen.costs[name], scale, unit) for name, scale, unit in amounts)
+    costs_of = ", ".join(f"{quantity(cost / scale)} {unit}" for cost, scale, unit in costs if cost is not None)
     score = f"{contest.shown(chosen.value)} on {contest.name}, {contest.num_items:,} items"
     lines = [f"Use {chosen.name}: {score}{f'; {costs_of}' if costs_of else ''}."]
     share = f"bootstrap probability {advice.best_share or 0:.2f}"

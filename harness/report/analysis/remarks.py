@@ -26,19 +26,19 @@ def lines(groups: Sequence[Group], loaded: Loaded) -> list[str]:
 
 def divergences(groups: Sequence[Group]) -> list[str]:
     """Return the rate of divergence of each method that lost a seed, and the seeds that say nothing of it."""
-    found = []
+    lines = []
     for group in groups:
         if not group.failed or (group.first.is_trial and not group.ok):
             continue
-        kept = len(group.rows) if group.ok else 0
+        finished = len(group.rows) if group.ok else 0
         diverged = [row for row in group.failed if row.status == "diverged"]
         if diverged:
-            remainder = f"; its scores are of the {kept} that did not" if kept else ""
-            found.append(f"{group.name}: {_rate(len(diverged), kept + len(diverged))} diverged{remainder}")
-        if kept and (others := [row for row in group.failed if row.status != "diverged"]):
+            remainder = f"; its scores are of the {finished} that did not" if finished else ""
+            lines.append(f"{group.name}: {_rate(len(diverged), finished + len(diverged))} diverged{remainder}")
+        if finished and (others := [row for row in group.failed if row.status != "diverged"]):
             fates = ", ".join(f"seed {row.seed} {row.status or 'missing'}" for row in others)
-            found.append(f"{group.name}: seeds without a result that did not diverge, left out: {fates}")
-    return found
+            lines.append(f"{group.name}: seeds without a result that did not diverge, left out: {fates}")
+    return lines
 
 
 def _rate(count: int, total: int) -> str:

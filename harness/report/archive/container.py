@@ -131,11 +131,11 @@ def _contents(path: Path, archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes
         yield entry.filename, content
 
 
-def check_kind(shown: str, name: str, content: bytes) -> None:
+def check_kind(place: str, name: str, content: bytes) -> None:
     """Check that a file is JSON, text or Parquet, as its name says.
 
     Args:
-        shown: the file as the error names it.
+        place: the file as the error names it.
         name: its name, of which the suffix counts.
         content: its bytes.
 
@@ -143,29 +143,29 @@ def check_kind(shown: str, name: str, content: bytes) -> None:
         RefusedError: it is something else, or a table of items with too many rows.
     """
     if name.endswith(".parquet"):
-        _check_table(shown, content)
+        _check_table(place, content)
         return
     try:
         text = content.decode()
         value = json.loads(text) if name.endswith(".json") else {}
     except (ValueError, RecursionError) as error:
-        raise RefusedError(f"{shown}: damaged, no {name.rpartition('.')[2]} ({shortened(str(error))})") from error
+        raise RefusedError(f"{place}: damaged, no {name.rpartition('.')[2]} ({shortened(str(error))})") from error
     if not isinstance(value, dict):
-        raise RefusedError(f"{shown}: damaged, no record")
+        raise RefusedError(f"{place}: damaged, no record")
 
 
-def _check_table(shown: str, content: bytes) -> None:
+def _check_table(place: str, content: bytes) -> None:
     from pyarrow import ArrowInvalid, BufferReader, parquet
 
     if not (content.startswith(_PARQUET) and content.endswith(_PARQUET)):
-        raise RefusedError(f"{shown}: damaged, no Parquet file")
+        raise RefusedError(f"{place}: damaged, no Parquet file")
     try:
         facts = parquet.ParquetFile(BufferReader(content)).metadata
     except (ArrowInvalid, OSError) as error:
-        raise RefusedError(f"{shown}: damaged, no Parquet file ({shortened(str(error))})") from error
+        raise RefusedError(f"{place}: damaged, no Parquet file ({shortened(str(error))})") from error
     size = sum(facts.row_group(index).total_byte_size for index in range(facts.num_row_groups))
     if facts.num_rows > MOST_ITEMS or size > MOST_BYTES:
-        raise RefusedError(f"{shown}: {facts.num_rows:,} items of {size:,} bytes; at most {MOST_ITEMS:,} are read")
+        raise RefusedError(f"{place}: {facts.num_rows:,} items of {size:,} bytes; at most {MOST_ITEMS:,} are read")
 
 
 def unpack(members: Members, folder: Path) -> list[Path]:

@@ -64,7 +64,7 @@ def installed() -> dict[str, str | None]:
     return manifest.libraries("harness")
 
 
-def options_of(members: dict[str, bytes], shown: Path) -> Options:
+def options_of(members: dict[str, bytes], place: Path) -> Options:
     """Return the options in an archive.
 
     Raises:
@@ -75,7 +75,7 @@ def options_of(members: dict[str, bytes], shown: Path) -> Options:
     try:
         return TypeAdapter(Options).validate_json(members[OPTIONS])
     except (KeyError, ValidationError) as error:
-        raise ValueError(f"{shown}: {OPTIONS}: not the options of a report ({shortened(str(error))})") from error
+        raise ValueError(f"{place}: {OPTIONS}: not the options of a report ({shortened(str(error))})") from error
 
 
 def collect(runs: Sequence[Path], sweep: str) -> dict[str, bytes]:

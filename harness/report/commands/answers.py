@@ -35,8 +35,8 @@ def answer(arguments: Sequence[str]) -> str:
     given = parser.parse_args(arguments)
     answers = _compared(given).answers
     if given.json:
-        return as_json([each.record() for each in answers])
-    return "\n".join(line for each in answers for line in each.lines)
+        return as_json([entry.record() for entry in answers])
+    return "\n".join(line for entry in answers for line in entry.lines)
 
 
 def recommend(arguments: Sequence[str]) -> str:

@@ -216,12 +216,12 @@ def _next(plan: Plan, wanted: float, measured: Measured | None, unit: Unit) -> l
         options.append((name, now - gain, gain, seconds))
     priced = all(seconds for *_, seconds in options)
     options.sort(key=lambda option: -(option[2] / option[3] if priced and option[3] else option[2]))
-    shown = [
+    rows = [
         f"{name}: {unit.text(after)}" + (f" for {seconds / HOUR:.2g} h of runs" if seconds else "")
         for name, after, _, seconds in options
     ]
     how = "most per hour first" if priced else "largest gain first; --from RUNS adds the hours"
-    return [f"Next ({how}): {'; '.join(shown)}."]
+    return [f"Next ({how}): {'; '.join(rows)}."]
 
 
 def _sum(train: float | None, evaluate: float | None, scale: float, methods: int) -> float | None:

@@ -314,16 +314,16 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def as_question(models: Sequence[Model], asked: Question) -> Question:
+def as_question(models: Sequence[Model], question: Question) -> Question:
     """Return the question with its base: an untrained model has no seed, and is named once.
 
     Raises:
         ValueError: the base has several seeds, or there is nothing beside it to compare.
     """
-    base = untouched(models, asked.base)
+    base = untouched(models, question.base)
     own = [model for model in models if model.name == base]
     if len(own) > 1:
         raise ValueError(f"{base}: the untouched model has no seed, and there are {len(own)} of it; see --seed-pattern")
     if len(models) < 2:
         raise ValueError(f"only {models[0].name}: give the logs of at least two models, or of two seeds")
-    return replace(asked, base=base)
+    return replace(question, base=base)

@@ -62,12 +62,12 @@ def contestants(record: SweepRecord | None, rows: Sequence[Row]) -> list[Contest
         return []
     looks = [_look(row) for row in rows if row.cell]
     recorded = {choice.contestant: choice for choice in record.tuning.choices or ()}
-    found = []
+    contestants = []
     for name, tried in trials(looks, record.tuning.settings).items():
         choice = choose(name, tried, record.tuning.rule)
         ends = edges(tried, choice.recipe_id) if choice.recipe_id else []
-        found.append(Contestant(name, tuple(tried), choice, recorded.get(name), tuple(ends)))
-    return found
+        contestants.append(Contestant(name, tuple(tried), choice, recorded.get(name), tuple(ends)))
+    return contestants
 
 
 def fates(record: SweepRecord, rows: Sequence[Row]) -> list[Row]:

@@ -55,18 +55,18 @@ def gain_figure(claims: Claims) -> Figure | None:
     bars = bars_of(claims, scale)
     base = claims.contest.base if claims.against_base else None
     reference = "base" if base else name_of(claims.best) if claims.best else ""
-    shown = bars[:MOST_ROWS]
-    rest = f" The best {len(shown)} of {len(bars)} methods." if len(bars) > len(shown) else ""
-    undecided = "" if all(bar.decided for bar in shown) else " Hollow: too few seeds for a verdict about the method."
-    tie = " Shaded: not significantly different from the best." if any(bar.tied for bar in shown[1:]) else ""
-    memory = " Right: peak memory of training." if any(bar.memory for bar in shown) else ""
+    drawn = bars[:MOST_ROWS]
+    remark = f" The best {len(drawn)} of {len(bars)} methods." if len(bars) > len(drawn) else ""
+    undecided = "" if all(bar.decided for bar in drawn) else " Hollow: too few seeds for a verdict about the method."
+    tie = " Shaded: not significantly different from the best." if any(bar.tied for bar in drawn[1:]) else ""
+    memory = " Right: peak memory of training." if any(bar.memory for bar in drawn) else ""
     return Figure(
         STEM,
         f"{_gain_title(scale, reference)}, by method",
         f"Points: difference from {reference}; bars: simultaneous 95 % confidence intervals, so that a bar clear of "
-        f"the dashed line is a significant difference.{undecided}{tie}{memory}{rest}",
-        lambda sheet: _draw_gains(sheet, shown, scale, claims),
-        lambda size: 0.62 + ROW * size.text / 7 * max(len(shown), 2),
+        f"the dashed line is a significant difference.{undecided}{tie}{memory}{remark}",
+        lambda sheet: _draw_gains(sheet, drawn, scale, claims),
+        lambda size: 0.62 + ROW * size.text / 7 * max(len(drawn), 2),
         main=True,
     )
 
@@ -146,16 +146,16 @@ def memory_figure(groups: Sequence[Group]) -> Figure | None:
         for row in group.failed
         if row.status == "oom" and row.current and row.current.peak_memory_bytes
     ][: MOST_BARS // 2]
-    shown = sorted(parts, key=lambda part: part[1] + part[2])[: MOST_BARS - len(lost)]
-    rest = f" The smallest {len(shown)} of {len(parts)} methods." if len(parts) > len(shown) else ""
+    drawn = sorted(parts, key=lambda part: part[1] + part[2])[: MOST_BARS - len(lost)]
+    remark = f" The smallest {len(drawn)} of {len(parts)} methods." if len(parts) > len(drawn) else ""
     crosses = " Crosses: memory in use when it ran out." if lost else ""
     return Figure(
         "memory",
         "Peak memory of training",
         "Static memory: weights, adapter and data when training began; peak increase: gradients, optimizer states and "
-        f"activations. Means over the seeds.{crosses}{rest}",
-        lambda sheet: _draw_memory(sheet, shown, lost),
-        lambda size: 0.8 + 0.165 * size.text / 7 * max(3, len(shown) + len(lost)),
+        f"activations. Means over the seeds.{crosses}{remark}",
+        lambda sheet: _draw_memory(sheet, drawn, lost),
+        lambda size: 0.8 + 0.165 * size.text / 7 * max(3, len(drawn) + len(lost)),
     )
 
 

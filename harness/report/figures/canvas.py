@@ -145,8 +145,8 @@ class Figure:
     def _named(self, text: str, names: Sequence[str]) -> str:
         """Return an SVG with a title, a name on each mark, and identifiers that no other figure of a page has."""
         for place, name in enumerate(names):
-            shown = escape(name)
-            mark = f'<g class="mark" tabindex="0" role="img" aria-label="{shown}"><title>{shown}</title>'
+            escaped = escape(name)
+            mark = f'<g class="mark" tabindex="0" role="img" aria-label="{escaped}"><title>{escaped}</title>'
             text = text.replace(f'<g id="mark{place}">', mark, 1)
         text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{self.stem}-", text)
         text = text.replace(f"'{STYLE['font.family']}'", _FONTS)

@@ -42,13 +42,13 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
     looks = ((g, s) for g in groups if g.ok and g.first.is_base for s in g.role("validation"))
     losses = (group.score(Measure(scored.comparison_key, "loss")) for group, scored in looks)
     base = next((loss.value for loss in losses if loss), None)  # None where the untouched model was not evaluated
-    rest = f" Colored: the {MOST_COLORED} lowest of {len(ordered)} at the end." if _many(ordered) else ""
-    rest += f" The best {len(ordered)} of {len(trained)} methods." if len(trained) > len(ordered) else ""
+    remark = f" Colored: the {MOST_COLORED} lowest of {len(ordered)} at the end." if _many(ordered) else ""
+    remark += f" The best {len(ordered)} of {len(trained)} methods." if len(trained) > len(ordered) else ""
     return Figure(
         "learning_curves",
         "Training and validation loss by optimizer step",
         "Means over the seeds, training losses smoothed; bands: from the lowest to the highest seed."
-        + (" Dashed: base." if base is not None else "") + rest,
+        + (" Dashed: base." if base is not None else "") + remark,
         lambda sheet: _draw_curves(sheet, ordered, base),
         lambda size: 3.9 if size.inches < 5 else 2.9,
     )  # fmt: skip
@@ -57,7 +57,7 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
 def tuning_budget(contestants: Sequence[Contestant]) -> Figure | None:
     """Return the best validation loss to expect of a budget; None unless a method had several completed trials."""
     tried = [contestant for contestant in contestants if sum(trial.status == "ok" for trial in contestant.trials) > 1]
-    curves = [[best for best in expected_best(one.trials) if best.expected is not None] for one in tried]
+    curves = [[best for best in expected_best(contestant.trials) if best.expected is not None] for contestant in tried]
     pairs = [pair for pair in zip(tried, curves, strict=True) if pair[1]]
     if not pairs:
         return None

@@ -159,13 +159,13 @@ def _draw(
 ) -> None:  # fmt: skip
     [axes] = sheet.axes()
     colored = range(len(series) if len(series) <= MOST_COLORED + 2 else MOST_COLORED)
-    handles, styles = [], lines_of([method_of(one.first) for one in series])
-    for place, one in enumerate(series):
+    handles, styles = [], lines_of([method_of(curve.first) for curve in series])
+    for place, curve in enumerate(series):
         style = styles[place] if place in colored else _PALE
         dodge = (place - (len(series) - 1) / 2) * DODGE if len(series) <= MOST_COLORED else 0.0
-        line = _line(sheet, axes, one, values, style, dodge, best)
+        line = _line(sheet, axes, curve, values, style, dodge, best)
         if place in colored:
-            handles.append((line, drawable(one.name)))
+            handles.append((line, drawable(curve.name)))
     if base is not None:
         handles.append((base_line(axes.axhline, base), "base"))
     rates = sorted({value for line in series for value in (*(x for x, _ in line.points), *line.failed)})

@@ -205,12 +205,12 @@ def _draw_changes(sheet: Sheet, marks: Sequence[Mark], x_scale: Scale, y_scale: 
 
 def _distinct(trained: Sequence[Group]) -> list[Cost]:
     """Return the costs that differ between methods; of several that are proportional, the first."""
-    kept: list[tuple[Cost, list[float | None]]] = []
+    panels: list[tuple[Cost, list[float | None]]] = []
     for cost in COSTS:
         prices = [cost.of(group) for group in trained]
-        if len({*prices} - {None}) > 1 and not any(_proportional(prices, other) for _, other in kept):
-            kept.append((cost, prices))
-    return [cost for cost, _ in kept]
+        if len({*prices} - {None}) > 1 and not any(_proportional(prices, other) for _, other in panels):
+            panels.append((cost, prices))
+    return [cost for cost, _ in panels]
 
 
 def _proportional(a: Sequence[float | None], b: Sequence[float | None]) -> bool:

@@ -66,9 +66,9 @@ def write(
     data = content(comparison)
     parts = [
         {"id": f"section-{key_of(section.title)}", "title": section.title, "folded": section.title not in _OPEN,
-         "content": markup(f'<div class="blocks">{shown}</div>')}
+         "content": markup(f'<div class="blocks">{body}</div>')}
         for section in sections
-        if section.title not in _OWN and (shown := section_html(section))
+        if section.title not in _OWN and (body := section_html(section))
     ]  # fmt: skip
     present = {"results": True, "figures": bool(figures), "items-title": bool(data["tasks"])}
     anchors = [(anchor, name) for anchor, name in _ANCHORS.items() if present[anchor]]
@@ -77,7 +77,7 @@ def write(
         question=printable(loaded.sweep.question or "") if loaded.sweep else "",
         answer=[printable(sentence) for answer in comparison.answers for sentence in answer.lines],
         contents=[*anchors, *((part["id"], part["title"]) for part in parts)],
-        links=[(name, shown) for name, shown in _FILES.items() if name in _LATER or (path.parent / name).exists()],
+        links=[(name, title) for name, title in _FILES.items() if name in _LATER or (path.parent / name).exists()],
         caption=printable(comparison.main_table.caption),
         notes=data["table"].pop("notes"),
         figures=figures,

@@ -198,5 +198,5 @@ def _text(name: str, value: Any) -> Any:
 
 def _short(text: str, length: int) -> str:
     """Return printable text of at most so many characters; its lines stay."""
-    shown = printable(text, keep="\n").strip()
-    return shown if len(shown) <= length else f"{shown[: length - 3]}..."
+    content = printable(text, keep="\n").strip()
+    return content if len(content) <= length else f"{content[: length - 3]}..."

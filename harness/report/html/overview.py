@@ -62,16 +62,16 @@ def table(comparison: Comparison) -> Table:
 
 def content(comparison: Comparison) -> dict[str, Any]:
     """Return the table for the page's script: columns, and rows with the text and the value of each cell."""
-    groups, shown, main = comparison.groups, table(comparison), comparison.main_table
+    groups, main_rows, main = comparison.groups, table(comparison), comparison.main_table
     facts = [_facts(group) for group in groups]
     keys = [*dict.fromkeys(key for own in facts for key in own)]
     settings = [place for place, key in enumerate(keys) if key.startswith(PARTS) and key not in _UNSAID]
     settings.sort(key=lambda place: not keys[place].startswith(PARTS[0]))  # those of the method first
     return {
-        "columns": [_column(column, shown.cells(column.key)) for column in shown.columns],
+        "columns": [_column(column, main_rows.cells(column.key)) for column in main_rows.columns],
         "rows": [
             {
-                "cells": [_cell(cell, column) for cell, column in zip(row, shown.columns, strict=True)],
+                "cells": [_cell(cell, column) for cell, column in zip(row, main_rows.columns, strict=True)],
                 "label": printable(group.label),
                 "status": group.status,
                 "reason": "" if group.ok else printable(group.first.reason),
@@ -79,7 +79,7 @@ def content(comparison: Comparison) -> dict[str, Any]:
                 "base": group.first.is_base,
                 "facts": [own.get(key) for key in keys],
             }
-            for group, row, own in zip(groups, shown.rows, facts, strict=True)
+            for group, row, own in zip(groups, main_rows.rows, facts, strict=True)
         ],
         "facts": [printable(key) for key in keys],
         "settings": [[place, printable(names.setting(keys[place]).display)] for place in settings],

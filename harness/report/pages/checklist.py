@@ -63,9 +63,9 @@ def to_markdown(comparison: Comparison) -> str:
     for title, items in _checklists(comparison):
         parts.append(f"## {title}")
         parts += [
-            f"{number}. **{escaped(one.title)}.** {escaped(one.question)}  \n"
-            f"   **Answer: {_MARKDOWN.get(one.answer, one.answer)}.** {escaped(one.justification)}"
-            for number, one in enumerate(items, 1)
+            f"{number}. **{escaped(item.title)}.** {escaped(item.question)}  \n"
+            f"   **Answer: {_MARKDOWN.get(item.answer, item.answer)}.** {escaped(item.justification)}"
+            for number, item in enumerate(items, 1)
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -161,8 +161,8 @@ def _sizes(comparison: Comparison) -> Answered:
         row.current.data for group in comparison.trained for row in group.rows if row.current and row.current.data
     ]
     listed = dict.fromkeys(
-        f"{one.train_rows:,} training, {one.validation_rows:,} validation, {one.test_rows:,} test rows"
-        for one in counts
+        f"{count.train_rows:,} training, {count.validation_rows:,} validation, {count.test_rows:,} test rows"
+        for count in counts
     )
     items = [f"{names.task(contest.task).display}: {contest.record.num_items:,} items" for contest in comparison.tasks]
     return ("Yes", f"{'; '.join([*listed, *items])}.") if listed else _UNANSWERED

@@ -115,8 +115,8 @@ def _terminal(check: DataCheck) -> list[tuple[str, str, str, str]]:
     ]
     rows += [(what, number, done, example) for what, number, done, example in findings(check)]
     rows += [
-        (f"items of {name} in training rows", found, f"of {items}, {rows_found} training rows", example)
-        for name, items, found, rows_found, example in overlaps(check)
+        (f"items of {name} in training rows", items_found, f"of {items}, {rows_found} training rows", example)
+        for name, items, items_found, rows_found, example in overlaps(check)
     ]
     for length in check.lengths:
         least, median, high, _, most = (f"{value:,.0f}" for value in length.quantiles)

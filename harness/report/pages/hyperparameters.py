@@ -168,9 +168,9 @@ def concurrency(trials: Sequence[Row]) -> list[str]:
     runs = several(sorted({str(attempt.concurrent_runs) for attempt in shared}, key=int))
     threads = sorted({int(attempt.provenance["threads"]) for attempt in shared if "threads" in attempt.provenance})
     noun = "thread" if threads == [1] else "threads"
-    each = f", each with {several(list(map(str, threads)))} {noun}" if threads else ""
+    suffix = f", each with {several(list(map(str, threads)))} {noun}" if threads else ""
     return [
-        f"Trials shared a device, {runs} at once{each}: their seconds and rates are not comparable with those of the "
+        f"Trials shared a device, {runs} at once{suffix}: their seconds and rates are not comparable with those of the "
         "results, and an hour of one counts as its part of a device hour"
     ]
 
@@ -178,21 +178,23 @@ def concurrency(trials: Sequence[Row]) -> list[str]:
 def doubts(loaded: Loaded) -> list[str]:
     """Return the doubts about the choice: reads of the test, earlier choices, seeds, other versions."""
     assert loaded.sweep is not None and loaded.sweep.tuning is not None, "only a tuned sweep was chosen"
-    tuning, found = loaded.sweep.tuning, []
+    tuning, remarks = loaded.sweep.tuning, []
     if readers := test_readers(loaded):
         runs = [row.title for row in readers]
-        found.append(f"{len(runs)} tuning runs were evaluated on the test sets: {several(runs, 6)}")
+        remarks.append(f"{len(runs)} tuning runs were evaluated on the test sets: {several(runs, 6)}")
     if tuning.earlier:
         recipes = {row.recipe_id for row in (*loaded.rows, *readers) if row.test_reads and not row.is_base}
-        found.append(
+        remarks.append(
             f"Recipes were chosen {len(tuning.earlier) + 1} times, since the sweep was extended, and {len(recipes)} "
             "recipes have test scores: the last choice could use the test scores of the earlier ones"
         )
     if both := sorted(set(tuning.seeds) & {row.seed for row in loaded.rows if not row.is_base and not row.is_trial}):
         seeds = ", ".join(map(str, both))
-        found.append(f"Results with seed {seeds} are optimistic: the recipes were selected with this seed")
-    found += [f"Trials and results were not made alike: {one.shown({})}" for one in _between_stages(loaded)]
-    return found
+        remarks.append(f"Results with seed {seeds} are optimistic: the recipes were selected with this seed")
+    remarks += [
+        f"Trials and results were not made alike: {difference.shown({})}" for difference in _between_stages(loaded)
+    ]
+    return remarks
 
 
 def test_readers(loaded: Loaded) -> list[Row]:
@@ -218,10 +220,10 @@ def _between_stages(loaded: Loaded) -> list[Difference]:
     return differences(same) if len(same) == len(stages) else []
 
 
-def trial_remarks(found: Sequence[Contestant], sweep: str) -> list[str]:
+def trial_remarks(contestants: Sequence[Contestant], sweep: str) -> list[str]:
     """Return the warnings about the trials, contestant by contestant, and the command that widens the grid."""
-    lines = [line for contestant in found for line in _warnings(contestant)]
-    if any(contestant.edges for contestant in found):
+    lines = [line for contestant in contestants for line in _warnings(contestant)]
+    if any(contestant.edges for contestant in contestants):
         lines.append(f"harness sweep extend {sweep} tries further values for every method")
     return lines
 

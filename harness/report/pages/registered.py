@@ -123,9 +123,9 @@ def _cells(made: Registration, sweep: record.SweepRecord) -> Iterator[str]:
         ]  # those come later
         if changed:
             yield f"cells {what}: {_listed(changed)}"
-    asked = [now[key] for key in now.keys() & then.keys() if {*now[key].eval_ids} != {*then[key].eval_ids}]
-    if asked:
-        yield f"evaluations changed (tasks, limits or prompts): {_listed(asked)}"
+    evaluated = [now[key] for key in now.keys() & then.keys() if {*now[key].eval_ids} != {*then[key].eval_ids}]
+    if evaluated:
+        yield f"evaluations changed (tasks, limits or prompts): {_listed(evaluated)}"
 
 
 def _listed(cells: Sequence[record.Cell]) -> str:

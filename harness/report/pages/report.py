@@ -74,16 +74,16 @@ def page(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = F
 
 def to_markdown(comparison: Comparison, opened: Sequence[Section], folded: Sequence[Section]) -> str:
     """Return the page of the sections of the body and of the details."""
-    shown = {section.title: text for section in opened if (text := section_text(section))}
+    texts = {section.title: text for section in opened if (text := section_text(section))}
     behind = [text for section in folded if (text := section_text(section, folded=True))]
-    contents = [*shown, *(["Details"] if behind else [])]
+    contents = [*texts, *(["Details"] if behind else [])]
     question = comparison.loaded.sweep.question if comparison.loaded.sweep else None
     parts = [
         f"# {escaped(title(comparison))}",
         *([escaped(question)] if question else []),
         " | ".join(f"[{name}](#{name.lower().replace(' ', '-')})" for name in contents),
         f"Files: {' | '.join(f'[{name}]({path})' for path, name in LINKS)}",
-        *shown.values(),
+        *texts.values(),
         *(["## Details", *behind] if behind else []),
     ]
     return "\n\n".join(parts) + "\n"

@@ -266,18 +266,18 @@ def _warmup(steps: Any) -> str:
 
 def _optimizer(comparison: Comparison) -> list[Part]:
     """Return the optimizers of the attempts that trained, with the methods where they differ."""
-    found: dict[str, list[str]] = {}
+    by_optimizer: dict[str, list[str]] = {}
     for group in comparison.trained:
         made = [facts for row in group.rows if row.record and (facts := row.record.trained_by)]
         if made:
-            found.setdefault(_optimizer_text(made[0].provenance.get("optimizer")), []).append(group.name)
-    if not found:
+            by_optimizer.setdefault(_optimizer_text(made[0].provenance.get("optimizer")), []).append(group.name)
+    if not by_optimizer:
         return []
-    if len(found) == 1:
-        [text] = found
+    if len(by_optimizer) == 1:
+        [text] = by_optimizer
         adamw: list[Part] = [Cite(("loshchilov2019adamw",))] if text.startswith("AdamW") else []
         return [f" The optimizer is {text}" if text != UNKNOWN else " The optimizer is not recorded", *adamw, "."]
-    listed = "; ".join(f"{text} ({several(who, 9)})" for text, who in found.items())
+    listed = "; ".join(f"{text} ({several(who, 9)})" for text, who in by_optimizer.items())
     return [f" Optimizers: {listed}."]
 
 

@@ -181,8 +181,8 @@ def _estimate(group: Group, value: SeedEstimate | None, signed: bool = False) ->
 def _seconds(row: Row) -> float | None:
     """Return the seconds of all evaluations; None without one, and where one of them does not say."""
     parts = [scored.record.seconds for scored in row.scored]
-    known = [seconds for seconds in parts if seconds is not None]
-    return sum(known) if known and len(known) == len(parts) else None
+    measured = [seconds for seconds in parts if seconds is not None]
+    return sum(measured) if measured and len(measured) == len(parts) else None
 
 
 def compute(comparison: Comparison) -> Table:

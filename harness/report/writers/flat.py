@@ -135,10 +135,10 @@ def _run(row: Row) -> dict[str, Value]:
     }
 
 
-def _scores(row: Row, named: Mapping[tuple[str, Any], str], known: Mapping[str, Value]) -> dict[str, Value]:
+def _scores(row: Row, named: Mapping[tuple[str, Any], str], named_values: Mapping[str, Value]) -> dict[str, Value]:
     """Return the scores of the row's evaluations; the held-out loss has columns of its own, its perplexity none."""
-    values: dict[str, Value] = {"weights": row.scored[0].weights} if row.scored and "weights" in known else {}
-    if REQUIRED in known:
+    values: dict[str, Value] = {"weights": row.scored[0].weights} if row.scored and "weights" in named_values else {}
+    if REQUIRED in named_values:
         values[REQUIRED] = row.current.required_memory_bytes if row.current else None
     for scored in row.scored:
         if scored.heldout:
@@ -151,7 +151,7 @@ def _scores(row: Row, named: Mapping[tuple[str, Any], str], known: Mapping[str, 
         for metric, score in scored.record.metrics.items():
             values |= {f"{task}/{metric}": score.value, f"{task}/{metric}_stderr": score.stderr}
         values[f"{task}/n"] = scored.record.num_items
-        if f"{task}/num_fewshot" in known:
+        if f"{task}/num_fewshot" in named_values:
             values[f"{task}/num_fewshot"] = scored.record.num_fewshot
     return values
 

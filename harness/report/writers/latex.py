@@ -64,8 +64,8 @@ def floats(table: Table) -> list[str]:
     made = []
     for number, part in enumerate(parts, 1):
         label = f"{table.label}-{number}" if number > 1 else table.label
-        shown = part if number == len(parts) else replace(part, notes=marked)  # sentences stand below the last part
-        made.append(_float(shown, f"{caption} Part {number} of {len(parts)}.", label))
+        printed = part if number == len(parts) else replace(part, notes=marked)  # sentences stand below the last part
+        made.append(_float(printed, f"{caption} Part {number} of {len(parts)}.", label))
     return made
 
 
@@ -128,8 +128,8 @@ def _without_errors(table: Table) -> Table:
         )
         for row in table.rows
     )
-    each = " and ".join(f"{text}{f' {unit}' if unit else ''}" for unit, (_, text) in highest.items())
-    return replace(table, rows=rows, notes=(*table.notes, Note(f"Standard errors are at most {each}.")))
+    highest_text = " and ".join(f"{text}{f' {unit}' if unit else ''}" for unit, (_, text) in highest.items())
+    return replace(table, rows=rows, notes=(*table.notes, Note(f"Standard errors are at most {highest_text}.")))
 
 
 def _bycolumns_of(table: Table) -> Iterator[Table]:

@@ -26,7 +26,7 @@ def inputs(loaded: Loaded) -> str:
 
     The marks of runs that the last call of the sweep reused are dropped: only the terminal shows them, no file.
     """
-    rows, trials = (tuple(replace(row, already_done=False) for row in each) for each in (loaded.rows, loaded.trials))
+    rows, trials = (tuple(replace(row, already_done=False) for row in group) for group in (loaded.rows, loaded.trials))
     sweep = loaded.sweep and replace(loaded.sweep, already_done=())
     digest = hashlib.sha256(repr(replace(loaded, rows=rows, trials=trials, sweep=sweep)).encode())
     paths = (scored.path for row in (*rows, *trials) for scored in row.scored)

@@ -185,8 +185,8 @@ def write_event_files(comparison: Comparison, name: str, report: Path, folder: P
 def _write_row(row: Row, line: Mapping[str, Value], folder: Path) -> None:
     """A line of the table of hyperparameters, which sorts and filters by its numbers."""
     file = EventFile(folder)
-    told = {"row": row.label, "method": row.method, "seed": row.seed, "status": row.status or "missing"}
-    file.hyperparameters(told, row.status)
+    config = {"row": row.label, "method": row.method, "seed": row.seed, "status": row.status or "missing"}
+    file.hyperparameters(config, row.status)
     file.numbers(
         {key: value for key, value in line.items() if key not in _NOT_METRICS and isinstance(value, (int, float))}
     )

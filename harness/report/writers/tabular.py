@@ -157,10 +157,15 @@ class _Column:
         return _em("x" * (_LONG // 2)) if self.is_long else max(self.content, *map(_em, self.heading))
 
     def _of_numbers(self) -> float:
-        one = self.widest
-        error = f"\N{PLUS-MINUS SIGN}{one.error_whole}{one.error_decimals}" if one.error_whole else ""
+        widest = self.widest
+        error = f"\N{PLUS-MINUS SIGN}{widest.error_whole}{widest.error_decimals}" if widest.error_whole else ""
         bold = 1.15 if any(isinstance(cell, Number) and cell.emphasis == "best" for cell in self.cells) else 1.0
-        return bold * _em(one.whole + one.decimals) + _SCRIPT * _em(error) + _em(one.interval + one.marks) + 0.17
+        return (
+            bold * _em(widest.whole + widest.decimals)
+            + _SCRIPT * _em(error)
+            + _em(widest.interval + widest.marks)
+            + 0.17
+        )
 
     def latex(self, cell: Cell) -> str:
         """Return one cell: the best value bold, the second underlined, the error smaller, marks raised."""
@@ -168,17 +173,17 @@ class _Column:
             return "--" if cell.text == Missing().text else escape(cell.text)
         if isinstance(cell, Text):
             return (breakable if self.is_long else escape)(cell.text) + raised(cell.marks)
-        one, widest = _Parts.of(cell, self.column), self.widest
-        value = _EMPHASIS[cell.emphasis].format(signs(one.whole + one.decimals))
+        parts, widest = _Parts.of(cell, self.column), self.widest
+        value = _EMPHASIS[cell.emphasis].format(signs(parts.whole + parts.decimals))
         if self.is_even:
             return value
         return (
-            _before(one.whole, widest.whole)
+            _before(parts.whole, widest.whole)
             + value
-            + _after(one.decimals, widest.decimals)
-            + _error(one, widest)
-            + signs(one.interval)
-            + (raised(one.marks) or _invisible(raised(widest.marks)))
+            + _after(parts.decimals, widest.decimals)
+            + _error(parts, widest)
+            + signs(parts.interval)
+            + (raised(parts.marks) or _invisible(raised(widest.marks)))
         )
 
 
