@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from multiprocessing import process as registry
@@ -214,8 +214,8 @@ def _attempt(job: _Job, on_event: Emit | None) -> Ended:
     finally:
         sender.close()
     try:
-        with _signals_raise():
-            ended = _listen(receiver, process, on_event, _stopped(own) if own else None)
+        with _signals_raise() as stops:
+            ended = _listen(receiver, process, on_event, _stopped(own, stops))
     except BaseException:
         process.terminate()
         try:
@@ -243,36 +243,47 @@ def _reap(process: Any) -> None:
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Raise `SystemExit` on the termination signals within this context, if their default handler is installed."""
+def _signals_raise() -> Iterator[list[BaseException]]:
+    """Raise `KeyboardInterrupt` or `SystemExit` on a signal within this context, if its default handler is installed.
+
+    What was raised is added to the list, since Python swallows an exception that is raised in a destructor.
+    """
+    stops: list[BaseException] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stops
         return
+
+    def interrupt(number: int, frame: Any) -> None:
+        stops.append(KeyboardInterrupt())
+        raise stops[-1]
 
     def leave(number: int, frame: Any) -> None:
         leave_terminal(number)
         for other in untaken:  # the group's other signal, or the same again, must not interrupt the clean-up
             signal.signal(other, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        stops.append(SystemExit(128 + number))
+        raise stops[-1]
 
     untaken = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
-    for number in untaken:
-        signal.signal(number, leave)
+    handlers = dict.fromkeys(untaken, leave)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers[signal.SIGINT] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        yield stops
     finally:
-        for number in untaken:
-            if signal.getsignal(number) is leave:
-                signal.signal(number, signal.SIG_DFL)
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before[number])
 
 
-def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Callable[[], bool] | None) -> Ended | None:
+def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Callable[[], bool]) -> Ended | None:
     """Pass events on until the process sends its end; return None if it ended without one.
 
     `look` is called repeatedly. If it returns False, stop and return None.
     """
-    while look is None or look():
-        if not wait([receiver, process.sentinel], _LOOK_SECONDS if look else None):
+    while look():
+        if not wait([receiver, process.sentinel], _LOOK_SECONDS):
             continue
         try:
             if not receiver.poll():
@@ -287,9 +298,13 @@ def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Cal
     return None
 
 
-def _stopped(own: Share) -> Callable[[], bool]:
+def _stopped(own: Share | None, stops: Sequence[BaseException]) -> Callable[[], bool]:
+    """Return a look that raises a request to end: of the thread's share, or one that a signal made in vain."""
+
     def look() -> bool:
-        if own.stop.why:
+        if stops:
+            raise stops[0]
+        if own is not None and own.stop.why:
             raise KeyboardInterrupt(own.stop.why)
         return True
 

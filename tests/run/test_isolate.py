@@ -18,6 +18,16 @@ from harness.run import isolate, server
 
 HERE = Path(__file__).parent
 
+
+class InterruptsAsItGoes:
+    """Ctrl-C while an object is destroyed: Python prints the interrupt and goes on."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):  # the handler runs between two instructions, which have to be in here
+            pass
+
+
 # --- what the processes run; found by name, as the harness's own work is ---
 
 
@@ -56,6 +66,12 @@ def leave(code, emit):
 
 def vanish(code, emit):
     os._exit(code)
+
+
+def begin_and_go_on(emit):
+    emit(PhaseStarted("train"))
+    for _ in range(200):
+        time.sleep(0.1)
 
 
 def talk(emit):
@@ -347,6 +363,22 @@ def test_a_process_that_does_not_react_is_killed(call, monkeypatch, function):
         call(function, on_event=interrupt)
     assert time.monotonic() - begin < 30
     assert not Path(f"/proc/{seen[0]}").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_swallows_in_a_destructor_ends_the_work(call):
+    """The process goes on for twenty seconds if it is not told."""
+    destroyed = []
+
+    def on_event(event):
+        destroyed.append(event)
+        InterruptsAsItGoes()
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        call("begin_and_go_on", on_event=on_event)
+    assert len(destroyed) == 1
+    assert time.monotonic() - began < 15
 
 
 def test_a_process_that_has_returned_and_stays_is_killed(call, monkeypatch):
