@@ -18,7 +18,7 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -223,19 +223,23 @@ class _Agent(LocalElasticAgent):  # type: ignore[misc]
                 ended = os.waitid(os.P_PID, pids[local], os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if ended is not None and ended.si_status != 0:
                     self._report(local, ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
-            first = self._first_failure(len(self._reported) == len(pids))
+            first = self._first_failure(self._all_done(pids.keys() - self._reported))
         except dist.DistError as error:
             first = RankError(f"the first node of the run is lost: {error}", "machine")
-        if first is None and self._failed_at is not None:
-            return RunResult(state=WorkerState.HEALTHY)  # other ranks may still report
+        if first is None and not (self._failed_at is None and self._all_done(pids)):
+            return RunResult(state=WorkerState.HEALTHY)  # torch ends every rank at the first failure that it sees
         if first is not None:
             self.error = self.error or first
             for local in pids.keys() - self._reported:  # they may wait for the rank that is gone
                 os.kill(pids[local], signal.SIGKILL)
         return self._collected(super()._monitor_workers(worker_group))
 
+    def _all_done(self, local_ranks: Iterable[int]) -> bool:
+        assert self._pcontext is not None, "the ranks are there"
+        return all(_done_file(self._pcontext.error_files[local]).exists() for local in local_ranks)
+
     def _collected(self, result: RunResult) -> RunResult:
-        """Return the agent's result; a rank that failed between its look and the one before is reported late."""
+        """Return the agent's result; a rank that was killed after its work was done is reported late."""
         if self.error is None and result.is_failed():
             for failed in result.failures.values():
                 self._report(failed.local_rank, failed.exitcode)
@@ -305,13 +309,20 @@ def _worker(work: Work, sender: Any, refusal: str) -> Any:
         if refusal:
             raise ValueError(refusal)
         with distributed.group():
-            return work(sender.send if is_first else lambda event: None)
+            returned = work(sender.send if is_first else lambda event: None)
+        _done_file(os.environ["TORCHELASTIC_ERROR_FILE"]).touch()
+        return returned
     except BaseException as error:
         traceback.print_exc()
         _ErrorFile().record_exception(error)
         if is_first and not distributed.lost_a_peer(error):
             sender.send(_portable(error))
         raise SystemExit(1) from error  # of an exception torch would write its own file
+
+
+def _done_file(error_file: str) -> Path:
+    """Return the file that a rank makes when its work is done; it then waits until the others' is."""
+    return Path(error_file).with_name("done")
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -153,8 +153,9 @@ def test_a_report_shows_the_paired_difference_to_the_origin(scored, tmp_path, ca
     assert report.main(words) == 3, "not every row is scored with the same weights"
     assert report.main([*words, "--allow", "eval.weights"]) == 0
     capsys.readouterr()
-    page = next((tmp_path / "reports").glob("*/report.md")).read_text()
-    assert "Converted adapters" in page and "as LoRA r=2" in page
+    written = [path.read_text() for path in (tmp_path / "reports").glob("*/report.md")]
+    together = [page for page in written if "as LoRA r=2" in page and "as LoRA r=128" in page]
+    assert len(together) == 1 and "Converted adapters" in together[0], "what is allowed to differ stands in one report"
 
 
 def test_no_card_and_no_tracker_takes_its_scores_for_those_of_the_run(scored, tmp_path):

@@ -104,23 +104,23 @@ def is_killed_at_two(experiment, todo, emit):
     ("seed", "reason"),
     [
         (1, "killed by SIGKILL"),
-        (2, r"RankError: rank 0: killed by SIGKILL \(in phase train at [23] of 3\)"),  # it goes on until it is killed
-        (3, r"RankError: rank 1: killed by SIGKILL \(in phase train at [23] of 3\)"),
+        (2, r"RankError: rank 0: killed by SIGKILL \(in phase train at \d+ of 60\)"),
+        (3, r"RankError: rank 1: killed by SIGKILL \(in phase train at \d+ of 60\)"),
     ],
 )
 def test_a_divided_run_goes_on_after_any_of_its_processes_is_killed(make, tiny_overrides, monkeypatch, seed, reason):
     words = [
         *tiny_overrides, f"seed={seed}", "method=full", "train.micro_batch_size=2", "train.checkpoint_seconds=0",
-        "max_retries=1", "launch.num_processes=2", "launch.sharding=fsdp",
+        "max_retries=1", "launch.num_processes=2", "launch.sharding=fsdp", "train.max_steps=60",
     ]  # fmt: skip
-    asked = make(*words)
+    asked = make(*words)  # it trains on until it is killed, long enough not to be at its end by then
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     with monkeypatch.context() as patched:
         patched.setattr(run, "WORK", "test_launch:is_killed_at_two")
         found = run.run(asked, ignore)
     assert [attempt.status for attempt in found.attempts] == ["failed", "ok"], found.current.reason
     assert re.match(reason, found.attempts[0].reason)
-    assert found.current.resumed_at_step == 2
+    assert found.current.resumed_at_step >= 2
     weights = saved(asked)
     expected = run.run(dataclasses.replace(asked, force=True), ignore)
     assert expected.current.resumed_at_step is None

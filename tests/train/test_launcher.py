@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from launched import PAIR
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
 from harness.records.settings import LaunchSpec
 from harness.train import distributed, launcher
@@ -158,6 +159,24 @@ def test_what_every_rank_finds_is_said_by_rank_0():
         raise LookupError("found by all")
 
     with pytest.raises(LookupError, match=r"^'found by all'$|^found by all$"):
+        launch(PAIR, work, ignore)
+
+
+def test_rank_0_is_waited_for_by_an_agent_that_is_slow_between_two_looks(monkeypatch):
+    """Torch's own look ends every rank as soon as one has failed, so that rank 0 could not raise its exception."""
+    torchs = LocalElasticAgent._monitor_workers
+
+    def late(agent, worker_group):
+        time.sleep(0.4)
+        return torchs(agent, worker_group)
+
+    def work(emit):
+        distributed.barrier()
+        time.sleep(2.0 if distributed.rank() == 0 else 0.1)
+        raise LookupError("found by all")
+
+    monkeypatch.setattr(LocalElasticAgent, "_monitor_workers", late)
+    with pytest.raises(LookupError, match="found by all"):
         launch(PAIR, work, ignore)
 
 

@@ -240,6 +240,11 @@ def comparable_sets(loaded: Loaded) -> list[Loaded]:
     return comparable
 
 
+def _allowed_setting(key: str, loaded: Loaded) -> bool:
+    """Return whether a setting may differ; `eval.weights` allows that of a held-out loss too, as a refusal names it."""
+    return covered(key, loaded.allowed) or covered(f"eval.{key.removeprefix('heldout.')}", loaded.allowed)
+
+
 def _fits(row: Row, other: Row, loaded: Loaded) -> bool:
     """Return whether a base model or a run without a result belongs beside a trained run."""
     if not row.is_base:
@@ -260,7 +265,7 @@ def _key(row: Row, loaded: Loaded, full: bool) -> str:
     facts: dict[str, Any] = {**_kept(recipe_facts(row), loaded), "model": row.part("model").get("content")}
     if full:
         facts.update(_kept(stack_facts(row), loaded))
-        facts.update({key: value for key, value in row.setting.items() if not covered(key, loaded.allowed)})
+        facts.update({key: value for key, value in row.setting.items() if not _allowed_setting(key, loaded)})
     return json.dumps(facts, sort_keys=True)
 
 
