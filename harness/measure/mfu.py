@@ -65,7 +65,7 @@ def with_share(training: Training, before: DevicePeak | None, after: DevicePeak 
     higher, lower = sorted((before, after), key=lambda peak: -peak.flops_per_second)
     doubt = before.doubt or after.doubt
     if not doubt and lower.flops_per_second < (1 - _ALIKE) * higher.flops_per_second:
-        doubt = "the peak measured before training and the one after it differ: the device was not itself"
+        doubt = f"the peaks before and after training differ by more than {100 * _ALIKE:.0f} %, as on a busy device"
     rate = training.flops_per_second
     share = None if doubt or rate is None else rate / higher.flops_per_second
     if share is not None and share > 1:

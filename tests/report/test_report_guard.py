@@ -182,6 +182,23 @@ def test_where_the_numbers_come_from_is_said_and_refuses_nothing(runs):
     assert _keys(guard.shown) == ["commit", "cpu_cores"]
 
 
+def test_provenance_of_training_is_compared_between_trained_rows(runs):
+    """The base model has no optimizer, and a loss computed in another precision is a result."""
+    _runs(runs, (BASE, LORA, IA3))
+    for method in ("lora", "ia3"):
+        _change(runs, method, attempt=_provenance(optimizer={"name": "AdamW", "eps": 1e-8}))
+    for number, path in enumerate(sorted(runs.glob("*/seed-0/evaluations/*.json"))):
+        found = record.read(record.EvaluationRecord, path)
+        provenance = {**found.provenance, "loss_in_bf16": float(number)}
+        record.write(dataclasses.replace(found, provenance=provenance), path)
+    assert _keys(_check(runs).shown) == []
+    _change(runs, "ia3", attempt=_provenance(optimizer={"name": "SGD", "momentum": 0.9}))
+    guard = _check(runs)
+    assert guard.refused == ()
+    assert _keys(guard.shown) == ["optimizer.eps", "optimizer.momentum", "optimizer.name"]
+    assert "Optimizer: SGD (ia3), AdamW (lora)" in guard.notes({})
+
+
 def test_the_base_must_have_been_looked_at_on_the_same_machine(runs):
     _runs(runs, (BASE, LORA, IA3))
     _change(runs, "base", attempt=_provenance(device_name="Another CPU"))

@@ -194,7 +194,7 @@ def test_nothing_to_compare_is_said(runs):
 
 def test_without_base_or_target_the_answer_is_about_the_loss(runs):
     comparison = _tree(runs, (LORA, IA3), LOOKS[:2])
-    assert _answer(comparison).startswith("LoRA has the lowest loss on ARC and OpenBookQA (test) loss: ")
+    assert _answer(comparison).startswith("LoRA had the lowest ARC and OpenBookQA (test) loss in these runs: ")
     assert "base model" not in _answer(comparison)
     assert len(without_base(comparison.groups)) == 2
 
@@ -225,7 +225,7 @@ def _about(tree: Path, primary: str) -> Comparison:
 def test_a_question_about_a_loss_is_answered_against_base_and_between_the_methods(tree):
     comparison = _about(tree, "test_loss")
     said = _answer(comparison)
-    assert said.startswith("DoRA has the lowest loss on ARC and OpenBookQA (test) loss: 1.2415 (base model 1.77")
+    assert said.startswith("DoRA has the lowest ARC and OpenBookQA (test) loss: 1.2415 (base model 1.77")
     assert "150 items and 1 to 2 seeds per method detect a difference of " in said
     assert comparison.main_table.keys[1] == "science_qa/test/loss"
     assert _about(tree, "nosuch/acc").answer.lines == ("No trained method has a score in nosuch/acc.",)

@@ -207,6 +207,32 @@ def test_one_seed_shows_no_method_to_be_non_inferior(runs):
     assert "Non-inferiority is not claimed: each has one seed" in " ".join(sentences(advice))
 
 
+@pytest.mark.parametrize(
+    ("seeds", "right", "first", "second"),
+    [
+        (1, (700, 600), "dear scored highest on ARC-Easy in these runs: 70.0 %", "No other method ties with it."),
+        (
+            1,
+            (700, 700),
+            "cheap and dear scored highest on ARC-Easy in these runs: 70.0 %",
+            "different from cheap: dear",
+        ),
+        (3, (700, 600), "dear is best on ARC-Easy: 70.0 %", "No other method ties with it."),
+        (3, (700, 700), "cheap and dear are best on ARC-Easy: 70.0 %", "different from cheap: dear"),
+    ],
+)
+def test_the_answer_names_all_that_are_level_and_speaks_of_runs_where_there_is_one_seed(
+    runs, seeds, right, first, second
+):
+    look = evaluation("arc_easy", limit=ITEMS)
+    _add(runs, BASE, 500, None, look)
+    for (name, peak), score in zip((("dear", 40), ("cheap", 10)), right, strict=True):
+        for seed in range(seeds):
+            _add(runs, _kind(name, peak), score, True, look, seed)
+    lines = [plain_text(line) for line in Comparison(load([runs])).answer.lines]
+    assert lines[0].startswith(first) and second in lines[1]
+
+
 def test_scores_at_chance_and_unreadable_answers_are_not_ranked(known):
     def changed(**fields):
         for path in known.glob("*/seed-*/record.json"):

@@ -48,7 +48,9 @@ def answer(traced: Traced) -> Iterator[Claim]:
     pair = main.family("baseline")[0]
     gain = f"{fixed(100 * pair.result.difference, 1, signed=True)} points, simultaneous 95 % CI {ends(pair, main)}"
     assert pair.a is best
-    start = f"{best.name} is best on {task_name(main.look.task)}: {percent(main.value(best))}"
+    level = [line.name for line in main.ranked if main.value(line) == main.value(best)]
+    who = f"{level[0]} is best" if len(level) == 1 else f"{', '.join(level[:-1])} and {level[-1]} are best"
+    start = f"{who} on {task_name(main.look.task)}: {percent(main.value(best))}"
     yield claim_words(section, f"{start} (base model {percent(main.value(main.base))}, {gain}")
     for line in main.ranked[1:]:
         yield claim_words(section, f"{line.name} ({percent(main.value(line))})")

@@ -107,8 +107,11 @@ def _best(result: Claims) -> str:
     """Return the best method with its gain over the base model."""
     contest = result.contest
     best = result.best or contest.ranked[0]
-    rank = "is best" if contest.higher_is_better else "has the lowest loss"
-    claim = f"{best.name} {rank} on {contest.name}" if len(contest.ranked) > 1 else f"{best.name} on {contest.name}"
+    claim = f"{best.name} on {contest.name}"
+    if len(contest.ranked) > 1:
+        first = [best, *_level_with(best, result)]
+        claim = f"{several([group.name for group in first], MOST_NAMED)} {_rank(result, len(first))} {contest.name}"
+        claim += " in these runs" if result.about_runs else ""
     value = contest.shown(contest.value(best))
     pair = next((pair for pair in result.against_base if pair.a is best), None)
     parts = [f"base model {contest.shown(contest.value(contest.base))}"] if contest.base else []
@@ -127,6 +130,19 @@ def _best(result: Claims) -> str:
     return sentence
 
 
+def _level_with(best: Group, result: Claims) -> list[Group]:
+    """Return the other methods with exactly the same score as the best."""
+    contest = result.contest
+    return [g for g in contest.ranked if g is not best and contest.value(g) == contest.value(best)]
+
+
+def _rank(result: Claims, number: int) -> str:
+    """Return the predicate of the best methods; runs of one seed scored highest, which is not that a method is best."""
+    if not result.contest.higher_is_better:
+        return "had the lowest" if result.about_runs else f"{'has' if number == 1 else 'have'} the lowest"
+    return "scored highest on" if result.about_runs else f"{'is' if number == 1 else 'are'} best on"
+
+
 def _against_base(pair: Pair) -> str:
     """Return the verdict against the base model where the interval does not say it."""
     if pair.result.verdict == "no verdict" and pair.result.scope == "methods":
@@ -143,7 +159,9 @@ def _against_best(result: Claims) -> str:
     parts = []
     alike = sides.get("alike", [])
     if alike:
-        parts.append(f"Not significantly different from it: {_named(alike, result, MOST_TIED)}.")
+        best = result.best or result.contest.ranked[0]
+        it = best.name if _level_with(best, result) else "it"
+        parts.append(f"Not significantly different from {it}: {_named(alike, result, MOST_TIED)}.")
     elif result.against_best:
         parts.append("No other method ties with it." if "none" not in sides else "")
     for side, phrase in (("worse", "Significantly worse"), ("none", "No verdict"), ("better", "Significantly better")):

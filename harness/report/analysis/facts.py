@@ -28,7 +28,8 @@ _EVALUATED_WITH = (
     "quantized",
 )  # fmt: skip
 _NOT_FACTS = ("command", "argv", "pid", "started_at")
-_MEASURED = ("computed_tokens", "separate_tokens")  # of an evaluation
+LOSS_IN_BF16 = "loss_in_bf16"  # of a validation: the same loss, computed in bfloat16
+_MEASURED = ("computed_tokens", "separate_tokens", LOSS_IN_BF16)  # of an evaluation
 # Settings outside of the recipe that decide which runs end well; those that do not are shown.
 _DECIDE = ("train.divergence_factor", "train.divergence_steps")
 # Settings outside of the recipe on the place and the conduct of a run. Evaluations are compared one by one.

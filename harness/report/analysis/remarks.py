@@ -5,12 +5,12 @@ from typing import Any
 
 from harness.records.identity import digest
 from harness.report import names
+from harness.report.analysis.facts import LOSS_IN_BF16
 from harness.report.data.groups import Group
 from harness.report.data.items import contradictions
 from harness.report.data.rows import Loaded, Row
 from harness.report.display import collected, percent, several, short
 
-LOSS_IN_BF16 = "loss_in_bf16"  # in the provenance of a validation: the same loss, computed in bfloat16
 _NAMED = 6  # runs that a line names
 _NAMED_ALIKE = 3  # runs that a line names, of those that have the same to say
 _PROGRAM = ("harness", "commit", "uncommitted_changes")
