@@ -181,7 +181,7 @@ def test_runs_that_did_not_end_well_are_never_ranked(runs):
 def test_methods_that_are_alike_do_not_differ_significantly(runs):
     twin = dataclasses.replace(DORA, skill=LORA.skill)
     said = _answer(_tree(runs, (BASE, LORA, twin)))
-    assert "Not significantly different from it: " in said
+    assert "Not significantly different from DoRA: LoRA" in said
     assert "One seed per method: intervals reflect item sampling only, not variance across seeds." in said
     assert "equivalent" not in said
 
