@@ -175,7 +175,7 @@ def test_the_svg_names_every_mark_for_the_mouse_the_keyboard_and_a_screen_reader
         assert mark.get("tabindex") == "0"
         assert mark.find(f"{space}title").text == mark.get("aria-label")
         assert re.search(
-            r"^\S.*: [+-]\d+\.\d points, 95 % CI [+-]\d+\.\d to [+-]\d+\.\d, \d\.\d GiB$", mark.get("aria-label")
+            r"^\S.*: [+-]\d+\.\d points, 95 % CI [+-]\d+\.\d to [+-]\d+\.\d, \d\.\d\d GiB$", mark.get("aria-label")
         )
     ids = [one.get("id") for one in root.iter() if one.get("id")]
     assert len(ids) == len({*ids})
@@ -221,6 +221,7 @@ def test_a_method_without_a_verdict_is_hollow_and_in_no_shade(tmp_path):
     assert "Hollow: too few seeds for a verdict about the method." in figure.caption
     assert "Shaded" not in figure.caption
     with figure.drawn(PAGE) as sheet:
+        assert not sheet.figure.axes[0].patches, "the best alone is no group"
         marks = [line for line in sheet.figure.axes[0].lines if line.get_marker() in style.MARKERS]
         assert [line.get_markerfacecolor() for line in marks] == ["white"] * 2
 

@@ -44,7 +44,7 @@ class Bar:
     def memory(self) -> str:
         """Return the peak memory as text; "" where it is unknown."""
         peak = peak_memory(self.group)
-        return "" if peak is None else f"{peak / GIBIBYTE:.1f} GiB"
+        return "" if peak is None else f"{peak / GIBIBYTE:.2f} GiB"
 
 
 def gain_figure(claims: Claims) -> Figure | None:
@@ -75,7 +75,7 @@ def bars_of(claims: Claims, scale: Scale) -> list[Bar]:
     """Return a bar for each method that is compared with the base, or else with the best; the best first."""
     decided = {pair.a.label for pair in claims.against_best if pair.result.verdict != "no verdict"}
     tied = {pair.a.label for pair in claims.against_best if not pair.significant and pair.a.label in decided}
-    tied |= {claims.best.label} if claims.best else set()
+    tied |= {claims.best.label} if claims.best and tied else set()  # a group of one is not shaded
     bars = []
     for pair in claims.against_base or claims.against_best:
         low, high = sorted(scale.gain(end) for end in pair.result.adjusted_interval)
@@ -83,7 +83,7 @@ def bars_of(claims: Claims, scale: Scale) -> list[Bar]:
         gain, is_decided = scale.gain(pair.result.difference), pair.result.verdict != "no verdict"
         bars.append(Bar(pair.a, gain, interval, pair.a.label in tied, is_decided))
     if not claims.against_base and claims.best:
-        bars.append(Bar(claims.best, 0.0, None, tied=True))
+        bars.append(Bar(claims.best, 0.0, None, claims.best.label in tied))
     return sorted(bars, key=lambda bar: -bar.gain)
 
 
