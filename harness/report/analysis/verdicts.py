@@ -122,8 +122,9 @@ def explained(result: Claims) -> list[str]:
 
 def withheld(result: Claims) -> list[str]:
     """Return why pairs have no verdict, each reason once; where every method has one seed the test itself says it."""
-    known = "runs" if result.about_runs else ""
-    reasons = list(dict.fromkeys(p.result.why for p in result.pairs if p.result.why and p.result.scope != known))
+    scope = "runs" if result.about_runs else ""
+    withheld_pairs = [pair.result for pair in result.pairs if pair.result.why and pair.result.scope != scope]
+    reasons = list(dict.fromkeys(test.why for test in withheld_pairs))
     more = [f"{len(reasons) - MOST_REASONS} further reasons are in the tables of numbers."]
     listed = [f"No verdict: {reason}." for reason in reasons[:MOST_REASONS]]
     return [*listed, *(more if len(reasons) > MOST_REASONS else [])]
