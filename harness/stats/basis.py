@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from harness.stats.estimate import Floats
 from harness.stats.outcomes import Outcomes, Seeds
 from harness.stats.seeds import SeedVariance
@@ -85,7 +87,7 @@ def _against_fixed(data: Outcomes, variance: SeedVariance, a: int, b: int, seede
     if count == 1 and variance.total_degrees == 0:
         return _runs(difference, items, rise, f"{name} has one seed")
     pooled = (max(variance.total / count, noise), variance.total_degrees)
-    source = _source(data, variance, variance.total_degrees)
+    source = _source(data, variance.replicated, variance.total_degrees)
     if count == 1:
         return Basis(difference, items, rise, pooled, None, 1, "methods", _single(name, source), source)
     several = variance.several > 1
@@ -104,13 +106,13 @@ def _paired(data: Outcomes, variance: SeedVariance, a: int, b: int, common: Seed
     if count == 1 and variance.degrees == 0:
         return _runs(difference, items, rise, "each has one seed")
     pooled = (max(2 * variance.pooled / count, noise), variance.degrees)
-    source = _source(data, variance, variance.degrees)
+    source = _source(data, variance.pooling, variance.degrees)
     if count == 1:
         single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
         return Basis(difference, items, rise, pooled, None, 1, "methods", _single(single, source), source)
-    several = variance.several > 2
-    own = _moderated(variance, (a, b), (1 / count, 1 / count), noise) if several else None
-    why = _too_few(variance, count)
+    several = int(variance.pooling.sum())
+    own = _moderated(variance, (a, b), (1 / count, 1 / count), noise) if several > 2 else None
+    why = _too_few(several, count)
     return Basis(difference, items, rise, pooled, own, count, "methods", why, source)
 
 
@@ -124,7 +126,7 @@ def _unpaired(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
     rise = data.rise(a, b, ())
     difference = float(data.means[a] - data.means[b])
     pooled = (max(variance.total * sum(shares), noise), variance.total_degrees)
-    source = _source(data, variance, variance.total_degrees)
+    source = _source(data, variance.replicated, variance.total_degrees)
     if fewest == 1:
         single = next(data.names[m] for m in (a, b) if len(data.seeds[m]) == 1)
         return Basis(difference, items, rise, pooled, None, 1, "methods", _single(single, source), source)
@@ -132,7 +134,7 @@ def _unpaired(data: Outcomes, variance: SeedVariance, a: int, b: int) -> Basis:
         own = _own(variance.raw, variance.counts - 1, (a, b), shares, noise)
     else:
         own = _moderated(variance, (a, b), shares, noise)
-    return Basis(difference, items, rise, pooled, own, fewest, "methods", _too_few(variance, fewest), source)
+    return Basis(difference, items, rise, pooled, own, fewest, "methods", _too_few(variance.several, fewest), source)
 
 
 def _own(
@@ -156,8 +158,8 @@ def _moderated(variance: SeedVariance, pair: tuple[int, int], shares: tuple[floa
     return total, min(degrees, variance.degrees)
 
 
-def _too_few(variance: SeedVariance, seeds: int) -> str:
-    return "" if seeds >= FEWEST_ALONE or variance.several > 2 else _TWO_SEEDS
+def _too_few(several: int, seeds: int) -> str:
+    return "" if seeds >= FEWEST_ALONE or several > 2 else _TWO_SEEDS
 
 
 def _runs(difference: float, items: float, rise: float, seeds: str) -> Basis:
@@ -173,10 +175,10 @@ def _single(name: str, source: str) -> str:
     return f"{name} has one seed, and its seed variance is borrowed ({source})"
 
 
-def _source(data: Outcomes, variance: SeedVariance, degrees: float) -> str:
-    whose = f"pooled over {variance.several} methods"
-    if variance.several < 3:
-        names = [name for name, several in zip(data.names, variance.replicated, strict=True) if several]
+def _source(data: Outcomes, lenders: np.ndarray, degrees: float) -> str:
+    whose = f"pooled over {lenders.sum()} methods"
+    if lenders.sum() < 3:
+        names = [name for name, lends in zip(data.names, lenders, strict=True) if lends]
         whose = f"from {' and '.join(names)}"
     return f"seed variance {whose}, {degrees:.3g} degree{'' if degrees == 1 else 's'} of freedom"
 

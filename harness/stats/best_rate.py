@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.estimate import Floats
+from harness.stats.estimate import Floats, clustered
 from harness.stats.resample import bootstrap
 
 DRAWS = 10_000
@@ -43,7 +43,9 @@ class RateRatio:
     why: str
 
 
-def rate_ratio(above: Profile, below: Profile, weights: ArrayLike | None, level: float) -> RateRatio:
+def rate_ratio(
+    above: Profile, below: Profile, weights: ArrayLike | None, level: float, clusters: ArrayLike | None = None
+) -> RateRatio:
     """Return the ratio of the best rate of `above` to that of `below`.
 
     Args:
@@ -51,15 +53,20 @@ def rate_ratio(above: Profile, below: Profile, weights: ArrayLike | None, level:
         below: the denominator.
         weights: the items' weights, such as their answer tokens.
         level: the interval misses with this probability.
+        clusters: of the items.
 
     Raises:
         ValueError: fewer than three rates, rates that do not ascend, or no trial that ended well.
     """
     for profile in (above, below):
         _check(profile)
-    losses = [loss for profile in (above, below) for loss in profile.losses if loss is not None]
-    means = [_means(loss, weights) for loss in losses]
-    draws = bootstrap(losses, weights, draws=DRAWS)
+    tables = [loss for profile in (above, below) for loss in profile.losses if loss is not None]
+    losses, sizes = (
+        [clustered(loss, weights, clusters)[0] for loss in tables],
+        clustered(tables[0], weights, clusters)[1],
+    )
+    means = [_means(loss, sizes) for loss in losses]
+    draws = bootstrap(losses, sizes, draws=DRAWS)
     columns = np.concatenate([np.array(means)[:, None], draws], axis=1)
     split = sum(loss is not None for loss in above.losses)
     first, second = _best(above, columns[:split]), _best(below, columns[split:])

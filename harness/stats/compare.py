@@ -29,6 +29,7 @@ from harness.stats.pairs import FamilyName, MethodComparison
 from harness.stats.seeds import seed_variances
 
 LEVEL = 0.05
+_EQUAL = 12  # decimals: of scores that are equal but for rounding, the first is the best
 FAMILIES: tuple[FamilyName, ...] = ("baseline", "best", "all")
 
 
@@ -78,7 +79,7 @@ def compare_methods(
     variance = seed_variances(data.scores, fixed, paired=paired_seeds)
     sign = 1.0 if higher_is_better else -1.0
     candidates = [i for i, name in enumerate(data.names) if name != baseline or name not in data.deterministic]
-    best = max(candidates, key=lambda i: sign * data.means[i])
+    best = max(candidates, key=lambda i: sign * round(float(data.means[i]), _EQUAL))
     members = _members(len(data.names), None if baseline is None else data.names.index(baseline), best, candidates)
     wanted = {name: members[name] for name in families if members[name].pairs}
     return MethodComparison(

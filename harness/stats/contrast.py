@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.stats.compare import compare_methods
-from harness.stats.estimate import Floats, over_seeds
+from harness.stats.estimate import Floats, clustered, over_seeds
 
 _PLUS, _MINUS = "plus", "minus"
 
@@ -75,7 +75,7 @@ def contrast(
     result = compared.pair(*pair, family="baseline")
     whole = np.atleast_2d(sides[pair[0]]) - np.atleast_2d(sides[pair[1]])
     complete = whole[~np.isnan(whole[:, 0])]
-    parts = over_seeds(complete, weights).parts if len(complete) else ()
+    parts = over_seeds(*clustered(complete, weights, clusters)).parts if len(complete) else ()
     return Contrast(
         value=result.difference,
         interval=None if result.why else result.interval,

@@ -7,14 +7,14 @@ edition, 1977, chapter 6; Miller, Adding Error Bars to Evals, 2024 (arXiv:2411.0
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.estimate import Floats
+from harness.stats.estimate import Floats, cluster_codes, summed
 
 Seeds = tuple[int, ...]  # positions of the seeds that are there
 
@@ -199,9 +199,9 @@ def checked(
     right_or_wrong = all(bool(((row == 0) | (row == below) | np.isnan(row)).all()) for row in rows.values())
     sizes = np.ones(items)
     if clusters is not None:
-        codes = _codes(clusters, items)
-        rows = {name: _summed(row, codes) for name, row in rows.items()}
-        below, sizes = _summed(below[None], codes)[0], np.bincount(codes).astype(np.float64)
+        codes = cluster_codes(clusters, items)
+        rows = {name: summed(row, codes) for name, row in rows.items()}
+        below, sizes = summed(below[None], codes)[0], np.bincount(codes).astype(np.float64)
     units = len(below)
     scale = units / below.sum()
     return Outcomes(
@@ -231,22 +231,3 @@ def _weights(weights: ArrayLike, items: int) -> Floats:
     if array.shape != (items,) or not (array >= 0).all() or not array.sum() > 0:
         raise ValueError(f"weights of shape {array.shape}: {items} non-negative ones with a positive sum are needed")
     return array
-
-
-def _codes(clusters: ArrayLike, items: int) -> np.ndarray:
-    array = np.asarray(clusters)
-    if array.shape != (items,):
-        raise ValueError(f"clusters of shape {array.shape}: one for each of the {items} items is needed")
-    labels = array.tolist()
-    if lost := sum(label is None or label != label for label in labels):
-        raise ValueError(
-            f"clusters: {lost} of {items} items have no label; an item that stands alone has one of its own"
-        )
-    places: dict[Hashable, int] = {}
-    return np.array([places.setdefault(label, len(places)) for label in labels])
-
-
-def _summed(rows: Floats, codes: np.ndarray) -> Floats:
-    """Return the sums of each row within each cluster."""
-    units = int(codes.max()) + 1
-    return np.stack([np.bincount(codes, weights=row, minlength=units) for row in rows])

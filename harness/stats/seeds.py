@@ -17,7 +17,7 @@ import numpy as np
 from harness.stats.estimate import Floats
 
 UNLIKE_LEVEL = 0.05  # of the F test of each method
-_ROUNDS = 200
+_SINGULAR = 1e-9  # of a number that is zero but for rounding
 _PRIOR = 2.0  # degrees of freedom that the pool counts as in a method's own variance, at most
 
 
@@ -28,8 +28,10 @@ class SeedVariance:
     Attributes:
         pooled: of a method's own part (with shared seeds the interaction, else all), over the replicated methods.
         degrees: degrees of freedom of `pooled`; 0 where nothing is replicated.
-        own: each method's own share of the same part, shape (methods,); NaN where a method has no two seeds.
-        raw: each method's variance over its seeds, shared part included, shape (methods,); NaN as in `own`.
+        own: each method's own share of the same part, shape (methods,); NaN where a method has no two seeds, or shares
+            none with the others.
+        free: degrees of freedom of `own`, shape (methods,); with lost seeds fewer than seeds less one.
+        raw: each method's variance over its seeds, shared part included, shape (methods,); NaN without two seeds.
         total: of a score against something without seeds, pooled over methods; the shared part included.
         total_degrees: degrees of freedom of `total`, by Satterthwaite.
         counts: seeds of each method, shape (methods,); 0 for a deterministic one.
@@ -39,6 +41,7 @@ class SeedVariance:
     pooled: float
     degrees: float
     own: Floats
+    free: Floats
     raw: Floats
     total: float
     total_degrees: float
@@ -56,13 +59,18 @@ class SeedVariance:
         return int(self.replicated.sum())
 
     @cached_property
+    def pooling(self) -> np.ndarray:
+        """Return over which methods `pooled` is."""
+        return np.asarray(~np.isnan(self.own))
+
+    @cached_property
     def moderated(self) -> Moderated:
-        """Return the methods' variances as `moderated`, shape (methods,); NaN where a method has no two seeds."""
-        methods = self.replicated
+        """Return the methods' variances as `moderated`, shape (methods,); NaN where `own` is."""
+        methods = self.pooling
         variances, degrees = np.full((2, len(self.own)), np.nan)
         unlike = np.zeros(len(self.own), dtype=bool)
         if methods.any():
-            made = moderated(self.own[methods], self.counts[methods] - 1, self.pooled, self.degrees)
+            made = moderated(self.own[methods], self.free[methods], self.pooled, self.degrees)
             variances[methods], degrees[methods], unlike[methods] = made.variances, made.degrees, made.unlike
         return Moderated(variances, degrees, unlike)
 
@@ -71,8 +79,8 @@ class SeedVariance:
 
         Each has passed an F test at `UNLIKE_LEVEL`. With few seeds many go unnoticed.
         """
-        free = np.where(self.replicated, self.counts - 1, 0.0)
-        squares = np.where(self.replicated, self.own, 0.0) * free
+        free = np.where(self.pooling, self.free, 0.0)
+        squares = np.where(self.pooling, self.own, 0.0) * free
         ratios: dict[int, float] = {}
         for method in np.flatnonzero(self.moderated.unlike):
             others = float(squares.sum() - squares[method])
@@ -106,32 +114,88 @@ def seed_variances(scores: Floats, deterministic: np.ndarray, *, paired: bool) -
     """
     counts = np.where(deterministic, 0, (~np.isnan(scores)).sum(axis=1)).astype(np.float64)
     methods = np.flatnonzero(counts > 1)
-    own, raw = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
+    own, raw = np.full((2, len(scores)), np.nan)
+    free = counts - 1
     if not len(methods):
-        return SeedVariance(0.0, 0.0, own, raw, 0.0, 0.0, counts, paired)
-    table, free = scores[methods], counts[methods] - 1
+        return SeedVariance(0.0, 0.0, own, free, raw, 0.0, 0.0, counts, paired)
+    table = scores[methods]
     raw[methods] = np.nanvar(table, axis=1, ddof=1)
-    total = float(np.average(raw[methods], weights=free))
-    if not paired or len(methods) == 1:
-        return SeedVariance(total, float(free.sum()), raw, raw, total, float(free.sum()), counts, paired)
-    table = table[:, ~np.isnan(table).all(axis=0)]
-    pooled, together, own[methods] = interaction(table)
-    total_degrees = _total_degrees(total, pooled, together, (len(table), table.shape[1]))
-    return SeedVariance(pooled, together, own, raw, total, total_degrees, counts, paired)
+    freedom = float(free[methods].sum())
+    total = float(np.average(raw[methods], weights=free[methods]))
+    made = interaction(table[:, ~np.isnan(table).all(axis=0)]) if paired and len(methods) > 1 else None
+    if made is None:
+        return SeedVariance(total, freedom, raw, free, raw, total, freedom, counts, paired)
+    own[methods], free[methods] = made.own, made.free
+    total_degrees = _total_degrees(total, made, freedom)
+    return SeedVariance(made.pooled, made.degrees, own, free, raw, total, total_degrees, counts, paired)
 
 
-def interaction(table: Floats) -> tuple[float, float, Floats]:
-    """Return the method x seed variance of a table of scores, its degrees of freedom and each method's own variance.
+@dataclass(frozen=True)
+class Interaction:
+    """The method x seed part of a table of scores.
+
+    Attributes:
+        pooled: its variance.
+        degrees: degrees of freedom of `pooled`.
+        own: each method's own variance, shape (methods,); NaN where a method shares no two seeds with others.
+        free: degrees of freedom of `own`, shape (methods,).
+        of_seeds: degrees of freedom of what the seeds do to all methods.
+    """
+
+    pooled: float
+    degrees: float
+    own: Floats
+    free: Floats
+    of_seeds: float
+
+
+def interaction(table: Floats) -> Interaction | None:
+    """Return the method x seed part of a table of scores; None where no two methods share two seeds, or in a chain.
 
     Args:
         table: shape (methods, seeds), NaN for a lost seed, at least two of each.
     """
-    residuals = _additive_residuals(table)
-    squares = np.nansum(residuals**2, axis=1)
-    there = (~np.isnan(table)).sum(axis=1)
-    degrees = float(max(there.sum() - len(table) - table.shape[1] + 1, 1))
+    if np.isnan(table).any():
+        return _incomplete(table)
+    methods, seeds = table.shape
+    residuals = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    squares = np.sum(residuals**2, axis=1)
+    degrees = float((methods - 1) * (seeds - 1))
     pooled = float(squares.sum()) / degrees
-    return pooled, degrees, own_variances(squares / (there - 1), pooled)
+    free = np.full(methods, seeds - 1.0)
+    return Interaction(pooled, degrees, own_variances(squares / (seeds - 1), pooled), free, seeds - 1.0)
+
+
+def _incomplete(table: Floats) -> Interaction | None:
+    """Return the interaction of a table with lost seeds, by least squares for the methods and the seeds.
+
+    A residual holds less of a method where few others have the seed, and nothing of it where none has. Sums of squared
+    residuals are linear in the methods' variances, and are solved for them: Grubbs' estimate where nothing is lost.
+    """
+    there = ~np.isnan(table)
+    counts = there.sum(axis=1)
+    centered = np.where(there, table - np.nanmean(table, axis=1, keepdims=True), 0.0)
+    within = there[:, :, None] * np.eye(table.shape[1])
+    within = within - there[:, :, None] * there[:, None, :] / counts[:, None, None]
+    of_seeds = within.sum(axis=0)
+    inverse = np.linalg.pinv(of_seeds, rcond=_SINGULAR, hermitian=True)
+    effects = inverse @ centered.sum(axis=0)
+    residuals = np.where(there, centered - effects + (there @ effects / counts)[:, None], 0.0)
+    squares = np.sum(residuals**2, axis=1)
+    fitted = within @ inverse
+    taken = np.trace(fitted, axis1=1, axis2=2)  # degrees of freedom that the seeds' effects take from each method
+    left = counts - 1 - taken
+    shared = left > _SINGULAR
+    if not shared.any():
+        return None
+    degrees = float(left[shared].sum())
+    pooled = float(squares[shared].sum()) / degrees
+    shares = np.einsum("iab,jba->ij", fitted, fitted) + np.diag(counts - 1 - 2 * taken)
+    own, free = np.full((2, len(table)), np.nan)
+    solved = np.linalg.pinv(shares[np.ix_(shared, shared)], rcond=_SINGULAR, hermitian=True) @ squares[shared]
+    own[shared] = np.maximum(solved, 0.0)
+    free[shared] = left[shared] / (1 - 1 / shared.sum())
+    return Interaction(pooled, degrees, own, free, float(np.trace(of_seeds) ** 2 / np.sum(of_seeds**2)))
 
 
 def own_variances(spread: Floats, pooled: Floats | float) -> Floats:
@@ -191,25 +255,10 @@ def welch(parts: Floats, degrees: Floats) -> Floats:
     return np.asarray(np.where(below > 0, total**2 / np.where(below > 0, below, 1.0), degrees.min(axis=-1)))
 
 
-def _additive_residuals(table: Floats) -> Floats:
-    """Return what row and column effects leave of a table, NaN where it is empty."""
-    if not np.isnan(table).any():
-        return np.asarray(table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean())
-    residuals = table - np.nanmean(table, axis=1, keepdims=True)
-    for _ in range(_ROUNDS):
-        columns = np.nanmean(residuals, axis=0)
-        residuals = residuals - columns
-        residuals = residuals - np.nanmean(residuals, axis=1, keepdims=True)
-        if np.abs(columns).max() < 1e-15 * (np.nanmax(np.abs(table)) + 1e-300):
-            break
-    return np.asarray(residuals)
-
-
-def _total_degrees(total: float, pooled: float, degrees: float, shape: tuple[int, int]) -> float:
+def _total_degrees(total: float, made: Interaction, freedom: float) -> float:
     """Return the degrees of freedom of block plus interaction, by Satterthwaite's rule."""
-    methods, seeds = shape
-    inner = pooled * (1 - 1 / methods)
+    inner = made.pooled * made.degrees / freedom
     block = max(total - inner, 0.0)
     if block + inner <= 0:
-        return float(seeds - 1)
-    return (block + inner) ** 2 / (block**2 / (seeds - 1) + inner**2 / degrees)
+        return made.of_seeds
+    return (block + inner) ** 2 / (block**2 / made.of_seeds + inner**2 / made.degrees)

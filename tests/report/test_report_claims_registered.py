@@ -8,7 +8,7 @@ import pytest
 import tuned_tree
 
 from harness.records import record, registration
-from harness.records.claim_grammar import Range
+from harness.records.claim_grammar import Range, Selector
 from harness.records.record import ClaimRecord, Looks
 from harness.records.registration import EXCLUSIONS, Registration
 from harness.report.analysis import tested_claims
@@ -95,6 +95,24 @@ def test_every_form_is_tested_on_the_records(runs):
     assert why[CLAIMS[8]].startswith("no run of vera ended well")
     assert why[CLAIMS[9]] == "one tuning seed shows nothing of the noise between seeds"
     assert why[CLAIMS[10]] == "lora has no score in piqa/nosuch"
+
+
+def test_a_trial_that_failed_for_its_memory_says_nothing_of_its_rate(runs):
+    """Infinitely bad is a rate at which a trial diverged."""
+    loaded = loaded_with(runs)
+    lora = [row for row in loaded.trials if row.method == "lora"]
+
+    def profile(status):
+        run = lora[0].record
+        ended = replace(run, attempts=(replace(run.current, status=status, reason="so"),))
+        rows = tuple(replace(row, record=ended) if row is lora[0] else row for row in loaded.trials)
+        comparison = Comparison(replace(loaded, trials=rows))
+        return tested_claims._profile(Selector("lora"), comparison)[0]
+
+    assert len(profile("diverged").rates) == len(lora)
+    assert [losses is None for losses in profile("diverged").losses].count(True) == 1
+    assert len(profile("oom").rates) == len(lora) - 1
+    assert all(losses is not None for losses in profile("oom").losses)
 
 
 def test_values_are_those_of_the_items(runs):

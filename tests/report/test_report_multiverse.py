@@ -74,6 +74,15 @@ def test_a_planted_fragile_verdict_names_what_turns_it(tree):
     ]
 
 
+def test_the_base_is_in_no_family_of_methods_as_in_the_answer(tree):
+    """Five items that only one of two methods has right are significant alone, and not among three comparisons."""
+    right = changed(tree, "dora", "acc", lambda old: (np.arange(len(old)) < 70).astype(float))
+    comparison = Comparison(changed(right, "lora", "acc", lambda old: (np.arange(len(old)) < 65).astype(float)))
+    [pair] = comparison.claims[0].against_best
+    assert (pair.a.first.method, pair.result.verdict) == ("lora", "worse")
+    assert of(multiverse(comparison), "dora", "lora").verdict == "better"
+
+
 def test_a_verdict_that_only_the_mean_turns(tree):
     random = np.random.default_rng(0)
     one = of(

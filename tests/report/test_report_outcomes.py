@@ -43,7 +43,11 @@ def scored(path, right, chance=0.25, items=1319, higher=True):
     values = [1.0] * right + [0.0] * (items - right)
     error = float(np.std(values, ddof=1) / items**0.5)
     metric = record.Metric(value=right / items, stderr=error, higher_is_better=higher, chance=chance)
-    columns = {"item_id": [f"i{i:05}" for i in range(items)], "prompt_hash": ["p"] * items, "metric/acc": values}
+    columns = {
+        "item_id": [f"i{i:05}" for i in range(items)],
+        "prompt_hash": [f"p{i}" for i in range(items)],
+        "metric/acc": values,
+    }
     rewrite(path, columns, metrics={"acc": metric})
 
 
@@ -74,7 +78,7 @@ def test_a_score_below_chance_is_said_to_be_below_it(runs):
     scored(add(runs, IA3), round(0.245 * 1319))
     found = groups_of(runs)
     assert unranked(found["lora"], ACC) == "below chance: 0.150, where guessing scores 0.250"
-    assert unranked(found["ia3"], ACC) == "at chance: 0.245, from which guessing's 0.250 cannot be told"
+    assert unranked(found["ia3"], ACC) == "at chance: 0.245, not distinguishable from guessing, 0.250"
 
 
 def test_a_score_that_should_be_low_is_held_against_chance_from_the_other_side(runs):

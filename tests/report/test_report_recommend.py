@@ -137,6 +137,24 @@ def test_a_gap_that_these_items_do_not_show_is_not_given_up(runs):
     assert _advise(runs, tolerance=0.015).chosen.label == "cheap"
 
 
+def test_items_of_one_passage_and_the_level_of_a_look_count_as_in_the_verdicts(runs):
+    """Twelve items of a thousand are lost, within two points: not so where they are one passage of fifty."""
+    look = evaluation("arc_easy", limit=ITEMS)
+    for (name, right, peak), seed in itertools.product((("dear", 700, 40), ("cheap", 688, 10)), range(3)):
+        _add(runs, _kind(name, peak), right, True, look, seed)
+
+    def chosen(level=0.05):
+        groups = grouped(load([runs]).rows, level)
+        contest = main_contests(groups, None)[0]
+        return advise(contest, options(contest, groups), Need(tolerance=0.02)).chosen.label
+
+    assert (chosen(), chosen(level=0.001)) == ("cheap", "dear")
+    for path in runs.glob("*/seed-*/evaluations/*.parquet"):
+        table = parquet.read_table(path)
+        parquet.write_table(table.append_column("cluster", [[f"{i // 20}" for i in range(ITEMS)]]), path)
+    assert chosen() == "dear"
+
+
 def test_prompting_the_base_is_one_of_the_options(known):
     _add(known, BASE, 699, None, evaluation("arc_easy", limit=ITEMS, num_fewshot=5))
     groups = grouped(load([known]).rows)
@@ -231,6 +249,27 @@ def test_the_answer_names_all_that_are_level_and_speaks_of_runs_where_there_is_o
             _add(runs, _kind(name, peak), score, True, look, seed)
     lines = [plain_text(line) for line in Comparison(load([runs])).answer.lines]
     assert lines[0].startswith(first) and second in lines[1]
+
+
+def test_a_task_without_a_score_above_chance_is_neither_averaged_nor_marked_with_a_best(runs):
+    looks = (evaluation("arc_easy", limit=ITEMS), evaluation("openbookqa", limit=ITEMS))
+    kinds = (BASE, _kind("dear", 40), _kind("cheap", 10))
+    for look, scores in zip(looks, ((500, 700, 650), (240, 262, 255)), strict=True):
+        for kind, right in zip(kinds, scores, strict=True):
+            folder = _add(runs, kind, right, True if kind is not BASE else None, look)
+            path = next(path for path in folder.glob("evaluations/*.json") if f'"{look.task}"' in path.read_text())
+            scored = record.read(record.EvaluationRecord, path)
+            error = (right * (ITEMS - right) / ITEMS**3) ** 0.5
+            metric = dataclasses.replace(scored.metrics["acc"], chance=0.25, stderr=error)
+            record.write(dataclasses.replace(scored, metrics={"acc": metric}), path)
+    table = Comparison(load([runs])).main_table
+    assert [column.title for column in table.columns[:3]] == ["Method", "ARC-e", "OBQA"]
+    assert "Avg." not in [column.title for column in table.columns]
+    emphasis = [[cell.emphasis for cell in row[1:3]] for row in table.rows if row[0].key != "base"]
+    assert emphasis == [["best", ""], ["second", ""]]
+    assert "OBQA is neither ranked nor averaged: no method scores above chance (one-sided 5 %)." in [
+        str(note) for note in table.notes
+    ]
 
 
 def test_scores_at_chance_and_unreadable_answers_are_not_ranked(known):

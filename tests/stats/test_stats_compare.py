@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from harness import stats
+from harness.stats.seeds import interaction, seed_variances
 
 
 def _graded(seed, shapes, items=300, seed_sd=0.3):
@@ -117,6 +118,32 @@ def test_lost_seeds_leave_the_others_paired():
     assert compared.pair("b", "c").seeds == 4
     shorter = cut | {"c": cut["c"][:2]}
     assert stats.compare_methods(shorter).pair("b", "c").seeds == 2
+
+
+def test_seeds_that_one_method_alone_has_show_nothing_of_its_own_variance():
+    table = np.random.default_rng(3).normal(size=(4, 10))
+    table[1:, 3:] = np.nan
+    found, whole = interaction(table), interaction(table[:, :3])
+    assert (found.pooled, found.degrees) == pytest.approx((whole.pooled, whole.degrees))
+    np.testing.assert_allclose(found.own, whole.own, atol=1e-12)
+    np.testing.assert_allclose(found.free, whole.free)
+
+
+def test_seeds_in_a_chain_show_no_interaction_and_the_whole_variance_stands_for_it():
+    outcomes = _graded(9, {"a": 3, "b": 3, "c": 3})
+    outcomes["a"][2] = outcomes["b"][0] = outcomes["c"][[0, 2]] = np.nan
+    compared = stats.compare_methods(outcomes)
+    assert compared.seed_deviation > 0.1
+    pair = compared.pair("a", "c")
+    assert pair.standard_error**2 > 1.5 * pair.item_variance
+
+
+def test_methods_without_common_seeds_have_no_more_degrees_of_freedom_than_their_own():
+    scores = np.full((4, 8), np.nan)
+    for method in range(4):
+        scores[method, 2 * method : 2 * method + 2] = [0.5, 0.5 + 0.01 * (method + 1)]
+    found = seed_variances(scores, np.zeros(4, dtype=bool), paired=True)
+    assert (found.total_degrees, found.degrees) == (4, 4)
 
 
 def test_unpaired_seeds_are_welchs_beside_the_items():
@@ -242,6 +269,16 @@ def test_a_family_of_the_best_is_adjusted_for_every_pair_that_could_have_been_it
     assert {pair.b for pair in compared.families["best"].pairs} == {compared.best}
     assert compared.families["best"].single_level == pytest.approx(compared.families["all"].single_level)
     assert 0.05 / 15 <= compared.families["all"].single_level < 0.05
+
+
+def test_of_scores_that_are_equal_but_for_rounding_the_first_is_the_best():
+    right = {"first": (158, 156, 155), "second": (159, 155, 155)}  # the means of their shares differ in the last bit
+    outcomes = {
+        name: np.array([np.arange(260) < count for count in counts], dtype=float) for name, counts in right.items()
+    }
+    scores = {name: one.mean(axis=1).mean() for name, one in outcomes.items()}
+    assert scores["second"] > scores["first"]
+    assert stats.compare_methods(outcomes).best == "first"
 
 
 def test_the_simulated_adjustment_is_tukeys_where_tukeys_holds():

@@ -100,3 +100,27 @@ def test_the_interval_of_a_proportion_is_statsmodels_and_never_empty(count, tota
     low, high = wilson_interval(count, total)
     assert (low, high) == pytest.approx(proportion_confint(count, total, method="wilson"))
     assert low < high
+
+
+def test_items_that_share_a_passage_are_one_unit():
+    """Ten copies of each answer know no more than the answers themselves."""
+    alone = np.random.default_rng(3).normal(size=(3, 40))
+    copies = np.repeat(alone, 10, axis=1)
+    labels = [str(item // 10) for item in range(400)]
+    expected, naive = stats.over_seeds(alone), stats.over_seeds(copies)
+    found = stats.over_seeds(*stats.clustered(copies, None, labels))
+    assert found.value == pytest.approx(expected.value)
+    assert found.standard_error == pytest.approx(expected.standard_error)
+    assert naive.standard_error < 0.8 * expected.standard_error
+    values, sizes = stats.clustered(alone, None, None)
+    assert sizes is None and np.array_equal(values, alone)
+    with pytest.raises(ValueError, match=r"clusters of shape \(3,\): one for each of the 40 items"):
+        stats.clustered(alone, None, ["a", "b", "c"])
+
+
+def test_weights_are_summed_within_a_cluster():
+    tokens = np.array([2.0, 3.0, 5.0, 1.0])
+    nats = np.array([[4.0, 3.0, 10.0, 2.0]])
+    values, sizes = stats.clustered(nats, tokens, ["a", "a", "b", "c"])
+    assert values.tolist() == [[7.0, 10.0, 2.0]] and sizes.tolist() == [5.0, 5.0, 1.0]
+    assert stats.over_seeds(values, sizes).value == pytest.approx(nats.sum() / tokens.sum())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.records.untrusted import NO_BREAK
 from harness.report import names
 from harness.report.analysis.axes import gain_column, score_column
-from harness.report.data.groups import HEADLINE, Aligned, Group, Measure, aligned, headline, unranked
+from harness.report.data.groups import EQUAL, HEADLINE, Aligned, Group, Measure, aligned, headline, unranked
 from harness.report.data.groups import LEVEL as LEVEL
 from harness.report.data.items import ScoredEvaluation
 from harness.report.data.rows import MARGIN
@@ -98,7 +98,7 @@ class MetricComparison:
     def ranked(self) -> tuple[Group, ...]:
         """Return the trained groups, best first."""
         sign = -1 if self.higher_is_better else 1
-        return tuple(sorted(self.groups, key=lambda group: sign * self.value(group)))
+        return tuple(sorted(self.groups, key=lambda group: sign * self.rounded(group)))
 
     @property
     def members(self) -> tuple[Group, ...]:
@@ -109,6 +109,10 @@ class MetricComparison:
         """Return the group's score; infinitely bad where it has none."""
         estimate = group.score(self.measure)
         return estimate.value if estimate else float("-inf" if self.higher_is_better else "inf")
+
+    def rounded(self, group: Group) -> float:
+        """Return the same without the error of rounding, equal for methods that are level."""
+        return round(self.value(group), EQUAL)
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,6 @@ def claims(contest: MetricComparison, margin: float = MARGIN) -> Claims:
     if table is None or len(table.values) < 2 or len(next(iter(table.values.values()))[0]) < 2:
         return Claims(contest, margin, None, (), (), (), members[1:])
     unpaired = tuple(group for group in members if group.label in table.unpaired)
-    table = replace(table, clusters=clusters_of(contest, table))
     table, sides = _named(table, members)
     compared = _compared(contest, table, margin)
 
@@ -261,16 +264,6 @@ def _named(table: Aligned, members: Sequence[Group]) -> tuple[Aligned, dict[str,
     values = {names_of[label]: outcomes for label, outcomes in table.values.items()}
     untouched = tuple(names_of[label] for label in table.untouched)
     return replace(table, values=values, untouched=untouched), {names_of[group.label]: group for group in members}
-
-
-def clusters_of(contest: MetricComparison, table: Aligned) -> tuple[str, ...] | None:
-    """Return the cluster of each item: that of its record, else its prompt where several items share one."""
-    if table.clusters is not None:
-        return table.clusters
-    first = next(group for group in contest.members if group.label in table.values)
-    items = first.evaluations[contest.measure.eval_id][0].items
-    assert items is not None, "outcomes without items"
-    return items.prompt_hashes if len({*items.prompt_hashes}) < len(items.prompt_hashes) else None
 
 
 def _contest(measure: Measure, members: Sequence[tuple[ScoredEvaluation, Group]]) -> MetricComparison:

@@ -14,7 +14,7 @@ from harness.report import names
 from harness.report.analysis.claims import MetricComparison, contests
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import METHOD, Group
-from harness.report.data.items import matrix, weights
+from harness.report.data.items import clusters, matrix, weights
 from harness.report.data.rows import Loaded
 from harness.report.document import Cell, Missing, Number, Table
 
@@ -130,13 +130,17 @@ def _cells(group: Group, contest: MetricComparison, clean: Mask) -> tuple[Cell, 
 
 
 def _score(group: Group, contest: MetricComparison, clean: Mask) -> SeedEstimate | None:
-    from harness.stats import over_seeds
+    from harness.stats import clustered, over_seeds
 
     scored = group.evaluations.get(contest.measure.eval_id, ())
     if not scored or scored[0].items is None or len(scored[0].items.ids) != len(clean):
         return None
-    values, sizes = matrix(scored, contest.measure.metric, clean), weights(scored)
-    return None if values is None else over_seeds(values, None if sizes is None else sizes[clean])
+    values = matrix(scored, contest.measure.metric, clean)
+    if values is None:
+        return None
+    sizes, shared = weights(scored), clusters(scored)
+    among = None if shared is None else [label for label, taken in zip(shared, clean, strict=True) if taken]
+    return over_seeds(*clustered(values, None if sizes is None else sizes[clean], among))
 
 
 def _short(item_id: str) -> str:

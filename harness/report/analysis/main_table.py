@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from harness.report import names
 from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
-from harness.report.data.groups import METHOD, Group, Measure, count_of_seeds, headline
+from harness.report.data.groups import METHOD, Group, Measure, at_chance, count_of_seeds, headline
 from harness.report.display import several
 from harness.report.document import (
     DAGGER,
@@ -66,9 +66,12 @@ def main_table(inputs: Inputs) -> Table:
     table = Table.by_field(ordered, [(METHOD, partial(_named, inputs.undertuned, footnotes)), *fields], **settings)
     competing = [place for place, group in enumerate(ordered) if group.trained and not group.random_weights]
     for key in (*(contest.column.key for contest in tasks), AVERAGE):
-        decides = all(task.num_items >= FEWEST_ITEMS for task in tasks if key in (task.column.key, AVERAGE))
+        of_key = [task for task in tasks if key == task.column.key or (key == AVERAGE and task.groups)]
+        decides = all(task.num_items >= FEWEST_ITEMS and task.groups for task in of_key)
         table = ranked(table, key, competing) if key in table.keys and decides else table
-    return replace(table, notes=tuple(_notes(inputs, footnotes)), caption=_caption(tasks, inputs)).without_empty()
+    return replace(
+        table, notes=tuple(_notes(inputs, tasks, footnotes)), caption=_caption(tasks, inputs)
+    ).without_empty()
 
 
 def _score_fields(tasks: Sequence[MetricComparison], inputs: Inputs) -> Iterator[Field]:
@@ -77,9 +80,11 @@ def _score_fields(tasks: Sequence[MetricComparison], inputs: Inputs) -> Iterator
     for place, contest in enumerate(tasks):
         column = replace(contest.column, spanner=spanner, priority=10 + place if place else 0)
         yield column, partial(_score, contest, () if place else inputs.results)
-    if spanner and len({contest.column.unit for contest in tasks}) == 1 and tasks[0].column.unit:
-        yield replace(tasks[0].column, key=AVERAGE, title="Avg.", priority=2), partial(_average, tasks)
-    if retention := _retention(inputs.groups):
+    averaged = [contest for contest in tasks if contest.groups]  # at chance on a task, its scores are noise
+    same_unit = len({contest.column.unit for contest in averaged}) == 1 and averaged[0].column.unit
+    if spanner and len(averaged) > 1 and same_unit:
+        yield replace(averaged[0].column, key=AVERAGE, title="Avg.", priority=2), partial(_average, averaged)
+    if retention := list(_retention(inputs.groups)):
         single = f"{names.task(retention[0]).short} change"
         title = single if len(retention) == 1 else f"Retention change ({len(retention)} tasks)"
         column = Column(RETENTION, title, "points", 100.0, 1, "higher", priority=100)
@@ -160,14 +165,13 @@ def _average(tasks: Sequence[MetricComparison], group: Group) -> Cell:
     return Number(fmean(estimate.value for estimate in estimates))
 
 
-def _retention(groups: Sequence[Group]) -> list[str]:
-    """Return the retention tasks with a score that should be high, which is shown as a change in points."""
-    every = (scored for group in groups if group.ok for scored in group.role("retention"))
-    return list(
-        dict.fromkeys(
-            evaluation.task for evaluation in every if (m := headline(evaluation)) and names.metric(m).percent
-        )
-    )
+def _retention(groups: Sequence[Group]) -> dict[str, int]:
+    """Return the number of items of each retention task in percent, which is shown as a change in points."""
+    counts: dict[str, int] = {}
+    for scored in (scored for group in groups if group.ok for scored in group.role("retention")):
+        if (metric := headline(scored)) and names.metric(metric).percent:
+            counts.setdefault(scored.task, scored.record.num_items)
+    return counts
 
 
 def _retained(tasks: Sequence[str], group: Group) -> Cell:
@@ -232,7 +236,7 @@ def _lost(group: Group) -> str:
     return f"{total - len(missing)} of {total} seeds ({listed})." if total > 1 else f"No result: {listed}."
 
 
-def _notes(inputs: Inputs, footnotes: dict[str, tuple[str, str]]) -> Iterator[Note]:
+def _notes(inputs: Inputs, tasks: Sequence[MetricComparison], footnotes: dict[str, tuple[str, str]]) -> Iterator[Note]:
     results = inputs.results
     if any(_alike(pair.result) for result in results for pair in result.against_best):
         what = " in these runs" if results[0].about_runs else ""
@@ -242,6 +246,12 @@ def _notes(inputs: Inputs, footnotes: dict[str, tuple[str, str]]) -> Iterator[No
     untested = [pair.a.name for pair in pairs if pair.result.verdict == "no verdict"]
     if untested:
         yield Note(f"No verdict against the best: {several(untested, 8)}.")
+    for task in tasks if len(tasks) > 1 else ():
+        if task.left_out and not task.groups:
+            reasons = several([f"{group.name} ({reason})" for group, reason in task.left_out], 3)
+            if all(at_chance(group, task.measure) for group, _ in task.left_out):
+                reasons = "no method scores above chance (one-sided 5 %)"
+            yield Note(f"{task.column.title} is neither ranked nor averaged: {reasons}.")
     if inputs.undertuned:
         yield Note("Chosen learning rate at the edge of the grid: the method may be undertuned.", DOUBLE_DAGGER)
     yield from (Note(text, mark) for mark, text in dict.fromkeys(footnotes.values()))
@@ -261,8 +271,10 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     counts = count_of_seeds(group for group in inputs.groups if group.trained)
     seeds = "one seed" if counts in ("", "1") else f"mean over {counts} seeds"
     items = [f"{contest.num_items:,} ({contest.column.title})" for contest in tasks]
+    items += [f"{count:,} ({names.task(task).short})" for task, count in _retention(inputs.groups).items()]
     error = f"\N{PLUS-MINUS SIGN} one standard error over {'items' if counts in ('', '1') else 'items and seeds'}"
     lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, {error}."]
     lines += [f"Items: {several(items, 12)}."] if items else []
     lines += ["Best in bold, second underlined."] if len(trained) > 1 and tasks else []
+    lines += ["Params: trained parameters; memory and time: those of training."] if trained else []
     return " ".join(lines)

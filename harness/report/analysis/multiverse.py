@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.report import names
 from harness.report.analysis import contamination
@@ -24,7 +24,7 @@ from harness.report.data.groups import Aligned, Group, Measure, aligned
 from harness.report.display import collected
 
 if TYPE_CHECKING:
-    from harness.stats import Floats
+    from harness.stats import Family, FamilyName, Floats
 
 LOST = ("lost seeds left out", "only the seeds that every method has", "lost seeds scored as the untouched model")
 MARGINS = (1.0, 0.5, 2.0)  # times the margin of the report
@@ -152,21 +152,19 @@ def _verdicts(way: tuple[Outcome, str, float], contest: MetricComparison, margin
     outcome, lost, factor = way
     values = _with_lost(outcome.sides, lost)
     base = contest.base.label if contest.base else None
-    level = contest.groups[0].level
-    compared = outcome.sides.compared(
-        values,
-        baseline=base if base in values else None,
-        families=("baseline", "all"),
-        level=level,
-        margin=margin * factor,
-        higher_is_better=outcome.higher_is_better,
-    )
+    settings: dict[str, Any] = {
+        "level": contest.groups[0].level, "margin": margin * factor, "higher_is_better": outcome.higher_is_better,
+    }  # fmt: skip
+    families: dict[FamilyName, Family] = {}
+    if base in values:
+        families.update(outcome.sides.compared(values, baseline=base, families=("baseline",), **settings).families)
+    methods = {label: own for label, own in values.items() if label != base}
+    if len(methods) > 1:  # the base has a family of its own, as in the answer
+        families.update(outcome.sides.compared(methods, families=("all",), deterministic=(), **settings).families)
     order = [group.label for group in contest.ranked]
     verdicts: dict[tuple[str, str], str] = {}
-    for name, family in compared.families.items():
+    for name, family in families.items():
         for pair in family.pairs:
-            if name == "all" and base in (pair.a, pair.b):
-                continue
             turned = name == "all" and order.index(pair.a) > order.index(pair.b)
             mirrored = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
             verdicts[(pair.b, pair.a) if turned else (pair.a, pair.b)] = mirrored if turned else pair.verdict

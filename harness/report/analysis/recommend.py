@@ -1,9 +1,9 @@
 """Recommendation of a method for limits in memory and time, a tolerance in quality, and with or without overhead.
 
 The rule: among the options within the limits, the best one and those that are non-inferior to it (margin = tolerance,
-one-sided at 5 %, adjusted for all options, since the best is chosen from the same scores); of these the cheapest.
-Few-shot prompting is one of the options. With one seed per method the seed variance is unknown, and the best score is
-recommended.
+one-sided at the level of the report's families, adjusted for all options, since the best is chosen from the same
+scores); of these the cheapest. Few-shot prompting is one of the options. With one seed per method the seed variance is
+unknown, and the best score is recommended.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.records.untrusted import NO_BREAK
 from harness.report.analysis.axes import PARAMETERS, SAVED, TRAIN_SECONDS, memory, required_memory
-from harness.report.analysis.claims import LEVEL, MetricComparison
-from harness.report.data.groups import Group, Measure, outcomes
+from harness.report.analysis.claims import MetricComparison
+from harness.report.data.groups import EQUAL, Aligned, Group, Measure, aligned, outcomes
 from harness.report.display import GIBIBYTE, p_value, quantity, several
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def options(contest: MetricComparison, groups: Sequence[Group]) -> list[Option]:
 
 def advise(contest: MetricComparison, every: Sequence[Option], need: Need) -> Advice:
     """Apply the rule of recommendation."""
-    from harness.stats import bootstrap
+    from harness.stats import bootstrap, clustered
 
     sign = 1.0 if contest.higher_is_better else -1.0
     refused = tuple((option, reason) for option in every if (reason := option.refused(need)))
@@ -111,12 +111,14 @@ def advise(contest: MetricComparison, every: Sequence[Option], need: Need) -> Ad
     if not left:
         return Advice(contest, need, None, None, None, None, (), "", refused)
     best = max(left, key=lambda option: sign * option.value)
-    table = outcomes(contest.ranked[0], contest.measure)
-    weights = table[1] if table else None
-    draws = sign * bootstrap([option.outcomes for option in left], weights)
+    table = aligned(contest.ranked[:1], contest.measure)
+    sizes, shared = (table.weights, table.clusters) if table else (None, None)
+    tables = [clustered(option.outcomes, sizes, shared) for option in left]
+    draws = sign * bootstrap([values for values, _ in tables], tables[0][1])
     share = float((draws[left.index(best)] >= draws.max(axis=0)).mean())
-    pairs = _against(best, left, weights, need.tolerance, contest.higher_is_better)
-    good = [option for option in left if option is best or _not_worse(pairs.get(option.label)) < LEVEL]
+    pairs = _against(best, left, contest, table, need.tolerance)
+    level = contest.groups[0].level
+    good = [option for option in left if option is best or _not_worse(pairs.get(option.label)) < level]
     chosen = min(good, key=lambda option: (_known(option.costs[need.minimize]), -sign * option.value))
     by_label = {option.label: option for option in left}
     alike = tuple(by_label[label] for label, pair in pairs.items() if pair.verdict in ("not significant", "equivalent"))
@@ -134,7 +136,7 @@ def _known(price: float | None) -> float:
 
 
 def _against(
-    best: Option, left: Sequence[Option], weights: Floats | None, tolerance: float, higher_is_better: bool
+    best: Option, left: Sequence[Option], contest: MetricComparison, table: Aligned | None, tolerance: float
 ) -> dict[str, Result]:
     """Return every other option's comparison with the best, by label, in one family.
 
@@ -155,10 +157,12 @@ def _against(
     compared = compare_methods(
         tables,
         families=("best",),
+        level=contest.groups[0].level,
         margin=tolerance or None,
-        weights=weights,
+        weights=table.weights if table else None,
+        clusters=table.clusters if table else None,
         deterministic=[option.label for option in left if option.is_base],
-        higher_is_better=higher_is_better,
+        higher_is_better=contest.higher_is_better,
     )
     family = compared.families.get("best")
     return {pair.a: pair for pair in family.pairs} if family else {}
@@ -274,7 +278,9 @@ def _add(listed: list[Option], group: Group, measure: Measure, label: tuple[str,
     value = values.mean() if weights is None else float((values.sum(axis=1) / weights.sum()).mean())
     trained = {"time": TRAIN_SECONDS, "parameters": PARAMETERS, "bytes": SAVED}
     costs = {key: 0.0 if group.first.is_base else cost.of(group) for key, cost in trained.items()}
-    listed.append(Option(*label, group, values, float(value), {"memory": memory(group), **costs}, overhead))
+    listed.append(
+        Option(*label, group, values, round(float(value), EQUAL), {"memory": memory(group), **costs}, overhead)
+    )
 
 
 def _overhead(group: Group) -> str:

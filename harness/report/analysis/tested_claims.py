@@ -19,7 +19,7 @@ from harness.report.analysis import axes
 from harness.report.analysis.claims import LEVEL, MetricComparison
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, Measure, aligned
-from harness.report.data.items import matrix, same_items, weights
+from harness.report.data.items import clusters, matrix, same_items, weights
 from harness.report.data.rows import Loaded, Row, claim_level, family_level
 from harness.report.display import counted
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Outcome = Literal["confirmed", "refuted", "undecided"]
 TIMED = ("tokens_per_second", "train_seconds", "train_energy_joules", "device_hours")
 EXACT = ("trainable_parameters",)  # one run says it
+_PROVEN = ("ok", "diverged")  # a trial that failed for another reason says nothing of its rate
 _PLAIN_LOSSES = {"validation_loss": "validation", "test_loss": "test"}
 
 
@@ -221,7 +222,7 @@ def _best_rates(claim: Ratio, comparison: Comparison, level: float) -> Evidence:
     first, second = (_profile(cell, comparison) for cell in (claim.above, claim.below))
     if not same_items([first[2], second[2]]):
         raise ValueError("the trials of the two were not validated on the same rows")
-    result = rate_ratio(first[0], second[0], weights([first[2]]), level)
+    result = rate_ratio(first[0], second[0], weights([first[2]]), level, clusters([first[2]]))
     seeds = min(first[1], second[1])
     basis = f"{counted(seeds, 'seed')} and {len(first[0].rates)} and {len(second[0].rates)} rates"
     if seeds < 2:
@@ -240,7 +241,7 @@ def _profile(cell: Selector, comparison: Comparison) -> tuple[Profile, int, Scor
     wanted = contestants[claim_grammar.select(cell, contestants)]
     rows: dict[str, list[Row]] = {}
     for row in trials:
-        if (row.method, _words(row, comparison.loaded)) == wanted:
+        if (row.method, _words(row, comparison.loaded)) == wanted and row.status in _PROVEN:
             rows.setdefault(row.recipe_id, []).append(row)
     validations = [
         scored for seeds in rows.values() for row in seeds for scored in row.scored if scored.role == "validation"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.report.analysis.axes import COSTS, PARAMETERS, PEAK_MEMORY, flops_per_position, trainings
 from harness.report.analysis.claims import Claims, MetricComparison, contests
 from harness.report.analysis.verdicts import MOST_SHOWN, words
-from harness.report.data.groups import METHOD, Group, outcomes
+from harness.report.data.groups import METHOD, Group, units
 from harness.report.display import TERA, mean, quantity
 from harness.report.document import Column, Note, Number, Table, Text, Value, value_text
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.stats import Floats
 
 _Axis = tuple[Column, list[float], "Floats | list[float]"]  # a cost: its column, each member's, and the same resampled
-FRONTIER = "in each cost, or in the change on a retention task; *: on the front of the point estimates."
+FRONTIER = "against each cost, or against the change on a retention task; *: on the front of the point estimates."
 ALIKE = 0.1  # budgets within a tenth of each other are matched
 FEWEST_FOR_IQM = 4  # tasks: the middle half of fewer is one or two of them
 
@@ -36,7 +36,7 @@ def frontiers(result: Claims, groups: Sequence[Group]) -> Table | None:
 
     contest = result.contest
     members, sign = list(contest.ranked), 1 if contest.higher_is_better else -1
-    tables = [table for group in members if (table := outcomes(group, contest.measure))]
+    tables = [table for group in members if (table := units(group, contest.measure))]
     if len(members) < 2 or len(tables) < len(members) or len({values.shape[1] for values, _ in tables}) > 1:
         return None
     draws = sign * bootstrap([values for values, _ in tables], tables[0][1])
@@ -48,7 +48,7 @@ def frontiers(result: Claims, groups: Sequence[Group]) -> Table | None:
         shares = frontier_probabilities(draws, resampled)
         columns.append(column)
         cells.append([Number(float(p), marks="*" if on else "") for p, on in zip(shares, front, strict=True)])
-    caption = f"Bootstrap probability of being Pareto-optimal in {contest.name} and {FRONTIER}"
+    caption = f"Bootstrap probability of being Pareto-optimal in {contest.name} {FRONTIER}"
     settings = {"caption": caption, "label": "trade_off", "title": "Quality-cost trade-off"}
     return Table.of(columns, zip(*cells, strict=True), **settings) if len(columns) > 2 else None
 
@@ -120,12 +120,15 @@ def across(groups: Sequence[Group]) -> Table | None:
 
     every = [contest for contest in contests(groups, "target") if contest.higher_is_better]
     tasks, members = ranked_on_all(every)
-    answered = [[outcomes(group, task.measure) for group in members] for task in tasks]
+    answered = [[units(group, task.measure) for group in members] for task in tasks]
     if len(tasks) < 2 or len(members) < 2 or any(table is None for task in answered for table in task):
         return None
-    tables = [[table[0] for table in task if table] for task in answered]
-    items = [bootstrap([t.mean(axis=0, keepdims=True) for t in task], seed=index) for index, task in enumerate(tables)]
-    scores = [np.stack([task[i].mean(axis=1) for task in tables], axis=1) for i in range(len(members))]
+    tables = [[table for table in task if table] for task in answered]
+    items = [
+        bootstrap([values.mean(axis=0, keepdims=True) for values, _ in task], task[0][1], seed=index)
+        for index, task in enumerate(tables)
+    ]
+    scores = [np.stack([_means(*task[i]) for task in tables], axis=1) for i in range(len(members))]
     draws = np.stack(items, axis=1) + seed_draws(scores, [tuple(row.seed for row in group.rows) for group in members])
     values = np.stack([score.mean(axis=0) for score in scores])
     many = len(tasks) >= FEWEST_FOR_IQM
@@ -145,9 +148,16 @@ def across(groups: Sequence[Group]) -> Table | None:
         numbers += [normalized[index].mean] if normalized else []
         cells = (Number(part.value, interval=(part.low, part.high)) for part in (*numbers, summary.rank))
         rows.append((group.cell, *cells))
-    left_out = _left_out(every, tasks, members)
-    notes = (Note(left_out),) if left_out else ()
+    text = left_out(every, tasks, members)
+    notes = (Note(text),) if text else ()
     return Table.of(columns, rows, notes=notes, label="all_target_tasks", title="All target tasks")
+
+
+def _means(values: Floats, sizes: Floats | None) -> Floats:
+    """Return the score of each seed."""
+    total = values.shape[1] if sizes is None else float(sizes.sum())
+    means: Floats = values.sum(axis=1) / total
+    return means
 
 
 def ranked_on_all(targets: Sequence[MetricComparison]) -> tuple[list[MetricComparison], list[Group]]:
@@ -159,14 +169,15 @@ def ranked_on_all(targets: Sequence[MetricComparison]) -> tuple[list[MetricCompa
     return tasks, members
 
 
-def _left_out(every: Sequence[MetricComparison], tasks: Sequence[MetricComparison], members: Sequence[Group]) -> str:
+def left_out(every: Sequence[MetricComparison], tasks: Sequence[MetricComparison], members: Sequence[Group]) -> str:
     """Return which tasks and methods are not in the means, and why; "" where all are."""
     hidden = [task.name for task in every if task not in tasks]
     evaluated = {
         group.name for contest in tasks for group in (*contest.groups, *(group for group, _ in contest.left_out))
     }
     others = sorted(evaluated - {group.name for group in members})
-    parts = [f"Tasks left out, since most methods are not ranked there: {', '.join(hidden)}."] if hidden else []
+    why = "since most methods are not ranked there (at or below chance, or unreadable answers)"
+    parts = [f"Tasks left out, {why}: {', '.join(hidden)}."] if hidden else []
     parts += [f"Methods left out, since they are not ranked on every task: {', '.join(others)}."] if others else []
     return " ".join(parts)
 
@@ -208,7 +219,7 @@ def _forgetting(members: Sequence[Group], groups: Sequence[Group]) -> Iterator[_
     from harness.stats import bootstrap
 
     for contest in contests(groups, "retention"):
-        tables = [outcomes(group, contest.measure) for group in (*members, contest.base) if group]
+        tables = [units(group, contest.measure) for group in (*members, contest.base) if group]
         if contest.base and len(tables) == len(members) + 1 and all(table is not None for table in tables):
             draws = bootstrap([table[0] for table in tables if table], tables[0][1] if tables[0] else None, seed=1)
             sign = 1 if contest.higher_is_better else -1

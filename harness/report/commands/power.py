@@ -235,7 +235,6 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
         ValueError: no two methods answered the same items.
     """
     from harness.report import load
-    from harness.report.analysis.claims import clusters_of
     from harness.report.data.groups import aligned
     from harness.report.data.load import only_sweep
     from harness.report.display import mean
@@ -248,7 +247,7 @@ def _measured(runs: Sequence[Path], sweep: str | None) -> Measured:
     table = aligned(contest.ranked, contest.measure)
     if table is None or len(table.values) < 2:
         raise ValueError(f"no two methods answered the same items of {contest.title}: there is no noise to measure")
-    noise = measured_noise(table.values, table.weights, clusters_of(contest, table))
+    noise = measured_noise(table.values, table.weights, table.clusters)
     rows = [row for group in contest.ranked for row in group.rows]
     trained = [row.current.training.train_seconds if row.current and row.current.training else None for row in rows]
     looks = [s.record.seconds for group in contest.ranked for s in group.evaluations[contest.measure.eval_id]]

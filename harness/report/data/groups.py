@@ -21,6 +21,7 @@ MOST_UNPARSABLE = 0.5  # share of unreadable answers above which a score measure
 FEWEST_PAIRED = 2  # common seeds, where the sides have further ones
 ONE_SIDED = 1.645  # standard errors, the normal quantile of 95 %
 LEVEL = 0.05  # of a family of comparisons
+EQUAL = 12  # decimals: scores that differ by less are equal but for rounding
 METHOD = Column("method", "Method", text=True)  # of the cells of groups
 HEADLINE = ("acc", "exact_match,strict-match", "exact_match,flexible-extract", "exact_match")
 
@@ -208,7 +209,7 @@ def headline(scored: ScoredEvaluation) -> str | None:
 
 
 def _score(group: Group, measure: Measure) -> SeedEstimate | None:
-    from harness.stats import over_seeds
+    from harness.stats import clustered, over_seeds
 
     scored = group.evaluations.get(measure.eval_id, ())
     metrics = [s.record.metrics.get(measure.metric) for s in scored]
@@ -217,7 +218,7 @@ def _score(group: Group, measure: Measure) -> SeedEstimate | None:
         return None
     values = matrix(scored, measure.metric)
     if values is not None:
-        return over_seeds(values, weights(scored))
+        return over_seeds(*clustered(values, weights(scored), clusters(scored)))
     return _of_values([metric.value for metric in present], [metric.stderr for metric in present], scored[0])
 
 
@@ -239,13 +240,17 @@ def _of_values(values: Sequence[float], errors: Sequence[float | None], first: S
 
 def difference(a: Group, b: Group, measure: Measure) -> SeedEstimate | None:
     """Return the value of a minus that of b on the same items; None where they do not share items and prompts."""
-    from harness.stats import difference_over_seeds, over_seeds
+    from harness.stats import clustered, difference_over_seeds, over_seeds
 
     sides = paired_outcomes(a, b, measure)
     if sides is None:
         return None
-    first, second, weights, paired = sides
-    return over_seeds(first - second, weights) if paired else difference_over_seeds(first, second, weights)
+    first, second, of_items, paired = sides
+    shared = clusters(a.evaluations[measure.eval_id])
+    if paired:
+        return over_seeds(*clustered(first - second, of_items, shared))
+    (first, sizes), (second, _) = (clustered(side, of_items, shared) for side in (first, second))
+    return difference_over_seeds(first, second, sizes)
 
 
 def paired_outcomes(a: Group, b: Group, measure: Measure) -> tuple[Floats, Floats, Floats | None, bool] | None:
@@ -277,6 +282,14 @@ def outcomes(group: Group, measure: Measure) -> tuple[Floats, Floats | None] | N
     scored = group.evaluations.get(measure.eval_id, ())
     table = matrix(scored, measure.metric)
     return None if table is None else (table, weights(scored))
+
+
+def units(group: Group, measure: Measure) -> tuple[Floats, Floats | None] | None:
+    """Return `outcomes` summed over the items that share a passage or a prompt, which are resampled together."""
+    from harness.stats import clustered
+
+    table = outcomes(group, measure)
+    return None if table is None else clustered(*table, clusters(group.evaluations[measure.eval_id]))
 
 
 @dataclass(frozen=True)
@@ -341,10 +354,10 @@ def unranked(group: Group, measure: Measure) -> str:
     asked_items = sum(evaluation.record.num_items for evaluation in scored)
     if unreadable > MOST_UNPARSABLE * asked_items:
         return f"unparsable: {unreadable:,} of {asked_items:,} answers could not be read"
-    return _at_chance(group, measure)
+    return at_chance(group, measure)
 
 
-def _at_chance(group: Group, measure: Measure) -> str:
+def at_chance(group: Group, measure: Measure) -> str:
     """Return that a score is at or below chance; "" where it is above.
 
     One-sided at 5 %, by the error of the items that a single seed was asked: seeds that vary hide no method.
@@ -354,14 +367,28 @@ def _at_chance(group: Group, measure: Measure) -> str:
     if chance is None or estimate is None:
         return ""
     sign = 1 if metrics[0] and metrics[0].higher_is_better else -1
-    errors = [metric.stderr for metric in metrics if metric is not None and metric.stderr is not None]
+    errors = _errors_of_items(group, measure)
     reach = ONE_SIDED * math.sqrt(sum(error**2 for error in errors) / len(errors)) if errors else 0.0
     gain = sign * (estimate.value - chance)
     if gain > reach:
         return ""
     if gain < -reach:
         return f"below chance: {estimate.value:.3f}, where guessing scores {chance:.3f}"
-    return f"at chance: {estimate.value:.3f}, from which guessing's {chance:.3f} cannot be told"
+    return f"at chance: {estimate.value:.3f}, not distinguishable from guessing, {chance:.3f}"
+
+
+def _errors_of_items(group: Group, measure: Measure) -> list[float]:
+    """Return the standard error over items of each seed: as its evaluation gives it, or that of clustered items."""
+    from harness.stats import over_seeds
+
+    scored = group.evaluations.get(measure.eval_id, ())
+    table = units(group, measure) if scored and clusters(scored) else None
+    if table is not None:
+        errors = [over_seeds(row[None], table[1]).standard_error for row in table[0]]
+    else:
+        metrics = [entry.record.metrics.get(measure.metric) for entry in scored]
+        errors = [metric.stderr for metric in metrics if metric is not None]
+    return [error for error in errors if error is not None]
 
 
 def count_of_seeds(groups: Iterable[Group]) -> str:

@@ -47,6 +47,13 @@ class Items:
         return self.ids, self.prompt_hashes, tokens
 
     @cached_property
+    def shared(self) -> tuple[str, ...] | None:
+        """The cluster of each item: that of its record, else its prompt; None where every item stands alone."""
+        if self.clusters is not None:
+            return self.clusters
+        return self.prompt_hashes if len({*self.prompt_hashes}) < len(self.prompt_hashes) else None
+
+    @cached_property
     def asked_digest(self) -> str:
         """Return a digest of `asked`, since items are compared with those of many other runs."""
         return hashlib.sha256(repr(self.asked).encode()).hexdigest()
@@ -224,7 +231,7 @@ def weights(scored: Sequence[ScoredEvaluation]) -> Floats | None:
 def clusters(scored: Sequence[ScoredEvaluation]) -> tuple[str, ...] | None:
     """Return the cluster of each item (its passage, prompt or document); None where every item stands alone."""
     items = scored[0].items
-    return items.clusters if items else None
+    return items.shared if items else None
 
 
 def contradictions(scored: ScoredEvaluation) -> Iterator[tuple[str, float, float]]:

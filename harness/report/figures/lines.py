@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.report import names
 from harness.report.analysis.axes import Quality, qualities
-from harness.report.analysis.claims import Claims, MetricComparison, clusters_of
+from harness.report.analysis.claims import Claims, MetricComparison
 from harness.report.analysis.series import Series, Swept, rate_series
 from harness.report.data.groups import Group, aligned
 from harness.report.figures.bars import bars_of
@@ -121,7 +121,7 @@ def _own_interval(group: Group, contest: MetricComparison) -> Interval | None:
     table = aligned([group], contest.measure)
     if table is None:
         return None
-    return score_interval(table.values[group.label], weights=table.weights, clusters=clusters_of(contest, table))
+    return score_interval(table.values[group.label], weights=table.weights, clusters=table.clusters)
 
 
 def _errors(quality: Quality, scale: Scale) -> Values:
