@@ -23,7 +23,7 @@ WITHHELD: Mapping[str, Any] = {
 # Every other one may run something (setup, options of sbatch, callbacks, logging classes) or say where files are read.
 _REPEATED = (
     "partition", "account", "qos", "constraint", "gpus", "cpus", "memory_gib", "time_minutes", "array_parallelism",
-    "signal_seconds", "max_requeues", "offline", "wait", "n_jobs",
+    "cells_per_job", "signal_seconds", "max_requeues", "offline", "wait", "n_jobs",
 )  # fmt: skip
 _NOTHING = ("", "null", "false", "[]", "{}")
 

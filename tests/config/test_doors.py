@@ -1,5 +1,6 @@
 """No YAML that Hydra reads runs code: what could is asked for on the command line or refused, before it happens."""
 
+import dataclasses
 import pickle
 import sys
 
@@ -7,6 +8,8 @@ import pytest
 
 from harness.config import doors
 from harness.config.permissions import of_words
+from harness.sweep.cluster.resources import SlurmSpec
+from harness.sweep.local import LocalSpec
 
 EVIL = "from pathlib import Path\n\nPath({mark!r}).touch()\n\n\nclass M:\n    pass\n"
 
@@ -116,3 +119,10 @@ def test_a_method_of_ones_own_is_known_by_its_file_and_not_imported_for_that(the
 )  # fmt: skip
 def test_words_of_a_record_that_may_run_code_are_not_repeated(word, repeated):
     assert (list(of_words([word])) == []) is repeated
+
+
+def test_every_setting_of_the_launchers_is_repeated_or_may_run_something():
+    settings = {field.name for spec in (SlurmSpec, LocalSpec) for field in dataclasses.fields(spec)}
+    assert len(settings) == 17
+    repeated = {name for name in settings if not list(of_words([f"hydra.launcher.{name}=1"]))}
+    assert settings - repeated == {"setup", "options"}
