@@ -1,5 +1,5 @@
-# Each target does all the set-up that it needs. PYTHON=python3.12 chooses another interpreter, PIP_FLAGS adds options to pip,
-# PART=name chooses parts of the benchmark, OUT=folder keeps what they find.
+# Each target sets up what it needs. PYTHON=python3.12 chooses another interpreter, PIP_FLAGS adds options to pip, PART=name
+# chooses parts of the benchmark, OUT=folder keeps what they measure.
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
@@ -30,14 +30,14 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Cards are hidden: two tests at once would share one. `$(BIN)/python -m pytest -m gpu` runs those that need a card.
+# GPUs are hidden, since two tests at once would share one. `$(BIN)/python -m pytest -m gpu` runs those that need a GPU.
 test: check
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(PART) $(if $(OUT),--out $(OUT))
 
-# with whatever torch is there: the project's own environment if it has been made, else PYTHON's
+# with the torch that is installed: in the project's own environment if it has been made, else in PYTHON's
 gpu-check:
 	$(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m tests.bench gpu-check $(if $(OUT),--out $(OUT))
 

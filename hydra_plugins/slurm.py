@@ -1,4 +1,4 @@
-"""Entry point through which Hydra finds the launcher of SLURM jobs: `harness.sweep.slurm`."""
+"""Entry point through which Hydra finds the launcher of SLURM jobs: `harness.sweep.cluster.slurm`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ HEAD = """# Commands
 
 `harness` without a subcommand runs a comparison; `harness --help` lists its settings. Everything below is `harness
 COMMAND --help`; `python -m harness.COMMAND` is the same. Exit codes: 0 done, 1 something failed, 2 the input was wrong
-and nothing was started.
+and nothing was started, 3 the rows cannot be compared (`report`) or no run is left to take (`sweep next`).
 """
 
 

@@ -157,15 +157,15 @@ def _is_muted(message: dict[str, Any], role: str, where: str) -> bool:
     if unread := [name for name in _UNREAD_MARKS if message.get(name) is not None]:
         raise RowError(
             "malformed",
-            f"{where} has {', '.join(unread)}; what is learnt is said by weight: 0 (not learnt) or 1 (learnt)",
+            f"{where} has {', '.join(unread)}; what is learned is said by weight: 0 (not learned) or 1 (learned)",
         )
     marks = {name: message[name] for name in _MARKS if message.get(name) is not None}
     for name, value in marks.items():
         if value not in (0, 1):  # False and True among them
-            raise RowError("malformed", f"{where}: {name}={value!r}; it must be 0 (not learnt) or 1 (learnt)")
+            raise RowError("malformed", f"{where}: {name}={value!r}; it must be 0 (not learned) or 1 (learned)")
         if value and role != "assistant":
             raise RowError(
-                "malformed", f"{where}: {name}={value!r} of the {role}'s message; answers of the assistant are learnt"
+                "malformed", f"{where}: {name}={value!r} of the {role}'s message; answers of the assistant are learned"
             )
     return role == "assistant" and any(not value for value in marks.values())
 
@@ -352,7 +352,7 @@ class Dialogue:
             raise RowError(
                 "malformed",
                 f"{where}: the chat template does not write message {index + 1} as it stands, so that what is to be "
-                "learnt cannot be told from the rest; use another data.template",
+                "learned cannot be told from the rest; use another data.template",
             )
         return begin, end
 

@@ -32,7 +32,7 @@ def _boolq(row: Row) -> Row:
 
 
 def _mbpp(row: Row) -> Row:
-    """google-research-datasets/mbpp, full, without the published solution; what stands before three tests is set-up."""
+    """google-research-datasets/mbpp, full, without the published solution; what stands before three tests is setup."""
     lines = row["test"].split("\n")
     setup, tests = lines[:-3], lines[-3:]
     number = int(row["task_id"].rpartition("/")[2])

@@ -99,7 +99,7 @@ def test_an_answer_of_no_weight_is_never_learnt(tokens, mark, loss_on):
     [
         ({"role": "assistant", "content": "a", "weight": 0.5}, "weight=0.5; it must be 0"),
         ({"role": "assistant", "content": "a", "weight": "0"}, "weight='0'; it must be 0"),
-        ({"role": "user", "content": "a", "train": True}, "answers of the assistant are learnt"),
+        ({"role": "user", "content": "a", "train": True}, "answers of the assistant are learned"),
         ({"role": "assistant", "content": "a", "reasoning_content": "hm"}, "reasoning_content beside its text"),
         ({"role": "assistant", "content": "a", "thinking": "hm"}, "thinking beside its text"),
     ],

@@ -211,7 +211,7 @@ def test_an_answer_that_is_marked_is_not_learned_whatever_the_mark_is_called(tok
 
 @pytest.mark.parametrize("name", ["mask", "masked", "loss_mask", "loss_scale", "loss_weight", "train_detail"])
 def test_a_mark_that_may_mean_either_is_refused(tokens, name):
-    with pytest.raises(RowError, match=f"message 2 has {name}; what is learnt is said by weight: 0"):
+    with pytest.raises(RowError, match=f"message 2 has {name}; what is learned is said by weight: 0"):
         as_chat(tokens, marked(**{name: 0}))
 
 

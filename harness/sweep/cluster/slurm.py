@@ -55,7 +55,7 @@ def launch(pending: Sequence[PlannedRun], name: str, spec: SlurmSpec, words: Seq
     """Submit the runs that are not in the queue already, and wait for all of them.
 
     Raises:
-        LeftError: `wait` is false; the runs continue without this process.
+        DetachedSweepError: `wait` is false; the runs continue without this process.
         ValueError: a run needs more GPUs or nodes than its job could have; nothing has been submitted.
     """
     _check_gpus(pending, spec)
