@@ -3,6 +3,7 @@
 Needs the standard library and pydantic only. The data card in a report is made from it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,15 +154,15 @@ def path(runs_dir: str | Path, check_id: str) -> Path:
     return Path(runs_dir) / "data" / f"{check_id}.json"
 
 
-def line(check: DataCheck) -> str:
-    """Return the check in one line, with everything that it noticed."""
+def noticed(check: DataCheck, task_name: Callable[[str], str]) -> str:
+    """Return the numbers of rows and everything that the check noticed, with tasks by these names."""
     parts = [
         _used(check),
         *(f"{number:,} {kind.replace('_', ' ')} left out" for kind, number in check.removed.items()),
         *([f"{check.near.found:,} near duplicates"] if check.near.found else []),
         *([f"conflicting answers to {_counted(check.contradictions[0], 'prompt')}"] if check.contradictions[0] else []),
         *(
-            f"{part.items_found:,} of {part.items:,} items of {part.name} in the training rows"
+            f"{part.items_found:,} of {part.items:,} items of {task_name(part.name)} in the training rows"
             for part in check.contaminated
         ),
         *(f"{part.rows_over:,} {part.part} rows too long" for part in check.lengths if part.rows_over),
@@ -169,7 +170,7 @@ def line(check: DataCheck) -> str:
         *check.changes,
         *check.notices,
     ]
-    return f"{check.data}: {'; '.join(parts)}"
+    return "; ".join(parts)
 
 
 def lines(check: DataCheck) -> tuple[str, ...]:

@@ -59,6 +59,11 @@ def data(record: RunRecord) -> Name:
     return _plain(Path(own).name) if own and name.display == "file" else name
 
 
+def identified(group: str, identifier: str) -> Name:
+    """Return the name of a method, a model or a data set by the identifier of its file alone."""
+    return _name(group, identifier, None)
+
+
 def quantized(record: RunRecord) -> str | None:
     """Return the format that the base's weights were quantized to before they were loaded; None if they were not."""
     config = record.config.get("model") or {}

@@ -218,7 +218,7 @@ def test_a_method_without_a_verdict_is_hollow_and_in_no_shade(tmp_path):
     claims = comparison.claims[0]
     assert {pair.result.verdict for pair in claims.against_base} == {"no verdict"}
     figure = bars.gain_figure(claims)
-    assert "Hollow: too few seeds for a verdict about the method." in figure.caption
+    assert "Hollow: too few seeds for a verdict about the method;" in figure.caption
     assert "Shaded" not in figure.caption
     with figure.drawn(PAGE) as sheet:
         assert not sheet.figure.axes[0].patches, "the best alone is no group"

@@ -90,7 +90,7 @@ def test_hours_and_cost_are_in_the_appendix_and_among_the_trade_offs(made):
     priced = axes.priced(loaded, 1.5)
     text = to_markdown("Appendix", details(Comparison(priced)))
     assert "| Device hours with tuning | Cost with tuning |" in text
-    assert "In all 3.00 device hours in 3 attempts" in text
+    assert "In total 3.00 device hours in 3 attempts" in text
     assert any("DoRA" in line and "2.00" in line and "3.00" in line for line in text.splitlines())
 
 

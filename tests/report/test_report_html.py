@@ -445,7 +445,7 @@ def test_a_mark_says_its_numbers_to_the_mouse_and_to_the_keyboard(browser):
     assert browser.evaluate("find('tip').hidden")
     browser.hover_until(f"{marks}[0]", "!find('tip').hidden")
     words = browser.evaluate("find('tip').innerText")
-    assert re.search(r": [+-]\d+\.\d points, 95 % CI .*, \d\.\d GiB$", words)
+    assert re.search(r": [+-]\d+\.\d points, 95 % CI .*, \d\.\d\d GiB$", words)
     browser.evaluate(f"{marks}[1].focus()")
     assert browser.evaluate("find('tip').innerText") not in ("", words)
     assert browser.evaluate("document.activeElement.getAttribute('aria-label') === find('tip').innerText")

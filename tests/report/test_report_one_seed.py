@@ -50,7 +50,7 @@ def test_the_report_words_every_comparison_as_one_of_runs(runs, tmp_path):
     silent = [sentence for sentence in compared if not ABOUT_RUNS.search(sentence)]
     assert silent == []
     assert not re.search(r"share a letter|compact letter", text)
-    assert "about these runs and not about the methods" in " ".join(text.split())
+    assert "p-values and intervals hold for these runs." in " ".join(text.split())
 
 
 def test_equivalence_is_out_of_reach_only_where_more_items_or_seeds_are_needed(runs):

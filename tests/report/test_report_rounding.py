@@ -32,14 +32,14 @@ def test_nothing_is_said_where_training_and_evaluation_are_in_float32(tmp_path):
 
 def test_evaluations_from_before_the_setting_are_named_as_rounded(tmp_path):
     [line] = remarks.precision_remarks(groups(tmp_path, [(BASE, ROUNDED), (LORA, ROUNDED), (DORA, EXACT)]))
-    assert line.startswith("Evaluated in bf16: LoRA. Rounding cancels")
+    assert line.startswith("Evaluated in BF16: LoRA. Rounding cancels")
 
 
 def test_the_change_by_bfloat16_is_given_for_each_method(tmp_path):
     changes = {"base": 0.02, "lora": 0.1693, "dora": -0.0121}
     found = groups(tmp_path, [(BASE, EXACT), (LORA, EXACT), (DORA, EXACT)], changes)
     [line] = remarks.precision_remarks(found)
-    assert line.endswith("the validation loss differs by, in nats: -0.0121 (DoRA), +0.1693 (LoRA).")
+    assert line.endswith("would change (in nats) by \N{MINUS SIGN}0.0121 (DoRA), +0.1693 (LoRA).")
 
 
 def test_two_precisions_make_no_table(tmp_path):

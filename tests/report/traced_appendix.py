@@ -161,7 +161,9 @@ def pairs(traced: Traced) -> Iterator[Claim]:
     assert len(found) == len(compared) * (len(compared) - 1) // 2
     yield claim_words(section, f"below it: p-value of the same pair. {tested(contest, 'all')}")
     if contest.base:
-        yield claim_words(section, f"Against the base model: {tested(contest, 'baseline')}")
+        count = len(contest.ranked)
+        tests = f"{count} comparison{'' if count == 1 else 's'}"
+        yield claim_words(section, f"Against the base model: a family of its own of {tests}")
 
 
 def compute(traced: Traced) -> Iterator[Claim]:
@@ -188,7 +190,7 @@ def compute(traced: Traced) -> Iterator[Claim]:
             yield cell(section, name_of(line), "Cost", f"{price * (spent + (tuned or 0)):.2f}")
     every = [attempt for run in _runs(traced).values() for attempt in run.record["attempts"]]
     total = sum(map(seconds_of, every)) / HOUR
-    yield claim_words(section, f"In all {total:.2f} device hours in {len(every)} attempts")
+    yield claim_words(section, f"In total {amount(total)} device hours in {len(every)} attempts")
 
 
 def _hours(hours: float) -> str:

@@ -96,7 +96,7 @@ class Pair:
     def words(self) -> str:
         one = self.result
         if one.scope == "runs" and math.isfinite(one.interval[0]):
-            return "these runs differ" if one.runs_differ else "these runs do not differ significantly"
+            return "these runs differ significantly" if one.runs_differ else "these runs do not differ significantly"
         return WORDS[one.verdict]
 
 

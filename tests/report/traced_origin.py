@@ -8,7 +8,7 @@ from typing import Any
 
 from ledger import Claim, claim_words
 from traced_report import Traced
-from traced_shown import amount, flat, metric_name, one_line, setting, task_name
+from traced_shown import DATA, amount, flat, metric_name, one_line, setting, task_name
 
 
 def attempts(traced: Traced) -> list[dict[str, Any]]:
@@ -27,7 +27,8 @@ def compared(traced: Traced) -> Iterator[Claim]:
     names = [rows for line in recipes for rows in line["data"].get("train") or first.record["config"]["data"]["train"]]
     yield from (claim_words(section, f"({one['dataset']}") for one in names)
     yield claim_words(section, f"{rows['train_rows']:,} rows and hold out {rows['validation_rows']:,} for validation")
-    yield claim_words(section, f"({100 * recipes[0]['data']['validation_fraction']:g} % of the data)")
+    split = rows["train_rows"] + rows["validation_rows"]
+    yield claim_words(section, f"({100 * rows['validation_rows'] / split:.1f} % of the {split:,} rows)")
     yield claim_words(section, f"and {rows['test_rows']:,} for testing")
     if rows["removed"] is None:
         yield claim_words(section, f"{rows['removed_in_test']:,} whose prompt occurs in a test set")
@@ -41,6 +42,8 @@ def compared(traced: Traced) -> Iterator[Claim]:
     )
     yield claim_words(section, f"warmup over {100 * train['warmup_steps']:g} % of the steps")
     yield claim_words(section, f"weight decay {train['weight_decay']:g} and gradients clipped at norm 1")
+    if seen := sum(first.attempt["training"].get("sequences") or ()):
+        yield claim_words(section, f"{seen:,} sequences ({seen / rows['train_rows']:.2g} epochs)")
     yield from tuning(traced, section)
 
 
@@ -89,8 +92,9 @@ def looks(traced: Traced, section: str) -> Iterator[Claim]:
     for one in {contest.eval_id: contest for contest in traced.contests.values()}.values():
         asked = one.look.record["evaluation"]
         sizes = ((asked["batch_tokens"], "tokens"), (asked["batch_size"], "rows"))
-        batch = " or ".join(f"{size} {unit}" for size, unit in sizes if size is not None)
-        ways.setdefault(f"precision {asked['precision']}, batch {batch}", {})[task_name(one.look.task)] = None
+        batch = " or ".join(f"{size:,} {unit}" for size, unit in sizes if size is not None)
+        way = f"precision {asked['precision'].upper()}, batches of {batch}"
+        ways.setdefault(way, {})[task_name(one.look.task)] = None
     assert len(ways) == 1, "evaluations that differ have a test of their own"
     yield claim_words(section, f"Evaluations: {next(iter(ways))}")
 
@@ -139,9 +143,9 @@ def data_cards(traced: Traced) -> Iterator[Claim]:
             f"conflicting answers to {found['contradictions'][0]:,} prompts",
         ]
         yield claim_words("Data", f"(data/{found['data']}-{check}.md)")
-        yield claim_words("Data", f"{found['data']}: {'; '.join(parts)}")
+        yield claim_words("Data", f"{DATA}: {'; '.join(parts)}")
         yield claim_words("Data", f"License of the data: {found['data_license']}")
-        yield claim_words("Data", f"of {found['model']}: {found['model_license']}")
+        yield claim_words("Data", f"of SmolLM2-135M-Instruct: {found['model_license']}")
 
 
 def made_again(traced: Traced, section: str) -> Iterator[Claim]:

@@ -134,8 +134,9 @@ def main_table(traced: Traced) -> Iterator[Claim]:
         for one in targets:
             dagger = DAGGER if one is traced.main and line in tied else ""
             yield cell(section, row, f"{task_short(one.look.task)} (%) {UP}", f"{_score(one, line)}{dagger}")
-        if len(targets) > 1:
-            mean = np.mean([one.value(line) for one in targets])
+        averaged = [one for one in targets if one.ranked]
+        if len(averaged) > 1:
+            mean = np.mean([one.value(line) for one in averaged])
             yield cell(section, row, f"Avg. (%) {UP}", fixed(100 * mean, 1))
         if line.is_base:
             continue
@@ -150,6 +151,8 @@ def main_table(traced: Traced) -> Iterator[Claim]:
         yield cell(section, row, f"Time ({unit})", amount(spent))
     first = [one for one in targets if one is traced.main]
     for one in (*first, *(one for one in targets if one not in first)):
+        yield claim_words(section, f"{one.num_items:,} ({task_short(one.look.task)})")
+    for one in kept:
         yield claim_words(section, f"{one.num_items:,} ({task_short(one.look.task)})")
     counts = sorted({len(line.runs) for line in traced.files.trained})
     yield claim_words(section, f"mean over {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds")

@@ -273,7 +273,7 @@ def _seeds(contest: MetricComparison) -> str:
 
 def _at_chance(contest: MetricComparison, line: Line) -> str:
     guessed = contest.at_chance(line)
-    return f"at chance: {contest.value(line):.3f}, from which guessing's {guessed:.3f} cannot be told"
+    return f"at chance: {contest.value(line):.3f}, not distinguishable from guessing, {guessed:.3f}"
 
 
 def _asked(traced: Traced, recipe_id: str, contestant: str, name: str) -> str:

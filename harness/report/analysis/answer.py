@@ -133,7 +133,7 @@ def _best(result: Claims) -> str:
 def _level_with(best: Group, result: Claims) -> list[Group]:
     """Return the other methods with exactly the same score as the best."""
     contest = result.contest
-    return [g for g in contest.ranked if g is not best and contest.value(g) == contest.value(best)]
+    return [g for g in contest.ranked if g is not best and contest.rounded(g) == contest.rounded(best)]
 
 
 def _rank(result: Claims, number: int) -> str:
@@ -215,7 +215,7 @@ def _cost(result: Claims, cheapest: Advice | None, ladder: Sequence[tuple[float,
         steps = [
             f"from {_gibibytes(used)} {option.group.name} ({contest.shown(option.value)})" for used, option in ladder
         ]
-        parts.append(f"Best score for a memory limit: {several(steps, MOST_LIMITS)}.")
+        parts.append(f"Best score at each memory limit: {several(steps, MOST_LIMITS)}.")
     return " ".join(parts)
 
 

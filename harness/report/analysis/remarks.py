@@ -10,6 +10,7 @@ from harness.report.data.groups import Group
 from harness.report.data.items import contradictions
 from harness.report.data.rows import Loaded, Row
 from harness.report.display import collected, percent, several, short
+from harness.report.document import fixed
 
 _NAMED = 6  # runs that a line names
 _NAMED_ALIKE = 3  # runs that a line names, of those that have the same to say
@@ -105,7 +106,7 @@ def precision_remarks(groups: Sequence[Group]) -> list[str]:
     lines = []
     if rounded:
         lines.append(
-            f"Evaluated in bf16: {', '.join(rounded)}. Rounding cancels a part of a small update, more of it for some "
+            f"Evaluated in BF16: {', '.join(rounded)}. Rounding cancels a part of a small update, more of it for some "
             "methods than for others, so that differences between methods are biased; eval.precision=fp32 evaluates "
             "the same weights again."
         )
@@ -116,10 +117,8 @@ def precision_remarks(groups: Sequence[Group]) -> list[str]:
         if LOSS_IN_BF16 in scored.record.provenance and "loss" in scored.record.metrics
     )
     if changes:
-        means = (f"{sum(seeds) / len(seeds):+.4f} ({name})" for (_, name), seeds in changes.items())
-        lines.append(
-            f"Evaluated in fp32. Computed in bf16 the validation loss differs by, in nats: {', '.join(means)}."
-        )
+        means = (f"{fixed(sum(seeds) / len(seeds), 4, signed=True)} ({name})" for (_, name), seeds in changes.items())
+        lines.append(f"Evaluated in FP32. In BF16 the validation loss would change (in nats) by {', '.join(means)}.")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.report.analysis.claims import MOST_PAIRED, Claims, Pair
 from harness.report.data.groups import METHOD, Group, count_of_seeds
-from harness.report.display import several
+from harness.report.display import counted, several
 from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text, as_cell
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def words(pair: Pair) -> str:
     """Return the verdict in the field's words; of two single runs what they show, and that it is no verdict."""
     test = pair.result
     if test.scope == "runs" and math.isfinite(test.interval[0]):
-        return "these runs differ" if test.runs_differ else "these runs do not differ significantly"
+        return "these runs differ significantly" if test.runs_differ else "these runs do not differ significantly"
     return WORDS[test.verdict]
 
 
@@ -189,12 +189,14 @@ def pairs(result: Claims, label: str) -> Table | None:
         )
         for i, a in enumerate(members, 1)
     )
-    notes = [Note("p-values are adjusted within their family; bold differences are significant at its level.")]
+    bold = "; bold differences are significant at its level" if any(pair.significant for pair in result.pairs) else ""
+    notes = [Note(f"p-values are adjusted within their family{bold}.")]
     if any(pair.result.verdict == "no verdict" for pair in result.pairs):
         notes.append(Note("p-values in parentheses: too few seeds for a verdict about the methods."))
     unit = "percentage points" if percent else "the unit of the metric"
     better = "higher" if contest.higher_is_better else "lower"
-    base = f" Against the base model: {conditions(result, 'baseline')}" if result.against_base else ""
+    tests = counted(compared.families["baseline"].comparisons, "comparison") if result.against_base else ""
+    base = f" Against the base model: a family of its own of {tests}." if tests else ""
     caption = (
         f"Pairs of methods on {contest.name}. Above the diagonal: score of the row minus that of the column, in "
         f"{unit} ({better} scores are better); below it: p-value of the same pair. {conditions(result, 'all')}{base}"

@@ -57,7 +57,8 @@ def gain_figure(claims: Claims) -> Figure | None:
     reference = "base" if base else name_of(claims.best) if claims.best else ""
     drawn = bars[:MOST_ROWS]
     remark = f" The best {len(drawn)} of {len(bars)} methods." if len(bars) > len(drawn) else ""
-    undecided = "" if all(bar.decided for bar in drawn) else " Hollow: too few seeds for a verdict about the method."
+    hollow = " Hollow: too few seeds for a verdict about the method; the difference is one of these runs."
+    undecided = "" if all(bar.decided for bar in drawn) else hollow
     tie = " Shaded: not significantly different from the best." if any(bar.tied for bar in drawn[1:]) else ""
     memory = " Right: peak memory of training." if any(bar.memory for bar in drawn) else ""
     return Figure(

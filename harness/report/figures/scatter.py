@@ -113,8 +113,8 @@ def _tradeoff(
     return Figure(
         f"tradeoff_{cost.key}",
         f"{capital(scale.quantity)} against {title.partition(' (')[0].lower()}",
-        f"Colored and joined by the gray line: the Pareto front ({better} and further left is better); gray: methods "
-        f"that another one equals or beats in both. Bars: one standard error; dashed: base."
+        f"Colored, and marked by the gray step line: the Pareto front ({better} and further left is better); gray: "
+        "methods that another one equals or beats in both. Bars: one standard error; dashed: base."
         + (f" Gray crosses: {origins}, one seed on another machine, never ranked." if theirs else ""),
         lambda sheet: _draw_tradeoff(sheet, marks, scale, title, base, theirs),
         lambda size: 2.5 if size.inches < 5 else 3.4,

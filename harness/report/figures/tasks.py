@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report import names
 from harness.report.analysis.claims import MetricComparison
-from harness.report.analysis.tradeoff import ranked_on_all
+from harness.report.analysis.tradeoff import left_out, ranked_on_all
 from harness.report.data.groups import Group
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.style import BASE_COLOR, drawable, method_of, names_of, point_of, scale_of
@@ -53,11 +53,14 @@ def heat_map(targets: Sequence[MetricComparison], retention: Sequence[MetricComp
     blocks = [_block(title, part, members) for title, part in titled if part]
     order = sorted(range(len(members)), key=lambda i: (blocks[0].average[i], blocks[0].ranks[0][i]))
     gains = all(block.gains for block in blocks)
+    averaged = any(len(block.titles) > 1 for block in blocks)
+    remarks = ["Ranks are averaged over the tasks of one kind."] if averaged else []
+    remarks += filter(None, [left_out([task for task in targets if task.higher_is_better], tasks, members)])
     return Figure(
         "tasks",
         "Gain over base and rank on each task" if gains else "Score and rank on each task",
         f"Numbers: {'gain over base in points (in nats for a loss)' if gains else 'scores'}, at column width "
-        "the ranks; darker: a better rank on that task, by the means alone. No average holds targets and retention.",
+        + " ".join(["the ranks; darker: a better rank on that task, by the means alone.", *remarks]),
         lambda sheet: _draw_heat(sheet, blocks, members, order),
         lambda size: 0.8 + LINE * size.text / 7 * max(3, len(members)),
     )

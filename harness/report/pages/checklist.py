@@ -13,14 +13,14 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, count_of_seeds
 from harness.report.display import GIBIBYTE, quantity, several
 from harness.report.pages import notes
-from harness.report.pages.protocol import UNKNOWN, devices
+from harness.report.pages.protocol import COMMIT_DIGITS, UNKNOWN, devices
 from harness.report.writers.tex import breakable
 from harness.sources.packages import conf_dir
 
 Answer = Literal["Yes", "No", "NA", "Author"]
-AUTHOR = "To be answered by the author: records of runs do not tell."
+AUTHOR = "The records of the runs do not answer this."
 _WORDS = {"Yes": "[Yes]", "No": "[No]", "NA": "[N/A]", "Author": r"\textbf{[to be answered by the author]}"}
-_MARKDOWN = {"NA": "N/A", "Author": "to be given by the author"}
+_MARKDOWN = {"NA": "N/A", "Author": "to be answered by the author"}
 _MACROS = "\n".join(rf"\providecommand{{\answer{name}}}[1][]{{{text} #1}}" for name, text in _WORDS.items())
 
 
@@ -40,7 +40,7 @@ class Item:
 
 def to_latex(comparison: Comparison) -> str:
     """Return both checklists in the form of the NeurIPS template."""
-    parts = ["% Made from records by harness.report: answers marked so are the author's.", _MACROS]
+    parts = ["% Made from records by harness.report; the author answers what is marked so.", _MACROS]
     for title, items in _checklists(comparison):
         body = [
             "\n".join(
@@ -81,7 +81,7 @@ def _checklists(comparison: Comparison) -> Iterator[tuple[str, list[Item]]]:
 
 def _reproducibility(comparison: Comparison) -> Answered:
     command = notes.command_of(comparison.loaded)
-    how = f"They were made by the command: {command}" if command else "The command is not recorded."
+    how = f"The runs were made with the command: {command}" if command else "The command is not recorded."
     where = "in the setup section and the appendix"
     text = f"Models, data, every hyper-parameter, seeds, prompts, versions and machines are {where}. {how}"
     return "Yes" if command and comparison.trained else "Author", text
@@ -129,10 +129,10 @@ def _compute(comparison: Comparison) -> str:
     total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
     peaks = [attempt.peak_memory_bytes for attempt in every if attempt.peak_memory_bytes is not None]
     memory = f"; the highest peak memory of a run is {max(peaks) / GIBIBYTE:.2f} GiB" if peaks else ""
+    lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
     return (
-        f"{several(devices(every), 6)}{memory}. Time of each run: appendix (compute). All {len(every):,} attempts, "
-        f"tuning and {len(failed):,} failed ones included: {quantity(total)} device hours, {quantity(lost)} of them in "
-        "failed ones."
+        f"{several(devices(every), 6)}{memory}. Time of each method: appendix (compute). In total, {len(every):,} "
+        f"attempts, tuning included, took {quantity(total)} device hours{lost_text}."
     )
 
 
@@ -179,7 +179,7 @@ def _budget(comparison: Comparison) -> Answered:
 
 def _models(comparison: Comparison) -> Answered:
     models = list(dict.fromkeys(names.model(record).display for record in comparison.records))
-    return "Author", f"{AUTHOR} The experiments fine-tune and evaluate {several(models, 6)}."
+    return "Author", f"From the records: the experiments fine-tune and evaluate {several(models, 6)}."
 
 
 def _packages(comparison: Comparison) -> Answered:
@@ -198,12 +198,13 @@ def _code(comparison: Comparison) -> Answered:
     for attempt in comparison.attempts:
         facts = attempt.provenance
         dirty = " with uncommitted changes" if facts.get("uncommitted_changes") else ""
-        lines[f"harness {facts.get('harness') or UNKNOWN} at commit {facts.get('commit') or UNKNOWN}{dirty}"] = None
-    return "Author", f"{AUTHOR} From the records: {'; '.join(lines) or UNKNOWN}."
+        commit = str(facts.get("commit") or UNKNOWN)[:COMMIT_DIGITS]
+        lines[f"harness {facts.get('harness') or UNKNOWN} at commit {commit}{dirty}"] = None
+    return "Author", f"From the records: {'; '.join(lines) or UNKNOWN}."
 
 
 def _limitations(comparison: Comparison) -> Answered:
-    return "Author", f"{AUTHOR} From the records: {' '.join(notes.limits(comparison.groups))}"
+    return "Author", f"From the records: {' '.join(notes.limits(comparison.groups))}"
 
 
 def _cited(comparison: Comparison) -> Answered:

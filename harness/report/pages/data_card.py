@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text as Styled
 
-from harness.records.data_check import DataCheck, Lengths, line
+from harness.records.data_check import DataCheck, Lengths, noticed
 from harness.records.record import write_text
 from harness.records.untrusted import echo, escaped, printable
+from harness.report import names
+from harness.report.display import counted
 from harness.report.document import Bullets, Column, Command, Markup, Section, Table, Text, key_of
 from harness.report.writers.markdown import to_markdown
 
@@ -45,15 +47,17 @@ def file_name(check: DataCheck) -> str:
 def lines(checks: Sequence[DataCheck]) -> list[str]:
     """Return a line per check for the page of a report: its findings and the licenses."""
     return [
-        f"{line(check)}. License of the data: {check.data_license or 'not stated'}; of {check.model}: "
-        f"{check.model_license or 'not stated'}."
+        f"{names.identified('data', check.data).display}: {noticed(check, lambda task: names.task(task).display)}. "
+        f"License of the data: {check.data_license or 'not stated'}; of "
+        f"{names.identified('model', check.model).display}: {check.model_license or 'not stated'}."
         for check in checks
     ]
 
 
 def links(checks: Sequence[DataCheck]) -> str:
     """Return links to the cards, as Markdown; "" without any."""
-    cards = ", ".join(f"[{escaped(check.data)}](data/{file_name(check)})" for check in checks)
+    named = [(names.identified("data", check.data).display, check) for check in checks]
+    cards = ", ".join(f"[{escaped(name)}](data/{file_name(check)})" for name, check in named)
     return f"Data cards: {cards}" if cards else ""
 
 
@@ -147,7 +151,7 @@ def findings(check: DataCheck) -> list[tuple[str, str, str, str]]:
             lines.append((name, f"{near.found:,}", f"kept{looked}{across}", "; ".join(near.examples[:2])))
         elif kind == "contradiction":
             prompts, rows = check.contradictions
-            lines.append((name, f"{rows:,}", f"kept, {prompts:,} prompts" if prompts else "", ""))
+            lines.append((name, f"{rows:,}", f"kept, {counted(prompts, 'prompt')}" if prompts else "", ""))
         else:
             lines.append((name, "0", "", ""))
     return lines

@@ -21,7 +21,7 @@ def definitions(groups: Sequence[Group]) -> list[str]:
     steps = ", ".join(map(str, sorted({len(run.losses) for run in runs})))
     return [
         "Losses are in nats per answer token, summed over all answer tokens of the set; perplexity = exp(loss).",
-        "Items with the same prompt are one cluster of the tests. The base model has no seed variance.",
+        "Items with the same prompt are one cluster in the tests. The base model has no seed variance.",
         "Peak memory over model loading and training, including weights, excluding imported libraries"
         f"{_memory(trained)}.",
         f"Tokens/s counts real tokens, not padding, after the first {dropped or 'n'} optimizer steps; training seconds "
@@ -44,14 +44,14 @@ def limits(groups: Sequence[Group]) -> list[str]:
     limited = [s for s in every if s.record.evaluation["limit"] and s.record.evaluation["kind"] in ("lm_eval", "text")]
     if limited:
         tasks = several(list(dict.fromkeys(names.task(scored.task).display for scored in limited)), 12)
-        lines.append(f"The items of {tasks} are the first ones of the task, which are not a random sample.")
+        lines.append(f"The items of {tasks} are the first of the task, not a random sample.")
     lines += _rungs(trained)
-    lines.append("Each method's settings are the ones shown; another learning rate may change the order.")
+    lines.append("Each method was run with the settings shown; another learning rate may change the order.")
     lines.append(
-        "Everything holds for one training set, one split of it and the settings that were chosen: seeds move the "
-        "initial weights and the order of the rows, and not which rows there are."
+        "Results are for one training set, one split of it and the chosen settings: seeds change the initial weights "
+        "and the order of the rows, not the rows."
     )
-    lines.append("Memory and speed hold for this device and these versions.")
+    lines.append("Memory and speed are those of this device and these software versions.")
     lines.append("Per-task differences to the base model are not corrected for multiple comparisons.")
     return lines
 
@@ -120,9 +120,9 @@ def looks(groups: Sequence[Group]) -> list[str]:
 def _way(evaluation: Mapping[str, Any]) -> str:
     """Return the precision, the batches of tokens, of rows, or of either, as the task asks, and the template."""
     sizes = ((evaluation.get("batch_tokens"), "tokens"), (evaluation.get("batch_size"), "rows"))
-    batches = " or ".join(f"{size} {unit}" for size, unit in sizes if size is not None)
+    batches = " or ".join(f"{size:,} {unit}" for size, unit in sizes if size is not None)
     chat = ", chat template" if evaluation["chat_template"] else ""
-    return f"precision {evaluation['precision']}{f', batch {batches}' if batches else ''}{chat}"
+    return f"precision {names.value(evaluation['precision'])}{f', batches of {batches}' if batches else ''}{chat}"
 
 
 def _provenance(attempts: Sequence[Attempt]) -> list[str]:

@@ -15,6 +15,7 @@ from harness.report.pages import hyperparameters
 from harness.report.writers.prose import Cite, Part, Reference
 
 UNKNOWN = "not recorded"
+COMMIT_DIGITS = 12  # of a commit's hash in prose
 _TOOLS = {
     "torch": ("PyTorch", ("paszke2019pytorch",)),
     "transformers": ("Transformers", ("wolf2020transformers",)),
@@ -89,9 +90,9 @@ def _evaluation(comparison: Comparison) -> Section:
         name, metric = names.task(evaluation.task), names.metric(headline(evaluation) or "")
         shots = evaluation.record.num_fewshot
         facts = [metric.display, f"{shots}-shot" if shots is not None else "shots not recorded"]
-        limit = " (the first ones)" if evaluation.record.evaluation.get("limit") else ""
+        first_of = "the first " if evaluation.record.evaluation.get("limit") else ""
         facts += [
-            f"{evaluation.record.num_items:,} items{limit}",
+            f"{first_of}{evaluation.record.num_items:,} items",
             *(["retention"] if evaluation.role == "retention" else []),
         ]
         listed.append([name.display, Cite(name.cite), f" ({', '.join(facts)})"])
@@ -103,7 +104,7 @@ def _evaluation(comparison: Comparison) -> Section:
         parts.append(f" The loss is the mean negative log-likelihood per answer token, on {several(losses)}.")
     precisions = {str(evaluation.record.evaluation.get("precision")) for evaluation in (*scored, *held.values())}
     if precisions - {"unknown"}:
-        parts.append(f" Evaluations are computed in {several(sorted(precisions))}.")
+        parts.append(f" Evaluations are computed in {several(sorted(map(names.value, precisions)))}.")
     return "Evaluation", parts
 
 
@@ -120,9 +121,9 @@ def _compute(comparison: Comparison) -> Section:
     total, lost = (sum(map(axes.device_seconds, part)) / axes.HOUR for part in (every, failed))
     lost_text = f", of which {quantity(lost)} in the {len(failed):,} that failed" if failed else "; none failed"
     parts: list[Part] = [
-        f" Runs were made on {several(devices(every), 6)}{_processes(every)}.",
-        f" All {len(every):,} attempts together, tuning, failed and repeated ones included, took "
-        f"{quantity(total)} device hours{lost_text}.",
+        f" Experiments ran on {several(devices(every), 6)}{_processes(every)}.",
+        f" In total, {len(every):,} attempts, tuning and repeated ones included, took {quantity(total)} device "
+        f"hours{lost_text}.",
     ]
     joules = [phase.energy_joules for attempt in every if (phase := attempt.phases.get("train"))]
     measured = [value for value in joules if value is not None]
@@ -136,9 +137,9 @@ def _compute(comparison: Comparison) -> Section:
         parts.append(" Energy and CO2 emissions were not measured.")
     if tools:
         parts += [" Software: ", *tools, "."]
-    commit = facts.get("commit")
+    commit = str(facts.get("commit") or UNKNOWN)[:COMMIT_DIGITS]
     parts.append(
-        f" The code is harness {facts.get('harness') or UNKNOWN}, commit {commit or UNKNOWN}"
+        f" The code is harness {facts.get('harness') or UNKNOWN}, commit {commit}"
         + (", with uncommitted changes." if facts.get("uncommitted_changes") else ".")
     )
     return "Hardware and compute", parts
@@ -167,17 +168,22 @@ def _statistics(comparison: Comparison) -> Section:
     if not seeds:
         return "Statistics", []
     parts: list[Part] = [
-        f" Scores are means over {seeds} {'seed' if seeds == '1' else 'seeds'}; the error is one standard error"
-        + (" over items." if seeds == "1" else " that combines the sampling of items and the variance over seeds."),
+        " Each method has one seed; errors are one standard error over items."
+        if seeds == "1"
+        else f" Scores are means over {seeds} seeds; errors are one standard error, which combines the sampling of "
+        "items and the variance over seeds."
     ]
     if tested is None or tested.comparison is None:
         return "Statistics", [*parts, " No two methods could be compared on the same items."]
     compared = tested.comparison
-    parts += [
-        " Differences are paired by item" + ("" if seeds == "1" else " and by seed") + " and tested with a t test in "
-        "which items and seeds keep their own degrees of freedom",
-        Cite(("howe1974", "miller2024errorbars")),
-    ]
+    if seeds == "1":
+        parts += [" Differences are tested with a t test that is paired by item", Cite(("miller2024errorbars",))]
+    else:
+        parts += [
+            " Differences are paired by item and by seed and tested with a t test with separate degrees of freedom for "
+            "items and seeds",
+            Cite(("howe1974", "miller2024errorbars")),
+        ]
     if compared.seed_deviation is not None:
         parts += [
             "; the variance over seeds is pooled over the methods and moderated by that of each pair",
@@ -208,7 +214,7 @@ def _statistics(comparison: Comparison) -> Section:
 def _unit(result: Claims, difference: float) -> str:
     """Return a difference in the unit of the contest's metric."""
     if names.metric(result.contest.measure.metric).percent:
-        return f"{100 * difference:.2g} percentage points"
+        return f"{100 * difference:.1f} percentage points"
     return f"{difference:.2g}"
 
 

@@ -16,6 +16,7 @@ from harness.report.analysis.recommend import recommendations
 from harness.report.analysis.tested_claims import tested
 from harness.report.analysis.tradeoff import across, frontiers, matched, matched_pairs
 from harness.report.analysis.verdicts import explained, families
+from harness.report.display import quantity
 from harness.report.document import Block, Bullets, Command, Figure, Markup, Section
 from harness.report.figures.canvas import Figure as Drawn
 from harness.report.pages import (
@@ -34,11 +35,11 @@ from harness.report.writers import prose
 from harness.report.writers.markdown import section_text
 
 ADVICE = (
-    "Rule: of the methods within a limit, those that are non-inferior to the best of them (margin {margin}, one-sided "
-    "5 %, adjusted for all of them) are good enough, and the one with the lowest peak memory is recommended. Methods "
-    "not known to be mergeable count as adding inference overhead. The command harness report recommend takes other "
-    "limits."
+    "Rule: of the methods within a limit that are non-inferior to the best of them (margin {margin}, one-sided 5 %, "
+    "adjusted for all of them), the one with the lowest peak memory is recommended. Methods not known to be mergeable "
+    "count as adding inference overhead. The command harness report recommend accepts other limits."
 )
+ONE_SEED = "With one seed per method non-inferiority is not tested, and the best score is recommended."
 EQUAL = "All settings other than the method's own hyper-parameters are identical."
 COMPARED = ("Model", "Data", "Prompt format", "Training", "Tuning")  # paragraphs of the experimental setup
 LINKS = (
@@ -57,7 +58,7 @@ ACROSS = (
     "(tasks treated as fixed; 95 % CI over items and seeds)."
 )
 EXTERNAL = (
-    "Published results (single seed, different hardware and set-up); shown for reference, not ranked. The interval of "
+    "Published results (single seed, different hardware and setup); shown for reference, not ranked. The interval of "
     "an accuracy is Wilson's."
 )
 
@@ -136,7 +137,8 @@ def _advice(comparison: Comparison) -> Iterator[Block]:
     lines = [line for contest in contests for line in recommendations(contest, groups, margin)]
     if lines:
         yield Bullets(tuple(lines))
-        yield ADVICE.format(margin=contests[0].gain_shown(margin, signed=False))
+        rule = ADVICE.format(margin=contests[0].gain_shown(margin, signed=False))
+        yield f"{rule} {ONE_SEED}" if any(result.about_runs for result in comparison.claims) else rule
 
 
 def _compared(comparison: Comparison) -> Iterator[Block]:
@@ -220,7 +222,7 @@ def _costs(comparison: Comparison) -> Iterator[Block]:
     if attempts:
         total = sum(map(axes.device_seconds, attempts)) / axes.HOUR
         yield (
-            f"In all {total:.2f} device hours in {len(attempts):,} attempts, those of tuning included, on "
+            f"In total {quantity(total)} device hours in {len(attempts):,} attempts, tuning included, on "
             f"{', '.join(protocol.devices(attempts))}."
         )
         yield tables.compute(comparison)

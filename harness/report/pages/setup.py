@@ -11,7 +11,7 @@ from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
 from harness.report.display import several, short
-from harness.report.pages import protocol
+from harness.report.pages import hyperparameters, protocol
 from harness.report.pages.protocol import UNKNOWN, Section, common, joined
 from harness.report.writers.prose import Cite, Paragraph, Part, Reference
 
@@ -26,7 +26,8 @@ _SCHEDULES = {
     "linear": "a learning rate that decays linearly to zero{}",
     "cosine": "a learning rate that decays to zero along a cosine{}",
 }
-_HYPERPARAMETERS = Reference("tab:hyperparameters", "the table of hyper-parameters (appendix)")
+_SHARED = Reference("tab:shared_settings", "the table of shared settings (appendix)")
+_OWN = Reference("tab:hyperparameters", "the table of hyper-parameters (appendix)")
 _REMOVED = {
     "in_test": "whose prompt occurs in a test set",
     "duplicate": "exact duplicates",
@@ -53,9 +54,11 @@ def _methods(comparison: Comparison) -> Section:
     listed = joined([[name.display, Cite(name.cite)] for name in named.values()])
     has_base = any(group.first.is_base for group in comparison.groups)
     end = " with the base model as it is." if has_base else "."
-    table: list[Part] = [" Their hyper-parameters are in", _HYPERPARAMETERS, "."]
-    is_known = any(not group.first.trained_elsewhere for group in comparison.trained)
-    return "Methods", ["We compare ", *listed, end, *(table if is_known else [])]
+    tables = [_SHARED] if hyperparameters.shared(comparison) else []
+    tables += [_OWN] if hyperparameters.by_method(comparison) else []
+    is_known = bool(tables) and any(not group.first.trained_elsewhere for group in comparison.trained)
+    where: list[Part] = [" Their hyper-parameters are in", *tables[:1], *(" and" for _ in tables[1:]), *tables[1:], "."]
+    return "Methods", ["We compare ", *listed, end, *(where if is_known else [])]
 
 
 def _elsewhere(comparison: Comparison) -> Section:
@@ -153,7 +156,8 @@ def _counts(group: Group) -> str:
         return " The numbers of rows are not recorded."
     config = (group.first.record.recipe.get("data") or {}) if group.first.record else {}
     share = config.get("validation_fraction")
-    held = f" ({100 * share:g} % of the data)" if isinstance(share, float) else ""
+    rows = counts.train_rows + counts.validation_rows
+    held = f" ({100 * counts.validation_rows / rows:.1f} % of the {rows:,} rows)" if isinstance(share, float) else ""
     removed = counts.removed or {
         "in_test": counts.removed_in_test, "duplicate": counts.removed_duplicates, "too_long": counts.removed_too_long,
     }  # fmt: skip
@@ -254,8 +258,25 @@ def _training(comparison: Comparison) -> Section:
     parts += _optimizer(comparison)
     flags = {"gradient_checkpointing": "Gradient checkpointing is on.", "packing": "Examples are packed."}
     parts += [f" {text}" for key, text in flags.items() if value(key) is True]
-    parts.append(" Settings that differ between the methods, learning rates included, are in")
-    return "Training", [*parts, _HYPERPARAMETERS, "."]
+    parts += _seen(comparison) if value("max_steps") is not None and value("packing") is not True else []
+    if hyperparameters.by_method(comparison):
+        rates_too = "" if value("lr") is not None else ", learning rates included,"
+        parts += [f" Settings that differ between the methods{rates_too} are in", _OWN, "."]
+    return "Training", parts
+
+
+def _seen(comparison: Comparison) -> list[Part]:
+    """Return how many sequences each run was trained on, and how many epochs that is; [] where runs differ."""
+    runs = {
+        (sum(row.training.sequences), row.current.data.train_rows)
+        for group in comparison.trained
+        for row in group.rows
+        if row.training and row.training.sequences and row.current and row.current.data
+    }
+    if len(runs) != 1:
+        return []
+    [(seen, rows)] = runs
+    return [f" Each run sees {seen:,} sequences ({seen / rows:.2g} epochs)."]
 
 
 def _warmup(steps: Any) -> str:

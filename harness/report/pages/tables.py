@@ -34,8 +34,9 @@ MODELS = ("plain", "attached", "merged")
 SPEED_TEXT = (
     "FLOPs are counted on one optimizer step and scaled by the tokens of all timed steps, padding included. MFU: their "
     "rate relative to the highest throughput of several matrix products in the run's precision, measured before and "
-    "after training. Energy: that of the whole device during training."
+    "after training."
 )
+ENERGY_TEXT = " Energy: that of the whole device during training."
 INFERENCE_TEXT = (
     "Models: plain is the base model, attached has the update beside the weights, merged has it inside them. Greedy "
     "decoding; all rows of a batch have equally long prompts and outputs; medians over repeats after one warm-up. "
@@ -70,7 +71,11 @@ def losses(groups: Sequence[Group]) -> Table:
             own = group.own(text.role, text.task, Measure(text.comparison_key, "loss"))
             cells += [_score(group, own), _gain(group, own)]
         rows.append(tuple(cells))
-    return Table(tuple(columns), tuple(rows), label="losses", title="Losses")
+    caption = (
+        "Losses in nats per answer token, \N{PLUS-MINUS SIGN} one standard error. Delta: loss minus that of the base "
+        "model on the same items."
+    )
+    return Table(tuple(columns), tuple(rows), caption=caption, label="losses", title="Losses")
 
 
 def cost(groups: Sequence[Group]) -> Table:
@@ -93,7 +98,11 @@ def cost(groups: Sequence[Group]) -> Table:
     )
     columns = (METHOD, *(replace(measure.column, better="") for measure in measures))
     rows = tuple((_named(group), *(_cost(group, measure) for measure in measures)) for group in groups)
-    return Table(columns, rows, label="cost", title="Cost").without_empty()
+    caption = (
+        "Cost of each method, means over its seeds. Training time: that of the optimizer steps alone; evaluation: all "
+        "evaluations of a run."
+    )
+    return Table(columns, rows, caption=caption, label="cost", title="Cost").without_empty()
 
 
 def tasks(groups: Sequence[Group]) -> list[Table]:
@@ -201,8 +210,8 @@ def compute(comparison: Comparison) -> Table:
         Column("cost", "Cost", digits=2),
     )
     caption = (
-        "Compute of each method: sums over all seeds and attempts, failed and repeated ones included. Device hours: "
-        "wall time of the attempts times their devices, without tuning, which has a column of its own."
+        "Compute of each method: sums over all seeds and attempts, failed and repeated ones included. Times are those "
+        "of whole phases. Device hours: wall time of the attempts times their devices, without tuning."
     )
     named = ((group.cell, *row) for group, row in zip(comparison.groups, rows, strict=True))
     return Table.of(columns, named, "not recorded", caption=caption, label="compute", title="Compute").without_empty()
@@ -272,8 +281,12 @@ def speed_table(groups: Sequence[Group]) -> Table | None:
         Column("mfu", "MFU", "%", 100.0, 1),
         Column("train_energy_joules", "Energy", "J"),
     )
-    caption = f"Training speed and energy. {SPEED_TEXT}"
-    return Table.of(columns, rows, "not measured", caption=caption, label="speed") if rows else None
+    if not rows:
+        return None
+    table = Table.of(columns, rows, "not measured", label="speed").without_empty()
+    if columns[-1].key in table.keys:
+        return replace(table, caption=f"Training speed and energy. {SPEED_TEXT}{ENERGY_TEXT}")
+    return replace(table, caption=f"Training speed. {SPEED_TEXT}")
 
 
 def without_mfu(groups: Sequence[Group]) -> list[str]:
@@ -285,7 +298,7 @@ def without_mfu(groups: Sequence[Group]) -> list[str]:
         for reason in dict.fromkeys(run.device_peak.doubt for run in trainings(group) if run.device_peak)
         if reason
     )
-    return [f"No MFU of {', '.join(who)}: {reason}." for reason, who in reasons.items()]
+    return [f"No MFU for {', '.join(who)}: {reason}." for reason, who in reasons.items()]
 
 
 def inference_tables(groups: Sequence[Group]) -> list[Table]:

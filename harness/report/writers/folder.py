@@ -90,7 +90,7 @@ def citation(comparison: Comparison, title: str) -> str:
     """The file's text; JSON strings are YAML strings, so nothing in a name can break it."""
     attempts = [row.current for row in comparison.loaded.rows if row.current]
     commits = dict.fromkeys(str(attempt.provenance.get("commit") or "") for attempt in attempts)
-    methods = dict.fromkeys(names.method(group.first.method).display for group in comparison.groups)
+    methods = dict.fromkeys(names.method(group.first.method).display for group in comparison.trained)
     dates = sorted(attempt.started_at[:10] for attempt in attempts)
     lines = [
         "cff-version: 1.2.0",

@@ -19,7 +19,7 @@ from harness.report.writers.tabular import signs
 NAME = "numbers.tex"
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 _COSTS = ("trainable_parameters", "saved_bytes", "peak_memory_bytes", "tokens_per_second", "train_seconds")
-_HEAD = "% Made from records by harness report: a macro for every number of the tables, behind the records of it."
+_HEAD = "% Made from records by harness.report: a macro for each number of the tables, below its records."
 
 
 def to_latex(comparison: Comparison, tables: Mapping[str, Table]) -> str:
