@@ -463,7 +463,7 @@ def test_evaluations_of_a_task_that_differ_share_a_column(runs):
     table = overview.table(comparison)
     assert len(table.keys) == len({*table.keys})
     compared = 0
-    for group, cell in zip(comparison.groups, table.cells("arc_easy/acc_vs_base"), strict=True):
+    for group, cell in zip(comparison.ordered, table.cells("arc_easy/acc_vs_base"), strict=True):
         if group.trained:
             [own] = group.evaluations
             assert cell.value == group.gain(Measure(own, "acc")).value

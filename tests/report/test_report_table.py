@@ -9,7 +9,9 @@ import pytest
 from pyarrow import parquet
 
 from harness.report import frame
+from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.pages import report
 from harness.report.writers.flat import columns, flat, to_csv, write_parquet
 from tests.report.conftest import BASE, DORA, LOOKS, LORA, TASK_ITEMS, add_evaluation, add_run, evaluation
 
@@ -150,3 +152,18 @@ def test_a_frame_names_what_could_not_be_read(runs):
     found = frame(runs, items=True)
     assert found.empty
     assert found.attrs["unreadable"][0].startswith(items.relative_to(runs).as_posix())
+
+
+def test_methods_stand_in_one_order_in_every_table_of_a_report(tree):
+    comparison = Comparison(load([tree], "methods"))
+    [main] = [table for section in report.body(comparison) for table in section.tables if table.label == "main"]
+    order = [cell.key for cell in main.cells("method")]
+    tables = [table for section in report.details(comparison) for table in section.tables]
+    named = {table.label: [cell.key for cell in table.cells("method")] for table in tables if "method" in table.keys}
+    assert {"losses", "cost", "compute", "seeds", "task_arc_easy", "pairs"} <= {*named}
+    untested = order[0]  # the base model, which the tables of pairs name last
+    for label, keys in named.items():
+        listed = [key for key in dict.fromkeys(keys) if key in order and (label != "pairs" or key != untested)]
+        assert listed == [key for key in order if key in listed], label
+    [settings] = [table for table in tables if table.label == "hyperparameters"]
+    assert [key for key in order if key in settings.keys] == [*settings.keys[1:]]

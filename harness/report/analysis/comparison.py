@@ -9,7 +9,7 @@ from harness.records.record import Attempt, RunRecord
 from harness.report.analysis.answer import Answer, answers
 from harness.report.analysis.claims import LEVEL, Claims, MetricComparison, claims, contests, main_contests
 from harness.report.analysis.comparable import Guard, IncomparableError, check, check_trials
-from harness.report.analysis.main_table import Inputs, main_table
+from harness.report.analysis.main_table import Inputs, main_table, ordered
 from harness.report.data import tuning
 from harness.report.data.groups import Group, Measure, grouped
 from harness.report.data.items import ScoredEvaluation
@@ -40,6 +40,11 @@ class Comparison:
     def groups(self) -> list[Group]:
         """Return the runs of each recipe and setting, in the order of the records."""
         return grouped(self.loaded.rows, family_level(self.loaded.sweep, LEVEL))
+
+    @cached_property
+    def ordered(self) -> list[Group]:
+        """Return the groups in the order of the main table, which every table of a report has."""
+        return ordered(self._inputs)[0]
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -119,7 +124,11 @@ class Comparison:
     @cached_property
     def main_table(self) -> Table:
         """Return the methods with their target tasks, retention and cost, sorted by the primary metric."""
-        return main_table(Inputs(self.groups, self.claims, self.targets, self.undertuned))
+        return main_table(self._inputs)
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return Inputs(self.groups, self.claims, self.targets, self.undertuned)
 
     @cached_property
     def undertuned(self) -> frozenset[str]:

@@ -58,7 +58,7 @@ def table(comparison: Comparison) -> Table | None:
         columns.append(replace(contest.gains, key=f"{contest.column.key}/change", title="Change"))
     rows = [
         (group.cell, *(cell for contest, clean in tasks for cell in _cells(group, contest, clean)))
-        for group in comparison.groups
+        for group in comparison.ordered
         if group.ok
     ]
     caption = "Scores without the items that occur in the training rows, and their change against all items."

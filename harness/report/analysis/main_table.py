@@ -59,12 +59,12 @@ def main_table(inputs: Inputs) -> Table:
     The best score of a column is marked, and the second; a dagger marks what is not significantly worse than the best.
     """
     tasks = _tasks([result.contest for result in inputs.results], inputs.targets)
-    ordered, rules = _ordered(inputs)
-    footnotes = _footnotes(ordered)
+    groups, rules = ordered(inputs)
+    footnotes = _footnotes(groups)
     settings = {"label": "main", "title": "Main results", "rules": tuple(rules)}
-    fields = [*_score_fields(tasks, inputs), *_cost_fields(ordered)]
-    table = Table.by_field(ordered, [(METHOD, partial(_named, inputs.undertuned, footnotes)), *fields], **settings)
-    competing = [place for place, group in enumerate(ordered) if group.trained and not group.random_weights]
+    fields = [*_score_fields(tasks, inputs), *_cost_fields(groups)]
+    table = Table.by_field(groups, [(METHOD, partial(_named, inputs.undertuned, footnotes)), *fields], **settings)
+    competing = [place for place, group in enumerate(groups) if group.trained and not group.random_weights]
     for key in (*(contest.column.key for contest in tasks), AVERAGE):
         of_key = [task for task in tasks if key == task.column.key or (key == AVERAGE and task.groups)]
         decides = all(task.num_items >= FEWEST_ITEMS and task.groups for task in of_key)
@@ -106,7 +106,7 @@ def _tasks(primary: Sequence[MetricComparison], targets: Sequence[MetricComparis
     return list(columns.values())
 
 
-def _ordered(inputs: Inputs) -> tuple[list[Group], list[int]]:
+def ordered(inputs: Inputs) -> tuple[list[Group], list[int]]:
     """Return the rows in their order, and the places of those that have a rule above them."""
     blocks: list[list[Group]] = []
     placed: set[int] = set()
@@ -119,13 +119,13 @@ def _ordered(inputs: Inputs) -> tuple[list[Group], list[int]]:
     others = [group for group in inputs.groups if id(group) not in placed]
     blocks += [[group for group in others if group.first.is_base and group.measured]]
     blocks += [[group for group in others if not (group.first.is_base and group.measured)]]
-    ordered: list[Group] = []
+    in_order: list[Group] = []
     rules: list[int] = []
     for block in blocks:
-        if block and ordered:
-            rules.append(len(ordered))
-        ordered += block
-    return ordered, rules
+        if block and in_order:
+            rules.append(len(in_order))
+        in_order += block
+    return in_order, rules
 
 
 def _score(contest: MetricComparison, results: Sequence[Claims], group: Group) -> Cell:

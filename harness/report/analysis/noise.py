@@ -149,7 +149,7 @@ def variance_tables(comparison: Comparison) -> list[Table]:
             Column("deviation", "Standard deviation", digits=contest.digits + 1),
             Column("share", "Share of the variance", "%", 100.0, 0),
         )
-        rows = (row for group in contest.groups for row in _components(group, contest))
+        rows = (row for group in contest.ranked for row in _components(group, contest))
         title = f"Sources of variance on {contest.name}"
         tables.append(Table.of(columns, rows, "no variance", label="variance", title=title))
     return [table for table in tables if table.rows]

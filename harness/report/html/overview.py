@@ -33,7 +33,7 @@ def table(comparison: Comparison) -> Table:
 
     Scores are in the unit of their records; the columns give the scale in which people read them.
     """
-    main, groups = comparison.main_table, comparison.groups
+    main, groups = comparison.main_table, comparison.ordered
     rows = {row[0].key: row for row in main.rows if isinstance(row[0], Text)}
     fields: list[Field] = [  # a cost is better where it is lower
         (
@@ -62,7 +62,7 @@ def table(comparison: Comparison) -> Table:
 
 def content(comparison: Comparison) -> dict[str, Any]:
     """Return the table for the page's script: columns, and rows with the text and the value of each cell."""
-    groups, main_rows, main = comparison.groups, table(comparison), comparison.main_table
+    groups, main_rows, main = comparison.ordered, table(comparison), comparison.main_table
     facts = [_facts(group) for group in groups]
     keys = [*dict.fromkeys(key for own in facts for key in own)]
     settings = [place for place, key in enumerate(keys) if key.startswith(PARTS) and key not in _UNSAID]

@@ -53,11 +53,13 @@ def by_method(comparison: Comparison) -> Table | None:
     if not keys:
         return None
     columns = [Column("setting", "Hyper-parameter", text=True)]
-    columns += [Column(group.label, group.name) for group in _columns(comparison)]
+    ranked = sorted(_columns(comparison), key=comparison.ordered.index)
+    columns += [Column(group.label, group.name) for group in ranked]
+    in_order = [settings[group.label] for group in ranked]
     rows = (
         (
             Text(names.setting(key).display, key),
-            *(_value(comparison, key, recipe) if key in recipe else None for recipe in recipes),
+            *(_value(comparison, key, recipe) if key in recipe else None for recipe in in_order),
         )
         for key in keys
     )
@@ -82,7 +84,7 @@ def searched(comparison: Comparison) -> Table | None:
         Column("validation_loss", "Validation loss", better="lower", digits=4),
         Column("device_hours", "Device hours", scale=1 / HOUR),
     ]
-    for contestant in tuned:
+    for contestant in _in_order(comparison):
         chosen, none = contestant.chosen, Missing(contestant.choice.reason)
         named = Text(contestant.title, contestant.name, marks=EDGE_NOTE.mark if contestant.edges else "")
         values: list[Value] = []
@@ -98,6 +100,15 @@ def searched(comparison: Comparison) -> Table | None:
     )
     notes = (EDGE_NOTE,) if any(contestant.edges for contestant in tuned) else ()
     return Table.of(columns, rows, notes=notes, caption=caption, label="tuning", title="Tuning")
+
+
+def _in_order(comparison: Comparison) -> list[Contestant]:
+    """Return the tuned methods in the order of the main table; those without a result last."""
+    places: dict[str, int] = {}
+    for place, group in enumerate(comparison.ordered):
+        if (cell := group.first.cell) and cell.contestant:
+            places.setdefault(cell.contestant, place)
+    return sorted(comparison.tuning, key=lambda contestant: places.get(contestant.name, len(comparison.ordered)))
 
 
 def _tried(trial: Trial, key: str) -> str:

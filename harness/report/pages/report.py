@@ -170,7 +170,7 @@ def _failed(comparison: Comparison) -> Iterator[Block]:
 
 def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool = False) -> list[Section]:
     """Return the sections; with the figures beside that of the body, and a link to the page of the updates' shapes."""
-    groups = comparison.groups
+    groups = comparison.ordered
     together, served = across(groups), tables.inference_tables(groups)
     robust = multiverse.lines(multiverse.multiverse(comparison), comparison.names)
     variance, checked = noise.variance_tables(comparison), comparison.loaded.checks
@@ -217,7 +217,7 @@ def _statistics(comparison: Comparison) -> Iterator[Block]:
 
 
 def _costs(comparison: Comparison) -> Iterator[Block]:
-    groups, attempts = comparison.groups, comparison.attempts
+    groups, attempts = comparison.ordered, comparison.attempts
     yield cost(groups)
     if attempts:
         total = sum(map(axes.device_seconds, attempts)) / axes.HOUR

@@ -196,7 +196,7 @@ def _seconds(row: Row) -> float | None:
 
 def compute(comparison: Comparison) -> Table:
     """Return the time of every attempt, the failed ones included, by what it was spent on, and the highest peaks."""
-    rows = [_compute_row(group) for group in comparison.groups]
+    rows = [_compute_row(group) for group in comparison.ordered]
     longest = max((seconds for row in rows for seconds in row[2:5] if seconds is not None), default=0.0)
     unit, scale = ("s", 1.0) if longest < _MOST_SECONDS else ("h", 1 / axes.HOUR)
     columns = (
@@ -213,7 +213,7 @@ def compute(comparison: Comparison) -> Table:
         "Compute of each method: sums over all seeds and attempts, failed and repeated ones included. Times are those "
         "of whole phases. Device hours: wall time of the attempts times their devices, without tuning."
     )
-    named = ((group.cell, *row) for group, row in zip(comparison.groups, rows, strict=True))
+    named = ((group.cell, *row) for group, row in zip(comparison.ordered, rows, strict=True))
     return Table.of(columns, named, "not recorded", caption=caption, label="compute", title="Compute").without_empty()
 
 
@@ -224,7 +224,7 @@ def seeds(comparison: Comparison) -> Table:
     lost = Column("failed_seeds", "Without a result", text=True)
     columns = (METHOD, Column("seeds", "Seeds", text=True), *scores, lost)
     rows: list[tuple[Value, ...]] = []
-    for group in comparison.groups:
+    for group in comparison.ordered:
         parts = [[str(row.seed) for row in group.rows if row.status == "ok"]]
         if contest:
             scored = group.evaluations.get(contest.measure.eval_id, ()) if group.ok else ()
@@ -240,7 +240,7 @@ def seeds(comparison: Comparison) -> Table:
 def failures(comparison: Comparison) -> Table:
     """Return the runs without a result that do not go on, with their status and reason."""
     words = [Column(name.lower(), name, text=True) for name in ("Status", "Reason")]
-    failed = {(row.recipe_id, row.seed): (group, row) for group in comparison.groups for row in group.failed}
+    failed = {(row.recipe_id, row.seed): (group, row) for group in comparison.ordered for row in group.failed}
     rows = (
         (group.cell, row.seed, row.status or "missing", row.reason or "no reason recorded")
         for group, row in failed.values()

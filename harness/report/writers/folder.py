@@ -24,7 +24,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     Raises:
         IncomparableError: the rows differ in what was not declared to vary; nothing has been written.
     """
-    loaded, groups = comparison.loaded, comparison.groups
+    loaded = comparison.loaded
     assert comparison.guard, "rows that may be compared"
     title = report.title(comparison)
     write_text(to_csv(loaded.rows), out / "records.csv")
@@ -38,7 +38,7 @@ def write(comparison: Comparison, out: Path) -> Path:
         data_card.write(check, out / "data")
     drawn = figures.of(comparison)
     figures.write(drawn, out / "figures")
-    shapes = update.write(groups, out, any(figure.stem == "update" for figure in drawn))
+    shapes = update.write(comparison.ordered, out, any(figure.stem == "update" for figure in drawn))
     body = report.body(comparison, drawn)
     behind = report.details(comparison, drawn[1:], update=shapes is not None)
     tables = named_tables((*body, *behind))

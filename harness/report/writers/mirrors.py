@@ -169,7 +169,7 @@ def write_event_files(comparison: Comparison, name: str, report: Path, folder: P
     place = folder / f"sweep-{plain[:100]}"
     for old in place.rglob("events.out.tfevents.*"):
         old.unlink()
-    loaded, groups = comparison.loaded, comparison.groups
+    loaded, groups = comparison.loaded, comparison.ordered
     page = EventFile(place)
     page.text("answer", escaped(" ".join(comparison.answer.lines)))
     for table in (comparison.main_table, cost(groups)):
