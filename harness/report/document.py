@@ -292,8 +292,13 @@ def raised(marks: str) -> str:
 def value_text(cell: Number, column: Column) -> str:
     """Return the value of a number in the unit of its column: 63.0."""
     if column.p_values and cell.value < P_FLOOR:
-        return f"<{NO_BREAK}{P_FLOOR}"
+        return p_text(cell.value)
     return fixed(cell.value * column.scale, digits_of(cell, column), cell.signed)
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as every table writes it: 0.523, < 0.001."""
+    return f"<{NO_BREAK}{P_FLOOR}" if p < P_FLOOR else fixed(p, 3)
 
 
 def spread_text(cell: Number, column: Column) -> str:

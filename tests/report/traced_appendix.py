@@ -14,7 +14,7 @@ from ledger import Claim, claim_words
 from traced_files import Line, Run
 from traced_origin import command, data_cards, definitions, looks, origin, tuning_seconds
 from traced_report import STATISTICS, Traced, tables, tested
-from traced_shown import amount, cell, fixed, flat, setting, task_name
+from traced_shown import amount, cell, fixed, flat, p_cell, setting, task_name
 from traced_tradeoff import HOUR, frontiers, hours_of, matched, matched_pairs, seconds_of, tuning_hours
 from traced_words import captions, doubts, explained, names, robust, tuning_words, use
 
@@ -151,9 +151,8 @@ def pairs(traced: Traced) -> Iterator[Claim]:
                 continue
             one = pair.result
             if i > j:
-                p = one.adjusted_p
-                text = "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
-                text = f"({text})" if one.verdict == "no verdict" else text
+                p = p_cell(one.adjusted_p)
+                text = f"({p})" if one.verdict == "no verdict" else p
             else:
                 gap = 100 * (one.difference if pair.a is row else -one.difference)
                 text = fixed(gap, 1, signed=True).replace("-", MINUS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.report.analysis.claims import MOST_PAIRED, Claims, Pair
 from harness.report.data.groups import METHOD, Group, count_of_seeds
 from harness.report.display import counted, several
-from harness.report.document import P_FLOOR, Cell, Column, Missing, Note, Number, Table, Text, as_cell
+from harness.report.document import Cell, Column, Missing, Note, Number, Table, Text, as_cell, p_text
 
 if TYPE_CHECKING:
     from harness.stats import FamilyName
@@ -213,8 +213,7 @@ def _pair_cell(pair: Pair | None, row: Group, below: int, percent: bool) -> Cell
         return Missing(pair.result.why if pair else "not compared")
     if below > 0:
         p = pair.result.adjusted_p
-        text = f"<{P_FLOOR}".replace("0.", ".") if p < P_FLOOR else f"{p:.3f}".replace("0.", ".", 1)
-        return Text(f"({text})" if pair.result.verdict == "no verdict" else text, f"{p:.6g}")
+        return Text(f"({p_text(p)})" if pair.result.verdict == "no verdict" else p_text(p), f"{p:.6g}")
     sign = 1.0 if pair.a is row else -1.0
     difference = Number(sign * pair.result.difference, digits=1 if percent else 3, signed=True)
     return replace(difference, emphasis="best") if pair.significant else difference
