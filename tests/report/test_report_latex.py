@@ -163,7 +163,9 @@ def test_a_table_takes_a_column_then_the_page_then_gives_up_its_errors_then_beco
     assert r"\begin{table}[tp]" in kinds[2][0] and r"\centering\small" in kinds[2][0]
     assert r"\begin{table*}[tp]" in kinds[6][0] and r"$\pm$1.2" in kinds[6][0]
     assert [len(kinds[n]) for n in (2, 6, 12)] == [1, 1, 1]
-    assert "Standard errors are at most 1.2 \\%." in kinds[12][0] and r"$\pm$" not in kinds[12][0]
+    assert "$\\pm$: one standard error." in kinds[6][0]
+    assert all(r"$\pm$" not in part for n in (12, 24) for part in kinds[n])
+    assert all("Standard errors are at most 1.2 \\% (Tasks)." in part for n in (12, 24) for part in kinds[n])
     several = kinds[24]
     assert len(several) >= 2
     assert [re.search(r"label\{(.*?)\}", part).group(1) for part in several[:2]] == ["tab:scores", "tab:scores-2"]
@@ -178,6 +180,21 @@ def test_sentences_below_a_table_stand_below_its_last_part_and_marks_below_each(
     assert len(parts) > 1
     assert ["A sentence." in part for part in parts] == [*[False] * (len(parts) - 1), True]
     assert all("A mark." in part for part in parts)
+
+
+def test_each_part_of_a_wide_table_names_the_quantities_whose_highest_errors_it_gives():
+    units = ("%", "points", "")
+    columns = [Column(f"c{i}", f"Quantity {i}", units[i % 3], digits=2) for i in range(24)]
+    row = (Text("Method"), *(Number(10.0, 0.01 * i) for i in range(24)))
+    parts = floats(Table((Column("m", "Method", text=True), *columns), (row, row), label="wide", title="Wide"))
+    assert len(parts) > 1
+    for part in parts:
+        shown = [int(number) for number in re.findall(r"Q.*?(\d+)", part.partition("Standard errors")[2])]
+        noted = part.partition("Standard errors are at most ")[2]
+        assert shown and all(f"0.{i:02} " in noted for i in shown)
+        assert "one standard error" not in part
+    every = " ".join(part.partition("Standard errors")[2] for part in parts)
+    assert all(f"(Quantity {i})" in every for i in range(1, 24))
 
 
 def test_a_long_table_becomes_several_pages():

@@ -185,7 +185,7 @@ def details(comparison: Comparison, figures: Sequence[Drawn] = (), update: bool 
         Section("Inference cost", (*served, tables.INFERENCE_TEXT) if served else ()),
         Section("Converted adapters", tuple(conversion.blocks(groups))),
         Section("All target tasks", (together, ACROSS) if together else ()),
-        Section("Every task", tuple(tasks(groups))),
+        Section("Every task", (tables.TASKS_TEXT, *every) if (every := tasks(groups)) else ()),
         Section("Example answers", tuple(examples.blocks(comparison))),
         Section("Contamination", (clean, Bullets(tuple(contamination.lines(comparison)))) if clean else ()),
         Section("Robustness of the answer", (multiverse.TEXT, Bullets(tuple(robust))) if robust else ()),

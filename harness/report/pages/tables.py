@@ -36,6 +36,10 @@ SPEED_TEXT = (
     "rate relative to the highest throughput of several matrix products in the run's precision, measured before and "
     "after training."
 )
+TASKS_TEXT = (
+    "Scores \N{PLUS-MINUS SIGN} one standard error over items, and over seeds where a method has several. Delta to "
+    "base: the score minus that of the base model on the same items, with the standard error of this paired difference."
+)
 ENERGY_TEXT = " Energy: that of the whole device during training."
 INFERENCE_TEXT = (
     "Models: plain is the base model, attached has the update beside the weights, merged has it inside them. Greedy "

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.records.record import write_text
+from harness.report.display import several
 from harness.report.document import Bullets, Command, Missing, Note, Number, Section, Table, digits_of, fixed
 from harness.report.writers.tabular import COLUMN, columns_of, fits, layout_of, raised, tabular
 from harness.report.writers.tex import breakable, escape, listing
 
 PREAMBLE = r"\usepackage{array,booktabs,threeparttable}"
+ERROR = "\N{PLUS-MINUS SIGN}: one standard error."
 _MOST_ROWS = 42  # of a float on one page
 _MOST_WAITING = 10  # floats: LaTeX holds 18 that have no page yet
 
@@ -56,17 +58,23 @@ def document(sections: Sequence[Section]) -> str:
 
 def floats(table: Table) -> list[str]:
     """Return a table as one float with its caption, label and notes, or as several where it is too large for one."""
-    parts = list(_parts(table))
-    caption = table.caption or f"{table.title}."
-    if len(parts) == 1:
-        return [_float(parts[0], caption, table.label)]
-    marked = tuple(note for note in parts[0].notes if note.mark)
+    parts, has_room = list(_parts(table)), fits(table)
     made = []
     for number, part in enumerate(parts, 1):
         label = f"{table.label}-{number}" if number > 1 else table.label
-        printed = part if number == len(parts) else replace(part, notes=marked)  # sentences stand below the last part
-        made.append(_float(printed, f"{caption} Part {number} of {len(parts)}.", label))
+        caption = _caption(table, has_room) + (f" Part {number} of {len(parts)}." if len(parts) > 1 else "")
+        notes = [note for note in table.notes if note.mark or number == len(parts)]  # sentences below the last part
+        notes += [] if has_room else _highest_errors(table.select(part.keys))
+        made.append(_float(replace(part, notes=tuple(notes)), caption, label))
     return made
+
+
+def _caption(table: Table, shows_errors: bool) -> str:
+    """Return the caption of a table; where it does not say so itself, with the meaning of the errors in the table."""
+    caption = table.caption or f"{table.title}."
+    has_errors = any(isinstance(cell, Number) and cell.error is not None for row in table.rows for cell in row)
+    is_defined = "standard error" in caption or not (has_errors and shows_errors)
+    return caption if is_defined else f"{caption} {ERROR}"
 
 
 def _blocks(blocks: Sequence[object]) -> Iterator[str]:
@@ -112,15 +120,7 @@ def _parts(table: Table) -> Iterator[Table]:
 
 
 def _without_errors(table: Table) -> Table:
-    """Return the table without its standard errors, of which the highest of each unit stands in a note."""
-    highest: dict[str, tuple[float, str]] = {}
-    for column in table.columns:
-        for cell in table.cells(column.key):
-            if isinstance(cell, Number) and cell.error is not None:
-                error = cell.error * column.scale, fixed(cell.error * column.scale, digits_of(cell, column))
-                highest[column.unit] = max(error, highest.get(column.unit, error))
-    if not highest:
-        return table
+    """Return the table without its standard errors."""
     rows = tuple(
         tuple(
             replace(cell, error=None, digits=digits_of(cell, column)) if isinstance(cell, Number) else cell
@@ -128,8 +128,20 @@ def _without_errors(table: Table) -> Table:
         )
         for row in table.rows
     )
-    highest_text = " and ".join(f"{text}{f' {unit}' if unit else ''}" for unit, (_, text) in highest.items())
-    return replace(table, rows=rows, notes=(*table.notes, Note(f"Standard errors are at most {highest_text}.")))
+    return replace(table, rows=rows)
+
+
+def _highest_errors(table: Table) -> list[Note]:
+    """Return a note with the highest standard error of each quantity of a table; [] where no number has one."""
+    highest: dict[tuple[str, str], tuple[float, str]] = {}
+    for column in table.columns:
+        for cell in table.cells(column.key):
+            if isinstance(cell, Number) and cell.error is not None:
+                error = cell.error * column.scale, fixed(cell.error * column.scale, digits_of(cell, column))
+                quantity = (column.spanner or column.title, column.unit)
+                highest[quantity] = max(error, highest.get(quantity, error))
+    texts = [f"{text}{f' {unit}' if unit else ''} ({name})" for (name, unit), (_, text) in highest.items()]
+    return [Note(f"Standard errors are at most {several(texts, len(texts))}.")] if texts else []
 
 
 def _bycolumns_of(table: Table) -> Iterator[Table]:
