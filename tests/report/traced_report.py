@@ -249,7 +249,7 @@ def task(traced: Traced, contest: MetricComparison) -> Iterator[Claim]:
                 told_apart = f"{column} {delta}" if len(metrics) > 1 else delta
                 yield cell(heading, line.name, told_apart, _gain(one, line, one.base))
             if one.look.record["evaluation"]["kind"] == "heldout":
-                yield cell(heading, line.name, "Perplexity", fixed(math.exp(one.value(line)), 2))
+                yield cell(heading, line.name, "Perplexity", amount(math.exp(one.value(line))))
 
 
 def across(traced: Traced) -> Iterator[Claim]:

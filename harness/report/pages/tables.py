@@ -124,7 +124,7 @@ def _task(eval_id: str, members: Sequence[Group]) -> Table:
         column = score_column(first.task, name, first.record.metrics[name].higher_is_better)
         columns.append(replace(column, key=name, title=names.metric(name).short))
         columns.append(replace(gain_column(column), key=f"{name}/difference", title="Delta to base"))
-    columns += [Column("perplexity", "Perplexity", digits=2)] if first.heldout else []
+    columns += [Column("perplexity", "Perplexity")] if first.heldout else []
     rows = []
     for group in members:
         measures = [Measure(eval_id, name) for name in metrics]
