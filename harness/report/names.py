@@ -1,4 +1,4 @@
-"""Names for people: methods, models, data sets, tasks, metrics and settings as tables and titles print them.
+"""Names for people: methods, models, data sets, tasks, metrics, settings and provenance, as reports print them.
 
 A record carries the `display` and `cite` of its method, model and data set. What it lacks (older records, tasks,
 metrics, settings) is read from `conf/`, as plain YAML. Anything else is shown by its identifier.
@@ -103,6 +103,11 @@ def setting(key: str) -> Name:
     """Return the name of a setting by its key in a recipe, as in `method.r`: Rank r, in a label r."""
     own = key.partition(".")[2] or key
     return _table()["settings"].get(key, replace(_plain(own), short=key.rpartition(".")[2]))
+
+
+def provenance(key: str) -> Name:
+    """Return the name of a fact of a run's provenance: main memory, of memory_bytes."""
+    return _table()["provenance"].get(key, _plain(key.replace("_", " ")))
 
 
 def value(given: Any) -> str:

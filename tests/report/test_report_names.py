@@ -13,6 +13,8 @@ from harness.records import record
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.pages.notes import origin
+from harness.run import provenance
 from tests.report.conftest import LORA, recipe_of
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -184,3 +186,23 @@ def test_no_shipped_sweep_or_data_set_lacks_a_name_for_what_it_varies():
                 key for key in keys if key.startswith(("method.", "train.")) and names.setting(key).display == key
             ]
             assert not unnamed, (file.name, unnamed)
+
+
+def test_facts_of_provenance_have_names_for_people():
+    assert names.provenance("memory_bytes").display == "main memory"
+    assert names.provenance("a_new_fact").display == "a new fact"
+    known = {*provenance.facts(), *provenance.device(), "concurrent_runs", "optimizer"}
+    named = yaml.safe_load((CONF / "names.yaml").read_text())["provenance"]
+    assert known - {*named} == set()
+
+
+def test_sizes_and_switches_of_provenance_are_shown_as_people_write_them(tree):
+    loaded = load([tree], "methods")
+    changed = {"memory_bytes": 25_276_502_016, "uncommitted_changes": True, "openmp": {}, "driver": None}
+    for row in loaded.rows:
+        if row.current:
+            row.current.provenance.update(changed)
+    lines = origin(loaded)
+    assert {"main memory: 23.5 GiB", "uncommitted changes: yes", "OpenMP settings: none"} <= {*lines}
+    assert {"processes: 1", "device driver: not recorded", "device: Some CPU"} <= {*lines}
+    assert any(line.startswith("base model SmolLM2-135M-Instruct: source package, ") for line in lines)

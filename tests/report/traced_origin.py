@@ -8,7 +8,7 @@ from typing import Any
 
 from ledger import Claim, claim_words
 from traced_report import Traced
-from traced_shown import DATA, amount, flat, metric_name, one_line, setting, task_name
+from traced_shown import DATA, GIB, NAMES, amount, flat, metric_name, one_line, setting, task_name
 
 
 def attempts(traced: Traced) -> list[dict[str, Any]]:
@@ -104,8 +104,8 @@ def origin(traced: Traced, section: str) -> Iterator[Claim]:
     started = sorted(one["started_at"] for one in found)
     yield claim_words(section, f"started: {started[0]} to {started[-1]} (UTC)")
     for key in dict.fromkeys(key for one in found for key in one["provenance"] if key != "command"):
-        values = dict.fromkeys(_shown(one["provenance"][key]) for one in found if key in one["provenance"])
-        yield claim_words(section, f"{key.replace('_', ' ')}: {'; '.join(values)}")
+        values = dict.fromkeys(_shown(key, one["provenance"][key]) for one in found if key in one["provenance"])
+        yield claim_words(section, f"{NAMES['provenance'][key]['display']}: {'; '.join(values)}")
     yield from sources(traced, section)
     yield from made_again(traced, section)
 
@@ -122,10 +122,11 @@ def source_texts(traced: Traced, part: str) -> list[str]:
         if config is None or (part == "data" and line.is_base):
             continue
         keys = [key for key in ("source", "package", "hub_id", "revision", "content") if config.get(key)]
-        known = [f"{key} {one_line(config[key])}" for key in keys]
+        known = [f"{NAMES['provenance'][key]['display']} {one_line(config[key])}" for key in keys]
         parts = ("dataset", "subset", "split", "file")
         known += [f"rows {'/'.join(rows[key] for key in parts if key in rows)}" for rows in config.get("train", ())]
-        found.append(f"{part} {config['name']}: {', '.join(known)}, license {config.get('license') or 'not recorded'}")
+        name = {"model": "base model SmolLM2-135M-Instruct", "data": f"training data {DATA}"}[part]
+        found.append(f"{name}: {', '.join(known)}, license {config.get('license') or 'not recorded'}")
     return [*dict.fromkeys(found)]
 
 
@@ -174,7 +175,12 @@ def command(traced: Traced, section: str) -> Iterator[Claim]:
     yield claim_words(section, traced.files.sweep["command"])
 
 
-def _shown(value: Any) -> str:
+def _shown(key: str, value: Any) -> str:
+    """A fact in words: sizes in GiB, yes and no; of several each with its name."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {setting(one)}" for key, one in sorted(flat(value).items()))
-    return setting(value)
+        return ", ".join(f"{name} {_shown(name, own)}" for name, own in sorted(flat(value).items())) or "none"
+    if value is None:
+        return "not recorded"
+    if isinstance(value, bool):
+        return {True: "yes", False: "no"}[value]
+    return f"{value / GIB:.1f} GiB" if key.endswith("_bytes") else setting(value)

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.records.record import Attempt
+from harness.records.record import Attempt, RunRecord
 from harness.records.untrusted import printable
 from harness.report import names
 from harness.report.analysis import remarks
 from harness.report.analysis.axes import trainings
 from harness.report.data.groups import Group
 from harness.report.data.rows import Loaded, flatten
-from harness.report.display import collected, several, short
+from harness.report.display import GIBIBYTE, collected, several, short
 
 
 def definitions(groups: Sequence[Group]) -> list[str]:
@@ -128,15 +128,23 @@ def _way(evaluation: Mapping[str, Any]) -> str:
 def _provenance(attempts: Sequence[Attempt]) -> list[str]:
     """Every fact of the runs' provenance, with all values where they differ."""
     facts = ((key, value) for attempt in attempts for key, value in attempt.provenance.items() if key != "command")
-    values = collected(
-        (key, ", ".join(f"{name} {short(own)}" for name, own in sorted(flatten(value).items())))
-        if isinstance(value, Mapping)
-        else (key, short(value))
-        for key, value in facts
-    )
+    values = collected((key, _fact(key, value)) for key, value in facts)
     first = [key for key in ("commit", "uncommitted_changes", "device", "device_name", "versions") if key in values]
     ordered = dict.fromkeys((*first, *sorted(values)))
-    return [f"{key.replace('_', ' ')}: {'; '.join(dict.fromkeys(values[key]))}" for key in ordered]
+    return [f"{names.provenance(key).display}: {'; '.join(dict.fromkeys(values[key]))}" for key in ordered]
+
+
+def _fact(key: str, value: Any) -> str:
+    """Return a fact as people write it: a size in GiB, yes or no, and several facts with their names."""
+    if isinstance(value, Mapping):
+        parts = (f"{name} {_fact(name, own)}" for name, own in sorted(flatten(value).items()))
+        return ", ".join(parts) or "none"
+    if value is None:
+        return names.UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    is_size = key.endswith("_bytes") and isinstance(value, (int, float))
+    return f"{value / GIBIBYTE:.1f} GiB" if is_size else short(value)
 
 
 def sources(loaded: Loaded, part: str) -> list[str]:
@@ -144,14 +152,24 @@ def sources(loaded: Loaded, part: str) -> list[str]:
     lines: dict[str, None] = {}
     for row in loaded.rows:
         config = row.record.config.get(part) if row.record else None
-        if not isinstance(config, Mapping) or (part == "data" and row.is_base):
+        if not row.record or not isinstance(config, Mapping) or (part == "data" and row.is_base):
             continue
         keys = ("source", "package", "hub_id", "revision", "content")
-        facts = [f"{key} {printable(str(config[key]))}" for key in keys if config.get(key) is not None]
+        facts = [
+            f"{names.provenance(key).display} {printable(str(config[key]))}"
+            for key in keys
+            if config.get(key) is not None
+        ]
         for rows in config.get("train") or ():  # the named sets that the training rows come from
             if isinstance(rows, Mapping):
                 of_rows = (str(rows[key]) for key in ("dataset", "subset", "split", "file") if rows.get(key))
                 facts.append(f"rows {'/'.join(of_rows)}")
         facts.append(f"license {config.get('license') or 'not recorded'}")
-        lines[f"{part} {config.get('name')}: {', '.join(facts)}"] = None
+        lines[f"{_named(part, row.record)}: {', '.join(facts)}"] = None
     return list(lines)
+
+
+def _named(part: str, record: RunRecord) -> str:
+    """Return the name of a run's model or of its data: base model SmolLM2-135M-Instruct."""
+    name = names.model(record) if part == "model" else names.data(record)
+    return f"{'base model' if part == 'model' else 'training data'} {name.display}"

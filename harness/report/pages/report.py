@@ -263,4 +263,5 @@ def _origin(comparison: Comparison) -> Iterator[str]:
     """Yield where the runs come from, and the license of each task's own data."""
     yield from notes.origin(comparison.loaded)
     for scored in comparison.tasks:
-        yield f"task {scored.task}: license {scored.record.provenance.get('license') or 'not recorded'}"
+        license = scored.record.provenance.get("license") or names.UNKNOWN
+        yield f"task {names.task(scored.task).display}: license {license}"
