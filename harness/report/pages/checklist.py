@@ -19,6 +19,7 @@ from harness.sources.packages import conf_dir
 
 Answer = Literal["Yes", "No", "NA", "Author"]
 AUTHOR = "The records of the runs do not answer this."
+UNCOMMITTED = "Some runs were made with changes that no commit has: the author must say where they are."
 _WORDS = {"Yes": "[Yes]", "No": "[No]", "NA": "[N/A]", "Author": r"\textbf{[to be answered by the author]}"}
 _MARKDOWN = {"NA": "N/A", "Author": "to be answered by the author"}
 _MACROS = "\n".join(rf"\providecommand{{\answer{name}}}[1][]{{{text} #1}}" for name, text in _WORDS.items())
@@ -84,7 +85,9 @@ def _reproducibility(comparison: Comparison) -> Answered:
     how = f"The runs were made with the command: {command}" if command else "The command is not recorded."
     where = "in the setup section and the appendix"
     text = f"Models, data, every hyper-parameter, seeds, prompts, versions and machines are {where}. {how}"
-    return "Yes" if command and comparison.trained else "Author", text
+    uncommitted = any(attempt.provenance.get("uncommitted_changes") for attempt in comparison.attempts)
+    text += f" {UNCOMMITTED}" if uncommitted else ""
+    return "Yes" if command and comparison.trained and not uncommitted else "Author", text
 
 
 def _details(comparison: Comparison) -> Answered:
@@ -141,8 +144,10 @@ def _licenses(comparison: Comparison) -> Answered:
     unknown = [name for name, license in licenses.items() if not license]
     listed = "; ".join(f"{name}: {license or UNKNOWN}" for name, license in licenses.items())
     missing = f" Not recorded, to be added by the author: {several(unknown, 9)}." if unknown else ""
-    justification = f"Assets are cited in the setup section. Licenses: {listed or UNKNOWN}.{missing}"
-    return "Author" if unknown or not licenses else "Yes", justification
+    return "Author", (
+        f"From the records: assets are cited in the setup section. Licenses: {listed or UNKNOWN}.{missing} Whether "
+        "their terms are respected is not in the records."
+    )
 
 
 def _assets(comparison: Comparison) -> Iterable[tuple[str, str]]:
