@@ -1,5 +1,6 @@
 """The data card shows text of data sets, models and tokenizers, and does nothing with it."""
 
+import dataclasses
 import io
 
 import cmarkgfm
@@ -46,6 +47,20 @@ def test_a_data_card_does_nothing_with_its_text(check):
     assert all(sign.isprintable() or sign == "\n" for sign in page)
     link = data_card.links([check])
     assert cmarkgfm.github_flavored_markdown_to_html(link).count("<a ") == 1, "the card's own"
+
+
+def test_a_data_card_has_the_terms_of_the_field_and_names_for_people(check):
+    overlap = dataclasses.replace(check.overlaps[0], name="arc_easy")
+    facts = {"tokens known": "49,152", "rows of the embedding": "49,152"}
+    named = dataclasses.replace(
+        check, data="science_qa", model="smollm2-135m", template=None, overlaps=(overlap,), tokenizer=facts
+    )
+    page = data_card.card(named)
+    assert page.startswith("# Data card: ARC and OpenBookQA\n")
+    assert "| ARC-Easy | 1 | 1 | 1 |" in page
+    terms = ("Data quality", "Treatment", "Contaminated items", "Minimum", "Maximum", "vocabulary size: 49,152")
+    assert all(term in page for term in (*terms, "base model: SmolLM2-135M-Instruct,", "none (plain text)"))
+    assert not any(term in page for term in ("Found", "Done", "Least", "Most", "tokens known", "stand as they are"))
 
 
 def test_a_terminal_obeys_nothing_of_a_data_check(check, tmp_path):

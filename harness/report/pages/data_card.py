@@ -28,8 +28,12 @@ KINDS = {
     "contradiction": "conflicting answers to one prompt",
     "in_test": "prompt is in a test set",
 }
-_OVERLAPS = ("Items of", "Items", "Found", "Training rows", "For example")
-_LENGTHS = ("Part", "Rows", "Least", "Median", "95 %", "99 %", "Most", "Over the limit", "Tokens cut")
+_SOURCES = ("Source", "Rows", "Training rows", "License")
+_ISSUES = ("Issue", "Rows", "Treatment", "Examples")
+_OVERLAPS = ("Evaluation set", "Items", "Contaminated items", "Training rows", "Examples")
+_LENGTHS = ("Split", "Rows", "Minimum", "Median", "95 %", "99 %", "Maximum", "Over the limit", "Truncated tokens")
+_WORDS = ("Source", "License", "Issue", "Treatment", "Evaluation set", "Split", "Examples")  # columns of words
+_TOKENIZER = {"tokens known": "vocabulary size", "rows of the embedding": "embedding rows"}
 _DONE = {"drop": "left out", "keep": "kept", "error": "refused"}
 
 
@@ -65,18 +69,19 @@ def card(check: DataCheck) -> str:
     """Return the whole card."""
     refused = f"**Refused.** {escaped(' '.join(check.refusals))}" if check.refusals else ""
     histograms = (Command(f"{length.part}\n{histogram(length)}") for length in check.lengths)
-    tokenizer = (*(f"{name}: {value}" for name, value in check.tokenizer.items()), *check.notices)
+    facts = (f"{_TOKENIZER.get(name, name)}: {value}" for name, value in check.tokenizer.items())
+    shared = [(names.task(name).display, *others) for name, *others in overlaps(check)]
     sections = (
         Section("Data", (Bullets(tuple(_head(check))), Markup(refused))),
-        Section("Rows", (_table(("Source", "Rows", "Trained on", "License"), _sources(check)),)),
+        Section("Sources", (_table(_SOURCES, _sources(check)),)),
         Section("Format", (Bullets((*(source.sentence for source in check.formats), *check.changes)),)),
-        Section("Found", (_table(("What", "Rows", "Done", "For example"), findings(check)),)),
-        Section("Overlap", (_rule(check), _table(_OVERLAPS, overlaps(check)))),
-        Section("Lengths, in tokens", (_table(_LENGTHS, lengths(check)), *histograms)),
-        Section("Balance", (Bullets(tuple(_balance(check))),)),
-        Section("Tokenizer", (Bullets(tokenizer),)),
+        Section("Data quality", (_table(_ISSUES, findings(check)),)),
+        Section("Contamination", (_rule(check), _table(_OVERLAPS, shared))),
+        Section("Sequence length (tokens)", (_table(_LENGTHS, lengths(check)), *histograms)),
+        Section("Answer distribution", (Bullets(tuple(_balance(check))),)),
+        Section("Tokenizer", (Bullets((*facts, *check.notices)),)),
     )
-    return to_markdown(f"Data card: {check.data}", sections)
+    return to_markdown(f"Data card: {names.identified('data', check.data).display}", sections)
 
 
 def show(check: DataCheck, card: Path, console: Console | None = None) -> None:
@@ -197,20 +202,20 @@ def _head(check: DataCheck) -> list[str]:
     loss = {"completion": "the last answer", "assistant": "every answer of the assistant", "all": "everything"}
     return [
         f"rows: {check.train_rows:,} training, {check.validation_rows:,} validation, {check.test_rows:,} test; "
-        f"{check.given_rows:,} given",
+        f"{check.given_rows:,} before filtering and splitting",
         f"data license: {check.data_license or 'not stated'}",
-        f"base model: {check.model}, license {check.model_license or 'not stated'}",
-        f"content: {check.content or '-'}, check: {check.check_id}",
-        f"loss on: {loss[check.loss_on]}",
-        f"chat template: {check.template or 'none, rows stand as they are'}",
+        f"base model: {names.identified('model', check.model).display}, license {check.model_license or 'not stated'}",
+        f"identifier: {check.data}, content hash: {check.content or 'not recorded'}, check: {check.check_id}",
+        f"loss computed on: {loss[check.loss_on]}",
+        f"chat template: {check.template or 'none (plain text)'}",
     ]
 
 
 def _rule(check: DataCheck) -> str:
     return (
-        f"An item is found where a run of {check.ngram} of its words is in a training row, case and punctuation aside; "
-        f"an item of {check.shortest_ngram} to {check.ngram - 1} words where all of them are; shorter ones are not "
-        "looked for. Runs that more than 1 % of a set's items share are its template and left out."
+        f"An item is contaminated if {check.ngram} of its words in a row occur in a training row (case and punctuation "
+        f"ignored), or all of its words if it has {check.shortest_ngram} to {check.ngram - 1}; shorter items are not "
+        "checked. Word sequences that more than 1 % of a set's items share count as its template and are ignored."
     )
 
 
@@ -235,6 +240,5 @@ def _common(pairs: Sequence[tuple[str, int]]) -> str:
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    left = (titles[0], titles[-1], "Done")
-    columns = tuple(Column(key_of(title), title, text=title in left) for title in titles)
+    columns = tuple(Column(key_of(title), title, text=title in _WORDS) for title in titles)
     return Table(columns, tuple(tuple(map(Text, line)) for line in lines))
