@@ -54,10 +54,14 @@ def short(value: Any) -> str:
 
 
 def several(names: Sequence[str], limit: int = 4) -> str:
-    """Names as a sentence lists them: a, b and c; those beyond the limit are counted."""
+    """Names as a sentence lists them: a, b and c; those beyond the limit are counted.
+
+    Where one has an "and" of its own, semicolons stand between them: a and b; c; and d.
+    """
+    comma, last = ("; ", "; and ") if any(" and " in name for name in names) else (", ", " and ")
     if len(names) > limit:
-        return f"{', '.join(names[:limit])} and {len(names) - limit} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+        return f"{comma.join(names[:limit])}{last}{len(names) - limit} more"
+    return names[0] if len(names) == 1 else f"{comma.join(names[:-1])}{last}{names[-1]}" if names else ""
 
 
 def counted(count: int, noun: str) -> str:

@@ -41,6 +41,13 @@ def method(identifier: str, record: RunRecord | None = None) -> Name:
     return replace(name, display=filled, short=filled)
 
 
+def inside(display: str) -> str:
+    """Return a name as it stands within a sentence: full fine-tuning, but LoRA and Spectrum."""
+    first, _, others = display.partition(" ")
+    is_common = first[:1].isupper() and first[1:].islower() and others[:1].islower()
+    return first.lower() + display[len(first) :] if is_common else display
+
+
 def model(record: RunRecord) -> Name:
     """Return the name of a run's base model. One of another Hub id than its file was written for is named by that."""
     given = (record.recipe.get("model") or {}).get("name")

@@ -80,7 +80,7 @@ def test_training_cost_and_finished_evaluations_are_shown(loaded):
 def test_the_report_names_what_is_missing_and_the_command_that_goes_on(loaded):
     [line] = remarks.interruptions(loaded)
     assert line.startswith(f"DoRA seed 0: {REASON}")
-    assert "evaluated: ARC and OpenBookQA (validation), ARC and OpenBookQA (test) and ARC-Easy" in line
+    assert "evaluated: ARC and OpenBookQA (validation); ARC and OpenBookQA (test); and ARC-Easy" in line
     assert "missing: HellaSwag" in line
     assert line.endswith(f"go on with: {COMMAND}")
     page = report.page(Comparison(loaded))

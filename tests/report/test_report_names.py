@@ -13,6 +13,7 @@ from harness.records import record
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
+from harness.report.display import several
 from harness.report.pages.notes import origin
 from harness.run import provenance
 from tests.report.conftest import LORA, recipe_of
@@ -206,3 +207,19 @@ def test_sizes_and_switches_of_provenance_are_shown_as_people_write_them(tree):
     assert {"main memory: 23.5 GiB", "uncommitted changes: yes", "OpenMP settings: none"} <= {*lines}
     assert {"processes: 1", "device driver: not recorded", "device: Some CPU"} <= {*lines}
     assert any(line.startswith("base model SmolLM2-135M-Instruct: source package, ") for line in lines)
+
+
+def test_names_are_lower_case_within_a_sentence_unless_they_are_proper_ones():
+    common = {"Full fine-tuning": "full fine-tuning", "Prompt tuning (lr=3e-4)": "prompt tuning (lr=3e-4)"}
+    assert {name: names.inside(name) for name in common} == common
+    proper = ("LoRA", "LoRA (r=8)", "Spectrum", "LM head only", "LN tuning", "P-tuning", "AdaLoRA", "(IA)\u00b3", "")
+    assert [names.inside(name) for name in proper] == [*proper]
+
+
+def test_names_with_an_and_of_their_own_are_listed_with_semicolons():
+    sets = ["ARC-Easy", "ARC and OpenBookQA (validation)", "ARC and OpenBookQA (test)"]
+    assert several(sets) == "ARC-Easy; ARC and OpenBookQA (validation); and ARC and OpenBookQA (test)"
+    assert several(sets, 2) == "ARC-Easy; ARC and OpenBookQA (validation); and 1 more"
+    assert several(sets[1:2]) == "ARC and OpenBookQA (validation)"
+    assert several(["a", "b", "c"]) == "a, b and c"
+    assert several(["a", "b", "c"], 1) == "a and 2 more"

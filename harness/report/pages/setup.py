@@ -51,7 +51,7 @@ def _methods(comparison: Comparison) -> Section:
     }
     if not named:
         return "Methods", []
-    listed = joined([[name.display, Cite(name.cite)] for name in named.values()])
+    listed = joined([[names.inside(name.display), Cite(name.cite)] for name in named.values()])
     has_base = any(group.first.is_base for group in comparison.groups)
     end = " with the base model as it is." if has_base else "."
     tables = [_SHARED] if hyperparameters.shared(comparison) else []
@@ -62,7 +62,7 @@ def _methods(comparison: Comparison) -> Section:
 
 
 def _elsewhere(comparison: Comparison) -> Section:
-    listed = several([group.name for group in comparison.trained if group.first.trained_elsewhere], 9)
+    listed = several([names.inside(group.name) for group in comparison.trained if group.first.trained_elsewhere], 9)
     if not listed:
         return "Weights from elsewhere", []
     return "Weights from elsewhere", [
@@ -291,7 +291,9 @@ def _optimizer(comparison: Comparison) -> list[Part]:
     for group in comparison.trained:
         made = [facts for row in group.rows if row.record and (facts := row.record.trained_by)]
         if made:
-            by_optimizer.setdefault(_optimizer_text(made[0].provenance.get("optimizer")), []).append(group.name)
+            by_optimizer.setdefault(_optimizer_text(made[0].provenance.get("optimizer")), []).append(
+                names.inside(group.name)
+            )
     if not by_optimizer:
         return []
     if len(by_optimizer) == 1:
