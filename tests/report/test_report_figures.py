@@ -1,5 +1,6 @@
 """Figures at real sizes and both widths: no label covers a mark, numbers are those of the tests, files fit a paper."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -17,10 +18,10 @@ from harness.report.analysis.comparison import Comparison
 from harness.report.analysis.series import rate_series, swept
 from harness.report.data.groups import Measure
 from harness.report.data.load import load
-from harness.report.figures import bars, lines, style
+from harness.report.figures import bars, lines, scatter, style
 from harness.report.figures.canvas import COLUMN, PAGE, SIZES
 from harness.stats import average_ranks
-from tests.report.conftest import BASE, HOSTILE, LORA, Kind, recipe_of
+from tests.report.conftest import BASE, HOSTILE, IA3, LORA, Kind, add_evaluation, add_run, evaluation, recipe_of
 
 COUNTS = (3, 8, 24)
 FEWEST_FIGURES = {3: 9, 8: 9, 24: 9, "rank": 10}
@@ -224,6 +225,38 @@ def test_a_method_without_a_verdict_is_hollow_and_in_no_shade(tmp_path):
         assert not sheet.figure.axes[0].patches, "the best alone is no group"
         marks = [line for line in sheet.figure.axes[0].lines if line.get_marker() in style.MARKERS]
         assert [line.get_markerfacecolor() for line in marks] == ["white"] * 2
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["page", "column"])
+def test_methods_without_a_verdict_are_hollow_and_coinciding_ones_are_all_seen_in_every_scatter_figure(tmp_path, size):
+    """Three methods, of which two answer alike: in the figures the lower one is larger, and each has its name."""
+    for kind in (BASE, LORA, dataclasses.replace(LORA, name="dora"), IA3):
+        folder = add_run(tmp_path, kind)
+        for look in (evaluation("arc_easy"), evaluation("hellaswag")):
+            add_evaluation(folder, LORA if kind.name == "dora" else kind, look)
+    comparison = Comparison(load([tmp_path]))
+    shown = [figure for figure in figures.of(comparison) if figure.stem.startswith(("forgetting", "tradeoff_"))]
+    assert {"forgetting", "tradeoff_peak_memory_bytes"} <= {figure.stem for figure in shown}
+    for figure in shown:
+        assert "Hollow: too few seeds for a verdict about the method." in figure.caption
+        assert "A larger mark lies below another one at the same place." in figure.caption
+        with figure.drawn(size) as sheet:
+            marks = [line for line in sheet.figure.axes[0].lines if line.get_marker() in style.MARKERS]
+            assert [line.get_markerfacecolor() for line in marks] == ["white"] * 3
+            assert [line.get_markersize() for line in marks[:2]] == [10.0, 5.5]
+            assert marks[0].get_marker() != marks[1].get_marker()
+            named = {text.get_text() for text, _ in texts(sheet.figure)}
+            assert {"LoRA", "DoRA"} <= named
+
+
+def test_marks_coincide_on_the_axis_that_is_drawn():
+    near, far = [scatter.Mark(None, x, 1.0) for x in (1.0, 1.001)], scatter.Mark(None, 1000.0, 2.0)
+    spots = scatter._spots([*near, far])
+    assert scatter._sizes(spots, [False] * 3) == [10.0, 5.5, 5.5]
+    assert scatter._sizes(spots, [False, True, True]) == [5.5, 10.0, 4.0], "gray marks lie below colored ones"
+    apart = [scatter.Mark(None, x, 1.0) for x in (1.0, 5.0)]
+    assert scatter._coincident(scatter._spots([*apart, far]), 0) == [1]
+    assert scatter._coincident(scatter._spots([*apart, far], log=True), 0) == []
 
 
 def test_a_method_has_one_color_and_one_marker_that_no_other_common_method_has(comparisons):

@@ -36,11 +36,12 @@ def of(comparison: Comparison) -> list[Figure]:
     groups, loaded = comparison.groups, comparison.loaded
     claims = comparison.claims[0] if comparison.claims else None
     settings = swept(groups, loaded.is_tuned) if claims else []
+    hollow = bars.undecided(claims) if claims else frozenset()
     drawn = [
         bars.gain_figure(claims) if claims else None,
         *(lines.over_setting(setting, claims) for setting in settings if claims),
-        *scatter.tradeoffs(groups, comparison.primary, loaded.external),
-        scatter.learning_and_forgetting(groups, comparison.primary),
+        *scatter.tradeoffs(groups, comparison.primary, loaded.external, hollow),
+        scatter.learning_and_forgetting(groups, comparison.primary, hollow),
         tasks.diagram(comparison.targets),
         tasks.heat_map(comparison.targets, contests(groups, "retention")),
         curves.learning_curves(groups),

@@ -72,6 +72,11 @@ def gain_figure(claims: Claims) -> Figure | None:
     )
 
 
+def undecided(claims: Claims) -> frozenset[str]:
+    """Return the labels of the methods whose points are hollow: their difference has no verdict."""
+    return frozenset(bar.group.label for bar in bars_of(claims, scale_of(claims.contest)) if not bar.decided)
+
+
 def bars_of(claims: Claims, scale: Scale) -> list[Bar]:
     """Return a bar for each method that is compared with the base, or else with the best; the best first."""
     decided = {pair.a.label for pair in claims.against_best if pair.result.verdict != "no verdict"}
@@ -101,9 +106,8 @@ def _draw_gains(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims)
             axes.axhspan(place - 0.5, place + 0.5, color=FILL, linewidth=0, zorder=0)
         if bar.interval:
             axes.plot(bar.interval, [place, place], color=point_of(method_of(bar.group))["color"], linewidth=1.4)
-        look = point_of(method_of(bar.group))
-        hollow = {} if bar.decided else {"markerfacecolor": "white", "markeredgecolor": look["color"]}
-        [mark] = axes.plot(bar.gain, place, markersize=5, **{**look, **hollow})
+        look = point_of(method_of(bar.group), hollow=not bar.decided)
+        [mark] = axes.plot(bar.gain, place, markersize=5, **look)
         sheet.name(mark, _words(bar, scale))
         right = axes.get_yaxis_transform()
         axes.text(1.02, place, bar.memory, transform=right, va="center", ha="left", color="#444444")

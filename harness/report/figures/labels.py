@@ -59,8 +59,11 @@ class Placer:
             self.lines += [(min(p[0], q[0]) - reach, min(p[1], q[1]) - reach, max(p[0], q[0]) + reach,
                             max(p[1], q[1]) + reach) for p, q in ends]  # fmt: skip
 
-    def place(self, point: Point, label: str, rings: int = RINGS, **style: Any) -> bool:
-        """Write a label at the nearest free place around a point, with a leader to a far one; False without a place."""
+    def place(self, point: Point, label: str, rings: int = RINGS, near: float = NEAR, **style: Any) -> bool:
+        """Write a label at the nearest free place around a point, with a leader to a far one; False without a place.
+
+        `near` is the distance from a mark to its label in points, larger for a large mark.
+        """
         style = {"color": "#222222", **style}
         text = self.axes.annotate(
             label, point, xytext=(0, 0), textcoords="offset points", ha="center", va="center", annotation_clip=False,
@@ -70,11 +73,11 @@ class Placer:
         box = text.get_window_extent()
         half = np.array([box.width / 2, box.height / 2]) / self.scale
         center = self.pixels(point)
-        for ring, offset in _offsets(half, rings):
+        for ring, offset in _offsets(half, rings, near):
             middle = center + offset * self.scale
             reach = (half + _CLEARANCE) * self.scale
             place = (*(middle - reach), *(middle + reach))
-            leader = self._leader(center, middle, reach) if ring else []
+            leader = self._leader(center, middle, reach, near) if ring else []
             over = any(_overlap(place, line) for line in (*self.lines, *self.leaders))
             crosses = any(_overlap(piece, other) for piece in leader for other in self.leaders)
             if not over and not crosses and all(self._is_free(box) for box in (place, *leader)):
@@ -87,12 +90,12 @@ class Placer:
         text.remove()
         return False
 
-    def _leader(self, center: Floats, middle: Floats, half: Floats) -> list[tuple[float, ...]]:
-        """Return the boxes of a line from beside the mark to beside the label."""
+    def _leader(self, center: Floats, middle: Floats, half: Floats, distance: float) -> list[tuple[float, ...]]:
+        """Return the boxes of a line from beside the mark, at that distance in points, to beside the label."""
         near = np.clip(center, middle - half, middle + half)
         way = near - center
         length = float(np.hypot(*way)) or 1.0
-        start = center + way / length * NEAR * self.scale
+        start = center + way / length * distance * self.scale
         points = [start + (near - start) * t for t in np.linspace(0, 1, max(2, int(length / (2 * self.scale))))]
         return [(x - 0.4, y - 0.4, x + 0.4, y + 0.4) for x, y in points]
 
@@ -114,9 +117,9 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _offsets(half: Floats, rings: int) -> Iterator[tuple[int, Floats]]:
+def _offsets(half: Floats, rings: int, near: float) -> Iterator[tuple[int, Floats]]:
     """Yield the places of a label's center around its point, near ones first, in points."""
     for ring in range(rings):
         for x, y in _SIDES:
-            distance = NEAR + ring * RING
+            distance = near + ring * RING
             yield ring, np.array([x * (distance + half[0]), y * (distance + half[1])])

@@ -1,6 +1,7 @@
 """Figures of points: quality against each cost with its Pareto front, and learning against forgetting."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
 from harness.report.analysis.external import score_on
 from harness.report.data.groups import Group, Measure
 from harness.report.figures.canvas import Figure, Sheet
-from harness.report.figures.labels import RINGS, Placer, Point
+from harness.report.figures.labels import NEAR, RINGS, Placer, Point
 from harness.report.figures.style import (
     BASE_COLOR,
     Scale,
@@ -29,18 +30,27 @@ from harness.report.figures.style import (
 MOST_NAMED = 12  # points; of more, only those on the front and at the ends are named
 EXTERNAL = "#888888"
 DOMINATED_RINGS = 5  # of places for the name of a gray point; it has none where they are taken
+POINT, PALE_POINT, STEP = 5.5, 4.0, 4.5  # sizes of marks, and how much larger each one below another is drawn
+MOST_STEPS = 4
+COINCIDES = 0.01  # of an axis: marks that are no further apart hide one another
+HOLLOW = " Hollow: too few seeds for a verdict about the method."
+LARGER = " A larger mark lies below another one at the same place."
 ALIKE = 0.02  # costs of one ratio up to this share are one figure: device hours and their price
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A group as a point, with the standard errors of both numbers; None: unknown."""
+    """A group as a point, with the standard errors of both numbers; None: unknown.
+
+    `hollow`: there is no verdict about the method.
+    """
 
     group: Group
     x: float
     y: float
     x_error: float | None = None
     y_error: float | None = None
+    hollow: bool = False
 
     @property
     def point(self) -> Point:
@@ -55,28 +65,42 @@ class Mark:
 
 
 def tradeoffs(
-    groups: Sequence[Group], measure: Measure | None, external: Sequence[ExternalRecord] = ()
+    groups: Sequence[Group],
+    measure: Measure | None,
+    external: Sequence[ExternalRecord] = (),
+    hollow: Collection[str] = (),
 ) -> list[Figure]:
-    """Return a figure of the quality against each cost that differs between methods; the first is the main one."""
+    """Return a figure of the quality against each cost that differs between methods; the first is the main one.
+
+    `hollow` has the labels of the methods without a verdict.
+    """
     for quality in qualities(groups, first=measure):
         scored = [group for group in groups if group.trained and quality.of(group)]
         if len(scored) > 1:
             costs = enumerate(_distinct(scored))
-            return [_tradeoff(quality, cost, groups, external, place == 0) for place, cost in costs]
+            return [_tradeoff(quality, cost, groups, external, place == 0, hollow) for place, cost in costs]
     return []
 
 
-def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) -> Figure | None:
+def learning_and_forgetting(
+    groups: Sequence[Group], measure: Measure | None, hollow: Collection[str] = ()
+) -> Figure | None:
     """Return the figure of the change on a retention task against that on a target task; None without both."""
     target, retention = (_first(groups, role, measure) for role in ("target", "retention"))
     if target is None or retention is None:
         return None
     x_scale, y_scale = (scale_of(axis) for axis in (target, retention))
     marks = [
-        Mark(group, *(s.factor * e.value for s, e in both), *(s.error(e.standard_error) for s, e in both))
+        Mark(
+            group,
+            x_scale.factor * x.value,
+            y_scale.factor * y.value,
+            x_scale.error(x.standard_error),
+            y_scale.error(y.standard_error),
+            group.label in hollow,
+        )
         for group in groups
         if (x := target.gain(group)) and (y := retention.gain(group))
-        for both in [((x_scale, x), (y_scale, y))]
     ]
     if not marks:
         return None
@@ -86,19 +110,26 @@ def learning_and_forgetting(groups: Sequence[Group], measure: Measure | None) ->
         "forgetting",
         f"{words[1]} against {words[0][0].lower()}{words[0][1:]}",
         f"x: gain on the target task; y: change on the retention task (below 0: forgetting), both against base, with "
-        f"one standard error.{named}",
+        f"one standard error.{named}{_remarks(marks, _spots(marks))}",
         lambda sheet: _draw_changes(sheet, marks, x_scale, y_scale),
         lambda size: 2.6 if size.inches < 5 else 3.6,
     )
 
 
 def _tradeoff(
-    quality: Quality, cost: Cost, groups: Sequence[Group], external: Sequence[ExternalRecord], main: bool
-) -> Figure:
+    quality: Quality, cost: Cost, groups: Sequence[Group], external: Sequence[ExternalRecord], main: bool,
+    hollow: Collection[str],
+) -> Figure:  # fmt: skip
     scale, unit = scale_of(quality), cost.column.scale
     title = f"{cost.column.title} ({cost.column.unit})" if cost.column.unit else cost.column.title
     marks = [
-        Mark(group, unit * price, scale.factor * estimate.value, y_error=scale.error(estimate.standard_error))
+        Mark(
+            group,
+            unit * price,
+            scale.factor * estimate.value,
+            y_error=scale.error(estimate.standard_error),
+            hollow=group.label in hollow,
+        )
         for group in groups
         if group.trained and (price := cost.of(group)) is not None and (estimate := quality.of(group))
     ]
@@ -115,6 +146,7 @@ def _tradeoff(
         f"{capital(scale.quantity)} against {title.partition(' (')[0].lower()}",
         f"Colored, and marked by the gray step line: the Pareto front ({better} and further left is better); gray: "
         "methods that another one equals or beats in both. Bars: one standard error; dashed: base."
+        + _remarks(marks, _spots(marks, spans_decades([mark.x for mark in marks])))
         + (f" Gray crosses: {origins}, one seed on another machine, never ranked." if theirs else ""),
         lambda sheet: _draw_tradeoff(sheet, marks, scale, title, base, theirs),
         lambda size: 2.5 if size.inches < 5 else 3.4,
@@ -135,16 +167,19 @@ def _draw_tradeoff(
         [cross] = axes.plot(x, y, "x", color=EXTERNAL, markersize=3.5, zorder=1)
         sheet.name(cross, f"{name}: {y:.4g}, {compact(x)} (published by others)")
     best = sorted((mark.point for mark, on in zip(marks, front, strict=True) if on), key=lambda point: point[0])
-    for mark, on in zip(marks, front, strict=True):
-        _draw_mark(sheet, axes, mark, f"{scale.text(mark.y)}, {title}: {compact(mark.x)}", pale=not on)
+    is_log = spans_decades([mark.x for mark in marks])
+    spots = _spots(marks, is_log)
+    sizes = _sizes(spots, [not on for on in front])
+    for mark, on, size in zip(marks, front, sizes, strict=True):
+        _draw_mark(sheet, axes, mark, f"{scale.text(mark.y)}, {title}: {compact(mark.x)}", not on, size)
     if base is not None:
         base_line(axes.axhline, base)
-    if spans_decades([mark.x for mark in marks]):
+    if is_log:
         logarithmic(axes.xaxis)
     axes.margins(0.12)
     axes.autoscale_view()
     amounts(axes.yaxis)
-    if not spans_decades([mark.x for mark in marks]):
+    if not is_log:
         amounts(axes.xaxis)
     edge = axes.get_xlim()[1]
     corners = [(x, y) for (x, y), end in zip(best, [*(x for x, _ in best[1:]), edge], strict=True)
@@ -156,7 +191,7 @@ def _draw_tradeoff(
     def label() -> None:
         placer = Placer(axes)
         placer.keep_line(corners)
-        _keep(placer, marks)
+        _keep(placer, marks, sizes)
         placer.keep_points([(x, y) for _, x, y in theirs], 2.5)
         if base is not None:
             _name_base(placer, base)
@@ -164,7 +199,8 @@ def _draw_tradeoff(
         names = names_of([mark.group for mark in marks], 20 if sheet.narrow else 28)
         for i in order if len(marks) <= MOST_NAMED else [i for i in order if front[i]]:
             color = "#222222" if front[i] else "#777777"
-            placer.place(marks[i].point, names[i], RINGS if front[i] else DOMINATED_RINGS, color=color)
+            rings = RINGS if front[i] else DOMINATED_RINGS
+            placer.place(marks[i].point, names[i], rings, _beside(spots, sizes, i), color=color)
 
     sheet.before_saving.append(label)
 
@@ -177,9 +213,11 @@ def _draw_changes(sheet: Sheet, marks: Sequence[Mark], x_scale: Scale, y_scale: 
     front = [place for place, on in enumerate(best) if on]  # no other beats them in both: the best learner first
     front.sort(key=lambda place: -x_scale.gain(marks[place].x))
     named = {*range(len(marks))} if len(marks) <= MOST_NAMED else {*front}
+    spots = _spots(marks)
+    sizes = _sizes(spots, [place not in named for place in range(len(marks))])
     for place, mark in enumerate(marks):
         words = f"{x_scale.text(mark.x, signed=True)} learned, {y_scale.text(mark.y, signed=True)} retained"
-        _draw_mark(sheet, axes, mark, words, pale=place not in named)
+        _draw_mark(sheet, axes, mark, words, place not in named, sizes[place])
     for draw in (axes.axhline, axes.axvline):
         base_line(draw, 0)
     axes.margins(0.12)
@@ -193,12 +231,12 @@ def _draw_changes(sheet: Sheet, marks: Sequence[Mark], x_scale: Scale, y_scale: 
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
         placer.keep_line([(left, 0), (right, 0)])
         placer.keep_line([(0, low), (0, high)])
-        _keep(placer, marks)
+        _keep(placer, marks, sizes)
         placer.place((0, 0), "base", color=BASE_COLOR)
         names = names_of([mark.group for mark in marks], 20 if sheet.narrow else 28)
         for place in [*front, *(place for place in range(len(marks)) if place not in front)]:
             if place in named:
-                placer.place(marks[place].point, names[place])
+                placer.place(marks[place].point, names[place], near=_beside(spots, sizes, place))
 
     sheet.before_saving.append(label)
 
@@ -220,18 +258,60 @@ def _proportional(a: Sequence[float | None], b: Sequence[float | None]) -> bool:
     return same and bool(ratios) and min(ratios) > 0 and max(ratios) <= (1 + ALIKE) * min(ratios)
 
 
-def _draw_mark(sheet: Sheet, axes: Any, mark: Mark, words: str, pale: bool) -> None:
-    style = point_of(method_of(mark.group), pale)
+def _remarks(marks: Sequence[Mark], spots: Sequence[Point]) -> str:
+    """Return what the caption says of hollow marks and of those that lie below another."""
+    larger = any(_coincident(spots, place) for place in range(len(spots)))
+    return (HOLLOW if any(mark.hollow for mark in marks) else "") + (LARGER if larger else "")
+
+
+def _spots(marks: Sequence[Mark], log: bool = False) -> list[Point]:
+    """Return the places of the marks, in spans of all marks and bars; with `log` the axis of x is logarithmic."""
+    ends = [point for mark in marks for point in (mark.point, *(end for bar in mark.bars for end in bar))]
+    points = [(math.log(x) if log else x, y) for x, y in (*(mark.point for mark in marks), *ends)]
+    wide, high = (max(axis) - min(axis) or 1.0 for axis in zip(*points, strict=True))
+    return [(x / wide, y / high) for x, y in points[: len(marks)]]
+
+
+def _coincident(spots: Sequence[Point], place: int) -> list[int]:
+    """Return the places of the other marks that lie where this one does."""
+    x, y = spots[place]
+    near = (abs(a - x) <= COINCIDES and abs(b - y) <= COINCIDES for a, b in spots)
+    return [other for other, is_near in enumerate(near) if is_near and other != place]
+
+
+def _sizes(spots: Sequence[Point], pale: Sequence[bool]) -> list[float]:
+    """Return the size of each mark; one that lies below others is larger for each of them, so that all are seen."""
+    sizes = []
+    for place in range(len(spots)):
+        depth = (not pale[place], place)  # marks are drawn in this order, the gray ones first
+        above = sum((not pale[other], other) > depth for other in _coincident(spots, place))
+        sizes.append(POINT + STEP * min(above, MOST_STEPS) if above else PALE_POINT if pale[place] else POINT)
+    return sizes
+
+
+def _draw_mark(sheet: Sheet, axes: Any, mark: Mark, words: str, pale: bool, size: float) -> None:
+    style = point_of(method_of(mark.group), pale, mark.hollow)
     for ends in mark.bars:
         axes.plot(*zip(*ends, strict=True), color=style["color"], linewidth=0.8, zorder=1.5 if pale else 2)
-    [point] = axes.plot(*mark.point, markersize=4 if pale else 5.5, linestyle="none", zorder=2 if pale else 3, **style)
+    [point] = axes.plot(*mark.point, markersize=size, linestyle="none", zorder=2 if pale else 3, **style)
     sheet.name(point, f"{mark.group.name}: {words}")
 
 
-def _keep(placer: Placer, marks: Sequence[Mark]) -> None:
+def _beside(spots: Sequence[Point], sizes: Sequence[float], place: int) -> float:
+    """Return the distance of a label from its mark in points, outside of the largest one at its place."""
+    largest = max(sizes[other] for other in (place, *_coincident(spots, place)))
+    return max(NEAR, _radius(largest) + 1.3)
+
+
+def _radius(size: float) -> float:
+    """Return the radius that labels are kept off a mark; that of a large one reaches the corners of a diamond."""
+    return 3.2 if size <= POINT else 0.75 * size
+
+
+def _keep(placer: Placer, marks: Sequence[Mark], sizes: Sequence[float]) -> None:
     """Keep labels off all points and their bars."""
-    placer.keep_points([mark.point for mark in marks])
-    for mark in marks:
+    for mark, size in zip(marks, sizes, strict=True):
+        placer.keep_points([mark.point], _radius(size) + (0.2 if mark.hollow else 0.0))
         for ends in mark.bars:
             placer.keep_line(ends)
 

@@ -100,10 +100,15 @@ def lines_of(methods: Sequence[str]) -> list[dict[str, Any]]:
     return styles
 
 
-def point_of(method: str, pale: bool = False) -> dict[str, Any]:
-    """Return color and marker of a point, with a rim that separates overlapping points."""
+def point_of(method: str, pale: bool = False, hollow: bool = False) -> dict[str, Any]:
+    """Return color and marker of a point, with a rim that separates overlapping points.
+
+    A hollow one is that of a method without a verdict.
+    """
     color, marker = look_of(method)
-    return {"color": PALE if pale else color, "marker": marker, "markeredgecolor": "white", "markeredgewidth": 0.5}
+    drawn = PALE if pale else color
+    rim = {"markerfacecolor": "white", "markeredgecolor": drawn} if hollow else {"markeredgecolor": "white"}
+    return {"color": drawn, "marker": marker, "markeredgewidth": 1.0 if hollow else 0.5, **rim}
 
 
 @cache
