@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _signals_restored() -> Iterator[None]:
     """Give the signals that end a run back their handlers, which a started command would otherwise inherit ignored."""
-    numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     yield
     for number, handler in zip(numbers, before, strict=True):
