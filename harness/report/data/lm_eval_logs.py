@@ -200,7 +200,7 @@ def _read_samples(path: Path) -> list[dict[str, Any]]:
         if text.lstrip().startswith("["):
             entries = json.loads(text)
         else:
-            entries = [json.loads(line) for line in text.splitlines() if line.strip()]
+            entries = [json.loads(line) for line in text.split("\n") if line.strip()]  # U+2028 ends no line of JSON
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, a sample is no JSON ({error})") from error
     for number, entry in enumerate(entries, 1):

@@ -1,0 +1,83 @@
+"""Logs of lm-eval as people have them: odd texts, names and scores, of versions that say less. Written by hand here."""
+
+import json
+
+import pytest
+
+from harness.records.record import EvaluationRecord, RunRecord, find_runs, read
+from harness.report.data.lm_eval_import import SEED_PATTERN, Question, as_question, named, untouched, write_records
+from harness.report.data.lm_eval_logs import find_logs
+
+DATE = "2024-08-01T12-34-56.789012"
+
+
+def choice(number, is_right, question="Which?", **changes):
+    """Return a sample of three choices as lm-eval writes it since 0.4.6."""
+    nats = [-1.0, -2.0, -2.5] if is_right else [-2.0, -1.0, -2.5]
+    answers = [[str(value), "False"] for value in nats]
+    return {
+        "doc_id": number,
+        "doc": {"question": f"{question} {number}"},
+        "target": "0",
+        "arguments": {f"gen_args_{i}": {"arg_0": f"{question} {number}", "arg_1": f" c{i}"} for i in range(3)},
+        "resps": [[answer] for answer in answers],
+        "filtered_resps": answers,
+        "filter": "none",
+        "metrics": ["acc"],
+        "doc_hash": f"d{number}",
+        "prompt_hash": f"p{number}",
+        "target_hash": f"t{number}",
+        "acc": float(is_right),
+        **changes,
+    }
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Write the log of a model with samples, and return its folder."""
+
+    def write(arguments, samples=None, score=0.5, task="quiz", **changes):
+        folder = tmp_path / f"log-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        samples = [choice(number, number % 2 == 0) for number in range(12)] if samples is None else samples
+        results = {
+            "results": {task: {"alias": task, "acc,none": score, "acc_stderr,none": 0.1}},
+            "configs": {task: {"output_type": "multiple_choice", "metric_list": [{"metric": "acc"}]}},
+            "versions": {task: 1.0},
+            "n-shot": {task: 0},
+            "config": {"model_args": arguments},
+            "date": 1.0,
+            **changes,
+        }
+        (folder / f"results_{DATE}.json").write_text(json.dumps(results))
+        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        (folder / f"samples_{task}_{DATE}.jsonl").write_text(lines, encoding="utf-8")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Import folders, each with its name or None, and return the runs and the scores by method."""
+
+    def run(*folders, base=None):
+        logs = [(name, entry) for name, folder in folders for entry in find_logs(folder)]
+        models = named(logs, SEED_PATTERN)
+        runs = tmp_path / "runs"
+        write_records(models, as_question(models, Question(name="q", base=base)), runs)
+        records = [(path.parent, read(RunRecord, path)) for path in find_runs(runs)]
+        scores = {
+            record.method: read(EvaluationRecord, file).metrics
+            for folder, record in records
+            for file in folder.glob("evaluations/*.json")
+        }
+        return {(record.method, record.seed) for _, record in records}, scores
+
+    return run
+
+
+def test_a_line_separator_in_a_document_ends_no_sample(log, imported):
+    samples = [choice(number, True, "one\u2028two\x85three") for number in range(12)]
+    runs, _ = imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", samples)))
+    assert runs == {("base", 0), ("mine", 0)}
