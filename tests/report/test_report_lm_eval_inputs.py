@@ -81,3 +81,19 @@ def test_a_line_separator_in_a_document_ends_no_sample(log, imported):
     samples = [choice(number, True, "one\u2028two\x85three") for number in range(12)]
     runs, _ = imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", samples)))
     assert runs == {("base", 0), ("mine", 0)}
+
+
+def test_a_name_without_a_seed_does_not_replace_its_seed_0(log, imported):
+    folders = [("base", log("pretrained=a")), ("lora", log("pretrained=b")), ("lora-seed0", log("pretrained=c"))]
+    with pytest.raises(ValueError, match="lora is there with seed 0 and without a seed"):
+        imported(*folders)
+    runs, _ = imported(*folders[:2], ("lora-seed1", folders[2][1]))
+    assert runs == {("base", 0), ("lora", 0), ("lora", 1)}
+
+
+def test_a_model_named_base_beside_another_base_is_refused(log, imported):
+    folders = [("base", log("pretrained=a")), ("instruct", log("pretrained=b")), ("mine", log("pretrained=c"))]
+    with pytest.raises(ValueError, match="--base instruct: another model is named base"):
+        imported(*folders, base="instruct")
+    runs, _ = imported(*folders)
+    assert runs == {("base", 0), ("instruct", 0), ("mine", 0)}

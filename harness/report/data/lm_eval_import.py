@@ -71,7 +71,7 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
     """Return the models by name and seed, in their order. Logs come with the name that the user gave, or None.
 
     Raises:
-        ValueError: the pattern is wrong, or one name stands for several folders without a seed.
+        ValueError: the pattern is wrong, or one name stands for several folders without a seed, or with seed 0 too.
     """
     seeds = _compiled(pattern)
     free = dict(zip((log.model for given, log in logs if given is None), _short_names(logs), strict=True))
@@ -90,6 +90,12 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
                 f"{which} stands for several models: {', '.join(sorted(several))}. Give each folder a name "
                 f"(NAME=FOLDER) and --seed-pattern an expression whose group is the seed (now {pattern!r})"
             )
+    numbered = {(model.name, model.seed) for model in models}
+    if both := [name for name, seed in numbered if seed is None and (name, 0) in numbered]:
+        raise ValueError(
+            f"{both[0]} is there with seed 0 and without a seed, which would be one run: give one of them another name "
+            "(NAME=FOLDER)"
+        )
     return models
 
 
@@ -318,9 +324,14 @@ def as_question(models: Sequence[Model], question: Question) -> Question:
     """Return the question with its base: an untrained model has no seed, and is named once.
 
     Raises:
-        ValueError: the base has several seeds, or there is nothing beside it to compare.
+        ValueError: the base has several seeds, or another model has its name, or there is nothing beside it to compare.
     """
     base = untouched(models, question.base)
+    if base not in (None, BASE) and any(model.identifier == BASE for model in models):
+        raise ValueError(
+            f"--base {base}: another model is named {BASE}, as the untouched model is in the report; give that one "
+            "another name (NAME=FOLDER)"
+        )
     own = [model for model in models if model.name == base]
     if len(own) > 1:
         raise ValueError(f"{base}: the untouched model has no seed, and there are {len(own)} of it; see --seed-pattern")
