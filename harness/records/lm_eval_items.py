@@ -88,6 +88,8 @@ def _item(leaf: str, entry: dict[str, Any]) -> dict[str, Any]:
     if answers and all(isinstance(answer, tuple | list) for answer in answers):
         nats = [float(answer[0]) for answer in answers]
         choices = [str(arguments[1]) for arguments in entry["arguments"]]
+        if "acc_mutual_info" in entry:  # each choice stands there once more, without its question
+            nats, choices = nats[: len(nats) // 2], choices[: len(choices) // 2]
         item["loglikelihoods"], item["choices"] = nats, choices
         item["answer"] = choices[nats.index(max(nats))]  # the likeliest continuation
         if isinstance(entry["target"], list | tuple):
@@ -112,14 +114,17 @@ def _graded(item: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[str, 
     nats, right = item.get("loglikelihoods"), item.get("target_index")
     if nats is None or right is None:
         return
-    lengths = [len(str(arguments[1]).removeprefix(" ")) for arguments in entry["arguments"]]
+    lengths = [len(choice.removeprefix(" ")) for choice in item["choices"]]
     mean = sum(lengths) / len(lengths)
     for metric, suffix, scores in (
         ("acc", "", nats),
         ("acc_norm", "_norm", [score / length * mean for score, length in zip(nats, lengths, strict=True) if length]),
     ):
-        chosen = metric in entry and len(scores) == len(nats) and scores.index(max(scores)) == right
-        if metric in entry and len(scores) == len(nats) and chosen == bool(entry[metric]):
+        if entry.get(metric) not in (0, 1) or len(scores) < len(nats):
+            continue
+        if math.isnan(sum(scores)) or max(scores) == -math.inf:  # of a model that diverged
+            continue
+        if (scores.index(max(scores)) == right) == bool(entry[metric]):
             shares = _softmax(scores)
             yield f"metric/p_right{suffix}", shares[right]
             yield f"metric/brier{suffix}", sum((share - (i == right)) ** 2 for i, share in enumerate(shares))
@@ -167,9 +172,12 @@ def num_unparsable(columns: dict[str, list[Any]]) -> int | None:
 def chance(output_types: Sequence[str], columns: dict[str, list[Any]]) -> float | None:
     """Return the accuracy of guessing: the share of each item's choices that lm-eval counts as right, on average.
 
-    None unless every task is multiple choice by its `output_type`.
+    None unless every task is multiple choice by its `output_type`, and none gives a share of an item, as MC2 of
+    TruthfulQA does: it is the probability of all true answers.
     """
     if not output_types or any(output_type != "multiple_choice" for output_type in output_types):
+        return None
+    if any(value not in (None, 0, 1) for value in columns.get("metric/acc", [])):
         return None
     sizes = [len(nats) if nats else 0 for nats in columns.get("loglikelihoods", [])]
     right = columns.get("num_right", [None] * len(sizes))  # of items with several right choices

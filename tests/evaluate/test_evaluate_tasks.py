@@ -300,6 +300,28 @@ def test_no_graded_outcome_where_the_task_chooses_otherwise():
         assert lm_eval_items.graded_metrics(columns) == {}
 
 
+def test_the_choices_without_their_question_are_no_choices():
+    """With `acc_mutual_info` lm-eval asks for each choice twice: behind the question, and behind nothing."""
+    entry = _entry([-3.0, -2.0, -1.0, -9.0], ["no", "yes", "no", "yes"], 1, acc=1.0, acc_mutual_info=1.0)
+    columns = lm_eval_items.columns({"t": [entry]})
+    assert (columns["choices"], columns["answer"]) == ([[" no", " yes"]], [" yes"])
+    assert columns["metric/p_right"] == pytest.approx([1 / (1 + np.exp(-1))])
+    assert lm_eval_items.chance(["multiple_choice"], columns) == 0.5
+
+
+def test_a_share_of_an_item_has_no_chance_level_and_no_graded_outcome():
+    """MC2 of TruthfulQA is the probability of all true answers: guessing gets their share, not one choice's."""
+    columns = lm_eval_items.columns({"t": [_entry([-1.0, -2.0, -3.0, -3.0], "abcd", 0, acc=0.7)]})
+    assert lm_eval_items.chance(["multiple_choice"], columns) is None
+    assert lm_eval_items.graded_metrics(columns) == {}
+
+
+@pytest.mark.parametrize("scores", [[float("nan")] * 2, [-1.0, float("nan")], [float("-inf")] * 2])
+def test_likelihoods_that_are_no_numbers_have_no_graded_outcome(scores):
+    columns = lm_eval_items.columns({"t": [_entry(scores, ["no", "yes"], 0, acc=1.0)]})
+    assert lm_eval_items.graded_metrics(columns) == {}
+
+
 def test_items_that_share_a_passage_are_a_cluster():
     def made(passages):
         entries = [
