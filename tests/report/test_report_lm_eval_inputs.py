@@ -97,3 +97,27 @@ def test_a_model_named_base_beside_another_base_is_refused(log, imported):
         imported(*folders, base="instruct")
     runs, _ = imported(*folders)
     assert runs == {("base", 0), ("instruct", 0), ("mine", 0)}
+
+
+def test_guessing_among_several_right_choices_is_as_in_an_evaluation_of_our_own(log, imported):
+    samples = [choice(number, True, target="[0, 2]" if number % 2 else "[1]") for number in range(12)]
+    _, scores = imported(("base", log("pretrained=a", samples)), ("mine", log("pretrained=b", samples)))
+    assert scores["mine"]["acc"].chance == pytest.approx((2 / 3 + 1 / 3) / 2)
+
+
+def test_a_perplexity_is_better_the_lower_it_is_where_the_log_does_not_say(log, imported):
+    """WikiText's task file names no direction, and versions before 0.4.3 do not either."""
+
+    def sample(number):
+        given = {"doc_id": number, "doc": {"page": f"page {number}"}, "target": "", "arguments": [[f"page {number}"]]}
+        return {**given, "resps": [[-3.0]], "filtered_resps": [-3.0], "word_perplexity": [-3.0, 2]}
+
+    settings = {
+        "results": {"wikitext": {"word_perplexity,none": 9.5, "word_perplexity_stderr,none": "N/A"}},
+        "configs": {
+            "wikitext": {"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "word_perplexity"}]}
+        },
+    }
+    folders = [log(f"pretrained={name}", [sample(i) for i in range(12)], task="wikitext", **settings) for name in "ab"]
+    _, scores = imported(("base", folders[0]), ("mine", folders[1]))
+    assert scores["mine"]["word_perplexity"].higher_is_better is False

@@ -17,10 +17,13 @@ from typing import Any
 from harness.records.items import row_ids, text_hash
 
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT[\d.:-]+)$")
+_NUMBERS = re.compile(r"\[(?:-?\d+(?:, -?\d+)*)?\]", re.ASCII)
 _OF_SAMPLE = (
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash", "target_hash",
     "filter", "metrics",
 )  # fmt: skip
+# metrics of which lm-eval's own register says that less is better, where neither a log nor its task does
+_LESS_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score")
 _NEEDED = ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps")
 HOW = "evaluate with `lm_eval --log_samples --output_path FOLDER`"
 
@@ -100,7 +103,8 @@ class Log:
                 raise ValueError(f"{path}: item {entry['doc_id']} stands there {place + 1} times")
             entry.setdefault("filter", filters[min(place, len(filters) - 1)])
         self._check_count(leaf, len(seen), path)
-        return [_present_form(entry) for entry in entries]
+        takes_several = self.config(leaf).get("output_type") == "multiple_choice"
+        return [_present_form(entry, takes_several) for entry in entries]
 
     def _samples_path(self, leaf: str) -> Path:
         date = _DATE.search(self.path.stem)
@@ -131,10 +135,19 @@ class Log:
         result: dict[str, dict[str, bool]] = {}
         for name in names:
             listed = [member for member in self.config(name).get("metric_list") or () if isinstance(member, Mapping)]
-            of_config = {str(member.get("metric")): bool(member.get("higher_is_better", True)) for member in listed}
+            of_config = {metric: _is_higher_better(metric, member) for member in listed if (metric := _metric(member))}
             of_results = {key: bool(value) for key, value in (stated.get(name) or {}).items() if value is not None}
             result[name] = {**of_config, **of_results}
         return result
+
+
+def _metric(member: Mapping[str, Any]) -> str:
+    return str(member.get("metric") or "")
+
+
+def _is_higher_better(metric: str, member: Mapping[str, Any]) -> bool:
+    stated = member.get("higher_is_better")
+    return metric not in _LESS_IS_BETTER if stated is None else bool(stated)
 
 
 def find_logs(folder: Path) -> list[Log]:
@@ -212,9 +225,11 @@ def _read_samples(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _present_form(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a sample as lm-eval holds it in memory."""
-    arguments = entry["arguments"]
+def _present_form(entry: dict[str, Any], takes_several: bool) -> dict[str, Any]:
+    """Return a sample as lm-eval holds it in memory. With `takes_several` a target may list numbers of right choices."""
+    arguments, target = entry["arguments"], entry["target"]
+    if takes_several and isinstance(target, str) and _NUMBERS.fullmatch(target):  # a list is written as its text
+        target = [int(number) for number in re.findall(r"-?\d+", target)]
     if isinstance(arguments, Mapping):  # {"gen_args_0": {"arg_0": ..., "arg_1": ...}, ...}
         arguments = [list(member.values()) for member in arguments.values()]
     metrics = entry.get("metrics")
@@ -223,6 +238,7 @@ def _present_form(entry: dict[str, Any]) -> dict[str, Any]:
     document = json.dumps(entry["doc"], indent=2, ensure_ascii=False)
     return {
         **entry,
+        "target": target,
         "arguments": arguments,
         "metrics": [name for name in metrics if name in entry],
         "doc_hash": entry.get("doc_hash") or text_hash(document),
