@@ -121,3 +121,43 @@ def test_a_perplexity_is_better_the_lower_it_is_where_the_log_does_not_say(log, 
     folders = [log(f"pretrained={name}", [sample(i) for i in range(12)], task="wikitext", **settings) for name in "ab"]
     _, scores = imported(("base", folders[0]), ("mine", folders[1]))
     assert scores["mine"]["word_perplexity"].higher_is_better is False
+
+
+def test_revisions_of_one_model_are_two_models(log, imported):
+    """Checkpoints of Pythia are revisions of one repository: the newer log took the place of the older one."""
+    steps = [(None, log(f"pretrained=org/pythia,revision=step{step}")) for step in (1000, 2000)]
+    runs, _ = imported(*steps)
+    assert {method for method, _ in runs} == {"org-pythia-step1000", "org-pythia-step2000"}
+    on_one = log("pretrained=org/pythia,revision=step1000,peft=/some/mine")
+    logs = [(name, entry) for name, folder in (steps[0], (None, on_one)) for entry in find_logs(folder)]
+    assert untouched(named(logs, SEED_PATTERN), None) == "org/pythia@step1000"
+
+
+def test_an_argument_of_nothing_is_no_adapter(log):
+    [entry] = find_logs(log({"pretrained": "org/model", "peft": None, "revision": "main"}))
+    assert (entry.adapter, entry.model) == (None, "org/model")
+
+
+ODD = {
+    "a score that is no number": ({"score": float("nan")}, "acc of quiz is nan, which is no score"),
+    "a document that is text": ({"samples": [choice(0, True, doc="text")]}, "sample 1 is not as lm-eval writes it"),
+    "no arguments": ({"samples": [choice(0, True, arguments={})]}, "sample 1 is not as lm-eval writes it"),
+    "arguments of another kind": (
+        {"samples": [choice(0, True, arguments={"a": {"b": "c"}})]}, "not as lm-eval writes it"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_log_is_refused_with_its_name(kind, log, imported):
+    changes, expected = ODD[kind]
+    with pytest.raises(ValueError, match=expected):
+        imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", **changes)))
+
+
+def test_likelihoods_that_are_no_numbers_are_imported(log, imported):
+    answers = [["nan", "False"]] * 3
+    samples = [choice(number, True, filtered_resps=answers) for number in range(12)]
+    _, scores = imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", samples)))
+    assert "p_right" in scores["base"]
+    assert "p_right" not in scores["mine"]

@@ -4,6 +4,7 @@ How such a model was trained is not known, and nothing of it is made up: its rec
 training settings. Everything else is a record like any other, so that a report of it is like any other.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from harness.records.record import (
     evaluation_path,
     write,
 )
-from harness.report.data.lm_eval_logs import Log, by_content
+from harness.report.data.lm_eval_logs import HOW, Log, by_content
 from harness.report.display import collected
 
 ORIGIN = "lm-eval logs"
@@ -80,7 +81,7 @@ def named(logs: Sequence[tuple[str | None, Log]], pattern: str) -> list[Model]:
         name = text = given or free[log.model]
         match = seeds.search(text) or (seeds.search(log.model) if given else None)
         if match is not None and match.string == text:
-            name = (text[: match.start()] + text[match.end() :]).strip("-_./ ") or text
+            name = (text[: match.start()] + text[match.end() :]).strip("-_./ @") or text
         keyed.append(((name, int(match[1]) if match else None), log))
     models = [Model(name=name, seed=seed, logs=tuple(own)) for (name, seed), own in collected(keyed).items()]
     for model in models:
@@ -111,7 +112,7 @@ def untouched(models: Sequence[Model], base: str | None) -> str | None:
     if base is not None or BASE in names:
         return base or BASE
     adapters = [model for model in models if all(log.adapter for log in model.logs)]
-    bases = {log.arguments.get("pretrained") for model in adapters for log in model.logs}
+    bases = {log.base for model in adapters for log in model.logs}
     others = [model for model in models if model not in adapters]
     if len(others) == len(bases) == 1 and {log.model for log in others[0].logs} == bases:
         return others[0].name
@@ -160,7 +161,7 @@ def _run(model: Model, question: Question) -> RunRecord:
     log = model.logs[-1]
     is_base = model.name == question.base
     identifier = BASE if is_base else model.identifier
-    of = log.arguments.get("pretrained") if log.adapter or is_base else None
+    of = log.base if log.adapter or is_base else None
     base = {"name": of or question.base} if of or question.base else {}
     own = {"name": identifier}
     recipe: dict[str, Any] = {"model": base, "method": own, "data": None, "train": None, "origin": ORIGIN}
@@ -202,7 +203,10 @@ def _evaluation(
     log: Log, task: str, record: RunRecord, question: Question
 ) -> tuple[EvaluationRecord, dict[str, list[Any]]]:
     leaves = log.tasks[task]
-    columns = lm_eval_items.columns({leaf: log.samples(leaf) for leaf in leaves})
+    try:
+        columns = lm_eval_items.columns({leaf: log.samples(leaf) for leaf in leaves})
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"{log.path}: a sample of {task} is not as lm-eval writes it ({error}); {HOW}") from error
     columns["item_id"] = by_content(columns["item_id"])
     types = [str(log.config(leaf).get("output_type")) for leaf in leaves]
     better = log.better([*leaves, task])
@@ -215,6 +219,11 @@ def _evaluation(
         **lm_eval_items.metrics(result, task, lm_eval_items.chance(types, columns)),
         **lm_eval_items.graded_metrics(columns),
     }
+    if odd := next((name for name, metric in metrics.items() if not math.isfinite(metric.value)), None):
+        raise ValueError(
+            f"{log.path}: {odd} of {task} is {metrics[odd].value}, which is no score: the model diverged, or the task "
+            "does not fit it. Take the task out of the log, or leave the model out"
+        )
     look = _look(log, task, question)
     return (
         EvaluationRecord(
@@ -268,7 +277,8 @@ def _asked_with(log: Log, leaves: Sequence[str], shots: int | None) -> dict[str,
         "fewshot_seed": config.get("fewshot_seed") if shots else None,
         "dtype": log.arguments.get("dtype") or config.get("model_dtype"),
         "batch_size": config.get("batch_size"),
-        "quantized": [key for key in ("load_in_4bit", "load_in_8bit") if log.arguments.get(key) == "True"] or None,
+        "quantized": [key for key in ("load_in_4bit", "load_in_8bit") if log.arguments.get(key, "").lower() == "true"]
+        or None,
     }
     return {key: value for key, value in facts.items() if value is not None}
 

@@ -45,7 +45,7 @@ class Log:
         """Return the arguments of the model: `pretrained`, `peft`, `dtype`, ..."""
         given = (self.results.get("config") or {}).get("model_args") or ""
         if isinstance(given, Mapping):
-            return {str(key): str(value) for key, value in given.items()}
+            return {str(key): str(value) for key, value in given.items() if value is not None}
         return dict(part.partition("=")[::2] for part in str(given).split(",") if "=" in part)
 
     @property
@@ -54,9 +54,16 @@ class Log:
         return self.arguments.get("peft") or None
 
     @property
+    def base(self) -> str | None:
+        """Return the model that an adapter is on, with its revision and subfolder where they are named."""
+        name = self.arguments.get("pretrained")
+        parts = [part for key in ("revision", "subfolder") if (part := self.arguments.get(key)) and part != "main"]
+        return f"{name}@{'/'.join(parts)}" if name and parts else name
+
+    @property
     def model(self) -> str:
-        """Return the model, or the adapter where there is one; lm-eval's own name of it where it has no argument."""
-        named = self.adapter or self.arguments.get("pretrained") or self.arguments.get("model")
+        """Return the model, or what was put on it; lm-eval's own name of it where it has no argument."""
+        named = self.adapter or self.arguments.get("delta") or self.base or self.arguments.get("model")
         return str(named or self.results.get("model_name") or self.path.parent.name)
 
     @property
@@ -220,13 +227,17 @@ def _read_samples(path: Path) -> list[dict[str, Any]]:
         missing = [key for key in _NEEDED if not isinstance(entry, dict) or key not in entry]
         if missing:
             raise ValueError(f"{path}: sample {number} has no {', '.join(missing)}; {HOW}")
+        if not isinstance(entry["doc"], dict) or not all(entry[key] for key in ("arguments", "resps")):
+            raise ValueError(
+                f"{path}: sample {number} is not as lm-eval writes it: no document, question or answer; {HOW}"
+            )
     if not entries:
         raise ValueError(f"{path}: no samples; {HOW}")
     return entries
 
 
 def _present_form(entry: dict[str, Any], takes_several: bool) -> dict[str, Any]:
-    """Return a sample as lm-eval holds it in memory. With `takes_several` a target may list numbers of right choices."""
+    """Return a sample as lm-eval holds it in memory. With `takes_several` a target may be a list of right choices."""
     arguments, target = entry["arguments"], entry["target"]
     if takes_several and isinstance(target, str) and _NUMBERS.fullmatch(target):  # a list is written as its text
         target = [int(number) for number in re.findall(r"-?\d+", target)]
