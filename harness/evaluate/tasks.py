@@ -127,10 +127,10 @@ class OfficialTask(ConfigurableTask):  # type: ignore[misc]
             available = rows.available_splits(
                 config["dataset_path"], config.get("dataset_name"), self.rows_source, self.rows_folder
             )
-            splits = [config[key] for key in ("test_split", "validation_split") if config.get(key)]
-            if splits and not set(splits) & set(available):  # raises an error that names the place and the remedies
+            scored = config.get("test_split") or config.get("validation_split")  # lm-eval's order
+            if scored and scored not in available:  # raises an error that names the place and the remedies
                 rows.official(
-                    config["dataset_path"], config.get("dataset_name"), splits[0], self.rows_source, self.rows_folder
+                    config["dataset_path"], config.get("dataset_name"), scored, self.rows_source, self.rows_folder
                 )
             for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
                 if config.get(key) not in available:  # lm-eval reads every split that is named

