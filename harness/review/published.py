@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,11 @@ def trainer_folders(folder: Path) -> Submission:
 
 def _run(run: Path, state: Mapping[str, Any], folder: Path, findings: list[Finding]) -> Row:
     name = run.relative_to(folder).as_posix() if run != folder else run.name
-    history = [entry for entry in state.get("log_history") or () if isinstance(entry, Mapping)]
+    recorded = state.get("log_history")
+    history = [entry for entry in recorded if isinstance(entry, Mapping)] if isinstance(recorded, list) else []
     findings += _of_curve(name, state, history)
     config = next((_json(file) for file in sorted(run.rglob("adapter_config.json"))), None)
-    rates = [float(entry["learning_rate"]) for entry in history if "learning_rate" in entry]
+    rates = _numbers(history, "learning_rate")
     settings = {
         key: text(state.get(key)) for key in ("max_steps", "num_train_epochs", "train_batch_size") if key in state
     }
@@ -126,13 +128,21 @@ def _run(run: Path, state: Mapping[str, Any], folder: Path, findings: list[Findi
         scale=effective_scale(config or {}),
         seeds=1,
         scores=dict(_lm_eval_scores(run)),
-        losses=tuple(float(entry["loss"]) for entry in history if isinstance(entry.get("loss"), int | float)),
+        losses=tuple(_numbers(history, "loss")),
     )
+
+
+def _numbers(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    numbers = []
+    for entry in history:
+        with suppress(KeyError, TypeError, ValueError):  # null and text are no numbers
+            numbers.append(float(entry[key]))
+    return numbers
 
 
 def _of_curve(name: str, state: Mapping[str, Any], history: list[Mapping[str, Any]]) -> Iterator[Finding]:
     """Yield what a training curve says: losses that are no numbers or rose, an early end, tests among validations."""
-    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+    losses = _numbers(history, "loss")
     if any(not math.isfinite(loss) for loss in losses):
         yield Finding(check="diverged", text=f"{name}: the training loss is not a number", rows=(name,))
     elif losses and losses[-1] > _WENT_UP * min(losses):
@@ -177,13 +187,15 @@ def _lm_eval_scores(run: Path) -> Iterator[tuple[str, Score]]:
     for log in _logs(run):
         for task in log.tasks:
             counts = (log.results.get("n-samples") or {}).get(task) or {}
+            # a task that scores by a function of its own may give shares of an item, as MC2 of TruthfulQA does
+            is_counted = not log.config(task).get("process_results")
             for key, value in log.results["results"][task].items():
                 metric, _, selection = key.partition(",")
                 if selection and metric in _SHARES and isinstance(value, int | float):
                     error = log.results["results"][task].get(f"{metric}_stderr,{selection}")
                     label = f"{task}/{metric}" if selection == "none" else f"{task}/{key}"
                     recorded = float(error) if isinstance(error, int | float) else None
-                    items = counts.get("effective")
+                    items = counts.get("effective") if is_counted else None
                     yield label, Score(value=float(value), items=items, error=recorded)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -56,7 +58,7 @@ def read_tables(path: Path, items: Mapping[str, int]) -> list[tuple[str, Submiss
         ValueError: there is no table in it, or none of its columns holds scores.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from error
     lines = _latex(content) if path.suffix == ".tex" else _csv(content, "\t" if path.suffix == ".tsv" else ",")
@@ -124,7 +126,9 @@ def _parts(heading: Sequence[str], body: Sequence[list[str]]) -> list[tuple[str,
 def _csv(content: str, separator: str) -> list[list[str]]:
     csv.field_size_limit(_LONGEST_FIELD)
     return [
-        [cell.strip() for cell in line] for line in csv.reader(content.splitlines(), delimiter=separator) if any(line)
+        [" ".join(cell.split()) for cell in line]
+        for line in csv.reader(io.StringIO(content, newline=""), delimiter=separator)
+        if any(line)
     ]
 
 
@@ -271,9 +275,10 @@ def _first(cells: Mapping[str, str], keys: Sequence[str]) -> str | None:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text.replace(",", "").lstrip("*"))
+        value = math.nan if text is None else float(text.replace(",", "").lstrip("*"))
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def _whole(text: str | None) -> int | None:

@@ -535,6 +535,31 @@ def test_a_cell_may_be_long_and_a_table_of_another_encoding_is_named(tmp_path, c
     assert f"{tmp_path / 'wide.csv'}: not UTF-8" in capsys.readouterr().err
 
 
+def test_a_share_of_an_item_is_no_impossible_score(reviewed, tmp_path):
+    """MC2 of TruthfulQA is a mean of probabilities, which no number of right answers gives."""
+
+    def change(name, parts):
+        parts["results"]["results"]["arc"]["acc,none"] = 0.4523417
+        parts["results"]["configs"] = {"arc": {"process_results": "def process_results_mc2(doc, results): ..."}}
+
+    assert "impossible" not in reviewed(write_trainer(tmp_path / "outputs", change=change))[1]
+
+
+@pytest.mark.parametrize("history", [5, [{"loss": None}], [{"loss": 1.0, "learning_rate": "x"}, 3]])
+def test_a_history_without_numbers_is_no_traceback(history, reviewed, tmp_path):
+    change = lambda name, parts: parts["state"].update(log_history=history)  # noqa: E731
+    assert reviewed(write_trainer(tmp_path / "outputs", change=change))[0] in (0, 1)
+
+
+def test_headings_of_several_lines_and_numbers_that_are_none(reviewed, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text('\ufefflr,method,"ARC\neasy",n\n1e-6,lora,47.2,1e400\nnan,dora,48.2,inf\n', encoding="utf-8")
+    _, faults, document = reviewed(table, "--items", "ARC easy=1000")
+    assert "rate" in faults
+    assert any("ARC easy" in entry["text"] for entry in document["findings"])
+    assert not any("nan" in entry["text"] for entry in document["findings"])
+
+
 def test_what_is_nothing_to_review_is_named(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "nothing to review" in capsys.readouterr().err
