@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from harness.run import model_card
 from harness.sources import models
 
 _COMBINED = "combined"
+_CHANGE_THE_BASE = ("pissa", "olora", "corda")  # initializations of PEFT's
+_BESIDE = ("modules_to_save", "lora_bias", "trainable_token_indices")  # settings of what trains beside A and B
 
 
 def combine(
@@ -45,7 +47,7 @@ def combine(
         (None if PEFT cannot compute an update), and the largest difference of logits after reading the adapter back.
 
     Raises:
-        ValueError: the adapters have different bases or types, or a type that cannot be combined; names them.
+        ValueError: the adapters have different bases or types, or one that cannot be combined; names them.
     """
     runs = [on_base(find(folder), base) for folder in folders]
     _check_alike(runs)
@@ -76,21 +78,37 @@ def _check_alike(runs: Sequence[Trained]) -> None:
     first = runs[0]
     for run in runs:
         config = _config(run)
-        if config.get("use_dora"):
-            raise ValueError(
-                f"{run.folder}: a weight-decomposed adapter (use_dora) cannot be combined: PEFT would drop its "
-                "magnitudes. Merge it instead"
-            )
+        if lost := lost_by_combining(config):
+            raise ValueError(f"{run.folder}: {lost}. Merge it instead")
         for what, actual, expected in (
             ("base model", _named(run), _named(first)),
             ("quantization of the base", quantization(run) or "unquantized", quantization(first) or "unquantized"),
             ("type", config["peft_type"], _config(first)["peft_type"]),
+            ("invocation", *(str(c.get("alora_invocation_tokens")) for c in (config, _config(first)))),
         ):
             if actual != expected:
                 raise ValueError(
                     f"adapters with another {what} cannot be combined: {run.folder} has {actual}, "
                     f"{first.folder} has {expected}"
                 )
+
+
+def lost_by_combining(config: Mapping[str, Any]) -> str:
+    """Return what PEFT would drop of an adapter, or get wrong, where it combines several; "" if nothing."""
+    if config.get("use_dora"):
+        return "a weight-decomposed adapter (use_dora) cannot be combined: PEFT would drop its magnitudes"
+    init = str(config.get("init_lora_weights"))
+    if init.startswith(_CHANGE_THE_BASE):
+        return (
+            f"an adapter with init_lora_weights={init} cannot be combined: its A and B belong to a base that PEFT "
+            "changes as it loads them, and each further adapter would change it once more"
+        )
+    beside = [name for name in _BESIDE if config.get(name)]
+    if config.get("bias") not in (None, "none"):
+        beside.append(f"bias={config['bias']}")
+    if beside:
+        return f"an adapter that trains more than A and B ({', '.join(beside)}) cannot be combined: PEFT would drop it"
+    return ""
 
 
 def _config(run: Trained) -> dict[str, Any]:

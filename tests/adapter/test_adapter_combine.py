@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.adapter.__main__ import TYPES
+from harness.adapter.combine import lost_by_combining
 
 PROJECTION = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -92,6 +93,27 @@ def test_what_does_not_go_together_is_refused(made, adapter, tmp_path, names, wo
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, ""),
+        ({"use_rslora": True, "init_lora_weights": "gaussian"}, ""),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4 cannot be combined"),
+        ({"init_lora_weights": "olora"}, "a base that PEFT changes"),
+        ({"lora_bias": True}, "more than A and B (lora_bias)"),
+        ({"bias": "lora_only"}, "more than A and B (bias=lora_only)"),
+        ({"modules_to_save": ["lm_head"]}, "more than A and B (modules_to_save)"),
+    ],
+)
+def test_what_peft_would_drop_or_get_wrong_is_refused(options, said):
+    """PEFT takes the singular vectors of PiSSA out of the base anew for each adapter, and combines A and B alone."""
+    from peft import LoraConfig
+
+    lost = lost_by_combining({**LoraConfig(**options).to_dict(), "peft_type": "LORA"})
+    assert said in lost
+    assert bool(lost) == bool(said)
 
 
 def test_weights_must_be_as_many_numbers_as_runs(made, adapter, tmp_path):
