@@ -49,7 +49,7 @@ _TELLTALES = {
     "prompt_embeddings": ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"),
     "adaption_prompt": ("ADAPTION_PROMPT",),
 }
-_FROZEN = (".vera_A", ".vera_B")  # saved with an adapter and not trained
+_FROZEN = (".vera_A", ".vera_B", ".base_layer.weight")  # saved with an adapter and not trained; the last: embeddings
 _NAMES = {
     "LORA": "LoRA", "VERA": "VeRA", "IA3": "(IA)3", "PROMPT_TUNING": "prompt tuning", "PREFIX_TUNING": "prefix tuning",
     "P_TUNING": "P-tuning", "LN_TUNING": "LN tuning", "ADALORA": "AdaLoRA", "LOHA": "LoHa", "LOKR": "LoKr",
@@ -214,7 +214,9 @@ def _fault_of_lora(adapter: Adapter) -> str:
     if bool(adapter.config.get("use_dora")) != has_magnitudes:
         says, has = ("DoRA", "no magnitudes") if adapter.config.get("use_dora") else ("plain LoRA", "DoRA's magnitudes")
         return f"use_dora says {says}, and it has {has} (lora_magnitude_vector)"
-    rank, pattern = adapter.config.get("r"), adapter.config.get("rank_pattern")
+    rank = adapter.config.get("r")
+    # experts in one parameter have an A each in one matrix of many times the rank
+    pattern = adapter.config.get("rank_pattern") or adapter.config.get("target_parameters")
     for name, (shape, _) in adapter.tensors.items():
         if ".lora_A." in name and not pattern and len(shape) == 2 and shape[0] != rank:
             return f"r is {rank}, and {name} has rank {shape[0]}"
@@ -231,13 +233,16 @@ def misfit(adapter: Adapter, layers: Mapping[str, tuple[int, int]], hidden_size:
     """
     for name, (shape, _) in adapter.tensors.items():
         place = _PLACED.match(name)
-        if place and place["module"] not in layers:
-            return f"it has {name}, and the base has no {place['module']}"
-        inputs, outputs = layers[place["module"]] if place else (0, 0)
+        module = (
+            re.sub(r"(\.base_layer)+$", "", place["module"]) if place else ""
+        )  # of several parameters of one module
+        if place and module not in layers:
+            return f"it has {name}, and the base has no {module}"
+        inputs, outputs = layers[module] if place else (0, 0)
         size, end = (inputs, -1) if place and place["part"].startswith("lora_A") else (outputs, 0)
         if place and place["part"].startswith("lora_") and len(shape) == 2 and size and shape[end] != size:
             return (
-                f"{name} has shape {'x'.join(map(str, shape))}, and {place['module']} of the base has {inputs} inputs "
+                f"{name} has shape {'x'.join(map(str, shape))}, and {module} of the base has {inputs} inputs "
                 f"and {outputs} outputs"
             )
         if adapter.kind == "PROMPT_TUNING" and name == "prompt_embeddings" and shape[-1] != hidden_size:
@@ -273,6 +278,43 @@ class Foreign(Adapted):
     def expected_trainable(self, model: PreTrainedModel) -> int:
         """Refuse: what trained is read from its file."""
         raise ValueError(f"{self.name}: what an adapter from elsewhere trained is read from its file")
+
+    def restore(self, model: PreTrainedModel, folder: Path) -> Any:
+        """Attach the adapter, all of it.
+
+        Raises:
+            ValueError: its file lacks tensors of layers that its configuration names, or holds those of others.
+        """
+        try:
+            adapted = super().restore(model, folder)
+        except KeyError as error:  # PEFT looks up the modules of `modules_to_save`
+            raise ValueError(
+                f"{self.name}: its {WEIGHTS} lacks {error.args[0]}, which its {CONFIG} names; save it again with "
+                "`save_pretrained`"
+            ) from error
+        if self.settings.get("type") == "LORA":
+            _check_whole(adapted, folder, self.name)
+        return adapted
+
+
+def _check_whole(adapted: Any, folder: Path, name: str) -> None:
+    """Refuse an adapter of which PEFT passed over a part with a warning, or with none.
+
+    Raises:
+        ValueError: names the first tensors.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    device = next(adapted.parameters()).device.type
+    result = set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))
+    lacking = [key for key in result.missing_keys if ".lora_" in key]
+    for keys, text in ((lacking, "lacks tensors that"), (result.unexpected_keys, "holds tensors of other layers than")):
+        if keys:
+            listed = ", ".join(keys[:3]) + (f" and {len(keys) - 3} others" if len(keys) > 3 else "")
+            raise ValueError(
+                f"{name}: its {WEIGHTS} {text} its {CONFIG} names ({listed}), so that a part of it would be left out; "
+                "save it again with `save_pretrained`"
+            )
 
 
 def method_of(adapter: Adapter) -> Foreign:

@@ -1,0 +1,105 @@
+"""Adapters of PEFT's from elsewhere, whole or in part: attached as PEFT trained them, or refused by name."""
+
+import copy
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from harness.run import foreign
+from harness.run.swapped import _sizes
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")  # its advice on tied weights and partial files
+SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+IDS = torch.arange(10)[None]
+PROJECTIONS = ["q_proj", "v_proj"]
+
+
+@pytest.fixture(scope="module")
+def base():
+    torch.manual_seed(0)
+    config = Qwen2Config(**SIZES, num_hidden_layers=2, num_key_value_heads=2, tie_word_embeddings=True)
+    return Qwen2ForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def experts():
+    torch.manual_seed(0)
+    config = MixtralConfig(**SIZES, num_hidden_layers=1, num_key_value_heads=2, num_local_experts=4)
+    return MixtralForCausalLM(config).eval()
+
+
+def made(model, folder, **options):
+    """Save an adapter with values of its own, and return its logits and the number of its trained parameters."""
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=4, **options))
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    adapted.save_pretrained(folder)
+    return adapted.eval()(IDS).logits, sum(parameter.numel() for parameter in trained)
+
+
+def restored(model, folder):
+    """Read an adapter, look whether it fits, and return its logits on the base."""
+    adapter = foreign.read(folder, "mine")
+    assert foreign.misfit(adapter, {name: _sizes(module) for name, module in model.named_modules()}, 32) == ""
+    return foreign.method_of(adapter).restore(copy.deepcopy(model), folder).eval()(IDS).logits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_rslora": True, "rank_pattern": {"q_proj": 8}, "alpha_pattern": {"q_proj": 32}},
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [1, 2]},
+        {"target_modules": [*PROJECTIONS, "embed_tokens"]},
+        {"bias": "lora_only"},
+        {"lora_bias": True},
+        {"init_lora_weights": "pissa"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_an_adapter_answers_as_where_it_was_trained(options, base, tmp_path):
+    logits, number = made(base, tmp_path, **{"target_modules": PROJECTIONS, **options})
+    assert torch.equal(restored(base, tmp_path), logits)
+    assert foreign.read(tmp_path, "mine").parameters == number, "embeddings that PEFT saves beside are not trained"
+
+
+def test_an_adapter_of_experts_in_one_parameter_is_one(experts, tmp_path):
+    """PEFT holds the A of all experts in one matrix, below a layer that the base does not have."""
+    logits, _ = made(experts, tmp_path, target_parameters=["experts.gate_up_proj", "experts.down_proj"])
+    assert torch.equal(restored(experts, tmp_path), logits)
+
+
+def _without(part):
+    def change(tensors, config):
+        for name in [name for name in tensors if part in name]:
+            del tensors[name]
+
+    return change
+
+
+PARTIAL = {
+    "a layer is lacking": (_without("layers.1"), "lacks tensors that .*layers.1"),
+    "every B is lacking": (_without("lora_B"), "lacks tensors that .*lora_B"),
+    "the head is lacking": (_without("lm_head"), "lacks .*lm_head.weight, which"),
+    "other layers": (lambda tensors, config: config.update(target_modules=["q_proj"]), "of other layers .*v_proj"),
+}
+
+
+@pytest.mark.parametrize("kind", PARTIAL)
+def test_an_adapter_of_which_a_part_would_be_left_out_is_refused(kind, base, tmp_path):
+    change, expected = PARTIAL[kind]
+    made(base, tmp_path, target_modules=PROJECTIONS, modules_to_save=["lm_head"])
+    tensors, config = load_file(tmp_path / foreign.WEIGHTS), json.loads((tmp_path / foreign.CONFIG).read_text())
+    change(tensors, config)
+    save_file(tensors, tmp_path / foreign.WEIGHTS)
+    (tmp_path / foreign.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=expected):
+        restored(base, tmp_path)
