@@ -11,6 +11,12 @@ from typing import Any
 from harness.records.evaluation import Evaluation
 
 _SHARE_OF_FREE_MEMORY = 0.9  # of the GPU; the rest is for tensors that torch allocates outside of vLLM
+_CHANGE_THE_BASE = (
+    "pissa",
+    "olora",
+    "corda",
+    "loftq",
+)  # initializations; older versions of vLLM leave the base as it is
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts as `max_lora_rank`
 
 
@@ -60,10 +66,13 @@ def options(served: Served, evaluation: Evaluation, free: float = 1.0) -> dict[s
         return settings
     path = served.adapter / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    changed = ("use_dora", "modules_to_save", "alora_invocation_tokens", "target_parameters")
-    if config.get("peft_type") != "LORA" or any(config.get(key) for key in changed):
+    changed = ("use_dora", "modules_to_save", "alora_invocation_tokens", "target_parameters", "lora_bias")
+    has_own_base = str(config.get("init_lora_weights")).startswith(_CHANGE_THE_BASE)
+    has_biases = config.get("bias") not in (None, "none")
+    if config.get("peft_type") != "LORA" or has_own_base or has_biases or any(config.get(key) for key in changed):
         raise ValueError(
-            "eval.backend=vllm takes plain models and LoRA adapters (without DoRA, experts and modules saved whole), "
+            "eval.backend=vllm takes plain models and LoRA adapters (without DoRA, biases, experts, modules saved "
+            "whole, and initializations that change the base), "
             f"and {served.adapter} is none: use eval.weights=merged, or eval.backend=shared_prefix"
         )
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])

@@ -328,22 +328,25 @@ def method_of(adapter: Adapter) -> Foreign:
 
 
 def check_names(adapters: list[Adapter]) -> None:
-    """Refuse adapters that would be one run.
+    """Refuse adapters that would be one run: an adapter without a seed is a run of seed 0.
 
     Raises:
         ValueError: two have the same name and seed; names their places.
     """
-    places: dict[tuple[str, int | None], str] = {}
+    first: dict[tuple[str, int], Adapter] = {}
     for adapter in adapters:
-        other = places.setdefault((adapter.identifier, adapter.seed), adapter.place)
-        if other != adapter.place:
-            which = adapter.name if adapter.seed is None else f"{adapter.name} with seed {adapter.seed}"
-            raise ValueError(f"{other} and {adapter.place} are both {which}: give one a name, NAME={adapter.place}")
+        other = first.setdefault((adapter.identifier, adapter.seed or 0), adapter)
+        if other.place != adapter.place:
+            seeds = {other.seed, adapter.seed}
+            which = adapter.name if seeds == {None} else f"{adapter.name} with seed {adapter.seed or 0}"
+            raise ValueError(
+                f"{other.place} and {adapter.place} are both {which}: give one a name, NAME={adapter.place}"
+            )
 
 
 def named(adapters: list[Adapter]) -> list[Adapter]:
     """Return the adapters with names that tell them apart: of equal folder names, the parts in which paths differ."""
-    names = [(adapter.identifier, adapter.seed) for adapter in adapters]
+    names = [(adapter.identifier, adapter.seed or 0) for adapter in adapters]
     if len(set(names)) == len(names) or any(adapter.is_named for adapter in adapters):
         return adapters
     parts = [adapter.folder.resolve().parts for adapter in adapters]

@@ -37,7 +37,8 @@ def test_a_lora_adapter_is_served_beside_its_base(adapter, evaluation, tmp_path)
     "config",
     [
         {"peft_type": "IA3"}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"r": 999},
-        {"alora_invocation_tokens": [1]}, {"target_parameters": ["experts"]},
+        {"alora_invocation_tokens": [1]}, {"target_parameters": ["experts"]}, {"bias": "lora_only"},
+        {"lora_bias": True}, {"init_lora_weights": "pissa_niter_4"},
     ],
 )  # fmt: skip
 def test_what_vllm_does_not_take_is_refused(adapter, evaluation, config):

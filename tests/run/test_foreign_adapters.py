@@ -103,3 +103,14 @@ def test_an_adapter_of_which_a_part_would_be_left_out_is_refused(kind, base, tmp
     (tmp_path / foreign.CONFIG).write_text(json.dumps(config))
     with pytest.raises(ValueError, match=expected):
         restored(base, tmp_path)
+
+
+def test_an_adapter_without_a_seed_is_a_run_of_seed_0(base, tmp_path):
+    """Both would be stored in one folder, the second in the place of the first."""
+    places = [tmp_path / name for name in ("lora", "lora-seed0", "lora-seed1")]
+    for place in places:
+        made(base, place, target_modules=PROJECTIONS)
+    adapters = foreign.named([foreign.read(place, place.name) for place in places])
+    with pytest.raises(ValueError, match="lora and lora-seed0 are both lora with seed 0: give one a name"):
+        foreign.check_names(adapters)
+    foreign.check_names([adapters[0], adapters[2]])
