@@ -161,3 +161,35 @@ def test_likelihoods_that_are_no_numbers_are_imported(log, imported):
     _, scores = imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", samples)))
     assert "p_right" in scores["base"]
     assert "p_right" not in scores["mine"]
+
+
+def test_a_folder_named_as_a_file_is_looked_into(log, imported, tmp_path):
+    """`--output_path out/results.json` makes a folder of that name in lm-eval 0.4.3 to 0.4.7."""
+    inside = tmp_path / "out" / "results.json" / "org__model"
+    inside.parent.mkdir(parents=True)
+    log("pretrained=b").rename(inside)
+    (tmp_path / "out" / "gone.json").symlink_to(tmp_path / "nowhere")
+    runs, _ = imported(("base", log("pretrained=a")), ("mine", tmp_path / "out"))
+    assert runs == {("base", 0), ("mine", 0)}
+
+
+TABLES = {
+    "a list": {"n-shot": [1]},
+    "a text": {"config": "model_args"},
+    "a list below": {"results": {"quiz": [1]}},
+    "a number below": {"n-samples": {"quiz": 5}},
+    "a group in itself": {"group_subtasks": {"quiz": ["quiz"]}},
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_results_of_another_kind_are_refused(kind, log, imported):
+    expected = "no task in it has a score" if "group" in kind else "results_.*json: not as lm-eval writes it"
+    with pytest.raises(ValueError, match=expected):
+        imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", **TABLES[kind])))
+
+
+@pytest.mark.parametrize("date", [1e300, float("nan"), -1.0])
+def test_a_date_that_is_none_is_unknown(date, log, imported):
+    runs, _ = imported(("base", log("pretrained=a")), ("mine", log("pretrained=b", date=date)))
+    assert ("mine", 0) in runs

@@ -24,6 +24,8 @@ _OF_SAMPLE = (
 )  # fmt: skip
 # metrics of which lm-eval's own register says that less is better, where neither a log nor its task does
 _LESS_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score")
+_TABLES = ("config", "configs", "groups", "group_subtasks", "higher_is_better", "n-samples", "n-shot", "versions")
+_LATEST = 2**35  # seconds since 1970
 _NEEDED = ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps")
 HOW = "evaluate with `lm_eval --log_samples --output_path FOLDER`"
 
@@ -70,7 +72,7 @@ class Log:
     def date(self) -> float:
         """Return the time of the evaluation, in seconds since 1970; 0 where it is not recorded."""
         given = self.results.get("date")
-        return float(given) if isinstance(given, int | float) else 0.0
+        return float(given) if isinstance(given, int | float) and 0 <= given < _LATEST else 0.0
 
     def config(self, task: str) -> Mapping[str, Any]:
         """Return the configuration of a task; {} where it is not recorded."""
@@ -167,7 +169,9 @@ def find_logs(folder: Path) -> list[Log]:
         raise ValueError(f"{folder}: is a file; give the folder that lm_eval wrote to (--output_path)")
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give one that lm_eval wrote to (--output_path)")
-    logs = [Log(path, results) for path in sorted(folder.rglob("*.json")) if (results := _results(path)) is not None]
+    # lm-eval 0.4.3 to 0.4.7 make a folder of the name where --output_path is results.json
+    files = [path for path in sorted(folder.rglob("*.json")) if path.is_file()]
+    logs = [Log(path, results) for path in files if (results := _results(path)) is not None]
     if not logs:
         only = any(folder.rglob("samples_*.jsonl"))
         missing = "samples and no results_*.json, which says how they were made" if only else "no results of lm-eval"
@@ -183,25 +187,25 @@ def by_content(ids: Sequence[str]) -> list[str]:
     return row_ids([member.rpartition(":")[0] for member in ids])
 
 
-def _leaves(name: str, below: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    parts = below.get(name) or ()
+def _leaves(name: str, below: Mapping[str, Sequence[str]], above: tuple[str, ...] = ()) -> Iterator[str]:
+    parts = () if name in above else below.get(name) or ()
     if not parts:
         yield name
     for part in parts:
-        yield from _leaves(part, below)
+        yield from _leaves(part, below, (*above, name))
 
 
-def _groups_below(name: str, below: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for part in below.get(name) or ():
+def _groups_below(name: str, below: Mapping[str, Sequence[str]], above: tuple[str, ...] = ()) -> Iterator[str]:
+    for part in below.get(name) or () if name not in above else ():
         yield part
-        yield from _groups_below(part, below)
+        yield from _groups_below(part, below, (*above, name))
 
 
 def _results(path: Path) -> Mapping[str, Any] | None:
     """Return the content of a results file; None for another JSON file.
 
     Raises:
-        ValueError: a file with the name of results cannot be read.
+        ValueError: a file with the name of results cannot be read, or a part of it is of another kind.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -210,7 +214,16 @@ def _results(path: Path) -> Mapping[str, Any] | None:
             raise ValueError(f"{path}: not a results file, the JSON breaks off or is damaged ({error})") from error
         return None
     is_results = isinstance(content, dict) and isinstance(content.get("results"), dict) and "configs" in content
-    return content if is_results else None
+    if not is_results:
+        return None
+    odd = [key for key in _TABLES if not isinstance(content.get(key) or {}, Mapping)]
+    for key in ("results", "groups", "n-samples"):
+        entries = content.get(key) or {}
+        if key not in odd and not all(isinstance(entry, Mapping) for entry in entries.values()):
+            odd.append(key)
+    if odd:
+        raise ValueError(f"{path}: not as lm-eval writes it, {' and '.join(odd)} of another kind; {HOW}")
+    return content
 
 
 def _read_samples(path: Path) -> list[dict[str, Any]]:
