@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the input was wrong: one line names the fault and nothing 
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -98,10 +99,9 @@ def _joined(words: list[str]) -> list[str]:
 
 def _is_number(word: str) -> bool:
     try:
-        float(word)
+        return math.isfinite(float(word))
     except ValueError:
         return False
-    return True
 
 
 def _more(given: argparse.Namespace, words: list[str]) -> list[Path]:
@@ -144,6 +144,8 @@ def _combine(given: argparse.Namespace) -> None:
     for folder in folders:
         load.on_base(load.find(folder), given.base)
     pruning = given.combination_type.startswith(_PRUNING)
+    if pruning and not 0 < given.density <= 1:
+        raise ValueError(f"--density {given.density}: give the share of entries that stay, above 0 and up to 1")
     how = {"combination_type": given.combination_type, **({"density": given.density} if pruning else {})}
     facts = _elsewhere("harness.adapter.combine:combine", folders, weights, how, given.base, out)
     rank = f", rank {facts['rank']}" if facts["rank"] else ""

@@ -124,6 +124,23 @@ def test_weights_must_be_as_many_numbers_as_runs(made, adapter, tmp_path):
     assert "give at least two runs" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--weights=nan,1",), "--weights nan,1: 2 runs need 2 numbers"),
+        (("--weights=1,inf",), "--weights 1,inf: 2 runs need 2 numbers"),
+        (("--weights=1,1", "--combination-type", "ties", "--density", "5"), "--density 5.0: give the share"),
+        (("--weights=1,1", "--combination-type", "dare_ties", "--density", "0"), "--density 0.0: give the share"),
+    ],
+)
+def test_numbers_that_make_no_adapter_are_refused(words, said, adapter, tmp_path, monkeypatch):
+    """A weight of nan made an adapter of nan; PEFT prunes nothing at a density of 5, and everything at 0."""
+    monkeypatch.setattr("harness.adapter.load.find", lambda folder: folder)
+    monkeypatch.setattr("harness.adapter.load.on_base", lambda run, base: run)
+    code, _, err = adapter("combine", "a", "b", tmp_path / "out", *words)
+    assert (code, said in err) == (2, True)
+
+
 def test_adapters_of_two_bases_are_refused(made, adapter, tmp_path):
     other = tmp_path / "seed-0"
     shutil.copytree(made["lora"], other)

@@ -116,7 +116,7 @@ def text(by: Judge, answer: Answer) -> str:
 
 def read_score(reply: str, by: Judge) -> float | None:
     """Return the number after the last "Score:", if it is in the range; otherwise None."""
-    numbers = re.findall(r"score\s*[:=]\s*\**\s*(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
+    numbers = re.findall(r"score[*_\"]*\s*[:=][\s*_]*(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
     score = float(numbers[-1]) if numbers else math.nan
     return score if by.lowest <= score <= by.highest else None
 

@@ -103,6 +103,18 @@ def other(tmp_path):
     return add_run(tmp_path / "b" / "seed-0", "dora", [f"from b {i}" for i in range(4)])
 
 
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("**Score**: 8", 8.0), ("**Score:** 8/10", 8.0), ('{"score": 7.5}', 7.5), ("__Score__: **9**", 9.0),
+        ("Score: 3, so\n\nScore : 4", 4.0), ("Score: -5", None), ("Scores differ: 8", None),
+    ],
+)  # fmt: skip
+def test_a_score_is_read_as_models_write_it(reply, score):
+    by = model.Judge(endpoint="http://host/v1", model="m", rubric="r")
+    assert model.read_score(reply, by) == score
+
+
 def test_a_model_judges_and_everything_but_the_key_is_kept(run, stub, tmp_path, monkeypatch, capsys):
     endpoint, asked = stub
     monkeypatch.setenv("JUDGE_KEY", SECRET)
