@@ -79,8 +79,9 @@ class Example:
 
 
 def place(spec: RowsSpec) -> str:
-    """Return the name of rows in a message: their file, or data set, subset and split."""
-    return spec.file or " ".join(part for part in (spec.dataset, spec.subset, spec.split) if part)
+    """Return the name of rows in a message: their file or folder, or data set and subset, and their split."""
+    parts = (spec.file, spec.split) if spec.file else (spec.dataset, spec.subset, spec.split)
+    return " ".join(part for part in parts if part)
 
 
 def recognized(spec: RowsSpec, row: dict[str, Any]) -> RowsSpec:

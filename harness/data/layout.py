@@ -16,6 +16,8 @@ _SPLIT = re.compile(
     r"(?:ing|s|set|data|split)?(?:[^a-z]|$)",
     re.IGNORECASE,
 )
+_WORDS = ("train", "validation", "valid", "val", "dev", "test", "eval", "heldout", "holdout")
+_JOINT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # between the words of camelCase
 _ALIKE = {
     "dev": "validation", "valid": "validation", "val": "validation", "eval": "test", "evaluation": "test",
     "heldout": "test", "held_out": "test", "holdout": "test", "training": "train", "testing": "test",
@@ -39,7 +41,7 @@ def files_of(folder: Path, split: str | None, kinds: Iterable[str]) -> list[Path
         ValueError: no files of rows, files of several kinds, several splits and none named, or a missing shard.
     """
     below = _folders(folder, kinds)
-    splits = _saved(folder) or _declared(folder) or {file: _split_of(file) for file in _readable(folder, kinds)}
+    splits = _saved(folder) or _declared(folder) or _named(_readable(folder, kinds))
     if split in below:
         if both := [file.name for file, name in splits.items() if name == split]:
             raise ValueError(f"{folder}: split={split} is both the folder {split} and {', '.join(both)}; give one path")
@@ -191,11 +193,27 @@ def _of_split(splits: dict[Path, str | None], split: str | None, folder: Path, b
     return chosen
 
 
+def _named(files: Iterable[Path]) -> dict[Path, str | None]:
+    """Return each file with the split that its name tells, alone or beside another's: gsmtrain and gsmtest."""
+    splits = {file: _split_of(file) for file in files}
+    alike: dict[tuple[str, bool], dict[Path, str]] = defaultdict(dict)  # what names share -> the files, each by a word
+    for file in [file for file, split in splits.items() if split is None]:
+        stem = file.name.removesuffix(suffix(file)).lower()
+        for word in _WORDS:
+            if stem.endswith(word):
+                alike[stem.removesuffix(word), True][file] = word
+            if stem.startswith(word):
+                alike[stem.removeprefix(word), False][file] = word
+    for words in alike.values():
+        splits |= words if len({*words.values()}) > 1 else {}
+    return splits
+
+
 def _split_of(file: Path) -> str | None:
     """Return the split that a file's name tells, in lower case: the whole name before a shard's number."""
     if shard := _SHARD.fullmatch(file.stem):
         return shard["name"].rpartition("-")[2].lower()
-    match = _SPLIT.search(file.stem)
+    match = _SPLIT.search(_JOINT.sub("_", file.stem))
     return match[1].lower() if match else None
 
 

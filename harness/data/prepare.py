@@ -118,7 +118,8 @@ class _Preparing:
             readings=tuple(self.readings.values()),
             changes=tuple(self._changes()),
             sources=tuple(
-                (place(rows), self.read_of[place(rows)], kept_of[place(rows)]) for rows in (*spec.train, *spec.mix)
+                (name, self.read_of[name], kept_of[name])
+                for name in dict.fromkeys(map(place, (*spec.train, *spec.mix)))
             ),
         )
 

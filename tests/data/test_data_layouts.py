@@ -104,3 +104,26 @@ def test_a_split_that_is_not_there_is_answered_with_those_that_are(tmp_path):
     into(tmp_path, train__a_jsonl="a", test__b_jsonl="b")
     with pytest.raises(ValueError, match=r"no files of split=validation; the folder holds test, train"):
         files.parts(tmp_path, "validation")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("myTrainSet", "myTestSet"), ("QATrain", "QATest"), ("gsmtrain", "gsmtest"), ("trainqa", "devqa"),
+        ("GSMTRAIN", "GSMTEST"), ("gsmtrain.jsonl.gz", "gsmheldout.jsonl.gz"),
+    ],
+)  # fmt: skip
+def test_splits_in_names_without_a_sign_between_are_told_apart(train, test, tmp_path):
+    for name in (train, test):
+        (tmp_path / (name if "." in name else f"{name}.jsonl")).write_text('{"text": "a"}\n')
+    with pytest.raises(ValueError, match="the folder holds the splits"):
+        files.parts(tmp_path)
+    [path] = files.parts(tmp_path, "train")
+    assert path.name.startswith(train)
+
+
+@pytest.mark.parametrize("names", [("latest", "contest"), ("restrain", "greatest"), ("gsmtest", "mathtest")])
+def test_words_that_end_like_a_split_name_none(names, tmp_path):
+    for name in names:
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a"}\n')
+    assert len(files.parts(tmp_path)) == 2

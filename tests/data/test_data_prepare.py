@@ -135,3 +135,16 @@ def test_every_data_configuration_gives_all_fields():
         spec = official_data(name)
         assert spec.name == name
         assert set(spec.retention) < set(spec.tasks) or spec.retention == spec.tasks
+
+
+def test_the_rows_of_each_split_of_a_folder_are_counted_apart(tmp_path):
+    """And those of one file that is named twice are counted once."""
+    write(tmp_path / "train.jsonl", PAIRS[:100])
+    write(tmp_path / "test.jsonl", PAIRS[90:120])
+    train, test = (RowsSpec(file=str(tmp_path), split=split) for split in ("train", "test"))
+    prepared = prepare(dataclasses.replace(file_data("none"), train=(train,), test=(test,)))
+    used = len(prepared.train)
+    assert prepared.sources == ((f"{tmp_path} train", 100, used),)
+    twice = dataclasses.replace(train, prompt="Once more: {{prompt}}")
+    both = prepare(dataclasses.replace(file_data("none"), train=(train, twice)))
+    assert both.sources == ((f"{tmp_path} train", 200, len(both.train)),)
