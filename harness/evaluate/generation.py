@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,16 +60,28 @@ def generate(
         model: a causal language model, or an adapter around one, in evaluation mode.
         tokenizer: its tokenizer, with a padding and an end-of-sequence token.
         prompts: token ids; they are padded on the left, as generation needs.
-        sampling: every setting of decoding; the model's own defaults are not asked.
+        sampling: every setting of decoding; of the model's own defaults, only the tokens that end an answer count.
         precision: of the forward passes, as `computing` takes it.
     """
     device = model.get_input_embeddings().weight.device
+    ends = _ends(model, tokenizer)
     tokens: dict[int, list[int]] = {}
     for batch in _batches(model, prompts):
         ids_BT, mask_BT = _padded([prompts[i] for i in batch], tokenizer.pad_token_id, device)
-        result_BT = continued(model, ids_BT, mask_BT, options(tokenizer, sampling), precision)
+        settings = {**options(tokenizer, sampling), "eos_token_id": ends}
+        result_BT = continued(model, ids_BT, mask_BT, settings, precision)
         tokens.update(zip(batch, result_BT[:, ids_BT.shape[1] :].tolist(), strict=True))
-    return [_read(tokens[i], tokenizer) for i in range(len(prompts))]
+    return [_read(tokens[i], tokenizer, ends) for i in range(len(prompts))]
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's, and those that the model was tuned to end a turn with."""
+    own = getattr(getattr(_inner(model), "generation_config", None), "eos_token_id", None)
+    return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def options(tokenizer: Any, sampling: SamplingSpec, exactly: int | None = None) -> dict[str, Any]:
@@ -95,12 +109,25 @@ def continued(
 
     from harness.evaluate.precision import computing
 
-    with torch.no_grad(), computing(model, precision), warnings.catch_warnings():
+    with torch.no_grad(), computing(model, precision), _without_defaults(model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Position ids are not supported")  # `_batches` sees to it
         result: torch.Tensor = model.generate(
             input_ids=ids_BT, attention_mask=mask_BT, generation_config=GenerationConfig(**options)
         )
     return result
+
+
+@contextmanager
+def _without_defaults(model: Any) -> Iterator[None]:
+    """Take away the settings that a model brings, as no_repeat_ngram_size, which fill in for those not given."""
+    from transformers import GenerationConfig
+
+    inner = _inner(model)
+    own, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = own
 
 
 def _batches(model: Any, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -124,7 +151,7 @@ def _padded(prompts: Sequence[Sequence[int]], padding: int, device: Any) -> tupl
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _read(written: list[int], tokenizer: Any) -> Generated:
-    ended = tokenizer.eos_token_id in written
-    answer = written[: written.index(tokenizer.eos_token_id)] if ended else written
+def _read(written: list[int], tokenizer: Any, ends: Sequence[int]) -> Generated:
+    answer = list(takewhile(lambda token: token not in ends, written))
+    ended = len(answer) < len(written)
     return Generated(tuple(answer), ended, tokenizer.decode(answer, skip_special_tokens=True))

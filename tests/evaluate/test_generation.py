@@ -66,6 +66,24 @@ def test_sampling_follows_the_random_state_and_its_settings(attached, shop):
     assert all(len(set(ids)) == len(ids) for ids in drawn(0, repetition_penalty=1e6)), "no token comes twice"
 
 
+@pytest.mark.parametrize("name", ["base", "lora", "prefix"])
+def test_the_settings_that_a_model_brings_are_not_taken_and_its_ends_are(name, attached, shop, monkeypatch):
+    """Instruction-tuned models end a turn with a token that is not the tokenizer's end of sequence."""
+    model, prompts = attached(name), [row["input_ids"][:10] for row in shop.rows]
+    spec = SamplingSpec(max_new_tokens=8)
+    plain = generate(model, shop.tokenizer, prompts, spec, "fp32")
+    own = (model.get_base_model() if hasattr(model, "get_base_model") else model).generation_config
+    monkeypatch.setattr(own, "no_repeat_ngram_size", 1)
+    monkeypatch.setattr(own, "min_p", 0.5)
+    assert generate(model, shop.tokenizer, prompts, spec, "fp32") == plain
+    end = plain[0].token_ids[-1]
+    monkeypatch.setattr(own, "eos_token_id", [shop.tokenizer.eos_token_id, end])
+    [ended, *_] = generate(model, shop.tokenizer, prompts, spec, "fp32")
+    assert ended.token_ids == plain[0].token_ids[: plain[0].token_ids.index(end)]
+    assert ended.ended
+    assert own.no_repeat_ngram_size == 1, "the model keeps its settings"
+
+
 def test_every_setting_is_given_and_none_is_left_to_the_model(shop):
     greedy = options(shop.tokenizer, SamplingSpec())
     assert (greedy["do_sample"], greedy["max_new_tokens"], greedy["min_new_tokens"]) == (False, 64, None)
