@@ -223,7 +223,8 @@ def _results(path: Path) -> Mapping[str, Any] | None:
             odd.append(key)
     if odd:
         raise ValueError(f"{path}: not as lm-eval writes it, {' and '.join(odd)} of another kind; {HOW}")
-    return content
+    results: Mapping[str, Any] = content
+    return results
 
 
 def _read_samples(path: Path) -> list[dict[str, Any]]:
