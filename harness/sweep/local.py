@@ -84,7 +84,6 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
     """
     work = _Work(jobs)
     slots = [threading.Thread(target=work.fill, args=(part,), daemon=True) for part in parts[: len(jobs)]]
-    received: int | None = None
     with _counted_interrupts() as interrupts:
         for slot in slots:
             slot.start()
@@ -100,6 +99,7 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
                 work.closing.set()
                 say("interrupted: the runs under way are finished, no other is started; Ctrl-C again stops them")
     work.over.set()
+    received = next((number for number in interrupts if number in SIGNALS), None)  # as late as the last run's end
     if received is not None:
         raise SystemExit(128 + received)
     if interrupts:

@@ -89,6 +89,16 @@ def test_jobs_run_at_once_in_order_and_one_that_raises_costs_only_itself():
         _ = made[2].return_value
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_that_arrives_as_the_last_run_ends_is_no_ctrl_c(number):
+    def end():
+        os.kill(os.getpid(), number)  # as for every process of a group; the run ends before the sweep looks
+
+    with pytest.raises(SystemExit) as stop:
+        local.at_once([end], [isolate.Share({}, 1)], pytest.fail)
+    assert stop.value.code == 128 + number
+
+
 def test_a_process_keeps_to_its_part(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     call = lambda: isolate.call("test_sweep_local:part", log=tmp_path / "log.txt").value  # noqa: E731
