@@ -65,7 +65,7 @@ def execute(experiment: Experiment, todo: Todo, emit: Emit) -> None:
                 work.make(LaunchSpec())
             else:
                 work.go_on(trained)
-            checkpoint.end(experiment.folder, keep=todo.train and experiment.keep == "checkpoint")
+            checkpoint.end(experiment.folder, keep=False)  # of weights that an attempt before this one made
             work.evaluate()
             if todo.inference:
                 work.infer()
@@ -298,6 +298,8 @@ class _Work(Scores):
         shutil.rmtree(experiment.folder / "trainer", ignore_errors=True)
         fingerprint = dataclasses.replace(self.fingerprint, saved_bytes=saved)
         self.emit(Measured(fingerprint=fingerprint, weights_from=attempt))
+        # here, where no request to end comes between: an attempt that only evaluates keeps no checkpoint
+        checkpoint.end(experiment.folder, keep=experiment.keep == "checkpoint")
 
     def _write_weights(self, folder: Path) -> None:
         self.experiment.method.save(self.model, folder)

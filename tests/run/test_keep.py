@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from collections import namedtuple
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from harness.adapter.load import find
 from harness.config import config
 from harness.config.experiment import Sizes
 from harness.records import record
-from harness.records.events import Message
+from harness.records.events import Message, StepLogged
 from harness.records.record import RunRecord
 from harness.run import inputs, run, state
 from harness.sweep import checks, messages
@@ -57,6 +59,31 @@ def test_a_kept_checkpoint_is_the_end_and_nothing_goes_on_from_it(make, tiny_ove
     assert again.current.resumed_at_step is None
     assert again.training.losses == first.training.losses
     assert [path.name for path in final.iterdir()] == ["step-000000003.safetensors"]
+
+
+def is_told_to_end_at_its_last_step(experiment, todo, emit):
+    from harness.run import worker  # in the run's process alone
+
+    def watched(event):
+        emit(event)
+        if isinstance(event, StepLogged) and event.done == event.total:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    worker.execute(experiment, todo, watched)
+
+
+def test_a_checkpoint_is_kept_where_the_run_is_told_to_end_at_its_last_step(make, tiny_overrides, monkeypatch):
+    """The weights are saved, and the next attempt only evaluates."""
+    asked = make(*tiny_overrides, "method=lora", "keep=checkpoint")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "WORK", "test_keep:is_told_to_end_at_its_last_step")
+        first = run.run(asked, ignore)
+    assert (first.status, first.current.interrupted, first.current.stopped) == ("failed", True, "evaluation")
+    again = run.run(asked, ignore)
+    assert (again.status, again.current.training) == ("ok", None)
+    assert [path.name for path in (asked.folder / "checkpoint.final").iterdir()] == ["step-000000003.safetensors"]
+    assert not (asked.folder / "checkpoint").exists()
 
 
 def planned(make, words, number=3, keep="adapter"):
