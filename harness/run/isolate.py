@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -40,6 +41,8 @@ _LAST_SECONDS = 600.0  # after which it is killed even with progress: a checkpoi
 _EXIT_SECONDS = 60.0  # for a process to exit after it has sent its result
 _REAP_SECONDS = 10.0  # for the kernel to end a killed process; one that waits for a dead file server stays
 _TAIL_BYTES = 4096  # of the log, in which a library may have printed why it exited
+# Reasons that may stand for a kill for lack of memory; the kernel counts those of all processes of the group or machine
+_A_KILL = re.compile(r"killed by SIGKILL|DataLoader worker")
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def _called(job: _Job, on_event: Emit | None) -> Ended:
         return Ended("killed", reason=str(error), cause="machine")
     finally:
         redact.file(log)  # libraries may have printed a token, or a URL with a password
-    if ended.cause == "machine" and out_of_memory_kills() > kills:
+    if ended.cause == "machine" and _A_KILL.search(ended.reason) and out_of_memory_kills() > kills:
         return replace(ended, kind="oom", reason="killed by the kernel: out of memory", cause="host_memory")
     return ended
 

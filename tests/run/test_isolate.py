@@ -1,6 +1,7 @@
 """Real processes: what comes back from them, and what becomes of those that do not come back."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -120,7 +121,11 @@ def print_and_leave(text, code, emit):
 def raise_after_a_rank_was_killed(emit):
     from harness.train.launcher import RankError
 
-    raise RankError("process 1 of 2 has ended with exit code -9", "machine")
+    raise RankError("rank 1: killed by SIGKILL", "machine", signal.SIGKILL)
+
+
+def raise_for_a_full_disk(emit):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def exceed_its_limit(way, emit):
@@ -335,10 +340,21 @@ def test_a_kill_is_for_lack_of_memory_where_the_kernel_counts_it(call, monkeypat
     )  # fmt: skip
 
 
-def test_an_error_of_the_work_stays_one_beside_a_kill_elsewhere(call, monkeypatch):
+@pytest.mark.parametrize(
+    ("function", "arguments", "kind", "cause"),
+    [
+        ("break_down", (), "raised", "work"),
+        ("raise_for_a_full_disk", (), "raised", "machine"),
+        ("kill_itself", (signal.SIGTERM,), "killed", "machine"),
+        ("vanish", (3,), "killed", "machine"),
+    ],
+)
+def test_an_end_of_its_own_stays_one_beside_a_kill_elsewhere(call, monkeypatch, function, arguments, kind, cause):
+    """The kernel counts for the whole group or machine, and a run that was out of memory is not made again."""
     counts = iter([7, 8])
     monkeypatch.setattr(isolate, "out_of_memory_kills", lambda: next(counts))
-    assert (call("break_down").kind, next(counts, None)) == ("raised", 8)
+    ended = call(function, *arguments)
+    assert (ended.kind, ended.cause, next(counts, None)) == (kind, cause, 8)
 
 
 @pytest.mark.parametrize("way", ["python", "torch", "kernel"])
