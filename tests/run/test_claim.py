@@ -118,6 +118,24 @@ def take(folder: Path, patience: float) -> None:
         pass
 
 
+def test_a_link_that_a_file_server_made_and_denies_is_ones_own(tmp_path, monkeypatch):
+    """NFS sends a request again whose answer was lost; the process would wait for itself until its patience ends."""
+    link = os.link
+
+    def answered_twice(source, target):
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", answered_twice)
+    with lock.hold(tmp_path, fail_to_wait):
+        assert claims(tmp_path) == ["claim-000001.json"]
+    assert lock.holder(tmp_path) is None
+
+
+def fail_to_wait(other: lock.Owner) -> None:
+    raise AssertionError(f"waits for {other}")
+
+
 def test_a_damaged_claim_lives_no_longer_than_its_heartbeat(tmp_path):
     (tmp_path / "claim-000007.json").write_text("{")
     with lock.hold(tmp_path, patience=0.2):
