@@ -68,6 +68,10 @@ class Ended:
         raise (ValueError if self.error_type == "ValueError" else RuntimeError)(self.reason)
 
 
+class EndAtOnceError(Exception):
+    """Raised by a listener, it kills the process, which may write nothing more, not even a checkpoint."""
+
+
 @dataclass
 class Stop:
     """Request to end the work in progress: `why` gives the reason in a word or two, "" while there is none."""
@@ -219,6 +223,9 @@ def _attempt(job: _Job, on_event: Emit | None) -> Ended:
     try:
         with _signals_raise() as stops:
             ended = _listen(receiver, process, on_event, _stopped(own, stops))
+    except EndAtOnceError:
+        process.kill()
+        raise
     except BaseException:
         process.terminate()
         try:

@@ -184,8 +184,8 @@ def _create(folder: Path, number: int, content: Owner) -> Path | None:
 
 def _give_back(claim: Path) -> None:
     """Release a claim. Do nothing if it was lost or its folder is gone."""
-    if _newest(claim.parent) == claim:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if _newest(claim.parent) == claim:
             nobody = Owner(token=uuid.uuid4().hex, host="", boot="", pid=None, started="")
             released = _create(claim.parent, _number(claim) + 1, nobody)
             if released is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from dataclasses import replace
@@ -22,7 +23,7 @@ _OTHERS_BYTES = _GIB  # of a GPU; less would hardly have made a difference
 _GONE_SECONDS = 3.0  # for the driver to free the memory of a process that has just ended
 
 
-class LostError(Exception):
+class LostError(isolate.EndAtOnceError):
     """Another process took the run over. Raised while listening to the run's process, it ends that process."""
 
 
@@ -47,8 +48,9 @@ class AttemptLog:
         now = time.monotonic()
         if self._held is not None and now - self._looked > lock.HEARTBEAT_SECONDS:
             self._looked = now
-            if self._held.lost:
-                raise LostError
+            with contextlib.suppress(OSError):  # a file server that stalls; the next look may come through
+                if self._held.lost:
+                    raise LostError
         match event:
             case Measured():
                 self.facts = self.facts.updated(event)

@@ -1,6 +1,7 @@
 """Claims under several processes: one holder at a time, the dead are succeeded, the living are waited for."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -157,6 +158,22 @@ def test_a_holder_that_was_taken_over_learns_of_it(tmp_path):
         assert lock._create(tmp_path, 2, other) is not None
         assert held.lost
     assert lock.holder(tmp_path).host == "elsewhere", "what is another's is not given back"
+
+
+def test_a_folder_that_cannot_be_listed_for_a_moment_ends_no_run(tmp_path, monkeypatch):
+    from harness.records.events import PhaseStarted  # not in the processes of the other tests, which import this file
+    from harness.run.outcome import AttemptLog
+
+    def stall(folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    events = []
+    with lock.hold(tmp_path) as held:
+        log = AttemptLog(events.append, held)
+        monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", -1.0)  # a look at each event
+        monkeypatch.setattr(lock, "_newest", stall)
+        log(PhaseStarted("train"))
+    assert events == [PhaseStarted("train")]
 
 
 def contend(folder: Path, times: int) -> None:

@@ -156,6 +156,13 @@ def ignore_and_compute(emit):
         pass
 
 
+def write_when_told_to_end(path, emit):
+    signal.signal(signal.SIGTERM, lambda number, frame: path.touch())
+    emit({"process": os.getpid()})
+    for _ in range(50):
+        time.sleep(0.1)
+
+
 def return_and_stay(emit):
     threading.Thread(target=time.sleep, args=(600,)).start()
     return os.getpid()
@@ -300,6 +307,17 @@ def test_a_listener_that_fails_ends_the_process(call):
         call("sleep", 60, on_event=fail)
     assert time.monotonic() - start < 30
     assert not Path(f"/proc/{seen[0]}").exists()
+
+
+def test_a_process_whose_run_is_anothers_writes_no_checkpoint(call, tmp_path):
+    """It would remove the checkpoint of the process that took the run over."""
+
+    def lose(event):
+        raise isolate.EndAtOnceError
+
+    with pytest.raises(isolate.EndAtOnceError):
+        call("write_when_told_to_end", tmp_path / "checkpoint", on_event=lose)
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_processes_may_run_side_by_side(call):
