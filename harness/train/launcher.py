@@ -39,7 +39,7 @@ from harness.train import distributed, failure, nodes
 from harness.train.distributed import FAILURES, FORMING
 from harness.train.failure import Cause
 from harness.train.nodes import Attempt, Node
-from harness.train.signals import SIGNALS, Preemption, end_with_parent
+from harness.train.signals import SIGNALS, Preemption, end_with_parent, heeded
 
 Work = Callable[[Callable[[Any], None]], Any]  # its argument emits an event
 
@@ -303,7 +303,10 @@ def _worker(work: Work, sender: Any, refusal: str) -> Any:
     is_first = os.environ["RANK"] == "0"
     for number in (signal.SIGINT, *(() if is_first else SIGNALS)):  # rank 0 decides when to end
         signal.signal(number, signal.SIG_IGN)
-    if not is_first:
+    if is_first:
+        for number in heeded():  # the handlers that the fork has inherited would end this process
+            signal.signal(number, _let_pass)
+    else:
         sender.close()
     try:
         if refusal:
@@ -318,6 +321,10 @@ def _worker(work: Work, sender: Any, refusal: str) -> Any:
         if is_first and not distributed.lost_a_peer(error):
             sender.send(_portable(error))
         raise SystemExit(1) from error  # of an exception torch would write its own file
+
+
+def _let_pass(number: int, frame: Any) -> None:
+    """Do nothing about a request to end while rank 0 forms its group or leaves it: the agent sends another soon."""
 
 
 def _done_file(error_file: str) -> Path:

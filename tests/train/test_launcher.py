@@ -222,6 +222,28 @@ def test_a_signal_reaches_rank_0_alone_which_says_what_comes_of_it():
     assert events == ["ready", "asked"]
 
 
+@pytest.mark.parametrize("watches", ["later", "no more"])
+def test_a_signal_that_rank_0_does_not_watch_for_is_no_failure(watches):
+    """It forms its group, or has saved its weights and leaves the group."""
+    preemption = Preemption()
+
+    def work(emit):
+        if distributed.rank() == 0:
+            emit("ready")
+            time.sleep(1.0)  # the signal comes
+            if watches == "later":
+                with Preemption().watched():
+                    time.sleep(20.0)
+        distributed.barrier()
+        return "trained"
+
+    def tell(event):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with preemption.watched(), pytest.raises(PreemptedError, match="told to end"):
+        launch(PAIR, work, tell, preemption)
+
+
 AGENT = """
 import os, sys, time
 from pathlib import Path
