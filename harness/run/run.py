@@ -180,7 +180,7 @@ def _with_retries(session: _Session, before: RunRecord | None, todo: Todo) -> Ru
     """Make an attempt, and retry it after faults of the machine; return None if another process took the run over."""
     experiment = session.experiment
     for number in range(1, experiment.max_retries + 2):
-        with run_folder.reserved(experiment.folder):
+        with run_folder.reserved(experiment.folder), isolate.signals_held_back():
             result, is_machines_fault = _attempt(session, before, todo)
         if result is None or not is_machines_fault or number > experiment.max_retries:
             return result

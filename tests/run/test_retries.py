@@ -12,7 +12,7 @@ from harness.measure import hardware
 from harness.records import record
 from harness.records.events import Message, PhaseStarted
 from harness.records.record import RunRecord
-from harness.run import inputs, outcome, run
+from harness.run import inputs, outcome, run, run_folder
 from harness.run.isolate import Ended
 from harness.run.outcome import is_machines_fault
 
@@ -33,6 +33,10 @@ def dies_once(experiment, todo, emit):
 def always_dies(experiment, todo, emit):
     emit(PhaseStarted("train"))
     raise OSError(errno.EIO, "Input/output error")
+
+
+def does_it_all(experiment, todo, emit):
+    emit(PhaseStarted("train"))
 
 
 def never_fits(experiment, todo, emit):
@@ -124,6 +128,24 @@ def test_memory_of_a_card_that_a_process_leaves_late_is_not_anothers(tried, monk
 )
 def test_a_fault_of_the_machine_is_told_by_its_cause(ended, expected):
     assert is_machines_fault(ended) is expected
+
+
+@pytest.mark.parametrize(("number", "ending"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_after_the_end_of_the_work_comes_after_its_record(tried, tmp_path, monkeypatch, number, ending):
+    """Without a record, weights are of no attempt, and the training would be repeated."""
+    write = run_folder.write_record
+
+    def interrupted(result, folder):
+        os.kill(os.getpid(), number)
+        write(result, folder)
+
+    monkeypatch.setattr(run_folder, "write_record", interrupted)
+    handler = signal.getsignal(number)
+    with pytest.raises(ending):
+        tried("does_it_all")
+    assert signal.getsignal(number) is handler
+    recorded = [record.read(RunRecord, path) for path in record.find_runs(tmp_path / "runs")]
+    assert [run_record.status for run_record in recorded] == ["ok"]
 
 
 def test_retries_change_no_recipe(compose, tiny_overrides):
