@@ -187,7 +187,9 @@ def note(folder: Path, entries: Iterable[tuple[str, Sum]]) -> None:
         size = os.fstat(handle).st_size
         is_cut_off = size > 0 and os.pread(handle, 1, size - 1) != b"\n"  # by a kill; the next line stands alone
         lines = "".join(f"{digest} {size} {name}\n" for name, (digest, size) in entries)
-        os.write(handle, (("\n" if is_cut_off else "") + lines).encode())
+        content = (("\n" if is_cut_off else "") + lines).encode()
+        while content:  # a disk that fills up takes a part, and refuses the next
+            content = content[os.write(handle, content) :]
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -1,5 +1,6 @@
 """Whatever stands in the place of a file is named and set aside, the run is made again, and no other run notices."""
 
+import errno
 import os
 import shutil
 import socket
@@ -165,6 +166,24 @@ def test_a_flipped_file_has_the_size_that_was_written(whole):
     content = victim.read_bytes()
     assert len(flipped(content)) == len(content)
     assert flipped(content) != content
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_checksum_is_an_error(tmp_path, monkeypatch):
+    """The file that is put in place without its line would be taken for damaged."""
+    disk.begin(tmp_path)
+    write, room = os.write, [10]
+
+    def fill(handle, content):
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, content[: room.pop()])
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", fill)
+        with pytest.raises(OSError, match="No space left on device"):
+            disk.note(tmp_path, [("a.json", disk.sum_of_bytes(b"1"))])
+    disk.note(tmp_path, [("a.json", disk.sum_of_bytes(b"2"))])
+    assert disk.sums(tmp_path) == {"a.json": {disk.sum_of_bytes(b"2")}}
 
 
 def test_checksums_list_every_content_that_was_written(tmp_path):
