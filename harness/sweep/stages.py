@@ -247,4 +247,5 @@ def decided(experiment: Experiment, name: str) -> bool | None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in (result.stdout or result.stderr).splitlines():
         board.say(f"  {line}")
-    return {0: True, _UNDECIDED: False}.get(result.returncode)
+    answered = bool(result.stdout.strip())  # an error that nothing catches ends Python with the code of "undecided"
+    return {0: True, _UNDECIDED: False}.get(result.returncode) if answered else None

@@ -1,7 +1,9 @@
 """Final seeds until it is decided: the rule in the file, the order of looks, what ends them, and what is recorded."""
 
 import copy
+import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,3 +108,16 @@ def test_the_next_seed_is_run_until_it_is_decided(stage, answers, taken, ended_w
     assert len(final) == taken[-1]
     assert looked is ended_well
     assert not given  # started again, it asks the same and comes to the same seeds
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "expected"),
+    [(0, "decided: every comparison has a verdict\n", True), (1, "undecided: a and b\n", False), (1, "", None),
+     (2, "", None)],
+)  # fmt: skip
+def test_a_look_that_breaks_is_no_answer(monkeypatch, code, out, expected):
+    """Python ends with 1 after an error that nothing catches, and another seed of every recipe takes hours."""
+    ended = subprocess.CompletedProcess([], code, out, "" if out else "Traceback\nMemoryError\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **options: ended)
+    monkeypatch.setattr(stages.board, "say", lambda text: None)
+    assert stages.decided(SimpleNamespace(runs_dir="runs"), "tuned") is expected
