@@ -79,16 +79,14 @@ class _Taken:
     def __init__(self, planned: PlannedRun, name: str) -> None:
         experiment = planned.experiment
         recipe_id, seed, _ = planned.identity
-        self._run = experiment.folder
         self._folder = Path(experiment.runs_dir) / "sweeps" / name / "taken" / f"{recipe_id}-seed-{seed}"
         self._observer = lock.Observer(self._folder)
+        self._run = lock.Observer(experiment.folder)  # which another command of the harness may hold, that is no worker
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[bool]:
         """Yield True while this process holds the run; False at once where another one does."""
-        other = lock.holder(self._run)  # another command of the harness, which is no worker
-        busy = other is not None and not lock.is_gone(other) and lock.silent_seconds(self._run) < lock.PATIENCE_SECONDS
-        if busy or not self._observer.is_free():
+        if not (self._run.is_free() and self._observer.is_free()):
             yield False
             return
         try:

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.records import record
 from harness.records.record import RunRecord
+from harness.run import lock
+from harness.sweep.worker import _Taken
 
 NEXT = [sys.executable, "-m", "harness", "sweep", "next"]
 
@@ -52,6 +55,27 @@ def is_making(worker: subprocess.Popen, runs: Path) -> bool:
         if json.loads(claim.read_text())["pid"] == worker.pid:
             return True
     return False
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_run_of_another_machine_is_left_alone_while_it_beats_whatever_its_clock_says(tmp_path, hours):
+    planned = SimpleNamespace(
+        experiment=SimpleNamespace(folder=tmp_path / "run", runs_dir=str(tmp_path)), identity=("recipe", 0, ())
+    )
+    planned.experiment.folder.mkdir()
+    other = lock.Owner(token="0", host="elsewhere", boot="x", pid=1, started="1")
+    claim = lock._create(planned.experiment.folder, 1, other)
+    then = time.time() + hours * 3600
+    taken = _Taken(planned, "shared")
+    taken._run.patience = 0.5
+    for beat in range(5):
+        os.utime(claim, (then + beat, then + beat))
+        with taken.taken() as is_mine:
+            assert not is_mine
+        time.sleep(0.01)
+    time.sleep(0.6)  # the other machine is gone
+    with taken.taken() as is_mine:
+        assert is_mine
 
 
 def test_four_workers_of_which_two_are_killed_make_twelve_runs_once_each(sweep, tmp_path):
