@@ -6,6 +6,7 @@ import shlex
 import signal
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -256,6 +257,71 @@ def test_what_slurm_tells_a_job_and_what_becomes_of_it(monkeypatch, number, rest
     notice(number, None)
     notice(signal.SIGTERM, None)  # which follows: the first word counts
     assert (notice.stop.why, notice.requeues) == (why, requeues)
+
+
+def test_a_run_whose_failure_cannot_be_recorded_costs_no_other_of_its_job(monkeypatch, tmp_path):
+    def refuse(experiment, *_):
+        raise ValueError("record.json: record schema 3, this version reads 2")
+
+    monkeypatch.setattr(job, "_refusal", lambda experiment: "")
+    monkeypatch.setattr(job.sweep, "run_cell", refuse)
+    monkeypatch.setattr(job.run, "fail", refuse)
+    said = []
+    monkeypatch.setattr(job.board, "say", said.append)
+    assert job._made(SimpleNamespace(folder=tmp_path)) == "failed"
+    assert said == [
+        f"{tmp_path}: ValueError: record.json: record schema 3, this version reads 2; not recorded: record.json: "
+        "record schema 3, this version reads 2"
+    ]
+
+
+def ended(status, at, stopped="no"):
+    current = SimpleNamespace(started_at=at, interrupted=status == "failed" and stopped != "no")
+    return SimpleNamespace(status=status, current=current)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "cells_per_job", "failed"),
+    [
+        (None, 2, True),
+        (ended("failed", "2026-01-01T01:00:00.000+00:00"), 2, False),
+        (ended("failed", "2026-01-01T01:00:00.000+00:00"), 1, True),
+        (ended("failed", "2026-01-01T01:00:00.000+00:00", stopped="training"), 2, True),
+        (ended("failed", "2025-01-01T01:00:00.000+00:00"), 2, True),
+    ],
+    ids=["no record", "its own reason", "tried again by its job", "interrupted", "before"],
+)
+def test_the_end_of_a_job_is_no_reason_of_a_run_that_failed_in_it(
+    answers, monkeypatch, tmp_path, recorded, cells_per_job, failed
+):
+    """The job went on with its other runs, and was out of time in one of them."""
+    several = replace(submission("7", [("a", 0), ("b", 0)]), cells_per_job=cells_per_job)
+    submissions.keep(several, tmp_path, "asked")
+    submissions.jobs_folder(tmp_path, "asked").mkdir()
+    answers("squeue", "")
+    answers("scontrol", "")
+    answers("sacct", "")
+    reasons = []
+    monkeypatch.setattr(slurm, "experiment_of", lambda *_: None)
+    monkeypatch.setattr(slurm.state, "readable", lambda experiment: recorded)
+    monkeypatch.setattr(slurm.run, "fail", lambda experiment, reason, patience: reasons.append(reason))
+    tasks = Tasks(tmp_path, "asked")
+    slurm.settle(tmp_path, "asked", tasks, tasks.of["a", 0])
+    assert bool(reasons) is failed
+    assert tasks.is_told(tasks.of["a", 0])
+
+
+def test_an_end_that_cannot_be_recorded_is_of_its_job_alone(answers, monkeypatch, tmp_path):
+    def refuse(*_):
+        raise ValueError("record.json: record schema 3, this version reads 2")
+
+    submissions.keep(submission("7", [("a", 0)]), tmp_path, "asked")
+    answers("squeue", "")
+    monkeypatch.setattr(slurm, "experiment_of", lambda *_: None)
+    monkeypatch.setattr(slurm.run, "fail", refuse)
+    tasks = Tasks(tmp_path, "asked")
+    slurm.settle(tmp_path, "asked", tasks, tasks.of["a", 0])
+    assert not tasks.is_told(tasks.of["a", 0])
 
 
 def test_a_job_computes_on_the_cores_that_it_asked_for(monkeypatch):

@@ -20,6 +20,7 @@ from harness.config.experiment import Experiment, recipe
 from harness.measure import hardware
 from harness.run import inputs, isolate, run
 from harness.run.outcome import instead
+from harness.run.progress import board
 from harness.sweep import sweep
 from harness.sweep.cluster import queue
 from harness.sweep.cluster.resources import SlurmSpec
@@ -124,8 +125,12 @@ def _made(experiment: Experiment) -> str:
         return sweep.run_cell(experiment)
     except KeyboardInterrupt:  # recorded already
         return "failed"
-    except Exception as error:  # ends this job only
-        run.fail(experiment, f"{type(error).__name__}: {error}")
+    except Exception as error:  # ends this run only; others of the job come after it
+        reason = f"{type(error).__name__}: {error}"
+        try:
+            run.fail(experiment, reason)
+        except (ValueError, OSError) as unrecorded:  # such as a record of another version
+            board.say(f"{experiment.folder}: {reason}; not recorded: {unrecorded}")
         return "failed"
 
 

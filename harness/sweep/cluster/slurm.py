@@ -200,11 +200,20 @@ def settle(runs_dir: Path, name: str, tasks: Tasks, task: Task) -> None:
     if not tasks.is_told(task):
         try:
             experiment = experiment_of(runs_dir, name, task)
-        except ValueError as error:  # of this job alone
+            if not _has_failed_before(experiment, task):
+                run.fail(experiment, tasks.ending(task), _PATIENCE_SECONDS)
+        except (ValueError, OSError) as error:  # of this job alone
             board.say(f"the end of SLURM job {task.job} cannot be recorded: {error}")
             return
-        run.fail(experiment, tasks.ending(task), _PATIENCE_SECONDS)
         (tasks.folder / task.settled_file).touch()
+
+
+def _has_failed_before(experiment: Experiment, task: Task) -> bool:
+    """Return whether a run has failed for a reason of its own in a job that went on with its other runs."""
+    run_record = state.readable(experiment) if task.submission.cells_per_job > 1 else None
+    if run_record is None or run_record.status != "failed" or run_record.current.interrupted:
+        return False
+    return run_record.current.started_at > task.submission.submitted_at  # both in UTC and of one format
 
 
 def experiment_of(runs_dir: Path, name: str, task: Task) -> Experiment:
