@@ -248,8 +248,12 @@ def _tell_failure(cell: Cell, result: Any) -> bool:
 
 
 def run_cell(experiment: Experiment) -> str:
-    """Execute one run in the process in which a launcher calls this, and return its status."""
-    experiment = inputs.resolve(experiment, board.say)
+    """Execute one run in the process in which a launcher calls this, and return its status.
+
+    Raises:
+        ValueError: the model or the data are no longer what was planned: it would be another run.
+    """
+    experiment = _as_planned(experiment)
     tracker = _tracker or Tracker(experiment.tracking, Path(experiment.runs_dir))
     line = board.begin(_label(experiment), experiment.method.trains)
 
@@ -275,6 +279,17 @@ def run_cell(experiment: Experiment) -> str:
         board.say(f"{experiment.method.name}: it did not fit; beside it, with its base in 4 bits: {other.folder}")
         run_cell(other)
     return result.status
+
+
+def _as_planned(experiment: Experiment) -> Experiment:
+    here = inputs.resolve(experiment, board.say)
+    for name, planned, now in (("model", experiment.model, here.model), ("data", experiment.data, here.data)):
+        if planned.content not in (None, now.content):
+            raise ValueError(
+                f"{name}={planned.name}: its files have changed since the run was planned, and it would be another "
+                "run; give the same command again"
+            )
+    return here
 
 
 def run_alone(experiment: Experiment) -> RunRecord:

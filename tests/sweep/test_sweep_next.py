@@ -11,10 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.config import config
 from harness.records import record
 from harness.records.record import RunRecord
-from harness.run import lock
-from harness.sweep.worker import _Taken
+from harness.run import inputs, lock, run
+from harness.sweep.planned_runs import PlannedRun, Wanted
+from harness.sweep.worker import WorkerSpec, _Taken, launch
 
 NEXT = [sys.executable, "-m", "harness", "sweep", "next"]
 
@@ -76,6 +78,21 @@ def test_a_run_of_another_machine_is_left_alone_while_it_beats_whatever_its_cloc
     time.sleep(0.6)  # the other machine is gone
     with taken.taken() as is_mine:
         assert is_mine
+
+
+def test_a_worker_ends_where_the_rows_have_changed_since_its_runs_were_planned(
+    compose, tiny_overrides, letters_file, tmp_path, monkeypatch
+):
+    """It would make another run, find the planned one still open, and begin again without an end."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(letters_file.read_text())
+    words = (*tiny_overrides, "method=lora", f"data.file={rows}")
+    planned = PlannedRun(Wanted(words), inputs.resolve(config.build(compose(*words))))
+    rows.write_text(letters_file.read_text() + '{"prompt": "Say x:", "completion": " xxxx"}\n')
+    monkeypatch.setattr(run, "run", lambda experiment, watch: pytest.fail("another run was begun"))
+    made = launch([planned], "shared", WorkerSpec(), [])
+    with pytest.raises(ValueError, match="data=file: its files have changed since the run was planned"):
+        _ = made[0].return_value
 
 
 def test_four_workers_of_which_two_are_killed_make_twelve_runs_once_each(sweep, tmp_path):
