@@ -47,7 +47,14 @@ def launch(pending: Sequence[PlannedRun], name: str, spec: WorkerSpec, made: lis
 
     Raises:
         DetachedSweepError: with `once`, when one run was made and others are left.
+        ValueError: a setting asks that what has a result is made again: it would stay open.
     """
+    for setting, without in (("force", "false"), ("rerun", "[]")):
+        if any(getattr(planned.experiment, setting) for planned in pending):
+            raise ValueError(
+                f"{setting} with hydra/launcher=worker: each worker would make the same runs again, without an end; "
+                f"give {setting}={without}, or leave the launcher out"
+            )
     locks = [_Taken(planned, name) for planned in pending]
     errors: dict[int, Exception] = {}
     while left := [

@@ -95,6 +95,14 @@ def test_a_worker_ends_where_the_rows_have_changed_since_its_runs_were_planned(
         _ = made[0].return_value
 
 
+@pytest.mark.parametrize(("force", "rerun", "advice"), [(True, (), "force=false"), (False, ("oom",), r"rerun=\[\]")])
+def test_a_worker_refuses_to_make_again_what_would_stay_open(tmp_path, monkeypatch, force, rerun, advice):
+    monkeypatch.setattr(run, "run", lambda experiment, watch: pytest.fail("a run was begun"))
+    planned = SimpleNamespace(experiment=SimpleNamespace(force=force, rerun=rerun))
+    with pytest.raises(ValueError, match=f"would make the same runs again, without an end; give {advice}, or leave"):
+        launch([planned], "shared", WorkerSpec(), [])
+
+
 def test_four_workers_of_which_two_are_killed_make_twelve_runs_once_each(sweep, tmp_path):
     cells = "  - method: [lora, full]\n    seed: [0, 1, 2, 3, 4]\n  - method: [dora]\n"
     words = [*sweep(cells), "--all"]
