@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from harness.config.compose import Composer
 from harness.config.experiment import canonical, digest
 from harness.config.overrides import expand
 from harness.config.sweep_file import SweepFile, UntilDecided, recipe_keys, varied
-from harness.records import disk, record, registration
+from harness.records import disk, record, redact, registration
+from harness.records.base import parsed
 from harness.records.record import SCHEMA, ClaimRecord, SweepRecord, Tuning
 from harness.records.registration import EXCLUSIONS, Registration
 from harness.run import provenance
@@ -163,6 +164,7 @@ def _registration(sweep_file: SweepFile, arguments: tuple[str, ...], plan: Seque
         code=provenance.training_code(),
         made_with={key: provenance.facts()[key] for key in _MADE_WITH},
     )
+    made = parsed(Registration, redact.anything(asdict(made)))  # as it is written: the digest is of what can be read
     return replace(made, digest=registration.digest_of(made))
 
 

@@ -39,8 +39,8 @@ def asked(tmp_path, monkeypatch, tiny_overrides):
         for folder in ("sweeps", "conf/sweep"):
             (tmp_path / folder / "asked.yaml").write_text(text)
 
-    def register():
-        return main(["register", "asked", *words, f"hydra.searchpath=[file://{tmp_path}/conf]"])
+    def register(*more):
+        return main(["register", "asked", *words, *more, f"hydra.searchpath=[file://{tmp_path}/conf]"])
 
     write(SWEEP)
     return write, register
@@ -69,6 +69,16 @@ def test_everything_that_the_answer_rests_on_is_kept(asked, capsys):
     assert len({cell.recipe_id for cell in trials}) == len(trials) == 6
     assert all(content for content in made.contents.values())
     assert len(made.contents) == 2
+
+
+def test_a_registration_without_a_secret_of_its_words_is_the_one_that_was_hashed(asked, capsys):
+    register = asked[1]
+    for expected in ("registered: ", "registered at "):  # the second time it is there already
+        assert register("tracking.group=https://me:hunter2secret@host/rows") == 0
+        assert expected in capsys.readouterr().out
+    made = registration.read(registration.path(Path("runs"), "asked"))
+    assert any(word.startswith("tracking.group=") for word in made.arguments)
+    assert "hunter2secret" not in json.dumps(made.arguments)
 
 
 def test_a_file_in_a_folder_below_is_registered_by_its_own_name(asked, tmp_path, tiny_overrides, capsys):
