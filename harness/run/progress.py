@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
 import textwrap
 import threading
@@ -26,6 +28,18 @@ _SPEED, _BAR, _LONG_BAR = 70, 100, 120  # columns of a terminal from which on th
 _HANGING = re.compile(r"\s*\S+(?: \S+)?\s{2,}|\s*(?:- )?")  # a label in a column of its own, or the indentation
 
 
+class _Console(Console):
+    """Console whose reader may be gone, as in `harness -m ... 2>&1 | head`."""
+
+    def on_broken_pipe(self) -> None:
+        """End the command as a pipe's end does, with the code that a shell gives for SIGPIPE; print no more."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())  # else the exit flushes into the pipe again
+        os.close(nowhere)
+        raise SystemExit(128 + signal.SIGPIPE)
+
+
 class Board:
     """Display of the runs in progress, `k` of `n`, with the time that the whole sweep has taken and may still take.
 
@@ -34,7 +48,7 @@ class Board:
     """
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = _Console(stderr=True, highlight=False)
         self.total, self._started, self._ended = 0, 0, 0
         self._began = time.monotonic()
         self._took: dict[bool, list[float]] = {}  # seconds of finished runs, of those that train and of the others

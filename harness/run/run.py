@@ -18,6 +18,7 @@ from harness.run import isolate, lock, model_card, run_folder
 from harness.run.outcome import AttemptLog, LostError, is_machines_fault, ladder, outcome, without_others
 from harness.run.state import RunState, inspect, keeps_no_weights, lacks_inference, work_left
 from harness.train import checkpoint
+from harness.train.signals import SIGNALS
 
 WORK = "harness.run.worker:execute"  # the function that a run's own process executes
 
@@ -220,14 +221,20 @@ def _attempt(session: _Session, before: RunRecord | None, todo: Todo) -> tuple[R
     except (KeyboardInterrupt, SystemExit) as stop:
         log.stop()
         if not lease.lost:
-            how = "preempted" if isinstance(stop, SystemExit) else str(stop) or "interrupted"
-            session.record(before, log, "failed", f"{how} {log.where()}{log.resume_hint()}")
+            session.record(before, log, "failed", f"{_how(stop)} {log.where()}{log.resume_hint()}")
         raise
     ended = without_others(ended, isolate.environment(terms).get(hardware.VISIBLE))
     status, reason = outcome(ended, log)
     if lease.lost:
         return None, False
     return session.record(before, log, status, reason), status == "failed" and is_machines_fault(ended)
+
+
+def _how(stop: BaseException) -> str:
+    """Return in a word or two how an attempt was ended; a command also ends because the reader of its output has."""
+    if isinstance(stop, SystemExit):
+        return "preempted" if stop.code in [128 + number for number in SIGNALS] else "interrupted"
+    return str(stop) or "interrupted"
 
 
 def terms_of(experiment: Experiment) -> isolate.Terms:

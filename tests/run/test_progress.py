@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from harness.records.events import Measured, PhaseStarted, Progress, StepLogged, TaskStarted
-from harness.run import progress
+from harness.run import progress, run
 from harness.run.progress import Board, ending
 from tests.records.test_record import BLANK, TRAINING, attempt, run_record
 
@@ -249,3 +249,19 @@ def test_a_real_terminal_shows_whole_words_and_the_progress_of_the_sweep(columns
     assert "120/171 loss 1.234" in last
     assert last.rstrip().endswith("s left")
     assert ("\u2501" in last, "534 tokens/s" in last) == (bar, speed)
+
+
+def test_output_that_nobody_reads_ends_the_command_as_a_pipe_does(monkeypatch):
+    """As in `harness -m ... 2>&1 | head`; standard output stays what it is."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    before = os.fstat(1)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        made = Board()
+        with pytest.raises(SystemExit) as stop:
+            made.say("first line")
+        made.say("second line")
+    assert stop.value.code == 141
+    assert os.fstat(1) == before
+    assert run._how(stop.value) == "interrupted", "nobody has preempted it"
