@@ -146,6 +146,7 @@ class Preemption:
         leave_terminal(number)
         for signal_number in SIGNALS:  # once is enough, and what happens from here on is short
             signal.signal(signal_number, signal.SIG_IGN)
+        end_with_parent()
         self.requested = True
         if not self._deferred:
             raise PreemptedError("told to end")
@@ -154,8 +155,8 @@ class Preemption:
 def end_with_parent(number: int = signal.SIGTERM) -> None:
     """Let the kernel end this process when its parent ends for any reason: prctl(2).
 
-    The server calls it as well, so that a sweep that is killed takes its server and its run with it. A process that has
-    inherited SIGTERM ignored, as on a further node, is ended by SIGKILL.
+    The server calls it as well, so that a sweep that is killed takes its server and its run with it. A process that
+    ignores SIGTERM is ended by SIGKILL: it has inherited that, as on a further node, or has been told to end.
     """
     if signal.getsignal(number) is signal.SIG_IGN:
         number = signal.SIGKILL

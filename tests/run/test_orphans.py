@@ -16,36 +16,68 @@ for number in filter(None, sys.argv[3].split(",")):
     signal.signal(int(number), signal.SIG_IGN)
 from harness.run import isolate
 from pathlib import Path
-isolate.call("orphans_work:stay", sys.argv[1], log=Path(sys.argv[1] + ".log"), on_event=print)
+isolate.call(sys.argv[4], sys.argv[1], log=Path(sys.argv[1] + ".log"), on_event=print)
 """
 WORK = """
 import os, time
 from pathlib import Path
+from harness.train.signals import Preemption
 
 def stay(path, emit):
     Path(path).write_text(str(os.getpid()))
     time.sleep(120)
+
+def finish_a_step(path, emit):
+    preemption = Preemption()
+    with preemption.watched(), preemption.deferred():
+        Path(path).write_text(str(os.getpid()))
+        while not preemption.requested:
+            time.sleep(0.05)
+        Path(path).write_text("told to end")
+        time.sleep(120)
 """
+
+
+def until(path, is_there):
+    deadline = time.monotonic() + 120
+    while not (path.exists() and is_there(path.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return path.read_text()
+
+
+def start(folder, function, ignored=()):
+    """Start a parent, and return it and the process that it waits for."""
+    (folder / "orphans_work.py").write_text(WORK)
+    words = [str(folder / "pid"), str(folder), ",".join(str(int(number)) for number in ignored)]
+    command = [sys.executable, "-c", PARENT, *words, f"orphans_work:{function}"]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    return parent, psutil.Process(int(until(folder / "pid", str.isdigit)))
+
+
+def kill_and_count(parent, *processes):
+    """Kill the parent, and return how many of the processes are gone after it."""
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    gone, alive = psutil.wait_procs(processes, timeout=20)
+    for process in alive:
+        process.kill()
+    return len(gone)
 
 
 @pytest.mark.parametrize(
     "ignored", [(), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)], ids=lambda one: str(len(one))
 )
 def test_a_killed_parent_takes_its_server_and_their_processes_with_it(tmp_path, ignored):
-    (tmp_path / "orphans_work.py").write_text(WORK)
-    told = tmp_path / "pid"
-    words = [sys.executable, "-c", PARENT, str(told), str(tmp_path), ",".join(str(int(number)) for number in ignored)]
-    parent = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (told.exists() and told.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    working = psutil.Process(int(told.read_text()))
+    parent, working = start(tmp_path, "stay", ignored)
     server = working.parent()
     assert server.ppid() == parent.pid
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    gone, alive = psutil.wait_procs([working, server], timeout=20)
-    for process in alive:
-        process.kill()
-    assert (len(gone), alive) == (2, [])
+    assert kill_and_count(parent, working, server) == 2
+
+
+def test_a_killed_parent_takes_a_process_with_it_that_was_told_to_end_before(tmp_path):
+    """The run is another command's by then, and the process was about to write a checkpoint."""
+    parent, working = start(tmp_path, "finish_a_step")
+    working.send_signal(signal.SIGTERM)
+    until(tmp_path / "pid", lambda text: text == "told to end")
+    assert kill_and_count(parent, working) == 1
