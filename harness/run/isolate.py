@@ -40,6 +40,7 @@ _SILENT_SECONDS = 60.0  # without progress, after which a process that was told 
 _LAST_SECONDS = 600.0  # after which it is killed even with progress: a checkpoint of a large model takes minutes
 _EXIT_SECONDS = 60.0  # for a process to exit after it has sent its result
 _REAP_SECONDS = 10.0  # for the kernel to end a killed process; one that waits for a dead file server stays
+END_SECONDS = _LAST_SECONDS + _EXIT_SECONDS + _REAP_SECONDS  # a process that was told to end is gone by then
 _TAIL_BYTES = 4096  # of the log, in which a library may have printed why it exited
 # Reasons that may stand for a kill for lack of memory; the kernel counts those of all processes of the group or machine
 _A_KILL = re.compile(r"killed by SIGKILL|DataLoader worker")

@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from harness.sources.packages import Say
 from harness.train.signals import SIGNALS, heeded, leave_terminal
 
 _LOOK_SECONDS = 0.2  # interval of the checks for idle slots and interrupts
-_PATIENCE_SECONDS = 60.0  # for runs to finish a step, write a checkpoint and report it
+_RECORD_SECONDS = 60.0  # for runs to be recorded once their processes have ended
 NONE_LEFT = 3  # exit code of a worker that was to make one run and found none
 _SLOTS_OF_A_CPU = 2  # not one per core, since every run needs its own memory
 
@@ -79,7 +80,8 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
     """Execute the jobs in order, as many at once as there are parts. An error in a job does not affect the others.
 
     Raises:
-        KeyboardInterrupt: interrupted. The first Ctrl-C lets current runs finish, the second stops them.
+        KeyboardInterrupt: interrupted. The first Ctrl-C lets current runs finish, the second stops them, the third does
+            not wait until they have stopped.
         SystemExit: SIGTERM or SIGUSR2 arrived. Current runs are stopped, as in sequential execution.
     """
     work = _Work(jobs)
@@ -93,7 +95,7 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
                 work.closing.set()
                 for part in parts:
                     part.stop.why = "preempted" if received else "interrupted"
-                work.idle(len(slots), _PATIENCE_SECONDS)
+                _wait_for_ends(work, len(slots), interrupts)
                 break
             if interrupts and not work.closing.is_set():
                 work.closing.set()
@@ -105,6 +107,17 @@ def at_once(jobs: Sequence[Callable[[], Any]], parts: Sequence[isolate.Share], s
     if interrupts:
         raise KeyboardInterrupt
     return work.results
+
+
+def _wait_for_ends(work: _Work, slots: int, interrupts: Sequence[int]) -> None:
+    """Wait for runs that were told to end: one that still writes a checkpoint is killed with this process.
+
+    A further Ctrl-C ends the wait; a scheduler's second signal does not.
+    """
+    before, deadline = interrupts.count(signal.SIGINT), time.monotonic() + isolate.END_SECONDS + _RECORD_SECONDS
+    while not work.idle(slots, _LOOK_SECONDS):
+        if interrupts.count(signal.SIGINT) > before or time.monotonic() > deadline:
+            return
 
 
 class _Work:

@@ -99,6 +99,33 @@ def test_a_signal_that_arrives_as_the_last_run_ends_is_no_ctrl_c(number):
     assert stop.value.code == 128 + number
 
 
+@pytest.mark.parametrize(
+    ("sent", "ending", "is_waited_for"),
+    [
+        ([signal.SIGUSR2, signal.SIGTERM], SystemExit, True),
+        ([signal.SIGINT] * 2, KeyboardInterrupt, True),
+        ([signal.SIGINT] * 3, KeyboardInterrupt, False),
+    ],
+    ids=["scheduler", "twice", "thrice"],
+)
+def test_a_run_that_writes_a_checkpoint_is_waited_for_until_a_third_ctrl_c(monkeypatch, sent, ending, is_waited_for):
+    monkeypatch.setattr(local, "_LOOK_SECONDS", 0.05)
+    part, ended = isolate.Share({}, 1), threading.Event()
+
+    def write():
+        for number in sent:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+        ended.wait(0.5 if is_waited_for else 20.0)
+        ended.set()
+
+    with pytest.raises(ending):
+        local.at_once([write], [part], lambda text: None)
+    assert ended.is_set() is is_waited_for
+    assert part.stop.why
+    ended.set()
+
+
 def test_a_process_keeps_to_its_part(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     call = lambda: isolate.call("test_sweep_local:part", log=tmp_path / "log.txt").value  # noqa: E731
