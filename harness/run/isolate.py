@@ -8,10 +8,9 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from multiprocessing import process as registry
@@ -25,12 +24,13 @@ from harness.measure.hardware import VISIBLE
 from harness.records import redact
 from harness.records.events import Emit, Message
 from harness.run import server
+from harness.run.interrupts import signals_raise
 from harness.run.server import cuda_untouched, is_cuda_touched
 from harness.run.server import prepare as prepare
 from harness.sources import cache
 from harness.train import failure
 from harness.train.failure import Cause
-from harness.train.signals import SIGNALS, end_with_parent, leave_terminal
+from harness.train.signals import end_with_parent
 
 Kind = Literal["returned", "raised", "oom", "killed"]
 
@@ -121,7 +121,6 @@ class _Job:
 
 
 share: ContextVar[Share | None] = ContextVar("share", default=None)  # None: all of the machine
-_late: list[int] = []  # numbers of the signals that `signals_held_back` holds back
 _forks_can_use_cuda = True
 USUAL = Terms()
 REPEATABLE = Terms(retries=1)
@@ -223,7 +222,7 @@ def _attempt(job: _Job, on_event: Emit | None) -> Ended:
     finally:
         sender.close()
     try:
-        with _signals_raise() as stops:
+        with signals_raise() as stops:
             ended = _listen(receiver, process, on_event, _stopped(own, stops))
     except EndAtOnceError:
         process.kill()
@@ -231,7 +230,7 @@ def _attempt(job: _Job, on_event: Emit | None) -> Ended:
     except BaseException:
         process.terminate()
         try:
-            with _signals_raise():
+            with signals_raise():
                 _listen(receiver, process, on_event, _Vitals(process.pid))
         finally:
             process.kill()
@@ -253,76 +252,6 @@ def _reap(process: Any) -> None:
             process.join()
     else:  # otherwise Python would wait for it at exit
         registry._children.discard(process)  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Hold back the signals that end this process, except while `call` waits for another one within this context.
-
-    A later signal ends this process after the context, so that what the other has returned can be recorded.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
-    numbers += [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
-    before = {number: signal.signal(number, _hold_back) for number in numbers}
-    try:
-        yield
-    finally:
-        for number in numbers:
-            if signal.getsignal(number) is _hold_back:
-                signal.signal(number, before[number])
-        late, _late[:] = _late[:], []
-    if late:
-        raise _stop_of(late[0])
-
-
-def _hold_back(number: int, frame: Any) -> None:
-    leave_terminal(number)
-    _late.append(number)
-
-
-def _stop_of(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-
-
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[list[BaseException]]:
-    """Raise `KeyboardInterrupt` or `SystemExit` on a signal within this context, if its default handler is installed.
-
-    What was raised is added to the list, since Python swallows an exception that is raised in a destructor. What was
-    held back before stands in it from the beginning.
-    """
-    stops: list[BaseException] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stops
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        stops.append(_stop_of(number))
-        raise stops[-1]
-
-    def leave(number: int, frame: Any) -> None:
-        leave_terminal(number)
-        for other in untaken:  # the group's other signal, or the same again, must not interrupt the clean-up
-            signal.signal(other, signal.SIG_IGN)
-        stops.append(_stop_of(number))
-        raise stops[-1]
-
-    untaken = [number for number in SIGNALS if signal.getsignal(number) in (signal.SIG_DFL, _hold_back)]
-    handlers = dict.fromkeys(untaken, leave)
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _hold_back):
-        handlers[signal.SIGINT] = interrupt
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    stops += map(_stop_of, _late)
-    _late.clear()
-    try:
-        yield stops
-    finally:
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is handler:
-                signal.signal(number, before[number])
 
 
 def _listen(receiver: Connection, process: Any, on_event: Emit | None, look: Callable[[], bool]) -> Ended | None:

@@ -15,6 +15,7 @@ from harness.records.events import Emit, Message, PhaseStarted
 from harness.records.record import RunRecord, Status
 from harness.records.settings import Fallback
 from harness.run import isolate, lock, model_card, run_folder
+from harness.run.interrupts import signals_held_back
 from harness.run.outcome import AttemptLog, LostError, is_machines_fault, ladder, outcome, without_others
 from harness.run.state import RunState, inspect, keeps_no_weights, lacks_inference, work_left
 from harness.train import checkpoint
@@ -181,7 +182,7 @@ def _with_retries(session: _Session, before: RunRecord | None, todo: Todo) -> Ru
     """Make an attempt, and retry it after faults of the machine; return None if another process took the run over."""
     experiment = session.experiment
     for number in range(1, experiment.max_retries + 2):
-        with run_folder.reserved(experiment.folder), isolate.signals_held_back():
+        with run_folder.reserved(experiment.folder), signals_held_back():
             result, is_machines_fault = _attempt(session, before, todo)
         if result is None or not is_machines_fault or number > experiment.max_retries:
             return result
