@@ -328,20 +328,20 @@ def method_of(adapter: Adapter) -> Foreign:
 
 
 def check_names(adapters: list[Adapter]) -> None:
-    """Refuse adapters that would be one run: an adapter without a seed is a run of seed 0.
+    """Refuse adapters that would be one run, for which this process would wait while it holds it.
 
     Raises:
-        ValueError: two have the same name and seed; names their places.
+        ValueError: two have the same name and seed, where an unknown seed is 0; names their places.
     """
     first: dict[tuple[str, int], Adapter] = {}
     for adapter in adapters:
-        other = first.setdefault((adapter.identifier, adapter.seed or 0), adapter)
-        if other.place != adapter.place:
-            seeds = {other.seed, adapter.seed}
+        key = (adapter.identifier, adapter.seed or 0)
+        if key in first:
+            seeds = {first[key].seed, adapter.seed}
             which = adapter.name if seeds == {None} else f"{adapter.name} with seed {adapter.seed or 0}"
-            raise ValueError(
-                f"{other.place} and {adapter.place} are both {which}: give one a name, NAME={adapter.place}"
-            )
+            both = f"{first[key].place} and {adapter.place} are both {which}"
+            raise ValueError(f"{both}: give one a name, NAME={adapter.place}")
+        first[key] = adapter
 
 
 def named(adapters: list[Adapter]) -> list[Adapter]:

@@ -261,6 +261,20 @@ def test_two_adapters_of_one_name_are_refused(adapters, scored, tmp_path, capfd)
     assert "are both same: give one a name" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("other", [("a", None, "adapters/a"), ("a", 0, "adapters/a-seed-0")])
+def test_two_words_for_one_run_are_refused(other):
+    """The command would wait for the claim of the run that it holds itself, without an end."""
+    from types import SimpleNamespace
+
+    given = [
+        SimpleNamespace(identifier=name, name=name, seed=seed, place=place)
+        for name, seed, place in (("a", None, "adapters/a"), other)
+    ]
+    with pytest.raises(ValueError, match=f"adapters/a and {other[2]} are both a: give one a name"):
+        foreign.check_names(given)
+    foreign.check_names([given[0], SimpleNamespace(identifier="a", name="a", seed=1, place="adapters/a-seed-1")])
+
+
 @pytest.mark.parametrize("weights", ["merged", "converted"])
 def test_other_weights_than_the_attached_ones_are_refused(weights, adapters, scored, capfd):
     code, runs = scored(adapters["lora"][0], f"eval.weights={weights}")
