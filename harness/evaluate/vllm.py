@@ -11,12 +11,8 @@ from typing import Any
 from harness.records.evaluation import Evaluation
 
 _SHARE_OF_FREE_MEMORY = 0.9  # of the GPU; the rest is for tensors that torch allocates outside of vLLM
-_CHANGE_THE_BASE = (
-    "pissa",
-    "olora",
-    "corda",
-    "loftq",
-)  # initializations; older versions of vLLM leave the base as it is
+# initializations that change the base; older versions of vLLM leave it as it is
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts as `max_lora_rank`
 
 

@@ -233,9 +233,8 @@ def misfit(adapter: Adapter, layers: Mapping[str, tuple[int, int]], hidden_size:
     """
     for name, (shape, _) in adapter.tensors.items():
         place = _PLACED.match(name)
-        module = (
-            re.sub(r"(\.base_layer)+$", "", place["module"]) if place else ""
-        )  # of several parameters of one module
+        # PEFT wraps a module once for each of its parameters
+        module = re.sub(r"(\.base_layer)+$", "", place["module"]) if place else ""
         if place and module not in layers:
             return f"it has {name}, and the base has no {module}"
         inputs, outputs = layers[module] if place else (0, 0)

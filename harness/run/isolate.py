@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import re
 import signal
 import sys
 import time
@@ -42,8 +41,6 @@ _EXIT_SECONDS = 60.0  # for a process to exit after it has sent its result
 _REAP_SECONDS = 10.0  # for the kernel to end a killed process; one that waits for a dead file server stays
 END_SECONDS = _LAST_SECONDS + _EXIT_SECONDS + _REAP_SECONDS  # a process that was told to end is gone by then
 _TAIL_BYTES = 4096  # of the log, in which a library may have printed why it exited
-# Reasons that may stand for a kill for lack of memory; the kernel counts those of all processes of the group or machine
-_A_KILL = re.compile(r"killed by SIGKILL|DataLoader worker")
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Ended:
     reason: str = ""
     error_type: str = ""  # name of the exception's class
     cause: Cause = "work"  # of "raised", "oom" and "killed"
-    killed_by: int | None = None  # number of the signal that killed the process, or a rank of it
+    killed_by: int | None = None  # number of the signal that killed the process, a rank of it or a loader's worker
 
     def returned(self) -> Any:
         """Return the value of the function.
@@ -180,7 +177,8 @@ def _called(job: _Job, on_event: Emit | None) -> Ended:
         return Ended("killed", reason=str(error), cause="machine")
     finally:
         redact.file(log)  # libraries may have printed a token, or a URL with a password
-    if ended.cause == "machine" and _A_KILL.search(ended.reason) and out_of_memory_kills() > kills:
+    # the kernel counts its kills for lack of memory in the whole group or machine, and kills by SIGKILL
+    if ended.cause == "machine" and ended.killed_by == signal.SIGKILL and out_of_memory_kills() > kills:
         return replace(ended, kind="oom", reason="killed by the kernel: out of memory", cause="host_memory")
     return ended
 
@@ -333,9 +331,8 @@ def _child(job: _Job, sender: Connection) -> None:
             traceback.print_exc()
         cause = failure.cause(error)
         kind = "oom" if cause in failure.MEMORY else "raised"
-        killed_by = getattr(error, "killed_by", None)
         ended = {"kind": kind, "reason": _one_line(error), "error_type": type(error).__name__, "cause": cause}
-        ended["killed_by"] = killed_by
+        ended["killed_by"] = failure.killed_by(error)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

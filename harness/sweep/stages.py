@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -205,9 +206,6 @@ def _look(planned: PlannedRun) -> selection.Look:
     return selection.Look(cell=planned.written(), run=run_record, validation=validation, rows=rows)
 
 
-_UNDECIDED = 1  # exit code of `harness.report look`
-
-
 def until_decided(sweep_file: SweepFile, arguments: Sequence[str]) -> UntilDecided | None:
     """Return the rule by which seeds are added; None if the file or the command line fixes their number."""
     assert sweep_file.stages is not None, "only a sweep with stages has final seeds"
@@ -243,9 +241,13 @@ def decided(experiment: Experiment, name: str) -> bool | None:
 
     The look runs in a separate process, since statistics need libraries that this process does not load.
     """
-    command = [sys.executable, "-m", "harness.report", "look", experiment.runs_dir, "--sweep", name]
+    command = [sys.executable, "-m", "harness.report", "look", experiment.runs_dir, "--sweep", name, "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in (result.stdout or result.stderr).splitlines():
-        board.say(f"  {line}")
-    answered = bool(result.stdout.strip())  # an error that nothing catches ends Python with the code of "undecided"
-    return {0: True, _UNDECIDED: False}.get(result.returncode) if answered else None
+    try:  # by its document: an error that nothing catches ends Python with the exit code of "undecided"
+        document = json.loads(result.stdout)
+    except ValueError:
+        for line in result.stderr.splitlines():
+            board.say(f"  {line}")
+        return None
+    board.say(f"  {document['answer']}")
+    return bool(document["decided"])

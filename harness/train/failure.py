@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 from collections.abc import Iterator
 from typing import Literal
 
@@ -64,10 +65,26 @@ _TEXTS: tuple[tuple[str, Cause], ...] = (
     (r"\bCU[A-Z]+_STATUS_\w+|ncclSystemError|ncclRemoteError|ncclInternalError", "machine"),
     # a worker of torch's DataLoader, by a signal, or one that hangs; gloo, which lost a peer
     (r"DataLoader timed out after", "machine"),
-    (r"DataLoader worker \(pid .*\) (is killed by signal|exited unexpectedly)|gloo[/\\]transport", "machine"),
+    (r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)|gloo[/\\]transport", "machine"),
     # disks, in the words of libraries that have no errno
     (r"No space left on device|Disk quota exceeded|Stale file handle|Input/output error", "machine"),
 )
+# torch's loader, with the word that strsignal(3) has for SIGKILL
+_KILLED_LOADER = re.compile(r"DataLoader worker \(pid.*\) is killed by signal: Killed")
+
+
+def killed_by(error: BaseException) -> int | None:
+    """Return the number of the signal that killed the process whose end an exception reports; None if none did.
+
+    An exception that reports the end of another process says it itself, in `killed_by`; torch's loader has a text.
+    """
+    for link in _chain(error):
+        if _KILLED_LOADER.search(str(link)):
+            return signal.SIGKILL
+        number: int | None = getattr(link, "killed_by", None)
+        if number is not None:
+            return number
+    return None
 
 
 def cause(error: BaseException) -> Cause:

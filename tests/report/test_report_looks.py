@@ -57,6 +57,7 @@ def test_the_command_says_what_is_open(runs, capsys, tmp_path):
     document = json.loads(capsys.readouterr().out)
     assert document["decided"] is False
     assert len(document["undecided"]) >= 1
+    assert document["answer"].startswith("undecided: ")
     assert main(["look", str(runs), "--sweep", "other"]) == 2
     assert "no sweep 'other'" in capsys.readouterr().err
 

@@ -124,6 +124,18 @@ def raise_after_a_rank_was_killed(emit):
     raise RankError("rank 1: killed by SIGKILL", "machine", signal.SIGKILL)
 
 
+def raise_after_a_loader_was_killed(emit):
+    """As torch's loader does where its signal handler raises within its wait."""
+    try:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    except RuntimeError as error:
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly") from error
+
+
+def raise_after_a_loader_left(emit):
+    raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+
 def raise_for_a_full_disk(emit):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -347,7 +359,9 @@ def test_memory_that_a_library_prints_and_leaves_for_is_told_from_the_end_of_the
 
 
 @pytest.mark.parametrize(
-    ("function", "arguments"), [("kill_itself", (9,)), ("raise_after_a_rank_was_killed", ())], ids=["itself", "a rank"]
+    ("function", "arguments"),
+    [("kill_itself", (9,)), ("raise_after_a_rank_was_killed", ()), ("raise_after_a_loader_was_killed", ())],
+    ids=["itself", "a rank", "a loader"],
 )
 def test_a_kill_is_for_lack_of_memory_where_the_kernel_counts_it(call, monkeypatch, function, arguments):
     counts = iter([7, 8])
@@ -363,6 +377,7 @@ def test_a_kill_is_for_lack_of_memory_where_the_kernel_counts_it(call, monkeypat
     [
         ("break_down", (), "raised", "work"),
         ("raise_for_a_full_disk", (), "raised", "machine"),
+        ("raise_after_a_loader_left", (), "raised", "machine"),
         ("kill_itself", (signal.SIGTERM,), "killed", "machine"),
         ("vanish", (3,), "killed", "machine"),
     ],

@@ -112,8 +112,9 @@ def test_the_next_seed_is_run_until_it_is_decided(stage, answers, taken, ended_w
 
 @pytest.mark.parametrize(
     ("code", "out", "expected"),
-    [(0, "decided: every comparison has a verdict\n", True), (1, "undecided: a and b\n", False), (1, "", None),
-     (2, "", None)],
+    [(0, '{"decided": true, "undecided": [], "answer": "decided"}', True),
+     (1, '{"decided": false, "undecided": ["a", "b"], "answer": "undecided: a; b"}', False),
+     (1, "", None), (2, "", None)],
 )  # fmt: skip
 def test_a_look_that_breaks_is_no_answer(monkeypatch, code, out, expected):
     """Python ends with 1 after an error that nothing catches, and another seed of every recipe takes hours."""

@@ -76,6 +76,7 @@ OF_THE_MACHINE = [
     TimeoutError("the read operation timed out"),
     SerializeError('Error while serializing: IoError(Os { code: 28, message: "No space left on device" })'),
     RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+    RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
     RuntimeError("DataLoader timed out after 600 seconds"),
     RankError("process 1 of 2 has ended with exit code -9", "machine"),
 ]
@@ -105,7 +106,7 @@ OF_THE_WORK = [
     [
         ("device_memory", OUT_OF_DEVICE_MEMORY, 19),
         ("host_memory", OUT_OF_HOST_MEMORY, 7),
-        ("machine", OF_THE_MACHINE, 16),
+        ("machine", OF_THE_MACHINE, 17),
         ("work", OF_THE_WORK, 17),
     ],
 )

@@ -111,7 +111,7 @@ class MetricComparison:
         return estimate.value if estimate else float("-inf" if self.higher_is_better else "inf")
 
     def rounded(self, group: Group) -> float:
-        """Return the same without the error of rounding, equal for methods that are level."""
+        """Return the score rounded to `EQUAL` decimals, so that methods that are level have equal scores."""
         return round(self.value(group), EQUAL)
 
 

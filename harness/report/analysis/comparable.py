@@ -300,7 +300,7 @@ def _by_run(groups: Sequence[Group], facts: Callable[[Row], Facts]) -> dict[str,
     return by_label
 
 
-def _of_trained_too(groups: Sequence[Group]) -> dict[str, Facts]:
+def _provenance_by_row(groups: Sequence[Group]) -> dict[str, Facts]:
     """Return provenance by row; the base model, which has no training, lacks nothing that only a training has."""
     by_label = _by_run(groups, shown_facts)
     keys = {key for facts in by_label.values() for key in facts}
@@ -326,7 +326,7 @@ def _shown(groups: Sequence[Group]) -> list[Difference]:
             missing.append(Difference("not evaluated", ((task, absent),)))
     elsewhere = tuple(group.label for group in trained if group.first.trained_elsewhere)
     unknown = [Difference("trained elsewhere, on data and with settings that are unknown", (("yes", elsewhere),))]
-    listed = [*(unknown if elsewhere else []), *seeds, *missing, *differences(_of_trained_too(rows))]
+    listed = [*(unknown if elsewhere else []), *seeds, *missing, *differences(_provenance_by_row(rows))]
     listed += differences(_by_run(trained, shown_training_facts))
     keys = {difference.key for difference in listed}
     for task in _tasks(trained):

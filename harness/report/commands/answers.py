@@ -100,17 +100,17 @@ def look(arguments: Sequence[str]) -> int:
     from harness.report.analysis.tested_claims import undecided
 
     parser = _parser("look", "Check whether every comparison or claim of a sweep has a verdict.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: decided, undecided (a list)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: decided, undecided (a list), answer (a sentence)"
+    )
     given = parser.parse_args(arguments)
     try:
         lines = undecided(_compared(given))
     except IncomparableError as error:
         raise ValueError(error) from error
-    if given.json:
-        echo(as_json({"decided": not lines, "undecided": list(lines)}))
-        return int(bool(lines))
     more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
-    echo(f"undecided: {'; '.join(lines[:_MOST_NAMED])}{more}" if lines else "decided: every comparison has a verdict")
+    text = f"undecided: {'; '.join(lines[:_MOST_NAMED])}{more}" if lines else "decided: every comparison has a verdict"
+    echo(as_json({"decided": not lines, "undecided": list(lines), "answer": text}) if given.json else text)
     return int(bool(lines))
 
 
