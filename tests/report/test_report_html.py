@@ -23,7 +23,7 @@ from harness.report.document import Missing
 from harness.report.figures import scatter
 from harness.report.html import items, overview
 from harness.report.writers import folder as files
-from tests.report.conftest import BASE, DORA, HOSTILE, LORA, add_evaluation, add_run, evaluation
+from tests.report.conftest import BASE, DORA, HOSTILE, IA3, LORA, add_evaluation, add_run, evaluation
 
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
 ARC = evaluation("arc_easy")
@@ -342,6 +342,22 @@ def test_items_are_tallied_by_the_majority_of_the_seeds(item_page, texts):
         differing = int((abs(share[a] - share[b]) > 0).sum())
         choose(item_page, a, b)
         assert f" {differing} are listed" in item_page.evaluate("find('tally').textContent")
+
+
+@needs_browser
+def test_the_items_open_on_two_methods_that_differ(tmp_path):
+    """The two best methods may give the same answers throughout, as LoRA and DoRA do after a few steps."""
+    runs = tmp_path / "runs"
+    for kind, items_from in ((BASE, BASE), (LORA, LORA), (DORA, LORA), (IA3, IA3)):
+        add_evaluation(add_run(runs, kind), items_from, ARC)
+    opened = opened_in(tmp_path / "profile", write(runs, out=tmp_path / "report").parent / "index.html")
+    try:
+        chosen = opened.evaluate("[find('first').value, find('second').value]")
+        listed = opened.evaluate("find('tally').textContent")
+    finally:
+        opened.close()
+    assert len({"lora", "dora"} & set(chosen)) == 1
+    assert int(re.search(r" (\d+) are listed", listed)[1]) > 0
 
 
 @needs_browser

@@ -387,10 +387,12 @@ async function chooseTask() {
   const names = task.groups.map((group) => [group.label, group.name]);
   const kept = [find("first").value, find("second").value];
   const best = task.groups.map((group, place) => [task.ids.reduce((sum, _, item) => sum + outcome(group, item), 0) * (task.higher ? -1 : 1), place]).sort((x, y) => x[0] - y[0]).map((one) => one[1]);
+  const differs = (place) => task.ids.some((_, item) => outcome(task.groups[best[0]], item) !== outcome(task.groups[place], item));
+  const pair = [best[0], best.slice(1).find(differs) ?? best[1]]; // the best method, and the next that differs from it on an item
   [find("first"), find("second")].forEach((select, index) => {
     options(select, names);
     const wanted = names.findIndex(([name]) => name === kept[index]);
-    select.selectedIndex = wanted >= 0 ? wanted : best[index]; // the two best methods, until others are chosen
+    select.selectedIndex = wanted >= 0 ? wanted : pair[index]; // until others are chosen
   });
   const binary = task.groups.every((group) => group.right !== undefined);
   const before = find("which").value;
