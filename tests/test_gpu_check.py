@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from fake_machines import card
 
 from harness.measure import hardware
 from harness.plan.devices import Device
@@ -18,6 +21,7 @@ from tests.bench.gpu_check import Check, Skipped, checks, command, page, verdict
 from tests.bench.gpu_check.lab import CARD, METHODS, TINY, Lab
 
 GIB = 2**30
+ROOT = Path(__file__).parents[1]
 LOSSES = (5.0, 4.5, 4.0)
 PEAK = 10 * GIB
 NAMES = [check.name for check in checks.CHECKS]
@@ -225,6 +229,29 @@ def test_what_the_machine_lacks_is_skipped_with_the_reason(tmp_path, monkeypatch
         assert reason in found.reason
     large = Card(tmp_path, plan={"peak_bytes": 30 * GIB, "unpredicted": None})
     assert result("full", large).verdict == "SKIP"
+
+
+PLANS = """
+import dataclasses, json, sys
+from pathlib import Path
+from tests.bench.gpu_check.lab import TINY, Lab
+lab = Lab(Path(sys.argv[1]), dataclasses.replace(TINY, device="cuda", precision="bf16"))
+print(json.dumps({name: plan["unpredicted"] for name, plan in lab.plans.items()}))
+"""
+
+
+def test_the_plans_are_made_without_the_card(cards, tmp_path):
+    """Fake tensors claim to be on the CPU: beside a card the trainer would move their batch away from the model."""
+    machine = cards(card(0))
+    done = subprocess.run(
+        [sys.executable, "-c", PLANS, str(tmp_path)],
+        env=machine.environment, capture_output=True, text=True, cwd=ROOT, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    unpredicted = json.loads(done.stdout.splitlines()[-1])
+    assert unpredicted.keys() == METHODS.keys()
+    assert {name: reason for name, reason in unpredicted.items() if reason} == {}
+    assert not [touch for touch in machine.touches() if touch["what"] == "init"]
 
 
 def test_a_check_without_a_bar_or_with_a_bar_that_has_no_number_fails():

@@ -56,7 +56,7 @@ def _elsewhere(function: str, *arguments: Any) -> Any:
     from harness.run import isolate
 
     log = Path(tempfile.gettempdir()) / "harness-bench-planner.log"
-    ended = isolate.call(function, *arguments, log=log)
+    ended = isolate.call(function, *arguments, log=log, terms=isolate.WITHOUT_GPU)  # all of it is a CPU's
     if ended.kind != "returned":
         raise RuntimeError(f"{ended.reason}; see {log}")
     return ended.value

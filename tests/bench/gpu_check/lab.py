@@ -122,20 +122,22 @@ class Lab:
         """
         return self.elsewhere(f"{_WORKER}:{function}", *arguments)
 
-    def elsewhere(self, function: str, *arguments: Any) -> Any:
+    def elsewhere(self, function: str, *arguments: Any, terms: isolate.Terms = isolate.USUAL) -> Any:
         """Return what "module:name" returns in a process of its own, as `call` does."""
         log = self.folder / "log.txt"
-        ended = isolate.call(function, *arguments, log=log)
+        ended = isolate.call(function, *arguments, log=log, terms=terms)
         if ended.kind != "returned":
             raise RuntimeError(f"{function}: {ended.reason}")
         return ended.value
 
     @cached_property
     def plans(self) -> dict[str, dict[str, Any]]:
-        """The predicted step of each of `METHODS`, as `harness.plan` makes it for this device."""
-        plans = self.elsewhere(
-            "harness.plan.predict:cells", [self.experiment(*words) for words in METHODS.values()], self.device, None
-        )
+        """The predicted step of each of `METHODS`, as `harness.plan` makes it for this device.
+
+        The process sees no GPU: fake tensors claim to be on the CPU, and the trainer would move their batch to a card.
+        """
+        described = [self.experiment(*words) for words in METHODS.values()]
+        plans = self.elsewhere("harness.plan.predict:cells", described, self.device, None, terms=isolate.WITHOUT_GPU)
         return dict(zip(METHODS, plans, strict=True))
 
     @cached_property
