@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
@@ -37,13 +34,12 @@ def machine(lab: Lab) -> Iterator[Row]:
     yield _truth("the device computes", seen["sum"] == 3.0, _described(seen))
     if lab.scale.device != "cuda":
         return
-    yield _truth("NVML tells its memory", lab.device.memory_bytes > GIB, f"{lab.device.memory_bytes / GIB:.1f} GiB")
+    note = f"driver {seen['driver'] or 'unknown'}, {lab.device.memory_bytes / GIB:.1f} GiB"
+    yield _truth("NVML tells its memory", bool(seen["driver"]) and lab.device.memory_bytes > GIB, note)
     share = seen["free_bytes"] / seen["memory_bytes"]
     note = f"{seen['free_bytes'] / GIB:.1f} of {seen['memory_bytes'] / GIB:.1f} GiB"
     yield Row(name="memory that is free", measured=share, bar=_FREE_SHARE, unit="", note=note, at_most=False)
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    header = Path(sysconfig.get_path("include"), "Python.h")
-    yield _truth("C compiler and Python.h", bool(compiler) and header.is_file(), f"{compiler}, {header}")
+    yield _truth("Triton finds what it compiles with", not seen["lacks"], seen["lacks"])
 
 
 def fork(lab: Lab) -> Iterator[Row]:
@@ -60,12 +56,11 @@ def fork(lab: Lab) -> Iterator[Row]:
 
 def isolation(lab: Lab) -> Iterator[Row]:
     """A run sees one device, and leaves nothing behind on it."""
-    before = lab.call("machine")
+    before = lab.call_as_a_run("machine")
     record = lab.run("method=lora")
-    after = lab.call("machine")
+    after = lab.call_as_a_run("machine")
     yield from _ended_well(record)
-    number = record.current.provenance.get("num_processes")
-    yield Row(name="devices that a run has", measured=number, bar=1.0, unit="")
+    yield Row(name="devices that a run sees", measured=after["devices"], bar=1.0, unit="")
     if before["free_bytes"] is not None:
         left = (before["free_bytes"] - after["free_bytes"]) / GIB
         yield Row(name="left behind by a run", measured=left, bar=0.5, unit="GiB")

@@ -122,6 +122,11 @@ class Lab:
         """
         return self.elsewhere(f"{_WORKER}:{function}", *arguments)
 
+    def call_as_a_run(self, function: str, *arguments: Any) -> Any:
+        """Return what a function of `worker` returns in a process that sees the devices that a run's sees."""
+        terms = run.terms_of(self.experiment("method=lora"))
+        return self.elsewhere(f"{_WORKER}:{function}", *arguments, terms=terms)
+
     def elsewhere(self, function: str, *arguments: Any, terms: isolate.Terms = isolate.USUAL) -> Any:
         """Return what "module:name" returns in a process of its own, as `call` does."""
         log = self.folder / "log.txt"
