@@ -35,7 +35,8 @@ def shared_by(launch: LaunchSpec) -> dict[str, Any]:
 def free_bytes() -> int:
     """Return the free bytes on this process's device, with torch's cache; 0 if the system does not report them.
 
-    For a model on several GPUs they are those of the fullest one.
+    For a model on several GPUs they are those of the fullest one. A process that may take a part of a GPU alone
+    (`torch.cuda.set_per_process_memory_fraction`) has what is left of that part.
     """
     if not torch.cuda.is_available():
         return available_bytes() or 0
@@ -43,8 +44,10 @@ def free_bytes() -> int:
 
 
 def _free_bytes_on(gpu: int) -> int:
-    free, _ = torch.cuda.mem_get_info(gpu)
-    return int(free + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu))
+    free, total = torch.cuda.mem_get_info(gpu)
+    reserved = torch.cuda.memory_reserved(gpu)
+    allowed = total * torch.cuda.get_per_process_memory_fraction(gpu) - reserved
+    return int(max(0, min(free, allowed)) + reserved - torch.cuda.memory_allocated(gpu))
 
 
 def clear() -> None:

@@ -217,8 +217,12 @@ def test_where_a_models_weights_go_on_gpus(make, tiny_overrides, monkeypatch, wo
     assert device_map.options(experiment) == expected
 
 
-def test_free_memory_is_that_of_the_fullest_gpu_that_holds_the_model(monkeypatch):
-    """A third GPU, which is empty, is not the model's; the cache of torch's allocator is free."""
+@pytest.mark.parametrize(("fraction", "expected"), [(1.0, 5), (0.5, 2), (0.875, 2), (0.9, 4)])
+def test_free_memory_is_that_of_the_fullest_gpu_that_holds_the_model(monkeypatch, fraction, expected):
+    """A third GPU, which is empty, is not the model's; the cache of torch's allocator is free.
+
+    The process may be allowed a part of each GPU: 70 of 80 GiB, which the second one's cache has taken, or 72.
+    """
     gib = 2**30
     free, reserved, allocated = {0: 40, 1: 3, 2: 80}, {0: 30, 1: 70, 2: 0}, {0: 30, 1: 68, 2: 0}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -228,4 +232,5 @@ def test_free_memory_is_that_of_the_fullest_gpu_that_holds_the_model(monkeypatch
     for name, held in (("memory_reserved", reserved), ("memory_allocated", allocated)):
         monkeypatch.setattr(torch.cuda, name, lambda gpu=0, held=held: held[gpu] * gib)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda gpu=0: allocated[gpu] * gib)
-    assert device_map.free_bytes() == 5 * gib
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda gpu=0: fraction)
+    assert device_map.free_bytes() == expected * gib
