@@ -149,6 +149,10 @@ class Method(ABC):
         """
         return 2 * int(parameter.nbytes)
 
+    def resident_optimizer_bytes(self, parameter: torch.Tensor) -> int:
+        """Return those of `optimizer_bytes` that must lie on the device: the driver may move others to the host."""
+        return self.optimizer_bytes(parameter)
+
     def penalty(self, model: Any) -> torch.Tensor | None:
         """Return a term that is minimized beside the loss, once per optimizer step; None if there is none.
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+_PAGED_ELEMENTS = 100_000  # of a parameter whose moments bitsandbytes pages (`Optimizer8bit.get_state_buffer`)
 INT8_THRESHOLD = 6.0  # the paper's, section 3.2, and bitsandbytes' default
 
 
@@ -133,6 +134,11 @@ class Qlora(Lora):
         from harness.methods.optimizers import paged
 
         return paged(self.optimizer_name, groups)
+
+    def resident_optimizer_bytes(self, parameter: torch.Tensor) -> int:
+        """Return 0 for paged moments, which the driver moves to the host when the device is full."""
+        is_paged = self.optimizer_name != "adamw" and parameter.numel() >= _PAGED_ELEMENTS
+        return 0 if is_paged else super().resident_optimizer_bytes(parameter)
 
     def merge(self, model: Any) -> Any:
         """Dequantize the base and fold the update into it: merged into few bits, it would be rounded away."""

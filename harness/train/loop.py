@@ -218,9 +218,10 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
         set_random_state(state)
 
     def _future_optimizer_state(self) -> torch.Tensor:
-        """Return a tensor as large as the optimizer state that the first step will add."""
+        """Return a tensor as large as the optimizer state that the first step will add to the device."""
         method, parts = self.job.method, distributed.world_size() if self.job.sharding != "none" else 1
-        whole = sum(method.optimizer_bytes(p) for p in self.job.model.parameters() if p.requires_grad) // parts
+        trained = [parameter for parameter in self.job.model.parameters() if parameter.requires_grad]
+        whole = sum(map(method.resident_optimizer_bytes, trained)) // parts
         there = sum({id(t): t.nbytes for t in tensors_in(self.optimizer.state)}.values())
         return torch.empty(max(0, whole - there), dtype=torch.uint8, device=self.args.device)
 

@@ -155,6 +155,35 @@ def test_paged_optimizers_need_cuda(make: Make) -> None:
     assert method.unsupported(OnDevice("cuda")) == ""
 
 
+def test_paged_moments_need_no_room_on_the_device(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch is tried beside the moments of the others; which are paged is bitsandbytes' own decision."""
+    from bitsandbytes import functional
+
+    from harness.methods.optimizers import paged
+
+    pages: list[tuple[int, ...]] = []
+
+    def get_paged(*shape: int, **_: Any) -> torch.Tensor:
+        pages.append(shape)
+        return torch.empty(shape, device="meta")
+
+    monkeypatch.setattr(functional, "get_paged", get_paged)
+    monkeypatch.setattr(functional, "fill", lambda *_: None)
+    monkeypatch.setattr(functional.GlobalPageManager.get_instance(), "paged_tensors", [])
+    small, large = weights = [torch.nn.Parameter(torch.zeros(n, device="meta")) for n in (99_999, 100_000)]
+    for name in ("paged_adamw_32bit", "paged_adamw_8bit"):
+        pages.clear()
+        optimizer: Any = paged(name, [{"params": weights, "lr": 1e-3}])
+        for weight in weights:
+            optimizer.get_state_buffer(weight)
+        assert pages == [(100_000,)]
+        method = make("qlora", f"method.optimizer_name={name}")
+        assert [method.resident_optimizer_bytes(weight) for weight in weights] == [8 * 99_999, 0]
+        assert method.optimizer_bytes(large) == 800_000, "in a checkpoint they have their size"
+    plain = make("qlora")
+    assert [plain.resident_optimizer_bytes(weight) for weight in weights] == [small.nbytes * 2, large.nbytes * 2]
+
+
 def test_a_quantized_base_can_be_prepared_as_peft_does(make: Make, workshop: Workshop, tmp_path: Path) -> None:
     """In bfloat16, where it makes a difference: what is not quantized is then held in float32, also when restored."""
 
