@@ -7,14 +7,12 @@ that has initialized CUDA cannot fork others that use it.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +29,7 @@ RUNS_ON = "HARNESS_RUNS_ON"  # environment: cpu or cuda, where runs are planned 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # index n of CUDA is then index n of NVML and of nvidia-smi
 _LINKS_ARE_KNOWN = (550, 40, 7)  # first driver version that reports missing links
+_DRIVER_QUERY = Path(__file__).with_name("cuda_driver.py")
 _DRIVER_SECONDS = 60.0  # eight cards without persistence mode take several
 
 
@@ -304,7 +303,7 @@ def _by_driver(visible: str | None, order: str) -> tuple[Card, ...]:
         environment[VISIBLE] = visible
     try:
         done = subprocess.run(
-            [sys.executable, "-P", __file__],
+            [sys.executable, "-P", str(_DRIVER_QUERY)],
             env=environment, capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
@@ -320,46 +319,3 @@ def _by_driver(visible: str | None, order: str) -> tuple[Card, ...]:
 
 def _cpu_flags() -> set[str]:
     return set(proc.cpu_field("flags").split())
-
-
-_NAME_BYTES = 256
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
-
-
-def devices() -> list[dict[str, Any]]:
-    """Return name, UUID, compute capability and bytes of memory of each device; [] without a driver or a device."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return []
-    count = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    return [_device(cuda, index) for index in range(count.value)]
-
-
-def _device(cuda: Any, index: int) -> dict[str, Any]:
-    handle, major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
-    name, identity = ctypes.create_string_buffer(_NAME_BYTES), (ctypes.c_ubyte * 16)()
-    _check(cuda.cuDeviceGet(ctypes.byref(handle), index))
-    _check(cuda.cuDeviceGetName(name, _NAME_BYTES, handle))
-    _check(cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, handle))
-    _check(cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle))
-    _check(cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), handle))
-    _check(cuda.cuDeviceGetUuid(identity, handle))
-    return {
-        "name": name.value.decode(),
-        "uuid": f"GPU-{uuid.UUID(bytes=bytes(identity))}",
-        "major": major.value,
-        "minor": minor.value,
-        "memory_bytes": memory.value,
-    }
-
-
-def _check(code: int) -> None:
-    if code:
-        raise OSError(f"CUDA's driver refused with error {code}")
-
-
-if __name__ == "__main__":
-    json.dump(devices(), sys.stdout)

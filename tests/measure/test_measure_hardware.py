@@ -95,6 +95,16 @@ def test_another_order_than_that_of_the_bus_is_asked_of_cuda(cards):
     assert machine.touches() == [], "a UUID means the same in any order"
 
 
+def test_the_driver_is_asked_by_a_program_that_needs_nothing_installed(tmp_path):
+    """In a checkout that is run without being installed, a machine without NVML would else count as a processor."""
+    program = ROOT / "harness" / "measure" / "cuda_driver.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(program)], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]", "")
+
+
 def test_without_cards_a_machine_is_a_processor(cards):
     assert seen(cards()) == seen(cards(nvml=False)) == CPU
 
