@@ -289,6 +289,30 @@ def test_an_error_fails_one_check_and_lateness_skips_it(tmp_path, capsys):
     assert [one.verdict for one in command.made(three, lab, budget_seconds=-1.0)] == ["SKIP"] * 3
 
 
+def test_results_so_far_are_kept_where_no_process_can_use_the_device_and_the_command_is_ended(tmp_path, monkeypatch):
+    """A machine that is lent for minutes may be gone before the last check."""
+
+    def good(lab):
+        return [Row(name="ratio", measured=2.0, bar=1.0, unit="x", at_most=False)]
+
+    def ended(lab):
+        raise KeyboardInterrupt
+
+    def broken(lab, function, *arguments):
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+
+    two = tuple(Check(name=f.__name__, expected="It holds.", rows=f) for f in (good, ended))
+    monkeypatch.setattr(checks, "CHECKS", two)
+    monkeypatch.setattr(Lab, "call", broken)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as the command sets it, and gone after the test
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["--out", str(tmp_path)])
+    content = json.loads((tmp_path / "cpu.json").read_text())
+    assert [(check["name"], check["verdict"]) for check in content["checks"]] == [("good", "PASS")]
+    assert content["memory_bytes_of_device"] is None
+    assert "| good | PASS |" in (tmp_path / page.PAGE).read_text()
+
+
 def test_the_page_is_made_of_the_results(tmp_path):
     row = Row(name="ratio", measured=0.5, bar=1.0, unit="x", note="a | b", at_most=False)
     one = command._result(Check(name="speed", expected="Fast.", rows=lambda lab: [row]), Lab(tmp_path, TINY), False)

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.bench.gpu_check import Check, Result
@@ -26,7 +26,7 @@ _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate",
 
 
 def main(words: Sequence[str]) -> int:
-    """Make the checks, print each result as it comes, and keep them where they were made on a GPU."""
+    """Make the checks, print each result as it comes, and keep it at once where it was made on a GPU."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(f"error: {', '.join(missing)} cannot be imported: pip install -e . installs them", file=sys.stderr)
@@ -52,20 +52,35 @@ def main(words: Sequence[str]) -> int:
     )  # nothing is fetched, and nothing waits for a network that is not there
     device = hardware.device()
     chosen = [check for check in CHECKS if check.name in (arguments.check or names)]
+    out = arguments.out or (OUT if device == "cuda" and not arguments.check else None)
     begun = time.monotonic()
+    results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         lab = Lab(Path(folder), scale_of(device))
-        results = list(printed(made(chosen, lab)))
-        about = lab.call("machine")
+        about = _about(lab)
+        for result in printed(made(chosen, lab)):
+            results.append(result)
+            if out is not None:  # a machine that is lent for minutes may be gone before the last check
+                page.keep(out, about, results, time.monotonic() - begun)
     seconds = time.monotonic() - begun
     counts = {verdict: sum(result.verdict == verdict for result in results) for verdict in ("PASS", "FAIL", "SKIP")}
     print(
         ", ".join(f"{number} {verdict}" for verdict, number in counts.items()) + f" on {about['name']}, {seconds:.0f} s"
     )
-    out = arguments.out or (OUT if device == "cuda" and not arguments.check else None)
-    if out is not None:
-        page.keep(out, about, results, seconds)
     return 1 if counts["FAIL"] else 0
+
+
+def _about(lab: Lab) -> dict[str, Any]:
+    """Return the facts of the device that the page states, without those of libraries if no process can use it."""
+    from harness.measure import hardware
+
+    try:
+        facts: dict[str, Any] = lab.call("machine")
+    except RuntimeError as error:
+        print(f"the device cannot be used: {error}", file=sys.stderr)
+        name = next((card.name for card in hardware.usable_cards()), "CPU")
+        return {"name": name, "cuda": None, "cudnn": None, "memory_bytes": hardware.memory_bytes()}
+    return facts
 
 
 def made(checks: Sequence[Check], lab: Lab, budget_seconds: float = BUDGET_SECONDS) -> Iterator[Result]:

@@ -52,7 +52,7 @@ def keep(folder: Path, about: dict[str, Any], results: Sequence[Result], seconds
 def page(folder: Path) -> str:
     """Return the page of every device with results in the folder."""
     devices = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    on_cards = any(content["cuda"] for content in devices)
+    on_cards = any(content["memory_bytes_of_device"] for content in devices)
     parts = ["# Checks on a GPU", _ABOUT, *([] if on_cards else [_NEVER])]
     return "\n\n".join([*parts, *(line for content in devices for line in _device(content))]) + "\n"
 
