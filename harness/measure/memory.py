@@ -26,6 +26,7 @@ class _Stretch:
     resettable: bool
     look: Look
     start: float
+    cached: int | None = None  # bytes that torch's allocator held when the phase went on after an inner one
 
 
 class Phases:
@@ -83,7 +84,8 @@ class Phases:
         release_freed_memory()
         before = resident_bytes() if again is None else again.before
         resettable = self._reset_peaks(wait)
-        return _Stretch(name, before, resettable, self._surroundings.look(), time.perf_counter())
+        cached = self._most_reserved() if self._cuda and again is not None else None
+        return _Stretch(name, before, resettable, self._surroundings.look(), time.perf_counter(), cached)
 
     def _end(self, stretch: _Stretch, wait: bool) -> None:
         if wait:
@@ -124,7 +126,9 @@ class Phases:
 
             gpus = range(torch.cuda.device_count())  # a model may lie on several, and nothing of ours on the others
             peak: int | None = sum(map(torch.cuda.max_memory_allocated, gpus))
-            reserved: int | None = sum(map(torch.cuda.max_memory_reserved, gpus))
+            reserved: int | None = self._most_reserved()
+            if reserved == stretch.cached:  # all of it may be what the inner phase has left in the cache
+                reserved = self.done[name].peak_reserved_bytes
             absolute = peak
         else:
             absolute, reserved = (_status_bytes("VmHWM") if stretch.resettable else None), None
@@ -150,6 +154,12 @@ class Phases:
             )
         self._highest[name] = absolute
         self.done[name] = this
+
+    def _most_reserved(self) -> int:
+        """Return the most bytes that torch's allocator has held since peaks were last reset, of all GPUs together."""
+        import torch
+
+        return int(sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count()))))
 
     def _reset_peaks(self, wait: bool) -> bool:
         if wait:

@@ -116,7 +116,7 @@ class _Cuda:
     """What `Phases` asks of torch.cuda, for a device that answers until it is broken."""
 
     def __init__(self):
-        self.broken, self.waits = False, 0
+        self.broken, self.waits, self.reserved = False, 0, 7_000
 
     def device_count(self):
         return 1
@@ -133,7 +133,7 @@ class _Cuda:
         return 6_000
 
     def max_memory_reserved(self, index):
-        return 7_000
+        return self.reserved
 
 
 @pytest.fixture
@@ -169,6 +169,21 @@ def test_a_gpu_must_have_what_its_allocator_held_and_the_context(gpu_phases):
     assert phases.required_bytes() == 7_500, "the context is the process's, told of once"
     assert phases.headline_bytes() == 6_000
     assert Phases(False, lambda name: None).required_bytes() is None
+
+
+def test_what_validation_leaves_in_the_cache_is_not_what_training_must_have(gpu_phases):
+    """torch's allocator keeps it, so that the peak of what it holds begins there when training goes on."""
+    phases, played, _ = gpu_phases
+    with phases("train"), phases("validate"):
+        played.reserved = 9_000
+    reserved = {name: phase.peak_reserved_bytes for name, phase in phases.done.items()}
+    assert reserved == {"train": 7_000, "validate": 9_000}
+    assert phases.required_bytes() == 7_500
+    with phases("train"):
+        with phases("validate"):
+            pass
+        played.reserved = 9_500
+    assert phases.done["train"].peak_reserved_bytes == 9_500, "training has taken more itself"
 
 
 def test_a_device_that_answers_no_more_does_not_hide_why(gpu_phases):
