@@ -313,6 +313,17 @@ def test_results_so_far_are_kept_where_no_process_can_use_the_device_and_the_com
     assert "| good | PASS |" in (tmp_path / page.PAGE).read_text()
 
 
+def test_a_card_that_torch_is_not_built_for_is_named(monkeypatch, capsys):
+    """Else a page of PASS on a machine with a card would look like the card's."""
+    monkeypatch.setattr(hardware, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(hardware, "cards", lambda: (hardware.Card("0", "NVIDIA H200", (9, 0), 139 * GIB),))
+    monkeypatch.setattr(checks, "CHECKS", ())
+    monkeypatch.setattr(Lab, "call", lambda lab, function: MACHINE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as the command sets it, and gone after the test
+    assert command.main([]) == 0
+    assert "NVIDIA H200 is not tried" in capsys.readouterr().err
+
+
 def test_the_page_is_made_of_the_results(tmp_path):
     row = Row(name="ratio", measured=0.5, bar=1.0, unit="x", note="a | b", at_most=False)
     one = command._result(Check(name="speed", expected="Fast.", rows=lambda lab: [row]), Lab(tmp_path, TINY), False)

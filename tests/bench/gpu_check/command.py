@@ -51,6 +51,11 @@ def main(words: Sequence[str]) -> int:
         "HF_HUB_OFFLINE", "1"
     )  # nothing is fetched, and nothing waits for a network that is not there
     device = hardware.device()
+    if not hardware.torch_has_cuda() and (cards := hardware.cards()):
+        print(
+            f"this torch is not built for CUDA: {cards[0].name} is not tried, the checks run at tiny sizes on the CPU",
+            file=sys.stderr,
+        )
     chosen = [check for check in CHECKS if check.name in (arguments.check or names)]
     out = arguments.out or (OUT if device == "cuda" and not arguments.check else None)
     begun = time.monotonic()
