@@ -27,6 +27,7 @@ class _Stretch:
     look: Look
     start: float
     cached: int | None = None  # bytes that torch's allocator held when the phase went on after an inner one
+    has_peaks: bool = True  # whether its peaks are the phase's
 
 
 class Phases:
@@ -69,6 +70,19 @@ class Phases:
         finally:
             self._end(self._current, wait)
             self._current = None if outer is None else self._begin(outer.name, wait, outer)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the memory of what is done within out of the peaks of the phase; its seconds and energy count."""
+        outer = self._current
+        if outer is None:
+            yield
+            return
+        self._end(outer, wait=True)
+        self._current = replace(self._begin(outer.name, True, outer), has_peaks=False)
+        yield
+        self._end(self._current, wait=True)
+        self._current = self._begin(outer.name, True, outer)
 
     def sample(self) -> None:
         """Sample the clocks of the device while it works; call it between steps, before anything waits for it."""
@@ -133,6 +147,9 @@ class Phases:
         else:
             absolute, reserved = (_status_bytes("VmHWM") if stretch.resettable else None), None
             peak = None if absolute is None or before is None else max(0, absolute - before)
+        if not stretch.has_peaks:
+            so_far = self.done[name]
+            peak, reserved, absolute = so_far.peak_memory_bytes, so_far.peak_reserved_bytes, self._highest[name]
         this = Phase(
             seconds=seconds,
             peak_memory_bytes=peak,

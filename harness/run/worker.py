@@ -272,6 +272,7 @@ class _Work(Scores):
             tokenizer=self.tokenizer,
             validate=self._validate,
             sample=self.phases.sample,
+            aside=self.phases.aside,
             emit=self.emit,
             scratch=str(experiment.folder / "trainer"),
             checkpoints=checkpoints(experiment, self.todo.rung, lambda: self.preemption.requested),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
         self._folder = Path(job.checkpoints.folder if job.checkpoints else job.scratch)
         self._profile: StepProfile | None = None  # from an earlier attempt
         self._total = 0
+        self._aside = contextlib.ExitStack()
         self.last_step = 0
         self.history: list[dict[str, float]] = []
         self.validation: list[tuple[int, float]] = []
@@ -74,6 +76,8 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """Begin to profile a step, whose batches are ready."""
         self._profiler.begin(state.global_step + 1, self._job.model, optimizer)
+        if self._profiler.follows:
+            self._aside.enter_context(self._job.aside())
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Profile the gradients of a step."""
@@ -86,6 +90,7 @@ class TrainingMonitor(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """End the profile and the clock of a step."""
         self._profiler.end(optimizer)
+        self._aside.close()
         self._meter.end_step()
 
     def after_step(self, state: Any, control: Any, measured: tuple[Any, Any, float]) -> None:

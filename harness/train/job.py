@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ class Job:
             its CPU, to be saved; it cannot be run any more.
         cuda: whether steps are computed in the way that suits a GPU, whatever device the tensors are on.
         sample: takes a sample of the device while it works.
+        aside: returns a context whose memory does not count as training's.
     """
 
     model: Any
@@ -47,3 +49,4 @@ class Job:
     sharding: Sharding = "none"
     cuda: bool = field(default_factory=torch.cuda.is_available)
     sample: Callable[[], None] = lambda: None
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext

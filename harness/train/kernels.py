@@ -25,7 +25,8 @@ class Kernels:
     """Switches the kernels that `spec` asks for on and off in a model; off is as the model was loaded.
 
     They must be off in a step that is profiled operation by operation: compiled layers and fused kernels hide the
-    operations to count. They must be off in an evaluation as well: a score must not depend on the kernels of training.
+    operations to count. The peaks leave the memory of that step out. They must be off in an evaluation as well: a score
+    must not depend on the kernels of training.
     """
 
     def __init__(self, model: Any, spec: KernelSpec) -> None:

@@ -116,6 +116,8 @@ class _Loop(Resuming, SFTTrainer):  # type: ignore[misc]
             job.emit(Measured(liger=True))
         self.kernels = Kernels(job.model, chosen)
         job = replace(job, validate=self.kernels.without(partial(_with_own_forward, job.model, job.validate)))
+        if chosen == KernelSpec(liger=False):  # the profiled step takes the memory of every other one
+            job = replace(job, aside=contextlib.nullcontext)
         self.watcher = TrainingMonitor(job, self.meter, self.profiler, self._probe)
         if job.sharding == "fsdp":
             fsdp.mark_presharded(job.model)

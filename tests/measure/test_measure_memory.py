@@ -116,7 +116,7 @@ class _Cuda:
     """What `Phases` asks of torch.cuda, for a device that answers until it is broken."""
 
     def __init__(self):
-        self.broken, self.waits, self.reserved = False, 0, 7_000
+        self.broken, self.waits, self.allocated, self.reserved = False, 0, 6_000, 7_000
 
     def device_count(self):
         return 1
@@ -130,7 +130,7 @@ class _Cuda:
         pass
 
     def max_memory_allocated(self, index):
-        return 6_000
+        return self.allocated
 
     def max_memory_reserved(self, index):
         return self.reserved
@@ -184,6 +184,45 @@ def test_what_validation_leaves_in_the_cache_is_not_what_training_must_have(gpu_
             pass
         played.reserved = 9_500
     assert phases.done["train"].peak_reserved_bytes == 9_500, "training has taken more itself"
+
+
+def test_what_is_set_aside_counts_for_time_and_not_for_memory(phases):
+    with phases("train"):
+        held = allocate(10)
+        with phases.aside():
+            allocate(200)
+            time.sleep(0.1)
+        allocate(40)
+    del held
+    assert 45 * MB < phases.done["train"].peak_memory_bytes < 90 * MB
+    assert phases.headline_bytes() < 120 * MB
+    assert phases.done["train"].seconds >= 0.1
+    with phases.aside():  # outside of a phase there is nothing to leave out
+        pass
+    assert set(phases.done) == {"train"}
+
+
+def test_on_a_gpu_neither_peak_nor_cache_of_what_is_set_aside_counts(gpu_phases):
+    phases, played, _ = gpu_phases
+    with phases("train"):
+        with phases.aside():
+            played.allocated, played.reserved = 8_000, 9_000
+        played.allocated = 6_100  # the cache keeps the rest
+    assert (phases.done["train"].peak_memory_bytes, phases.done["train"].peak_reserved_bytes) == (6_100, 7_000)
+    assert (phases.headline_bytes(), phases.required_bytes()) == (6_100, 7_500)
+
+
+def test_what_fails_aside_leaves_the_peaks_before_it(gpu_phases):
+    phases, played, _ = gpu_phases
+
+    def work():
+        with phases("train"), phases.aside():
+            played.allocated = 8_000
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        work()
+    assert phases.done["train"].peak_memory_bytes == 6_000
 
 
 def test_a_device_that_answers_no_more_does_not_hide_why(gpu_phases):

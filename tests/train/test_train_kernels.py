@@ -1,5 +1,6 @@
 """What training computes by, turned on and off: the same numbers, and afterwards the model as it was."""
 
+import contextlib
 import sys
 import types
 from dataclasses import replace
@@ -102,6 +103,22 @@ def test_fused_kernels_are_off_in_the_followed_step_in_validations_and_afterward
     assert seen_in_validation == [None] * (steps // 2)
     assert state(made.model) == before
     assert liger.options == {"cross_entropy": False, "fused_linear_cross_entropy": False}
+
+
+def test_the_profiled_step_is_set_aside_where_the_others_are_computed_by_other_kernels(job):
+    """Its memory is not that of the run: it is computed without them."""
+    steps = []
+
+    @contextlib.contextmanager
+    def aside():
+        steps.append("begins")
+        yield
+        steps.append("ends")
+
+    for words, expected in (((), []), (("train.kernels.attention=eager",), ["begins", "ends"])):
+        steps.clear()
+        assert train(replace(job(*words, max_steps=3), aside=aside)).profile.step == 2
+        assert steps == expected
 
 
 def test_what_is_on_stays_on_after_something_that_needs_it_off(job, liger):
