@@ -194,7 +194,7 @@ def speed(lab: Lab, *, side: str) -> Iterator[Row]:
     """LoRA trains at least as fast as TRL's trainer with its defaults; the goal is 1.5 times."""
     if side == gpu.UNSLOTH and (lab.scale.device != "cuda" or find_spec("unsloth") is None):
         raise Skipped("needs a GPU and the package unsloth: pip install 'harness[unsloth]'")
-    experiment, steps = lab.experiment("method=lora"), lab.scale.timed_steps
+    experiment, steps = lab.experiment("method=lora", "train.kernels.liger=auto"), lab.scale.timed_steps
     seen = {gpu.USUAL: lab.call("side", "harness", steps, experiment)}
     if side == gpu.UNSLOTH:
         words = [*lab.words("method=unsloth"), "method.quantization=none"]
