@@ -50,7 +50,8 @@ def trained(side: str, steps: int, experiment: Any, emit: Callable[[dict[str, An
     workload = _trainers.Workload(experiment, steps)
     if side != "harness":
         return {**_trainers.trl(workload, 0), "peak_bytes": _peak_bytes(torch)}
-    result = {**_trainers.harness(workload, 0, grouped=False, profile=True), "peak_bytes": _peak_bytes(torch)}
+    result = _trainers.harness(workload, 0, grouped=False, profile=True)
+    result = {"peak_bytes": _peak_bytes(torch), **result}
     rate = mfu.measured(compute_dtype(experiment.train.precision), torch.cuda.is_available())
     if rate is None:
         return {**result, "device_flops_per_second": None, "doubt": "no product could be computed beside the model"}

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from harness.data import tokenized
+from harness.measure.memory import Phases
 from harness.records.record import Training
 from harness.run import device_map, worker
 from harness.sources import models
@@ -108,21 +109,26 @@ def _between(first: Any, last: Any) -> float:
 def harness(workload: Workload, seed: int, grouped: bool, profile: bool = False) -> dict[str, float]:
     """The project's loop, on random batches or on its default ones, of like length.
 
-    With `profile` also what a position takes, by the step that is followed, which is not counted.
+    With `profile` also what a position takes, by the step that is followed, which is not counted. On a GPU also the
+    peak allocated, without that step where other kernels compute the others.
     """
     spec = replace(workload.experiment.train, max_steps=workload.max_steps, epochs=None, group_by_length=grouped)
     model = workload.model()
-    clock = Clock(model)
+    clock, phases = Clock(model), Phases(torch.cuda.is_available(), lambda _: None)
     with tempfile.TemporaryDirectory() as scratch:
         job = Job(
             model=model, method=workload.experiment.method, rows=workload.rows, spec=spec, seed=seed,
             tokenizer=workload.tokenizer, validate=lambda: 0.0, emit=lambda _: None, scratch=scratch, profile=profile,
+            aside=phases.aside,
         )  # fmt: skip
-        done = train(job)
+        with phases("train") if torch.cuda.is_available() else contextlib.nullcontext():
+            done = train(job)
     found = clock.result(workload, done, probes=1 if job.cuda else 0)  # on a GPU the largest batch is tried first
     if profile:
         positions = sum(rows * tokens for rows, tokens in done.profile.micro_batches)
         found["flops_per_position"] = done.profile.flops / positions
+    if torch.cuda.is_available():
+        found["peak_bytes"] = phases.done["train"].peak_memory_bytes
     return found
 
 
