@@ -123,7 +123,7 @@ def measured(side: str, steps: int, words: list[str]) -> dict[str, Any]:
 def one_device() -> dict[str, str]:
     """Return an environment in which one GPU is visible: TRL's trainer refuses to share a model among several."""
     names = hardware.device_names()
-    return {**os.environ, **({"CUDA_VISIBLE_DEVICES": names[0]} if names else {})}
+    return {**hardware.BUS_ORDER, **os.environ, **({"CUDA_VISIBLE_DEVICES": names[0]} if names else {})}
 
 
 def ratios(name: str, size: Size, found: dict[str, dict[str, Any]]) -> list[Row]:
