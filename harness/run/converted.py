@@ -37,18 +37,21 @@ def cut(original: Any, after: Mapping[str, torch.Tensor], rank: int, emit: Emit)
         emit: takes the progress.
     """
     before = original.state_dict()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     linear = {f"{name}.weight": name for name, module in original.named_modules() if isinstance(module, _LINEAR)}
     factors: Factors = {}
     squares: dict[str, tuple[float, float]] = {}  # weight -> squared norms of its change and of what is lost of it
     for done, (name, tensor) in enumerate(after.items()):
-        change = tensor.detach().double() - (before[name].double() if name in before else 0)
+        change = tensor.detach().to(device, torch.float64)
+        if name in before:
+            change = change - before[name].to(device, torch.float64)
         square = lost = float(change.square().sum())
         if square and name in linear:
             if isinstance(original.get_submodule(linear[name]), Conv1D):
                 change = change.T
             u, s, vh = torch.linalg.svd(change, full_matrices=False)
             root = s[:rank].sqrt()
-            factors[linear[name]] = ((root[:, None] * vh[:rank]).float(), (u[:, :rank] * root).float())
+            factors[linear[name]] = ((root[:, None] * vh[:rank]).float().cpu(), (u[:, :rank] * root).float().cpu())
             lost = float(s[rank:].square().sum())
         if square:
             squares[name] = (square, min(lost, square))

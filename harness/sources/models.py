@@ -117,10 +117,13 @@ def _check_places(places: dict[str, Any]) -> None:
 
 
 def plain(base: PreTrainedModel) -> PreTrainedModel:
-    """Return the base in float32, dequantized if it is quantized: merging in float32 rounds least."""
+    """Return the base on the host and in float32, dequantized if it is quantized: merging in float32 rounds least.
+
+    bitsandbytes loads to a GPU where there is one, which the model in float32 might fill.
+    """
     import torch
 
-    result: PreTrainedModel = dequantized(base).to(torch.float32)
+    result: PreTrainedModel = dequantized(base).to("cpu", torch.float32)
     return result
 
 

@@ -108,6 +108,28 @@ def test_processes_that_convert_at_once_leave_one_whole_folder(packaged, tmp_pat
     assert (folder / "a").read_text() == (folder / "b").read_text()
 
 
+def test_a_plain_model_is_on_the_host():
+    """bitsandbytes loads to a GPU where there is one, which the model in float32 might fill."""
+
+    class Quantized:
+        is_quantized = True
+
+        def __init__(self):
+            self.steps = []
+
+        def dequantize(self):
+            self.steps.append("dequantize")
+            return self
+
+        def to(self, *where):
+            self.steps.append(where)
+            return self
+
+    base = Quantized()
+    assert models.plain(base) is base
+    assert base.steps == ["dequantize", ("cpu", torch.float32)]
+
+
 def test_a_folder_is_loaded_from_where_it_lies(tiny_model):
     spec = ModelSpec(name="tiny", source="path", path=str(tiny_model))
     assert models.location(spec) == (str(tiny_model), {})
