@@ -64,6 +64,17 @@ def several(names: Sequence[str], limit: int = 4) -> str:
     return names[0] if len(names) == 1 else f"{comma.join(names[:-1])}{last}{names[-1]}" if names else ""
 
 
+def capital(words: str) -> str:
+    """Return words that begin a sentence or name an axis; what is in capitals stays so."""
+    return words[:1].upper() + words[1:]
+
+
+def lowered(words: str) -> str:
+    """Return the name of a setting as it stands within a sentence: learning rate, rank r, but LoRA alpha."""
+    first = words.partition(" ")[0]
+    return words[:1].lower() + words[1:] if first[1:].islower() else words
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number of things: 1 seed, 3 seeds."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -13,10 +13,10 @@ from harness.records import record
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.load import load
-from harness.report.display import several
+from harness.report.display import capital, lowered, several
 from harness.report.pages.notes import origin
 from harness.run import provenance
-from tests.report.conftest import LORA, recipe_of
+from tests.report.conftest import BASE, LOOKS, LORA, add_evaluation, add_run, recipe_of
 
 CONF = Path(__file__).parents[2] / "conf"
 BIB = re.findall(r"^@\w+\{([^,\s]+),", (CONF / "references.bib").read_text(), re.MULTILINE)
@@ -214,6 +214,32 @@ def test_names_are_lower_case_within_a_sentence_unless_they_are_proper_ones():
     assert {name: names.inside(name) for name in common} == common
     proper = ("LoRA", "LoRA (r=8)", "Spectrum", "LM head only", "LN tuning", "P-tuning", "AdaLoRA", "(IA)\u00b3", "")
     assert [names.inside(name) for name in proper] == [*proper]
+
+
+def test_names_of_settings_and_metrics_keep_their_capitals_within_a_sentence_and_at_its_beginning():
+    named = yaml.safe_load((CONF / "names.yaml").read_text())
+    settings = [entry["display"] for entry in named["settings"].values()]
+    written = {name: lowered(name) for name in settings}
+    common = ("Learning rate", "Rank r", "Epochs", "Optimizer, betas")
+    assert [written[name] for name in common] == ["learning rate", "rank r", "epochs", "optimizer, betas"]
+    kept = ("LoRA alpha", "LoRA dropout", "VeRA dropout", "PEFT type", "TF32 products", "torch.compile")
+    assert [written[name] for name in kept] == [*kept]
+    assert written["Initialization of LoRA"] == "initialization of LoRA"
+    metrics = [entry["display"] for entry in named["metrics"].values()]
+    assert len(settings) > 60
+    assert len(metrics) >= 25
+    for name, text in (*written.items(), *((name, capital(name)) for name in metrics)):
+        assert text[1:] == name[1:], "no letter but the first changes"
+
+
+def test_the_main_caption_writes_a_metric_as_it_is_spelled(runs):
+    """BLEU is not Bleu."""
+    for kind in (BASE, LORA):
+        path = add_evaluation(add_run(runs, kind), kind, LOOKS[2])
+        scores = record.read(record.EvaluationRecord, path)
+        bleu = {"bleu": dataclasses.replace(scores.metrics["acc"], value=21.5)}
+        record.write(dataclasses.replace(scores, metrics=bleu), path)
+    assert Comparison(load([runs])).main_table.caption.startswith("BLEU of SmolLM2-135M-Instruct fine-tuned on ")
 
 
 def test_names_with_an_and_of_their_own_are_listed_with_semicolons():

@@ -12,7 +12,7 @@ from harness.report import names
 from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
 from harness.report.data.groups import METHOD, Group, Measure, at_chance, count_of_seeds, headline
-from harness.report.display import several
+from harness.report.display import capital, several
 from harness.report.document import (
     DAGGER,
     LETTERS,
@@ -267,7 +267,7 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     sets = several(names.known(names.data(record).display for record in trained), 3)
     metrics = list(dict.fromkeys(names.metric(contest.measure.metric).display for contest in tasks))
     unit = " (%)" if tasks and tasks[0].column.unit else ""
-    what = f"{several(metrics, 3).capitalize()}{unit} of {models}" if metrics else f"Cost of {models}"
+    what = f"{capital(several(metrics, 3))}{unit} of {models}" if metrics else f"Cost of {models}"
     counts = count_of_seeds(group for group in inputs.groups if group.trained)
     seeds = "one seed" if counts in ("", "1") else f"mean over {counts} seeds"
     items = [f"{contest.num_items:,} ({contest.column.title})" for contest in tasks]

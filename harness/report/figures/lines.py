@@ -9,6 +9,7 @@ from harness.report.analysis.axes import Quality, qualities
 from harness.report.analysis.claims import Claims, MetricComparison
 from harness.report.analysis.series import Series, Swept, rate_series
 from harness.report.data.groups import Group, aligned
+from harness.report.display import capital, lowered
 from harness.report.figures.bars import bars_of
 from harness.report.figures.canvas import Figure, Sheet, Size
 from harness.report.figures.style import (
@@ -16,7 +17,6 @@ from harness.report.figures.style import (
     Scale,
     amounts,
     base_line,
-    capital,
     drawable,
     lines_of,
     logarithmic,
@@ -63,7 +63,7 @@ def over_setting(swept: Swept, claims: Claims) -> Figure | None:
     )
     return Figure(
         f"by_{swept.key.rpartition('.')[2]}",
-        f"{capital(scale.quantity)} against {setting.lower() if setting[1:2].islower() else setting}",
+        f"{capital(scale.quantity)} against {lowered(setting)}",
         f"Lines: means over the seeds.{bars and f' {bars}'}{_pale(series)}",
         lambda sheet: _draw(sheet, series, values, scale.title, base=base, x_title=drawable(setting, 50)),
         lambda size: _height(size, series),

@@ -9,6 +9,7 @@ from harness.records.record import ExternalRecord
 from harness.report.analysis.axes import COSTS, Cost, Quality, qualities
 from harness.report.analysis.external import score_on
 from harness.report.data.groups import Group, Measure
+from harness.report.display import capital, lowered
 from harness.report.figures.canvas import Figure, Sheet
 from harness.report.figures.labels import NEAR, RINGS, Placer, Point
 from harness.report.figures.style import (
@@ -16,7 +17,6 @@ from harness.report.figures.style import (
     Scale,
     amounts,
     base_line,
-    capital,
     compact,
     drawable,
     logarithmic,
@@ -143,7 +143,7 @@ def _tradeoff(
     origins = ", ".join(dict.fromkeys(row.origin for row in external)) if theirs else ""
     return Figure(
         f"tradeoff_{cost.key}",
-        f"{capital(scale.quantity)} against {title.partition(' (')[0].lower()}",
+        f"{capital(scale.quantity)} against {lowered(title.partition(' (')[0])}",
         f"Colored, and marked by the gray step line: the Pareto front ({better} and further left is better); gray: "
         "methods that another one equals or beats in both. Bars: one standard error; dashed: base."
         + _remarks(marks, _spots(marks, spans_decades([mark.x for mark in marks])))

@@ -16,7 +16,7 @@ from harness.report import names
 from harness.report.analysis.axes import Quality
 from harness.report.analysis.claims import MetricComparison
 from harness.report.data.groups import Group
-from harness.report.display import short
+from harness.report.display import capital, short
 
 # Okabe and Ito, Color Universal Design, 2008, without yellow, which is hard to see on white, and without black, the
 # color of text; then two dark hues of Paul Tol's palette for color-blind readers.
@@ -242,8 +242,3 @@ class Scale:
 def scale_of(measured: MetricComparison | Quality) -> Scale:
     """Return the axis of a measure."""
     return Scale(measured.task, measured.measure.metric, measured.higher_is_better)
-
-
-def capital(words: str) -> str:
-    """Return words that begin a sentence or name an axis; what is in capitals stays so."""
-    return words[:1].upper() + words[1:]

@@ -11,7 +11,7 @@ from harness.report import names
 from harness.report.analysis import axes
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group, count_of_seeds
-from harness.report.display import GIBIBYTE, quantity, several
+from harness.report.display import GIBIBYTE, lowered, quantity, several
 from harness.report.pages import notes
 from harness.report.pages.protocol import COMMIT_DIGITS, UNKNOWN, devices
 from harness.report.writers.tex import breakable
@@ -94,7 +94,7 @@ def _details(comparison: Comparison) -> Answered:
     tuning = comparison.loaded.sweep.tuning if comparison.loaded.sweep else None
     chosen = "no hyper-parameter was selected within this comparison"
     if tuning:
-        settings = several([names.setting(key).display.lower() for key in tuning.settings])
+        settings = several([lowered(names.setting(key).display) for key in tuning.settings])
         chosen = f"each method was tuned over {settings} on validation rows; only selected settings were tested"
     where = "Splits, hyper-parameters and training are in the setup section and the appendix"
     return "Yes" if comparison.trained else "NA", f"{where}; {chosen}."

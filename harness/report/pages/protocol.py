@@ -10,7 +10,7 @@ from harness.report.analysis import axes
 from harness.report.analysis.claims import Claims
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import count_of_seeds, headline
-from harness.report.display import GIBIBYTE, quantity, several
+from harness.report.display import GIBIBYTE, lowered, quantity, several
 from harness.report.pages import hyperparameters
 from harness.report.writers.prose import Cite, Part, Reference
 
@@ -52,7 +52,7 @@ def _tuning(comparison: Comparison) -> Section:
         return "Tuning", [varied if several_rates else rates] if comparison.trained else []
     tuning = sweep.tuning
     trials = sorted({len(contestant.trials) for contestant in comparison.tuning}) or [tuning.trials]
-    searched = [names.setting(key).display.lower() for key in tuning.settings]
+    searched = [lowered(names.setting(key).display) for key in tuning.settings]
     failed = sum(
         trial.status not in ("ok", "missing") for contestant in comparison.tuning for trial in contestant.trials
     )
