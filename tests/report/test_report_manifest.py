@@ -79,3 +79,17 @@ def test_what_changed_is_made_again(small, made, tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "_code", lambda: [b"another version"])
     write(small, None, tmp_path / "out", allow=["seed"])
     assert len(made) == 8
+
+
+@pytest.mark.parametrize("file", ["names.yaml", "references.bib", "checklists.yaml", "method/lora.yaml"])
+def test_a_report_is_made_again_where_a_name_a_work_or_a_question_has_changed(small, made, tmp_path, monkeypatch, file):
+    """The names that a report prints are read from conf/, which anybody may extend."""
+    conf = shutil.copytree(manifest.conf_dir(), tmp_path / "conf")
+    monkeypatch.setattr(manifest, "conf_dir", lambda: conf)
+    write(small, None, tmp_path / "out")
+    write(small, None, tmp_path / "out")
+    assert len(made) == 1
+    with (conf / file).open("a") as own:
+        own.write("\n# changed\n")
+    write(small, None, tmp_path / "out")
+    assert len(made) == 2

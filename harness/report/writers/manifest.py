@@ -1,7 +1,7 @@
 """`manifest.json`: digests of a report's inputs and of its files, so that no report is made twice.
 
-A report is a function of its records and of the code. Where neither has changed and every file is as it was written,
-nothing is drawn again.
+A report is a function of its records, of the code and of the names in `conf/`. Where none of them has changed and every
+file is as it was written, nothing is drawn again.
 """
 
 import hashlib
@@ -14,15 +14,17 @@ from typing import Any
 
 from harness.records.record import write_text
 from harness.report.data.rows import Loaded
+from harness.sources.packages import conf_dir
 
 NAME = "manifest.json"
 ARCHIVE = "records.zip"  # its records beside it, which no report is made from
 _CODE = ("report", "stats", "records")
+_NAMES = ("names.yaml", "references.bib", "checklists.yaml", "method/*.yaml", "model/*.yaml", "data/*.yaml")  # of conf/
 _LIBRARIES = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
 
 
 def inputs(loaded: Loaded) -> str:
-    """Return a digest of the records, the outcomes per item, the options and the code.
+    """Return a digest of the records, the outcomes per item, the options, the code, and the names that it prints.
 
     The marks of runs that the last call of the sweep reused are dropped: only the terminal shows them, no file.
     """
@@ -71,6 +73,7 @@ def _code() -> Iterator[bytes]:
         place = package / name
         files = sorted(path for path in place.rglob("*") if path.suffix in (".py", ".html", ".css", ".js"))
         yield from (path.read_bytes() for path in files or [place])
+    yield from (path.read_bytes() for pattern in _NAMES for path in sorted(conf_dir().glob(pattern)))
     yield from (f"{library} {version or ''}".encode() for library, version in libraries().items())
 
 
