@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -10,6 +11,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from harness.report.analysis.comparison import Comparison
+from harness.report.data.load import load
 from harness.report.document import (
     Bullets,
     Column,
@@ -26,11 +29,13 @@ from harness.report.document import (
     ranked,
 )
 from harness.report.html import section_html, table_html
-from harness.report.writers.folder import table_csv
+from harness.report.pages import report
+from harness.report.writers import latex
+from harness.report.writers.folder import named_tables, table_csv, with_own_labels
 from harness.report.writers.markdown import section_text, table_text, to_markdown
 from harness.report.writers.tabular import tabular
 from harness.report.writers.terminal import grid
-from tests.report.conftest import HOSTILE
+from tests.report.conftest import BASE, HOSTILE, LOOKS, LORA, add_evaluation, add_run, evaluation
 
 NB, PM, MINUS = "\N{NO-BREAK SPACE}", "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}"
 SCORE = Column("arc_easy/acc", "ARC-Easy", "%", 100.0, 1, "higher", spanner="Target tasks")
@@ -206,3 +211,34 @@ def test_a_real_latex_sets_typed_cells(tmp_path):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
     assert done.returncode == 0, done.stdout[-1500:]
+
+
+def test_tables_of_one_label_are_numbered_whatever_the_label_and_however_often():
+    labels = ("pairs", "task_eq-bench", "pairs", "task_eq-bench", "pairs_2", "example-1", "pairs", "example-2")
+    sections = [Section("A", (replace(MAIN, label=label), "text")) for label in labels]
+    own = [section.tables[0].label for section in with_own_labels(sections)]
+    assert own == [
+        "pairs", "task_eq-bench", "pairs_2", "task_eq-bench_2", "pairs_2_2", "example-1", "pairs_3", "example-2",
+    ]  # fmt: skip
+    assert [*named_tables(sections)] == own
+    assert [*named_tables(with_own_labels(sections))] == own
+    assert all(section.blocks[1] == "text" for section in with_own_labels(sections))
+    columns = (MAIN.columns[0], *(replace(SCORE, key=f"c{i}", title=f"Task {i}") for i in range(24)))
+    wide = Table(columns, tuple((row[0], *[row[1]] * 24) for row in MAIN.rows), caption="Wide.", label="pairs")
+    text = latex.document(with_own_labels([Section("A", (wide, wide))]))
+    written = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(written) == len({*written}) >= 4, "parts of the first are not named as the second table is"
+
+
+def test_two_settings_of_one_task_have_labels_of_their_own_in_the_appendix_and_on_the_page(runs):
+    for kind in (BASE, LORA):
+        folder = add_run(runs, kind)
+        for look in (LOOKS[2], evaluation("arc_easy", num_fewshot=5)):
+            add_evaluation(folder, kind, look)
+    sections = with_own_labels(report.details(Comparison(load([runs]))))
+    labels = re.findall(r"\\label\{(.*?)\}", latex.document(sections))
+    ids = re.findall(r'<table id="(.*?)"', "".join(map(section_html, sections)))
+    assert {"tab:task_arc_easy", "tab:task_arc_easy_2"} <= {*labels}
+    assert {"table-task_arc_easy", "table-task_arc_easy_2"} <= {*ids}
+    assert len({*labels}) == len(labels)
+    assert len({*ids}) == len(ids)

@@ -166,7 +166,7 @@ def seeds_of(result: Claims) -> str:
     return f"{counts} seed{'' if counts == '1' else 's'} per method"
 
 
-def pairs(result: Claims, label: str) -> Table | None:
+def pairs(result: Claims) -> Table | None:
     """Return the matrix of the pairs, best method first; None where fewer than two methods were compared.
 
     A number in row a and column b is the score of a minus that of b.
@@ -202,7 +202,7 @@ def pairs(result: Claims, label: str) -> Table | None:
         f"{unit} ({better} scores are better); below it: p-value of the same pair. {conditions(result, 'all')}{base}"
     )
     title = f"Pairs on {contest.name}"
-    return Table((METHOD, *columns), rows, notes=tuple(notes), caption=caption, label=label, title=title)
+    return Table((METHOD, *columns), rows, notes=tuple(notes), caption=caption, label="pairs", title=title)
 
 
 def _pair_cell(pair: Pair | None, row: Group, below: int, percent: bool) -> Cell:

@@ -209,9 +209,9 @@ def picture(drawn: Drawn) -> Figure:
 
 def _statistics(comparison: Comparison) -> Iterator[Block]:
     """Yield the families of the answer, every pair, and how they were tested."""
-    for place, result in enumerate(comparison.claims):
+    for result in comparison.claims:
         yield from families(result)
-        if pairs := verdicts.pairs(result, f"pairs-{place + 1}" if place else "pairs"):
+        if pairs := verdicts.pairs(result):
             yield pairs
         yield Bullets(tuple(explained(result)))
 

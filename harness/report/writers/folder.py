@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 from harness.records import untrusted
@@ -39,15 +40,16 @@ def write(comparison: Comparison, out: Path) -> Path:
     drawn = figures.of(comparison)
     figures.write(drawn, out / "figures")
     shapes = update.write(comparison.ordered, out, any(figure.stem == "update" for figure in drawn))
-    body = report.body(comparison, drawn)
-    behind = report.details(comparison, drawn[1:], update=shapes is not None)
-    tables = named_tables((*body, *behind))
+    opened = report.body(comparison, drawn)
+    every = with_own_labels((*opened, *report.details(comparison, drawn[1:], update=shapes is not None)))
+    body, behind = every[: len(opened)], every[len(opened) :]
+    tables = named_tables(every)
     latex.write(tables, out / "tables")
     write_values(tables, out / "tables")
     write_text(numbers.to_latex(comparison, tables), out / numbers.NAME)
     write_text(to_markdown(f"Appendix of {title}", behind), out / "appendix.md")
     write_text(latex.document((body[-1], *behind)), out / "appendix.tex")
-    html.write(comparison, title, out / "index.html", drawn, (*body, *behind))
+    html.write(comparison, title, out / "index.html", drawn, every)
     return write_text(report.to_markdown(comparison, body, behind), out / "report.md")
 
 
@@ -77,13 +79,27 @@ def table_csv(table: Table) -> str:
 
 
 def named_tables(sections: Iterable[Section]) -> dict[str, Table]:
-    """Return the tables by their labels, which are the names of their files; of equal labels the later are numbered."""
-    named: dict[str, Table] = {}
-    for table in (table for section in sections for table in section.tables):
-        same = sum(other.split("-")[0] == table.label for other in named)
-        label = f"{table.label}-{same + 1}" if same else table.label
-        named[label] = replace(table, label=label)
-    return named
+    """Return the tables by labels of their own, which are the names of their files."""
+    return {table.label: table for section in with_own_labels(sections) for table in section.tables}
+
+
+def with_own_labels(sections: Iterable[Section]) -> list[Section]:
+    """Return the sections with a label of its own for every table: of equal labels the later are numbered.
+
+    Numbers stand behind an underscore: a hyphen stands before the number of a part of one table.
+    """
+    taken: set[str] = set()
+
+    def labeled(table: Table) -> Table:
+        numbers = (f"{table.label}_{number}" for number in count(2))
+        label = next(label for label in chain([table.label], numbers) if label not in taken)
+        taken.add(label)
+        return replace(table, label=label)
+
+    return [
+        replace(section, blocks=tuple(labeled(b) if isinstance(b, Table) and b.rows else b for b in section.blocks))
+        for section in sections
+    ]
 
 
 def citation(comparison: Comparison, title: str) -> str:
