@@ -110,11 +110,14 @@ def _significance(comparison: Comparison) -> Answered:
             "Each method was trained with one seed. Error bars are one standard error (1-sigma) over evaluation items; "
             "they do not capture the variance over seeds, so that the tests are about these runs, not about methods."
         )
+    varied = "(initialization, order of the data)", "; not the choice of training rows"
+    if notes.resampled([group for group in comparison.groups if group.trained]):
+        varied = "(initialization, order of the data, training rows drawn with replacement)", ""
     return "Yes", (
         f"Error bars are one standard error (1-sigma). They capture the sampling of evaluation items and the variance "
-        f"over training seeds (initialization, order of the data), with {seeds} seeds per method; not the choice of "
-        "training rows. Tests are paired t tests with separate degrees of freedom for items and seeds; intervals and "
-        "p-values are adjusted within each family of comparisons at a family-wise error of "
+        f"over training seeds {varied[0]}, with {seeds} seeds per method{varied[1]}. Tests are paired t tests with "
+        "separate degrees of freedom for items and seeds; intervals and p-values are adjusted within each family of "
+        "comparisons at a family-wise error of "
         f"{100 * result.comparison.level:g} %. Assumptions: normal means, and a variance over seeds that is alike "
         "among the methods, which is checked."
     )

@@ -47,13 +47,20 @@ def limits(groups: Sequence[Group]) -> list[str]:
         lines.append(f"The items of {tasks} are the first of the task, not a random sample.")
     lines += _rungs(trained)
     lines.append("Each method was run with the settings shown; another learning rate may change the order.")
-    lines.append(
-        "Results are for one training set, one split of it and the chosen settings: seeds change the initial weights "
-        "and the order of the rows, not the rows."
+    of_rows = (
+        "the initial weights, the order of the rows, and the rows themselves, which each seed draws with replacement."
+        if resampled(trained)
+        else "the initial weights and the order of the rows, not the rows."
     )
+    lines.append(f"Results are for one training set, one split of it and the chosen settings: seeds change {of_rows}")
     lines.append("Memory and speed are those of this device and these software versions.")
     lines.append("Per-task differences to the base model are not corrected for multiple comparisons.")
     return lines
+
+
+def resampled(groups: Sequence[Group]) -> bool:
+    """Return whether every seed of these methods drew its own training rows (`data.resample=bootstrap`)."""
+    return bool(groups) and all(group.first.part("data").get("resample") for group in groups)
 
 
 def _rungs(groups: Sequence[Group]) -> list[str]:

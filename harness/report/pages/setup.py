@@ -3,14 +3,16 @@
 Every statement is taken from the records; what they do not say is called not recorded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.records.attempts import DataCounts
 from harness.records.data_check import DataCheck
+from harness.records.record import RunRecord
 from harness.report import names
 from harness.report.analysis.comparison import Comparison
 from harness.report.data.groups import Group
-from harness.report.display import several, short
+from harness.report.display import collected, several, short
 from harness.report.pages import hyperparameters, protocol
 from harness.report.pages.protocol import UNKNOWN, Section, common, joined
 from harness.report.writers.prose import Cite, Paragraph, Part, Reference
@@ -85,7 +87,7 @@ def _model(comparison: Comparison) -> Section:
             f" {'The base model is' if len(seen) == 1 else 'Another base model is'} {name.display}",
             Cite(name.cite),
         ]
-        parts.append(f" ({_origin(comparison, config)}).")
+        parts.append(f" ({_origin(comparison, record)}).")
         parts += [_quantized(form) for form in [names.quantized(record)] if form]
         if config.get("weights") == "random":
             parts.append(
@@ -94,8 +96,9 @@ def _model(comparison: Comparison) -> Section:
     return "Model", parts
 
 
-def _origin(comparison: Comparison, config: Mapping[str, Any]) -> str:
-    """Return the place that a model's files are from, its size and its license."""
+def _origin(comparison: Comparison, record: RunRecord) -> str:
+    """Return the place that the files of a run's model are from, its size and its license."""
+    config, name = record.config.get("model") or {}, names.model(record).display
     source = config.get("source")
     hub_id = config.get("hub_id")
     if source == "hub":
@@ -105,10 +108,9 @@ def _origin(comparison: Comparison, config: Mapping[str, Any]) -> str:
         place = f"{hub_id or config.get('name')}, from the package {config.get('package') or UNKNOWN}{file}"
     else:
         place = f"local files, content {config.get('content') or UNKNOWN}" if source else f"source {UNKNOWN}"
-    base = next(
-        (group.first.current for group in comparison.groups if group.first.is_base and group.first.current), None
-    )
-    prints = base.fingerprint if base else None
+    bases = (group.first for group in comparison.groups if group.first.is_base)
+    own = (row.current for row in bases if row.record and names.model(row.record).display == name)
+    prints = next((attempt.fingerprint for attempt in own if attempt), None)
     size = f"{prints.total_parameters / 1e6:,.1f}M parameters" if prints else "number of parameters not recorded"
     return f"{place}; {size}; license: {config.get('license') or UNKNOWN}"
 
@@ -123,50 +125,76 @@ def _quantized(form: str) -> str:
 
 
 def _data(comparison: Comparison) -> Section:
+    ours = [group for group in comparison.trained if not group.first.trained_elsewhere]
+    by_name = collected((names.data(record).display, group) for group in ours if (record := group.first.record))
     parts: list[Part] = []
-    seen = set()
-    for group in comparison.trained:
-        assert group.first.record
-        record, name = group.first.record, names.data(group.first.record)
-        if name.display in seen or group.first.trained_elsewhere:
-            continue
-        seen.add(name.display)
-        config = record.config.get("data") or {}
-        parts += [f" The training data are {name.display}", Cite(name.cite), _rows(config), "."]
-        parts.append(_counts(group))
-        parts.append(f" License of the data: {config.get('license') or UNKNOWN}.")
+    for name, groups in by_name.items():
+        records = [record for group in groups if (record := group.first.record)]
+        configs = [record.config.get("data") or {} for record in records]
+        parts += [f" The training data are {name}", Cite(names.data(records[0]).cite), _rows(configs), "."]
+        parts.append(_counts(groups))
+        parts.append(f" License of the data: {configs[0].get('license') or UNKNOWN}.")
     return "Data", parts
 
 
-def _rows(config: Mapping[str, Any]) -> str:
-    """Return the data sets and splits that the rows are from, with revisions where there are any."""
+def _rows(configs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the data sets and splits that the rows are from, with revisions; those of some runs alone say so."""
+    every = [_sets(config) for config in configs]
+    listed = dict.fromkeys(text for sets in every for text in sets)
+    texts = [text if all(text in sets for sets in every) else f"{text}, in some runs" for text in listed]
+    return f" ({'; '.join(texts)})" if texts else ""
+
+
+def _sets(config: Mapping[str, Any]) -> list[str]:
+    """Return the data sets and splits of a run's rows, with revisions where there are any."""
     sets = []
     for rows in (*(config.get("train") or ()), *(config.get("mix") or ())):
         named = [str(rows[key]) for key in ("dataset", "subset", "split") if rows.get(key)] or [str(rows.get("file"))]
         share = f", {100 * rows['share']:g} % of the rows" if rows.get("share") else ""
         revision = f", revision {rows['revision']}" if rows.get("revision") else ""
         sets.append("/".join(named) + share + revision)
-    return f" ({'; '.join(dict.fromkeys(sets))})" if sets else ""
+    return sets
 
 
-def _counts(group: Group) -> str:
-    """Return the sizes of the splits and the rows that were left out."""
-    counts = next((row.current.data for row in group.rows if row.current and row.current.data), None)
-    if counts is None:
+def _counts(groups: Sequence[Group]) -> str:
+    """Return the sizes of the splits and the rows that were left out, as ranges where runs differ."""
+    every = [row.current.data for group in groups for row in group.rows if row.current and row.current.data]
+    if not every:
         return " The numbers of rows are not recorded."
-    config = (group.first.record.recipe.get("data") or {}) if group.first.record else {}
-    share = config.get("validation_fraction")
-    rows = counts.train_rows + counts.validation_rows
-    held = f" ({100 * counts.validation_rows / rows:.1f} % of the {rows:,} rows)" if isinstance(share, float) else ""
-    removed = counts.removed or {
-        "in_test": counts.removed_in_test, "duplicate": counts.removed_duplicates, "too_long": counts.removed_too_long,
-    }  # fmt: skip
-    out = [f"{number:,} {_REMOVED.get(kind, kind.replace('_', ' '))}" for kind, number in removed.items() if number]
-    left = f" Left out of the training rows: {several(out, 9)}." if out else " No training row was left out."
-    return (
-        f" We train on {counts.train_rows:,} rows and hold out {counts.validation_rows:,} for validation{held} and "
-        f"{counts.test_rows:,} for testing.{left}"
-    )
+    parts = [
+        ("train_rows", " rows and hold out"),
+        ("validation_rows", " for validation"),
+        ("test_rows", " for testing"),
+    ]
+    sizes = [f"{_span(getattr(counts, key) for counts in every)}{what}" for key, what in parts]
+    rows = {(counts.train_rows + counts.validation_rows, counts.validation_rows) for counts in every}
+    shares = {isinstance(group.first.part("data").get("validation_fraction"), float) for group in groups}
+    if len(rows) == 1 and shares == {True}:
+        [(total, held)] = rows
+        sizes[1] += f" ({100 * held / total:.1f} % of the {total:,} rows)"
+    return f" We train on {sizes[0]} {sizes[1]} and {sizes[2]}.{_left_out(every)}"
+
+
+def _left_out(every: Sequence[DataCounts]) -> str:
+    """Return the training rows that were left out, by their reasons."""
+    removed = [
+        counts.removed or {
+            "in_test": counts.removed_in_test, "duplicate": counts.removed_duplicates,
+            "too_long": counts.removed_too_long,
+        }
+        for counts in every
+    ]  # fmt: skip
+    if common(removed) is None:
+        return " How many training rows were left out differs between the runs."
+    out = [f"{number:,} {_REMOVED.get(kind, kind.replace('_', ' '))}" for kind, number in removed[0].items() if number]
+    return f" Left out of the training rows: {several(out, 9)}." if out else " No training row was left out."
+
+
+def _span(values: Iterable[Any]) -> str:
+    """Return a number that all share, or the lowest and the highest of several: 54, 64 to 1,024; "" without any."""
+    numbers = sorted({value for value in values if value is not None})
+    ends = dict.fromkeys((*numbers[:1], *numbers[-1:]))
+    return " to ".join(f"{end:,}" if isinstance(end, int) else short(end) for end in ends)
 
 
 def _decontamination(comparison: Comparison) -> Section:
@@ -245,7 +273,9 @@ def _training(comparison: Comparison) -> Section:
     def given(key: str, text: str) -> list[str]:
         return [text.format(short(value(key)))] if value(key) is not None else []
 
-    length = given("max_steps", "{} optimizer steps") + given("epochs", "{} epochs")
+    amounts = {"optimizer steps": "max_steps", "epochs": "epochs"}
+    spans = {noun: _span(setting.get(key) for setting in settings) for noun, key in amounts.items()}
+    length = " or ".join(f"{span} {noun}" for noun, span in spans.items() if span)
     batch = given("global_batch_size", "batches of {} sequences") + given("micro_batch_size", "micro-batches of {}")
     batch += given("max_length", "sequences of at most {} tokens")
     schedule = str(value("lr_scheduler_type") or "")
@@ -253,7 +283,7 @@ def _training(comparison: Comparison) -> Section:
     rates = [_SCHEDULES[schedule].format(warmup)] if schedule in _SCHEDULES else []
     rates += given("weight_decay", "weight decay {}") + given("max_grad_norm", "gradients clipped at norm {}")
     precision = f" in {names.value(value('precision'))}" if value("precision") not in (None, "auto") else ""
-    parts: list[Part] = [f" All methods are trained for {several(length) or f'a length that is {UNKNOWN}'}{precision}"]
+    parts: list[Part] = [f" All methods are trained for {length or f'a length that is {UNKNOWN}'}{precision}"]
     parts.append(f" with {several([*batch, *rates], 12)}.")
     parts += _optimizer(comparison)
     flags = {"gradient_checkpointing": "Gradient checkpointing is on.", "packing": "Examples are packed."}

