@@ -22,8 +22,10 @@ from harness.report.data.load import load
 from harness.report.document import Missing
 from harness.report.figures import scatter
 from harness.report.html import items, overview
+from harness.report.pages.tables import losses
 from harness.report.writers import folder as files
-from tests.report.conftest import BASE, DORA, HOSTILE, IA3, LORA, add_evaluation, add_run, evaluation
+from harness.report.writers.flat import flat
+from tests.report.conftest import BASE, DORA, HOSTILE, IA3, LORA, add_evaluation, add_run, evaluation, shown
 
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
 ARC = evaluation("arc_easy")
@@ -204,6 +206,9 @@ def test_the_first_click_shows_the_best_first_and_the_second_turns_the_order(bro
         ("oom or skipped", ["full", "qlora"]),
         ("arc_easy/acc > 0.6", ["dora", "lora lr=3e-4"]),
         ("seeds = 2", ["lora lr=3e-4"]),
+        ("method = lora", ["lora lr=0.3", "lora lr=3e-4"]),
+        ('label ~ "lr="', ["lora lr=0.3", "lora lr=3e-4"]),
+        ("reason ~ cuda", ["qlora"]),
         ("method.target ~ linear and dora", ["dora"]),
         ('"lr=0.3"', ["lora lr=0.3"]),
         ("", ["base", "dora", "full", "ia3", "lora lr=0.3", "lora lr=3e-4", "qlora"]),
@@ -462,6 +467,29 @@ def test_a_mark_says_its_numbers_to_the_mouse_and_to_the_keyboard(browser):
     assert browser.evaluate("document.activeElement.getAttribute('aria-label') === find('tip').innerText")
     browser.evaluate("document.activeElement.blur()")
     assert browser.evaluate("find('tip').hidden")
+
+
+def test_a_filter_knows_every_column_of_the_csv(tree):
+    comparison = Comparison(load([tree], "methods"))
+    lines = flat(comparison.loaded.rows)
+    used = {key for line in lines for key, value in line.items() if value is not None}
+    assert {"label", "method", "reason", "recipe_id", "learning_rate", "arc_easy/acc_stderr"} <= used
+    assert used <= {*overview.content(comparison)["facts"]}
+
+
+def test_the_page_rounds_every_number_as_the_other_tables_of_the_report_do(tree):
+    """A loss has two significant digits of its error on the page and in report.md alike."""
+    comparison = Comparison(load([tree], "methods"))
+    compared = 0
+    for page, elsewhere in zip(
+        shown(overview.table(comparison)), shown(losses(comparison.ordered)), strict=True
+    ):  # in one order
+        for role in ("Validation", "Test"):
+            heading = next(key for key in page if key.startswith(f"{role} Loss"))
+            score = elsewhere[f"{role} loss \N{DOWNWARDS ARROW}"]
+            assert page[heading] == score
+            compared += score != "\N{EN DASH}"
+    assert compared == 8
 
 
 def test_evaluations_of_a_task_that_differ_share_a_column(runs):

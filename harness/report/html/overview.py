@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 ROLES = ("target", "retention", "validation", "test")
 PARTS = ("method.", "model.", "data.", "train.")  # of a recipe
 _UNSAID = ("method.name", "method.lr", "model.content", "data.content")  # an opened row leaves these to records.csv
-_NEVER = ("label", "method", "reason", "recipe_id", "timing_doubts")  # facts that a filter finds as words
 _COST_KEYS = {cost.key for cost in COSTS}
 
 
@@ -92,8 +91,7 @@ def _score_fields(score: Quality) -> list[Field]:
     """Return the column of a score, and that of its gain over the base model."""
     task, metric = names.task(score.task), names.metric(score.measure.metric)
     scores = score_column(score.task, score.measure.metric, score.higher_is_better)
-    digits = 1 if scores.unit else 3
-    beside = replace(gain_column(scores), key=f"{scores.key}_vs_base", title=f"{task.short} vs. base", digits=digits)
+    beside = replace(gain_column(scores), key=f"{scores.key}_vs_base", title=f"{task.short} vs. base")
 
     def value(group: Group) -> Cell:
         measure = group.own(score.role, score.task, score.measure)
@@ -103,7 +101,7 @@ def _score_fields(score: Quality) -> list[Field]:
         measure = group.own(score.role, score.task, score.measure)
         return _number(group, group.gain(measure) if measure else None, signed=True)
 
-    return [(replace(scores, title=f"{task.short} {metric.short}", digits=digits), value), (beside, gain)]
+    return [(replace(scores, title=f"{task.short} {metric.short}"), value), (beside, gain)]
 
 
 def _number(group: Group, estimate: SeedEstimate | None, signed: bool = False) -> Cell:
@@ -141,12 +139,13 @@ def _cell(cell: Cell, column: Column) -> list[Any]:
 
 def _facts(group: Group) -> dict[str, Any]:
     """Return what a filter can ask of a row: its settings, and its numbers as means over the seeds."""
-    facts: dict[str, Any] = {"status": group.status, "seeds": len(group.rows) if group.ok else 0}
+    facts: dict[str, Any] = {"label": printable(group.label), "method": group.first.method, "status": group.status}
+    facts["seeds"] = len(group.rows) if group.ok else 0
     facts |= {key: _plain(value) for key, value in settings_of(group.first).items()}
     lines = flat(group.rows)
     for key in lines[0]:
         values = [line[key] for line in lines]
-        if key in _NEVER or key in facts:
+        if key in facts:
             continue
         numbers = [value for value in values if isinstance(value, (int, float))]
         if len(numbers) == len(values):

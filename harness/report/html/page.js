@@ -223,14 +223,13 @@ function chooser() {
 }
 
 function saveRows() {
-  const names = ["label", ...content.table.facts];
   const quoted = (value) => {
     if (value === null || value === undefined) return "";
     let text = String(value);
     if (typeof value === "string" && /^\s*[=+\-@]/.test(text)) text = `'${text}`; // no spreadsheet takes it for a formula
     return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const lines = [names, ...visible.map((row) => [row.label, ...row.facts])].map((line) => line.map(quoted).join(","));
+  const lines = [content.table.facts, ...visible.map((row) => row.facts)].map((line) => line.map(quoted).join(","));
   const link = Object.assign(element("a"), { download: "rows.csv", href: URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" })) });
   link.click();
   URL.revokeObjectURL(link.href);
