@@ -20,6 +20,9 @@ from harness.report.analysis.recommend import Need, advise, options, recommendat
 from harness.report.analysis.tradeoff import across, frontiers
 from harness.report.data.groups import grouped
 from harness.report.data.load import load
+from harness.report.figures.bars import bars_of, gain_figure
+from harness.report.figures.style import scale_of
+from harness.report.pages import report
 from tests.report.conftest import BASE, LORA, Kind, add_evaluation, add_run, evaluation, plain_text, shown
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +96,20 @@ def test_what_a_gpu_must_have_stands_beside_what_was_allocated(on_gpu):
     needed = {line["Method"]: line["GPU memory needed (GiB)"] for line in shown(cost(grouped(load([on_gpu]).rows)))}
     assert needed["middle"] == "25.00"
     assert {row["method"]: row["required_memory_bytes"] for row in flat(load([on_gpu]).rows)}["middle"] == 25 * GIB
+
+
+def test_the_first_figure_the_table_and_the_rule_speak_of_one_memory_on_a_gpu(on_gpu):
+    comparison = Comparison(load([on_gpu]))
+    bars = {bar.group.label: bar for bar in bars_of(comparison.claims[0], scale_of(comparison.contests[0]))}
+    rows = {row["Method"]: row for row in shown(comparison.main_table)}
+    assert {name: bar.memory for name, bar in bars.items()} == {
+        name: f"{rows[name]['GPU mem. (GiB)']} GiB" for name in METHODS
+    }
+    assert bars["middle"].memory == "25.00 GiB"
+    assert "Right: memory that the GPU must have." in gain_figure(comparison.claims[0]).caption
+    assert "GPU mem.: what the GPU must have; time: that of training." in comparison.main_table.caption
+    [section] = [one for one in report.body(comparison) if one.title == "Recommendation"]
+    assert "the one that needs the least GPU memory is recommended" in section.blocks[1]
 
 
 def test_runs_on_a_processor_have_no_column_of_a_gpu(known):

@@ -111,6 +111,11 @@ def memory(group: Group) -> float | None:
     return peak_memory(group) if needed is None else needed
 
 
+def on_gpu(groups: Iterable[Group]) -> bool:
+    """Return whether `memory` is that which a GPU must have, for any of the groups."""
+    return any(required_memory(group) is not None for group in groups)
+
+
 def _average(group: Group, read: Quantity) -> float | None:
     return mean(map(read, group.rows)) if group.measured else None
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.report import names
-from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, required_memory
+from harness.report.analysis.axes import PARAMETERS, PEAK_MEMORY, TRAIN_SECONDS, Cost, memory, on_gpu
 from harness.report.analysis.claims import FEWEST_ITEMS, Claims, MetricComparison
 from harness.report.data.groups import METHOD, Group, Measure, at_chance, count_of_seeds, headline
 from harness.report.display import capital, several
@@ -190,10 +190,9 @@ def _retained(tasks: Sequence[str], group: Group) -> Cell:
 
 
 def _cost_fields(groups: Sequence[Group]) -> list[Field]:
-    on_gpu = any(required_memory(group) for group in groups)
     longest = max((seconds for group in groups if (seconds := TRAIN_SECONDS.of(group))), default=0.0)
     unit, size = next((unit, size) for unit, size in _TIMES if longest >= 2 * size or size == 1)
-    memory_title = "GPU mem." if on_gpu else "Memory"
+    memory_title = "GPU mem." if on_gpu(groups) else "Memory"
     return [
         (Column(PARAMETERS.key, "Params", "M", 1e-6, priority=4), partial(_cost, PARAMETERS)),
         (replace(PEAK_MEMORY.column, title=memory_title, better="", priority=1), partial(_cost, PEAK_MEMORY)),
@@ -276,5 +275,6 @@ def _caption(tasks: Sequence[MetricComparison], inputs: Inputs) -> str:
     lines = [f"{what}{f' fine-tuned on {sets}' if sets else ''}, {seeds}, {error}."]
     lines += [f"Items: {several(items, 12)}."] if items else []
     lines += ["Best in bold, second underlined."] if len(trained) > 1 and tasks else []
-    lines += ["Params: trained parameters; memory and time: those of training."] if trained else []
+    of_memory = "GPU mem.: what the GPU must have; time: that" if on_gpu(inputs.groups) else "memory and time: those"
+    lines += [f"Params: trained parameters; {of_memory} of training."] if trained else []
     return " ".join(lines)

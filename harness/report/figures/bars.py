@@ -1,10 +1,10 @@
-"""Figures with a row for each method: its gain over the base model, and its peak memory."""
+"""Figures with a row for each method: its gain over the base model, and its memory."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.analysis.axes import peak_memory
+from harness.report.analysis.axes import memory, on_gpu
 from harness.report.analysis.claims import Claims
 from harness.report.data.groups import Group
 from harness.report.data.rows import Row
@@ -42,9 +42,9 @@ class Bar:
 
     @property
     def memory(self) -> str:
-        """Return the peak memory as text; "" where it is unknown."""
-        peak = peak_memory(self.group)
-        return "" if peak is None else f"{peak / GIBIBYTE:.2f} GiB"
+        """Return the memory as text, that of the main table; "" where it is unknown."""
+        used = memory(self.group)
+        return "" if used is None else f"{used / GIBIBYTE:.2f} GiB"
 
 
 def gain_figure(claims: Claims) -> Figure | None:
@@ -60,12 +60,13 @@ def gain_figure(claims: Claims) -> Figure | None:
     hollow = " Hollow: too few seeds for a verdict about the method; the difference is one of these runs."
     undecided = "" if all(bar.decided for bar in drawn) else hollow
     tie = " Shaded: not significantly different from the best." if any(bar.tied for bar in drawn[1:]) else ""
-    memory = " Right: peak memory of training." if any(bar.memory for bar in drawn) else ""
+    kind = "memory that the GPU must have" if on_gpu(bar.group for bar in drawn) else "peak memory of training"
+    right = f" Right: {kind}." if any(bar.memory for bar in drawn) else ""
     return Figure(
         STEM,
         f"{_gain_title(scale, reference)}, by method",
         f"Points: difference from {reference}; bars: simultaneous 95 % confidence intervals, so that a bar clear of "
-        f"the dashed line is a significant difference.{undecided}{tie}{memory}{remark}",
+        f"the dashed line is a significant difference.{undecided}{tie}{right}{remark}",
         lambda sheet: _draw_gains(sheet, drawn, scale, claims),
         lambda size: 0.62 + ROW * size.text / 7 * max(len(drawn), 2),
         main=True,
@@ -122,7 +123,8 @@ def _draw_gains(sheet: Sheet, bars: Sequence[Bar], scale: Scale, claims: Claims)
     unit = f"{scale.unit_of_gain}, 95 % CI" if scale.unit_of_gain else "95 % CI"
     axes.set_xlabel(sheet.wrapped(f"{_gain_title(scale, reference)} ({unit})"))
     if any(bar.memory for bar in bars):
-        axes.annotate("peak memory", (1, 1), xycoords="axes fraction", xytext=(36, 2), textcoords="offset points",
+        kind = "GPU memory" if on_gpu(bar.group for bar in bars) else "peak memory"
+        axes.annotate(kind, (1, 1), xycoords="axes fraction", xytext=(36, 2), textcoords="offset points",
                       ha="right", va="bottom", color="#444444")  # fmt: skip
     if base:
         score = f"base {scale.text(scale.factor * claims.contest.value(base))}"

@@ -36,7 +36,7 @@ from harness.report.writers.markdown import section_text
 
 ADVICE = (
     "Rule: of the methods within a limit that are non-inferior to the best of them (margin {margin}, one-sided 5 %, "
-    "adjusted for all of them), the one with the lowest peak memory is recommended. Methods not known to be mergeable "
+    "adjusted for all of them), the one {cheapest} is recommended. Methods not known to be mergeable "
     "count as adding inference overhead. The command harness report recommend accepts other limits."
 )
 ONE_SEED = "With one seed per method non-inferiority is not tested, and the best score is recommended."
@@ -137,7 +137,8 @@ def _advice(comparison: Comparison) -> Iterator[Block]:
     lines = [line for contest in contests for line in recommendations(contest, groups, margin)]
     if lines:
         yield Bullets(tuple(lines))
-        rule = ADVICE.format(margin=contests[0].gain_shown(margin, signed=False))
+        cheapest = "that needs the least GPU memory" if axes.on_gpu(groups) else "with the lowest peak memory"
+        rule = ADVICE.format(margin=contests[0].gain_shown(margin, signed=False), cheapest=cheapest)
         yield f"{rule} {ONE_SEED}" if any(result.about_runs for result in comparison.claims) else rule
 
 
