@@ -227,7 +227,7 @@ def _about(tree: Path, primary: str) -> Comparison:
 def test_a_question_about_a_loss_is_answered_against_base_and_between_the_methods(tree):
     comparison = _about(tree, "test_loss")
     said = _answer(comparison)
-    assert said.startswith("DoRA has the lowest ARC and OpenBookQA (test) loss: 1.2415 (base model 1.77")
+    assert said.startswith("DoRA had the lowest ARC and OpenBookQA (test) loss: 1.2415 (base model 1.77")
     assert "150 items and 1 to 2 seeds per method detect a difference of " in said
     assert comparison.main_table.keys[1] == "science_qa/test/loss"
     assert _about(tree, "nosuch/acc").answer.lines == ("No trained method has a score in nosuch/acc.",)

@@ -221,6 +221,38 @@ def test_the_words_hold_the_numbers(known):
     assert lines[0].startswith("No limit: ") and lines[1].startswith("No inference overhead: ")
 
 
+def test_a_best_method_that_is_the_cheapest_too_has_no_cheaper_ones(runs):
+    look = evaluation("arc_easy", limit=ITEMS)
+    _add(runs, BASE, 500, None, look)
+    for name, (right, peak) in {"first": (700, 10), "second": (600, 20)}.items():
+        for seed in range(3):
+            _add(runs, _kind(name, peak), right, True, look, seed)
+    lines = Comparison(load([runs])).answer.lines
+    assert lines[0].startswith("first is best on ARC-Easy")
+    assert lines[2] == "No other method needs less memory."
+
+
+@pytest.mark.parametrize(
+    ("margin", "words"), [(0.01, "1 point"), (0.11, "11.0 points"), (0.021, "2.1 points"), (0.015, "1.5 points")]
+)
+def test_the_tolerance_is_written_out(known, margin, words):
+    lines = Comparison(dataclasses.replace(load([known]), margin=margin)).answer.lines
+    assert f"Cheapest that is not worse by more than {words}: middle (" in lines[2]
+
+
+def test_without_any_verdict_no_method_is_called_best(runs):
+    """Two seeds of one method and one of the other: a seed variance is known, and yet too little of it."""
+    look = evaluation("arc_easy", limit=ITEMS)
+    _add(runs, BASE, 500, None, look)
+    for name, right, seeds in (("first", 700, 1), ("second", 600, 2)):
+        for seed in range(seeds):
+            _add(runs, _kind(name, 10), right + seed, True, look, seed)
+    comparison = Comparison(load([runs]))
+    assert {pair.result.verdict for pair in comparison.claims[0].against_best} == {"no verdict"}
+    assert not comparison.claims[0].about_runs
+    assert comparison.answer.lines[0].startswith("first scored highest on ARC-Easy: 70.0")
+
+
 def test_frontiers_leave_out_who_is_beaten_in_both(known):
     _add(known, _kind("beaten", 45), 400, True, evaluation("arc_easy", limit=ITEMS))
     from harness.report.analysis.claims import claims

@@ -99,7 +99,7 @@ def _answer(result: Claims, groups: Sequence[Group]) -> Answer:
     methods = [option for option in every if not option.is_base]
     cheapest = advise(contest, methods, Need(tolerance=result.margin)) if len(methods) > 1 else None
     ladder = tuple(_ladder(result, methods))
-    lines = (_best(result), _against_best(result), _cost(result, cheapest, ladder))
+    lines = (_best(result), _against_best(result), _cost(result, cheapest, ladder, methods))
     return Answer(tuple(line for line in lines if line), result, cheapest, ladder)
 
 
@@ -137,10 +137,11 @@ def _level_with(best: Group, result: Claims) -> list[Group]:
 
 
 def _rank(result: Claims, number: int) -> str:
-    """Return the predicate of the best methods; runs of one seed scored highest, which is not that a method is best."""
+    """Return the predicate of the best methods; without a verdict they scored highest, which is not to be best."""
+    is_open = all(pair.result.verdict == "no verdict" for pair in result.against_best)
     if not result.contest.higher_is_better:
-        return "had the lowest" if result.about_runs else f"{'has' if number == 1 else 'have'} the lowest"
-    return "scored highest on" if result.about_runs else f"{'is' if number == 1 else 'are'} best on"
+        return "had the lowest" if is_open else f"{'has' if number == 1 else 'have'} the lowest"
+    return "scored highest on" if is_open else f"{'is' if number == 1 else 'are'} best on"
 
 
 def _against_base(pair: Pair) -> str:
@@ -199,16 +200,21 @@ def _design(result: Claims) -> str:
     )
 
 
-def _cost(result: Claims, cheapest: Advice | None, ladder: Sequence[tuple[float, Option]]) -> str:
+def _cost(
+    result: Claims, cheapest: Advice | None, ladder: Sequence[tuple[float, Option]], methods: Sequence[Option]
+) -> str:
     """Return the cheapest method within the tolerance, and the best from each memory on."""
     contest, parts = result.contest, []
-    tolerance = contest.gain_shown(result.margin, signed=False).replace("1.0 points", "1 point")
+    tolerance = contest.gain_shown(result.margin, signed=False)
+    tolerance = "1 point" if tolerance == "1.0 points" else tolerance
     if cheapest and cheapest.chosen and cheapest.best:
         chosen = cheapest.chosen
         used = _gibibytes(chosen.costs["memory"])
         if chosen is not cheapest.best:
             inner = ", ".join(part for part in (contest.shown(chosen.value), used) if part)
             parts.append(f"Cheapest that is not worse by more than {tolerance}: {chosen.group.name} ({inner}).")
+        elif _is_cheapest(chosen, methods):
+            parts.append("No other method needs less memory.")
         elif not cheapest.withheld:
             parts.append(f"No cheaper method is shown to be within {tolerance} of it.")
     if len(ladder) > 1:
@@ -217,6 +223,12 @@ def _cost(result: Claims, cheapest: Advice | None, ladder: Sequence[tuple[float,
         ]
         parts.append(f"Best score at each memory limit: {several(steps, MOST_LIMITS)}.")
     return " ".join(parts)
+
+
+def _is_cheapest(chosen: Option, methods: Sequence[Option]) -> bool:
+    """Return whether the memory of every method is known, and no other one needs less than the chosen one."""
+    used = [memory for option in methods if (memory := option.costs["memory"]) is not None]
+    return len(used) == len(methods) and chosen.costs["memory"] == min(used)
 
 
 def _ladder(result: Claims, methods: Sequence[Option]) -> Iterator[tuple[float, Option]]:

@@ -91,7 +91,7 @@ def searched(comparison: Comparison) -> Table | None:
         for key in sweep.tuning.settings:
             values.append(", ".join(dict.fromkeys(_tried(trial, key) for trial in contestant.trials)))
             values.append((_tried(chosen, key) if chosen else "") or none)
-        failed = sum(trial.status != "ok" for trial in contestant.trials)
+        failed = sum(trial.status not in ("ok", "missing") for trial in contestant.trials)
         loss = none if chosen is None or chosen.loss is None else chosen.loss
         rows.append((named, *values, len(contestant.trials), failed, loss, contestant.device_seconds))
     caption = (
